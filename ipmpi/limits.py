@@ -1,0 +1,90 @@
+"""Every bound and default time of ipmpi, each with its reason (layer L0).
+
+Sizes are bytes, times are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# --- Frames -------------------------------------------------------------------------------------------
+CHUNK: Final = 256 * KIB
+"""Bulk data is cut into pieces of this size: at 1 GB/s a control message waits 0.25 ms for one of them."""
+
+INLINE_BODY: Final = 128 * KIB
+"""A body up to this size travels inside its message; a larger one becomes a stream of chunks under credit."""
+
+MESSAGE: Final = 2 * MIB
+"""The largest message, header and inline body together: a header lists 4,096 engine ids and a source text."""
+
+STREAM_WINDOW: Final = 8 * MIB
+"""Credit that a receiver gives one stream. 8 MiB fill a 10 Gb/s path of 6 ms; a relay holds no more than this."""
+
+SEGMENTS: Final = 65_536
+"""Buffers in one body: a dictionary of that many arrays is past what one command should carry."""
+
+ACK_FRAMES: Final = 64
+ACK_BYTES: Final = 1 * MIB
+"""A receiver acknowledges after this many frames or bytes, so an outbox stays below a few of these."""
+
+CIPHERTEXT_BACKLOG: Final = 512 * KIB
+"""Bytes handed to TLS and not yet taken by the kernel. What waits here cannot be overtaken, so keep it short."""
+
+CLIENT_INLINE_BACKLOG: Final = 32 * MIB
+"""Inline bodies of one client that wait for an answer. Above it the client sends bodies as streams."""
+
+CLIENT_COMMANDS: Final = 100_000
+"""Commands of one client that wait for an answer; more raise Backpressure."""
+
+# --- Before authentication (reference: the project's security page) ------------------------------------
+HANDSHAKE_TIMEOUT: Final = 5.0
+AUTHENTICATION_BYTES: Final = 4 * KIB
+HALF_OPEN: Final = 64
+REFUSAL_LOG_INTERVAL: Final = 60.0
+"""One log line per source address and minute, so that a port scan does not fill the disk."""
+
+# --- Links ---------------------------------------------------------------------------------------------
+PING_INTERVAL: Final = 15.0
+"""Some firewalls drop flows that are silent for 20 s."""
+
+SILENCE: Final = 60.0
+"""No byte for this long: the network is cut. The link is closed and dialled again."""
+
+LEASE_AFTER_SILENCE: Final = 120.0
+"""A peer whose network was cut may come back for this long before its work counts as lost."""
+
+LEASE_AFTER_CLOSE: Final = 5.0
+"""A peer whose operating system closed the connection is dead, or dials again at once."""
+
+RECONNECT_FIRST: Final = 0.1
+RECONNECT_LONGEST: Final = 15.0
+RECONNECT_FACTOR: Final = 1.7
+
+CONNECT_TIMEOUT: Final = 10.0
+"""For one address; several are tried one after the other."""
+
+ENGINE_RECONNECT: Final = 600.0
+"""An engine without its controller keeps trying for this long, then ends itself: no orphans in an allocation."""
+
+# --- Engines -------------------------------------------------------------------------------------------
+MAX_ENGINES: Final = 65_536
+FOLD_DELAY: Final = 0.002
+"""Rank 0 waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
+
+INTERRUPT_GRACE: Final = 3.0
+"""An engine that is told to stop while user code runs is interrupted, and ended after this."""
+
+PARENT_POLL: Final = 2.0
+"""How often an engine looks whether its launcher is still there (no orphans within 10 s)."""
+
+MPI_POLL_LONGEST: Final = 0.001
+"""Node leaders of a set on several nodes look for MPI traffic at least this often: 2 % of one core a node."""
+
+RESULT_TEXT: Final = 1 * MIB
+"""Captured stdout, stderr or traceback of one command; the middle of a longer one is replaced by a note."""
+
+LABEL: Final = 120
+"""Characters of a command shown in queue_status."""

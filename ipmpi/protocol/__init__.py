@@ -1,0 +1,1 @@
+"""The wire protocol, sans-IO: bytes in, messages out (layer L1; no socket, thread, clock, MPI or pickle)."""

@@ -1,0 +1,442 @@
+"""One end of a session: bytes in, events out; messages in, bytes out (layer L1, sans-IO).
+
+Theory of operation. Outgoing traffic has two lanes. The *control* lane holds complete frames in order:
+messages, credit, refusals. The *bulk* lane holds streams; each turn takes one chunk from one of them, round
+robin, and only as far as its receiver has given credit. :meth:`Connection.data_to_send` empties the control
+lane first, so a message waits for one chunk at most, however much bulk is under way.
+
+A stream starts with no credit at all. The receiver of a message with a large body decides when it wants the
+bytes (a queue can be long) and how fast; until then they stay where they are, in the sender's own arrays.
+
+A Connection outlives its links. Frames are counted on both ends, and kept in an outbox until acknowledged;
+:meth:`resume` sends again what the peer has not seen. A chunk is handed on piece by piece while it arrives,
+so a link can break in the middle of one: the pieces already handed on are skipped when it comes again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from .. import limits
+from ..errors import LocalProtocolError, RemoteProtocolError
+from . import messages
+from .frames import COUNT, HEADER_LENGTH, NUMBERED, PREFIX, Buffer, Kind, parse_prefix, prefix, size_of
+from .messages import AnyMessage
+from .outbox import Outbox
+
+
+class MessageReceived(NamedTuple):
+    """A message. Its body is complete in ``body``, or will come as stream ``stream`` once credit is given."""
+
+    message: AnyMessage
+    body: list[memoryview]
+    stream: int
+
+
+class DataReceived(NamedTuple):
+    """The next piece of a stream; ``last`` when it is complete."""
+
+    stream: int
+    data: memoryview
+    last: bool
+
+
+class StreamAborted(NamedTuple):
+    """The peer will not send the rest of a stream."""
+
+    stream: int
+
+
+class CreditReceived(NamedTuple):
+    """The peer can take more of a stream of ours."""
+
+    stream: int
+
+
+class StreamRefused(NamedTuple):
+    """The peer does not want (the rest of) a stream of ours."""
+
+    stream: int
+
+
+Event = MessageReceived | DataReceived | StreamAborted | CreditReceived | StreamRefused
+
+
+class OutgoingStream:
+    """Bulk data on its way out. ``credit`` counts all that the peer has ever granted, in bytes."""
+
+    __slots__ = ("_queue", "credit", "fed", "id", "sent", "total")
+
+    def __init__(self, number: int, total: int) -> None:
+        self.id = number
+        self.total = total
+        self.credit = 0
+        self.fed = 0
+        self.sent = 0
+        self._queue: deque[memoryview] = deque()
+
+    def feed(self, data: Buffer) -> None:
+        """Append data, to be sent when there is credit."""
+        view = memoryview(data).cast("B") if size_of([data]) else memoryview(b"")
+        self.fed += len(view)
+        if self.fed > self.total:
+            raise LocalProtocolError(
+                f"stream {self.id} was given {self.fed} bytes; it was announced with {self.total}"
+            )
+        if len(view):
+            self._queue.append(view)
+
+    @property
+    def ready(self) -> int:
+        """Bytes that can go out now."""
+        return min(self.fed, self.credit) - self.sent
+
+    def take(self, size: int) -> list[memoryview]:
+        """Views of the next ``size`` bytes."""
+        taken = []
+        self.sent += size
+        while size:
+            view = self._queue[0]
+            if len(view) <= size:
+                self._queue.popleft()
+            else:
+                self._queue[0] = view[size:]
+                view = view[:size]
+            size -= len(view)
+            taken.append(view)
+        return taken
+
+
+class _IncomingStream:
+    __slots__ = ("granted", "received", "refused", "total")
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.granted = 0
+        self.received = 0
+        self.refused = False
+
+
+class Connection:
+    """One end of a session with a peer.
+
+    Args:
+        may_receive: the message types that this peer may send (see :mod:`ipmpi.protocol.states`).
+        resumable: keep an outbox and acknowledge, so that the session survives its link.
+    """
+
+    def __init__(self, may_receive: frozenset[type[messages.Message]], *, resumable: bool = True) -> None:
+        self._may_receive = may_receive
+        self._resumable = resumable
+        self._control: deque[tuple[bool, Sequence[Buffer]]] = deque()
+        self._streams: dict[int, OutgoingStream] = {}
+        self._ready: deque[OutgoingStream] = deque()
+        self._next_stream = 1
+        self._incoming: dict[int, _IncomingStream] = {}
+        self._outbox = Outbox()
+        self._buffer = bytearray()
+        self._chunk: tuple[int, int] | None = None
+        self._handed_on = 0
+        self._skip = 0
+        self._unacknowledged_frames = 0
+        self._unacknowledged_bytes = 0
+        self.received = 0
+        """Numbered frames received in full: what a Hello tells the peer when the session is resumed."""
+        self.control_backlog = 0
+        """Bytes of messages that wait to be sent."""
+
+    # --- sending -----------------------------------------------------------------------------------------
+
+    def send(self, message: AnyMessage, body: Sequence[Buffer] = ()) -> OutgoingStream | None:
+        """Queue a message; a large body becomes a stream, which is returned."""
+        size = size_of(body)
+        if size <= limits.INLINE_BODY:
+            self._queue_message(message, list(body), 0)
+            return None
+        stream = self.send_streamed(message, size)
+        for buffer in body:
+            stream.feed(buffer)
+        return stream
+
+    def send_streamed(self, message: AnyMessage, total: int) -> OutgoingStream:
+        """Queue a message whose body of ``total`` bytes will be fed to the stream returned."""
+        stream = OutgoingStream(self._next_stream, total)
+        self._next_stream += 1
+        self._streams[stream.id] = stream
+        self._queue_message(message, [], stream.id)
+        return stream
+
+    def _queue_message(self, message: AnyMessage, body: list[Buffer], stream: int) -> None:
+        header = messages.encode(message)
+        length = HEADER_LENGTH.size + len(header) + size_of(body)
+        if length > limits.MESSAGE:
+            raise LocalProtocolError(
+                f"a {type(message).__name__} of {length} bytes; the limit is {limits.MESSAGE}. "
+                "Push large data first, and use it by name."
+            )
+        head = prefix(Kind.MESSAGE, length, stream) + HEADER_LENGTH.pack(len(header)) + header
+        if size_of(body) <= 16 * limits.KIB:
+            frame: list[Buffer] = [b"".join([head, *body])]
+        else:
+            # The caller may change or reuse its buffers once send() has returned.
+            frame = [head, *[bytes(b) for b in body]]
+        self._queue(True, frame)
+
+    def _queue(self, numbered: bool, frame: Sequence[Buffer]) -> None:
+        self._control.append((numbered, frame))
+        self.control_backlog += size_of(frame)
+
+    def grant(self, stream: int, size: int) -> None:
+        """Allow the peer to send ``size`` more bytes of its stream."""
+        incoming = self._incoming.get(stream)
+        if incoming is None or incoming.refused or size <= 0:
+            return
+        size = min(size, incoming.total - incoming.granted)
+        if size:
+            incoming.granted += size
+            self._queue(True, [prefix(Kind.CREDIT, COUNT.size, stream) + COUNT.pack(size)])
+
+    def refuse(self, stream: int) -> None:
+        """Tell the peer that its stream is not wanted (any more)."""
+        incoming = self._incoming.get(stream)
+        if incoming is not None and not incoming.refused:
+            incoming.refused = True
+            self._queue(True, [prefix(Kind.REFUSE, 0, stream)])
+
+    def abort(self, stream: OutgoingStream) -> None:
+        """Give up a stream of ours."""
+        if self._streams.pop(stream.id, None) is not None:
+            self._queue(True, [prefix(Kind.ABORT, 0, stream.id)])
+
+    def feed(self, stream: OutgoingStream, data: Buffer) -> None:
+        """Append data to a stream of ours (one that was given up swallows it)."""
+        if stream.id in self._streams:
+            stream.feed(data)
+            self._schedule(stream)
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self._queue(False, [prefix(Kind.PING, 0)])
+
+    def _schedule(self, stream: OutgoingStream) -> None:
+        if stream.ready > 0 and stream not in self._ready:
+            self._ready.append(stream)
+
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether :meth:`data_to_send` has anything."""
+        return bool(self._control or self._ready or self._acknowledgement_due)
+
+    @property
+    def _acknowledgement_due(self) -> bool:
+        return self._resumable and (
+            self._unacknowledged_frames >= limits.ACK_FRAMES or self._unacknowledged_bytes >= limits.ACK_BYTES
+        )
+
+    def data_to_send(self, budget: int = limits.CHUNK) -> list[Buffer]:
+        """Buffers to put on the wire now: all control frames up to about ``budget`` bytes, then chunks."""
+        out: list[Buffer] = []
+        # An acknowledgement rides along with whatever else goes out, so no timer is needed for it.
+        if self._resumable and self._unacknowledged_frames and self.wants_to_send:
+            self._unacknowledged_frames = self._unacknowledged_bytes = 0
+            out.append(prefix(Kind.ACK, COUNT.size) + COUNT.pack(self.received))
+        size = 0
+        while self._control and size < budget:
+            numbered, frame = self._control.popleft()
+            length = size_of(frame)
+            self.control_backlog -= length
+            size += length
+            self._number(numbered, frame)
+            out += frame
+        while self._ready and size < budget:
+            stream = self._ready.popleft()
+            length = min(stream.ready, limits.CHUNK)
+            if length <= 0 or stream.id not in self._streams:
+                continue
+            chunk: list[Buffer] = [prefix(Kind.CHUNK, length, stream.id), *stream.take(length)]
+            size += length
+            self._number(True, chunk)
+            out += chunk
+            if stream.sent == stream.total:
+                del self._streams[stream.id]
+            elif stream.ready > 0:
+                self._ready.append(stream)
+        return out
+
+    def _number(self, numbered: bool, frame: Sequence[Buffer]) -> None:
+        if numbered and self._resumable:
+            self._outbox.append(frame)
+
+    def resume(self, peer_received: int) -> None:
+        """Go on over a new link; the peer has received that many numbered frames."""
+        self._outbox.acknowledge(peer_received)
+        # What was numbered already must not be numbered again; what belongs to the old link only (pings) is
+        # dropped; numbered frames that were not sent yet follow.
+        again = [(False, frame) for frame in self._outbox.unacknowledged()]
+        self._control = deque([*again, *(item for item in self._control if item[0])])
+        self.control_backlog = sum(size_of(frame) for _, frame in self._control)
+        self._buffer.clear()
+        if self._chunk:
+            self._skip += self._handed_on
+        self._chunk = None
+        self._handed_on = 0
+
+    # --- receiving ---------------------------------------------------------------------------------------
+
+    def receive_data(self, data: Buffer) -> Iterator[Event]:
+        """The events in ``data``, which may hold any part of any number of frames.
+
+        Consume the iterator to its end before the next call. Pieces of streams are views of ``data``.
+        """
+        view = memoryview(data)
+        while len(view):
+            if self._chunk:
+                stream, left = self._chunk
+                piece, view = view[:left], view[left:]
+                yield from self._receive_piece(stream, piece, left)
+                continue
+            view, frame = self._next_frame(view)
+            if frame is None:
+                return
+            kind, stream, payload = frame
+            if kind is Kind.CHUNK:
+                continue
+            if kind in NUMBERED:
+                self._count(len(payload) + PREFIX.size)
+            event = self._dispatch(kind, stream, payload)
+            if event is not None:
+                yield event
+
+    def _next_frame(self, view: memoryview) -> tuple[memoryview, tuple[Kind, int, memoryview] | None]:
+        """The rest of ``view`` and the first frame in it, or None while it is incomplete.
+
+        The payload of a CHUNK is not waited for; its beginning is noted in ``_chunk``.
+        """
+        buffered = len(self._buffer)
+        if buffered < PREFIX.size:
+            if buffered == 0 and len(view) >= PREFIX.size:
+                head: Buffer = view[: PREFIX.size]
+                kind, length, stream = parse_prefix(head)
+                if kind is Kind.CHUNK:
+                    self._begin_chunk(stream, length)
+                    return view[PREFIX.size :], (kind, stream, view[:0])
+                end = PREFIX.size + length
+                if len(view) >= end:
+                    return view[end:], (kind, stream, view[PREFIX.size : end])
+                self._buffer += view
+                return view[:0], None
+            need = PREFIX.size - buffered
+            self._buffer += view[:need]
+            view = view[need:]
+            if len(self._buffer) < PREFIX.size:
+                return view, None
+        kind, length, stream = parse_prefix(bytes(self._buffer[: PREFIX.size]))
+        if kind is Kind.CHUNK:
+            self._buffer.clear()
+            self._begin_chunk(stream, length)
+            return view, (kind, stream, view[:0])
+        need = PREFIX.size + length - len(self._buffer)
+        self._buffer += view[:need]
+        view = view[need:]
+        if len(self._buffer) < PREFIX.size + length:
+            return view, None
+        payload = memoryview(bytes(self._buffer))[PREFIX.size :]
+        self._buffer.clear()
+        return view, (kind, stream, payload)
+
+    def _count(self, size: int) -> None:
+        self.received += 1
+        self._unacknowledged_frames += 1
+        self._unacknowledged_bytes += size
+
+    def _begin_chunk(self, stream: int, length: int) -> None:
+        incoming = self._incoming.get(stream)
+        if incoming is None:
+            raise RemoteProtocolError(f"a chunk of stream {stream}, which is not open")
+        if incoming.received - self._skip + length > incoming.granted:
+            raise RemoteProtocolError(f"a chunk of stream {stream} that exceeds the credit given")
+        self._chunk = (stream, length)
+        self._handed_on = 0
+
+    def _receive_piece(self, number: int, piece: memoryview, left: int) -> Iterator[Event]:
+        self._handed_on += len(piece)
+        size = len(piece)
+        self._chunk = (number, left - size) if left > size else None
+        if self._chunk is None:
+            self._count(self._handed_on + PREFIX.size)
+        if self._skip:
+            skipped = min(self._skip, size)
+            self._skip -= skipped
+            piece = piece[skipped:]
+        incoming = self._incoming[number]
+        incoming.received += len(piece)
+        last = incoming.received == incoming.total
+        if last:
+            del self._incoming[number]
+        if len(piece) and not incoming.refused:
+            yield DataReceived(number, piece, last)
+
+    def _dispatch(self, kind: Kind, stream: int, payload: memoryview) -> Event | None:
+        if kind is Kind.MESSAGE:
+            return self._receive_message(stream, payload)
+        if kind is Kind.CREDIT:
+            return self._receive_credit(stream, COUNT.unpack(payload)[0])
+        if kind is Kind.ACK:
+            self._outbox.acknowledge(COUNT.unpack(payload)[0])
+        elif kind is Kind.PING:
+            self._queue(False, [prefix(Kind.PONG, 0)])
+        elif kind is Kind.REFUSE:
+            outgoing = self._streams.pop(stream, None)
+            if outgoing is not None:
+                self._queue(True, [prefix(Kind.ABORT, 0, stream)])
+                return StreamRefused(stream)
+        elif kind is Kind.ABORT:
+            incoming = self._incoming.pop(stream, None)
+            if incoming is not None and not incoming.refused:
+                return StreamAborted(stream)
+        return None
+
+    def _receive_credit(self, number: int, size: int) -> Event | None:
+        stream = self._streams.get(number)
+        if stream is None:
+            return None
+        stream.credit += size
+        if stream.credit > stream.total:
+            raise RemoteProtocolError(f"credit for more than stream {number} has")
+        self._schedule(stream)
+        return CreditReceived(number)
+
+    def _receive_message(self, stream: int, payload: memoryview) -> Event:
+        (length,) = HEADER_LENGTH.unpack(payload[: HEADER_LENGTH.size])
+        end = HEADER_LENGTH.size + length
+        if end > len(payload):
+            raise RemoteProtocolError("a message header that is longer than its frame")
+        try:
+            message = messages.decode(payload[HEADER_LENGTH.size : end])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise RemoteProtocolError(f"a message that cannot be understood: {error}") from None
+        if type(message) not in self._may_receive:
+            raise RemoteProtocolError(f"this peer may not send {type(message).__name__}")
+        return self._attach_body(message, stream, payload[end:])
+
+    def _attach_body(self, message: AnyMessage, stream: int, inline: memoryview) -> Event:
+        sizes: list[int] = getattr(message, "sizes", [])
+        if len(sizes) > limits.SEGMENTS or any(not 0 <= size < 1 << 62 for size in sizes):
+            raise RemoteProtocolError("impossible sizes of a body")
+        total = sum(sizes)
+        if stream:
+            if len(inline) or not total or stream in self._incoming:
+                raise RemoteProtocolError("a body that is announced twice, or not at all")
+            self._incoming[stream] = _IncomingStream(total)
+            return MessageReceived(message, [], stream)
+        if total != len(inline):
+            raise RemoteProtocolError(f"a body of {len(inline)} bytes that was announced with {total}")
+        body = []
+        for size in sizes:
+            body.append(inline[:size])
+            inline = inline[size:]
+        return MessageReceived(message, body, 0)

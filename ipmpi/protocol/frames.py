@@ -1,0 +1,79 @@
+"""Frames: what a byte stream is cut into (layer L1, sans-IO).
+
+Every frame begins with twelve bytes, big-endian: payload length (u32), kind (u8), three zero bytes and a
+stream number (u32). Stream numbers are given by the side that sends the stream; 0 means none.
+
+A MESSAGE payload is a u32 header length, the msgpack header and the inline body. A CHUNK payload is bulk data
+of its stream. CREDIT (u64 bytes) and REFUSE (empty) are about a stream that their receiver sends; ABORT
+(empty) is about one that their sender sends. ACK carries the number of frames received so far (u64).
+PING and PONG are empty.
+
+MESSAGE, CHUNK, CREDIT, REFUSE and ABORT are *numbered*: both ends count them, which is all that a resumed
+session needs. ACK, PING and PONG belong to one link and are not.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Sequence
+
+from .. import limits
+from ..errors import RemoteProtocolError
+
+Buffer = bytes | bytearray | memoryview
+
+PREFIX = struct.Struct("!IBxxxI")
+HEADER_LENGTH = struct.Struct("!I")
+COUNT = struct.Struct("!Q")
+
+
+class Kind(enum.IntEnum):
+    """The kinds of frame."""
+
+    MESSAGE = 1
+    CHUNK = 2
+    CREDIT = 3
+    REFUSE = 4
+    ABORT = 5
+    ACK = 6
+    PING = 7
+    PONG = 8
+
+
+NUMBERED = frozenset({Kind.MESSAGE, Kind.CHUNK, Kind.CREDIT, Kind.REFUSE, Kind.ABORT})
+
+# Exact length, or the largest one allowed, of each kind's payload.
+EXACT = {Kind.CREDIT: 8, Kind.REFUSE: 0, Kind.ABORT: 0, Kind.ACK: 8, Kind.PING: 0, Kind.PONG: 0}
+LARGEST = {Kind.MESSAGE: limits.MESSAGE, Kind.CHUNK: limits.CHUNK}
+
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+def size_of(buffers: Sequence[Buffer]) -> int:
+    """Bytes in a list of buffers (``len`` of a memoryview counts items, not bytes)."""
+    return sum(b.nbytes if isinstance(b, memoryview) else len(b) for b in buffers)
+
+
+def prefix(kind: Kind, length: int, stream: int = 0) -> bytes:
+    """The twelve bytes before a payload."""
+    return PREFIX.pack(length, kind, stream)
+
+
+def parse_prefix(data: Buffer) -> tuple[Kind, int, int]:
+    """Kind, payload length and stream; raises RemoteProtocolError for what no peer of ours sends."""
+    length, number, stream = PREFIX.unpack(data)
+    kind = _KINDS.get(number)
+    if kind is None or data[5] or data[6] or data[7]:
+        raise RemoteProtocolError(f"a frame of unknown kind {number}: the peer does not speak ipmpi's protocol")
+    exact = EXACT.get(kind)
+    if exact is not None:
+        if length != exact:
+            raise RemoteProtocolError(f"a {kind.name} frame of {length} bytes, where {exact} were expected")
+    elif length > LARGEST[kind]:
+        raise RemoteProtocolError(f"a {kind.name} frame of {length} bytes; the limit is {LARGEST[kind]}")
+    elif kind is Kind.CHUNK and (length == 0 or stream == 0):
+        raise RemoteProtocolError("an empty CHUNK frame, or one of no stream")
+    elif kind is Kind.MESSAGE and length < HEADER_LENGTH.size:
+        raise RemoteProtocolError(f"a MESSAGE frame of {length} bytes is too short to hold a message")
+    return kind, length, stream

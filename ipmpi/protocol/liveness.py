@@ -1,0 +1,28 @@
+"""When to ask for a sign of life, and when to give up (layer L1; the time is an argument)."""
+
+from __future__ import annotations
+
+from .. import limits
+
+
+class Liveness:
+    """Watches one link: every byte received is a sign of life."""
+
+    def __init__(self, now: float) -> None:
+        self._heard = now
+        self._asked = now
+
+    def heard(self, now: float) -> None:
+        """Something arrived."""
+        self._heard = now
+
+    def is_lost(self, now: float) -> bool:
+        """Nothing arrived for so long that the network must be cut."""
+        return now - self._heard >= limits.SILENCE
+
+    def should_ping(self, now: float) -> bool:
+        """Whether to ask now; asks once per interval of silence."""
+        if now - max(self._heard, self._asked) < limits.PING_INTERVAL:
+            return False
+        self._asked = now
+        return True

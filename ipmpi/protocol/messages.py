@@ -1,0 +1,316 @@
+"""All that may be said on an authenticated link, one type per message (layer L1).
+
+A message may have a *body*: buffers that no one between the two ends looks into. ``sizes`` lists their
+lengths; the bytes follow inside the message's frame or, above ``limits.INLINE_BODY``, as a stream of chunks.
+Who may say what is in :mod:`ipmpi.protocol.states`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Base of all messages: compact arrays on the wire, tagged with a short number."""
+
+
+# --- client to controller --------------------------------------------------------------------------------
+
+
+class Command(Message, frozen=True, tag=1):
+    """Something addressed to given engines (None: all that are registered). Answered by :class:`Result`.
+
+    ``operation`` is an encoded :data:`~ipmpi.protocol.operations.Operation`; ``method`` and ``label`` are
+    what error messages and queue_status show of it.
+    """
+
+    id: int
+    targets: list[int] | None
+    method: str
+    label: str
+    operation: bytes
+    sizes: list[int] = []
+
+
+class BodyAgain(Message, frozen=True, tag=2):
+    """The client's answer to :class:`SendBodyAgain`: the same body once more, as a new stream."""
+
+    id: int
+    sizes: list[int]
+
+
+class GetIds(Message, frozen=True, tag=3):
+    """Ids of the registered engines. Answer: list of int."""
+
+    id: int
+
+
+class QueueStatus(Message, frozen=True, tag=4):
+    """What waits on engines. Answer: list of ``[engine, pending label or None, [label, ...]]``."""
+
+    id: int
+    targets: list[int] | None
+
+
+class ClearQueue(Message, frozen=True, tag=5):
+    """Drop what waits on engines; the running command goes on. Answer: list of engine ids."""
+
+    id: int
+    targets: list[int] | None
+
+
+class Interrupt(Message, frozen=True, tag=6):
+    """KeyboardInterrupt in what runs on engines now. Answer: list of engine ids that were busy."""
+
+    id: int
+    targets: list[int] | None
+
+
+class Kill(Message, frozen=True, tag=7):
+    """End engines, and with ``controller`` (all engines then) the controller. Answer: list of engine ids."""
+
+    id: int
+    targets: list[int] | None
+    controller: bool = False
+
+
+class ClusterInfo(Message, frozen=True, tag=8):
+    """Who is there. Answer: a dict as in :meth:`ipmpi.client.MultiEngineClient.cluster_info`."""
+
+    id: int
+
+
+class SubmitTask(Message, frozen=True, tag=9):
+    """One task for whichever engine is free first. Answered by :class:`TaskDone`."""
+
+    id: int
+    label: str
+    operation: bytes
+    sizes: list[int] = []
+    retries: int = 0
+
+
+class AbortTask(Message, frozen=True, tag=10):
+    """Forget a task. Answer: 'aborted', 'running' (its result will be dropped), 'done' or 'unknown'."""
+
+    id: int
+    task: int
+
+
+class TaskStatus(Message, frozen=True, tag=11):
+    """The farm's counts. Answer: ``{'scheduled': [..], 'pending': [..], 'succeeded': n, 'failed': n}``."""
+
+    id: int
+
+
+# --- controller to client --------------------------------------------------------------------------------
+
+
+class Reply(Message, frozen=True, tag=20):
+    """The answer to a request that needs no engine."""
+
+    id: int
+    value: Any = None
+
+
+class Refused(Message, frozen=True, tag=21):
+    """A request or command that is not carried out: the name of an error class, and the sentence."""
+
+    id: int
+    error: str
+    text: str
+
+
+class Result(Message, frozen=True, tag=22):
+    """The same answer from one or more engines to a :class:`Command` or :class:`Dispatch`.
+
+    From an engine set ``engines`` are ranks, to a client they are engine ids. ``outcome`` is an encoded
+    :data:`~ipmpi.protocol.operations.Outcome`; ``ok`` repeats for the controller whether it was a failure.
+    """
+
+    id: int
+    engines: list[int]
+    ok: bool
+    outcome: bytes
+    sizes: list[int] = []
+
+
+class Undone(Message, frozen=True, tag=23):
+    """Engines that will not answer a command: the name of an error class, and the sentence."""
+
+    id: int
+    engines: list[int]
+    error: str
+    text: str
+
+
+class Accepted(Message, frozen=True, tag=24):
+    """The engines that a :class:`Command` with targets None was given to."""
+
+    id: int
+    engines: list[int]
+
+
+class SendBodyAgain(Message, frozen=True, tag=25):
+    """Engines became free at different times: the controller needs the body of a command once more."""
+
+    id: int
+
+
+class TaskDone(Message, frozen=True, tag=26):
+    """How a task ended. ``engine`` is -1 where it never ran; times are seconds since the epoch."""
+
+    id: int
+    engine: int
+    ok: bool
+    outcome: bytes
+    submitted: float
+    completed: float
+    sizes: list[int] = []
+
+
+class TaskUndone(Message, frozen=True, tag=27):
+    """A task that has no outcome: the name of an error class, and the sentence."""
+
+    id: int
+    error: str
+    text: str
+
+
+class Notice(Message, frozen=True, tag=28):
+    """Something a person should read: an engine lost, the controller stopping."""
+
+    text: str
+
+
+# --- controller to engine set ------------------------------------------------------------------------------
+
+
+class Registered(Message, frozen=True, tag=40):
+    """Engine ids in the order of :attr:`Register.engines`."""
+
+    ids: list[int]
+
+
+class Dispatch(Message, frozen=True, tag=41):
+    """Run this on these ranks now. Answered by :class:`Result`; the controller sends one at a time to a rank."""
+
+    id: int
+    ranks: list[int]
+    method: str
+    operation: bytes
+    sizes: list[int] = []
+
+
+class InterruptRanks(Message, frozen=True, tag=42):
+    """KeyboardInterrupt in what these ranks run now."""
+
+    ranks: list[int]
+
+
+class StopRanks(Message, frozen=True, tag=43):
+    """End these ranks."""
+
+    ranks: list[int]
+
+
+# --- engine set to controller --------------------------------------------------------------------------------
+
+
+class EngineInfo(Message, frozen=True):
+    """One engine of a set: its rank in the set, the id it would like, and where it runs."""
+
+    rank: int
+    wanted: int
+    host: str
+    pid: int
+
+
+class Register(Message, frozen=True, tag=60):
+    """First message of an engine set: its engines, and the ids they had if this is a new link of old engines."""
+
+    engines: list[EngineInfo]
+    mpi: str
+    python: str
+    ids: list[int] = []
+
+
+class RanksLost(Message, frozen=True, tag=61):
+    """Ranks whose processes ended."""
+
+    ranks: list[int]
+    reason: str
+
+
+# --- inside an engine set (rank 0 and node leaders to ranks) ---------------------------------------------------
+
+
+class Assigned(Message, frozen=True, tag=70):
+    """A rank's engine id, given by the controller."""
+
+    id: int
+
+
+class SharedBody(Message, frozen=True, tag=71):
+    """The body of the next :class:`Dispatch` is in shared memory; its descriptor comes with this message."""
+
+    id: int
+    size: int
+
+
+# --- either direction ----------------------------------------------------------------------------------------
+
+
+class Goodbye(Message, frozen=True, tag=80):
+    """The sender closes the link on purpose and will not come back."""
+
+    reason: str
+
+
+AnyMessage = (
+    Command
+    | BodyAgain
+    | GetIds
+    | QueueStatus
+    | ClearQueue
+    | Interrupt
+    | Kill
+    | ClusterInfo
+    | SubmitTask
+    | AbortTask
+    | TaskStatus
+    | Reply
+    | Refused
+    | Result
+    | Undone
+    | Accepted
+    | SendBodyAgain
+    | TaskDone
+    | TaskUndone
+    | Notice
+    | Registered
+    | Dispatch
+    | InterruptRanks
+    | StopRanks
+    | Register
+    | RanksLost
+    | Assigned
+    | SharedBody
+    | Goodbye
+)
+"""Every message type; tests walk over it, so that a new type cannot be forgotten in the tables."""
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """The bytes of a message, without its body."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes | memoryview) -> AnyMessage:
+    """The message in ``data``; raises :class:`msgspec.DecodeError` for anything else."""
+    return _decoder.decode(data)

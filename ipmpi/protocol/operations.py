@@ -1,0 +1,177 @@
+"""What an engine can be asked to do, and what it answers (layer L1).
+
+An operation travels inside a :class:`~ipmpi.protocol.messages.Command` as opaque bytes: only the client that
+made it and the engine that runs it look inside. Its bulk (pickles and buffers) travels beside it, as the body.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Operation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Base: compact arrays on the wire, tagged with the class's name."""
+
+
+class Execute(_Operation, frozen=True, tag="execute"):
+    """Run source text, statement by statement; the answer is :class:`Executed`."""
+
+    source: str
+    filename: str = "<ipmpi>"
+
+
+class Push(_Operation, frozen=True, tag="push"):
+    """Body: a pickled dict, merged into the namespace."""
+
+
+class Pull(_Operation, frozen=True, tag="pull"):
+    """The answer's body: the value (one key, ``single``) or a list of values."""
+
+    keys: list[str]
+    single: bool = False
+
+
+class PushFunction(_Operation, frozen=True, tag="push_function"):
+    """Body: a pickled dict of functions; their globals become the engine's namespace."""
+
+
+class PullFunction(_Operation, frozen=True, tag="pull_function"):
+    """As :class:`Pull`, for functions only."""
+
+    keys: list[str]
+    single: bool = False
+
+
+class Apply(_Operation, frozen=True, tag="apply"):
+    """Body: pickled ``(function, args, kwargs)``; the answer's body: what it returned."""
+
+
+class Map(_Operation, frozen=True, tag="map"):
+    """Body: pickled ``(function or source of one, [sequence, ...])``; the answer's body: a list."""
+
+
+class GetResult(_Operation, frozen=True, tag="get_result"):
+    """Number of an executed command, or None for the last one that succeeded."""
+
+    number: int | None = None
+
+
+class Reset(_Operation, frozen=True, tag="reset"):
+    """A new namespace, history and properties."""
+
+
+class Keys(_Operation, frozen=True, tag="keys"):
+    """The answer's body: the list of names in the namespace."""
+
+
+class SetProperties(_Operation, frozen=True, tag="set_properties"):
+    """Body: a pickled dict."""
+
+
+class GetProperties(_Operation, frozen=True, tag="get_properties"):
+    """The answer's body: a dict."""
+
+    keys: list[str] | None = None
+
+
+class HasProperties(_Operation, frozen=True, tag="has_properties"):
+    """The answer's body: a list of bools."""
+
+    keys: list[str]
+
+
+class DelProperties(_Operation, frozen=True, tag="del_properties"):
+    """Delete these properties."""
+
+    keys: list[str]
+
+
+class ClearProperties(_Operation, frozen=True, tag="clear_properties"):
+    """Delete all properties."""
+
+
+class RunStringTask(_Operation, frozen=True, tag="string_task"):
+    """Body: a pickled dict to push first; the answer's body: a dict of the pulled names."""
+
+    source: str
+    pull: list[str]
+    clear_before: bool = False
+    clear_after: bool = False
+
+
+class RunMapTask(_Operation, frozen=True, tag="map_task"):
+    """Body: pickled ``(function, args, kwargs)``; the answer's body: what it returned."""
+
+    clear_before: bool = False
+    clear_after: bool = False
+
+
+Operation = (
+    Execute
+    | Push
+    | Pull
+    | PushFunction
+    | PullFunction
+    | Apply
+    | Map
+    | GetResult
+    | Reset
+    | Keys
+    | SetProperties
+    | GetProperties
+    | HasProperties
+    | DelProperties
+    | ClearProperties
+    | RunStringTask
+    | RunMapTask
+)
+
+
+class Value(_Operation, frozen=True, tag="value"):
+    """The body is the pickled answer."""
+
+
+class Nothing(_Operation, frozen=True, tag="nothing"):
+    """The answer is None; there is no body."""
+
+
+class Executed(_Operation, frozen=True, tag="executed"):
+    """What one command printed and displayed. ``source`` is filled for :class:`GetResult` only."""
+
+    number: int
+    stdout: str = ""
+    stderr: str = ""
+    display_pprint: str | None = None
+    display_repr: str | None = None
+    source: str = ""
+
+
+class Failed(_Operation, frozen=True, tag="failed"):
+    """User code raised. The body, if there is one, is the pickled exception."""
+
+    type_name: str
+    text: str
+    traceback: str
+    executed: Executed | None = None
+
+
+Outcome = Value | Nothing | Executed | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_operations: msgspec.msgpack.Decoder[Operation] = msgspec.msgpack.Decoder(Operation)
+_outcomes: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Outcome)
+
+
+def encode(value: Operation | Outcome) -> bytes:
+    """The bytes of an operation or outcome."""
+    return _encoder.encode(value)
+
+
+def decode_operation(data: bytes) -> Operation:
+    """The operation in ``data``; raises :class:`msgspec.DecodeError` for anything else."""
+    return _operations.decode(data)
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    """The outcome in ``data``; raises :class:`msgspec.DecodeError` for anything else."""
+    return _outcomes.decode(data)

@@ -1,0 +1,51 @@
+"""Passing a stream on without holding it (layer L1, sans-IO).
+
+A relay copies one incoming stream to one or more outgoing ones. It gives its source exactly the credit that
+*all* its sinks have given, so it never holds more than one window, and the slowest sink sets the pace. A sink
+that is lost stops counting; when the last one is gone the source is told to stop.
+"""
+
+from __future__ import annotations
+
+from .connection import Connection, OutgoingStream
+from .frames import Buffer
+
+Sink = tuple[Connection, OutgoingStream]
+
+
+class Relay:
+    """One source stream, several sinks."""
+
+    def __init__(self, source: Connection, stream: int, sinks: list[Sink]) -> None:
+        self.source = source
+        self.stream = stream
+        self.sinks = list(sinks)
+        self._granted = 0
+
+    def update_credit(self) -> None:
+        """Pass on to the source what credit the sinks have given by now."""
+        if not self.sinks:
+            self.source.refuse(self.stream)
+            return
+        credit = min(stream.credit for _, stream in self.sinks)
+        if credit > self._granted:
+            self.source.grant(self.stream, credit - self._granted)
+            self._granted = credit
+
+    def receive(self, data: Buffer) -> None:
+        """Pass on a piece."""
+        for connection, stream in self.sinks:
+            connection.feed(stream, data)
+
+    def abort(self) -> None:
+        """The source gave up: so do all outgoing streams."""
+        for connection, stream in self.sinks:
+            connection.abort(stream)
+        self.sinks.clear()
+
+    def drop(self, connection: Connection, number: int | None = None) -> None:
+        """A sink does not want the rest, or its connection is gone."""
+        self.sinks = [
+            (c, s) for c, s in self.sinks if c is not connection or (number is not None and s.id != number)
+        ]
+        self.update_credit()

@@ -1,0 +1,1 @@
+"""Loops and links: the only package that imports socket and selectors (L3)."""

@@ -1,0 +1,164 @@
+"""A session that dials, and dials again when its link breaks (layer L3): the client's and the engine set's.
+
+The session outlives its links. A new link resumes it where the old one broke; if the controller does not know
+it any more (it was restarted, or the lease ran out) a fresh one begins, and the owner is told.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .. import __version__, limits
+from ..errors import ConnectionError, KernelError, ProtocolError, SecurityError, VersionError
+from ..furl import Furl
+from ..protocol import messages
+from ..protocol.connection import Connection, Event
+from ..protocol.handshake import DiallerHandshake, Welcome
+from .dial import Dial
+from .link import Link
+from .loop import Loop, Timer
+from .negotiate import Authenticated
+
+SOFTWARE = f"ipmpi {__version__}"
+
+
+@dataclass
+class Callbacks:
+    """What the owner of a session is told, always in the loop's thread."""
+
+    event: Callable[[Event], None]
+    started: Callable[[], None]
+    """A fresh session is up: the first one, or a new one because the controller forgot the old."""
+    interrupted: Callable[[str], None]
+    """The link broke; dialling goes on."""
+    ended: Callable[[KernelError], None]
+    """The session is over and will not come back."""
+
+
+class DialledSession:
+    """One session with a controller, over one link at a time.
+
+    Args:
+        may_receive: message types that the controller may send here.
+        patience: seconds to keep dialling after the link broke; 0 for the first contact means one attempt.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        furl: Furl,
+        may_receive: frozenset[type[messages.Message]],
+        callbacks: Callbacks,
+        *,
+        patience: float = limits.ENGINE_RECONNECT,
+        renew: bool = True,
+    ) -> None:
+        self._loop = loop
+        self._furl = furl
+        self._may_receive = may_receive
+        self._callbacks = callbacks
+        self._patience = patience
+        self._renew = renew
+        self._session = b""
+        self._delay = limits.RECONNECT_FIRST
+        self._give_up_at: float | None = None
+        self._dial: Dial | None = None
+        self._timer: Timer | None = None
+        self._over = False
+        self.link: Link | None = None
+        self.connection = Connection(may_receive)
+
+    def open(self) -> None:
+        """Dial for the first time; a failure now ends the session."""
+        self._start_dial()
+
+    def wake(self) -> None:
+        """Something was sent on the connection."""
+        if self.link is not None:
+            self.link.wake()
+
+    def close(self, reason: str) -> None:
+        """Say goodbye and end the session; no callback follows."""
+        if self._over:
+            return
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._dial is not None:
+            self._dial.cancel()
+        if self.link is not None:
+            self.connection.send(messages.Goodbye(reason))
+            self.link.close(reason)
+
+    def _handshake(self, exporter: bytes) -> DiallerHandshake:
+        return DiallerHandshake(
+            self._furl.role,
+            self._furl.secret,
+            exporter,
+            SOFTWARE,
+            session=self._session,
+            received=self.connection.received,
+        )
+
+    def _start_dial(self) -> None:
+        self._timer = None
+        if not self._over:
+            self._dial = Dial(self._loop, self._furl, self._handshake, self._connected, self._failed)
+
+    def _connected(self, peer: Authenticated, welcome: Welcome) -> None:
+        self._dial = None
+        self._give_up_at = None
+        self._delay = limits.RECONNECT_FIRST
+        fresh = not welcome.resumed
+        try:
+            if fresh:
+                if self._session and not self._renew:
+                    raise ConnectionError(
+                        "the controller does not know this session any more (it was started anew, or the link was "
+                        "down for too long); what was under way is lost. Make a new client."
+                    )
+                self.connection = Connection(self._may_receive)
+            else:
+                self.connection.resume(welcome.received)
+        except KernelError as error:
+            peer.pipe.close()
+            self._end(error)
+            return
+        self._session = welcome.session
+        self.link = Link(self._loop, peer.pipe, self.connection, self._callbacks.event, self._closed)
+        if fresh:
+            self._callbacks.started()
+        self.link.feed(peer.leftover)
+        if self.connection.wants_to_send:
+            self.wake()
+
+    def _failed(self, error: KernelError) -> None:
+        self._dial = None
+        now = self._loop.now()
+        final = isinstance(error, SecurityError | VersionError)
+        if self._give_up_at is None or final or now >= self._give_up_at:
+            self._end(error)
+            return
+        # Jitter, so that a thousand sets do not knock together.
+        delay = self._delay * random.uniform(0.7, 1.3)
+        self._delay = min(self._delay * limits.RECONNECT_FACTOR, limits.RECONNECT_LONGEST)
+        self._timer = self._loop.call_later(delay, self._start_dial)
+
+    def _closed(self, reason: str, orderly: bool, error: ProtocolError | None) -> None:
+        del orderly
+        self.link = None
+        if self._over:
+            return
+        if error is not None:
+            self._end(error)
+            return
+        self._give_up_at = self._loop.now() + self._patience
+        self._callbacks.interrupted(reason)
+        self._start_dial()
+
+    def _end(self, error: KernelError) -> None:
+        if not self._over:
+            self._over = True
+            self._callbacks.ended(error)

@@ -1,0 +1,153 @@
+"""A link: one pipe, pumped into and out of one Connection (layer L3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .. import limits
+from ..errors import ProtocolError, RemoteProtocolError
+from ..protocol.connection import Connection, Event
+from ..protocol.frames import Buffer
+from ..protocol.liveness import Liveness
+from .loop import READ, WRITE, Loop, Timer
+from .pipes import Pipe, PipeClosed
+
+_READS_A_TURN = 8
+"""Pieces of up to a chunk that one link may read before the others have their turn."""
+
+_SMALL = 16 * limits.KIB
+
+
+class Link:
+    """Moves bytes between ``pipe`` and ``connection`` until one of them ends.
+
+    ``on_event(event)`` is called for every event; ``on_closed(reason, orderly, error)`` once, at the end. After
+    anything was sent on the connection, call :meth:`wake`: it goes out at the end of the loop's turn.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        pipe: Pipe,
+        connection: Connection,
+        on_event: Callable[[Event], None],
+        on_closed: Callable[[str, bool, ProtocolError | None], None],
+        *,
+        watch: bool = True,
+    ) -> None:
+        self.loop = loop
+        self.pipe = pipe
+        self.connection = connection
+        self._on_event = on_event
+        self._on_closed = on_closed
+        self._open = True
+        self._writing = False
+        self._liveness = Liveness(loop.now())
+        self._timer: Timer | None = None
+        descriptor = pipe.fileno()
+        if descriptor is not None:
+            loop.register(descriptor, READ, self._ready)
+        if watch:
+            self._timer = loop.call_later(limits.PING_INTERVAL, self._watch)
+        if connection.wants_to_send:
+            self.wake()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the link still works."""
+        return self._open
+
+    def wake(self) -> None:
+        """There is something to send."""
+        if self._open and not self._writing:
+            self.loop.call_at_turn_end(self._write)
+
+    def feed(self, data: Buffer) -> None:
+        """Bytes that arrived before the link was made (the end of a handshake's last read)."""
+        if len(data):
+            self._receive(data)
+
+    def close(self, reason: str = "closed here") -> None:
+        """End the link; what was queued and fits goes out before."""
+        if self._open:
+            try:
+                while self.connection.wants_to_send and self.pipe.flush():
+                    self.pipe.send(self.connection.data_to_send())
+                self.pipe.flush()
+            except PipeClosed:
+                pass
+            self._end(reason, True, None)
+
+    def _ready(self, events: int) -> None:
+        if events & READ:
+            self.readable()
+        if events & WRITE and self._open:
+            self._write()
+
+    def readable(self) -> None:
+        """Read what has arrived."""
+        for _ in range(_READS_A_TURN):
+            if not self._open:
+                return
+            try:
+                data = self.pipe.receive()
+            except PipeClosed as closed:
+                self._end(str(closed), closed.orderly, None)
+                return
+            if not len(data):
+                return
+            self._receive(data)
+            if len(data) < _SMALL:
+                return  # most likely all there was; if not, the loop comes back
+
+    def _receive(self, data: Buffer) -> None:
+        self._liveness.heard(self.loop.now())
+        try:
+            for event in self.connection.receive_data(data):
+                self._on_event(event)
+                if not self._open:
+                    return
+        except RemoteProtocolError as error:
+            self._end(str(error), False, error)
+            return
+        if self.connection.wants_to_send:
+            self.wake()
+
+    def _write(self) -> None:
+        if not self._open:
+            return
+        try:
+            done = self.pipe.flush()
+            while done and self.connection.wants_to_send:
+                self.pipe.send(self.connection.data_to_send())
+                done = self.pipe.flush()
+        except PipeClosed as closed:
+            self._end(str(closed), closed.orderly, None)
+            return
+        if done == self._writing:
+            self._writing = not done
+            descriptor = self.pipe.fileno()
+            if descriptor is not None:
+                self.loop.register(descriptor, READ if done else READ | WRITE, self._ready)
+
+    def _watch(self) -> None:
+        if not self._open:
+            return
+        now = self.loop.now()
+        if self._liveness.is_lost(now):
+            self._end(f"nothing was heard for {limits.SILENCE:.0f} s", False, None)
+            return
+        if self._liveness.should_ping(now):
+            self.connection.ping()
+            self.wake()
+        self._timer = self.loop.call_later(limits.PING_INTERVAL / 3, self._watch)
+
+    def _end(self, reason: str, orderly: bool, error: ProtocolError | None) -> None:
+        self._open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        descriptor = self.pipe.fileno()
+        if descriptor is not None:
+            self.loop.unregister(descriptor)
+        self.pipe.close()
+        self._on_closed(reason, orderly, error)

@@ -1,0 +1,167 @@
+"""The controller's ears: listening sockets, and a bound on strangers (layer L3).
+
+Whoever connects has :data:`limits.HANDSHAKE_TIMEOUT` seconds to prove who it is. At most
+:data:`limits.HALF_OPEN` connections may be at that stage: one more ends the *oldest* of them. A stranger that
+trickles bytes holds a place for as long as nobody needs it, and an honest peer, which is done in milliseconds,
+always gets in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Mapping
+
+from .. import limits
+from ..errors import ControllerStartError, KernelError
+from ..protocol.handshake import Hello, ListenerHandshake
+from ..tls import Identity, TlsSession
+from .dialled import SOFTWARE
+from .loop import READ, Loop
+from .negotiate import Authenticated, ListenNegotiation
+from .pipes import prepare
+
+OnHello = Callable[[Authenticated, Hello, ListenerHandshake], None]
+
+_ACCEPTS_A_TURN = 32
+
+
+class Listener:
+    """One listening socket for peers of the given roles.
+
+    Args:
+        secrets: secret of each role that may come here.
+        on_hello: called for each peer that has proved its role.
+        log: called with a line about a peer that did not, at most once per source and minute.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        address: tuple[str, int],
+        identity: Identity,
+        secrets: Mapping[str, bytes],
+        on_hello: OnHello,
+        log: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._identity = identity
+        self._secrets = secrets
+        self._on_hello = on_hello
+        self._log = log
+        self._strangers: dict[ListenNegotiation, None] = {}
+        self._logged: dict[str, float] = {}
+        self._sock = _listen(address)
+        self.port: int = self._sock.getsockname()[1]
+        loop.register(self._sock, READ, self._accept)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._loop.unregister(self._sock)
+        self._sock.close()
+        for stranger in list(self._strangers):
+            stranger.cancel()
+
+    def _accept(self, _events: int) -> None:
+        for _ in range(_ACCEPTS_A_TURN):
+            try:
+                sock, address = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE) and self._strangers:
+                    self._drop_oldest()
+                    continue
+                self._log(f"cannot accept a connection: {error.strerror}")
+                return
+            self._begin(sock, str(address[0]))
+
+    def _drop_oldest(self) -> None:
+        oldest = next(iter(self._strangers))
+        del self._strangers[oldest]
+        oldest.cancel()
+
+    def _begin(self, sock: socket.socket, source: str) -> None:
+        if len(self._strangers) >= limits.HALF_OPEN:
+            self._drop_oldest()
+        box: list[ListenNegotiation] = []
+
+        def hello(peer: Authenticated, message: Hello, handshake: ListenerHandshake) -> None:
+            self._strangers.pop(box[0], None)
+            self._on_hello(peer, message, handshake)
+
+        def failed(error: KernelError) -> None:
+            self._strangers.pop(box[0], None)
+            self._report(source, error)
+
+        try:
+            prepare(sock)
+        except OSError:
+            sock.close()
+            return
+        negotiation = ListenNegotiation(
+            self._loop,
+            sock,
+            TlsSession.listener(self._identity),
+            lambda exporter: ListenerHandshake(exporter, self._secrets, SOFTWARE),
+            hello,
+            failed,
+        )
+        box.append(negotiation)
+        self._strangers[negotiation] = None
+
+    def _report(self, source: str, error: KernelError) -> None:
+        now = self._loop.now()
+        if now - self._logged.get(source, -limits.REFUSAL_LOG_INTERVAL) >= limits.REFUSAL_LOG_INTERVAL:
+            if len(self._logged) > 10_000:
+                self._logged.clear()
+            self._logged[source] = now
+            self._log(f"refused a connection from {source}: {error}")
+
+
+def _listen(address: tuple[str, int]) -> socket.socket:
+    host, port = address
+    try:
+        family, kind, protocol, _, bound = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE, family=_family(host)
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ControllerStartError(f"cannot listen on {host!r}: {error.strerror or error}") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(bound)
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        where = f"{host or 'all interfaces'}:{port}"
+        if error.errno == errno.EADDRINUSE:
+            raise ControllerStartError(
+                f"port {port} is taken on {where}. Stop the program that has it, choose another port, or leave the "
+                "port option out: then the system picks a free one and the furl files tell it to everyone."
+            ) from None
+        raise ControllerStartError(
+            f"cannot listen on {where}: {error.strerror or os.strerror(error.errno)}"
+        ) from None
+    sock.setblocking(False)
+    return sock
+
+
+def _family(host: str) -> int:
+    return socket.AF_INET if not host else socket.AF_UNSPEC
+
+
+def local_addresses() -> list[str]:
+    """Addresses under which this machine can be reached: that of the default route, then loopback."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Connecting a datagram socket sends nothing; it only asks the routing table.
+            probe.connect(("192.0.2.1", 9))
+            found.append(str(probe.getsockname()[0]))
+        except OSError:
+            pass
+    if "127.0.0.1" not in found:
+        found.append("127.0.0.1")
+    return found

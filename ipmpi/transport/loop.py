@@ -1,0 +1,175 @@
+"""One thread's event loop: sockets, timers, calls from other threads (layer L3).
+
+Why not asyncio: an engine starts on a thousand ranks at once, and every module it imports is read a thousand
+times from a shared file system; and a link needs one thing that asyncio has no word for, the *end of a turn*,
+when everything that was queued during the turn goes out in one write. So: no timers to batch, no latency paid.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .. import limits
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+
+class Timer:
+    """A call that will be made at a time, unless it is cancelled."""
+
+    __slots__ = ("call", "when")
+
+    def __init__(self, when: float, call: Callable[[], object]) -> None:
+        self.when = when
+        self.call: Callable[[], object] | None = call
+
+    def cancel(self) -> None:
+        """Do not make the call."""
+        self.call = None
+
+
+class Loop:
+    """Runs callbacks of sockets and timers in the thread that calls :meth:`run`."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._soon: deque[Callable[[], object]] = deque()
+        self._turn_end: dict[Callable[[], object], None] = {}
+        self._foreign: deque[Callable[[], object]] = deque()
+        self._asleep = False
+        self._running = False
+        self._stopped = False
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._selector.register(self._wake_read, READ, self._drain_wakeups)
+        self._poll: Callable[[], bool] | None = None
+        self._poll_delay = 0.0
+        self.thread: int | None = None
+
+    @staticmethod
+    def now() -> float:
+        """Seconds on the monotonic clock."""
+        return time.monotonic()
+
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Make a call later in this turn or at the beginning of the next one."""
+        self._soon.append(call)
+
+    def call_at_turn_end(self, call: Callable[[], object]) -> None:
+        """Make a call when all events of this turn have been handled; the same call is made once a turn."""
+        self._turn_end[call] = None
+
+    def call_later(self, delay: float, call: Callable[[], object]) -> Timer:
+        """Make a call after ``delay`` seconds."""
+        timer = Timer(self.now() + delay, call)
+        heapq.heappush(self._timers, (timer.when, next(self._order), timer))
+        return timer
+
+    def call_threadsafe(self, call: Callable[[], object]) -> None:
+        """Make a call in the loop's thread; may be used from any thread and from signal handlers."""
+        self._foreign.append(call)
+        if self._asleep:
+            # Any number of callers may come here before the loop wakes; a full socket means it will.
+            try:
+                self._wake_write.send(b"!")
+            except (BlockingIOError, OSError):
+                return
+
+    def _drain_wakeups(self, _events: int) -> None:
+        try:
+            while self._wake_read.recv(4096):
+                pass
+        except BlockingIOError:
+            return
+
+    def register(self, file: Any, events: int, callback: Callable[[int], object]) -> None:
+        """Call ``callback(events)`` whenever ``file`` is ready; registering again changes the events."""
+        try:
+            self._selector.register(file, events, callback)
+        except KeyError:
+            self._selector.modify(file, events, callback)
+
+    def unregister(self, file: Any) -> None:
+        """Forget a file."""
+        try:
+            self._selector.unregister(file)
+        except (KeyError, ValueError):
+            return
+
+    def set_poll(self, poll: Callable[[], bool] | None) -> None:
+        """Call ``poll`` regularly (for MPI, which offers nothing to wait on); it says whether it did anything."""
+        self._poll = poll
+
+    def run(self) -> None:
+        """Handle events until :meth:`stop` is called."""
+        self.thread = threading.get_ident()
+        self._running = True
+        while not self._stopped:
+            self._turn()
+        self._running = False
+
+    def stop(self) -> None:
+        """End :meth:`run` after this turn; may be called from any thread."""
+        self._stopped = True
+        self.call_threadsafe(lambda: None)
+
+    def close(self) -> None:
+        """Free what the loop holds; it cannot be used any more."""
+        self._selector.close()
+        self._wake_read.close()
+        self._wake_write.close()
+
+    def _turn(self) -> None:
+        # From here until select returns, other threads ring; what they left before is seen by this look.
+        self._asleep = True
+        timeout = self._timeout()
+        events = self._selector.select(timeout)
+        self._asleep = False
+        for key, mask in events:
+            # A callback may have unregistered a later one of this turn.
+            current = self._selector.get_map().get(key.fd)
+            if current is not None and current.data is key.data:
+                key.data(mask)
+        if self._poll is not None:
+            self._poll_delay = (
+                0.0 if self._poll() else min(max(self._poll_delay * 2, 2e-5), limits.MPI_POLL_LONGEST)
+            )
+        now = self.now()
+        while self._timers and self._timers[0][0] <= now:
+            call = heapq.heappop(self._timers)[2].call
+            if call is not None:
+                call()
+        for queue in (self._foreign, self._soon):
+            for _ in range(len(queue)):
+                queue.popleft()()
+        while self._turn_end:
+            calls, self._turn_end = self._turn_end, {}
+            for call in calls:
+                call()
+
+    def _timeout(self) -> float | None:
+        while self._timers and self._timers[0][2].call is None:
+            heapq.heappop(self._timers)
+        if self._soon or self._foreign or self._stopped:
+            return 0
+        timeout = None if not self._timers else max(0.0, self._timers[0][0] - self.now())
+        if self._poll is not None:
+            # select() rounds up to milliseconds, so short delays are turns of their own.
+            if self._poll_delay < limits.MPI_POLL_LONGEST:
+                os.sched_yield() if hasattr(os, "sched_yield") else None
+                return 0
+            timeout = self._poll_delay if timeout is None else min(timeout, self._poll_delay)
+        return timeout

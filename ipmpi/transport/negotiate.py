@@ -1,0 +1,220 @@
+"""From a TCP connection to an authenticated link (layer L3).
+
+A :class:`Negotiation` drives TLS and then the authentication of :mod:`ipmpi.protocol.handshake` on one socket,
+under a deadline and a limit on bytes. It ends in exactly one call: ``on_done(peer)`` or ``on_failed(error)``.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .. import limits
+from ..errors import ConnectionError, KernelError, RemoteProtocolError, SecurityError, VersionError
+from ..furl import Furl
+from ..protocol.frames import Buffer
+from ..protocol.handshake import DiallerHandshake, Hello, ListenerHandshake, Refusal, Welcome
+from ..tls import TlsClosed, TlsSession
+from .loop import READ, WRITE, Loop
+from .pipes import PipeClosed, TlsPipe, prepare
+
+
+@dataclass
+class Authenticated:
+    """A pipe whose other end has proved that it holds the secret of its role."""
+
+    pipe: TlsPipe
+    peer: str
+    leftover: Buffer
+
+
+class _Negotiation:
+    """What both ends have in common: the socket, the deadline, the steps of TLS."""
+
+    def __init__(
+        self, loop: Loop, sock: socket.socket, tls: TlsSession, on_failed: Callable[[KernelError], None]
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._tls = tls
+        self._pipe = TlsPipe(sock, tls)
+        self._on_failed = on_failed
+        self._over = False
+        self._secure = False
+        self._received = 0
+        self._timer = loop.call_later(limits.HANDSHAKE_TIMEOUT, self._too_late)
+        self.peer = self._pipe.peer
+
+    def _watch(self) -> None:
+        events = READ if self._pipe.flush() else READ | WRITE
+        self._loop.register(self._sock, events, self._step)
+
+    def _step(self, _events: int) -> None:
+        try:
+            self._advance()
+        except PipeClosed as closed:
+            self.fail(self._explain_close(str(closed)))
+        except TlsClosed as closed:
+            self.fail(self._explain_close(str(closed)))
+        except KernelError as error:
+            self.fail(error)
+
+    def _explain_close(self, reason: str) -> KernelError:
+        return RemoteProtocolError(f"{self.peer} went away before it said who it is: {reason}")
+
+    def _advance(self) -> None:
+        """Read what is there; run TLS until it is secure, then the authentication."""
+        arrived = self._pipe.receive_ciphertext()
+        if not self._secure:
+            done = self._tls.handshake()
+            self._pipe.collect()
+            if not done:
+                self._watch()
+                return
+            self._secure = True
+            self.secured()
+            self._pipe.collect()
+        if arrived:
+            data = self._tls.read()
+            self._received += len(data)
+            if self._received > limits.AUTHENTICATION_BYTES and not self._may_be_early(data):
+                raise RemoteProtocolError(f"{self.peer} sent too much before it said who it is")
+            if len(data):
+                self.authenticate(data)
+        if not self._over:
+            self._watch()
+
+    def _may_be_early(self, data: Buffer) -> bool:
+        """Whether ordinary traffic may follow the peer's part of the handshake at once."""
+        del data
+        return False
+
+    def secured(self) -> None:
+        """TLS is up; nothing of ours has been sent."""
+
+    def authenticate(self, data: Buffer) -> None:
+        """Bytes of the authentication arrived."""
+        raise NotImplementedError
+
+    def _too_late(self) -> None:
+        self.fail(
+            ConnectionError(f"{self.peer} did not finish its handshake within {limits.HANDSHAKE_TIMEOUT:.0f} s")
+        )
+
+    def _release(self) -> None:
+        self._over = True
+        self._timer.cancel()
+        self._loop.unregister(self._sock)
+
+    def fail(self, error: KernelError) -> None:
+        """Give up; the caller hears ``error``."""
+        if not self._over:
+            self.cancel()
+            self._on_failed(error)
+
+    def cancel(self) -> None:
+        """Give up silently."""
+        if not self._over:
+            self._release()
+            self._pipe.close()
+
+
+class DialNegotiation(_Negotiation):
+    """The dialler's end. The controller's certificate is checked before the first application byte."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        furl: Furl,
+        handshake: Callable[[bytes], DiallerHandshake],
+        on_done: Callable[[Authenticated, Welcome], None],
+        on_failed: Callable[[KernelError], None],
+    ) -> None:
+        super().__init__(loop, sock, TlsSession.dialler(), on_failed)
+        self._furl = furl
+        self._make_handshake = handshake
+        self._handshake: DiallerHandshake | None = None
+        self._on_done = on_done
+        self._tls.handshake()
+        self._pipe.collect()
+        try:
+            self._watch()
+        except PipeClosed as closed:
+            # The caller must have its object before it hears of a failure.
+            error = self._explain_close(str(closed))
+            loop.call_soon(lambda: self.fail(error))
+
+    def _explain_close(self, reason: str) -> KernelError:
+        if self._handshake is not None:
+            try:
+                self._handshake.closed()
+            except SecurityError as error:
+                return error
+        return ConnectionError(f"{self.peer} closed the connection during the TLS handshake: {reason}")
+
+    def _may_be_early(self, data: Buffer) -> bool:
+        return True
+
+    def secured(self) -> None:
+        self._tls.check_peer(self._furl.fingerprint, time.time(), self.peer)
+        self._handshake = self._make_handshake(self._tls.exporter())
+        self._tls.write(self._handshake.hello())
+
+    def authenticate(self, data: Buffer) -> None:
+        assert self._handshake is not None
+        answer = self._handshake.receive(data)
+        if isinstance(answer, Refusal):
+            raise ConnectionError(f"the controller at {self.peer} refuses: {answer.sentence}")
+        if answer is not None:
+            self._release()
+            self._on_done(Authenticated(self._pipe, self.peer, self._handshake.leftover), answer)
+
+
+class ListenNegotiation(_Negotiation):
+    """The controller's end; ``on_hello`` gets the peer and answers it by the handshake object."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        tls: TlsSession,
+        handshake: Callable[[bytes], ListenerHandshake],
+        on_hello: Callable[[Authenticated, Hello, ListenerHandshake], None],
+        on_failed: Callable[[KernelError], None],
+    ) -> None:
+        super().__init__(loop, sock, tls, on_failed)
+        self._make_handshake = handshake
+        self._handshake: ListenerHandshake | None = None
+        self._on_hello = on_hello
+        self._watch()
+
+    def secured(self) -> None:
+        self._handshake = self._make_handshake(self._tls.exporter())
+
+    def authenticate(self, data: Buffer) -> None:
+        assert self._handshake is not None
+        try:
+            hello = self._handshake.receive(data)
+        except VersionError as error:
+            self._tls.write(self._handshake.refuse("version", str(error)))
+            self._pipe.collect()
+            self._pipe.flush()
+            raise
+        if hello is not None:
+            self._release()
+            self._on_hello(Authenticated(self._pipe, self.peer, self._handshake.leftover), hello, self._handshake)
+
+
+def nonblocking_connect(address: tuple[str, int], family: int) -> socket.socket:
+    """A socket that is connecting."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        prepare(sock)
+        sock.connect_ex(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
