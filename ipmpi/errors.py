@@ -105,7 +105,7 @@ class NotAPendingResult(KernelError):
     """Something else where a PendingResult was expected."""
 
 
-class ResultNotCompleted(KernelError):
+class ResultNotCompleted(KernelError, TimeoutError):
     """The result is not there yet."""
 
 

@@ -247,17 +247,11 @@ class RanksLost(Message, frozen=True, tag=61):
 # --- inside an engine set (rank 0 and node leaders to ranks) ---------------------------------------------------
 
 
-class Assigned(Message, frozen=True, tag=70):
-    """A rank's engine id, given by the controller."""
-
-    id: int
-
-
 class SharedBody(Message, frozen=True, tag=71):
-    """The body of the next :class:`Dispatch` is in shared memory; its descriptor comes with this message."""
+    """The body of :class:`Dispatch` ``id`` is in shared memory; the descriptor comes with this message."""
 
     id: int
-    size: int
+    lengths: list[int]
 
 
 # --- either direction ----------------------------------------------------------------------------------------
@@ -296,7 +290,6 @@ AnyMessage = (
     | StopRanks
     | Register
     | RanksLost
-    | Assigned
     | SharedBody
     | Goodbye
 )

@@ -7,10 +7,21 @@ that is lost stops counting; when the last one is gone the source is told to sto
 
 from __future__ import annotations
 
-from .connection import Connection, OutgoingStream
+from typing import Any, Protocol
+
+from .connection import Connection
 from .frames import Buffer
 
-Sink = tuple[Connection, OutgoingStream]
+
+class SinkStream(Protocol):
+    """What a relay needs of an outgoing stream."""
+
+    id: int
+    credit: int
+
+
+Sink = tuple[Any, SinkStream]
+"""A :class:`Connection`, or what stands for one where a stream ends in this process, and the stream."""
 
 
 class Relay:
@@ -36,6 +47,7 @@ class Relay:
         """Pass on a piece."""
         for connection, stream in self.sinks:
             connection.feed(stream, data)
+        self.update_credit()
 
     def abort(self) -> None:
         """The source gave up: so do all outgoing streams."""
@@ -43,7 +55,7 @@ class Relay:
             connection.abort(stream)
         self.sinks.clear()
 
-    def drop(self, connection: Connection, number: int | None = None) -> None:
+    def drop(self, connection: object, number: int | None = None) -> None:
         """A sink does not want the rest, or its connection is gone."""
         self.sinks = [
             (c, s) for c, s in self.sinks if c is not connection or (number is not None and s.id != number)

@@ -35,4 +35,4 @@ RECEIVES: Final[dict[str, Table]] = {
 }
 
 FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {m.SharedBody}
-FROM_BELOW: Final[Table] = frozenset({m.Result, m.RanksLost, m.Goodbye})
+FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"]

@@ -85,7 +85,7 @@ class Dial:
             problem = ConnectionError(f"its name cannot be looked up: {error.strerror or error}")
             self._loop.call_threadsafe(lambda: self._failed(number, problem))
             return
-        family, address = found[0][0], found[0][4]
+        family, address = found[0][0], (str(found[0][4][0]), port)
         self._loop.call_threadsafe(lambda: self._connect(number, family, address))
 
     def _connect(self, number: int, family: int, address: tuple[str, int]) -> None:

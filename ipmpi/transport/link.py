@@ -49,8 +49,8 @@ class Link:
             loop.register(descriptor, READ, self._ready)
         if watch:
             self._timer = loop.call_later(limits.PING_INTERVAL, self._watch)
-        if connection.wants_to_send:
-            self.wake()
+        # The pipe may hold the end of a handshake, the connection what an earlier link could not send.
+        self.wake()
 
     @property
     def is_open(self) -> bool:
@@ -82,6 +82,12 @@ class Link:
         if events & READ:
             self.readable()
         if events & WRITE and self._open:
+            self._write()
+
+    def poke(self) -> None:
+        """The pipe may have moved (for pipes without a descriptor)."""
+        self.readable()
+        if self._writing and self._open:
             self._write()
 
     def readable(self) -> None:

@@ -9,7 +9,6 @@ always gets in.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Callable, Mapping
 
@@ -138,12 +137,10 @@ def _listen(address: tuple[str, int]) -> socket.socket:
         where = f"{host or 'all interfaces'}:{port}"
         if error.errno == errno.EADDRINUSE:
             raise ControllerStartError(
-                f"port {port} is taken on {where}. Stop the program that has it, choose another port, or leave the "
-                "port option out: then the system picks a free one and the furl files tell it to everyone."
+                f"port {port} is taken on {where}. Stop the program that has it, choose another port, or leave "
+                "the port option out: then the system picks a free one and the furl files tell it to everyone."
             ) from None
-        raise ControllerStartError(
-            f"cannot listen on {where}: {error.strerror or os.strerror(error.errno)}"
-        ) from None
+        raise ControllerStartError(f"cannot listen on {where}: {error.strerror or error}") from None
     sock.setblocking(False)
     return sock
 

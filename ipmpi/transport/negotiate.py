@@ -6,6 +6,7 @@ under a deadline and a limit on bytes. It ends in exactly one call: ``on_done(pe
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -32,6 +33,9 @@ class Authenticated:
 
 class _Negotiation:
     """What both ends have in common: the socket, the deadline, the steps of TLS."""
+
+    # The controller's first messages may follow its answer at once; a stranger may send only its own.
+    _largest: float = limits.AUTHENTICATION_BYTES
 
     def __init__(
         self, loop: Loop, sock: socket.socket, tls: TlsSession, on_failed: Callable[[KernelError], None]
@@ -74,27 +78,23 @@ class _Negotiation:
                 self._watch()
                 return
             self._secure = True
-            self.secured()
+            self._secured()
             self._pipe.collect()
         if arrived:
             data = self._tls.read()
             self._received += len(data)
-            if self._received > limits.AUTHENTICATION_BYTES and not self._may_be_early(data):
+            if self._received > self._largest:
                 raise RemoteProtocolError(f"{self.peer} sent too much before it said who it is")
             if len(data):
-                self.authenticate(data)
+                self._authenticate(data)
         if not self._over:
             self._watch()
 
-    def _may_be_early(self, data: Buffer) -> bool:
-        """Whether ordinary traffic may follow the peer's part of the handshake at once."""
-        del data
-        return False
-
-    def secured(self) -> None:
+    def _secured(self) -> None:
         """TLS is up; nothing of ours has been sent."""
+        raise NotImplementedError
 
-    def authenticate(self, data: Buffer) -> None:
+    def _authenticate(self, data: Buffer) -> None:
         """Bytes of the authentication arrived."""
         raise NotImplementedError
 
@@ -123,6 +123,8 @@ class _Negotiation:
 
 class DialNegotiation(_Negotiation):
     """The dialler's end. The controller's certificate is checked before the first application byte."""
+
+    _largest = math.inf
 
     def __init__(
         self,
@@ -155,15 +157,12 @@ class DialNegotiation(_Negotiation):
                 return error
         return ConnectionError(f"{self.peer} closed the connection during the TLS handshake: {reason}")
 
-    def _may_be_early(self, data: Buffer) -> bool:
-        return True
-
-    def secured(self) -> None:
+    def _secured(self) -> None:
         self._tls.check_peer(self._furl.fingerprint, time.time(), self.peer)
         self._handshake = self._make_handshake(self._tls.exporter())
         self._tls.write(self._handshake.hello())
 
-    def authenticate(self, data: Buffer) -> None:
+    def _authenticate(self, data: Buffer) -> None:
         assert self._handshake is not None
         answer = self._handshake.receive(data)
         if isinstance(answer, Refusal):
@@ -191,10 +190,10 @@ class ListenNegotiation(_Negotiation):
         self._on_hello = on_hello
         self._watch()
 
-    def secured(self) -> None:
+    def _secured(self) -> None:
         self._handshake = self._make_handshake(self._tls.exporter())
 
-    def authenticate(self, data: Buffer) -> None:
+    def _authenticate(self, data: Buffer) -> None:
         assert self._handshake is not None
         try:
             hello = self._handshake.receive(data)

@@ -1,0 +1,94 @@
+"""The tables of protocol.rst, from the code that they are about, so that they cannot be wrong."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ipmpi import errors, limits
+from ipmpi.protocol import frames, messages, operations, states
+
+
+def literal(text: object) -> str:
+    """``text`` as code."""
+    return f"``{text}``"
+
+
+def first_paragraph(thing: object) -> str:
+    """What the docstring says first, without references that Sphinx would look up."""
+    text = " ".join(inspect.getdoc(thing).split("\n\n")[0].split())  # type: ignore[union-attr]
+    for role in (":class:", ":attr:", ":meth:", ":data:"):
+        text = text.replace(role, "")
+    return text.replace("`~ipmpi.protocol.operations.", "`").replace("`~ipmpi.client.", "`").replace("`", "*")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A reStructuredText list-table."""
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in [head, *rows]:
+        lines += [f"   {'*' if number == 0 else ' '} - {cell}" for number, cell in enumerate(row)]
+    return "\n".join([*lines, ""])
+
+
+def structs(union: object) -> str:
+    """Tag, name, fields and purpose of each struct in a union."""
+    rows = []
+    for kind in typing.get_args(union):
+        fields = ", ".join(field.name for field in msgspec.structs.fields(kind)) or "none"
+        rows.append((literal(kind.__struct_config__.tag), literal(kind.__name__), fields, first_paragraph(kind)))
+    return table(("tag", "name", "fields", "purpose"), rows)
+
+
+def legality() -> str:
+    """Role by role, what each end listens to."""
+    rows = []
+    for role in states.RECEIVES:
+        for end, allowed in (
+            ("the controller", states.CONTROLLER_RECEIVES[role]),
+            ("the other end", states.RECEIVES[role]),
+        ):
+            rows.append((role, end, ", ".join(sorted(literal(kind.__name__) for kind in allowed))))
+    return table(("role of the link", "who hears", "messages"), rows)
+
+
+def frame_kinds() -> str:
+    """Number, name and length of each kind of frame."""
+    rows = []
+    for kind in frames.Kind:
+        size = str(frames.EXACT[kind]) if kind in frames.EXACT else f"up to {frames.LARGEST[kind]:,}"
+        rows.append((str(int(kind)), kind.name, size, "yes" if kind in frames.NUMBERED else "no"))
+    return table(("kind", "name", "payload bytes", "numbered"), rows)
+
+
+def bounds() -> str:
+    """Every number of ``ipmpi.limits``."""
+    rows = [(literal(name), f"{value:,}") for name, value in vars(limits).items() if name.isupper()]
+    return table(("name", "value (bytes, seconds or a count)"), rows)
+
+
+def error_tree() -> str:
+    """The tree in the docstring of ``ipmpi.errors``."""
+    tree = inspect.cleandoc(errors.__doc__ or "").partition("::\n")[2].strip("\n")
+    return ".. code-block:: text\n\n" + "\n".join(f"    {line}".rstrip() for line in tree.split("\n"))
+
+
+def write(folder: Path) -> None:
+    """Write all tables; files that would not change are left alone, so that Sphinx need not read them again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "frames": frame_kinds(),
+        "messages": structs(messages.AnyMessage),
+        "legality": legality(),
+        "operations": structs(operations.Operation),
+        "outcomes": structs(operations.Outcome),
+        "limits": bounds(),
+        "errors": error_tree(),
+    }
+    for name, text in texts.items():
+        path = folder / f"{name}.inc"
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")

@@ -1,0 +1,200 @@
+"""``ipcontroller``: the one process that listens (layer L5)."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import __version__, furl
+from ..controller.interfaces import CLIENT_INTERFACES, Interface
+from ..controller.service import ControllerService
+from ..errors import ControllerStartError, KernelError
+from ..furl import Furl
+from ..tls import Identity, load_or_create_identity
+from ..transport.listen import Listener, local_addresses
+from ..transport.loop import READ, Loop
+from .logs import start_log
+
+log = logging.getLogger("ipcontroller")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="ipcontroller",
+        description="Start the controller that engines and clients connect to.",
+        epilog="With --client-port and --engine-port, certificate and secrets are kept, so that furl files copied "
+        "once stay valid. Without them everything is new at each start.",
+    )
+    for side, who in (("client", "clients"), ("engine", "engines")):
+        group = p.add_argument_group(f"where {who} connect")
+        group.add_argument(f"--{side}-ip", default="", metavar="IP", help="address to listen on (default: all)")
+        group.add_argument(f"--{side}-port", type=int, default=0, metavar="N", help="port (default: a free one)")
+        group.add_argument(
+            f"--{side}-location", default="", metavar="HOST[,HOST]",
+            help="host names or addresses to put into the furl (default: found out)",
+        )  # fmt: skip
+    files = p.add_argument_group("furl files (default: in the security folder of $IPYTHONDIR or ~/.ipython)")
+    files.add_argument("--engine-furl-file", default="", metavar="FILE")
+    files.add_argument("--multiengine-furl-file", default="", metavar="FILE")
+    files.add_argument("--task-furl-file", default="", metavar="FILE")
+    files.add_argument("--monitor-furl-file", default="", metavar="FILE")
+    p.add_argument(
+        "--interface", action="append", default=[], metavar="MODULE:NAME", help="a further client interface"
+    )
+    p.add_argument(
+        "-l", "--logfile", default="", metavar="PREFIX", help="log to PREFIX<pid>.log (default: stdout)"
+    )
+    p.add_argument("--ready-fd", type=int, default=None, help=argparse.SUPPRESS)
+    p.add_argument("--lifeline-fd", type=int, default=None, help=argparse.SUPPRESS)
+    p.add_argument("--version", action="version", version=f"ipmpi {__version__}")
+    return p
+
+
+def _interface(name: str) -> Interface:
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ControllerStartError(f"--interface {name}: {error}. It is written MODULE:NAME") from None
+    if not isinstance(found, Interface):
+        raise ControllerStartError(f"--interface {name} is not an ipmpi.controller.interfaces.Interface")
+    return found
+
+
+def _locations(option: str, ip: str) -> list[str]:
+    if option:
+        return [part.strip() for part in option.split(",") if part.strip()]
+    if ip in ("localhost", "127.0.0.1", "::1"):
+        return ["127.0.0.1" if ip != "::1" else "::1"]
+    return [ip] if ip else local_addresses()
+
+
+class Controller:
+    """A controller with its listeners and furl files."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.loop = Loop()
+        self.interfaces = [*CLIENT_INTERFACES, *(_interface(name) for name in options.interface)]
+        self.service = ControllerService(
+            self.loop, log.info, interfaces=self.interfaces, on_engines=self._tell_engines, on_stop=self.loop.stop
+        )
+        self.furl_files: dict[str, Path] = {}
+        self.listeners: list[Listener] = []
+
+    def start(self) -> None:
+        """Listen, and write the furl files."""
+        o = self.options
+        files = {"engine": o.engine_furl_file, "mec": o.multiengine_furl_file, "tc": o.task_furl_file,
+                 "monitor": o.monitor_furl_file}  # fmt: skip
+        clients = [interface.role for interface in self.interfaces]
+        for side, roles in (("client", clients), ("engine", ["engine"])):
+            ip, port = getattr(o, f"{side}_ip"), getattr(o, f"{side}_port")
+            hosts = _locations(getattr(o, f"{side}_location"), ip)
+            targets = {
+                role: Path(given).expanduser() if (given := files.get(role, "")) else furl.default_furl_file(role)
+                for role in roles
+            }
+            identity, secrets = self._identity(side, port, targets)
+            listener = Listener(self.loop, (ip, port), identity, secrets, self.service.sessions.admit, log.warning)
+            self.listeners.append(listener)
+            hints = tuple((host, listener.port) for host in hosts)
+            for role, path in targets.items():
+                furl.save(path, Furl(identity.fingerprint, hints, role, secrets[role]))
+                self.furl_files[role] = path
+                log.info("Saving furl for %s to file: %s", role, path)
+            log.info("Listening for %s on %s:%d", ", ".join(roles), ip or "*", listener.port)
+
+    def _identity(self, side: str, port: int, targets: dict[str, Path]) -> tuple[Identity, dict[str, bytes]]:
+        """Certificate and secrets: kept ones if the port is fixed, else new ones."""
+        now = time.time()
+        if not port:
+            return Identity.create(now), {role: os.urandom(furl.SECRET_BYTES) for role in targets}
+        certificate = next(iter(targets.values())).parent / f"ipcontroller-{side}.pem"
+        identity = load_or_create_identity(certificate, now)
+        secrets = {}
+        for role, path in targets.items():
+            secrets[role] = os.urandom(furl.SECRET_BYTES)
+            if path.exists():
+                old = furl.load(path, role)
+                if old.fingerprint == identity.fingerprint:
+                    secrets[role] = old.secret
+        return identity, secrets
+
+    def _tell(self, record: dict[str, object]) -> None:
+        fd = self.options.ready_fd
+        if fd is not None:
+            try:
+                os.write(fd, json.dumps(record).encode() + b"\n")
+            except OSError:
+                self.options.ready_fd = None
+
+    def _tell_engines(self, count: int) -> None:
+        self._tell({"engines": count})
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        stopping = self.service.stop_engines, self.service.stop_soon
+
+        def stop() -> None:
+            log.info("Stopping")
+            for step in stopping:
+                step()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.loop.call_threadsafe(stop))
+        if self.options.lifeline_fd is not None:
+            self._watch_lifeline(self.options.lifeline_fd, stop)
+        names = {"mec": "multiengine_furl_file", "tc": "task_furl_file"}
+        files = {names.get(role, f"{role}_furl_file"): str(path) for role, path in self.furl_files.items()}
+        self._tell({"pid": os.getpid(), **files})
+        log.info("Controller is ready (pid %d)", os.getpid())
+        self.loop.run()
+        for listener in self.listeners:
+            listener.close()
+        for session in list(self.service.sessions.by_key.values()):
+            self.service.sessions.end(session, "the controller stopped")
+        log.info("Controller stopped")
+
+    def _watch_lifeline(self, descriptor: int, stop: object) -> None:
+        def ready(_events: int) -> None:
+            if not os.read(descriptor, 64):
+                self.loop.unregister(descriptor)
+                log.info("whoever started this controller is gone")
+                stop()  # type: ignore[operator]
+
+        os.set_blocking(descriptor, False)
+        self.loop.register(descriptor, READ, ready)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a controller; returns the exit code."""
+    options = parser().parse_args(argv)
+    # A core file would hold the secrets.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+    try:
+        start_log(options.logfile)
+        controller = Controller(options)
+        controller.start()
+    except KernelError as error:
+        log.error("%s", error)
+        print(f"ipcontroller: {error}", file=sys.stderr)
+        return 1
+    controller.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""``ipengine``: one engine, or with ``mpirun -n N ipengine`` a set of N behind one link (layer L5)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from .. import __version__, furl, limits, mpienv
+from ..engine.namespace import Namespace
+from ..engine.proxy import Proxy, link_up
+from ..engine.rank import Rank
+from ..engine.tree import Place, place
+from ..engine.world import MODES, World, host_and_pid, start_world
+from ..errors import FurlError, KernelError, LauncherError
+from ..protocol.messages import EngineInfo
+from ..protocol.states import FROM_ABOVE, RECEIVES
+from ..transport.loop import Loop
+from ..transport.unix import UnixListener, connect_unix
+from .logs import start_log
+
+log = logging.getLogger("ipengine")
+
+_RETRY = 0.1
+_FINALIZE_TIMEOUT = 5.0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="ipengine",
+        description="Start an engine. Under mpirun, mpiexec or srun all ranks become one engine set: rank 0 "
+        "connects to the controller, and the others through it.",
+    )
+    p.add_argument(
+        "--furl-file", default="", metavar="FILE",
+        help="the controller's furl file (default: security/ipcontroller-engine.furl below $IPYTHONDIR or ~/.ipython)",
+    )  # fmt: skip
+    p.add_argument(
+        "--mpi", default="auto", choices=MODES,
+        help="auto: join the communicator if an MPI launcher started this; none: each engine by itself",
+    )  # fmt: skip
+    p.add_argument(
+        "-l", "--logfile", default="", metavar="PREFIX", help="log to PREFIX<pid>.log (default: stdout)"
+    )
+    p.add_argument("--wait", type=float, default=0, metavar="S", help="wait so long for the controller to appear")
+    p.add_argument("--version", action="version", version=f"ipmpi {__version__}")
+    return p
+
+
+class EngineProcess:
+    """One engine process: the main thread for user code, the agent thread for traffic."""
+
+    def __init__(self, options: argparse.Namespace, world: World) -> None:
+        self.options = options
+        self.world = world
+        self.loop = Loop()
+        self.exit_code = 0
+        self._failed = False
+        self._give_up_at = time.monotonic() + options.wait
+        self._session: Any = None
+        self._registered = False
+        self._parent = os.getppid()
+        self._place: Place = place(world.rank, world.leaders, one_tree=world.one_tree)
+        namespace = Namespace(-1, world.mpi)
+        namespace.install_as_main()
+        self.rank = Rank(namespace, self._signalled)
+        host, pid = host_and_pid()
+        own = EngineInfo(world.rank, world.rank if world.mpi else world.wanted, host, pid)
+        python = platform.python_version()
+        below = len(self._place.local) + len(self._place.remote)
+        self.proxy = Proxy(self.loop, self.rank, own, world.description, python, below, log.info, self._stopping)
+        self.proxy.on_complete = self._complete
+        self._listener = UnixListener() if self._place.local else None
+        # Collective: every rank learns where its leader listens.
+        self._paths = world.exchange(self._listener.path if self._listener else "")
+
+    def run(self) -> int:
+        """Work until stopped; returns the exit code."""
+        self.rank.install_signals()
+        agent = threading.Thread(target=self._agent, name="ipmpi-agent", daemon=True)
+        agent.start()
+        self.rank.run()
+        agent.join(_FINALIZE_TIMEOUT)
+        self._leave()
+        return self.exit_code
+
+    def _leave(self) -> None:
+        """End MPI together with the other ranks, but do not wait for ranks that cannot."""
+        sys.stdout.flush()
+        if self._failed:
+            # Others may be anywhere, also inside a collective: only the launcher can end them all.
+            os._exit(self.exit_code)
+        guard = threading.Timer(_FINALIZE_TIMEOUT, lambda: os._exit(self.exit_code))
+        guard.daemon = True
+        guard.start()
+        self.world.finalize()
+        guard.cancel()
+
+    # --- the agent thread ----------------------------------------------------------------------------------
+
+    def _agent(self) -> None:
+        try:
+            self._connect()
+            if mpienv.detect(os.environ) is not None:
+                self._watch_parent()
+            self.loop.run()
+        except BaseException:
+            log.exception("the agent thread failed; please report this")
+            self._fail(1)
+            self._end_now()
+
+    def _connect(self) -> None:
+        where = self._place
+        if self._listener is not None:
+            self._listener.accept(self.loop, len(where.local), self.proxy.accept)
+        for other in where.remote:
+            child = self.proxy.add_child(self.world.pipe(other))
+            assert child.link is not None
+            self.world.pipe(other).on_readable = child.link.poke
+        if where.above is not None:
+            pipe = connect_unix(self._paths[where.above]) if where.above_is_local else self.world.pipe(where.above)
+            above = link_up(self.proxy, pipe, FROM_ABOVE)
+            if not where.above_is_local:
+                assert above.link is not None
+                self.world.pipe(where.above).on_readable = above.link.poke
+        if self.world.has_pipes:
+            self.loop.set_poll(self.world.poll)
+        if self.proxy.is_complete:
+            self._complete()
+
+    def _complete(self) -> None:
+        """All ranks below are known."""
+        if self._place.above is None:
+            self._dial()
+        else:
+            self.proxy.register()
+
+    def _dial(self) -> None:
+        # Only the rank that dials needs TLS; the others do not pay for importing it.
+        from ..transport.dialled import Callbacks, DialledSession
+
+        try:
+            address = (
+                furl.load_furl_or_file(self.options.furl_file, "engine")
+                if self.options.furl_file
+                else furl.load(furl.default_furl_file("engine"), "engine")
+            )
+        except KernelError as error:
+            self._not_connected(error)
+            return
+        log.info("Using furl file: %s", self.options.furl_file or furl.default_furl_file("engine"))
+        callbacks = Callbacks(
+            event=self.proxy.from_above,
+            started=self._started,
+            interrupted=lambda reason: log.warning("lost the link to the controller (%s); dialling again", reason),
+            ended=self._not_connected,
+        )
+        self._session = DialledSession(self.loop, address, RECEIVES["engine"], callbacks)
+        self._session.open()
+
+    def _started(self) -> None:
+        self._registered = True
+        self.proxy.above = self._session
+        self.proxy.register()
+
+    def _not_connected(self, error: KernelError) -> None:
+        waiting = not self._registered and time.monotonic() < self._give_up_at
+        if waiting and isinstance(error, OSError | FurlError):
+            self.loop.call_later(_RETRY, self._dial)
+            return
+        log.error("error connecting to controller: %s", error)
+        print(f"ipengine: {error}", file=sys.stderr, flush=True)
+        self._fail(1)
+        self.proxy.stop(str(error))
+
+    def _watch_parent(self) -> None:
+        """The launcher is our parent; when it is gone, nobody will ever end us."""
+        if os.getppid() != self._parent:
+            self._fail(1)
+            self.proxy.stop("the launcher (mpirun) is gone")
+            return
+        self.loop.call_later(limits.PARENT_POLL, self._watch_parent)
+
+    def _signalled(self, name: str) -> None:
+        self.loop.call_threadsafe(lambda: self.proxy.stop(f"got {name}"))
+
+    def _fail(self, code: int) -> None:
+        self._failed = True
+        self.exit_code = code
+
+    def _stopping(self, reason: str) -> None:
+        if reason.startswith("the rank above is gone"):
+            self._fail(1)
+            self._end_now()
+        if self._session is not None:
+            self._session.close(reason)
+        if self._listener is not None:
+            self._listener.close()
+        self.rank.stop()
+        if self.rank.is_busy:
+            self.rank.interrupt()
+        # The main thread may be deep in a library; it has this long.
+        self.loop.call_later(limits.INTERRUPT_GRACE, self._end_now)
+        watch = threading.Timer(limits.INTERRUPT_GRACE, self._end_if_running)
+        watch.daemon = True
+        watch.start()
+        self.loop.stop()
+
+    def _end_if_running(self) -> None:
+        if self.rank.is_busy:
+            self._end_now()
+
+    def _end_now(self) -> None:
+        logging.shutdown()
+        os._exit(self.exit_code)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run an engine; returns the exit code."""
+    options = parser().parse_args(argv)
+    launched = mpienv.detect(os.environ)
+    sys.setswitchinterval(0.0005)  # the agent must not wait 5 ms for user code that computes
+    try:
+        path = start_log(options.logfile)
+        world = start_world(options.mpi, launched, sys.executable)
+    except LauncherError as error:
+        if launched is None or launched.rank == 0:
+            print(f"ipengine: {error}", file=sys.stderr, flush=True)
+        log.error("%s", error)
+        return 1
+    log.info("pid %d, %s", os.getpid(), world.description)
+    if world.mpi is not None:
+        log.info("MPI started with rank = %d and size = %d", world.rank, world.size)
+        if not world.one_tree:
+            log.warning("MPI gives less than MPI_THREAD_MULTIPLE: each node connects to the controller by itself")
+    elif launched is not None and options.mpi == "auto" and launched.rank == 0:
+        print(f"ipengine: {world.description}; each engine connects by itself", file=sys.stderr, flush=True)
+    del path
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    code = EngineProcess(options, world).run()
+    logging.shutdown()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

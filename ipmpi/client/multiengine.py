@@ -1,0 +1,70 @@
+"""The client for all engines of a controller (layer L4)."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from ..errors import ClientError
+from .calls import Calls
+from .session import Session, connect
+from .views import EngineView
+
+
+class MultiEngineClient(EngineView):
+    """Steers the engines of one controller; see :class:`EngineView` for what it can do.
+
+    >>> mec = MultiEngineClient()                       # doctest: +SKIP
+    >>> mec.execute('print("Hello World")')             # doctest: +SKIP
+    <Results List>
+    [0] In [1]: print("Hello World")
+    [0] Out[1]: Hello World
+
+    Use it in a ``with`` statement, or :meth:`close` it; engines and their namespaces stay.
+
+    Args:
+        furl_or_file: a furl, or a file that contains one; the default is the file that the controller of this
+            machine wrote, ``ipcontroller-mec.furl``.
+        session: an open session to use instead.
+
+    Attributes:
+        block: whether calls wait for their results; True at first.
+        targets: the engines that are meant where a call names none; ``'all'`` at first.
+
+    Raises:
+        ValueError: the argument is not a furl or a file containing one.
+        ClientError: the furl is for another client.
+        ConnectionError: no controller answers.
+        SecurityError: it is not the controller of the furl.
+    """
+
+    def __init__(self, furl_or_file: str = "", *, session: Session | None = None) -> None:
+        opened = connect(furl_or_file, role="mec") if session is None else session
+        role = getattr(opened, "role", "mec")
+        if role != "mec":
+            opened.close()
+            raise ClientError(_wrong_role(role))
+        super().__init__(Calls(opened))
+
+    def __repr__(self) -> str:
+        return f"<MultiEngineClient targets={self.targets!r}, block={self.block}>"
+
+    def close(self) -> None:
+        """End the connection. Work goes on; results that were not retrieved are lost to this client."""
+        self._calls.session.close()
+
+    def __enter__(self) -> MultiEngineClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _wrong_role(role: str) -> str:
+    if role == "tc":
+        return (
+            "this furl (ipcontroller-tc.furl) is for tasks: use client.TaskClient with it, "
+            "or give MultiEngineClient the furl in ipcontroller-mec.furl"
+        )
+    return f"this furl is for the role {role!r}; MultiEngineClient needs the furl in ipcontroller-mec.furl"

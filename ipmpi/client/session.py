@@ -1,0 +1,367 @@
+"""The client's session with a controller: one thread, one link, any number of calls under way (layer L4)."""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .. import errors, furl, limits
+from ..errors import ClientError, ConnectionError, KernelError
+from ..furl import Furl
+from ..protocol import messages as m
+from ..protocol import operations
+from ..protocol.connection import Event, MessageReceived
+from ..protocol.frames import Buffer, size_of
+from ..protocol.operations import Nothing, Operation, Outcome
+from ..protocol.states import RECEIVES
+from ..transport.assembly import Assembly, PrivateMemory
+from ..transport.dialled import Callbacks, DialledSession
+from ..transport.loop import Loop
+from ..transport.transfers import Transfers
+
+Future = concurrent.futures.Future
+
+
+class EngineReply(NamedTuple):
+    """One engine's answer. ``undone`` is the error's name and sentence if it will never answer."""
+
+    engine: int
+    ok: bool
+    outcome: Outcome
+    body: list[Buffer]
+    undone: tuple[str, str] | None = None
+
+
+class Submission(NamedTuple):
+    """An operation for engines (None: all), and how messages show it."""
+
+    operation: Operation
+    targets: list[int] | None
+    method: str
+    label: str
+    body: Sequence[Buffer] = ()
+
+
+class TaskEnd(NamedTuple):
+    """How a task ended. Times are seconds since the epoch."""
+
+    engine: int
+    ok: bool
+    outcome: Outcome
+    body: list[Buffer]
+    submitted: float
+    completed: float
+
+
+class TaskHandle(NamedTuple):
+    """A task that was sent: its number in this session, and its end to come."""
+
+    id: int
+    future: Future[TaskEnd]
+
+
+@dataclass(eq=False)
+class _Command:
+    future: Future[list[EngineReply]]
+    body: Sequence[Buffer]
+    sizes: list[int]
+    order: list[int] | None
+    inline: int = 0
+    replies: dict[int, EngineReply] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Task:
+    future: Future[TaskEnd]
+    body: Sequence[Buffer]
+    sizes: list[int]
+    inline: int = 0
+
+
+class Session:
+    """Calls may come from any thread; the futures are completed in the session's own."""
+
+    def __init__(self, address: Furl) -> None:
+        self._loop = Loop()
+        self._numbers = itertools.count(1)
+        self._requests: dict[int, Future[Any]] = {}
+        self._commands: dict[int, _Command] = {}
+        self._tasks: dict[int, _Task] = {}
+        self._inline = 0
+        self._failure: KernelError | None = None
+        self._transfers = Transfers()
+        self.role = address.role
+        self.notices: list[str] = []
+        """What the controller said that no call asked for, newest last."""
+        self._up: Future[None] = Future()
+        table = RECEIVES.get(address.role, RECEIVES["mec"] | RECEIVES["tc"])
+        self._link = DialledSession(
+            self._loop,
+            address,
+            table,
+            Callbacks(self._event, self._started, self._interrupted, self._ended),
+            renew=False,
+        )
+        self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
+
+    def open(self) -> None:
+        """Connect; raises why that is not possible."""
+        self._thread.start()
+        self._loop.call_threadsafe(self._link.open)
+        try:
+            self._up.result()
+        except BaseException:
+            self._loop.stop()
+            raise
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """End the session. What engines run goes on; calls under way raise ConnectionError."""
+        atexit.unregister(self.close)
+        if self._thread.is_alive():
+            self._loop.call_threadsafe(lambda: self._shut("the client was closed"))
+            if threading.get_ident() != self._loop.thread:
+                self._thread.join(5)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are possible."""
+        return self._failure is None
+
+    # --- calls, from any thread ------------------------------------------------------------------------------
+
+    def command(self, submission: Submission) -> Future[list[EngineReply]]:
+        """Send a command. The future gives the replies in the order of targets, or raises why it was refused."""
+        body = submission.body
+        command = _Command(Future(), body, [size_of([b]) for b in body], submission.targets)
+        operation = operations.encode(submission.operation)
+        number = next(self._numbers)
+        message = m.Command(
+            number, submission.targets, submission.method, submission.label, operation, command.sizes
+        )
+        self._check_size(operation, submission.method)
+        self._loop.call_threadsafe(lambda: self._send_work(self._commands, number, message, command))
+        return command.future
+
+    def request(self, make: Callable[[int], m.AnyMessage]) -> Future[Any]:
+        """Ask the controller something; ``make`` gets the request's number."""
+        future: Future[Any] = Future()
+        number = next(self._numbers)
+        message = make(number)
+
+        def send() -> None:
+            if self._failure is not None:
+                future.set_exception(self._failure)
+                return
+            self._requests[number] = future
+            self._send(message)
+
+        self._loop.call_threadsafe(send)
+        return future
+
+    def task(self, operation: Operation, body: Sequence[Buffer], label: str, retries: int) -> TaskHandle:
+        """Send a task for whichever engine is free."""
+        task = _Task(Future(), body, [size_of([b]) for b in body])
+        number = next(self._numbers)
+        encoded = operations.encode(operation)
+        self._check_size(encoded, "task")
+        message = m.SubmitTask(number, label, encoded, task.sizes, retries)
+        self._loop.call_threadsafe(lambda: self._send_work(self._tasks, number, message, task))
+        return TaskHandle(number, task.future)
+
+    @staticmethod
+    def _check_size(operation: bytes, method: str) -> None:
+        if len(operation) > limits.MESSAGE - limits.INLINE_BODY - 64 * limits.KIB:
+            raise ClientError(
+                f"the text of this {method} has {len(operation)} bytes; put large data into push(), and use it by name"
+            )
+
+    # --- in the session's thread -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._loop.run()
+        except BaseException as error:
+            self._fail(ClientError(f"the client's thread failed: {error!r}; please report this"))
+            raise
+
+    def _send(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
+        self._link.connection.send(message, body)
+        self._link.wake()
+
+    def _send_work(self, table: dict[int, Any], number: int, message: m.AnyMessage, work: Any) -> None:
+        if self._failure is not None:
+            work.future.set_exception(self._failure)
+            return
+        table[number] = work
+        total = sum(work.sizes)
+        if total and total <= limits.INLINE_BODY and self._inline + total > limits.CLIENT_INLINE_BACKLOG:
+            # So much is queued at the controller that this body has to wait here for its turn.
+            self._stream_body(message, work)
+            return
+        if total <= limits.INLINE_BODY:
+            work.inline = total
+            self._inline += total
+            self._send(message, work.body)
+            work.body = ()
+        else:
+            self._stream_body(message, work)
+
+    def _stream_body(self, message: m.AnyMessage, work: Any) -> None:
+        stream = self._link.connection.send_streamed(message, sum(work.sizes))
+        for buffer in work.body:
+            stream.feed(buffer)
+        self._link.wake()
+
+    def _event(self, event: Event) -> None:
+        if not isinstance(event, MessageReceived):
+            self._transfers.handle(self._link, event)
+            return
+        message = event.message
+        if isinstance(message, m.Result):
+            self._body(message, event, lambda body: self._result(message, body))
+        elif isinstance(message, m.TaskDone):
+            self._body(message, event, lambda body: self._task_done(message, body))
+        elif isinstance(message, m.Reply):
+            future = self._requests.pop(message.id, None)
+            if future is not None:
+                future.set_result(message.value)
+        elif isinstance(message, m.Refused):
+            self._refused(message)
+        elif isinstance(message, m.Accepted):
+            command = self._commands.get(message.id)
+            if command is not None:
+                command.order = message.engines
+        elif isinstance(message, m.Undone):
+            undone = (message.error, message.text)
+            replies = [EngineReply(engine, False, Nothing(), [], undone) for engine in message.engines]
+            self._replied(message.id, replies)
+        elif isinstance(message, m.TaskUndone):
+            task = self._tasks.pop(message.id, None)
+            if task is not None:
+                self._inline -= task.inline
+                task.future.set_exception(_error(message.error, message.text))
+        elif isinstance(message, m.SendBodyAgain):
+            work = self._commands.get(message.id) or self._tasks.get(message.id)
+            if work is not None:
+                self._stream_body(m.BodyAgain(message.id, work.sizes), work)
+        elif isinstance(message, m.Notice):
+            self.notices.append(message.text)
+        elif isinstance(message, m.Goodbye):
+            self._shut(f"the controller stopped: {message.reason}")
+
+    def _body(self, message: Any, event: MessageReceived, done: Callable[[list[Buffer]], None]) -> None:
+        """Call ``done`` with the body, when all of it is here."""
+        if not event.stream:
+            done(list(event.body))
+            return
+        memory = PrivateMemory(sum(message.sizes))
+
+        def lost() -> None:
+            failed = operations.Failed("EngineLost", "the engine was lost while it sent its answer", "")
+            done([])
+            del failed
+
+        assembly = Assembly(message.sizes, memory, lambda whole: done(whole.segments()), lost)
+        self._transfers.start(self._link, event.stream, [(assembly, assembly)])
+
+    def _result(self, message: m.Result, body: list[Buffer]) -> None:
+        if sum(message.sizes) and not body:
+            undone = ("EngineLost", f"engine {message.engines[0]} was lost while it sent its answer")
+            self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
+            return
+        outcome = operations.decode_outcome(message.outcome)
+        self._replied(message.id, [EngineReply(e, message.ok, outcome, body) for e in message.engines])
+
+    def _replied(self, number: int, replies: list[EngineReply]) -> None:
+        command = self._commands.get(number)
+        if command is None:
+            return
+        for reply in replies:
+            command.replies[reply.engine] = reply
+        order = command.order
+        if order is not None and len(command.replies) >= len(set(order)):
+            del self._commands[number]
+            self._inline -= command.inline
+            command.body = ()
+            command.future.set_result([command.replies[engine] for engine in order])
+
+    def _task_done(self, message: m.TaskDone, body: list[Buffer]) -> None:
+        task = self._tasks.pop(message.id, None)
+        if task is None:
+            return
+        self._inline -= task.inline
+        if sum(message.sizes) and not body:
+            task.future.set_exception(errors.EngineLost("the engine was lost while it sent the task's result"))
+            return
+        outcome = operations.decode_outcome(message.outcome)
+        task.future.set_result(
+            TaskEnd(message.engine, message.ok, outcome, body, message.submitted, message.completed)
+        )
+
+    def _refused(self, message: m.Refused) -> None:
+        error = _error(message.error, message.text)
+        request = self._requests.pop(message.id, None)
+        if request is not None:
+            request.set_exception(error)
+        work = self._commands.pop(message.id, None) or self._tasks.pop(message.id, None)
+        if work is not None:
+            self._inline -= work.inline
+            work.future.set_exception(error)
+
+    # --- the link's ups and downs ----------------------------------------------------------------------------
+
+    def _started(self) -> None:
+        if not self._up.done():
+            self._up.set_result(None)
+
+    def _interrupted(self, reason: str) -> None:
+        self.notices.append(f"the link to the controller broke ({reason}); dialling again, calls wait")
+
+    def _ended(self, error: KernelError) -> None:
+        if not self._up.done():
+            self._up.set_exception(error)
+        self._fail(error)
+        self._loop.stop()
+
+    def _shut(self, reason: str) -> None:
+        self._link.close(reason)
+        self._fail(ConnectionError(f"{reason}. Make a new client to go on"))
+        self._loop.stop()
+
+    def _fail(self, error: KernelError) -> None:
+        if self._failure is None:
+            self._failure = error
+        waiting: list[Future[Any]] = [
+            *self._requests.values(),
+            *(command.future for command in self._commands.values()),
+            *(task.future for task in self._tasks.values()),
+        ]
+        self._requests.clear()
+        self._commands.clear()
+        self._tasks.clear()
+        for future in waiting:
+            future.set_exception(self._failure)
+
+
+def _error(name: str, text: str) -> KernelError:
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, KernelError):
+        return kind(text)
+    return KernelError(f"{name}: {text}")
+
+
+def connect(furl_or_file: str = "", role: str = "mec") -> Session:
+    """A session with the controller of a furl, a furl file, or the default file of ``role``.
+
+    Raises:
+        FurlError, SecurityError, ConnectionError, VersionError: what is wrong, and what to do.
+    """
+    session = Session(furl.load_furl_or_file(furl_or_file, role))
+    session.open()
+    return session

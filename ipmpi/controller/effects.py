@@ -1,0 +1,39 @@
+"""What the controller's thinking parts want done (layer L2). Keys are numbers of sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..protocol.frames import Buffer
+from ..protocol.messages import AnyMessage
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send a message, with a body that is here."""
+
+    to: int
+    message: AnyMessage
+    body: Sequence[Buffer] = ()
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Send messages whose common body comes as stream ``stream`` of session ``source``; then tell the router."""
+
+    source: int
+    stream: int
+    size: int
+    sinks: tuple[tuple[int, AnyMessage], ...]
+
+
+@dataclass(frozen=True)
+class Decline:
+    """A stream that nobody wants (any more)."""
+
+    source: int
+    stream: int
+
+
+Effect = Send | Forward | Decline

@@ -1,0 +1,54 @@
+"""The controller's interfaces: one role, one furl, one list of what may be said (layer L2).
+
+``mec``, ``tc`` and ``monitor`` are built in. A site can add its own: a module-level :class:`Interface`, named to
+``ipcontroller --interface package.module:NAME``, gets a furl file of its own and may say a subset of what clients
+can say, further narrowed by ``permits``.
+
+    >>> from ipmpi.protocol import messages
+    >>> reader = Interface("reader", frozenset({messages.GetIds, messages.Command}),
+    ...                    permits=lambda message: getattr(message, "method", "pull") == "pull")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..errors import ControllerStartError
+from ..protocol import messages
+from ..protocol.states import CONTROLLER_RECEIVES, RECEIVES, Table
+
+_CLIENTS: Table = CONTROLLER_RECEIVES["mec"] | CONTROLLER_RECEIVES["tc"]
+
+
+def _everything(message: messages.AnyMessage) -> bool:
+    return message is not None
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A kind of client.
+
+    Attributes:
+        role: its name, which is also in its furl and in the name of its furl file.
+        receives: message types that its clients may send.
+        permits: called for every message; False refuses it with a SecurityError and keeps the link.
+    """
+
+    role: str
+    receives: Table
+    permits: Callable[[messages.AnyMessage], bool] = field(default=_everything)
+
+    def __post_init__(self) -> None:
+        excess = self.receives - _CLIENTS - CONTROLLER_RECEIVES["monitor"]
+        if excess:
+            names = ", ".join(sorted(kind.__name__ for kind in excess))
+            raise ControllerStartError(
+                f"interface {self.role!r} may not receive {names}: these are not client messages"
+            )
+
+
+CLIENT_INTERFACES = tuple(Interface(role, CONTROLLER_RECEIVES[role]) for role in ("mec", "tc", "monitor"))
+
+CLIENT_RECEIVES: Table = RECEIVES["mec"] | RECEIVES["tc"]
+"""What any client listens to."""

@@ -1,0 +1,417 @@
+"""Who runs what when: a queue per engine, and the way back for answers (layer L2, no I/O).
+
+The rules.
+
+* Every engine has a lane: one command or task that runs, and a queue of commands that wait. A command joins the
+  queues of all its targets in one step, so engines that work together see the same order.
+* An engine is given the next command when the one before is answered, body and all: an array that is pulled
+  cannot change while it is on its way.
+* A failure clears the failing engine's queue; what waited there is answered with QueueCleared. The queue is
+  shared, so this reaches the commands of all clients.
+* Engines that become free for the same command in one turn get it in one message per set; a body that has to
+  come from the client then comes once.
+* Tasks are given only to engines with nothing else to do.
+
+Methods take events and change the state; :meth:`Router.flush` says what is to be done about it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from .. import errors, limits
+from ..errors import KernelError
+from ..protocol import messages as m
+from ..protocol.frames import Buffer, size_of
+from .effects import Decline, Effect, Forward, Send
+from .registry import Registry
+from .scheduler import POISON, Scheduler
+from .work import CommandWork, TaskWork, Work
+
+
+@dataclass
+class _Lane:
+    running: Work | None = None
+    waiting: deque[CommandWork] = field(default_factory=deque)
+
+
+@dataclass
+class _Client:
+    commands: dict[int, CommandWork] = field(default_factory=dict)
+    inline_bytes: int = 0
+
+
+class Router:
+    """The state of all queues."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.scheduler = Scheduler()
+        self._lanes: dict[int, _Lane] = {}
+        self._idle: dict[int, None] = {}
+        self._clients: dict[int, _Client] = {}
+        self._works: dict[int, Work] = {}
+        self._serial = itertools.count(1)
+        self._effects: list[Effect] = []
+        self._starting: dict[Work, list[int]] = {}
+        self._late: dict[Work, list[int]] = {}
+        self._undone: dict[tuple[CommandWork, str, str], list[int]] = {}
+        self._sending: dict[tuple[int, int], tuple[Work, list[int], bool]] = {}
+        self.stale_results = 0
+        """Answers to what was not asked: counted, and dropped."""
+
+    # --- clients -------------------------------------------------------------------------------------------
+
+    def command(self, client: int, message: m.Command, body: Sequence[Buffer], stream: int) -> None:
+        """Queue a command; raises the error to refuse it with."""
+        targets = self.registry.resolve(message.targets)
+        state = self._clients.setdefault(client, _Client())
+        inline = size_of(body)
+        if message.id in state.commands:
+            raise errors.ClientError(f"command {message.id} is under way already")
+        if len(state.commands) >= limits.CLIENT_COMMANDS or (
+            inline and state.inline_bytes + inline > 2 * limits.CLIENT_INLINE_BACKLOG
+        ):
+            raise errors.Backpressure(
+                f"{len(state.commands)} commands of this client wait for their answers: wait for some before "
+                "sending more"
+            )
+        work = CommandWork(
+            next(self._serial), client, message.id, message.method, message.label, message.operation, message.sizes,
+            [bytes(b) for b in body], stream,
+        )  # fmt: skip
+        work.outstanding = set(targets)
+        work.inline_bytes = inline
+        state.inline_bytes += inline
+        if message.targets is None:
+            work.announce = targets
+        state.commands[message.id] = work
+        self._works[work.serial] = work
+        for engine in targets:
+            self._lanes[engine].waiting.append(work)
+            self._advance(engine)
+
+    def body_again(self, client: int, message: m.BodyAgain, stream: int) -> None:
+        """The client sends a body once more, for engines that were not free the first time."""
+        work = next((w for w in self._late if w.client == client and w.id == message.id), None)
+        if work is None or sum(work.sizes) != sum(message.sizes):
+            self._effects.append(Decline(client, stream))
+            return
+        work.asked_again = False
+        work.stream = stream
+        self._dispatch_streamed(work, self._late.pop(work))
+
+    def submit_task(
+        self, client: int, message: m.SubmitTask, body: Sequence[Buffer], stream: int, now: float
+    ) -> None:
+        """Queue a task; ``now`` is in seconds since the epoch."""
+        self._clients.setdefault(client, _Client())
+        task = TaskWork(
+            next(self._serial), client, message.id, "task", message.label, message.operation, message.sizes,
+            [bytes(b) for b in body], stream, retries=message.retries, submitted=now,
+        )  # fmt: skip
+        self._works[task.serial] = task
+        self.scheduler.submit(task)
+
+    def abort_task(self, client: int, number: int) -> str:
+        """Forget a task."""
+        answer, task = self.scheduler.abort(client, number)
+        if task is not None:
+            self._effects.append(
+                Send(client, m.TaskUndone(number, "TaskAborted", f"task {number} was aborted ({answer})"))
+            )
+            if answer == "aborted":
+                self._forget(task)
+        return answer
+
+    def queue_status(self, targets: list[int] | None) -> list[list[object]]:
+        """``[engine, running label or None, [waiting label, ...]]`` for each target."""
+        found: list[list[object]] = []
+        for engine in self.registry.resolve(targets):
+            lane = self._lanes[engine]
+            running = None if lane.running is None else lane.running.label
+            found.append([engine, running, [work.label for work in lane.waiting]])
+        return found
+
+    def clear_queue(self, targets: list[int] | None) -> list[int]:
+        """Drop what waits; what runs goes on."""
+        ids = self.registry.resolve(targets)
+        for engine in ids:
+            self._clear(engine, "the queue was cleared by clear_queue()")
+        return ids
+
+    def interrupt(self, targets: list[int] | None) -> list[int]:
+        """Interrupt what runs."""
+        busy = [e for e in self.registry.resolve(targets) if self._lanes[e].running is not None]
+        for key, ranks in self.registry.by_set(busy).items():
+            self._effects.append(Send(key, m.InterruptRanks(ranks)))
+        return busy
+
+    def kill(self, targets: list[int] | None) -> list[int]:
+        """End engines."""
+        ids = self.registry.resolve(targets)
+        for key, ranks in self.registry.by_set(ids).items():
+            self._effects.append(Send(key, m.StopRanks(ranks)))
+        self._lose(ids, "it was ended by kill()")
+        return ids
+
+    def client_lost(self, client: int) -> None:
+        """A client will not come back. Its commands run to their end if their bodies are here."""
+        state = self._clients.pop(client, None)
+        for task in self.scheduler.of_client(client):
+            self.scheduler.abort(client, task.id)
+        for work in list(state.commands.values()) if state else []:
+            if work.is_streamed:
+                for engine in work.outstanding:
+                    lane = self._lanes.get(engine)
+                    if lane is not None and work in lane.waiting:
+                        lane.waiting.remove(work)
+                        self._advance(engine)
+
+    # --- engine sets -----------------------------------------------------------------------------------------
+
+    def register(self, key: int, message: m.Register) -> list[int]:
+        """A set is there."""
+        self.registry.remove(self.registry.of_ranks(key, list(range(limits.MAX_ENGINES))) if key in
+                             self.registry.sets else [])  # fmt: skip
+        ids = self.registry.register(key, message)
+        for number in ids:
+            self._lanes[number] = _Lane()
+            self._idle[number] = None
+        self._effects.append(Send(key, m.Registered(ids)))
+        return ids
+
+    def result(self, key: int, message: m.Result, body: Sequence[Buffer], stream: int, now: float) -> None:
+        """Ranks have answered."""
+        work = self._works.get(message.id)
+        ids = [
+            number
+            for number in self.registry.of_ranks(key, message.engines)
+            if work is not None and self._lanes[number].running is work
+        ]
+        if len(ids) < len(message.engines):
+            self.stale_results += len(message.engines) - len(ids)
+        if work is None or not ids:
+            if stream:
+                self._effects.append(Decline(key, stream))
+            return
+        if isinstance(work, TaskWork):
+            self._task_result(work, ids[0], message, body, key, stream, now)
+        else:
+            assert isinstance(work, CommandWork)
+            self._command_result(work, ids, message, body, key, stream)
+
+    def _command_result(
+        self, work: CommandWork, ids: list[int], message: m.Result, body: Sequence[Buffer], key: int, stream: int
+    ) -> None:
+        answer = m.Result(work.id, ids, message.ok, message.outcome, message.sizes)
+        known = work.client in self._clients
+        if known:
+            self._announce(work)
+        if stream and known:
+            self._effects.append(Forward(key, stream, sum(message.sizes), ((work.client, answer),)))
+            self._sending[key, stream] = (work, ids, message.ok)
+            return
+        if stream:
+            self._effects.append(Decline(key, stream))
+        elif known:
+            self._effects.append(Send(work.client, answer, body))
+        self._answered(work, ids, message.ok)
+
+    def _task_result(
+        self,
+        task: TaskWork,
+        engine: int,
+        message: m.Result,
+        body: Sequence[Buffer],
+        key: int,
+        stream: int,
+        now: float,
+    ) -> None:
+        if (not message.ok and self.scheduler.retry(task)) or task.aborted or task.client not in self._clients:
+            if stream:
+                self._effects.append(Decline(key, stream))
+            if task.aborted or task.client not in self._clients:
+                self.scheduler.finished(task, message.ok)
+                self._forget(task)
+            self._free(engine)
+            return
+        self.scheduler.finished(task, message.ok)
+        answer = m.TaskDone(task.id, engine, message.ok, message.outcome, task.submitted, now, message.sizes)
+        if stream:
+            self._effects.append(Forward(key, stream, sum(message.sizes), ((task.client, answer),)))
+            self._sending[key, stream] = (task, [engine], True)
+            return
+        self._effects.append(Send(task.client, answer, body))
+        self._forget(task)
+        self._free(engine)
+
+    def forward_ended(self, source: int, stream: int) -> None:
+        """A body has been passed on, or never will be."""
+        sent = self._sending.pop((source, stream), None)
+        if sent is None:
+            return
+        work, ids, ok = sent
+        if isinstance(work, CommandWork):
+            self._answered(work, ids, ok)
+        else:
+            self._forget(work)
+            for engine in ids:
+                self._free(engine)
+
+    def ranks_lost(self, key: int, ranks: Iterable[int], reason: str) -> list[int]:
+        """Processes of a set ended."""
+        ids = self.registry.of_ranks(key, ranks)
+        self._lose(ids, reason)
+        return ids
+
+    def set_lost(self, key: int, reason: str) -> list[int]:
+        """A whole set is gone."""
+        engine_set = self.registry.sets.get(key)
+        ids = [] if engine_set is None else [engine.id for engine in engine_set.engines.values()]
+        self._lose(ids, reason)
+        return ids
+
+    # --- lanes -----------------------------------------------------------------------------------------------
+
+    def _advance(self, engine: int) -> None:
+        """Give a free engine its next command."""
+        lane = self._lanes[engine]
+        if lane.running is not None:
+            return
+        if not lane.waiting:
+            self._idle[engine] = None
+            return
+        self._idle.pop(engine, None)
+        work = lane.waiting.popleft()
+        lane.running = work
+        self._starting.setdefault(work, []).append(engine)
+
+    def _free(self, engine: int) -> None:
+        lane = self._lanes.get(engine)
+        if lane is not None:
+            lane.running = None
+            self._advance(engine)
+
+    def _answered(self, work: CommandWork, ids: list[int], ok: bool) -> None:
+        for engine in ids:
+            self._settle(work, engine)
+            if not ok and engine in self._lanes:
+                self._clear(engine, f"{work.label} failed on engine {engine}, which cleared its queue")
+            self._free(engine)
+
+    def _settle(self, work: CommandWork, engine: int) -> None:
+        """One engine fewer to wait for."""
+        work.outstanding.discard(engine)
+        if not work.outstanding:
+            self._forget(work)
+
+    def _forget(self, work: Work) -> None:
+        self._works.pop(work.serial, None)
+        self._late.pop(work, None)
+        if work.stream:
+            self._effects.append(Decline(work.client, work.stream))
+            work.stream = 0
+        client = self._clients.get(work.client)
+        if client is not None and isinstance(work, CommandWork):
+            client.commands.pop(work.id, None)
+            client.inline_bytes -= work.inline_bytes
+
+    def _clear(self, engine: int, reason: str) -> None:
+        waiting = self._lanes[engine].waiting
+        while waiting:
+            self._will_not_run(waiting.popleft(), engine, "QueueCleared", reason)
+
+    def _will_not_run(self, work: CommandWork, engine: int, error: str, text: str) -> None:
+        self._undone.setdefault((work, error, text), []).append(engine)
+        self._settle(work, engine)
+
+    def _lose(self, ids: Iterable[int], reason: str) -> None:
+        for number in list(ids):
+            engine = self.registry.engines[number]
+            text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
+            lane = self._lanes.pop(number)
+            self._idle.pop(number, None)
+            self.registry.remove([number])
+            for works in (self._starting, self._late):
+                for engines in works.values():
+                    if number in engines:
+                        engines.remove(number)
+            if isinstance(lane.running, CommandWork):
+                self._will_not_run(lane.running, number, "EngineLost", text)
+            elif isinstance(lane.running, TaskWork):
+                self._task_lost(lane.running, text)
+            for work in lane.waiting:
+                self._will_not_run(work, number, "EngineLost", text)
+
+    def _task_lost(self, task: TaskWork, text: str) -> None:
+        if task.serial not in self._works or self.scheduler.engine_lost(task):
+            return
+        self.scheduler.finished(task, False)
+        self._forget(task)
+        if not task.aborted and task.client in self._clients:
+            sentence = (
+                f"task {task.id} ({task.label}) was given up: {POISON} engines were lost while it ran; {text}"
+            )
+            self._effects.append(Send(task.client, m.TaskUndone(task.id, "EngineLost", sentence)))
+
+    # --- what is to be done ------------------------------------------------------------------------------------
+
+    def flush(self) -> list[Effect]:
+        """The effects of all that happened since the last call, in order."""
+        while self._idle and len(self.scheduler):
+            task = self.scheduler.next()
+            if task is None:
+                break
+            engine = next(iter(self._idle))
+            del self._idle[engine]
+            self._lanes[engine].running = task
+            self._starting[task] = [engine]
+        for (work, error, text), ids in self._undone.items():
+            if work.client in self._clients:
+                self._announce(work)
+                self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text)))
+        self._undone.clear()
+        for starting, ids in self._starting.items():
+            if ids:
+                self._dispatch(starting, ids)
+        self._starting.clear()
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _announce(self, work: CommandWork) -> None:
+        if work.announce:
+            self._effects.append(Send(work.client, m.Accepted(work.id, work.announce)))
+            work.announce = []
+
+    def _dispatch(self, work: Work, ids: list[int]) -> None:
+        if work.is_streamed:
+            self._dispatch_streamed(work, ids)
+            return
+        for key, message in self._messages(work, ids):
+            self._effects.append(Send(key, message, work.body))
+
+    def _messages(self, work: Work, ids: list[int]) -> list[tuple[int, m.Dispatch]]:
+        return [
+            (key, m.Dispatch(work.serial, ranks, work.method, work.operation, work.sizes))
+            for key, ranks in self.registry.by_set(ids).items()
+        ]
+
+    def _dispatch_streamed(self, work: Work, ids: list[int]) -> None:
+        if work.stream and ids:
+            sinks = tuple(self._messages(work, ids))
+            self._effects.append(Forward(work.client, work.stream, sum(work.sizes), sinks))
+            work.stream = 0
+            return
+        self._late.setdefault(work, []).extend(ids)
+        if not work.asked_again:
+            work.asked_again = True
+            self._effects.append(Send(work.client, m.SendBodyAgain(work.id)))
+
+
+def refusal(number: int, error: KernelError) -> m.Refused:
+    """The message that refuses a request because of ``error``."""
+    return m.Refused(number, type(error).__name__, str(error))

@@ -1,0 +1,129 @@
+"""The controller's end of every session: its connection, its link, its lease (layer L4)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .. import limits
+from ..errors import ProtocolError
+from ..protocol.connection import Connection, Event
+from ..protocol.handshake import Hello, ListenerHandshake
+from ..protocol.states import Table
+from ..transport.link import Link
+from ..transport.loop import Loop, Timer
+from ..transport.negotiate import Authenticated
+
+
+@dataclass(eq=False)
+class Session:
+    """One client or engine set. It outlives its link by a lease."""
+
+    key: int
+    token: bytes
+    role: str
+    connection: Connection
+    peer: str
+    link: Link | None = None
+    lease: Timer | None = None
+    goodbye: bool = False
+
+    def wake(self) -> None:
+        """Something was sent on the connection."""
+        if self.link is not None:
+            self.link.wake()
+
+
+class Sessions:
+    """All sessions, by the token that resumes them and by their number."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        tables: dict[str, Table],
+        on_event: Callable[[Session, Event], None],
+        on_ended: Callable[[Session, str], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._tables = tables
+        self._on_event = on_event
+        self._on_ended = on_ended
+        self._log = log
+        self._by_token: dict[bytes, Session] = {}
+        self.by_key: dict[int, Session] = {}
+        self._next = 1
+
+    def admit(self, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
+        """A peer has proved its role: resume its session or begin one, and answer."""
+        session = self._by_token.get(hello.session)
+        if session is not None and session.role == hello.role:
+            self._resume(session, peer, hello, handshake)
+            return
+        session = Session(
+            self._next, secrets.token_bytes(16), hello.role, Connection(self._tables[hello.role]), peer.peer
+        )
+        self._next += 1
+        self._by_token[session.token] = session
+        self.by_key[session.key] = session
+        peer.pipe.send([handshake.welcome(session.token, 0, False)])
+        self._attach(session, peer)
+
+    def _resume(self, session: Session, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
+        old, session.link = session.link, None
+        if old is not None:
+            # The peer noticed before we did that the old link is dead.
+            old.close("the peer came back over a new link")
+        if session.lease is not None:
+            session.lease.cancel()
+            session.lease = None
+        try:
+            session.connection.resume(hello.received)
+        except ProtocolError as error:
+            peer.pipe.close()
+            self.end(session, str(error))
+            return
+        peer.pipe.send([handshake.welcome(session.token, session.connection.received, True)])
+        self._log(f"{session.role} {session.key} is back from {peer.peer}")
+        self._attach(session, peer)
+
+    def _attach(self, session: Session, peer: Authenticated) -> None:
+        session.peer = peer.peer
+
+        def event(happened: Event) -> None:
+            self._on_event(session, happened)
+
+        def closed(reason: str, orderly: bool, error: ProtocolError | None) -> None:
+            if session.link is link:
+                session.link = None
+                self._link_closed(session, reason, orderly, error)
+
+        link = session.link = Link(self._loop, peer.pipe, session.connection, event, closed)
+        link.feed(peer.leftover)
+
+    def _link_closed(self, session: Session, reason: str, orderly: bool, error: ProtocolError | None) -> None:
+        if session.key not in self.by_key:
+            return
+        if error is not None or session.goodbye:
+            self.end(session, str(error) if error is not None else "it said goodbye")
+            return
+        lease = limits.LEASE_AFTER_CLOSE if orderly else limits.LEASE_AFTER_SILENCE
+        self._log(
+            f"{session.role} {session.key} at {session.peer}: {reason}; it may come back within {lease:.0f} s"
+        )
+        session.lease = self._loop.call_later(
+            lease, lambda: self.end(session, f"{reason}, and it did not come back")
+        )
+
+    def end(self, session: Session, reason: str) -> None:
+        """The session is over."""
+        if self.by_key.pop(session.key, None) is None:
+            return
+        self._by_token.pop(session.token, None)
+        if session.lease is not None:
+            session.lease.cancel()
+        link, session.link = session.link, None
+        if link is not None:
+            link.close(reason)
+        self._on_ended(session, reason)

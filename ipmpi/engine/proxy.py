@@ -1,0 +1,400 @@
+"""The agent thread of an engine: all traffic of one rank, and of the ranks below it (layer L4).
+
+Every rank runs one. What makes rank 0 the proxy of its set is only its place in the tree: the link above it is
+the set's TLS link to the controller, for other ranks it is a Unix socket or MPI to the rank above. Commands come
+from above with a list of ranks and are passed on to those below or to this process's main thread; answers are
+folded on their way up.
+
+If the rank above is gone, so is the set, and this process ends at once: nobody may stay behind in an allocation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import limits
+from ..errors import ProtocolError
+from ..protocol import messages as m
+from ..protocol import operations
+from ..protocol.connection import Connection, Event, MessageReceived, StreamRefused
+from ..protocol.frames import Buffer, size_of
+from ..protocol.states import FROM_BELOW
+from ..transport.assembly import Assembly, PrivateMemory
+from ..transport.link import Link
+from ..transport.loop import Loop, Timer
+from ..transport.pipes import Pipe, UnixPipe
+from ..transport.transfers import Endpoint, Transfers
+from .fold import Fold, Folded
+from .namespace import Answer
+from .rank import Job, Rank
+from .shared import SharedMemory, map_shared
+
+
+@dataclass(eq=False)
+class Child:
+    """A rank right below this one, and the ranks that are reached through it."""
+
+    pipe: Pipe
+    connection: Connection
+    link: Link | None = None
+    engines: list[m.EngineInfo] = field(default_factory=list)
+
+    @property
+    def ranks(self) -> list[int]:
+        """All ranks on this branch."""
+        return [engine.rank for engine in self.engines]
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether descriptors can be handed to it."""
+        return isinstance(self.pipe, UnixPipe)
+
+    def wake(self) -> None:
+        """Send what was queued."""
+        if self.link is not None:
+            self.link.wake()
+
+
+class Proxy:
+    """Routes commands down and answers up.
+
+    Args:
+        own: this process's entry in the set.
+        mpi: description of the set's MPI, for the controller.
+        expected: how many ranks are right below.
+        log: called with lines for the log.
+        on_stop: called once, when this process is to end, with the reason.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        rank: Rank,
+        own: m.EngineInfo,
+        mpi: str,
+        python: str,
+        expected: int,
+        log: Callable[[str], None],
+        on_stop: Callable[[str], None],
+    ) -> None:
+        self.loop = loop
+        self.rank = rank
+        self.own = own
+        self._mpi = mpi
+        self._python = python
+        self._expected = expected
+        self._log = log
+        self._on_stop = on_stop
+        self.above: Endpoint | None = None
+        """The way up: the session with the controller, or the link to the rank above."""
+        self.ids: list[int] = []
+        self._children: list[Child] = []
+        self._route: dict[int, Child] = {}
+        self._fold = Fold()
+        self._fold_timer: Timer | None = None
+        self._transfers = Transfers()
+        self._shared: dict[int, list[Buffer]] = {}
+        self._retired = False
+        self._stopped = False
+        self.on_complete: Callable[[], None] = lambda: None
+        """Called when all ranks below have reported."""
+
+    # --- building the set ----------------------------------------------------------------------------------
+
+    def accept(self, pipe: Pipe) -> None:
+        """A rank of this node has connected."""
+        self.add_child(pipe)
+
+    def add_child(self, pipe: Pipe) -> Child:
+        """A rank below has connected."""
+        child = Child(pipe, Connection(FROM_BELOW, resumable=False))
+
+        def event(happened: Event) -> None:
+            self._from_below(child, happened)
+
+        def closed(reason: str, orderly: bool, error: ProtocolError | None) -> None:
+            del orderly
+            self._child_lost(child, str(error) if error is not None else reason)
+
+        child.link = Link(self.loop, pipe, child.connection, event, closed, watch=not isinstance(pipe, UnixPipe))
+        self._children.append(child)
+        return child
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all ranks below have said who they are."""
+        return sum(1 for child in self._children if child.engines) >= self._expected
+
+    @property
+    def engines(self) -> list[m.EngineInfo]:
+        """This rank and those below, by rank."""
+        found = [self.own, *(engine for child in self._children for engine in child.engines)]
+        return sorted(found, key=lambda engine: engine.rank)
+
+    def register(self) -> None:
+        """Tell the rank or controller above who is here; with the old ids if there were some."""
+        self._send_up(m.Register(self.engines, self._mpi, self._python, self.ids))
+
+    def _send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
+        if self.above is not None:
+            self.above.connection.send(message, body)
+            self.above.wake()
+
+    # --- from above ----------------------------------------------------------------------------------------
+
+    def from_above(self, event: Event) -> None:
+        """Handle what the rank or controller above says."""
+        if not isinstance(event, MessageReceived):
+            assert self.above is not None
+            self._transfers.handle(self.above, event)
+            return
+        message = event.message
+        if isinstance(message, m.Dispatch):
+            self._dispatch(message, event.body, event.stream)
+        elif isinstance(message, m.SharedBody):
+            self._take_shared(message)
+        elif isinstance(message, m.InterruptRanks):
+            self._split(message.ranks, self.rank.interrupt, m.InterruptRanks)
+        elif isinstance(message, m.StopRanks):
+            self._stop_ranks(message.ranks)
+        elif isinstance(message, m.Registered):
+            self._registered(message.ids)
+        elif isinstance(message, m.Goodbye):
+            self.stop(f"the controller said goodbye: {message.reason}")
+
+    def _split(self, ranks: list[int], own: Callable[[], None], make: Callable[[list[int]], m.AnyMessage]) -> None:
+        """Do something here if this rank is meant, and pass it on to those below."""
+        if self.own.rank in ranks:
+            own()
+        for child, theirs in self._by_child(ranks):
+            child.connection.send(make(theirs))
+            child.wake()
+
+    def _by_child(self, ranks: list[int]) -> list[tuple[Child, list[int]]]:
+        found: dict[Child, list[int]] = {}
+        for rank in ranks:
+            child = self._route.get(rank)
+            if child is not None:
+                found.setdefault(child, []).append(rank)
+        return list(found.items())
+
+    def _registered(self, ids: list[int]) -> None:
+        engines = self.engines
+        if len(ids) != len(engines):
+            self.stop(f"the controller gave {len(ids)} ids to {len(engines)} engines")
+            return
+        self.ids = ids
+        by_rank = {engine.rank: number for engine, number in zip(engines, ids, strict=True)}
+        self.rank.namespace.engine_id = by_rank[self.own.rank]
+        self._log(f"engine registration succeeded, got id: {by_rank[self.own.rank]}")
+        for child in self._children:
+            if child.engines:
+                order = sorted(child.ranks)
+                child.connection.send(m.Registered([by_rank[rank] for rank in order]))
+                child.wake()
+
+    def _dispatch(self, message: m.Dispatch, body: Sequence[Buffer], stream: int) -> None:
+        if len(message.ranks) > 1:
+            self._fold.begin(message.id, message.ranks)
+        if not stream:
+            shared = self._shared.pop(message.id, None)
+            self._start(message, shared if shared is not None else body, None)
+            return
+        assert self.above is not None
+        below = self._by_child(message.ranks)
+        remote = [(child, ranks) for child, ranks in below if not child.shares_memory]
+        nearby = [(child, ranks) for child, ranks in below if child.shares_memory]
+        sinks: list[tuple[Any, Any]] = []
+        for child, ranks in remote:
+            out = child.connection.send_streamed(_for_ranks(message, ranks), sum(message.sizes))
+            sinks.append((child, out))
+        own = [self.own.rank] if self.own.rank in message.ranks else []
+        if own or nearby:
+            here = _for_ranks(message, own + [rank for _, ranks in nearby for rank in ranks])
+            memory = (SharedMemory if nearby else PrivateMemory)(sum(message.sizes))
+            assembly = Assembly(
+                message.sizes,
+                memory,
+                lambda done: self._assembled(here, done),
+                lambda: self._not_delivered(here),
+            )
+            sinks.append((assembly, assembly))
+        self._transfers.start(self.above, stream, sinks)
+
+    def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
+        own = assembly.segments() if self.own.rank in message.ranks else []
+        self._start(message, own, assembly.memory if isinstance(assembly.memory, SharedMemory) else None)
+        assembly.memory.close()
+
+    def _start(self, message: m.Dispatch, body: Sequence[Buffer], shared: SharedMemory | None) -> None:
+        """Give a command to the ranks here and below, with its body in hand or in shared memory."""
+        for child, ranks in self._by_child(message.ranks):
+            if shared is not None:
+                if not isinstance(child.pipe, UnixPipe):
+                    continue  # on another node: its share was relayed
+                child.connection.send(m.SharedBody(message.id, message.sizes))
+                child.pipe.send_file(shared.descriptor)
+                child.connection.send(m.Dispatch(message.id, ranks, message.method, message.operation))
+            else:
+                child.connection.send(_for_ranks(message, ranks), body)
+            child.wake()
+        if self.own.rank in message.ranks:
+            if self._retired:
+                self._answer(message.id, _RETIRED)
+                return
+            number = message.id
+
+            def done(answer: Answer) -> None:
+                self.loop.call_threadsafe(lambda: self._answer(number, answer))
+
+            self.rank.submit(Job(message.method, message.operation, body, done))
+
+    def _take_shared(self, message: m.SharedBody) -> None:
+        pipe = self.above.link.pipe if isinstance(self.above, Child) and self.above.link is not None else None
+        if not isinstance(pipe, UnixPipe) or not pipe.files:
+            self.stop("shared memory was announced and did not come")
+            return
+        descriptor = pipe.files.popleft()
+        try:
+            self._shared[message.id] = map_shared(descriptor, message.lengths)
+        finally:
+            os.close(descriptor)
+
+    def _not_delivered(self, message: m.Dispatch) -> None:
+        failed = operations.Failed(
+            "ConnectionError", f"the data of this {message.method} did not arrive: its sender is gone", ""
+        )
+        result = m.Result(message.id, message.ranks, False, operations.encode(failed))
+        self._report(self._fold.leave_out(message.id, message.ranks))
+        self._send_up(result)
+
+    # --- from below ----------------------------------------------------------------------------------------
+
+    def _from_below(self, child: Child, event: Event) -> None:
+        if not isinstance(event, MessageReceived):
+            self._transfers.handle(child, event)
+            return
+        message = event.message
+        if isinstance(message, m.Result):
+            if event.stream:
+                self._report(self._fold.leave_out(message.id, message.engines))
+                self._pass_up(child, message, event.stream)
+            else:
+                self._collect(message, event.body)
+        elif isinstance(message, m.Register):
+            child.engines = message.engines
+            for engine in message.engines:
+                self._route[engine.rank] = child
+            if self.is_complete:
+                self.on_complete()
+        elif isinstance(message, m.RanksLost):
+            self._ranks_lost(child, message.ranks, message.reason)
+
+    def _pass_up(self, child: Child, message: m.Result, stream: int) -> None:
+        if self.above is None:
+            return
+        out = self.above.connection.send_streamed(message, sum(message.sizes))
+        self._transfers.start(child, stream, [(self.above, out)])
+
+    def _answer(self, number: int, answer: Answer) -> None:
+        """This rank's own main thread has finished."""
+        sizes = [size_of([buffer]) for buffer in answer.body]
+        message = m.Result(number, [self.own.rank], answer.ok, answer.outcome, sizes)
+        if sum(sizes) > limits.INLINE_BODY:
+            self._report(self._fold.leave_out(number, [self.own.rank]))
+            assert self.above is not None
+            out = self.above.connection.send(message, answer.body)
+            assert out is not None
+            self.above.wake()
+        else:
+            self._collect(message, answer.body)
+
+    def _collect(self, message: m.Result, body: Sequence[Buffer]) -> None:
+        now = self.loop.now()
+        self._report(self._fold.add(message, body, now))
+        deadline = self._fold.next_deadline
+        if deadline is not None and self._fold_timer is None:
+            self._fold_timer = self.loop.call_later(deadline - now, self._fold_due)
+
+    def _fold_due(self) -> None:
+        self._fold_timer = None
+        self._report(self._fold.due(self.loop.now()))
+        deadline = self._fold.next_deadline
+        if deadline is not None:
+            self._fold_timer = self.loop.call_later(max(0.0, deadline - self.loop.now()), self._fold_due)
+
+    def _report(self, answers: list[Folded]) -> None:
+        for message, body in answers:
+            self._send_up(message, body)
+
+    # --- ends ----------------------------------------------------------------------------------------------
+
+    def _child_lost(self, child: Child, reason: str) -> None:
+        self._transfers.endpoint_lost(child)
+        if child in self._children:
+            self._children.remove(child)
+        if not self._stopped:
+            where = child.engines[0] if child.engines else None
+            told = reason if where is None else f"its process (pid {where.pid} on {where.host}) ended: {reason}"
+            self._ranks_lost(child, child.ranks, told)
+
+    def _ranks_lost(self, child: Child, ranks: list[int], reason: str) -> None:
+        child.engines = [engine for engine in child.engines if engine.rank not in ranks]
+        for rank in ranks:
+            self._route.pop(rank, None)
+        # Ids are in the order of `engines`, which has just become shorter.
+        if ranks:
+            self._log(f"lost rank(s) {ranks}: {reason}")
+            self._report(self._fold.leave_out(None, ranks))
+            self._send_up(m.RanksLost(ranks, reason))
+
+    def _stop_ranks(self, ranks: list[int]) -> None:
+        everyone = {engine.rank for engine in self.engines}
+        if everyone <= set(ranks):
+            for child, theirs in self._by_child(ranks):
+                child.connection.send(m.StopRanks(theirs))
+                child.wake()
+            self.stop("ended on request")
+            return
+        self._split(ranks, self._retire, m.StopRanks)
+
+    def _retire(self) -> None:
+        """This engine ends, its set does not: MPI ends all ranks together, so the process stays and sleeps."""
+        self._retired = True
+        self._log("this engine was ended; its process stays until its set ends, as MPI demands")
+        self.rank.interrupt()
+        self.rank.submit(Job("reset", operations.encode(operations.Reset()), (), lambda _answer: None))
+
+    def stop(self, reason: str) -> None:
+        """End this process, and with it the ranks below."""
+        if not self._stopped:
+            self._stopped = True
+            self._log(f"stopping: {reason}")
+            self._on_stop(reason)
+
+
+_RETIRED = Answer(False, operations.encode(operations.Failed("EngineLost", "this engine was ended", "")), [])
+
+
+def _for_ranks(message: m.Dispatch, ranks: list[int]) -> m.Dispatch:
+    return m.Dispatch(message.id, ranks, message.method, message.operation, message.sizes)
+
+
+def link_up(proxy: Proxy, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -> Child:
+    """Make ``pipe`` the proxy's way up, to another rank of the set."""
+    above = Child(pipe, Connection(may_receive, resumable=False))
+
+    def refused(event: Event) -> None:
+        if not isinstance(event, StreamRefused):
+            proxy.from_above(event)
+
+    def closed(reason: str, orderly: bool, error: ProtocolError | None) -> None:
+        del orderly
+        proxy.stop(f"the rank above is gone: {error or reason}")
+
+    above.link = Link(proxy.loop, pipe, above.connection, refused, closed, watch=not isinstance(pipe, UnixPipe))
+    proxy.above = above
+    return above

@@ -1,0 +1,91 @@
+"""The magics for the engines of the active client (layer L4)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+
+from .autopx import AutoParallel
+
+NO_ACTIVE_CONTROLLER = """\
+Error:  No Controller is activated
+Use activate() on a RemoteController object to activate it for magics."""
+
+
+class Steers(Protocol):
+    """What the magics need of a client or view."""
+
+    targets: Any
+
+    def execute(self, lines: str) -> Any:
+        """Run source text on engines."""
+
+    def get_result(self, i: int | None = None) -> Any:
+        """What a command printed."""
+
+
+@magics_class
+class ParallelMagics(Magics):
+    """``%px``, ``%%px``, ``%result`` and ``%autopx``.
+
+    Attributes:
+        active: the client or view that they steer, set by its ``activate()``; None if there is none.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell)
+        self.active: Steers | None = None
+        self._autopx = AutoParallel(shell, "get_ipython().magics_manager.registry['ParallelMagics'].execute_cell")
+
+    def deactivate(self) -> None:
+        """Forget the client, and run cells here."""
+        self._autopx.disable()
+        self.active = None
+
+    @no_var_expand
+    @line_cell_magic
+    def px(self, line: str, cell: str | None = None) -> Any:
+        """Run code on the engines: ``%px a = 5``, or ``%%px`` above the lines of a cell.
+
+        The client's ``targets`` and ``block`` count.
+        """
+        if self.active is None:
+            print(NO_ACTIVE_CONTROLLER)
+            return None
+        if cell is not None and line.strip():
+            raise UsageError("%%px stands alone on its line, with the code for the engines below")
+        print(f"Parallel execution on engines: {self.active.targets}")
+        return self.active.execute(line if cell is None else cell)
+
+    @line_magic
+    def result(self, line: str) -> Any:
+        """Show what command number N printed on the engines: ``%result N``; without N the last one."""
+        if self.active is None:
+            print(NO_ACTIVE_CONTROLLER)
+            return None
+        number = line.strip()
+        try:
+            return self.active.get_result(int(number) if number else None)
+        except ValueError:
+            raise UsageError(f"%result takes the number of a command, as in %result 3, not {number!r}") from None
+
+    @line_magic
+    def autopx(self, line: str) -> None:  # noqa: ARG002 - what IPython calls
+        """Switch on or off that every cell runs on the engines. Magics still run here."""
+        if self._autopx.enabled:
+            self._autopx.disable()
+            print("Auto Parallel Disabled")
+        elif self.active is None:
+            print(NO_ACTIVE_CONTROLLER)
+        else:
+            self._autopx.enable()
+            print("Auto Parallel Enabled\nType %autopx to disable")
+
+    def execute_cell(self, cell: str) -> None:
+        """Run one cell on the engines and print the result: what ``%autopx`` replaces a cell by."""
+        if self.active is None:
+            print(NO_ACTIVE_CONTROLLER)
+            return
+        print(repr(self.active.execute(cell)))

@@ -1,0 +1,192 @@
+"""Started programs and the signals that tell about them (layer L4)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, NamedTuple
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Child:
+    """A program that was started in a session of its own, so that a Ctrl-C at the terminal reaches only us.
+
+    Attributes:
+        title: what it is, for messages.
+        output: the file that has its stdout and stderr.
+        pid: its process id, which is also the id of its session.
+    """
+
+    def __init__(self, title: str, process: subprocess.Popen[bytes], output: Path) -> None:
+        self.title = title
+        self.output = output
+        self.pid = process.pid
+        self._process = process
+
+    @classmethod
+    def start(
+        cls,
+        title: str,
+        argv: Sequence[str],
+        output: Path,
+        environ: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Child:
+        """Start a program with no input, and its output added to a file.
+
+        Raises:
+            OSError: it cannot be run, or the file cannot be written.
+        """
+        with _append(output) as stream:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=None if environ is None else dict(environ),
+                pass_fds=tuple(pass_fds),
+                start_new_session=True,
+            )
+        return cls(title, process, output)
+
+    def exit_code(self) -> int | None:
+        """Exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def send(self, signum: int) -> None:
+        """Send a signal to the program, not to what it started; nothing happens if it has ended."""
+        self._process.send_signal(signum)
+
+    def kill_session(self, marker: str) -> None:
+        """SIGKILL the program and what it started; a launcher that is killed leaves its ranks behind.
+
+        Args:
+            marker: text in the command lines of its children. Once the program has ended, its session id could in
+                theory be somebody else's, so only processes with this text are ended then.
+        """
+        running = self.exit_code() is None
+        members = [found.pid for found in session(self.pid) if running or marker in found.command]
+        for member in [self.pid] * running + [pid for pid in members if pid != self.pid]:
+            with contextlib.suppress(OSError):  # it may end in this moment
+                os.kill(member, signal.SIGKILL)
+
+
+class Member(NamedTuple):
+    """A live process of a session, its parent, and its command line."""
+
+    pid: int
+    parent: int
+    command: str
+
+
+def session(sid: int) -> list[Member]:
+    """The live processes of a session and their descendants; empty on systems without ``/proc``.
+
+    Descendants, because hydra starts the ranks in sessions of their own. The session, because Open MPI's ranks
+    stay in it when their launcher is killed, and have no parent then.
+    """
+    try:
+        table = [found for entry in os.listdir("/proc") if entry.isdigit() and (found := _stat(int(entry)))]
+    except OSError:
+        return []
+    members: set[int] = {sid}
+    before = 0
+    while len(members) != before:
+        before = len(members)
+        members |= {pid for pid, parent, in_session in table if in_session == sid or parent in members}
+    return [Member(pid, parent, _command_line(pid)) for pid, parent, _ in table if pid in members]
+
+
+def _stat(pid: int) -> tuple[int, int, int] | None:
+    """A live process, its parent and its session."""
+    try:
+        fields = Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else (pid, int(fields[1]), int(fields[3]))
+    except (OSError, ValueError, IndexError):
+        return None  # it ended in this moment
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path("/proc", str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def how_it_ended(code: int) -> str:
+    """Words for an exit code of :class:`subprocess.Popen`."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def tail(path: Path, lines: int = 15) -> list[str]:
+    """The last lines of a text file; none if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - 32 * 1024))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.rstrip()[:500] for line in text.splitlines() if line.strip()][-lines:]
+
+
+class Signals:
+    """While active: stop signals and the end of children arrive as bytes on a file descriptor, for a selector.
+
+    To be used in the main thread. SIGHUP stays ignored if it was (nohup); SIGINT is taken even if it was ignored,
+    because shells start background jobs like that and the user is told to stop us by ``kill -INT``.
+    """
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        os.set_blocking(self._write_end, False)
+        self._before: dict[int, object] = {}
+        self._wakeup_before = -1
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable."""
+        return self._read_end
+
+    def read(self) -> list[int]:
+        """The numbers of the signals since the last call."""
+        try:
+            return list(os.read(self._read_end, 4096))
+        except BlockingIOError:
+            return []
+
+    def __enter__(self) -> Signals:
+        for signum in (*STOP_SIGNALS, signal.SIGCHLD):
+            if signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN:
+                continue
+            self._before[signum] = signal.signal(signum, _nothing)
+        self._wakeup_before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        signal.set_wakeup_fd(self._wakeup_before)
+        for signum, handler in self._before.items():
+            if handler is not None:
+                signal.signal(signum, handler)  # type: ignore[arg-type]
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+
+def _nothing(signum: int, frame: FrameType | None) -> None:
+    """Handle a signal by doing nothing: its byte in the pipe is what counts."""
+
+
+def _append(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "wb")

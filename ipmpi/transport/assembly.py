@@ -1,0 +1,112 @@
+"""Where a streamed body ends in this process: the memory it is put together in (layer L3)."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from .. import limits
+from ..protocol.frames import Buffer
+from ..protocol.relay import SinkStream
+
+_STEP = limits.STREAM_WINDOW // 4
+
+
+class Memory(Protocol):
+    """A place for a given number of bytes."""
+
+    def write(self, at: int, data: memoryview) -> None:
+        """Store a piece."""
+
+    def segments(self, lengths: Sequence[int]) -> list[Buffer]:
+        """What was stored, cut; writable memory of this process."""
+
+    def close(self) -> None:
+        """Free what segments do not need."""
+
+
+class PrivateMemory:
+    """Memory of this process only. Mapped, so that 4 GB are not zeroed before they are filled."""
+
+    def __init__(self, size: int) -> None:
+        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):  # a kernel without huge pages only takes longer
+                self._map.madvise(mmap.MADV_HUGEPAGE)
+
+    def write(self, at: int, data: memoryview) -> None:
+        """Store a piece."""
+        self._map[at : at + len(data)] = data
+
+    def segments(self, lengths: Sequence[int]) -> list[Buffer]:
+        """Views of the memory, which lives as long as they do."""
+        return split(memoryview(self._map), lengths)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+def split(view: memoryview, lengths: Sequence[int]) -> list[Buffer]:
+    """Views of consecutive parts."""
+    parts: list[Buffer] = []
+    at = 0
+    for length in lengths:
+        parts.append(view[at : at + length])
+        at += length
+    return parts
+
+
+class Assembly:
+    """A body that arrives in pieces: the last sink of a transfer.
+
+    Args:
+        lengths: of the segments.
+        memory: where to put them.
+        on_complete: called when the last piece is there.
+        on_abort: called when the rest will not come.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        memory: Memory,
+        on_complete: Callable[[Assembly], None],
+        on_abort: Callable[[], None],
+    ) -> None:
+        self.id = 0
+        self.lengths = list(lengths)
+        self.memory = memory
+        self._size = sum(lengths)
+        self._received = 0
+        self._on_complete = on_complete
+        self._on_abort = on_abort
+        self.credit = min(limits.STREAM_WINDOW, self._size)
+
+    @property
+    def connection(self) -> Assembly:
+        """Itself: what takes the pieces."""
+        return self
+
+    def wake(self) -> None:
+        """Nothing waits to be sent."""
+
+    def feed(self, _stream: SinkStream, data: Buffer) -> None:
+        """Store a piece."""
+        self.memory.write(self._received, memoryview(data))
+        self._received += len(data)
+        # Credit goes back in steps, not with every piece.
+        if self.credit - self._received <= limits.STREAM_WINDOW - _STEP:
+            self.credit = min(self._size, self._received + limits.STREAM_WINDOW)
+        if self._received == self._size:
+            self._on_complete(self)
+
+    def abort(self, _stream: SinkStream) -> None:
+        """The rest will not come."""
+        self.memory.close()
+        self._on_abort()
+
+    def segments(self) -> list[Buffer]:
+        """The body."""
+        return self.memory.segments(self.lengths)

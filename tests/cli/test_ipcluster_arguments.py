@@ -1,0 +1,59 @@
+"""The command line of ipcluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ipmpi.cli import ipcluster
+from ipmpi.cli.ipcluster import _options, _parser
+from ipmpi.launch.local import ClusterOptions, engine_commands
+
+
+def options(*arguments: str) -> ClusterOptions:
+    return _options(_parser().parse_args(arguments))
+
+
+@pytest.mark.parametrize("arguments", [["-n", "4"], ["local", "-n", "4"], ["mpiexec", "--n", "4"], ["--num", "4"]])
+def test_all_ways_to_ask_for_four_engines(arguments: list[str]) -> None:
+    assert options(*arguments).n == 4
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    found = options()
+    assert found.n == 2
+    assert found.log_dir == tmp_path / "log"
+    assert found.engine_furl_file == tmp_path / "security" / "ipcontroller-engine.furl"
+    assert not found.keeps_furl
+
+
+def test_options_of_the_controller_are_passed_on() -> None:
+    found = options("--client-ip", "0.0.0.0", "--client-port", "10105", "--engine-port", "10201")
+    assert found.controller_args == ("--client-ip", "0.0.0.0", "--client-port", "10105", "--engine-port", "10201")
+    assert found.keeps_furl
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many", "100000"])
+def test_an_impossible_number_of_engines_is_refused(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        options("-n", number)
+    assert end.value.code == 2
+    assert "is not a number of engines (1 to 65536)" in capsys.readouterr().err
+
+
+def test_without_mpi_there_is_one_command_for_each_engine() -> None:
+    commands = engine_commands(options("-n", "3", "--mpi", "none", "--logdir", "/l"), 77, {})
+    assert len(commands) == 3
+    assert commands[0].argv[1:3] == ["-m", "ipmpi.cli.ipengine"]
+    assert commands[0].argv[commands[0].argv.index("-l") + 1] == "/l/ipengine77-"
+    assert commands[0].argv[commands[0].argv.index("--mpi") + 1] == "none"
+
+
+def test_windows_is_refused_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ipcluster.sys, "platform", "win32")
+    assert ipcluster.main(["-n", "2"]) == 1
+    assert "WSL" in capsys.readouterr().err

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from ipmpi.client.session import EngineReply, Submission
+
+from ipmpi import errors
+from ipmpi.client import MultiEngineClient
+from ipmpi.engine.namespace import Namespace
+from ipmpi.protocol import messages, operations
+
+
+class FakeSession:
+    """A session whose engines are real namespaces in this process; while it is held, commands wait."""
+
+    def __init__(self, engines: int = 4) -> None:
+        self.engines: dict[int, Namespace | None] = {number: Namespace(number) for number in range(engines)}
+        self.notices: list[str] = []
+        self.role = "mec"
+        self.closed = False
+        self.held = False
+        self.fold = False
+        self._bodies: list[list[Any]] = []
+        self.sent: list[Submission] = []
+        self.requests: list[Any] = []
+        self.answers: dict[type, Any] = {}
+        self._waiting: list[Callable[[], None]] = []
+
+    def command(self, submission: Submission) -> Future[list[EngineReply]]:
+        self.sent.append(submission)
+        future: Future[list[EngineReply]] = Future()
+        self._waiting.append(lambda: self._settle(future, submission))
+        if not self.held:
+            self.release()
+        return future
+
+    def release(self) -> None:
+        """Let the engines do what waits."""
+        self.held = False
+        while self._waiting:
+            self._waiting.pop(0)()
+
+    def _settle(self, future: Future[list[EngineReply]], submission: Submission) -> None:
+        targets = sorted(self.engines) if submission.targets is None else submission.targets
+        if not targets:
+            future.set_exception(errors.NoEnginesRegistered("There are no engines registered."))
+            return
+        for engine in targets:
+            if engine not in self.engines:
+                future.set_exception(errors.InvalidEngineID(f"Engine with id {engine} is not registered"))
+                return
+        future.set_result([self._reply(engine, submission) for engine in targets])
+
+    def _reply(self, engine: int, submission: Submission) -> EngineReply:
+        namespace = self.engines[engine]
+        if namespace is None:
+            undone = ("EngineLost", f"engine {engine} has died")
+            return EngineReply(engine, False, operations.Nothing(), [], undone)
+        sent = [bytearray(part) for part in submission.body]
+        answer = namespace.run(submission.method, operations.encode(submission.operation), sent)
+        body = [bytes(part) for part in answer.body]
+        if self.fold:
+            body = self._first_equal(body)
+        return EngineReply(engine, answer.ok, operations.decode_outcome(answer.outcome), body, None)
+
+    def _first_equal(self, body: list[Any]) -> list[Any]:
+        """The same list for equal bodies, as folded answers come."""
+        for earlier in self._bodies:
+            if earlier == body:
+                return earlier
+        self._bodies.append(body)
+        return body
+
+    def request(self, message_factory: Callable[[int], Any]) -> Future[Any]:
+        message = message_factory(len(self.requests) + 1)
+        self.requests.append(message)
+        future: Future[Any] = Future()
+        if isinstance(message, messages.GetIds):
+            future.set_result(sorted(self.engines))
+        elif isinstance(message, messages.ClearQueue):
+            future.set_result(sorted(self.engines) if message.targets is None else message.targets)
+        else:
+            future.set_result(self.answers[type(message)])
+        return future
+
+    def task(self, *args: Any) -> Any:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def session() -> FakeSession:
+    return FakeSession()
+
+
+@pytest.fixture
+def mec(session: FakeSession) -> MultiEngineClient:
+    return MultiEngineClient(session=session)

@@ -1,0 +1,68 @@
+"""What all tests share: needs that may not be skipped in CI, and a limit of time for each test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TEST_TIMEOUT = 120
+
+# In a checkout that is not installed, subprocesses find the package as the tests do.
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+
+def in_ci() -> bool:
+    """Whether nothing may be left out."""
+    return os.environ.get("CI", "").lower() == "true"
+
+
+def need(reason: str, available: object) -> None:
+    """Skip the test if something it needs is not there; in CI, fail it."""
+    if not available:
+        if in_ci():
+            pytest.fail(f"missing in CI: {reason}", pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(name="need", scope="session")
+def need_fixture() -> object:
+    """:func:`need`, for tests that cannot import this file."""
+    return need
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def mpich_python() -> str:
+    """The interpreter of an environment with the MPICH wheel."""
+    default = ROOT / ".venv-mpich" / "bin" / "python"
+    path = os.environ.get("IPMPI_MPICH_PYTHON", str(default))
+    need(f"no MPICH environment at {path}; 'make test' makes one", os.access(path, os.X_OK))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def limited_time(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End a test that hangs, with its stack, so that the others are still run."""
+    marker = request.node.get_closest_marker("timeout")
+    seconds = int(marker.args[0]) if marker else TEST_TIMEOUT
+
+    def ring(signum: int, frame: object) -> None:
+        raise TimeoutError(f"the test took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

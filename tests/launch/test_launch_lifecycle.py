@@ -1,0 +1,116 @@
+"""What the events in the life of a cluster mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipmpi.launch.lifecycle import EXPLANATION_GRACE, Blame, Lifecycle, Note, Over, Phase, Started
+
+
+def running(n: int = 4) -> Lifecycle:
+    lifecycle = Lifecycle(n, 60, now=0)
+    lifecycle.controller_ready = True
+    assert lifecycle.engines(n, 1) == [Started()]
+    return lifecycle
+
+
+def test_up_only_when_all_engines_are_registered() -> None:
+    lifecycle = Lifecycle(3, 60, now=100)
+    assert lifecycle.deadline() == 160
+    assert lifecycle.engines(1, 101) == []
+    assert lifecycle.engines(2, 101) == []
+    assert lifecycle.phase is Phase.STARTING
+    assert lifecycle.engines(3, 101) == [Started()]
+    assert lifecycle.deadline() is None
+
+
+def test_the_timeout_says_how_far_it_got() -> None:
+    lifecycle = Lifecycle(4, 60, now=0)
+    lifecycle.controller_ready = True
+    lifecycle.engines(3, 1)
+    assert lifecycle.tick(59) == []
+    (over,) = lifecycle.tick(60)
+    assert isinstance(over, Over)
+    assert over.reason.startswith("Only 3 of 4 engines were registered after 60 s.")
+    assert (over.code, over.blame) == (1, Blame.ENGINES)
+
+
+def test_the_timeout_blames_a_controller_that_never_was_ready() -> None:
+    assert Lifecycle(4, 5, now=0).tick(6) == [Over(1, "The controller was not ready after 5 s.", Blame.CONTROLLER)]
+
+
+def test_a_client_that_stops_everything_is_no_failure() -> None:
+    lifecycle = running()
+    assert lifecycle.engines(2, 10) == []
+    assert lifecycle.engines(0, 10) == []
+    assert lifecycle.engines_ended("mpiexec", 0, 0, 10) == []
+    assert lifecycle.controller_ended(0) == [Over(0, "The cluster was stopped by a client.", Blame.NOBODY)]
+
+
+def test_engines_that_ended_while_the_controller_lives_are_a_failure_after_a_grace() -> None:
+    lifecycle = running()
+    lifecycle.engines_ended("mpiexec", 137, 0, 10)
+    assert lifecycle.deadline() == 10 + EXPLANATION_GRACE
+    reason = "All engines have ended: mpiexec ended (exit code 137)."
+    assert lifecycle.tick(10 + EXPLANATION_GRACE) == [Over(1, reason, Blame.ENGINES)]
+
+
+def test_a_lost_engine_is_noted_once() -> None:
+    lifecycle = running()
+    lifecycle.engines(3, 10)
+    text = "3 of 4 engines are left. The others keep working."
+    assert lifecycle.tick(12) == [Note(text)]
+    assert lifecycle.deadline() is None
+    assert lifecycle.tick(20) == []
+
+
+def test_an_engine_that_comes_back_in_time_is_not_mentioned() -> None:
+    lifecycle = running()
+    lifecycle.engines(3, 10)
+    lifecycle.engines(4, 11)
+    assert lifecycle.tick(12) == []
+
+
+def test_the_cause_is_told_even_when_the_controller_notices_late() -> None:
+    lifecycle = running()
+    lifecycle.engines_ended("engine process 2", -9, 3, 10)
+    assert lifecycle.tick(12) == []
+    lifecycle.engines(3, 15)
+    (note,) = lifecycle.tick(17)
+    assert note == Note(
+        "3 of 4 engines are left (engine process 2 ended (killed by SIGKILL)). The others keep working."
+    )
+
+
+@pytest.mark.parametrize(("code", "words"), [(1, "exit code 1"), (-9, "killed by SIGKILL"), (0, "exit code 0")])
+def test_a_controller_that_cannot_start(code: int, words: str) -> None:
+    (over,) = Lifecycle(4, 60, now=0).controller_ended(code)
+    assert over == Over(1, f"The controller could not start ({words}).", Blame.CONTROLLER)
+
+
+def test_one_rank_that_ends_while_starting_is_the_end() -> None:
+    (over,) = Lifecycle(4, 60, now=0).rank_ended(77)
+    assert isinstance(over, Over)
+    assert "one of the 4 (process 77) ended before it was registered" in over.reason
+    assert running().rank_ended(77) == []
+
+
+def test_only_the_first_end_counts() -> None:
+    lifecycle = running()
+    assert lifecycle.stop_requested() == [Over(0, "", Blame.NOBODY)]
+    assert lifecycle.controller_ended(1) == []
+    assert lifecycle.engines_ended("mpiexec", 1, 0, 5) == []
+    assert lifecycle.deadline() is None
+
+
+def test_engines_that_die_one_after_the_other_are_all_named_in_the_end() -> None:
+    lifecycle = running(2)
+    lifecycle.engines_ended("engine process 0", -9, 1, 10)
+    lifecycle.engines_ended("engine process 1", -9, 0, 10.5)
+    lifecycle.engines(0, 10.6)
+    assert lifecycle.tick(12.1) == []
+    assert lifecycle.deadline() == 10.5 + EXPLANATION_GRACE
+    (over,) = lifecycle.tick(12.5)
+    assert isinstance(over, Over)
+    assert "engine process 0" in over.reason
+    assert "engine process 1" in over.reason

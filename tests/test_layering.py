@@ -1,0 +1,184 @@
+"""The layers of the design, as data, and what the sources do, read from their syntax trees.
+
+A new module needs no entry unless its layer differs from that of its package.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Module or package -> (layer, group); the longest name that fits a module counts. A module may import what is
+# in a lower layer, and its own group.
+LAYERS: dict[str, tuple[int, str]] = {
+    "ipmpi": (0, "foundation"),
+    "ipmpi.errors": (0, "foundation"),
+    "ipmpi.furl": (0, "foundation"),
+    "ipmpi.limits": (0, "foundation"),
+    "ipmpi.mpienv": (0, "foundation"),
+    "ipmpi.protocol": (1, "protocol"),
+    "ipmpi.serialize": (1, "serialize"),
+    "ipmpi.tls": (1, "tls"),
+    "ipmpi.controller": (2, "controller"),
+    "ipmpi.engine": (2, "engine"),
+    "ipmpi.transport": (3, "transport"),
+    "ipmpi.engine.rank": (3, "engine"),
+    "ipmpi.engine.world": (3, "engine"),
+    "ipmpi.client": (4, "client"),
+    "ipmpi.controller.sessions": (4, "controller"),
+    "ipmpi.controller.service": (4, "controller"),
+    "ipmpi.engine.proxy": (4, "engine"),
+    "ipmpi.launch": (4, "launch"),
+    "ipmpi.jobscripts": (4, "launch"),
+    "ipmpi.ipython": (4, "ipython"),
+    "ipmpi.cli": (5, "cli"),
+    "ipmpi.testing": (5, "testing"),
+    "ipmpi.bench": (5, "bench"),
+}
+# Pairs of groups in one layer of which the first may import the second.
+NEIGHBOURS = {("ipython", "client")}
+
+# Library -> the only modules or packages that may import it.
+ONLY: dict[str, tuple[str, ...]] = {
+    "socket": ("ipmpi.transport",),
+    "selectors": ("ipmpi.transport", "ipmpi.launch.local"),  # the latter reads pipes of processes, no network
+    "asyncio": ("ipmpi.transport", "ipmpi.client.results"),  # a result can be awaited in the user's own loop
+    "OpenSSL": ("ipmpi.tls",),
+    "cryptography": ("ipmpi.tls",),
+    "mpi4py": ("ipmpi.engine.world",),
+}
+# Package -> what none of its modules may load, directly or through others.
+NEVER: dict[str, tuple[str, ...]] = {
+    "ipmpi.controller": ("pickle", "cloudpickle", "marshal", "shelve", "ipmpi.serialize", "mpi4py"),
+    "ipmpi.protocol": ("pickle", "cloudpickle", "marshal", "shelve", "ssl", "threading", "time"),
+}
+# Libraries that may be imported inside a function: they may be absent, or are slow to load.
+OPTIONAL = {
+    *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
+    *("asyncio", "pprint"),
+}
+
+FILE_LINES = 500
+FUNCTION_LINES = 60
+FORBIDDEN_NAMES = {"util", "utils", "helper", "helpers", "misc", "common"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path for path in sorted((ROOT / "ipmpi").rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text("utf-8"), str(path)) for name, path in SOURCES.items()}
+each_module = pytest.mark.parametrize("name", SOURCES)
+
+
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def place(name: str) -> tuple[int, str]:
+    """The layer and group of a module."""
+    return LAYERS[max((known for known in LAYERS if is_within(name, known)), key=len)]
+
+
+def imported_names(node: ast.Import | ast.ImportFrom, importer: str) -> Iterator[str]:
+    """Full names of the modules that one statement loads."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    base = node.module or ""
+    if node.level:
+        parts = importer.split(".")
+        is_package = SOURCES[importer].name == "__init__.py"
+        parents = parts[: len(parts) - node.level + is_package]
+        base = ".".join([*parents, *([node.module] if node.module else [])])
+    for alias in node.names:
+        full = f"{base}.{alias.name}"
+        yield full if full in SOURCES else base
+
+
+def imports(name: str) -> set[str]:
+    nodes = (node for node in ast.walk(TREES[name]) if isinstance(node, ast.Import | ast.ImportFrom))
+    return {loaded for node in nodes for loaded in imported_names(node, name)}
+
+
+def reachable(name: str) -> dict[str, str]:
+    """Everything that loading a module loads, and which module of ours asks for it."""
+    found: dict[str, str] = {}
+    todo = [name]
+    while todo:
+        importer = todo.pop()
+        for loaded in imports(importer):
+            if loaded not in found:
+                found[loaded] = importer
+                if loaded in SOURCES:
+                    todo.append(loaded)
+    return found
+
+
+@each_module
+def test_imports_run_downward(name: str) -> None:
+    layer, group = place(name)
+    wrong = []
+    for loaded in imports(name):
+        if not is_within(loaded, "ipmpi"):
+            continue
+        other_layer, other_group = place(loaded)
+        is_neighbour = other_layer == layer and (group == other_group or (group, other_group) in NEIGHBOURS)
+        if other_layer >= layer and not is_neighbour:
+            wrong.append(f"{loaded} (L{other_layer})")
+    assert not wrong, f"{name} (L{layer}) imports {', '.join(sorted(wrong))}"
+
+
+@each_module
+def test_libraries_stay_where_they_belong(name: str) -> None:
+    for loaded in imports(name):
+        owners = ONLY.get(loaded.partition(".")[0])
+        assert owners is None or any(is_within(name, owner) for owner in owners), (
+            f"{name} imports {loaded}: only {' and '.join(owners)} may"
+        )
+
+
+@pytest.mark.parametrize("name", [n for n in SOURCES if any(is_within(n, package) for package in NEVER)])
+def test_nothing_forbidden_is_reached(name: str) -> None:
+    banned = next(names for package, names in NEVER.items() if is_within(name, package))
+    for loaded, importer in reachable(name).items():
+        assert not any(is_within(loaded, ban) for ban in banned), f"{name} reaches {loaded}, through {importer}"
+
+
+@each_module
+def test_imports_stand_at_the_top(name: str) -> None:
+    functions = (n for n in ast.walk(TREES[name]) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    for function in functions:
+        for node in ast.walk(function):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                tops = {loaded.partition(".")[0] for loaded in imported_names(node, name)}
+                assert tops <= OPTIONAL, f"{name}:{node.lineno}: import of {', '.join(tops)} in {function.name}()"
+
+
+@each_module
+def test_files_and_functions_are_short(name: str) -> None:
+    lines = len(SOURCES[name].read_text("utf-8").splitlines())
+    assert lines <= FILE_LINES, f"{name} has {lines} lines"
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= FUNCTION_LINES, f"{name}.{node.name} has {length} lines"
+
+
+@each_module
+def test_modules_have_a_purpose(name: str) -> None:
+    assert name.rpartition(".")[2] not in FORBIDDEN_NAMES
+    assert ast.get_docstring(TREES[name]), f"{name} does not say what it is for"
+
+
+def test_the_table_names_no_vanished_module() -> None:
+    packages = {"ipmpi.jobscripts"}
+    gone = [n for n in LAYERS if n not in SOURCES and n not in packages]
+    assert not gone, f"remove from LAYERS: {gone}"
