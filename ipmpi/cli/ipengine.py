@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--furl-file", default="", metavar="FILE",
-        help="the controller's furl file (default: security/ipcontroller-engine.furl below $IPYTHONDIR or ~/.ipython)",
+        help="the controller's furl file (default: ipcontroller-engine.furl in ~/.ipython/security)",
     )  # fmt: skip
     p.add_argument(
         "--mpi", default="auto", choices=MODES,

@@ -178,7 +178,7 @@ class Session:
     def _check_size(operation: bytes, method: str) -> None:
         if len(operation) > limits.MESSAGE - limits.INLINE_BODY - 64 * limits.KIB:
             raise ClientError(
-                f"the text of this {method} has {len(operation)} bytes; put large data into push(), and use it by name"
+                f"the text of this {method} has {len(operation)} bytes; push() large data, and use it by name"
             )
 
     # --- in the session's thread -----------------------------------------------------------------------------
@@ -256,18 +256,12 @@ class Session:
             self._shut(f"the controller stopped: {message.reason}")
 
     def _body(self, message: Any, event: MessageReceived, done: Callable[[list[Buffer]], None]) -> None:
-        """Call ``done`` with the body, when all of it is here."""
+        """Call ``done`` with the body, when all of it is here; with nothing if its sender is lost."""
         if not event.stream:
             done(list(event.body))
             return
         memory = PrivateMemory(sum(message.sizes))
-
-        def lost() -> None:
-            failed = operations.Failed("EngineLost", "the engine was lost while it sent its answer", "")
-            done([])
-            del failed
-
-        assembly = Assembly(message.sizes, memory, lambda whole: done(whole.segments()), lost)
+        assembly = Assembly(message.sizes, memory, lambda whole: done(whole.segments()), lambda: done([]))
         self._transfers.start(self._link, event.stream, [(assembly, assembly)])
 
     def _result(self, message: m.Result, body: list[Buffer]) -> None:

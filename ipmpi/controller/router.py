@@ -17,6 +17,7 @@ Methods take events and change the state; :meth:`Router.flush` says what is to b
 
 from __future__ import annotations
 
+import enum
 import itertools
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -32,9 +33,24 @@ from .scheduler import POISON, Scheduler
 from .work import CommandWork, TaskWork, Work
 
 
+_HEADER_ROOM = 64 * limits.KIB
+
+
+class _Stage(enum.Enum):
+    """How far the command or task that an engine runs has come."""
+
+    STARTING = enum.auto()
+    """It has not been sent to the engine: this turn will, or its body has to come from the client first."""
+    GIVEN = enum.auto()
+    """The engine has it and owes an answer."""
+    ANSWERED = enum.auto()
+    """The answer is here, and its body on its way through."""
+
+
 @dataclass
 class _Lane:
     running: Work | None = None
+    stage: _Stage = _Stage.STARTING
     waiting: deque[CommandWork] = field(default_factory=deque)
 
 
@@ -68,6 +84,9 @@ class Router:
     def command(self, client: int, message: m.Command, body: Sequence[Buffer], stream: int) -> None:
         """Queue a command; raises the error to refuse it with."""
         targets = self.registry.resolve(message.targets)
+        if not targets:
+            raise errors.InvalidEngineID("a command for no engine at all: the list of targets is empty")
+        _check_size(message, len(targets))
         state = self._clients.setdefault(client, _Client())
         inline = size_of(body)
         if message.id in state.commands:
@@ -102,19 +121,23 @@ class Router:
             return
         work.asked_again = False
         work.stream = stream
-        self._dispatch_streamed(work, self._late.pop(work))
+        engines = self._late.pop(work)
+        # All that asked for it may be gone; the stream is kept for the engines that have not come to it yet.
+        if engines:
+            self._dispatch_streamed(work, engines)
 
     def submit_task(
         self, client: int, message: m.SubmitTask, body: Sequence[Buffer], stream: int, now: float
     ) -> None:
-        """Queue a task; ``now`` is in seconds since the epoch."""
+        """Queue a task; ``now`` is in seconds since the epoch. Raises the error to refuse it with."""
+        _check_size(message, 1)
         self._clients.setdefault(client, _Client())
         task = TaskWork(
             next(self._serial), client, message.id, "task", message.label, message.operation, message.sizes,
             [bytes(b) for b in body], stream, retries=message.retries, submitted=now,
         )  # fmt: skip
-        self._works[task.serial] = task
         self.scheduler.submit(task)
+        self._works[task.serial] = task
 
     def abort_task(self, client: int, number: int) -> str:
         """Forget a task."""
@@ -123,9 +146,17 @@ class Router:
             self._effects.append(
                 Send(client, m.TaskUndone(number, "TaskAborted", f"task {number} was aborted ({answer})"))
             )
-            if answer == "aborted":
-                self._forget(task)
+            self._abandon(task, answer)
         return answer
+
+    def _abandon(self, task: TaskWork, answer: str) -> None:
+        """An aborted task: free what waits for it. If an engine has it, that engine's answer will."""
+        engines = self._late.pop(task, [])
+        if answer == "aborted" or engines:
+            self.scheduler.finished(task, False)
+            self._forget(task)
+        for engine in engines:
+            self._free(engine, task)
 
     def queue_status(self, targets: list[int] | None) -> list[list[object]]:
         """``[engine, running label or None, [waiting label, ...]]`` for each target."""
@@ -162,21 +193,30 @@ class Router:
         """A client will not come back. Its commands run to their end if their bodies are here."""
         state = self._clients.pop(client, None)
         for task in self.scheduler.of_client(client):
-            self.scheduler.abort(client, task.id)
+            answer, _ = self.scheduler.abort(client, task.id)
+            self._abandon(task, answer)
         for work in list(state.commands.values()) if state else []:
             if work.is_streamed:
-                for engine in work.outstanding:
-                    lane = self._lanes.get(engine)
-                    if lane is not None and work in lane.waiting:
-                        lane.waiting.remove(work)
-                        self._advance(engine)
+                self._drop_bodiless(work)
+
+    def _drop_bodiless(self, work: CommandWork) -> None:
+        """The body of a command will not come (again): no engine may wait for it."""
+        starting = self._starting.pop(work, [])
+        starting += self._late.pop(work, [])
+        for engine in list(work.outstanding):
+            lane = self._lanes[engine]
+            if work in lane.waiting:
+                lane.waiting.remove(work)
+                self._settle(work, engine)
+        for engine in starting:
+            self._settle(work, engine)
+            self._free(engine, work)
 
     # --- engine sets -----------------------------------------------------------------------------------------
 
     def register(self, key: int, message: m.Register) -> list[int]:
         """A set is there."""
-        self.registry.remove(self.registry.of_ranks(key, list(range(limits.MAX_ENGINES))) if key in
-                             self.registry.sets else [])  # fmt: skip
+        self.set_lost(key, "its engine set registered anew")
         ids = self.registry.register(key, message)
         for number in ids:
             self._lanes[number] = _Lane()
@@ -187,11 +227,12 @@ class Router:
     def result(self, key: int, message: m.Result, body: Sequence[Buffer], stream: int, now: float) -> None:
         """Ranks have answered."""
         work = self._works.get(message.id)
-        ids = [
-            number
-            for number in self.registry.of_ranks(key, message.engines)
-            if work is not None and self._lanes[number].running is work
-        ]
+        ids: list[int] = []
+        for number in self.registry.of_ranks(key, message.engines):
+            lane = self._lanes[number]
+            if work is not None and lane.running is work and lane.stage is _Stage.GIVEN:
+                lane.stage = _Stage.ANSWERED
+                ids.append(number)
         if len(ids) < len(message.engines):
             self.stale_results += len(message.engines) - len(ids)
         if work is None or not ids:
@@ -237,7 +278,7 @@ class Router:
             if task.aborted or task.client not in self._clients:
                 self.scheduler.finished(task, message.ok)
                 self._forget(task)
-            self._free(engine)
+            self._free(engine, task)
             return
         self.scheduler.finished(task, message.ok)
         answer = m.TaskDone(task.id, engine, message.ok, message.outcome, task.submitted, now, message.sizes)
@@ -247,7 +288,7 @@ class Router:
             return
         self._effects.append(Send(task.client, answer, body))
         self._forget(task)
-        self._free(engine)
+        self._free(engine, task)
 
     def forward_ended(self, source: int, stream: int) -> None:
         """A body has been passed on, or never will be."""
@@ -260,7 +301,7 @@ class Router:
         else:
             self._forget(work)
             for engine in ids:
-                self._free(engine)
+                self._free(engine, work)
 
     def ranks_lost(self, key: int, ranks: Iterable[int], reason: str) -> list[int]:
         """Processes of a set ended."""
@@ -288,20 +329,25 @@ class Router:
         self._idle.pop(engine, None)
         work = lane.waiting.popleft()
         lane.running = work
+        lane.stage = _Stage.STARTING
         self._starting.setdefault(work, []).append(engine)
 
-    def _free(self, engine: int) -> None:
+    def _runs(self, engine: int, work: Work) -> bool:
+        """Whether this engine is still there with this work; another one may have got its id."""
         lane = self._lanes.get(engine)
-        if lane is not None:
-            lane.running = None
+        return lane is not None and lane.running is work
+
+    def _free(self, engine: int, work: Work) -> None:
+        if self._runs(engine, work):
+            self._lanes[engine].running = None
             self._advance(engine)
 
     def _answered(self, work: CommandWork, ids: list[int], ok: bool) -> None:
         for engine in ids:
             self._settle(work, engine)
-            if not ok and engine in self._lanes:
+            if not ok and self._runs(engine, work):
                 self._clear(engine, f"{work.label} failed on engine {engine}, which cleared its queue")
-            self._free(engine)
+            self._free(engine, work)
 
     def _settle(self, work: CommandWork, engine: int) -> None:
         """One engine fewer to wait for."""
@@ -310,7 +356,8 @@ class Router:
             self._forget(work)
 
     def _forget(self, work: Work) -> None:
-        self._works.pop(work.serial, None)
+        if self._works.pop(work.serial, None) is None:
+            return
         self._late.pop(work, None)
         if work.stream:
             self._effects.append(Decline(work.client, work.stream))
@@ -340,7 +387,9 @@ class Router:
                 for engines in works.values():
                     if number in engines:
                         engines.remove(number)
-            if isinstance(lane.running, CommandWork):
+            if lane.running is not None and lane.stage is _Stage.ANSWERED:
+                pass  # the client has the answer, and hears from its stream whether the body came
+            elif isinstance(lane.running, CommandWork):
                 self._will_not_run(lane.running, number, "EngineLost", text)
             elif isinstance(lane.running, TaskWork):
                 self._task_lost(lane.running, text)
@@ -369,6 +418,7 @@ class Router:
             engine = next(iter(self._idle))
             del self._idle[engine]
             self._lanes[engine].running = task
+            self._lanes[engine].stage = _Stage.STARTING
             self._starting[task] = [engine]
         for (work, error, text), ids in self._undone.items():
             if work.client in self._clients:
@@ -395,6 +445,8 @@ class Router:
             self._effects.append(Send(key, message, work.body))
 
     def _messages(self, work: Work, ids: list[int]) -> list[tuple[int, m.Dispatch]]:
+        for engine in ids:
+            self._lanes[engine].stage = _Stage.GIVEN
         return [
             (key, m.Dispatch(work.serial, ranks, work.method, work.operation, work.sizes))
             for key, ranks in self.registry.by_set(ids).items()
@@ -410,6 +462,16 @@ class Router:
         if not work.asked_again:
             work.asked_again = True
             self._effects.append(Send(work.client, m.SendBodyAgain(work.id)))
+
+
+def _check_size(message: m.Command | m.SubmitTask, engines: int) -> None:
+    """Refuse what would not fit into the message to the engines, which names every rank."""
+    size = len(message.operation) + 9 * len(message.sizes) + 5 * engines
+    if size > limits.MESSAGE - limits.INLINE_BODY - _HEADER_ROOM:
+        raise errors.MessageSizeError(
+            f"{message.label[: limits.LABEL]}: {size} bytes beside its body, for {engines} engines, do not fit "
+            "into one message. Push large data first, and use it by name"
+        )
 
 
 def refusal(number: int, error: KernelError) -> m.Refused:

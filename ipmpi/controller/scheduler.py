@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from ..errors import ClientError
 from .work import TaskWork
 
 POISON = 3
@@ -29,7 +30,9 @@ class Scheduler:
         return len(self._waiting)
 
     def submit(self, task: TaskWork) -> None:
-        """A new task."""
+        """A new task; ClientError if its client has one of this number under way."""
+        if (task.client, task.id) in self._by_name:
+            raise ClientError(f"task {task.id} is under way already")
         self._by_name[task.client, task.id] = task
         self._waiting.append(task)
 
@@ -63,6 +66,8 @@ class Scheduler:
     def finished(self, task: TaskWork, ok: bool) -> None:
         """A task has its answer."""
         self._running.pop(task.serial, None)
+        if task.aborted:
+            return  # counted when it was aborted; its number may name another task by now
         self._by_name.pop((task.client, task.id), None)
         if ok:
             self.succeeded += 1

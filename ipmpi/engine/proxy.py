@@ -248,7 +248,7 @@ class Proxy:
             number = message.id
 
             def done(answer: Answer) -> None:
-                self.loop.call_threadsafe(lambda: self._answer(number, answer))
+                self.loop.call_now(lambda: self._answer(number, answer))
 
             self.rank.submit(Job(message.method, message.operation, body, done))
 

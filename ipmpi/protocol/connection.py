@@ -164,10 +164,12 @@ class Connection:
 
     def send_streamed(self, message: AnyMessage, total: int) -> OutgoingStream:
         """Queue a message whose body of ``total`` bytes will be fed to the stream returned."""
+        if total <= 0:
+            raise LocalProtocolError(f"a {type(message).__name__} whose body of {total} bytes is to be a stream")
         stream = OutgoingStream(self._next_stream, total)
+        self._queue_message(message, [], stream.id)
         self._next_stream += 1
         self._streams[stream.id] = stream
-        self._queue_message(message, [], stream.id)
         return stream
 
     def _queue_message(self, message: AnyMessage, body: list[Buffer], stream: int) -> None:
@@ -199,6 +201,11 @@ class Connection:
         if size:
             incoming.granted += size
             self._queue(True, [prefix(Kind.CREDIT, COUNT.size, stream) + COUNT.pack(size)])
+
+    def is_coming(self, stream: int) -> bool:
+        """Whether more of a stream of the peer's can arrive: announced, not complete, aborted or refused."""
+        incoming = self._incoming.get(stream)
+        return incoming is not None and not incoming.refused
 
     def refuse(self, stream: int) -> None:
         """Tell the peer that its stream is not wanted (any more)."""
@@ -417,7 +424,7 @@ class Connection:
             raise RemoteProtocolError("a message header that is longer than its frame")
         try:
             message = messages.decode(payload[HEADER_LENGTH.size : end])
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RemoteProtocolError(f"a message that cannot be understood: {error}") from None
         if type(message) not in self._may_receive:
             raise RemoteProtocolError(f"this peer may not send {type(message).__name__}")

@@ -19,6 +19,9 @@ from ..protocol.frames import Buffer, size_of
 from ..tls import TlsClosed, TlsError, TlsSession
 
 READ_SIZE = limits.CHUNK
+_PLAINTEXT = 2 * READ_SIZE
+"""More than one read can complete: what TLS kept of the read before (part of a record) counts in."""
+
 _GATHER = 64
 
 
@@ -117,10 +120,10 @@ class TlsPipe:
         try:
             if not self.receive_ciphertext():
                 return b""
-            data = self._tls.read()
+            data = self._tls.read(_PLAINTEXT)
             # Half a record gives nothing yet; b"" would mean that the socket is empty.
             while not data and self.receive_ciphertext():
-                data = self._tls.read()
+                data = self._tls.read(_PLAINTEXT)
         except TlsClosed:
             raise PipeClosed("the peer closed the connection", orderly=True) from None
         except TlsError as error:

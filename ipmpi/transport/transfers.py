@@ -60,6 +60,11 @@ class Transfers:
         for key in transfer.sinks:
             self._by_sink[key] = transfer
             key[0].wake()
+        if not source.connection.is_coming(stream):
+            # Its sender gave it up while it waited for this.
+            relay.abort()
+            self._end(transfer, False)
+            return
         relay.update_credit()
         source.wake()
         if not sinks:

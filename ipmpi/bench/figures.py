@@ -1,0 +1,149 @@
+"""Samples, what is told about them, and whether that is good enough. No I/O here."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from .goals import Goal
+
+OURS: Final = "ipmpi"
+MORE_IS_BETTER: Final = {"GB/s": 1e9, "tasks/s": 1.0}
+"""Units of rates, and how many bytes or tasks one of them is."""
+LESS_IS_BETTER: Final = {"s": 1.0, "ms": 1e3, "%": 1.0, "MB": 1.0}
+"""Units of costs, and how many of them one second (for the first two) is."""
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The value below which a share ``q`` (0 to 1) of the values lies, interpolated between neighbours.
+
+    Raises:
+        ValueError: there are no values, or ``q`` is out of its range.
+    """
+    if not values:
+        raise ValueError("there is no quantile of no values")
+    if not 0 <= q <= 1:
+        raise ValueError(f"a share from 0 to 1 expected, not {q}")
+    ordered = sorted(values)
+    position = q * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+class Figure(NamedTuple):
+    """What was measured of one kind of work.
+
+    Attributes:
+        key: what the work is, the same for each system that was measured.
+        name: the same in words.
+        unit: one of :data:`MORE_IS_BETTER` or :data:`LESS_IS_BETTER`.
+        median: half of the samples are better, in ``unit``.
+        p90: nine of ten samples are better; of a rate, it is the one of the slow samples.
+        p99: 99 of 100 are better.
+        samples: how many were taken.
+        system: which system did it.
+        goal: what to reach, where there is a goal and the circumstances are those of the goal.
+    """
+
+    key: str
+    name: str
+    unit: str
+    median: float
+    p90: float
+    p99: float
+    samples: int
+    system: str = OURS
+    goal: Goal | None = None
+
+    def verdict(self) -> str:
+        """``yes``, ``first`` (only the first goal is reached), ``no``, or empty without a goal."""
+        if self.goal is None:
+            return ""
+        if self._reaches(self.goal.final):
+            return "yes"
+        if self.goal.first is not None and self._reaches(self.goal.first):
+            return "first"
+        return "no"
+
+    def _reaches(self, limit: float) -> bool:
+        return self.median >= limit if self.unit in MORE_IS_BETTER else self.median <= limit
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        goal = None if self.goal is None else self.goal._asdict()
+        return {**self._asdict(), "goal": goal, "verdict": self.verdict()}
+
+
+def from_times(key: str, name: str, unit: str, times: Sequence[float], amount: float = 1.0) -> Figure:
+    """The figure for how long something took each time.
+
+    Args:
+        key: see :class:`Figure`.
+        name: see :class:`Figure`.
+        unit: ``s``, ``ms``, ``GB/s`` or ``tasks/s``.
+        times: seconds.
+        amount: bytes or tasks of each time, for a rate.
+
+    Raises:
+        ValueError: no times, or another unit.
+    """
+    if unit in MORE_IS_BETTER:
+        scale = MORE_IS_BETTER[unit]
+        median, p90, p99 = (amount / scale / max(quantile(times, q), 1e-9) for q in (0.5, 0.9, 0.99))
+    elif unit in ("s", "ms"):
+        median, p90, p99 = (quantile(times, q) * LESS_IS_BETTER[unit] for q in (0.5, 0.9, 0.99))
+    else:
+        raise ValueError(f"a time cannot be told in {unit!r}")
+    return Figure(key, name, unit, median, p90, p99, len(times))
+
+
+def single(key: str, name: str, unit: str, value: float) -> Figure:
+    """The figure for something that was measured once."""
+    return Figure(key, name, unit, value, value, value, 1)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times better this system did the same work than a peer, in this run; below 1 it is worse."""
+
+    key: str
+    name: str
+    peer: str
+    times: float
+
+
+def ratios(figures: Iterable[Figure]) -> list[Ratio]:
+    """Compare the medians of ours and of each peer, wherever both have a figure with the same key and unit."""
+    everything = list(figures)
+    ours = {figure.key: figure for figure in everything if figure.system == OURS}
+    found = []
+    for theirs in everything:
+        own = ours.get(theirs.key)
+        if (
+            theirs.system == OURS
+            or own is None
+            or own.unit != theirs.unit
+            or not min(own.median, theirs.median) > 0
+        ):
+            continue
+        better = own.median / theirs.median if own.unit in MORE_IS_BETTER else theirs.median / own.median
+        found.append(Ratio(own.key, own.name, theirs.system, better))
+    return found
+
+
+def greedy_bound(durations: Iterable[float], engines: int) -> float:
+    """The time that ``engines`` take if each takes the next piece of work the moment it is free.
+
+    Raises:
+        ValueError: no engines.
+    """
+    if engines < 1:
+        raise ValueError("work needs at least one engine")
+    free_at = [0.0] * engines
+    for duration in durations:
+        heapq.heapreplace(free_at, free_at[0] + duration)
+    return max(free_at)

@@ -1,0 +1,100 @@
+"""Start the measurement of other systems, each in processes of its own, with a limit of time."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ipmpi.errors import LauncherError
+from ipmpi.launch.mpi import in_allocation, mpi_command
+from ipmpi.launch.process import tail
+
+from .figures import Figure
+
+PEER_MODULE: Final = "ipmpi.bench.peer"
+PEERS: Final = {"mpi4py.futures": "mpi4py", "dask.distributed": "distributed", "ipyparallel": "ipyparallel"}
+"""Names of peers, and the package that has to be installed."""
+LIMIT: Final = 90.0
+
+
+class PeerFailed(Exception):
+    """A peer could not be measured."""
+
+
+def installed() -> list[str]:
+    """The peers that this Python has."""
+    return [name for name, package in PEERS.items() if importlib.util.find_spec(package) is not None]
+
+
+def measure(name: str, parts: list[str], engines: int, size: int, repeat: int) -> list[Figure]:
+    """The figures of one peer.
+
+    Raises:
+        PeerFailed: it is not installed as it has to be, failed, or took too long.
+    """
+    with tempfile.TemporaryDirectory(prefix="ipmpi-bench-peer-") as folder:
+        answer, output = Path(folder, "figures.json"), Path(folder, "output")
+        arguments = [PEER_MODULE, name, "-n", str(engines), "--size", str(size)]
+        arguments += ["--repeat", str(repeat), "--json", str(answer), *parts]
+        argv, extra = _command(name, engines, arguments)
+        above = str(Path(__file__).parents[2])
+        environ = {**extra, **os.environ, "IPYTHONDIR": folder, "IPMPI_BENCH_PEER": folder}
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [above, os.environ.get("PYTHONPATH", "")]))
+        code = _run(argv, environ, output)
+        try:
+            found = json.loads(answer.read_text())
+        except (OSError, ValueError):
+            how = f"was given up after {LIMIT:g} s" if code is None else f"ended with exit code {code}"
+            raise PeerFailed("\n".join([f"{name} {how}.", *(f"    {line}" for line in tail(output, 6))])) from None
+    return [Figure(**{**each, "system": name}) for each in found]
+
+
+def _command(name: str, engines: int, arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    if name != "mpi4py.futures":
+        return [sys.executable, "-m", *arguments], {}
+    try:  # one rank more: the first one is the client
+        command = mpi_command(engines + 1, root=os.geteuid() == 0, single_host=not in_allocation(os.environ))
+    except LauncherError as error:
+        raise PeerFailed(f"{name}: {error}") from error
+    launch = command.argv[: command.argv.index(sys.executable) + 1]
+    return [*launch, "-m", "mpi4py.futures", "-m", *arguments], command.environ
+
+
+def _run(argv: list[str], environ: dict[str, str], output: Path) -> int | None:
+    """The exit code; None if it had to be killed."""
+    with (
+        output.open("wb") as stream,
+        _ended_at_last(
+            subprocess.Popen(
+                argv, env=environ, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+            )
+        ) as process,
+    ):
+        try:
+            return process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+@contextlib.contextmanager
+def _ended_at_last(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Leave nothing of a peer behind: what it started has a mark of ours in its environment."""
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()  # mpiexec ends its ranks then
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,119 @@
+"""Several nodes: node leaders talk MPI. Here all ranks are on one machine and are told that they are not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy
+import pytest
+
+from ipmpi import errors
+
+if TYPE_CHECKING:
+    from real_clusters import Cluster, Flavour
+
+pytestmark = [pytest.mark.slow, pytest.mark.mpi]
+
+HERE = Path(__file__).parent
+
+LAYOUTS = {
+    "four nodes of one": [0, 1, 2, 3],
+    "two nodes of two": [0, 0, 2, 2],
+    "ranks dealt out over two nodes": [0, 1, 0, 1],
+}
+ENGINES = ("-m", "ipmpi.cli.ipengine")
+
+
+def on_nodes(cluster: Cluster, leaders: list[int], *, one_tree: bool = True) -> None:
+    """Start a set with this layout, and wait for it."""
+    argv = cluster.command(len(leaders), program=(str(HERE / "disguised_nodes.py"),))
+    told = ",".join(map(str, leaders))
+    cluster.launch(argv, IPMPI_TEST_LEADERS=told, IPMPI_TEST_ONE_TREE=str(int(one_tree)))
+    cluster.wait_for_engines(len(leaders))
+
+
+def test_bytes_between_leaders(flavour: Flavour, new_cluster: Callable[..., Cluster]) -> None:
+    cluster = new_cluster(flavour)
+    done = subprocess.run(
+        cluster.command(4, program=(str(HERE / "pipes_by_themselves.py"),)),
+        env=cluster.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["fine"] * 4
+
+
+@pytest.mark.parametrize("leaders", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_set_on_several_nodes(
+    flavour: Flavour, new_cluster: Callable[..., Cluster], leaders: list[int]
+) -> None:
+    from real_clusters import tcp_peers
+
+    cluster = new_cluster(flavour)
+    on_nodes(cluster, leaders)
+    mec = cluster.mec()
+    assert mec.get_ids() == [0, 1, 2, 3]
+    mec.execute("rank = mpi.COMM_WORLD.Get_rank(); total = mpi.COMM_WORLD.allreduce(rank)")
+    assert mec.pull(("id", "rank", "total")) == [[i, i, 6] for i in range(4)]
+    data = numpy.random.default_rng(2).random(3_000_000)
+    mec.push({"a": data})
+    assert all(numpy.array_equal(back, data) for back in mec.pull("a"))
+    mec.push({"b": data[:100_000]}, targets=[1, 3])
+    assert all(numpy.array_equal(back, data[:100_000]) for back in mec.pull("b", targets=[3, 1]))
+    mec.scatter("part", data)
+    assert numpy.array_equal(mec.gather("part"), data)
+    port = cluster.port("engine")
+    links = {rank: [p for p in tcp_peers(pid) if p[1] == port] for rank, pid in cluster.pids(mec).items()}
+    assert [len(links[rank]) for rank in range(4)] == [1, 0, 0, 0]
+    pending = mec.execute("import time; time.sleep(60)", targets=[3], block=False)
+    mec.execute("x = 1", targets=[0, 1, 2])
+    assert mec.interrupt(targets=[3]) == [3]
+    with pytest.raises(errors.CompositeError, match="KeyboardInterrupt"):
+        pending.get_result(timeout=30)
+    mec.kill()
+    assert cluster.launchers[0].wait(20) == 0, cluster.output()
+
+
+def test_a_tree_of_twelve_nodes(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    """More than the arity of the tree: ranks 9 to 11 hang on rank 1."""
+    cluster = new_cluster(flavour_named("openmpi"))
+    on_nodes(cluster, list(range(12)))
+    mec = cluster.mec()
+    data = numpy.arange(1_000_000)
+    mec.push({"a": data})
+    mec.execute("s = int(a.sum()) + id")
+    assert mec.pull("s") == [int(data.sum()) + i for i in range(12)]
+    assert [len(back) for back in mec.pull("a")] == [len(data)] * 12
+
+
+def test_leaders_that_may_not_talk_mpi_each_dial(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    """Less than MPI_THREAD_MULTIPLE: one link for each node, and one communicator all the same."""
+    cluster = new_cluster(flavour_named("openmpi"))
+    on_nodes(cluster, [0, 0, 2, 2], one_tree=False)
+    mec = cluster.mec()
+    assert len({engine["set"] for engine in mec.cluster_info()["engines"]}) == 2
+    mec.execute("rank = mpi.COMM_WORLD.Get_rank(); total = mpi.COMM_WORLD.allreduce(1)")
+    assert mec.pull(("id", "rank", "total")) == [[i, i, 4] for i in range(4)]
+    mec.kill()
+    assert cluster.launchers[0].wait(20) == 0, cluster.output()
+
+
+@pytest.mark.parametrize("victim", [0, 2])
+def test_nobody_stays_when_a_leader_dies(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster], victim: int
+) -> None:
+    from real_clusters import wait_for
+
+    cluster = new_cluster(flavour_named("openmpi"))
+    on_nodes(cluster, [0, 0, 2, 2])
+    mec = cluster.mec()
+    os.kill(cluster.pids(mec)[victim], signal.SIGKILL)
+    assert wait_for(lambda: not cluster.rank_processes(), 10), cluster.output()

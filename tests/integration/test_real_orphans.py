@@ -1,0 +1,236 @@
+"""Ends, wanted and unwanted: nobody stays behind, and clients are told who is gone.
+
+What the MPIs do when a rank that is not 0 is killed: see test_a_killed_rank_is_told.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ipmpi import errors
+
+if TYPE_CHECKING:
+    from real_clusters import Cluster, Flavour
+
+    from ipmpi.client import MultiEngineClient
+
+pytestmark = [pytest.mark.slow, pytest.mark.mpi]
+
+GONE_WITHIN = 10.0
+
+# What ranks are doing when it happens; of the C functions, one lets other threads run and one does not.
+DOING = {
+    "nothing": "",
+    "sleeping": "import time; time.sleep(300)",
+    "sorting": "import numpy\na = numpy.random.random(3_000_000)\nwhile True: numpy.sort(a)",
+    "holding the GIL": "sum(range(10**14))",
+}
+
+TERMINAL = """
+import fcntl, os, subprocess, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+subprocess.Popen(sys.argv[1:]).wait()
+"""
+
+
+def occupy(cluster: Cluster, mec: MultiEngineClient, code: str, targets: list[int]) -> Any:
+    """Have ranks run this; returns when they do."""
+    from real_clusters import wait_for
+
+    if not code:
+        return None
+    flag = cluster.home / "occupied"
+    flag.mkdir()
+    pending = mec.execute(f"open({str(flag)!r} + f'/{{id}}', 'w').close()\n{code}", targets=targets, block=False)
+    assert wait_for(lambda: len(list(flag.iterdir())) == len(targets), 30)
+    return pending
+
+
+def all_gone(cluster: Cluster) -> None:
+    from real_clusters import wait_for
+
+    before = time.monotonic()
+    assert wait_for(lambda: not cluster.rank_processes(), GONE_WITHIN), cluster.output()
+    print(f"gone after {time.monotonic() - before:.1f} s")
+
+
+@pytest.mark.parametrize("code", DOING.values(), ids=DOING)
+@pytest.mark.parametrize("victim", ["launcher", "rank 0"])
+def test_nobody_stays_behind(
+    flavour: Flavour, new_cluster: Callable[..., Cluster], victim: str, code: str
+) -> None:
+    cluster = new_cluster(flavour)
+    mec = cluster.start(3)
+    occupy(cluster, mec, code, [1, 2])
+    os.kill(cluster.launchers[0].pid if victim == "launcher" else cluster.pids(mec)[0], signal.SIGKILL)
+    all_gone(cluster)
+    cluster.wait_for_engines(0, 15)
+
+
+def test_nobody_stays_behind_a_terminal(flavour: Flavour, new_cluster: Callable[..., Cluster]) -> None:
+    cluster = new_cluster(flavour)
+    master, slave = os.openpty()
+    try:
+        shell = subprocess.Popen(
+            [sys.executable, "-c", TERMINAL, *cluster.command(3)],
+            env=cluster.environ, stdin=slave, stdout=slave, stderr=slave,
+        )  # fmt: skip
+        os.close(slave)
+        cluster.launchers.append(shell)
+        cluster.wait_for_engines(3)
+        mec = cluster.mec()
+        occupy(cluster, mec, DOING["sleeping"], [1, 2])
+        shell.kill()
+        shell.wait()
+        all_gone(cluster)
+    finally:
+        os.close(master)
+
+
+def test_ctrl_c_at_the_terminal_ends_all(flavour: Flavour, new_cluster: Callable[..., Cluster]) -> None:
+    cluster = new_cluster(flavour)
+    master, slave = os.openpty()
+    try:
+        shell = subprocess.Popen(
+            [sys.executable, "-c", TERMINAL.replace("subprocess.Popen", "os.execv(sys.argv[1], sys.argv[1:]) or p")]
+            + cluster.command(3),
+            env=cluster.environ, stdin=slave, stdout=slave, stderr=slave,
+        )  # fmt: skip
+        os.close(slave)
+        cluster.launchers.append(shell)
+        cluster.wait_for_engines(3)
+        os.write(master, b"\x03")
+        all_gone(cluster)
+        cluster.wait_for_engines(0, 15)
+    finally:
+        os.close(master)
+
+
+def check_lost(error: errors.KernelError, engine: int, pid: int) -> None:
+    said = str(error)
+    assert f"engine {engine} (rank {engine}, pid {pid} on {os.uname().nodename}) is gone" in said
+
+
+def test_a_killed_rank_is_told(flavour: Flavour, new_cluster: Callable[..., Cluster]) -> None:
+    """By default all three MPIs then end the whole set; what the client hears comes first."""
+    cluster = new_cluster(flavour)
+    mec = cluster.start(3)
+    pids = cluster.pids(mec)
+    pending = occupy(cluster, mec, DOING["sleeping"], [1])
+    queued = mec.execute("x = 1", targets=[1], block=False)
+    before = time.monotonic()
+    os.kill(pids[1], signal.SIGKILL)
+    for result in (pending, queued):
+        with pytest.raises((errors.CompositeError, errors.EngineLost)) as info:
+            result.get_result(timeout=30)
+        check_lost(info.value, 1, pids[1])
+        assert "EngineLost" in str(info.value)
+    assert time.monotonic() - before < GONE_WITHIN
+    all_gone(cluster)
+    cluster.wait_for_engines(0, 15)
+
+
+RECOVERY = {"openmpi": ["--with-ft", "ulfm"], "debian": ["--enable-recovery"]}
+
+
+@pytest.mark.parametrize("name", RECOVERY)
+def test_with_recovery_the_others_go_on(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster], name: str
+) -> None:
+    """The options that ipcluster gives."""
+    cluster = new_cluster(flavour_named(name))
+    mec = cluster.start(4, *RECOVERY[name])
+    pids = cluster.pids(mec)
+    pending = occupy(cluster, mec, DOING["sleeping"], [2])
+    os.kill(pids[2], signal.SIGKILL)
+    with pytest.raises((errors.CompositeError, errors.EngineLost)) as info:
+        pending.get_result(timeout=30)
+    check_lost(info.value, 2, pids[2])
+    cluster.wait_for_engines(3, 15)
+    assert mec.get_ids() == [0, 1, 3]
+    mec.push({"a": b"x" * 1_000_000})
+    mec.execute("y = len(a) + id")
+    assert mec.pull("y") == [1_000_000, 1_000_001, 1_000_003]
+    with pytest.raises(errors.InvalidEngineID, match="2"):
+        mec.execute("x = 1", targets=[2])
+    mec.kill()
+    all_gone(cluster)
+
+
+@pytest.mark.parametrize("name", RECOVERY)
+def test_with_recovery_nobody_outlives_rank_0(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster], name: str
+) -> None:
+    cluster = new_cluster(flavour_named(name))
+    mec = cluster.start(3, *RECOVERY[name])
+    occupy(cluster, mec, DOING["sorting"], [1])
+    os.kill(cluster.pids(mec)[0], signal.SIGKILL)
+    all_gone(cluster)
+
+
+def quiet(cluster: Cluster) -> None:
+    """mpiexec had nothing to complain about."""
+    text = cluster.output()
+    for word in ("Traceback", "MPI_ABORT", "abort", "BAD TERMINATION", "prterun", "ORTE", "non-zero", "exited"):
+        assert word not in text, text
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+@pytest.mark.parametrize("how", ["engines", "controller"])
+def test_kill_is_a_clean_end(
+    flavour: Flavour, new_cluster: Callable[..., Cluster], how: str, busy: bool
+) -> None:
+    from real_clusters import wait_for
+
+    cluster = new_cluster(flavour)
+    mec = cluster.start(3)
+    pending = occupy(cluster, mec, DOING["sleeping"], [0, 2]) if busy else None
+    mec.kill(controller=how == "controller")
+    if pending is not None:
+        with pytest.raises((errors.CompositeError, errors.EngineLost, errors.ConnectionError)):
+            pending.get_result(timeout=30)
+    assert cluster.launchers[0].wait(20) == 0, cluster.output()
+    quiet(cluster)
+    assert wait_for(lambda: not cluster.rank_processes(), GONE_WITHIN)
+    if how == "controller":
+        assert cluster.controller.wait(15) == 0, cluster.output()
+    else:
+        assert mec.get_ids() == []
+        with pytest.raises(errors.NoEnginesRegistered):
+            mec.execute("x = 1")
+
+
+def test_kill_of_one_engine(flavour: Flavour, new_cluster: Callable[..., Cluster]) -> None:
+    cluster = new_cluster(flavour)
+    mec = cluster.start(3)
+    mec.kill(targets=[1])
+    assert mec.get_ids() == [0, 2]
+    mec.execute("x = id")
+    assert mec.pull("x") == [0, 2]
+    mec.kill(targets=[0])
+    assert mec.get_ids() == [2]
+    mec.push({"a": b"x" * 1_000_000})
+    assert [len(a) for a in mec.pull("a")] == [1_000_000]
+    mec.kill()
+    assert cluster.launchers[0].wait(20) == 0, cluster.output()
+    quiet(cluster)
+
+
+def test_the_controller_stops_its_engines_on_sigterm(
+    flavour: Flavour, new_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = new_cluster(flavour)
+    cluster.start(2)
+    cluster.controller.terminate()
+    assert cluster.controller.wait(15) == 0
+    assert cluster.launchers[0].wait(20) == 0, cluster.output()
+    quiet(cluster)

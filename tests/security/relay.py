@@ -1,0 +1,127 @@
+"""A TCP relay between two ends, which can record what passes and cut connections."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+_LINGER = struct.pack("ii", 1, 0)
+
+
+class Relay:
+    """Listens on a port of its own and passes everything on to ``target``.
+
+    ``budget()`` says after how many bytes (both directions together) the next connection is cut and how:
+    ``(bytes, reset)``; bytes < 0 is never.
+    """
+
+    def __init__(
+        self, target: tuple[str, int], budget: Callable[[], tuple[int, bool]] = lambda: (-1, False)
+    ) -> None:
+        self._target = target
+        self._budget = budget
+        self.recorded = bytearray()
+        """What diallers sent."""
+        self.connections = 0
+        self.cuts = 0
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._sock = socket.create_server(("127.0.0.1", 0))
+        self.address: tuple[str, int] = self._sock.getsockname()[:2]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._sock.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(self._target, 5)
+            except OSError:
+                near.close()
+                continue
+            far.settimeout(None)
+            self.connections += 1
+            left, reset = self._budget()
+            pair = _Pair(self, near, far, left, reset)
+            with self._lock:
+                self._open |= {near, far}
+            for source, sink, record in ((near, far, True), (far, near, False)):
+                thread = threading.Thread(target=pair.pump, args=(source, sink, record), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def forget(self, *socks: socket.socket) -> None:
+        """Sockets that were closed."""
+        with self._lock:
+            self._open -= set(socks)
+
+    def cut_all(self, reset: bool = True) -> None:
+        """Cut every connection now."""
+        with self._lock:
+            socks = list(self._open)
+        for sock in socks:
+            _end(sock, reset)
+        self.cuts += 1
+
+    def close(self) -> None:
+        """Stop."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        self.cut_all()
+        for thread in self._threads:
+            thread.join(5)
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Pair:
+    def __init__(self, relay: Relay, near: socket.socket, far: socket.socket, left: int, reset: bool) -> None:
+        self._relay = relay
+        self._socks = (near, far)
+        self._left = left
+        self._reset = reset
+        self._lock = threading.Lock()
+        self._running = 2
+
+    def pump(self, source: socket.socket, sink: socket.socket, record: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if record:
+                    self._relay.recorded += data
+                with self._lock:
+                    cut = 0 <= self._left <= len(data)
+                    if cut:
+                        data = data[: self._left]
+                    self._left -= len(data) if self._left >= 0 else 0
+                sink.sendall(data)
+                if cut:
+                    self._relay.cuts += 1
+                    break
+        for sock in self._socks:
+            _end(sock, self._reset)
+        with self._lock:
+            self._running -= 1
+            last = not self._running
+        if last:
+            for sock in self._socks:
+                sock.close()
+            self._relay.forget(*self._socks)
+
+
+def _end(sock: socket.socket, reset: bool) -> None:
+    """Wake the threads that use a socket; it is closed by the last of them."""
+    with suppress(OSError):
+        if reset:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+        sock.shutdown(socket.SHUT_RDWR)
