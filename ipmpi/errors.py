@@ -57,7 +57,7 @@ class VersionError(KernelError):
     """The two ends speak no protocol version in common."""
 
 
-class ConnectionError(KernelError, OSError):  # noqa: A001 - the original's name
+class ConnectionError(KernelError, OSError):
     """The controller cannot be reached, or the link to it is lost."""
 
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from ipmpi.errors import KernelError
 
 from . import bulk, farm, machine, peers, report, steer
 from .cluster import Target, foreign, mpi_or_none, own_cluster
-from .figures import Figure, from_times, ratios, single
+from .figures import OURS, Figure, from_times, ratios, single
 from .goals import GOAL_BYTES, GOAL_ENGINES, goal_for
 from .timing import TookTooLong, limited
 from .workloads import mpi_library
@@ -53,7 +53,8 @@ class Run:
         try:
             with limited(seconds, part):
                 for figure in figures:
-                    goal = goal_for(figure.key, self.engines, self.options.transfer)
+                    ours = figure.system == OURS
+                    goal = goal_for(figure.key, self.engines, self.options.transfer) if ours else None
                     self.figures.append(figure._replace(goal=goal))
         except (TookTooLong, bulk.WrongData, peers.PeerFailed, KernelError, ConnectionError) as error:
             self.failed = True
@@ -84,8 +85,9 @@ class Run:
 
     def _ours(self, target: Target) -> None:
         with MultiEngineClient(str(target.mec_furl)) as mec:
-            self.engines = len(mec.get_ids())
-            self.machine = machine.describe(mec.apply(mpi_library, targets=0)[0])
+            ids = mec.get_ids()
+            self.engines = len(ids)
+            self.machine = machine.describe(mec[ids[0]].apply(mpi_library)[0])
             if "steer" in self.parts:
                 self.collect("steer", steer.measure(mec, self.options.repeat))
             if "bulk" in self.parts:
@@ -126,15 +128,11 @@ class Run:
         if missing:
             self.note(f"not installed, so not compared: {', '.join(missing)}")
         for name in found if parts else []:
-            options = self.options
-            with contextlib.closing(
-                _later(peers.measure, name, parts, self.engines, options.transfer, options.repeat)
-            ) as it:
-                self.collect(name, it, peers.LIMIT + 20)
+            self.collect(name, self._peer(name, parts), peers.LIMIT + 20)
 
-
-def _later(measure: Callable[..., Iterable[Figure]], *arguments: object) -> Iterator[Figure]:
-    yield from measure(*arguments)
+    def _peer(self, name: str, parts: list[str]) -> Iterator[Figure]:
+        # A generator, so that a failure comes up where figures are collected.
+        yield from peers.measure(name, parts, self.engines, self.options.transfer, self.options.repeat)
 
 
 def _idle(target: Target) -> Iterator[Figure]:
@@ -173,16 +171,16 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m ipmpi.bench",
-        description="Measure a cluster on this machine: a new one, which is stopped at the end, or that of --furl.",
+        description="Measure a cluster: a new one on this machine, stopped at the end, or that of --furl.",
     )
     p.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"], help="what to measure (all)")
     p.add_argument("-n", type=_positive, default=GOAL_ENGINES, metavar="N", help=f"engines ({GOAL_ENGINES})")
     p.add_argument("--furl", type=Path, metavar="FILE", help="ipcontroller-mec.furl of a running cluster")
     p.add_argument(
-        "--peers", action="store_true", help=f"compare with what is installed of {', '.join(peers.PEERS)}"
+        "--peers", action="store_true", help=f"compare with those installed of {', '.join(peers.PEERS)}"
     )
     p.add_argument(
-        "--repeat", type=_positive, default=5, metavar="K", help="samples: K of bulk, 100 K of latency (5)"
+        "--repeat", type=_positive, default=5, metavar="K", help="samples: K of bulk, 100 K of others (5)"
     )
     p.add_argument(
         "--transfer", type=parse_size, default=GOAL_BYTES, metavar="SIZE", help="arrays of bulk (100MB)"

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from ipmpi.client import MultiEngineClient
 
@@ -41,28 +41,22 @@ def measure(mec: MultiEngineClient, size: int, repeat: int) -> Iterator[Figure]:
     def figure(key: str, name: str, unit: str, call: Callable[[], object]) -> Figure:
         return from_times(key, name, unit, sample(call, repeat, budget=3.0), array.nbytes)
 
-    def check(what: str, value: object) -> None:
+    def push(engine: int) -> Callable[[], object]:
+        return lambda: mec.push({"bench_a": array}, targets=engine)
+
+    def pull(engine: int) -> Callable[[], Any]:
+        return lambda: mec.pull("bench_a", targets=engine)
+
+    def check(what: str, value: Any) -> None:
         if not numpy.array_equal(value, array):
             raise WrongData(f"After {what} of {text} the array differs from the one that was sent. That is a bug")
 
     try:
         yield figure("push_all", f"push {text} to all {everyone}", "s", lambda: mec.push({"bench_a": array}))
-        yield figure(
-            "push_one",
-            f"push {text} to engine {first}",
-            "GB/s",
-            lambda: mec.push({"bench_a": array}, targets=first),
-        )
-        yield figure(
-            "pull_one", f"pull {text} from engine {first}", "GB/s", lambda: mec.pull("bench_a", targets=first)
-        )
-        check("pull", mec.pull("bench_a", targets=first)[0])
-        if others:
-            last = others[-1]
-            yield figure(
-                "pull_other", f"pull {text} from engine {last}", "GB/s", lambda: mec.pull("bench_a", targets=last)
-            )
-            check("pull", mec.pull("bench_a", targets=last)[0])
+        yield figure("push_one", f"push {text} to engine {first}", "GB/s", push(first))
+        for key, engine in [("pull_one", first), *(("pull_other", engine) for engine in others[-1:])]:
+            yield figure(key, f"pull {text} from engine {engine}", "GB/s", pull(engine))
+            check("pull", pull(engine)()[0])
         yield figure("scatter", f"scatter {text}", "s", lambda: mec.scatter("bench_s", array))
         yield figure("gather", f"gather {text}", "s", lambda: mec.gather("bench_s"))
         check("scatter and gather", mec.gather("bench_s"))
@@ -87,15 +81,12 @@ def measure_memory(mec: MultiEngineClient, target: Target, size: int) -> Iterato
     first, text = mec.get_ids()[0], f"{size / 1e9:g} GB"
     array = doubles(size)
     mec.queue_status()
-    with subprocess.Popen(
-        [sys.executable, "-m", WATCHER, str(target.mec_furl)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as watcher:
+    command = [sys.executable, "-m", WATCHER, str(target.mec_furl)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:
         # In a process of its own, or the sender's own work would count as the controller's delay.
         try:
-            assert watcher.stdin is not None and watcher.stdout is not None
+            assert watcher.stdin is not None
+            assert watcher.stdout is not None
             watcher.stdout.readline()
             machine.forget_peak(target.controller_pid)
             before = machine.resident_bytes(target.controller_pid)

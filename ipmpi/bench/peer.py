@@ -64,23 +64,23 @@ class Dask(Peer):
         self._first = sorted(self._client.scheduler_info(n_workers=-1)["workers"])[0]
         self._array: Any = None
 
-    def run_one(self) -> object:
+    def run_one(self) -> object:  # noqa: D102 - see Peer
         return self._client.submit(nothing, pure=False, workers=[self._first]).result()
 
-    def run_all(self) -> object:
+    def run_all(self) -> object:  # noqa: D102 - see Peer
         return self._client.run(nothing)
 
-    def push_all(self, array: Any) -> object:
+    def push_all(self, array: Any) -> object:  # noqa: D102 - see Peer
         return self._client.scatter(array, broadcast=True, hash=False)
 
-    def prepare_pull(self, size: int) -> None:
+    def prepare_pull(self, size: int) -> None:  # noqa: D102 - see Peer
         self._array = self._client.submit(doubles, size, pure=False, workers=[self._first])
         importlib.import_module("distributed").wait(self._array)
 
-    def pull_one(self) -> Any:
+    def pull_one(self) -> Any:  # noqa: D102 - see Peer
         return self._array.result()
 
-    def map(self, count: int) -> object:
+    def map(self, count: int) -> object:  # noqa: D102 - see Peer
         return self._client.gather(self._client.map(nothing, range(count), pure=False))
 
     def close(self) -> None:
@@ -99,22 +99,22 @@ class IPyParallel(Peer):
         self._all, self._first = self._client[:], self._client[0]
         self._balanced = self._client.load_balanced_view()
 
-    def run_one(self) -> object:
+    def run_one(self) -> object:  # noqa: D102 - see Peer
         return self._first.execute("pass", block=True)
 
-    def run_all(self) -> object:
+    def run_all(self) -> object:  # noqa: D102 - see Peer
         return self._all.execute("pass", block=True)
 
-    def push_all(self, array: Any) -> object:
+    def push_all(self, array: Any) -> object:  # noqa: D102 - see Peer
         return self._all.push({"bench_a": array}, block=True)
 
-    def prepare_pull(self, size: int) -> None:
+    def prepare_pull(self, size: int) -> None:  # noqa: D102 - see Peer
         self._first.push({"bench_p": doubles(size)}, block=True)
 
-    def pull_one(self) -> Any:
+    def pull_one(self) -> Any:  # noqa: D102 - see Peer
         return self._first.pull("bench_p", block=True)
 
-    def map(self, count: int) -> object:
+    def map(self, count: int) -> object:  # noqa: D102 - see Peer
         return self._balanced.map_sync(nothing, range(count), chunksize=1)
 
     def close(self) -> None:
@@ -133,23 +133,23 @@ class Mpi4pyFutures(Peer):
         self._engines = engines
         self._size = 0
 
-    def run_one(self) -> object:
+    def run_one(self) -> object:  # noqa: D102 - see Peer
         return self._pool.submit(nothing).result()
 
-    def run_all(self) -> object:
+    def run_all(self) -> object:  # noqa: D102 - see Peer
         return [future.result() for future in [self._pool.submit(nothing) for _ in range(self._engines)]]
 
-    def push_all(self, array: Any) -> object:
+    def push_all(self, array: Any) -> object:  # noqa: D102 - see Peer
         calls = [self._pool.submit(nothing, array) for _ in range(self._engines)]
         return [future.result() for future in calls]
 
-    def prepare_pull(self, size: int) -> None:
+    def prepare_pull(self, size: int) -> None:  # noqa: D102 - see Peer
         self._size = size
 
-    def pull_one(self) -> Any:
+    def pull_one(self) -> Any:  # noqa: D102 - see Peer
         return self._pool.submit(doubles, self._size).result()
 
-    def map(self, count: int) -> object:
+    def map(self, count: int) -> object:  # noqa: D102 - see Peer
         return list(self._pool.map(nothing, range(count)))
 
     def close(self) -> None:
@@ -167,14 +167,12 @@ SYSTEMS: Final[dict[str, Callable[[int], Any]]] = {
 def measure(peer: Peer, parts: list[str], size: int, repeat: int) -> Iterator[Figure]:
     """The same work as the parts of the same names do with ours; keys and units are the same, too."""
 
-    def figure(
-        key: str, name: str, unit: str, call: Callable[[], object], times: int, amount: float = 1
-    ) -> Figure:
-        return from_times(key, name, unit, sample(call, times, warm=min(times, 5), budget=3.0), amount)
+    def latency(key: str, name: str, call: Callable[[], object]) -> Figure:
+        return from_times(key, name, "ms", sample(call, 100 * repeat, warm=5, budget=3.0))
 
     if "steer" in parts:
-        yield figure("execute_one", "execute on one engine", "ms", peer.run_one, 100 * repeat)
-        yield figure("execute_all", "execute on all", "ms", peer.run_all, 100 * repeat)
+        yield latency("execute_one", "execute on one engine", peer.run_one)
+        yield latency("execute_all", "execute on all", peer.run_all)
     if "bulk" in parts:
         array = doubles(size)
         text = f"{array.nbytes / 1e6:g} MB"
@@ -187,8 +185,7 @@ def measure(peer: Peer, parts: list[str], size: int, repeat: int) -> Iterator[Fi
         count = count_for(min(sample(lambda: peer.map(TRIAL), 1)))
         times = sample(lambda: peer.map(count), min(repeat, 3), warm=0, budget=8.0)
         yield from_times("tasks", f"map, {count:,} no-op tasks", "tasks/s", times, count)
-        times = sample(peer.run_one, 100 * repeat, warm=5, budget=3.0)
-        yield from_times("submit_result", "one task, submit to result", "ms", times)
+        yield latency("submit_result", "one task, submit to result", peer.run_one)
 
 
 def main() -> None:

@@ -87,6 +87,5 @@ def as_json(
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, *others = cells
-    return "  ".join(
-        [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))]
-    ).rstrip()
+    padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+    return "  ".join([first.ljust(widths[0]), *padded]).rstrip()

@@ -35,8 +35,8 @@ def limited(seconds: float, what: str) -> Iterator[None]:
 
     def ring(_signum: int, _frame: FrameType | None) -> None:
         raise TookTooLong(
-            f"'{what}' was given up after {seconds:g} s. If the machine is not just slow, look into the log files of "
-            "controller and engines (--keep-logs FOLDER keeps them)"
+            f"'{what}' was given up after {seconds:g} s. If the machine is not just slow, look into the log files "
+            "of controller and engines (--keep-logs FOLDER keeps them)"
         )
 
     before = signal.signal(signal.SIGALRM, ring)

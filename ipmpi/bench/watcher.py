@@ -18,7 +18,7 @@ def main(furl_file: str) -> None:
     with MultiEngineClient(furl_file) as mec:
         mec.queue_status()
         print("ready", flush=True)
-        threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+        threading.Thread(target=_await_end_of_input, args=(ended,), daemon=True).start()
         waits: list[float] = []
         while True:
             start = time.perf_counter()
@@ -27,6 +27,11 @@ def main(furl_file: str) -> None:
             if ended.wait(INTERVAL):
                 break
         print(json.dumps(waits), flush=True)
+
+
+def _await_end_of_input(ended: threading.Event) -> None:
+    sys.stdin.read()
+    ended.set()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .. import __version__, furl, limits, mpienv
+from .. import __version__, limits, mpienv
 from ..engine.namespace import Namespace
 from ..engine.proxy import Proxy, link_up
 from ..engine.rank import Rank
@@ -144,7 +144,8 @@ class EngineProcess:
             self.proxy.register()
 
     def _dial(self) -> None:
-        # Only the rank that dials needs TLS; the others do not pay for importing it.
+        # Only the rank that dials needs these; a thousand others do not pay for importing them.
+        from .. import furl
         from ..transport.dialled import Callbacks, DialledSession
 
         try:

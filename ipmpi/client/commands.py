@@ -6,7 +6,6 @@ How a call travels is in :mod:`.calls`, what becomes of the replies in :mod:`.re
 from __future__ import annotations
 
 import tokenize
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -195,12 +194,13 @@ class EngineCommands:
     ) -> Any:
         """As :meth:`push`, for functions whose global names shall mean those of the engine.
 
+        The code itself travels, whatever module it is from: engines need not have that module.
+
         Raises:
             TypeError: something in it is not a function.
         """
-        if not all(isinstance(function, types.FunctionType) for function in names_of(namespace).values()):
-            raise TypeError("function object expected")
-        return self._push(operations.PushFunction(), "push_function", namespace, targets, block)
+        functions = {name: serialize.by_value(function) for name, function in names_of(namespace).items()}
+        return self._push(operations.PushFunction(), "push_function", functions, targets, block)
 
     def push_serialized(
         self, namespace: Mapping[str, Any], targets: Targets | None = None, block: bool | None = None

@@ -13,6 +13,9 @@ from .. import limits
 from ..errors import InvalidEngineID, NoEnginesRegistered, RemoteProtocolError
 from ..protocol.messages import EngineInfo, Register
 
+_TEXT = 255
+"""Characters of a host's name and of a version that are kept."""
+
 
 @dataclass
 class Engine:
@@ -56,9 +59,9 @@ class Registry:
             raise RemoteProtocolError("a set in which two engines have the same rank")
         wanted = message.ids if len(message.ids) == len(infos) else [info.wanted for info in infos]
         ids = self._choose(infos, wanted)
-        engine_set = EngineSet(key, message.mpi, message.python)
+        engine_set = EngineSet(key, message.mpi[:_TEXT], message.python[:_TEXT])
         for number, info in zip(ids, infos, strict=True):
-            engine = Engine(number, key, info.rank, info.host, info.pid)
+            engine = Engine(number, key, info.rank, info.host[:_TEXT], info.pid)
             self.engines[number] = engine_set.engines[info.rank] = engine
         self.sets[key] = engine_set
         return ids

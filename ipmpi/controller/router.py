@@ -30,10 +30,7 @@ from ..protocol.frames import Buffer, size_of
 from .effects import Decline, Effect, Forward, Send
 from .registry import Registry
 from .scheduler import POISON, Scheduler
-from .work import CommandWork, TaskWork, Work
-
-
-_HEADER_ROOM = 64 * limits.KIB
+from .work import LARGEST_HEADER, CommandWork, TaskWork, Work, check_size, header_size
 
 
 class _Stage(enum.Enum):
@@ -86,7 +83,7 @@ class Router:
         targets = self.registry.resolve(message.targets)
         if not targets:
             raise errors.InvalidEngineID("a command for no engine at all: the list of targets is empty")
-        _check_size(message, len(targets))
+        check_size(message, len(targets))
         state = self._clients.setdefault(client, _Client())
         inline = size_of(body)
         if message.id in state.commands:
@@ -99,8 +96,8 @@ class Router:
                 "sending more"
             )
         work = CommandWork(
-            next(self._serial), client, message.id, message.method, message.label, message.operation, message.sizes,
-            [bytes(b) for b in body], stream,
+            next(self._serial), client, message.id, message.method, message.label[: limits.LABEL],
+            message.operation, message.sizes, [bytes(b) for b in body], stream,
         )  # fmt: skip
         work.outstanding = set(targets)
         work.inline_bytes = inline
@@ -130,11 +127,12 @@ class Router:
         self, client: int, message: m.SubmitTask, body: Sequence[Buffer], stream: int, now: float
     ) -> None:
         """Queue a task; ``now`` is in seconds since the epoch. Raises the error to refuse it with."""
-        _check_size(message, 1)
+        check_size(message, 1)
         self._clients.setdefault(client, _Client())
         task = TaskWork(
-            next(self._serial), client, message.id, "task", message.label, message.operation, message.sizes,
-            [bytes(b) for b in body], stream, retries=message.retries, submitted=now,
+            next(self._serial), client, message.id, "task", message.label[: limits.LABEL],
+            message.operation, message.sizes, [bytes(b) for b in body], stream,
+            retries=message.retries, submitted=now,
         )  # fmt: skip
         self.scheduler.submit(task)
         self._works[task.serial] = task
@@ -155,6 +153,7 @@ class Router:
         if answer == "aborted" or engines:
             self.scheduler.finished(task, False)
             self._forget(task)
+            task.body = ()  # the scheduler may keep it until its turn comes
         for engine in engines:
             self._free(engine, task)
 
@@ -204,8 +203,8 @@ class Router:
         starting = self._starting.pop(work, [])
         starting += self._late.pop(work, [])
         for engine in list(work.outstanding):
-            lane = self._lanes[engine]
-            if work in lane.waiting:
+            lane = self._lanes.get(engine)
+            if lane is not None and work in lane.waiting:
                 lane.waiting.remove(work)
                 self._settle(work, engine)
         for engine in starting:
@@ -239,11 +238,28 @@ class Router:
             if stream:
                 self._effects.append(Decline(key, stream))
             return
-        if isinstance(work, TaskWork):
+        if header_size(message.outcome, message.sizes, len(ids)) > LARGEST_HEADER:
+            self._unsendable(work, ids, key, stream)
+        elif isinstance(work, TaskWork):
             self._task_result(work, ids[0], message, body, key, stream, now)
         else:
             assert isinstance(work, CommandWork)
             self._command_result(work, ids, message, body, key, stream)
+
+    def _unsendable(self, work: Work, ids: list[int], key: int, stream: int) -> None:
+        """An answer that would not fit into the message to the client, which is a little longer."""
+        text = f"the answer to {work.label} is too large for one message; pull() large data by name"
+        if stream:
+            self._effects.append(Decline(key, stream))
+        if isinstance(work, TaskWork):
+            self.scheduler.finished(work, False)
+            if not work.aborted:
+                self._effects.append(Send(work.client, m.TaskUndone(work.id, "MessageSizeError", text)))
+            self._forget(work)
+        for engine in ids:
+            if isinstance(work, CommandWork):
+                self._will_not_run(work, engine, "MessageSizeError", text)
+            self._free(engine, work)
 
     def _command_result(
         self, work: CommandWork, ids: list[int], message: m.Result, body: Sequence[Buffer], key: int, stream: int
@@ -377,6 +393,7 @@ class Router:
         self._settle(work, engine)
 
     def _lose(self, ids: Iterable[int], reason: str) -> None:
+        reason = reason[: 8 * limits.LABEL]
         for number in list(ids):
             engine = self.registry.engines[number]
             text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
@@ -462,16 +479,6 @@ class Router:
         if not work.asked_again:
             work.asked_again = True
             self._effects.append(Send(work.client, m.SendBodyAgain(work.id)))
-
-
-def _check_size(message: m.Command | m.SubmitTask, engines: int) -> None:
-    """Refuse what would not fit into the message to the engines, which names every rank."""
-    size = len(message.operation) + 9 * len(message.sizes) + 5 * engines
-    if size > limits.MESSAGE - limits.INLINE_BODY - _HEADER_ROOM:
-        raise errors.MessageSizeError(
-            f"{message.label[: limits.LABEL]}: {size} bytes beside its body, for {engines} engines, do not fit "
-            "into one message. Push large data first, and use it by name"
-        )
 
 
 def refusal(number: int, error: KernelError) -> m.Refused:

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import KernelError, RemoteProtocolError, SecurityError
+from .. import limits
+from ..errors import KernelError, LocalProtocolError, MessageSizeError, RemoteProtocolError, SecurityError
 from ..protocol import messages as m
 from ..protocol.connection import Event, MessageReceived
-from ..protocol.frames import Buffer
+from ..protocol.frames import Buffer, size_of
+from ..protocol.handshake import printable
 from ..protocol.states import CONTROLLER_RECEIVES
 from ..transport.loop import Loop
 from ..transport.transfers import Transfers
@@ -23,6 +25,7 @@ from .interfaces import CLIENT_INTERFACES, Interface
 from .router import Router, refusal
 from .sessions import Session, Sessions
 
+_DISPATCH_ROOM = limits.KIB
 STOP_DELAY = 2.0
 """Seconds that engine sets have to say goodbye after kill(controller=True)."""
 
@@ -46,14 +49,15 @@ class ControllerService:
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
-        self._log = log
+        # Lines quote hosts and reasons as peers gave them: no forged lines, no control characters, no novels.
+        self._log: Callable[[str], None] = lambda line: log(printable(line))
         self._on_engines = on_engines
         self._on_stop = on_stop
         self._interfaces = {interface.role: interface for interface in interfaces}
         tables = {"engine": CONTROLLER_RECEIVES["engine"]}
         tables.update({interface.role: interface.receives for interface in interfaces})
         self.router = Router()
-        self.sessions = Sessions(loop, tables, self._event, self._ended, log)
+        self.sessions = Sessions(loop, tables, self._event, self._ended, self._log)
         self.transfers = Transfers()
         self._engines = 0
         self._stopping = False
@@ -114,6 +118,7 @@ class ControllerService:
                 raise SecurityError(
                     f"the {session.role!r} interface does not permit this {type(message).__name__}"
                 )
+            self._check_size(message, event.body)
             request = self._requests.get(type(message))
             if request is not None:
                 answer = m.Reply(message.id, request(session, message))
@@ -129,6 +134,17 @@ class ControllerService:
             if event.stream:
                 session.connection.refuse(event.stream)
                 session.wake()
+
+    def _check_size(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
+        """Refuse what would not fit into a Dispatch, which also lists ranks."""
+        if isinstance(message, m.Command | m.SubmitTask):
+            size = len(message.operation) + size_of(body) + 5 * len(message.sizes) + len(message.label)
+            room = limits.MESSAGE - _DISPATCH_ROOM - 5 * len(self.router.registry.engines)
+            if size > room:
+                raise MessageSizeError(
+                    f"this command of {size} bytes is too large, {room} are possible: push large data first, "
+                    "and use it by name"
+                )
 
     def _kill(self, session: Session, message: m.Kill) -> list[int]:
         if message.controller and not self.router.registry.engines:
@@ -165,8 +181,9 @@ class ControllerService:
         registry = self.router.registry
         engines = [
             {
-                "id": engine.id, "rank": engine.rank, "set": engine.set_key, "host": engine.host, "pid": engine.pid,
-                "mpi": registry.sets[engine.set_key].mpi, "python": registry.sets[engine.set_key].python,
+                "id": engine.id, "rank": engine.rank, "host": engine.host, "pid": engine.pid,
+                "set": engine.set_key, "mpi": registry.sets[engine.set_key].mpi,
+                "python": registry.sets[engine.set_key].python,
             }
             for engine in (registry.engines[number] for number in registry.ids())
         ]  # fmt: skip
@@ -211,8 +228,23 @@ class ControllerService:
     def _send(self, key: int, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
         session = self.sessions.by_key.get(key)
         if session is not None:
-            session.connection.send(message, body)
+            try:
+                session.connection.send(message, body)
+            except LocalProtocolError as error:
+                self._send_instead(session, message, error)
             session.wake()
+
+    def _send_instead(self, session: Session, message: m.AnyMessage, error: LocalProtocolError) -> None:
+        """An engine's answer fitted on its own link, and does not on the client's, where ids are longer."""
+        self._log(f"not passed on to {session.role} {session.key}: {error}")
+        text = f"the answer is too large to be passed on: {error}"
+        if isinstance(message, m.Result):
+            session.connection.send(m.Undone(message.id, message.engines, "MessageSizeError", text))
+        elif isinstance(message, m.TaskDone):
+            session.connection.send(m.TaskUndone(message.id, "MessageSizeError", text))
+        elif isinstance(message, m.Undone):
+            short = printable(message.text)
+            session.connection.send(m.Undone(message.id, message.engines, message.error, short))
 
     def _forward(self, effect: Forward) -> None:
         source = self.sessions.by_key.get(effect.source)
@@ -220,8 +252,11 @@ class ControllerService:
         for key, message in effect.sinks:
             session = self.sessions.by_key.get(key)
             if session is not None:
-                stream = session.connection.send_streamed(message, effect.size)
-                sinks.append((session, stream))
+                try:
+                    sinks.append((session, session.connection.send_streamed(message, effect.size)))
+                except LocalProtocolError as error:
+                    self._send_instead(session, message, error)
+                    session.wake()
         if source is None:
             for session, stream in sinks:
                 session.connection.abort(stream)

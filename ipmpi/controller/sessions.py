@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import limits
-from ..errors import ProtocolError
+from ..errors import KernelError, ProtocolError
 from ..protocol.connection import Connection, Event
 from ..protocol.handshake import Hello, ListenerHandshake
 from ..protocol.states import Table
@@ -67,8 +67,7 @@ class Sessions:
         self._next += 1
         self._by_token[session.token] = session
         self.by_key[session.key] = session
-        peer.pipe.send([handshake.welcome(session.token, 0, False)])
-        self._attach(session, peer)
+        self._welcome(session, peer, handshake.welcome(session.token, 0, False))
 
     def _resume(self, session: Session, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
         old, session.link = session.link, None
@@ -84,8 +83,17 @@ class Sessions:
             peer.pipe.close()
             self.end(session, str(error))
             return
-        peer.pipe.send([handshake.welcome(session.token, session.connection.received, True)])
         self._log(f"{session.role} {session.key} is back from {peer.peer}")
+        self._welcome(session, peer, handshake.welcome(session.token, session.connection.received, True))
+
+    def _welcome(self, session: Session, peer: Authenticated, welcome: bytes) -> None:
+        try:
+            peer.pipe.send([welcome])
+        except KernelError as error:
+            # It said Hello and was gone in the same breath.
+            peer.pipe.close()
+            self._link_closed(session, str(error), True, None)
+            return
         self._attach(session, peer)
 
     def _attach(self, session: Session, peer: Authenticated) -> None:

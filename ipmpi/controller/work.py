@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .. import limits
+from ..errors import MessageSizeError
 from ..protocol.frames import Buffer
+from ..protocol.messages import Command, SubmitTask
+
+LARGEST_HEADER = limits.MESSAGE - limits.INLINE_BODY - limits.KIB
+"""What a message may have beside its body so that it can be passed on, whatever the body."""
+
+_ROOM = 63 * limits.KIB
+"""For what else is in a message; the client keeps to the same bound."""
 
 
 @dataclass(eq=False)
@@ -51,3 +60,20 @@ class TaskWork(Work):
     engines_lost: int = 0
     submitted: float = 0.0
     aborted: bool = False
+
+
+def header_size(content: bytes, sizes: list[int], engines: int) -> int:
+    """The most bytes that an operation or outcome, the sizes of a body and ids or ranks take in a message."""
+    return len(content) + 9 * len(sizes) + 5 * engines
+
+
+def check_size(message: Command | SubmitTask, engines: int) -> None:
+    """Refuse what would not fit into the message to the engines, which names every rank."""
+    size = header_size(message.operation, message.sizes, engines)
+    if isinstance(message, Command):
+        size += 4 * len(message.method)
+    if size > LARGEST_HEADER - _ROOM:
+        raise MessageSizeError(
+            f"{message.label[: limits.LABEL]}: {size} bytes beside its body, for {engines} engines, do not fit "
+            "into one message. Push large data first, and use it by name"
+        )

@@ -13,8 +13,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 
-from ..protocol.frames import Buffer
-from ..transport.assembly import split
+from ..protocol.frames import Buffer, split
 
 
 class SharedMemory:

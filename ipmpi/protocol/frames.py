@@ -55,6 +55,16 @@ def size_of(buffers: Sequence[Buffer]) -> int:
     return sum(b.nbytes if isinstance(b, memoryview) else len(b) for b in buffers)
 
 
+def split(view: memoryview, lengths: Sequence[int]) -> list[Buffer]:
+    """Views of consecutive parts."""
+    parts: list[Buffer] = []
+    at = 0
+    for length in lengths:
+        parts.append(view[at : at + length])
+        at += length
+    return parts
+
+
 def prefix(kind: Kind, length: int, stream: int = 0) -> bytes:
     """The twelve bytes before a payload."""
     return PREFIX.pack(length, kind, stream)

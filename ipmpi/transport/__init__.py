@@ -1,1 +1,1 @@
-"""Loops and links: the only package that imports socket and selectors (L3)."""
+"""Loops and links: the only package that imports socket and select (L3)."""

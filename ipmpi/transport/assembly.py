@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .. import limits
-from ..protocol.frames import Buffer
+from ..protocol.frames import Buffer, split
 from ..protocol.relay import SinkStream
 
 _STEP = limits.STREAM_WINDOW // 4
@@ -46,16 +46,6 @@ class PrivateMemory:
 
     def close(self) -> None:
         """Nothing to do."""
-
-
-def split(view: memoryview, lengths: Sequence[int]) -> list[Buffer]:
-    """Views of consecutive parts."""
-    parts: list[Buffer] = []
-    at = 0
-    for length in lengths:
-        parts.append(view[at : at + length])
-        at += length
-    return parts
 
 
 class Assembly:

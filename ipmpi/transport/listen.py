@@ -19,7 +19,7 @@ from ..tls import Identity, TlsSession
 from .dialled import SOFTWARE
 from .loop import READ, Loop
 from .negotiate import Authenticated, ListenNegotiation
-from .pipes import prepare
+from .tlspipe import prepare
 
 OnHello = Callable[[Authenticated, Hello, ListenerHandshake], None]
 

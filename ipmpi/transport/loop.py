@@ -12,7 +12,7 @@ import heapq
 import itertools
 import math
 import os
-import selectors
+import select
 import socket
 import threading
 import time
@@ -22,8 +22,9 @@ from typing import Any
 
 from .. import limits
 
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
+# The numbers of poll(2); epoll's are the same.
+READ = 1
+WRITE = 4
 
 
 def _teach_malloc() -> None:
@@ -55,7 +56,10 @@ class Loop:
 
     def __init__(self) -> None:
         _teach_malloc()
-        self._selector = selectors.DefaultSelector()
+        # Not the module selectors: its look-ups cost more than all else that is done for a small message.
+        self._callbacks: dict[int, Callable[[int], object]] = {}
+        self._has_epoll = hasattr(select, "epoll")
+        self._poller: Any = select.epoll() if self._has_epoll else select.poll()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._soon: deque[Callable[[], object]] = deque()
@@ -68,7 +72,7 @@ class Loop:
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
-        self._selector.register(self._wake_read, READ, self._drain_wakeups)
+        self.register(self._wake_read, READ, self._drain_wakeups)
         self._poll: Callable[[], bool] | None = None
         self._poll_delay = 0.0
         self.thread: int | None = None
@@ -126,17 +130,18 @@ class Loop:
 
     def register(self, file: Any, events: int, callback: Callable[[int], object]) -> None:
         """Call ``callback(events)`` whenever ``file`` is ready; registering again changes the events."""
-        try:
-            self._selector.register(file, events, callback)
-        except KeyError:
-            self._selector.modify(file, events, callback)
+        descriptor = file if isinstance(file, int) else file.fileno()
+        if descriptor in self._callbacks:
+            self._poller.modify(descriptor, events)
+        else:
+            self._poller.register(descriptor, events)
+        self._callbacks[descriptor] = callback
 
     def unregister(self, file: Any) -> None:
-        """Forget a file."""
-        try:
-            self._selector.unregister(file)
-        except (KeyError, ValueError):
-            return
+        """Forget a file; to be called before it is closed."""
+        descriptor = file if isinstance(file, int) else file.fileno()
+        if self._callbacks.pop(descriptor, None) is not None:
+            self._poller.unregister(descriptor)
 
     def set_poll(self, poll: Callable[[], bool] | None) -> None:
         """Call ``poll`` regularly (for MPI, which offers nothing to wait on); it says whether it did anything."""
@@ -156,28 +161,30 @@ class Loop:
 
     def close(self) -> None:
         """Free what the loop holds; it cannot be used any more."""
-        self._selector.close()
+        if self._has_epoll:
+            self._poller.close()
         self._wake_read.close()
         self._wake_write.close()
 
     def _turn(self) -> None:
-        # From here until select returns, other threads ring; what they left before is seen by this look.
+        # From here until poll returns, other threads ring; what they left before is seen by this look.
         self._asleep = True
         timeout = self._timeout()
         if timeout == 0:
-            events = self._selector.select(0)
+            events = self._poller.poll(0)
         else:
             self._turn_lock.release()
             try:
-                events = self._selector.select(timeout)
+                events = self._wait(timeout)
             finally:
                 self._turn_lock.acquire()
         self._asleep = False
-        for key, mask in events:
+        for descriptor, mask in events:
             # A callback may have unregistered a later one of this turn.
-            current = self._selector.get_map().get(key.fd)
-            if current is not None and current.data is key.data:
-                key.data(mask)
+            callback = self._callbacks.get(descriptor)
+            if callback is not None:
+                # Errors and hang-ups show themselves to whoever reads.
+                callback(mask & (READ | WRITE) or READ)
         if self._poll is not None:
             self._poll_delay = (
                 0.0 if self._poll() else min(max(self._poll_delay * 2, 2e-5), limits.MPI_POLL_LONGEST)
@@ -188,6 +195,12 @@ class Loop:
             if call is not None:
                 call()
         self._make_calls()
+
+    def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        if self._has_epoll:
+            return list(self._poller.poll(timeout))
+        # Rounded up: a timer that is not due yet would only turn the loop.
+        return list(self._poller.poll(None if timeout is None else math.ceil(timeout * 1000)))
 
     def _make_calls(self) -> None:
         for queue in (self._foreign, self._soon):
@@ -205,7 +218,7 @@ class Loop:
             return 0
         timeout = None if not self._timers else max(0.0, self._timers[0][0] - self.now())
         if self._poll is not None:
-            # select() rounds up to milliseconds, so short delays are turns of their own.
+            # poll() rounds up to milliseconds, so short delays are turns of their own.
             if self._poll_delay < limits.MPI_POLL_LONGEST:
                 os.sched_yield() if hasattr(os, "sched_yield") else None
                 return 0

@@ -19,7 +19,8 @@ from ..protocol.frames import Buffer
 from ..protocol.handshake import DiallerHandshake, Hello, ListenerHandshake, Refusal, Welcome
 from ..tls import TlsClosed, TlsSession
 from .loop import READ, WRITE, Loop
-from .pipes import PipeClosed, TlsPipe, prepare
+from .pipes import PipeClosed
+from .tlspipe import TlsPipe, prepare
 
 
 @dataclass

@@ -10,19 +10,18 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .. import limits
 from ..protocol.frames import Buffer, size_of
-from ..tls import TlsClosed, TlsError, TlsSession
 
 READ_SIZE = limits.CHUNK
-_PLAINTEXT = 2 * READ_SIZE
-"""More than one read can complete: what TLS kept of the read before (part of a record) counts in."""
-
 _GATHER = 64
+_FD = struct.Struct("i")
+_ATTACHED = socket.CMSG_SPACE(16 * _FD.size)
 
 
 class PipeClosed(Exception):
@@ -62,121 +61,21 @@ class Pipe(Protocol):
         ...
 
 
-def prepare(sock: socket.socket) -> None:
-    """Settings of every TCP connection of ours."""
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.SILENCE * 1000))
-    # What sits unsent in the kernel cannot be overtaken by a control message either.
-    not_sent = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if os.uname().sysname == "Linux" else None)
-    if not_sent is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, not_sent, limits.CIPHERTEXT_BACKLOG)
-
-
-def _closed(error: OSError) -> PipeClosed:
+def closed_by(error: OSError) -> PipeClosed:
+    """What an error of a socket means for its pipe."""
     gone = error.errno in (errno.ECONNRESET, errno.EPIPE)
     return PipeClosed(error.strerror or str(error), orderly=gone)
 
 
-class TlsPipe:
-    """TLS over a TCP socket."""
-
-    def __init__(self, sock: socket.socket, tls: TlsSession) -> None:
-        self._sock = sock
-        self._tls = tls
-        self._buffer = bytearray(READ_SIZE)
-        self._out: deque[memoryview] = deque()
-        self.backlog = 0
-
-    def fileno(self) -> int | None:
-        """The socket's descriptor."""
-        return self._sock.fileno()
-
-    @property
-    def peer(self) -> str:
-        """The other end's address, for logs."""
-        try:
-            return "{}:{}".format(*self._sock.getpeername()[:2])
-        except OSError:
-            return "a closed connection"
-
-    def receive_ciphertext(self) -> bool:
-        """Hand what arrived to TLS; False when nothing did."""
-        try:
-            count = self._sock.recv_into(self._buffer)
-        except (BlockingIOError, InterruptedError):
-            return False
-        except OSError as error:
-            raise _closed(error) from None
-        if not count:
-            raise PipeClosed("the connection was closed", orderly=True)
-        self._tls.receive_ciphertext(memoryview(self._buffer)[:count])
-        return True
-
-    def receive(self) -> Buffer:
-        """Decrypted bytes that have arrived."""
-        try:
-            if not self.receive_ciphertext():
-                return b""
-            data = self._tls.read(_PLAINTEXT)
-            # Half a record gives nothing yet; b"" would mean that the socket is empty.
-            while not data and self.receive_ciphertext():
-                data = self._tls.read(_PLAINTEXT)
-        except TlsClosed:
-            raise PipeClosed("the peer closed the connection", orderly=True) from None
-        except TlsError as error:
-            raise PipeClosed(str(error), orderly=False) from None
-        return data
-
-    def send(self, buffers: Sequence[Buffer]) -> None:
-        """Encrypt buffers; small neighbours share a TLS record."""
-        small: list[Buffer] = []
-        for buffer in buffers:
-            if len(buffer) < 4096:
-                small.append(buffer)
-                continue
-            if small:
-                self._tls.write(b"".join(small))
-                small = []
-            self._tls.write(buffer)
-        if small:
-            self._tls.write(b"".join(small))
-        self.collect()
-
-    def collect(self) -> None:
-        """Take what TLS wants to send."""
-        while data := self._tls.ciphertext_to_send():
-            self._out.append(memoryview(data))
-            self.backlog += len(data)
-
-    def flush(self) -> bool:
-        """Give the socket what it takes."""
-        return _flush(self._sock, self._out, self._sent)
-
-    def _sent(self, count: int) -> None:
-        self.backlog -= count
-
-    def close(self) -> None:
-        """Say goodbye in TLS, and close."""
-        try:
-            self._tls.close()
-            self.collect()
-            self.flush()
-        except (PipeClosed, TlsError, TlsClosed):
-            pass
-        self._sock.close()
-
-
-def _flush(sock: socket.socket, out: deque[memoryview], sent: Callable[[int], None]) -> bool:
+def flush_socket(sock: socket.socket, out: deque[memoryview], sent: Callable[[int], None]) -> bool:
+    """Send what the socket takes; ``sent`` is told how much. True when nothing is left."""
     while out:
         try:
             count = sock.sendmsg([out[i] for i in range(min(len(out), _GATHER))])
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            raise _closed(error) from None
+            raise closed_by(error) from None
         sent(count)
         while count:
             first = out[0]
@@ -207,12 +106,14 @@ class UnixPipe:
     def receive(self) -> Buffer:
         """Bytes that have arrived; descriptors that came with them go to :attr:`files`."""
         try:
-            data, files, _, _ = socket.recv_fds(self._sock, READ_SIZE, 16)
+            data, attached, _, _ = self._sock.recvmsg(READ_SIZE, _ATTACHED)
         except (BlockingIOError, InterruptedError):
             return b""
         except OSError as error:
-            raise _closed(error) from None
-        self.files.extend(files)
+            raise closed_by(error) from None
+        for level, kind, content in attached:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self.files.extend(_FD.unpack_from(content, at)[0] for at in range(0, len(content), _FD.size))
         if not data:
             raise PipeClosed("the process at the other end is gone", orderly=True)
         return data
@@ -238,14 +139,14 @@ class UnixPipe:
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError as error:
-                raise _closed(error) from None
+                raise closed_by(error) from None
             os.close(self._files_out.popleft())
             self.backlog -= 1
             if len(self._out[0]) == 1:
                 self._out.popleft()
             else:
                 self._out[0] = self._out[0][1:]
-        return _flush(self._sock, self._out, self._sent)
+        return flush_socket(self._sock, self._out, self._sent)
 
     def _sent(self, count: int) -> None:
         self.backlog -= count

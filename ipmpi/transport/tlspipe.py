@@ -1,0 +1,118 @@
+"""TLS over TCP: the pipe between machines (layer L3). Only who dials or listens loads it, and OpenSSL with it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+
+from .. import limits
+from ..protocol.frames import Buffer
+from ..tls import TlsClosed, TlsError, TlsSession
+from .pipes import READ_SIZE, PipeClosed, closed_by, flush_socket
+
+_PLAINTEXT = 2 * READ_SIZE
+"""More than one read can complete: what TLS kept of the read before (part of a record) counts in."""
+
+
+def prepare(sock: socket.socket) -> None:
+    """Settings of every TCP connection of ours."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.SILENCE * 1000))
+    # What sits unsent in the kernel cannot be overtaken by a control message either.
+    not_sent = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if os.uname().sysname == "Linux" else None)
+    if not_sent is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, not_sent, limits.CIPHERTEXT_BACKLOG)
+
+
+class TlsPipe:
+    """TLS over a TCP socket."""
+
+    def __init__(self, sock: socket.socket, tls: TlsSession) -> None:
+        self._sock = sock
+        self._tls = tls
+        self._buffer = bytearray(READ_SIZE)
+        self._out: deque[memoryview] = deque()
+        self.backlog = 0
+
+    def fileno(self) -> int | None:
+        """The socket's descriptor."""
+        return self._sock.fileno()
+
+    @property
+    def peer(self) -> str:
+        """The other end's address, for logs."""
+        try:
+            return "{}:{}".format(*self._sock.getpeername()[:2])
+        except OSError:
+            return "a closed connection"
+
+    def receive_ciphertext(self) -> bool:
+        """Hand what arrived to TLS; False when nothing did."""
+        try:
+            count = self._sock.recv_into(self._buffer)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            raise closed_by(error) from None
+        if not count:
+            raise PipeClosed("the connection was closed", orderly=True)
+        self._tls.receive_ciphertext(memoryview(self._buffer)[:count])
+        return True
+
+    def receive(self) -> Buffer:
+        """Decrypted bytes that have arrived."""
+        try:
+            if not self.receive_ciphertext():
+                return b""
+            data = self._tls.read(_PLAINTEXT)
+            # Half a record gives nothing yet; b"" would mean that the socket is empty.
+            while not data and self.receive_ciphertext():
+                data = self._tls.read(_PLAINTEXT)
+        except TlsClosed:
+            raise PipeClosed("the peer closed the connection", orderly=True) from None
+        except TlsError as error:
+            raise PipeClosed(str(error), orderly=False) from None
+        return data
+
+    def send(self, buffers: Sequence[Buffer]) -> None:
+        """Encrypt buffers; small neighbours share a TLS record."""
+        small: list[Buffer] = []
+        for buffer in buffers:
+            if len(buffer) < 4096:
+                small.append(buffer)
+                continue
+            if small:
+                self._tls.write(b"".join(small))
+                small = []
+            self._tls.write(buffer)
+        if small:
+            self._tls.write(b"".join(small))
+        self.collect()
+
+    def collect(self) -> None:
+        """Take what TLS wants to send."""
+        while data := self._tls.ciphertext_to_send():
+            self._out.append(memoryview(data))
+            self.backlog += len(data)
+
+    def flush(self) -> bool:
+        """Give the socket what it takes."""
+        return flush_socket(self._sock, self._out, self._sent)
+
+    def _sent(self, count: int) -> None:
+        self.backlog -= count
+
+    def close(self) -> None:
+        """Say goodbye in TLS, and close."""
+        try:
+            self._tls.close()
+            self.collect()
+            self.flush()
+        except (PipeClosed, TlsError, TlsClosed):
+            pass
+        self._sock.close()

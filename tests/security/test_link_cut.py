@@ -1,0 +1,149 @@
+"""Links that break at random moments, and a controller that dies: nothing is lost and nothing comes twice."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ipmpi import furl
+from ipmpi.client import MultiEngineClient
+from ipmpi.furl import Furl
+from tests.security.cluster import LOOPBACK, Controller, controller, engines, wait_until
+from tests.security.relay import Relay
+
+pytestmark = [pytest.mark.usefixtures("forgiving_of_clients"), pytest.mark.timeout(90)]
+
+
+def random_budget(seed: int, lowest: int, highest: int) -> Callable[[], tuple[int, bool]]:
+    """Cut every connection after a random number of bytes, by RST or FIN."""
+    source = random.Random(seed)
+    return lambda: (source.randrange(lowest, highest), source.random() < 0.5)
+
+
+def through(relay: Relay, running: Controller, role: str) -> Path:
+    """A furl file that names the relay as the controller's address."""
+    real = running.furl(role)
+    path = running.home / f"relayed-{role}.furl"
+    furl.save(path, Furl(real.fingerprint, (relay.address,), role, real.secret))
+    return path
+
+
+@contextmanager
+def cut_cluster(
+    home: Path, side: str, budget: Callable[[], tuple[int, bool]]
+) -> Iterator[tuple[MultiEngineClient, Relay, Controller]]:
+    """A controller, one engine and a client; the links of ``side`` ('mec' or 'engine') are cut."""
+    with controller(home) as running, Relay(running.address(side), budget) as relay:
+        path = {role: running.furl_file(role) for role in ("mec", "engine")}
+        path[side] = through(relay, running, side)
+        with engines(home, 1, ["--furl-file", str(path["engine"])]):
+            running.wait_engines(1)
+            with MultiEngineClient(str(path["mec"])) as mec:
+                yield mec, relay, running
+
+
+@pytest.mark.parametrize("side", ["mec", "engine"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_commands_arrive_once_and_in_order_over_links_that_break(tmp_path: Path, side: str, seed: int) -> None:
+    with cut_cluster(tmp_path, side, random_budget(seed, 6_000, 30_000)) as (mec, relay, _):
+        mec.execute("seen = []")
+        pending = [mec.execute(f"seen.append({i}); print({i})", block=False) for i in range(300)]
+        for i, result in enumerate(pending):
+            assert result.get_result()[0]["stdout"] == f"{i}\n"
+        assert mec.pull("seen") == [list(range(300))]
+        assert relay.cuts >= 2
+
+
+@pytest.mark.parametrize("side", ["mec", "engine"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_arrays_arrive_whole_over_links_that_break(tmp_path: Path, side: str, seed: int) -> None:
+    array = np.random.default_rng(seed).random(20_000_000 // 8)
+    with cut_cluster(tmp_path, side, random_budget(seed, 3_000_000, 9_000_000)) as (mec, relay, _):
+        mec.push({"x": array, "n": 0})
+        for _ in range(2):
+            mec.execute("n += 1")
+            assert np.array_equal(mec.pull("x")[0], array)
+        assert mec.pull("n") == [2]
+        assert relay.cuts >= 4
+
+
+def test_cut_at_any_moment_of_the_handshake_of_a_resumption(tmp_path: Path) -> None:
+    """After the first link, connections die in every phase: TCP, TLS, Hello, Welcome, first frames."""
+    budgets = iter([20_000, *range(0, 4_000, 250)])
+    with cut_cluster(tmp_path, "mec", lambda: (next(budgets, -1), True)) as (mec, relay, _):
+        # Cut sixteen times in a row, the dialler would wait longer and longer.
+        mec._calls.session._link._delay = 0.01
+        text = "x" * 100
+        for i in range(200):
+            mec.execute(f"i = {i}; s = '{text}'")
+        assert mec.pull("i") == [199]
+        assert relay.cuts >= 3
+
+
+def test_engine_that_is_cut_in_its_handshake_dials_again(tmp_path: Path) -> None:
+    budgets = iter([20_000, 0, 700, 1_500, 2_200, 3_000])
+    with cut_cluster(tmp_path, "engine", lambda: (next(budgets, -1), False)) as (mec, relay, _):
+        for i in range(100):
+            mec.execute(f"i = {i}; s = '{'x' * 100}'")
+        assert mec.pull("i") == [99]
+        assert relay.cuts >= 3
+
+
+def test_cutting_is_noticed_where_nothing_resumes(tmp_path: Path) -> None:
+    """The relay does cut: a plain connection through it ends."""
+    with controller(tmp_path) as running, Relay(running.address("mec"), lambda: (10, False)) as relay:
+        with socket.create_connection(relay.address, 5) as sock:
+            sock.sendall(bytes(100))
+            assert sock.recv(100) == b""
+        wait_until(lambda: relay.cuts == 1, "the cut")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_engine_survives_a_controller_that_is_killed(tmp_path: Path) -> None:
+    ports = ["--client-port", str(free_port()), "--engine-port", str(free_port())]
+    first = Controller(tmp_path, [*LOOPBACK, *ports])
+    try:
+        with engines(tmp_path, 2):
+            first.wait_engines(2)
+            with MultiEngineClient(str(first.furl_file("mec"))) as mec:
+                before = pids(mec)
+                mec.execute("kept = id * 10")
+                busy = threading.Thread(target=lambda: swallow(mec), daemon=True)
+                busy.start()
+                first.stop(signal.SIGKILL)
+                busy.join(20)
+            second = Controller(tmp_path, [*LOOPBACK, *ports])
+            try:
+                second.wait_engines(2)
+                with MultiEngineClient(str(second.furl_file("mec"))) as mec:
+                    assert pids(mec) == before
+                    assert mec.pull("kept") == [0, 10]
+            finally:
+                second.stop()
+    finally:
+        first.stop()
+
+
+def swallow(mec: MultiEngineClient) -> None:
+    """A command that is under way when the controller dies ends in an error, and does not wait for ever."""
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        mec.execute("import time; time.sleep(0.5)")
+
+
+def pids(mec: MultiEngineClient) -> dict[int, int]:
+    """Process of every engine."""
+    mec.execute("import os; pid = os.getpid()")
+    return dict(zip(mec.get_ids(), mec.pull("pid"), strict=True))
