@@ -36,6 +36,9 @@ CIPHERTEXT_BACKLOG: Final = 512 * KIB
 CLIENT_INLINE_BACKLOG: Final = 32 * MIB
 """Inline bodies of one client that wait for an answer. Above it the client sends bodies as streams."""
 
+CLIENT_BACKLOG: Final = 512 * MIB
+"""Results that wait for a client that does not read them. A client that lets more pile up is disconnected."""
+
 CLIENT_COMMANDS: Final = 100_000
 """Commands of one client that wait for an answer; more raise Backpressure."""
 
@@ -52,6 +55,10 @@ PING_INTERVAL: Final = 15.0
 
 SILENCE: Final = 60.0
 """No byte for this long: the network is cut. The link is closed and dialled again."""
+
+SILENCE_OF_USER_CODE: Final = 900.0
+"""The same for a peer that runs user code beside its link. A library that holds the GIL for minutes also holds the
+thread that would answer; the kernel's keepalive, which needs no GIL, notices a dead machine after a minute."""
 
 LEASE_AFTER_SILENCE: Final = 120.0
 """A peer whose network was cut may come back for this long before its work counts as lost."""

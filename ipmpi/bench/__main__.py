@@ -53,8 +53,9 @@ class Run:
         try:
             with limited(seconds, part):
                 for figure in figures:
-                    ours = figure.system == OURS
-                    goal = goal_for(figure.key, self.engines, self.options.transfer) if ours else None
+                    goal = None
+                    if figure.system == OURS:
+                        goal = goal_for(figure.key, self.engines, self.options.transfer, self.options.size)
                     self.figures.append(figure._replace(goal=goal))
         except (TookTooLong, bulk.WrongData, peers.PeerFailed, KernelError, ConnectionError) as error:
             self.failed = True
@@ -85,6 +86,8 @@ class Run:
 
     def _ours(self, target: Target) -> None:
         with MultiEngineClient(str(target.mec_furl)) as mec:
+            # Before any bulk: what the controller keeps of that must count as growth.
+            before = 0 if target.controller_pid is None else machine.resident_bytes(target.controller_pid)
             ids = mec.get_ids()
             self.engines = len(ids)
             self.machine = machine.describe(mec[ids[0]].apply(mpi_library)[0])
@@ -93,20 +96,20 @@ class Run:
             if "bulk" in self.parts:
                 self.collect("bulk", bulk.measure(mec, self.options.transfer, self.options.repeat))
                 if self.options.size:
-                    self._memory(mec, target)
+                    self._memory(mec, target, before)
             if "idle" in self.parts:
                 self._idle(target)
         if "farm" in self.parts:
             self._farm(target)
 
-    def _memory(self, mec: MultiEngineClient, target: Target) -> None:
+    def _memory(self, mec: MultiEngineClient, target: Target, before: int) -> None:
         lacking = bulk.lacking_memory(self.options.size)
         if target.controller_pid is None:
             self.note("--size needs a cluster of our own, to look at its controller: leave out --furl")
         elif lacking:
             self.note(lacking)
         else:
-            self.collect("memory", bulk.measure_memory(mec, target, self.options.size), 2 * PART_LIMIT)
+            self.collect("memory", bulk.measure_memory(mec, target, self.options.size, before), 2 * PART_LIMIT)
 
     def _idle(self, target: Target) -> None:
         if not target.roots:

@@ -75,8 +75,18 @@ def lacking_memory(size: int) -> str:
     )
 
 
-def measure_memory(mec: MultiEngineClient, target: Target, size: int) -> Iterator[Figure]:
-    """Push one array of ``size`` bytes to one engine: growth of the controller, and how it answers meanwhile."""
+def measure_memory(mec: MultiEngineClient, target: Target, size: int, before: int) -> Iterator[Figure]:
+    """Push one array of ``size`` bytes to one engine: growth of the controller, and how it answers meanwhile.
+
+    Args:
+        mec: the client.
+        target: a cluster of our own.
+        size: in bytes.
+        before: bytes that the controller had before anything big went through it.
+
+    Raises:
+        WrongData: another size arrived.
+    """
     assert target.controller_pid is not None, "only of a controller of our own"
     first, text = mec.get_ids()[0], f"{size / 1e9:g} GB"
     array = doubles(size)
@@ -89,14 +99,16 @@ def measure_memory(mec: MultiEngineClient, target: Target, size: int) -> Iterato
             assert watcher.stdout is not None
             watcher.stdout.readline()
             machine.forget_peak(target.controller_pid)
-            before = machine.resident_bytes(target.controller_pid)
             times = sample(lambda: mec.push({"bench_b": array}, targets=first), 1, warm=0)
             peak = machine.peak_bytes(target.controller_pid)
             watcher.stdin.close()
             waits: list[float] = json.loads(watcher.stdout.readline())
         finally:
             watcher.kill()
-    mec.execute("bench_b = None", targets=first)
+    mec.execute("bench_n = bench_b.nbytes; bench_b = None", targets=first)
+    arrived = mec.pull("bench_n", targets=first)[0]
+    if arrived != array.nbytes:
+        raise WrongData(f"Of {array.nbytes} bytes pushed in one object, {arrived} arrived. That is a bug")
     yield from_times("push_big", f"push {text} to engine {first}", "GB/s", times, array.nbytes)
     yield single("controller_memory", f"controller grows by, in a push of {text}", "MB", (peak - before) / 1e6)
     yield from_times("status_during", f"queue_status during a push of {text}", "ms", waits)

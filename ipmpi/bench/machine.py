@@ -19,7 +19,7 @@ def describe(mpi_library: str) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2),
         "system": platform.platform(terse=True),
         "python": f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})",
-        "mpi": mpi_library.strip("\0 \n").split("\n", 1)[0].split(", package", 1)[0] or "none",
+        "mpi": " ".join(mpi_library.strip("\0 \n").split("\n", 1)[0].split(", package", 1)[0].split()) or "none",
         "tls": "TLS 1.3 on every link (it cannot be switched off)",
     }
 

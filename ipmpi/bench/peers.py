@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +23,8 @@ PEER_MODULE: Final = "ipmpi.bench.peer"
 PEERS: Final = {"mpi4py.futures": "mpi4py", "dask.distributed": "distributed", "ipyparallel": "ipyparallel"}
 """Names of peers, and the package that has to be installed."""
 LIMIT: Final = 90.0
+MARK: Final = "IPMPI_BENCH_PEER"
+"""Variable in the environment of everything that a peer starts: some of it leaves the session and the group."""
 
 
 class PeerFailed(Exception):
@@ -47,7 +48,7 @@ def measure(name: str, parts: list[str], engines: int, size: int, repeat: int) -
         arguments += ["--repeat", str(repeat), "--json", str(answer), *parts]
         argv, extra = _command(name, engines, arguments)
         above = str(Path(__file__).parents[2])
-        environ = {**extra, **os.environ, "IPYTHONDIR": folder, "IPMPI_BENCH_PEER": folder}
+        environ = {**extra, **os.environ, "IPYTHONDIR": folder, MARK: folder}
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [above, os.environ.get("PYTHONPATH", "")]))
         code = _run(argv, environ, output)
         try:
@@ -70,31 +71,32 @@ def _command(name: str, engines: int, arguments: list[str]) -> tuple[list[str], 
 
 
 def _run(argv: list[str], environ: dict[str, str], output: Path) -> int | None:
-    """The exit code; None if it had to be killed."""
-    with (
-        output.open("wb") as stream,
-        _ended_at_last(
-            subprocess.Popen(
-                argv, env=environ, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
-            )
-        ) as process,
-    ):
-        try:
-            return process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            return None
-
-
-@contextlib.contextmanager
-def _ended_at_last(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Leave nothing of a peer behind: what it started has a mark of ours in its environment."""
+    """The exit code; None if it had to be ended."""
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            argv, env=environ, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+        )
     try:
-        yield process
+        return process.wait(LIMIT)
+    except subprocess.TimeoutExpired:
+        return None
     finally:
         if process.poll() is None:
             process.terminate()  # mpiexec ends its ranks then
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(5)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        for pid in _marked(environ[MARK]):
+            with contextlib.suppress(OSError):  # it may end in this moment
+                os.kill(pid, signal.SIGKILL)
         process.wait()
+
+
+def _marked(mark: str) -> list[int]:
+    """Live processes that were started for this measurement; none on systems without ``/proc``."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found

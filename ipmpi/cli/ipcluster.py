@@ -163,7 +163,7 @@ def _interpret(cluster: LocalCluster, lifecycle: Lifecycle, happening: Happening
             _announce_engines(cluster)
         return []
     if isinstance(happening, EngineCount):
-        return lifecycle.engines(happening.registered, now)
+        return lifecycle.engines(happening.registered, now, happening.ordered)
     if isinstance(happening, ControllerEnded):
         return lifecycle.controller_ended(happening.code)
     if isinstance(happening, EnginesEnded):

@@ -141,7 +141,8 @@ class Controller:
                 self.options.ready_fd = None
 
     def _tell_engines(self, count: int) -> None:
-        self._tell({"engines": count})
+        ordered = not count and self.service.ended_by_client
+        self._tell({"engines": count, "ordered": True} if ordered else {"engines": count})
 
     def run(self) -> None:
         """Serve until told to stop."""

@@ -30,6 +30,7 @@ log = logging.getLogger("ipengine")
 
 _RETRY = 0.1
 _FINALIZE_TIMEOUT = 5.0
+_PR_SET_PDEATHSIG = 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -110,6 +111,7 @@ class EngineProcess:
         try:
             self._connect()
             if mpienv.detect(os.environ) is not None:
+                _die_with(self._parent)
                 self._watch_parent()
             self.loop.run()
         except BaseException:
@@ -169,6 +171,7 @@ class EngineProcess:
 
     def _started(self) -> None:
         self._registered = True
+        self.proxy.forget_controller()
         self.proxy.above = self._session
         self.proxy.register()
 
@@ -224,17 +227,40 @@ class EngineProcess:
         os._exit(self.exit_code)
 
 
+def _die_with(parent: int) -> None:
+    """Have the system kill this process when the launcher ends, even while user code keeps the GIL in C.
+
+    The system goes by the launcher's thread that started us, which need not live as long as the launcher. So this
+    is done only where Linux shows that it was the first thread; :meth:`EngineProcess._watch_parent` is for the
+    rest, and ends more politely where it can.
+    """
+    try:
+        with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as file:
+            if str(os.getpid()) not in file.read().split():
+                return
+        # Only here, as each import costs on a thousand ranks; numpy takes it along anyway.
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    except (OSError, ImportError, AttributeError) as error:
+        log.info("the system cannot end this process together with its launcher: %s", error)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run an engine; returns the exit code."""
     options = parser().parse_args(argv)
     launched = mpienv.detect(os.environ)
     sys.setswitchinterval(0.0005)  # the agent must not wait 5 ms for user code that computes
+
+    def warn(text: str) -> None:
+        if launched is None or launched.rank == 0:
+            print(f"ipengine: {text}", file=sys.stderr, flush=True)
+
     try:
         path = start_log(options.logfile)
-        world = start_world(options.mpi, launched, sys.executable)
+        world = start_world(options.mpi, launched, sys.executable, warn)
     except LauncherError as error:
-        if launched is None or launched.rank == 0:
-            print(f"ipengine: {error}", file=sys.stderr, flush=True)
+        warn(str(error))
         log.error("%s", error)
         return 1
     log.info("pid %d, %s", os.getpid(), world.description)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -251,7 +252,7 @@ class Session:
             if work is not None:
                 self._stream_body(m.BodyAgain(message.id, work.sizes), work)
         elif isinstance(message, m.Notice):
-            self.notices.append(message.text)
+            self._notice(message.text)
         elif isinstance(message, m.Goodbye):
             self._shut(f"the controller stopped: {message.reason}")
 
@@ -315,7 +316,11 @@ class Session:
             self._up.set_result(None)
 
     def _interrupted(self, reason: str) -> None:
-        self.notices.append(f"the link to the controller broke ({reason}); dialling again, calls wait")
+        self._notice(f"the link to the controller broke ({reason}); dialling again, calls wait")
+
+    def _notice(self, text: str) -> None:
+        self.notices.append(text)
+        print(f"ipmpi: {text}", file=sys.stderr, flush=True)
 
     def _ended(self, error: KernelError) -> None:
         if not self._up.done():

@@ -330,6 +330,8 @@ class Router:
         engine_set = self.registry.sets.get(key)
         ids = [] if engine_set is None else [engine.id for engine in engine_set.engines.values()]
         self._lose(ids, reason)
+        for source, stream in [name for name in self._sending if name[0] == key]:
+            self.forward_ended(source, stream)
         return ids
 
     # --- lanes -----------------------------------------------------------------------------------------------

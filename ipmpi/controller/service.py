@@ -61,6 +61,8 @@ class ControllerService:
         self.transfers = Transfers()
         self._engines = 0
         self._stopping = False
+        self.ended_by_client = False
+        """Whether a client ended the engines that were there last."""
         self._started = time.time()
         self._requests: dict[type[m.Message], Callable[[Session, Any], Any]] = {
             m.GetIds: lambda session, message: self.router.registry.ids(),
@@ -153,6 +155,7 @@ class ControllerService:
             ids = self.router.kill(None if message.controller else message.targets)
         for number in ids:
             self._log(f"unregistered engine with id: {number} (ended by a client)")
+        self.ended_by_client = bool(ids) and not self.router.registry.engines
         self._count_engines()
         if message.controller:
             self._log(f"client {session.key} at {session.peer} ends the controller")
@@ -233,6 +236,14 @@ class ControllerService:
             except LocalProtocolError as error:
                 self._send_instead(session, message, error)
             session.wake()
+            self._check_backlog(session)
+
+    def _check_backlog(self, session: Session) -> None:
+        """Part with a client that does not read its results: they would fill the memory."""
+        waiting = session.connection.control_backlog
+        if session.role != "engine" and waiting > limits.CLIENT_BACKLOG:
+            reason = f"it does not read, and {waiting >> 20} MiB of results wait for it"
+            self._loop.call_soon(lambda: self.sessions.end(session, reason))
 
     def _send_instead(self, session: Session, message: m.AnyMessage, error: LocalProtocolError) -> None:
         """An engine's answer fitted on its own link, and does not on the client's, where ids are longer."""

@@ -107,7 +107,8 @@ class Sessions:
                 session.link = None
                 self._link_closed(session, reason, orderly, error)
 
-        link = session.link = Link(self._loop, peer.pipe, session.connection, event, closed)
+        silence = limits.SILENCE_OF_USER_CODE
+        link = session.link = Link(self._loop, peer.pipe, session.connection, event, closed, silence=silence)
         link.feed(peer.leftover)
 
     def _link_closed(self, session: Session, reason: str, orderly: bool, error: ProtocolError | None) -> None:

@@ -138,6 +138,11 @@ class Proxy:
         """Tell the rank or controller above who is here; with the old ids if there were some."""
         self._send_up(m.Register(self.engines, self._mpi, self._python, self.ids))
 
+    def forget_controller(self) -> None:
+        """The controller began anew: what was on its way from the old one will not come to its end."""
+        if self.above is not None:
+            self._transfers.endpoint_lost(self.above)
+
     def _send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
         if self.above is not None:
             self.above.connection.send(message, body)

@@ -140,7 +140,12 @@ class World:
             self.mpi.COMM_WORLD.Abort(code)
 
 
-def start_world(mode: str, launched: LaunchedRank | None, python: str) -> World:
+def start_world(
+    mode: str,
+    launched: LaunchedRank | None,
+    python: str,
+    warn: Callable[[str], None] = lambda text: None,
+) -> World:
     """Join the communicator of the launch, if there is one and ``mode`` allows.
 
     Args:
@@ -148,6 +153,7 @@ def start_world(mode: str, launched: LaunchedRank | None, python: str) -> World:
             'none' never.
         launched: what :func:`ipmpi.mpienv.detect` found.
         python: the interpreter's path, for messages.
+        warn: called with what may be the last words of this process: an MPI_Init that fails aborts it.
 
     Raises:
         LauncherError: launcher and MPI library do not match, or mpi4py is missing where it was asked for.
@@ -159,6 +165,7 @@ def start_world(mode: str, launched: LaunchedRank | None, python: str) -> World:
         import mpi4py
 
         mpi4py.rc.finalize = False  # we leave MPI ourselves, or not at all
+        mpi4py.rc.initialize = False
         from mpi4py import MPI
     except ImportError as error:
         if mode == "mpi4py":
@@ -168,7 +175,26 @@ def start_world(mode: str, launched: LaunchedRank | None, python: str) -> World:
             ) from None
         alone.description = f"not joined: mpi4py cannot be used here ({error})"
         return alone
+    _initialize(MPI, mpi4py.rc, launched, python, warn)
     return _join(MPI, launched, python)
+
+
+def _initialize(
+    mpi: Any, rc: Any, launched: LaunchedRank | None, python: str, warn: Callable[[str], None]
+) -> None:
+    """MPI_Init as importing mpi4py would have done it, after a look at who started us.
+
+    The packaged MPICH aborts in MPI_Init under a launcher that offers PMIx only, and names neither the cause nor
+    the cure. One that was built with PMIx works there, so it is not for us to refuse.
+    """
+    if launched is not None and launched.launcher in ("openmpi", "srun-pmix"):
+        library = mpi.Get_library_version()
+        sentence = mismatch_sentence(launched, 1, library, python)
+        if sentence is not None and "open mpi" not in library.lower():
+            warn(f"if MPI_Init aborts now, this is why: {sentence}")
+    level = rc.thread_level if rc.threads else "single"
+    if not mpi.Is_initialized():
+        mpi.Init_thread(getattr(mpi, f"THREAD_{level.upper()}"))
 
 
 def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:

@@ -79,9 +79,11 @@ class Lifecycle:
         times = [time for time in (start, self._loss_deadline, self._end_deadline) if time is not None]
         return min(times, default=None)
 
-    def engines(self, count: int, now: float) -> list[Effect]:
-        """The controller says how many engines are registered."""
+    def engines(self, count: int, now: float, ordered: bool = False) -> list[Effect]:
+        """The controller says how many engines are registered, and whether a client ended the others."""
         self._registered = count
+        if self.phase is Phase.RUNNING and ordered and not count:
+            return self._over(0, "All engines were ended by a client.", Blame.NOBODY)
         if self.phase is Phase.STARTING and count >= self._n:
             self.phase = Phase.RUNNING
             return [Started()]

@@ -68,6 +68,8 @@ class EngineCount(NamedTuple):
     """So many engines are registered now."""
 
     registered: int
+    ordered: bool = False
+    """A client ended them."""
 
 
 class ControllerEnded(NamedTuple):
@@ -340,7 +342,7 @@ def _told_by_controller(line: bytes) -> Happening:
     try:
         told = json.loads(line)
         if "engines" in told:
-            return EngineCount(int(told["engines"]))
+            return EngineCount(int(told["engines"]), bool(told.get("ordered")))
         return ControllerReady({name: str(value) for name, value in told.items()})
     except (ValueError, TypeError, AttributeError):
         raise LauncherError(f"The controller said something unexpected: {line[:200]!r}") from None

@@ -6,9 +6,15 @@ from .. import limits
 
 
 class Liveness:
-    """Watches one link: every byte received is a sign of life."""
+    """Watches one link: every byte received is a sign of life.
 
-    def __init__(self, now: float) -> None:
+    Args:
+        now: the time at the start.
+        silence: seconds without a byte after which the peer counts as lost.
+    """
+
+    def __init__(self, now: float, silence: float = limits.SILENCE) -> None:
+        self.silence = silence
         self._heard = now
         self._asked = now
 
@@ -18,7 +24,7 @@ class Liveness:
 
     def is_lost(self, now: float) -> bool:
         """Nothing arrived for so long that the network must be cut."""
-        return now - self._heard >= limits.SILENCE
+        return now - self._heard >= self.silence
 
     def should_ping(self, now: float) -> bool:
         """Whether to ask now; asks once per interval of silence."""

@@ -34,6 +34,7 @@ class Link:
         on_closed: Callable[[str, bool, ProtocolError | None], None],
         *,
         watch: bool = True,
+        silence: float = limits.SILENCE,
     ) -> None:
         self.loop = loop
         self.pipe = pipe
@@ -42,7 +43,7 @@ class Link:
         self._on_closed = on_closed
         self._open = True
         self._writing = False
-        self._liveness = Liveness(loop.now())
+        self._liveness = Liveness(loop.now(), silence)
         self._timer: Timer | None = None
         descriptor = pipe.fileno()
         if descriptor is not None:
@@ -141,7 +142,7 @@ class Link:
             return
         now = self.loop.now()
         if self._liveness.is_lost(now):
-            self._end(f"nothing was heard for {limits.SILENCE:.0f} s", False, None)
+            self._end(f"nothing was heard for {self._liveness.silence:.0f} s", False, None)
             return
         if self._liveness.should_ping(now):
             self.connection.ping()

@@ -16,13 +16,24 @@ _PLAINTEXT = 2 * READ_SIZE
 """More than one read can complete: what TLS kept of the read before (part of a record) counts in."""
 
 
+_KEEPALIVE = {
+    "TCP_KEEPIDLE": int(limits.PING_INTERVAL),
+    "TCP_KEEPINTVL": int(limits.PING_INTERVAL / 3),
+    "TCP_KEEPCNT": int((limits.SILENCE - limits.PING_INTERVAL) / (limits.PING_INTERVAL / 3)),
+    # For data under way, in ms. Twice as long: it also counts a peer that lives and does not read for a while.
+    "TCP_USER_TIMEOUT": int(2 * limits.SILENCE * 1000),
+}
+
+
 def prepare(sock: socket.socket) -> None:
     """Settings of every TCP connection of ours."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.SILENCE * 1000))
+    for name, value in _KEEPALIVE.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
     # What sits unsent in the kernel cannot be overtaken by a control message either.
     not_sent = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if os.uname().sysname == "Linux" else None)
     if not_sent is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Callable
 
 from ipmpi.cli import ipengine
 from ipmpi.engine.world import World
@@ -17,8 +18,9 @@ LEADERS = [int(part) for part in os.environ["IPMPI_TEST_LEADERS"].split(",")]
 ONE_TREE = os.environ.get("IPMPI_TEST_ONE_TREE", "1") == "1"
 
 
-def start_world(mode: str, launched: LaunchedRank | None, python: str) -> World:
-    return dataclasses.replace(real_start_world(mode, launched, python), leaders=LEADERS, one_tree=ONE_TREE)
+def start_world(mode: str, launched: LaunchedRank | None, python: str, warn: Callable[[str], None]) -> World:
+    real = real_start_world(mode, launched, python, warn)
+    return dataclasses.replace(real, leaders=LEADERS, one_tree=ONE_TREE)
 
 
 real_start_world = ipengine.start_world

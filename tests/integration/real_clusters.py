@@ -145,7 +145,11 @@ class Cluster:
             assert self._news.wait_for(condition, seconds), f"{otherwise}\n{self.output()}"
 
     def command(
-        self, n: int, *options: str, program: Sequence[str] = ("-m", "ipmpi.cli.ipengine"), args: Sequence[str] = ()
+        self,
+        n: int,
+        *options: str,
+        program: Sequence[str] = ("-m", "ipmpi.cli.ipengine"),
+        args: Sequence[str] = (),
     ) -> list[str]:
         """What starts ``n`` ranks."""
         f = self.flavour

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,14 +88,25 @@ def test_one_engine_of_its_own_dies_and_the_others_go_on(
     assert 1 in mec.get_ids()
 
 
+@pytest.mark.parametrize(
+    ("launcher", "library", "title"),
+    [("openmpi", "mpich", "Open MPI's mpiexec"), ("mpich", "openmpi", "An mpiexec of the MPICH family (hydra)")],
+    ids=["mpich under Open MPI", "Open MPI under hydra"],
+)
 def test_the_launcher_of_another_mpi_is_explained(
-    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster], mpich_python: str
+    flavour_named: Callable[[str], Flavour],
+    new_cluster: Callable[..., Cluster],
+    launcher: str,
+    library: str,
+    title: str,
 ) -> None:
-    cluster = new_cluster(flavour_named("openmpi"))
-    argv = cluster.command(2)
-    argv[argv.index(cluster.flavour.python)] = mpich_python
-    launcher: subprocess.Popen[bytes] = cluster.launch(argv)
-    assert launcher.wait(30) != 0
+    """The one aborts in MPI_Init, the other makes each rank a world of its own."""
+    started, used = flavour_named(launcher), flavour_named(library)
+    cluster = new_cluster(started)
+    argv = [used.python if word == started.python else word for word in cluster.command(2)]
+    assert cluster.launch(argv).wait(30) != 0
     said = cluster.output()
-    assert "Open MPI's mpiexec started 2 ranks, but each thinks it is alone" in said
+    assert said.count(f"{title} started 2 ranks, but each thinks it is alone") >= 1
+    assert f"{used.python.removesuffix('/python')}/mpiexec" in said
+    assert "--mpi none" in said
     assert "Traceback" not in said

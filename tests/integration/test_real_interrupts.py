@@ -8,13 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from ipmpi import errors
 
 if TYPE_CHECKING:
-    from real_clusters import Cluster
-
     from ipmpi.client import MultiEngineClient
+
+    from real_clusters import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy
 import pytest
-
 from ipmpi import errors
 
 if TYPE_CHECKING:
@@ -48,9 +47,7 @@ def test_bytes_between_leaders(flavour: Flavour, new_cluster: Callable[..., Clus
 
 
 @pytest.mark.parametrize("leaders", LAYOUTS.values(), ids=LAYOUTS)
-def test_a_set_on_several_nodes(
-    flavour: Flavour, new_cluster: Callable[..., Cluster], leaders: list[int]
-) -> None:
+def test_a_set_on_several_nodes(flavour: Flavour, new_cluster: Callable[..., Cluster], leaders: list[int]) -> None:
     from real_clusters import tcp_peers
 
     cluster = new_cluster(flavour)

@@ -14,13 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from ipmpi import errors
 
 if TYPE_CHECKING:
-    from real_clusters import Cluster, Flavour
-
     from ipmpi.client import MultiEngineClient
+
+    from real_clusters import Cluster, Flavour
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 
@@ -178,7 +177,7 @@ def test_with_recovery_nobody_outlives_rank_0(
 
 
 def quiet(cluster: Cluster) -> None:
-    """mpiexec had nothing to complain about."""
+    """Mpiexec had nothing to complain about."""
     text = cluster.output()
     for word in ("Traceback", "MPI_ABORT", "abort", "BAD TERMINATION", "prterun", "ORTE", "non-zero", "exited"):
         assert word not in text, text
@@ -186,9 +185,7 @@ def quiet(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 @pytest.mark.parametrize("how", ["engines", "controller"])
-def test_kill_is_a_clean_end(
-    flavour: Flavour, new_cluster: Callable[..., Cluster], how: str, busy: bool
-) -> None:
+def test_kill_is_a_clean_end(flavour: Flavour, new_cluster: Callable[..., Cluster], how: str, busy: bool) -> None:
     from real_clusters import wait_for
 
     cluster = new_cluster(flavour)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 import pytest
-
 from ipmpi import errors
 
 if TYPE_CHECKING:
-    from real_clusters import Cluster, Flavour
-
     from ipmpi.client import MultiEngineClient
+
+    from real_clusters import Cluster, Flavour
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 
@@ -155,9 +154,7 @@ def test_user_code_runs_in_the_main_thread_and_may_use_signals(mec: MultiEngineC
 
 def test_output_of_the_users_threads_is_captured(mec: MultiEngineClient) -> None:
     result = mec.execute(
-        "import threading\n"
-        "t = threading.Thread(target=lambda: print('from a thread of', id))\n"
-        "t.start(); t.join()"
+        "import threading\nt = threading.Thread(target=lambda: print('from a thread of', id))\nt.start(); t.join()"
     )
     for number, entry in enumerate(result):
         assert f"from a thread of {number}" in entry["stdout"]

@@ -114,3 +114,17 @@ def test_engines_that_die_one_after_the_other_are_all_named_in_the_end() -> None
     assert isinstance(over, Over)
     assert "engine process 0" in over.reason
     assert "engine process 1" in over.reason
+
+
+def test_engines_that_a_client_ended_are_no_failure() -> None:
+    lifecycle = Lifecycle(2, 60, 0)
+    lifecycle.engines(2, 1)
+    (over,) = lifecycle.engines(0, 2, ordered=True)
+    assert over.code == 0
+    assert "ended by a client" in over.reason
+
+
+def test_engines_that_end_by_themselves_are_one() -> None:
+    lifecycle = Lifecycle(2, 60, 0)
+    lifecycle.engines(2, 1)
+    assert lifecycle.engines(0, 2) == []

@@ -10,7 +10,21 @@ from ipmpi import limits
 from ipmpi.errors import RemoteProtocolError
 from ipmpi.protocol.frames import EXACT, LARGEST, NUMBERED, PREFIX, Kind, parse_prefix, prefix, size_of
 
-LENGTHS = [0, 1, 3, 4, 7, 8, 9, limits.CHUNK, limits.CHUNK + 1, limits.MESSAGE, limits.MESSAGE + 1, 2**31, 2**32 - 1]
+LENGTHS = [
+    0,
+    1,
+    3,
+    4,
+    7,
+    8,
+    9,
+    limits.CHUNK,
+    limits.CHUNK + 1,
+    limits.MESSAGE,
+    limits.MESSAGE + 1,
+    2**31,
+    2**32 - 1,
+]
 
 
 def is_legal(kind: Kind, length: int, stream: int) -> bool:

@@ -1,0 +1,75 @@
+"""Every message type on the wire: round trip, and nothing else gets through."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from ipmpi.protocol import messages as m
+
+ALL: tuple[type[m.Message], ...] = get_args(m.AnyMessage)
+
+VALUES: dict[Any, Any] = {
+    int: 3,
+    bool: True,
+    float: 1.5,
+    str: "text é",
+    bytes: b"\0\xff",
+    list[int]: [0, 5, 70_000],
+    list[int] | None: [1],
+    list[m.EngineInfo]: [m.EngineInfo(0, 4, "host", 77)],
+    Any: {"a": [1, None, 2.5, b"x"], "b": "c"},
+}
+
+
+def example(kind: type[m.Message]) -> Any:
+    return kind(*[VALUES[field.type] for field in msgspec.structs.fields(kind)])
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_round_trip(kind: type[m.Message]) -> None:
+    message = example(kind)
+    again = m.decode(m.encode(message))
+    assert again == message
+    assert type(again) is kind
+
+
+def test_tags_are_unique_and_numbers() -> None:
+    tags = [kind.__struct_config__.tag for kind in ALL]
+    assert len(set(tags)) == len(tags)
+    assert all(isinstance(tag, int) for tag in tags)
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_every_message_has_a_docstring(kind: type[m.Message]) -> None:
+    assert kind.__doc__
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        [999, 1],
+        ["GetIds", 1],
+        [3, "1"],
+        [3, 1, 2],
+        [3],
+        [3, None],
+        {"id": 1},
+        [40, [1, "2"]],
+        [20.0, 1],
+        3,
+        [60, [[0, 1, "h"]], "", ""],
+    ],
+    ids=str,
+)
+def test_anything_else_is_refused(value: object) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        m.decode(msgspec.msgpack.encode(value))
+
+
+def test_messages_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        m.GetIds(1).id = 2  # type: ignore[misc]
