@@ -255,7 +255,9 @@ class Proxy:
             def done(answer: Answer) -> None:
                 self.loop.call_now(lambda: self._answer(number, answer))
 
-            self.rank.submit(Job(message.method, message.operation, body, done))
+            job = Job(message.method, message.operation, body, done)
+            # After the others' share has been sent: once user code runs here, it also has the GIL.
+            self.loop.call_at_turn_end(lambda: self.rank.submit(job))
 
     def _take_shared(self, message: m.SharedBody) -> None:
         pipe = self.above.link.pipe if isinstance(self.above, Child) and self.above.link is not None else None

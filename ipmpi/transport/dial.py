@@ -13,13 +13,14 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 from .. import limits
 from ..errors import ConnectionError, KernelError, SecurityError, VersionError
 from ..furl import Furl
 from ..protocol.handshake import DiallerHandshake, Welcome
 from .loop import WRITE, Loop, Timer
-from .negotiate import Authenticated, DialNegotiation, nonblocking_connect
+from .negotiate import Authenticated, DialNegotiation, SocketAddress, nonblocking_connect
 
 _STAGGER = 0.5
 """Seconds before the next hint is tried while the one before it has not answered."""
@@ -85,34 +86,53 @@ class Dial:
             problem = ConnectionError(f"its name cannot be looked up: {error.strerror or error}")
             self._loop.call_threadsafe(lambda: self._failed(number, problem))
             return
-        family, address = found[0][0], (str(found[0][4][0]), port)
-        self._loop.call_threadsafe(lambda: self._connect(number, family, address))
+        # A name may have several addresses (localhost: that of IPv6 too), of which only one is listened on.
+        addresses = [(entry[0], cast(SocketAddress, entry[4])) for entry in found]
+        self._loop.call_threadsafe(lambda: self._connect(number, addresses))
 
-    def _connect(self, number: int, family: int, address: tuple[str, int]) -> None:
+    def _connect(self, number: int, addresses: list[tuple[int, SocketAddress]]) -> None:
+        """Try the first address; the others follow if nobody answers there."""
         if self._over:
             return
+        (family, address), *others = addresses
         try:
             sock = nonblocking_connect(address, family)
         except OSError as error:
-            self._failed(number, ConnectionError(error.strerror or str(error)))
+            self._unreachable(number, others, error.strerror or str(error))
             return
-        timer = self._loop.call_later(limits.CONNECT_TIMEOUT, lambda: self._connected(number, sock, timer, 0))
+
+        def ready(events: int) -> None:
+            self._connected(number, sock, timer, events, others)
 
         def stop() -> None:
             timer.cancel()
             self._loop.unregister(sock)
             sock.close()
 
+        timer = self._loop.call_later(limits.CONNECT_TIMEOUT, lambda: ready(0))
         self._under_way[number] = stop
-        self._loop.register(sock, WRITE, lambda events: self._connected(number, sock, timer, events))
+        self._loop.register(sock, WRITE, ready)
 
-    def _connected(self, number: int, sock: socket.socket, timer: Timer, events: int) -> None:
+    def _unreachable(self, number: int, others: list[tuple[int, SocketAddress]], reason: str) -> None:
+        if others:
+            self._connect(number, others)
+        else:
+            self._failed(number, ConnectionError(reason))
+
+    def _connected(
+        self,
+        number: int,
+        sock: socket.socket,
+        timer: Timer,
+        events: int,
+        others: list[tuple[int, SocketAddress]],
+    ) -> None:
         timer.cancel()
         self._loop.unregister(sock)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events else errno.ETIMEDOUT
         if code:
             sock.close()
-            self._failed(number, ConnectionError(os.strerror(code)))
+            self._unreachable(number, others, os.strerror(code))
             return
         negotiation = DialNegotiation(
             self._loop,

@@ -19,7 +19,7 @@ from ..protocol.handshake import DiallerHandshake, Welcome
 from .dial import Dial
 from .link import Link
 from .loop import Loop, Timer
-from .negotiate import Authenticated
+from .negotiate import Authenticated, Unanswered
 
 SOFTWARE = f"ipmpi {__version__}"
 
@@ -138,6 +138,9 @@ class DialledSession:
         self._dial = None
         now = self._loop.now()
         final = isinstance(error, SecurityError | VersionError)
+        if isinstance(error, Unanswered) and self._session:
+            # This secret was good before: the link died between Hello and Welcome, or the controller did.
+            final = False
         if self._give_up_at is None or final or now >= self._give_up_at:
             self._end(error)
             return

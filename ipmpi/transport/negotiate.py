@@ -6,7 +6,9 @@ under a deadline and a limit on bytes. It ends in exactly one call: ``on_done(pe
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -21,6 +23,13 @@ from ..tls import TlsClosed, TlsSession
 from .loop import READ, WRITE, Loop
 from .pipes import PipeClosed
 from .tlspipe import TlsPipe, prepare
+
+# (host, port), and for IPv6 also flow and scope.
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+
+
+class Unanswered(SecurityError):
+    """The controller closed the connection after our Hello: the wrong secret, or the network at a bad moment."""
 
 
 @dataclass
@@ -155,7 +164,7 @@ class DialNegotiation(_Negotiation):
             try:
                 self._handshake.closed()
             except SecurityError as error:
-                return error
+                return Unanswered(str(error))
         return ConnectionError(f"{self.peer} closed the connection during the TLS handshake: {reason}")
 
     def _secured(self) -> None:
@@ -208,12 +217,15 @@ class ListenNegotiation(_Negotiation):
             self._on_hello(Authenticated(self._pipe, self.peer, self._handshake.leftover), hello, self._handshake)
 
 
-def nonblocking_connect(address: tuple[str, int], family: int) -> socket.socket:
-    """A socket that is connecting."""
+def nonblocking_connect(address: SocketAddress, family: int) -> socket.socket:
+    """A socket that is connecting; OSError if that fails at once."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         prepare(sock)
-        sock.connect_ex(address)
+        code = sock.connect_ex(address)
+        # The system tells an error that is known at once here, and only here.
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
     except OSError:
         sock.close()
         raise

@@ -181,6 +181,7 @@ class World:
     # --- what the router wants -----------------------------------------------------------------------------------
 
     def flush(self) -> None:
+        again = False
         for effect in self.router.flush():
             if isinstance(effect, Send):
                 self._hear(effect.to, effect.message)
@@ -191,9 +192,12 @@ class World:
                     self._hear(to, message)
                     if (effect.source, effect.stream) in self.bodies and to not in self.clients:
                         self._end_body(effect.source, effect.stream)
+                        again = True
             else:
                 self.bodies.pop((effect.source, effect.stream), None)
                 self.sinks.pop((effect.source, effect.stream), None)
+        if again:
+            self.flush()
         self.check_engines()
 
     def _hear(self, to: int, message: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy
 import pytest
+
 from ipmpi import errors
 
 if TYPE_CHECKING:

@@ -10,16 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from ipmpi import errors
 
 if TYPE_CHECKING:
-    from ipmpi.client import MultiEngineClient
-
     from real_clusters import Cluster, Flavour
+
+    from ipmpi.client import MultiEngineClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 
@@ -33,12 +34,30 @@ DOING = {
     "holding the GIL": "sum(range(10**14))",
 }
 
-TERMINAL = """
-import fcntl, os, subprocess, sys, termios
-os.setsid()
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-subprocess.Popen(sys.argv[1:]).wait()
-"""
+# The start of a program that opens a terminal of its own, and what it does then.
+TERMINAL = "import fcntl, os, subprocess, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+AS_A_SHELL = TERMINAL + "subprocess.Popen(sys.argv[1:]).wait()"
+BY_ITSELF = TERMINAL + "os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """Both ends of a terminal: that of the person, and that of the programs."""
+    ends = os.openpty()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def in_terminal(cluster: Cluster, terminal: tuple[int, int], program: str) -> subprocess.Popen[bytes]:
+    """Start three ranks in a terminal, by such a program."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *cluster.command(3)],
+        env=cluster.environ, stdin=terminal[1], stdout=terminal[1], stderr=terminal[1],
+    )  # fmt: skip
+    cluster.launchers.append(process)
+    cluster.wait_for_engines(3)
+    return process
 
 
 def occupy(cluster: Cluster, mec: MultiEngineClient, code: str, targets: list[int]) -> Any:
@@ -75,43 +94,24 @@ def test_nobody_stays_behind(
     cluster.wait_for_engines(0, 15)
 
 
-def test_nobody_stays_behind_a_terminal(flavour: Flavour, new_cluster: Callable[..., Cluster]) -> None:
+def test_nobody_stays_behind_a_terminal(
+    flavour: Flavour, new_cluster: Callable[..., Cluster], terminal: tuple[int, int]
+) -> None:
     cluster = new_cluster(flavour)
-    master, slave = os.openpty()
-    try:
-        shell = subprocess.Popen(
-            [sys.executable, "-c", TERMINAL, *cluster.command(3)],
-            env=cluster.environ, stdin=slave, stdout=slave, stderr=slave,
-        )  # fmt: skip
-        os.close(slave)
-        cluster.launchers.append(shell)
-        cluster.wait_for_engines(3)
-        mec = cluster.mec()
-        occupy(cluster, mec, DOING["sleeping"], [1, 2])
-        shell.kill()
-        shell.wait()
-        all_gone(cluster)
-    finally:
-        os.close(master)
+    shell = in_terminal(cluster, terminal, AS_A_SHELL)
+    occupy(cluster, cluster.mec(), DOING["sleeping"], [1, 2])
+    shell.kill()
+    all_gone(cluster)
 
 
-def test_ctrl_c_at_the_terminal_ends_all(flavour: Flavour, new_cluster: Callable[..., Cluster]) -> None:
+def test_ctrl_c_at_the_terminal_ends_all(
+    flavour: Flavour, new_cluster: Callable[..., Cluster], terminal: tuple[int, int]
+) -> None:
     cluster = new_cluster(flavour)
-    master, slave = os.openpty()
-    try:
-        shell = subprocess.Popen(
-            [sys.executable, "-c", TERMINAL.replace("subprocess.Popen", "os.execv(sys.argv[1], sys.argv[1:]) or p")]
-            + cluster.command(3),
-            env=cluster.environ, stdin=slave, stdout=slave, stderr=slave,
-        )  # fmt: skip
-        os.close(slave)
-        cluster.launchers.append(shell)
-        cluster.wait_for_engines(3)
-        os.write(master, b"\x03")
-        all_gone(cluster)
-        cluster.wait_for_engines(0, 15)
-    finally:
-        os.close(master)
+    in_terminal(cluster, terminal, BY_ITSELF)
+    os.write(terminal[0], b"\x03")
+    all_gone(cluster)
+    cluster.wait_for_engines(0, 15)
 
 
 def check_lost(error: errors.KernelError, engine: int, pid: int) -> None:
