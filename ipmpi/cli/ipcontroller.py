@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import logging
@@ -184,6 +185,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     # A core file would hold the secrets.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # One descriptor for each link; the usual soft limit of 1,024 is there for programs that use select().
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.umask(0o077)
     try:
         start_log(options.logfile)

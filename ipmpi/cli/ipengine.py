@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import platform
@@ -99,11 +100,11 @@ class EngineProcess:
         if self._failed:
             # Others may be anywhere, also inside a collective: only the launcher can end them all.
             os._exit(self.exit_code)
-        guard = threading.Timer(_FINALIZE_TIMEOUT, lambda: os._exit(self.exit_code))
-        guard.daemon = True
-        guard.start()
-        self.world.finalize()
-        guard.cancel()
+        # MPI_Finalize waits for all ranks, and keeps the GIL meanwhile: a thread of Python could not end the wait.
+        with open(os.devnull, "w", encoding="ascii") as nowhere:
+            faulthandler.dump_traceback_later(_FINALIZE_TIMEOUT, exit=True, file=nowhere)
+            self.world.finalize()
+            faulthandler.cancel_dump_traceback_later()
 
     # --- the agent thread ----------------------------------------------------------------------------------
 

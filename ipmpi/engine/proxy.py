@@ -90,7 +90,10 @@ class Proxy:
         self._on_stop = on_stop
         self.above: Endpoint | None = None
         """The way up: the session with the controller, or the link to the rank above."""
-        self.ids: list[int] = []
+        self._ids: dict[int, int] = {}
+        self._offered: list[m.EngineInfo] = []
+        self._ended: set[int] = set()
+        """Ranks whose engine was ended, and whose process stays until the set ends."""
         self._children: list[Child] = []
         self._route: dict[int, Child] = {}
         self._fold = Fold()
@@ -136,7 +139,18 @@ class Proxy:
 
     def register(self) -> None:
         """Tell the rank or controller above who is here; with the old ids if there were some."""
-        self._send_up(m.Register(self.engines, self._mpi, self._python, self.ids))
+        self._offered = self._alive
+        ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
+        self._send_up(m.Register(self._offered, self._mpi, self._python, ids))
+
+    @property
+    def _alive(self) -> list[m.EngineInfo]:
+        return [engine for engine in self.engines if engine.rank not in self._ended]
+
+    @property
+    def _is_root(self) -> bool:
+        """Whether this rank speaks with the controller."""
+        return not isinstance(self.above, Child)
 
     def forget_controller(self) -> None:
         """The controller began anew: what was on its way from the old one will not come to its end."""
@@ -168,7 +182,7 @@ class Proxy:
         elif isinstance(message, m.Registered):
             self._registered(message.ids)
         elif isinstance(message, m.Goodbye):
-            self.stop(f"the controller said goodbye: {message.reason}")
+            self._stop_all(f"the controller said goodbye: {message.reason}" if self._is_root else message.reason)
 
     def _split(self, ranks: list[int], own: Callable[[], None], make: Callable[[list[int]], m.AnyMessage]) -> None:
         """Do something here if this rank is meant, and pass it on to those below."""
@@ -187,17 +201,19 @@ class Proxy:
         return list(found.items())
 
     def _registered(self, ids: list[int]) -> None:
-        engines = self.engines
+        # The controller answers what it was told; what a rank above says is about those that are left.
+        engines = self._offered if self._is_root else self._alive
         if len(ids) != len(engines):
             self.stop(f"the controller gave {len(ids)} ids to {len(engines)} engines")
             return
-        self.ids = ids
         by_rank = {engine.rank: number for engine, number in zip(engines, ids, strict=True)}
-        self.rank.namespace.engine_id = by_rank[self.own.rank]
-        self._log(f"engine registration succeeded, got id: {by_rank[self.own.rank]}")
+        self._ids.update(by_rank)
+        if self.own.rank in by_rank:
+            self.rank.namespace.engine_id = by_rank[self.own.rank]
+            self._log(f"engine registration succeeded, got id: {by_rank[self.own.rank]}")
         for child in self._children:
-            if child.engines:
-                order = sorted(child.ranks)
+            order = [rank for rank in sorted(child.ranks) if rank in by_rank]
+            if order:
                 child.connection.send(m.Registered([by_rank[rank] for rank in order]))
                 child.wake()
 
@@ -352,21 +368,30 @@ class Proxy:
         child.engines = [engine for engine in child.engines if engine.rank not in ranks]
         for rank in ranks:
             self._route.pop(rank, None)
-        # Ids are in the order of `engines`, which has just become shorter.
         if ranks:
             self._log(f"lost rank(s) {ranks}: {reason}")
             self._report(self._fold.leave_out(None, ranks))
             self._send_up(m.RanksLost(ranks, reason))
+        self._stop_if_ended()
 
     def _stop_ranks(self, ranks: list[int]) -> None:
-        everyone = {engine.rank for engine in self.engines}
-        if everyone <= set(ranks):
-            for child, theirs in self._by_child(ranks):
-                child.connection.send(m.StopRanks(theirs))
-                child.wake()
-            self.stop("ended on request")
-            return
-        self._split(ranks, self._retire, m.StopRanks)
+        self._ended.update(ranks)
+        if not self._stop_if_ended():
+            self._split(ranks, self._retire, m.StopRanks)
+
+    def _stop_if_ended(self) -> bool:
+        """Only the root sees the whole set, and whether an engine of it is left."""
+        if self._is_root and not self._alive:
+            self._stop_all("ended on request")
+            return True
+        return False
+
+    def _stop_all(self, reason: str) -> None:
+        """End all ranks of the set in order, so that they leave MPI together."""
+        for child in self._children:
+            child.connection.send(m.Goodbye(reason))
+            child.wake()
+        self.stop(reason)
 
     def _retire(self) -> None:
         """This engine ends, its set does not: MPI ends all ranks together, so the process stays and sleeps."""

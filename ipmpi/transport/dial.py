@@ -87,7 +87,7 @@ class Dial:
             self._loop.call_threadsafe(lambda: self._failed(number, problem))
             return
         # A name may have several addresses (localhost: that of IPv6 too), of which only one is listened on.
-        addresses = [(entry[0], cast(SocketAddress, entry[4])) for entry in found]
+        addresses: list[tuple[int, SocketAddress]] = [(entry[0], cast(SocketAddress, entry[4])) for entry in found]
         self._loop.call_threadsafe(lambda: self._connect(number, addresses))
 
     def _connect(self, number: int, addresses: list[tuple[int, SocketAddress]]) -> None:

@@ -13,17 +13,19 @@ import socket
 from collections.abc import Callable, Mapping
 
 from .. import limits
-from ..errors import ControllerStartError, KernelError
+from ..errors import ConnectionError, ControllerStartError, KernelError
 from ..protocol.handshake import Hello, ListenerHandshake
 from ..tls import Identity, TlsSession
 from .dialled import SOFTWARE
-from .loop import READ, Loop
+from .loop import READ, Loop, Timer
 from .negotiate import Authenticated, ListenNegotiation
 from .tlspipe import prepare
 
 OnHello = Callable[[Authenticated, Hello, ListenerHandshake], None]
 
 _ACCEPTS_A_TURN = 32
+_EXHAUSTED_PAUSE = 0.2
+"""Seconds without accepting when the process has no descriptor left: what waits stays ready all the time."""
 
 
 class Listener:
@@ -51,12 +53,15 @@ class Listener:
         self._log = log
         self._strangers: dict[ListenNegotiation, None] = {}
         self._logged: dict[str, float] = {}
+        self._resume: Timer | None = None
         self._sock = _listen(address)
         self.port: int = self._sock.getsockname()[1]
         loop.register(self._sock, READ, self._accept)
 
     def close(self) -> None:
         """Stop listening."""
+        if self._resume is not None:
+            self._resume.cancel()
         self._loop.unregister(self._sock)
         self._sock.close()
         for stranger in list(self._strangers):
@@ -72,9 +77,16 @@ class Listener:
                 if error.errno in (errno.EMFILE, errno.ENFILE) and self._strangers:
                     self._drop_oldest()
                     continue
-                self._log(f"cannot accept a connection: {error.strerror}")
+                self._pause(error.strerror or str(error))
                 return
             self._begin(sock, str(address[0]))
+
+    def _pause(self, reason: str) -> None:
+        self._report("anybody", ConnectionError(f"it cannot be accepted: {reason}"))
+        self._loop.unregister(self._sock)
+        self._resume = self._loop.call_later(
+            _EXHAUSTED_PAUSE, lambda: self._loop.register(self._sock, READ, self._accept)
+        )
 
     def _drop_oldest(self) -> None:
         oldest = next(iter(self._strangers))
@@ -121,6 +133,8 @@ class Listener:
 
 def _listen(address: tuple[str, int]) -> socket.socket:
     host, port = address
+    if not 0 <= port <= 65535:
+        raise ControllerStartError(f"port {port} is not between 1 and 65535 (0 or no option: a free one)")
     try:
         family, kind, protocol, _, bound = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE, family=_family(host)

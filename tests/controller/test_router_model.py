@@ -88,7 +88,9 @@ class World:
         if not self.running:
             return
         (key, _), serial = self.chance.choice(list(self.running.items()))
-        ranks = [r for (k, r), s in self.running.items() if k == key and s == serial and self.chance.random() < 0.7]
+        ranks = [
+            r for (k, r), s in self.running.items() if k == key and s == serial and self.chance.random() < 0.7
+        ]
         ok = self.chance.random() < 0.85
         streamed = len(ranks) == 1 and self.chance.random() < 0.3
         for rank in ranks:
@@ -238,8 +240,10 @@ class World:
         self.add_client()
         self.add_set()
         actions = (
-            [self.command] * 12 + [self.task] * 8 + [self.answer] * 22 + [self.body_done] * 5 + [self.body_again] * 5
-            + [self.stale_answer, self.abort, self.abort, self.clear, self.lose_ranks, self.kill, self.interrupt]
+            [self.command] * 12 + [self.task] * 8 + [self.answer] * 22 + [self.body_done] * 5
+            + [self.body_again] * 5
+            + [self.stale_answer, self.abort, self.abort, self.clear, self.lose_ranks, self.kill]
+            + [self.interrupt]
         )  # fmt: skip
         for _ in range(steps):
             self.chance.choice(actions)()
@@ -265,7 +269,7 @@ class World:
             self.flush()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(40))
 def test_random_events(seed: int) -> None:
     world = World(seed)
     world.run(2000)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,18 +21,16 @@ if TYPE_CHECKING:
     from real_clusters import Cluster, Flavour
 
     from ipmpi.client import MultiEngineClient
+    from ipmpi.client.results import PendingResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 
 GONE_WITHIN = 10.0
 
-# What ranks are doing when it happens; of the C functions, one lets other threads run and one does not.
-DOING = {
-    "nothing": "",
-    "sleeping": "import time; time.sleep(300)",
-    "sorting": "import numpy\na = numpy.random.random(3_000_000)\nwhile True: numpy.sort(a)",
-    "holding the GIL": "sum(range(10**14))",
-}
+# What a rank is doing when it happens. Of the functions in C, one lets other threads run and one does not.
+SLEEPS = "import time; time.sleep(300)"
+SORTS = "import numpy\na = numpy.random.random(3_000_000)\nwhile True: numpy.sort(a)"
+KEEPS_THE_GIL = "sum(range(10**14))"
 
 # The start of a program that opens a terminal of its own, and what it does then.
 TERMINAL = "import fcntl, os, subprocess, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
@@ -60,16 +58,15 @@ def in_terminal(cluster: Cluster, terminal: tuple[int, int], program: str) -> su
     return process
 
 
-def occupy(cluster: Cluster, mec: MultiEngineClient, code: str, targets: list[int]) -> Any:
-    """Have ranks run this; returns when they do."""
+def occupy(cluster: Cluster, mec: MultiEngineClient, *codes: str) -> list[PendingResult]:
+    """Have ranks 1, 2, ... run these; returns when they do."""
     from real_clusters import wait_for
 
-    if not code:
-        return None
     flag = cluster.home / "occupied"
     flag.mkdir()
-    pending = mec.execute(f"open({str(flag)!r} + f'/{{id}}', 'w').close()\n{code}", targets=targets, block=False)
-    assert wait_for(lambda: len(list(flag.iterdir())) == len(targets), 30)
+    ready = f"open({str(flag)!r} + f'/{{id}}', 'w').close()\n"
+    pending = [mec.execute(ready + code, [rank], block=False) for rank, code in enumerate(codes, 1)]
+    assert wait_for(lambda: len(list(flag.iterdir())) == len(codes), 30)
     return pending
 
 
@@ -81,14 +78,11 @@ def all_gone(cluster: Cluster) -> None:
     print(f"gone after {time.monotonic() - before:.1f} s")
 
 
-@pytest.mark.parametrize("code", DOING.values(), ids=DOING)
 @pytest.mark.parametrize("victim", ["launcher", "rank 0"])
-def test_nobody_stays_behind(
-    flavour: Flavour, new_cluster: Callable[..., Cluster], victim: str, code: str
-) -> None:
+def test_nobody_stays_behind(flavour: Flavour, new_cluster: Callable[..., Cluster], victim: str) -> None:
     cluster = new_cluster(flavour)
-    mec = cluster.start(3)
-    occupy(cluster, mec, code, [1, 2])
+    mec = cluster.start(4)
+    occupy(cluster, mec, SLEEPS, SORTS, KEEPS_THE_GIL)
     os.kill(cluster.launchers[0].pid if victim == "launcher" else cluster.pids(mec)[0], signal.SIGKILL)
     all_gone(cluster)
     cluster.wait_for_engines(0, 15)
@@ -99,7 +93,7 @@ def test_nobody_stays_behind_a_terminal(
 ) -> None:
     cluster = new_cluster(flavour)
     shell = in_terminal(cluster, terminal, AS_A_SHELL)
-    occupy(cluster, cluster.mec(), DOING["sleeping"], [1, 2])
+    occupy(cluster, cluster.mec(), SLEEPS, KEEPS_THE_GIL)
     shell.kill()
     all_gone(cluster)
 
@@ -124,7 +118,7 @@ def test_a_killed_rank_is_told(flavour: Flavour, new_cluster: Callable[..., Clus
     cluster = new_cluster(flavour)
     mec = cluster.start(3)
     pids = cluster.pids(mec)
-    pending = occupy(cluster, mec, DOING["sleeping"], [1])
+    (pending,) = occupy(cluster, mec, SLEEPS)
     queued = mec.execute("x = 1", targets=[1], block=False)
     before = time.monotonic()
     os.kill(pids[1], signal.SIGKILL)
@@ -149,7 +143,7 @@ def test_with_recovery_the_others_go_on(
     cluster = new_cluster(flavour_named(name))
     mec = cluster.start(4, *RECOVERY[name])
     pids = cluster.pids(mec)
-    pending = occupy(cluster, mec, DOING["sleeping"], [2])
+    _, pending = occupy(cluster, mec, "", SLEEPS)
     os.kill(pids[2], signal.SIGKILL)
     with pytest.raises((errors.CompositeError, errors.EngineLost)) as info:
         pending.get_result(timeout=30)
@@ -171,7 +165,7 @@ def test_with_recovery_nobody_outlives_rank_0(
 ) -> None:
     cluster = new_cluster(flavour_named(name))
     mec = cluster.start(3, *RECOVERY[name])
-    occupy(cluster, mec, DOING["sorting"], [1])
+    occupy(cluster, mec, SLEEPS, SORTS)
     os.kill(cluster.pids(mec)[0], signal.SIGKILL)
     all_gone(cluster)
 
@@ -183,18 +177,17 @@ def quiet(cluster: Cluster) -> None:
         assert word not in text, text
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-@pytest.mark.parametrize("how", ["engines", "controller"])
+@pytest.mark.parametrize(("how", "busy"), [("engines", True), ("controller", False)])
 def test_kill_is_a_clean_end(flavour: Flavour, new_cluster: Callable[..., Cluster], how: str, busy: bool) -> None:
     from real_clusters import wait_for
 
     cluster = new_cluster(flavour)
     mec = cluster.start(3)
-    pending = occupy(cluster, mec, DOING["sleeping"], [0, 2]) if busy else None
+    pending = occupy(cluster, mec, SLEEPS, SLEEPS) if busy else []
     mec.kill(controller=how == "controller")
-    if pending is not None:
-        with pytest.raises((errors.CompositeError, errors.EngineLost, errors.ConnectionError)):
-            pending.get_result(timeout=30)
+    for result in pending:
+        with pytest.raises((errors.CompositeError, errors.EngineLost), match="it was ended by kill"):
+            result.get_result(timeout=30)
     assert cluster.launchers[0].wait(20) == 0, cluster.output()
     quiet(cluster)
     assert wait_for(lambda: not cluster.rank_processes(), GONE_WITHIN)
@@ -206,18 +199,38 @@ def test_kill_is_a_clean_end(flavour: Flavour, new_cluster: Callable[..., Cluste
             mec.execute("x = 1")
 
 
-def test_kill_of_one_engine(flavour: Flavour, new_cluster: Callable[..., Cluster]) -> None:
+def test_kill_reaches_a_set_with_a_rank_that_keeps_the_gil(
+    flavour: Flavour, new_cluster: Callable[..., Cluster]
+) -> None:
+    """That rank hears nothing; the others do not wait for it for ever, and the launcher ends it with them."""
     cluster = new_cluster(flavour)
     mec = cluster.start(3)
+    occupy(cluster, mec, SLEEPS, KEEPS_THE_GIL)
+    mec.kill()
+    all_gone(cluster)
+
+
+def test_kill_of_one_engine_after_the_other(flavour: Flavour, new_cluster: Callable[..., Cluster]) -> None:
+    """The process of a killed engine stays, or MPI would end the others; the last one takes all with it."""
+    from real_clusters import is_running
+
+    cluster = new_cluster(flavour)
+    mec = cluster.start(3)
+    pids = cluster.pids(mec)
     mec.kill(targets=[1])
     assert mec.get_ids() == [0, 2]
     mec.execute("x = id")
     assert mec.pull("x") == [0, 2]
+    with pytest.raises(errors.InvalidEngineID, match="1"):
+        mec.execute("x = 1", targets=[1])
     mec.kill(targets=[0])
     assert mec.get_ids() == [2]
     mec.push({"a": b"x" * 1_000_000})
     assert [len(a) for a in mec.pull("a")] == [1_000_000]
-    mec.kill()
+    # Longer than a rank waits for the others in MPI_Finalize.
+    mec.execute("import time; time.sleep(6)")
+    assert all(is_running(pid) for pid in pids.values())
+    mec.kill(targets=[2])
     assert cluster.launchers[0].wait(20) == 0, cluster.output()
     quiet(cluster)
 

@@ -17,7 +17,7 @@ from ipmpi.protocol.outbox import Outbox
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
 BIG = 4 * limits.CHUNK + 5
 
-# --- the outbox -----------------------------------------------------------------------------------------------
+# --- the outbox ------------------------------------------------------------------------------------------
 
 
 def test_frames_are_kept_until_acknowledged() -> None:
@@ -51,7 +51,7 @@ def test_it_copies_nothing() -> None:
     assert outbox.unacknowledged()[0][1] is data
 
 
-# --- two ends over links that break -----------------------------------------------------------------------------
+# --- two ends over links that break ----------------------------------------------------------------------
 
 
 class End:
@@ -225,7 +225,7 @@ def test_impossible_ack_frame() -> None:
         end.hear(prefix(Kind.ACK, 8) + COUNT.pack(1))
 
 
-# --- acknowledgements -------------------------------------------------------------------------------------------
+# --- acknowledgements ------------------------------------------------------------------------------------
 
 
 def test_acknowledgements_bound_the_outbox() -> None:

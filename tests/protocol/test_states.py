@@ -83,8 +83,8 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
 }
 
 CLIENT_OPERATIONS = {
-    m.Command, m.BodyAgain, m.GetIds, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.ClusterInfo, m.SubmitTask,
-    m.AbortTask, m.TaskStatus,
+    m.Command, m.BodyAgain, m.GetIds, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.ClusterInfo,
+    m.SubmitTask, m.AbortTask, m.TaskStatus,
 }  # fmt: skip
 
 

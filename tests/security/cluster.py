@@ -76,7 +76,8 @@ class Controller:
         """The next record of the ready pipe that is ``wanted``, or one that came already."""
         end = time.monotonic() + START
         while True:
-            for record in reversed(self.told):
+            record: dict[str, Any]
+            for record in self.told[::-1]:
                 if wanted(record):
                     return record
             select.select([self._ready], [], [], max(0.0, end - time.monotonic()))
@@ -169,7 +170,9 @@ def engines(home: Path, count: int, options: Sequence[str] = ()) -> Iterator[lis
                 engine.wait()
 
 
-def run_command(module: str, home: Path, *arguments: str, extra: Mapping[str, str] | None = None) -> tuple[int, str, float]:
+def run_command(
+    module: str, home: Path, *arguments: str, extra: Mapping[str, str] | None = None
+) -> tuple[int, str, float]:
     """Run a command of ipmpi to its end: exit code, what is on the screen, seconds."""
     begin = time.monotonic()
     done = subprocess.run(

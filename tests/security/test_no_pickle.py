@@ -92,7 +92,9 @@ class Bomb:
 
 def test_the_watch_sees_a_pickle(tmp_path: Path) -> None:
     program = "import pickle, sys; pickle.loads(pickle.dumps(sys.exit))"
-    subprocess.run([sys.executable, "-c", program], env={**os.environ, **watched(tmp_path)}, check=True, timeout=20)
+    subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **watched(tmp_path)}, check=True, timeout=20
+    )
     seen = (tmp_path / "seen").read_text()
     assert "pickle.find_class sys exit" in seen
     assert "import pickle" in seen

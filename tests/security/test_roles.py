@@ -123,7 +123,9 @@ def with_another_proof(hello: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("change", [without_its_last_byte, with_another_proof])
-def test_spoilt_hello_ends_the_connection_without_an_answer(controller: Controller, change: Callable[[bytes], bytes]) -> None:
+def test_spoilt_hello_ends_the_connection_without_an_answer(
+    controller: Controller, change: Callable[[bytes], bytes]
+) -> None:
     with Stranger(controller.furl("mec"), change=change) as stranger:
         stranger.sock.shutdown(socket.SHUT_WR)
         assert stranger.rest() == b""

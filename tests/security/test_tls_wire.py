@@ -67,7 +67,9 @@ def test_other_suites_are_refused(controller: Controller, suite: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize("suite", ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"])
+@pytest.mark.parametrize(
+    "suite", ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"]
+)
 def test_a_foreign_client_with_tls13_gets_as_far_as_the_proof(controller: Controller, suite: str) -> None:
     right = context(SSL.TLS1_2_VERSION)
     right.set_tls13_ciphersuites(suite.encode())
@@ -165,7 +167,10 @@ def test_relayed_hello_is_refused_even_where_the_certificate_was_not_compared(co
             answers.append(onward.rest())
         raise EOFError
 
-    with TlsServer(Identity.create(time.time()), relay) as middle, Stranger(real, address=middle.address) as victim:
+    with (
+        TlsServer(Identity.create(time.time()), relay) as middle,
+        Stranger(real, address=middle.address) as victim,
+    ):
         assert victim.rest() == b""
     assert answers == [b""]
 

@@ -85,9 +85,15 @@ class Stranger(TlsPeer):
     """Says Hello with whatever it was told; :attr:`welcome` stays None if it is not let in."""
 
     def __init__(
-        self, furl: Furl, *, role: str | None = None, secret: bytes | None = None, versions: Sequence[int] = VERSIONS,
-        address: tuple[str, int] | None = None, change: Callable[[bytes], bytes] = bytes,
-    ) -> None:  # fmt: skip
+        self,
+        furl: Furl,
+        *,
+        role: str | None = None,
+        secret: bytes | None = None,
+        versions: Sequence[int] = VERSIONS,
+        address: tuple[str, int] | None = None,
+        change: Callable[[bytes], bytes] = bytes,
+    ) -> None:
         super().__init__(address or furl.hints[0])
         self.handshake = DiallerHandshake(
             furl.role if role is None else role, furl.secret if secret is None else secret, self.tls.exporter(),

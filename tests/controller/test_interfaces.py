@@ -1,0 +1,42 @@
+"""A role, a furl, and what may be said with it."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from ipmpi.controller.interfaces import CLIENT_INTERFACES, CLIENT_RECEIVES, Interface
+from ipmpi.errors import ControllerStartError
+from ipmpi.protocol import messages as m
+from ipmpi.protocol.states import CONTROLLER_RECEIVES, RECEIVES
+
+CLIENT_TYPES = CONTROLLER_RECEIVES["mec"] | CONTROLLER_RECEIVES["tc"] | CONTROLLER_RECEIVES["monitor"]
+
+
+def test_the_built_in_ones_are_the_tables() -> None:
+    assert {i.role: i.receives for i in CLIENT_INTERFACES} == {
+        role: CONTROLLER_RECEIVES[role] for role in ("mec", "tc", "monitor")
+    }
+    assert all(interface.permits(m.GetIds(1)) for interface in CLIENT_INTERFACES)
+
+
+def test_clients_of_any_interface_hear_all_answers() -> None:
+    assert RECEIVES["mec"] | RECEIVES["tc"] | RECEIVES["monitor"] == CLIENT_RECEIVES
+
+
+@pytest.mark.parametrize("kind", get_args(m.AnyMessage), ids=lambda kind: kind.__name__)
+def test_a_site_can_open_client_messages_only(kind: type[m.Message]) -> None:
+    if kind in CLIENT_TYPES:
+        assert Interface("site", frozenset({kind})).receives == {kind}
+    else:
+        with pytest.raises(ControllerStartError, match=f"'site' may not receive {kind.__name__}"):
+            Interface("site", frozenset({kind, m.GetIds}))
+
+
+def test_permits_narrows_further() -> None:
+    reader = Interface(
+        "reader", frozenset({m.Command}), permits=lambda message: getattr(message, "method", "") == "pull"
+    )
+    assert reader.permits(m.Command(1, None, "pull", "a", b""))
+    assert not reader.permits(m.Command(1, None, "execute", "a", b""))

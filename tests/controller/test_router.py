@@ -1,0 +1,428 @@
+"""Queues, answers and losses, each rule by itself; effects are compared, not internals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ipmpi import errors, limits
+from ipmpi.controller.effects import Decline, Effect, Forward, Send
+from ipmpi.controller.router import Router, refusal
+from ipmpi.protocol import messages as m
+
+ALICE, BOB, SET, OTHER = 1, 2, 10, 11
+BIG = 500_000
+
+
+def register(router: Router, key: int, count: int) -> list[int]:
+    infos = [m.EngineInfo(rank, rank, "n1", 100 + rank) for rank in range(count)]
+    ids = router.register(key, m.Register(infos, "MPI", "3.11"))
+    router.flush()
+    return ids
+
+
+@pytest.fixture
+def router() -> Router:
+    """Engines 0-2 in one set, 3-4 in another."""
+    router = Router()
+    register(router, SET, 3)
+    register(router, OTHER, 2)
+    return router
+
+
+def command(
+    router: Router,
+    number: int,
+    targets: list[int] | None,
+    *,
+    client: int = ALICE,
+    body: bytes = b"",
+    stream: int = 0,
+) -> None:
+    sizes = [len(body)] if body else [BIG] if stream else []
+    message = m.Command(number, targets, "execute", f"command {number}", b"op", sizes)
+    router.command(client, message, [body] if body else [], stream)
+
+
+def answer(
+    router: Router, key: int, dispatch: m.AnyMessage, ranks: list[int], *, ok: bool = True, stream: int = 0
+) -> None:
+    assert isinstance(dispatch, m.Dispatch)
+    router.result(key, m.Result(dispatch.id, ranks, ok, b"out", [BIG] if stream else []), [], stream, 9.0)
+
+
+def sent(effects: list[Effect], kind: type[Any]) -> list[tuple[int, Any]]:
+    return [(e.to, e.message) for e in effects if isinstance(e, Send) and isinstance(e.message, kind)]
+
+
+def dispatches(router: Router) -> list[tuple[int, m.Dispatch]]:
+    """What goes to engine sets now, with or without a streamed body."""
+    found: list[tuple[int, Any]] = []
+    for effect in router.flush():
+        pairs = effect.sinks if isinstance(effect, Forward) else ()
+        pairs = ((effect.to, effect.message),) if isinstance(effect, Send) else pairs
+        found += [pair for pair in pairs if isinstance(pair[1], m.Dispatch)]
+    return found
+
+
+# --- queues ----------------------------------------------------------------------------------------------
+
+
+def test_one_message_per_set(router: Router) -> None:
+    command(router, 1, None, body=b"abc")
+    effects = router.flush()
+    assert [(to, message.ranks) for to, message in sent(effects, m.Dispatch)] == [
+        (SET, [0, 1, 2]),
+        (OTHER, [0, 1]),
+    ]
+    assert all(effect.body == [b"abc"] for effect in effects if isinstance(effect, Send))
+
+
+def test_queue_order_and_one_at_a_time(router: Router) -> None:
+    for number in (1, 2, 3):
+        command(router, number, [0])
+    command(router, 4, [1])
+    ((_, first), (_, fourth)) = dispatches(router)
+    assert router.queue_status([0, 1]) == [[0, "command 1", ["command 2", "command 3"]], [1, "command 4", []]]
+    answer(router, SET, first, [0])
+    ((_, second),) = dispatches(router)
+    assert first.id < second.id < fourth.id
+    answer(router, SET, second, [0])
+    ((_, third),) = dispatches(router)
+    assert second.id < third.id
+
+
+def test_a_command_joins_all_queues_in_one_step(router: Router) -> None:
+    command(router, 1, [0])
+    command(router, 2, [0, 1])
+    command(router, 3, [1, 0], client=BOB)
+    status = {engine: [running, *waiting] for engine, running, waiting in router.queue_status([0, 1])}  # type: ignore[misc]
+    assert status[0] == ["command 1", "command 2", "command 3"]
+    assert status[1] == ["command 2", "command 3"]
+
+
+def test_answers_go_to_the_client_with_engine_ids(router: Router) -> None:
+    command(router, 7, [4, 3])
+    ((key, dispatch),) = dispatches(router)
+    answer(router, key, dispatch, [0, 1])
+    assert router.flush() == [Send(ALICE, m.Result(7, [3, 4], True, b"out"), [])]
+
+
+def test_who_was_meant_by_all_is_said_before_the_first_answer(router: Router) -> None:
+    command(router, 1, None)
+    (first, _) = dispatches(router)
+    answer(router, SET, first[1], [1])
+    answer(router, SET, first[1], [0, 2])
+    kinds = [type(e.message).__name__ for e in router.flush() if isinstance(e, Send)]
+    assert kinds == ["Accepted", "Result", "Result"]
+
+
+def test_engines_that_become_free_in_one_turn_share_a_message(router: Router) -> None:
+    command(router, 1, [0, 1, 2])
+    command(router, 2, [0, 1, 2])
+    ((_, first),) = dispatches(router)
+    answer(router, SET, first, [0])
+    answer(router, SET, first, [2])
+    ((_, second),) = dispatches(router)
+    assert second.ranks == [0, 2]
+
+
+# --- failures --------------------------------------------------------------------------------------------
+
+
+def test_a_failure_clears_the_queue_of_its_engine_for_all_clients(router: Router) -> None:
+    command(router, 1, [0, 1])
+    command(router, 2, [0, 1])
+    command(router, 3, [0], client=BOB)
+    ((_, first),) = dispatches(router)
+    answer(router, SET, first, [0], ok=False)
+    effects = router.flush()
+    undone = dict(sent(effects, m.Undone))
+    assert undone[ALICE].engines == undone[BOB].engines == [0]
+    assert (undone[ALICE].id, undone[ALICE].error, undone[BOB].id) == (2, "QueueCleared", 3)
+    assert undone[BOB].text == "command 1 failed on engine 0, which cleared its queue"
+    assert router.queue_status([0, 1]) == [[0, None, []], [1, "command 1", ["command 2"]]]
+
+
+def test_clear_queue_leaves_what_runs(router: Router) -> None:
+    command(router, 1, [0])
+    command(router, 2, [0, 1])
+    router.flush()
+    assert router.clear_queue([0]) == [0]
+    ((to, undone),) = sent(router.flush(), m.Undone)
+    assert (to, undone.id, undone.engines, undone.error) == (ALICE, 2, [0], "QueueCleared")
+    assert router.queue_status([0]) == [[0, "command 1", []]]
+
+
+def test_lost_engine_answers_for_what_ran_and_waited(router: Router) -> None:
+    command(router, 1, [0, 1])
+    command(router, 2, [0])
+    ((_, first),) = dispatches(router)
+    assert router.ranks_lost(SET, [0, 99], "signal 9") == [0]
+    undone = [message for _, message in sent(router.flush(), m.Undone)]
+    assert [(u.id, u.engines, u.error) for u in undone] == [(1, [0], "EngineLost"), (2, [0], "EngineLost")]
+    assert undone[0].text == "engine 0 (rank 0, pid 100 on n1) is gone: signal 9"
+    answer(router, SET, first, [0, 1])
+    ((_, result),) = sent(router.flush(), m.Result)
+    assert result.engines == [1]
+    assert router.stale_results == 1
+    with pytest.raises(errors.InvalidEngineID, match=r"id 0 is not registered \(registered: 1-4\)"):
+        command(router, 3, [0])
+
+
+def test_lost_set(router: Router) -> None:
+    command(router, 1, None)
+    router.flush()
+    assert router.set_lost(SET, "gone") == [0, 1, 2]
+    assert router.set_lost(SET, "gone") == []
+    assert router.registry.ids() == [3, 4]
+
+
+def test_kill(router: Router) -> None:
+    command(router, 1, [2])
+    router.flush()
+    assert router.kill([2, 3]) == [2, 3]
+    effects = router.flush()
+    assert sent(effects, m.StopRanks) == [(SET, m.StopRanks([2])), (OTHER, m.StopRanks([0]))]
+    assert "ended by kill()" in sent(effects, m.Undone)[0][1].text
+    assert router.registry.ids() == [0, 1, 4]
+
+
+def test_interrupt_reaches_only_the_busy(router: Router) -> None:
+    command(router, 1, [1, 4])
+    router.flush()
+    assert router.interrupt(None) == [1, 4]
+    assert router.flush() == [Send(SET, m.InterruptRanks([1])), Send(OTHER, m.InterruptRanks([1]))]
+    assert router.interrupt([0]) == []
+    assert router.flush() == []
+
+
+@pytest.mark.parametrize(
+    ("serial", "ranks", "stale"), [(999, [0], 1), (None, [1], 1), (None, [0, 0, 0], 2), (None, [0, 77, -1], 2)]
+)
+def test_answers_to_what_was_not_asked_are_dropped(
+    router: Router, serial: int | None, ranks: list[int], stale: int
+) -> None:
+    command(router, 1, [0])
+    ((_, dispatch),) = dispatches(router)
+    router.result(SET, m.Result(serial or dispatch.id, ranks, True, b""), [], 0, 0.0)
+    assert router.stale_results == stale
+    assert len(sent(router.flush(), m.Result)) == len(ranks) - stale
+
+
+def test_another_set_cannot_answer(router: Router) -> None:
+    command(router, 1, [0])
+    ((_, dispatch),) = dispatches(router)
+    router.result(OTHER, m.Result(dispatch.id, [0], True, b"", [BIG]), [], 33, 0.0)
+    assert router.flush() == [Decline(OTHER, 33)]
+    assert router.queue_status([0]) == [[0, "command 1", []]]
+
+
+def test_a_set_that_registers_again_loses_what_it_had(router: Router) -> None:
+    command(router, 1, [0])
+    router.flush()
+    router.register(SET, m.Register([m.EngineInfo(0, 0, "n1", 5)], "", ""))
+    ((_, undone),) = sent(router.flush(), m.Undone)
+    assert (undone.error, undone.engines) == ("EngineLost", [0])
+    assert router.registry.ids() == [0, 3, 4]
+    for number in range(4):
+        router.submit_task(ALICE, m.SubmitTask(10 + number, "t", b""), [], 0, 0.0)
+    assert len(dispatches(router)) == 3
+
+
+# --- streamed bodies -------------------------------------------------------------------------------------
+
+
+def test_body_is_forwarded_once_to_all_that_are_free(router: Router) -> None:
+    command(router, 1, None, stream=5)
+    (forward,) = router.flush()
+    assert isinstance(forward, Forward)
+    assert (forward.source, forward.stream, forward.size) == (ALICE, 5, BIG)
+    assert [to for to, _ in forward.sinks] == [SET, OTHER]
+
+
+def test_body_is_asked_for_again(router: Router) -> None:
+    command(router, 1, [1])
+    command(router, 2, [2])
+    command(router, 3, [0, 1, 2], stream=5)
+    one, two, _three = (message for _, message in dispatches(router))
+    answer(router, SET, one, [1])
+    assert sent(router.flush(), m.SendBodyAgain) == [(ALICE, m.SendBodyAgain(3))]
+    answer(router, SET, two, [2])
+    assert not sent(router.flush(), m.SendBodyAgain), "asked once"
+    router.body_again(ALICE, m.BodyAgain(3, [BIG]), 6)
+    (forward,) = router.flush()
+    assert isinstance(forward, Forward)
+    assert (forward.stream, forward.sinks[0][1].ranks) == (6, [1, 2])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "again", [m.BodyAgain(3, [BIG]), m.BodyAgain(1, [BIG - 1])], ids=["unknown", "other size"]
+)
+def test_body_that_nobody_asked_for(router: Router, again: m.BodyAgain) -> None:
+    command(router, 2, [0])
+    command(router, 1, [0, 1], stream=5)
+    two, _ = (message for _, message in dispatches(router))
+    answer(router, SET, two, [0])
+    assert sent(router.flush(), m.SendBodyAgain) == [(ALICE, m.SendBodyAgain(1))]
+    router.body_again(ALICE, again, 9)
+    assert router.flush() == [Decline(ALICE, 9)]
+
+
+def test_body_that_comes_when_its_engine_is_gone_is_kept_for_the_next(router: Router) -> None:
+    command(router, 1, [1])
+    command(router, 2, [2])
+    command(router, 3, [0, 1, 2], stream=5)
+    one, two, _ = (message for _, message in dispatches(router))
+    answer(router, SET, one, [1])
+    router.flush()
+    router.ranks_lost(SET, [1], "killed")
+    router.body_again(ALICE, m.BodyAgain(3, [BIG]), 6)
+    assert not sent(router.flush(), m.SendBodyAgain)
+    answer(router, SET, two, [2])
+    ((_, again),) = dispatches(router)
+    assert again.ranks == [2]
+
+
+def test_stream_of_a_command_that_never_runs_is_declined(router: Router) -> None:
+    command(router, 1, [0])
+    command(router, 2, [0], stream=5)
+    router.flush()
+    router.clear_queue([0])
+    assert Decline(ALICE, 5) in router.flush()
+
+
+def test_engine_is_busy_until_its_answer_has_passed(router: Router) -> None:
+    command(router, 1, [0])
+    command(router, 2, [0])
+    ((_, first),) = dispatches(router)
+    answer(router, SET, first, [0], stream=8)
+    (forward,) = router.flush()
+    assert forward == Forward(SET, 8, BIG, ((ALICE, m.Result(1, [0], True, b"out", [BIG])),))
+    answer(router, SET, first, [0])
+    assert router.stale_results == 1, "one answer each"
+    router.forward_ended(SET, 8)
+    ((_, second),) = dispatches(router)
+    assert second.id > first.id
+    router.forward_ended(SET, 8)
+    assert router.queue_status([0]) == [[0, "command 2", []]]
+
+
+def test_engine_lost_while_its_answer_passes_is_reported_by_the_stream_only(router: Router) -> None:
+    command(router, 1, [0])
+    ((_, first),) = dispatches(router)
+    answer(router, SET, first, [0], stream=8)
+    router.flush()
+    router.ranks_lost(SET, [0], "killed")
+    assert not sent(router.flush(), m.Undone)
+    register(router, 12, 1)
+    command(router, 2, [0])
+    router.flush()
+    router.forward_ended(SET, 8)
+    assert router.queue_status([0]) == [[0, "command 2", []]], "the new engine 0 is not freed"
+
+
+# --- clients that leave ----------------------------------------------------------------------------------
+
+
+def test_commands_of_a_lost_client_run_if_their_bodies_are_here(router: Router) -> None:
+    command(router, 1, [0])
+    command(router, 2, [0], body=b"here")
+    command(router, 3, [0], stream=5)
+    ((_, first),) = dispatches(router)
+    router.client_lost(ALICE)
+    answer(router, SET, first, [0])
+    ((_, second),) = dispatches(router)
+    answer(router, SET, second, [0])
+    assert router.flush() == []
+    assert router.queue_status([0]) == [[0, None, []]]
+    assert router._works == {}
+
+
+def test_engine_that_waits_for_the_body_of_a_lost_client_is_set_free(router: Router) -> None:
+    command(router, 1, [1])
+    command(router, 2, [0, 1], stream=5)
+    command(router, 3, [1], client=BOB)
+    one, _two = (message for _, message in dispatches(router))
+    answer(router, SET, one, [1])
+    assert sent(router.flush(), m.SendBodyAgain)
+    router.client_lost(ALICE)
+    ((_, third),) = dispatches(router)
+    assert third.ranks == [1]
+
+
+def test_answer_for_a_lost_client_is_declined(router: Router) -> None:
+    command(router, 1, [0])
+    ((_, first),) = dispatches(router)
+    router.client_lost(ALICE)
+    answer(router, SET, first, [0], stream=8)
+    assert router.flush() == [Decline(SET, 8)]
+
+
+# --- refusals --------------------------------------------------------------------------------------------
+
+
+def test_command_for_nobody(router: Router) -> None:
+    with pytest.raises(errors.InvalidEngineID, match="list of targets is empty"):
+        command(router, 1, [])
+    with pytest.raises(errors.NoEnginesRegistered, match="mpirun -n 4 ipengine"):
+        command(Router(), 1, None)
+
+
+def test_number_that_is_in_use(router: Router) -> None:
+    command(router, 1, [0])
+    with pytest.raises(errors.ClientError, match="command 1 is under way"):
+        command(router, 1, [0])
+    command(router, 1, [0], client=BOB)
+
+
+def test_backpressure_by_number(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLIENT_COMMANDS", 3)
+    for number in range(3):
+        command(router, number, [0])
+    with pytest.raises(errors.Backpressure, match="3 commands of this client wait"):
+        command(router, 3, [0])
+    command(router, 3, [0], client=BOB)
+
+
+def test_backpressure_by_bytes_ends_when_commands_do(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLIENT_INLINE_BACKLOG", 100)
+    command(router, 1, [0, 1], body=b"x" * 150)
+    with pytest.raises(errors.Backpressure):
+        command(router, 2, [0], body=b"x" * 51)
+    command(router, 3, [1])
+    (first, *_) = dispatches(router)
+    answer(router, SET, first[1], [0, 1])
+    command(router, 2, [0], body=b"x" * 200)
+
+
+def test_what_would_not_fit_into_the_message_to_the_engines(router: Router) -> None:
+    operation = b"x" * (limits.MESSAGE - 1000)
+    with pytest.raises(errors.MessageSizeError, match="Push large data first"):
+        router.command(ALICE, m.Command(1, None, "execute", "big", operation), [], 0)
+    with pytest.raises(errors.MessageSizeError):
+        router.submit_task(ALICE, m.SubmitTask(1, "big", operation), [], 0, 0.0)
+
+
+@pytest.mark.parametrize("task", [False, True])
+def test_answer_that_would_not_fit_into_the_message_to_the_client(router: Router, task: bool) -> None:
+    if task:
+        router.submit_task(ALICE, m.SubmitTask(1, "t", b""), [], 0, 0.0)
+    else:
+        command(router, 1, [0])
+    ((key, dispatch),) = dispatches(router)
+    router.result(key, m.Result(dispatch.id, dispatch.ranks, True, b"x" * (limits.MESSAGE - 50)), [], 0, 0.0)
+    ((_, undone),) = sent(router.flush(), m.TaskUndone if task else m.Undone)
+    assert undone.error == "MessageSizeError"
+    assert router.queue_status([0]) == [[0, None, []]]
+    assert router._works == {}
+
+
+def test_labels_are_shortened(router: Router) -> None:
+    router.command(ALICE, m.Command(1, [0], "execute", "y" * 100_000, b""), [], 0)
+    assert router.queue_status([0]) == [[0, "y" * limits.LABEL, []]]
+
+
+def test_refusal_names_the_error() -> None:
+    assert refusal(4, errors.Backpressure("wait")) == m.Refused(4, "Backpressure", "wait")

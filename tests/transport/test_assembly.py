@@ -1,0 +1,104 @@
+"""A body put together from pieces, in private memory."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, get_args
+
+import pytest
+
+from ipmpi import limits
+from ipmpi.protocol import messages as m
+from ipmpi.protocol.connection import Connection, MessageReceived
+from ipmpi.transport.assembly import Assembly, PrivateMemory
+from ipmpi.transport.transfers import Transfers
+
+ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
+
+
+class Notes:
+    """An assembly, and what it says."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        self.done: list[Assembly] = []
+        self.aborted = 0
+        self.assembly = Assembly(lengths, PrivateMemory(sum(lengths)), self.done.append, self._abort)
+
+    def _abort(self) -> None:
+        self.aborted += 1
+
+
+def test_pieces_become_segments() -> None:
+    data = random.Random(1).randbytes(10_000)
+    notes = Notes([1, 0, 4999, 5000])
+    at = 0
+    for size in (1, 2, 3, 4000, 5000, 994):
+        assert not notes.done
+        notes.assembly.feed(notes.assembly, data[at : at + size])
+        at += size
+    assert notes.done == [notes.assembly]
+    parts = notes.assembly.segments()
+    assert [bytes(part) for part in parts] == [data[:1], b"", data[1:5000], data[5000:]]
+    view: Any = parts[3]
+    view[0] = 7
+    assert view[0] == 7, "the memory is the receiver's to write"
+
+
+def test_segments_outlive_the_assembly() -> None:
+    notes = Notes([3, 3])
+    notes.assembly.feed(notes.assembly, b"abcdef")
+    parts = notes.done.pop().segments()
+    notes.assembly.memory.close()
+    del notes
+    assert [bytes(part) for part in parts] == [b"abc", b"def"]
+
+
+def test_abort() -> None:
+    notes = Notes([5])
+    notes.assembly.feed(notes.assembly, b"ab")
+    notes.assembly.abort(notes.assembly)
+    assert (notes.aborted, notes.done) == (1, [])
+
+
+@pytest.mark.parametrize("size", [limits.CHUNK, limits.STREAM_WINDOW, 3 * limits.STREAM_WINDOW + 5])
+def test_credit_is_a_window_that_moves_in_steps(size: int) -> None:
+    notes = Notes([size])
+    assembly = notes.assembly
+    received, steps = 0, {assembly.credit}
+    piece = bytes(limits.CHUNK)
+    while received < size:
+        assert received < assembly.credit <= min(size, received + limits.STREAM_WINDOW)
+        part = piece[: min(len(piece), assembly.credit - received)]
+        received += len(part)
+        assembly.feed(assembly, part)
+        steps.add(assembly.credit)
+    assert notes.done
+    assert assembly.credit == size
+    assert len(steps) <= 2 + 4 * size // limits.STREAM_WINDOW
+
+
+class Line:
+    """A connection that stands alone, as the source of a transfer."""
+
+    def __init__(self) -> None:
+        self.connection = Connection(ALL)
+
+    def wake(self) -> None:
+        """Its bytes are moved by hand."""
+
+
+def test_as_the_sink_of_a_transfer() -> None:
+    size = 2 * limits.STREAM_WINDOW + 11
+    data = random.Random(2).randbytes(size)
+    peer, line, transfers = Connection(ALL), Line(), Transfers()
+    peer.send(m.Result(1, [0], True, b"", [7, size - 7]), [data[:7], data[7:]])
+    notes = Notes([7, size - 7])
+    while peer.wants_to_send:
+        for event in line.connection.receive_data(b"".join(peer.data_to_send())):
+            if isinstance(event, MessageReceived):
+                transfers.start(line, event.stream, [(notes.assembly, notes.assembly)])
+            else:
+                assert transfers.handle(line, event)
+        list(peer.receive_data(b"".join(line.connection.data_to_send())))
+    (assembly,) = notes.done
+    assert b"".join(bytes(part) for part in assembly.segments()) == data

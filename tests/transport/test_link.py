@@ -1,0 +1,152 @@
+"""A link pumps one pipe into one connection: over a socket pair, in one loop, without a sleep."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
+
+import pytest
+
+from ipmpi import limits
+from ipmpi.errors import ProtocolError, RemoteProtocolError
+from ipmpi.protocol import messages as m
+from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived
+from ipmpi.transport.link import Link
+from ipmpi.transport.loop import Loop
+from ipmpi.transport.pipes import UnixPipe
+
+ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
+
+
+class End:
+    """A link whose user grants all streams and notes what it hears."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, table: frozenset[type[m.Message]] = ALL) -> None:
+        self.loop = loop
+        self.connection = Connection(table)
+        self.heard: list[Any] = []
+        self.body = bytearray()
+        self.closed: list[tuple[str, bool, ProtocolError | None]] = []
+        self.until: Callable[[], bool] = bool
+        self.link = Link(loop, UnixPipe(sock), self.connection, self._event, self._closed)
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, MessageReceived):
+            self.heard.append(event.message)
+            if event.stream:
+                self.connection.grant(event.stream, sum(getattr(event.message, "sizes", [])))
+        elif isinstance(event, DataReceived):
+            self.body += event.data
+        if self.until():
+            self.loop.stop()
+
+    def _closed(self, reason: str, orderly: bool, error: ProtocolError | None) -> None:
+        self.closed.append((reason, orderly, error))
+        self.loop.stop()
+
+    def send(self, message: m.AnyMessage, body: list[Any] | None = None) -> None:
+        self.connection.send(message, body or [])
+        self.link.wake()
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def ends(loop: Loop) -> Iterator[tuple[End, End]]:
+    a, b = socket.socketpair()
+    one, two = End(loop, a), End(loop, b)
+    yield one, two
+    one.link.close()
+    two.link.close()
+
+
+def test_messages_both_ways(loop: Loop, ends: tuple[End, End]) -> None:
+    a, b = ends
+    for number in range(500):
+        a.send(m.GetIds(number))
+        b.send(m.Reply(number, [number]))
+    a.until = b.until = lambda: len(a.heard) == len(b.heard) == 500
+    loop.run()
+    assert b.heard == [m.GetIds(number) for number in range(500)]
+    assert a.heard == [m.Reply(number, [number]) for number in range(500)]
+
+
+def test_large_body_and_a_message_that_overtakes_it(loop: Loop, ends: tuple[End, End]) -> None:
+    a, b = ends
+    body = bytes(range(256)) * (20 * limits.MIB // 256)
+    a.send(m.Result(1, [0], True, b"", [len(body)]), [body])
+    overtook: list[int] = []
+
+    def progress() -> bool:
+        if len(b.body) > limits.MIB and not overtook and len(b.heard) == 1:
+            overtook.append(-1)
+            a.send(m.GetIds(2))
+        if len(b.heard) == 2 and overtook == [-1]:
+            overtook[0] = len(b.body)
+        return len(b.body) == len(body) and len(b.heard) == 2
+
+    b.until = progress
+    loop.run()
+    assert b.body == body
+    assert overtook[0] < 8 * limits.MIB
+
+
+def test_other_end_closes(loop: Loop, ends: tuple[End, End]) -> None:
+    a, b = ends
+    a.send(m.Goodbye("done"))
+    a.link.close("enough")
+    assert a.closed == [("enough", True, None)]
+    assert not a.link.is_open
+    while not b.closed:
+        loop._stopped = False  # closing ``a`` has stopped it
+        loop.run()
+    assert b.heard == [m.Goodbye("done")], "what was queued goes out before"
+    assert b.closed[0][1]
+    a.link.wake()
+    a.link.close()
+    assert len(a.closed) == 1
+
+
+def test_peer_that_breaks_the_rules_is_cut(loop: Loop) -> None:
+    x, y = socket.socketpair()
+    end = End(loop, x)
+    y.send(b"GET / HTTP/1.1\r\n\r\n")
+    loop.run()
+    ((reason, orderly, error),) = end.closed
+    assert "does not speak ipmpi's protocol" in reason
+    assert not orderly
+    assert isinstance(error, RemoteProtocolError)
+    y.close()
+
+
+def test_closing_in_the_middle_of_events_ends_them(loop: Loop, ends: tuple[End, End]) -> None:
+    a, b = ends
+    for number in range(10):
+        a.send(m.GetIds(number))
+
+    def enough() -> bool:
+        if len(b.heard) == 3:
+            b.link.close("enough")
+        return False
+
+    b.until = enough
+    loop.run()
+    assert b.heard == [m.GetIds(number) for number in range(3)]
+    assert b.closed == [("enough", True, None)]
+
+
+def test_what_arrived_before_the_link_was_made(loop: Loop, ends: tuple[End, End]) -> None:
+    a, _ = ends
+    other = Connection(ALL)
+    other.send(m.GetIds(7))
+    data = b"".join(other.data_to_send())
+    a.link.feed(data[:5])
+    a.link.feed(b"")
+    a.link.feed(data[5:])
+    assert a.heard == [m.GetIds(7)]
