@@ -1,7 +1,8 @@
-"""The tables of protocol.rst, from the code that they are about, so that they cannot be wrong."""
+"""The tables of the documentation, from the code that they are about, so that they cannot be wrong."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import typing
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from ipmpi import errors, limits
+from ipmpi.cli import ipcluster, ipcontroller, ipengine
 from ipmpi.protocol import frames, messages, operations, states
 
 
@@ -64,6 +66,29 @@ def frame_kinds() -> str:
     return table(("kind", "name", "payload bytes", "numbered"), rows)
 
 
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """The command line of each command, as the command itself reads it."""
+    return {
+        "ipcontroller": ipcontroller.parser(),
+        "ipengine": ipengine.parser(),
+        "ipcluster": ipcluster._parser(),
+    }
+
+
+def options(parser: argparse.ArgumentParser) -> str:
+    """Every option that ``--help`` shows."""
+    rows = []
+    for group in parser._action_groups:
+        for action in group._group_actions:
+            if action.help == argparse.SUPPRESS:
+                continue
+            value = str(action.metavar or "|".join(map(str, action.choices or ())))
+            takes_value = bool(action.option_strings) and action.nargs != 0
+            names = [f"{name} {value}" if takes_value else name for name in action.option_strings] or [value]
+            rows.append((", ".join(map(literal, names)), action.help or group.title or ""))
+    return table(("option", "meaning"), rows)
+
+
 def bounds() -> str:
     """Every number of ``ipmpi.limits``."""
     rows = [(literal(name), f"{value:,}") for name, value in vars(limits).items() if name.isupper()]
@@ -87,6 +112,7 @@ def write(folder: Path) -> None:
         "outcomes": structs(operations.Outcome),
         "limits": bounds(),
         "errors": error_tree(),
+        **{f"options-{name}": options(parser) for name, parser in parsers().items()},
     }
     for name, text in texts.items():
         path = folder / f"{name}.inc"

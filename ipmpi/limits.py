@@ -76,6 +76,9 @@ CONNECT_TIMEOUT: Final = 10.0
 ENGINE_RECONNECT: Final = 600.0
 """An engine without its controller keeps trying for this long, then ends itself: no orphans in an allocation."""
 
+CLIENT_RECONNECT: Final = LEASE_AFTER_SILENCE
+"""A client tries for as long as the controller would keep its session."""
+
 # --- Engines -------------------------------------------------------------------------------------------
 MAX_ENGINES: Final = 65_536
 FOLD_DELAY: Final = 0.002

@@ -266,7 +266,7 @@ def _resumptions(context: SSL.Context, attempts: int) -> tuple[int, int]:
 
 
 def test_sessions_are_never_resumed() -> None:
-    offered, resumed = _resumptions(IDENTITY._context, 100)
+    offered, resumed = _resumptions(IDENTITY.context, 100)
     assert offered == 100, "the clients did not try, so the test shows nothing"
     assert resumed == 0
 

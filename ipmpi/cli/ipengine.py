@@ -20,7 +20,7 @@ from ..engine.proxy import Proxy, link_up
 from ..engine.rank import Rank
 from ..engine.tree import Place, place
 from ..engine.world import MODES, World, host_and_pid, start_world
-from ..errors import FurlError, KernelError, LauncherError
+from ..errors import FurlError, KernelError
 from ..protocol.messages import EngineInfo
 from ..protocol.states import FROM_ABOVE, RECEIVES
 from ..transport.loop import Loop
@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         path = start_log(options.logfile)
         world = start_world(options.mpi, launched, sys.executable, warn)
-    except LauncherError as error:
+    except KernelError as error:
         warn(str(error))
         log.error("%s", error)
         return 1

@@ -106,6 +106,7 @@ class Session:
             address,
             table,
             Callbacks(self._event, self._started, self._interrupted, self._ended),
+            patience=limits.CLIENT_RECONNECT,
             renew=False,
         )
         self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
@@ -190,6 +191,8 @@ class Session:
         except BaseException as error:
             self._fail(ClientError(f"the client's thread failed: {error!r}; please report this"))
             raise
+        finally:
+            self._loop.close()
 
     def _send(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
         self._link.connection.send(message, body)
@@ -261,13 +264,24 @@ class Session:
         if not event.stream:
             done(list(event.body))
             return
-        memory = PrivateMemory(sum(message.sizes))
+        try:
+            memory = PrivateMemory(sum(message.sizes))
+        except (OSError, ValueError, OverflowError):
+            self._link.connection.refuse(event.stream)
+            self._link.wake()
+            done([])
+            return
         assembly = Assembly(message.sizes, memory, lambda whole: done(whole.segments()), lambda: done([]))
         self._transfers.start(self._link, event.stream, [(assembly, assembly)])
 
     def _result(self, message: m.Result, body: list[Buffer]) -> None:
         if sum(message.sizes) and not body:
-            undone = ("EngineLost", f"engine {message.engines[0]} was lost while it sent its answer")
+            size = sum(message.sizes)
+            undone = (
+                "EngineLost",
+                f"the answer of engine {message.engines[0]} ({size} bytes) did not arrive: the engine was lost "
+                "while it sent it, or there is not so much memory here",
+            )
             self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
             return
         outcome = operations.decode_outcome(message.outcome)
@@ -287,13 +301,12 @@ class Session:
             command.future.set_result([command.replies[engine] for engine in order])
 
     def _task_done(self, message: m.TaskDone, body: list[Buffer]) -> None:
+        if sum(message.sizes) and not body:
+            return  # the engine was lost while it sent this: the controller gives the task to another one
         task = self._tasks.pop(message.id, None)
         if task is None:
             return
         self._inline -= task.inline
-        if sum(message.sizes) and not body:
-            task.future.set_exception(errors.EngineLost("the engine was lost while it sent the task's result"))
-            return
         outcome = operations.decode_outcome(message.outcome)
         task.future.set_result(
             TaskEnd(message.engine, message.ok, outcome, body, message.submitted, message.completed)

@@ -40,6 +40,8 @@ class Interface:
     permits: Callable[[messages.AnyMessage], bool] = field(default=_everything)
 
     def __post_init__(self) -> None:
+        # Every client can leave properly.
+        object.__setattr__(self, "receives", self.receives | {messages.Goodbye})
         excess = self.receives - _CLIENTS - CONTROLLER_RECEIVES["monitor"]
         if excess:
             names = ", ".join(sorted(kind.__name__ for kind in excess))

@@ -249,7 +249,9 @@ class ControllerService:
         """An engine's answer fitted on its own link, and does not on the client's, where ids are longer."""
         self._log(f"not passed on to {session.role} {session.key}: {error}")
         text = f"the answer is too large to be passed on: {error}"
-        if isinstance(message, m.Result):
+        if isinstance(message, m.Reply):
+            session.connection.send(m.Refused(message.id, "MessageSizeError", text))
+        elif isinstance(message, m.Result):
             session.connection.send(m.Undone(message.id, message.engines, "MessageSizeError", text))
         elif isinstance(message, m.TaskDone):
             session.connection.send(m.TaskUndone(message.id, "MessageSizeError", text))

@@ -14,6 +14,7 @@ from ..protocol.states import Table
 from ..transport.link import Link
 from ..transport.loop import Loop, Timer
 from ..transport.negotiate import Authenticated
+from ..transport.pipes import PipeClosed
 
 
 @dataclass(eq=False)
@@ -89,7 +90,7 @@ class Sessions:
     def _welcome(self, session: Session, peer: Authenticated, welcome: bytes) -> None:
         try:
             peer.pipe.send([welcome])
-        except KernelError as error:
+        except (KernelError, PipeClosed) as error:
             # It said Hello and was gone in the same breath.
             peer.pipe.close()
             self._link_closed(session, str(error), True, None)

@@ -235,14 +235,16 @@ class Proxy:
         own = [self.own.rank] if self.own.rank in message.ranks else []
         if own or nearby:
             here = _for_ranks(message, own + [rank for _, ranks in nearby for rank in ranks])
-            memory = (SharedMemory if nearby else PrivateMemory)(sum(message.sizes))
-            assembly = Assembly(
-                message.sizes,
-                memory,
-                lambda done: self._assembled(here, done),
-                lambda: self._not_delivered(here),
-            )
-            sinks.append((assembly, assembly))
+            try:
+                memory = (SharedMemory if nearby else PrivateMemory)(sum(message.sizes))
+            except (OSError, ValueError, OverflowError) as error:
+                self._not_delivered(here, f"no memory for it on {self.own.host}: {error}")
+            else:
+                assembly = Assembly(
+                    message.sizes, memory, lambda done: self._assembled(here, done),
+                    lambda: self._not_delivered(here, "its sender is gone"),
+                )  # fmt: skip
+                sinks.append((assembly, assembly))
         self._transfers.start(self.above, stream, sinks)
 
     def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
@@ -286,9 +288,9 @@ class Proxy:
         finally:
             os.close(descriptor)
 
-    def _not_delivered(self, message: m.Dispatch) -> None:
+    def _not_delivered(self, message: m.Dispatch, reason: str) -> None:
         failed = operations.Failed(
-            "ConnectionError", f"the data of this {message.method} did not arrive: its sender is gone", ""
+            "ConnectionError", f"the data of this {message.method} did not arrive: {reason}", ""
         )
         result = m.Result(message.id, message.ranks, False, operations.encode(failed))
         self._report(self._fold.leave_out(message.id, message.ranks))

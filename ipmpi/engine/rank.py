@@ -39,7 +39,9 @@ class Rank:
         self._on_signal = on_signal
         self._inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._busy = False
-        self._interrupting = False
+        self._outstanding = 0
+        self._interrupt_next = False
+        self._interrupts = 0
         self._lock = threading.Lock()
         self._thread = threading.main_thread().ident
 
@@ -50,6 +52,8 @@ class Rank:
 
     def submit(self, job: Job) -> None:
         """Queue an operation (any thread)."""
+        with self._lock:
+            self._outstanding += 1
         self._inbox.put(job)
 
     def stop(self) -> None:
@@ -64,8 +68,10 @@ class Rank:
         """
         with self._lock:
             if self._busy and self._thread is not None:
-                self._interrupting = True
+                self._interrupts += 1
                 signal.pthread_kill(self._thread, signal.SIGINT)
+            elif self._outstanding:
+                self._interrupt_next = True  # it has been handed over and is about to start
 
     def install_signals(self) -> None:
         """Take SIGINT and SIGTERM (main thread)."""
@@ -73,8 +79,9 @@ class Rank:
         signal.signal(signal.SIGTERM, self._sigterm)
 
     def _sigint(self, _number: int, _frame: FrameType | None) -> None:
-        if self._interrupting:
-            self._interrupting = False
+        if self._interrupts:
+            # Not reset anywhere else: a signal that comes after the command has ended is still one of ours.
+            self._interrupts -= 1
             if self._busy:
                 raise KeyboardInterrupt
             return
@@ -89,24 +96,38 @@ class Rank:
             job = self._inbox.get()
             if job is None:
                 return
-            answer = self._run(job)
+            try:
+                answer = self._run(job)
+            except KeyboardInterrupt:
+                answer = self._interrupted()
             done = job.done
             del job  # large arguments must not live until the next command comes
+            with self._lock:
+                self._outstanding -= 1
+                self._interrupt_next = False
             done(answer)
             del answer
 
     def _run(self, job: Job) -> Answer:
+        with self._lock:
+            self._busy = not self._interrupt_next
+        if not self._busy:
+            return _INTERRUPTED
         try:
-            self._busy = True
-            answer = self.namespace.run(job.method, job.operation, job.body)
-        except KeyboardInterrupt:
-            answer = _INTERRUPTED
+            return self.namespace.run(job.method, job.operation, job.body)
         finally:
             self._calm_down()
-        return answer
+
+    def _interrupted(self) -> Answer:
+        self._calm_down()
+        return _INTERRUPTED
 
     def _calm_down(self) -> None:
-        """No interrupt may come after this; one that is under way is waited for."""
+        """No interrupt may come after this.
+
+        The lock waits for one that is being sent; it has then arrived before the next command can start. An
+        interrupt that hits in here only takes another round.
+        """
         while True:
             try:
                 with self._lock:

@@ -142,6 +142,7 @@ class Connection:
         self._chunk: tuple[int, int] | None = None
         self._handed_on = 0
         self._skip = 0
+        self._pong_due = False
         self._unacknowledged_frames = 0
         self._unacknowledged_bytes = 0
         self.received = 0
@@ -236,7 +237,7 @@ class Connection:
     @property
     def wants_to_send(self) -> bool:
         """Whether :meth:`data_to_send` has anything."""
-        return bool(self._control or self._ready or self._acknowledgement_due)
+        return bool(self._control or self._ready or self._pong_due or self._acknowledgement_due)
 
     @property
     def _acknowledgement_due(self) -> bool:
@@ -251,6 +252,9 @@ class Connection:
         if self._resumable and self._unacknowledged_frames and self.wants_to_send:
             self._unacknowledged_frames = self._unacknowledged_bytes = 0
             out.append(prefix(Kind.ACK, COUNT.size) + COUNT.pack(self.received))
+        if self._pong_due:
+            self._pong_due = False
+            out.append(prefix(Kind.PONG, 0))
         size = 0
         while self._control and size < budget:
             numbered, frame = self._control.popleft()
@@ -395,7 +399,7 @@ class Connection:
         if kind is Kind.ACK:
             self._outbox.acknowledge(COUNT.unpack(payload)[0])
         elif kind is Kind.PING:
-            self._queue(False, [prefix(Kind.PONG, 0)])
+            self._pong_due = True  # one answer for all that were asked meanwhile
         elif kind is Kind.REFUSE:
             outgoing = self._streams.pop(stream, None)
             if outgoing is not None:

@@ -93,7 +93,7 @@ class SubmitTask(Message, frozen=True, tag=9):
 
 
 class AbortTask(Message, frozen=True, tag=10):
-    """Forget a task. Answer: 'aborted', 'running' (its result will be dropped), 'done' or 'unknown'."""
+    """Forget a task. Answer: 'aborted', 'running' (its result is dropped) or 'unknown' (or done)."""
 
     id: int
     task: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from .. import limits
@@ -11,6 +12,8 @@ from ..protocol.frames import Buffer
 from ..protocol.liveness import Liveness
 from .loop import READ, WRITE, Loop, Timer
 from .pipes import Pipe, PipeClosed
+
+log = logging.getLogger("ipmpi")
 
 _READS_A_TURN = 8
 """Pieces of up to a chunk that one link may read before the others have their turn."""
@@ -80,10 +83,16 @@ class Link:
             self._end(reason, True, None)
 
     def _ready(self, events: int) -> None:
-        if events & READ:
-            self.readable()
-        if events & WRITE and self._open:
-            self._write()
+        try:
+            if events & READ:
+                self.readable()
+            if events & WRITE and self._open:
+                self._write()
+        except Exception as error:
+            # One link's trouble must not end the others'. This is a bug of ours, so the log gets all of it.
+            log.exception("a link failed in a way that was not foreseen; please report this")
+            if self._open:
+                self._end(f"an error in ipmpi: {error!r}", False, None)
 
     def poke(self) -> None:
         """The pipe may have moved (for pipes without a descriptor)."""

@@ -24,6 +24,8 @@ from .tlspipe import prepare
 OnHello = Callable[[Authenticated, Hello, ListenerHandshake], None]
 
 _ACCEPTS_A_TURN = 32
+_SLOW = 1.0
+"""Seconds after which a stranger has to make room when descriptors run out."""
 _EXHAUSTED_PAUSE = 0.2
 """Seconds without accepting when the process has no descriptor left: what waits stays ready all the time."""
 
@@ -51,7 +53,8 @@ class Listener:
         self._secrets = secrets
         self._on_hello = on_hello
         self._log = log
-        self._strangers: dict[ListenNegotiation, None] = {}
+        self._strangers: dict[ListenNegotiation, float] = {}
+        """With the time at which they came, in that order."""
         self._logged: dict[str, float] = {}
         self._resume: Timer | None = None
         self._sock = _listen(address)
@@ -74,7 +77,7 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE) and self._strangers:
+                if error.errno in (errno.EMFILE, errno.ENFILE) and self._oldest_is_slow():
                     self._drop_oldest()
                     continue
                 self._pause(error.strerror or str(error))
@@ -87,6 +90,11 @@ class Listener:
         self._resume = self._loop.call_later(
             _EXHAUSTED_PAUSE, lambda: self._loop.register(self._sock, READ, self._accept)
         )
+
+    def _oldest_is_slow(self) -> bool:
+        # accept() says EMFILE also when nobody waits: whoever got the last descriptor must have time to speak.
+        began = next(iter(self._strangers.values()), None)
+        return began is not None and self._loop.now() - began > _SLOW
 
     def _drop_oldest(self) -> None:
         oldest = next(iter(self._strangers))
@@ -120,7 +128,7 @@ class Listener:
             failed,
         )
         box.append(negotiation)
-        self._strangers[negotiation] = None
+        self._strangers[negotiation] = self._loop.now()
 
     def _report(self, source: str, error: KernelError) -> None:
         now = self._loop.now()

@@ -92,6 +92,15 @@ class TlsPipe:
 
     def send(self, buffers: Sequence[Buffer]) -> None:
         """Encrypt buffers; small neighbours share a TLS record."""
+        try:
+            self._encrypt(buffers)
+        except TlsClosed:
+            raise PipeClosed("the peer closed the connection", orderly=True) from None
+        except TlsError as error:
+            raise PipeClosed(str(error), orderly=False) from None
+        self.collect()
+
+    def _encrypt(self, buffers: Sequence[Buffer]) -> None:
         small: list[Buffer] = []
         for buffer in buffers:
             if len(buffer) < 4096:
@@ -103,7 +112,6 @@ class TlsPipe:
             self._tls.write(buffer)
         if small:
             self._tls.write(b"".join(small))
-        self.collect()
 
     def collect(self) -> None:
         """Take what TLS wants to send."""

@@ -253,7 +253,7 @@ def test_log_file_that_cannot_be_written(tmp_path: Path, module: str) -> None:
     (tmp_path / "file").write_text("")
     if module == ENGINE:
         pytest.xfail("reported: ipengine catches only LauncherError around start_log")
-    said = fails(module, tmp_path, *LOOPBACK, "-l", str(tmp_path / "file" / "log"))
+    said = fails(module, tmp_path, "-l", str(tmp_path / "file" / "log"))
     assert "cannot write the log file" in said
     assert "choose another -l PREFIX" in said
 

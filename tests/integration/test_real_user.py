@@ -32,9 +32,11 @@ SESSION = """
 import json, os, stat, subprocess, sys, threading
 mpiexec, n, python = json.loads(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 reader, writer = os.pipe()
+lifeline, held = os.pipe()  # the controller ends with this process
 controller = subprocess.Popen(
     [sys.executable, "-m", "ipmpi.cli.ipcontroller", "--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1",
-     "--ready-fd", str(writer)], pass_fds=[writer], stdout=subprocess.DEVNULL)
+     "--ready-fd", str(writer), "--lifeline-fd", str(lifeline)], pass_fds=[writer, lifeline],
+    stdout=subprocess.DEVNULL)
 os.close(writer)
 lines = open(reader)
 json.loads(lines.readline())

@@ -144,12 +144,6 @@ def resident(controller: Controller) -> int:
 # --- peers that were let in and mean harm ------------------------------------------------------------------
 
 
-reported = pytest.mark.xfail(
-    strict=False, reason="reported: TlsPipe.send must turn TlsError and TlsClosed into PipeClosed, as receive does"
-)
-
-
-@reported
 @pytest.mark.parametrize("end", ["goodbye", "garbage"])
 def test_question_followed_at_once_by_the_end_of_tls_does_no_harm(tmp_path: Path, end: str) -> None:
     with controller(tmp_path) as own, Member(own.furl("mec")) as bystander:

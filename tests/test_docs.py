@@ -1,0 +1,305 @@
+"""The documentation does what it says: its sessions run, its commands parse, and nothing public is left out."""
+
+from __future__ import annotations
+
+import argparse
+import doctest
+import gc
+import importlib.util
+import inspect
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ipmpi import client, errors
+from ipmpi.client import MultiEngineClient
+from ipmpi.launch.mpi import find_mpi
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.rst",
+    *sorted(path for path in DOCS.rglob("*.rst") if "_build" not in path.parts and path.name != "changelog.rst"),
+]
+WITH_SESSIONS = [page for page in PAGES if ">>> " in page.read_text("utf-8")]
+OLD_NAMES = "from-ipython-kernel.rst"
+"""Its left columns are command lines of other programs."""
+
+Need = Callable[[str, object], None]
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_tables", DOCS / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    found: dict[str, argparse.ArgumentParser] = tables().parsers()
+    return found
+
+
+# --- Python sessions -------------------------------------------------------------------------------------
+
+
+def with_blank_lines_marked(text: str) -> str:
+    """Blank lines inside the output of an indented session, as doctest wants to be told of them."""
+    lines = text.split("\n")
+    in_output = ""
+    for number, line in enumerate(lines):
+        margin = line[: len(line) - len(line.lstrip())]
+        if line.strip().startswith((">>> ", "... ")):
+            in_output = margin
+        elif line.strip():
+            in_output = in_output if margin == in_output else ""
+        elif in_output:
+            later = next((other for other in lines[number + 1 :] if other.strip()), "")
+            if later.startswith(in_output) and not later.strip().startswith(">>> "):
+                lines[number] = in_output + "<BLANKLINE>"
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def four_engines(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Iterator[Path]:
+    """The folder of a cluster that was started as the pages say."""
+    need("no mpiexec", find_mpi())
+    folder = tmp_path_factory.mktemp("ipython")
+    local = ["--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ipmpi.cli.ipcluster", "-n", "4", *local],
+        env={**os.environ, "IPYTHONDIR": str(folder), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        said = ""
+        while not said.endswith(f"kill -INT {process.pid}\n"):
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        try:
+            yield folder
+        finally:
+            process.send_signal(signal.SIGINT)
+            rest = process.stdout.read()
+    assert process.returncode == 0, rest
+    assert "OK: All processes cleaned up." in rest
+
+
+@pytest.fixture
+def forgiving_of_clients() -> Iterator[None]:
+    """Clients that were closed leave their loop's files to the garbage collector."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+@pytest.mark.usefixtures("forgiving_of_clients")
+@pytest.mark.parametrize("page", WITH_SESSIONS, ids=named)
+def test_sessions_run_as_shown(page: Path, four_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(four_engines))
+    with MultiEngineClient() as mec:
+        mec.reset()
+    text = with_blank_lines_marked(page.read_text("utf-8"))
+    names: dict[str, Any] = {"__name__": "__main__"}
+    session = doctest.DocTestParser().get_doctest(text, names, page.name, str(page), 0)
+    said: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    try:
+        result = runner.run(session, out=said.append, clear_globs=False)
+    finally:
+        for value in session.globs.values():
+            if isinstance(value, (client.MultiEngineClient, client.TaskClient)):
+                value.close()
+    assert result.attempted
+    assert not result.failed, "".join(said)
+
+
+def test_blank_lines_are_marked_in_output_only() -> None:
+    text = "Text::\n\n    >>> f()\n    a\n\n    b\n\n    >>> g()\n\nMore.\n\n>>> h()\nc\n\nEnd.\n"
+    marked = with_blank_lines_marked(text)
+    assert marked == text.replace("    a\n\n", "    a\n    <BLANKLINE>\n")
+
+
+# --- Command lines ---------------------------------------------------------------------------------------
+
+COMMAND = re.compile(r"^(?:.*\s)?(ipcluster|ipcontroller|ipengine)(?:\s|$)")
+LITERAL = re.compile(r"``([^`]+)``")
+
+
+def shown_lines(page: Path) -> list[str]:
+    """Indented lines that run one of the commands."""
+    found = []
+    for line in page.read_text("utf-8").split("\n"):
+        text = line.strip()
+        prompted = text.startswith("$ ")
+        plain = line.startswith("    ") and text.split(" ")[0] in ("ipcluster", "ipcontroller", "mpirun")
+        if (prompted or plain) and COMMAND.match(text):
+            found.append(text.removeprefix("$ "))
+    return found
+
+
+def arguments(line: str) -> tuple[str, list[str]]:
+    """The last of our commands in a line, and what follows it; other launchers' options come before it."""
+    words = shlex.split(line, comments=True)
+    at = max(number for number, word in enumerate(words) if word in ("ipcluster", "ipcontroller", "ipengine"))
+    return words[at], words[at + 1 :]
+
+
+SHOWN = [(page, line) for page in PAGES for line in shown_lines(page)]
+
+
+@pytest.mark.parametrize(("page", "line"), SHOWN, ids=[f"{named(page)}: {line}" for page, line in SHOWN])
+def test_command_lines_parse(page: Path, line: str, parsers: dict[str, argparse.ArgumentParser]) -> None:
+    command, words = arguments(line)
+    parsers[command].parse_args(words)
+
+
+def test_the_pages_show_all_commands() -> None:
+    assert {arguments(line)[0] for _, line in SHOWN} == {"ipcluster", "ipcontroller", "ipengine"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != OLD_NAMES], ids=named)
+def test_options_in_the_text_exist(page: Path, parsers: dict[str, argparse.ArgumentParser]) -> None:
+    for literal in LITERAL.findall(page.read_text("utf-8")):
+        found = COMMAND.match(literal)
+        if found is None:
+            continue
+        known = {name for action in parsers[found[1]]._actions for name in action.option_strings}
+        after = literal[found.end(1) :]
+        unknown = set(re.findall(r"(?<!\S)--[a-z-]+", after)) - known
+        assert not unknown, f"{literal}: {found[1]} has no {', '.join(unknown)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_make_targets_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    wanted = set(re.findall(r"(?:``|^ +(?:\$ )?)make ([a-z]+)", text, re.MULTILINE))
+    there = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert wanted <= there
+
+
+def test_every_command_and_option_is_in_the_reference(parsers: dict[str, argparse.ArgumentParser]) -> None:
+    scripts = re.findall(r'"(\w+) = ipmpi\.cli\.\w+:main"', (ROOT / "setup.py").read_text("utf-8"))
+    page = (DOCS / "reference" / "commands.rst").read_text("utf-8")
+    assert sorted(scripts) == sorted(parsers)
+    for name, parser in parsers.items():
+        assert f"options-{name}.inc" in page
+        table = tables().options(parser)
+        for action in parser._actions:
+            for option in action.option_strings:
+                assert (f"``{option}" in table) == (action.help != argparse.SUPPRESS)
+
+
+# --- Python names ----------------------------------------------------------------------------------------
+
+
+def reference() -> str:
+    return "\n".join(page.read_text("utf-8") for page in (DOCS / "reference").glob("*.rst"))
+
+
+@pytest.mark.parametrize("name", client.__all__)
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    assert f".. autoclass:: ipmpi.client.{name}\n" in reference()
+    assert inspect.getdoc(getattr(client, name))
+
+
+ERRORS = [
+    name
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.KernelError) and kind.__module__ == errors.__name__
+]
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_every_error_is_documented_and_in_the_tree(name: str) -> None:
+    """Sphinx takes all classes that have a docstring."""
+    assert ".. automodule:: ipmpi.errors\n   :members:\n" in reference()
+    assert vars(getattr(errors, name)).get("__doc__")
+    assert re.search(rf"\b{name}\b", tables().error_tree())
+
+
+# --- Examples in files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_furl_of_the_interface_in_the_howto(tmp_path: Path) -> None:
+    """The example of howto/interface.rst, with a controller and an engine."""
+    folder = DOCS / "howto"
+    environ = {**os.environ, "IPYTHONDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    local = ["--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1"]
+    reader, writer = os.pipe()
+    log = (tmp_path / "log").open("wb")
+    controller = subprocess.Popen(
+        [sys.executable, "-m", "ipmpi.cli.ipcontroller", "--interface", "reader_interface:READER", *local,
+         "--ready-fd", str(writer)],
+        cwd=folder, env=environ, stdout=log, stderr=log, pass_fds=[writer],
+    )  # fmt: skip
+    os.close(writer)
+    running = [controller]
+    try:
+        with open(reader) as news:
+            files = json.loads(news.readline())
+            assert files["reader_furl_file"] == str(tmp_path / "security" / "ipcontroller-reader.furl")
+            engine = [sys.executable, "-m", "ipmpi.cli.ipengine", "--mpi", "none"]
+            running.append(subprocess.Popen(engine, env=environ, stdout=log, stderr=log))
+            assert json.loads(news.readline()) == {"engines": 1}
+            done = subprocess.run(
+                [sys.executable, str(folder / "reader_client.py")],
+                env=environ, capture_output=True, text=True, timeout=30, check=False,
+            )  # fmt: skip
+            assert (done.returncode, done.stdout) == (0, "[0] [['id', 'mpi']]\n"), done.stderr
+            more = (
+                (folder / "reader_client.py")
+                .read_text("utf-8")
+                .replace("engines.keys()", "engines.push({'a': 1})")
+            )
+            refused = subprocess.run(
+                [sys.executable, "-c", more], env=environ, capture_output=True, text=True, timeout=30, check=False
+            )
+            assert "SecurityError: the 'reader' interface does not permit this Command" in refused.stderr
+    finally:
+        for process in reversed(running):
+            process.terminate()
+            process.wait(15)
+        log.close()
+
+
+# --- The whole -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_sphinx_has_nothing_to_complain_about(tmp_path: Path, need: Need) -> None:
+    need("no sphinx; 'make docs' installs it", importlib.util.find_spec("sphinx"))
+    need("no IPython, whose magics are documented", importlib.util.find_spec("IPython"))
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees"),
+         str(DOCS), str(tmp_path / "html")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "ipmpi.client.EngineView.interrupt" in (tmp_path / "html" / "reference" / "client.html").read_text(
+        "utf-8"
+    )
