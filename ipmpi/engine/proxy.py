@@ -238,11 +238,11 @@ class Proxy:
             try:
                 memory = (SharedMemory if nearby else PrivateMemory)(sum(message.sizes))
             except (OSError, ValueError, OverflowError) as error:
-                self._not_delivered(here, f"no memory for it on {self.own.host}: {error}")
+                self._not_delivered(here, f"there is no memory for it on {self.own.host} ({error})", False)
             else:
                 assembly = Assembly(
                     message.sizes, memory, lambda done: self._assembled(here, done),
-                    lambda: self._not_delivered(here, "its sender is gone"),
+                    lambda: self._not_delivered(here, "its sender is gone", True),
                 )  # fmt: skip
                 sinks.append((assembly, assembly))
         self._transfers.start(self.above, stream, sinks)
@@ -288,11 +288,12 @@ class Proxy:
         finally:
             os.close(descriptor)
 
-    def _not_delivered(self, message: m.Dispatch, reason: str) -> None:
+    def _not_delivered(self, message: m.Dispatch, reason: str, ok: bool) -> None:
+        """A command's body did not come. ``ok`` where nobody is left whom it concerns: others' queues stay."""
         failed = operations.Failed(
             "ConnectionError", f"the data of this {message.method} did not arrive: {reason}", ""
         )
-        result = m.Result(message.id, message.ranks, False, operations.encode(failed))
+        result = m.Result(message.id, message.ranks, ok, operations.encode(failed))
         self._report(self._fold.leave_out(message.id, message.ranks))
         self._send_up(result)
 
@@ -361,6 +362,13 @@ class Proxy:
         self._transfers.endpoint_lost(child)
         if child in self._children:
             self._children.remove(child)
+        if not child.engines and not self._stopped:
+            # It ended before it had said who it was. The others need not wait for it.
+            self._log(f"a rank ended before it had registered: {reason}")
+            self._expected -= 1
+            if self.is_complete:
+                self.on_complete()
+            return
         if not self._stopped:
             where = child.engines[0] if child.engines else None
             told = reason if where is None else f"its process (pid {where.pid} on {where.host}) ended: {reason}"

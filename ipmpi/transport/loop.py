@@ -67,6 +67,7 @@ class Loop:
         self._foreign: deque[Callable[[], object]] = deque()
         self._asleep = False
         self._stopped = False
+        self._ended = False
         # Held by whoever makes callbacks: the loop's thread, except while it waits, or one that came by call_now.
         self._turn_lock = threading.Lock()
         self._wake_read, self._wake_write = socket.socketpair()
@@ -101,6 +102,10 @@ class Loop:
         self._foreign.append(call)
         if self._asleep:
             self._ring()
+        if self._ended:
+            # Nobody is left to make it. The callee finds out that all is over, and can say so.
+            with self._turn_lock:
+                self._make_calls()
 
     def _ring(self) -> None:
         # Any number of callers may come here before the loop wakes; a full socket means it will.
@@ -153,6 +158,8 @@ class Loop:
         with self._turn_lock:
             while not self._stopped:
                 self._turn()
+            self._ended = True
+            self._make_calls()
 
     def stop(self) -> None:
         """End :meth:`run` after this turn; may be called from any thread."""

@@ -251,8 +251,6 @@ def test_location_that_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", [CONTROLLER, ENGINE])
 def test_log_file_that_cannot_be_written(tmp_path: Path, module: str) -> None:
     (tmp_path / "file").write_text("")
-    if module == ENGINE:
-        pytest.xfail("reported: ipengine catches only LauncherError around start_log")
     said = fails(module, tmp_path, "-l", str(tmp_path / "file" / "log"))
     assert "cannot write the log file" in said
     assert "choose another -l PREFIX" in said
