@@ -58,7 +58,7 @@ SILENCE: Final = 60.0
 
 SILENCE_OF_USER_CODE: Final = 900.0
 """The same for a peer that runs user code beside its link. A library that holds the GIL for minutes also holds the
-thread that would answer; the kernel's keepalive, which needs no GIL, notices a dead machine after a minute."""
+thread that would answer; the kernel's keepalive, which needs no GIL, notices a dead machine after two."""
 
 LEASE_AFTER_SILENCE: Final = 120.0
 """A peer whose network was cut may come back for this long before its work counts as lost."""

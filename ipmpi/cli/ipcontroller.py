@@ -45,10 +45,10 @@ def parser() -> argparse.ArgumentParser:
             help="host names or addresses to put into the furl (default: found out)",
         )  # fmt: skip
     files = p.add_argument_group("furl files (default: in the security folder of $IPYTHONDIR or ~/.ipython)")
-    files.add_argument("--engine-furl-file", default="", metavar="FILE")
-    files.add_argument("--multiengine-furl-file", default="", metavar="FILE")
-    files.add_argument("--task-furl-file", default="", metavar="FILE")
-    files.add_argument("--monitor-furl-file", default="", metavar="FILE")
+    files.add_argument("--engine-furl-file", default="", metavar="FILE", help="furl for engines")
+    files.add_argument("--multiengine-furl-file", default="", metavar="FILE", help="furl for MultiEngineClient")
+    files.add_argument("--task-furl-file", default="", metavar="FILE", help="furl for TaskClient")
+    files.add_argument("--monitor-furl-file", default="", metavar="FILE", help="furl for monitors (read only)")
     p.add_argument(
         "--interface", action="append", default=[], metavar="MODULE:NAME", help="a further client interface"
     )
@@ -165,8 +165,7 @@ class Controller:
         self.loop.run()
         for listener in self.listeners:
             listener.close()
-        for session in list(self.service.sessions.by_key.values()):
-            self.service.sessions.end(session, "the controller stopped")
+        self.service.sessions.dismiss("the controller was stopped")
         log.info("Controller stopped")
 
     def _watch_lifeline(self, descriptor: int, stop: object) -> None:

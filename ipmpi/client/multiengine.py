@@ -32,7 +32,7 @@ class MultiEngineClient(EngineView):
 
     Raises:
         ValueError: the argument is not a furl or a file containing one.
-        ClientError: the furl is for another client.
+        FurlError: it is the furl of something else.
         ConnectionError: no controller answers.
         SecurityError: it is not the controller of the furl.
     """

@@ -257,7 +257,7 @@ class Session:
         elif isinstance(message, m.Notice):
             self._notice(message.text)
         elif isinstance(message, m.Goodbye):
-            self._shut(f"the controller stopped: {message.reason}")
+            self._shut(f"the controller said goodbye: {message.reason}")
 
     def _body(self, message: Any, event: MessageReceived, done: Callable[[list[Buffer]], None]) -> None:
         """Call ``done`` with the body, when all of it is here; with nothing if its sender is lost."""

@@ -60,14 +60,14 @@ class _Client:
 class Router:
     """The state of all queues."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_serial: int = 1) -> None:
         self.registry = Registry()
         self.scheduler = Scheduler()
         self._lanes: dict[int, _Lane] = {}
         self._idle: dict[int, None] = {}
         self._clients: dict[int, _Client] = {}
         self._works: dict[int, Work] = {}
-        self._serial = itertools.count(1)
+        self._serial = itertools.count(first_serial)
         self._effects: list[Effect] = []
         self._starting: dict[Work, list[int]] = {}
         self._late: dict[Work, list[int]] = {}

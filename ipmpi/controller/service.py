@@ -7,6 +7,7 @@ not import pickle.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -56,7 +57,8 @@ class ControllerService:
         self._interfaces = {interface.role: interface for interface in interfaces}
         tables = {"engine": CONTROLLER_RECEIVES["engine"]}
         tables.update({interface.role: interface.receives for interface in interfaces})
-        self.router = Router()
+        # Engines outlive a controller, and their answers to the old one must not be taken for answers to this one.
+        self.router = Router(secrets.randbits(60))
         self.sessions = Sessions(loop, tables, self._event, self._ended, self._log)
         self.transfers = Transfers()
         self._engines = 0

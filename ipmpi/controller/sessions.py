@@ -10,6 +10,7 @@ from .. import limits
 from ..errors import KernelError, ProtocolError
 from ..protocol.connection import Connection, Event
 from ..protocol.handshake import Hello, ListenerHandshake
+from ..protocol.messages import Goodbye
 from ..protocol.states import Table
 from ..transport.link import Link
 from ..transport.loop import Loop, Timer
@@ -125,6 +126,12 @@ class Sessions:
         session.lease = self._loop.call_later(
             lease, lambda: self.end(session, f"{reason}, and it did not come back")
         )
+
+    def dismiss(self, reason: str) -> None:
+        """Say goodbye to everybody."""
+        for session in list(self.by_key.values()):
+            session.connection.send(Goodbye(reason))
+            self.end(session, reason)
 
     def end(self, session: Session, reason: str) -> None:
         """The session is over."""

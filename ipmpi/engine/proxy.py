@@ -122,7 +122,15 @@ class Proxy:
             del orderly
             self._child_lost(child, str(error) if error is not None else reason)
 
-        child.link = Link(self.loop, pipe, child.connection, event, closed, watch=not isinstance(pipe, UnixPipe))
+        child.link = Link(
+            self.loop,
+            pipe,
+            child.connection,
+            event,
+            closed,
+            watch=not isinstance(pipe, UnixPipe),
+            silence=limits.SILENCE_OF_USER_CODE,
+        )
         self._children.append(child)
         return child
 
@@ -176,7 +184,9 @@ class Proxy:
         elif isinstance(message, m.SharedBody):
             self._take_shared(message)
         elif isinstance(message, m.InterruptRanks):
-            self._split(message.ranks, self.rank.interrupt, m.InterruptRanks)
+            # Not before a command that came with it: that one is handed over at the end of the turn.
+            interrupt = self.rank.interrupt
+            self._split(message.ranks, lambda: self.loop.call_at_turn_end(interrupt), m.InterruptRanks)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
@@ -273,7 +283,7 @@ class Proxy:
             def done(answer: Answer) -> None:
                 self.loop.call_now(lambda: self._answer(number, answer))
 
-            job = Job(message.method, message.operation, body, done)
+            job = Job(message.method, message.operation, _writable(body), done)
             # After the others' share has been sent: once user code runs here, it also has the GIL.
             self.loop.call_at_turn_end(lambda: self.rank.submit(job))
 
@@ -421,6 +431,13 @@ class Proxy:
 _RETIRED = Answer(False, operations.encode(operations.Failed("EngineLost", "this engine was ended", "")), [])
 
 
+def _writable(body: Sequence[Buffer]) -> Sequence[Buffer]:
+    """The pickle, and its buffers in memory that user code may write to: small bodies come in messages."""
+    if len(body) < 2:
+        return body
+    return [body[0], *(bytearray(b) if memoryview(b).readonly else b for b in body[1:])]
+
+
 def _for_ranks(message: m.Dispatch, ranks: list[int]) -> m.Dispatch:
     return m.Dispatch(message.id, ranks, message.method, message.operation, message.sizes)
 
@@ -437,6 +454,14 @@ def link_up(proxy: Proxy, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -
         del orderly
         proxy.stop(f"the rank above is gone: {error or reason}")
 
-    above.link = Link(proxy.loop, pipe, above.connection, refused, closed, watch=not isinstance(pipe, UnixPipe))
+    above.link = Link(
+        proxy.loop,
+        pipe,
+        above.connection,
+        refused,
+        closed,
+        watch=not isinstance(pipe, UnixPipe),
+        silence=limits.SILENCE_OF_USER_CODE,
+    )
     proxy.above = above
     return above

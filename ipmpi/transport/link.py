@@ -10,6 +10,7 @@ from ..errors import ProtocolError, RemoteProtocolError
 from ..protocol.connection import Connection, Event
 from ..protocol.frames import Buffer
 from ..protocol.liveness import Liveness
+from ..protocol.messages import Goodbye
 from .loop import READ, WRITE, Loop, Timer
 from .pipes import Pipe, PipeClosed
 
@@ -74,12 +75,7 @@ class Link:
     def close(self, reason: str = "closed here") -> None:
         """End the link; what was queued and fits goes out before."""
         if self._open:
-            try:
-                while self.connection.wants_to_send and self.pipe.flush():
-                    self.pipe.send(self.connection.data_to_send())
-                self.pipe.flush()
-            except PipeClosed:
-                pass
+            self._send_what_fits()
             self._end(reason, True, None)
 
     def _ready(self, events: int) -> None:
@@ -124,10 +120,24 @@ class Link:
                 if not self._open:
                     return
         except RemoteProtocolError as error:
-            self._end(str(error), False, error)
+            self._refuse(error)
             return
         if self.connection.wants_to_send:
             self.wake()
+
+    def _refuse(self, error: RemoteProtocolError) -> None:
+        """Tell the peer why, if it listens, and end."""
+        self.connection.send(Goodbye(str(error)))
+        self._send_what_fits()
+        self._end(str(error), False, error)
+
+    def _send_what_fits(self) -> None:
+        try:
+            while self.connection.wants_to_send and self.pipe.flush():
+                self.pipe.send(self.connection.data_to_send())
+            self.pipe.flush()
+        except PipeClosed:
+            return
 
     def _write(self) -> None:
         if not self._open:
