@@ -248,8 +248,7 @@ class Connection:
     def data_to_send(self, budget: int = limits.CHUNK) -> list[Buffer]:
         """Buffers to put on the wire now: all control frames up to about ``budget`` bytes, then chunks."""
         out: list[Buffer] = []
-        # An acknowledgement rides along with whatever else goes out, so no timer is needed for it.
-        if self._resumable and self._unacknowledged_frames and self.wants_to_send:
+        if self._acknowledgement_due:
             self._unacknowledged_frames = self._unacknowledged_bytes = 0
             out.append(prefix(Kind.ACK, COUNT.size) + COUNT.pack(self.received))
         if self._pong_due:
