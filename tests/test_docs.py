@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import doctest
-import gc
 import importlib.util
 import inspect
 import json
@@ -14,7 +13,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -105,18 +103,8 @@ def four_engines(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Iterat
     assert "OK: All processes cleaned up." in rest
 
 
-@pytest.fixture
-def forgiving_of_clients() -> Iterator[None]:
-    """Clients that were closed leave their loop's files to the garbage collector."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()
-
-
 @pytest.mark.slow
 @pytest.mark.mpi
-@pytest.mark.usefixtures("forgiving_of_clients")
 @pytest.mark.parametrize("page", WITH_SESSIONS, ids=named)
 def test_sessions_run_as_shown(page: Path, four_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(four_engines))

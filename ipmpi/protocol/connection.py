@@ -175,14 +175,15 @@ class Connection:
 
     def _queue_message(self, message: AnyMessage, body: list[Buffer], stream: int) -> None:
         header = messages.encode(message)
-        length = HEADER_LENGTH.size + len(header) + size_of(body)
+        bulk = size_of(body) if body else 0
+        length = HEADER_LENGTH.size + len(header) + bulk
         if length > limits.MESSAGE:
             raise LocalProtocolError(
                 f"a {type(message).__name__} of {length} bytes; the limit is {limits.MESSAGE}. "
                 "Push large data first, and use it by name."
             )
         head = prefix(Kind.MESSAGE, length, stream) + HEADER_LENGTH.pack(len(header)) + header
-        if size_of(body) <= 16 * limits.KIB:
+        if bulk <= 16 * limits.KIB:
             frame: list[Buffer] = [b"".join([head, *body])]
         else:
             # The caller may change or reuse its buffers once send() has returned.
@@ -434,7 +435,9 @@ class Connection:
         return self._attach_body(message, stream, payload[end:])
 
     def _attach_body(self, message: AnyMessage, stream: int, inline: memoryview) -> Event:
-        sizes: list[int] = getattr(message, "sizes", [])
+        sizes: Sequence[int] = getattr(message, "sizes", ())
+        if not sizes and not stream and not len(inline):
+            return MessageReceived(message, [], 0)
         if len(sizes) > limits.SEGMENTS or any(not 0 <= size < 1 << 62 for size in sizes):
             raise RemoteProtocolError("impossible sizes of a body")
         total = sum(sizes)

@@ -52,7 +52,10 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 def size_of(buffers: Sequence[Buffer]) -> int:
     """Bytes in a list of buffers (``len`` of a memoryview counts items, not bytes)."""
-    return sum(b.nbytes if isinstance(b, memoryview) else len(b) for b in buffers)
+    size = 0
+    for buffer in buffers:  # a plain loop: this is called several times for every message
+        size += buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
+    return size
 
 
 def split(view: memoryview, lengths: Sequence[int]) -> list[Buffer]:

@@ -17,11 +17,8 @@ from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import InvalidEngineID, KernelError, NoEnginesRegistered, SerializationError
 from ipmpi.furl import Furl
 from tests.security.cluster import LOOPBACK, Controller, controller, engines, environment, run_command
-from tests.security.conftest import forgiving_of_clients
 from tests.security.wire import register
 
-pytestmark = pytest.mark.usefixtures("forgiving_of_clients")
-__all__ = ["forgiving_of_clients"]
 ENGINE, CONTROLLER = "ipmpi.cli.ipengine", "ipmpi.cli.ipcontroller"
 
 

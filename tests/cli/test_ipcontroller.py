@@ -19,11 +19,7 @@ from ipmpi.errors import SecurityError
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m
 from tests.security.cluster import LOOPBACK, Controller, controller, run_command, wait_until
-from tests.security.conftest import forgiving_of_clients
 from tests.security.wire import Member
-
-pytestmark = pytest.mark.usefixtures("forgiving_of_clients")
-__all__ = ["forgiving_of_clients"]
 
 ROLES = ("engine", "mec", "tc", "monitor")
 COMMAND = "ipmpi.cli.ipcontroller"

@@ -28,7 +28,10 @@ def test_clients_of_any_interface_hear_all_answers() -> None:
 @pytest.mark.parametrize("kind", get_args(m.AnyMessage), ids=lambda kind: kind.__name__)
 def test_a_site_can_open_client_messages_only(kind: type[m.Message]) -> None:
     if kind in CLIENT_TYPES:
-        assert Interface("site", frozenset({kind})).receives == {kind, m.Goodbye}  # every client can leave properly
+        assert Interface("site", frozenset({kind})).receives == {
+            kind,
+            m.Goodbye,
+        }  # every client can leave properly
     else:
         with pytest.raises(ControllerStartError, match=f"'site' may not receive {kind.__name__}"):
             Interface("site", frozenset({kind, m.GetIds}))

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG005 - stand-ins have the signatures of what they stand in for
 """The demonstration: its own cluster as a child process, its summary, its exit status."""
 
 from __future__ import annotations

@@ -251,12 +251,17 @@ def test_acknowledgements_bound_the_bytes_of_a_stream() -> None:
     assert longest * limits.CHUNK <= 2 * limits.ACK_BYTES
 
 
-def test_few_frames_are_acknowledged_with_the_next_answer() -> None:
+def test_acknowledgements_are_few() -> None:
     a, b = End(), End()
-    a.connection.send(m.GetIds(1))
+    for number in range(limits.ACK_FRAMES - 1):
+        a.connection.send(m.GetIds(number))
+        b.hear(turn(a))
+        assert not b.connection.wants_to_send, "no timer and no write for it alone"
+        b.connection.send(m.Reply(number, []))
+        a.hear(turn(b))
+    assert len(a.connection._outbox) == limits.ACK_FRAMES - 1
+    a.connection.send(m.GetIds(1000))
     b.hear(turn(a))
-    assert not b.connection.wants_to_send, "no timer and no write for it alone"
-    b.connection.send(m.Reply(1, []))
     a.hear(turn(b))
     assert len(a.connection._outbox) == 0
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -44,12 +42,3 @@ def running_controller(controllers: _Holder) -> Iterator[Controller]:
     yield running
     assert running.is_alive(), running.log()[-3000:]
     assert "Traceback" not in running.log(), running.log()[-3000:]
-
-
-@pytest.fixture
-def forgiving_of_clients() -> Iterator[None]:
-    """Clients that were closed, or could not connect, leave their loop's files to the garbage collector."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()

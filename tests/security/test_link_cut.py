@@ -20,7 +20,7 @@ from ipmpi.furl import Furl
 from tests.security.cluster import LOOPBACK, Controller, controller, engines, wait_until
 from tests.security.relay import Relay
 
-pytestmark = [pytest.mark.usefixtures("forgiving_of_clients"), pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.timeout(90)]
 
 
 def random_budget(seed: int, lowest: int, highest: int) -> Callable[[], tuple[int, bool]]:

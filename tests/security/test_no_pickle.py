@@ -19,7 +19,7 @@ from ipmpi.protocol import messages as m
 from tests.security.cluster import LOOPBACK, Controller, engines, environment
 from tests.security.wire import Member
 
-pytestmark = [pytest.mark.usefixtures("forgiving_of_clients"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.timeout(60)]
 
 # Loaded by Python before anything else: writes a line for every class a pickle names, and every import of what
 # could load one. Python's own start-up and -m are included.

@@ -18,7 +18,7 @@ from ipmpi.furl import FILES, Furl
 from tests.security.cluster import controller, engines
 from tests.security.wire import Stranger
 
-pytestmark = [pytest.mark.usefixtures("forgiving_of_clients"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.timeout(60)]
 
 
 def forms(furl: Furl) -> list[bytes]:

@@ -17,8 +17,6 @@ from ipmpi.tls import TlsSession
 from tests.security.cluster import Controller, controller, wait_until
 from tests.security.wire import Member, TlsPeer
 
-pytestmark = pytest.mark.usefixtures("forgiving_of_clients")
-
 _RESET = struct.pack("ii", 1, 0)
 
 
