@@ -5,10 +5,10 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from ipmpi.client.session import EngineReply, Submission
 
 from ipmpi import errors
 from ipmpi.client import MultiEngineClient
+from ipmpi.client.session import EngineReply, Submission
 from ipmpi.engine.namespace import Namespace
 from ipmpi.protocol import messages, operations
 
