@@ -9,6 +9,7 @@ node's leader dials the controller by itself, and interrupts keep working.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from ..mpienv import LaunchedRank, mismatch_sentence
 from ..protocol.frames import Buffer, size_of
 
 _TAG = 1
+_LAST_WORDS = 2.0
+"""Seconds that the other ranks leave rank 0 for its explanation, where MPI_Init is likely to abort."""
 MODES = ("auto", "mpi4py", "none")
 
 
@@ -192,6 +195,9 @@ def _initialize(
         sentence = mismatch_sentence(launched, 1, library, python)
         if sentence is not None and "open mpi" not in library.lower():
             warn(f"if MPI_Init aborts now, this is why: {sentence}")
+            if launched.rank:
+                # The first rank to abort has the launcher end rank 0, which is the one that says why.
+                time.sleep(_LAST_WORDS)
     level = rc.thread_level if rc.threads else "single"
     if not mpi.Is_initialized():
         mpi.Init_thread(getattr(mpi, f"THREAD_{level.upper()}"))
