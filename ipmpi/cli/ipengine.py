@@ -201,8 +201,8 @@ class EngineProcess:
         self._failed = True
         self.exit_code = code
 
-    def _stopping(self, reason: str) -> None:
-        if reason.startswith("the rank above is gone"):
+    def _stopping(self, reason: str, orphaned: bool) -> None:
+        if orphaned:
             self._fail(1)
             self._end_now()
         if self._session is not None:
@@ -213,7 +213,6 @@ class EngineProcess:
         if self.rank.is_busy:
             self.rank.interrupt()
         # The main thread may be deep in a library; it has this long.
-        self.loop.call_later(limits.INTERRUPT_GRACE, self._end_now)
         watch = threading.Timer(limits.INTERRUPT_GRACE, self._end_if_running)
         watch.daemon = True
         watch.start()

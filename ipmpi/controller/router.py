@@ -180,12 +180,12 @@ class Router:
             self._effects.append(Send(key, m.InterruptRanks(ranks)))
         return busy
 
-    def kill(self, targets: list[int] | None) -> list[int]:
+    def kill(self, targets: list[int] | None, reason: str = "it was ended by kill()") -> list[int]:
         """End engines."""
         ids = self.registry.resolve(targets)
         for key, ranks in self.registry.by_set(ids).items():
             self._effects.append(Send(key, m.StopRanks(ranks)))
-        self._lose(ids, "it was ended by kill()")
+        self._lose(ids, reason)
         return ids
 
     def client_lost(self, client: int) -> None:

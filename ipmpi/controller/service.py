@@ -178,7 +178,7 @@ class ControllerService:
     def stop_engines(self) -> None:
         """Tell all engines to end."""
         if self.router.registry.engines:
-            self.router.kill(None)
+            self.router.kill(None, "the controller was stopped, and ends its engines")
         self._flush()
 
     def cluster_info(self) -> dict[str, Any]:

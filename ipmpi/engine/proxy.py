@@ -66,7 +66,7 @@ class Proxy:
         mpi: description of the set's MPI, for the controller.
         expected: how many ranks are right below.
         log: called with lines for the log.
-        on_stop: called once, when this process is to end, with the reason.
+        on_stop: called once, when this process is to end, with the reason and whether the rank above is gone.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Proxy:
         python: str,
         expected: int,
         log: Callable[[str], None],
-        on_stop: Callable[[str], None],
+        on_stop: Callable[[str, bool], None],
     ) -> None:
         self.loop = loop
         self.rank = rank
@@ -119,8 +119,9 @@ class Proxy:
             self._from_below(child, happened)
 
         def closed(reason: str, orderly: bool, error: ProtocolError | None) -> None:
-            del orderly
-            self._child_lost(child, str(error) if error is not None else reason)
+            if error is not None:
+                reason = str(error)
+            self._child_lost(child, "its process ended" if orderly else f"its link broke: {reason}")
 
         child.link = Link(
             self.loop,
@@ -380,9 +381,7 @@ class Proxy:
                 self.on_complete()
             return
         if not self._stopped:
-            where = child.engines[0] if child.engines else None
-            told = reason if where is None else f"its process (pid {where.pid} on {where.host}) ended: {reason}"
-            self._ranks_lost(child, child.ranks, told)
+            self._ranks_lost(child, child.ranks, reason)
 
     def _ranks_lost(self, child: Child, ranks: list[int], reason: str) -> None:
         child.engines = [engine for engine in child.engines if engine.rank not in ranks]
@@ -420,12 +419,12 @@ class Proxy:
         self.rank.interrupt()
         self.rank.submit(Job("reset", operations.encode(operations.Reset()), (), lambda _answer: None))
 
-    def stop(self, reason: str) -> None:
-        """End this process, and with it the ranks below."""
+    def stop(self, reason: str, *, orphaned: bool = False) -> None:
+        """End this process, and with it the ranks below; at once if the rank above is gone."""
         if not self._stopped:
             self._stopped = True
             self._log(f"stopping: {reason}")
-            self._on_stop(reason)
+            self._on_stop(reason, orphaned)
 
 
 _RETIRED = Answer(False, operations.encode(operations.Failed("EngineLost", "this engine was ended", "")), [])
@@ -452,7 +451,7 @@ def link_up(proxy: Proxy, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -
 
     def closed(reason: str, orderly: bool, error: ProtocolError | None) -> None:
         del orderly
-        proxy.stop(f"the rank above is gone: {error or reason}")
+        proxy.stop(f"the rank above is gone: {error or reason}", orphaned=True)
 
     above.link = Link(
         proxy.loop,

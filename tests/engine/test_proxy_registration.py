@@ -39,8 +39,15 @@ class Set:
         own = m.EngineInfo(0, 0, "host", 100)
         self.rank = Rank(Namespace(-1, None), lambda name: None)
         self.proxy = Proxy(
-            self.loop, self.rank, own, "MPI", "3.11", 2, lambda text: None, self.stopped.append
-        )  # fmt: skip
+            self.loop,
+            self.rank,
+            own,
+            "MPI",
+            "3.11",
+            2,
+            lambda text: None,
+            lambda reason, orphaned: self.stopped.append(reason),
+        )
         self.above = Wire()
         self.proxy.above = cast(Any, self.above)
         self.children = []
