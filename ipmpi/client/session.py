@@ -293,8 +293,11 @@ class Session:
             return
         for reply in replies:
             command.replies[reply.engine] = reply
+        if command.order is None:
+            # No Accepted came before: this answer is of all engines that the command was given to.
+            command.order = sorted(command.replies)
         order = command.order
-        if order is not None and len(command.replies) >= len(set(order)):
+        if len(command.replies) >= len(set(order)):
             del self._commands[number]
             self._inline -= command.inline
             command.body = ()

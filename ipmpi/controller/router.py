@@ -266,7 +266,9 @@ class Router:
     ) -> None:
         answer = m.Result(work.id, ids, message.ok, message.outcome, message.sizes)
         known = work.client in self._clients
-        if known:
+        if known and set(ids) == set(work.announce):
+            work.announce = []  # the answer itself tells which engines they were
+        elif known:
             self._announce(work)
         if stream and known:
             self._effects.append(Forward(key, stream, sum(message.sizes), ((work.client, answer),)))

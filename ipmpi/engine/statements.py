@@ -4,6 +4,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import contextlib
 import functools
 import linecache
 from collections import OrderedDict
@@ -29,8 +30,13 @@ def compile_interactive(source: str, filename: str, flags: int = 0) -> CodeType:
     Raises:
         SyntaxError, ValueError, RecursionError, MemoryError: as ``compile`` does; nothing has run then.
     """
+    if "\n" not in source:
+        # One statement needs no tree, which takes longer than all the rest of a short command.
+        with contextlib.suppress(SyntaxError):
+            code: CodeType = compile(source, filename, "single", flags, dont_inherit=True)
+            return code
     module: ast.Module = compile(source, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
-    code: CodeType = compile(ast.Interactive(module.body), filename, "single", flags, dont_inherit=True)
+    code = compile(ast.Interactive(module.body), filename, "single", flags, dont_inherit=True)
     return code
 
 

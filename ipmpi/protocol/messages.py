@@ -147,7 +147,7 @@ class Undone(Message, frozen=True, tag=23):
 
 
 class Accepted(Message, frozen=True, tag=24):
-    """The engines that a :class:`Command` with targets None was given to."""
+    """The engines that a :class:`Command` with targets None was given to; left out if one answer is of all."""
 
     id: int
     engines: list[int]
