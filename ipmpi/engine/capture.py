@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import io
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from ipmpi import limits
 
@@ -91,6 +89,11 @@ class BoundedText:
                 self._tail_size -= len(dropped)
                 self._left_out += len(dropped)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was written."""
+        return bool(self._head)
+
     def text(self) -> str:
         """All of it, or beginning, note and end."""
         head, tail = "".join(self._head), "".join(self._tail)
@@ -120,16 +123,15 @@ class CapturedStream(io.TextIOBase):
                 self._real = real
             self._kept = BoundedText()
 
-    def end(self) -> str:
-        """Keep no more; what was written since :meth:`begin`."""
+    def end(self) -> None:
+        """Keep no more, and forget what was kept."""
         with self._lock:
-            kept, self._kept = self._kept, None
-        return "" if kept is None else shorten(kept.text())
+            self._kept = None
 
     def peek(self) -> str:
         """What was written since :meth:`begin`, and go on."""
         with self._lock:
-            return "" if self._kept is None else shorten(self._kept.text())
+            return shorten(self._kept.text()) if self._kept is not None and self._kept.is_used else ""
 
     def write(self, text: str, /) -> int:
         """Keep ``text``, or pass it on; TypeError for anything but a string."""
@@ -220,25 +222,24 @@ class _BytesSide(io.RawIOBase):
 
 
 class Capture:
-    """Both streams of one engine."""
+    """Both streams of one engine: captures inside a with-statement on it.
+
+    Read them with :meth:`CapturedStream.peek` before its end. ``sys.stdout`` and ``sys.stderr`` are what they were
+    afterwards, whatever user code made of them.
+    """
 
     def __init__(self) -> None:
         self.stdout = CapturedStream("stdout")
         self.stderr = CapturedStream("stderr")
+        self._before: tuple[Any, Any] = (None, None)
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Capture inside the with-statement; read the streams with :meth:`CapturedStream.peek` before its end.
-
-        ``sys.stdout`` and ``sys.stderr`` are what they were afterwards, whatever user code made of them.
-        """
-        before = sys.stdout, sys.stderr
+    def __enter__(self) -> None:
+        self._before = sys.stdout, sys.stderr
         self.stdout.begin(sys.stdout)
         self.stderr.begin(sys.stderr)
         sys.stdout, sys.stderr = self.stdout, self.stderr
-        try:
-            yield
-        finally:
-            sys.stdout, sys.stderr = before
-            self.stdout.end()
-            self.stderr.end()
+
+    def __exit__(self, *_error: object) -> None:
+        sys.stdout, sys.stderr = self._before
+        self.stdout.end()
+        self.stderr.end()

@@ -67,7 +67,7 @@ class Console:
         self._displayed = _NO_VALUE
         error: BaseException | None = None
         displayhook = sys.displayhook
-        with self._capture.running():
+        with self._capture:
             sys.displayhook = self._display
             try:
                 error = self._run(source, filename)
