@@ -102,10 +102,13 @@ class Loop:
         self._foreign.append(call)
         if self._asleep:
             self._ring()
-        if self._ended:
-            # Nobody is left to make it. The callee finds out that all is over, and can say so.
-            with self._turn_lock:
+        if self._ended and self._turn_lock.acquire(blocking=False):
+            # Nobody is left to make it. The callee finds out that all is over, and can say so. (Without the lock,
+            # whoever has it is making the last calls, or was itself called in one.)
+            try:
                 self._make_calls()
+            finally:
+                self._turn_lock.release()
 
     def _ring(self) -> None:
         # Any number of callers may come here before the loop wakes; a full socket means it will.
@@ -156,10 +159,12 @@ class Loop:
         """Handle events until :meth:`stop` is called."""
         self.thread = threading.get_ident()
         with self._turn_lock:
+            self._ended = False
             while not self._stopped:
                 self._turn()
             self._ended = True
-            self._make_calls()
+            while self._foreign or self._soon:
+                self._make_calls()
 
     def stop(self) -> None:
         """End :meth:`run` after this turn; may be called from any thread."""

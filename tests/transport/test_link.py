@@ -150,3 +150,30 @@ def test_what_arrived_before_the_link_was_made(loop: Loop, ends: tuple[End, End]
     a.link.feed(b"")
     a.link.feed(data[5:])
     assert a.heard == [m.GetIds(7)]
+
+
+def test_a_bug_in_one_link_ends_that_link_only(loop: Loop, ends: tuple[End, End], caplog: Any) -> None:
+    left, right = ends
+
+    def broken(event: Event) -> None:
+        raise ZeroDivisionError("a bug")
+
+    right.link._on_event = broken
+    left.send(m.GetIds(1))
+    loop.run()
+    assert "an error in ipmpi" in right.closed[0][0]
+    assert "please report" in caplog.text
+
+
+def test_who_breaks_the_rules_is_told_why(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    strict = End(loop, ours, frozenset({m.GetIds, m.Goodbye}))
+    other = End(loop, theirs)
+    other.send(m.Kill(1, None))
+    other.until = lambda: bool(other.heard)
+    while not other.heard:
+        loop._stopped = False
+        loop.run()
+    assert "may not send Kill" in other.heard[0].reason
+    assert isinstance(strict.closed[0][2], RemoteProtocolError)
+    other.link.close()

@@ -208,3 +208,23 @@ def test_what_call_now_queues_goes_out_at_its_end(loop: Loop) -> None:
     loop.call_soon(loop.stop)
     loop.run()
     assert seen == ["early"]
+
+
+def test_calls_after_the_end_are_made_at_once(loop: Loop) -> None:
+    loop.call_soon(loop.stop)
+    loop.run()
+    made: list[str] = []
+    loop.call_threadsafe(lambda: made.append("threadsafe"))
+    loop.call_now(lambda: made.append("now"))
+    assert made == ["threadsafe", "now"]
+
+
+def test_the_last_calls_may_make_further_ones(loop: Loop) -> None:
+    made: list[str] = []
+
+    def last() -> None:
+        loop.call_threadsafe(lambda: made.append("further"))
+
+    loop.call_soon(lambda: (loop.stop(), loop.call_threadsafe(last)))
+    loop.run()
+    assert made == ["further"]
