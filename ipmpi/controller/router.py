@@ -69,6 +69,7 @@ class Router:
         self._works: dict[int, Work] = {}
         self._serial = itertools.count(first_serial)
         self._effects: list[Effect] = []
+        self._interrupting: list[int] = []
         self._starting: dict[Work, list[int]] = {}
         self._late: dict[Work, list[int]] = {}
         self._undone: dict[tuple[CommandWork, str, str], list[int]] = {}
@@ -176,8 +177,7 @@ class Router:
     def interrupt(self, targets: list[int] | None) -> list[int]:
         """Interrupt what runs."""
         busy = [e for e in self.registry.resolve(targets) if self._lanes[e].running is not None]
-        for key, ranks in self.registry.by_set(busy).items():
-            self._effects.append(Send(key, m.InterruptRanks(ranks)))
+        self._interrupting += busy  # told after what they were given in this turn
         return busy
 
     def kill(self, targets: list[int] | None, reason: str = "it was ended by kill()") -> list[int]:
@@ -450,6 +450,10 @@ class Router:
             if ids:
                 self._dispatch(starting, ids)
         self._starting.clear()
+        still_there = [engine for engine in self._interrupting if engine in self._lanes]
+        for key, ranks in self.registry.by_set(still_there).items():
+            self._effects.append(Send(key, m.InterruptRanks(ranks)))
+        self._interrupting.clear()
         effects, self._effects = self._effects, []
         return effects
 

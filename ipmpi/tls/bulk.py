@@ -81,6 +81,10 @@ class DirectBulk:
         self._explain = self._connection._raise_ssl_error
         self._read = _ssl_module._lib.SSL_read
         self._bio_read = _ssl_module._lib.BIO_read
+        self._pending = _ssl_module._lib.SSL_pending
+        self._unread = _ssl_module._lib.BIO_get_mem_data
+        self._input = self._connection._into_ssl
+        self._where = _ssl_module._ffi.new("char **")
 
     def plaintext(self, largest: int) -> tuple[bytes, SSL.Error | None]:
         """SSL_read, record by record, one behind the other."""
@@ -98,9 +102,16 @@ class DirectBulk:
                     ended = True
                     break
                 filled += count
+                if count < _RECORD and self._is_all():
+                    # Asking once more would be answered by an exception, which takes longer than all this.
+                    ended = True
+                    break
             largest -= filled
             pieces.append(bytes(scratch.view[:filled]))
         return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), failure
+
+    def _is_all(self) -> bool:
+        return not self._unread(self._input, self._where) and not self._pending(self._ssl)
 
     def _why(self, count: int) -> SSL.Error | None:
         try:
@@ -134,16 +145,12 @@ def _scratch() -> _Scratch:
 
 
 def _is_direct(connection: Any) -> bool:
-    needed = (
-        (_ssl_module, "_ffi"), (_ssl_module, "_lib"), (connection, "_ssl"), (connection, "_from_ssl"),
-        (connection, "_raise_ssl_error"),
-    )  # fmt: skip
-    if not all(hasattr(owner, name) for owner, name in needed):
+    if not hasattr(SSL, "_ffi") or not hasattr(SSL, "_lib"):
         return False
-    return (
-        hasattr(_ssl_module._lib, "SSL_read")
-        and hasattr(_ssl_module._lib, "BIO_read")
-        and hasattr(_ssl_module._ffi, "from_buffer")
+    parts = ("_ssl", "_from_ssl", "_into_ssl", "_raise_ssl_error")
+    functions = ("SSL_read", "SSL_pending", "BIO_read", "BIO_get_mem_data")
+    return all(hasattr(connection, name) for name in parts) and all(
+        hasattr(_ssl_module._lib, name) for name in functions
     )
 
 

@@ -426,3 +426,15 @@ def test_labels_are_shortened(router: Router) -> None:
 
 def test_refusal_names_the_error() -> None:
     assert refusal(4, errors.Backpressure("wait")) == m.Refused(4, "Backpressure", "wait")
+
+
+def test_an_interrupt_comes_after_the_command_it_is_for() -> None:
+    router = Router()
+    router.register(1, m.Register([m.EngineInfo(0, 0, "n1", 100)], "", ""))
+    router.flush()
+    router.command(9, m.Command(1, [0], "execute", "execute", b"x"), [], 0)
+    assert router.interrupt([0]) == [0]
+    assert [type(effect.message) for effect in router.flush() if isinstance(effect, Send)] == [
+        m.Dispatch,
+        m.InterruptRanks,
+    ]

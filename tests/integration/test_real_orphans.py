@@ -120,6 +120,7 @@ def test_a_killed_rank_is_told(flavour: Flavour, new_cluster: Callable[..., Clus
     pids = cluster.pids(mec)
     (pending,) = occupy(cluster, mec, SLEEPS)
     queued = mec.execute("x = 1", targets=[1], block=False)
+    assert mec.queue_status(targets=1)[0][1]["queue"]  # it has arrived
     before = time.monotonic()
     os.kill(pids[1], signal.SIGKILL)
     for result in (pending, queued):

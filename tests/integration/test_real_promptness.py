@@ -74,6 +74,7 @@ def test_clients_hear_at_once_that_the_controller_stopped(
     cluster.start(2)
     waiting, ending = cluster.mec(), cluster.mec()
     pending = waiting.execute("import time; time.sleep(30)", block=False)
+    assert all(status["pending"] != "None" for _, status in waiting.queue_status())  # it has arrived
     ending.kill(controller=True)
     with pytest.raises((errors.CompositeError, errors.ConnectionError)):
         pending.get_result(timeout=SOON)
