@@ -32,6 +32,9 @@ from .namespace import Answer
 from .rank import Job, Rank
 from .shared import SharedMemory, map_shared
 
+_INTERRUPT_AGAIN = 0.05
+"""Seconds after which an interrupt that was not raised is sent again; then twice that, up to a second."""
+
 
 @dataclass(eq=False)
 class Child:
@@ -186,14 +189,22 @@ class Proxy:
             self._take_shared(message)
         elif isinstance(message, m.InterruptRanks):
             # Not before a command that came with it: that one is handed over at the end of the turn.
-            interrupt = self.rank.interrupt
-            self._split(message.ranks, lambda: self.loop.call_at_turn_end(interrupt), m.InterruptRanks)
+            self._split(message.ranks, lambda: self.loop.call_at_turn_end(self._interrupt), m.InterruptRanks)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
             self._registered(message.ids)
         elif isinstance(message, m.Goodbye):
             self._stop_all(f"the controller said goodbye: {message.reason}" if self._is_root else message.reason)
+
+    def _interrupt(self) -> None:
+        self.rank.interrupt()
+        self.loop.call_later(_INTERRUPT_AGAIN, lambda: self._interrupt_again(_INTERRUPT_AGAIN))
+
+    def _interrupt_again(self, delay: float) -> None:
+        if self.rank.interrupt_again():
+            delay = min(2 * delay, 1.0)
+            self.loop.call_later(delay, lambda: self._interrupt_again(delay))
 
     def _split(self, ranks: list[int], own: Callable[[], None], make: Callable[[list[int]], m.AnyMessage]) -> None:
         """Do something here if this rank is meant, and pass it on to those below."""

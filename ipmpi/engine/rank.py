@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from types import FrameType
@@ -16,6 +17,9 @@ from typing import NamedTuple
 from ..protocol import operations
 from ..protocol.frames import Buffer
 from .namespace import Answer, Namespace
+
+_ECHO = 1.0
+"""Seconds after a signal of ours in which another SIGINT is taken for an echo of it, not for a Ctrl-C."""
 
 
 class Job(NamedTuple):
@@ -42,6 +46,7 @@ class Rank:
         self._outstanding = 0
         self._interrupt_next = False
         self._interrupts = 0
+        self._ours_until = 0.0
         self._lock = threading.Lock()
         self._thread = threading.main_thread().ident
 
@@ -67,11 +72,28 @@ class Rank:
         the next command, or no command at all.
         """
         with self._lock:
-            if self._busy and self._thread is not None:
+            if self._busy:
                 self._interrupts += 1
-                signal.pthread_kill(self._thread, signal.SIGINT)
+                self._send_signal()
             elif self._outstanding:
                 self._interrupt_next = True  # it has been handed over and is about to start
+
+    def interrupt_again(self) -> bool:
+        """Send the signal once more if the interrupt has not been raised; False when it has, or is pointless.
+
+        Python looks for signals between instructions. One that comes between that look and the beginning of a
+        sleep, or of a read, would be noticed at its end only; one more cuts it short.
+        """
+        with self._lock:
+            if not self._busy or not self._interrupts:
+                return False
+            self._send_signal()
+            return True
+
+    def _send_signal(self) -> None:
+        self._ours_until = time.monotonic() + _ECHO
+        if self._thread is not None:
+            signal.pthread_kill(self._thread, signal.SIGINT)
 
     def install_signals(self) -> None:
         """Take SIGINT and SIGTERM (main thread)."""
@@ -85,7 +107,8 @@ class Rank:
             if self._busy:
                 raise KeyboardInterrupt
             return
-        self._on_signal("SIGINT")
+        if time.monotonic() >= self._ours_until:
+            self._on_signal("SIGINT")
 
     def _sigterm(self, _number: int, _frame: FrameType | None) -> None:
         self._on_signal("SIGTERM")

@@ -139,3 +139,27 @@ agent(work)
         root,
     )
     assert out == "main thread ended by itself []\n"
+
+
+def test_a_signal_that_came_just_before_a_sleep_is_sent_again(root: Path) -> None:
+    # The race itself cannot be forced from here; a signal that Python has not looked at stands for it.
+    out = run(
+        """
+def work():
+    import builtins
+    started = SimpleQueue()
+    builtins.started = started.put
+    submit("long", "import time; started(1); time.sleep(50)")
+    started.get()
+    rank._interrupts += 1
+    assert rank.interrupt_again()
+    assert answers.get() == ("long", False, "KeyboardInterrupt")
+    assert not rank.interrupt_again()
+    rank._send_signal()  # an echo hits nobody
+    submit("next", "1 + 1")
+    assert answers.get() == ("next", True, "")
+agent(work)
+""",
+        root,
+    )
+    assert out == "main thread ended by itself []\n"
