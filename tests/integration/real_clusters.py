@@ -119,15 +119,19 @@ class Cluster:
 
     def _start_controller(self) -> subprocess.Popen[bytes]:
         reader, writer = os.pipe()
+        # If the tests are killed, the controller sees this end, and stops itself and its engines.
+        lifeline, self._lifeline = os.pipe()
         where = ["--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1"]
         # The controller needs no MPI; it runs in the Python of the tests.
         with self._log("controller") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ipmpi.cli.ipcontroller", *where, "--ready-fd", str(writer)],
-                env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[writer],
+                [sys.executable, "-m", "ipmpi.cli.ipcontroller", *where, "--ready-fd", str(writer),
+                 "--lifeline-fd", str(lifeline)],
+                env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[writer, lifeline],
                 start_new_session=True,
             )  # fmt: skip
         os.close(writer)
+        os.close(lifeline)
         threading.Thread(target=self._read, args=(reader,), daemon=True).start()
         self._until(lambda: self._records, f"the controller is not ready\n{self.output()}")
         self.files = {k: v for k, v in self._records[0].items() if isinstance(v, str)}
@@ -235,4 +239,5 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
         for process in (*self.launchers, self.controller):
             process.wait(10)
+        os.close(self._lifeline)
         assert not ours, f"processes {ours} did not end\n{self.output()}"

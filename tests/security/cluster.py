@@ -55,16 +55,20 @@ class Controller:
         self.home = home
         self.log_file = home / "controller.log"
         self._ready, write = os.pipe()
+        # If the tests are killed, the controller sees this end, and stops itself and its engines.
+        lifeline, self._lifeline = os.pipe()
         os.set_blocking(self._ready, False)
         self._buffer = b""
         self.told: list[dict[str, Any]] = []
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ipmpi.cli.ipcontroller", "--ready-fd", str(write), *options],
+                [sys.executable, "-m", "ipmpi.cli.ipcontroller", "--ready-fd", str(write),
+                 "--lifeline-fd", str(lifeline), *options],
                 env=environment(home, extra), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                pass_fds=[write, *pass_fds], cwd=cwd or home,
+                pass_fds=[write, lifeline, *pass_fds], cwd=cwd or home,
             )  # fmt: skip
         os.close(write)
+        os.close(lifeline)
         self.pid = self.process.pid
         try:
             self.wait_told(lambda record: "pid" in record)
@@ -133,6 +137,7 @@ class Controller:
             code = self.process.wait()
         if self._ready >= 0:
             os.close(self._ready)
+            os.close(self._lifeline)
             self._ready = -1
         return code
 
