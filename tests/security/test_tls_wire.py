@@ -205,8 +205,13 @@ def test_recorded_session_cannot_be_replayed(controller: Controller) -> None:
                     answer += piece
         assert answer[:1] in (b"\x16", b"\x15"), "a new handshake began, and was not finished"
         with Member(real) as observer:
-            observer.say(m.ClusterInfo(1))
-            assert observer.hear(m.Reply).value["clients"] == ["mec"]
+            # The victim's own session ends when the relay has passed on the end of its connection.
+            until = time.monotonic() + 10
+            clients = ["mec", "mec"]
+            while clients != ["mec"] and time.monotonic() < until:
+                observer.say(m.ClusterInfo(1))
+                clients = observer.hear(m.Reply).value["clients"]
+            assert clients == ["mec"]
             observer.say(m.QueueStatus(2, None))
             assert observer.hear(m.Reply).value == [[number, None, []]]
             observer.say(m.Goodbye("done"))
