@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import __version__, furl
@@ -147,12 +147,11 @@ class Controller:
 
     def run(self) -> None:
         """Serve until told to stop."""
-        stopping = self.service.stop_engines, self.service.stop_soon
 
         def stop() -> None:
             log.info("Stopping")
-            for step in stopping:
-                step()
+            self.service.stop_engines()
+            self.service.stop_soon()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.loop.call_threadsafe(stop))
@@ -168,12 +167,12 @@ class Controller:
         self.service.sessions.dismiss("the controller was stopped")
         log.info("Controller stopped")
 
-    def _watch_lifeline(self, descriptor: int, stop: object) -> None:
+    def _watch_lifeline(self, descriptor: int, stop: Callable[[], None]) -> None:
         def ready(_events: int) -> None:
             if not os.read(descriptor, 64):
                 self.loop.unregister(descriptor)
                 log.info("whoever started this controller is gone")
-                stop()  # type: ignore[operator]
+                stop()
 
         os.set_blocking(descriptor, False)
         self.loop.register(descriptor, READ, ready)

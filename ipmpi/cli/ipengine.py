@@ -257,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"ipengine: {text}", file=sys.stderr, flush=True)
 
     try:
-        path = start_log(options.logfile)
+        start_log(options.logfile)
         world = start_world(options.mpi, launched, sys.executable, warn)
     except KernelError as error:
         warn(str(error))
@@ -268,9 +268,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.info("MPI started with rank = %d and size = %d", world.rank, world.size)
         if not world.one_tree:
             log.warning("MPI gives less than MPI_THREAD_MULTIPLE: each node connects to the controller by itself")
-    elif launched is not None and options.mpi == "auto" and launched.rank == 0:
-        print(f"ipengine: {world.description}; each engine connects by itself", file=sys.stderr, flush=True)
-    del path
+    elif launched is not None and options.mpi == "auto":
+        warn(f"{world.description}; each engine connects by itself")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     code = EngineProcess(options, world).run()
     logging.shutdown()

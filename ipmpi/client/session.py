@@ -130,11 +130,6 @@ class Session:
             if threading.get_ident() != self._loop.thread:
                 self._thread.join(5)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether calls are possible."""
-        return self._failure is None
-
     # --- calls, from any thread ------------------------------------------------------------------------------
 
     def command(self, submission: Submission) -> Future[list[EngineReply]]:

@@ -137,11 +137,6 @@ class World:
         if self.mpi is not None and not self.mpi.Is_finalized():
             self.mpi.Finalize()
 
-    def abort(self, code: int) -> None:
-        """End all ranks of the set at once."""
-        if self.mpi is not None and not self.mpi.Is_finalized():
-            self.mpi.COMM_WORLD.Abort(code)
-
 
 def start_world(
     mode: str,
