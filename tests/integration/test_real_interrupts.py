@@ -53,7 +53,7 @@ BUSY = {
 def test_an_interrupt_reaches_the_chosen_engines_only(cluster: Cluster, mec: MultiEngineClient, code: str) -> None:
     from real_clusters import wait_for
 
-    # Not in the code that is interrupted: parts of NumPy, interrupted at their first import, raise ImportError instead.
+    # Before the interrupt: parts of NumPy that are interrupted at their first import raise ImportError instead.
     mec.execute("import numpy")
     stop = cluster.home / f"stop{time.monotonic_ns()}"
     others = started(
