@@ -45,6 +45,16 @@ def structs(union: object) -> str:
     return table(("tag", "name", "fields", "purpose"), rows)
 
 
+def task_options() -> str:
+    """Fields and defaults of what the tasks of one group have in common."""
+    rows = []
+    for field in msgspec.structs.fields(messages.TaskOptions):
+        kind = str(field.type).removeprefix("<class '").removesuffix("'>")
+        given = field.default_factory() if callable(field.default_factory) else field.default
+        rows.append((literal(field.name), literal(kind), "" if field.required else literal(given)))
+    return table(("field", "type", "default"), rows)
+
+
 def legality() -> str:
     """Role by role, what each end listens to."""
     rows = []
@@ -108,7 +118,9 @@ def write(folder: Path) -> None:
         "frames": frame_kinds(),
         "messages": structs(messages.AnyMessage),
         "legality": legality(),
+        "task-options": task_options(),
         "operations": structs(operations.Operation),
+        "task-operations": structs(operations.TaskOperation),
         "outcomes": structs(operations.Outcome),
         "limits": bounds(),
         "errors": error_tree(),

@@ -18,7 +18,7 @@ The tree says who is to blame::
     │   ResultAlreadyRetrieved, SerializationError, UnpickleableException, InvalidProperty,
     │   MissingBlockArgument, StopLocalExecution, MessageSizeError, ClientError,
     │   FileTimeoutError, AbortedPendingDeferredError, Backpressure
-    ├── TaskAborted, TaskTimeout, TaskRejectError
+    ├── TaskAborted, TaskTimeout, TaskRejectError, DependencyError, PeerError
     └── CompositeError               what user code raised, on which engines
 """
 
@@ -163,6 +163,14 @@ class TaskTimeout(KernelError):
 
 class TaskRejectError(KernelError):
     """Raised by a task to say: not on this engine."""
+
+
+class DependencyError(KernelError):
+    """A task was not run, since a task that it waited for has failed, was cancelled, or cannot be found."""
+
+
+class PeerError(KernelError):
+    """Another rank of the same task has failed, so what this rank waits for will not come."""
 
 
 ErrorEntry = tuple[type[BaseException], BaseException, TracebackType | None]

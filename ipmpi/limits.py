@@ -98,3 +98,31 @@ RESULT_TEXT: Final = 1 * MIB
 
 LABEL: Final = 120
 """Characters of a command shown in queue_status."""
+
+# --- The task farm ---------------------------------------------------------------------------------------
+TASK_PAYLOAD: Final = 64 * KIB
+"""A task whose arguments are larger when pickled, and a result that is, travels by itself, as a stream."""
+
+TASKS_PER_MESSAGE: Final = 4096
+"""Tasks in one message; with TASK_BATCH bytes of payload together it stays well below MESSAGE."""
+
+TASK_BATCH: Final = 96 * KIB
+"""Payload of one message of several tasks. It is inline, so it is below INLINE_BODY."""
+
+FUNCTION: Final = 64 * MIB
+"""The largest pickled function. It overtakes nothing, so a larger one would keep messages waiting for too long."""
+
+TASK_BACKLOG: Final = 256 * MIB
+"""Payload that a client leaves with the controller at a time; what is more waits at the client."""
+
+TASK_BYTES: Final = 2 * TASK_BACKLOG
+"""Payload that the controller holds for one client; more is refused with Backpressure."""
+
+POISON: Final = 3
+"""A task that was running on so many engines when they were lost is given up: it is most likely the cause."""
+
+UNPLACED: Final = 30.0
+"""Seconds after which a task that no engine accepts, although engines are idle, ends with TaskTimeout."""
+
+ABANDONED_COMMS: Final = 1500
+"""Communicators that ranks of one set may leave unusable or cached. MPICH has 2,048 in all."""

@@ -211,8 +211,13 @@ def reference() -> str:
 
 @pytest.mark.parametrize("name", client.__all__)
 def test_every_public_name_is_in_the_reference(name: str) -> None:
-    assert f".. autoclass:: ipmpi.client.{name}\n" in reference()
-    assert inspect.getdoc(getattr(client, name))
+    thing = getattr(client, name)
+    assert inspect.getdoc(thing)
+    if thing.__module__.startswith("ipmpi."):
+        kind = "class" if isinstance(thing, type) else "function"
+        assert f".. auto{kind}:: ipmpi.client.{name}\n" in reference()
+    else:
+        assert f"``{name}``" in reference(), "what is Python's own is at least named"
 
 
 ERRORS = [

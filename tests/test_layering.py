@@ -28,12 +28,24 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine": (2, "engine"),
     "ipmpi.transport": (3, "transport"),
     "ipmpi.engine.rank": (3, "engine"),
+    "ipmpi.engine.interrupts": (3, "engine"),
+    "ipmpi.engine.itemqueue": (3, "engine"),
+    "ipmpi.engine.batches": (3, "engine"),
+    "ipmpi.engine.together": (3, "engine"),
     "ipmpi.engine.world": (3, "engine"),
     "ipmpi.engine.shared": (3, "engine"),
+    "ipmpi.engine.comm": (3, "engine"),
+    "ipmpi.engine.polled": (3, "engine"),
+    "ipmpi.engine.requests": (3, "engine"),
+    "ipmpi.engine.polling": (3, "engine"),
     "ipmpi.client": (4, "client"),
     "ipmpi.controller.sessions": (4, "controller"),
     "ipmpi.controller.service": (4, "controller"),
+    "ipmpi.engine.child": (4, "engine"),
+    "ipmpi.engine.parts": (4, "engine"),
     "ipmpi.engine.proxy": (4, "engine"),
+    "ipmpi.engine.taskagent": (4, "engine"),
+    "ipmpi.engine.tasking": (4, "engine"),
     "ipmpi.launch": (4, "launch"),
     "ipmpi.jobscripts": (4, "launch"),
     "ipmpi.ipython": (4, "ipython"),
@@ -61,10 +73,16 @@ NEVER: dict[str, tuple[str, ...]] = {
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.
 OPTIONAL = {
     *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
-    *("asyncio", "ctypes", "pprint"),
+    *("asyncio", "ctypes", "pprint", "joblib"),
 }
 # Modules of ours that are loaded only when needed, and by whom: ranks that do not dial need no OpenSSL.
-DEFERRED = {("ipmpi.cli.ipengine", "ipmpi.transport.dialled"), ("ipmpi.cli.ipengine", "ipmpi.furl")}
+DEFERRED = {
+    ("ipmpi.cli.ipengine", "ipmpi.transport.dialled"),
+    ("ipmpi.cli.ipengine", "ipmpi.furl"),
+    ("ipmpi.engine.world", "ipmpi.engine.comm"),
+    ("ipmpi.client.task", "ipmpi.client.executor"),  # these two import that one
+    ("ipmpi.client.task", "ipmpi.client.pool"),
+}
 
 FILE_LINES = 500
 FUNCTION_LINES = 60

@@ -110,4 +110,4 @@ def test_the_docs_build_without_a_warning(root: Path, tmp_path: Path, need: Need
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", str(tmp_path / "trees")]
     done = subprocess.run([*command, str(root / "docs"), str(tmp_path / "html")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "SubmitTask" in (tmp_path / "html" / "protocol.html").read_text("utf-8")
+    assert "SubmitTasks" in (tmp_path / "html" / "protocol.html").read_text("utf-8")

@@ -123,6 +123,10 @@ class Run:
             return
         with TaskClient(str(target.tc_furl)) as tc:
             self.collect("farm", farm.measure(tc, self.engines, self.options.repeat))
+            if self.options.queue and target.controller_pid is None:
+                self.note("--queue needs a cluster of our own, to look at its controller: leave out --furl")
+            elif self.options.queue:
+                self.collect("queue", farm.measure_queue(tc, target, self.options.queue), 5 * PART_LIMIT)
 
     def _peers(self) -> None:
         parts = [part for part in self.parts if part in PEER_PARTS]
@@ -189,6 +193,9 @@ def parser() -> argparse.ArgumentParser:
         "--transfer", type=parse_size, default=GOAL_BYTES, metavar="SIZE", help="arrays of bulk (100MB)"
     )
     p.add_argument("--size", type=parse_size, metavar="SIZE", help="bulk: also push one object of this size (4GB)")
+    p.add_argument(
+        "--queue", type=_positive, metavar="N", help="farm: also hand over so many tasks at once (1000000)"
+    )
     p.add_argument("--json", type=Path, metavar="FILE", help="also write everything to this file")
     p.add_argument("--keep-logs", type=Path, metavar="FOLDER", help="leave log files of our own cluster there")
     return p

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from typing import Any
+import time
+from collections.abc import Iterator
 
-from ipmpi.client import MapTask, TaskClient
+from ipmpi.client import TaskClient
 
+from . import machine
+from .cluster import Target
 from .figures import Figure, from_times, greedy_bound, single
+from .goals import QUEUE_TASKS
 from .timing import sample
 from .workloads import nothing, pause
 
@@ -26,19 +29,18 @@ def count_for(trial_seconds: float) -> int:
 
 def measure(tc: TaskClient, engines: int, repeat: int) -> Iterator[Figure]:
     """No-op tasks by map and one by one, the time of one, and how well uneven tasks are balanced."""
-    count = count_for(min(sample(lambda: tc.map(nothing, range(TRIAL)), 1)))
-    times = sample(lambda: tc.map(nothing, range(count)), min(repeat, 3), warm=0, budget=8.0)
+    count = count_for(min(sample(lambda: tc.map(nothing, range(TRIAL)), 3)))
+    times = sample(lambda: tc.map(nothing, range(count)), min(repeat, 3), budget=8.0)
     yield from_times("tasks", f"map, {count:,} no-op tasks", "tasks/s", times, count)
-    submit = submitter(tc)
-    few = min(count, 10_000)
+    few = min(count, 20_000)
 
     def one_by_one() -> None:
-        for result in [submit() for _ in range(few)]:
-            result()
+        for future in [tc.submit(nothing) for _ in range(few)]:
+            future.result()
 
-    times = sample(one_by_one, repeat, warm=0, budget=5.0)
+    times = sample(one_by_one, repeat, budget=5.0)
     yield from_times("submit_gather", f"submit {few:,} one by one", "tasks/s", times, few)
-    times = sample(lambda: submit()(), 100 * repeat, warm=20)
+    times = sample(lambda: tc.submit(nothing).result(), 100 * repeat, warm=20)
     yield from_times("submit_result", "one task, submit to result", "ms", times)
     yield balance(tc, engines, min(1_000, 200 * repeat))
 
@@ -52,15 +54,31 @@ def balance(tc: TaskClient, engines: int, count: int) -> Figure:
     return single("greedy", f"{count:,} tasks of 1-50 ms: over the greedy bound", "%", excess)
 
 
-def submitter(tc: TaskClient) -> Callable[[], Callable[[], Any]]:
-    """A function that submits a no-op task, and returns one that waits for its result."""
-    modern: Any = getattr(tc, "submit", None)
-    if modern is not None:
-        submit = modern
-        return lambda: submit(nothing).result
+def measure_queue(tc: TaskClient, target: Target, count: int) -> Iterator[Figure]:
+    """``count`` no-op tasks at once: how soon the first result comes, and what they cost the controller.
 
-    def classic() -> Callable[[], Any]:
-        number = tc.run(MapTask(nothing))
-        return lambda: tc.get_task_result(number, block=True)
+    Args:
+        tc: the client.
+        target: a cluster of our own, whose controller is looked at.
+        count: of tasks, all handed over before the first result is taken.
 
-    return classic
+    Raises:
+        RuntimeError: not as many results came as there were tasks.
+    """
+    assert target.controller_pid is not None, "only of a controller of our own"
+    tc.map(nothing, range(TRIAL))
+    machine.forget_peak(target.controller_pid)
+    before = machine.resident_bytes(target.controller_pid)
+    start = time.perf_counter()
+    results = tc.imap(nothing, range(count))
+    next(results)
+    first = time.perf_counter() - start
+    arrived = 1 + sum(1 for _ in results)
+    seconds = time.perf_counter() - start
+    grown = machine.peak_bytes(target.controller_pid) - before
+    if arrived != count:
+        raise RuntimeError(f"{arrived} results came of {count} tasks. That is a bug")
+    yield from_times("queue_rate", f"map, {count:,} no-op tasks at once", "tasks/s", [seconds], count)
+    yield single("queue_first", "... their first result", "s", first)
+    key = "queue_memory" if count == QUEUE_TASKS else "queue_memory_other"  # the goal is for that many
+    yield single(key, f"controller grows by, with {count:,} tasks", "MB", grown / 1e6)

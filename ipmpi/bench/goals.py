@@ -8,6 +8,8 @@ GOAL_ENGINES: Final = 4
 GOAL_BYTES: Final = 100_000_000
 """The goals are for so many engines, and for transfers of so many bytes."""
 BIG_BYTES: Final = 4_000_000_000
+QUEUE_TASKS: Final = 1_000_000
+"""The goal for what a queue costs is for so many tasks."""
 BIG_KEYS: Final = frozenset({"controller_memory", "status_worst"})
 """These goals are for a push of one object of so many bytes."""
 
@@ -49,6 +51,7 @@ GOALS: Final[dict[str, Goal]] = {
     "submit_gather": Goal(15_000.0, None, FARM),
     "submit_result": Goal(0.3, 0.5, f"{TRUST}; first: {FARM}"),
     "greedy": Goal(5.0, None, FARM),
+    "queue_memory": Goal(2000.0, None, FARM),
 }
 
 

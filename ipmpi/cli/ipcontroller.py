@@ -14,9 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import __version__, furl
 from ..controller.interfaces import CLIENT_INTERFACES, Interface
+from ..controller.scheduler import ORDERS, Order, Queued
 from ..controller.service import ControllerService
 from ..errors import ControllerStartError, KernelError
 from ..furl import Furl
@@ -53,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
         "--interface", action="append", default=[], metavar="MODULE:NAME", help="a further client interface"
     )
     p.add_argument(
+        "--scheduler", default="priority", metavar="ORDER",
+        help="in which order tasks are given to engines: fifo, lifo, priority (default; first in, first out among "
+        "equal ones), or a class of your own as MODULE:CLASS",
+    )  # fmt: skip
+    p.add_argument(
         "-l", "--logfile", default="", metavar="PREFIX", help="log to PREFIX<pid>.log (default: stdout)"
     )
     p.add_argument("--ready-fd", type=int, default=None, help=argparse.SUPPRESS)
@@ -61,16 +68,35 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def _interface(name: str) -> Interface:
+def _load(option: str, name: str, form: str) -> Any:
+    """What a plug-in option names."""
     module, _, attribute = name.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ControllerStartError(f"--interface {name}: {error}. It is written MODULE:NAME") from None
+        raise ControllerStartError(f"{option} {name}: {error}. It is written {form}") from None
+
+
+def _interface(name: str) -> Interface:
+    found = _load("--interface", name, "MODULE:NAME")
     if not isinstance(found, Interface):
         raise ControllerStartError(f"--interface {name} is not an ipmpi.controller.interfaces.Interface")
     return found
+
+
+def _scheduler(name: str) -> Order:
+    kind = ORDERS[name] if name in ORDERS else _load("--scheduler", name, f"{', '.join(ORDERS)} or MODULE:CLASS")
+    try:
+        order: Order = kind()
+        order.rank(Queued(1, 1, 1, 0, None))
+        bool(order.newest_first)
+    except Exception as error:
+        raise ControllerStartError(
+            f"--scheduler {name}: {type(error).__name__}: {error}. It has to be a class like those in "
+            "ipmpi.controller.scheduler"
+        ) from error
+    return order
 
 
 def _locations(option: str, ip: str) -> list[str]:
@@ -89,7 +115,12 @@ class Controller:
         self.loop = Loop()
         self.interfaces = [*CLIENT_INTERFACES, *(_interface(name) for name in options.interface)]
         self.service = ControllerService(
-            self.loop, log.info, interfaces=self.interfaces, on_engines=self._tell_engines, on_stop=self.loop.stop
+            self.loop,
+            log.info,
+            interfaces=self.interfaces,
+            order=_scheduler(options.scheduler),
+            on_engines=self._tell_engines,
+            on_stop=self.loop.stop,
         )
         self.furl_files: dict[str, Path] = {}
         self.listeners: list[Listener] = []

@@ -73,12 +73,15 @@ class EngineProcess:
         self._place: Place = place(world.rank, world.leaders, one_tree=world.one_tree)
         namespace = Namespace(-1, world.mpi)
         namespace.install_as_main()
-        self.rank = Rank(namespace, self._signalled)
+        self.rank = Rank(namespace, self._signalled, world.rank, world.make_teams)
         host, pid = host_and_pid()
         own = EngineInfo(world.rank, world.rank if world.mpi else world.wanted, host, pid)
         python = platform.python_version()
         below = len(self._place.local) + len(self._place.remote)
-        self.proxy = Proxy(self.loop, self.rank, own, world.description, python, below, log.info, self._stopping)
+        self.proxy = Proxy(
+            self.loop, self.rank, own, world.description, python, below, log.info, self._stopping,
+            joined=world.mpi is not None, leaders=world.leaders,
+        )  # fmt: skip
         self.proxy.on_complete = self._complete
         self._listener = UnixListener() if self._place.local else None
         # Collective: every rank learns where its leader listens.
@@ -211,7 +214,7 @@ class EngineProcess:
             self._listener.close()
         self.rank.stop()
         if self.rank.is_busy:
-            self.rank.interrupt()
+            self.rank.interrupt_all()
         # The main thread may be deep in a library; it has this long.
         watch = threading.Timer(limits.INTERRUPT_GRACE, self._end_if_running)
         watch.daemon = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ..errors import CompositeError
+from .futures import TaskFuture, as_completed, wait
+from .mapresults import MapResults
 from .multiengine import MultiEngineClient
 from .results import PendingResult, ResultList
 from .task import TaskClient
@@ -12,10 +14,14 @@ from .views import EngineView
 __all__ = [
     "CompositeError",
     "EngineView",
+    "MapResults",
     "MapTask",
     "MultiEngineClient",
     "PendingResult",
     "ResultList",
     "StringTask",
     "TaskClient",
+    "TaskFuture",
+    "as_completed",
+    "wait",
 ]

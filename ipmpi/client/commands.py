@@ -14,6 +14,7 @@ from ..errors import InvalidProperty, SerializationError
 from ..protocol import operations
 from . import replies
 from .calls import Calls, Finish, label_of
+from .reservation import Reservation
 from .results import ResultList
 from .session import Submission
 from .targets import Targets, parse_block, parse_targets
@@ -80,6 +81,16 @@ class EngineCommands:
 
     def _waits(self, block: bool | None) -> bool:
         return parse_block(self.block if block is None else block)
+
+    def reserve(self, targets: Targets | None = None) -> Reservation:
+        """Return a with-statement in which engines start no tasks of task clients.
+
+        Example::
+
+            with mec.reserve([0, 1]):
+                mec.execute("...", targets=[0, 1])      # no task comes in between
+        """
+        return Reservation(self._calls.session, self._wanted(targets))
 
     # --- Commands -----------------------------------------------------------------------------------------
 

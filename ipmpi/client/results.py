@@ -82,6 +82,23 @@ def _wait(future: concurrent.futures.Future[Any]) -> bool:
     return True
 
 
+async def arrival(future: concurrent.futures.Future[Any]) -> None:
+    """Wait in a coroutine until a future is done. What it stands for goes on if the coroutine is cancelled."""
+    # Only somebody who runs asyncio comes here; nobody else pays for its import.
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    arrived = asyncio.Event()
+
+    def announce(_: object) -> None:
+        # The coroutine may have been cancelled and its loop closed long before.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(arrived.set)
+
+    future.add_done_callback(announce)
+    await arrived.wait()
+
+
 class PendingResult:
     """The result of a call with ``block=False``, made by the methods of a client; wait for it by :attr:`r`.
 
@@ -216,21 +233,9 @@ class PendingResult:
                 self._future = self._finish = None
 
     async def _arrival(self) -> Any:
-        # Only somebody who runs asyncio comes here; nobody else pays for its import.
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        arrived = asyncio.Event()
-
-        def announce(_: object) -> None:
-            # The coroutine may have been cancelled and its loop closed long before.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(arrived.set)
-
         future = self._future
         if future is not None:
-            future.add_done_callback(announce)
-            await arrived.wait()
+            await arrival(future)
         return self.get_result()
 
     def __await__(self) -> Generator[Any, None, Any]:

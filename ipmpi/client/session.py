@@ -14,16 +14,17 @@ from typing import Any, NamedTuple
 from .. import errors, furl, limits
 from ..errors import ClientError, ConnectionError, KernelError
 from ..furl import Furl
-from ..protocol import messages as m
-from ..protocol import operations
+from ..protocol import messages as m, operations
 from ..protocol.connection import Event, MessageReceived
 from ..protocol.frames import Buffer, size_of
 from ..protocol.operations import Nothing, Operation, Outcome
+from ..protocol.packed import pack
 from ..protocol.states import RECEIVES
 from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.dialled import Callbacks, DialledSession
 from ..transport.loop import Loop
 from ..transport.transfers import Transfers
+from .desk import TaskDesk
 
 Future = concurrent.futures.Future
 
@@ -48,24 +49,6 @@ class Submission(NamedTuple):
     body: Sequence[Buffer] = ()
 
 
-class TaskEnd(NamedTuple):
-    """How a task ended. Times are seconds since the epoch."""
-
-    engine: int
-    ok: bool
-    outcome: Outcome
-    body: list[Buffer]
-    submitted: float
-    completed: float
-
-
-class TaskHandle(NamedTuple):
-    """A task that was sent: its number in this session, and its end to come."""
-
-    id: int
-    future: Future[TaskEnd]
-
-
 @dataclass(eq=False)
 class _Command:
     future: Future[list[EngineReply]]
@@ -76,29 +59,26 @@ class _Command:
     replies: dict[int, EngineReply] = field(default_factory=dict)
 
 
-@dataclass(eq=False)
-class _Task:
-    future: Future[TaskEnd]
-    body: Sequence[Buffer]
-    sizes: list[int]
-    inline: int = 0
-
-
 class Session:
-    """Calls may come from any thread; the futures are completed in the session's own."""
+    """Calls may come from any thread; the futures are completed in the session's own.
+
+    Attributes:
+        desk: where tasks are submitted.
+        role: of the furl.
+        notices: what the controller said that no call asked for, newest last.
+    """
 
     def __init__(self, address: Furl) -> None:
         self._loop = Loop()
         self._numbers = itertools.count(1)
         self._requests: dict[int, Future[Any]] = {}
         self._commands: dict[int, _Command] = {}
-        self._tasks: dict[int, _Task] = {}
         self._inline = 0
         self._failure: KernelError | None = None
         self._transfers = Transfers()
         self.role = address.role
         self.notices: list[str] = []
-        """What the controller said that no call asked for, newest last."""
+        self.desk = TaskDesk(self)
         self._up: Future[None] = Future()
         table = RECEIVES.get(address.role, RECEIVES["mec"] | RECEIVES["tc"])
         self._link = DialledSession(
@@ -142,7 +122,7 @@ class Session:
             number, submission.targets, submission.method, submission.label, operation, command.sizes
         )
         self._check_size(operation, submission.method)
-        self._loop.call_threadsafe(lambda: self._send_work(self._commands, number, message, command))
+        self._loop.call_threadsafe(lambda: self._send_command(message, command))
         return command.future
 
     def request(self, make: Callable[[int], m.AnyMessage]) -> Future[Any]:
@@ -156,20 +136,31 @@ class Session:
                 future.set_exception(self._failure)
                 return
             self._requests[number] = future
-            self._send(message)
+            self.send(message)
 
         self._loop.call_threadsafe(send)
         return future
 
-    def task(self, operation: Operation, body: Sequence[Buffer], label: str, retries: int) -> TaskHandle:
-        """Send a task for whichever engine is free."""
-        task = _Task(Future(), body, [size_of([b]) for b in body])
-        number = next(self._numbers)
-        encoded = operations.encode(operation)
-        self._check_size(encoded, "task")
-        message = m.SubmitTask(number, label, encoded, task.sizes, retries)
-        self._loop.call_threadsafe(lambda: self._send_work(self._tasks, number, message, task))
-        return TaskHandle(number, task.future)
+    @property
+    def failure(self) -> KernelError | None:
+        """Why the session is over; None while it is not."""
+        return self._failure
+
+    def number(self) -> int:
+        """A number that no request, command or group of tasks of this session has."""
+        return next(self._numbers)
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Make a call in the session's thread."""
+        self._loop.call_threadsafe(call)
+
+    def post_later(self, seconds: float, call: Callable[[], object]) -> None:
+        """Make a call after a while; to be used in the session's thread."""
+        self._loop.call_later(seconds, call)
+
+    def is_own_thread(self) -> bool:
+        """Whether this is the session's thread, in which nothing may wait for the controller; or nothing can."""
+        return threading.get_ident() == self._loop.thread or self._failure is not None
 
     @staticmethod
     def _check_size(operation: bytes, method: str) -> None:
@@ -189,33 +180,35 @@ class Session:
         finally:
             self._loop.close()
 
-    def _send(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
+    def send(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
+        """Send a message with a small body."""
         self._link.connection.send(message, body)
         self._link.wake()
 
-    def _send_work(self, table: dict[int, Any], number: int, message: m.AnyMessage, work: Any) -> None:
+    def send_streamed(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
+        """Send a message whose body waits until it is asked for; it is not copied."""
+        stream = self._link.connection.send_streamed(message, size_of(body))
+        for buffer in body:
+            stream.feed(buffer)
+        self._link.wake()
+
+    def _send_command(self, message: m.Command, work: _Command) -> None:
         if self._failure is not None:
             work.future.set_exception(self._failure)
             return
-        table[number] = work
+        self._commands[message.id] = work
         total = sum(work.sizes)
         if total and total <= limits.INLINE_BODY and self._inline + total > limits.CLIENT_INLINE_BACKLOG:
             # So much is queued at the controller that this body has to wait here for its turn.
-            self._stream_body(message, work)
+            self.send_streamed(message, work.body)
             return
         if total <= limits.INLINE_BODY:
             work.inline = total
             self._inline += total
-            self._send(message, work.body)
+            self.send(message, work.body)
             work.body = ()
         else:
-            self._stream_body(message, work)
-
-    def _stream_body(self, message: m.AnyMessage, work: Any) -> None:
-        stream = self._link.connection.send_streamed(message, sum(work.sizes))
-        for buffer in work.body:
-            stream.feed(buffer)
-        self._link.wake()
+            self.send_streamed(message, work.body)
 
     def _event(self, event: Event) -> None:
         if not isinstance(event, MessageReceived):
@@ -224,8 +217,8 @@ class Session:
         message = event.message
         if isinstance(message, m.Result):
             self._body(message, event, lambda body: self._result(message, body))
-        elif isinstance(message, m.TaskDone):
-            self._body(message, event, lambda body: self._task_done(message, body))
+        elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone):
+            self._task_message(message, event)
         elif isinstance(message, m.Reply):
             future = self._requests.pop(message.id, None)
             if future is not None:
@@ -240,21 +233,24 @@ class Session:
             undone = (message.error, message.text)
             replies = [EngineReply(engine, False, Nothing(), [], undone) for engine in message.engines]
             self._replied(message.id, replies)
-        elif isinstance(message, m.TaskUndone):
-            task = self._tasks.pop(message.id, None)
-            if task is not None:
-                self._inline -= task.inline
-                task.future.set_exception(_error(message.error, message.text))
         elif isinstance(message, m.SendBodyAgain):
-            work = self._commands.get(message.id) or self._tasks.get(message.id)
-            if work is not None:
-                self._stream_body(m.BodyAgain(message.id, work.sizes), work)
+            command = self._commands.get(message.id)
+            if command is not None:
+                self.send_streamed(m.BodyAgain(message.id, command.sizes), command.body)
+            else:
+                self.desk.body_wanted(message.id)
         elif isinstance(message, m.Notice):
             self._notice(message.text)
         elif isinstance(message, m.Goodbye):
             self._shut(f"the controller said goodbye: {message.reason}")
 
-    def _body(self, message: Any, event: MessageReceived, done: Callable[[list[Buffer]], None]) -> None:
+    def _body(
+        self,
+        message: Any,
+        event: MessageReceived,
+        done: Callable[[list[Buffer]], None],
+        no_memory: Callable[[], None] | None = None,
+    ) -> None:
         """Call ``done`` with the body, when all of it is here; with nothing if its sender is lost."""
         if not event.stream:
             done(list(event.body))
@@ -264,7 +260,10 @@ class Session:
         except (OSError, ValueError, OverflowError):
             self._link.connection.refuse(event.stream)
             self._link.wake()
-            done([])
+            if no_memory is None:
+                done([])
+            else:
+                no_memory()
             return
         assembly = Assembly(message.sizes, memory, lambda whole: done(whole.segments()), lambda: done([]))
         self._transfers.start(self._link, event.stream, [(assembly, assembly)])
@@ -298,27 +297,40 @@ class Session:
             command.body = ()
             command.future.set_result([command.replies[engine] for engine in order])
 
+    def _task_message(self, message: m.TasksDone | m.TaskDone | m.TasksUndone, event: MessageReceived) -> None:
+        if isinstance(message, m.TasksUndone):
+            self.desk.tasks_undone(message)
+        elif isinstance(message, m.TasksDone):
+            if event.stream:
+                self._body(message, event, lambda body: self.desk.tasks_done(message, body))
+            else:
+                self.desk.tasks_done(message, event.body)
+        else:
+            self._body(
+                message, event, lambda body: self._task_done(message, body), lambda: self._no_memory(message)
+            )
+
     def _task_done(self, message: m.TaskDone, body: list[Buffer]) -> None:
-        if sum(message.sizes) and not body:
-            return  # the engine was lost while it sent this: the controller gives the task to another one
-        task = self._tasks.pop(message.id, None)
-        if task is None:
-            return
-        self._inline -= task.inline
-        outcome = operations.decode_outcome(message.outcome)
-        task.future.set_result(
-            TaskEnd(message.engine, message.ok, outcome, body, message.submitted, message.completed)
+        if body:  # else the engine was lost while it sent this: the controller gives the task to another one
+            self.desk.task_done(message, body)
+
+    def _no_memory(self, message: m.TaskDone) -> None:
+        text = (
+            f"the task has succeeded, but there is no memory here for its result of {sum(message.sizes)} bytes. "
+            "Let the task write it to a file, or return less"
         )
+        self.desk.tasks_undone(m.TasksUndone(message.group, pack([message.index]), "MessageSizeError", text))
 
     def _refused(self, message: m.Refused) -> None:
         error = _error(message.error, message.text)
         request = self._requests.pop(message.id, None)
         if request is not None:
             request.set_exception(error)
-        work = self._commands.pop(message.id, None) or self._tasks.pop(message.id, None)
-        if work is not None:
-            self._inline -= work.inline
-            work.future.set_exception(error)
+        command = self._commands.pop(message.id, None)
+        if command is not None:
+            self._inline -= command.inline
+            command.future.set_exception(error)
+        self.desk.refused(message.id, error)
 
     # --- the link's ups and downs ----------------------------------------------------------------------------
 
@@ -350,13 +362,12 @@ class Session:
         waiting: list[Future[Any]] = [
             *self._requests.values(),
             *(command.future for command in self._commands.values()),
-            *(task.future for task in self._tasks.values()),
         ]
         self._requests.clear()
         self._commands.clear()
-        self._tasks.clear()
         for future in waiting:
             future.set_exception(self._failure)
+        self.desk.fail(self._failure)
 
 
 def _error(name: str, text: str) -> KernelError:

@@ -1,143 +1,49 @@
 """The task farm as a person uses it (layer L4): :class:`TaskClient`.
 
-The controller gives each task to whichever engine is free first; this module only says what is to be run and
-shows what came of it. A task keeps its id through retries, which the controller does, and through its
-recovery task, which is submitted from here.
+The controller gives each task to whichever engine is free first; this package only says what is to be run and
+shows what came of it. Tasks of :meth:`TaskClient.run` have ids and keep them through retries, which the
+controller does, and through their recovery tasks, which are submitted from here. Those of
+:meth:`TaskClient.submit` are futures.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .. import serialize
-from ..errors import EngineLost, TaskAborted
 from ..protocol import messages
-from ..protocol.operations import Failed, Operation
-from .failures import rebuild_exception
+from ..protocol.packed import unpack
+from .dependencies import Needs, Parent
+from .desk import TaskDesk
+from .entries import Attempt, Entry
+from .functions import Definition
+from .futures import TaskFuture, gather
+from .mapresults import MapResults
+from .progress import Progress
 from .results import wait_until_done
-from .session import Session, TaskEnd, connect
+from .session import Session, connect
+from .submission import submit_call, submit_later
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskresult import TaskResult
-from .tasktypes import BaseTask, MapTask, StringTask
+from .tasktypes import BaseTask, Condition, MapTask, StringTask
+from .terms import Settings, call_terms
+
+if TYPE_CHECKING:
+    from .executor import Executor
+    from .pool import Pool
+
+    Tasks = TaskFuture | int | Iterable[TaskFuture | int]
 
 __all__ = ["BaseTask", "MapTask", "StringTask", "TaskClient", "TaskResult"]
-
-
-class _Attempt:
-    """A task, ready to be submitted: serialised when the user called run(), so that a bad one raises there."""
-
-    def __init__(self, task: BaseTask) -> None:
-        task.check()
-        self.task = task
-        self.operation: Operation = task.operation()
-        self.body: list[serialize.Buffer] = task.body()
-        self.label = task.label()
-        self.retries = task.retries
-
-
-class _Entry:
-    """One task id: the attempt under way, those that may follow it, and in the end the result.
-
-    ``ended`` resolves once, to the attempt that ended it and its :class:`TaskEnd`, or raises what kept the task
-    from having one. Changes happen under ``lock``: the session's thread and the user's meet here.
-    """
-
-    def __init__(self, taskid: int, attempts: list[_Attempt]) -> None:
-        self.taskid = taskid
-        self.waiting = attempts
-        self.current: _Attempt
-        self.handle = -1
-        self.aborted = False
-        # Reentrant, because a future that is done already calls back at once, inside submit_next().
-        self.lock = threading.RLock()
-        self.ended: Future[tuple[_Attempt, TaskEnd]] = Future()
-        self._result: tuple[bool, Any] | None = None
-
-    def submit_next(self, session: Session) -> None:
-        """Give the next attempt to the controller; call it with the lock held, or before others know the entry."""
-        self.current = attempt = self.waiting.pop(0)
-        handle = session.task(attempt.operation, attempt.body, attempt.label, attempt.retries)
-        attempt.body = []
-        self.handle = handle.id
-        handle.future.add_done_callback(lambda future: self._attempt_ended(attempt, future, session))
-
-    def _attempt_ended(self, attempt: _Attempt, future: Future[TaskEnd], session: Session) -> None:
-        error = TaskAborted("the task was cancelled") if future.cancelled() else future.exception()
-        failed = isinstance(error, EngineLost) or (error is None and not future.result().ok)
-        with self.lock:
-            if self.ended.done():
-                return
-            if failed and self.waiting and self.aborted:
-                error = TaskAborted(f"task {self.taskid} was aborted before its recovery task")
-            elif failed and self.waiting:
-                try:
-                    self.submit_next(session)
-                except Exception as refused:  # shown to whoever asks for the result: no one is here to catch it
-                    error = refused
-                else:
-                    return
-            self.waiting.clear()
-            self._finish(error, None if error else (attempt, future.result()))
-
-    def _finish(self, error: BaseException | None, end: tuple[_Attempt, TaskEnd] | None) -> None:
-        with self.lock:
-            if self.ended.done():
-                return
-            if error is not None:
-                self.ended.set_exception(error)
-            elif end is not None:
-                self.ended.set_result(end)
-
-    def abort(self) -> None:
-        """End the task here, whatever its engine says later."""
-        self._finish(TaskAborted(f"task {self.taskid} was aborted"), None)
-
-    def has_ended_with(self, kind: type[BaseException]) -> bool:
-        """Whether the task has ended without an engine's answer, for this reason."""
-        return self.ended.done() and isinstance(self.ended.exception(), kind)
-
-    def succeeded(self) -> bool:
-        """Whether a task that has ended has a result."""
-        return self.ended.exception() is None and self.ended.result()[1].ok
-
-    def result(self) -> Any:
-        """The user's result of a task that has ended, or raise; the same object on every call."""
-        if self._result is None:
-            self._result = self._make_result()
-        is_value, value = self._result
-        if is_value:
-            return value
-        raise value
-
-    def _make_result(self) -> tuple[bool, Any]:
-        error = self.ended.exception()
-        if error is not None:
-            if isinstance(error, EngineLost) and isinstance(self.current.task, StringTask):
-                return True, TaskResult(self.taskid, -1, {}, error)
-            return False, error
-        attempt, end = self.ended.result()
-        failure: BaseException | None = None
-        value: Any = None
-        if isinstance(end.outcome, Failed):
-            failure = rebuild_exception(end.outcome, end.body, end.engine, "run")
-        else:
-            try:
-                value = attempt.task.process_result(end.outcome, end.body)
-            except Exception as unreadable:  # a class that is not importable here, say
-                failure = unreadable
-        if isinstance(attempt.task, StringTask):
-            return True, TaskResult(self.taskid, end.engine, value or {}, failure, end.submitted, end.completed)
-        return (True, value) if failure is None else (False, failure)
 
 
 class TaskClient:
     """Farm tasks over the engines of a controller, each to the engine that is free first.
 
-    It works on the same engines as a :class:`~ipmpi.client.MultiEngineClient`, and at the same time.
+    It works on the same engines as a :class:`~ipmpi.client.MultiEngineClient`, and at the same time. All methods
+    may be called from any thread.
 
     Args:
         furl_or_file: a furl, or the path of a file with one; empty for ``ipcontroller-tc.furl`` in the
@@ -150,8 +56,9 @@ class TaskClient:
 
     def __init__(self, furl_or_file: str = "", *, session: Session | None = None) -> None:
         self._session: Session = connect(furl_or_file, role="tc") if session is None else session
+        self._desk: TaskDesk = self._session.desk
         self._lock = threading.Lock()
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, Entry] = {}
         self._next_taskid = 0
 
     def __enter__(self) -> TaskClient:
@@ -166,7 +73,7 @@ class TaskClient:
         """Close the link to the controller; what is still open of this client's tasks is lost to it."""
         self._session.close()
 
-    # --- single tasks ------------------------------------------------------------------------------------
+    # --- tasks with ids ----------------------------------------------------------------------------------
 
     def run(self, task: BaseTask, block: bool = False) -> Any:
         """Submit a task.
@@ -181,20 +88,23 @@ class TaskClient:
         Raises:
             SerializationError: something in it cannot be sent; the message says what.
             TypeError: an attribute of the task is of the wrong type.
-            ClientError: the task asks for what this release cannot do.
+            IndexError: it comes after a task id that no task has.
         """
         if not isinstance(task, BaseTask):
             raise AssertionError("task must be a Task object!")  # noqa: TRY004 - as the original
-        attempts = [_Attempt(each) for each in task.chain()]
+        attempts = [self._attempt(each) for each in task.chain()]
         with self._lock:
             taskid = self._next_taskid
             self._next_taskid += 1
-        entry = _Entry(taskid, attempts)
-        with entry.lock:  # the task may end before submit_next() has noted its handle
-            entry.submit_next(self._session)
+        entry = Entry(taskid, attempts, self._desk)
+        entry.start()
         with self._lock:
             self._entries[taskid] = entry
         return self.get_task_result(taskid, block=True) if block else taskid
+
+    def _attempt(self, task: BaseTask) -> Attempt:
+        task.check()
+        return Attempt(task, self._desk, self._needs(task.after, task.follow))
 
     def get_task_result(self, taskid: int, block: bool = False) -> Any:
         """Look up what became of a task.
@@ -233,28 +143,41 @@ class TaskClient:
             if entry.ended.done():
                 raise IndexError("Task Already Completed")
             entry.aborted = True
-            handle = entry.handle
-        try:
-            answer = self._session.request(lambda i: messages.AbortTask(i, handle)).result()
-        except BaseException:
-            entry.aborted = False
-            raise
-        # A task that failed meanwhile, and would have been followed by its recovery task, is aborted by now.
-        if answer == "done" and not entry.has_ended_with(TaskAborted):
-            entry.aborted = False
-            raise IndexError("Task Already Completed")
+            ticket = entry.ticket
+        if ticket is not None:
+            try:
+                taken = self._desk.abort(ticket.group, [ticket.number], "drop").result()
+            except BaseException:
+                entry.aborted = False
+                raise
+            # A task that failed meanwhile, and would have been followed by its recovery task, is aborted by now.
+            if not taken and not entry.was_aborted():
+                entry.aborted = False
+                raise IndexError("Task Already Completed")
         entry.abort()
 
-    def barrier(self, taskids: int | Iterable[int]) -> None:
+    def barrier(self, taskids: Tasks, progress: bool | None = None) -> None:
         """Wait until these tasks have ended, whether well or badly.
+
+        Args:
+            taskids: ids of :meth:`run`, or futures of :meth:`submit`; or one of these.
+            progress: show a bar; None: if this is a terminal or notebook, and takes more than a second.
 
         Raises:
             IndexError: there is no such task; nothing was waited for.
         """
-        ids = [taskids] if isinstance(taskids, int) else list(taskids)
-        entries = [self._entry(taskid, "task ID not registered: {}") for taskid in ids]
-        for entry in entries:
-            wait_until_done(entry.ended)
+        tasks = self._parents(taskids, "task ID not registered: {}")
+        with Progress(len(tasks), progress) as bar:
+            for task in tasks:
+                ended = task.ended if isinstance(task, Entry) else task
+                while not wait_until_done(ended, bar.interval):
+                    bar.update(sum(each.done() for each in tasks))
+
+    def get_ids(self) -> list[int]:
+        """The ids of the engines that are registered now, ascending."""
+        answer = self._desk.request(messages.GetIds)
+        wait_until_done(answer)
+        return sorted(answer.result())
 
     def queue_status(self, verbose: bool = False) -> dict[str, Any]:
         """Count this client's tasks: ``scheduled``, ``pending`` (running), ``succeeded`` and ``failed``.
@@ -262,19 +185,31 @@ class TaskClient:
         Aborted tasks count as failed; cleared ones are in no count.
 
         Args:
-            verbose: give sorted lists of task ids instead of counts.
+            verbose: give sorted lists of task ids instead of counts. Tasks of :meth:`submit`, :meth:`map` and
+                :meth:`imap` have no ids, and are in no list.
         """
-        status = self._session.request(messages.TaskStatus).result()
-        running = set(status["pending"])
+        status = self._desk.request(messages.TaskStatus).result()
+        running = {(group, index) for group, indices in status["running"] for index in unpack(indices)}
         lists: dict[str, list[int]] = {"scheduled": [], "pending": [], "succeeded": [], "failed": []}
         with self._lock:
             entries = sorted(self._entries.items())
+        sent = 0
         for taskid, entry in entries:
             if entry.ended.done():
                 lists["succeeded" if entry.succeeded() else "failed"].append(taskid)
             else:
-                lists["pending" if entry.handle in running else "scheduled"].append(taskid)
-        return dict(lists) if verbose else {name: len(ids) for name, ids in lists.items()}
+                sent += entry.ticket is not None
+                lists["pending" if entry.ticket in running else "scheduled"].append(taskid)
+        if verbose:
+            return dict(lists)
+        counts = {name: len(ids) for name, ids in lists.items()}
+        others = max(0, self._desk.open_tasks() - sent)  # those without ids
+        pending = min(others, len(running) - counts["pending"])
+        counts["pending"] += pending
+        counts["scheduled"] += others - pending + len(self._desk.held)
+        counts["succeeded"] += self._desk.succeeded
+        counts["failed"] += self._desk.failed
+        return dict(counts)
 
     def clear(self, taskids: int | Iterable[int] | None = None) -> int:
         """Forget the results of tasks that have ended: of these, or of all.
@@ -290,6 +225,8 @@ class TaskClient:
             wanted = ended if taskids is None else {taskids} if isinstance(taskids, int) else set(taskids)
             for taskid in wanted & ended:
                 del self._entries[taskid]
+        if taskids is None:
+            self._desk.succeeded = self._desk.failed = 0
         missing = sorted(wanted - ended)
         if missing:
             names = ", ".join(map(str, missing))
@@ -297,21 +234,148 @@ class TaskClient:
         return len(wanted)
 
     def spin(self) -> None:
-        """Do nothing: the controller needs no push to look for work. Kept so that old scripts run."""
+        """Have engines asked again that refused a task of this client, for conditions of more than properties.
 
-    # --- many tasks ------------------------------------------------------------------------------------
+        The controller needs no push to look for work, and asks again by itself when an engine's properties change.
+        """
+        self._desk.request(messages.Recheck).result()
 
-    def map(self, func: Callable[..., Any], *sequences: Iterable[Any]) -> Any:
+    # --- futures -----------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        f: Callable[..., Any],
+        /,
+        *args: Any,
+        after: Tasks | None = None,
+        follow: TaskFuture | int | None = None,
+        priority: int = 0,
+        timeout: float | None = None,
+        expected: float | None = None,
+        retries: int = 0,
+        depend: Condition | None = None,
+        ranks: int = 1,
+        same_node: bool = False,
+        **kwargs: Any,
+    ) -> TaskFuture:
+        """Call ``f(*args, **kwargs)`` on an engine; returns at once.
+
+        Args that are futures of tasks stand for their results: the call waits for these tasks, without a thread.
+
+        Args:
+            f: a function, lambda or other callable.
+            *args: its arguments.
+            after: tasks that have to succeed before, futures or ids; or one of these.
+            follow: a task on whose engine to run, after it.
+            priority: as for :class:`~ipmpi.client.MapTask`, and so are the arguments that follow.
+            timeout: see there.
+            expected: see there.
+            retries: see there.
+            depend: see there.
+            ranks: see there.
+            same_node: see there.
+            **kwargs: its keyword arguments.
+
+        Raises:
+            SerializationError: something cannot be sent; the message says what.
+            TypeError, ValueError: an option is wrong.
+        """
+        if not callable(f):
+            raise TypeError("a task function must be a FunctionType")
+        settings = Settings(retries, priority, timeout, expected, ranks, same_node)
+        values = [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
+        if after is None and follow is None and not values:
+            return submit_call(self._desk, f, args, kwargs, settings, depend)
+        needs = self._needs(after, follow, values)
+        return submit_later(self._desk, f, args, kwargs, settings, depend, needs)
+
+    def imap(
+        self,
+        f: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        timeout: float | None = None,
+        retries: int = 0,
+        priority: int = 0,
+        expected: float | None = None,
+        depend: Condition | None = None,
+        ranks: int = 1,
+        same_node: bool = False,
+    ) -> MapResults:
+        """Call ``f`` on the items of the iterables, up to the end of the shortest, one task per item.
+
+        All is submitted when this returns. There is no future for each item, so a million of them is no burden.
+
+        Args:
+            f: a function, lambda or other callable.
+            *iterables: one for each of its arguments.
+            ordered: give the results in the order of the items; else as they come.
+            timeout: seconds that each call may take. (To wait for a result for so long only, there is
+                :meth:`MapResults.next`.)
+            retries: as for :class:`~ipmpi.client.MapTask`, and so are the arguments that follow.
+            priority: see there.
+            expected: see there.
+            depend: see there.
+            ranks: see there.
+            same_node: see there.
+
+        Returns:
+            An iterator of the results; where a call failed, it raises what that raised.
+        """
+        if not callable(f):
+            raise TypeError("a task function must be a FunctionType")
+        if not iterables:
+            raise TypeError("imap() needs a function and at least one iterable")
+        settings = Settings(retries, priority, timeout, expected, ranks, same_node)
+        return self.stream(self._desk.define(f), zip(*iterables, strict=False), settings, depend, ordered)
+
+    def gather(self, futures: Iterable[TaskFuture], progress: bool | None = None) -> list[Any]:
+        """The results of futures, in their order; see :func:`ipmpi.client.futures.gather`."""
+        return gather(futures, progress)
+
+    # --- for programs that know other farms --------------------------------------------------------------
+
+    def executor(self, **options: Any) -> Executor:
+        """The engines as an executor of ``concurrent.futures``; this client stays open when it is shut down.
+
+        Args:
+            **options: for all its calls: ``priority``, ``timeout``, ``expected``, ``retries``, ``depend``,
+                ``ranks`` and ``same_node``, as in :meth:`submit`.
+        """
+        from .executor import Executor
+
+        return Executor(client=self, **options)
+
+    def pool(self, **options: Any) -> Pool:
+        """The engines with the methods of a ``multiprocessing.Pool``; this client stays open when it ends.
+
+        Args:
+            **options: see :meth:`executor`.
+        """
+        from .pool import Pool
+
+        return Pool(client=self, **options)
+
+    # --- many tasks --------------------------------------------------------------------------------------
+
+    def map(self, func: Callable[..., Any], *sequences: Iterable[Any], progress: bool | None = None) -> Any:
         """Call ``func`` on the items of the sequences, one task per item, and wait.
+
+        Args:
+            func: a function, lambda or other callable.
+            *sequences: of equal length, one for each of its arguments.
+            progress: show a bar; None: if this is a terminal or notebook, and takes more than a second.
 
         Returns:
             The list of results, in the order of the items.
 
         Raises:
-            Exception: what the first item that failed raised, as that exception.
+            Exception: what the first item that failed raised, as that exception. Items that have not started then
+                are not run.
             ValueError: the sequences differ in length.
         """
-        return self.mapper().map(func, *sequences)
+        return self.mapper().map(func, *sequences, progress=progress)
 
     def mapper(
         self,
@@ -319,7 +383,7 @@ class TaskClient:
         clear_after: bool = False,
         retries: int = 0,
         recovery_task: BaseTask | None = None,
-        depend: Callable[[dict[str, Any]], bool] | None = None,
+        depend: Condition | None = None,
         block: bool = True,
     ) -> TaskMapper:
         """Return an object with a ``map`` method; its tasks get these options (see :class:`MapTask`).
@@ -340,7 +404,7 @@ class TaskClient:
         clear_after: bool = False,
         retries: int = 0,
         recovery_task: BaseTask | None = None,
-        depend: Callable[[dict[str, Any]], bool] | None = None,
+        depend: Condition | None = None,
         block: bool = True,
     ) -> Callable[[Callable[..., Any]], TaskParallelFunction]:
         """Return a decorator: the decorated function maps itself over sequences; arguments of :meth:`mapper`.
@@ -356,7 +420,27 @@ class TaskClient:
         mapper = self.mapper(clear_before, clear_after, retries, recovery_task, depend, block)
         return lambda func: TaskParallelFunction(func, mapper)
 
-    def _entry(self, taskid: int, unknown: str) -> _Entry:
+    def define(self, function: Callable[..., Any]) -> Definition:
+        """Pickle a function for tasks, or find the pickle made before."""
+        return self._desk.define(function)
+
+    def stream(
+        self,
+        definition: Definition,
+        rows: Iterable[tuple[Any, ...]],
+        settings: Settings,
+        depend: Condition | None = None,
+        ordered: bool = True,
+    ) -> MapResults:
+        """Submit a call for each row of arguments; what :meth:`imap` and :class:`TaskMapper` are made of."""
+        condition = None if depend is None else self._desk.define(depend)
+        results = MapResults(self._desk, ordered)
+        results.feed(call_terms(definition, settings, True, condition), rows, definition.label)
+        return results
+
+    # --- which tasks -------------------------------------------------------------------------------------
+
+    def _entry(self, taskid: int, unknown: str) -> Entry:
         if isinstance(taskid, bool) or not isinstance(taskid, int):
             raise TypeError(f"an integer task id expected: {taskid!r}")
         with self._lock:
@@ -364,3 +448,16 @@ class TaskClient:
                 return self._entries[taskid]
             except KeyError:
                 raise IndexError(unknown.format(taskid)) from None
+
+    def _parents(self, tasks: Tasks | None, unknown: str) -> list[TaskFuture | Entry]:
+        given: Iterable[TaskFuture | int] = (
+            () if tasks is None else [tasks] if isinstance(tasks, TaskFuture | int) else tasks
+        )
+        return [task if isinstance(task, TaskFuture) else self._entry(task, unknown) for task in given]
+
+    def _needs(
+        self, after: Tasks | None, follow: TaskFuture | int | None, values: Sequence[TaskFuture] = ()
+    ) -> Needs:
+        parents: Sequence[Parent] = self._parents(after, "there is no task {} to come after")
+        followed: Sequence[Parent] = self._parents(follow, "there is no task {} to follow")
+        return Needs(parents, followed[0] if followed else None, values)

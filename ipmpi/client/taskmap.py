@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import pickle
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from .. import serialize
-from .tasktypes import BaseTask, MapTask
+from .functions import Definition
+from .mapresults import MapResults
+from .tasktypes import BaseTask, Condition, Define, MapTask
+from .terms import MakeTerms, Settings, call_terms
 
 
 class TaskRunner(Protocol):
@@ -20,30 +21,29 @@ class TaskRunner(Protocol):
     def get_task_result(self, taskid: int, block: bool = False) -> Any:
         """Return the result of a task."""
 
+    def define(self, function: Callable[..., Any]) -> Definition:
+        """Pickle a function."""
 
-class SharedFunction:
-    """A function that was pickled once, to travel with many tasks.
-
-    Pickling a function by value takes a hundred times as long as copying the pickle. An instance pickles as a
-    call that gives the function, so that an engine never sees this class.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._segments = serialize.dumps(function, what=f"function {function!r}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        stream, *buffers = self._segments
-        return serialize.loads, ([bytes(stream), *map(pickle.PickleBuffer, buffers)],)
+    def stream(
+        self,
+        definition: Definition,
+        rows: Iterable[tuple[Any, ...]],
+        settings: Settings,
+        depend: Condition | None = None,
+        ordered: bool = True,
+    ) -> MapResults:
+        """Submit a call for each row of arguments."""
 
 
 class _ItemTask(MapTask):
     """A :class:`MapTask` whose function was pickled before."""
 
-    shared: SharedFunction
+    definition: Definition
 
-    def body(self) -> list[serialize.Buffer]:
-        """See :meth:`BaseTask.body`."""
-        return serialize.dumps((self.shared, tuple(self.args), self.kwargs), what=f"arguments of {self.label()}")
+    def terms(self, define: Define) -> MakeTerms:
+        """See :meth:`BaseTask.terms`."""
+        depend = None if self.depend is None else define(self.depend)
+        return functools.partial(call_terms, self.definition, self.settings(), True, depend)
 
 
 class TaskMapper:
@@ -62,7 +62,7 @@ class TaskMapper:
         clear_after: bool = False,
         retries: int = 0,
         recovery_task: BaseTask | None = None,
-        depend: Callable[[dict[str, Any]], bool] | None = None,
+        depend: Condition | None = None,
         block: bool = True,
     ) -> None:
         self.task_client = task_client
@@ -73,12 +73,18 @@ class TaskMapper:
         self.depend = depend
         self.block = block
 
-    def map(self, func: Callable[..., Any], *sequences: Iterable[Any]) -> list[Any]:
+    def map(self, func: Callable[..., Any], *sequences: Iterable[Any], progress: bool | None = None) -> list[Any]:
         """Call ``func`` on each item; returns the results in order, or without ``block`` the task ids.
+
+        Args:
+            func: the function.
+            *sequences: of equal length, one for each argument of the function.
+            progress: show a bar; None: if this is a terminal or notebook, and takes more than a second.
 
         Raises:
             ValueError: the sequences differ in length.
-            Exception: what the first item that failed raised (with ``block``).
+            Exception: what the first item that failed raised (with ``block``). Items that have not started then
+                are not run, except with a ``recovery_task``.
         """
         if not sequences:
             raise TypeError("map() needs a function and at least one sequence")
@@ -87,16 +93,22 @@ class TaskMapper:
             raise ValueError("all sequences must have equal length")
         if not callable(func):
             raise TypeError("a task function must be a FunctionType")
-        shared = SharedFunction(func)
-        taskids = [self.task_client.run(self._task(func, shared, item)) for item in zip(*columns, strict=True)]
+        definition = self.task_client.define(func)
+        rows = zip(*columns, strict=True)
+        if self.block and self.recovery_task is None:
+            settings = Settings(
+                self.retries, clear_before=bool(self.clear_before), clear_after=bool(self.clear_after)
+            )
+            return self.task_client.stream(definition, rows, settings, self.depend).collect(progress)
+        taskids = [self.task_client.run(self._task(func, definition, item)) for item in rows]
         if not self.block:
             return taskids
         return [self.task_client.get_task_result(taskid, block=True) for taskid in taskids]
 
-    def _task(self, func: Callable[..., Any], shared: SharedFunction, item: tuple[Any, ...]) -> MapTask:
+    def _task(self, func: Callable[..., Any], definition: Definition, item: tuple[Any, ...]) -> MapTask:
         options = (self.clear_before, self.clear_after, self.retries, self.recovery_task, self.depend)
         task = _ItemTask(func, item, None, *options)
-        task.shared = shared
+        task.definition = definition
         return task
 
 

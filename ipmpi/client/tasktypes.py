@@ -7,19 +7,24 @@ attributes may be given to the constructor or set afterwards; they are checked w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from .. import serialize
 from ..errors import ClientError
 from ..limits import LABEL
-from ..protocol.operations import Nothing, Operation, Outcome, RunMapTask, RunStringTask
+from ..protocol.operations import StringTaskOperation
+from .functions import Definition, label_of
+from .payloads import Payload, packed, packed_arguments
+from .terms import MakeTerms, Settings, call_terms, make_terms
 
+if TYPE_CHECKING:
+    from .futures import TaskFuture
 
-def _value(body: Sequence[serialize.Buffer]) -> Any:
-    # Arrays use the memory of the body's buffers; the user's own must be writable.
-    stream, *buffers = body
-    return serialize.loads([stream, *(bytearray(b) if memoryview(b).readonly else b for b in buffers)])
+Condition = Callable[[dict[str, Any]], bool]
+"""Gets a copy of an engine's properties, and says whether the task may run there."""
+
+Define = Callable[[Callable[..., Any]], Definition]
 
 
 class BaseTask(ABC):
@@ -31,8 +36,14 @@ class BaseTask(ABC):
         retries: how often the task is tried again after it raised. Losing an engine uses up no retry.
         recovery_task: the task to run instead, under the same task id, when this one has failed for good.
             It has retries, and may have a recovery task, of its own.
-        depend: not available in this release; running a task that has it raises
-            :class:`~ipmpi.errors.ClientError`.
+        depend: a function that gets a copy of an engine's properties, and says whether the task may run there. A
+            task that no engine accepts for 30 seconds ends with :class:`~ipmpi.errors.TaskTimeout`.
+        priority: tasks with a larger one come first; any int.
+        timeout: seconds that the task may run; then it is interrupted and ends with
+            :class:`~ipmpi.errors.TaskTimeout`.
+        expected: seconds that it will run, by your guess, which helps to fill gaps before tasks of several ranks.
+        after: tasks (ids of :meth:`TaskClient.run`, futures) that have to succeed before this one starts.
+        follow: a task on whose engine this one is to run, after it.
     """
 
     def __init__(
@@ -41,39 +52,57 @@ class BaseTask(ABC):
         clear_after: bool = False,
         retries: int = 0,
         recovery_task: BaseTask | None = None,
-        depend: Callable[[dict[str, Any]], bool] | None = None,
+        depend: Condition | None = None,
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+        expected: float | None = None,
+        after: TaskFuture | int | Iterable[TaskFuture | int] | None = None,
+        follow: TaskFuture | int | None = None,
     ) -> None:
         self.clear_before = clear_before
         self.clear_after = clear_after
         self.retries = retries
         self.recovery_task = recovery_task
         self.depend = depend
+        self.priority = priority
+        self.timeout = timeout
+        self.expected = expected
+        self.after = after
+        self.follow = follow
 
     @abstractmethod
-    def operation(self) -> Operation:
-        """What the engine is asked to do."""
+    def terms(self, define: Define) -> MakeTerms:
+        """What engines are asked to do; ``define`` pickles the functions that are needed for it."""
 
     @abstractmethod
-    def body(self) -> list[serialize.Buffer]:
-        """What travels with the operation; raises :class:`~ipmpi.errors.SerializationError`."""
+    def payload(self) -> Payload:
+        """What travels for this task alone; raises :class:`~ipmpi.errors.SerializationError`."""
 
     @abstractmethod
     def label(self) -> str:
         """How status displays and error messages call the task."""
 
-    @abstractmethod
-    def process_result(self, outcome: Outcome, body: Sequence[serialize.Buffer]) -> Any:
-        """The user's result, from the answer of an engine on which the task succeeded."""
+    def process_result(self, value: Any) -> Any:
+        """The user's result, from what an engine sent when the task had succeeded there."""
+        return value
+
+    def settings(self) -> Settings:
+        """The options of the task."""
+        return Settings(
+            self.retries,
+            self.priority,
+            self.timeout,
+            self.expected,
+            clear_before=bool(self.clear_before),
+            clear_after=bool(self.clear_after),
+        )
 
     def check(self) -> None:
-        """Raise :class:`TypeError` or :class:`~ipmpi.errors.ClientError` if the task cannot be run."""
-        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
-            raise TypeError(f"a task's retries must be an int, 0 or more: {self.retries!r}")
-        if self.depend is not None:
-            raise ClientError(
-                "depend= is not available in this release: a task runs on whichever engine is free first. Let the "
-                "task itself raise TaskRejectError and give it retries, or use a MultiEngineClient with targets="
-            )
+        """Raise :class:`TypeError` or :class:`ValueError` if an attribute is wrong."""
+        self.settings().check()
+        if self.depend is not None and not callable(self.depend):
+            raise TypeError(f"a task's depend must be a function of an engine's properties: {self.depend!r}")
         if self.recovery_task is not None and not isinstance(self.recovery_task, BaseTask):
             raise TypeError(f"a recovery_task must be a Task object: {self.recovery_task!r}")
 
@@ -105,6 +134,7 @@ class StringTask(BaseTask):
         retries: see there.
         recovery_task: see there.
         depend: see there.
+        **options: ``priority``, ``timeout``, ``expected``, ``after`` and ``follow``; see there.
     """
 
     def __init__(
@@ -116,9 +146,10 @@ class StringTask(BaseTask):
         clear_after: bool = False,
         retries: int = 0,
         recovery_task: BaseTask | None = None,
-        depend: Callable[[dict[str, Any]], bool] | None = None,
+        depend: Condition | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(clear_before, clear_after, retries, recovery_task, depend)
+        super().__init__(clear_before, clear_after, retries, recovery_task, depend, **options)
         self.expression = expression
         self.pull = pull
         self.push = push
@@ -144,23 +175,29 @@ class StringTask(BaseTask):
             raise TypeError("pull must be str or a sequence of strs")
         return list(names)
 
-    def operation(self) -> RunStringTask:
-        """See :meth:`BaseTask.operation`."""
-        return RunStringTask(self.expression, self._pulled(), self.clear_before, self.clear_after)
+    def terms(self, define: Define) -> MakeTerms:
+        """See :meth:`BaseTask.terms`."""
+        depend = None if self.depend is None else define(self.depend)
+        operation = StringTaskOperation(
+            self.expression,
+            self._pulled(),
+            bool(self.clear_before),
+            bool(self.clear_after),
+            b"" if depend is None else depend.key,
+        )
+        return partial(make_terms, operation, self.label(), (), self.settings(), depend)
 
-    def body(self) -> list[serialize.Buffer]:
-        """See :meth:`BaseTask.body`."""
-        return serialize.dumps(self.push or {}, what="push of a StringTask")
+    def payload(self) -> Payload:
+        """See :meth:`BaseTask.payload`."""
+        return packed(self.push, "push of a StringTask") if self.push else b""
 
     def label(self) -> str:
         """See :meth:`BaseTask.label`."""
         return self.expression.strip()[:LABEL]
 
-    def process_result(self, outcome: Outcome, body: Sequence[serialize.Buffer]) -> dict[str, Any]:
+    def process_result(self, value: Any) -> dict[str, Any]:
         """Return the pulled names and their values."""
-        if isinstance(outcome, Nothing):
-            return {}
-        return dict(_value(body))
+        return {} if value is None else dict(value)
 
 
 class MapTask(BaseTask):
@@ -175,6 +212,11 @@ class MapTask(BaseTask):
         retries: see there.
         recovery_task: see there.
         depend: see there.
+        ranks: with more than one, so many engines of one set call the function together, each as
+            ``function(comm, *args, **kwargs)`` with their MPI communicator; the result is what rank 0 of it
+            returned.
+        same_node: whether these engines have to be on one node.
+        **options: ``priority``, ``timeout``, ``expected``, ``after`` and ``follow``; see :class:`BaseTask`.
     """
 
     def __init__(
@@ -186,16 +228,35 @@ class MapTask(BaseTask):
         clear_after: bool = False,
         retries: int = 0,
         recovery_task: BaseTask | None = None,
-        depend: Callable[[dict[str, Any]], bool] | None = None,
+        depend: Condition | None = None,
+        *,
+        ranks: int = 1,
+        same_node: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(clear_before, clear_after, retries, recovery_task, depend)
+        super().__init__(clear_before, clear_after, retries, recovery_task, depend, **options)
         self.function = function
         self.args: Sequence[Any] = () if args is None else args
         self.kwargs: dict[str, Any] = {} if kwargs is None else kwargs
+        self.ranks = ranks
+        self.same_node = same_node
         self.check()
 
     def __repr__(self) -> str:
         return f"MapTask({self.label()})"
+
+    def settings(self) -> Settings:
+        """See :meth:`BaseTask.settings`."""
+        return Settings(
+            self.retries,
+            self.priority,
+            self.timeout,
+            self.expected,
+            self.ranks,
+            bool(self.same_node),
+            bool(self.clear_before),
+            bool(self.clear_after),
+        )
 
     def check(self) -> None:
         """Raise :class:`TypeError` if an attribute is of the wrong type."""
@@ -207,19 +268,17 @@ class MapTask(BaseTask):
         if not isinstance(self.kwargs, dict):
             raise TypeError("a task kwargs must be a dict")
 
-    def operation(self) -> RunMapTask:
-        """See :meth:`BaseTask.operation`."""
-        return RunMapTask(self.clear_before, self.clear_after)
+    def terms(self, define: Define) -> MakeTerms:
+        """See :meth:`BaseTask.terms`."""
+        depend = None if self.depend is None else define(self.depend)
+        return partial(call_terms, define(self.function), self.settings(), not self.kwargs, depend)
 
-    def body(self) -> list[serialize.Buffer]:
-        """See :meth:`BaseTask.body`."""
-        what = f"function or arguments of the task {self.label()}"
-        return serialize.dumps((self.function, tuple(self.args), self.kwargs), what=what)
+    def payload(self) -> Payload:
+        """See :meth:`BaseTask.payload`."""
+        if not self.kwargs:
+            return packed_arguments(tuple(self.args), self.label())
+        return packed((tuple(self.args), self.kwargs), f"the arguments of {self.label()}")
 
     def label(self) -> str:
         """See :meth:`BaseTask.label`."""
-        return str(getattr(self.function, "__qualname__", type(self.function).__name__))[:LABEL]
-
-    def process_result(self, outcome: Outcome, body: Sequence[serialize.Buffer]) -> Any:
-        """Return what the function returned."""
-        return None if isinstance(outcome, Nothing) else _value(body)
+        return label_of(self.function)

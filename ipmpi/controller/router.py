@@ -1,16 +1,17 @@
-"""Who runs what when: a queue per engine, and the way back for answers (layer L2, no I/O).
+"""Who runs which command when: a queue per engine, and the way back for answers (layer L2, no I/O).
 
 The rules.
 
-* Every engine has a lane: one command or task that runs, and a queue of commands that wait. A command joins the
-  queues of all its targets in one step, so engines that work together see the same order.
+* Every engine has a lane: one command that runs, and a queue of commands that wait. A command joins the queues of
+  all its targets in one step, so engines that work together see the same order.
 * An engine is given the next command when the one before is answered, body and all: an array that is pulled
   cannot change while it is on its way.
 * A failure clears the failing engine's queue; what waited there is answered with QueueCleared. The queue is
   shared, so this reaches the commands of all clients.
 * Engines that become free for the same command in one turn get it in one message per set; a body that has to
   come from the client then comes once.
-* Tasks are given only to engines with nothing else to do.
+
+Tasks are none of its business (:mod:`ipmpi.controller.farm`): an engine that has both runs commands first.
 
 Methods take events and change the state; :meth:`Router.flush` says what is to be done about it.
 """
@@ -29,12 +30,11 @@ from ..protocol import messages as m
 from ..protocol.frames import Buffer, size_of
 from .effects import Decline, Effect, Forward, Send
 from .registry import Registry
-from .scheduler import POISON, Scheduler
-from .work import LARGEST_HEADER, CommandWork, TaskWork, Work, check_size, header_size
+from .work import LARGEST_HEADER, CommandWork, check_size, header_size
 
 
 class _Stage(enum.Enum):
-    """How far the command or task that an engine runs has come."""
+    """How far the command that an engine runs has come."""
 
     STARTING = enum.auto()
     """It has not been sent to the engine: this turn will, or its body has to come from the client first."""
@@ -46,7 +46,7 @@ class _Stage(enum.Enum):
 
 @dataclass
 class _Lane:
-    running: Work | None = None
+    running: CommandWork | None = None
     stage: _Stage = _Stage.STARTING
     waiting: deque[CommandWork] = field(default_factory=deque)
 
@@ -62,18 +62,16 @@ class Router:
 
     def __init__(self, first_serial: int = 1) -> None:
         self.registry = Registry()
-        self.scheduler = Scheduler()
         self._lanes: dict[int, _Lane] = {}
-        self._idle: dict[int, None] = {}
         self._clients: dict[int, _Client] = {}
-        self._works: dict[int, Work] = {}
+        self._works: dict[int, CommandWork] = {}
         self._serial = itertools.count(first_serial)
         self._effects: list[Effect] = []
         self._interrupting: list[int] = []
-        self._starting: dict[Work, list[int]] = {}
-        self._late: dict[Work, list[int]] = {}
+        self._starting: dict[CommandWork, list[int]] = {}
+        self._late: dict[CommandWork, list[int]] = {}
         self._undone: dict[tuple[CommandWork, str, str], list[int]] = {}
-        self._sending: dict[tuple[int, int], tuple[Work, list[int], bool]] = {}
+        self._sending: dict[tuple[int, int], tuple[CommandWork, list[int], bool]] = {}
         self.stale_results = 0
         """Answers to what was not asked: counted, and dropped."""
 
@@ -124,40 +122,6 @@ class Router:
         if engines:
             self._dispatch_streamed(work, engines)
 
-    def submit_task(
-        self, client: int, message: m.SubmitTask, body: Sequence[Buffer], stream: int, now: float
-    ) -> None:
-        """Queue a task; ``now`` is in seconds since the epoch. Raises the error to refuse it with."""
-        check_size(message, 1)
-        self._clients.setdefault(client, _Client())
-        task = TaskWork(
-            next(self._serial), client, message.id, "task", message.label[: limits.LABEL],
-            message.operation, message.sizes, [bytes(b) for b in body], stream,
-            retries=message.retries, submitted=now,
-        )  # fmt: skip
-        self.scheduler.submit(task)
-        self._works[task.serial] = task
-
-    def abort_task(self, client: int, number: int) -> str:
-        """Forget a task."""
-        answer, task = self.scheduler.abort(client, number)
-        if task is not None:
-            self._effects.append(
-                Send(client, m.TaskUndone(number, "TaskAborted", f"task {number} was aborted ({answer})"))
-            )
-            self._abandon(task, answer)
-        return answer
-
-    def _abandon(self, task: TaskWork, answer: str) -> None:
-        """An aborted task: free what waits for it. If an engine has it, that engine's answer will."""
-        engines = self._late.pop(task, [])
-        if answer == "aborted" or engines:
-            self.scheduler.finished(task, False)
-            self._forget(task)
-            task.body = ()  # the scheduler may keep it until its turn comes
-        for engine in engines:
-            self._free(engine, task)
-
     def queue_status(self, targets: list[int] | None) -> list[list[object]]:
         """``[engine, running label or None, [waiting label, ...]]`` for each target."""
         found: list[list[object]] = []
@@ -191,9 +155,6 @@ class Router:
     def client_lost(self, client: int) -> None:
         """A client will not come back. Its commands run to their end if their bodies are here."""
         state = self._clients.pop(client, None)
-        for task in self.scheduler.of_client(client):
-            answer, _ = self.scheduler.abort(client, task.id)
-            self._abandon(task, answer)
         for work in list(state.commands.values()) if state else []:
             if work.is_streamed:
                 self._drop_bodiless(work)
@@ -219,11 +180,10 @@ class Router:
         ids = self.registry.register(key, message)
         for number in ids:
             self._lanes[number] = _Lane()
-            self._idle[number] = None
         self._effects.append(Send(key, m.Registered(ids)))
         return ids
 
-    def result(self, key: int, message: m.Result, body: Sequence[Buffer], stream: int, now: float) -> None:
+    def result(self, key: int, message: m.Result, body: Sequence[Buffer], stream: int) -> None:
         """Ranks have answered."""
         work = self._works.get(message.id)
         ids: list[int] = []
@@ -240,25 +200,16 @@ class Router:
             return
         if header_size(message.outcome, message.sizes, len(ids)) > LARGEST_HEADER:
             self._unsendable(work, ids, key, stream)
-        elif isinstance(work, TaskWork):
-            self._task_result(work, ids[0], message, body, key, stream, now)
         else:
-            assert isinstance(work, CommandWork)
             self._command_result(work, ids, message, body, key, stream)
 
-    def _unsendable(self, work: Work, ids: list[int], key: int, stream: int) -> None:
+    def _unsendable(self, work: CommandWork, ids: list[int], key: int, stream: int) -> None:
         """An answer that would not fit into the message to the client, which is a little longer."""
         text = f"the answer to {work.label} is too large for one message; pull() large data by name"
         if stream:
             self._effects.append(Decline(key, stream))
-        if isinstance(work, TaskWork):
-            self.scheduler.finished(work, False)
-            if not work.aborted:
-                self._effects.append(Send(work.client, m.TaskUndone(work.id, "MessageSizeError", text)))
-            self._forget(work)
         for engine in ids:
-            if isinstance(work, CommandWork):
-                self._will_not_run(work, engine, "MessageSizeError", text)
+            self._will_not_run(work, engine, "MessageSizeError", text)
             self._free(engine, work)
 
     def _command_result(
@@ -280,46 +231,12 @@ class Router:
             self._effects.append(Send(work.client, answer, body))
         self._answered(work, ids, message.ok)
 
-    def _task_result(
-        self,
-        task: TaskWork,
-        engine: int,
-        message: m.Result,
-        body: Sequence[Buffer],
-        key: int,
-        stream: int,
-        now: float,
-    ) -> None:
-        if (not message.ok and self.scheduler.retry(task)) or task.aborted or task.client not in self._clients:
-            if stream:
-                self._effects.append(Decline(key, stream))
-            if task.aborted or task.client not in self._clients:
-                self.scheduler.finished(task, message.ok)
-                self._forget(task)
-            self._free(engine, task)
-            return
-        self.scheduler.finished(task, message.ok)
-        answer = m.TaskDone(task.id, engine, message.ok, message.outcome, task.submitted, now, message.sizes)
-        if stream:
-            self._effects.append(Forward(key, stream, sum(message.sizes), ((task.client, answer),)))
-            self._sending[key, stream] = (task, [engine], True)
-            return
-        self._effects.append(Send(task.client, answer, body))
-        self._forget(task)
-        self._free(engine, task)
-
     def forward_ended(self, source: int, stream: int) -> None:
         """A body has been passed on, or never will be."""
         sent = self._sending.pop((source, stream), None)
         if sent is None:
             return
-        work, ids, ok = sent
-        if isinstance(work, CommandWork):
-            self._answered(work, ids, ok)
-        else:
-            self._forget(work)
-            for engine in ids:
-                self._free(engine, work)
+        self._answered(*sent)
 
     def ranks_lost(self, key: int, ranks: Iterable[int], reason: str) -> list[int]:
         """Processes of a set ended."""
@@ -341,23 +258,19 @@ class Router:
     def _advance(self, engine: int) -> None:
         """Give a free engine its next command."""
         lane = self._lanes[engine]
-        if lane.running is not None:
+        if lane.running is not None or not lane.waiting:
             return
-        if not lane.waiting:
-            self._idle[engine] = None
-            return
-        self._idle.pop(engine, None)
         work = lane.waiting.popleft()
         lane.running = work
         lane.stage = _Stage.STARTING
         self._starting.setdefault(work, []).append(engine)
 
-    def _runs(self, engine: int, work: Work) -> bool:
+    def _runs(self, engine: int, work: CommandWork) -> bool:
         """Whether this engine is still there with this work; another one may have got its id."""
         lane = self._lanes.get(engine)
         return lane is not None and lane.running is work
 
-    def _free(self, engine: int, work: Work) -> None:
+    def _free(self, engine: int, work: CommandWork) -> None:
         if self._runs(engine, work):
             self._lanes[engine].running = None
             self._advance(engine)
@@ -375,7 +288,7 @@ class Router:
         if not work.outstanding:
             self._forget(work)
 
-    def _forget(self, work: Work) -> None:
+    def _forget(self, work: CommandWork) -> None:
         if self._works.pop(work.serial, None) is None:
             return
         self._late.pop(work, None)
@@ -383,7 +296,7 @@ class Router:
             self._effects.append(Decline(work.client, work.stream))
             work.stream = 0
         client = self._clients.get(work.client)
-        if client is not None and isinstance(work, CommandWork):
+        if client is not None:
             client.commands.pop(work.id, None)
             client.inline_bytes -= work.inline_bytes
 
@@ -402,7 +315,6 @@ class Router:
             engine = self.registry.engines[number]
             text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
             lane = self._lanes.pop(number)
-            self._idle.pop(number, None)
             self.registry.remove([number])
             for works in (self._starting, self._late):
                 for engines in works.values():
@@ -410,37 +322,15 @@ class Router:
                         engines.remove(number)
             if lane.running is not None and lane.stage is _Stage.ANSWERED:
                 pass  # the client has the answer, and hears from its stream whether the body came
-            elif isinstance(lane.running, CommandWork):
+            elif lane.running is not None:
                 self._will_not_run(lane.running, number, "EngineLost", text)
-            elif isinstance(lane.running, TaskWork):
-                self._task_lost(lane.running, text)
             for work in lane.waiting:
                 self._will_not_run(work, number, "EngineLost", text)
-
-    def _task_lost(self, task: TaskWork, text: str) -> None:
-        if task.serial not in self._works or self.scheduler.engine_lost(task):
-            return
-        self.scheduler.finished(task, False)
-        self._forget(task)
-        if not task.aborted and task.client in self._clients:
-            sentence = (
-                f"task {task.id} ({task.label}) was given up: {POISON} engines were lost while it ran; {text}"
-            )
-            self._effects.append(Send(task.client, m.TaskUndone(task.id, "EngineLost", sentence)))
 
     # --- what is to be done ------------------------------------------------------------------------------------
 
     def flush(self) -> list[Effect]:
         """The effects of all that happened since the last call, in order."""
-        while self._idle and len(self.scheduler):
-            task = self.scheduler.next()
-            if task is None:
-                break
-            engine = next(iter(self._idle))
-            del self._idle[engine]
-            self._lanes[engine].running = task
-            self._lanes[engine].stage = _Stage.STARTING
-            self._starting[task] = [engine]
         for (work, error, text), ids in self._undone.items():
             if work.client in self._clients:
                 self._announce(work)
@@ -462,14 +352,14 @@ class Router:
             self._effects.append(Send(work.client, m.Accepted(work.id, work.announce)))
             work.announce = []
 
-    def _dispatch(self, work: Work, ids: list[int]) -> None:
+    def _dispatch(self, work: CommandWork, ids: list[int]) -> None:
         if work.is_streamed:
             self._dispatch_streamed(work, ids)
             return
         for key, message in self._messages(work, ids):
             self._effects.append(Send(key, message, work.body))
 
-    def _messages(self, work: Work, ids: list[int]) -> list[tuple[int, m.Dispatch]]:
+    def _messages(self, work: CommandWork, ids: list[int]) -> list[tuple[int, m.Dispatch]]:
         for engine in ids:
             self._lanes[engine].stage = _Stage.GIVEN
         return [
@@ -477,7 +367,7 @@ class Router:
             for key, ranks in self.registry.by_set(ids).items()
         ]
 
-    def _dispatch_streamed(self, work: Work, ids: list[int]) -> None:
+    def _dispatch_streamed(self, work: CommandWork, ids: list[int]) -> None:
         if work.stream and ids:
             sinks = tuple(self._messages(work, ids))
             self._effects.append(Forward(work.client, work.stream, sum(work.sizes), sinks))

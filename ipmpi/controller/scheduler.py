@@ -1,99 +1,79 @@
-"""The task farm's queue (layer L2, no I/O): first in, first out, to whichever engine is free.
+"""In which order tasks are given to engines (layer L2, no I/O).
 
-A task runs at least once and is answered exactly once. A task that fails is queued again at the tail while it
-has retries; one whose engine is lost is queued again at the head and uses none, but after it has taken
-:data:`POISON` engines down with it, it is given up: it is most likely the cause.
+An *order* ranks tasks when they join the queue. ``fifo``, ``lifo`` and ``priority`` (the default) are built in; a
+site's own class is named to ``ipcontroller --scheduler package.module:Class``, is created without arguments and
+has what :class:`Order` has. Where a task may run, and how many a set of engines gets at a time, is not its affair.
+
+    >>> class ShortestFirst:
+    ...     newest_first = False
+    ...     def rank(self, queued):
+    ...         return (queued.expected or 0.0, queued.arrival)
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Any
+from typing import Final, NamedTuple, Protocol
 
-from ..errors import ClientError
-from .work import TaskWork
-
-POISON = 3
+Rank = tuple[float, ...]
+"""What is compared: the smaller, the sooner. All ranks of one order have the same length."""
 
 
-class Scheduler:
-    """Tasks that wait, tasks that run, and counts of those that are done."""
+class Queued(NamedTuple):
+    """Tasks that join the queue: all have the same options, and were submitted at the same time.
 
-    def __init__(self) -> None:
-        self._waiting: deque[TaskWork] = deque()
-        self._running: dict[int, TaskWork] = {}
-        self._by_name: dict[tuple[int, int], TaskWork] = {}
-        self.succeeded = 0
-        self.failed = 0
+    ``arrival`` counts up: a later arrival has a larger number. A task that is tried again after a failure arrives
+    anew; one that comes back for any other reason (its engine was lost, say) keeps its rank. ``expected`` is in
+    seconds of running, None if the client has not said.
+    """
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    arrival: int
+    client: int
+    tasks: int
+    priority: int
+    expected: float | None
 
-    def submit(self, task: TaskWork) -> None:
-        """A new task; ClientError if its client has one of this number under way."""
-        if (task.client, task.id) in self._by_name:
-            raise ClientError(f"task {task.id} is under way already")
-        self._by_name[task.client, task.id] = task
-        self._waiting.append(task)
 
-    def next(self) -> TaskWork | None:
-        """The task to give to an engine that is free now."""
-        while self._waiting:
-            task = self._waiting.popleft()
-            if not task.aborted:
-                self._running[task.serial] = task
-                return task
-        return None
+class Order(Protocol):
+    """Ranks tasks.
 
-    def retry(self, task: TaskWork) -> bool:
-        """Queue a failed task again if it has retries left."""
-        self._running.pop(task.serial, None)
-        if task.retries <= 0 or task.aborted:
-            return False
-        task.retries -= 1
-        self._waiting.append(task)
-        return True
+    Attributes:
+        newest_first: of tasks with one rank, whether those that were submitted last go first.
+    """
 
-    def engine_lost(self, task: TaskWork) -> bool:
-        """Queue a task again whose engine is gone; False if it is to be given up."""
-        self._running.pop(task.serial, None)
-        task.engines_lost += 1
-        if task.aborted or task.engines_lost >= POISON:
-            return False
-        self._waiting.appendleft(task)
-        return True
+    newest_first: bool
 
-    def finished(self, task: TaskWork, ok: bool) -> None:
-        """A task has its answer."""
-        self._running.pop(task.serial, None)
-        if task.aborted:
-            return  # counted when it was aborted; its number may name another task by now
-        self._by_name.pop((task.client, task.id), None)
-        if ok:
-            self.succeeded += 1
-        else:
-            self.failed += 1
+    def rank(self, queued: Queued) -> Rank:
+        """The rank of these tasks."""
 
-    def abort(self, client: int, number: int) -> tuple[str, TaskWork | None]:
-        """Forget a task: 'aborted', 'running' (its answer will be dropped) or 'unknown'."""
-        task = self._by_name.pop((client, number), None)
-        if task is None:
-            return "unknown", None
-        task.aborted = True
-        self.failed += 1
-        if task.serial in self._running:
-            return "running", task
-        return "aborted", task
 
-    def of_client(self, client: int) -> list[TaskWork]:
-        """All unanswered tasks of a client."""
-        return [task for (owner, _), task in self._by_name.items() if owner == client]
+class Fifo:
+    """First in, first out; priorities do not count."""
 
-    def status(self) -> dict[str, Any]:
-        """Ids that wait and run, and counts of the rest."""
-        return {
-            "scheduled": [task.id for task in self._waiting if not task.aborted],
-            "pending": [task.id for task in self._running.values() if not task.aborted],
-            "succeeded": self.succeeded,
-            "failed": self.failed,
-        }
+    newest_first = False
+
+    def rank(self, queued: Queued) -> Rank:
+        """Earlier arrivals first."""
+        return (queued.arrival,)
+
+
+class Lifo:
+    """Last in, first out; priorities do not count."""
+
+    newest_first = True
+
+    def rank(self, queued: Queued) -> Rank:
+        """Later arrivals first."""
+        return (-queued.arrival,)
+
+
+class Priority:
+    """Larger priorities first, and first in, first out among equal ones."""
+
+    newest_first = False
+
+    def rank(self, queued: Queued) -> Rank:
+        """Larger priorities first, then earlier arrivals."""
+        return (-queued.priority, queued.arrival)
+
+
+ORDERS: Final[dict[str, type[Order]]] = {"fifo": Fifo, "lifo": Lifo, "priority": Priority}

@@ -1,8 +1,8 @@
-"""The running controller: links on one side, the router on the other (layer L4).
+"""The running controller: links on one side, router and farm on the other (layer L4).
 
-Every event of a link becomes a call of the router; at the end of the loop's turn the router's effects are
-carried out. Bodies that are on their way are relayed chunk by chunk and never looked into: the controller does
-not import pickle.
+Every event of a link becomes a call of the router, which has the commands, or of the farm, which has the tasks; at
+the end of the loop's turn their effects are carried out. Bodies that are on their way are relayed chunk by chunk,
+and never looked into: the controller does not import pickle.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import Any
 
 from .. import limits
 from ..errors import KernelError, LocalProtocolError, MessageSizeError, RemoteProtocolError, SecurityError
-from ..protocol import messages as m
+from ..protocol import messages as m, packed
 from ..protocol.connection import Event, MessageReceived
 from ..protocol.frames import Buffer, size_of
 from ..protocol.handshake import printable
 from ..protocol.states import CONTROLLER_RECEIVES
-from ..transport.loop import Loop
+from ..transport.loop import Loop, Timer
 from ..transport.transfers import Transfers
 from .effects import Decline, Effect, Forward, Send
+from .farm import Farm
 from .interfaces import CLIENT_INTERFACES, Interface
 from .router import Router, refusal
+from .scheduler import Order
 from .sessions import Session, Sessions
 
 _DISPATCH_ROOM = limits.KIB
@@ -32,9 +34,10 @@ STOP_DELAY = 2.0
 
 
 class ControllerService:
-    """Router, sessions and relays of one controller, in one loop.
+    """Router, farm, sessions and relays of one controller, in one loop.
 
     Args:
+        order: in which order tasks are given to engines.
         log: called with each line for the log.
         on_engines: called with the number of registered engines whenever it changes.
         on_stop: called when a client ended the controller.
@@ -46,6 +49,7 @@ class ControllerService:
         log: Callable[[str], None],
         *,
         interfaces: Sequence[Interface] = CLIENT_INTERFACES,
+        order: Order | None = None,
         on_engines: Callable[[int], None] = lambda count: None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
@@ -59,6 +63,8 @@ class ControllerService:
         tables.update({interface.role: interface.receives for interface in interfaces})
         # Engines outlive a controller, and their answers to the old one must not be taken for answers to this one.
         self.router = Router(secrets.randbits(60))
+        self.farm = Farm(self.router.registry, secrets.randbits(60), order)
+        self._flush_timer: Timer | None = None
         self.sessions = Sessions(loop, tables, self._event, self._ended, self._log)
         self.transfers = Transfers()
         self._engines = 0
@@ -73,8 +79,10 @@ class ControllerService:
             m.Interrupt: lambda session, message: self.router.interrupt(message.targets),
             m.Kill: self._kill,
             m.ClusterInfo: lambda session, message: self.cluster_info(),
-            m.AbortTask: lambda session, message: self.router.abort_task(session.key, message.task),
-            m.TaskStatus: lambda session, message: self.router.scheduler.status(),
+            m.TaskStatus: lambda session, message: self.farm.status(session.key),
+            m.Recheck: lambda session, message: self.farm.recheck(session.key),
+            m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
+            m.Release: lambda session, message: self.farm.release(session.key, message.targets),
         }
 
     # --- events --------------------------------------------------------------------------------------------
@@ -97,23 +105,46 @@ class ControllerService:
             self._client_message(session, event)
 
     def _engine_message(self, session: Session, event: MessageReceived) -> None:
-        message = event.message
-        router = self.router
-        if isinstance(message, m.Result):
-            router.result(session.key, message, event.body, event.stream, time.time())
-        elif isinstance(message, m.Register):
-            try:
-                ids = router.register(session.key, message)
-            except RemoteProtocolError as error:
-                self.sessions.end(session, str(error))
-                return
-            for number, info in zip(ids, message.engines, strict=True):
-                self._log(f"registered engine with id: {number} (rank {info.rank}, pid {info.pid} on {info.host})")
-            self._count_engines()
-        elif isinstance(message, m.RanksLost):
-            for number in router.ranks_lost(session.key, message.ranks, message.reason):
-                self._log(f"unregistered engine with id: {number} ({message.reason})")
-            self._count_engines()
+        try:
+            if isinstance(event.message, m.Register):
+                self._register(session, event.message)
+            elif isinstance(event.message, m.RanksLost):
+                self._ranks_lost(session, event.message)
+            else:
+                self._answer(session.key, event)
+        except RemoteProtocolError as error:
+            self.sessions.end(session, str(error))
+
+    def _register(self, session: Session, message: m.Register) -> None:
+        ids = self.router.register(session.key, message)
+        self.farm.registered(session.key)
+        for number, info in zip(ids, message.engines, strict=True):
+            self._log(f"registered engine with id: {number} (rank {info.rank}, pid {info.pid} on {info.host})")
+        self._count_engines()
+
+    def _ranks_lost(self, session: Session, message: m.RanksLost) -> None:
+        self.farm.ranks_lost(session.key, message.ranks)
+        for number in self.router.ranks_lost(session.key, message.ranks, message.reason):
+            self._log(f"unregistered engine with id: {number} ({message.reason})")
+        self._count_engines()
+
+    def _answer(self, key: int, event: MessageReceived) -> None:
+        """What a set says of commands and tasks that it was given."""
+        message, farm = event.message, self.farm
+        if isinstance(message, m.TaskResults):
+            farm.results(key, message, event.body)
+        elif isinstance(message, m.Result):
+            self.router.result(key, message, event.body, event.stream)
+        elif isinstance(message, m.TaskResult):
+            farm.result(key, message, event.body, event.stream)
+        elif isinstance(message, m.TasksReturned):
+            farm.returned(key, message)
+        elif isinstance(message, m.WantTasks):
+            farm.want_tasks(key, message.window)
+        elif isinstance(message, m.WantTaskBody):
+            farm.bodies.want(key, message)
+        elif isinstance(message, m.PropertiesChanged):
+            farm.properties_changed(key, message.ranks)
 
     def _client_message(self, session: Session, event: MessageReceived) -> None:
         message: Any = event.message
@@ -122,39 +153,53 @@ class ControllerService:
                 raise SecurityError(
                     f"the {session.role!r} interface does not permit this {type(message).__name__}"
                 )
-            self._check_size(message, event.body)
             request = self._requests.get(type(message))
             if request is not None:
                 answer = m.Reply(message.id, request(session, message))
                 self._send(session.key, answer, ())
-            elif isinstance(message, m.Command):
-                self.router.command(session.key, message, event.body, event.stream)
-            elif isinstance(message, m.BodyAgain):
-                self.router.body_again(session.key, message, event.stream)
-            elif isinstance(message, m.SubmitTask):
-                self.router.submit_task(session.key, message, event.body, event.stream, time.time())
+            else:
+                self._order(session.key, message, event)
         except KernelError as error:
-            self._send(session.key, refusal(message.id, error), ())
             if event.stream:
                 session.connection.refuse(event.stream)
                 session.wake()
+            if hasattr(message, "id"):
+                self._send(session.key, refusal(message.id, error), ())
+            else:  # nobody waits for an answer to this, so nobody would hear of it
+                self.sessions.end(session, str(error))
 
-    def _check_size(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
+    def _order(self, key: int, message: m.AnyMessage, event: MessageReceived) -> None:
+        """What a client wants done, and what belongs to that."""
+        if isinstance(message, m.Command):
+            self._check_size(message, event.body)
+            self.router.command(key, message, event.body, event.stream)
+        elif isinstance(message, m.SubmitTasks):
+            self.farm.submit(key, message, event.body, event.stream)
+        elif isinstance(message, m.BodyAgain):
+            if not self.farm.bodies.again(key, message, event.stream):
+                self.router.body_again(key, message, event.stream)
+        elif isinstance(message, m.AbortTasks):
+            self.farm.aborts.abort(key, message)
+        elif isinstance(message, m.DefineFunction):
+            self.farm.define(key, message, event.body)
+        elif isinstance(message, m.ForgetFunctions):
+            self.farm.forget(key, message)
+
+    def _check_size(self, message: m.Command, body: Sequence[Buffer]) -> None:
         """Refuse what would not fit into a Dispatch, which also lists ranks."""
-        if isinstance(message, m.Command | m.SubmitTask):
-            size = len(message.operation) + size_of(body) + 5 * len(message.sizes) + len(message.label)
-            room = limits.MESSAGE - _DISPATCH_ROOM - 5 * len(self.router.registry.engines)
-            if size > room:
-                raise MessageSizeError(
-                    f"this command of {size} bytes is too large, {room} are possible: push large data first, "
-                    "and use it by name"
-                )
+        size = len(message.operation) + size_of(body) + 5 * len(message.sizes) + len(message.label)
+        room = limits.MESSAGE - _DISPATCH_ROOM - 5 * len(self.router.registry.engines)
+        if size > room:
+            raise MessageSizeError(
+                f"this command of {size} bytes is too large, {room} are possible: push large data first, "
+                "and use it by name"
+            )
 
     def _kill(self, session: Session, message: m.Kill) -> list[int]:
         if message.controller and not self.router.registry.engines:
             ids: list[int] = []
         else:
-            ids = self.router.kill(None if message.controller else message.targets)
+            ids = self._end_engines(None if message.controller else message.targets, "it was ended by kill()")
         for number in ids:
             self._log(f"unregistered engine with id: {number} (ended by a client)")
         self.ended_by_client = bool(ids) and not self.router.registry.engines
@@ -163,6 +208,13 @@ class ControllerService:
             self._log(f"client {session.key} at {session.peer} ends the controller")
             self.stop_soon()
         return ids
+
+    def _end_engines(self, targets: list[int] | None, reason: str) -> list[int]:
+        registry = self.router.registry
+        by_set = registry.by_set(registry.resolve(targets))
+        for key, ranks in by_set.items():
+            self.farm.ranks_lost(key, ranks, ordered=True)
+        return self.router.kill(targets, reason)
 
     def stop_soon(self) -> None:
         """Stop when all engine sets have said goodbye, or after a moment."""
@@ -178,7 +230,7 @@ class ControllerService:
     def stop_engines(self) -> None:
         """Tell all engines to end."""
         if self.router.registry.engines:
-            self.router.kill(None, "the controller was stopped, and ends its engines")
+            self._end_engines(None, "the controller was stopped, and ends its engines")
         self._flush()
 
     def cluster_info(self) -> dict[str, Any]:
@@ -198,10 +250,13 @@ class ControllerService:
     def _ended(self, session: Session, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
         if session.role == "engine":
+            # Who says goodbye was told to end: by a signal, or with its allocation.
+            self.farm.set_lost(session.key, reason, blame=not session.goodbye)
             for number in self.router.set_lost(session.key, reason):
                 self._log(f"unregistered engine with id: {number} ({reason})")
             self._count_engines()
         else:
+            self.farm.client_lost(session.key)
             self.router.client_lost(session.key)
         self.transfers.endpoint_lost(session)
         self._loop.call_at_turn_end(self._flush)
@@ -216,8 +271,24 @@ class ControllerService:
     # --- effects -------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
+        for effect in self.farm.flush(self._loop.now()):
+            self._perform(effect)
         for effect in self.router.flush():
             self._perform(effect)
+        self._set_timer(self.farm.next_deadline())
+
+    def _set_timer(self, deadline: float | None) -> None:
+        """Flush at that time at the latest; a timer that is too early does no harm."""
+        timer = self._flush_timer
+        if deadline is None or (timer is not None and timer.when <= deadline):
+            return
+        if timer is not None:
+            timer.cancel()
+        self._flush_timer = self._loop.call_later(max(0.0, deadline - self._loop.now()), self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._flush_timer = None
+        self._flush()
 
     def _perform(self, effect: Effect) -> None:
         if isinstance(effect, Send):
@@ -256,7 +327,8 @@ class ControllerService:
         elif isinstance(message, m.Result):
             session.connection.send(m.Undone(message.id, message.engines, "MessageSizeError", text))
         elif isinstance(message, m.TaskDone):
-            session.connection.send(m.TaskUndone(message.id, "MessageSizeError", text))
+            index = packed.pack([message.index])
+            session.connection.send(m.TasksUndone(message.group, index, "MessageSizeError", text))
         elif isinstance(message, m.Undone):
             short = printable(message.text)
             session.connection.send(m.Undone(message.id, message.engines, message.error, short))
@@ -278,8 +350,9 @@ class ControllerService:
                 session.wake()
             return
         origin = (effect.source, effect.stream)
-        self.transfers.start(source, effect.stream, sinks, lambda complete: self._forwarded(*origin))
+        self.transfers.start(source, effect.stream, sinks, lambda complete: self._forwarded(*origin, complete))
 
-    def _forwarded(self, source: int, stream: int) -> None:
+    def _forwarded(self, source: int, stream: int, complete: bool) -> None:
+        self.farm.result_passed_on(source, stream, complete)
         self.router.forward_ended(source, stream)
         self._loop.call_at_turn_end(self._flush)

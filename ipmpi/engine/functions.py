@@ -33,6 +33,7 @@ class FunctionHome:
     def __init__(self, names: dict[str, Any]) -> None:
         self._names = names
         self._brought: dict[str, Any] = {}
+        self._carried: dict[str, Any] | None = None
 
     def loads(self, segments: Sequence[Buffer]) -> Any:
         """The object in ``segments``.
@@ -49,6 +50,18 @@ class FunctionHome:
                 name=error.name,
                 path=error.path,
             ) from None
+
+    def load_function(self, data: Buffer) -> tuple[Any, dict[str, Any]]:
+        """A function that is kept, and the globals that it came with.
+
+        Another function may bring other things by these names meanwhile: :meth:`bring` them again before a call.
+        """
+        carried: dict[str, Any] = {}
+        self._carried = carried
+        try:
+            return self.loads([data]), carried
+        finally:
+            self._carried = None
 
     def adopt(self, function: object) -> types.FunctionType:
         """``function`` with the namespace as its globals; TypeError for anything but a function.
@@ -75,6 +88,8 @@ class FunctionHome:
     def bring(self, carried: Mapping[str, Any]) -> None:
         """Put the globals of a function in the namespace, except those that are the engine's own."""
         names, brought = self._names, self._brought
+        if self._carried is not None:
+            self._carried.update(carried)
         for name, value in carried.items():
             if name not in names or (name in brought and names[name] is brought[name]):
                 names[name] = brought[name] = value
@@ -109,6 +124,8 @@ class _Unpickler(pickle.Unpickler):
                 return self._set_state
         elif module == _MAIN and name in self._names:
             return self._names[name]
+        elif module == serialize.__name__ and name == "loads":
+            return self._home.loads  # a pickle inside this one
         return super().find_class(module, name)
 
     def _make_function(self, code: types.CodeType, carried: dict[str, Any], *rest: Any) -> types.FunctionType:

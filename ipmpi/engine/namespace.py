@@ -18,7 +18,6 @@ from ipmpi.engine.console import Console
 from ipmpi.engine.failures import failed
 from ipmpi.engine.functions import FunctionHome
 from ipmpi.engine.properties import EngineProperties
-from ipmpi.engine.statements import compile_task
 from ipmpi.errors import RemoteProtocolError, SerializationError
 from ipmpi.protocol import operations
 from ipmpi.protocol.operations import (
@@ -37,8 +36,6 @@ from ipmpi.protocol.operations import (
     Push,
     PushFunction,
     Reset,
-    RunMapTask,
-    RunStringTask,
     SetProperties,
     Value,
 )
@@ -57,8 +54,6 @@ class Answer(NamedTuple):
     body: list[Buffer]
 
 
-TASK_FILENAME: Final = "<ipmpi task>"
-
 _HISTORY: Final = frozenset({"_ih", "_oh", "In", "Out", "_", "__", "___", "__IP", "input", "raw_input"})
 _VALUE: Final = operations.encode(Value())
 _DONE: Final = Answer(True, operations.encode(Nothing()), [])
@@ -75,6 +70,10 @@ class Namespace:
         module: the module whose names these are.
         names: its dictionary.
         properties: the engine's properties.
+        home: gives functions that arrive these names as their globals.
+        console: the session of commands.
+        generation: how often the names have been cleared; what was loaded before belongs to an earlier one.
+        properties_version: how often operations have changed the properties.
     """
 
     def __init__(self, engine_id: int = -1, mpi: object | None = None) -> None:
@@ -86,9 +85,11 @@ class Namespace:
         self._hidden = _HISTORY | self._own_names.keys() | {"__annotations__", "__warningregistry__"}
         self._engine_id = engine_id
         self._mpi = mpi
-        self._home = FunctionHome(self.names)
-        self._console = Console(self.names)
+        self.home = FunctionHome(self.names)
+        self.console = Console(self.names)
         self._replaced_main: types.ModuleType | None = None
+        self.generation = 0
+        self.properties_version = 0
         self.clear_names()
         self._handlers: dict[type, Callable[[Any, Sequence[Buffer]], Answer]] = {
             Execute: self._execute,
@@ -106,8 +107,6 @@ class Namespace:
             HasProperties: self._has_properties,
             DelProperties: self._del_properties,
             ClearProperties: self._clear_properties,
-            RunStringTask: self._string_task,
-            RunMapTask: self._map_task,
         }
 
     @property
@@ -152,56 +151,58 @@ class Namespace:
 
     def clear_names(self) -> None:
         """Drop every name of the user; history, numbers and properties stay."""
+        self.generation += 1
         self.names.clear()
         self.names.update(self._own_names)
         self.names.update(id=self._engine_id, mpi=self._mpi)
-        self._home.clear()
-        self._console.seed()
+        self.home.clear()
+        self.console.seed()
 
     # --- Commands --------------------------------------------------------------------------------------
 
     def _execute(self, operation: Execute, _body: Sequence[Buffer]) -> Answer:
-        executed, error = self._console.execute(operation)
+        executed, error = self.console.execute(operation)
         if error is None:
             return Answer(True, operations.encode(executed), [])
         outcome, pickled = failed(error, executed)
         return Answer(False, operations.encode(outcome), pickled)
 
     def _push(self, _operation: Push, body: Sequence[Buffer]) -> Answer:
-        self._merge(self._home.loads(body))
+        self.merge(self.home.loads(body))
         return _DONE
 
     def _pull(self, operation: Pull, _body: Sequence[Buffer]) -> Answer:
-        return _pulled(operation.keys, [self._named(key) for key in operation.keys], operation.single)
+        return _pulled(operation.keys, [self.named(key) for key in operation.keys], operation.single)
 
     def _push_function(self, _operation: PushFunction, body: Sequence[Buffer]) -> Answer:
-        functions = self._home.loads(body)
-        self._merge({name: self._home.adopt(function) for name, function in functions.items()})
+        functions = self.home.loads(body)
+        self.merge({name: self.home.adopt(function) for name, function in functions.items()})
         return _DONE
 
     def _pull_function(self, operation: PullFunction, _body: Sequence[Buffer]) -> Answer:
-        values = [self._named(key) for key in operation.keys]
+        values = [self.named(key) for key in operation.keys]
         for key, value in zip(operation.keys, values, strict=True):
             if not isinstance(value, types.FunctionType):
                 raise TypeError(f"function object expected, but {key!r} is a {type(value).__name__}; use pull")
         return _pulled(operation.keys, values, operation.single)
 
     def _apply(self, _operation: Apply, body: Sequence[Buffer]) -> Answer:
-        function, args, kwargs = self._home.loads(body)
+        function, args, kwargs = self.home.loads(body)
         return _value(function(*args, **kwargs), "the result of apply")
 
     def _map(self, _operation: Map, body: Sequence[Buffer]) -> Answer:
-        function, sequences = self._home.loads(body)
+        function, sequences = self.home.loads(body)
         if isinstance(function, str):
             function = eval(function, self.names)
         return _value([function(*items) for items in zip(*sequences, strict=False)], "the result of map")
 
     def _get_result(self, operation: GetResult, _body: Sequence[Buffer]) -> Answer:
-        return Answer(True, operations.encode(self._console.result(operation.number)), [])
+        return Answer(True, operations.encode(self.console.result(operation.number)), [])
 
     def _reset(self, _operation: Reset, _body: Sequence[Buffer]) -> Answer:
-        self._console.reset()
+        self.console.reset()
         self.properties.clear()
+        self.properties_version += 1
         self.clear_names()
         return _DONE
 
@@ -211,7 +212,8 @@ class Namespace:
     # --- Properties ------------------------------------------------------------------------------------
 
     def _set_properties(self, _operation: SetProperties, body: Sequence[Buffer]) -> Answer:
-        self.properties.update(self._home.loads(body))
+        self.properties.update(self.home.loads(body))
+        self.properties_version += 1
         return _DONE
 
     def _get_properties(self, operation: GetProperties, _body: Sequence[Buffer]) -> Answer:
@@ -223,48 +225,27 @@ class Namespace:
 
     def _del_properties(self, operation: DelProperties, _body: Sequence[Buffer]) -> Answer:
         self.properties.remove(operation.keys)
+        self.properties_version += 1
         return _DONE
 
     def _clear_properties(self, _operation: ClearProperties, _body: Sequence[Buffer]) -> Answer:
         self.properties.clear()
+        self.properties_version += 1
         return _DONE
-
-    # --- Tasks -----------------------------------------------------------------------------------------
-
-    def _string_task(self, operation: RunStringTask, body: Sequence[Buffer]) -> Answer:
-        if operation.clear_before:
-            self.clear_names()
-        try:
-            if body:
-                self._merge(self._home.loads(body))
-            self._console.sources.add(TASK_FILENAME, operation.source)
-            exec(compile_task(operation.source, TASK_FILENAME), self.names)
-            return _value({key: self._named(key) for key in operation.pull}, "the results of the task")
-        finally:
-            if operation.clear_after:
-                self.clear_names()
-
-    def _map_task(self, operation: RunMapTask, body: Sequence[Buffer]) -> Answer:
-        if operation.clear_before:
-            self.clear_names()
-        try:
-            function, args, kwargs = self._home.loads(body)
-            return _value(function(*args, **kwargs), "the result of the task")
-        finally:
-            if operation.clear_after:
-                self.clear_names()
 
     # --- Names -----------------------------------------------------------------------------------------
 
-    def _named(self, key: str) -> Any:
+    def named(self, key: str) -> Any:
+        """The value of a name; NameError if there is none."""
         try:
             return self.names[key]
         except KeyError:
             raise NameError(f"name {key!r} is not defined") from None
 
-    def _merge(self, pushed: dict[str, Any]) -> None:
+    def merge(self, pushed: dict[str, Any]) -> None:
+        """Put these names here; they are the engine's own from now on."""
         _require_names(pushed)
-        self._home.own(pushed)
+        self.home.own(pushed)
         self.names.update(pushed)
 
 

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from .. import limits
 from ..errors import ProtocolError
-from ..protocol import messages as m
-from ..protocol import operations
+from ..protocol import messages as m, operations
 from ..protocol.connection import Connection, Event, MessageReceived, StreamRefused
 from ..protocol.frames import Buffer, size_of
 from ..protocol.states import FROM_BELOW
@@ -27,38 +25,15 @@ from ..transport.link import Link
 from ..transport.loop import Loop, Timer
 from ..transport.pipes import Pipe, UnixPipe
 from ..transport.transfers import Endpoint, Transfers
+from .child import Child
 from .fold import Fold, Folded
 from .namespace import Answer
 from .rank import Job, Rank
 from .shared import SharedMemory, map_shared
+from .tasking import SetTasks
 
 _INTERRUPT_AGAIN = 0.05
 """Seconds after which an interrupt that was not raised is sent again; then twice that, up to a second."""
-
-
-@dataclass(eq=False)
-class Child:
-    """A rank right below this one, and the ranks that are reached through it."""
-
-    pipe: Pipe
-    connection: Connection
-    link: Link | None = None
-    engines: list[m.EngineInfo] = field(default_factory=list)
-
-    @property
-    def ranks(self) -> list[int]:
-        """All ranks on this branch."""
-        return [engine.rank for engine in self.engines]
-
-    @property
-    def shares_memory(self) -> bool:
-        """Whether descriptors can be handed to it."""
-        return isinstance(self.pipe, UnixPipe)
-
-    def wake(self) -> None:
-        """Send what was queued."""
-        if self.link is not None:
-            self.link.wake()
 
 
 class Proxy:
@@ -70,6 +45,8 @@ class Proxy:
         expected: how many ranks are right below.
         log: called with lines for the log.
         on_stop: called once, when this process is to end, with the reason and whether the rank above is gone.
+        joined: whether the ranks share a communicator.
+        leaders: for each rank, the lowest rank on its node.
     """
 
     def __init__(
@@ -82,6 +59,9 @@ class Proxy:
         expected: int,
         log: Callable[[str], None],
         on_stop: Callable[[str, bool], None],
+        *,
+        joined: bool = False,
+        leaders: Sequence[int] = (),
     ) -> None:
         self.loop = loop
         self.rank = rank
@@ -97,14 +77,15 @@ class Proxy:
         self._offered: list[m.EngineInfo] = []
         self._ended: set[int] = set()
         """Ranks whose engine was ended, and whose process stays until the set ends."""
-        self._children: list[Child] = []
+        self.children: list[Child] = []
         self._route: dict[int, Child] = {}
         self._fold = Fold()
         self._fold_timer: Timer | None = None
-        self._transfers = Transfers()
+        self.transfers = Transfers()
         self._shared: dict[int, list[Buffer]] = {}
         self._retired = False
         self._stopped = False
+        self._tasks = SetTasks(self, joined, leaders)
         self.on_complete: Callable[[], None] = lambda: None
         """Called when all ranks below have reported."""
 
@@ -135,41 +116,45 @@ class Proxy:
             watch=not isinstance(pipe, UnixPipe),
             silence=limits.SILENCE_OF_USER_CODE,
         )
-        self._children.append(child)
+        self.children.append(child)
         return child
 
     @property
     def is_complete(self) -> bool:
         """Whether all ranks below have said who they are."""
-        return sum(1 for child in self._children if child.engines) >= self._expected
+        return sum(1 for child in self.children if child.engines) >= self._expected
 
     @property
     def engines(self) -> list[m.EngineInfo]:
         """This rank and those below, by rank."""
-        found = [self.own, *(engine for child in self._children for engine in child.engines)]
+        found = [self.own, *(engine for child in self.children for engine in child.engines)]
         return sorted(found, key=lambda engine: engine.rank)
 
     def register(self) -> None:
         """Tell the rank or controller above who is here; with the old ids if there were some."""
         self._offered = self._alive
         ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
-        self._send_up(m.Register(self._offered, self._mpi, self._python, ids))
+        self.send_up(m.Register(self._offered, self._mpi, self._python, ids))
+        if self.is_root:
+            self._tasks.registered([engine.rank for engine in self._offered])
 
     @property
     def _alive(self) -> list[m.EngineInfo]:
         return [engine for engine in self.engines if engine.rank not in self._ended]
 
     @property
-    def _is_root(self) -> bool:
+    def is_root(self) -> bool:
         """Whether this rank speaks with the controller."""
         return not isinstance(self.above, Child)
 
     def forget_controller(self) -> None:
         """The controller began anew: what was on its way from the old one will not come to its end."""
         if self.above is not None:
-            self._transfers.endpoint_lost(self.above)
+            self.transfers.endpoint_lost(self.above)
+        self._tasks.forget_controller()
 
-    def _send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
+    def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
+        """Send to the rank or controller above."""
         if self.above is not None:
             self.above.connection.send(message, body)
             self.above.wake()
@@ -180,7 +165,7 @@ class Proxy:
         """Handle what the rank or controller above says."""
         if not isinstance(event, MessageReceived):
             assert self.above is not None
-            self._transfers.handle(self.above, event)
+            self.transfers.handle(self.above, event)
             return
         message = event.message
         if isinstance(message, m.Dispatch):
@@ -195,14 +180,20 @@ class Proxy:
         elif isinstance(message, m.Registered):
             self._registered(message.ids)
         elif isinstance(message, m.Goodbye):
-            self._stop_all(f"the controller said goodbye: {message.reason}" if self._is_root else message.reason)
+            self._stop_all(f"the controller said goodbye: {message.reason}" if self.is_root else message.reason)
+        else:
+            self._tasks.from_above(event)
 
     def _interrupt(self) -> None:
         self.rank.interrupt()
+        self.keep_interrupting()
+
+    def keep_interrupting(self) -> None:
+        """An interrupt was sent: see to it that it is heard."""
         self.loop.call_later(_INTERRUPT_AGAIN, lambda: self._interrupt_again(_INTERRUPT_AGAIN))
 
     def _interrupt_again(self, delay: float) -> None:
-        if self.rank.interrupt_again():
+        if self.rank.interrupts.send_again():
             delay = min(2 * delay, 1.0)
             self.loop.call_later(delay, lambda: self._interrupt_again(delay))
 
@@ -210,11 +201,12 @@ class Proxy:
         """Do something here if this rank is meant, and pass it on to those below."""
         if self.own.rank in ranks:
             own()
-        for child, theirs in self._by_child(ranks):
+        for child, theirs in self.by_child(ranks):
             child.connection.send(make(theirs))
             child.wake()
 
-    def _by_child(self, ranks: list[int]) -> list[tuple[Child, list[int]]]:
+    def by_child(self, ranks: Sequence[int]) -> list[tuple[Child, list[int]]]:
+        """The ranks below, by the child through which they are reached."""
         found: dict[Child, list[int]] = {}
         for rank in ranks:
             child = self._route.get(rank)
@@ -224,7 +216,7 @@ class Proxy:
 
     def _registered(self, ids: list[int]) -> None:
         # The controller answers what it was told; what a rank above says is about those that are left.
-        engines = self._offered if self._is_root else self._alive
+        engines = self._offered if self.is_root else self._alive
         if len(ids) != len(engines):
             self.stop(f"the controller gave {len(ids)} ids to {len(engines)} engines")
             return
@@ -233,13 +225,14 @@ class Proxy:
         if self.own.rank in by_rank:
             self.rank.namespace.engine_id = by_rank[self.own.rank]
             self._log(f"engine registration succeeded, got id: {by_rank[self.own.rank]}")
-        for child in self._children:
+        for child in self.children:
             order = [rank for rank in sorted(child.ranks) if rank in by_rank]
             if order:
                 child.connection.send(m.Registered([by_rank[rank] for rank in order]))
                 child.wake()
 
     def _dispatch(self, message: m.Dispatch, body: Sequence[Buffer], stream: int) -> None:
+        self._tasks.command_given(message.ranks)
         if len(message.ranks) > 1:
             self._fold.begin(message.id, message.ranks)
         if not stream:
@@ -247,7 +240,7 @@ class Proxy:
             self._start(message, shared if shared is not None else body, None)
             return
         assert self.above is not None
-        below = self._by_child(message.ranks)
+        below = self.by_child(message.ranks)
         remote = [(child, ranks) for child, ranks in below if not child.shares_memory]
         nearby = [(child, ranks) for child, ranks in below if child.shares_memory]
         sinks: list[tuple[Any, Any]] = []
@@ -267,7 +260,7 @@ class Proxy:
                     lambda: self._not_delivered(here, "its sender is gone", True),
                 )  # fmt: skip
                 sinks.append((assembly, assembly))
-        self._transfers.start(self.above, stream, sinks)
+        self.transfers.start(self.above, stream, sinks)
 
     def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
         own = assembly.segments() if self.own.rank in message.ranks else []
@@ -276,7 +269,7 @@ class Proxy:
 
     def _start(self, message: m.Dispatch, body: Sequence[Buffer], shared: SharedMemory | None) -> None:
         """Give a command to the ranks here and below, with its body in hand or in shared memory."""
-        for child, ranks in self._by_child(message.ranks):
+        for child, ranks in self.by_child(message.ranks):
             if shared is not None:
                 if not isinstance(child.pipe, UnixPipe):
                     continue  # on another node: its share was relayed
@@ -316,20 +309,22 @@ class Proxy:
             "ConnectionError", f"the data of this {message.method} did not arrive: {reason}", ""
         )
         result = m.Result(message.id, message.ranks, ok, operations.encode(failed))
+        self._tasks.command_answered(message.ranks)
         self._report(self._fold.leave_out(message.id, message.ranks))
-        self._send_up(result)
+        self.send_up(result)
 
     # --- from below ----------------------------------------------------------------------------------------
 
     def _from_below(self, child: Child, event: Event) -> None:
         if not isinstance(event, MessageReceived):
-            self._transfers.handle(child, event)
+            self.transfers.handle(child, event)
             return
         message = event.message
         if isinstance(message, m.Result):
+            self._tasks.command_answered(message.engines)
             if event.stream:
                 self._report(self._fold.leave_out(message.id, message.engines))
-                self._pass_up(child, message, event.stream)
+                self.pass_up(child, message, event.stream)
             else:
                 self._collect(message, event.body)
         elif isinstance(message, m.Register):
@@ -340,15 +335,19 @@ class Proxy:
                 self.on_complete()
         elif isinstance(message, m.RanksLost):
             self._ranks_lost(child, message.ranks, message.reason)
+        else:
+            self._tasks.from_below(child, event)
 
-    def _pass_up(self, child: Child, message: m.Result, stream: int) -> None:
+    def pass_up(self, child: Child, message: m.Result | m.TaskResult, stream: int) -> None:
+        """Relay a message of a rank below with its stream."""
         if self.above is None:
             return
         out = self.above.connection.send_streamed(message, sum(message.sizes))
-        self._transfers.start(child, stream, [(self.above, out)])
+        self.transfers.start(child, stream, [(self.above, out)])
 
     def _answer(self, number: int, answer: Answer) -> None:
         """This rank's own main thread has finished."""
+        self._tasks.command_answered([self.own.rank])
         sizes = [size_of([buffer]) for buffer in answer.body]
         message = m.Result(number, [self.own.rank], answer.ok, answer.outcome, sizes)
         if sum(sizes) > limits.INLINE_BODY:
@@ -376,14 +375,14 @@ class Proxy:
 
     def _report(self, answers: list[Folded]) -> None:
         for message, body in answers:
-            self._send_up(message, body)
+            self.send_up(message, body)
 
     # --- ends ----------------------------------------------------------------------------------------------
 
     def _child_lost(self, child: Child, reason: str) -> None:
-        self._transfers.endpoint_lost(child)
-        if child in self._children:
-            self._children.remove(child)
+        self.transfers.endpoint_lost(child)
+        if child in self.children:
+            self.children.remove(child)
         if not child.engines and not self._stopped:
             # It ended before it had said who it was. The others need not wait for it.
             self._log(f"a rank ended before it had registered: {reason}")
@@ -401,24 +400,26 @@ class Proxy:
         if ranks:
             self._log(f"lost rank(s) {ranks}: {reason}")
             self._report(self._fold.leave_out(None, ranks))
-            self._send_up(m.RanksLost(ranks, reason))
+            self.send_up(m.RanksLost(ranks, reason))
+            self._tasks.ranks_gone(ranks, died=True)
         self._stop_if_ended()
 
     def _stop_ranks(self, ranks: list[int]) -> None:
         self._ended.update(ranks)
+        self._tasks.ranks_gone(ranks, died=False)
         if not self._stop_if_ended():
             self._split(ranks, self._retire, m.StopRanks)
 
     def _stop_if_ended(self) -> bool:
         """Only the root sees the whole set, and whether an engine of it is left."""
-        if self._is_root and not self._alive:
+        if self.is_root and not self._alive:
             self._stop_all("ended on request")
             return True
         return False
 
     def _stop_all(self, reason: str) -> None:
         """End all ranks of the set in order, so that they leave MPI together."""
-        for child in self._children:
+        for child in self.children:
             child.connection.send(m.Goodbye(reason))
             child.wake()
         self.stop(reason)
@@ -427,7 +428,8 @@ class Proxy:
         """This engine ends, its set does not: MPI ends all ranks together, so the process stays and sleeps."""
         self._retired = True
         self._log("this engine was ended; its process stays until its set ends, as MPI demands")
-        self.rank.interrupt()
+        self._tasks.retire()
+        self.rank.interrupt_all()
         self.rank.submit(Job("reset", operations.encode(operations.Reset()), (), lambda _answer: None))
 
     def stop(self, reason: str, *, orphaned: bool = False) -> None:

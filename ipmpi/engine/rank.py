@@ -1,25 +1,26 @@
 """The main thread of an engine: it runs user code, and nothing else (layer L3).
 
-Signals, plots and MPI programs expect the main thread. The agent thread, which owns all traffic, hands it one
-operation after the other and hears of each answer.
+Signals, plots and MPI programs expect the main thread. The agent thread, which owns all traffic, hands it jobs,
+which are done in their order: commands, and parts of tasks that several ranks run together. While there is none it
+works on a queue of task items. So a command waits for the end of one item at most.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
 from types import FrameType
 from typing import NamedTuple
 
 from ..protocol import operations
 from ..protocol.frames import Buffer
+from .interrupts import Interrupts
+from .itemqueue import Item, ItemQueue
 from .namespace import Answer, Namespace
-
-_ECHO = 1.0
-"""Seconds after a signal of ours in which another SIGINT is taken for an echo of it, not for a Ctrl-C."""
+from .taskrunner import LARGE, TaskRunner
+from .together import Part, Performer, Teams
 
 
 class Job(NamedTuple):
@@ -31,133 +32,150 @@ class Job(NamedTuple):
     done: Callable[[Answer], None]
 
 
+class _Wake:
+    """A job that is nothing: there are new items."""
+
+
+_WAKE = _Wake()
+
+
 class Rank:
     """The namespace and the thread that works on it.
 
     Args:
         on_signal: called for SIGINT or SIGTERM from outside, with the signal's name.
+        number: this rank's number in its set.
+        make_teams: called in the main thread when the first task on several ranks comes.
+
+    Attributes:
+        runner: knows the functions of tasks.
+        items: the task items.
+        performer: runs parts of tasks on several ranks.
+        interrupts: what the main thread does now.
     """
 
-    def __init__(self, namespace: Namespace, on_signal: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        on_signal: Callable[[str], None],
+        number: int = 0,
+        make_teams: Callable[[], Teams | None] = lambda: None,
+    ) -> None:
         self.namespace = namespace
+        self.interrupts = Interrupts()
+        self.runner = TaskRunner(namespace)
+        self.items = ItemQueue(self.runner, self.interrupts, lambda: None)
+        self.performer = Performer(self.runner, self.interrupts, number, make_teams)
         self._on_signal = on_signal
-        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
-        self._busy = False
-        self._outstanding = 0
+        self._inbox: SimpleQueue[Job | Part | _Wake | None] = SimpleQueue()
+        self._commands = 0
         self._interrupt_next = False
-        self._interrupts = 0
-        self._ours_until = 0.0
         self._lock = threading.Lock()
-        self._thread = threading.main_thread().ident
+        """Held while a command changes its state from waiting to running."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether user code runs now."""
-        return self._busy
+        """Whether user code runs now, or the main thread waits for other ranks."""
+        return self.interrupts.current is not None or self.performer.is_joining
 
-    def submit(self, job: Job) -> None:
-        """Queue an operation (any thread)."""
-        with self._lock:
-            self._outstanding += 1
+    # --- the agent thread ----------------------------------------------------------------------------------
+
+    def submit(self, job: Job | Part) -> None:
+        """Queue a command, or a part of a task (any thread)."""
+        if isinstance(job, Job):
+            with self._lock:
+                self._commands += 1
         self._inbox.put(job)
+
+    def give(self, items: Iterable[Item]) -> None:
+        """Queue task items, to be run while there are no jobs."""
+        if self.items.give(items):
+            self._inbox.put(_WAKE)
 
     def stop(self) -> None:
         """Let :meth:`run` return after what runs now (any thread)."""
         self._inbox.put(None)
+        self.items.release()
 
     def interrupt(self) -> None:
-        """KeyboardInterrupt in what runs now, if anything does (any thread).
+        """KeyboardInterrupt in the command that runs now, if one does; never in a task.
 
-        A real signal, sent to the main thread: it also ends a sleep or a read. The lock keeps it from reaching
-        the next command, or no command at all.
+        A command that has been handed over and not started, or waits for a task item to end, is answered as if it
+        had been interrupted at once.
         """
         with self._lock:
-            if self._busy:
-                self._interrupts += 1
-                self._send_signal()
-            elif self._outstanding:
-                self._interrupt_next = True  # it has been handed over and is about to start
+            current = self.interrupts.current
+            if isinstance(current, Job):
+                self.interrupts.send(current)
+            elif self._commands:
+                self._interrupt_next = True
 
-    def interrupt_again(self) -> bool:
-        """Send the signal once more if the interrupt has not been raised; False when it has, or is pointless.
+    def interrupt_all(self) -> None:
+        """KeyboardInterrupt in whatever runs now."""
+        current = self.interrupts.current
+        if current is not None:
+            self.interrupts.send(current)
 
-        Python looks for signals between instructions. One that comes between that look and the beginning of a
-        sleep, or of a read, would be noticed at its end only; one more cuts it short.
-        """
-        with self._lock:
-            if not self._busy or not self._interrupts:
-                return False
-            self._send_signal()
-            return True
-
-    def _send_signal(self) -> None:
-        self._ours_until = time.monotonic() + _ECHO
-        if self._thread is not None:
-            signal.pthread_kill(self._thread, signal.SIGINT)
+    # --- the main thread -----------------------------------------------------------------------------------
 
     def install_signals(self) -> None:
-        """Take SIGINT and SIGTERM (main thread)."""
+        """Take SIGINT and SIGTERM."""
         signal.signal(signal.SIGINT, self._sigint)
         signal.signal(signal.SIGTERM, self._sigterm)
 
     def _sigint(self, _number: int, _frame: FrameType | None) -> None:
-        if self._interrupts:
-            # Not reset anywhere else: a signal that comes after the command has ended is still one of ours.
-            self._interrupts -= 1
-            if self._busy:
-                raise KeyboardInterrupt
-            return
-        if time.monotonic() >= self._ours_until:
+        if not self.interrupts.arrived():
             self._on_signal("SIGINT")
 
     def _sigterm(self, _number: int, _frame: FrameType | None) -> None:
         self._on_signal("SIGTERM")
 
     def run(self) -> None:
-        """Work until :meth:`stop` (main thread)."""
+        """Work until :meth:`stop`."""
+        inbox, items = self._inbox, self.items
         while True:
-            job = self._inbox.get()
+            if items.has_items:
+                items.work(inbox.empty)
+            job = inbox.get()
             if job is None:
                 return
-            try:
-                answer = self._run(job)
-            except KeyboardInterrupt:
-                answer = self._interrupted()
-            done = job.done
-            del job  # large arguments must not live until the next command comes
-            with self._lock:
-                self._outstanding -= 1
-                self._interrupt_next = False
-            done(answer)
-            del answer
+            if isinstance(job, Job):
+                self._do(job)
+            elif isinstance(job, Part):
+                self._perform(job)
+            job = None  # large arguments must not live until the next command comes
+
+    def _do(self, job: Job) -> None:
+        answer = self._run(job)
+        done = job.done
+        del job
+        self.runner.names_changed()
+        with self._lock:
+            self._commands -= 1
+            self._interrupt_next = False
+        done(answer)
 
     def _run(self, job: Job) -> Answer:
-        with self._lock:
-            self._busy = not self._interrupt_next
-        if not self._busy:
-            return _INTERRUPTED
+        answer = _INTERRUPTED
         try:
-            return self.namespace.run(job.method, job.operation, job.body)
-        finally:
-            self._calm_down()
+            with self._lock:
+                starts = not self._interrupt_next
+                if starts:
+                    self.interrupts.current = job
+            if starts:
+                answer = self.namespace.run(job.method, job.operation, job.body)
+            self.interrupts.current = None
+        except KeyboardInterrupt:
+            # No second one can come so soon.
+            self.interrupts.current = None
+        return answer
 
-    def _interrupted(self) -> Answer:
-        self._calm_down()
-        return _INTERRUPTED
-
-    def _calm_down(self) -> None:
-        """No interrupt may come after this.
-
-        The lock waits for one that is being sent; it has then arrived before the next command can start. An
-        interrupt that hits in here only takes another round.
-        """
-        while True:
-            try:
-                with self._lock:
-                    self._busy = False
-                return
-            except KeyboardInterrupt:
-                continue
+    def _perform(self, part: Part) -> None:
+        outcome, seconds = self.performer.perform(part)
+        part.done(outcome, seconds)
+        if outcome[0] == LARGE:
+            del outcome
+            self.items.hold()
 
 
 _INTERRUPTED = Answer(

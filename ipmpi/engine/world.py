@@ -1,9 +1,10 @@
-"""The MPI side of an engine set: the only file that imports mpi4py (layer L3).
+"""The MPI side of an engine set (layer L3).
 
-User code gets ``MPI.COMM_WORLD``; what ipmpi itself sends goes over a private duplicate, so that neither can
-receive what is meant for the other. Who may call MPI: the main thread always; the agent thread only where the
-set spans several nodes, and only if MPI_THREAD_MULTIPLE was provided (MPI-4.1, section 11.6). With less, every
-node's leader dials the controller by itself, and interrupts keep working.
+User code gets ``MPI.COMM_WORLD``; what ipmpi itself sends goes over a private duplicate, and communicators for
+tasks on several ranks are made from another one, so that nobody can receive what is meant for somebody else. Who
+may call MPI: the main thread always; the agent thread only where the set spans several nodes, and only if
+MPI_THREAD_MULTIPLE was provided (MPI-4.1, section 11.6). With less, every node's leader dials the controller by
+itself, and interrupts keep working.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from ..errors import LauncherError
 from ..mpienv import LaunchedRank, mismatch_sentence
 from ..protocol.frames import Buffer, size_of
+from .together import Teams
 
 _TAG = 1
 _LAST_WORDS = 2.0
@@ -98,11 +100,21 @@ class World:
     one_tree: bool = True
     description: str = ""
     _comm: Any = None
+    _parent: Any = None
     _pipes: dict[int, MpiPipe] = field(default_factory=dict)
 
     def exchange(self, value: object) -> list[Any]:
         """Every rank's ``value``, by rank. Collective; main thread, before the agent thread starts."""
         return [value] if self._comm is None else list(self._comm.allgather(value))
+
+    def make_teams(self) -> Teams | None:
+        """What makes communicators for tasks on several ranks; None where ranks do not share one. Main thread."""
+        if self._parent is None:
+            return None
+        # Only here, as each import costs on a thousand ranks.
+        from . import comm
+
+        return comm.Teams(self.mpi, self._parent)
 
     def pipe(self, other: int) -> MpiPipe:
         """A pipe to another leader."""
@@ -209,6 +221,7 @@ def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
     # The names the original gave to the module, and mpi4py's examples still use.
     mpi.size, mpi.rank = world.Get_size(), world.Get_rank()
     comm = world.Dup()
+    parent = world.Dup()
     # The first pickled collective on a communicator duplicates it while holding the GIL (mpi4py#784): if user
     # code did that first, an interrupt could not reach a rank that waits in it.
     world.allreduce(0)
@@ -225,6 +238,7 @@ def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
         one_tree=multiple or len(set(leaders)) == 1,
         description=f"{library}, {level}",
         _comm=comm,
+        _parent=parent,
     )
 
 

@@ -209,6 +209,10 @@ class Connection:
         incoming = self._incoming.get(stream)
         return incoming is not None and not incoming.refused
 
+    def is_going(self, stream: OutgoingStream) -> bool:
+        """Whether more of a stream of ours will be sent: not all of it has been, and nobody gave it up."""
+        return stream.id in self._streams
+
     def refuse(self, stream: int) -> None:
         """Tell the peer that its stream is not wanted (any more)."""
         incoming = self._incoming.get(stream)

@@ -2,7 +2,8 @@
 
 A message may have a *body*: buffers that no one between the two ends looks into. ``sizes`` lists their
 lengths; the bytes follow inside the message's frame or, above ``limits.INLINE_BODY``, as a stream of chunks.
-Who may say what is in :mod:`ipmpi.protocol.states`.
+Who may say what is in :mod:`ipmpi.protocol.states`. What only the task farm says is in
+:mod:`ipmpi.protocol.tasks`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,38 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import field
 
-
-class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
-    """Base of all messages: compact arrays on the wire, tagged with a short number."""
-
+from .message import Message as Message
+from .tasks import (
+    AbortTasks as AbortTasks,
+    CancelTasks as CancelTasks,
+    DefineFunction as DefineFunction,
+    DeliverTogether as DeliverTogether,
+    ForgetFunctions as ForgetFunctions,
+    GiveTasks as GiveTasks,
+    LeaveTogether as LeaveTogether,
+    PropertiesChanged as PropertiesChanged,
+    Recheck as Recheck,
+    Release as Release,
+    Reserve as Reserve,
+    ReserveRanks as ReserveRanks,
+    RunTogether as RunTogether,
+    SubmitTasks as SubmitTasks,
+    TakeBackTasks as TakeBackTasks,
+    TaskBody as TaskBody,
+    TaskDone as TaskDone,
+    TaskOptions as TaskOptions,
+    TaskResult as TaskResult,
+    TaskResults as TaskResults,
+    TasksDone as TasksDone,
+    TasksReturned as TasksReturned,
+    TaskStatus as TaskStatus,
+    TasksUndone as TasksUndone,
+    TogetherEnded as TogetherEnded,
+    WantTaskBody as WantTaskBody,
+    WantTasks as WantTasks,
+)
 
 # --- client to controller --------------------------------------------------------------------------------
 
@@ -31,7 +59,7 @@ class Command(Message, frozen=True, tag=1):
     method: str
     label: str
     operation: bytes
-    sizes: list[int] = []
+    sizes: list[int] = field(default_factory=list)
 
 
 class BodyAgain(Message, frozen=True, tag=2):
@@ -82,29 +110,6 @@ class ClusterInfo(Message, frozen=True, tag=8):
     id: int
 
 
-class SubmitTask(Message, frozen=True, tag=9):
-    """One task for whichever engine is free first. Answered by :class:`TaskDone`."""
-
-    id: int
-    label: str
-    operation: bytes
-    sizes: list[int] = []
-    retries: int = 0
-
-
-class AbortTask(Message, frozen=True, tag=10):
-    """Forget a task. Answer: 'aborted', 'running' (its result is dropped) or 'unknown' (or done)."""
-
-    id: int
-    task: int
-
-
-class TaskStatus(Message, frozen=True, tag=11):
-    """The farm's counts. Answer: ``{'scheduled': [..], 'pending': [..], 'succeeded': n, 'failed': n}``."""
-
-    id: int
-
-
 # --- controller to client --------------------------------------------------------------------------------
 
 
@@ -134,7 +139,7 @@ class Result(Message, frozen=True, tag=22):
     engines: list[int]
     ok: bool
     outcome: bytes
-    sizes: list[int] = []
+    sizes: list[int] = field(default_factory=list)
 
 
 class Undone(Message, frozen=True, tag=23):
@@ -159,26 +164,6 @@ class SendBodyAgain(Message, frozen=True, tag=25):
     id: int
 
 
-class TaskDone(Message, frozen=True, tag=26):
-    """How a task ended. ``engine`` is -1 where it never ran; times are seconds since the epoch."""
-
-    id: int
-    engine: int
-    ok: bool
-    outcome: bytes
-    submitted: float
-    completed: float
-    sizes: list[int] = []
-
-
-class TaskUndone(Message, frozen=True, tag=27):
-    """A task that has no outcome: the name of an error class, and the sentence."""
-
-    id: int
-    error: str
-    text: str
-
-
 class Notice(Message, frozen=True, tag=28):
     """Something a person should read: an engine lost, the controller stopping."""
 
@@ -201,7 +186,7 @@ class Dispatch(Message, frozen=True, tag=41):
     ranks: list[int]
     method: str
     operation: bytes
-    sizes: list[int] = []
+    sizes: list[int] = field(default_factory=list)
 
 
 class InterruptRanks(Message, frozen=True, tag=42):
@@ -234,7 +219,7 @@ class Register(Message, frozen=True, tag=60):
     engines: list[EngineInfo]
     mpi: str
     python: str
-    ids: list[int] = []
+    ids: list[int] = field(default_factory=list)
 
 
 class RanksLost(Message, frozen=True, tag=61):
@@ -272,25 +257,46 @@ AnyMessage = (
     | Interrupt
     | Kill
     | ClusterInfo
-    | SubmitTask
-    | AbortTask
+    | SubmitTasks
+    | AbortTasks
     | TaskStatus
+    | DefineFunction
+    | ForgetFunctions
+    | Recheck
+    | Reserve
+    | Release
     | Reply
     | Refused
     | Result
     | Undone
     | Accepted
     | SendBodyAgain
-    | TaskDone
-    | TaskUndone
+    | TasksDone
+    | TasksUndone
     | Notice
+    | TaskDone
     | Registered
     | Dispatch
     | InterruptRanks
     | StopRanks
+    | GiveTasks
+    | TakeBackTasks
+    | CancelTasks
+    | TaskBody
+    | ReserveRanks
     | Register
     | RanksLost
+    | WantTasks
+    | TaskResults
+    | TaskResult
+    | TasksReturned
+    | WantTaskBody
+    | PropertiesChanged
     | SharedBody
+    | RunTogether
+    | TogetherEnded
+    | LeaveTogether
+    | DeliverTogether
     | Goodbye
 )
 """Every message type; tests walk over it, so that a new type cannot be forgotten in the tables."""

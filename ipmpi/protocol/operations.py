@@ -6,6 +6,8 @@ made it and the engine that runs it look inside. Its bulk (pickles and buffers) 
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 
@@ -90,21 +92,38 @@ class ClearProperties(_Operation, frozen=True, tag="clear_properties"):
     """Delete all properties."""
 
 
-class RunStringTask(_Operation, frozen=True, tag="string_task"):
-    """Body: a pickled dict to push first; the answer's body: a dict of the pulled names."""
+# --- Tasks: they travel in TaskOptions.operation, one for all tasks of a group --------------------------
+
+
+class StringTaskOperation(_Operation, frozen=True, tag="string_task"):
+    """Payload: a pickled dict to push first (or nothing); the result: a dict of the pulled names.
+
+    ``depend``: key of a function of the engine's properties that says whether it may run there; b"": anywhere.
+    """
 
     source: str
     pull: list[str]
     clear_before: bool = False
     clear_after: bool = False
+    depend: bytes = b""
 
 
-class RunMapTask(_Operation, frozen=True, tag="map_task"):
-    """Body: pickled ``(function, args, kwargs)``; the answer's body: what it returned."""
+class CallTaskOperation(_Operation, frozen=True, tag="call_task"):
+    """Payload: pickled ``(args, kwargs)``, or with ``spread`` just the tuple ``args``; the result: the value.
 
+    ``function`` is the key of the function. With ``together`` it gets the communicator of its ranks as its first
+    argument.
+    """
+
+    function: bytes
+    spread: bool = False
+    together: bool = False
     clear_before: bool = False
     clear_after: bool = False
+    depend: bytes = b""
 
+
+TaskOperation = StringTaskOperation | CallTaskOperation
 
 Operation = (
     Execute
@@ -122,8 +141,6 @@ Operation = (
     | HasProperties
     | DelProperties
     | ClearProperties
-    | RunStringTask
-    | RunMapTask
 )
 
 
@@ -160,18 +177,32 @@ Outcome = Value | Nothing | Executed | Failed
 _encoder = msgspec.msgpack.Encoder()
 _operations: msgspec.msgpack.Decoder[Operation] = msgspec.msgpack.Decoder(Operation)
 _outcomes: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Outcome)
+_task_operations: msgspec.msgpack.Decoder[TaskOperation] = msgspec.msgpack.Decoder(TaskOperation)
+_Kind = TypeVar("_Kind")
 
 
-def encode(value: Operation | Outcome) -> bytes:
+def encode(value: Operation | TaskOperation | Outcome) -> bytes:
     """The bytes of an operation or outcome."""
     return _encoder.encode(value)
 
 
 def decode_operation(data: bytes) -> Operation:
     """The operation in ``data``; raises :class:`msgspec.DecodeError` for anything else."""
-    return _operations.decode(data)
+    return _decoded(_operations, data)
 
 
 def decode_outcome(data: bytes) -> Outcome:
     """The outcome in ``data``; raises :class:`msgspec.DecodeError` for anything else."""
-    return _outcomes.decode(data)
+    return _decoded(_outcomes, data)
+
+
+def decode_task_operation(data: bytes) -> TaskOperation:
+    """The operation of tasks in ``data``; raises :class:`msgspec.DecodeError` for anything else."""
+    return _decoded(_task_operations, data)
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[_Kind], data: bytes) -> _Kind:
+    try:
+        return decoder.decode(data)
+    except UnicodeDecodeError as error:  # the one thing that msgspec does not report as a DecodeError
+        raise msgspec.DecodeError(f"text that is not UTF-8: {error}") from None

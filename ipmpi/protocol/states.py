@@ -6,7 +6,8 @@ in its table ends the link it came on. So an engine's furl opens no client opera
 addresses given engines, and a monitor's furl changes nothing.
 
 Inside an engine set a rank hears from above exactly what the set hears from the controller, and says to above
-what the set says to the controller; only shared bodies are added.
+what the set says to the controller. Only shared bodies, and what is said of tasks that ranks run together, are
+added.
 """
 
 from __future__ import annotations
@@ -19,20 +20,28 @@ Table = frozenset[type[m.Message]]
 
 _LOOK: Final[Table] = frozenset({m.GetIds, m.ClusterInfo, m.Goodbye})
 _ANSWERS: Final[Table] = frozenset({m.Reply, m.Refused, m.Notice, m.Goodbye})
+_SET_ON_TASKS: Final[Table] = frozenset(
+    {m.WantTasks, m.TaskResults, m.TaskResult, m.TasksReturned, m.WantTaskBody, m.PropertiesChanged}
+)
+_TASKS_TO_SET: Final[Table] = frozenset(
+    {m.DefineFunction, m.ForgetFunctions, m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.TaskBody, m.ReserveRanks}
+)
 
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
-    "engine": frozenset({m.Register, m.Result, m.RanksLost, m.Goodbye}),
-    "mec": _LOOK | {m.Command, m.BodyAgain, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill},
-    "tc": _LOOK | {m.SubmitTask, m.BodyAgain, m.AbortTask, m.TaskStatus},
+    "engine": _SET_ON_TASKS | {m.Register, m.Result, m.RanksLost, m.Goodbye},
+    "mec": _LOOK
+    | {m.Command, m.BodyAgain, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.Reserve, m.Release},
+    "tc": _LOOK
+    | {m.SubmitTasks, m.BodyAgain, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck},
     "monitor": _LOOK | {m.QueueStatus, m.TaskStatus},
 }
 
 RECEIVES: Final[dict[str, Table]] = {
-    "engine": frozenset({m.Registered, m.Dispatch, m.InterruptRanks, m.StopRanks, m.Goodbye}),
+    "engine": _TASKS_TO_SET | {m.Registered, m.Dispatch, m.InterruptRanks, m.StopRanks, m.Goodbye},
     "mec": _ANSWERS | {m.Accepted, m.Result, m.Undone, m.SendBodyAgain},
-    "tc": _ANSWERS | {m.TaskDone, m.TaskUndone, m.SendBodyAgain},
+    "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }
 
-FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {m.SharedBody}
-FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"]
+FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {m.SharedBody, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
+FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"] | {m.TogetherEnded}

@@ -52,7 +52,8 @@ class Transfers:
     ) -> None:
         """Relay a stream of ``source`` to streams that were announced on ``sinks``.
 
-        ``on_end`` is called once, with True when the body came to its end.
+        ``on_end`` is called once, with False if the body's sender gave it up; with True when it has come to its
+        end, or nobody wants the rest.
         """
         relay = Relay(source.connection, stream, [(end.connection, out) for end, out in sinks])
         transfer = _Transfer(source, stream, relay, on_end, [(end, out.id) for end, out in sinks])
@@ -68,7 +69,7 @@ class Transfers:
         relay.update_credit()
         source.wake()
         if not sinks:
-            self._end(transfer, False)
+            self._end(transfer, True)
 
     def handle(self, endpoint: Endpoint, event: Event) -> bool:
         """Do what an event of an endpoint's stream asks for; False if it belongs to no transfer."""
@@ -115,7 +116,7 @@ class Transfers:
         transfer.relay.drop(key[0].connection, key[1])
         transfer.source.wake()
         if not transfer.sinks:
-            self._end(transfer, False)
+            self._end(transfer, True)
 
     def _end(self, transfer: _Transfer, complete: bool) -> None:
         if self._by_source.pop((transfer.source, transfer.stream), None) is None:

@@ -177,6 +177,45 @@ def test_interface_that_is_none_is_explained(tmp_path: Path, name: str) -> None:
     assert "Traceback" not in screen
 
 
+ORDER = """
+class Longest:
+    newest_first = False
+
+    def rank(self, queued):
+        return (-(queued.expected or 0.0),)
+
+class Unfinished:
+    newest_first = False
+"""
+
+
+def test_scheduler_of_ones_own_decides_which_task_is_next(tmp_path: Path) -> None:
+    (tmp_path / "site_order.py").write_text(ORDER)
+    options = [*LOOPBACK, "--scheduler", "site_order:Longest"]
+    with (
+        controller(tmp_path, options, cwd=tmp_path) as running,
+        Member(running.furl("tc")) as client,
+        Member(running.furl("engine")) as engine,
+    ):
+        for number, expected in ((1, 1.0), (2, 3.0), (3, 2.0)):
+            terms = m.TaskOptions(b"", f"{number}", expected=expected)
+            client.say(m.SubmitTasks(number, terms, bytes(4), [0]), body=[b""])
+        client.say(m.TaskStatus(4))
+        assert client.hear(m.Reply).value["scheduled"] == 3
+        engine.say(m.Register([m.EngineInfo(0, 0, "host", 1)], "", ""))
+        engine.say(m.WantTasks(3))
+        assert [engine.hear(m.GiveTasks).options.label for _ in range(3)] == ["2", "3", "1"]
+
+
+@pytest.mark.parametrize("name", ["best", "site_order:missing", "site_order:Unfinished", "nowhere:Longest"])
+def test_scheduler_that_is_none_is_explained(tmp_path: Path, name: str) -> None:
+    (tmp_path / "site_order.py").write_text(ORDER)
+    code, screen, _ = run_command(COMMAND, tmp_path, *LOOPBACK, "--scheduler", name)
+    assert code == 1
+    assert f"--scheduler {name}" in screen
+    assert "Traceback" not in screen
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     with controller(tmp_path) as running:

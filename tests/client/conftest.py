@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ipmpi import errors
-from ipmpi.client import MultiEngineClient
+from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.client.session import EngineReply, Submission
 from ipmpi.engine.namespace import Namespace
 from ipmpi.protocol import messages, operations
+
+if TYPE_CHECKING:
+    from fake_farm import FakeFarm
+
+# Tests are imported by their paths (--import-mode=importlib), so what they share has to be found.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 class FakeSession:
@@ -86,9 +94,6 @@ class FakeSession:
             future.set_result(self.answers[type(message)])
         return future
 
-    def task(self, *args: Any) -> Any:
-        raise NotImplementedError
-
     def close(self) -> None:
         self.closed = True
 
@@ -101,3 +106,16 @@ def session() -> FakeSession:
 @pytest.fixture
 def mec(session: FakeSession) -> MultiEngineClient:
     return MultiEngineClient(session=session)
+
+
+@pytest.fixture
+def farm() -> FakeFarm:
+    from fake_farm import FakeFarm
+
+    return FakeFarm()
+
+
+@pytest.fixture
+def tc(farm: FakeFarm) -> TaskClient:
+    session: Any = farm
+    return TaskClient(session=session)

@@ -49,7 +49,7 @@ def answer(
     router: Router, key: int, dispatch: m.AnyMessage, ranks: list[int], *, ok: bool = True, stream: int = 0
 ) -> None:
     assert isinstance(dispatch, m.Dispatch)
-    router.result(key, m.Result(dispatch.id, ranks, ok, b"out", [BIG] if stream else []), [], stream, 9.0)
+    router.result(key, m.Result(dispatch.id, ranks, ok, b"out", [BIG] if stream else []), [], stream)
 
 
 def sent(effects: list[Effect], kind: type[Any]) -> list[tuple[int, Any]]:
@@ -206,7 +206,7 @@ def test_answers_to_what_was_not_asked_are_dropped(
 ) -> None:
     command(router, 1, [0])
     ((_, dispatch),) = dispatches(router)
-    router.result(SET, m.Result(serial or dispatch.id, ranks, True, b""), [], 0, 0.0)
+    router.result(SET, m.Result(serial or dispatch.id, ranks, True, b""), [], 0)
     assert router.stale_results == stale
     assert len(sent(router.flush(), m.Result)) == len(ranks) - stale
 
@@ -214,7 +214,7 @@ def test_answers_to_what_was_not_asked_are_dropped(
 def test_another_set_cannot_answer(router: Router) -> None:
     command(router, 1, [0])
     ((_, dispatch),) = dispatches(router)
-    router.result(OTHER, m.Result(dispatch.id, [0], True, b"", [BIG]), [], 33, 0.0)
+    router.result(OTHER, m.Result(dispatch.id, [0], True, b"", [BIG]), [], 33)
     assert router.flush() == [Decline(OTHER, 33)]
     assert router.queue_status([0]) == [[0, "command 1", []]]
 
@@ -226,9 +226,8 @@ def test_a_set_that_registers_again_loses_what_it_had(router: Router) -> None:
     ((_, undone),) = sent(router.flush(), m.Undone)
     assert (undone.error, undone.engines) == ("EngineLost", [0])
     assert router.registry.ids() == [0, 3, 4]
-    for number in range(4):
-        router.submit_task(ALICE, m.SubmitTask(10 + number, "t", b""), [], 0, 0.0)
-    assert len(dispatches(router)) == 3
+    command(router, 2, None)
+    assert [message.ranks for _, message in dispatches(router)] == [[0], [0, 1]]
 
 
 # --- streamed bodies -------------------------------------------------------------------------------------
@@ -401,19 +400,13 @@ def test_what_would_not_fit_into_the_message_to_the_engines(router: Router) -> N
     operation = b"x" * (limits.MESSAGE - 1000)
     with pytest.raises(errors.MessageSizeError, match="Push large data first"):
         router.command(ALICE, m.Command(1, None, "execute", "big", operation), [], 0)
-    with pytest.raises(errors.MessageSizeError):
-        router.submit_task(ALICE, m.SubmitTask(1, "big", operation), [], 0, 0.0)
 
 
-@pytest.mark.parametrize("task", [False, True])
-def test_answer_that_would_not_fit_into_the_message_to_the_client(router: Router, task: bool) -> None:
-    if task:
-        router.submit_task(ALICE, m.SubmitTask(1, "t", b""), [], 0, 0.0)
-    else:
-        command(router, 1, [0])
+def test_answer_that_would_not_fit_into_the_message_to_the_client(router: Router) -> None:
+    command(router, 1, [0])
     ((key, dispatch),) = dispatches(router)
-    router.result(key, m.Result(dispatch.id, dispatch.ranks, True, b"x" * (limits.MESSAGE - 50)), [], 0, 0.0)
-    ((_, undone),) = sent(router.flush(), m.TaskUndone if task else m.Undone)
+    router.result(key, m.Result(dispatch.id, dispatch.ranks, True, b"x" * (limits.MESSAGE - 50)), [], 0)
+    ((_, undone),) = sent(router.flush(), m.Undone)
     assert undone.error == "MessageSizeError"
     assert router.queue_status([0]) == [[0, None, []]]
     assert router._works == {}

@@ -32,7 +32,6 @@ class World:
         self.again: list[tuple[int, int]] = []
         self.sizes: dict[tuple[int, int], list[int]] = {}
         self.owed: dict[tuple[int, int], set[int]] = {}
-        self.tasks: set[tuple[int, int]] = set()
         self.order: dict[int, int] = {}
         """serial of commands in the order in which they were queued."""
         self.last: dict[tuple[int, int], int] = {}
@@ -75,15 +74,6 @@ class World:
         self.owed[client, self.number] = set(ids if targets is None else targets)
         self.sizes[client, self.number] = sizes
 
-    def task(self) -> None:
-        client = self.chance.choice(self.clients)
-        self.number += 1
-        sizes, body, stream = self._body()
-        message = m.SubmitTask(self.number, "t", b"", sizes, self.chance.randrange(3))
-        self.router.submit_task(client, message, body, stream, 0.0)
-        self.tasks.add((client, self.number))
-        self.sizes[client, self.number] = sizes
-
     def answer(self) -> None:
         if not self.running:
             return
@@ -99,15 +89,15 @@ class World:
             self.stream += 1
             message = m.Result(serial, ranks, ok, b"", [500_000])
             self.bodies[key, self.stream] = [(key, rank) for rank in ranks]
-            self.router.result(key, message, [], self.stream, 1.0)
+            self.router.result(key, message, [], self.stream)
         elif ranks:
-            self.router.result(key, m.Result(serial, ranks, ok, b"", [1]), [b"x"], 0, 1.0)
+            self.router.result(key, m.Result(serial, ranks, ok, b"", [1]), [b"x"], 0)
 
     def stale_answer(self) -> None:
         if self.sets:
             key = self.chance.choice(list(self.sets))
             before = self.router.stale_results
-            self.router.result(key, m.Result(10**9, [0, 77], True, b""), [], 0, 1.0)
+            self.router.result(key, m.Result(10**9, [0, 77], True, b""), [], 0)
             assert self.router.stale_results == before + 2
 
     def body_done(self) -> None:
@@ -125,10 +115,6 @@ class World:
             if client in self.clients:
                 self.stream += 1
                 self.router.body_again(client, m.BodyAgain(number, self.sizes[client, number]), self.stream)
-
-    def abort(self) -> None:
-        if self.tasks:
-            self.router.abort_task(*self.chance.choice(sorted(self.tasks)))
 
     def clear(self) -> None:
         if self.router.registry.engines:
@@ -173,7 +159,6 @@ class World:
         client = self.clients.pop(self.chance.randrange(len(self.clients)))
         self.router.client_lost(client)
         self.owed = {name: left for name, left in self.owed.items() if name[0] != client}
-        self.tasks = {name for name in self.tasks if name[0] != client}
         for (key, stream), sink in list(self.sinks.items()):
             if sink == client:
                 self._end_body(key, stream)
@@ -211,16 +196,12 @@ class World:
                 assert (to, rank) not in self.running, "two at once"
                 assert (to, rank) not in busy, "given something while its answer was on its way"
                 self.running[to, rank] = message.id
-                if message.method != "task":
-                    assert self.last.get((to, rank), 0) < message.id, "out of order"
-                    self.last[to, rank] = message.id
+                assert self.last.get((to, rank), 0) < message.id, "out of order"
+                self.last[to, rank] = message.id
         elif isinstance(message, m.Result | m.Undone):
             left = self.owed[to, message.id]
             assert left.issuperset(message.engines), "answered twice"
             left -= set(message.engines)
-            self.ended.append(type(message).__name__)
-        elif isinstance(message, m.TaskDone | m.TaskUndone):
-            self.tasks.remove((to, message.id))
             self.ended.append(type(message).__name__)
         elif isinstance(message, m.SendBodyAgain):
             assert (to, message.id) not in self.again, "asked twice"
@@ -231,18 +212,14 @@ class World:
         assert set(self.router.registry.sets) == set(self.sets)
         lanes = self.router._lanes
         assert set(lanes) == set(self.router.registry.engines)
-        assert set(self.router._idle) <= {e for e, lane in lanes.items() if lane.running is None}
-        if len(self.router.scheduler):
-            assert not self.router._idle, "a task waits and an engine is idle"
 
     def run(self, steps: int) -> None:
         self.add_client()
         self.add_client()
         self.add_set()
         actions = (
-            [self.command] * 12 + [self.task] * 8 + [self.answer] * 22 + [self.body_done] * 5
-            + [self.body_again] * 5
-            + [self.stale_answer, self.abort, self.abort, self.clear, self.lose_ranks, self.kill]
+            [self.command] * 12 + [self.answer] * 16 + [self.body_done] * 4 + [self.body_again] * 4
+            + [self.stale_answer, self.clear, self.lose_ranks, self.kill]
             + [self.interrupt]
         )  # fmt: skip
         for _ in range(steps):
@@ -275,8 +252,7 @@ def test_random_events(seed: int) -> None:
     world.run(2000)
     world.finish()
     assert {name: left for name, left in world.owed.items() if left} == {}
-    assert world.tasks == set()
-    assert {"Result", "Undone", "TaskDone", "TaskUndone"} <= set(world.ended)
+    assert {"Result", "Undone"} <= set(world.ended)
     router = world.router
     assert router._works == {}
     assert router._late == {}
@@ -287,7 +263,4 @@ def test_random_events(seed: int) -> None:
     for client in router._clients.values():
         assert client.commands == {}
         assert client.inline_bytes == 0
-    status = router.scheduler.status()
-    assert status["scheduled"] == status["pending"] == []
-    assert router.scheduler._by_name == {}
     assert router.queue_status(None) == [[engine, None, []] for engine in router.registry.ids()]

@@ -12,7 +12,6 @@ import pytest
 
 from ipmpi import limits, serialize
 from ipmpi.engine.namespace import Answer, Namespace
-from ipmpi.errors import TaskRejectError
 from ipmpi.protocol.operations import (
     Apply,
     ClearProperties,
@@ -32,8 +31,6 @@ from ipmpi.protocol.operations import (
     Push,
     PushFunction,
     Reset,
-    RunMapTask,
-    RunStringTask,
     SetProperties,
     Value,
     decode_outcome,
@@ -327,44 +324,43 @@ def test_properties_must_be_data(engine: Engine) -> None:
     assert engine.value(GetProperties()) == {}
 
 
-# --- Tasks -------------------------------------------------------------------------------------------------
+# --- What task runners ask for ------------------------------------------------------------------------------
 
 
-def test_a_string_task_pushes_runs_and_pulls(engine: Engine) -> None:
-    assert engine.value(RunStringTask("b = a + 1", ["a", "b"]), {"a": 1}) == {"a": 1, "b": 2}
-    assert engine.value(RunStringTask("c = b", [])) == {}
-    assert engine.execute("c").number == 1
-
-
-def test_a_string_task_can_clear_before_and_after(engine: Engine) -> None:
-    engine.execute("b = 1")
-    assert engine.failed(RunStringTask("a = b", ["a"], clear_before=True)).type_name == "NameError"
-    assert engine.value(RunStringTask("c = 1", ["c"], clear_after=True)) == {"c": 1}
+def test_clearing_names_begins_a_generation(engine: Engine) -> None:
+    before = engine.namespace.generation
+    engine.execute("a = 1")
+    assert engine.namespace.generation == before
+    engine.namespace.clear_names()
     assert engine.value(Keys()) == ["id", "mpi"]
+    engine.value(Reset())
+    assert engine.namespace.generation == before + 2
 
 
-def test_clear_after_also_when_a_task_fails(engine: Engine) -> None:
-    engine.failed(RunStringTask("c = 1; 1/0", [], clear_after=True))
-    assert engine.value(Keys()) == ["id", "mpi"]
-    assert engine.execute("1").number == 1
+def test_operations_that_change_properties_are_counted(engine: Engine) -> None:
+    versions = [engine.namespace.properties_version]
+
+    def changed() -> bool:
+        versions.append(engine.namespace.properties_version)
+        return versions[-1] != versions[-2]
+
+    engine.value(SetProperties(), {"a": 5, "b": 6})
+    assert changed()
+    engine.value(GetProperties())
+    engine.failed(DelProperties(["z"]))
+    assert not changed()
+    engine.value(DelProperties(["a"]))
+    assert changed()
+    engine.value(ClearProperties())
+    assert changed()
 
 
-def test_a_failed_string_task_shows_its_source(engine: Engine) -> None:
-    failure = engine.failed(RunStringTask("x = 0\ny = 1 / x", ["y"]))
-    assert failure.type_name == "ZeroDivisionError"
-    assert '  File "<ipmpi task>", line 2, in <module>\n    y = 1 / x\n' in failure.traceback
-    assert engine.failed(RunStringTask("y = = 1", [])).type_name == "SyntaxError"
-
-
-def reject() -> None:
-    raise TaskRejectError("not here")
-
-
-def test_a_map_task(engine: Engine) -> None:
-    assert engine.value(RunMapTask(), (divmod, (7, 2), {})) == (3, 1)
-    assert engine.value(RunMapTask(clear_before=True, clear_after=True), (lambda: 5, (), {})) == 5
-    failure = engine.failed(RunMapTask(), (reject, (), {}))
-    assert (failure.type_name, failure.text) == ("TaskRejectError", "not here")
+def test_functions_in_a_pickle_inside_a_pickle_see_the_namespace(engine: Engine) -> None:
+    engine.value(Push(), {"a": 21})
+    double = typed_at_a_prompt("def double(x): return a * 2")["double"]
+    inside = serialize.in_one_piece(dumps((double, (np.zeros(1000),), {})))
+    answer = engine.namespace.run("apply", encode(Apply()), [inside])
+    assert serialize.loads(answer.body) == 42
 
 
 # --- The module --------------------------------------------------------------------------------------------

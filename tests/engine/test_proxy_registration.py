@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from ipmpi.engine.child import Child
 from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.proxy import Child, Proxy
+from ipmpi.engine.proxy import Proxy
 from ipmpi.engine.rank import Rank
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import MessageReceived
@@ -53,7 +54,7 @@ class Set:
         self.children = []
         for number in (1, 2):
             child = Child(cast(Any, None), cast(Any, Wire()))
-            self.proxy._children.append(child)
+            self.proxy.children.append(child)
             self.proxy._from_below(
                 child, received(m.Register([m.EngineInfo(number, number, "host", 100 + number)], "", "", []))
             )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import get_args
 
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from ipmpi import limits
 from ipmpi.errors import RemoteProtocolError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, MessageReceived
 from ipmpi.protocol.frames import COUNT, HEADER_LENGTH, PREFIX, Kind, prefix
+from ipmpi.protocol.packed import pack
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
 
@@ -43,6 +43,9 @@ def valid_stream() -> bytes:
     a, b = Connection(ALL, resumable=False), Connection(ALL, resumable=False)
     a.send(m.Command(1, [0, 1], "execute", "a=1", b"\x92\xa7execute\xa3a=1"))
     a.send(m.Reply(2, {"key": [1, "text", None]}))
+    options = m.TaskOptions(b"op", "pow", [bytes(16)], 1, -2, timeout=0.5, after=[(1, 0)], follow=(1, 0))
+    a.send(m.SubmitTasks(2, options, pack([2, 0]), [2]), [b"ab"])
+    a.send(m.TaskResults(5, 0, pack([0, 1]), pack([1]), pack([1, 2]), 0.25, [3]), [b"abc"])
     stream = a.send_streamed(m.Result(3, [0], True, b"x", [300, 212]), 512)
     a.send(m.Result(4, [0, 1, 2], False, b"y", [4, 0, 2]), [b"abcd", b"", b"ef"])
     a.ping()
@@ -104,7 +107,7 @@ def test_valid_stream_with_bytes_changed(changes: list[tuple[int, int]], step: i
 
 def test_every_single_bit_of_a_valid_stream() -> None:
     # Most of the stream is bulk, in which a change is only different data.
-    for at in range(min(len(VALID), 420)):
+    for at in range(min(len(VALID), 600)):
         for bit in range(8):
             data = bytearray(VALID)
             data[at] ^= 1 << bit

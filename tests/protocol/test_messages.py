@@ -19,7 +19,12 @@ VALUES: dict[Any, Any] = {
     bytes: b"\0\xff",
     list[int]: [0, 5, 70_000],
     list[int] | None: [1],
+    float | None: 0.25,
+    list[bytes]: [b"k" * 16, b""],
+    list[tuple[int, int]]: [(1, 0), (70_000, 3)],
+    tuple[int, int] | None: (2, 1),
     list[m.EngineInfo]: [m.EngineInfo(0, 4, "host", 77)],
+    m.TaskOptions: m.TaskOptions(b"op", "label", [b"k" * 16], after=[(1, 2)], follow=(1, 2), timeout=0.5),
     Any: {"a": [1, None, 2.5, b"x"], "b": "c"},
 }
 
@@ -62,6 +67,16 @@ def test_every_message_has_a_docstring(kind: type[m.Message]) -> None:
         [20.0, 1],
         3,
         [60, [[0, 1, "h"]], "", ""],
+        [9, 1, [b"op"]],
+        [9, 1, b"op"],
+        [9, 1, ["op", "label"]],
+        [9, 1, [b"op", "label", b"key"]],
+        [9, 1, [b"op", "label", [], 0, 0, 1, False, None, None, False, [[1]]]],
+        [9, 1, [b"op", "label", [], 0, 0, 1, False, None, None, False, [[1, 2, 3]]]],
+        [9, 1, [b"op", "label", [], 0, 0, 1, False, "5"]],
+        [9, 1, [b"op", "label", [], 0, 0, 1, False, None, None, False, [], None, "more"]],
+        [63, 1, 0, [1, 2], b"", b"", 0.0],
+        [65, 1, b"", None, "taken"],
     ],
     ids=str,
 )
@@ -73,3 +88,13 @@ def test_anything_else_is_refused(value: object) -> None:
 def test_messages_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         m.GetIds(1).id = 2  # type: ignore[misc]
+
+
+def test_options_that_nobody_set_cost_nothing() -> None:
+    """The controller makes them anew for each group; two groups share no list."""
+    first, second = m.TaskOptions(b"op", "label"), m.TaskOptions(b"op", "label")
+    assert first == second
+    assert first.functions is not second.functions
+    assert m.decode(m.encode(m.SubmitTasks(1, first))) == m.SubmitTasks(1, second)
+    short = msgspec.msgpack.encode([9, 1, [b"op", "label"]])
+    assert m.decode(short) == m.SubmitTasks(1, first)

@@ -10,12 +10,14 @@ import pytest
 from ipmpi.protocol import operations as o
 
 OPERATIONS = get_args(o.Operation)
+TASK_OPERATIONS = get_args(o.TaskOperation)
 OUTCOMES = get_args(o.Outcome)
 
 VALUES: dict[Any, Any] = {
     int: 3,
     bool: True,
     str: "text é",
+    bytes: b"\0\xff",
     list[str]: ["a", "b"],
     list[str] | None: ["k"],
     int | None: 5,
@@ -36,6 +38,21 @@ def test_operation_round_trip(kind: Any) -> None:
         o.decode_outcome(o.encode(operation))
 
 
+@pytest.mark.parametrize("kind", TASK_OPERATIONS, ids=lambda kind: kind.__name__)
+def test_task_operation_round_trip(kind: Any) -> None:
+    operation = example(kind)
+    assert o.decode_task_operation(o.encode(operation)) == operation
+    for other in (o.decode_operation, o.decode_outcome):
+        with pytest.raises(msgspec.DecodeError):
+            other(o.encode(operation))
+
+
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.__name__)
+def test_a_command_is_no_task(kind: Any) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        o.decode_task_operation(o.encode(example(kind)))
+
+
 @pytest.mark.parametrize("kind", OUTCOMES, ids=lambda kind: kind.__name__)
 def test_outcome_round_trip(kind: Any) -> None:
     outcome = example(kind)
@@ -45,7 +62,7 @@ def test_outcome_round_trip(kind: Any) -> None:
 
 
 def test_tags_are_unique() -> None:
-    tags = [kind.__struct_config__.tag for kind in OPERATIONS + OUTCOMES]
+    tags = [kind.__struct_config__.tag for kind in OPERATIONS + TASK_OPERATIONS + OUTCOMES]
     assert len(set(tags)) == len(tags)
 
 
@@ -59,5 +76,27 @@ def test_equal_outcomes_have_equal_bytes() -> None:
     "value", [[], ["rm"], ["execute"], ["execute", 3], ["pull", "x"], {"execute": 1}], ids=str
 )
 def test_anything_else_is_refused(value: object) -> None:
+    for decode in (o.decode_operation, o.decode_task_operation):
+        with pytest.raises(msgspec.DecodeError):
+            decode(msgspec.msgpack.encode(value))
+
+
+@pytest.mark.parametrize(
+    "value", [["call_task"], ["call_task", "text"], ["call_task", b"k", 1], ["string_task", "a=1"]], ids=str
+)
+def test_tasks_that_are_none(value: object) -> None:
     with pytest.raises(msgspec.DecodeError):
-        o.decode_operation(msgspec.msgpack.encode(value))
+        o.decode_task_operation(msgspec.msgpack.encode(value))
+
+
+@pytest.mark.parametrize(
+    ("decode", "data"),
+    [
+        (o.decode_operation, b"\x92\xa7execute\xa2\xff\xfe"),
+        (o.decode_task_operation, b"\x93\xabstring_task\xa2\xff\xfe\x90"),
+        (o.decode_outcome, b"\x94\xa6failed\xa2\xff\xfe\xa0\xa0"),
+    ],
+)
+def test_text_that_is_not_utf_8_is_refused_in_the_same_way(decode: Any, data: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError, match="UTF-8"):
+        decode(data)

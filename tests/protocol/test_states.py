@@ -20,6 +20,12 @@ TO_CONTROLLER = {
     m.Register: "engine",
     m.RanksLost: "engine",
     m.Result: "engine",
+    m.WantTasks: "engine",
+    m.TaskResults: "engine",
+    m.TaskResult: "engine",
+    m.TasksReturned: "engine",
+    m.WantTaskBody: "engine",
+    m.PropertiesChanged: "engine",
     m.Goodbye: "engine mec tc monitor",
     m.GetIds: "mec tc monitor",
     m.ClusterInfo: "mec tc monitor",
@@ -29,15 +35,27 @@ TO_CONTROLLER = {
     m.ClearQueue: "mec",
     m.Interrupt: "mec",
     m.Kill: "mec",
+    m.Reserve: "mec",
+    m.Release: "mec",
     m.BodyAgain: "mec tc",
-    m.SubmitTask: "tc",
-    m.AbortTask: "tc",
+    m.SubmitTasks: "tc",
+    m.AbortTasks: "tc",
+    m.DefineFunction: "tc",
+    m.ForgetFunctions: "tc",
+    m.Recheck: "tc",
 }
 FROM_CONTROLLER = {
     m.Registered: "engine",
     m.Dispatch: "engine",
     m.InterruptRanks: "engine",
     m.StopRanks: "engine",
+    m.DefineFunction: "engine",
+    m.ForgetFunctions: "engine",
+    m.GiveTasks: "engine",
+    m.TakeBackTasks: "engine",
+    m.CancelTasks: "engine",
+    m.TaskBody: "engine",
+    m.ReserveRanks: "engine",
     m.Goodbye: "engine mec tc monitor",
     m.Reply: "mec tc monitor",
     m.Refused: "mec tc monitor",
@@ -46,10 +64,15 @@ FROM_CONTROLLER = {
     m.Undone: "mec",
     m.Accepted: "mec",
     m.SendBodyAgain: "mec tc",
+    m.TasksDone: "tc",
     m.TaskDone: "tc",
-    m.TaskUndone: "tc",
+    m.TasksUndone: "tc",
 }
-INSIDE_A_SET = {m.SharedBody}
+# Between the ranks of one set: what only those below hear, and what only those above do.
+DOWN_IN_A_SET = {m.SharedBody, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
+UP_IN_A_SET = {m.TogetherEnded}
+
+OPTIONS = m.TaskOptions(b"", "x")
 
 EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.Command: m.Command(1, None, "execute", "x", b""),
@@ -60,17 +83,23 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.Interrupt: m.Interrupt(1, None),
     m.Kill: m.Kill(1, None, True),
     m.ClusterInfo: m.ClusterInfo(1),
-    m.SubmitTask: m.SubmitTask(1, "x", b""),
-    m.AbortTask: m.AbortTask(1, 1),
+    m.SubmitTasks: m.SubmitTasks(1, OPTIONS),
+    m.AbortTasks: m.AbortTasks(1, 1, b"", "cancel"),
     m.TaskStatus: m.TaskStatus(1),
+    m.DefineFunction: m.DefineFunction(bytes(16), 0, 0),
+    m.ForgetFunctions: m.ForgetFunctions([bytes(16)]),
+    m.Recheck: m.Recheck(1),
+    m.Reserve: m.Reserve(1, None),
+    m.Release: m.Release(1, [0]),
     m.Reply: m.Reply(1, None),
     m.Refused: m.Refused(1, "ClientError", "no"),
     m.Result: m.Result(1, [0], True, b""),
     m.Undone: m.Undone(1, [0], "EngineLost", "gone"),
     m.Accepted: m.Accepted(1, [0]),
     m.SendBodyAgain: m.SendBodyAgain(1),
-    m.TaskDone: m.TaskDone(1, 0, True, b"", 0.0, 0.0),
-    m.TaskUndone: m.TaskUndone(1, "TaskAborted", "x"),
+    m.TasksDone: m.TasksDone(1, 0, b"", b"", b""),
+    m.TasksUndone: m.TasksUndone(1, b"", "TaskAborted", "x"),
+    m.TaskDone: m.TaskDone(1, 0, 0, []),
     m.Notice: m.Notice("x"),
     m.Registered: m.Registered([0]),
     m.Dispatch: m.Dispatch(1, [0], "execute", b""),
@@ -78,18 +107,34 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.StopRanks: m.StopRanks([0]),
     m.Register: m.Register([], "", ""),
     m.RanksLost: m.RanksLost([0], "x"),
+    m.GiveTasks: m.GiveTasks(1, OPTIONS, b"", b""),
+    m.TakeBackTasks: m.TakeBackTasks(1),
+    m.CancelTasks: m.CancelTasks(1, b"", True),
+    m.TaskBody: m.TaskBody(1, 0, [0], []),
+    m.ReserveRanks: m.ReserveRanks([0], True),
+    m.WantTasks: m.WantTasks(1),
+    m.TaskResults: m.TaskResults(1, 0, b"", b"", b"", 0.0),
+    m.TaskResult: m.TaskResult(1, 0, 0, 0.0, []),
+    m.TasksReturned: m.TasksReturned(1, b"", 0, "taken"),
+    m.WantTaskBody: m.WantTaskBody(1, 0, [0]),
+    m.PropertiesChanged: m.PropertiesChanged([0]),
     m.SharedBody: m.SharedBody(1, [1]),
+    m.RunTogether: m.RunTogether(1, 0, OPTIONS, [0], [0], 1, False),
+    m.TogetherEnded: m.TogetherEnded(1, 0, 0, True, 0.0),
+    m.LeaveTogether: m.LeaveTogether(1, 0, [0], "x"),
+    m.DeliverTogether: m.DeliverTogether(1, 0, [0]),
     m.Goodbye: m.Goodbye("x"),
 }
 
 CLIENT_OPERATIONS = {
     m.Command, m.BodyAgain, m.GetIds, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.ClusterInfo,
-    m.SubmitTask, m.AbortTask, m.TaskStatus,
+    m.SubmitTasks, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck,
+    m.Reserve, m.Release,
 }  # fmt: skip
 
 
 def test_no_type_is_forgotten() -> None:
-    assert set(TO_CONTROLLER) | set(FROM_CONTROLLER) | INSIDE_A_SET == set(ALL)
+    assert set(TO_CONTROLLER) | set(FROM_CONTROLLER) | DOWN_IN_A_SET | UP_IN_A_SET == set(ALL)
     assert set(EXAMPLES) == set(ALL)
     every = [*CONTROLLER_RECEIVES.values(), *RECEIVES.values(), FROM_ABOVE, FROM_BELOW]
     assert frozenset().union(*every) == set(ALL)
@@ -126,7 +171,10 @@ def test_an_engine_secret_opens_no_client_operation() -> None:
 
 
 def test_a_task_secret_opens_no_multi_engine_operation() -> None:
-    assert not CONTROLLER_RECEIVES["tc"] & {m.Command, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill}
+    assert not CONTROLLER_RECEIVES["tc"] & {
+        *(m.Command, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill),
+        *(m.Reserve, m.Release),
+    }
 
 
 def test_a_monitor_changes_nothing() -> None:
@@ -134,6 +182,14 @@ def test_a_monitor_changes_nothing() -> None:
     assert CONTROLLER_RECEIVES["monitor"] == harmless
 
 
-def test_inside_a_set_only_shared_bodies_are_added() -> None:
-    assert FROM_ABOVE - RECEIVES["engine"] == INSIDE_A_SET
-    assert CONTROLLER_RECEIVES["engine"] == FROM_BELOW
+def test_inside_a_set_only_what_belongs_there_is_added() -> None:
+    assert FROM_ABOVE - RECEIVES["engine"] == DOWN_IN_A_SET
+    assert FROM_BELOW - CONTROLLER_RECEIVES["engine"] == UP_IN_A_SET
+    assert RECEIVES["engine"] < FROM_ABOVE
+    assert CONTROLLER_RECEIVES["engine"] < FROM_BELOW
+
+
+def test_no_peer_of_the_controller_says_what_ranks_say_to_each_other() -> None:
+    """Not even an engine set: a rank's part of a task is its rank 0's business."""
+    inside = DOWN_IN_A_SET | UP_IN_A_SET
+    assert not inside & frozenset().union(*CONTROLLER_RECEIVES.values(), *RECEIVES.values())

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.security.cluster import Controller
+from tests.security.cluster import Controller, wait_until
+from tests.security.farm import ids, leave, submit
+from tests.security.wire import Member, register
 
 
 class _Holder:
@@ -42,3 +44,40 @@ def running_controller(controllers: _Holder) -> Iterator[Controller]:
     yield running
     assert running.is_alive(), running.log()[-3000:]
     assert "Traceback" not in running.log(), running.log()[-3000:]
+
+
+# --- for tests about tasks ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registered(controller: Controller) -> Iterator[tuple[Member, int]]:
+    """An honest engine, which wants nothing yet, and its id."""
+    member, number = register(controller.furl("engine"))
+    with member:
+        yield member, number
+        leave(member)
+    with Member(controller.furl("monitor")) as observer:
+        wait_until(lambda: number not in ids(observer), "the end of an engine's session")
+        leave(observer)
+
+
+@pytest.fixture
+def engine(registered: tuple[Member, int]) -> Member:
+    return registered[0]
+
+
+@pytest.fixture
+def client(controller: Controller) -> Iterator[Member]:
+    with Member(controller.furl("tc")) as member:
+        yield member
+        leave(member)
+
+
+@pytest.fixture
+def other(controller: Controller) -> Iterator[Member]:
+    """Another client, to whom nothing of this may happen."""
+    with Member(controller.furl("tc")) as member:
+        submit(member, 1, [b"mine"] * 3)
+        member.ping()
+        yield member
+        leave(member)

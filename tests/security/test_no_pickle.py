@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import CompositeError, KernelError
 from ipmpi.protocol import messages as m
+from ipmpi.protocol.packed import pack
 from tests.security.cluster import LOOPBACK, Controller, engines, environment
 from tests.security.wire import Member
 
@@ -133,8 +135,12 @@ def test_errors_and_results_that_cannot_be_pickled(mec: MultiEngineClient) -> No
         mec.pull("lock")
 
 
-def test_tasks(tc: TaskClient) -> None:
+def test_tasks(tc: TaskClient, mec: MultiEngineClient) -> None:
     assert list(tc.map(lambda x: x * x, range(20))) == [x * x for x in range(20)]
+    mec.set_properties({"red": True}, targets=[0])
+    on_red = tc.submit(pow, 2, 5, depend=lambda properties: properties.get("red"), priority=2, timeout=20)
+    assert tc.submit(pow, on_red, 2).result(20) == 1024
+    assert on_red.engine == 0
     assert sum(array.sum() for array in tc.map(lambda n: np.ones(n), [10, 300_000])) == 300_010
     with pytest.raises(Exception, match=r"division|ZeroDivision"):
         list(tc.map(lambda x: 1 / x, [0]))
@@ -161,8 +167,22 @@ def test_bombs_in_every_field_of_a_message(cluster: Cluster, tmp_path: Path) -> 
         mec.hear(m.Reply)
         engine.say(m.Result(number, [0], False, bomb, [len(bomb)]), body=[bomb])
         assert mec.hear(m.Result).outcome == bomb
-        tc.say(m.SubmitTask(1, text, bomb, [len(bomb)]), body=[bomb])
-        tc.say(m.TaskStatus(3))
+        mec.say(m.Reserve(4, [0, 1]))
+        mec.hear(m.Reply)
+        key = blake2b(bomb, digest_size=16).digest()
+        options = m.TaskOptions(bomb, text, [key], timeout=9.0, conditional=True)
+        tc.say(m.DefineFunction(key, 0, len(bomb), [len(bomb)]), body=[bomb])
+        tc.say(m.SubmitTasks(1, options, pack([len(bomb)]), [len(bomb)]), body=[bomb])
+        engine.say(m.WantTasks(10))
+        given = engine.hear(m.GiveTasks)
+        assert given.options.operation == bomb
+        engine.say(m.TasksReturned(given.group, pack([0]), 0, "running", text))
+        engine.say(
+            m.TaskResults(given.group, 0, pack([0]), pack([0]), pack([len(bomb)]), 0.0, [len(bomb)]), body=[bomb]
+        )
+        done = tc.hear(m.TasksDone)
+        assert (done.group, done.engine, done.failed) == (1, 77, pack([0]))
+        tc.say(m.AbortTasks(2, 1, bomb[:40], text), m.TaskStatus(3))
         tc.hear(m.Reply)
         engine.say(m.RanksLost([0], text), m.Goodbye(text))
         mec.say(m.Goodbye(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 
 import pytest
 
@@ -17,6 +18,8 @@ ROLES = tuple(FILES)
 # One message of every type, and the roles that may send it to a controller. By hand, so that neither a new type
 # nor a changed table passes unseen.
 LOOK = {"mec", "tc", "monitor"}
+KEY = blake2b(b"x", digest_size=16).digest()
+OPTIONS = m.TaskOptions(b"x", "task")
 SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.Command: (m.Command(1, None, "execute", "execute", b"x"), {"mec"}),
     m.BodyAgain: (m.BodyAgain(1, []), {"mec", "tc"}),
@@ -26,17 +29,23 @@ SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.Interrupt: (m.Interrupt(1, None), {"mec"}),
     m.Kill: (m.Kill(1, []), {"mec"}),
     m.ClusterInfo: (m.ClusterInfo(1), LOOK),
-    m.SubmitTask: (m.SubmitTask(1, "task", b"x"), {"tc"}),
-    m.AbortTask: (m.AbortTask(1, 1), {"tc"}),
+    m.SubmitTasks: (m.SubmitTasks(1, OPTIONS, bytes(4)), {"tc"}),
+    m.AbortTasks: (m.AbortTasks(1, 1, b"", "cancel"), {"tc"}),
     m.TaskStatus: (m.TaskStatus(1), {"tc", "monitor"}),
+    m.DefineFunction: (m.DefineFunction(KEY, 0, 1, [1]), {"tc"}),
+    m.ForgetFunctions: (m.ForgetFunctions([KEY]), {"tc"}),
+    m.Recheck: (m.Recheck(1), {"tc"}),
+    m.Reserve: (m.Reserve(1, None), {"mec"}),
+    m.Release: (m.Release(1, []), {"mec"}),
     m.Reply: (m.Reply(1, [0]), set()),
     m.Refused: (m.Refused(1, "KernelError", "no"), set()),
     m.Result: (m.Result(1, [0], True, b"x"), {"engine"}),
     m.Undone: (m.Undone(1, [0], "EngineLost", "gone"), set()),
     m.Accepted: (m.Accepted(1, [0]), set()),
     m.SendBodyAgain: (m.SendBodyAgain(1), set()),
-    m.TaskDone: (m.TaskDone(1, 0, True, b"x", 0.0, 0.0), set()),
-    m.TaskUndone: (m.TaskUndone(1, "TaskAborted", "gone"), set()),
+    m.TasksDone: (m.TasksDone(1, 0, bytes(4), b"", bytes(4)), set()),
+    m.TasksUndone: (m.TasksUndone(1, bytes(4), "TaskAborted", "gone"), set()),
+    m.TaskDone: (m.TaskDone(1, 0, 0, []), set()),
     m.Notice: (m.Notice("hello"), set()),
     m.Registered: (m.Registered([0]), set()),
     m.Dispatch: (m.Dispatch(1, [0], "execute", b"x"), set()),
@@ -44,7 +53,22 @@ SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.StopRanks: (m.StopRanks([0]), set()),
     m.Register: (m.Register([m.EngineInfo(0, 7, "host", 1)], "no MPI", "3"), {"engine"}),
     m.RanksLost: (m.RanksLost([0], "gone"), {"engine"}),
+    m.GiveTasks: (m.GiveTasks(1, OPTIONS, bytes(4), bytes(4)), set()),
+    m.TakeBackTasks: (m.TakeBackTasks(1), set()),
+    m.CancelTasks: (m.CancelTasks(1, bytes(4), True), set()),
+    m.TaskBody: (m.TaskBody(1, 0, [0], []), set()),
+    m.ReserveRanks: (m.ReserveRanks([0], True), set()),
+    m.WantTasks: (m.WantTasks(1), {"engine"}),
+    m.TaskResults: (m.TaskResults(1, 0, bytes(4), b"", bytes(4), 0.0), {"engine"}),
+    m.TaskResult: (m.TaskResult(1, 0, 0, 0.0, []), {"engine"}),
+    m.TasksReturned: (m.TasksReturned(1, bytes(4), 0, "taken"), {"engine"}),
+    m.WantTaskBody: (m.WantTaskBody(1, 0, [0]), {"engine"}),
+    m.PropertiesChanged: (m.PropertiesChanged([0]), {"engine"}),
     m.SharedBody: (m.SharedBody(1, [1]), set()),
+    m.RunTogether: (m.RunTogether(1, 0, OPTIONS, [0], [0], 1, False), set()),
+    m.TogetherEnded: (m.TogetherEnded(1, 0, 0, True, 0.0), set()),
+    m.LeaveTogether: (m.LeaveTogether(1, 0, [0], "gone"), set()),
+    m.DeliverTogether: (m.DeliverTogether(1, 0, [0]), set()),
     m.Goodbye: (m.Goodbye("done"), {"mec", "tc", "monitor", "engine"}),
 }
 
@@ -60,7 +84,7 @@ def test_only_the_messages_of_a_role_are_listened_to(controller: Controller, rol
     message, allowed = SENDERS[kind]
     engine, number = register(controller.furl("engine"))
     with engine, Member(controller.furl(role)) as peer:
-        peer.say(message)
+        peer.say(message, body=[b"x" * size for size in getattr(message, "sizes", [])])
         assert peer.is_ended() == (role not in allowed)
         if role in allowed:
             peer.say(m.Goodbye("the test is over"))

@@ -126,7 +126,7 @@ def test_without_sinks_the_source_is_stopped() -> None:
     relayed.move()
     relayed.transfers.endpoint_lost(relayed.sinks[0])
     relayed.move()
-    assert relayed.ended == [False]
+    assert relayed.ended == [True]
     assert relayed.over()
     assert relayed.source.idle()
 
@@ -134,7 +134,7 @@ def test_without_sinks_the_source_is_stopped() -> None:
 def test_no_sinks_from_the_beginning() -> None:
     relayed = Relayed(0)
     relayed.start()
-    assert relayed.ended == [False]
+    assert relayed.ended == [True]
     assert relayed.source.idle()
 
 

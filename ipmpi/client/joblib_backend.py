@@ -1,0 +1,202 @@
+"""The engines as a backend of joblib, and so of scikit-learn (layer L4).
+
+::
+
+    from ipmpi.client.joblib_backend import register_joblib
+
+    register_joblib()
+    with joblib.parallel_backend("ipmpi"):
+        results = joblib.Parallel()(joblib.delayed(pow)(2, n) for n in range(100))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .futures import TaskFuture, cancel_all
+from .task import TaskClient
+from .underway import Client, checked_options
+
+Callback = Callable[[TaskFuture], object]
+
+
+def register_joblib(client: Client | None = None) -> None:
+    """Make the backend ``'ipmpi'`` known to joblib.
+
+    ``joblib.parallel_backend('ipmpi', ...)`` then takes ``client=`` and the options of ``TaskClient.executor``.
+    Jobs of one call go to the engines in batches. Calls of ``Parallel`` inside of them use threads there. If one
+    fails, the others are taken back or interrupted. Engines must have joblib, too.
+
+    Args:
+        client: a :class:`~ipmpi.client.TaskClient`. Without it one is connected, from the security folder, when
+            there is something to do; it stays open.
+
+    Raises:
+        ImportError: there is no joblib.
+    """
+    from joblib import register_parallel_backend
+
+    register_parallel_backend("ipmpi", functools.partial(_new_backend, _Connection(client)))
+
+
+class EngineTraceback(Exception):
+    """Shows, as the cause of an exception, where on the engine it was raised."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class _Connection:
+    """The client of all backends for which nobody gave another; connected when it is first used."""
+
+    def __init__(self, client: Client | None) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+
+    def client(self) -> Client:
+        with self._lock:
+            if self._client is None:
+                self._client = TaskClient()
+            return self._client
+
+
+class _Batches:
+    """The batches of jobs under way of one backend.
+
+    Their callbacks read on in the user's iterable and pickle what they find. So they are called in a thread of
+    their own, and not in the session's, whose work has to go on.
+    """
+
+    def __init__(self, client: Client, options: dict[str, Any]) -> None:
+        self._client = client
+        self._options = options
+        self._lock = threading.Lock()
+        self._open: set[TaskFuture] = set()
+        self._ended: queue.SimpleQueue[tuple[TaskFuture, Callback] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, batch: Callable[[], Any], callback: Callback | None) -> TaskFuture:
+        # The batch is an argument: a function would be sent to all engines and kept there.
+        future = self._client.submit(_CALL, batch, **self._options)
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
+        if callback is not None:
+            self._start()
+            notify = callback
+            future.add_done_callback(lambda ended: self._ended.put((future, notify)))
+        return future
+
+    def cancel(self) -> None:
+        """Take back what has not started, and interrupt what runs."""
+        cancel_all(list(self._open), running=True)
+
+    def stop(self) -> None:
+        """Call no more callbacks."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._ended.put(None)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=_deliver, args=(self._ended,), name="ipmpi-joblib", daemon=True
+                )
+                self._thread.start()
+
+
+def _deliver(ended: queue.SimpleQueue[tuple[TaskFuture, Callback] | None]) -> None:
+    while (each := ended.get()) is not None:
+        future, callback = each
+        callback(future)
+        del each, future, callback  # results may be large
+
+
+def _calling() -> Callable[[Callable[[], Any]], Any]:
+    # Made in here so that it travels by value: engines need not import the client.
+    def call(batch: Callable[[], Any]) -> Any:
+        return batch()
+
+    return call
+
+
+_CALL = _calling()
+
+
+def _result(future: TaskFuture) -> Any:
+    """The result of a batch; an exception shows where on the engine it comes from."""
+    try:
+        return future.result()
+    except BaseException as error:
+        story = getattr(error, "_ipython_traceback_text", "")
+        if story and error.__cause__ is None:
+            with contextlib.suppress(Exception):  # a class of the user's may refuse attributes
+                error.__cause__ = EngineTraceback(story)
+        raise
+
+
+def _new_backend(connection: _Connection, client: Client | None = None, **arguments: Any) -> Any:
+    return _backend_class()(connection, client, **arguments)
+
+
+@functools.cache
+def _backend_class() -> Any:
+    """Joblib's interface on :class:`_Batches`; a class of joblib's is its base, so it is made when needed."""
+    from joblib._parallel_backends import FallbackToBackend, SequentialBackend
+    from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
+
+    class IpmpiBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+        default_n_jobs = -1
+        supports_retrieve_callback = True
+
+        def __init__(
+            self, connection: _Connection, client: Client | None, nesting_level: int | None = None, **options: Any
+        ) -> None:
+            super().__init__(nesting_level=nesting_level)
+            self._connection = connection if client is None else _Connection(client)
+            self._options = checked_options(options)
+            self._batches: _Batches | None = None
+            self.parallel: Any = None
+
+        def effective_n_jobs(self, n_jobs: int | None) -> int:
+            if n_jobs == 0:
+                raise ValueError("n_jobs == 0 in Parallel has no meaning")
+            if n_jobs is None:
+                return 1
+            if n_jobs > 0:
+                return n_jobs
+            # With 1, joblib would work here, though the engines were asked for.
+            return max(2, len(self._connection.client().get_ids()) + 1 + n_jobs)
+
+        def configure(self, n_jobs: int = 1, parallel: Any = None, **_: Any) -> int:
+            jobs = self.effective_n_jobs(n_jobs)
+            if jobs == 1:
+                raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+            self.parallel = parallel
+            self._batches = _Batches(self._connection.client(), self._options)
+            return jobs
+
+        def submit(self, func: Callable[[], Any], callback: Callback | None = None) -> TaskFuture:
+            assert self._batches is not None, "configure() comes first"
+            return self._batches.submit(func, callback)
+
+        def retrieve_result_callback(self, out: TaskFuture) -> Any:
+            return _result(out)
+
+        def abort_everything(self, ensure_ready: bool = True) -> None:  # noqa: ARG002 - joblib calls it so
+            if self._batches is not None:
+                self._batches.cancel()
+
+        def terminate(self) -> None:
+            batches, self._batches = self._batches, None
+            if batches is not None:
+                batches.stop()
+            self.reset_batch_stats()
+
+    return IpmpiBackend

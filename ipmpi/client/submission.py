@@ -1,0 +1,73 @@
+"""Single calls on their way to the desk (layer L4): now, or when the tasks that they wait for have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .dependencies import Needs
+from .desk import TaskDesk
+from .functions import Definition
+from .futures import TaskFuture
+from .payloads import Payload, packed, packed_arguments
+from .terms import Settings, call_terms
+
+
+def submit_call(
+    desk: TaskDesk,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    settings: Settings,
+    depend: Callable[[dict[str, Any]], bool] | None,
+) -> TaskFuture:
+    """Submit a call that waits for nothing."""
+    definition = desk.define(function)
+    condition = None if depend is None else desk.define(depend)
+    terms = call_terms(definition, settings, not kwargs, condition)
+    payload = _payload(definition, args, kwargs)
+    future = TaskFuture(desk, definition.label)
+    future.ticket = desk.submit_one(terms, payload, future)
+    return future
+
+
+def submit_later(
+    desk: TaskDesk,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    settings: Settings,
+    depend: Callable[[dict[str, Any]], bool] | None,
+    needs: Needs,
+) -> TaskFuture:
+    """Submit a call that waits for other tasks; futures in ``args`` and ``kwargs`` stand for their results."""
+    settings.check()
+    definition = desk.define(function)
+    condition = None if depend is None else desk.define(depend)
+    future = TaskFuture(desk, definition.label)
+
+    def start() -> None:
+        given, named = tuple(map(_settled, args)), {name: _settled(value) for name, value in kwargs.items()}
+        payload = _payload(definition, given, named)
+        terms = call_terms(definition, settings, not named, condition, *needs.references())
+        future.place(lambda: desk.submit_one(terms, payload, future))
+        desk.held.discard(future)
+
+    desk.held.add(future)
+    future.add_done_callback(desk.held.discard)
+    try:
+        needs.when_ready(desk, start, future.undone)
+    except BaseException:
+        desk.held.discard(future)
+        raise
+    return future
+
+
+def _payload(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
+    if not kwargs:
+        return packed_arguments(args, definition.label)
+    return packed((args, kwargs), f"the arguments of {definition.label}")
+
+
+def _settled(value: Any) -> Any:
+    return value.result(timeout=0) if isinstance(value, TaskFuture) else value

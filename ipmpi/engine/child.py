@@ -1,0 +1,35 @@
+"""A rank right below this one (layer L4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+from ..transport.link import Link
+from ..transport.pipes import Pipe, UnixPipe
+
+
+@dataclass(eq=False)
+class Child:
+    """A rank right below this one (or above), and the ranks that are reached through it."""
+
+    pipe: Pipe
+    connection: Connection
+    link: Link | None = None
+    engines: list[m.EngineInfo] = field(default_factory=list)
+
+    @property
+    def ranks(self) -> list[int]:
+        """All ranks on this branch."""
+        return [engine.rank for engine in self.engines]
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether descriptors can be handed to it."""
+        return isinstance(self.pipe, UnixPipe)
+
+    def wake(self) -> None:
+        """Send what was queued."""
+        if self.link is not None:
+            self.link.wake()

@@ -1,0 +1,308 @@
+"""Subclasses of mpi4py's communicators whose calls poll instead of blocking (layer L3).
+
+Each blocking call starts its nonblocking twin and asks for its end. Calls without such a twin (Split, Dup,
+Create_cart, ...) are entered when all ranks have come to a barrier, which is polled. Plain are: Create_group,
+Create_intercomm and dynamic processes; windows and files; pickled collectives between groups; and the class
+methods of ``MPI.Request``: ``comm.Request.Waitall(requests)`` polls, ``MPI.Request.Waitall(requests)`` does not.
+
+mpi4py.MPI is handed in, since importing it ends the process where there is no MPI.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from .pickled import ObjectCollectives
+from .requests import Requests
+
+_NEIGHBORS = ("Neighbor_allgather", "Neighbor_allgatherv", "Neighbor_alltoall", "Neighbor_alltoallv")
+_COLLECTIVES = (
+    *("Barrier", "Bcast", "Gather", "Gatherv", "Scatter", "Scatterv", "Allgather", "Allgatherv", "Alltoall"),
+    *("Alltoallv", "Alltoallw", "Reduce", "Allreduce", "Reduce_scatter", "Reduce_scatter_block", "Scan", "Exscan"),
+    *_NEIGHBORS,
+    "Neighbor_alltoallw",
+)
+_TWINS = {name: f"I{name.lower()}" for name in (*_COLLECTIVES, "Send", "Ssend", "Rsend")}
+_TWINS |= {"send": "isend", "ssend": "issend"}
+"""Blocking call -> the nonblocking one with the same arguments. Bsend and bsend do not wait for anybody."""
+_STARTS = (
+    *_TWINS.values(),
+    *("Ibsend", "Isendrecv", "Isendrecv_replace", "ibsend"),
+    *("Send_init", "Ssend_init", "Bsend_init", "Rsend_init", "Psend_init"),
+    *(f"{name}_init" for name in _COLLECTIVES),
+)
+_RECEIVES = ("Irecv", "irecv", "Recv_init", "Precv_init")
+_LOOKS = ("Iprobe", "iprobe")
+_PROBES = {"Probe": "Iprobe", "probe": "iprobe", "Mprobe": "Improbe", "mprobe": "improbe"}
+_CREATES = (
+    *("Dup", "Dup_with_info", "Clone", "Create", "Split", "Split_type", "Sub", "Merge"),
+    *("Create_cart", "Create_graph", "Create_dist_graph", "Create_dist_graph_adjacent"),
+)
+_CREATES_ALONE = ("Create_group", "Create_intercomm")
+
+
+class Communicators:
+    """Makes the polled subclasses of mpi4py's communicators, once per :class:`Teams`."""
+
+    def __init__(self, mpi: Any, requests: Requests) -> None:
+        self._mpi = mpi
+        self._requests = requests
+        self._hidden_key: int | None = None
+        self._itself: Any = None
+        self.kept_handles: set[int] = set()
+        self._collectives = ObjectCollectives(mpi, self._hidden)
+        # The order matters: a Cartcomm is a Topocomm is an Intracomm.
+        bases = (mpi.Cartcomm, mpi.Graphcomm, mpi.Distgraphcomm, mpi.Topocomm, mpi.Intracomm, mpi.Intercomm)
+        self._classes = [(base, type(base.__name__, (base,), self._members(base))) for base in bases]
+
+    def wrap(self, comm: Any) -> Any:
+        """The same communicator as an instance of its polled class."""
+        kinds = (polled for base, polled in self._classes if comm and isinstance(comm, base))
+        polled = next(kinds, None)
+        return comm if polled is None else polled(comm)
+
+    def _hidden(self, comm: Any) -> Any:
+        """A duplicate for messages that user code must not see. Collective, the first time."""
+        if self._hidden_key is None:
+
+            def free(_comm: Any, _key: int, hidden: Any) -> None:
+                self._mpi.Comm.Free(hidden)
+
+            self._hidden_key = self._mpi.Comm.Create_keyval(None, free)
+        hidden = comm.Get_attr(self._hidden_key)
+        if hidden is None:
+            hidden = comm.Dup()
+            comm.Set_attr(self._hidden_key, hidden)
+        return hidden
+
+    def _members(self, base: Any) -> dict[str, Any]:
+        """The methods of a polled class, each in the place of the one that it is named after."""
+        members: dict[str, Any] = {
+            "__doc__": base.__doc__,
+            "__module__": __name__,
+            "Request": self._requests.plain,
+        }
+
+        def put(names: Any, make: Callable[..., Callable[..., Any]]) -> None:
+            for name in names:
+                plain = getattr(base, name, None)
+                if plain is not None:
+                    twin = getattr(base, names[name]) if isinstance(names, dict) else plain
+                    members[name] = functools.wraps(plain)(make(twin))
+
+        put(_TWINS, self._blocking)
+        put(_STARTS, self._starting)
+        put(_RECEIVES, functools.partial(self._starting, receives=True))
+        put(_LOOKS, self._looking)
+        put(("Improbe", "improbe"), self._matching)
+        put(_PROBES, self._probing)
+        put(_CREATES, functools.partial(self._creating, together=True))
+        put(_CREATES_ALONE, functools.partial(self._creating, together=False))
+        put(("Recv",), self._receiving)
+        put(("recv",), self._receiving_objects)
+        put(("Sendrecv",), self._exchanging)
+        put(("sendrecv",), self._exchanging_objects)
+        put(("Sendrecv_replace",), self._replacing)
+        put(("Idup", "Idup_with_info"), self._duplicating)
+        put(("Free", "Disconnect"), self._freeing)
+        if base is not self._mpi.Intercomm:
+            for name in ObjectCollectives.NAMES:
+                put((name,), functools.partial(self._collective, name))
+        return members
+
+    # --- makers of methods ---------------------------------------------------------------------------------
+
+    def _blocking(self, twin: Any) -> Callable[..., None]:
+        look, settle = self._requests.watch.look, self._requests.settle
+
+        def call(comm: Any, *args: Any, **kwargs: Any) -> None:
+            look()
+            settle(twin(comm, *args, **kwargs), (args, kwargs))
+
+        return call
+
+    def _starting(self, plain: Any, receives: bool = False) -> Callable[..., Any]:
+        requests = self._requests
+
+        def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
+            requests.watch.look()
+            return requests.wrap(plain(comm, *args, **kwargs), (args, kwargs), receives)
+
+        return call
+
+    def _looking(self, plain: Any) -> Callable[..., Any]:
+        look = self._requests.watch.look
+
+        def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
+            look()
+            return plain(comm, *args, **kwargs)
+
+        return call
+
+    def _matching(self, plain: Any) -> Callable[..., Any]:
+        requests = self._requests
+
+        def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
+            requests.watch.look()
+            message = plain(comm, *args, **kwargs)
+            return None if message is None else requests.message(message)
+
+        return call
+
+    def _probing(self, twin: Any) -> Callable[..., Any]:
+        requests = self._requests
+
+        def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
+            requests.watch.look()
+            found = requests.watch.wait(lambda: twin(comm, *args, **kwargs))
+            return requests.message(found) if isinstance(found, self._mpi.Message) else found
+
+        return call
+
+    def _creating(self, plain: Any, together: bool) -> Callable[..., Any]:
+        """MPI offers no nonblocking Split and the like: see that all have come, then they do not wait long."""
+        look = self._requests.watch.look
+
+        def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
+            if together:
+                comm.Barrier()
+            look()
+            return self.wrap(plain(comm, *args, **kwargs))
+
+        return call
+
+    def _duplicating(self, plain: Any) -> Callable[..., Any]:
+        requests = self._requests
+
+        def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
+            requests.watch.look()
+            created, request = plain(comm, *args, **kwargs)
+            return created, requests.wrap(request, created)
+
+        return call
+
+    def _freeing(self, plain: Any) -> Callable[..., None]:
+        """What a task was given is not its own to free: the next task on these ranks gets it again."""
+
+        def call(comm: Any) -> None:
+            if comm.handle not in self.kept_handles:
+                plain(comm)
+
+        return call
+
+    def _collective(self, name: str, _plain: Any) -> Callable[..., Any]:
+        act = getattr(self._collectives, name)
+
+        def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
+            return act(comm, *args, **kwargs)
+
+        return call
+
+    def _exchanging(self, _plain: Any) -> Callable[..., None]:
+        requests, plain, any_tag = self._requests, self._mpi.Comm, self._mpi.ANY_TAG
+
+        def call(
+            comm: Any,
+            sendbuf: Any,
+            dest: int,
+            sendtag: int = 0,
+            recvbuf: Any = None,
+            source: int = self._mpi.ANY_SOURCE,
+            recvtag: int = any_tag,
+            status: Any = None,
+        ) -> None:
+            requests.watch.look()
+            receive = plain.Irecv(comm, recvbuf, source, recvtag)
+            try:
+                send = plain.Isend(comm, sendbuf, dest, sendtag)
+                requests.settle(send, sendbuf)
+            except BaseException:
+                requests.drop(receive, recvbuf, receives=True)
+                raise
+            requests.settle(receive, recvbuf, status, receives=True)
+
+        return call
+
+    def _exchanging_objects(self, _plain: Any) -> Callable[..., Any]:
+        requests, plain, any_tag = self._requests, self._mpi.Comm, self._mpi.ANY_TAG
+
+        def call(
+            comm: Any,
+            sendobj: Any,
+            dest: int,
+            sendtag: int = 0,
+            recvbuf: Any = None,
+            source: int = self._mpi.ANY_SOURCE,
+            recvtag: int = any_tag,
+            status: Any = None,
+        ) -> Any:
+            requests.watch.look()
+            send = plain.isend(comm, sendobj, dest, sendtag)
+            try:
+                received = comm.recv(recvbuf, source, recvtag, status)
+            except BaseException:
+                requests.drop(send, None, receives=False)
+                raise
+            requests.settle(send, None)
+            return received
+
+        return call
+
+    def _replacing(self, _plain: Any) -> Callable[..., None]:
+        """Receive into memory of our own, and move it into place when the old contents have been sent.
+
+        What a buffer means (count, datatype, offset) only MPI knows, so the move is a message to oneself.
+        """
+        requests, plain, mpi = self._requests, self._mpi.Comm, self._mpi
+
+        def call(
+            comm: Any,
+            buf: Any,
+            dest: int,
+            sendtag: int = 0,
+            source: int = mpi.ANY_SOURCE,
+            recvtag: int = mpi.ANY_TAG,
+            status: Any = None,
+        ) -> None:
+            requests.watch.look()
+            status = mpi.Status() if status is None else status
+            send = plain.Isend(comm, buf, dest, sendtag)
+            try:
+                message = requests.watch.wait(lambda: plain.Improbe(comm, source, recvtag, status))
+                arrived = bytearray(status.Get_count(mpi.BYTE))
+                requests.settle(message.Irecv([arrived, mpi.PACKED]), arrived, status)
+            except BaseException:
+                requests.drop(send, buf, receives=False)
+                raise
+            requests.settle(send, buf)
+            if status.Get_source() != mpi.PROC_NULL:
+                self._itself = self._itself or mpi.COMM_SELF.Dup()
+                self._itself.Sendrecv([arrived, mpi.PACKED], 0, 0, buf, 0, 0)
+
+        return call
+
+    def _receiving(self, _plain: Any) -> Callable[..., None]:
+        requests, start, every = self._requests, self._mpi.Comm.Irecv, self._mpi.ANY_SOURCE
+        any_tag = self._mpi.ANY_TAG
+
+        def call(comm: Any, buf: Any, source: int = every, tag: int = any_tag, status: Any = None) -> None:
+            requests.watch.look()
+            requests.settle(start(comm, buf, source, tag), buf, status, receives=True)
+
+        return call
+
+    def _receiving_objects(self, _plain: Any) -> Callable[..., Any]:
+        requests, plain, every = self._requests, self._mpi.Comm, self._mpi.ANY_SOURCE
+        any_tag = self._mpi.ANY_TAG
+
+        def call(comm: Any, buf: Any = None, source: int = every, tag: int = any_tag, status: Any = None) -> Any:
+            requests.watch.look()
+            if buf is not None:
+                return requests.settle_object(plain.irecv(comm, buf, source, tag), status, receives=True)
+            # How long it is, only the message itself says.
+            message = requests.watch.wait(lambda: plain.improbe(comm, source, tag))
+            return requests.settle_object(message.irecv(), status)
+
+        return call

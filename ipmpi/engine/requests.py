@@ -1,0 +1,167 @@
+"""Requests and messages of MPI whose waits poll, and what becomes of those that nobody waits for (layer L3).
+
+A rank that leaves a task may leave requests behind: a receive that was posted, a collective that the others never
+entered. MPI may still write where they point. So each is kept, and with it the memory, until MPI has done with it,
+if need be for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .polling import Watch
+
+_STUCK_PER_SWEEP = 16
+"""Requests that nobody may ever complete: how many of them to ask about each time."""
+_MANY = 256
+"""Dropped requests in one task, from which on those that have completed are looked for."""
+
+
+class Requests:
+    """The requests of one :class:`Teams`: waiting for them, and keeping what is left behind."""
+
+    def __init__(self, mpi: Any, watch: Watch) -> None:
+        self.mpi = mpi
+        self.watch = watch
+        self._dropped: deque[tuple[Any, bool, Any]] = deque()
+        self._stuck: deque[tuple[Any, Any]] = deque()
+        self._many = _MANY
+        self.plain = _request_class(self, mpi.Request)
+        self.persistent = _request_class(self, mpi.Prequest)
+        self.message = _message_class(self)
+
+    def wrap(self, request: Any, uses: Any, receives: bool = False) -> Any:
+        """A request for user code, whose Wait polls. ``uses``: its buffers; mpi4py itself does not keep all."""
+        kind = self.persistent if isinstance(request, self.mpi.Prequest) else self.plain
+        wrapped = kind(request)
+        wrapped.uses, wrapped.receives = uses, receives
+        if len(self._dropped) > self._many:
+            self._forget_completed()
+        return wrapped
+
+    def settle(self, request: Any, uses: Any, status: Any = None, receives: bool = False) -> None:
+        """Wait for a request of our own."""
+        try:
+            self.watch.wait(request.Test if status is None else lambda: request.Test(status))
+        except BaseException:
+            self.drop(request, uses, receives)
+            raise
+
+    def settle_object(self, request: Any, status: Any = None, receives: bool = False) -> Any:
+        """Wait for a pickled object."""
+        try:
+            return self.watch.wait(lambda: (answer := request.test(status))[0] and answer)[1]
+        except BaseException:
+            self.drop(request, None, receives)
+            raise
+
+    def drop(self, request: Any, uses: Any, receives: bool) -> None:
+        """Nobody waits for this request any more; any thread may say so, since the collector may."""
+        if request:
+            self._dropped.append((request, receives, uses))
+
+    def _forget_completed(self) -> None:
+        """For tasks that never ask about what they sent."""
+        for _ in range(len(self._dropped)):
+            request, receives, uses = self._dropped.popleft()
+            with contextlib.suppress(self.mpi.Exception):
+                request.Test()
+            self.drop(request, uses, receives)
+        self._many = 2 * len(self._dropped) + _MANY
+
+    def sweep(self) -> None:
+        """Forget what has completed; receives that nothing has come for are cancelled."""
+        while self._dropped:
+            request, receives, uses = self._dropped.popleft()
+            with contextlib.suppress(self.mpi.Exception):
+                if receives:
+                    request.Cancel()
+            self._keep(request, uses)
+        for _ in range(min(len(self._stuck), _STUCK_PER_SWEEP)):
+            self._keep(*self._stuck.popleft())
+
+    def _keep(self, request: Any, uses: Any) -> None:
+        with contextlib.suppress(self.mpi.Exception):
+            if request.Test():
+                return
+        if request:
+            self._stuck.append((request, uses))
+
+
+def _request_class(requests: Requests, base: Any) -> Any:
+    """A subclass of mpi4py's Request or Prequest that polls where it would wait."""
+    watch = requests.watch
+    members: dict[str, Any] = {"__doc__": base.__doc__, "__module__": __name__, "uses": None, "receives": False}
+
+    def looking(name: str) -> None:
+        """A question: asked as it is, once we know that nobody has failed."""
+        plain = getattr(base, name)
+
+        @functools.wraps(plain)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            watch.look()
+            return plain(*args, **kwargs)
+
+        bound = getattr(plain, "__self__", None) is not None
+        members[name] = staticmethod(call) if bound else call
+
+    def waiting(name: str, question: str, answer: Callable[[Any], Any], is_there: Callable[[Any], Any]) -> None:
+        """A wait: asks ``question`` until ``is_there``, and gives the part ``answer`` of what it says."""
+        plain = getattr(base, name)
+        ask = getattr(base, question)
+
+        @functools.wraps(plain)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            watch.look()
+            found: Any = watch.wait(lambda: (said,) if is_there(said := ask(*args, **kwargs)) else None)
+            return answer(found[0])
+
+        bound = getattr(plain, "__self__", None) is not None
+        members[name] = staticmethod(call) if bound else call
+
+    for name in ("Test", "Testany", "Testall", "Testsome", "test", "testany", "testall", "testsome"):
+        looking(name)
+    waiting("Wait", "Test", bool, bool)
+    waiting("Waitall", "Testall", bool, bool)
+    waiting("Waitany", "Testany", lambda said: said[0], lambda said: said[1])
+    waiting("Waitsome", "Testsome", lambda said: said, lambda said: said is None or len(said))
+    waiting("wait", "test", lambda said: said[1], lambda said: said[0])
+    waiting("waitall", "testall", lambda said: said[1], lambda said: said[0])
+    waiting("waitany", "testany", lambda said: (said[0], said[2]), lambda said: said[1])
+    waiting("waitsome", "testsome", lambda said: said, lambda said: said[0] is None or len(said[0]))
+
+    def collected(self: Any) -> None:
+        # The memory must outlive the request: MPI still writes there, or reads.
+        if self:
+            requests.drop(base(self), self.uses, self.receives)
+
+    members["__del__"] = collected
+    return type(base.__name__, (base,), members)
+
+
+def _message_class(requests: Requests) -> Any:
+    """A subclass of mpi4py's Message: large ones still need their sender while they are received."""
+    base: Any = requests.mpi.Message
+
+    class Message(base):  # type: ignore[misc, valid-type, unused-ignore]
+        __doc__ = base.__doc__
+
+        def Recv(self, buf: Any, status: Any = None) -> None:
+            requests.watch.look()
+            requests.settle(base.Irecv(self, buf), buf, status)
+
+        def Irecv(self, buf: Any) -> Any:
+            return requests.wrap(base.Irecv(self, buf), buf)
+
+        def recv(self, status: Any = None) -> Any:
+            requests.watch.look()
+            return requests.settle_object(base.irecv(self), status)
+
+        def irecv(self) -> Any:
+            return requests.wrap(base.irecv(self), None)
+
+    return Message

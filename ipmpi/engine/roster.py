@@ -1,0 +1,193 @@
+"""The ranks of a set, as its rank 0 sees them when it hands out tasks (layer L2, no I/O)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..protocol.frames import Buffer
+from ..protocol.messages import AnyMessage
+from .lots import Group
+
+if TYPE_CHECKING:
+    from .wide import WideTask
+
+
+class Down(NamedTuple):
+    """A message to these ranks, rank 0 perhaps among them."""
+
+    ranks: list[int]
+    message: AnyMessage
+    body: Sequence[Buffer] = ()
+
+
+class Up(NamedTuple):
+    """A message to the controller."""
+
+    message: AnyMessage
+    body: Sequence[Buffer] = ()
+
+
+class RankState:
+    """One rank.
+
+    Attributes:
+        items: the tasks that it was given and has not answered; ``count`` of them in all.
+        progress: when it last finished one, or began to work on them.
+        asked: when it was last asked to return some.
+        alone: what it has may end its process, so it gets nothing else.
+        commands: how many commands it has been sent and has not answered; the first at ``commanded``.
+        busy_for_long: it has had a command for so long that the set should be counted without it.
+        task: what it runs together with other ranks.
+    """
+
+    __slots__ = (
+        "alone",
+        "asked",
+        "busy_for_long",
+        "commanded",
+        "commands",
+        "count",
+        "items",
+        "node",
+        "number",
+        "out",
+        "progress",
+        "reserved",
+        "task",
+    )
+
+    def __init__(self, number: int, node: int) -> None:
+        self.number = number
+        self.node = node
+        self.items: dict[Group, set[int]] = {}
+        self.count = 0
+        self.progress = 0.0
+        self.asked = -math.inf
+        self.alone = False
+        self.commands = 0
+        self.commanded: float | None = None
+        self.busy_for_long = False
+        self.reserved = False
+        self.task: WideTask | None = None
+        self.out = False
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it may be given tasks."""
+        return not (self.commands or self.reserved or self.alone or self.task is not None)
+
+    def backlog(self) -> float:
+        """Seconds that its tasks take, infinite if that is not known."""
+        total = 0.0
+        for group, indices in self.items.items():
+            seconds = group.pace.seconds
+            if seconds is None:
+                return math.inf
+            total += len(indices) * seconds
+        return total
+
+    def busy_until(self, now: float) -> float:
+        """When it will have nothing to do, as far as can be told."""
+        until = now
+        if self.commands:
+            # Of what is unknown, most likely as much is to come as there was.
+            until = now + (now - self.commanded if self.commanded is not None else 0.01)
+        if self.task is not None:
+            until = max(until, self.task.expected_end(now))
+        if self.count:
+            passed, backlog = now - self.progress, self.backlog()
+            until = max(until, now + (passed if backlog < passed or backlog == math.inf else backlog - passed))
+        return until
+
+
+class Roster:
+    """All ranks, and which of them can be given something.
+
+    Attributes:
+        states: by rank.
+        idle: ranks that have nothing to do, the one that became so last at the end.
+        touched: ranks with some tasks that may have room for more; to be looked at when there are more.
+        many: ranks with more than one task.
+        available: how many ranks are neither reserved nor busy with a command for long.
+    """
+
+    def __init__(self) -> None:
+        self.states: dict[int, RankState] = {}
+        self.idle: dict[int, None] = {}
+        self.touched: dict[int, None] = {}
+        self.many: set[int] = set()
+        self.available = 0
+
+    def add(self, nodes: Mapping[int, int], root: int) -> None:
+        """New ranks, and the leader of the node of each."""
+        for number in sorted(nodes, key=lambda number: (number != root, number), reverse=True):
+            if number not in self.states:
+                self.states[number] = RankState(number, nodes[number])
+                self.available += 1
+                self.refresh(self.states[number])
+
+    def remove(self, number: int) -> RankState | None:
+        """A rank is gone; what it was."""
+        state = self.states.pop(number, None)
+        if state is not None:
+            self.available -= not state.out
+            self.idle.pop(number, None)
+            self.touched.pop(number, None)
+            self.many.discard(number)
+        return state
+
+    def get(self, numbers: Iterable[int]) -> list[RankState]:
+        """Those of these ranks that are there."""
+        return [state for number in numbers if (state := self.states.get(number)) is not None]
+
+    def refresh(self, state: RankState) -> None:
+        """To be called after each change of a rank."""
+        number = state.number
+        if not state.is_free:
+            self.idle.pop(number, None)
+            self.touched.pop(number, None)
+        elif state.count:
+            self.idle.pop(number, None)
+            self.touched[number] = None
+        else:
+            self.idle.setdefault(number)
+            self.touched.pop(number, None)
+        if state.count > 1:
+            self.many.add(number)
+        else:
+            self.many.discard(number)
+        out = state.reserved or state.busy_for_long
+        self.available += state.out - out
+        state.out = out
+
+    def put(self, state: RankState, group: Group, indices: Collection[int], alone: bool, now: float) -> None:
+        """A rank was given tasks."""
+        held = state.items.get(group)
+        if held is None:
+            held = state.items[group] = group.holders[state.number] = set()
+        held.update(indices)
+        if not state.count:
+            state.progress = now
+        state.count += len(indices)
+        state.alone = alone
+        self.refresh(state)
+
+    def drop(self, state: RankState, group: Group, indices: Collection[int]) -> bool:
+        """A rank does not have these tasks any more; False if it had none of them."""
+        held = state.items.get(group)
+        if held is None:
+            return False
+        before = len(held)
+        held.difference_update(indices)
+        if len(held) == before:
+            return False
+        state.count -= before - len(held)
+        if not held:
+            del state.items[group]
+            group.holders.pop(state.number, None)
+        if not state.count:
+            state.alone = False
+        self.refresh(state)
+        return True

@@ -1,0 +1,338 @@
+"""Tasks in the namespace of one engine: an item in, an outcome out (layer L2).
+
+What tasks of a group have in common is decoded once, into a :class:`Program`; its functions arrive once, are
+unpickled when the first task needs them, and are kept until the namespace is cleared. The agent thread defines and
+forgets functions, the main thread runs.
+
+A no-op item should take no more than a few microseconds here, so what is common (a plain call, plain arguments, a
+plain result) goes a short way.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from ipmpi import limits, serialize
+from ipmpi.engine.capture import shorten
+from ipmpi.engine.failures import failed
+from ipmpi.engine.namespace import Namespace
+from ipmpi.engine.statements import compile_task
+from ipmpi.errors import RemoteProtocolError, TaskAborted, TaskRejectError
+from ipmpi.protocol.messages import DefineFunction
+from ipmpi.protocol.operations import (
+    CallTaskOperation,
+    Failed,
+    StringTaskOperation,
+    TaskOperation,
+    decode_task_operation,
+)
+from ipmpi.protocol.packed import pack_failure, unpack_failure
+from ipmpi.serialize import ATOMS, PROTOCOL, Buffer
+
+Payload = bytes | list[Buffer]
+"""The arguments of one task: a pickle that came in a batch, or the segments of a large one."""
+
+Outcome = tuple[int, Any]
+"""What became of a task, as one of the numbers below, and what goes with it."""
+
+DONE: Final = 0
+"""With the pickled value, or nothing for None."""
+LARGE: Final = 1
+"""With the segments of a large value. They are no copy: send them before anything else runs."""
+FAILED: Final = 2
+"""With the payload of :func:`~ipmpi.protocol.packed.pack_failure`."""
+REFUSED: Final = 3
+"""The condition of the task does not hold here."""
+REJECTED: Final = 4
+"""With the text of its TaskRejectError."""
+
+TASK_FILENAME: Final = "<ipmpi task>"
+
+_NONE: Final[Outcome] = (DONE, b"")
+_LOOK_UP: Final = b"\x93"
+"""The opcode by which pickles name functions and classes. Bytes of data may look like it; that only costs time."""
+_PLAIN: Final = frozenset({list, tuple, dict, set})
+_FEW: Final = 1000
+"""Elements up to which trying the short way first costs nothing that matters."""
+_TEXT: Final = 8 * limits.KIB
+_TRACEBACK: Final = 24 * limits.KIB
+_PROGRAMS: Final = 1024
+
+
+class Program:
+    """What the tasks of a group have in common, ready to run.
+
+    Attributes:
+        operation: the decoded operation, or the error that decoding it raised.
+        is_plain: whether running it is a call and nothing else.
+        function: what is called, as loaded in ``generation`` of the namespace.
+    """
+
+    __slots__ = ("function", "generation", "is_plain", "operation", "spread")
+
+    def __init__(self, encoded: bytes) -> None:
+        self.operation: TaskOperation | Exception
+        self.function: Callable[..., Any] = _nothing
+        self.generation = 0
+        self.is_plain = self.spread = False
+        try:
+            self.operation = operation = decode_task_operation(encoded)
+        except msgspec.DecodeError as error:
+            self.operation = RemoteProtocolError(
+                f"this engine does not understand the task ({error}); "
+                f"install the same release of ipmpi for client and engines"
+            )
+            return
+        if isinstance(operation, CallTaskOperation):
+            self.spread = operation.spread
+            self.is_plain = not (
+                operation.clear_before or operation.clear_after or operation.depend or operation.together
+            )
+
+
+def _nothing() -> None:
+    """What a program calls before its function has been loaded."""
+
+
+class TaskRunner:
+    """Runs items in a namespace, and keeps the functions that they name."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._home = namespace.home
+        self._pickles: dict[bytes, bytes] = {}
+        self._coming: dict[bytes, bytearray] = {}
+        self._programs: dict[bytes, Program] = {}
+        self._loaded: dict[bytes, tuple[Any, dict[str, Any]]] = {}
+        self._generation = namespace.generation
+        self._last: Program | None = None
+
+    # --- the agent thread ----------------------------------------------------------------------------------
+
+    def define(self, message: DefineFunction, piece: Buffer) -> None:
+        """Take a piece of a pickled function; a piece that does not fit to those before it is dropped."""
+        coming = self._coming.setdefault(message.key, bytearray())
+        if message.offset == 0:
+            coming.clear()
+        if message.offset != len(coming):
+            del self._coming[message.key]
+            return
+        coming += piece
+        if len(coming) >= message.total:
+            self._pickles[message.key] = bytes(self._coming.pop(message.key))
+
+    def forget(self, keys: list[bytes]) -> None:
+        """Free these functions, which no task will name any more."""
+        for key in keys:
+            self._pickles.pop(key, None)
+            self._coming.pop(key, None)
+            self._loaded.pop(key, None)
+        gone = set(keys)
+        for encoded, program in list(self._programs.items()):
+            operation = program.operation
+            if isinstance(operation, CallTaskOperation) and operation.function in gone:
+                del self._programs[encoded]
+        self._last = None
+
+    def program(self, operation: bytes) -> Program:
+        """What runs tasks of an encoded :data:`~ipmpi.protocol.operations.TaskOperation`."""
+        program = self._programs.get(operation)
+        if program is None:
+            if len(self._programs) >= _PROGRAMS:
+                del self._programs[next(iter(self._programs))]
+            program = self._programs[operation] = Program(operation)
+        return program
+
+    # --- the main thread -----------------------------------------------------------------------------------
+
+    def run(self, program: Program, payload: Payload) -> Outcome:
+        """Run one task.
+
+        Whatever user code raises, SystemExit and KeyboardInterrupt too, becomes an outcome. Only a
+        KeyboardInterrupt that comes before or after can get out of here.
+        """
+        try:
+            if not program.is_plain:
+                return self._run_special(program, payload)
+            if program is not self._last or program.generation != self._namespace.generation:
+                self._make_ready(program)
+            if type(payload) is bytes and _LOOK_UP not in payload:
+                arguments = pickle.loads(payload)
+            else:
+                arguments = self._arguments(payload)
+            if program.spread:
+                value = program.function(*arguments)
+            else:
+                value = program.function(*arguments[0], **arguments[1])
+            return _NONE if value is None else _outcome(value, "the result of the task")
+        except BaseException as error:
+            return _failure(error)
+
+    def run_together(self, program: Program, comm: object, payload: Payload, *, wanted: bool) -> Outcome:
+        """Run this rank's part of a task, which gets the communicator of its ranks before its arguments.
+
+        Args:
+            program: of an operation that says ``together``.
+            comm: the communicator.
+            payload: as for :meth:`run`.
+            wanted: whether this rank's value is that of the task; that of the others is not even pickled.
+        """
+        try:
+            outcome = self._run_special(program, payload, (comm,), wanted=wanted)
+            if outcome[0] == REFUSED:
+                raise TaskRejectError("the condition of this task does not hold on one of the ranks it got")
+            return outcome
+        except BaseException as error:
+            return FAILED, packed_failure(error)
+
+    def names_changed(self) -> None:
+        """Something else than tasks may have changed the namespace."""
+        self._last = None
+
+    def _run_special(
+        self, program: Program, payload: Payload, first: tuple[object, ...] = (), *, wanted: bool = True
+    ) -> Outcome:
+        operation = program.operation
+        if isinstance(operation, Exception):
+            raise operation
+        if operation.depend and not self._accepts(operation.depend):
+            return REFUSED, ""
+        if operation.clear_before:
+            self._namespace.clear_names()
+        try:
+            if isinstance(operation, StringTaskOperation):
+                return _outcome(self._run_source(operation, payload), "the results of the task")
+            self._make_ready(program)
+            arguments = self._arguments(payload)
+            args, kwargs = (arguments, {}) if operation.spread else arguments
+            value = program.function(*first, *args, **kwargs)
+            return _outcome(value, "the result of the task") if wanted else _NONE
+        finally:
+            if operation.clear_after:
+                self._namespace.clear_names()
+
+    def _run_source(self, operation: StringTaskOperation, payload: Payload) -> dict[str, Any]:
+        namespace = self._namespace
+        if payload:
+            namespace.merge(self._arguments(payload))
+        namespace.console.sources.add(TASK_FILENAME, operation.source)
+        self._last = None  # it may assign to a name that a function brought
+        exec(compile_task(operation.source, TASK_FILENAME), namespace.names)
+        return {key: namespace.named(key) for key in operation.pull}
+
+    def _accepts(self, key: bytes) -> bool:
+        """Whether a task's condition holds; it gets a copy of the properties. One that raises does not hold."""
+        try:
+            return bool(self._function(key)(copy.deepcopy(dict(self._namespace.properties))))
+        except Exception:
+            return False
+
+    def _arguments(self, payload: Payload) -> Any:
+        if isinstance(payload, list):
+            return self._home.loads(payload)
+        if b"__main__" not in payload and b"cloudpickle" not in payload:
+            try:
+                return pickle.loads(payload)
+            except ModuleNotFoundError:
+                pass  # once more, for the sentence that says what to do
+        return self._home.loads([payload])
+
+    # --- functions -----------------------------------------------------------------------------------------
+
+    def _make_ready(self, program: Program) -> None:
+        operation = program.operation
+        if isinstance(operation, CallTaskOperation):
+            program.function = self._function(operation.function)
+        program.generation = self._namespace.generation
+        self._last = program
+
+    def _function(self, key: bytes) -> Any:
+        if self._generation != self._namespace.generation:
+            self._loaded.clear()
+            self._generation = self._namespace.generation
+        loaded = self._loaded.get(key)
+        if loaded is None:
+            data = self._pickles.get(key)
+            if data is None:
+                raise RemoteProtocolError(
+                    "the function of this task did not come to this engine; submit the task again"
+                )
+            loaded = self._loaded[key] = self._home.load_function(data)
+        else:
+            self._home.bring(loaded[1])
+        return loaded[0]
+
+
+# --- outcomes --------------------------------------------------------------------------------------------
+
+
+def _outcome(value: object, what: str) -> Outcome:
+    if value is None:
+        return _NONE
+    kind = type(value)
+    if kind in ATOMS:
+        data = pickle.dumps(value, PROTOCOL)
+        return (DONE, data) if len(data) <= limits.TASK_PAYLOAD else (LARGE, [data])
+    if not hasattr(kind, "__len__") or (kind in _PLAIN and len(value) <= _FEW):  # type: ignore[arg-type]
+        short = _short_way(value)
+        if short is not None:
+            return DONE, short
+    segments = serialize.dumps(value, what=what)
+    if sum(memoryview(segment).nbytes for segment in segments) > limits.TASK_PAYLOAD:
+        return LARGE, segments
+    return DONE, serialize.in_one_piece(segments)
+
+
+def _short_way(value: object) -> bytes | None:
+    """The pickle of something small, if plain pickle makes the same of it as :func:`ipmpi.serialize.dumps`."""
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        data = pickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
+    except Exception:
+        return None  # the long way knows more kinds of objects, and finds better words
+    if buffers or len(data) > limits.TASK_PAYLOAD:
+        return None
+    if _LOOK_UP in data and (b"__main__" in data or _has_modules_by_value()):
+        return None
+    return data
+
+
+def _has_modules_by_value() -> bool:
+    cloudpickle = sys.modules.get("cloudpickle")  # without it nobody can have registered a module
+    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
+
+
+def _failure(error: BaseException) -> Outcome:
+    if isinstance(error, TaskRejectError):
+        return REJECTED, shorten(str(error), _TEXT)
+    return FAILED, packed_failure(error)
+
+
+def packed_failure(error: BaseException, traceback: str | None = None) -> bytes:
+    """The payload of a task that raised ``error``, of at most ``limits.TASK_PAYLOAD`` bytes."""
+    described, body = failed(error)
+    described = Failed(
+        described.type_name,
+        shorten(described.text, _TEXT),
+        shorten(described.traceback if traceback is None else traceback, _TRACEBACK),
+    )
+    payload = pack_failure(described, [serialize.in_one_piece(body)] if body else [])
+    return payload if len(payload) <= limits.TASK_PAYLOAD else pack_failure(described, [])
+
+
+def overruled(outcome: Outcome, verdict: BaseException) -> Outcome:
+    """What becomes of a task that was interrupted for a reason: it fails with ``verdict``.
+
+    One that was cancelled and ended well nevertheless keeps its value.
+    """
+    kind, data = outcome
+    if kind in (REFUSED, REJECTED) or (kind != FAILED and isinstance(verdict, TaskAborted)):
+        return outcome
+    where = unpack_failure(data)[0].traceback if kind == FAILED else None
+    return FAILED, packed_failure(verdict, where)

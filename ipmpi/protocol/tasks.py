@@ -1,0 +1,319 @@
+"""What is said about tasks: the part of :mod:`ipmpi.protocol.messages` that only the farm uses (layer L1).
+
+Tasks travel in *groups*: all that was submitted with the same options at the same time. A task is named by its
+group and its index in it. A client numbers its groups; between controller and engines the controller's own number
+stands for a group. Messages about tasks carry batches: see :mod:`ipmpi.protocol.packed`.
+"""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from .message import Message
+
+# --- client to controller ---------------------------------------------------------------------------------
+
+
+class TaskOptions(Message, frozen=True):
+    """What the tasks of one group have in common.
+
+    ``operation`` is an encoded :data:`~ipmpi.protocol.operations.TaskOperation`, opaque to the controller;
+    ``functions`` are the keys (see :class:`DefineFunction`) that an engine must know to run it. ``width`` is the
+    number of ranks that run the task together. ``timeout`` and ``expected`` are seconds of running. With
+    ``conditional`` an engine may refuse the task. ``after`` and ``follow`` name tasks of the same client as
+    ``(group, index)``: those that have to succeed first, and the one on whose engine this must run.
+    """
+
+    operation: bytes
+    label: str
+    functions: list[bytes] = field(default_factory=list)
+    retries: int = 0
+    priority: int = 0
+    width: int = 1
+    same_node: bool = False
+    timeout: float | None = None
+    expected: float | None = None
+    conditional: bool = False
+    after: list[tuple[int, int]] = field(default_factory=list)
+    follow: tuple[int, int] | None = None
+
+
+class SubmitTasks(Message, frozen=True, tag=9):
+    """A group of tasks for whichever engines are free; task number ``index`` of group ``id`` is ``(id, index)``.
+
+    ``lengths`` are the packed lengths of the tasks' payloads, which lie back to back in the inline body (``sizes``
+    is then ``[their sum]``). Without ``lengths`` the group is one *large* task, whose body of segments ``sizes``
+    is a stream that the controller asks for when an engine waits for it.
+    """
+
+    id: int
+    options: TaskOptions
+    lengths: bytes = b""
+    sizes: list[int] = field(default_factory=list)
+
+
+class AbortTasks(Message, frozen=True, tag=10):
+    """Take tasks of a group back; ``indices`` are packed, empty for all of them. Answer: see ``how``.
+
+    ``how`` is 'cancel' (those that have not started are never run; answer: packed indices of these), 'drop'
+    (that, and the results of those that run are dropped), or 'interrupt' (that, and those that run are
+    interrupted). 'drop' and 'interrupt' answer at once, with the packed indices of those that had not ended. A
+    task that was taken back is told to the client by :class:`TasksUndone` with TaskAborted: cancelled ones when it
+    is certain that they will not run, dropped ones at once, interrupted ones when they have ended.
+    """
+
+    id: int
+    group: int
+    indices: bytes
+    how: str
+
+
+class TaskStatus(Message, frozen=True, tag=11):
+    """The farm's counts.
+
+    Answer: ``{'scheduled': n, 'pending': n, 'succeeded': n, 'failed': n, 'running': [[group, packed indices],
+    ...]}``; the last names this client's tasks that engines have.
+    """
+
+    id: int
+
+
+class DefineFunction(Message, frozen=True, tag=12):
+    """A piece of a pickled function that tasks name by ``key``, from byte ``offset`` of ``total`` on.
+
+    The pieces come in order, and all before the first task that names the key. Also controller to engine set, and
+    from there to all its ranks: once each.
+    """
+
+    key: bytes
+    offset: int
+    total: int
+    sizes: list[int] = field(default_factory=list)
+
+
+class ForgetFunctions(Message, frozen=True, tag=13):
+    """These functions will not be named again, until they are defined anew. Also passed on to engines."""
+
+    keys: list[bytes]
+
+
+class Recheck(Message, frozen=True, tag=14):
+    """Ask the engines again that refused conditional tasks. Answer: None."""
+
+    id: int
+
+
+class Reserve(Message, frozen=True, tag=15):
+    """Start no more tasks on these engines, for this client's commands, until :class:`Release`. Answer: ids."""
+
+    id: int
+    targets: list[int] | None
+
+
+class Release(Message, frozen=True, tag=16):
+    """The end of one :class:`Reserve` of these engines. Answer: ids."""
+
+    id: int
+    targets: list[int]
+
+
+# --- controller to client ---------------------------------------------------------------------------------
+
+
+class TasksDone(Message, frozen=True, tag=26):
+    """Tasks of a group that have ended on ``engine``. ``indices`` and ``lengths`` are packed.
+
+    ``failed`` holds, packed, the positions (in ``indices``) of those that raised: their payload is that of
+    :func:`ipmpi.protocol.packed.pack_failure`. That of the others is the pickled result, or nothing for None.
+    """
+
+    group: int
+    engine: int
+    indices: bytes
+    failed: bytes
+    lengths: bytes
+    sizes: list[int] = field(default_factory=list)
+
+
+class TasksUndone(Message, frozen=True, tag=27):
+    """Tasks that have no outcome: the name of an error class, and the sentence. ``indices`` are packed."""
+
+    group: int
+    indices: bytes
+    error: str
+    text: str
+
+
+class TaskDone(Message, frozen=True, tag=29):
+    """A task that succeeded with a large result, which is the body: pickle and buffers."""
+
+    group: int
+    index: int
+    engine: int
+    sizes: list[int]
+
+
+# --- controller to engine set, and from rank 0 to its ranks -----------------------------------------------
+
+
+class GiveTasks(Message, frozen=True, tag=44):
+    """Tasks to run: each on any one of ``ranks``, or of the whole set where that is empty.
+
+    From rank 0 to the ranks below, ``ranks`` is the one that shall run them. ``indices`` and ``lengths`` are
+    packed; payloads as in :class:`SubmitTasks`. Without ``lengths`` it is one large task, whose body is asked
+    for by :class:`WantTaskBody`. ``alone``: each may end its process, so give a rank nothing else beside it.
+    """
+
+    group: int
+    options: TaskOptions
+    indices: bytes
+    lengths: bytes
+    ranks: list[int] = field(default_factory=list)
+    alone: bool = False
+    sizes: list[int] = field(default_factory=list)
+
+
+class TakeBackTasks(Message, frozen=True, tag=45):
+    """Return up to ``count`` tasks that have not started, by :class:`TasksReturned`; to these ranks or to all."""
+
+    count: int
+    ranks: list[int] = field(default_factory=list)
+
+
+class CancelTasks(Message, frozen=True, tag=46):
+    """Do not run these tasks; with ``interrupt``, stop those that run. ``indices`` are packed.
+
+    What had not started comes back as 'cancelled'; what runs, and is not to be interrupted, as 'running'.
+    """
+
+    group: int
+    indices: bytes
+    interrupt: bool
+    ranks: list[int] = field(default_factory=list)
+
+
+class TaskBody(Message, frozen=True, tag=47):
+    """The body that :class:`WantTaskBody` asked for, to the ranks that wait for it."""
+
+    group: int
+    index: int
+    ranks: list[int]
+    sizes: list[int]
+
+
+class ReserveRanks(Message, frozen=True, tag=48):
+    """Start no more tasks on these ranks; with ``on`` False, do again."""
+
+    ranks: list[int]
+    on: bool
+
+
+# --- engine set to controller, and from ranks to rank 0 ---------------------------------------------------
+
+
+class WantTasks(Message, frozen=True, tag=62):
+    """The set can hold so many tasks that are not answered, running ones included; replaces the number before."""
+
+    window: int
+
+
+class TaskResults(Message, frozen=True, tag=63):
+    """Tasks that ended on ``rank``, as in :class:`TasksDone`; they took ``busy`` seconds together."""
+
+    group: int
+    rank: int
+    indices: bytes
+    failed: bytes
+    lengths: bytes
+    busy: float
+    sizes: list[int] = field(default_factory=list)
+
+
+class TaskResult(Message, frozen=True, tag=64):
+    """A task that succeeded with a large result, which is the body; it took ``busy`` seconds."""
+
+    group: int
+    index: int
+    rank: int
+    busy: float
+    sizes: list[int]
+
+
+class TasksReturned(Message, frozen=True, tag=65):
+    """Tasks that ``rank`` (-1: none in particular) has not run to an end. ``indices`` are packed.
+
+    ``why``: 'taken' back; 'cancelled'; 'lost' with the rank's process; 'refused', since their condition does not
+    hold here; 'rejected' by their own TaskRejectError (``text``); 'broken', since their body did not come. With
+    'running' they are not returned: they have started, and were only to be cancelled before.
+    """
+
+    group: int
+    indices: bytes
+    rank: int
+    why: str
+    text: str = ""
+
+
+class WantTaskBody(Message, frozen=True, tag=66):
+    """These ranks wait for the body of a large task."""
+
+    group: int
+    index: int
+    ranks: list[int]
+
+
+class PropertiesChanged(Message, frozen=True, tag=67):
+    """Properties of these ranks were set or deleted: conditions may hold now that did not."""
+
+    ranks: list[int]
+
+
+# --- inside an engine set, for tasks on several ranks -----------------------------------------------------
+
+
+class RunTogether(Message, frozen=True, tag=72):
+    """Run one task on all of ``ranks``, whose order is that of the communicator it gets.
+
+    The payload, or for a large task its body, is that of :class:`GiveTasks`; ``for_ranks`` are those of ``ranks``
+    that this message is on its way to. ``serial`` numbers the communicator: with the same number, the same one.
+    """
+
+    group: int
+    index: int
+    options: TaskOptions
+    ranks: list[int]
+    for_ranks: list[int]
+    serial: int
+    large: bool
+    sizes: list[int] = field(default_factory=list)
+
+
+class TogetherEnded(Message, frozen=True, tag=73):
+    """One rank's part of a task has ended. A rank that raised sends its failure as the body."""
+
+    group: int
+    index: int
+    rank: int
+    ok: bool
+    busy: float
+    sizes: list[int] = field(default_factory=list)
+
+
+class LeaveTogether(Message, frozen=True, tag=74):
+    """One rank of a task failed, or the task is cancelled: these ranks shall leave what they wait in.
+
+    ``text`` says why, for their users' eyes.
+    """
+
+    group: int
+    index: int
+    ranks: list[int]
+    text: str
+
+
+class DeliverTogether(Message, frozen=True, tag=75):
+    """All parts of a task have succeeded: this rank, the root, sends its result as that of the task."""
+
+    group: int
+    index: int
+    ranks: list[int]

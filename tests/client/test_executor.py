@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import concurrent.futures
+import inspect
+import itertools
+import pickletools
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from executor_contract import ExecutorContract, Held, reciprocal, square
+from fake_farm import FakeFarm
+from thread_farm import ThreadFarm
+
+from ipmpi.client import executor as executor_module
+from ipmpi.client.executor import Executor
+from ipmpi.client.task import TaskClient
+from ipmpi.client.underway import RESERVED, chunked
+from ipmpi.errors import EngineLost
+from ipmpi.protocol import messages as m
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadFarm]:
+    farm = ThreadFarm(engines=3)
+    yield farm
+    farm.close()
+
+
+@pytest.fixture
+def threaded(threads: ThreadFarm) -> TaskClient:
+    session: Any = threads
+    return TaskClient(session=session)
+
+
+class TestContract(ExecutorContract):
+    @pytest.fixture
+    def workers(self) -> int:
+        return 3
+
+    @pytest.fixture(params=["reference", "ipmpi"])
+    def executor(
+        self, request: pytest.FixtureRequest, workers: int, tmp_path: Path
+    ) -> Iterator[concurrent.futures.Executor]:
+        if request.param == "reference":
+            executor: concurrent.futures.Executor = ThreadPoolExecutor(workers)
+        else:
+            executor = request.getfixturevalue("threaded").executor()
+        yield executor
+        (tmp_path / "go").touch()  # a test that failed may have left calls
+        executor.shutdown()
+
+
+def submitted(farm: FakeFarm) -> list[m.TaskOptions]:
+    return [message.options for message in farm.sent if isinstance(message, m.SubmitTasks)]
+
+
+class TestOptions:
+    def test_go_with_all_calls(self, tc: TaskClient, farm: FakeFarm) -> None:
+        executor = tc.executor(priority=3, retries=1)
+        assert executor.submit(square, 2).result() == 4
+        assert list(executor.map(square, [2, 3])) == [4, 9]
+        assert [(o.priority, o.retries) for o in submitted(farm)] == [(3, 1)] * 2
+
+    def test_others_share_the_executor(self, tc: TaskClient, farm: FakeFarm) -> None:
+        executor = tc.executor(priority=3)
+        other = executor.options(timeout=9.0)
+        other.submit(square, 2)
+        executor.submit(square, 2)
+        assert [(o.priority, o.timeout) for o in submitted(farm)] == [(3, 9.0), (3, None)]
+        other.shutdown()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            executor.submit(square, 2)
+
+    def test_depend_goes_with_maps(self, tc: TaskClient) -> None:
+        executor = tc.executor(depend=lambda properties: "gpu" not in properties)
+        assert executor.submit(square, 2).result() == 4
+        assert list(executor.map(square, range(3))) == [0, 1, 4]
+
+    @pytest.mark.parametrize(
+        ("options", "error", "text"),
+        [
+            ({"colour": 1}, TypeError, "'colour' is no option of calls; there are: depend, expected, priority"),
+            ({"ranks": 0}, TypeError, "ranks must be an int, 1 or more"),
+            ({"max_workers": 0}, ValueError, "max_workers must be greater than 0"),
+        ],
+    )
+    def test_wrong_ones(self, tc: TaskClient, options: dict[str, Any], error: type, text: str) -> None:
+        with pytest.raises(error, match=text):
+            Executor(client=tc, **options)
+
+    def test_the_functions_names_are_those_that_submit_keeps(self) -> None:
+        parameters = inspect.signature(TaskClient.submit).parameters.values()
+        assert {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} == RESERVED
+
+
+class TestMap:
+    @pytest.mark.parametrize("size", [0, -3])
+    def test_chunks_have_items(self, tc: TaskClient, size: int) -> None:
+        with pytest.raises(ValueError, match="chunksize must be >= 1"):
+            tc.executor().map(square, [1], chunksize=size)
+
+    def test_a_chunk_is_one_task(self, tc: TaskClient, farm: FakeFarm) -> None:
+        assert list(tc.executor().map(square, range(10), chunksize=4)) == [x * x for x in range(10)]
+        assert len(farm.tries) == 3
+
+    def test_a_chunk_fails_as_one(self, tc: TaskClient) -> None:
+        results = tc.executor().map(reciprocal, [1, 2, 4, 0], chunksize=2)
+        assert [next(results), next(results)] == [1.0, 0.5]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+    def test_engines_need_not_import_the_client_for_chunks(self, tc: TaskClient) -> None:
+        pickled = tc.define(chunked(len)).pickle
+        loaded = [arg for code, arg, _ in pickletools.genops(pickled) if code.name in ("GLOBAL", "INST")]
+        assert not loaded
+        words = [arg for code, arg, _ in pickletools.genops(pickled) if "UNICODE" in code.name]
+        assert "cloudpickle.cloudpickle" in words
+        assert "chunked.<locals>.call_each" in words
+
+    def test_no_more_than_the_buffer_is_submitted(self, threaded: TaskClient) -> None:
+        executor = threaded.executor()
+        numbers = itertools.count()
+        results = executor.map(square, numbers, buffersize=4)
+        assert next(numbers) == 4
+        assert [next(results) for _ in range(4)] == [0, 1, 4, 9]
+        assert next(numbers) == 9
+        executor.shutdown()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            next(results)
+
+    def test_the_buffer_is_emptied(self, tc: TaskClient) -> None:
+        for size in (1, 3, 10, 99):
+            assert list(tc.executor().map(pow, range(10), [2] * 10, buffersize=size)) == [x * x for x in range(10)]
+        assert list(tc.executor().map(square, range(10), buffersize=2, chunksize=3)) == [x * x for x in range(10)]
+
+    @pytest.mark.parametrize(
+        ("size", "error"), [(0, ValueError), (-1, ValueError), ("3", TypeError), (2.5, TypeError)]
+    )
+    def test_wrong_buffers(self, tc: TaskClient, size: Any, error: type) -> None:
+        with pytest.raises(error, match="buffersize must be"):
+            tc.executor().map(square, [1], buffersize=size)
+
+    def test_the_rest_of_a_buffer_is_cancelled(self, threaded: TaskClient, tmp_path: Path) -> None:
+        executor = threaded.executor()
+        held = Held(executor, 3, tmp_path)
+        results: Any = executor.map(square, itertools.count(), buffersize=5, timeout=0.02)
+        with pytest.raises(concurrent.futures.TimeoutError):
+            next(results)
+        waiting = executor.submit(square, 3)
+        held.go()
+        assert waiting.result(timeout=30) == 9
+        executor.shutdown()
+        with pytest.raises(StopIteration):
+            next(results)
+
+    def test_the_functions_own_timeout_is_told_apart(self, tc: TaskClient) -> None:
+        def late() -> None:
+            raise TimeoutError("the disk did not answer")
+
+        with pytest.raises(TimeoutError, match="the disk did not answer"):
+            list(tc.executor().map(lambda x: late(), [1], timeout=60))
+
+    def test_a_lost_engine_is_told(self, tc: TaskClient, farm: FakeFarm) -> None:
+        farm.held = True
+        results = tc.executor().map(square, range(3))
+        (task, *_) = farm.start(1)
+        farm.undo(task, "EngineLost", "three engines were lost with it")
+        with pytest.raises(EngineLost, match="three engines"):
+            next(results)
+
+
+class TestClient:
+    def test_that_was_given_stays_open(self, tc: TaskClient, farm: FakeFarm) -> None:
+        with tc.executor() as executor:
+            executor.submit(square, 2)
+        assert not farm.closed
+        assert tc.map(square, [3]) == [9]
+
+    @pytest.mark.parametrize("waits", [True, False])
+    def test_of_its_own_is_closed_when_all_has_ended(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        threads: ThreadFarm,
+        threaded: TaskClient,
+        waits: bool,
+        tmp_path: Path,
+    ) -> None:
+        monkeypatch.setattr(executor_module, "TaskClient", lambda: threaded)
+        executor = Executor(max_workers=4)
+        held = Held(executor, 3, tmp_path)
+        last = executor.submit(square, 5)
+        if waits:
+            threading.Timer(0.01, held.go).start()
+        executor.shutdown(wait=waits)
+        if not waits:
+            assert not threads.closed.is_set()
+            held.go()
+        assert last.result(timeout=30) == 25
+        assert threads.closed.wait(30)
+        executor.shutdown()

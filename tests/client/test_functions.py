@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import functools
+import json
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ipmpi import limits
+from ipmpi.client.functions import KEPT, FunctionShelf
+from ipmpi.errors import SerializationError
+
+
+@pytest.fixture
+def shelf() -> FunctionShelf:
+    return FunctionShelf()
+
+
+def call(shelf: FunctionShelf, function: Callable[..., Any], *args: Any) -> Any:
+    return pickle.loads(shelf.define(function).pickle)(*args)
+
+
+def test_the_same_function_is_pickled_once(shelf: FunctionShelf) -> None:
+    def twice(x: int) -> int:
+        return 2 * x
+
+    assert shelf.define(twice) is shelf.define(twice)
+    assert shelf.define(json.dumps) is shelf.define(json.dumps)
+    assert call(shelf, twice, 4) == 8
+    assert shelf.define(twice).label.endswith("twice")
+
+
+def test_what_a_closure_holds_now_is_what_counts(shelf: FunctionShelf) -> None:
+    factor = 2
+
+    def times(x: int) -> int:
+        return factor * x
+
+    assert call(shelf, times, 5) == 10
+    factor = 3
+    assert call(shelf, times, 5) == 15
+
+
+def test_a_list_that_changes_is_sent_as_it_is(shelf: FunctionShelf) -> None:
+    seen: list[int] = []
+
+    def count() -> int:
+        return len(seen)
+
+    assert call(shelf, count) == 0
+    seen.append(1)
+    assert call(shelf, count) == 1
+
+
+def test_globals_defaults_and_functions_inside(shelf: FunctionShelf) -> None:
+    space: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
+    exec("scale = 2\ndef inner(x): return scale * x\ndef outer(x, add=1): return inner(x) + add", space)
+    outer = space["outer"]
+    assert call(shelf, outer, 10) == 21
+    assert shelf.define(outer) is shelf.define(outer)
+    space["scale"] = 3
+    assert call(shelf, outer, 10) == 31
+    exec("def inner(x): return -x", space)
+    assert call(shelf, outer, 10) == -9
+    outer.__defaults__ = (5,)
+    assert call(shelf, outer, 10) == -5
+    exec("scale = 2\ndef inner(x): return later(x)\ndef later(x): return x", space)
+    assert call(shelf, outer, 10) == 15
+
+
+def test_callables_that_may_change_are_pickled_each_time(shelf: FunctionShelf) -> None:
+    partial = functools.partial(max, 3)
+    assert shelf.define(partial) is shelf.define(partial)  # equal pickles are one definition
+    items = [1]
+    assert call(shelf, items.count, 1) == 1
+    items.append(1)
+    assert call(shelf, items.count, 1) == 2
+
+
+def test_many_functions_are_not_kept(shelf: FunctionShelf) -> None:
+    def make(number: int) -> Callable[[], int]:
+        return lambda: number
+
+    functions = [make(number) for number in range(3 * KEPT)]
+    assert [call(shelf, function) for function in functions] == list(range(3 * KEPT))
+    assert len(shelf._kept) == len(shelf._by_key) == KEPT
+
+
+def test_what_cannot_be_sent_is_named(shelf: FunctionShelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = threading.Lock()
+    with pytest.raises(SerializationError, match="variable 'lock' of the function"):
+        shelf.define(lambda: lock.locked())
+    monkeypatch.setattr(limits, "FUNCTION", 1000)
+    table = bytes(2000)
+    with pytest.raises(SerializationError, match=r"push\(\) the large part"):
+        shelf.define(lambda: len(table))
