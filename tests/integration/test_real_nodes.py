@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import pytest
@@ -115,3 +116,28 @@ def test_nobody_stays_when_a_leader_dies(
     mec = cluster.mec()
     os.kill(cluster.pids(mec)[victim], signal.SIGKILL)
     assert wait_for(lambda: not cluster.rank_processes(), 10), cluster.output()
+
+
+@pytest.mark.parametrize("leaders", [[0, 1, 2, 3], [0, 0, 2, 2]], ids=["four nodes", "two nodes of two"])
+def test_tasks_on_several_nodes(flavour: Flavour, new_cluster: Callable[..., Cluster], leaders: list[int]) -> None:
+    cluster = new_cluster(flavour)
+    on_nodes(cluster, leaders)
+    tc = cluster.tc()
+    assert tc.map(abs, range(-5000, 0)) == list(range(5000, 0, -1))
+    assert len(set(tc.map(lambda _: (time.sleep(0.01), os.getpid())[1], range(100)))) == 4
+    data = numpy.random.default_rng(3).random(500_000)
+    back = tc.gather([tc.submit(lambda a, k: a * k, data, k) for k in range(8)])
+    assert all(numpy.array_equal(each, data * k) for k, each in enumerate(back))
+
+    def total(comm: Any, array: Any) -> float:
+        return float(comm.allreduce(array.sum()))
+
+    assert tc.submit(total, data, ranks=3).result(timeout=30) == pytest.approx(3 * data.sum())
+    if leaders == [0, 0, 2, 2]:
+        pair = tc.submit(lambda comm: comm.allgather(os.getpid()), ranks=2, same_node=True).result(timeout=30)
+        ranks = {pid: rank for rank, pid in cluster.pids(cluster.mec()).items()}
+        assert sorted(ranks[pid] for pid in pair) in ([0, 1], [2, 3])
+    else:
+        # The controller knows hosts by their names, and these all have the same: rank 0 knows better.
+        with pytest.raises(errors.TaskRejectError, match="needs 2 ranks of one node, and the set has 1"):
+            tc.submit(lambda comm: None, ranks=2, same_node=True).result(timeout=30)
