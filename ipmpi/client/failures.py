@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 Body = Sequence[serialize.Buffer]
 
 
+class EngineTraceback(Exception):
+    """Shows, as the cause of an exception, where on the engine it was raised."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
 def error_from_name(name: str, text: str) -> BaseException:
     """The exception that ``name`` stands for: one of ipmpi's or of Python's, else an UnpickleableException."""
     short = name.removeprefix("builtins.").removeprefix("ipmpi.errors.")
@@ -37,9 +44,12 @@ def rebuild_exception(
 
     Returns:
         The exception, with ``_ipython_engine_info`` (``{'engineid', 'method', 'args'}``) and
-        ``_ipython_traceback_text`` (the engine's own formatted traceback).
+        ``_ipython_traceback_text`` (the engine's own formatted traceback), which is also shown as its cause.
     """
     value = _unpickled(body) or error_from_name(failed.type_name, failed.text)
+    with contextlib.suppress(Exception):  # a class of the user's may refuse attributes
+        if failed.traceback and value.__cause__ is None:
+            value.__cause__ = EngineTraceback(failed.traceback)
     return _marked(value, engine, method, args, failed.traceback)
 
 

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import queue
 import threading
@@ -42,13 +41,6 @@ def register_joblib(client: Client | None = None) -> None:
     from joblib import register_parallel_backend
 
     register_parallel_backend("ipmpi", functools.partial(_new_backend, _Connection(client)))
-
-
-class EngineTraceback(Exception):
-    """Shows, as the cause of an exception, where on the engine it was raised."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
 
 
 class _Connection:
@@ -129,18 +121,6 @@ def _calling() -> Callable[[Callable[[], Any]], Any]:
 _CALL = _calling()
 
 
-def _result(future: TaskFuture) -> Any:
-    """The result of a batch; an exception shows where on the engine it comes from."""
-    try:
-        return future.result()
-    except BaseException as error:
-        story = getattr(error, "_ipython_traceback_text", "")
-        if story and error.__cause__ is None:
-            with contextlib.suppress(Exception):  # a class of the user's may refuse attributes
-                error.__cause__ = EngineTraceback(story)
-        raise
-
-
 def _new_backend(connection: _Connection, client: Client | None = None, **arguments: Any) -> Any:
     return _backend_class()(connection, client, **arguments)
 
@@ -187,7 +167,7 @@ def _backend_class() -> Any:
             return self._batches.submit(func, callback)
 
         def retrieve_result_callback(self, out: TaskFuture) -> Any:
-            return _result(out)
+            return out.result()
 
         def abort_everything(self, ensure_ready: bool = True) -> None:  # noqa: ARG002 - joblib calls it so
             if self._batches is not None:

@@ -15,7 +15,8 @@ from fake_farm import FakeFarm
 from thread_farm import ThreadFarm
 
 from ipmpi.client import joblib_backend
-from ipmpi.client.joblib_backend import EngineTraceback, register_joblib
+from ipmpi.client.failures import EngineTraceback
+from ipmpi.client.joblib_backend import register_joblib
 from ipmpi.client.task import TaskClient
 from ipmpi.protocol import messages as m
 

@@ -16,7 +16,8 @@ import cloudpickle
 import pytest
 
 from ipmpi.client.executor import Executor
-from ipmpi.client.joblib_backend import EngineTraceback, register_joblib
+from ipmpi.client.failures import EngineTraceback
+from ipmpi.client.joblib_backend import register_joblib
 from tests.client import executor_contract
 from tests.client.executor_contract import ExecutorContract, reciprocal, square
 

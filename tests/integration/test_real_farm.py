@@ -90,6 +90,7 @@ def test_map_raises_what_the_first_failing_item_raised(tc: TaskClient) -> None:
     with pytest.raises(ZeroDivisionError) as info:
         tc.map(reciprocal, [3, 2, 1, 0, 1, 0])
     assert "in reciprocal" in info.value._ipython_traceback_text  # type: ignore[attr-defined]
+    assert "in reciprocal" in str(info.value.__cause__), "Python shows it above the exception"
 
 
 def test_all_ranks_share_the_work(tc: TaskClient, ids: dict[int, int]) -> None:
