@@ -19,12 +19,13 @@ from concurrent.futures import Future
 from typing import Any, Final, NamedTuple, Protocol
 
 from .. import limits
-from ..errors import KernelError
+from ..errors import KernelError, TaskAborted
 from ..protocol import messages as m
 from ..protocol.frames import Buffer, size_of
 from ..protocol.packed import count, pack, unpack
+from .failures import kernel_error
 from .functions import Definition, FunctionShelf
-from .payloads import Payload, undone_error
+from .payloads import Payload
 
 IDLE_FUNCTIONS: Final = 128
 """Functions without tasks under way that the controller shall keep, in case there are some again."""
@@ -282,7 +283,7 @@ class TaskDesk:
                 taken = [index for index in wanted if index not in group.cancelled]
                 group.cancelled.update(taken)
         if waits:
-            group.tell_undone(taken, undone_error("TaskAborted", "the task was taken back before it was sent"))
+            group.tell_undone(taken, TaskAborted("the task was taken back before it was sent"))
             answer.set_result(taken)
             return
 
@@ -290,7 +291,7 @@ class TaskDesk:
             try:
                 aborted = list(unpack(reply.result()))
                 if how == "cancel" and group.batch is None:  # a batch sink would count them twice
-                    group.tell_undone(aborted, undone_error("TaskAborted", "the task was cancelled"))
+                    group.tell_undone(aborted, TaskAborted("the task was cancelled"))
             except Exception as error:
                 answer.set_exception(error)
             else:
@@ -439,7 +440,7 @@ class TaskDesk:
         if group is not None:
             indices = unpack(message.indices)
             self._ended(group, len(indices))
-            group.tell_undone(indices, undone_error(message.error, message.text))
+            group.tell_undone(indices, kernel_error(message.error, message.text))
 
     def refused(self, number: int, error: KernelError) -> bool:
         """The controller does not take what has this number; False if that is no group."""

@@ -34,6 +34,14 @@ def error_from_name(name: str, text: str) -> BaseException:
     return errors.UnpickleableException(f"{name}: {text}")
 
 
+def kernel_error(name: str, text: str) -> errors.KernelError:
+    """The error that the controller names where it refuses something, or says that it will not be done."""
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, errors.KernelError):
+        return kind(text)
+    return errors.KernelError(f"{name}: {text}")
+
+
 def rebuild_exception(
     failed: Failed, body: Body, engine: int, method: str, args: tuple[Any, ...] = ()
 ) -> BaseException:

@@ -11,7 +11,7 @@ import msgspec
 from .. import errors, limits, serialize
 from ..protocol.frames import Buffer, size_of
 from ..protocol.packed import unpack_failure
-from .failures import error_from_name, rebuild_exception
+from .failures import rebuild_exception
 
 Payload = bytes | list[Buffer]
 """One pickle of up to ``limits.TASK_PAYLOAD`` bytes, or the segments of a larger body."""
@@ -74,9 +74,3 @@ def story_of(payload: Payload) -> str:
     except (ValueError, msgspec.DecodeError):
         return "a failure that cannot be understood"
     return f"{failed.type_name}: {failed.text}"
-
-
-def undone_error(name: str, text: str) -> errors.KernelError:
-    """The error of a task that has no outcome, from the controller's words."""
-    error = error_from_name(name, text)
-    return error if isinstance(error, errors.KernelError) else errors.KernelError(f"{name}: {text}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .. import errors, furl, limits
+from .. import furl, limits
 from ..errors import ClientError, ConnectionError, KernelError
 from ..furl import Furl
 from ..protocol import messages as m, operations
@@ -25,6 +25,7 @@ from ..transport.dialled import Callbacks, DialledSession
 from ..transport.loop import Loop
 from ..transport.transfers import Transfers
 from .desk import TaskDesk
+from .failures import kernel_error
 
 Future = concurrent.futures.Future
 
@@ -322,7 +323,7 @@ class Session:
         self.desk.tasks_undone(m.TasksUndone(message.group, pack([message.index]), "MessageSizeError", text))
 
     def _refused(self, message: m.Refused) -> None:
-        error = _error(message.error, message.text)
+        error = kernel_error(message.error, message.text)
         request = self._requests.pop(message.id, None)
         if request is not None:
             request.set_exception(error)
@@ -368,13 +369,6 @@ class Session:
         for future in waiting:
             future.set_exception(self._failure)
         self.desk.fail(self._failure)
-
-
-def _error(name: str, text: str) -> KernelError:
-    kind = getattr(errors, name, None)
-    if isinstance(kind, type) and issubclass(kind, KernelError):
-        return kind(text)
-    return KernelError(f"{name}: {text}")
 
 
 def connect(furl_or_file: str = "", role: str = "mec") -> Session:
