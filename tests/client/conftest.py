@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from ipmpi.protocol import messages, operations
 
 if TYPE_CHECKING:
     from fake_farm import FakeFarm
+    from thread_farm import ThreadFarm
 
 # Tests are imported by their paths (--import-mode=importlib), so what they share has to be found.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -118,4 +119,20 @@ def farm() -> FakeFarm:
 @pytest.fixture
 def tc(farm: FakeFarm) -> TaskClient:
     session: Any = farm
+    return TaskClient(session=session)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadFarm]:
+    """A farm whose three engines are threads."""
+    from thread_farm import ThreadFarm
+
+    farm = ThreadFarm(engines=3)
+    yield farm
+    farm.close()
+
+
+@pytest.fixture
+def threaded(threads: ThreadFarm) -> TaskClient:
+    session: Any = threads
     return TaskClient(session=session)

@@ -23,19 +23,6 @@ from ipmpi.errors import EngineLost
 from ipmpi.protocol import messages as m
 
 
-@pytest.fixture
-def threads() -> Iterator[ThreadFarm]:
-    farm = ThreadFarm(engines=3)
-    yield farm
-    farm.close()
-
-
-@pytest.fixture
-def threaded(threads: ThreadFarm) -> TaskClient:
-    session: Any = threads
-    return TaskClient(session=session)
-
-
 class TestContract(ExecutorContract):
     @pytest.fixture
     def workers(self) -> int:

@@ -31,21 +31,8 @@ def joblib(need: Callable[[str, object], None]) -> Iterator[Any]:
 
 
 @pytest.fixture
-def threads() -> Iterator[ThreadFarm]:
-    farm = ThreadFarm(engines=3)
-    yield farm
-    farm.close()
-
-
-@pytest.fixture
-def client(threads: ThreadFarm) -> TaskClient:
-    session: Any = threads
-    return TaskClient(session=session)
-
-
-@pytest.fixture
-def registered(joblib: Any, client: TaskClient) -> Any:
-    register_joblib(client)
+def registered(joblib: Any, threaded: TaskClient) -> Any:
+    register_joblib(threaded)
     return joblib
 
 
@@ -85,24 +72,24 @@ def test_the_newer_context_and_its_options(registered: Any, threads: ThreadFarm)
         pass
 
 
-def test_another_client_may_be_named(joblib: Any, client: TaskClient, tc: TaskClient, farm: FakeFarm) -> None:
-    register_joblib(client)
+def test_another_client_may_be_named(joblib: Any, threaded: TaskClient, tc: TaskClient, farm: FakeFarm) -> None:
+    register_joblib(threaded)
     with joblib.parallel_backend("ipmpi", client=tc):
         assert joblib.Parallel()(joblib.delayed(square)(x) for x in range(5)) == [0, 1, 4, 9, 16]
     assert farm.tries
 
 
 def test_a_client_is_connected_when_it_is_needed(
-    joblib: Any, monkeypatch: pytest.MonkeyPatch, client: TaskClient
+    joblib: Any, monkeypatch: pytest.MonkeyPatch, threaded: TaskClient
 ) -> None:
     connected: list[TaskClient] = []
-    monkeypatch.setattr(joblib_backend, "TaskClient", lambda: connected.append(client) or client)
+    monkeypatch.setattr(joblib_backend, "TaskClient", lambda: connected.append(threaded) or threaded)
     register_joblib()
     with joblib.parallel_backend("ipmpi"):
         assert not connected
         for _ in range(2):
             assert joblib.Parallel()(joblib.delayed(square)(x) for x in range(3)) == [0, 1, 4]
-    assert connected == [client]
+    assert connected == [threaded]
 
 
 def test_the_number_of_jobs(registered: Any) -> None:

@@ -24,19 +24,6 @@ WORKERS = 3
 Need = Callable[[str, object], None]
 
 
-@pytest.fixture
-def threads() -> Iterator[ThreadFarm]:
-    farm = ThreadFarm(engines=WORKERS)
-    yield farm
-    farm.close()
-
-
-@pytest.fixture
-def threaded(threads: ThreadFarm) -> TaskClient:
-    session: Any = threads
-    return TaskClient(session=session)
-
-
 class Held:
     """Calls that keep all workers of a pool busy until they are let go."""
 
