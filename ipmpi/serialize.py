@@ -300,9 +300,7 @@ def serialize(obj: object, key: str) -> Serialized:
             flat = numpy.ascontiguousarray(array).reshape(-1).view("u1") if array.size else b""
             return Serialized(memoryview(flat), "ndarray", {"shape": array.shape, "dtype": array.dtype.str}, key)
     segments = dumps(obj, what=repr(key))
-    if len(segments) > 1:
-        return Serialized(pickle.dumps(_Segments(segments), PROTOCOL), "pickle", key=key)
-    return Serialized(segments[0], "pickle", key=key)
+    return Serialized(in_one_piece(segments), "pickle", key=key)
 
 
 def unserialize(serialized: Serialized) -> Any:
