@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import resource
 import sys
 import tempfile
 import time
@@ -60,11 +61,6 @@ def _versions() -> dict[str, str]:
 
 
 def _limits() -> dict[str, Any]:
-    try:
-        import resource
-    except ImportError:
-        return {}
-
     def soft(name: str, at: int = 0) -> int | None:
         number = getattr(resource, name, None)
         value = -1 if number is None else resource.getrlimit(number)[at]
