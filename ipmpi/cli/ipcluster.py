@@ -13,7 +13,7 @@ from typing import Final
 
 from ipmpi.errors import KernelError, LauncherError
 from ipmpi.furl import default_furl_file, ipython_dir
-from ipmpi.launch.lifecycle import Blame, Effect, Lifecycle, Note, Over, Started
+from ipmpi.launch.lifecycle import Blame, Effect, Lifecycle, Note, Over, StartAgain, Started
 from ipmpi.launch.local import (
     ClusterOptions,
     ControllerEnded,
@@ -151,6 +151,10 @@ def _run(cluster: LocalCluster, mec_furl_file: str) -> int:
                 _say(UP_AND_RUNNING.format(furl=repr(mec_furl_file) if mec_furl_file else "", pid=os.getpid()))
             elif isinstance(effect, Note):
                 _say(f"ipcluster: {effect.text}")
+            elif isinstance(effect, StartAgain):
+                _say(f"ipcluster: {effect.text}")
+                cluster.start_engines_again(effect.text)
+                _announce_engines(cluster)
             else:
                 return _finish(cluster, effect, running)
 
@@ -167,7 +171,7 @@ def _interpret(cluster: LocalCluster, lifecycle: Lifecycle, happening: Happening
     if isinstance(happening, ControllerEnded):
         return lifecycle.controller_ended(happening.code)
     if isinstance(happening, EnginesEnded):
-        return lifecycle.engines_ended(happening.title, happening.code, happening.left, now)
+        return lifecycle.engines_ended(happening.title, happening.code, happening.left, now, happening.chance)
     if isinstance(happening, RankEnded):
         return lifecycle.rank_ended(happening.pid)
     return lifecycle.stop_requested()

@@ -63,6 +63,11 @@ class Child:
         """Send a signal to the program, not to what it started; nothing happens if it has ended."""
         self._process.send_signal(signum)
 
+    def note(self, text: str) -> None:
+        """Add a line to the file that has the program's output."""
+        with _append(self.output) as stream:
+            stream.write(text.encode() + b"\n")
+
     def kill_session(self, marker: str) -> None:
         """SIGKILL the program and what it started; a launcher that is killed leaves its ranks behind.
 
