@@ -38,6 +38,12 @@ class Note(NamedTuple):
     text: str
 
 
+class StartAgain(NamedTuple):
+    """The engines' launcher failed by chance: start it once more. The text is for the user and for the log."""
+
+    text: str
+
+
 class Over(NamedTuple):
     """The cluster has to be taken down: why, with which exit code, and whose log files to show."""
 
@@ -46,7 +52,7 @@ class Over(NamedTuple):
     blame: Blame
 
 
-Effect = Started | Note | Over
+Effect = Started | Note | StartAgain | Over
 
 
 class Lifecycle:
@@ -65,6 +71,7 @@ class Lifecycle:
         self._timeout = timeout
         self._start_deadline = now + timeout
         self._registered = 0
+        self._started_again = False
         self._reported = n
         self._losses: list[str] = []
         self._told = 0
@@ -101,8 +108,19 @@ class Lifecycle:
             return self._over(0, "The cluster was stopped by a client.", Blame.NOBODY)
         return self._over(1, f"The controller ended unexpectedly ({how_it_ended(code)}).", Blame.CONTROLLER)
 
-    def engines_ended(self, title: str, code: int, left: int, now: float) -> list[Effect]:
-        """A process that is, or launched, engines ended; ``left`` others still run."""
+    def engines_ended(self, title: str, code: int, left: int, now: float, chance: str = "") -> list[Effect]:
+        """A process that is, or launched, engines ended; ``left`` others still run.
+
+        Args:
+            title: what it is called.
+            code: its exit code.
+            left: how many others run.
+            now: the time.
+            chance: what it wrote, if this failure comes and goes and no engine was there yet.
+        """
+        if self.phase is Phase.STARTING and chance and not self._started_again:
+            self._started_again = True
+            return [StartAgain(f'{title} ended ({how_it_ended(code)}): "{chance}" It is started once more.')]
         if self.phase is Phase.STARTING:
             return self._over(
                 1, f"The engines could not start: {title} ended ({how_it_ended(code)}).", Blame.ENGINES

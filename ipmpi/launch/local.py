@@ -26,6 +26,10 @@ RANK_POLL: Final = 0.5
 POLITE: Final = INTERRUPT_GRACE + 1.5
 """Seconds for engines to end because the controller told them to."""
 
+FAILS_BY_CHANCE: Final = ("The PMIx server's listener thread failed to start.",)
+"""What launchers write when they fail on a busy machine before they start anything, and not the next time. Seen
+with the packaged Open MPI 5 in one of some thousand starts."""
+
 INSISTENT: Final = 2.0
 """Seconds for what got SIGTERM to end, before SIGKILL."""
 
@@ -84,6 +88,8 @@ class EnginesEnded(NamedTuple):
     title: str
     code: int
     left: int
+    chance: str = ""
+    """It is a launcher that failed before it started any rank, for this reason that comes and goes."""
 
 
 class RankEnded(NamedTuple):
@@ -188,6 +194,18 @@ class LocalCluster:
             except OSError as error:
                 raise LauncherError(f"{command.argv[0]} could not be started: {error}") from error
             self.engines.append(child)
+
+    def start_engines_again(self, why: str) -> None:
+        """After a launcher that failed before it started anything.
+
+        Raises:
+            LauncherError: a program cannot be run.
+        """
+        for child in self.engines:
+            child.kill_session(ENGINE_MODULE)
+            child.note(f"ipcluster: {why}")
+        self.engines.clear()
+        self.start_engines()
 
     def wait(self, deadline: float | None, *, starting: bool = False) -> list[Happening]:
         """Sleep until something happens, or until ``deadline`` (of ``time.monotonic``), and tell what.
@@ -307,9 +325,8 @@ class LocalCluster:
             code = child.exit_code()
             if code is not None and child.pid not in self._reported:
                 self._reported.add(child.pid)
-                yield EnginesEnded(
-                    child.title, code, sum(other.pid not in self._reported for other in self.engines)
-                )
+                left = sum(other.pid not in self._reported for other in self.engines)
+                yield EnginesEnded(child.title, code, left, "" if self._ranks else _failed_by_chance(child.output))
 
     def _look_at_ranks(self) -> Iterable[Happening]:
         self._next_look = time.monotonic() + RANK_POLL
@@ -346,6 +363,11 @@ def _told_by_controller(line: bytes) -> Happening:
         return ControllerReady({name: str(value) for name, value in told.items()})
     except (ValueError, TypeError, AttributeError):
         raise LauncherError(f"The controller said something unexpected: {line[:200]!r}") from None
+
+
+def _failed_by_chance(output: Path) -> str:
+    text = " ".join(" ".join(tail(output, 200)).split())
+    return next((words for words in FAILS_BY_CHANCE if words in text), "")
 
 
 def _written(path: Path) -> float:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ipmpi.cli import ipcluster
-from ipmpi.cli.ipcluster import _options, _parser
+from ipmpi.cli.local import _options, parser
 from ipmpi.launch.local import ClusterOptions, engine_commands
 
 
 def options(*arguments: str) -> ClusterOptions:
-    return _options(_parser().parse_args(arguments))
+    return _options(parser().parse_args(arguments))
 
 
 @pytest.mark.parametrize("arguments", [["-n", "4"], ["local", "-n", "4"], ["mpiexec", "--n", "4"], ["--num", "4"]])

@@ -196,6 +196,44 @@ def test_a_missing_mpiexec_is_explained(ipcluster: Callable[..., Run], tmp_path:
     assert "--launcher PATH" in run.text
 
 
+FAILING_MPIEXEC = """#!/bin/sh
+[ "$1" = --version ] && exec "$REAL_MPIEXEC" --version
+echo x >> "$0.starts"
+if [ "$(wc -l < "$0.starts")" -le {times} ]; then
+    echo "[host:1] PMIX ERROR: {message}"
+    echo "    failed to start. prterun cannot continue."
+    exit 1
+fi
+exec "$REAL_MPIEXEC" "$@"
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    ("times", "message", "starts"),
+    [(1, "The PMIx server's listener thread", 2), (2, "The PMIx server's listener thread", 2), (1, "No slots", 1)],
+)
+def test_a_launcher_that_fails_by_chance_is_started_once_more(
+    ipcluster: Callable[..., Run], tmp_path: Path, times: int, message: str, starts: int
+) -> None:
+    found = find_mpi()
+    assert found is not None
+    launcher = tmp_path / "mpiexec"
+    launcher.write_text(FAILING_MPIEXEC.format(times=times, message=message))
+    launcher.chmod(0o755)
+    run = ipcluster("-n", "2", "--launcher", str(launcher), REAL_MPIEXEC=found.executable)
+    if times < starts:
+        run.until(READY)
+        run.process.send_signal(signal.SIGINT)
+    assert run.ends() == (0 if times < starts else 1)
+    reason = "The PMIx server's listener thread failed to start."
+    note = f'ipcluster: mpiexec ended (exit code 1): "{reason}" It is started once more.\n'
+    assert run.text.count(f"\n{note}") == starts - 1
+    assert len((tmp_path / "mpiexec.starts").read_text().split()) == starts
+    (log,) = (tmp_path / "log").glob("ipcluster-*-engines.log")
+    assert log.read_text().count(note) == starts - 1
+
+
 def test_the_death_of_the_controller_ends_the_cluster(ipcluster: Callable[..., Run]) -> None:
     run = ipcluster("-n", "2", "--mpi", "none")
     run.until(READY)

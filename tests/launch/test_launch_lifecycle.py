@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipmpi.launch.lifecycle import EXPLANATION_GRACE, Blame, Lifecycle, Note, Over, Phase, Started
+from ipmpi.launch.lifecycle import EXPLANATION_GRACE, Blame, Lifecycle, Note, Over, Phase, StartAgain, Started
 
 
 def running(n: int = 4) -> Lifecycle:
@@ -80,6 +80,14 @@ def test_the_cause_is_told_even_when_the_controller_notices_late() -> None:
     assert note == Note(
         "3 of 4 engines are left (engine process 2 ended (killed by SIGKILL)). The others keep working."
     )
+
+
+def test_a_launcher_that_fails_by_chance_gets_one_more_try() -> None:
+    lifecycle = Lifecycle(4, 60, now=0)
+    (again,) = lifecycle.engines_ended("mpiexec", 1, 0, 1, chance="The listener failed.")
+    assert again == StartAgain('mpiexec ended (exit code 1): "The listener failed." It is started once more.')
+    (over,) = lifecycle.engines_ended("mpiexec", 1, 0, 2, chance="The listener failed.")
+    assert over == Over(1, "The engines could not start: mpiexec ended (exit code 1).", Blame.ENGINES)
 
 
 @pytest.mark.parametrize(("code", "words"), [(1, "exit code 1"), (-9, "killed by SIGKILL"), (0, "exit code 0")])
