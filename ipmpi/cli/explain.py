@@ -36,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="ipcluster explain",
-        description="Say why a job waits and how long still, how it ended, which engines of a cluster are missing, "
-        "and show the end of the log that tells what failed. The exit code is 1 if something failed.",
+        description="Say why a job waits and how long still, how it ended, which engines of a cluster are "
+        "missing, and show the end of the log that tells what failed. The exit code is 1 if something failed.",
     )
     p.add_argument(
         "what", nargs="?", default="", metavar="NAME|JOB",
@@ -190,7 +190,7 @@ def _describe(record: Record, now: float) -> list[Finding]:
     text = f"{record.name}: {record.kind}, {engines}, started {moment(record.started, now)} on {record.host}"
     alive = record.is_alive()
     if alive is False:
-        fix = f"Start it again; what was queued in its controller is lost. The log below may tell more: {record.log_dir}"
+        fix = f"Start it again; what was queued in its controller is lost. Its logs are in {record.log_dir}"
         return [f.problem(CLUSTER, "cluster", f"{text}. Its process {record.pid} has ended without a word.", fix)]
     where = "" if alive or not record.pid else "; from here it cannot be seen whether its process still runs"
     return [f.ok(CLUSTER, "cluster", f"{text}{where}.")]

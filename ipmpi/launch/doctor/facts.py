@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ipmpi.furl import Furl
+from ipmpi.launch.mpi import Flavour
 
 
 class FolderFacts(NamedTuple):
@@ -112,7 +113,7 @@ class Launcher(NamedTuple):
     """What starts ranks: the words of its command, and whose it is (``Flavour`` of launch.mpi, or srun)."""
 
     words: tuple[str, ...]
-    flavour: str
+    flavour: Flavour | Literal["srun"]
     chosen: bool = False
     """The user named it."""
 

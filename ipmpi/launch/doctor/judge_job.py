@@ -40,7 +40,7 @@ def judge_job(system: str, title: str, status: JobStatus, now: float) -> list[Fi
     if status.state is JobState.ENDED:
         return [_ended(area, title, status)]
     said = f": {status.reason}" if status.reason else ""
-    fix = "Ask again in a minute; batch systems restart now and then."
+    fix = "Ask again in a minute, on a machine that can submit jobs; batch systems restart now and then."
     return [warning(area, "job-unknown", f"{title} does not tell how it is{said}.", fix)]
 
 

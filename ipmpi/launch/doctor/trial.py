@@ -43,8 +43,8 @@ def find_launcher(chosen: str) -> Launcher | None:
     executable = shutil.which(os.path.expanduser(words[0])) if words else None
     if executable is None:
         raise LauncherError(f"--launcher {chosen}: there is no such program")
-    flavour = "srun" if os.path.basename(executable) == "srun" else flavour_of(executable)
-    return Launcher((executable, *words[1:]), flavour, chosen=True)
+    by_slurm = os.path.basename(executable) == "srun"
+    return Launcher((executable, *words[1:]), "srun" if by_slurm else flavour_of(executable), chosen=True)
 
 
 def trial_command(launcher: Launcher, python: str, environ: Mapping[str, str], root: bool) -> MpiCommand:
@@ -58,7 +58,12 @@ def trial_command(launcher: Launcher, python: str, environ: Mapping[str, str], r
         allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if root else {}
         return MpiCommand([*launcher.words, "-n", str(RANKS), *program], allowed)
     command = mpi_command(
-        RANKS, launcher=launcher.words[0], python=python, root=root, single_host=not in_allocation(environ)
+        RANKS,
+        launcher=launcher.words[0],
+        python=python,
+        flavour=launcher.flavour,
+        root=root,
+        single_host=not in_allocation(environ),
     )
     before = command.argv[: command.argv.index(ENGINE_MODULE) - 2]
     return command._replace(argv=[*before, *program])
