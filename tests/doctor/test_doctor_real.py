@@ -16,7 +16,6 @@ import pytest
 from ipmpi import __version__, furl
 from ipmpi.cli import doctor
 from ipmpi.furl import Furl
-from ipmpi.protocol import handshake
 
 if TYPE_CHECKING:
     from real_clusters import Cluster
@@ -157,11 +156,10 @@ def test_a_busy_engine_is_not_waited_for(new_cluster: NewCluster, examined: Exam
 # --- the way to the controller -------------------------------------------------------------------------------
 
 
-def test_a_controller_of_another_protocol(
-    new_cluster: NewCluster, examined: Examined, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    new_cluster()
-    monkeypatch.setattr(handshake, "VERSIONS", (99,))
+def test_a_controller_of_another_protocol(new_cluster: NewCluster, examined: Examined, tmp_path: Path) -> None:
+    older = "from ipmpi.protocol.handshake import ListenerHandshake as L\nL.__init__.__defaults__ = ((0,),)\n"
+    (tmp_path / "sitecustomize.py").write_text(older)
+    new_cluster(PYTHONPATH=f"{tmp_path}:{ROOT}")
     code, found = examined()
     assert code == 1
     assert found["reach-mec"]["level"] == "ok"
