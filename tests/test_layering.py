@@ -59,7 +59,7 @@ NEIGHBOURS = {("ipython", "client")}
 ONLY: dict[str, tuple[str, ...]] = {
     "socket": ("ipmpi.transport",),
     "select": ("ipmpi.transport",),
-    "selectors": ("ipmpi.launch.local",),  # the latter reads pipes of processes, no network
+    "selectors": ("ipmpi.launch.cluster",),  # the latter reads pipes of processes, no network
     "asyncio": ("ipmpi.client.results",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
