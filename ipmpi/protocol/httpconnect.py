@@ -86,8 +86,8 @@ class ConnectRequest:
             )
         if code in (403, 405):
             return (
-                f"{said}. It does not allow this address or port {self._port}; many allow port 443 only: start the "
-                "controller with a port that it allows (ipcontroller --engine-port, --client-port), or ask who "
+                f"{said}. It does not allow this address or port {self._port}; many allow port 443 only: start "
+                "the controller with a port that it allows (ipcontroller --engine-port, --client-port), or ask who "
                 "runs the proxy"
             )
         if code in (502, 503, 504):
