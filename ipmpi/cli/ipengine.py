@@ -66,7 +66,8 @@ def _proxy(text: str) -> str:
     if "@" in text:
         raise argparse.ArgumentTypeError(
             "a password does not belong into a command line, which everybody on this machine can read. Leave it "
-            "out, write `machine PROXYHOST login USER password PASSWORD` into ~/.netrc, and run `chmod 600 ~/.netrc`"
+            "out, write `machine PROXYHOST login USER password PASSWORD` into ~/.netrc, and run "
+            "`chmod 600 ~/.netrc`"
         )
     return text
 

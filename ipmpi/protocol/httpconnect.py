@@ -87,8 +87,8 @@ class ConnectRequest:
         if code in (403, 405):
             return (
                 f"{said}. It does not allow this address or port {self._port}; many allow port 443 only: start "
-                "the controller with a port that it allows (ipcontroller --engine-port, --client-port), or ask who "
-                "runs the proxy"
+                "the controller with a port that it allows (ipcontroller --engine-port, --client-port), or ask "
+                "those who run the proxy"
             )
         if code in (502, 503, 504):
             return f"{said}. It could not reach the controller from where it is"

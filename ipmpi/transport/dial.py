@@ -16,7 +16,7 @@ from ..protocol.handshake import DiallerHandshake, Welcome
 from ..protocol.httpconnect import where
 from .loop import Loop, Timer
 from .negotiate import Authenticated, DialNegotiation
-from .routes import DIRECT, Route
+from .routes import DIRECT, Route, RouteError
 
 _STAGGER = 0.5
 """Seconds before the next way is tried while the one before it has not answered."""
@@ -127,6 +127,9 @@ class Dial:
             if isinstance(error, SecurityError | VersionError):
                 self._on_failed(error)
                 return
+        if all(isinstance(error, RouteError) for _, error in self._failures):
+            self._on_failed(self._failures[0][1])
+            return
         tried = "; ".join(f"{way}: {error}" for way, error in self._failures)
         self._on_failed(
             ConnectionError(

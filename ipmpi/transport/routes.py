@@ -27,6 +27,10 @@ Failed = Callable[[KernelError], None]
 Cancel = Callable[[], None]
 
 
+class RouteError(ConnectionError):
+    """The route itself does not work, whatever the host."""
+
+
 class Route(Protocol):
     """One way to reach hosts.
 
