@@ -82,6 +82,7 @@ OPTIONAL = {
 # Modules of ours that are loaded only when needed, and by whom: ranks that do not dial need no OpenSSL.
 DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.transport.dialled"),
+    ("ipmpi.cli.ipengine", "ipmpi.transport.proxies"),
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.world", "ipmpi.engine.comm"),
