@@ -14,6 +14,7 @@ from typing import Final
 from .. import __version__, furl
 from ..errors import KernelError, LauncherError, VersionError
 from ..furl import Furl, ipython_dir, security_dir
+from ..launch import records
 from ..launch.doctor import findings as f
 from ..launch.doctor.facts import RankFacts, Versions
 from ..launch.doctor.findings import Finding
@@ -56,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
         "The exit code is 1 if something does not work.",
     )
     p.add_argument(
+        "name", nargs="?", default="", metavar="NAME",
+        help="look at this cluster (see ipcluster list; default: the one whose furls have no name)",
+    )  # fmt: skip
+    p.add_argument(
         "--furl-file", default="", metavar="FILE",
         help="look at the controller of this furl (default: ipcontroller-mec.furl in ~/.ipython/security)",
     )  # fmt: skip
@@ -88,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         found = examine(options, os.environ)
+    except KernelError as error:
+        print(f"ipcluster: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("ipcluster doctor: interrupted", file=sys.stderr)
         return 130
@@ -114,13 +122,18 @@ def _summary(found: Sequence[Finding]) -> str:
 
 
 def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Finding]:
-    """Gather all facts, and judge them."""
+    """Gather all facts, and judge them.
+
+    Raises:
+        LauncherError: there is no cluster of the name that was given.
+    """
+    record = records.find(options.name) if options.name else None
     machine, versions = this_process()
     found = [] if options.mpi == "none" else _mpi(options.launcher, environ)
     found += judge_limits("This process", machine) + judge_scratch("This machine", machine)
-    furls, finding = _files(options.furl_file)
+    furls, finding = _files(options.furl_file, {} if record is None else record.furl_files)
     found += finding
-    reached, finding = _network(furls, bool(options.furl_file), environ)
+    reached, finding = _network(furls, bool(options.furl_file or options.name), environ)
     found += finding
     if reached:
         return found + _cluster(furls["mec"], options.timeout, versions)
@@ -142,7 +155,7 @@ def _mpi(chosen: str, environ: Mapping[str, str]) -> list[Finding]:
     return found if srun is None else found + judge_srun(srun[0], ranks, srun[1])
 
 
-def _files(chosen: str) -> tuple[dict[str, Furl], list[Finding]]:
+def _files(chosen: str, of_cluster: Mapping[str, str]) -> tuple[dict[str, Furl], list[Finding]]:
     """The furls that can be used, by role, and what is to be said of their files."""
     user = os.geteuid()
     if "://" in chosen:
@@ -156,6 +169,9 @@ def _files(chosen: str) -> tuple[dict[str, Furl], list[Finding]]:
             text, fix = f"There is no file {facts.path}.", "Copy it from where the controller runs (mode 600)."
             return {}, [f.problem(FURL_FILES, "furl-file", text, fix)]
         files, found = [facts], judge_furl_files([facts], user)
+    elif of_cluster:
+        files = [look_at_furl_file(Path(path), role) for role, path in of_cluster.items()]
+        found = judge_furl_files(files, user)
     else:
         folder = security_dir().expanduser().absolute()
         files = look_at_furl_files(folder)

@@ -12,7 +12,7 @@ from ipmpi.errors import LauncherError
 from ipmpi.launch.batchsystem import BatchSystem, Line
 from ipmpi.launch.joboptions import JobOptions, Kind, clock
 from ipmpi.launch.mpi import ENGINE_MODULE
-from ipmpi.launch.ranks import ranks
+from ipmpi.launch.ranks import bash_array, ranks
 
 if TYPE_CHECKING:
     import jinja2
@@ -23,13 +23,6 @@ CONTROLLER_MODULE: Final = "ipmpi.cli.ipcontroller"
 
 ENGINE_WAIT: Final = 60
 """Seconds that engines wait for their furl file: a shared file system may show it late."""
-
-
-_TITLES: Final = {
-    "engines": "ipmpi engines as one {system} job; their controller is elsewhere.",
-    "cluster": "An ipmpi controller and its engines as one {system} job.",
-    "array": "Single ipmpi engines as a {system} job array, for the farm; their controller is elsewhere.",
-}
 
 
 class JobScript(NamedTuple):
@@ -51,16 +44,14 @@ def render(system: BatchSystem, options: JobOptions) -> JobScript:
     started = None if options.kind == "array" else ranks(system, options, root=os.geteuid() == 0)
     engine = engine_command(system, options)
     context = {
-        "title": _TITLES[options.kind].format(system=system.title),
-        "about": [],
+        "about": ["Written by ipcluster; other options, or a template of yours, make it write another one."],
         "system": system,
         "shell": system.shell,
         "options": options,
         "directives": [f"{system.prefix} {line.text}" for line in directives],
-        "prologue": options.prologue,
+        "software": options.prologue,
         "launch": started.shell if started else [],
-        "by_srun": started is not None and started.by_srun,
-        "engine": [f"ENGINE=({' '.join(line.text for line in engine)})"],
+        "engine": bash_array("ENGINE", engine),
         "threads": options.cores_per_engine,
         "furl_file": shlex.quote(str(options.engine_furl_file)),
         "log_dir": shlex.quote(str(options.log_dir)),
@@ -87,9 +78,9 @@ def job_directives(system: BatchSystem, options: JobOptions) -> list[Line]:
         LauncherError: the batch system has no directive for something.
     """
     array = options.kind == "array"
-    wanted: list[tuple[str, Any, str]] = [("name", options.name, "what the queue shows")]
+    wanted: list[tuple[str, Any, str]] = [("name", options.name, "its name in the queue")]
     if options.walltime is not None:
-        wanted.append(("walltime", clock(options.walltime), "hours, minutes and seconds"))
+        wanted.append(("walltime", clock(options.walltime), "how long it may last: hours, minutes, seconds"))
     for need in ("queue", "account", "qos", "constraint"):
         wanted.append((need, getattr(options, need), "asked for"))
     output = "output-array" if array and "output-array" in system.directives else "output"
@@ -116,7 +107,7 @@ def _fates(system: BatchSystem, options: JobOptions) -> list[Line]:
     if options.requeue:
         wanted.append(("requeue", "when a node fails the job is started again"))
     elif not array:  # elements of an array have to be repeatable with some
-        wanted.append(("no-requeue", "a second start of this job would find no controller"))
+        wanted.append(("no-requeue", "it is started once: nobody would expect a second start"))
         if shape.nodes != 1:
             wanted.append(("survive", "when a node fails, the engines on the others stay"))
     # Slurm may send it a minute early or late, so that a short job would get it at once.
@@ -133,11 +124,11 @@ def _adjusted(lines: list[Line], options: JobOptions) -> list[Line]:
 
 def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
     """The command of one engine, and why it is so."""
-    element = system.shell.element if options.kind == "array" else system.shell.job
+    log = system.shell.element if options.kind == "array" and options.n > 1 else system.shell.job
     command = [
         Line(f"{shlex.quote(options.python)} -m {ENGINE_MODULE}", "the interpreter that ipcluster runs with"),
         Line('--furl-file "$FURL_FILE"', "the controller's address and key"),
-        Line(f'-l "$LOGS/ipengine-{element}-"', "one log file for each engine"),
+        Line(f'-l "$LOGS/ipengine-{log}-"', "one log file for each engine"),
         Line(f"--mpi {'none' if options.kind == 'array' else options.mpi}", "whether they share a communicator"),
         Line(f"--wait {ENGINE_WAIT}", "a shared file system may show the furl file late"),
     ]

@@ -33,6 +33,7 @@ _DELETED: Final = "91"
 _BY_SIGTERM: Final = 256 + 15
 
 _UNTIL: Final = """\
+# PBS does not tell, so this is the walltime from above, in seconds.
 end=$(( $(date +%s) + {walltime} ))"""
 
 
@@ -54,7 +55,7 @@ def resources(shape: Shape) -> list[Line]:
         full, rest = divmod(shape.n, shape.per_node)
         select = "+".join(_chunk(*part, shape) for part in ((full, shape.per_node), (1, rest)) if all(part))
         placed = _FREE if shape.nodes == 1 else Line("-l place=scatter", "each chunk on a machine of its own")
-    why = "machines, and engines (mpiprocs) on each; without ompthreads each would start a thread for each core"
+    why = "machines, and on each: cores, engines (mpiprocs), threads of an engine (else one for each core)"
     return [Line(f"-l select={select}", why), placed]
 
 
@@ -105,7 +106,7 @@ def _status(id: str, job: Mapping[str, Any]) -> JobStatus:
     walltime = _seconds(_inner(job, "Resource_List", "walltime"))
     used = _seconds(_inner(job, "resources_used", "walltime"))
     running = state is JobState.RUNNING
-    end = _time(job.get("obittime")) if state is JobState.ENDED else None
+    end = _time(job.get("obittime", job.get("mtime"))) if state is JobState.ENDED else None
     if running and start is not None and walltime is not None:
         end = start + walltime
     return JobStatus(
@@ -122,7 +123,7 @@ def _status(id: str, job: Mapping[str, Any]) -> JobStatus:
 
 
 def _reason(job: Mapping[str, Any], state: JobState) -> str:
-    code = _integer(job.get("Exit_status"))
+    code = _integer(job.get("Exit_status", job.get("exit_status")))
     comment = str(job.get("comment", ""))
     if state is not JobState.ENDED or code is None:
         return comment
@@ -130,7 +131,7 @@ def _reason(job: Mapping[str, Any], state: JobState) -> str:
 
 
 def _outcome(job: Mapping[str, Any], used: float | None, walltime: float | None) -> str:
-    code, substate = _integer(job.get("Exit_status")), str(job.get("substate", ""))
+    code, substate = _integer(job.get("Exit_status", job.get("exit_status"))), str(job.get("substate", ""))
     if code == _TIME_WAS_UP[0] or (used is not None and walltime is not None and used >= walltime):
         return "timeout"
     if substate == _DELETED or code == _BY_SIGTERM:
@@ -201,10 +202,10 @@ PBS: Final = BatchSystem(
     resources=resources,
     shell=Shell(
         job="${PBS_JOBID%%[.[]*}",
-        element="${PBS_JOBID%%[.[]*}-${PBS_ARRAY_INDEX:-0}",
+        element="${PBS_JOBID%%[.[]*}-$PBS_ARRAY_INDEX",
         folder="${PBS_O_WORKDIR:-.}",
         ranks='$(wc -l < "$PBS_NODEFILE")',
-        threads="${OMP_NUM_THREADS:-1}",
+        threads='"${OMP_NUM_THREADS:-1}"',
         end=_UNTIL,
         hostfile="$PBS_NODEFILE",
     ),

@@ -13,12 +13,18 @@ from ipmpi.launch.batchsystem import BatchSystem, Line
 from ipmpi.launch.joboptions import JobOptions
 from ipmpi.launch.mpi import Flavour, MpiLauncher, find_mpi, flavour_of
 
+OPEN_MPI: Final[tuple[Flavour, ...]] = ("openmpi5", "openmpi4")
+
+ALONE: Final = "env"
+"""Stands where a launcher would, and does nothing."""
+
+AS_ROOT: Final = "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
+
 SRUN_SURVIVES: Final = (
     Line("--kill-on-bad-exit=0", "when one engine dies, the others stay"),
     Line("--wait=0", "when one engine ends, the others may go on for as long as they like"),
 )
 
-_NATIVE: Final = ("srun",)
 _FAMILY: Final[dict[Flavour, str]] = {"openmpi5": "Open MPI", "openmpi4": "Open MPI", "hydra": "the MPICH family"}
 
 _EXPORTS: Final = """\
@@ -34,12 +40,10 @@ class Ranks(NamedTuple):
     Attributes:
         command: the words before the engine's own command, and why each is there.
         shell: lines of shell that make the array ``LAUNCH`` of it.
-        by_srun: the batch system's own launcher starts each engine.
     """
 
     command: list[Line]
     shell: list[str]
-    by_srun: bool
 
 
 def ranks(system: BatchSystem, options: JobOptions, *, root: bool) -> Ranks:
@@ -53,23 +57,26 @@ def ranks(system: BatchSystem, options: JobOptions, *, root: bool) -> Ranks:
     Raises:
         LauncherError: there is none that could do it.
     """
-    n = options.shape().n
     launcher, found, why = _chosen(system, options)
-    if launcher in _NATIVE:
-        command = [Line(launcher, why), *SRUN_SURVIVES, *_srun_mpi(options, found), Line(f"-n {n}", "engines")]
-        return Ranks(command, [_array(command)], True)
-    if found is None:
-        command = [Line("env", why)]
-        return Ranks(command, [_array(command)], False)
-    command = [Line(shlex.quote(launcher), why), *_mpiexec_options(system, found.flavour)]
-    command.append(Line(f"-n {n}", "engines"))
-    lines = [_array(command)]
-    if found.flavour in ("openmpi5", "openmpi4"):
-        if root:
-            lines.insert(0, "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
-        if system.shell.hostfile:
-            lines.append(_EXPORTS)
-    return Ranks(command, lines, False)
+    command = [Line(launcher, why)]
+    if launcher == system.launcher:
+        command += [*_srun_mpi(options, found), *SRUN_SURVIVES]
+        # Newer versions of srun do not take this from the directives.
+        command.append(Line(f"--cpus-per-task={options.cores_per_engine}", "cores of each engine"))
+    elif found is not None:
+        command += _mpiexec_options(system, found.flavour)
+    if launcher != ALONE:
+        command.append(Line(f"-n {options.shape().n}", "engines"))
+    shell = bash_array("LAUNCH", command)
+    if found is not None and found.flavour in OPEN_MPI and launcher != system.launcher:
+        shell = [*[AS_ROOT] * root, *shell, *_EXPORTS.splitlines() * bool(system.shell.hostfile)]
+    return Ranks(command, shell)
+
+
+def bash_array(name: str, parts: Sequence[Line]) -> list[str]:
+    """An array of words for bash, one part in each line, with the reasons as comments."""
+    width = max((len(part.text) for part in parts if len(part.text) <= 60), default=0)
+    return [f"{name}=(", *(f"    {part.text:{width}}    # {part.why}" for part in parts), ")"]
 
 
 def _chosen(system: BatchSystem, options: JobOptions) -> tuple[str, MpiLauncher | None, str]:
@@ -77,19 +84,19 @@ def _chosen(system: BatchSystem, options: JobOptions) -> tuple[str, MpiLauncher 
     beside = os.path.dirname(options.python)
     found = find_mpi(prefix=beside)
     asked = options.launcher
-    if asked in _NATIVE:
-        if asked != system.launcher:
-            raise LauncherError(f"{system.title} has no {asked}: try --launcher mpiexec")
+    if asked == "srun" != system.launcher:
+        raise LauncherError(f"{system.title} has no srun: leave --launcher out, or try --launcher mpiexec")
+    if asked == system.launcher:
         return asked, found, "asked for"
     if asked != "auto":
         found = _named(asked, beside)
-        return _as_typed(found, beside), found, "asked for"
+        return shlex.quote(asked if "/" in asked else _as_typed(found, beside)), found, "asked for"
     if options.mpi == "none" and system.launcher:
         return system.launcher, None, "starts processes without MPI too"
     if options.mpi == "none" and options.shape().n == 1:
-        return "", None, "a single engine without MPI needs no launcher"
-    if found is not None and (found.flavour in ("openmpi5", "openmpi4") or not system.launcher):
-        return _as_typed(found, beside), found, _why_mpiexec(found, system, beside)
+        return ALONE, None, "a single engine without MPI needs no launcher"
+    if found is not None and (found.flavour in OPEN_MPI or not system.launcher):
+        return shlex.quote(_as_typed(found, beside)), found, _why_mpiexec(found, system, beside)
     if system.launcher:
         return system.launcher, found, _why_native(found)
     raise LauncherError(
@@ -114,18 +121,17 @@ def _as_typed(found: MpiLauncher, beside: str) -> str:
 
 def _why_mpiexec(found: MpiLauncher, system: BatchSystem, beside: str) -> str:
     own = os.path.dirname(found.executable) == beside
-    where = "next to the interpreter" if own else f"found in PATH ({found.executable})"
-    family = _FAMILY.get(found.flavour, "an unknown MPI")
-    if system.launcher:
-        return f"{where}, of {family}, whose own launcher lets engines survive the death of one; srun does not"
-    return f"{where}, of {family}"
+    where = "next to the interpreter" if own else f"found in PATH as {found.executable}"
+    better = f"; with it an engine may die alone, with {system.launcher} not" if system.launcher else ""
+    return f"of {_FAMILY.get(found.flavour, 'an unknown MPI')}, {where}{better}"
 
 
 def _why_native(found: MpiLauncher | None) -> str:
     if found is None:
         return "no mpiexec was found, so the site's own launcher has to be right"
-    family = _FAMILY.get(found.flavour, "an unknown MPI")
-    return f"understands {family} ({found.executable}), and lets engines survive the death of one"
+    return (
+        f"understands {_FAMILY.get(found.flavour, 'an unknown MPI')} ({found.executable}), and lets one die alone"
+    )
 
 
 def _srun_mpi(options: JobOptions, found: MpiLauncher | None) -> list[Line]:
@@ -135,13 +141,13 @@ def _srun_mpi(options: JobOptions, found: MpiLauncher | None) -> list[Line]:
         return [Line("--mpi=none", "engines without MPI")]
     if found is not None and found.flavour == "hydra":
         return [Line("--mpi=pmi2", "what the MPICH family speaks")]
-    if found is not None and found.flavour in ("openmpi5", "openmpi4"):
+    if found is not None and found.flavour in OPEN_MPI:
         return [Line("--mpi=pmix", "what Open MPI speaks; with it, all engines end when one dies")]
     return []
 
 
 def _mpiexec_options(system: BatchSystem, flavour: Flavour) -> list[Line]:
-    if flavour not in ("openmpi5", "openmpi4"):
+    if flavour not in OPEN_MPI:
         return []
     survives = "--with-ft ulfm" if flavour == "openmpi5" else "--enable-recovery"
     options = [
@@ -149,7 +155,7 @@ def _mpiexec_options(system: BatchSystem, flavour: Flavour) -> list[Line]:
         Line(survives, "when one engine dies, the others stay"),
     ]
     if system.shell.hostfile:
-        why = f"where Open MPI does not know {system.title} by itself, as that of the package index"
+        why = f"for an Open MPI that does not know {system.title}, as that of the package index"
         options.append(Line(f'--hostfile "{system.shell.hostfile}"', why))
     return options
 

@@ -26,7 +26,12 @@ from ipmpi.launch.process import birth
 from ipmpi.limits import KIB
 
 DEFAULT_NAME: Final = "default"
-ROLES: Final[Mapping[str, str]] = {"engine": "engine", "mec": "multiengine", "tc": "task"}
+ROLES: Final[Mapping[str, str]] = {
+    "engine": "engine",
+    "mec": "multiengine",
+    "tc": "task",
+    "monitor": "monitor",
+}
 """Roles of furls, and what the options of ``ipcontroller`` call them."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -47,7 +52,7 @@ class Record:
         log_dir: folder of the log files.
         log: what a detached ``ipcluster`` says itself, else "".
         controller: the controller's process id; 0 if it is not on this machine.
-        furl_files: role (``engine``, ``mec``, ``tc``) to path.
+        furl_files: role (``engine``, ``mec``, ``tc``, ``monitor``) to path.
         batch: name of the batch system, if engines are in jobs.
         jobs: job ids, newest last.
         ssh: where the cluster really is, if it is reached through ssh.

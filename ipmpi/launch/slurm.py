@@ -46,7 +46,8 @@ def resources(shape: Shape) -> list[Line]:
     lines = []
     if shape.nodes:
         lines.append(Line(f"--nodes={shape.nodes}", "how many machines"))
-    lines.append(Line(f"--ntasks={shape.n}", "one task for each engine"))
+    if shape.n != shape.nodes * shape.per_node:
+        lines.append(Line(f"--ntasks={shape.n}", "one task for each engine"))
     if shape.per_node:
         lines.append(Line(f"--ntasks-per-node={shape.per_node}", "engines on each machine"))
     lines.append(Line(f"--cpus-per-task={shape.cores}", "cores of each engine"))
@@ -65,36 +66,34 @@ def read_id(stdout: str) -> str:
 
 def read_status(id: str, argv: Sequence[str], stdout: str) -> JobStatus | None:
     """A job in the output of ``squeue``, ``scontrol`` or ``sacct``."""
-    program = argv[0].rpartition("/")[2]
-    if program == "scontrol":
+    if argv[0].endswith("scontrol"):
         rows = [_of_scontrol(line) for line in stdout.splitlines() if "JobState=" in line]
     else:
-        rows = [line.split("|") for line in stdout.splitlines() if line.count("|") == len(_FIELDS) - 1]
-    found = [_status(id, dict(zip(_FIELDS, row, strict=True))) for row in rows]
+        rows = [line.split("|") for line in stdout.splitlines() if "|" in line]
+    found = [_status(id, *row[:6]) for row in rows if len(row) >= len(_SCONTROL)]
     return _together(found) if found else None
 
 
-_FIELDS: Final = ("state", "reason", "nodes", "start", "end", "left")
 _SCONTROL: Final = ("JobState", "Reason", "NodeList", "StartTime", "EndTime")
 
 
 def _of_scontrol(line: str) -> list[str]:
     values = dict(re.findall(r"(\w+)=(\S+)", line))
-    return [*(values.get(name, "") for name in _SCONTROL), ""]
+    return [values.get(name, "") for name in _SCONTROL]
 
 
-def _status(id: str, row: dict[str, str]) -> JobStatus:
-    native = (row["state"].split() or [""])[0].rstrip("+")
+def _status(id: str, word: str, reason: str, nodes: str, start: str, end: str, left: str = "") -> JobStatus:
+    native = (word.split() or [""])[0].rstrip("+")  # sacct writes "CANCELLED by 1000"
     state = STATES.get(native, JobState.UNKNOWN)
     return JobStatus(
         id,
         state,
         native,
-        reason=_said(row["reason"]),
-        start=_time(row["start"]),
-        end=_time(row["end"]),
-        time_left=_seconds(row["left"]) if state is JobState.RUNNING else None,
-        nodes=_said(row["nodes"]),
+        reason=_said(reason),
+        start=_time(start),
+        end=_time(end),
+        time_left=_seconds(left) if state is JobState.RUNNING else None,
+        nodes=_said(nodes),
         outcome=OUTCOMES.get(native, "failed") if state is JobState.ENDED else "",
     )
 
@@ -148,17 +147,17 @@ SLURM: Final = BatchSystem(
     resources=resources,
     shell=Shell(
         job="$SLURM_JOB_ID",
-        element="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}-${SLURM_ARRAY_TASK_ID:-0}",
+        element="$SLURM_ARRAY_JOB_ID-$SLURM_ARRAY_TASK_ID",
         folder="${SLURM_SUBMIT_DIR:-.}",
         ranks="$SLURM_NTASKS",
-        threads="${SLURM_CPUS_PER_TASK:-1}",
+        threads='"${SLURM_CPUS_PER_TASK:-1}"',
         end=_UNTIL,
     ),
     submitting=("sbatch", "--parsable", "{script}"),
     asking=(
         ("squeue", "-h", "-t", "all", "-j", "{id}", "-o", "%T|%r|%N|%S|%e|%L"),
         ("scontrol", "-o", "show", "job", "{id}"),
-        ("sacct", "-X", "-n", "-P", "-j", "{id}", "-o", "State,Reason,NodeList,Start,End,Timelimit"),
+        ("sacct", "-X", "-n", "-P", "-j", "{id}", "-o", "State,Reason,NodeList,Start,End"),
     ),
     cancelling=("scancel", "{id}"),
     interrupting=("scancel", "--signal=INT", "{id}.0"),

@@ -16,6 +16,7 @@ import pytest
 from ipmpi import __version__, furl
 from ipmpi.cli import doctor
 from ipmpi.furl import Furl
+from ipmpi.launch import records
 
 if TYPE_CHECKING:
     from real_clusters import Cluster
@@ -251,13 +252,28 @@ def test_it_names_the_mismatch(
     assert said.endswith(("1 problem.", "warnings.", "1 warning."))
 
 
-def test_no_mpi_is_loaded_and_bad_launchers_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_no_mpi_is_loaded_and_bad_launchers_are_told(tmp_path: Path) -> None:
+    program = "import sys; from ipmpi.cli import doctor; code = doctor.main(['--launcher', 'nosuchmpiexec'])\n"
+    program += "sys.exit(2 if 'mpi4py.MPI' in sys.modules else code)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "IPYTHONDIR": str(tmp_path), "PYTHONPATH": ROOT},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "--launcher nosuchmpiexec: there is no such program" in " ".join(done.stdout.split())
+
+
+def test_a_cluster_by_its_name(
+    new_cluster: NewCluster, examined: Examined, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    assert doctor.main(["--launcher", "nosuchmpiexec"]) == 1
-    assert "there is no such program" in " ".join(capsys.readouterr().out.split())
-    assert "mpi4py.MPI" not in sys.modules
+    cluster = new_cluster()
+    moved = Path(cluster.files["multiengine_furl_file"]).rename(cluster.home / "security" / "mine-mec.furl")
+    records.save(records.Record(name="mine", kind="local", n=2, furl_files={"mec": str(moved)}))
+    code, found = examined("mine")
+    assert (code, found["reach-mec"]["level"], found["engines"]["level"]) == (0, "ok", "note")
+    assert doctor.main(["yours"]) == 1
+    assert "There is no cluster 'yours'. Those that are known: mine" in capsys.readouterr().err
 
 
 def test_srun_that_is_not_set_up(

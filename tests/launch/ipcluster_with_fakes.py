@@ -6,10 +6,11 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
 
-from ipmpi.launch import local, mpi
+from ipmpi.launch import cluster, controller, follow, local, mpi
 
-local.CONTROLLER_MODULE = "fake_ipcontroller"  # type: ignore[misc]
+cluster.CONTROLLER_MODULE = controller.CONTROLLER_MODULE = "fake_ipcontroller"  # type: ignore[misc]
 mpi.ENGINE_MODULE = local.ENGINE_MODULE = "fake_ipengine"  # type: ignore[misc]
+follow.IPCLUSTER[:] = [sys.executable, os.path.abspath(__file__)]
 
 from ipmpi.cli.ipcluster import main  # noqa: E402
 
