@@ -97,7 +97,7 @@ class ControllerService:
     def _message(self, session: Session, event: MessageReceived) -> None:
         message = event.message
         if isinstance(message, m.Goodbye):
-            session.goodbye = True
+            session.farewell = message.reason or "it gave no reason"
             self._log(f"{session.role} {session.key} at {session.peer} leaves: {message.reason}")
         elif session.role == "engine":
             self._engine_message(session, event)
@@ -251,7 +251,7 @@ class ControllerService:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
         if session.role == "engine":
             # Who says goodbye was told to end: by a signal, or with its allocation.
-            self.farm.set_lost(session.key, reason, blame=not session.goodbye)
+            self.farm.set_lost(session.key, reason, blame=not session.farewell)
             for number in self.router.set_lost(session.key, reason):
                 self._log(f"unregistered engine with id: {number} ({reason})")
             self._count_engines()
