@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import limits
+from .. import __version__, limits
 from ..errors import KernelError, LocalProtocolError, MessageSizeError, RemoteProtocolError, SecurityError
 from ..protocol import messages as m, packed
 from ..protocol.connection import Event, MessageReceived
@@ -261,7 +261,9 @@ class ControllerService:
             for engine in (registry.engines[number] for number in registry.ids())
         ]  # fmt: skip
         clients = [s.role for s in self.sessions.by_key.values() if s.role != "engine"]
-        return {"engines": engines, "clients": clients, "up": time.time() - self._started}
+        now = time.time()
+        up = now - self._started
+        return {"engines": engines, "clients": clients, "up": up, "time": now, "version": __version__}
 
     def _ended(self, session: Session, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
