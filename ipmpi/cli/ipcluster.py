@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ipmpi.errors import KernelError, LauncherError
+from ipmpi.launch.batch import batch_systems
 
 
 class Command(NamedTuple):
@@ -46,13 +47,9 @@ HIDDEN: Final[Mapping[str, Command]] = {"relay": Command("relay", "the far end o
 
 def commands() -> dict[str, Command]:
     """All sub-commands, batch systems of plug-ins included."""
-    try:
-        systems = importlib.import_module("ipmpi.launch.batch").batch_systems()
-    except ModuleNotFoundError:
-        systems = {}
     batch = {
         name: Command("batch", f"a controller here, and engines in a job of {system.title}", True)
-        for name, system in systems.items()
+        for name, system in batch_systems().items()
     }
     return {**COMMANDS, **batch}
 

@@ -70,6 +70,20 @@ def seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
 
 
+def count(text: str) -> int:
+    """How often, for argparse."""
+    if text.isdigit() and 0 < int(text) < 1_000_000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of times")
+
+
+def whole_seconds(text: str) -> int:
+    """A time that may be 0, for argparse."""
+    if text.isdigit() and int(text) < 1_000_000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds")
+
+
 def log_dir(parsed: argparse.Namespace) -> Path:
     """Where log files go."""
     return (parsed.logdir or ipython_dir() / "log").expanduser().absolute()

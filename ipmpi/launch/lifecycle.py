@@ -402,10 +402,9 @@ class Lifecycle:
             self._walltime_reached = False
             self._resubmissions -= 1
             self._others = max(0, self._registered - self.plan.n)
-            more = f", and up to {self._resubmissions} times more" if 0 < self._resubmissions < 1000 else ""
-            return [
-                StartEngines(f"{story[0].upper()}{story[1:]}. It is submitted again{more}; tasks wait for it.")
-            ]
+            number = f" ({self.plan.resubmit - self._resubmissions} of {self.plan.resubmit})"
+            which = number if self.plan.resubmit < 1000 else ""
+            return [StartEngines(f"{story[0].upper()}{story[1:]}. Submitting it again{which}; tasks wait for it.")]
         if self._registered > self._own > 0:
             self._others = self._reported = self._registered - self._own
             self._own = 0

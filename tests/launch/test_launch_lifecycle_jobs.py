@@ -170,7 +170,7 @@ def test_at_its_walltime_a_job_is_submitted_again() -> None:
     story.count(0)
     story.job(JobState.ENDED, outcome="timeout")
     (again,) = story.wait(EXPLANATION_GRACE)
-    text = "Job 12 ended at its walltime. It is submitted again, and up to 1 times more; tasks wait for it."
+    text = "Job 12 ended at its walltime. Submitting it again (1 of 2); tasks wait for it."
     assert again == StartEngines(text)
     story.life.submitted("13", story.now)
     assert story.job(JobState.ENDED, "12", outcome="timeout") == []  # an answer about the one before
