@@ -173,8 +173,22 @@ def test_a_cluster_that_is_whole(new_cluster: NewCluster, told: Told) -> None:
     record_of(cluster, 1)
     code, said = told("mine")
     assert code == 0
-    assert "All 1 engines are registered" in said
+    assert "The one engine is registered" in said
     assert "last lines" not in said
+
+
+@pytest.mark.slow
+def test_a_controller_that_was_started_by_hand(new_cluster: NewCluster, told: Told) -> None:
+    cluster = new_cluster()
+    code, said = told()
+    assert code == 0
+    assert "A controller runs that was not started by ipcluster" in said
+    assert "no engine is registered" in said
+    cluster.launch([*ENGINE, "--walltime", "1:00:00"])
+    cluster.wait_for_engines(1)
+    code, said = told()
+    assert "The one engine is registered" in said
+    assert "of engine 0 ends in 59 min" in said or "of engine 0 ends in 1 h" in said
 
 
 @pytest.mark.slow

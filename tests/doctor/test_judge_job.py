@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from ipmpi.launch.doctor.judge_ranks import (
     failing_log,
     judge_losses,
     judge_ranks,
+    judge_time,
     parse_losses,
     understand_log,
 )
@@ -159,7 +161,7 @@ def test_nodes_as_slurm_writes_them(text: str, names: list[str]) -> None:
 # --- engines -----------------------------------------------------------------------------------------------
 
 
-def engines(*ranks: int, host: str = "n1", joined: bool = True) -> list[dict[str, object]]:
+def engines(*ranks: int, host: str = "n1", joined: bool = True) -> list[dict[str, Any]]:
     mpi = "Open MPI v5.0.11, MPI_THREAD_MULTIPLE" if joined else "not joined"
     return [{"id": r, "rank": r, "set": 1, "host": host, "pid": 100 + r, "mpi": mpi} for r in ranks]
 
@@ -211,6 +213,15 @@ def test_the_log_that_tells_most() -> None:
     assert failing_log([log_of(0)]) is None
     # User code of an engine that lives may print what it likes.
     assert failing_log([log_of(0, failure="error in the model")], engines(0)) is None
+
+
+def test_how_long_engines_have() -> None:
+    here = [{**each, "job": "99", "time_left": 3600.0 - each["id"]} for each in engines(0, 1)]
+    (finding,) = judge_time([*here, *engines(2)])
+    assert (finding.level, finding.text) == (Level.OK, "Job 99 of engines 0-1 ends in 59 min.")
+    (finding,) = judge_time([{**engines(3)[0], "job": "", "time_left": 65.0}])
+    assert (finding.level, finding.text) == (Level.NOTE, "The time of engine 3 ends in 1 min 5 s.")
+    assert judge_time(engines(0)) == []
 
 
 CONTROLLER = """\
