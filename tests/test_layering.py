@@ -77,7 +77,7 @@ NEVER: dict[str, tuple[str, ...]] = {
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.
 OPTIONAL = {
     *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
-    *("asyncio", "ctypes", "pprint", "joblib"),
+    *("asyncio", "ctypes", "pprint", "joblib", "tomllib"),
 }
 # Modules of ours that are loaded only when needed, and by whom: ranks that do not dial need no OpenSSL.
 DEFERRED = {

@@ -44,6 +44,7 @@ class Supervisor:
         screen: where to tell about it.
         record: where other commands find it.
         furl: argument of ``MultiEngineClient`` where it is not the default.
+        adds: these engines are further ones of the cluster in the record, which is run by another process.
         log_files: says where the log files are, once there is something to say.
     """
 
@@ -52,6 +53,7 @@ class Supervisor:
     screen: Screen
     record: Record
     furl: str = ""
+    adds: bool = False
     log_files: Callable[[Cluster], list[str]] = lambda _cluster: []
 
     def run(self) -> int:
@@ -65,7 +67,12 @@ class Supervisor:
             return self.screen.complain(str(error))
         finally:
             self.cluster.close()
-            records.forget(self.record.name, self.record.pid)
+            if not self.adds:
+                records.forget(self.record.name, self.record.pid)
+
+    def _save(self) -> None:
+        if not self.adds:
+            records.save(self.record)
 
     def _run(self) -> int:
         cluster = self.cluster
@@ -76,7 +83,7 @@ class Supervisor:
         if process is not None:
             self.record.controller = process.pid
             self.screen.say(f"Starting controller: Controller PID: {process.pid}")
-        records.save(self.record)
+        self._save()
         if not cluster.engines.waits:
             self._announce()
         while True:
@@ -89,11 +96,11 @@ class Supervisor:
                     return self._finish(over)
 
     def _meaning(self, happening: Happening, now: float) -> list[Effect]:
-        if isinstance(happening, ControllerReady):
+        if isinstance(happening, ControllerReady) and not self.adds:
             self.record.furl_files.update(
                 {role: path for role, path in happening.furl_files.items() if role in records.ROLES}
             )
-            records.save(self.record)
+            self._save()
             self._warn_of_others()
         return self._life.happened(happening, now)
 
@@ -136,12 +143,15 @@ class Supervisor:
         if job:
             self._life.submitted(job, time.monotonic())
             self.record.jobs.append(job)
-            records.save(self.record)
+            self._save()
             self.screen.report(state="submitted", name=self.record.name, job=job)
 
     def _say_that_it_is_up(self) -> None:
         self.record.up = time.time()
-        records.save(self.record)
+        self._save()
+        if self.adds:
+            self.screen.say(f"ipcluster: {self.plan.n} engines were added to the cluster {self.record.name!r}.")
+            return
         furl = repr(self.furl) if self.furl else ""
         stop = f"ipcluster stop {self.record.name}" if self.record.log else f"kill -INT {os.getpid()}"
         self.screen.say(UP_AND_RUNNING.format(furl=furl, stop=stop))

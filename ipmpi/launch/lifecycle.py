@@ -211,7 +211,7 @@ class Lifecycle:
 
     def controller_ended(self, code: int) -> list[Effect]:
         """The controller's process ended."""
-        if not self._was_up and self.phase is Phase.STARTING and not self._job_id:
+        if not self.controller_ready:
             return self._over(1, f"The controller could not start ({how_it_ended(code)}).", Blame.CONTROLLER)
         if code == 0:
             return self._over(0, "The cluster was stopped by a client.", Blame.NOBODY)

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from ipmpi.launch.process import session
+from ipmpi.launch.process import Member, session
 
 ROOT = Path(__file__).parents[2]
 WITH_FAKES = [sys.executable, str(ROOT / "tests" / "launch" / "ipcluster_with_fakes.py")]
@@ -65,5 +65,5 @@ class Run:
             return [int(pid) for pid in self.text.split("[", 1)[1].split("]", 1)[0].split(",")]
         return [self.pid_after("mpiexec, PID:")]
 
-    def leftovers(self) -> list[int]:
-        return [member.pid for sid in (self.controller, *self.engine_sessions) for member in session(sid)]
+    def leftovers(self) -> list[Member]:
+        return [member for sid in (self.controller, *self.engine_sessions) for member in session(sid)]
