@@ -183,6 +183,7 @@ PBS: Final = BatchSystem(
     prefix="#PBS",
     directives={
         "name": "-N {value}",
+        "shell": "-S {value}",
         "walltime": "-l walltime={value}",
         "output": "-j oe -k doe -o {value}/",
         "array": "-J 0-{value}",

@@ -107,7 +107,7 @@ class Queue:
             raise self._not_here(argv[0]) from error
         except subprocess.TimeoutExpired as error:
             raise LauncherError(
-                f"`{typed}` did not answer within {PATIENCE:g} s. It may have worked all the same: "
+                f"`{typed}` gave no answer within {PATIENCE:g} s. It may have worked all the same: "
                 f"look at your jobs with {self.system.asking[0][0]} before you try again"
             ) from error
         except OSError as error:
