@@ -80,6 +80,11 @@ class Need(NamedTuple):
     optional: bool = False
     """It is nice to have, so a batch system without it is no failure."""
 
+    @property
+    def last(self) -> int:
+        """For arrays that count from 0."""
+        return self.value - 1 if isinstance(self.value, int) else 0
+
 
 _BASH: Final = Need("shell", "/bin/bash", "whatever your login shell is", optional=True)
 
@@ -107,7 +112,9 @@ def _written(system: BatchSystem, needs: list[Need]) -> list[Line]:
                 "--directive"
             )
     known = [need for need in needs if need.name in system.directives and need.value]
-    return [Line(system.directives[need.name].format(value=need.value), need.why) for need in known]
+    return [
+        Line(system.directives[need.name].format(value=need.value, last=need.last), need.why) for need in known
+    ]
 
 
 def _wishes(options: JobOptions) -> list[Need]:
@@ -121,7 +128,7 @@ def _output(system: BatchSystem, options: JobOptions) -> list[Need]:
     if options.kind != "array" or options.n == 1:
         return [Need("output", folder, why, optional=True)]
     name = "output-array" if "output-array" in system.directives else "output"
-    elements = Need("array", options.n - 1, f"{options.n} jobs, each of one engine")
+    elements = Need("array", options.n, f"{options.n} jobs, each of one engine")
     return [Need(name, folder, why, optional=True), elements]
 
 

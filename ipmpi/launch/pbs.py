@@ -186,7 +186,7 @@ PBS: Final = BatchSystem(
         "shell": "-S {value}",
         "walltime": "-l walltime={value}",
         "output": "-j oe -k doe -o {value}/",
-        "array": "-J 0-{value}",
+        "array": "-J 0-{last}",
         "queue": "-q {value}",
         "account": "-A {value}",
         "requeue": "-r y",

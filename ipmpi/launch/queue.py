@@ -43,6 +43,15 @@ class Queue:
         self.system = system
         self._run = run
 
+    def check(self) -> None:
+        """Is the batch system here?
+
+        Raises:
+            LauncherError: one of its programs is missing.
+        """
+        for program in self.system.missing():
+            raise self._not_here(program)
+
     def submit(self, script: Path) -> str:
         """Submit a script, from the current folder; returns the id of the job.
 

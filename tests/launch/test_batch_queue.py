@@ -71,6 +71,12 @@ def test_without_the_program_the_user_learns_where_to_go() -> None:
         assert "ipcluster slurm --ssh USER@LOGIN_NODE -n N" in str(info.value)
 
 
+def test_what_is_missing_is_told_before_anything_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LauncherError, match="there is no qsub in PATH, so this machine has no PBS"):
+        Queue(PBS).check()
+
+
 def test_a_submission_without_an_answer_may_have_worked() -> None:
     timeout = subprocess.TimeoutExpired("sbatch", 60)
     with pytest.raises(LauncherError, match=r"no answer within 60 s. It may have worked all the same.*squeue"):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batch import BatchSystem, batch_system, batch_systems
+from ipmpi.launch.batch import BatchSystem, JobState, batch_system, batch_systems
+from ipmpi.launch.joboptions import JobOptions, Kind
+from ipmpi.launch.jobscript import render
 from ipmpi.launch.slurm import SLURM
 
 PLUG_IN = """\
@@ -89,3 +93,46 @@ def test_a_record_is_all_that_a_new_one_needs() -> None:
         *("name", "title", "prefix", "directives", "resources", "shell", "output", "gone"),
         *("submitting", "asking", "cancelling", "read_id", "read_status"),
     }
+
+
+@pytest.fixture
+def grid_engine(root: Path) -> BatchSystem:
+    """The example of the how-to."""
+    names = runpy.run_path(str(root / "docs" / "howto" / "gridengine.py"))
+    system = names["GRID_ENGINE"]
+    assert isinstance(system, BatchSystem)
+    return system
+
+
+QSTAT = """\
+job-ID  prior   name       user         state submit/start at     queue                          slots ja-task-ID
+-----------------------------------------------------------------------------------------------------------------
+   4711 0.55500 ipmpi      a            r     11/24/2026 22:00:00 all.q@n1                           8
+   4712 0.00000 ipmpi      a            qw    11/24/2026 22:00:00                                    8
+"""
+
+
+def test_the_example_of_the_howto_reads_its_batch_system(grid_engine: BatchSystem) -> None:
+    qstat, qacct = grid_engine.status("4711")
+    running = grid_engine.parse_status("4711", qstat, QSTAT)
+    waiting = grid_engine.parse_status("4712", qstat, QSTAT)
+    ended = grid_engine.parse_status("4711", qacct, "jobnumber    4711\nfailed       0\nexit_status  1\n")
+    assert running is not None
+    assert waiting is not None
+    assert ended is not None
+    assert (running.state, waiting.state) == (JobState.RUNNING, JobState.PENDING)
+    assert (ended.state, ended.outcome) == (JobState.ENDED, "failed")
+    assert grid_engine.parse_status("4713", qstat, QSTAT) is None
+    assert grid_engine.job_id("4711.1-16:1\n") == "4711"
+
+
+@pytest.mark.parametrize("kind", ["engines", "array"])
+def test_the_example_of_the_howto_makes_scripts(grid_engine: BatchSystem, tmp_path: Path, kind: Kind) -> None:
+    launcher = tmp_path / "mpiexec"
+    launcher.write_text("#!/bin/sh\necho HYDRA build details:\n")
+    launcher.chmod(0o755)
+    options = JobOptions(kind=kind, n=16, walltime=60, python=str(tmp_path / "python"))
+    text = render(grid_engine, options).text
+    assert "#$ -l h_rt=0:01:00\n" in text
+    assert ("#$ -t 1-16\n" in text) == (kind == "array")
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True, timeout=10)
