@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -207,9 +206,10 @@ def environment() -> jinja2.Environment:
 
 
 def templates() -> Path:
-    """The folder with the built-in templates: in the checkout, or inside the installed package."""
-    beside = Path(__file__).resolve().parents[2] / "jobscripts" / "templates"
-    return beside if beside.is_dir() else Path(str(files("ipmpi.jobscripts"))) / "templates"
+    """The folder with the built-in templates: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    places = [folder / "jobscripts" / "templates" for folder in (package, package.parent)]
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def _reasons(lines: list[Line], before: str = "") -> list[tuple[str, str]]:
