@@ -182,7 +182,7 @@ def test_numbers_that_do_not(asked: dict[str, Any], complaint: str) -> None:
 )
 def test_what_would_mean_something_else_is_refused(found: Found, asked: dict[str, Any], complaint: str) -> None:
     with pytest.raises(LauncherError, match=complaint) as info:
-        script(**asked)
+        render(SLURM, replace(BASE, **asked))
     assert "secret" not in str(info.value)
 
 
