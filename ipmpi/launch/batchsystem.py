@@ -106,9 +106,11 @@ class BatchSystem:
         name: what is typed: ``ipcluster NAME``.
         title: what it is called in sentences.
         prefix: what a directive begins with in a script.
-        directives: by need, the directive that asks for it, with ``{value}`` in it: ``name``, ``walltime``,
-            ``queue``, ``account``, ``output``, ``array``, and further ones of its own. A need without a
-            directive cannot be had.
+        directives: by need, the directive that asks for it, with ``{value}`` in it. Needs are ``walltime``,
+            ``queue``, ``account``, ``qos``, ``constraint``, ``requeue`` and ``array`` (``{value}`` elements, or
+            ``{last}`` as the last one from 0), which are refused where they are missing; and ``name``,
+            ``output`` (a folder), ``output-array``, ``shell``, ``no-requeue``, ``survive`` (the loss of a node)
+            and ``warning`` (seconds before the end), which are left out then.
         resources: writes the directives for a :class:`Shape`.
         shell: what the scripts need to know.
         submitting: the command that submits a script.
