@@ -144,9 +144,12 @@ def test_tasks_outlive_more_jobs_than_a_culprit_would(
     cluster = new_cluster(flavour)
     tc = cluster.tc()
     tasks = [tc.submit(wait_for_file, str(tmp_path), "started", "go") for _ in range(2)]
-    for _ in range(4):
+    for number in range(4):
         mec = cluster.start(2)
-        run_until_the_job_ends(cluster, tmp_path, mec, lambda pid: os.kill(pid, signal.SIGTERM))
+        if number % 2:
+            run_until_the_job_ends(cluster, tmp_path, mec, lambda pid: os.kill(pid, signal.SIGTERM))
+        else:
+            run_until_the_job_ends(cluster, tmp_path, mec, lambda _: cluster.launchers[-1].terminate())
     (tmp_path / "go").touch()
     cluster.start(2)
     assert tc.gather(tasks) == ["done", "done"]
