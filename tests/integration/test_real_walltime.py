@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import pytest
 
+from ipmpi import walltime
+
 if TYPE_CHECKING:
     from real_clusters import Cluster, Flavour
 
@@ -97,6 +99,51 @@ def test_one_rank_alone_can_be_warned(flavour: Flavour, new_cluster: Callable[..
     mec.before_walltime(typed("def save(): calls.append(mpi.COMM_WORLD.allreduce(1))", "save"))
     os.kill(cluster.pids(mec)[1], signal.SIGUSR1)
     until(lambda: mec.pull("calls") == [[2], [2]])
+
+
+def test_a_warning_comes_up_a_tree_of_nodes(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    """Rank 11 hangs on rank 1; the end is known to all ranks, by the first one's account."""
+    cluster = new_cluster(flavour_named("openmpi"))
+    argv = cluster.command(12, program=(str(Path(__file__).parent / "disguised_nodes.py"),))
+    leaders = ",".join(map(str, range(12)))
+    end = str(int(time.time() + 3600))
+    cluster.launch(argv, IPMPI_TEST_LEADERS=leaders, IPMPI_JOB_END=end, SLURM_JOB_ID="4711")
+    cluster.wait_for_engines(12)
+    mec = cluster.mec()
+    assert {engine["job"] for engine in mec.cluster_info()["engines"]} == {"4711"}
+    assert all(3500 < left <= 3600 for left in mec.apply(walltime.left))
+    mec.execute("calls = []")
+    mec.before_walltime(typed("def save(): calls.append(mpi.COMM_WORLD.allreduce(1))", "save"))
+    os.kill(cluster.pids(mec)[11], signal.SIGUSR1)
+    until(lambda: mec.pull("calls") == [[12]] * 12)
+    until(lambda: notices(mec))
+    assert notices(mec)[0].startswith("the batch system warns that job 4711 of engines 0-11 ends soon (in 3")
+
+
+def test_leaders_that_each_dial_all_know_the_end(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = new_cluster(flavour_named("openmpi"))
+    program = (str(Path(__file__).parent / "disguised_nodes.py"),)
+    argv = cluster.command(4, program=program, args=["--walltime", "1:00:00"])
+    cluster.launch(argv, IPMPI_TEST_LEADERS="0,0,2,2", IPMPI_TEST_ONE_TREE="0")
+    cluster.wait_for_engines(4)
+    engines = cluster.mec().cluster_info()["engines"]
+    assert len({engine["set"] for engine in engines}) == 2
+    assert all(3500 < engine["time_left"] <= 3600 for engine in engines)
+
+
+def test_an_engine_without_mpi(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    cluster = new_cluster(flavour_named("openmpi"))
+    cluster.launch([cluster.flavour.python, "-m", "ipmpi.cli.ipengine", "--mpi=none", "--walltime=30"])
+    cluster.wait_for_engines(1)
+    mec = cluster.mec()
+    mec.before_walltime(lambda folder=str(tmp_path): Path(folder, "saved").touch(), seconds=29.5)
+    until((tmp_path / "saved").exists)
 
 
 def test_without_the_controller_functions_are_called_all_the_same(
