@@ -73,11 +73,50 @@ RECONNECT_FACTOR: Final = 1.7
 CONNECT_TIMEOUT: Final = 10.0
 """For one address; several are tried one after the other."""
 
+PROXY_TIMEOUT: Final = 30.0
+"""For the answer of an HTTP proxy: it looks up the name and connects before it answers."""
+
+PROXY_ANSWER: Final = 16 * KIB
+"""The largest answer of an HTTP proxy, cookies and all; a page that explains a refusal is not read."""
+
 ENGINE_RECONNECT: Final = 600.0
 """An engine without its controller keeps trying for this long, then ends itself: no orphans in an allocation."""
 
 CLIENT_RECONNECT: Final = LEASE_AFTER_SILENCE
 """A client tries for as long as the controller would keep its session."""
+
+# --- Through ssh -----------------------------------------------------------------------------------------
+MUX_WINDOW: Final = 2 * MIB
+"""Credit of one channel in one direction. As much as OpenSSH lets be under way; more would only wait inside it."""
+
+MUX_CHUNK: Final = 64 * KIB
+"""Channels take turns after this much, and as much of one channel waits here to be sent."""
+
+MUX_CHANNELS: Final = 256
+"""Connections through one ssh at a time; each may hold a window of memory."""
+
+MUX_REQUEST: Final = 64 * KIB
+"""The largest request: a command line."""
+
+MUX_CONTROL: Final = 1 * MIB
+"""Answers that wait for a peer which sends and does not read. Above it, nothing more is read from it."""
+
+SSH_BANNER: Final = 64 * KIB
+"""What a login may print before ipmpi speaks: messages of the day, output of the shell's start-up files."""
+
+SSH_CONNECT_TIMEOUT: Final = 30
+"""For ssh to reach the machine; typing a password takes as long as it takes."""
+
+SSH_RECONNECT_FIRST: Final = 0.5
+SSH_RECONNECT_LONGEST: Final = 60.0
+SSH_RECONNECT_FACTOR: Final = 3.0
+"""At most four logins in the first minute: some sites take more for an intrusion, and lock the user out."""
+
+SSH_SETTLED: Final = 60.0
+"""A session that has lasted so long is not a failing one: the next login after it need not wait."""
+
+RUN_GRACE: Final = 10.0
+"""A command that ran at the far end gets SIGTERM when nobody waits for it any more, and SIGKILL after this."""
 
 # --- Engines -------------------------------------------------------------------------------------------
 MAX_ENGINES: Final = 65_536

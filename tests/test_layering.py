@@ -63,11 +63,11 @@ NEIGHBOURS = {("ipython", "client")}
 ONLY: dict[str, tuple[str, ...]] = {
     "socket": ("ipmpi.transport",),
     "select": ("ipmpi.transport",),
-    "selectors": ("ipmpi.launch.local",),  # the latter reads pipes of processes, no network
+    "selectors": ("ipmpi.launch.cluster",),  # the latter reads pipes of processes, no network
     "asyncio": ("ipmpi.client.results",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
-    "mpi4py": ("ipmpi.engine.world",),
+    "mpi4py": ("ipmpi.engine.world", "ipmpi.launch.doctor.probe"),  # the latter is a program of its own
 }
 # Package -> what none of its modules may load, directly or through others.
 NEVER: dict[str, tuple[str, ...]] = {
@@ -82,6 +82,7 @@ OPTIONAL = {
 # Modules of ours that are loaded only when needed, and by whom: ranks that do not dial need no OpenSSL.
 DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.transport.dialled"),
+    ("ipmpi.cli.ipengine", "ipmpi.transport.proxies"),
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.world", "ipmpi.engine.comm"),

@@ -63,8 +63,23 @@ def parser() -> argparse.ArgumentParser:
         "order ranks get them",
     )  # fmt: skip
     p.add_argument("--wait", type=float, default=0, metavar="S", help="wait so long for the controller to appear")
+    p.add_argument(
+        "--proxy", type=_proxy, default=None, metavar="URL",
+        help="HTTP proxy to reach the controller through, as http://host:port; none: no proxy (default: that of "
+        "https_proxy or all_proxy in the environment, where the direct way fails)",
+    )  # fmt: skip
     p.add_argument("--version", action="version", version=f"ipmpi {__version__}")
     return p
+
+
+def _proxy(text: str) -> str:
+    if "@" in text:
+        raise argparse.ArgumentTypeError(
+            "a password does not belong into a command line, which everybody on this machine can read. Leave it "
+            "out, write `machine PROXYHOST login USER password PASSWORD` into ~/.netrc, and run "
+            "`chmod 600 ~/.netrc`"
+        )
+    return text
 
 
 def _walltime(text: str) -> float:
@@ -190,6 +205,7 @@ class EngineProcess:
         # Only the rank that dials needs these; a thousand others do not pay for importing them.
         from .. import furl
         from ..transport.dialled import Callbacks, DialledSession
+        from ..transport.proxies import routes_by
 
         try:
             address = (
@@ -197,6 +213,7 @@ class EngineProcess:
                 if self.options.furl_file
                 else furl.load(furl.default_furl_file("engine"), "engine")
             )
+            routes = routes_by(self.options.proxy, os.environ, log.warning)
         except KernelError as error:
             self._not_connected(error)
             return
@@ -207,7 +224,7 @@ class EngineProcess:
             interrupted=lambda reason: log.warning("lost the link to the controller (%s); dialling again", reason),
             ended=self._not_connected,
         )
-        self._session = DialledSession(self.loop, address, RECEIVES["engine"], callbacks)
+        self._session = DialledSession(self.loop, address, RECEIVES["engine"], callbacks, routes=routes)
         self._session.open()
 
     def _started(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from ..errors import ClientError
+from ..transport.ssh import SshSession
 from .calls import Calls
 from .session import Session, connect
 from .views import EngineView
@@ -25,6 +26,11 @@ class MultiEngineClient(EngineView):
         furl_or_file: a furl, or a file that contains one; the default is the file that the controller of this
             machine wrote, ``ipcontroller-mec.furl``.
         session: an open session to use instead.
+        ssh: ``user@login``, to reach the controller through that machine by your own OpenSSH, with its
+            configuration, agent and jump hosts. The default furl is then the one that a controller has written
+            there. After a colon, what runs ipcluster there may follow: ``user@login:venv/bin/ipcluster``.
+        proxy: ``http://host:port`` of an HTTP proxy to go through; ``'none'`` for none. By default that of
+            ``https_proxy`` or ``all_proxy`` in the environment is tried where the direct way fails.
 
     Attributes:
         block: whether calls wait for their results; True at first.
@@ -37,8 +43,15 @@ class MultiEngineClient(EngineView):
         SecurityError: it is not the controller of the furl.
     """
 
-    def __init__(self, furl_or_file: str = "", *, session: Session | None = None) -> None:
-        opened = connect(furl_or_file, role="mec") if session is None else session
+    def __init__(
+        self,
+        furl_or_file: str = "",
+        *,
+        session: Session | None = None,
+        ssh: str | SshSession | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        opened = connect(furl_or_file, "mec", ssh=ssh, proxy=proxy) if session is None else session
         role = getattr(opened, "role", "mec")
         if role != "mec":
             opened.close()

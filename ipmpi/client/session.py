@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import itertools
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -23,6 +24,9 @@ from ..protocol.states import RECEIVES
 from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.dialled import Callbacks, DialledSession
 from ..transport.loop import Loop
+from ..transport.proxies import routes_by
+from ..transport.routes import DIRECT, Route
+from ..transport.ssh import SshSession, shared_session
 from ..transport.transfers import Transfers
 from .desk import TaskDesk
 from .failures import kernel_error
@@ -69,7 +73,7 @@ class Session:
         notices: what the controller said that no call asked for, newest last.
     """
 
-    def __init__(self, address: Furl) -> None:
+    def __init__(self, address: Furl, routes: Sequence[Route] = (DIRECT,)) -> None:
         self._loop = Loop()
         self._numbers = itertools.count(1)
         self._requests: dict[int, Future[Any]] = {}
@@ -89,6 +93,7 @@ class Session:
             Callbacks(self._event, self._started, self._interrupted, self._ended),
             patience=limits.CLIENT_RECONNECT,
             renew=False,
+            routes=routes,
         )
         self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
 
@@ -371,12 +376,30 @@ class Session:
         self.desk.fail(self._failure)
 
 
-def connect(furl_or_file: str = "", role: str = "mec") -> Session:
+def connect(
+    furl_or_file: str = "", role: str = "mec", *, ssh: str | SshSession | None = None, proxy: str | None = None
+) -> Session:
     """A session with the controller of a furl, a furl file, or the default file of ``role``.
+
+    Args:
+        furl_or_file: the furl, or the file.
+        role: what the furl must be for.
+        ssh: the login node to go through; without a furl, the default file *there* is meant.
+        proxy: an HTTP proxy, 'none', or None for what the environment says, after the direct way.
 
     Raises:
         FurlError, SecurityError, ConnectionError, VersionError: what is wrong, and what to do.
     """
-    session = Session(furl.load_furl_or_file(furl_or_file, role))
+    if ssh is None:
+        routes = routes_by(proxy, os.environ, lambda text: print(f"ipmpi: {text}", file=sys.stderr, flush=True))
+        session = Session(furl.load_furl_or_file(furl_or_file, role), routes)
+    elif proxy:
+        raise ClientError(
+            "ssh= and proxy= together: ssh has a way of its own through a proxy, ProxyCommand in ~/.ssh/config"
+        )
+    else:
+        login = shared_session(ssh) if isinstance(ssh, str) else ssh
+        address = furl.load_furl_or_file(furl_or_file, role) if furl_or_file.strip() else login.furl(role)
+        session = Session(address, [login.route])
     session.open()
     return session

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..protocol import messages
 from ..protocol.packed import unpack
+from ..transport.ssh import SshSession
 from .dependencies import Needs, Parent
 from .desk import TaskDesk
 from .entries import Attempt, Entry
@@ -49,13 +50,22 @@ class TaskClient:
         furl_or_file: a furl, or the path of a file with one; empty for ``ipcontroller-tc.furl`` in the
             security folder.
         session: an open session to use instead.
+        ssh, proxy: ways to reach the controller, as for :class:`~ipmpi.client.MultiEngineClient`.
     """
 
     block = True
     """Kept from the original; each method has a ``block`` of its own."""
 
-    def __init__(self, furl_or_file: str = "", *, session: Session | None = None) -> None:
-        self._session: Session = connect(furl_or_file, role="tc") if session is None else session
+    def __init__(
+        self,
+        furl_or_file: str = "",
+        *,
+        session: Session | None = None,
+        ssh: str | SshSession | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        opened = connect(furl_or_file, "tc", ssh=ssh, proxy=proxy) if session is None else session
+        self._session: Session = opened
         self._desk: TaskDesk = self._session.desk
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}

@@ -229,7 +229,8 @@ class EngineView(EngineCommands):
         Returns:
             ``'engines'``: a list of dicts (``id``, ``rank``, ``set``, ``host``, ``pid``, ``mpi``, ``python``, and
             ``job``: the batch system's id of their job, ``time_left``: seconds until it ends, or None);
-            ``'clients'``: the list of their roles; ``'up'``: seconds since the controller started.
+            ``'clients'``: the list of their roles; ``'up'``: seconds since the controller started; ``'time'``: its
+            clock, in seconds since the epoch; ``'version'``: its release of ipmpi.
         """
         answer: dict[str, Any] = self._request(messages.ClusterInfo, dict, True, "cluster_info")
         return answer

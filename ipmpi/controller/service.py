@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import limits
+from .. import __version__, limits
 from ..errors import KernelError, LocalProtocolError, MessageSizeError, RemoteProtocolError, SecurityError
 from ..protocol import messages as m, packed
 from ..protocol.connection import Event, MessageReceived
@@ -99,7 +99,7 @@ class ControllerService:
     def _message(self, session: Session, event: MessageReceived) -> None:
         message = event.message
         if isinstance(message, m.Goodbye):
-            session.goodbye = True
+            session.farewell = message.reason or "it gave no reason"
             self._log(f"{session.role} {session.key} at {session.peer} leaves: {message.reason}")
         elif session.role == "engine":
             self._engine_message(session, event)
@@ -261,13 +261,15 @@ class ControllerService:
             for engine in (registry.engines[number] for number in registry.ids())
         ]  # fmt: skip
         clients = [s.role for s in self.sessions.by_key.values() if s.role != "engine"]
-        return {"engines": engines, "clients": clients, "up": time.time() - self._started}
+        now = time.time()
+        up = now - self._started
+        return {"engines": engines, "clients": clients, "up": up, "time": now, "version": __version__}
 
     def _ended(self, session: Session, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
         if session.role == "engine":
             # Who says goodbye was told to end: by a signal, or with its allocation.
-            blame = not session.goodbye and not self.deadlines.is_over(session.key, self._loop.now())
+            blame = not session.farewell and not self.deadlines.is_over(session.key, self._loop.now())
             self.farm.set_lost(session.key, reason, blame=blame)
             self.deadlines.forget(session.key)
             for number in self.router.set_lost(session.key, reason):

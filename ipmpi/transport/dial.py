@@ -1,29 +1,45 @@
 """Reaching a controller by the host hints of its furl (layer L3).
 
-All hints are tried, the first at once and each further one a little later or as soon as its forerunner has
-failed; the first that authenticates wins. Host names are looked up in a thread, so a slow name server holds
-nothing up.
+All hints are tried by all routes, the first at once and each further one a little later or as soon as its
+forerunner has failed; the first that authenticates wins.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
-import threading
-from collections.abc import Callable
-from functools import partial
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from .. import limits
 from ..errors import ConnectionError, KernelError, SecurityError, VersionError
 from ..furl import Furl
 from ..protocol.handshake import DiallerHandshake, Welcome
-from .loop import WRITE, Loop, Timer
-from .negotiate import Authenticated, DialNegotiation, SocketAddress, nonblocking_connect
+from ..protocol.httpconnect import where
+from .loop import Loop, Timer
+from .negotiate import Authenticated, DialNegotiation
+from .routes import DIRECT, Route, RouteError
 
 _STAGGER = 0.5
-"""Seconds before the next hint is tried while the one before it has not answered."""
+"""Seconds before the next way is tried while the one before it has not answered."""
+
+
+class Way(NamedTuple):
+    """One hint, by one route."""
+
+    host: str
+    port: int
+    route: Route
+
+    def __str__(self) -> str:
+        return f"{where(self.host, self.port)} {self.route.via}".rstrip()
+
+
+def ways_to(furl: Furl, routes: Sequence[Route], first: Way | None = None) -> list[Way]:
+    """All hints by the first route, then by the second, and so on; ``first`` (what worked before) before all."""
+    ways = [Way(host, port, route) for route in routes for host, port in furl.hints if route.serves(host)]
+    if first in ways:
+        ways.remove(first)
+        ways.insert(0, first)
+    return ways
 
 
 class Dial:
@@ -33,19 +49,20 @@ class Dial:
         self,
         loop: Loop,
         furl: Furl,
-        handshake: Callable[[bytes], DiallerHandshake],
-        on_done: Callable[[Authenticated, Welcome], None],
+        handshake: Callable[[bytes, Way], DiallerHandshake],
+        on_done: Callable[[Authenticated, Welcome, Way], None],
         on_failed: Callable[[KernelError], None],
+        ways: Sequence[Way] = (),
     ) -> None:
         self._loop = loop
         self._furl = furl
         self._handshake = handshake
         self._on_done = on_done
         self._on_failed = on_failed
-        self._hints = list(furl.hints)
+        self._ways = list(ways) or ways_to(furl, (DIRECT,))
         self._next = 0
         self._under_way: dict[int, Callable[[], None]] = {}
-        self._failures: list[tuple[str, KernelError]] = []
+        self._failures: list[tuple[Way, KernelError]] = []
         self._over = False
         self._stagger: Timer | None = None
         loop.call_soon(self._try_next)
@@ -64,95 +81,43 @@ class Dial:
             return
         if self._stagger is not None:
             self._stagger.cancel()
-        if self._next == len(self._hints):
+        if self._next == len(self._ways):
             if not self._under_way:
                 self._give_up()
             return
-        number, (host, port) = self._next, self._hints[self._next]
+        number, way = self._next, self._ways[self._next]
         self._next += 1
-        self._under_way[number] = lambda: None
-        lookup = partial(self._look_up, number, host, port)
-        if _is_address(host):
-            lookup()
-        else:
-            threading.Thread(target=lookup, daemon=True, name="ipmpi-lookup").start()
-        if self._next < len(self._hints):
+        self._under_way[number] = way.route.connect(
+            self._loop,
+            (way.host, way.port),
+            lambda sock: self._connected(number, sock),
+            lambda error: self._failed(number, error),
+        )
+        if self._next < len(self._ways):
             self._stagger = self._loop.call_later(_STAGGER, self._try_next)
 
-    def _look_up(self, number: int, host: str, port: int) -> None:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            problem = ConnectionError(f"its name cannot be looked up: {error.strerror or error}")
-            self._loop.call_threadsafe(lambda: self._failed(number, problem))
-            return
-        # A name may have several addresses (localhost: that of IPv6 too), of which only one is listened on.
-        addresses: list[tuple[int, SocketAddress]] = [(entry[0], cast(SocketAddress, entry[4])) for entry in found]
-        self._loop.call_threadsafe(lambda: self._connect(number, addresses))
-
-    def _connect(self, number: int, addresses: list[tuple[int, SocketAddress]]) -> None:
-        """Try the first address; the others follow if nobody answers there."""
-        if self._over:
-            return
-        (family, address), *others = addresses
-        try:
-            sock = nonblocking_connect(address, family)
-        except OSError as error:
-            self._unreachable(number, others, error.strerror or str(error))
-            return
-
-        def ready(events: int) -> None:
-            self._connected(number, sock, timer, events, others)
-
-        def stop() -> None:
-            timer.cancel()
-            self._loop.unregister(sock)
-            sock.close()
-
-        timer = self._loop.call_later(limits.CONNECT_TIMEOUT, lambda: ready(0))
-        self._under_way[number] = stop
-        self._loop.register(sock, WRITE, ready)
-
-    def _unreachable(self, number: int, others: list[tuple[int, SocketAddress]], reason: str) -> None:
-        if others:
-            self._connect(number, others)
-        else:
-            self._failed(number, ConnectionError(reason))
-
-    def _connected(
-        self,
-        number: int,
-        sock: socket.socket,
-        timer: Timer,
-        events: int,
-        others: list[tuple[int, SocketAddress]],
-    ) -> None:
-        timer.cancel()
-        self._loop.unregister(sock)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events else errno.ETIMEDOUT
-        if code:
-            sock.close()
-            self._unreachable(number, others, os.strerror(code))
-            return
+    def _connected(self, number: int, sock: socket.socket) -> None:
+        way = self._ways[number]
         negotiation = DialNegotiation(
             self._loop,
             sock,
             self._furl,
-            self._handshake,
-            self._succeeded,
+            lambda exporter: self._handshake(exporter, way),
+            lambda peer, welcome: self._succeeded(peer, welcome, way),
             lambda error: self._failed(number, error),
+            str(way),
         )
         self._under_way[number] = negotiation.cancel
 
-    def _succeeded(self, peer: Authenticated, welcome: Welcome) -> None:
+    def _succeeded(self, peer: Authenticated, welcome: Welcome, way: Way) -> None:
         self.cancel()
-        self._on_done(peer, welcome)
+        self._on_done(peer, welcome, way)
 
     def _failed(self, number: int, error: KernelError) -> None:
         if self._over:
             return
         self._under_way.pop(number, None)
-        self._failures.append(("{}:{}".format(*self._hints[number]), error))
+        self._failures.append((self._ways[number], error))
         self._try_next()
 
     def _give_up(self) -> None:
@@ -162,7 +127,10 @@ class Dial:
             if isinstance(error, SecurityError | VersionError):
                 self._on_failed(error)
                 return
-        tried = "; ".join(f"{host}: {error}" for host, error in self._failures)
+        if all(isinstance(error, RouteError) for _, error in self._failures):
+            self._on_failed(self._failures[0][1])
+            return
+        tried = "; ".join(f"{way}: {error}" for way, error in self._failures)
         self._on_failed(
             ConnectionError(
                 f"no controller answers ({tried}). Is it running? `ipcluster -n 4` starts one here; if it runs on "
@@ -170,13 +138,3 @@ class Dial:
                 "(ipcontroller --client-location / --engine-location)."
             )
         )
-
-
-def _is_address(host: str) -> bool:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, host)
-        except OSError:
-            continue
-        return True
-    return False

@@ -7,7 +7,7 @@ it any more (it was restarted, or the lease ran out) a fresh one begins, and the
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import __version__, limits
@@ -16,10 +16,11 @@ from ..furl import Furl
 from ..protocol import messages
 from ..protocol.connection import Connection, Event
 from ..protocol.handshake import DiallerHandshake, Welcome
-from .dial import Dial
+from .dial import Dial, Way, ways_to
 from .link import Link
 from .loop import Loop, Timer
 from .negotiate import Authenticated, Unanswered
+from .routes import DIRECT, Route
 
 SOFTWARE = f"ipmpi {__version__}"
 
@@ -43,6 +44,7 @@ class DialledSession:
     Args:
         may_receive: message types that the controller may send here.
         patience: seconds to keep dialling after the link broke; 0 for the first contact means one attempt.
+        routes: ways to reach the controller, best first.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class DialledSession:
         *,
         patience: float = limits.ENGINE_RECONNECT,
         renew: bool = True,
+        routes: Sequence[Route] = (DIRECT,),
     ) -> None:
         self._loop = loop
         self._furl = furl
@@ -61,6 +64,8 @@ class DialledSession:
         self._callbacks = callbacks
         self._patience = patience
         self._renew = renew
+        self._routes = routes
+        self._way: Way | None = None
         self._session = b""
         self._delay = limits.RECONNECT_FIRST
         self._give_up_at: float | None = None
@@ -92,7 +97,7 @@ class DialledSession:
             self.connection.send(messages.Goodbye(reason))
             self.link.close(reason)
 
-    def _handshake(self, exporter: bytes) -> DiallerHandshake:
+    def _handshake(self, exporter: bytes, way: Way) -> DiallerHandshake:
         return DiallerHandshake(
             self._furl.role,
             self._furl.secret,
@@ -100,15 +105,18 @@ class DialledSession:
             SOFTWARE,
             session=self._session,
             received=self.connection.received,
+            lease=way.route.lease,
         )
 
     def _start_dial(self) -> None:
         self._timer = None
         if not self._over:
-            self._dial = Dial(self._loop, self._furl, self._handshake, self._connected, self._failed)
+            ways = ways_to(self._furl, self._routes, self._way)
+            self._dial = Dial(self._loop, self._furl, self._handshake, self._connected, self._failed, ways)
 
-    def _connected(self, peer: Authenticated, welcome: Welcome) -> None:
+    def _connected(self, peer: Authenticated, welcome: Welcome, way: Way) -> None:
         self._dial = None
+        self._way = way
         self._give_up_at = None
         self._delay = limits.RECONNECT_FIRST
         fresh = not welcome.resumed

@@ -6,9 +6,7 @@ under a deadline and a limit on bytes. It ends in exactly one call: ``on_done(pe
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -22,10 +20,7 @@ from ..protocol.handshake import DiallerHandshake, Hello, ListenerHandshake, Ref
 from ..tls import TlsClosed, TlsSession
 from .loop import READ, WRITE, Loop
 from .pipes import PipeClosed
-from .tlspipe import TlsPipe, prepare
-
-# (host, port), and for IPv6 also flow and scope.
-SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+from .tlspipe import TlsPipe
 
 
 class Unanswered(SecurityError):
@@ -48,7 +43,12 @@ class _Negotiation:
     _largest: float = limits.AUTHENTICATION_BYTES
 
     def __init__(
-        self, loop: Loop, sock: socket.socket, tls: TlsSession, on_failed: Callable[[KernelError], None]
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        tls: TlsSession,
+        on_failed: Callable[[KernelError], None],
+        peer: str = "",
     ) -> None:
         self._loop = loop
         self._sock = sock
@@ -59,7 +59,7 @@ class _Negotiation:
         self._secure = False
         self._received = 0
         self._timer = loop.call_later(limits.HANDSHAKE_TIMEOUT, self._too_late)
-        self.peer = self._pipe.peer
+        self.peer = peer or self._pipe.peer
 
     def _watch(self) -> None:
         events = READ if self._pipe.flush() else READ | WRITE
@@ -144,8 +144,9 @@ class DialNegotiation(_Negotiation):
         handshake: Callable[[bytes], DiallerHandshake],
         on_done: Callable[[Authenticated, Welcome], None],
         on_failed: Callable[[KernelError], None],
+        peer: str = "",
     ) -> None:
-        super().__init__(loop, sock, TlsSession.dialler(), on_failed)
+        super().__init__(loop, sock, TlsSession.dialler(), on_failed, peer)
         self._furl = furl
         self._make_handshake = handshake
         self._handshake: DiallerHandshake | None = None
@@ -215,18 +216,3 @@ class ListenNegotiation(_Negotiation):
         if hello is not None:
             self._release()
             self._on_hello(Authenticated(self._pipe, self.peer, self._handshake.leftover), hello, self._handshake)
-
-
-def nonblocking_connect(address: SocketAddress, family: int) -> socket.socket:
-    """A socket that is connecting; OSError if that fails at once."""
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        prepare(sock)
-        code = sock.connect_ex(address)
-        # The system tells an error that is known at once here, and only here.
-        if code not in (0, errno.EINPROGRESS):
-            raise OSError(code, os.strerror(code))
-    except OSError:
-        sock.close()
-        raise
-    return sock

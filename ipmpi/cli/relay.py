@@ -1,0 +1,69 @@
+"""``ipcluster relay``: the far end of ``MultiEngineClient(ssh=...)``, started by ssh (layer L5)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import furl
+from ..errors import FurlError
+from ..transport.dialled import SOFTWARE
+from ..transport.loop import Loop
+from ..transport.relay import Relay
+
+_ROLE = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
+IPCLUSTER = (sys.executable, "-m", "ipmpi.cli.ipcluster")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve standard input and output until the input ends; returns the exit code."""
+    del arguments
+    if sys.stdin is None or os.isatty(0):
+        print(
+            "ipcluster relay is started by ssh, for MultiEngineClient(ssh=...) and `ipcluster ... --ssh` on "
+            "another machine; there is nothing to type here.",
+            file=sys.stderr,
+        )
+        return 2
+    # Only frames may go where standard output goes; whatever prints shall find the screen.
+    writer = os.dup(1)
+    os.dup2(2, 1)
+    loop = Loop()
+    try:
+        relay = Relay(loop, os.dup(0), writer, SOFTWARE, IPCLUSTER, read_furl)
+    except OSError:
+        return 1  # whoever asked is gone already
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda got, frame: relay.stop(f"got {signal.Signals(got).name}"))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    loop.run()
+    return 0
+
+
+def read_furl(role: str, cluster: str) -> str:
+    """The furl of a role as text: of the cluster with this name, or of the default file."""
+    if not _ROLE.fullmatch(role):
+        raise FurlError(f"{role!r} is not a role")
+    path = _file_of(cluster, role) if cluster else furl.default_furl_file(role)
+    return str(furl.load(path, role))
+
+
+def _file_of(cluster: str, role: str) -> Path:
+    """What the record says that `ipcluster` keeps of a cluster."""
+    path = furl.ipython_dir() / "clusters" / f"{Path(cluster).name}.json"
+    try:
+        files = json.loads(furl.read_private(path, 1 << 20))["furl_files"]
+        return Path(str(files[role]))
+    except FileNotFoundError:
+        raise FurlError(f"there is no cluster {cluster!r}; `ipcluster list` shows those that are there") from None
+    except (ValueError, KeyError, TypeError):
+        raise FurlError(f"{path} says nothing of a furl file for {role}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

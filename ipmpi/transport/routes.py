@@ -1,0 +1,300 @@
+"""How a TCP connection to a controller is made: directly, or through an HTTP proxy (layer L3).
+
+A route is asked for a connection to a host and port, and gives a socket which does not block. TLS begins only on
+that socket, so what lies on the way, a proxy or a login node, carries ciphertext and is not trusted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from .. import limits
+from ..errors import ConnectionError, KernelError
+from ..protocol.httpconnect import ConnectRequest
+from .loop import READ, WRITE, Loop, Timer
+from .tlspipe import prepare
+
+# (host, port), and for IPv6 also flow and scope.
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+
+Done = Callable[[socket.socket], None]
+Failed = Callable[[KernelError], None]
+Cancel = Callable[[], None]
+
+
+class RouteError(ConnectionError):
+    """The route itself does not work, whatever the host."""
+
+
+class Route(Protocol):
+    """One way to reach hosts.
+
+    Attributes:
+        via: words for messages, as in "through the proxy p:3128"; nothing for the direct way.
+        lease: seconds for which the controller is asked to keep the session when the connection closes: a tunnel
+            that breaks looks there like a program that ended. 0 is what it does by itself.
+    """
+
+    @property
+    def via(self) -> str: ...  # noqa: D102
+
+    @property
+    def lease(self) -> int: ...  # noqa: D102
+
+    def serves(self, host: str) -> bool:
+        """Whether it should be tried for this host."""
+        ...
+
+    def connect(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> Cancel:
+        """Begin to connect; one of the callbacks will be called, unless the function returned is called before.
+
+        Neither is called before this returns.
+        """
+        ...
+
+
+class DirectRoute:
+    """TCP to the host itself."""
+
+    via = ""
+    lease = 0
+
+    def serves(self, host: str) -> bool:
+        """Always."""
+        del host
+        return True
+
+    def connect(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> Cancel:
+        """Look the host up, and try its addresses one after the other."""
+        return _Direct(loop, address, on_done, on_failed).cancel
+
+
+DIRECT = DirectRoute()
+
+
+class _Direct:
+    """Host names are looked up in a thread, so a slow name server holds nothing up."""
+
+    def __init__(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> None:
+        self._loop = loop
+        self._address = address
+        self._on_done = on_done
+        self._on_failed = on_failed
+        self._over = False
+        self._sock: socket.socket | None = None
+        self._timer: Timer | None = None
+        self._others: list[tuple[int, SocketAddress]] = []
+        if _is_address(address[0]):
+            self._look_up()
+        else:
+            threading.Thread(target=self._look_up, daemon=True, name="ipmpi-lookup").start()
+
+    def cancel(self) -> None:
+        """Stop; neither callback will be called."""
+        self._over = True
+        self._forget(close=True)
+
+    def _look_up(self) -> None:
+        try:
+            found = socket.getaddrinfo(*self._address, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            problem = ConnectionError(f"its name cannot be looked up: {reason}")
+            self._loop.call_threadsafe(lambda: self._fail(problem))
+            return
+        # A name may have several addresses (localhost: that of IPv6 too), of which only one is listened on.
+        self._others = [(entry[0], cast(SocketAddress, entry[4])) for entry in found]
+        self._loop.call_threadsafe(self._try_next)
+
+    def _try_next(self) -> None:
+        """Try the first address that is left; the others follow if nobody answers there."""
+        if self._over:
+            return
+        family, address = self._others.pop(0)
+        try:
+            self._sock = nonblocking_connect(address, family)
+        except OSError as error:
+            self._unreachable(error.strerror or str(error))
+            return
+        self._timer = self._loop.call_later(limits.CONNECT_TIMEOUT, lambda: self._connected(0))
+        self._loop.register(self._sock, WRITE, self._connected)
+
+    def _connected(self, events: int) -> None:
+        assert self._sock is not None
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events else errno.ETIMEDOUT
+        if code:
+            self._forget(close=True)
+            self._unreachable(os.strerror(code))
+            return
+        sock = self._sock
+        self._forget(close=False)
+        self._over = True
+        self._on_done(sock)
+
+    def _unreachable(self, reason: str) -> None:
+        if self._others:
+            self._try_next()
+        else:
+            self._fail(ConnectionError(reason))
+
+    def _fail(self, error: KernelError) -> None:
+        if not self._over:
+            self._over = True
+            self._on_failed(error)
+
+    def _forget(self, *, close: bool) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._sock is not None:
+            self._loop.unregister(self._sock)
+            if close:
+                self._sock.close()
+            self._sock = None
+
+
+class ProxyRoute:
+    """Through an HTTP proxy, by the method CONNECT.
+
+    Args:
+        address: host and port of the proxy.
+        user: ``user:password``, if it wants that; it is sent to the proxy only, and shown nowhere.
+        serves: for which hosts it should be tried.
+    """
+
+    lease = 0
+
+    def __init__(
+        self, address: tuple[str, int], user: str = "", serves: Callable[[str], bool] = lambda host: True
+    ) -> None:
+        self._address = address
+        self._user = user
+        self._serves = serves
+
+    def __repr__(self) -> str:
+        return f"<ProxyRoute {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """Host and port."""
+        host, port = self._address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def via(self) -> str:
+        """Words for messages."""
+        return f"through the proxy {self.name}"
+
+    def serves(self, host: str) -> bool:
+        """Whether it should be tried for this host."""
+        return self._serves(host)
+
+    def connect(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> Cancel:
+        """Connect to the proxy, and have it connect to the host."""
+        request = ConnectRequest(*address, f"the proxy {self.name}", self._user)
+        return _Tunnel(loop, self._address, request, on_done, on_failed).cancel
+
+
+class _Tunnel:
+    def __init__(
+        self, loop: Loop, proxy: tuple[str, int], request: ConnectRequest, on_done: Done, on_failed: Failed
+    ) -> None:
+        self._loop = loop
+        self._proxy = proxy
+        self._request = request
+        self._on_done = on_done
+        self._on_failed = on_failed
+        self._sock: socket.socket | None = None
+        self._timer: Timer | None = None
+        self._cancel = DIRECT.connect(loop, proxy, self._connected, self._unreachable)
+
+    def cancel(self) -> None:
+        """Stop; neither callback will be called."""
+        self._cancel()
+        self._forget(close=True)
+
+    def _unreachable(self, error: KernelError) -> None:
+        self._on_failed(ConnectionError(f"the proxy {self._proxy[0]}:{self._proxy[1]} is not reached: {error}"))
+
+    def _connected(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._timer = self._loop.call_later(limits.PROXY_TIMEOUT, self._too_late)
+        self._loop.register(sock, READ, self._ready)
+        try:
+            # A request fits into the empty buffer of a new connection.
+            if sock.send(self._request.data) != len(self._request.data):
+                raise OSError(errno.EAGAIN, "it takes no data")
+        except OSError as error:
+            problem = ConnectionError(error.strerror or str(error))
+            self._loop.call_soon(lambda: self._fail(problem))
+
+    def _ready(self, _events: int) -> None:
+        assert self._sock is not None
+        try:
+            data = self._sock.recv(4096)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._fail(self._request.closed())
+            return
+        try:
+            done = self._request.receive(data)
+        except KernelError as error:
+            self._fail(error)
+            return
+        if done:
+            sock = self._sock
+            self._forget(close=False)
+            self._on_done(sock)
+
+    def _too_late(self) -> None:
+        self._fail(
+            ConnectionError(
+                f"the proxy {self._proxy[0]}:{self._proxy[1]} gave no answer within {limits.PROXY_TIMEOUT:.0f} s"
+            )
+        )
+
+    def _fail(self, error: KernelError) -> None:
+        if self._sock is not None:
+            self._forget(close=True)
+            self._on_failed(error)
+
+    def _forget(self, *, close: bool) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._sock is not None:
+            self._loop.unregister(self._sock)
+            if close:
+                self._sock.close()
+            self._sock = None
+
+
+def nonblocking_connect(address: SocketAddress, family: int) -> socket.socket:
+    """A socket that is connecting; OSError if that fails at once."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        prepare(sock)
+        code = sock.connect_ex(address)
+        # The system tells an error that is known at once here, and only here.
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_address(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except OSError:
+            continue
+        return True
+    return False

@@ -1,0 +1,294 @@
+"""Reaching controllers through a login node, by the user's own OpenSSH (layer L3).
+
+A session runs one ssh process, in which everything is multiplexed: sites that ask for a one-time password ask
+once. When ssh dies, what went through it breaks; whoever needs it again gets a new ssh, after a pause that grows.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import random
+import socket
+import threading
+from collections.abc import Callable, Sequence
+
+from .. import limits
+from ..errors import ClientError, ConnectionError, FurlError, KernelError, LocalProtocolError
+from ..furl import Furl
+from ..protocol import mux
+from .loop import READ, Loop, Timer
+from .muxlink import MuxLink
+from .routes import Cancel, Done, Failed
+from .sshprocess import SshProcess, split_destination
+from .wishes import Asking, Connecting, Forwarded, Wish
+
+
+class SshSession:
+    """An ssh session with a login node; started when it is first needed, and again when it has died.
+
+    All methods may be called from any thread, and block until there is an answer. Questions of ssh (a password, an
+    unknown host) appear on the terminal, at the first login only.
+
+    Args:
+        destination: what ssh calls the machine, ``user@host`` or a name of ``~/.ssh/config``. After a colon, the
+            command that runs ipcluster there may follow: ``user@host:venv/bin/ipcluster``.
+        remote: that command, if the destination names none; it is for a shell.
+    """
+
+    def __init__(self, destination: str, *, remote: str = "ipcluster") -> None:
+        self.destination, self._remote = split_destination(destination, remote)
+        self.route = SshRoute(self)
+        self._loop = Loop()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._process: SshProcess | None = None
+        self._link: MuxLink | None = None
+        self._wishes: list[Wish] = []
+        self._listeners: list[socket.socket] = []
+        self._timer: Timer | None = None
+        self._was_up = False
+        self._up_since = 0.0
+        self._delay = 0.0
+        self._not_before = 0.0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<SshSession {self.destination}>"
+
+    def __enter__(self) -> SshSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of ssh while it runs."""
+        process = self._process
+        return None if process is None else process.pid
+
+    def furl(self, role: str, cluster: str = "") -> Furl:
+        """A furl that is kept at the far end: of a cluster by its name, or from the default file.
+
+        Raises:
+            FurlError: there is none; the sentence is the far end's.
+            ConnectionError, SecurityError, VersionError: ssh does not get there.
+        """
+        asking = Asking(mux.ReadFurl(role, cluster))
+        code, text = self._answer(asking)
+        if code:
+            raise FurlError(f"on {self.destination}: {text}")
+        return Furl.parse(asking.output.decode("ascii", "replace"))
+
+    def run(self, arguments: Sequence[str], on_line: Callable[[str], None] = lambda line: None) -> int:
+        """Run ``ipcluster`` at the far end, and give its exit code.
+
+        Args:
+            arguments: of ipcluster.
+            on_line: called, in this thread, with each line that it prints on either output.
+
+        Raises:
+            ConnectionError: ssh does not get there, or has died meanwhile: the command was ended if it had not
+                detached itself.
+        """
+        lines: queue.Queue[bytes | None] = queue.Queue()
+        asking = Asking(mux.RunCommand(list(arguments)), lines.put)
+        asking.future.add_done_callback(lambda future: lines.put(None))
+        self._post(asking)
+        rest = b""
+        try:
+            while (data := lines.get()) is not None:
+                *whole, rest = (rest + data).split(b"\n")
+                for line in whole:
+                    on_line(line.decode("utf-8", "replace"))
+        except BaseException:
+            self._loop.call_threadsafe(lambda: asking.cancel("nobody waits for it any more"))
+            raise
+        if rest:
+            on_line(rest.decode("utf-8", "replace"))
+        return asking.future.result()[0]
+
+    def forward(self, hints: Sequence[tuple[str, int]]) -> tuple[str, int]:
+        """Listen on a port of this machine's loopback; who connects to it reaches the first hint that answers.
+
+        Returns:
+            Host and port, for the furl that clients on this machine use. It lasts as long as the session object.
+        """
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        address: tuple[str, int] = listener.getsockname()[:2]
+
+        def accept(_events: int) -> None:
+            with contextlib.suppress(OSError):
+                sock, _ = listener.accept()
+                self._wish(Forwarded(sock, list(hints)))
+
+        def start() -> None:
+            self._listeners.append(listener)
+            self._loop.register(listener, READ, accept)
+
+        self._start_thread()
+        self._loop.call_threadsafe(start)
+        return address
+
+    def close(self) -> None:
+        """End the session, and all that goes through it. Idempotent."""
+        with self._lock:
+            closed, self._closed = self._closed, True
+            thread = self._thread
+        atexit.unregister(self.close)
+        if thread is not None and not closed:
+            self._loop.call_threadsafe(self._shut)
+            if threading.get_ident() != self._loop.thread:
+                thread.join(5)
+
+    # --- from other threads ------------------------------------------------------------------------------
+
+    def _answer(self, asking: Asking) -> tuple[int, str]:
+        self._post(asking)
+        try:
+            return asking.future.result()
+        except BaseException:
+            self._loop.call_threadsafe(lambda: asking.cancel("nobody waits for it any more"))
+            raise
+
+    def _post(self, wish: Wish) -> None:
+        self._start_thread()
+        self._loop.call_threadsafe(lambda: self._wish(wish))
+
+    def _start_thread(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise ClientError(f"the ssh session with {self.destination} was closed; make a new one")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ipmpi-ssh", daemon=True)
+                self._thread.start()
+                atexit.register(self.close)
+
+    # --- in the session's thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._loop.run()
+        finally:
+            self._loop.close()
+
+    def _wish(self, wish: Wish) -> None:
+        if self._closed:
+            wish.fail(ConnectionError(f"the ssh session with {self.destination} was closed"))
+        elif self._link is not None:
+            self._begin(wish, self._link)
+        else:
+            self._wishes.append(wish)
+            if self._process is None and self._timer is None:
+                self._timer = self._loop.call_later(max(0.0, self._not_before - self._loop.now()), self._login)
+
+    @staticmethod
+    def _begin(wish: Wish, link: MuxLink) -> None:
+        try:
+            wish.begin(link)
+        except LocalProtocolError as error:
+            wish.fail(ConnectionError(str(error)))
+
+    def _login(self) -> None:
+        self._timer = None
+        try:
+            self._process = SshProcess(
+                self._loop, self.destination, self._remote, self._up, self._failed, quiet=self._was_up
+            )
+        except (KernelError, OSError, ValueError) as error:
+            own = error if isinstance(error, KernelError) else ConnectionError(f"cannot start ssh: {error}")
+            self._failed(own)
+
+    def _up(self, reader: int, writer: int, data: bytes) -> None:
+        self._was_up = True
+        self._up_since = self._loop.now()
+        link = self._link = MuxLink(self._loop, reader, writer, near=True, on_closed=self._broken)
+        wishes, self._wishes = self._wishes, []
+        for wish in wishes:
+            self._begin(wish, link)
+        link.feed(data)
+
+    def _broken(self, reason: str) -> None:
+        """The link is closed, and its channels have been told."""
+        del reason
+        self._link = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
+        if self._loop.now() - self._up_since >= limits.SSH_SETTLED:
+            self._delay = 0.0
+        self._pause()
+
+    def _failed(self, error: KernelError) -> None:
+        self._process = None
+        self._pause()
+        wishes, self._wishes = self._wishes, []
+        for wish in wishes:
+            wish.fail(error)
+
+    def _pause(self) -> None:
+        """The next login has to wait: sites take many of them for an attack."""
+        longer = max(self._delay * limits.SSH_RECONNECT_FACTOR, limits.SSH_RECONNECT_FIRST)
+        self._delay = min(longer, limits.SSH_RECONNECT_LONGEST)
+        self._not_before = self._loop.now() + self._delay * random.uniform(0.7, 1.3)
+
+    def _shut(self) -> None:
+        for listener in self._listeners:
+            self._loop.unregister(listener)
+            listener.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._link is not None:
+            self._link.close("the session was closed")
+        elif self._process is not None:
+            self._process.cancel()
+        self._failed(ConnectionError(f"the ssh session with {self.destination} was closed"))
+        self._loop.stop()
+
+
+class SshRoute:
+    """Connections that the far end of an ssh session makes; hosts are as they are seen from there."""
+
+    lease = int(limits.LEASE_AFTER_SILENCE)
+
+    def __init__(self, session: SshSession) -> None:
+        self._session = session
+
+    @property
+    def via(self) -> str:
+        """Words for messages."""
+        return f"through ssh {self._session.destination}"
+
+    def serves(self, host: str) -> bool:
+        """Always."""
+        del host
+        return True
+
+    def connect(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> Cancel:
+        """Have the far end connect; the socket given is one end of a pair, the session has the other."""
+        connecting = Connecting(loop, address, on_done, on_failed)
+        try:
+            self._session._post(connecting)
+        except KernelError as error:
+            problem = error
+            loop.call_soon(lambda: on_failed(problem))
+        return connecting.cancel
+
+
+_shared: dict[tuple[str, int], SshSession] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_session(destination: str) -> SshSession:
+    """The session that all clients of this process have with a destination; it lasts until the process ends."""
+    with _shared_lock:
+        # A child of fork() has none of the threads.
+        key = (destination, os.getpid())
+        session = _shared.get(key)
+        if session is None or session._closed:
+            session = _shared[key] = SshSession(destination)
+        return session

@@ -1,0 +1,131 @@
+"""A real OpenSSH server on loopback, and what is behind it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.security.cluster import environment, wait_until
+
+NAME = "login"
+
+
+class Server:
+    """An sshd with a host key, a user key and a configuration of its own, which nobody else uses.
+
+    Attributes:
+        home: IPYTHONDIR at the far end.
+        client: what ``IPMPI_SSH`` has to be.
+        remote: what runs ipcluster at the far end.
+    """
+
+    def __init__(self, folder: Path, sshd: str) -> None:
+        self.folder = folder
+        self.home = folder / "far"
+        self.home.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        for key in ("host", "user"):
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True, timeout=20
+            )
+        shutil.copy(folder / "user.pub", folder / "authorized")
+        public = (folder / "host.pub").read_text()
+        (folder / "known").write_text(f"[127.0.0.1]:{self.port} {public}")
+        self.remote = str(self._far_command())
+        (folder / "sshd_config").write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
+            f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nPasswordAuthentication no\n"
+            f"KbdInteractiveAuthentication no\nPrintMotd no\nBanner {folder}/banner\nMaxStartups 100\n"
+        )
+        (folder / "banner").write_text("Authorized use only.\n")
+        (folder / "ssh_config").write_text(
+            f"Host {NAME}\n HostName 127.0.0.1\n Port {self.port}\n User {getpass.getuser()}\n"
+            f" IdentityFile {folder}/user\n IdentitiesOnly yes\n UserKnownHostsFile {folder}/known\n"
+            " GlobalKnownHostsFile none\n StrictHostKeyChecking yes\n"
+        )
+        self.client = shlex.join(["ssh", "-F", str(folder / "ssh_config")])
+        self.log = folder / "sshd.log"
+        # Its own folder for privilege separation is a path fixed at build time.
+        if os.geteuid() == 0:
+            os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [sshd, "-D", "-e", "-f", str(folder / "sshd_config")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._listens, "an sshd that listens")
+
+    def _far_command(self) -> Path:
+        """A script as pip installs it; what a login prints before it, is part of the trouble."""
+        path = self.folder / "ipcluster"
+        home = environment(self.home)
+        lines = [f"export {name}={shlex.quote(home[name])}" for name in ("IPYTHONDIR", "PYTHONPATH")]
+        python = shlex.quote(sys.executable)
+        path.write_text(
+            "#!/bin/sh\necho Welcome to the login node\n" + "\n".join(lines) + "\n"
+            f'if [ "$1" = relay ]; then exec {python} -m ipmpi.cli.relay; fi\n'
+            f'exec {python} -m ipmpi.cli.ipcluster "$@"\n'
+        )
+        path.chmod(0o755)
+        return path
+
+    def _listens(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(self.log.read_text())
+        return "Server listening" in self.log.read_text()
+
+    def logins(self) -> int:
+        """How often somebody has logged in."""
+        return self.log.read_text().count("Accepted publickey")
+
+    def relays(self) -> list[int]:
+        """Processes of far ends that run now."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                home = f"IPYTHONDIR={self.home}".encode() in (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if home and b"ipmpi.cli.relay" in words:
+                found.append(int(entry.name))
+        return found
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory, need: Callable[[str, object], None]) -> Iterator[Server]:
+    """The server."""
+    program = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+    need("no OpenSSH server; install openssh-server", program)
+    need("no OpenSSH client; install openssh-client", shutil.which("ssh"))
+    assert program is not None
+    server = Server(tmp_path_factory.mktemp("ssh"), program)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def login(sshd: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What to give for ``ssh=``."""
+    monkeypatch.setenv("IPMPI_SSH", sshd.client)
+    return f"{NAME}:{sshd.remote}"
