@@ -166,10 +166,8 @@ class Need(NamedTuple):
 
 def rounded_up(expected: float | None) -> float:
     """Seconds that tasks take, as one of few numbers, since each makes a queue of its own; at most 1/32 more."""
-    if expected is None or not expected > 0:
+    if not expected:
         return 0.0
-    if expected == math.inf:
-        return expected
     mantissa, exponent = math.frexp(max(1.0, expected))
     return math.ldexp(math.ceil(mantissa * 64) / 64, exponent)
 

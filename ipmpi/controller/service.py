@@ -99,7 +99,7 @@ class ControllerService:
     def _message(self, session: Session, event: MessageReceived) -> None:
         message = event.message
         if isinstance(message, m.Goodbye):
-            session.goodbye = True
+            session.farewell = message.reason or "it gave no reason"
             self._log(f"{session.role} {session.key} at {session.peer} leaves: {message.reason}")
         elif session.role == "engine":
             self._engine_message(session, event)
@@ -269,7 +269,7 @@ class ControllerService:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
         if session.role == "engine":
             # Who says goodbye was told to end: by a signal, or with its allocation.
-            blame = not session.goodbye and not self.deadlines.is_over(session.key, self._loop.now())
+            blame = not session.farewell and not self.deadlines.is_over(session.key, self._loop.now())
             self.farm.set_lost(session.key, reason, blame=blame)
             self.deadlines.forget(session.key)
             for number in self.router.set_lost(session.key, reason):

@@ -31,7 +31,7 @@ class Session:
     """Seconds for which it may come back after its connection was closed."""
     link: Link | None = None
     lease: Timer | None = None
-    goodbye: bool = False
+    farewell: str = ""
 
     def wake(self) -> None:
         """Something was sent on the connection."""
@@ -120,8 +120,8 @@ class Sessions:
     def _link_closed(self, session: Session, reason: str, orderly: bool, error: ProtocolError | None) -> None:
         if session.key not in self.by_key:
             return
-        if error is not None or session.goodbye:
-            self.end(session, str(error) if error is not None else "it said goodbye")
+        if error is not None or session.farewell:
+            self.end(session, str(error) if error is not None else f"it said goodbye: {session.farewell}")
             return
         lease = session.after_close if orderly else limits.LEASE_AFTER_SILENCE
         self._log(
