@@ -82,6 +82,8 @@ class MuxLink:
         self._writing = False
         self._reading = True
         self._open = True
+        self.is_broken = False
+        """Whether the pipes ended under it, without a goodbye."""
         self._liveness = Liveness(loop.now(), silence)
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
@@ -179,10 +181,10 @@ class MuxLink:
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
-            self._end(error.strerror or str(error))
+            self._break(error.strerror or str(error))
             return None
         if not data:
-            self._end("the other end is gone")
+            self._break("the other end is gone")
             return None
         return data
 
@@ -251,7 +253,7 @@ class MuxLink:
                     self._offer_room(channel)
                 done = self._flush()
         except OSError as error:
-            self._end(error.strerror or str(error))
+            self._break(error.strerror or str(error))
             return
         if done == self._writing:
             self._writing = not done
@@ -279,12 +281,16 @@ class MuxLink:
     def _watch(self) -> None:
         now = self.loop.now()
         if self._liveness.is_lost(now):
-            self._end(f"nothing was heard for {self._liveness.silence:.0f} s")
+            self._break(f"nothing was heard for {self._liveness.silence:.0f} s")
             return
         if self._liveness.should_ping(now):
             self.mux.ping()
             self.wake()
         self._timer = self.loop.call_later(limits.PING_INTERVAL / 3, self._watch)
+
+    def _break(self, reason: str) -> None:
+        self.is_broken = True
+        self._end(reason)
 
     def _end(self, reason: str) -> None:
         if not self._open:
@@ -304,10 +310,21 @@ class MuxLink:
 
 
 class Splice:
-    """Joins a socket to a channel, until both have ended in both directions."""
+    """Joins a socket to a channel, until both have ended in both directions.
 
-    def __init__(self, link: MuxLink, channel: int, sock: socket.socket) -> None:
+    Args:
+        keep: takes the socket if the link breaks; without it, it is closed.
+    """
+
+    def __init__(
+        self,
+        link: MuxLink,
+        channel: int,
+        sock: socket.socket,
+        keep: Callable[[socket.socket], None] | None = None,
+    ) -> None:
         sock.setblocking(False)
+        self._keep = keep
         self._link = link
         self._channel = channel
         self._sock = sock
@@ -343,7 +360,12 @@ class Splice:
     def lost(self, reason: str) -> None:
         """The channel is gone."""
         del reason
-        self._close()
+        if self._keep is not None and self._link.is_broken and not self._closed:
+            self._closed = True
+            self._link.loop.unregister(self._sock)
+            self._keep(self._sock)
+        else:
+            self._close()
 
     def _ready(self, events: int) -> None:
         if events & WRITE:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import queue
 import random
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from .. import limits
-from ..errors import ClientError, ConnectionError, FurlError, KernelError, LocalProtocolError
+from ..errors import ClientError, ConnectionError, FurlError, KernelError, LocalProtocolError, SecurityError
 from ..furl import Furl
 from ..protocol import mux
 from .loop import READ, Loop, Timer
@@ -24,6 +26,8 @@ from .muxlink import MuxLink
 from .routes import Cancel, Done, Failed
 from .sshprocess import SshProcess, split_destination
 from .wishes import Asking, Connecting, Forwarded, Wish
+
+log = logging.getLogger("ipmpi")
 
 
 class SshSession:
@@ -101,6 +105,7 @@ class SshSession:
         rest = b""
         try:
             while (data := lines.get()) is not None:
+                self._loop.call_threadsafe(partial(asking.consumed, len(data)))
                 *whole, rest = (rest + data).split(b"\n")
                 for line in whole:
                     on_line(line.decode("utf-8", "replace"))
@@ -173,6 +178,13 @@ class SshSession:
     def _run(self) -> None:
         try:
             self._loop.run()
+        except BaseException:
+            log.exception("the thread of an ssh session failed; please report this")
+            self._closed = True
+            if self._link is not None:
+                self._link.close("an error in ipmpi")
+            self._failed(ConnectionError("the thread of the ssh session failed; please report this"))
+            raise
         finally:
             self._loop.close()
 
@@ -225,6 +237,9 @@ class SshSession:
 
     def _failed(self, error: KernelError) -> None:
         self._process = None
+        if isinstance(error, SecurityError):
+            # It has to ask. Those that wait are told so, and it may ask whoever makes a new client.
+            self._was_up = False
         self._pause()
         wishes, self._wishes = self._wishes, []
         for wish in wishes:
@@ -232,8 +247,9 @@ class SshSession:
 
     def _pause(self) -> None:
         """The next login has to wait: sites take many of them for an attack."""
-        longer = max(self._delay * limits.SSH_RECONNECT_FACTOR, limits.SSH_RECONNECT_FIRST)
-        self._delay = min(longer, limits.SSH_RECONNECT_LONGEST)
+        # Without a login so far nobody dials again by himself, and whoever calls again has changed something.
+        longer = self._delay * limits.SSH_RECONNECT_FACTOR if self._was_up else 0.0
+        self._delay = min(max(longer, limits.SSH_RECONNECT_FIRST), limits.SSH_RECONNECT_LONGEST)
         self._not_before = self._loop.now() + self._delay * random.uniform(0.7, 1.3)
 
     def _shut(self) -> None:
@@ -252,8 +268,6 @@ class SshSession:
 
 class SshRoute:
     """Connections that the far end of an ssh session makes; hosts are as they are seen from there."""
-
-    lease = int(limits.LEASE_AFTER_SILENCE)
 
     def __init__(self, session: SshSession) -> None:
         self._session = session
