@@ -7,8 +7,8 @@ closed, what it started gets SIGTERM, and it ends: nothing stays behind.
 With one exception. A connection that is closed looks to a controller like a program that ended, whose session it
 keeps for LEASE_AFTER_CLOSE only, which is too short for a new login. So if it was *ssh* that died, the connections
 are held for LEASE_AFTER_SILENCE. Nothing passes through them, and a controller to which the client has come back
-closes them at once. It was ssh if standard output is broken as well; if only the input has ended, it was the program
-on the laptop, and ssh is still there to tell it.
+closes them at once. It was ssh if standard output is broken as well; if only the input has ended, it was the
+program on the laptop, and ssh is still there to tell it.
 """
 
 from __future__ import annotations
