@@ -83,7 +83,7 @@ class _Direct:
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
         self._others: list[tuple[int, SocketAddress]] = []
-        if _is_address(address[0]):
+        if is_address(address[0]):
             self._look_up()
         else:
             threading.Thread(target=self._look_up, daemon=True, name="ipmpi-lookup").start()
@@ -282,7 +282,8 @@ def nonblocking_connect(address: SocketAddress, family: int) -> socket.socket:
     return sock
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether it is an IP address, and no name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)

@@ -45,7 +45,7 @@ class SshSession:
     def __init__(self, destination: str, *, remote: str = "ipcluster") -> None:
         self.destination, self._remote = split_destination(destination, remote)
         self.route = SshRoute(self)
-        self._loop = Loop()
+        self._loop: Loop
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process: SshProcess | None = None
@@ -169,6 +169,7 @@ class SshSession:
             if self._closed:
                 raise ClientError(f"the ssh session with {self.destination} was closed; make a new one")
             if self._thread is None:
+                self._loop = Loop()
                 self._thread = threading.Thread(target=self._run, name="ipmpi-ssh", daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
@@ -250,7 +251,7 @@ class SshSession:
         # Without a login so far nobody dials again by himself, and whoever calls again has changed something.
         longer = self._delay * limits.SSH_RECONNECT_FACTOR if self._was_up else 0.0
         self._delay = min(max(longer, limits.SSH_RECONNECT_FIRST), limits.SSH_RECONNECT_LONGEST)
-        self._not_before = self._loop.now() + self._delay * random.uniform(0.7, 1.3)
+        self._not_before = Loop.now() + self._delay * random.uniform(0.7, 1.3)
 
     def _shut(self) -> None:
         for listener in self._listeners:
