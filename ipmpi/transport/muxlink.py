@@ -82,6 +82,8 @@ class MuxLink:
         self._writing = False
         self._reading = True
         self._open = True
+        self.on_idle: Callable[[], None] = lambda: None
+        """Called whenever the last channel has come to its end."""
         self.is_broken = False
         """Whether the pipes ended under it, without a goodbye."""
         self._liveness = Liveness(loop.now(), silence)
@@ -94,6 +96,11 @@ class MuxLink:
     def is_open(self) -> bool:
         """Whether it still works."""
         return self._open
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no channel."""
+        return not self._ends
 
     def attach(self, channel: int, end: ChannelEnd) -> None:
         """Tell ``end`` what happens on a channel."""
@@ -125,6 +132,8 @@ class MuxLink:
         """Its end is done with this channel."""
         self._ends.pop(channel, None)
         self._waiting.discard(channel)
+        if self.is_idle:
+            self.on_idle()
 
     def reset(self, channel: int, reason: str) -> None:
         """End a channel at once. Its end is not told, as it knows."""

@@ -29,6 +29,9 @@ from .wishes import Asking, Connecting, Forwarded, Wish
 
 log = logging.getLogger("ipmpi")
 
+_FAREWELL = 1.0
+"""Seconds in which connections that are still open may end by themselves."""
+
 
 class SshSession:
     """An ssh session with a login node; started when it is first needed, and again when it has died.
@@ -237,7 +240,8 @@ class SshSession:
         self._pause()
 
     def _failed(self, error: KernelError) -> None:
-        self._process = None
+        if self._link is None:
+            self._process = None
         if isinstance(error, SecurityError):
             # It has to ask. Those that wait are told so, and it may ask whoever makes a new client.
             self._was_up = False
@@ -259,11 +263,19 @@ class SshSession:
             listener.close()
         if self._timer is not None:
             self._timer.cancel()
-        if self._link is not None:
-            self._link.close("the session was closed")
-        elif self._process is not None:
+        if self._process is not None and self._link is None:
             self._process.cancel()
         self._failed(ConnectionError(f"the ssh session with {self.destination} was closed"))
+        if self._link is None or self._link.is_idle:
+            self._stop()
+            return
+        # What clients said when they were closed, a moment ago, has to get through.
+        self._link.on_idle = lambda: self._loop.call_soon(self._stop)
+        self._loop.call_later(_FAREWELL, self._stop)
+
+    def _stop(self) -> None:
+        if self._link is not None:
+            self._link.close("the session was closed")
         self._loop.stop()
 
 

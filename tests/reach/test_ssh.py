@@ -149,6 +149,8 @@ def test_when_all_is_closed_nothing_is_left_there(cluster: Controller, login: st
     with SshSession(login) as session, MultiEngineClient(ssh=session) as client:
         assert client.get_ids() == [0, 1]
         assert relays(sshd.home)
+        number = cluster.log().count("the client was closed")
+    assert cluster.log().count("the client was closed") == number + 1, "its goodbye has come through"
     wait_until(lambda: not relays(sshd.home), "the end of the far end")
 
 
