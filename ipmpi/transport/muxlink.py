@@ -82,6 +82,10 @@ class MuxLink:
         self._writing = False
         self._reading = True
         self._open = True
+        self.on_idle: Callable[[], None] = lambda: None
+        """Called whenever the last channel has come to its end."""
+        self.is_broken = False
+        """Whether the pipes ended under it, without a goodbye."""
         self._liveness = Liveness(loop.now(), silence)
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
@@ -92,6 +96,11 @@ class MuxLink:
     def is_open(self) -> bool:
         """Whether it still works."""
         return self._open
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no channel."""
+        return not self._ends
 
     def attach(self, channel: int, end: ChannelEnd) -> None:
         """Tell ``end`` what happens on a channel."""
@@ -123,6 +132,8 @@ class MuxLink:
         """Its end is done with this channel."""
         self._ends.pop(channel, None)
         self._waiting.discard(channel)
+        if self.is_idle:
+            self.on_idle()
 
     def reset(self, channel: int, reason: str) -> None:
         """End a channel at once. Its end is not told, as it knows."""
@@ -179,10 +190,10 @@ class MuxLink:
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
-            self._end(error.strerror or str(error))
+            self._break(error.strerror or str(error))
             return None
         if not data:
-            self._end("the other end is gone")
+            self._break("the other end is gone")
             return None
         return data
 
@@ -251,7 +262,7 @@ class MuxLink:
                     self._offer_room(channel)
                 done = self._flush()
         except OSError as error:
-            self._end(error.strerror or str(error))
+            self._break(error.strerror or str(error))
             return
         if done == self._writing:
             self._writing = not done
@@ -279,12 +290,16 @@ class MuxLink:
     def _watch(self) -> None:
         now = self.loop.now()
         if self._liveness.is_lost(now):
-            self._end(f"nothing was heard for {self._liveness.silence:.0f} s")
+            self._break(f"nothing was heard for {self._liveness.silence:.0f} s")
             return
         if self._liveness.should_ping(now):
             self.mux.ping()
             self.wake()
         self._timer = self.loop.call_later(limits.PING_INTERVAL / 3, self._watch)
+
+    def _break(self, reason: str) -> None:
+        self.is_broken = True
+        self._end(reason)
 
     def _end(self, reason: str) -> None:
         if not self._open:
@@ -304,10 +319,21 @@ class MuxLink:
 
 
 class Splice:
-    """Joins a socket to a channel, until both have ended in both directions."""
+    """Joins a socket to a channel, until both have ended in both directions.
 
-    def __init__(self, link: MuxLink, channel: int, sock: socket.socket) -> None:
+    Args:
+        keep: takes the socket if the link breaks; without it, it is closed.
+    """
+
+    def __init__(
+        self,
+        link: MuxLink,
+        channel: int,
+        sock: socket.socket,
+        keep: Callable[[socket.socket], None] | None = None,
+    ) -> None:
         sock.setblocking(False)
+        self._keep = keep
         self._link = link
         self._channel = channel
         self._sock = sock
@@ -343,7 +369,12 @@ class Splice:
     def lost(self, reason: str) -> None:
         """The channel is gone."""
         del reason
-        self._close()
+        if self._keep is not None and self._link.is_broken and not self._closed:
+            self._closed = True
+            self._link.loop.unregister(self._sock)
+            self._keep(self._sock)
+        else:
+            self._close()
 
     def _ready(self, events: int) -> None:
         if events & WRITE:

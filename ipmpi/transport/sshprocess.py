@@ -17,6 +17,7 @@ from ..errors import ClientError, ConnectionError, KernelError, SecurityError, V
 from ..protocol.handshake import printable
 from ..protocol.mux import GreetingReader
 from .loop import READ, Loop, Timer
+from .routes import is_address
 
 _SHIELD: Final = 'trap "" INT QUIT; exec "$@"'
 """Ctrl-C interrupts engines; it must not end the ssh that the interrupt travels through. What is ignored stays so
@@ -41,7 +42,8 @@ def split_destination(text: str, remote: str) -> tuple[str, str]:
     """What ssh calls the machine, and the command there: ``user@host`` or ``user@host:COMMAND``."""
     if not text or text.startswith("-") or any(c.isspace() for c in text.partition(":")[0]):
         raise ClientError(f"{text[:80]!r} is no destination for ssh: give it as 'user@host'")
-    found = None if text.startswith("ssh://") else _DESTINATION.fullmatch(text)
+    whole = text.startswith("ssh://") or is_address(text.rpartition("@")[2])
+    found = None if whole else _DESTINATION.fullmatch(text)
     return (found[1], found[2] or remote) if found else (text, remote)
 
 
@@ -83,6 +85,7 @@ class SshProcess:
         self._greeting = GreetingReader()
         self._last_lines: list[str] = []
         self._over = False
+        self._errors_over = False
         self._last_words: Timer | None = None
         argv = ssh_argv(destination, remote, os.environ, quiet=quiet)
         if shutil.which(argv[4]) is None:
@@ -140,7 +143,10 @@ class SshProcess:
             data = b""
         if not data:
             self._loop.unregister(self._reader)
-            self._last_words = self._loop.call_later(_LAST_WORDS, self._explain)
+            if self._errors_over:
+                self._explain()
+            else:
+                self._last_words = self._loop.call_later(_LAST_WORDS, self._explain)
             return
         try:
             rest = self._greeting.receive(data)
@@ -162,6 +168,7 @@ class SshProcess:
             data = b""
         if not data:
             self._loop.unregister(self._errors)
+            self._errors_over = True
             if self._last_words is not None:
                 self._explain()
             return

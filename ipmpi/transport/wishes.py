@@ -173,12 +173,17 @@ class Asking:
 
     def data(self, data: bytes) -> None:
         """A piece of the answer."""
-        assert self._link is not None
         if self._on_data is not None:
-            self._on_data(data)
-        elif len(self.output) <= FILE_BYTES:
+            self._on_data(data)  # who takes it says so by consumed()
+            return
+        if len(self.output) <= FILE_BYTES:
             self.output += data
-        self._link.consumed(self._channel, len(data))
+        self.consumed(len(data))
+
+    def consumed(self, count: int) -> None:
+        """So many bytes of the answer were used."""
+        if self._link is not None and self._link.is_open:
+            self._link.consumed(self._channel, count)
 
     def room(self) -> None:
         """Nothing is sent."""
