@@ -54,6 +54,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.jobscripts": (4, "launch"),
     "ipmpi.ipython": (4, "ipython"),
     "ipmpi.cli": (5, "cli"),
+    "ipmpi.cluster": (5, "cluster"),
     "ipmpi.bench": (5, "bench"),
 }
 # Pairs of groups in one layer of which the first may import the second.

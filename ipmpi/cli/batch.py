@@ -86,6 +86,7 @@ def parser(command: str = "slurm") -> argparse.ArgumentParser:
         prog=f"ipcluster {command}",
         description="Start a controller here and submit a job with N engines. It stays in the foreground, says "
         "what the job waits for, and stops all on Ctrl-C, unless --detach is given.",
+        allow_abbrev=False,
     )
     add_job_options(p)
     what = p.add_mutually_exclusive_group()

@@ -67,9 +67,15 @@ class Followed:
                 if isinstance(told, dict):
                     yield told
 
+    def let_go(self) -> None:
+        """With a lifeline, it ends now; its last news can still be read."""
+        descriptor, self._lifeline_fd = self._lifeline_fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
     def close(self) -> None:
-        """Let go of it. With a lifeline it ends, without it goes on."""
-        for descriptor in (self._news_fd, self._lifeline_fd):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._news_fd = self._lifeline_fd = -1
+        """Let go of it, and give back the pipes. Without a lifeline it goes on."""
+        self.let_go()
+        descriptor, self._news_fd = self._news_fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -55,8 +55,7 @@ class Job(Launch):
     def check(self) -> None:
         """Can the script be written, and are the programs here?"""
         self._rendered = render(self.system, self.options)
-        for program in self.system.missing():
-            raise self._queue._not_here(program)
+        self._queue.check()
 
     def start(self, controller_pid: int, why: str = "") -> None:  # noqa: ARG002 - the user is told why
         """Submit the job.

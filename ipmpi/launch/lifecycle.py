@@ -198,6 +198,8 @@ class Lifecycle:
             return self._over(0, "All engines were ended by a client.", Blame.NOBODY)
         if self.phase in (Phase.STARTING, Phase.QUEUED) and self._all_there:
             return self._up(now)
+        if self.phase is Phase.RUNNING:
+            self._others = max(self._others, count - self._own)
         self._reported = max(self._reported, min(count, self._own + self._others))
         if self.phase is not Phase.RUNNING or self._end_deadline is not None:
             return []
@@ -405,8 +407,9 @@ class Lifecycle:
             number = f" ({self.plan.resubmit - self._resubmissions} of {self.plan.resubmit})"
             which = number if self.plan.resubmit < 1000 else ""
             return [StartEngines(f"{story[0].upper()}{story[1:]}. Submitting it again{which}; tasks wait for it.")]
-        if self._registered > self._own > 0:
-            self._others = self._reported = self._registered - self._own
+        if self._others and self._registered and self._own:
+            # Ours may still be among those that are registered, for as long as the controller hopes for them.
+            self._others = self._reported = max(self._registered - self._own, 1)
             self._own = 0
             return [Note(f"The engines that were started here have ended: {story}. Others keep working.")]
         code, blame = self._end

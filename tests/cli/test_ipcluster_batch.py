@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,43 +15,10 @@ from ipmpi.errors import LauncherError
 from ipmpi.launch import records
 from ipmpi.launch.mpi import find_mpi
 from ipmpi.launch.process import session
-from tests.cli.fake_batch_system import install
-from tests.cli.running import Run
+from tests.cli.running import Batch
 
 UP = "Your cluster is up and running."
 pytestmark = pytest.mark.skipif(find_mpi() is None, reason="no mpiexec here")
-
-
-class Batch:
-    """The batch system, and clusters that use it."""
-
-    def __init__(self, folder: Path, start: Callable[..., Run]) -> None:
-        self.folder = folder
-        self._start = start
-        install(folder)
-        self.environ = {"FAKE_BATCH": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
-
-    def __call__(self, *arguments: str, **environ: str) -> Run:
-        return self._start("fake", *arguments, **self.environ, **environ)
-
-    def set(self, name: str, text: str = "") -> None:
-        (self.folder / name).write_text(text)
-
-    def state(self, job: int = 1) -> str:
-        return (self.folder / f"{job}.state").read_text().strip()
-
-    def end(self, job: int, how: str) -> None:
-        subprocess.run(
-            [self.folder / "qfdel", str(job), how], env={**os.environ, **self.environ}, check=True, timeout=20
-        )
-
-
-@pytest.fixture
-def fake(tmp_path: Path, ipcluster: Callable[..., Run]) -> Iterator[Batch]:
-    made = Batch(tmp_path / "batch", ipcluster)
-    yield made
-    for state in made.folder.glob("*.state"):
-        made.end(int(state.stem), "CANCELLED")
 
 
 def test_from_the_queue_to_the_end(fake: Batch) -> None:
