@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -86,8 +87,6 @@ def test_it_ends_with_the_process_that_started_it() -> None:
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
     for record in records.living():
         descriptor = os.pidfd_open(record.pid)
-        import select
-
         assert select.select([descriptor], [], [], 20)[0]
         os.close(descriptor)
     assert records.living() == []
