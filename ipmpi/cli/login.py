@@ -69,7 +69,7 @@ def main(command: str, words: Sequence[str], parsed: argparse.Namespace) -> int:
 def far_words(words: Sequence[str]) -> list[str]:
     """The command line without what concerns this end only, and without a name, which is added."""
     found, skip = [], False
-    values = {"--ssh", "--status-fd", "--lifeline-fd", "--log", "--logdir", "--name"}
+    values = {"--ssh", "--status-fd", "--lifeline-fd", "--own-log", "--logdir", "--name"}
     for word in words:
         option = word.partition("=")[0]
         if skip:

@@ -40,7 +40,7 @@ def add_cluster_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--detach", action="store_true", help="leave the cluster running in the background")
     p.add_argument("--status-fd", type=int, default=None, help=argparse.SUPPRESS)
     p.add_argument("--lifeline-fd", type=int, default=None, help=argparse.SUPPRESS)
-    p.add_argument("--log", default="", help=argparse.SUPPRESS)
+    p.add_argument("--own-log", default="", help=argparse.SUPPRESS)
     add_controller_options(p)
 
 
@@ -106,15 +106,15 @@ def new_record(parsed: argparse.Namespace, kind: str, n: int) -> Record:
         kind=kind,
         n=n,
         log_dir=str(log_dir(parsed)),
-        log=parsed.log,
-        events=f"{parsed.log}.events" if parsed.log else "",
+        log=parsed.own_log,
+        events=f"{parsed.own_log}.events" if parsed.own_log else "",
         furl_files={role: str(furl_file(parsed, role)) for role in records.ROLES},
     )
 
 
 def screen(parsed: argparse.Namespace) -> Screen:
     """Where the cluster is told about."""
-    return Screen(parsed.status_fd, Path(f"{parsed.log}.events") if parsed.log else None)
+    return Screen(parsed.status_fd, Path(f"{parsed.own_log}.events") if parsed.own_log else None)
 
 
 def furl_file(parsed: argparse.Namespace, role: str) -> Path:
