@@ -35,7 +35,7 @@ for name in PATH LD_LIBRARY_PATH PYTHONPATH OMP_NUM_THREADS TMPDIR; do
 done"""
 
 _REMOTE: Final = """\
-# This launcher does not know {title}. It goes to the other machines by ssh, or through {title} where that is offered.
+# This launcher does not know {title}: it goes by ssh, or through {title} where that offers a way.
 if command -v {remote} >/dev/null; then
     RSH="$LOGS/rsh-{job}"
     cat > "$RSH" <<'END'
