@@ -87,6 +87,8 @@ class Shell:
         end: lines that set ``end`` to the unix time of the job's end, or leave it empty; ``{walltime}`` is its
             length in seconds.
         hostfile: the file with one line for each rank, or empty where MPI launchers know it by themselves.
+        remote: a program that starts ``PROGRAM ARGUMENT ...`` on ``HOST``, for MPI launchers that do not know the
+            batch system.
     """
 
     job: str
@@ -96,6 +98,7 @@ class Shell:
     threads: str
     end: str
     hostfile: str = ""
+    remote: str = ""
 
 
 @dataclass(frozen=True)

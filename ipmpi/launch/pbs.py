@@ -201,6 +201,7 @@ PBS: Final = BatchSystem(
         threads='"${OMP_NUM_THREADS:-1}"',
         end=_UNTIL,
         hostfile="$PBS_NODEFILE",
+        remote="pbs_tmrsh",
     ),
     submitting=("qsub", "{script}"),
     asking=(

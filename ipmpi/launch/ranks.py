@@ -34,6 +34,25 @@ for name in PATH LD_LIBRARY_PATH PYTHONPATH OMP_NUM_THREADS TMPDIR; do
     if [ -n "${!name:-}" ]; then LAUNCH+=(-x "$name"); fi
 done"""
 
+_REMOTE: Final = """\
+# This launcher does not know {title}: it goes by ssh, or through {title} where that offers a way.
+if command -v {remote} >/dev/null; then
+    RSH="$LOGS/rsh-{job}"
+    cat > "$RSH" <<'END'
+#!/bin/sh
+host=$1
+shift
+exec {remote} "$host" /bin/sh -c "$*"
+END
+    chmod 700 "$RSH"
+    LAUNCH+=({options})
+fi"""
+
+_BY_REMOTE: Final[dict[Flavour, str]] = {
+    "openmpi5": '--prtemca plm ssh --prtemca plm_ssh_no_tree_spawn 1 --prtemca plm_ssh_agent "$RSH"',
+    "hydra": '-launcher rsh -launcher-exec "$RSH"',
+}
+
 
 class Ranks(NamedTuple):
     """How the engines of a job are started.
@@ -71,6 +90,8 @@ def ranks(system: BatchSystem, options: JobOptions, *, root: bool) -> Ranks:
     shell = bash_array("LAUNCH", command)
     if found is not None and found.flavour in OPEN_MPI and launcher != system.launcher:
         shell = [*[AS_ROOT] * root, *shell, *_EXPORTS.splitlines() * bool(system.shell.hostfile)]
+    if found is not None and _is_beside(found, options) and options.shape().nodes != 1:
+        shell += _remote(system, found.flavour)
     return Ranks(command, shell)
 
 
@@ -97,7 +118,7 @@ def _chosen(system: BatchSystem, options: JobOptions) -> tuple[str, MpiLauncher 
     if options.mpi == "none" and options.shape().n == 1:
         return ALONE, None, "a single engine without MPI needs no launcher"
     if found is not None and (found.flavour in OPEN_MPI or not system.launcher):
-        return _as_typed(found, options), found, _why_mpiexec(found, system, beside)
+        return _as_typed(found, options), found, _why_mpiexec(found, system, options)
     if system.launcher:
         return system.launcher, found, _why_native(found)
     raise LauncherError(
@@ -116,13 +137,29 @@ def _named(asked: str, beside: str) -> MpiLauncher:
 
 def _as_typed(found: MpiLauncher, options: JobOptions) -> str:
     """Its path; only the name where the job prepares software, to find what its modules bring."""
-    beside = os.path.dirname(found.executable) == os.path.dirname(options.python)
-    return found.executable if beside or not options.prologue else os.path.basename(found.executable)
+    return (
+        found.executable
+        if _is_beside(found, options) or not options.prologue
+        else os.path.basename(found.executable)
+    )
 
 
-def _why_mpiexec(found: MpiLauncher, system: BatchSystem, beside: str) -> str:
-    own = os.path.dirname(found.executable) == beside
-    where = "next to the interpreter" if own else f"in PATH as {found.executable}"
+def _is_beside(found: MpiLauncher, options: JobOptions) -> bool:
+    """It came with the interpreter, from the package index, and knows no batch system but Slurm."""
+    return os.path.dirname(found.executable) == os.path.dirname(options.python)
+
+
+def _remote(system: BatchSystem, flavour: Flavour) -> list[str]:
+    """Lines that reach other machines through the batch system, where it has a program for that."""
+    if not system.shell.remote or flavour not in _BY_REMOTE:
+        return []
+    shell, options = system.shell, _BY_REMOTE[flavour]
+    lines = _REMOTE.format(title=system.title, remote=shell.remote, job=shell.job, options=options)
+    return lines.splitlines()
+
+
+def _why_mpiexec(found: MpiLauncher, system: BatchSystem, options: JobOptions) -> str:
+    where = "next to the interpreter" if _is_beside(found, options) else f"in PATH as {found.executable}"
     better = f"; with it an engine may die alone, unlike with {system.launcher}" if system.launcher else ""
     return f"of {_FAMILY.get(found.flavour, 'an unknown MPI')}, {where}{better}"
 

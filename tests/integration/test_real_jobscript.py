@@ -33,17 +33,20 @@ def test_a_job_with_controller_and_engines(
 ) -> None:
     """PBS ends a job with SIGTERM to its shell."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    (tmp_path / "nodes").write_text("localhost\nlocalhost\n")
+    # Two machines that are reached through PBS, and are both this one.
+    (tmp_path / "nodes").write_text("machine-a\nmachine-b\n")
+    (tmp_path / "pbs_tmrsh").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    (tmp_path / "pbs_tmrsh").chmod(0o755)
     news_fd, told_fd = os.pipe()
     options = JobOptions(
-        kind="cluster", n=2, walltime=600, python=python, log_dir=tmp_path / "logs",
+        kind="cluster", n=2, nodes=2, walltime=600, python=python, log_dir=tmp_path / "logs",
         engine_furl_file=tmp_path / "secret" / "engine.furl",
         controller_args=(*LOCAL, "--ready-fd", str(told_fd)),
     )  # fmt: skip
     script = tmp_path / "job.sh"
     script.write_text(render(batch_system("pbs"), options).text)
     environ = {**os.environ, "PBS_JOBID": "12.server", "PBS_O_WORKDIR": str(tmp_path), "PYTHONPATH": str(root)}
-    environ["PBS_NODEFILE"] = str(tmp_path / "nodes")
+    environ |= {"PBS_NODEFILE": str(tmp_path / "nodes"), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     with (tmp_path / "output").open("wb") as output:
         job = subprocess.Popen(
             ["bash", str(script)], env=environ, cwd="/", stdout=output, stderr=output, pass_fds=[told_fd]
@@ -69,5 +72,7 @@ def test_a_job_with_controller_and_engines(
         job.kill()
         job.wait()
     assert {path.name.rstrip("0123456789.log-") for path in (tmp_path / "logs").iterdir()} == {
-        "ipcontroller", "ipengine"
-    }  # fmt: skip
+        "ipcontroller",
+        "ipengine",
+        "rsh",
+    }

@@ -221,6 +221,30 @@ def test_open_mpi_under_pbs_passes_variables_on(start: Start, tmp_path: Path) ->
     assert passed == ["PATH", "PYTHONPATH", "OMP_NUM_THREADS", "TMPDIR"]
 
 
+@pytest.mark.parametrize(
+    ("companion", "options"),
+    [
+        ("hydra_pmi_proxy", "-launcher rsh -launcher-exec {}"),
+        ("prterun", "--prtemca plm ssh --prtemca plm_ssh_no_tree_spawn 1 --prtemca plm_ssh_agent {}"),
+    ],
+)
+def test_pbs_itself_reaches_the_other_machines(start: Start, tmp_path: Path, companion: str, options: str) -> None:
+    (tmp_path / "bin" / "hydra_pmi_proxy").rename(tmp_path / "bin" / companion)
+    remote = tmp_path / "bin" / "pbs_tmrsh"
+    remote.write_text('#!/bin/sh\necho on "$1":\nshift\nexec "$@"\n')
+    remote.chmod(0o755)
+    shim = tmp_path / "logs" / "rsh-12"
+    said = start("pbs").line()
+    assert options.format(shim) in " ".join(said["argv"])
+    done = subprocess.run(
+        [str(shim), "n2", "echo", "one;", "echo two words"], env=said["environ"], capture_output=True, text=True,
+        check=True, timeout=10,
+    )  # fmt: skip
+    assert done.stdout == "on n2:\none\ntwo words\n"
+    remote.unlink()
+    assert options.format(shim) not in " ".join(start("pbs").line()["argv"])
+
+
 def test_a_job_whose_folder_is_gone_ends(start: Start, tmp_path: Path) -> None:
     job = start(environ={"SLURM_SUBMIT_DIR": str(tmp_path / "gone")})
     assert job.process.stdout is not None
