@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +154,21 @@ def test_when_all_is_closed_nothing_is_left_there(cluster: Controller, login: st
         number = cluster.log().count("the client was closed")
     assert cluster.log().count("the client was closed") == number + 1, "its goodbye has come through"
     wait_until(lambda: not relays(sshd.home), "the end of the far end")
+
+
+def test_nothing_is_left_there_when_the_laptop_is_killed(cluster: Controller, login: str, sshd: Server) -> None:
+    program = (
+        "import sys; from ipmpi.client import MultiEngineClient\n"
+        "mec = MultiEngineClient(ssh=sys.argv[1]); print('up', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, login], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as laptop:
+        assert laptop.stdout is not None
+        assert laptop.stdout.readline() == b"up\n"
+        assert relays(sshd.home)
+        laptop.kill()
+    wait_until(lambda: not relays(sshd.home), "the end of the far end", 5)
 
 
 def test_no_controller_there(login: str, session: SshSession, sshd: Server, cluster: Controller) -> None:
