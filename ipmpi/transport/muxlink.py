@@ -288,7 +288,12 @@ class MuxLink:
         return True
 
     def _watch(self) -> None:
+        if self._liveness.is_lost(self.loop.now()):
+            # Perhaps it is this thread that was kept from reading, by a library that holds the GIL.
+            self._readable(READ)
         now = self.loop.now()
+        if not self._open:
+            return
         if self._liveness.is_lost(now):
             self._break(f"nothing was heard for {self._liveness.silence:.0f} s")
             return

@@ -29,7 +29,6 @@ _OPTIONS: Final = (
     "-x",
     *("-o", "ControlMaster=no"),  # uses one that is there, and never becomes one
     *("-o", "ClearAllForwardings=yes"),  # a forward in the user's configuration may be taken by another ssh
-    *("-o", "RemoteCommand=none"),
     *("-o", f"ConnectTimeout={limits.SSH_CONNECT_TIMEOUT}"),
 )
 _DESTINATION = re.compile(r"((?:[^@:/\s]+@)?[A-Za-z0-9._-]+)(?::(.+))?", re.DOTALL)
@@ -122,6 +121,8 @@ class SshProcess:
         if not self._over:
             self._over = True
             self._close_pipes()
+            # Not killed: it may have switched off the terminal's echo to ask for a password.
+            self._process.terminate()
             self.end()
 
     def end(self) -> None:
@@ -130,12 +131,13 @@ class SshProcess:
             self._last_words.cancel()
         self._loop.unregister(self._errors)
         self._errors.close()
-        if self._process.poll() is None:
+        for stop in (self._process.terminate, self._process.kill):
             try:
-                self._process.wait(0.2)  # its input has ended
+                self._process.wait(_LAST_WORDS)  # its input has ended, which is enough mostly
+                return
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                stop()
+        self._process.wait()
 
     def _still_waiting(self) -> None:
         self._say(f"ipmpi: waiting for `ssh {self._destination}` and `{self._remote} relay` there\n")

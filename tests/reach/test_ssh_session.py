@@ -347,6 +347,29 @@ def test_a_login_without_an_end(
     assert "ipmpi: waiting for `ssh login` and `cat # relay` there" in capfd.readouterr().err
 
 
+def test_ctrl_c_during_the_login_ends_ssh(fake_ssh: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(home))
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def when_it_runs() -> None:
+        wait_until(lambda: processes_with(f"IPYTHONDIR={home}"), "an ssh")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with SshSession("login:cat #") as session:
+            thread = threading.Thread(target=when_it_runs)
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                session.furl("mec")
+            thread.join()
+            wait_until(lambda: not processes_with(f"IPYTHONDIR={home}"), "its end")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_what_the_far_end_says_instead_of_frames_ends_the_session(fake_ssh: Path) -> None:
     path = fake_ssh / "ipcluster"
     path.write_text("#!/bin/sh\nprintf '\\nipmpi-relay 1 ipmpi 0.1\\n'; echo Traceback most recent call; cat\n")
