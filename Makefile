@@ -4,6 +4,7 @@
 #   make test    all tests, with Open MPI and with MPICH        (PYTEST_ARGS="-k furl -x" to choose)
 #   make lint    ruff, mypy --strict, shellcheck where it is installed
 #   make docs    docs/_build/html/index.html
+#   make jobscripts   the job scripts for editing by hand, from their templates
 #   make clean   remove the environments and all that was made
 #
 # PYTHON=python3.12 chooses another interpreter.
@@ -17,7 +18,7 @@ SOURCES := $(shell find ipmpi jobscripts -type f ! -path '*/__pycache__/*' 2>/de
 
 export PIP_ROOT_USER_ACTION = ignore
 
-.PHONY: help demo test lint docs clean python
+.PHONY: help demo test lint docs jobscripts clean python
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -56,13 +57,16 @@ lint: .venv-test/stamp
 	@.venv-test/bin/ruff check .
 	@.venv-test/bin/ruff format --check .
 	@.venv-test/bin/mypy
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run; \
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run jobscripts/*.slurm jobscripts/*.pbs; \
 	 elif [ "$(CI)" = true ]; then echo "lint: shellcheck is missing" >&2; exit 1; \
-	 else echo "lint: shellcheck is not installed, .ci/run was not checked"; fi
+	 else echo "lint: shellcheck is not installed, .ci/run and jobscripts were not checked"; fi
 
 docs: .venv-test/stamp
 	@.venv-test/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+jobscripts: .venv-test/stamp
+	@.venv-test/bin/python -m ipmpi.launch.editable jobscripts
 
 clean:
 	rm -rf .venv-demo .venv-test .venv-mpich build dist ./*.egg-info docs/_build \

@@ -53,12 +53,14 @@ setup(
         "pyopenssl>=26.1",
         "cryptography",
         "msgspec",
+        # Fills the templates of job scripts.
+        "jinja2",
     ],
     extras_require=EXTRAS,
     packages=[*find_packages(include=["ipmpi", "ipmpi.*"]), "ipmpi.jobscripts"],
     # One copy of the templates: readable at the top of the checkout, inside the package once installed.
     package_dir={"ipmpi.jobscripts": "jobscripts"},
-    package_data={"ipmpi": ["py.typed"], "ipmpi.jobscripts": ["*"]},
+    package_data={"ipmpi": ["py.typed"], "ipmpi.jobscripts": ["*", "templates/*"]},
     include_package_data=False,
     zip_safe=False,
     entry_points={

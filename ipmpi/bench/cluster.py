@@ -15,17 +15,10 @@ from typing import Final
 
 from ipmpi.errors import LauncherError
 from ipmpi.furl import default_furl_file, ipython_dir
-from ipmpi.launch.lifecycle import Blame, Effect, Lifecycle, Over, Started
-from ipmpi.launch.local import (
-    ClusterOptions,
-    ControllerEnded,
-    ControllerReady,
-    EngineCount,
-    EnginesEnded,
-    Happening,
-    LocalCluster,
-    RankEnded,
-)
+from ipmpi.launch.cluster import Cluster
+from ipmpi.launch.controller import Controller
+from ipmpi.launch.lifecycle import Blame, Lifecycle, Over, Plan, Started, StartEngines
+from ipmpi.launch.local import EngineOptions, LocalEngines
 from ipmpi.launch.mpi import find_mpi
 from ipmpi.launch.process import Signals, session, tail
 
@@ -86,16 +79,11 @@ def own_cluster(n: int, mpi: str, logs: Path | None = None) -> Iterator[Target]:
         LauncherError: it could not be started; the message has the end of the log file that tells why.
     """
     with tempfile.TemporaryDirectory(prefix="ipmpi-bench-") as folder, _ipython_dir(folder), Signals() as signals:
-        options = ClusterOptions(
-            n=n,
-            log_dir=(logs or ipython_dir() / "log").absolute(),
-            engine_furl_file=default_furl_file("engine"),
-            mpi=mpi,
-            # On this machine only: nothing of a measurement needs to be reachable from outside.
-            controller_args=("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1"),
-            timeout=START_TIMEOUT,
-        )
-        cluster = LocalCluster(options, signals)
+        log_dir, furl_file = (logs or ipython_dir() / "log").absolute(), default_furl_file("engine")
+        # On this machine only: nothing of a measurement needs to be reachable from outside.
+        controller = Controller(furl_file, log_dir, ("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1"))
+        engines = LocalEngines(EngineOptions(n, log_dir, furl_file, mpi, timeout=START_TIMEOUT))
+        cluster = Cluster(controller, engines, signals)
         started = False
         try:
             target = _start(cluster)
@@ -104,52 +92,38 @@ def own_cluster(n: int, mpi: str, logs: Path | None = None) -> Iterator[Target]:
             yield target
         finally:
             signals.read()  # that Ctrl-C has been heard, and is no reason to kill in a hurry
-            stopped = cluster.stop(polite=started)
+            problems = cluster.stop(polite=started)
             cluster.close()
-            if not stopped:
-                left = ", ".join(str(child.pid) for child in cluster.living())
-                print(f"Some processes of the cluster could not be ended, please do: kill -9 {left}", flush=True)
+            for problem in problems:
+                print(f"The cluster: {problem}", flush=True)
 
 
-def _start(cluster: LocalCluster) -> Target:
+def _start(cluster: Cluster) -> Target:
     begin = time.monotonic()
-    lifecycle = Lifecycle(cluster.options.n, cluster.options.timeout, begin)
+    lifecycle = Lifecycle(Plan(cluster.engines.n, START_TIMEOUT), begin)
     cluster.start()
     while True:
         happenings = cluster.wait(lifecycle.deadline(), starting=True)
         now = time.monotonic()
-        effects = [effect for happening in happenings for effect in _interpret(lifecycle, happening, now)]
+        effects = [effect for happening in happenings for effect in lifecycle.happened(happening, now)]
         for effect in [*effects, *lifecycle.tick(now)]:
-            if isinstance(effect, Started) and cluster.controller is not None:
-                roots = (cluster.controller.pid, *(child.pid for child in cluster.engines))
-                mec, tc = default_furl_file("mec"), default_furl_file("tc")
-                return Target(mec, tc, cluster.controller.pid, roots, now - begin)
+            if isinstance(effect, Started) and cluster.controller_process is not None:
+                pid = cluster.controller_process.pid
+                roots = (pid, *(child.pid for child in cluster.engines.children()))
+                return Target(default_furl_file("mec"), default_furl_file("tc"), pid, roots, now - begin)
+            if isinstance(effect, StartEngines):
+                cluster.start_engines(effect.text)
             if isinstance(effect, Over):
                 raise LauncherError(_story(cluster, effect))
 
 
-def _interpret(lifecycle: Lifecycle, happening: Happening, now: float) -> list[Effect]:
-    if isinstance(happening, ControllerReady):
-        lifecycle.controller_ready = True
-        return []
-    if isinstance(happening, EngineCount):
-        return lifecycle.engines(happening.registered, now)
-    if isinstance(happening, ControllerEnded):
-        return lifecycle.controller_ended(happening.code)
-    if isinstance(happening, EnginesEnded):
-        return lifecycle.engines_ended(happening.title, happening.code, happening.left, now)
-    if isinstance(happening, RankEnded):
-        return lifecycle.rank_ended(happening.pid)
-    return lifecycle.stop_requested()
-
-
-def _story(cluster: LocalCluster, over: Over) -> str:
+def _story(cluster: Cluster, over: Over) -> str:
     """Why the cluster did not start, with the end of the log, which is deleted with its folder."""
     if not over.reason:
         return "Stopped before the cluster was ready."
-    logs = cluster.controller_logs() if over.blame is Blame.CONTROLLER else cluster.engine_logs()
+    logs = cluster.controller_logs() if over.blame is Blame.CONTROLLER else cluster.engines.logs()
     lines = [f"    {line}" for path in logs for line in tail(path, 8)]
-    return "\n".join([over.reason, *lines, "Try the same by hand: ipcluster -n " + str(cluster.options.n)])
+    return "\n".join([over.reason, *lines, "Try the same by hand: ipcluster -n " + str(cluster.engines.n)])
 
 
 @contextlib.contextmanager

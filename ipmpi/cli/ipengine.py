@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .. import __version__, limits, mpienv
+from .. import __version__, gpus, limits, mpienv, walltime
 from ..engine.namespace import Namespace
 from ..engine.proxy import Proxy, link_up
 from ..engine.rank import Rank
@@ -52,6 +52,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "-l", "--logfile", default="", metavar="PREFIX", help="log to PREFIX<pid>.log (default: stdout)"
     )
+    p.add_argument(
+        "--walltime", type=_walltime, default=None, metavar="TIME",
+        help="this job ends so long after the engine has started: seconds, HH:MM:SS or D-HH:MM:SS (default: what "
+        "the job script exports as IPMPI_JOB_END, or what Slurm or PBS say)",
+    )  # fmt: skip
+    p.add_argument(
+        "--gpus", type=_gpus, default=None, metavar="N",
+        help="a node has N GPUs: share them among its ranks, before MPI starts. A list like 3,2,1,0 says in which "
+        "order ranks get them",
+    )  # fmt: skip
     p.add_argument("--wait", type=float, default=0, metavar="S", help="wait so long for the controller to appear")
     p.add_argument(
         "--proxy", type=_proxy, default=None, metavar="URL",
@@ -72,10 +82,28 @@ def _proxy(text: str) -> str:
     return text
 
 
-class EngineProcess:
-    """One engine process: the main thread for user code, the agent thread for traffic."""
+def _walltime(text: str) -> float:
+    try:
+        return walltime.seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
-    def __init__(self, options: argparse.Namespace, world: World) -> None:
+
+def _gpus(text: str) -> list[str]:
+    try:
+        return gpus.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+class EngineProcess:
+    """One engine process: the main thread for user code, the agent thread for traffic.
+
+    Args:
+        ends_at: when the job ends, on the monotonic clock; None if this process does not know.
+    """
+
+    def __init__(self, options: argparse.Namespace, world: World, ends_at: float | None = None) -> None:
         self.options = options
         self.world = world
         self.loop = Loop()
@@ -99,8 +127,17 @@ class EngineProcess:
         )  # fmt: skip
         self.proxy.on_complete = self._complete
         self._listener = UnixListener() if self._place.local else None
-        # Collective: every rank learns where its leader listens.
-        self._paths = world.exchange(self._listener.path if self._listener else "")
+        # Collective: every rank learns where its leader listens, and by the first one's account when the job ends.
+        left = None if ends_at is None else ends_at - time.monotonic()
+        said = world.exchange((self._listener.path if self._listener else "", left))
+        self._paths = [path for path, _ in said]
+        self._know_end(said[0][1])
+
+    def _know_end(self, left: float | None) -> None:
+        if left is not None:
+            os.environ[walltime.JOB_END] = f"{time.time() + left:.0f}"  # for user code
+        ends_at = None if left is None else time.monotonic() + left
+        self.proxy.end.know(ends_at, walltime.job_id(os.environ))
 
     def run(self) -> int:
         """Work until stopped; returns the exit code."""
@@ -215,7 +252,10 @@ class EngineProcess:
         self.loop.call_later(limits.PARENT_POLL, self._watch_parent)
 
     def _signalled(self, name: str) -> None:
-        self.loop.call_threadsafe(lambda: self.proxy.stop(f"got {name}"))
+        if name == "SIGUSR1":
+            self.loop.call_threadsafe(self.proxy.end.warned)
+        else:
+            self.loop.call_threadsafe(lambda: self.proxy.stop(f"got {name}"))
 
     def _fail(self, code: int) -> None:
         self._failed = True
@@ -266,6 +306,31 @@ def _die_with(parent: int) -> None:
         log.info("the system cannot end this process together with its launcher: %s", error)
 
 
+def _find_end(option: float | None, launched: mpienv.LaunchedRank | None) -> float | None:
+    """When this job ends, on the monotonic clock. One process of a job finds out; it asks before MPI starts."""
+    now, left = time.monotonic(), option
+    if launched is not None and launched.rank != 0:
+        return None
+    if left is None:
+        left = walltime.exported(os.environ, time.time())
+    if left is None and walltime.is_in_job(os.environ):
+        # Only here, as each import costs on a thousand ranks.
+        from .askjob import ask
+
+        left = ask(os.environ, log.info)
+        now = time.monotonic()
+    if left is not None:
+        log.info("this job ends in %.0f s", left)
+    return None if left is None else now + left
+
+
+def _take_gpus(numbers: Sequence[str], launched: mpienv.LaunchedRank | None) -> None:
+    chosen = gpus.variables(numbers, launched, os.environ)
+    os.environ.update(chosen)
+    said = ", ".join(f"{name}={value}" for name, value in chosen.items())
+    log.info("GPUs of this rank: %s", said or "as they are, since the launcher has shared them out")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run an engine; returns the exit code."""
     options = parser().parse_args(argv)
@@ -278,6 +343,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         start_log(options.logfile)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it warns, and would end a process that is not ready for it
+        ends_at = _find_end(options.walltime, launched)
+        if options.gpus:
+            _take_gpus(options.gpus, launched)
         world = start_world(options.mpi, launched, sys.executable, warn)
     except KernelError as error:
         warn(str(error))
@@ -291,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif launched is not None and options.mpi == "auto":
         warn(f"{world.description}; each engine connects by itself")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    code = EngineProcess(options, world).run()
+    code = EngineProcess(options, world, ends_at).run()
     logging.shutdown()
     return code
 

@@ -5,6 +5,8 @@ How a call travels is in :mod:`.calls`, what becomes of the replies in :mod:`.re
 
 from __future__ import annotations
 
+import math
+import os
 import tokenize
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +16,7 @@ from ..errors import InvalidProperty, SerializationError
 from ..protocol import operations
 from . import replies
 from .calls import Calls, Finish, label_of
+from .functions import label_of as name_of
 from .reservation import Reservation
 from .results import ResultList
 from .session import Submission
@@ -166,6 +169,40 @@ class EngineCommands:
             raise TypeError(f"apply takes something to call, not {f!r}")
         body = serialize.dumps((f, args, kwargs), what="the call")
         return self._command(operations.Apply(), "apply", (f,), None, None, body=body)
+
+    def before_walltime(
+        self,
+        f: Callable[[], object],
+        seconds: float = 120,
+        targets: Targets | None = None,
+        block: bool | None = None,
+    ) -> Any:
+        """Have engines call ``f()`` so many seconds before the end of their job, to save what is to be saved.
+
+        Each calls it once, as a command: at the same place in the order of commands on all ranks of a set, so that
+        ``f`` may call MPI. A command that runs comes to its end first. Where the end is not known, ``f`` is called
+        when the batch system warns (SIGUSR1). If it fails, clients are told by a notice. ``reset()`` forgets it.
+
+        Args:
+            f: without arguments; what it returns is dropped.
+            seconds: time that it may need.
+            targets: engines that call it.
+            block: whether to wait until engines have it; ``[None, ...]``.
+
+        Raises:
+            TypeError: ``f`` cannot be called, or ``seconds`` is no number.
+            ValueError: ``seconds`` is not positive.
+            SerializationError: ``f`` cannot be sent; the message names it.
+        """
+        if not callable(f):
+            raise TypeError(f"before_walltime takes something to call, not {f!r}")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"seconds must be a number, not {seconds!r}")
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"seconds must be more than 0, the time that the function may need; not {seconds!r}")
+        body = serialize.dumps(f, what="the function")
+        operation = operations.BeforeWalltime(os.urandom(16), float(seconds), name_of(f))
+        return self._command(operation, "before_walltime", (f,), targets, block, body=body)
 
     def get_result(self, i: int | None = None, targets: Targets | None = None, block: bool | None = None) -> Any:
         """What command ``i`` printed on each engine, None for the last that succeeded: a :class:`ResultList`.

@@ -227,11 +227,24 @@ class EngineView(EngineCommands):
         """Who is there, by the controller's account. Always waits.
 
         Returns:
-            ``'engines'``: a list of dicts (``id``, ``rank``, ``set``, ``host``, ``pid``, ``mpi``, ``python``);
-            ``'clients'``: the list of their roles; ``'up'``: seconds since the controller started.
+            ``'engines'``: a list of dicts (``id``, ``rank``, ``set``, ``host``, ``pid``, ``mpi``, ``python``, and
+            ``job``: the batch system's id of their job, ``time_left``: seconds until it ends, or None);
+            ``'clients'``: the list of their roles; ``'up'``: seconds since the controller started; ``'time'``: its
+            clock, in seconds since the epoch; ``'version'``: its release of ipmpi.
         """
         answer: dict[str, Any] = self._request(messages.ClusterInfo, dict, True, "cluster_info")
         return answer
+
+    def time_left(self, targets: Targets | None = None) -> float | None:
+        """Seconds until the first of these engines' jobs ends; None if no end is known. Always waits.
+
+        Raises:
+            InvalidEngineID, NoEnginesRegistered: they are not there.
+        """
+        wanted = self._wanted(targets)
+        left = {engine["id"]: engine["time_left"] for engine in self.cluster_info()["engines"]}
+        known = [left[engine] for engine in choose(wanted, list(left)) if left[engine] is not None]
+        return min(known, default=None)
 
     def _request(
         self,

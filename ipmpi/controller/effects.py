@@ -36,4 +36,11 @@ class Decline:
     stream: int
 
 
-Effect = Send | Forward | Decline
+@dataclass(frozen=True)
+class Announce:
+    """Something that all clients are to be told, by :class:`~ipmpi.protocol.messages.Notice`."""
+
+    text: str
+
+
+Effect = Send | Forward | Decline | Announce

@@ -11,6 +11,7 @@ The rules.
   alone, so that it shows whether it was the cause; after ``limits.POISON`` engines it is given up.
 * A task that rejects an engine goes to another one, and fails when all have been tried. One whose condition an
   engine refuses waits for another engine, or for its properties to change.
+* A set whose job ends before a task is expected to end does not get it; others do not wait behind it.
 * What no engine would run is parked, and given up after ``limits.UNPLACED`` seconds.
 
 Methods take events and change the state; :meth:`Farm.flush` says what is to be done about it.
@@ -32,7 +33,7 @@ from .effects import Decline, Effect, Forward, Send
 from .functions import Functions
 from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, Group, as_range, packed_range, runs
 from .ledger import Ledger
-from .places import Need, Place, Places, Seat, Verdict
+from .places import Need, Place, Places, Seat, Verdict, rounded_up, sentence
 from .registry import Registry
 from .scheduler import Order, Priority, Queued
 from .waiting import Piece, Waiting
@@ -76,6 +77,7 @@ class Farm:
         except Exception:
             self._forget(self._functions.unuse(message.options.functions))
             raise
+        self._places.group_opened(group.options.expected)
         self._ledger.start(group, message.options)
 
     def define(self, client: int, message: m.DefineFunction, body: Sequence[Buffer]) -> None:
@@ -148,6 +150,12 @@ class Farm:
         if place is not None:
             place.window = window
             self._places.update(place)
+
+    def job_ends(self, key: int, ends_at: float | None) -> None:
+        """The job of a set ends at that time, None if it is not known."""
+        place = self._places.by_key.get(key)
+        if place is not None:
+            self._places.ends(place, ends_at)
 
     def properties_changed(self, key: int, ranks: Iterable[int]) -> None:
         """Conditions that these ranks refused may hold now."""
@@ -367,6 +375,7 @@ class Farm:
     def _closed(self, group: Group) -> None:
         """Nothing is left of a group."""
         self._waiting.group_ended()
+        self._places.group_closed(group.options.expected)
         self._forget(self._functions.unuse(group.options.functions))
 
     def _rank(self, group: Group, tasks: int) -> tuple[float, ...]:
@@ -379,7 +388,8 @@ class Farm:
         barred = frozenset(group.rejected.get(index, ())) if group.rejected else frozenset()
         alone = bool(group.strikes and index in group.strikes)
         options = group.options
-        return Need(options.width, options.same_node, group.follow, group.condition, barred, alone)
+        seconds = rounded_up(options.expected)
+        return Need(options.width, options.same_node, group.follow, group.condition, barred, alone, seconds)
 
     def _requeue(self, group: Group, indices: list[int], rank: tuple[float, ...]) -> None:
         indices.sort()
@@ -415,8 +425,11 @@ class Farm:
             self._give_up(verdict, need, group, indices)
         for need, group, indices in self._waiting.expire(now):
             self._give_up(Verdict.PARK, need, group, indices)
+        self._places.time_is(now)
         if self._waiting.count and self._places.open:
             self._share_out()
+        for client, text in self._waiting.too_long(self._places.longest_left):
+            self._ledger.effects.append(Send(client, m.Notice(text)))
         effects, self._look_at = self._places.look_for_surplus(now)
         self._ledger.effects += effects
         effects, self._ledger.effects = self._ledger.effects, []
@@ -428,19 +441,7 @@ class Farm:
         return min(times, default=None)
 
     def _give_up(self, verdict: Verdict, need: Need, group: Group, indices: list[int]) -> None:
-        label = group.options.label
-        if verdict is Verdict.GONE:
-            error, text = "DependencyError", f"{label} was not run: the engine on which it had to run is gone"
-        elif verdict is Verdict.REJECTED:
-            error, text = "TaskRejectError", f"{label} was rejected by all engines on which it could run"
-            text += f": {group.last_refusal}" if group.last_refusal else ""
-        else:
-            error = "TaskTimeout"
-            text = f"task {label} failed to execute due to unmet dependencies for {limits.UNPLACED:.0f} seconds"
-            if need.width > 1:
-                where = " of one node" if need.same_node else ""
-                text += f": it needs {need.width} ranks{where} of one engine set that would run it"
-        self._ledger.undone(group, indices, error, text)
+        self._ledger.undone(group, indices, *sentence(verdict, need, group.options.label, group.last_refusal))
 
     def _share_out(self) -> None:
         """Give waiting tasks to idle engines if these suffice, else to sets in proportion to what they want."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from .. import limits
 from ..protocol import messages as m
 from .effects import Effect, Send
 from .registry import EngineSet
@@ -61,6 +63,7 @@ class Place:
         explained: whether the set told of a lost rank, so that its own loss is no sign against its tasks.
         doomed: ranks that a client has ended: what they had is not to blame.
         exclusive: whether its only engine has a task that is to be alone there.
+        ends_at: when its job ends, and ``left`` the seconds until then; infinite if that is not known.
     """
 
     def __init__(self, key: int, seats: Mapping[int, Seat]) -> None:
@@ -77,6 +80,7 @@ class Place:
         self.doomed: set[int] = set()
         self.exclusive = False
         self.take_back_at = 0.0
+        self.ends_at = self.left = math.inf
 
     @property
     def usable(self) -> int:
@@ -114,7 +118,8 @@ class Need(NamedTuple):
     """What waiting tasks ask of the ranks they are given to.
 
     ``width`` ranks together, on one node if ``same_node``; the engine of ``seat`` unless that is 0; none that
-    refused ``condition``, and none of the seats ``barred``. If ``alone``, a rank has nothing else beside it.
+    refused ``condition``, and none of the seats ``barred``. If ``alone``, a rank has nothing else beside it. Where
+    less than ``expected`` seconds are left they are not begun.
     """
 
     width: int = 1
@@ -123,6 +128,7 @@ class Need(NamedTuple):
     condition: Condition | None = None
     barred: frozenset[int] = frozenset()
     alone: bool = False
+    expected: float = 0.0
 
     @property
     def is_plain(self) -> bool:
@@ -147,13 +153,25 @@ class Need(NamedTuple):
         return allowed if enough else None
 
     def ranks_now(self, place: Place) -> list[int] | None:
-        """The same, but None also if too many are reserved at the moment."""
+        """The same, but None also if too many are reserved at the moment, or the job ends too soon."""
+        if self.expected > place.left:
+            return None
         ranks = self.ranks(place)
         if ranks is not None and place.reserved:
             free = [rank for rank in ranks or place.seats if rank not in place.reserved]
             if len(free) < self.width or (self.same_node and place.most_on_a_node(free) < self.width):
                 return None
         return ranks
+
+
+def rounded_up(expected: float | None) -> float:
+    """Seconds that tasks take, as one of few numbers, since each makes a queue of its own; at most 1/32 more."""
+    if expected is None or not expected > 0:
+        return 0.0
+    if expected == math.inf:
+        return expected
+    mantissa, exponent = math.frexp(max(1.0, expected))
+    return math.ldexp(math.ceil(mantissa * 64) / 64, exponent)
 
 
 class Verdict(enum.Enum):
@@ -169,6 +187,20 @@ class Verdict(enum.Enum):
     """The engine that they have to run on is gone."""
 
 
+def sentence(verdict: Verdict, need: Need, label: str, last_refusal: str) -> tuple[str, str]:
+    """The name of the error with which tasks end that nobody will run, and its text."""
+    if verdict is Verdict.GONE:
+        return "DependencyError", f"{label} was not run: the engine on which it had to run is gone"
+    if verdict is Verdict.REJECTED:
+        text = f"{label} was rejected by all engines on which it could run"
+        return "TaskRejectError", text + (f": {last_refusal}" if last_refusal else "")
+    text = f"task {label} failed to execute due to unmet dependencies for {limits.UNPLACED:.0f} seconds"
+    if need.width > 1:
+        where = " of one node" if need.same_node else ""
+        text += f": it needs {need.width} ranks{where} of one engine set that would run it"
+    return "TaskTimeout", text
+
+
 class Places:
     """All engine sets, which of them want tasks, and who has reserved engines."""
 
@@ -181,6 +213,8 @@ class Places:
         self._look_at = 0.0
         self._reserved: Counter[int] = Counter()
         self._by_client: dict[int, Counter[int]] = {}
+        self._ending: dict[int, Place] = {}
+        self._expected: Counter[float] = Counter()
 
     # --- engines -------------------------------------------------------------------------------------------
 
@@ -208,6 +242,7 @@ class Places:
         """A set is gone."""
         self.remove_ranks(place, list(place.seats))
         self.by_key.pop(place.key, None)
+        self._ending.pop(place.key, None)
         self.open.pop(place.key, None)
 
     def update(self, place: Place) -> None:
@@ -233,6 +268,42 @@ class Places:
                 return Verdict.REJECTED
         return Verdict.PARK
 
+    # --- the end of jobs -----------------------------------------------------------------------------------
+
+    def ends(self, place: Place, ends_at: float | None) -> None:
+        """The job of a set ends at that time."""
+        place.ends_at = place.left = math.inf if ends_at is None else ends_at
+        self._ending[place.key] = place
+
+    def time_is(self, now: float) -> None:
+        """Find out how much time is left; to be called before tasks are given."""
+        for place in self._ending.values():
+            place.left = max(0.0, place.ends_at - now)
+
+    def group_opened(self, expected: float | None) -> None:
+        """Tasks came that take so long."""
+        if expected is not None:
+            self._expected[rounded_up(expected)] += 1
+
+    def group_closed(self, expected: float | None) -> None:
+        """Nothing is left of them."""
+        if expected is not None:
+            seconds = rounded_up(expected)
+            self._expected[seconds] -= 1
+            if not self._expected[seconds]:
+                del self._expected[seconds]
+
+    @property
+    def longest_left(self) -> float:
+        """The most seconds that any set has left; infinite if there is none."""
+        if not self._ending:
+            return math.inf
+        return max((place.left for place in self.by_key.values()), default=math.inf)
+
+    def _could_take(self, place: Place) -> bool:
+        """Whether a set is idle, and has the time for what others may have."""
+        return place.idle > 0 and (place.left == math.inf or place.left >= max(self._expected, default=0.0))
+
     # --- balance -------------------------------------------------------------------------------------------
 
     def look_for_surplus(self, now: float) -> tuple[list[Effect], float | None]:
@@ -240,7 +311,7 @@ class Places:
 
         To be called when all that could be given was given. Returns what to send, and when to look again.
         """
-        if len(self.by_key) < 2 or not any(place.idle for place in self.open.values()):
+        if len(self.by_key) < 2 or not any(map(self._could_take, self.open.values())):
             return [], None
         rich = [place for place in self.by_key.values() if place.surplus]
         if not rich:

@@ -119,17 +119,17 @@ class Registry:
             return self.ids()
         for number in targets:
             if number not in self.engines:
-                known = _spans(self.ids())
+                known = spans(self.ids())
                 raise InvalidEngineID(f"Engine with id {number} is not registered (registered: {known})")
         return list(dict.fromkeys(targets))
 
 
-def _spans(ids: list[int]) -> str:
+def spans(ids: Sequence[int]) -> str:
     """[0, 1, 2, 5] as '0-2, 5'."""
-    spans: list[list[int]] = []
+    found: list[list[int]] = []
     for number in ids:
-        if spans and spans[-1][1] == number - 1:
-            spans[-1][1] = number
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
         else:
-            spans.append([number, number])
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans) or "none"
+            found.append([number, number])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in found) or "none"

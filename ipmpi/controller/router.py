@@ -8,6 +8,8 @@ The rules.
   cannot change while it is on its way.
 * A failure clears the failing engine's queue; what waited there is answered with QueueCleared. The queue is
   shared, so this reaches the commands of all clients.
+* What is to be run on engines before the end of their job stands in all their queues behind the same command, the
+  last one that any of them has begun. It is never cleared, its failure clears nothing, and all clients hear of it.
 * Engines that become free for the same command in one turn get it in one message per set; a body that has to
   come from the client then comes once.
 
@@ -28,9 +30,13 @@ from .. import errors, limits
 from ..errors import KernelError
 from ..protocol import messages as m
 from ..protocol.frames import Buffer, size_of
-from .effects import Decline, Effect, Forward, Send
+from .deadlines import failure, named
+from .effects import Announce, Decline, Effect, Forward, Send
 from .registry import Registry
 from .work import LARGEST_HEADER, CommandWork, check_size, header_size
+
+_BEFORE_END = 100
+"""What a set may have waiting in one queue, beside the commands of clients."""
 
 
 class _Stage(enum.Enum):
@@ -46,6 +52,8 @@ class _Stage(enum.Enum):
 
 @dataclass
 class _Lane:
+    last: tuple[int, int] = (-1, 0)
+    """The place of the command that was begun last."""
     running: CommandWork | None = None
     stage: _Stage = _Stage.STARTING
     waiting: deque[CommandWork] = field(default_factory=deque)
@@ -229,6 +237,8 @@ class Router:
             self._effects.append(Decline(key, stream))
         elif known:
             self._effects.append(Send(work.client, answer, body))
+        if work.is_before_end and not message.ok:
+            self._effects.append(failure(ids, work.label, message.outcome))
         self._answered(work, ids, message.ok)
 
     def forward_ended(self, source: int, stream: int) -> None:
@@ -237,6 +247,24 @@ class Router:
         if sent is None:
             return
         self._answered(*sent)
+
+    def before_end(self, key: int, message: m.RunBeforeEnd) -> None:
+        """A set wants something run on its ranks before the end of its job."""
+        ids = self.registry.of_ranks(key, message.ranks)
+        if not ids or sum(work.is_before_end for work in self._lanes[ids[0]].waiting) >= _BEFORE_END:
+            return
+        # Some engines may be further than others: behind what any of them has begun, none has passed the place.
+        after = max(self._lanes[engine].last for engine in ids)[0]
+        label = message.label[: limits.LABEL]
+        work = CommandWork(
+            next(self._serial), key, 0, "before_walltime", label, message.operation, [], after=after
+        )
+        work.outstanding = set(ids)
+        self._works[work.serial] = work
+        for engine in ids:
+            waiting = self._lanes[engine].waiting
+            waiting.insert(sum(other.place < work.place for other in waiting), work)
+            self._advance(engine)
 
     def ranks_lost(self, key: int, ranks: Iterable[int], reason: str) -> list[int]:
         """Processes of a set ended."""
@@ -261,7 +289,7 @@ class Router:
         if lane.running is not None or not lane.waiting:
             return
         work = lane.waiting.popleft()
-        lane.running = work
+        lane.running, lane.last = work, work.place
         lane.stage = _Stage.STARTING
         self._starting.setdefault(work, []).append(engine)
 
@@ -278,7 +306,7 @@ class Router:
     def _answered(self, work: CommandWork, ids: list[int], ok: bool) -> None:
         for engine in ids:
             self._settle(work, engine)
-            if not ok and self._runs(engine, work):
+            if not ok and not work.is_before_end and self._runs(engine, work):
                 self._clear(engine, f"{work.label} failed on engine {engine}, which cleared its queue")
             self._free(engine, work)
 
@@ -301,9 +329,11 @@ class Router:
             client.inline_bytes -= work.inline_bytes
 
     def _clear(self, engine: int, reason: str) -> None:
-        waiting = self._lanes[engine].waiting
-        while waiting:
-            self._will_not_run(waiting.popleft(), engine, "QueueCleared", reason)
+        lane = self._lanes[engine]
+        waiting, lane.waiting = lane.waiting, deque(work for work in lane.waiting if work.is_before_end)
+        for work in waiting:
+            if not work.is_before_end:
+                self._will_not_run(work, engine, "QueueCleared", reason)
 
     def _will_not_run(self, work: CommandWork, engine: int, error: str, text: str) -> None:
         self._undone.setdefault((work, error, text), []).append(engine)
@@ -335,6 +365,8 @@ class Router:
             if work.client in self._clients:
                 self._announce(work)
                 self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text)))
+            elif work.is_before_end:
+                self._effects.append(Announce(f"{work.label} did not come to its end on {named(ids)}: {text}"))
         self._undone.clear()
         for starting, ids in self._starting.items():
             if ids:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import limits
+from .. import __version__, limits
 from ..errors import KernelError, LocalProtocolError, MessageSizeError, RemoteProtocolError, SecurityError
 from ..protocol import messages as m, packed
 from ..protocol.connection import Event, MessageReceived
@@ -21,7 +21,8 @@ from ..protocol.handshake import printable
 from ..protocol.states import CONTROLLER_RECEIVES
 from ..transport.loop import Loop, Timer
 from ..transport.transfers import Transfers
-from .effects import Decline, Effect, Forward, Send
+from .deadlines import Deadlines
+from .effects import Announce, Decline, Effect, Forward, Send
 from .farm import Farm
 from .interfaces import CLIENT_INTERFACES, Interface
 from .router import Router, refusal
@@ -64,6 +65,7 @@ class ControllerService:
         # Engines outlive a controller, and their answers to the old one must not be taken for answers to this one.
         self.router = Router(secrets.randbits(60))
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
+        self.deadlines = Deadlines(self.router.registry)
         self._flush_timer: Timer | None = None
         self.sessions = Sessions(loop, tables, self._event, self._ended, self._log)
         self.transfers = Transfers()
@@ -97,7 +99,7 @@ class ControllerService:
     def _message(self, session: Session, event: MessageReceived) -> None:
         message = event.message
         if isinstance(message, m.Goodbye):
-            session.goodbye = True
+            session.farewell = message.reason or "it gave no reason"
             self._log(f"{session.role} {session.key} at {session.peer} leaves: {message.reason}")
         elif session.role == "engine":
             self._engine_message(session, event)
@@ -110,6 +112,8 @@ class ControllerService:
                 self._register(session, event.message)
             elif isinstance(event.message, m.RanksLost):
                 self._ranks_lost(session, event.message)
+            elif isinstance(event.message, m.JobEnds):
+                self._job_ends(session.key, event.message)
             else:
                 self._answer(session.key, event)
         except RemoteProtocolError as error:
@@ -123,10 +127,19 @@ class ControllerService:
         self._count_engines()
 
     def _ranks_lost(self, session: Session, message: m.RanksLost) -> None:
-        self.farm.ranks_lost(session.key, message.ranks)
+        # What was told to end, and what ends with its job, is no sign against the tasks that it had.
+        ordered = message.ordered or self.deadlines.is_over(session.key, self._loop.now())
+        self.farm.ranks_lost(session.key, message.ranks, ordered=ordered)
         for number in self.router.ranks_lost(session.key, message.ranks, message.reason):
             self._log(f"unregistered engine with id: {number} ({message.reason})")
         self._count_engines()
+
+    def _job_ends(self, key: int, message: m.JobEnds) -> None:
+        now = self._loop.now()
+        ends_at = self.deadlines.told(key, message, now)
+        self.farm.job_ends(key, ends_at)
+        if ends_at is not None:
+            self._log(f"the job of engine set {key} ends in {ends_at - now:.0f} s")
 
     def _answer(self, key: int, event: MessageReceived) -> None:
         """What a set says of commands and tasks that it was given."""
@@ -143,6 +156,8 @@ class ControllerService:
             farm.want_tasks(key, message.window)
         elif isinstance(message, m.WantTaskBody):
             farm.bodies.want(key, message)
+        elif isinstance(message, m.RunBeforeEnd):
+            self.router.before_end(key, message)
         elif isinstance(message, m.PropertiesChanged):
             farm.properties_changed(key, message.ranks)
 
@@ -235,23 +250,28 @@ class ControllerService:
 
     def cluster_info(self) -> dict[str, Any]:
         """Who is there: plain data, the same for every client."""
-        registry = self.router.registry
+        registry, now = self.router.registry, self._loop.now()
         engines = [
             {
                 "id": engine.id, "rank": engine.rank, "host": engine.host, "pid": engine.pid,
                 "set": engine.set_key, "mpi": registry.sets[engine.set_key].mpi,
                 "python": registry.sets[engine.set_key].python,
+                "job": self.deadlines.job(engine.set_key), "time_left": self.deadlines.left(engine.set_key, now),
             }
             for engine in (registry.engines[number] for number in registry.ids())
         ]  # fmt: skip
         clients = [s.role for s in self.sessions.by_key.values() if s.role != "engine"]
-        return {"engines": engines, "clients": clients, "up": time.time() - self._started}
+        now = time.time()
+        up = now - self._started
+        return {"engines": engines, "clients": clients, "up": up, "time": now, "version": __version__}
 
     def _ended(self, session: Session, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
         if session.role == "engine":
             # Who says goodbye was told to end: by a signal, or with its allocation.
-            self.farm.set_lost(session.key, reason, blame=not session.goodbye)
+            blame = not session.farewell and not self.deadlines.is_over(session.key, self._loop.now())
+            self.farm.set_lost(session.key, reason, blame=blame)
+            self.deadlines.forget(session.key)
             for number in self.router.set_lost(session.key, reason):
                 self._log(f"unregistered engine with id: {number} ({reason})")
             self._count_engines()
@@ -271,11 +291,13 @@ class ControllerService:
     # --- effects -------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        for effect in self.farm.flush(self._loop.now()):
+        now = self._loop.now()
+        for effect in (*self.deadlines.due(now), *self.farm.flush(now)):
             self._perform(effect)
         for effect in self.router.flush():
             self._perform(effect)
-        self._set_timer(self.farm.next_deadline())
+        for deadline in (self.farm.next_deadline(), self.deadlines.next_deadline()):
+            self._set_timer(deadline)
 
     def _set_timer(self, deadline: float | None) -> None:
         """Flush at that time at the latest; a timer that is too early does no harm."""
@@ -295,6 +317,8 @@ class ControllerService:
             self._send(effect.to, effect.message, effect.body)
         elif isinstance(effect, Forward):
             self._forward(effect)
+        elif isinstance(effect, Announce):
+            self._announce(effect.text)
         elif isinstance(effect, Decline):
             session = self.sessions.by_key.get(effect.source)
             if session is not None:
@@ -310,6 +334,12 @@ class ControllerService:
                 self._send_instead(session, message, error)
             session.wake()
             self._check_backlog(session)
+
+    def _announce(self, text: str) -> None:
+        notice = m.Notice(printable(text))
+        self._log(notice.text)
+        for session in [s for s in self.sessions.by_key.values() if s.role != "engine"]:
+            self._send(session.key, notice, ())
 
     def _check_backlog(self, session: Session) -> None:
         """Part with a client that does not read its results: they would fill the memory."""

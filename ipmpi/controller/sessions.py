@@ -29,7 +29,7 @@ class Session:
     peer: str
     link: Link | None = None
     lease: Timer | None = None
-    goodbye: bool = False
+    farewell: str = ""
 
     def wake(self) -> None:
         """Something was sent on the connection."""
@@ -116,8 +116,8 @@ class Sessions:
     def _link_closed(self, session: Session, reason: str, orderly: bool, error: ProtocolError | None) -> None:
         if session.key not in self.by_key:
             return
-        if error is not None or session.goodbye:
-            self.end(session, str(error) if error is not None else "it said goodbye")
+        if error is not None or session.farewell:
+            self.end(session, str(error) if error is not None else f"it said goodbye: {session.farewell}")
             return
         lease = limits.LEASE_AFTER_CLOSE if orderly else limits.LEASE_AFTER_SILENCE
         self._log(

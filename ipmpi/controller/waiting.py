@@ -8,6 +8,7 @@ while they wait (they were cancelled) stay in their range and are passed over wh
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -38,12 +39,13 @@ class Piece(NamedTuple):
 
 
 class _Lane:
-    __slots__ = ("heap", "need", "parked")
+    __slots__ = ("heap", "need", "parked", "told")
 
     def __init__(self, need: Need) -> None:
         self.need = need
         self.heap: list[Range] = []
         self.parked: list[tuple[float, Range]] = []
+        self.told = False
 
 
 class Waiting:
@@ -127,6 +129,18 @@ class Waiting:
                 yield lane.need, item.group, _left(item)
             self._drop_if_empty(lane)
 
+    def too_long(self, left: float) -> Iterator[tuple[int, str]]:
+        """Whom to tell, once, that tasks take longer than the ``left`` seconds that any set has; and the words."""
+        for lane in self._lanes.values() if left < math.inf else ():
+            if lane.need.expected > left and lane.heap and not lane.told:
+                lane.told = True
+                group = lane.heap[0].group
+                yield (
+                    group.client,
+                    f"{group.options.label}, expected to take {lane.need.expected:.0f} s, waits for other engines:"
+                    " the jobs of those that are there end before",
+                )
+
     # --- giving --------------------------------------------------------------------------------------------
 
     def take(self, place: Place, room: int) -> Iterator[Piece]:
@@ -138,13 +152,13 @@ class Waiting:
             if lane is None or not lane.heap or lane.heap[0] is not item:
                 heapq.heappop(self._heads)
                 continue
-            only_one = need.alone and place.is_single
-            if only_one and place.unanswered:
-                break  # when it has nothing else, it gets this one
             ranks = need.ranks_now(place)
             if ranks is None:
                 passed_over.append(heapq.heappop(self._heads))
                 continue
+            only_one = need.alone and place.is_single
+            if only_one and place.unanswered:
+                break  # when it has nothing else, it gets this one
             heapq.heappop(self._heads)
             start, stop = self._cut(lane, 1 if only_one else room)
             if lane.heap:

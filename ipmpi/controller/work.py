@@ -24,6 +24,7 @@ class CommandWork:
     A body is here (``body``), or with the client: then ``stream`` is the stream on which it will come once
     credit is given. A stream can be used once; if engines become free at different times, the client is asked
     for the body again. ``outstanding`` holds the engines that have not answered; ``announce`` those to tell first.
+    What a set wants to be run before the end of its job has its place behind the commands up to number ``after``.
     """
 
     serial: int
@@ -39,6 +40,17 @@ class CommandWork:
     outstanding: set[int] = field(default_factory=set)
     announce: list[int] = field(default_factory=list)
     inline_bytes: int = 0
+    after: int | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands in the order of commands, which is that of all queues."""
+        return (self.serial, 0) if self.after is None else (self.after, self.serial)
+
+    @property
+    def is_before_end(self) -> bool:
+        """Whether no client wants it, but a set whose job ends."""
+        return self.after is not None
 
     @property
     def is_streamed(self) -> bool:

@@ -18,6 +18,8 @@ class Child:
     connection: Connection
     link: Link | None = None
     engines: list[m.EngineInfo] = field(default_factory=list)
+    leaves: bool = False
+    """Whether it was told to end, and has said so."""
 
     @property
     def ranks(self) -> list[int]:
@@ -33,3 +35,9 @@ class Child:
         """Send what was queued."""
         if self.link is not None:
             self.link.wake()
+
+    def leave(self, reason: str) -> None:
+        """Say that this process ends because it was told to, so that its tasks are not taken for the cause."""
+        if self.link is not None:
+            self.connection.send(m.Goodbye(reason))
+            self.link.close(reason)

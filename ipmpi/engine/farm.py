@@ -12,6 +12,7 @@ The rules.
   can run it. All that is taken back goes up to the controller, which gives it again: so there is one place where
   a task is counted, cancelled and put in order.
 * What a set cannot run now, since all its ranks are reserved or have had a command for long, goes back as well.
+* What waits, and is expected to end after the end of the job, goes back too.
 * Every task that was given goes up in one answer: a result, or TasksReturned.
 
 Tasks on several ranks: see :mod:`ipmpi.engine.wide`. Methods take events and change the state; :meth:`Farm.decide`
@@ -48,6 +49,9 @@ _ASK_AGAIN = 0.020
 _LOOK_AGAIN = 0.005
 """Seconds between two looks at all ranks."""
 
+_LENIENT = 2.0
+"""Seconds that a task may be too long. The controller has the same rule, and a clock that is a little late."""
+
 
 class Farm:
     """The tasks of one set.
@@ -77,6 +81,7 @@ class Farm:
         """Ranks whose command came after the last decision."""
         self._look_at = math.inf
         self._looked = -math.inf
+        self._ends_at = self._too_late_at = math.inf
 
     # --- ranks -----------------------------------------------------------------------------------------------
 
@@ -152,6 +157,8 @@ class Farm:
         lot = Lot(group, message, body, self._arrivals)
         if lot.waiting:
             self._payload += 0.2 * (size_of(body) / lot.waiting - self._payload)
+        if message.options.expected is not None:
+            self._note_latest(group)
         if message.options.width <= 1:
             self._watch(now + _STUCK)
             ranks = self._roster.states.keys() & set(message.ranks)
@@ -167,6 +174,27 @@ class Farm:
             self._wide.add(WideTask(group, index, self._arrivals, lot.is_large, sizes, payload))
         group.wide -= 1
         self._groups.tidy(group)
+
+    def job_ends(self, ends_at: float) -> None:
+        """The job ends at that time."""
+        self._ends_at = ends_at
+
+    def _note_latest(self, group: Group) -> None:
+        """Look again when it is too late to begin these tasks."""
+        latest = self._ends_at - (group.options.expected or 0.0) + _LENIENT
+        self._too_late_at = min(self._too_late_at, latest)
+
+    def _return_late(self, now: float) -> None:
+        """Return what waits, and would not end before the job does."""
+        self._too_late_at = math.inf
+        for group in self._groups.all():
+            if group.options.expected is None:
+                continue
+            if now < self._ends_at - group.options.expected + _LENIENT:
+                self._note_latest(group)
+            else:
+                for _, indices in [*self._waiting.leave(list(group.lots)), *self._wide.leave(group)]:
+                    self._return(group, indices, -1, "taken")
 
     def take_back(self, message: m.TakeBackTasks, now: float) -> None:
         """Return tasks that have not started: those that came last, then those that wait at ranks."""
@@ -271,6 +299,8 @@ class Farm:
                 state.commanded = now
                 self._watch(now + _STUCK)
         self._commanded.clear()
+        if now >= self._too_late_at:
+            self._return_late(now)
         self._assign(now)
         spare = 0
         if self._roster.many and not self._waiting.open_count:
@@ -287,7 +317,7 @@ class Farm:
 
     def next_deadline(self) -> float | None:
         """When to call :meth:`decide` although nothing has happened."""
-        deadline = min(self._look_at, self._wide.next_deadline)
+        deadline = min(self._look_at, self._wide.next_deadline, self._too_late_at)
         return None if deadline == math.inf else deadline
 
     def _watch(self, when: float) -> None:

@@ -65,6 +65,10 @@ class Groups:
             group = self._groups[serial] = Group(serial, options, self._paces.of(options))
         return group
 
+    def all(self) -> list[Group]:
+        """All of them."""
+        return list(self._groups.values())
+
     def tidy(self, group: Group) -> None:
         """Forget the group if nothing of it is left."""
         if not group.lots and not group.holders and not group.wide:

@@ -22,8 +22,10 @@ from ipmpi.errors import RemoteProtocolError, SerializationError
 from ipmpi.protocol import operations
 from ipmpi.protocol.operations import (
     Apply,
+    BeforeWalltime,
     ClearProperties,
     DelProperties,
+    EndComes,
     Execute,
     GetProperties,
     GetResult,
@@ -90,6 +92,7 @@ class Namespace:
         self._replaced_main: types.ModuleType | None = None
         self.generation = 0
         self.properties_version = 0
+        self._before_end: dict[bytes, Callable[[], object]] = {}
         self.clear_names()
         self._handlers: dict[type, Callable[[Any, Sequence[Buffer]], Answer]] = {
             Execute: self._execute,
@@ -107,6 +110,8 @@ class Namespace:
             HasProperties: self._has_properties,
             DelProperties: self._del_properties,
             ClearProperties: self._clear_properties,
+            BeforeWalltime: self._before_walltime,
+            EndComes: self._end_comes,
         }
 
     @property
@@ -203,7 +208,18 @@ class Namespace:
         self.console.reset()
         self.properties.clear()
         self.properties_version += 1
+        self._before_end.clear()
         self.clear_names()
+        return _DONE
+
+    def _before_walltime(self, operation: BeforeWalltime, body: Sequence[Buffer]) -> Answer:
+        self._before_end[operation.key] = self.home.loads(body)
+        return _DONE
+
+    def _end_comes(self, operation: EndComes, _body: Sequence[Buffer]) -> Answer:
+        function = self._before_end.pop(operation.key, None)
+        if function is not None:
+            function()
         return _DONE
 
     def _keys(self, _operation: Keys, _body: Sequence[Buffer]) -> Answer:

@@ -29,6 +29,7 @@ from .child import Child
 from .fold import Fold, Folded
 from .namespace import Answer
 from .rank import Job, Rank
+from .setend import SetEnd
 from .shared import SharedMemory, map_shared
 from .tasking import SetTasks
 
@@ -86,6 +87,7 @@ class Proxy:
         self._retired = False
         self._stopped = False
         self._tasks = SetTasks(self, joined, leaders)
+        self.end = SetEnd(self, self._tasks.job_ends, log)
         self.on_complete: Callable[[], None] = lambda: None
         """Called when all ranks below have reported."""
 
@@ -137,6 +139,7 @@ class Proxy:
         self.send_up(m.Register(self._offered, self._mpi, self._python, ids))
         if self.is_root:
             self._tasks.registered([engine.rank for engine in self._offered])
+            self.end.registered()
 
     @property
     def _alive(self) -> list[m.EngineInfo]:
@@ -169,7 +172,7 @@ class Proxy:
             return
         message = event.message
         if isinstance(message, m.Dispatch):
-            self._dispatch(message, event.body, event.stream)
+            self.dispatch(message, event.body, event.stream)
         elif isinstance(message, m.SharedBody):
             self._take_shared(message)
         elif isinstance(message, m.InterruptRanks):
@@ -231,8 +234,10 @@ class Proxy:
                 child.connection.send(m.Registered([by_rank[rank] for rank in order]))
                 child.wake()
 
-    def _dispatch(self, message: m.Dispatch, body: Sequence[Buffer], stream: int) -> None:
+    def dispatch(self, message: m.Dispatch, body: Sequence[Buffer] = (), stream: int = 0) -> None:
+        """Give a command to the ranks here and below, whose body may come as a stream from above."""
         self._tasks.command_given(message.ranks)
+        self.end.dispatched(message)
         if len(message.ranks) > 1:
             self._fold.begin(message.id, message.ranks)
         if not stream:
@@ -334,7 +339,11 @@ class Proxy:
             if self.is_complete:
                 self.on_complete()
         elif isinstance(message, m.RanksLost):
-            self._ranks_lost(child, message.ranks, message.reason)
+            self._ranks_lost(child, message.ranks, message.reason, message.ordered)
+        elif isinstance(message, m.EndIsNear):
+            self.end.warned()
+        elif isinstance(message, m.Goodbye):
+            child.leaves = True
         else:
             self._tasks.from_below(child, event)
 
@@ -391,16 +400,16 @@ class Proxy:
                 self.on_complete()
             return
         if not self._stopped:
-            self._ranks_lost(child, child.ranks, reason)
+            self._ranks_lost(child, child.ranks, reason, child.leaves)
 
-    def _ranks_lost(self, child: Child, ranks: list[int], reason: str) -> None:
+    def _ranks_lost(self, child: Child, ranks: list[int], reason: str, ordered: bool) -> None:
         child.engines = [engine for engine in child.engines if engine.rank not in ranks]
         for rank in ranks:
             self._route.pop(rank, None)
         if ranks:
             self._log(f"lost rank(s) {ranks}: {reason}")
             self._report(self._fold.leave_out(None, ranks))
-            self.send_up(m.RanksLost(ranks, reason))
+            self.send_up(m.RanksLost(ranks, reason, ordered))
             self._tasks.ranks_gone(ranks, died=True)
         self._stop_if_ended()
 
@@ -437,6 +446,8 @@ class Proxy:
         if not self._stopped:
             self._stopped = True
             self._log(f"stopping: {reason}")
+            if isinstance(self.above, Child) and not orphaned:
+                self.above.leave(reason)
             self._on_stop(reason, orphaned)
 
 

@@ -43,7 +43,7 @@ class Rank:
     """The namespace and the thread that works on it.
 
     Args:
-        on_signal: called for SIGINT or SIGTERM from outside, with the signal's name.
+        on_signal: called for SIGINT, SIGTERM or SIGUSR1 from outside, with the signal's name.
         number: this rank's number in its set.
         make_teams: called in the main thread when the first task on several ranks comes.
 
@@ -119,16 +119,17 @@ class Rank:
     # --- the main thread -----------------------------------------------------------------------------------
 
     def install_signals(self) -> None:
-        """Take SIGINT and SIGTERM."""
+        """Take SIGINT, SIGTERM, and SIGUSR1: job scripts have it sent when the end of the job is near."""
         signal.signal(signal.SIGINT, self._sigint)
-        signal.signal(signal.SIGTERM, self._sigterm)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._told)
 
     def _sigint(self, _number: int, _frame: FrameType | None) -> None:
         if not self.interrupts.arrived():
             self._on_signal("SIGINT")
 
-    def _sigterm(self, _number: int, _frame: FrameType | None) -> None:
-        self._on_signal("SIGTERM")
+    def _told(self, number: int, _frame: FrameType | None) -> None:
+        self._on_signal(signal.Signals(number).name)
 
     def run(self) -> None:
         """Work until :meth:`stop`."""

@@ -93,6 +93,10 @@ class SetTasks:
             self._farm.add_ranks(new)
         self._decide_soon()
 
+    def job_ends(self, ends_at: float) -> None:
+        """The job ends at that time."""
+        self._farm.job_ends(ends_at)
+
     def _node(self, rank: int) -> int:
         return self._leaders[rank] if rank < len(self._leaders) else rank
 

@@ -225,6 +225,12 @@ class WideTasks:
         self._withdraw(tasks)
         return [(task.group, array("I", [task.index])) for task in tasks]
 
+    def leave(self, group: Group) -> list[tuple[Group, array[int]]]:
+        """All tasks of a group that wait here, which do so no longer."""
+        tasks = [task for task in self._waiting if task.group is group]
+        self._withdraw(tasks)
+        return [(group, array("I", [task.index])) for task in tasks]
+
     def cancel(self, group: Group, indices: set[int]) -> list[int]:
         """These tasks shall not be run; which of them waited here."""
         tasks = [task for task in self._waiting if task.group is group and task.index in indices]

@@ -1,20 +1,63 @@
-"""What the events in the life of a cluster mean (layer L4, thinking only: the time is an argument)."""
+"""What the events in the life of a cluster mean (layer L4, thinking only: the time is an argument).
+
+A cluster is a controller and one launch of engines. The engines of a launch may be processes of this machine, of
+others behind ssh, or a job of a batch system; all live the same life::
+
+                  submitted          the job runs           all engines are registered
+    STARTING ------------> QUEUED ------------> STARTING ------------> RUNNING
+                             ^ ^                    |                     |
+                             | '--- back in the queue, or submitted again-'
+                             |                      |                     |
+                             '----------------------'                     v
+         and from each of them, when something ends that should not, or the user asks for it:  OVER
+
+Without a batch system there is no QUEUED. QUEUED has no deadline, as a job may wait for days. STARTING has one: it
+begins with the processes, or when the job runs. What was RUNNING is not over because of the first bad sign. A
+client that stops the whole cluster makes engines, launcher, job and controller end one after the other, in any
+order, so a loss is looked at again after a grace, and then its reason is known: somebody's wish, the end of the
+walltime, or a failure. A job's engines are seen to go before the batch system says why; then it is asked.
+
+Nothing is done here. Effects say what there is to do: :class:`StartEngines` (also once more, or as a new job),
+:class:`AskQueue`, :class:`Started` and :class:`Note` for the user, :class:`Over`.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from ipmpi.launch import happenings as h
+from ipmpi.launch.batch import JobState, JobStatus
+from ipmpi.launch.happenings import Happening
 from ipmpi.launch.process import how_it_ended
 
 EXPLANATION_GRACE: Final = 2.0
 """Seconds. When a client stops everything, engines end just before the controller: what looks like a failure
 has to last this long to be one."""
 
+JOB_GRACE: Final = 40.0
+"""Seconds that a job's engines may be gone before the batch system says that the job has ended. Slurm waits 30 s
+between SIGTERM and SIGKILL."""
+
+ASK_FIRST: Final = 2.0
+ASK_FACTOR: Final = 1.5
+ASK_LONGEST: Final = 30.0
+"""Seconds between questions to the batch system, which serves everybody: fewer while nothing changes."""
+
+ASK_RUNNING: Final = 120.0
+"""The same while all engines are there. Their loss is noticed without it."""
+
+NEAR_THE_END: Final = 120.0
+"""Seconds. A job that ends so shortly before its walltime ended because of it."""
+
 
 class Phase(Enum):
     """Where in its life a cluster is."""
 
+    QUEUED = "queued"
     STARTING = "starting"
     RUNNING = "running"
     OVER = "over"
@@ -38,6 +81,16 @@ class Note(NamedTuple):
     text: str
 
 
+class StartEngines(NamedTuple):
+    """Start the engines, or submit their job. If it is not for the first time, the text says why."""
+
+    text: str = ""
+
+
+class AskQueue(NamedTuple):
+    """Ask the batch system about the job; answer with :class:`~ipmpi.launch.happenings.JobNews`."""
+
+
 class Over(NamedTuple):
     """The cluster has to be taken down: why, with which exit code, and whose log files to show."""
 
@@ -46,63 +99,137 @@ class Over(NamedTuple):
     blame: Blame
 
 
-Effect = Started | Note | Over
+Effect = Started | Note | StartEngines | AskQueue | Over
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for.
+
+    Attributes:
+        n: engines.
+        timeout: seconds in which all of them have to be registered, once their processes are started.
+        engines_wait: the engines can be started only when the controller is ready.
+        batch: they are a job, which may wait in a queue.
+        walltime: seconds that the job may run, if known.
+        resubmit: how often to submit the job again when it has reached its walltime.
+    """
+
+    n: int
+    timeout: float
+    engines_wait: bool = False
+    batch: bool = False
+    walltime: float | None = None
+    resubmit: int = 0
 
 
 class Lifecycle:
-    """Turns what happened to controller and engines into what to tell the user and whether to stop.
+    """Turns what happened to controller and engines into what to do, and what to tell the user.
 
     Args:
-        n: engines that were asked for.
-        timeout: seconds in which all of them have to be registered.
+        plan: what was asked for.
         now: seconds of any monotonic clock.
     """
 
-    def __init__(self, n: int, timeout: float, now: float) -> None:
+    def __init__(self, plan: Plan, now: float) -> None:
+        self.plan = plan
         self.phase = Phase.STARTING
         self.controller_ready = False
-        self._n = n
-        self._timeout = timeout
-        self._start_deadline = now + timeout
+        self._start_deadline: float | None = now + plan.timeout
         self._registered = 0
-        self._reported = n
+        self._own = plan.n  # engines of this launch that are expected
+        self._others = 0  # engines that belong to other launches
+        self._reported = plan.n
+        self._was_up = False
+        self._started_again = False
+        self._resubmissions = plan.resubmit
         self._losses: list[str] = []
         self._told = 0
         self._loss_deadline: float | None = None
         self._end_deadline: float | None = None
+        self._end: tuple[int, Blame] = (1, Blame.ENGINES)
+        self._walltime_reached = False
+        self._job_id = ""
+        self._job: JobStatus | None = None
+        self._job_runs_since: float | None = None
+        self._ask_at: float | None = None
+        self._ask_interval = ASK_FIRST
+        self._patience = 0.0
+        self._unclear = False
 
     def deadline(self) -> float | None:
         """When :meth:`tick` wants to be called, or None."""
         if self.phase is Phase.OVER:
             return None
         start = self._start_deadline if self.phase is Phase.STARTING else None
-        times = [time for time in (start, self._loss_deadline, self._end_deadline) if time is not None]
-        return min(times, default=None)
+        times = (start, self._loss_deadline, self._end_deadline, self._ask_at)
+        return min((time for time in times if time is not None), default=None)
+
+    def happened(self, happening: Happening, now: float) -> list[Effect]:
+        """What follows from a happening."""
+        return _MEANING[type(happening)](self, happening, now)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time has passed."""
+        if self.phase is Phase.STARTING and self._start_deadline is not None and now >= self._start_deadline:
+            return self._timed_out(now)
+        if self.phase is Phase.RUNNING and self._end_deadline is not None and now >= self._end_deadline:
+            return self._launch_ended()
+        if self.phase is Phase.RUNNING and self._loss_deadline is not None and now >= self._loss_deadline:
+            return self._report_loss(now)
+        if self.phase is not Phase.OVER and self._ask_at is not None and now >= self._ask_at:
+            longest = ASK_RUNNING if self._all_there else ASK_LONGEST
+            self._ask_interval = min(self._ask_interval * ASK_FACTOR, longest)
+            self._ask_at = now + self._ask_interval
+            return [AskQueue()]
+        return []
+
+    # --- controller and engines --------------------------------------------------------------------------
+
+    def ready(self) -> list[Effect]:
+        """The controller listens."""
+        self.controller_ready = True
+        return [StartEngines()] if self.plan.engines_wait else []
 
     def engines(self, count: int, now: float, ordered: bool = False) -> list[Effect]:
         """The controller says how many engines are registered, and whether a client ended the others."""
         self._registered = count
         if self.phase is Phase.RUNNING and ordered and not count:
             return self._over(0, "All engines were ended by a client.", Blame.NOBODY)
-        if self.phase is Phase.STARTING and count >= self._n:
-            self.phase = Phase.RUNNING
-            return [Started()]
-        self._reported = max(self._reported, min(count, self._n))
-        waiting = self._loss_deadline is not None or self._end_deadline is not None
-        if self.phase is Phase.RUNNING and count < self._reported and not waiting:
+        if self.phase in (Phase.STARTING, Phase.QUEUED) and self._all_there:
+            return self._up(now)
+        self._reported = max(self._reported, min(count, self._own + self._others))
+        if self.phase is not Phase.RUNNING or self._end_deadline is not None:
+            return []
+        if not count and not self._own:
+            self._end_deadline = now + EXPLANATION_GRACE
+        elif count < self._reported and self._loss_deadline is None:
             self._loss_deadline = now + EXPLANATION_GRACE
+            self._patience = now + JOB_GRACE
+            self._ask_soon(now)
         return []
 
     def controller_ended(self, code: int) -> list[Effect]:
         """The controller's process ended."""
-        if self.phase is Phase.STARTING:
+        if not self._was_up and self.phase is Phase.STARTING and not self._job_id:
             return self._over(1, f"The controller could not start ({how_it_ended(code)}).", Blame.CONTROLLER)
         if code == 0:
             return self._over(0, "The cluster was stopped by a client.", Blame.NOBODY)
         return self._over(1, f"The controller ended unexpectedly ({how_it_ended(code)}).", Blame.CONTROLLER)
 
-    def engines_ended(self, title: str, code: int, left: int, now: float) -> list[Effect]:
-        """A process that is, or launched, engines ended; ``left`` others still run."""
+    def engines_ended(self, title: str, code: int, left: int, now: float, chance: str = "") -> list[Effect]:
+        """A process that is, or launched, engines ended; ``left`` others still run.
+
+        Args:
+            title: what it is called.
+            code: its exit code.
+            left: how many others run.
+            now: the time.
+            chance: what it wrote, if this failure comes and goes and no engine was there yet.
+        """
+        if self.phase is Phase.STARTING and chance and not self._started_again:
+            self._started_again = True
+            return [StartEngines(f'{title} ended ({how_it_ended(code)}): "{chance}" It is started once more.')]
         if self.phase is Phase.STARTING:
             return self._over(
                 1, f"The engines could not start: {title} ended ({how_it_ended(code)}).", Blame.ENGINES
@@ -121,7 +248,8 @@ class Lifecycle:
         if self.phase is not Phase.STARTING:
             return []  # the controller tells when it is about a registered engine
         reason = (
-            f"The engines could not start: one of the {self._n} (process {pid}) ended before it was registered."
+            f"The engines could not start: one of the {self.plan.n} (process {pid}) ended before it was "
+            "registered."
         )
         return self._over(1, reason, Blame.ENGINES)
 
@@ -129,37 +257,204 @@ class Lifecycle:
         """The user wants an end."""
         return self._over(0, "", Blame.NOBODY)
 
-    def tick(self, now: float) -> list[Effect]:
-        """Time has passed."""
-        if self.phase is Phase.STARTING and now >= self._start_deadline:
-            return self._timed_out()
-        if self.phase is Phase.RUNNING and self._end_deadline is not None and now >= self._end_deadline:
-            return self._over(1, "All engines have ended: " + "; ".join(self._losses) + ".", Blame.ENGINES)
-        if self.phase is Phase.RUNNING and self._loss_deadline is not None and now >= self._loss_deadline:
-            return self._report_loss()
+    # --- the job -----------------------------------------------------------------------------------------
+
+    def submitted(self, job: str, now: float) -> None:
+        """The engines' job is in the queue."""
+        self._job_id = job
+        self.phase = Phase.QUEUED
+        self._job = None
+        self._job_runs_since = None
+        self._ask_soon(now)
+
+    def job(self, status: JobStatus, now: float) -> list[Effect]:
+        """The batch system tells about the job."""
+        if status.id != self._job_id:
+            return []  # about the one before
+        if status.state is JobState.UNKNOWN:
+            return self.job_unclear(status.reason)
+        before, self._job = self._job, status
+        self._unclear = False
+        if self.phase is not Phase.RUNNING and (before is None or before.state is not status.state):
+            self._ask_interval = ASK_FIRST
+        meaning = _JOB.get((self.phase, status.state))
+        return [] if meaning is None else meaning(self, status, before, now)
+
+    def job_unclear(self, why: str) -> list[Effect]:
+        """The batch system gave no answer. It is asked again anyway."""
+        first, self._unclear = not self._unclear, True
+        return (
+            [Note(f"What becomes of job {self._job_id} is not known now: {why or 'no answer'}")] if first else []
+        )
+
+    def _waits(self, status: JobStatus, before: JobStatus | None, _now: float) -> list[Effect]:
+        if before is not None and before.state is JobState.PENDING and before.reason == status.reason:
+            return []
+        reason = f" ({status.reason})" if status.reason and status.reason.lower() != "none" else ""
+        start = "" if status.start is None else f", expected to start at {_clock(status.start)}"
+        return [Note(f"Job {status.id} waits in the queue{reason}{start}.")]
+
+    def _runs(self, status: JobStatus, _before: JobStatus | None, now: float) -> list[Effect]:
+        self.phase = Phase.STARTING
+        self._job_runs_since = now
+        self._start_deadline = now + self.plan.timeout
+        where = f" on {status.nodes}" if status.nodes else ""
+        return [Note(f"Job {status.id} runs{where}; its engines start.")]
+
+    def _back_in_queue(self, status: JobStatus, _before: JobStatus | None, now: float) -> list[Effect]:
+        self._to_queue(now)
+        reason = f" ({status.reason})" if status.reason else ""
+        return [Note(f"Job {status.id} is back in the queue{reason}. Tasks wait for it.")]
+
+    def _ends_early(self, status: JobStatus, _before: JobStatus | None, _now: float) -> list[Effect]:
+        _, how, blame = _ENDS.get(status.outcome, _ENDS["failed"])
+        if self.phase is Phase.STARTING:
+            blame = Blame.ENGINES
+        reason = f" ({status.reason})" if status.reason else ""
+        text = f"Job {status.id} {how}{reason}, before all {self.plan.n} engines were registered."
+        return self._over(1, text, blame)
+
+    def _ends(self, status: JobStatus, _before: JobStatus | None, now: float) -> list[Effect]:
+        if self._end_deadline is not None:
+            return []
+        code, how, blame = _ENDS.get(status.outcome, _ENDS["failed"])
+        self._walltime_reached = status.outcome == "timeout" or self._is_near_end(status, now)
+        if self._walltime_reached:
+            code, how, blame = _ENDS["timeout"]
+        reason = f" ({status.reason})" if status.reason and code else ""
+        self._losses.append(f"job {status.id} {how}{reason}")
+        self._end = (code, blame)
+        self._loss_deadline = None
+        self._end_deadline = now + EXPLANATION_GRACE
         return []
 
-    def _timed_out(self) -> list[Effect]:
+    def _is_near_end(self, status: JobStatus, now: float) -> bool:
+        """Whether the job, which may have ended by itself, did so because of its walltime."""
+        if status.outcome in ("cancelled", "node-failure") or self.plan.walltime is None:
+            return False
+        if status.start is not None and status.end is not None:
+            ran = status.end - status.start
+        else:
+            ran = 0.0 if self._job_runs_since is None else now - self._job_runs_since
+        return ran >= self.plan.walltime - min(NEAR_THE_END, self.plan.walltime / 4)
+
+    # --- ends and beginnings -----------------------------------------------------------------------------
+
+    @property
+    def _all_there(self) -> bool:
+        return self._registered >= self._own + self._others
+
+    def _up(self, now: float) -> list[Effect]:
+        self.phase = Phase.RUNNING
+        self._reported = self._registered
+        self._ask_interval = ASK_RUNNING
+        if self._job_runs_since is None:
+            self._job_runs_since = now
+        if self._was_up:
+            return [Note(f"All {self.plan.n} engines are there again.")]
+        self._was_up = True
+        return [Started()]
+
+    def _to_queue(self, now: float) -> None:
+        self.phase = Phase.QUEUED
+        self._others = max(0, self._registered - self.plan.n)
+        self._loss_deadline = self._end_deadline = self._job_runs_since = None
+        self._ask_soon(now)
+
+    def _ask_soon(self, now: float) -> None:
+        if self._job_id:
+            self._ask_interval = ASK_FIRST
+            self._ask_at = now + ASK_FIRST / 2
+
+    def _timed_out(self, now: float) -> list[Effect]:
+        self._start_deadline = None
         if not self.controller_ready:
-            reason = f"The controller was not ready after {self._timeout:g} s."
+            reason = f"The controller was not ready after {self.plan.timeout:g} s."
             return self._over(1, reason, Blame.CONTROLLER)
         reason = (
-            f"Only {self._registered} of {self._n} engines were registered after {self._timeout:g} s. "
-            "If that is a matter of time (a slow file system), wait longer with --timeout SECONDS."
+            f"Only {self._registered} of {self.plan.n} engines were registered after {self.plan.timeout:g} s. "
         )
-        return self._over(1, reason, Blame.ENGINES)
+        if self.plan.batch and self._registered > self._others:
+            # The job may have waited in the queue for a day: better a few ranks less than to give it back.
+            return [Note(reason + "They can be used, and those that come later too."), *self._up(now)]
+        hint = "If that is a matter of time (a slow file system), wait longer with --timeout SECONDS."
+        return self._over(1, reason + hint, Blame.ENGINES)
 
-    def _report_loss(self) -> list[Effect]:
+    def _report_loss(self, now: float) -> list[Effect]:
         self._loss_deadline = None
         if self._registered >= self._reported:
             return []  # it came back, or the controller still hopes that it will
+        if self._job_id and self._registered <= self._others and now < self._patience:
+            self._loss_deadline = now + EXPLANATION_GRACE  # the batch system will say why
+            return []
         causes = f" ({'; '.join(self._losses[self._told :])})" if self._losses[self._told :] else ""
         self._told = len(self._losses)
         self._reported = self._registered
-        return [Note(f"{self._registered} of {self._n} engines are left{causes}. The others keep working.")]
+        rest = " The others keep working." if self._registered else ""
+        return [Note(f"{self._registered} of {self._own + self._others} engines are left{causes}.{rest}")]
+
+    def _launch_ended(self) -> list[Effect]:
+        """All processes of the launch, or its job, have ended, and no client did that."""
+        self._end_deadline = None
+        story = "; ".join(self._losses[self._told :])
+        self._told = len(self._losses)
+        if self._walltime_reached and self._resubmissions:
+            self._walltime_reached = False
+            self._resubmissions -= 1
+            self._others = max(0, self._registered - self.plan.n)
+            number = f" ({self.plan.resubmit - self._resubmissions} of {self.plan.resubmit})"
+            which = number if self.plan.resubmit < 1000 else ""
+            return [StartEngines(f"{story[0].upper()}{story[1:]}. Submitting it again{which}; tasks wait for it.")]
+        if self._registered > self._own > 0:
+            self._others = self._reported = self._registered - self._own
+            self._own = 0
+            return [Note(f"The engines that were started here have ended: {story}. Others keep working.")]
+        code, blame = self._end
+        return self._over(code, f"All engines have ended: {story or 'the last of them'}.", blame)
 
     def _over(self, code: int, reason: str, blame: Blame) -> list[Effect]:
         if self.phase is Phase.OVER:
             return []
         self.phase = Phase.OVER
         return [Over(code, reason, blame)]
+
+
+_ENDS: Final[Mapping[str, tuple[int, str, Blame]]] = {
+    "completed": (0, "has ended", Blame.NOBODY),
+    "cancelled": (0, "was cancelled", Blame.NOBODY),
+    "timeout": (0, "ended at its walltime", Blame.NOBODY),
+    "": (1, "has ended", Blame.ENGINES),
+    "failed": (1, "failed", Blame.ENGINES),
+    "node-failure": (1, "lost a node", Blame.ENGINES),
+}
+"""Exit code of ``ipcluster`` when the job ends like this, words for it, and whose log explains it."""
+
+_JobMeaning = Callable[[Lifecycle, JobStatus, "JobStatus | None", float], "list[Effect]"]
+_JOB: Final[Mapping[tuple[Phase, JobState], _JobMeaning]] = {
+    (Phase.QUEUED, JobState.PENDING): Lifecycle._waits,
+    (Phase.QUEUED, JobState.RUNNING): Lifecycle._runs,
+    (Phase.QUEUED, JobState.ENDED): Lifecycle._ends_early,
+    (Phase.STARTING, JobState.PENDING): Lifecycle._back_in_queue,
+    (Phase.STARTING, JobState.ENDED): Lifecycle._ends_early,
+    (Phase.RUNNING, JobState.PENDING): Lifecycle._back_in_queue,
+    (Phase.RUNNING, JobState.ENDED): Lifecycle._ends,
+}
+"""What is new in the batch system's answer. Other pairs say nothing new: nothing follows."""
+
+_MEANING: Final[Mapping[type, Callable[[Lifecycle, Any, float], list[Effect]]]] = {
+    h.ControllerReady: lambda life, _what, _now: life.ready(),
+    h.EngineCount: lambda life, what, now: life.engines(what.registered, now, what.ordered),
+    h.ControllerEnded: lambda life, what, _now: life.controller_ended(what.code),
+    h.EnginesEnded: lambda life, what, now: life.engines_ended(what.title, what.code, what.left, now, what.chance),
+    h.RankEnded: lambda life, what, _now: life.rank_ended(what.pid),
+    h.JobNews: lambda life, what, now: life.job(what.status, now),
+    h.JobUnclear: lambda life, what, _now: life.job_unclear(what.why),
+    h.StopRequest: lambda life, _what, _now: life.stop_requested(),
+}
+
+
+def _clock(when: float) -> str:
+    """A unix time, as short as it can be: today's without the date."""
+    local, today = time.localtime(when), time.localtime()
+    same_day = local[:3] == today[:3]
+    return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", local)

@@ -63,6 +63,11 @@ class Child:
         """Send a signal to the program, not to what it started; nothing happens if it has ended."""
         self._process.send_signal(signum)
 
+    def note(self, text: str) -> None:
+        """Add a line to the file that has the program's output."""
+        with _append(self.output) as stream:
+            stream.write(text.encode() + b"\n")
+
     def kill_session(self, marker: str) -> None:
         """SIGKILL the program and what it started; a launcher that is killed leaves its ranks behind.
 
@@ -110,6 +115,26 @@ def _stat(pid: int) -> tuple[int, int, int] | None:
         return None if fields[0] in "ZX" else (pid, int(fields[1]), int(fields[3]))
     except (OSError, ValueError, IndexError):
         return None  # it ended in this moment
+
+
+def birth(pid: int) -> int:
+    """When a live process began, in ticks since the machine started; 0 if there is no such process.
+
+    On systems without ``/proc`` 1 stands for any time.
+    """
+    try:
+        fields = Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
+        return 0 if fields[0] in "ZX" else int(fields[19])
+    except (OSError, ValueError, IndexError):
+        if os.path.exists("/proc/self/stat"):
+            return 0
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return 0
+    except OSError:
+        pass
+    return 1
 
 
 def _command_line(pid: int) -> str:

@@ -223,10 +223,35 @@ class Register(Message, frozen=True, tag=60):
 
 
 class RanksLost(Message, frozen=True, tag=61):
-    """Ranks whose processes ended."""
+    """Ranks whose processes ended; ``ordered``: they were told to end, so nothing that they had is to blame."""
 
     ranks: list[int]
     reason: str
+    ordered: bool = False
+
+
+class JobEnds(Message, frozen=True, tag=68):
+    """The set's job ends in so many seconds, None if that is not known; replaces what was said before.
+
+    Seconds and no time of day, as the clocks of machines differ. ``job`` is the batch system's id, for people.
+    ``warned``: the batch system has sent its warning signal.
+    """
+
+    seconds: float | None
+    job: str = ""
+    warned: bool = False
+
+
+class RunBeforeEnd(Message, frozen=True, tag=69):
+    """The end of the set's job is near: give these ranks this operation, at one place in the order of commands.
+
+    The controller has the queues, so only it knows a place that no rank has passed. The operation comes back as a
+    :class:`Dispatch`, and its failure becomes a :class:`Notice`.
+    """
+
+    ranks: list[int]
+    label: str
+    operation: bytes
 
 
 # --- inside an engine set (rank 0 and node leaders to ranks) ---------------------------------------------------
@@ -237,6 +262,10 @@ class SharedBody(Message, frozen=True, tag=71):
 
     id: int
     lengths: list[int]
+
+
+class EndIsNear(Message, frozen=True, tag=76):
+    """A rank below has got SIGUSR1, the batch system's warning that the job ends soon."""
 
 
 # --- either direction ----------------------------------------------------------------------------------------
@@ -286,6 +315,8 @@ AnyMessage = (
     | ReserveRanks
     | Register
     | RanksLost
+    | JobEnds
+    | RunBeforeEnd
     | WantTasks
     | TaskResults
     | TaskResult
@@ -293,6 +324,7 @@ AnyMessage = (
     | WantTaskBody
     | PropertiesChanged
     | SharedBody
+    | EndIsNear
     | RunTogether
     | TogetherEnded
     | LeaveTogether

@@ -92,6 +92,20 @@ class ClearProperties(_Operation, frozen=True, tag="clear_properties"):
     """Delete all properties."""
 
 
+class BeforeWalltime(_Operation, frozen=True, tag="before_walltime"):
+    """Body: a pickled function, to be called ``seconds`` before the end of the job. ``name`` is for people."""
+
+    key: bytes
+    seconds: float
+    name: str
+
+
+class EndComes(_Operation, frozen=True, tag="end_comes"):
+    """Call the function of :class:`BeforeWalltime` with this key, if it has not been called yet."""
+
+    key: bytes
+
+
 # --- Tasks: they travel in TaskOptions.operation, one for all tasks of a group --------------------------
 
 
@@ -141,6 +155,8 @@ Operation = (
     | HasProperties
     | DelProperties
     | ClearProperties
+    | BeforeWalltime
+    | EndComes
 )
 
 

@@ -6,8 +6,8 @@ in its table ends the link it came on. So an engine's furl opens no client opera
 addresses given engines, and a monitor's furl changes nothing.
 
 Inside an engine set a rank hears from above exactly what the set hears from the controller, and says to above
-what the set says to the controller. Only shared bodies, and what is said of tasks that ranks run together, are
-added.
+what the set says to the controller. Only shared bodies, what is said of tasks that ranks run together, and that
+the end is near are added.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TASKS_TO_SET: Final[Table] = frozenset(
 )
 
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
-    "engine": _SET_ON_TASKS | {m.Register, m.Result, m.RanksLost, m.Goodbye},
+    "engine": _SET_ON_TASKS | {m.Register, m.Result, m.RanksLost, m.JobEnds, m.RunBeforeEnd, m.Goodbye},
     "mec": _LOOK
     | {m.Command, m.BodyAgain, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.Reserve, m.Release},
     "tc": _LOOK
@@ -44,4 +44,4 @@ RECEIVES: Final[dict[str, Table]] = {
 }
 
 FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {m.SharedBody, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
-FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"] | {m.TogetherEnded}
+FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"] | {m.TogetherEnded, m.EndIsNear}

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from ipmpi.cli import ipcluster
-from ipmpi.cli.ipcluster import _options, _parser
-from ipmpi.launch.local import ClusterOptions, engine_commands
+from ipmpi.cli.local import engine_options, parser
+from ipmpi.cli.options import controller_arguments
+from ipmpi.launch.local import EngineOptions, engine_commands
 
 
-def options(*arguments: str) -> ClusterOptions:
-    return _options(_parser().parse_args(arguments))
+def options(*arguments: str) -> EngineOptions:
+    return engine_options(parser().parse_args(arguments))
 
 
 @pytest.mark.parametrize("arguments", [["-n", "4"], ["local", "-n", "4"], ["mpiexec", "--n", "4"], ["--num", "4"]])
@@ -26,13 +27,13 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert found.n == 2
     assert found.log_dir == tmp_path / "log"
     assert found.engine_furl_file == tmp_path / "security" / "ipcontroller-engine.furl"
-    assert not found.keeps_furl
+    assert not found.waits
 
 
 def test_options_of_the_controller_are_passed_on() -> None:
-    found = options("--client-ip", "0.0.0.0", "--client-port", "10105", "--engine-port", "10201")
-    assert found.controller_args == ("--client-ip", "0.0.0.0", "--client-port", "10105", "--engine-port", "10201")
-    assert found.keeps_furl
+    words = ["--client-ip", "0.0.0.0", "--client-port", "10105", "--engine-port", "10201"]
+    assert controller_arguments(parser().parse_args(words)) == words
+    assert options(*words).waits
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "many", "100000"])

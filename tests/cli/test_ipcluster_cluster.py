@@ -6,93 +6,17 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ipmpi.launch.mpi import find_mpi
-from ipmpi.launch.process import session
+from tests.cli.running import Run
 
-ROOT = Path(__file__).parents[2]
-DRIVER = ROOT / "tests" / "launch" / "ipcluster_with_fakes.py"
 READY = "You can then cleanly stop"
 needs_mpi = pytest.mark.skipif(find_mpi() is None, reason="no mpiexec here")
-
-
-class Run:
-    """A running ipcluster whose output can be waited for."""
-
-    def __init__(self, home: Path, *arguments: str, **environ: str) -> None:
-        self.home = home
-        inherited = {**os.environ, "IPYTHONDIR": str(home), "PYTHONPATH": str(ROOT), **environ}
-        self.process = subprocess.Popen(
-            [sys.executable, str(DRIVER), *arguments],
-            env=inherited,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.text = ""
-        self._news = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._news:
-                self.text += line
-                self._news.notify_all()
-        with self._news:
-            self._news.notify_all()
-
-    def until(self, text: str, seconds: float = 20) -> None:
-        with self._news:
-            self._news.wait_for(lambda: text in self.text or not self._reader.is_alive(), seconds)
-        assert text in self.text
-
-    def ends(self, seconds: float = 20) -> int:
-        code = self.process.wait(seconds)
-        self._reader.join(5)
-        return code
-
-    def pid_after(self, label: str) -> int:
-        return int(self.text.split(label, 1)[1].split()[0].strip("[],"))
-
-    @property
-    def controller(self) -> int:
-        return self.pid_after("Controller PID:")
-
-    @property
-    def engine_sessions(self) -> list[int]:
-        if "Engines PIDs:" in self.text:
-            return [int(pid) for pid in self.text.split("[", 1)[1].split("]", 1)[0].split(",")]
-        return [self.pid_after("mpiexec, PID:")]
-
-    def leftovers(self) -> list[int]:
-        return [member.pid for sid in (self.controller, *self.engine_sessions) for member in session(sid)]
-
-
-@pytest.fixture
-def ipcluster(tmp_path: Path) -> Iterator[Callable[..., Run]]:
-    runs: list[Run] = []
-
-    def start(*arguments: str, **environ: str) -> Run:
-        runs.append(Run(tmp_path, *arguments, **environ))
-        return runs[-1]
-
-    yield start
-    for run in runs:
-        if run.process.poll() is None:
-            run.process.send_signal(signal.SIGTERM)
-        run.ends()
-        assert run.process.stdout is not None
-        run.process.stdout.close()
 
 
 @needs_mpi
@@ -194,6 +118,44 @@ def test_a_missing_mpiexec_is_explained(ipcluster: Callable[..., Run], tmp_path:
     assert run.ends() == 1
     assert "cannot be run" in run.text
     assert "--launcher PATH" in run.text
+
+
+FAILING_MPIEXEC = """#!/bin/sh
+[ "$1" = --version ] && exec "$REAL_MPIEXEC" --version
+echo x >> "$0.starts"
+if [ "$(wc -l < "$0.starts")" -le {times} ]; then
+    echo "[host:1] PMIX ERROR: {message}"
+    echo "    failed to start. prterun cannot continue."
+    exit 1
+fi
+exec "$REAL_MPIEXEC" "$@"
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    ("times", "message", "starts"),
+    [(1, "The PMIx server's listener thread", 2), (2, "The PMIx server's listener thread", 2), (1, "No slots", 1)],
+)
+def test_a_launcher_that_fails_by_chance_is_started_once_more(
+    ipcluster: Callable[..., Run], tmp_path: Path, times: int, message: str, starts: int
+) -> None:
+    found = find_mpi()
+    assert found is not None
+    launcher = tmp_path / "mpiexec"
+    launcher.write_text(FAILING_MPIEXEC.format(times=times, message=message))
+    launcher.chmod(0o755)
+    run = ipcluster("-n", "2", "--launcher", str(launcher), REAL_MPIEXEC=found.executable)
+    if times < starts:
+        run.until(READY)
+        run.process.send_signal(signal.SIGINT)
+    assert run.ends() == (0 if times < starts else 1)
+    reason = "The PMIx server's listener thread failed to start."
+    note = f'ipcluster: mpiexec ended (exit code 1): "{reason}" It is started once more.\n'
+    assert run.text.count(f"\n{note}") == starts - 1
+    assert len((tmp_path / "mpiexec.starts").read_text().split()) == starts
+    (log,) = (tmp_path / "log").glob("ipcluster-*-engines.log")
+    assert log.read_text().count(note) == starts - 1
 
 
 def test_the_death_of_the_controller_ends_the_cluster(ipcluster: Callable[..., Run]) -> None:

@@ -12,6 +12,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--ready-fd", type=int)
 parser.add_argument("--lifeline-fd", type=int)
 parser.add_argument("--engine-furl-file")
+parser.add_argument("--multiengine-furl-file", default="")
 parser.add_argument("--engine-port", type=int, default=0)
 parser.add_argument("-l")
 options, _ = parser.parse_known_args()
@@ -37,7 +38,8 @@ def tell(**what):
     os.write(options.ready_fd, json.dumps(what).encode() + b"\n")
 
 
-tell(pid=os.getpid(), engine_furl_file=options.engine_furl_file, multiengine_furl_file="", task_furl_file="")
+files = {"engine_furl_file": options.engine_furl_file, "multiengine_furl_file": options.multiengine_furl_file}
+tell(pid=os.getpid(), **files)
 log.write("controller is up\n")
 engines = set()
 selector = selectors.DefaultSelector()

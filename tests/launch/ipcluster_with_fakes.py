@@ -3,13 +3,28 @@
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "cli")]
+os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
 
-from ipmpi.launch import local, mpi
+from fake_batch_system import FAKE  # noqa: E402
 
-local.CONTROLLER_MODULE = "fake_ipcontroller"  # type: ignore[misc]
-mpi.ENGINE_MODULE = local.ENGINE_MODULE = "fake_ipengine"  # type: ignore[misc]
+from ipmpi.launch import (  # noqa: E402
+    batch,
+    cluster,
+    controller,
+    follow,
+    jobscript,
+    lifecycle,
+    local,
+    mpi,
+)
+
+cluster.CONTROLLER_MODULE = controller.CONTROLLER_MODULE = "fake_ipcontroller"  # type: ignore[misc]
+mpi.ENGINE_MODULE = jobscript.ENGINE_MODULE = local.ENGINE_MODULE = "fake_ipengine"  # type: ignore[misc]
+batch._BUILT_IN["fake"] = FAKE
+lifecycle.ASK_FIRST = lifecycle.ASK_LONGEST = 0.2  # type: ignore[misc]
+follow.IPCLUSTER[:] = [sys.executable, os.path.abspath(__file__)]
 
 from ipmpi.cli.ipcluster import main  # noqa: E402
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from ipmpi.launch.lifecycle import EXPLANATION_GRACE, Blame, Lifecycle, Note, Over, Phase, Started
+from ipmpi.launch.lifecycle import (
+    EXPLANATION_GRACE,
+    Blame,
+    Lifecycle,
+    Note,
+    Over,
+    Phase,
+    Plan,
+    Started,
+    StartEngines,
+)
 
 
 def running(n: int = 4) -> Lifecycle:
-    lifecycle = Lifecycle(n, 60, now=0)
+    lifecycle = Lifecycle(Plan(n, 60), now=0)
     lifecycle.controller_ready = True
     assert lifecycle.engines(n, 1) == [Started()]
     return lifecycle
 
 
 def test_up_only_when_all_engines_are_registered() -> None:
-    lifecycle = Lifecycle(3, 60, now=100)
+    lifecycle = Lifecycle(Plan(3, 60), now=100)
     assert lifecycle.deadline() == 160
     assert lifecycle.engines(1, 101) == []
     assert lifecycle.engines(2, 101) == []
@@ -25,7 +35,7 @@ def test_up_only_when_all_engines_are_registered() -> None:
 
 
 def test_the_timeout_says_how_far_it_got() -> None:
-    lifecycle = Lifecycle(4, 60, now=0)
+    lifecycle = Lifecycle(Plan(4, 60), now=0)
     lifecycle.controller_ready = True
     lifecycle.engines(3, 1)
     assert lifecycle.tick(59) == []
@@ -36,7 +46,9 @@ def test_the_timeout_says_how_far_it_got() -> None:
 
 
 def test_the_timeout_blames_a_controller_that_never_was_ready() -> None:
-    assert Lifecycle(4, 5, now=0).tick(6) == [Over(1, "The controller was not ready after 5 s.", Blame.CONTROLLER)]
+    assert Lifecycle(Plan(4, 5), now=0).tick(6) == [
+        Over(1, "The controller was not ready after 5 s.", Blame.CONTROLLER)
+    ]
 
 
 def test_a_client_that_stops_everything_is_no_failure() -> None:
@@ -82,14 +94,22 @@ def test_the_cause_is_told_even_when_the_controller_notices_late() -> None:
     )
 
 
+def test_a_launcher_that_fails_by_chance_gets_one_more_try() -> None:
+    lifecycle = Lifecycle(Plan(4, 60), now=0)
+    (again,) = lifecycle.engines_ended("mpiexec", 1, 0, 1, chance="The listener failed.")
+    assert again == StartEngines('mpiexec ended (exit code 1): "The listener failed." It is started once more.')
+    (over,) = lifecycle.engines_ended("mpiexec", 1, 0, 2, chance="The listener failed.")
+    assert over == Over(1, "The engines could not start: mpiexec ended (exit code 1).", Blame.ENGINES)
+
+
 @pytest.mark.parametrize(("code", "words"), [(1, "exit code 1"), (-9, "killed by SIGKILL"), (0, "exit code 0")])
 def test_a_controller_that_cannot_start(code: int, words: str) -> None:
-    (over,) = Lifecycle(4, 60, now=0).controller_ended(code)
+    (over,) = Lifecycle(Plan(4, 60), now=0).controller_ended(code)
     assert over == Over(1, f"The controller could not start ({words}).", Blame.CONTROLLER)
 
 
 def test_one_rank_that_ends_while_starting_is_the_end() -> None:
-    (over,) = Lifecycle(4, 60, now=0).rank_ended(77)
+    (over,) = Lifecycle(Plan(4, 60), now=0).rank_ended(77)
     assert isinstance(over, Over)
     assert "one of the 4 (process 77) ended before it was registered" in over.reason
     assert running().rank_ended(77) == []
@@ -117,7 +137,7 @@ def test_engines_that_die_one_after_the_other_are_all_named_in_the_end() -> None
 
 
 def test_engines_that_a_client_ended_are_no_failure() -> None:
-    lifecycle = Lifecycle(2, 60, 0)
+    lifecycle = Lifecycle(Plan(2, 60), now=0)
     lifecycle.engines(2, 1)
     (over,) = lifecycle.engines(0, 2, ordered=True)
     assert over.code == 0
@@ -125,6 +145,6 @@ def test_engines_that_a_client_ended_are_no_failure() -> None:
 
 
 def test_engines_that_end_by_themselves_are_one() -> None:
-    lifecycle = Lifecycle(2, 60, 0)
+    lifecycle = Lifecycle(Plan(2, 60), now=0)
     lifecycle.engines(2, 1)
     assert lifecycle.engines(0, 2) == []

@@ -15,6 +15,7 @@ OUTCOMES = get_args(o.Outcome)
 
 VALUES: dict[Any, Any] = {
     int: 3,
+    float: 1.5,
     bool: True,
     str: "text é",
     bytes: b"\0\xff",

@@ -19,6 +19,8 @@ ALL = get_args(m.AnyMessage)
 TO_CONTROLLER = {
     m.Register: "engine",
     m.RanksLost: "engine",
+    m.JobEnds: "engine",
+    m.RunBeforeEnd: "engine",
     m.Result: "engine",
     m.WantTasks: "engine",
     m.TaskResults: "engine",
@@ -70,7 +72,7 @@ FROM_CONTROLLER = {
 }
 # Between the ranks of one set: what only those below hear, and what only those above do.
 DOWN_IN_A_SET = {m.SharedBody, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
-UP_IN_A_SET = {m.TogetherEnded}
+UP_IN_A_SET = {m.TogetherEnded, m.EndIsNear}
 
 OPTIONS = m.TaskOptions(b"", "x")
 
@@ -107,6 +109,8 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.StopRanks: m.StopRanks([0]),
     m.Register: m.Register([], "", ""),
     m.RanksLost: m.RanksLost([0], "x"),
+    m.JobEnds: m.JobEnds(60.0),
+    m.RunBeforeEnd: m.RunBeforeEnd([0], "x", b""),
     m.GiveTasks: m.GiveTasks(1, OPTIONS, b"", b""),
     m.TakeBackTasks: m.TakeBackTasks(1),
     m.CancelTasks: m.CancelTasks(1, b"", True),
@@ -119,6 +123,7 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.WantTaskBody: m.WantTaskBody(1, 0, [0]),
     m.PropertiesChanged: m.PropertiesChanged([0]),
     m.SharedBody: m.SharedBody(1, [1]),
+    m.EndIsNear: m.EndIsNear(),
     m.RunTogether: m.RunTogether(1, 0, OPTIONS, [0], [0], 1, False),
     m.TogetherEnded: m.TogetherEnded(1, 0, 0, True, 0.0),
     m.LeaveTogether: m.LeaveTogether(1, 0, [0], "x"),

@@ -1,0 +1,176 @@
+"""``ipcluster slurm``, ``ipcluster pbs`` and the like: a controller here, and engines in a job (layer L5)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ipmpi import walltime
+from ipmpi.cli import login, options
+from ipmpi.cli.detach import detach
+from ipmpi.cli.screen import Screen
+from ipmpi.cli.supervise import Supervisor
+from ipmpi.cli.watch import InJob
+from ipmpi.errors import LauncherError
+from ipmpi.launch.batch import BatchSystem, batch_system
+from ipmpi.launch.cluster import Cluster
+from ipmpi.launch.controller import Told
+from ipmpi.launch.job import Job
+from ipmpi.launch.joboptions import JobOptions
+from ipmpi.launch.jobscript import render
+from ipmpi.launch.lifecycle import Plan
+from ipmpi.launch.process import Signals
+
+AS_OFTEN_AS_NEEDED: Final = 1_000_000
+
+_WORDS: Final = (
+    (("-q", "--queue", "--partition"), "queue", "NAME", "queue or partition"),
+    (("-A", "--account"), "account", "NAME", "project that pays for the job"),
+    (("--qos",), "qos", "NAME", "quality of service"),
+    (("--constraint",), "constraint", "WORD", "which kind of node"),
+    (("--memory",), "memory", "SIZE", "memory of each node, like 64G"),
+    (("--launcher",), "launcher", "NAME", "what starts the ranks: auto, srun, mpirun, mpiexec, or a path (auto)"),
+    (("--proxy",), "proxy", "URL", "HTTP proxy through which engines reach the controller"),
+)
+_NUMBERS: Final = (
+    ("--nodes", "nodes", "number of nodes"),
+    ("--per-node", "per_node", "engines on each node"),
+    ("--cores-per-engine", "cores_per_engine", "cores, and threads, of each engine (1)"),
+    ("--gpus", "gpus_per_node", "GPUs of each node, shared among its engines"),
+)
+_LISTS: Final = (
+    ("--directive", "extra_directives", "TEXT", "a further directive, without its prefix: --directive='-C nvme'"),
+    ("--skip-directive", "skipped_directives", "TEXT", "leave out directives that contain this text"),
+    (
+        "--prologue",
+        "prologue",
+        "LINE",
+        "a line of shell before the engines start: --prologue='module load python'",
+    ),
+)
+
+
+def main(command: str, words: Sequence[str]) -> int:
+    """Run a cluster whose engines are a job; returns the exit code."""
+    system = batch_system(command)
+    parsed = parser(command).parse_args(words)
+    if parsed.ssh:
+        return login.main(command, words, parsed)
+    if parsed.dry_run:
+        return _show(system, job_options(parsed))
+    if parsed.detach and parsed.status_fd is None:
+        until = "up" if parsed.wait_engines else "submitted"
+        return detach([command, *words], options.log_dir(parsed), until)
+    with Signals() as signals:
+        job = Job(system, job_options(parsed))
+        told: Told = InJob(options.furl_file(parsed, "mec"), job) if parsed.in_job else options.controller(parsed)
+        cluster = Cluster(told, job, signals, parsed.lifeline_fd)
+        record = options.new_record(parsed, command, job.n)
+        record.batch = command
+        plan = Plan(
+            job.n, parsed.timeout, engines_wait=job.waits, batch=True,
+            walltime=parsed.walltime, resubmit=parsed.resubmit,
+        )  # fmt: skip
+        return Supervisor(cluster, plan, Screen(parsed.status_fd), record, options.mec_argument(parsed)).run()
+
+
+def parser(command: str = "slurm") -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog=f"ipcluster {command}",
+        description="Start a controller here and submit a job with N engines. It stays in the foreground, says "
+        "what the job waits for, and stops all on Ctrl-C, unless --detach is given.",
+    )
+    p.add_argument("-n", "--n", "--num", type=options.engine_number, default=0, metavar="N", help="engines")
+    for name, target, text in _NUMBERS:
+        p.add_argument(name, dest=target, type=options.engine_number, default=None, metavar="N", help=text)
+    p.add_argument(
+        "--time", "--walltime", dest="walltime", type=_walltime, default=None, metavar="TIME",
+        help="how long the job may last: seconds, HH:MM:SS or D-HH:MM:SS",
+    )  # fmt: skip
+    for names, target, metavar, text in _WORDS:
+        p.add_argument(*names, dest=target, default=None, metavar=metavar, help=text)
+    p.add_argument("--mpi", choices=["auto", "mpi4py", "none"], default="auto", help="none: each engine by itself")
+    p.add_argument(
+        "--srun-mpi", choices=["auto", "pmix", "pmi2", "cray_shasta", "none"], default="auto",
+        help="how srun connects the ranks (auto: by the MPI of this Python)",
+    )  # fmt: skip
+    for name, target, metavar, text in _LISTS:
+        p.add_argument(name, dest=target, action="append", default=[], metavar=metavar, help=text)
+    p.add_argument(
+        "-s", "--template", "--pbs-script", "--slurm-script", dest="template", type=Path, default=None,
+        metavar="FILE", help="a template of your own for the job script",
+    )  # fmt: skip
+    p.add_argument(
+        "--warn-before", type=options.whole_seconds, default=120, metavar="SECONDS",
+        help="signal the engines so long before the end, where the batch system can (120)",
+    )  # fmt: skip
+    p.add_argument("--requeue", action="store_true", help="have the job started again when a node fails")
+    what = p.add_mutually_exclusive_group()
+    what.add_argument("--in-job", action="store_true", help="put the controller into the job, too")
+    what.add_argument("--array", action="store_true", help="a job array of single engines, for tasks")
+    p.add_argument("--dry-run", action="store_true", help="print the job script, and why it is so; submit nothing")
+    p.add_argument(
+        "--resubmit", nargs="?", type=options.count, const=AS_OFTEN_AS_NEEDED, default=0, metavar="N",
+        help="submit the job again when it has reached its walltime, N times (without N: as often as needed); "
+        "tasks that wait go on",
+    )  # fmt: skip
+    p.add_argument("--wait-engines", action="store_true", help="with --detach: return when the engines are there")
+    p.add_argument(
+        "--timeout", type=options.seconds, default=300.0, metavar="SECONDS",
+        help="for the engines to come once the job runs (300)",
+    )  # fmt: skip
+    login.add_options(p)
+    options.add_cluster_options(p)
+    return p
+
+
+def job_options(parsed: argparse.Namespace) -> JobOptions:
+    """What the job script is to ask for.
+
+    Raises:
+        LauncherError: options that exclude each other.
+    """
+    if parsed.in_job and parsed.resubmit:
+        raise LauncherError(
+            "--resubmit needs a controller that outlives the job, to keep the tasks that wait: leave out --in-job"
+        )
+    if parsed.array and parsed.mpi == "mpi4py":
+        raise LauncherError("each engine of a job array is by itself: leave out --array, or --mpi mpi4py")
+    names = [target for _, target, _, _ in _WORDS] + [target for _, target, _ in _NUMBERS]
+    given: dict[str, Any] = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
+    given |= {target: tuple(getattr(parsed, target)) for _, target, _, _ in _LISTS}
+    return JobOptions(
+        kind="cluster" if parsed.in_job else "array" if parsed.array else "engines",
+        n=parsed.n,
+        walltime=None if parsed.walltime is None else int(parsed.walltime),
+        name=parsed.name or "ipmpi",
+        srun_mpi=parsed.srun_mpi,
+        mpi=parsed.mpi,
+        engine_furl_file=options.furl_file(parsed, "engine"),
+        log_dir=options.log_dir(parsed),
+        warn_before=parsed.warn_before,
+        template=parsed.template,
+        requeue=parsed.requeue,
+        controller_args=tuple(options.controller_arguments(parsed)),
+        **given,
+    )
+
+
+def _walltime(text: str) -> float:
+    try:
+        return walltime.seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _show(system: BatchSystem, asked: JobOptions) -> int:
+    script = render(system, asked)
+    print(script.text)
+    width = min(48, max(len(line) for line, _ in script.reasons))
+    print("Why it is so:")
+    for line, why in script.reasons:
+        print(f"  {line:{width}s}  {why}" if why else f"  {line}")
+    return 0

@@ -1,0 +1,44 @@
+"""``ipcluster ... --detach``: the cluster is run by a process in the background (layer L5)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ipmpi.launch.follow import Followed
+
+
+def detach(words: Sequence[str], log_dir: Path, until: str) -> int:
+    """Run an ``ipcluster`` in the background, and show what it says until it is in a state.
+
+    Before that, Ctrl-C ends it.
+
+    Args:
+        words: its command line, from the sub-command on.
+        log_dir: folder for the file with what it says later.
+        until: ``submitted`` or ``up``.
+
+    Returns:
+        An exit code.
+    """
+    log = log_dir / f"ipcluster-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    followed = Followed([*words, "--log", str(log)], log, lifeline=False)
+    before = signal.signal(signal.SIGINT, lambda *_: followed.process.send_signal(signal.SIGINT))
+    try:
+        for news in followed.news():
+            if "say" in news:
+                print(news["say"], flush=True)
+            if "complain" in news:
+                print(f"ipcluster: {news['complain']}", file=sys.stderr, flush=True)
+            if news.get("state") == until:
+                print(f"It goes on in the background; stop it with: ipcluster stop {news['name']}")
+                print(f"What it says from now on: {log}", flush=True)
+                return 0
+        return followed.process.wait() or 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+        followed.close()

@@ -1,0 +1,217 @@
+"""``ipcluster doctor``: look at everything that a cluster needs, and say what to do (layer L5)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from .. import __version__, furl
+from ..errors import KernelError, LauncherError, VersionError
+from ..furl import Furl, ipython_dir, security_dir
+from ..launch import records
+from ..launch.doctor import findings as f
+from ..launch.doctor.facts import RankFacts, Versions
+from ..launch.doctor.findings import Finding
+from ..launch.doctor.gather import (
+    look_at_folder,
+    look_at_furl_file,
+    look_at_furl_files,
+    srun_kinds,
+    this_process,
+    token_in,
+)
+from ..launch.doctor.judge_engines import (
+    clocks_by_host,
+    judge_engine_machines,
+    judge_libraries,
+    judge_own_threads,
+    judge_presence,
+    judge_shared_files,
+    judge_threads,
+    judge_versions,
+)
+from ..launch.doctor.judge_files import AREA as FURL_FILES, judge_folder, judge_furl_file, judge_furl_files
+from ..launch.doctor.judge_machine import judge_clocks, judge_limits, judge_scratch
+from ..launch.doctor.judge_mpi import AREA as MPI, judge_no_launcher, judge_srun, judge_trial
+from ..launch.doctor.judge_network import AREA as NETWORK, judge_hints
+from ..launch.doctor.trial import find_launcher, run_trial
+from ..transport.reach import try_hints
+from .checkup import check_up
+
+OTHER_RELEASE: Final = f"Use one release everywhere: pip install 'ipmpi=={__version__}' where the controller runs."
+OTHER_FURL: Final = "Copy ipcontroller-mec.furl again from where the controller runs (mode 600)."
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="ipcluster doctor",
+        description="Look at MPI, limits, furl files, the way to the controller, and the engines; and say what to "
+        "do about each thing that is not as it should be. Useful before a cluster is started, and while it runs. "
+        "The exit code is 1 if something does not work.",
+    )
+    p.add_argument(
+        "name", nargs="?", default="", metavar="NAME",
+        help="look at this cluster (see ipcluster list; default: the one whose furls have no name)",
+    )  # fmt: skip
+    p.add_argument(
+        "--furl-file", default="", metavar="FILE",
+        help="look at the controller of this furl (default: ipcontroller-mec.furl in ~/.ipython/security)",
+    )  # fmt: skip
+    p.add_argument(
+        "--launcher", default="", metavar="COMMAND",
+        help="what starts ranks, with its options: 'srun --mpi=pmix' (default: the mpiexec that ipcluster takes)",
+    )  # fmt: skip
+    p.add_argument(
+        "--mpi", choices=["auto", "none"], default="auto", help="none: start no ranks to see whether MPI works"
+    )
+    p.add_argument(
+        "--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="wait so long for engines (10)"
+    )
+    p.add_argument("--json", action="store_true", help="print the findings as JSON")
+    return p
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
+    return seconds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``ipcluster doctor``; returns its exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        found = examine(options, os.environ)
+    except KernelError as error:
+        print(f"ipcluster: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ipcluster doctor: interrupted", file=sys.stderr)
+        return 130
+    host = os.uname().nodename
+    if options.json:
+        report = {"ipmpi": __version__, "host": host, "findings": [finding.as_dict() for finding in found]}
+        print(json.dumps(report, indent=1))
+    else:
+        print(f"ipmpi {__version__}, Python {sys.version.split()[0]} on {host}: {sys.executable}\n")
+        print(f.render(found, min(shutil.get_terminal_size().columns, 110)))
+        print(f"\n{_summary(found)}")
+    return f.exit_code(found)
+
+
+def _summary(found: Sequence[Finding]) -> str:
+    count = {level: sum(1 for finding in found if finding.level is level) for level in f.Level}
+    problems, warnings = count[f.Level.PROBLEM], count[f.Level.WARNING]
+    if not problems and not warnings:
+        return "Nothing is wrong."
+    parts = [
+        f"{number} {word}{'s' * (number != 1)}" for number, word in ((problems, "problem"), (warnings, "warning"))
+    ]
+    return ", ".join(parts) + "."
+
+
+def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Finding]:
+    """Gather all facts, and judge them.
+
+    Raises:
+        LauncherError: there is no cluster of the name that was given.
+    """
+    record = records.find(options.name) if options.name else None
+    machine, versions = this_process()
+    found = [] if options.mpi == "none" else _mpi(options.launcher, environ)
+    found += judge_limits("This process", machine) + judge_scratch("This machine", machine)
+    furls, finding = _files(options.furl_file, {} if record is None else record.furl_files)
+    found += finding
+    reached, finding = _network(furls, bool(options.furl_file or options.name), environ)
+    found += finding
+    if reached:
+        return found + _cluster(furls["mec"], options.timeout, versions)
+    return found + judge_own_threads(machine)
+
+
+def _mpi(chosen: str, environ: Mapping[str, str]) -> list[Finding]:
+    ranks: tuple[RankFacts, ...] = ()
+    try:
+        launcher = find_launcher(chosen)
+        if launcher is None:
+            found = judge_no_launcher(sys.executable)
+        else:
+            trial = run_trial(launcher, environ)
+            found, ranks = judge_trial(trial), trial.ranks
+    except LauncherError as error:
+        found = [f.problem(MPI, "launcher", f"{error}.", "Name another one: ipcluster doctor --launcher PATH")]
+    srun = srun_kinds(environ)
+    return found if srun is None else found + judge_srun(srun[0], ranks, srun[1])
+
+
+def _files(chosen: str, of_cluster: Mapping[str, str]) -> tuple[dict[str, Furl], list[Finding]]:
+    """The furls that can be used, by role, and what is to be said of their files."""
+    user = os.geteuid()
+    if "://" in chosen:
+        try:
+            return {"mec": furl.load_furl_or_file(chosen, "mec")}, []
+        except KernelError as error:
+            return {}, [f.problem(FURL_FILES, "furl-file", f"{error}.", "Name a file instead: --furl-file FILE")]
+    if chosen:
+        facts = look_at_furl_file(Path(chosen).expanduser().absolute(), "mec")
+        if facts.kind == "missing":
+            text, fix = f"There is no file {facts.path}.", "Copy it from where the controller runs (mode 600)."
+            return {}, [f.problem(FURL_FILES, "furl-file", text, fix)]
+        files, found = [facts], judge_furl_files([facts], user)
+    elif of_cluster:
+        files = [look_at_furl_file(Path(path), role) for role, path in of_cluster.items()]
+        found = judge_furl_files(files, user)
+    else:
+        folder = security_dir().expanduser().absolute()
+        files = look_at_furl_files(folder)
+        found = judge_folder(look_at_folder(folder), user) + judge_furl_files(files, user)
+    usable = {
+        facts.role: facts.furl for facts in files if facts.furl is not None and not judge_furl_file(facts, user)
+    }
+    return usable, found
+
+
+def _network(furls: Mapping[str, Furl], asked_for: bool, environ: Mapping[str, str]) -> tuple[bool, list[Finding]]:
+    """Whether the controller answers clients, and what is to be said of each address."""
+    found: list[Finding] = []
+    answers = False
+    for role in ("mec", "engine"):  # the others have the address of the first
+        if role in furls:
+            hints = try_hints(furls[role])
+            found += judge_hints(role, hints, asked_for, environ)
+            answers = answers or (role == "mec" and any(hint.stage == "reached" for hint in hints))
+    return answers, found
+
+
+def _cluster(address: Furl, timeout: float, versions: Versions) -> list[Finding]:
+    """Ask a running controller, and its engines."""
+    folder = ipython_dir().expanduser().absolute()
+    try:
+        with token_in(folder) as (token_file, token):
+            seen = check_up(address, timeout, token_file)
+    except KernelError as error:
+        # Such as another protocol version, or a secret that is not valid any more: it says what to do itself.
+        text = f"The controller answers, and a client cannot work with it: {error}."
+        fix = OTHER_RELEASE if isinstance(error, VersionError) else OTHER_FURL
+        return [f.problem(NETWORK, "connect", text, fix)]
+    engines = seen.engines
+    found = judge_presence(seen.registered, [engine.id for engine in engines], seen.silent)
+    found += judge_libraries(engines) + judge_versions(versions, seen.version, engines)
+    found += judge_clocks(([] if seen.clock is None else [seen.clock]) + clocks_by_host(engines))
+    found += judge_threads(engines) + judge_engine_machines(engines)
+    return found + judge_shared_files(token, str(folder), engines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

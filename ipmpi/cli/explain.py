@@ -1,0 +1,225 @@
+"""``ipcluster explain``: why a job waits, which engines are missing, and what failed (layer L5)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from .. import furl
+from ..client import MultiEngineClient
+from ..errors import FurlError, KernelError, LauncherError
+from ..furl import ipython_dir
+from ..launch import records
+from ..launch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
+from ..launch.doctor import findings as f
+from ..launch.doctor.findings import Finding
+from ..launch.doctor.judge_job import expand_nodes, judge_job, moment
+from ..launch.doctor.judge_ranks import LogFacts, failing_log, judge_ranks
+from ..launch.doctor.logfiles import logs_of_cluster, logs_of_job
+from ..launch.queue import Queue
+from ..launch.records import Record
+
+LINES: Final = 20
+_JOB: Final = re.compile(r"\d+(\[\d*\])?(_\d+)?(\.[\w.-]+)?")
+CLUSTER: Final = "Cluster"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="ipcluster explain",
+        description="Say why a job waits and how long still, how it ended, which engines of a cluster are "
+        "missing, and show the end of the log that tells what failed. The exit code is 1 if something failed.",
+    )
+    p.add_argument(
+        "what", nargs="?", default="", metavar="NAME|JOB",
+        help="a cluster (see ipcluster list; default: the one there is), or the id of a job",
+    )  # fmt: skip
+    p.add_argument("--batch", default="", metavar="SYSTEM", help="of a job: slurm, pbs (default: the one here)")
+    p.add_argument(
+        "--logdir", type=Path, default=None, metavar="DIR", help="where the log files of a job are (logs)"
+    )
+    p.add_argument("--lines", type=_lines, default=LINES, metavar="N", help=f"of the failing log ({LINES})")
+    p.add_argument("--json", action="store_true", help="print the findings as JSON")
+    return p
+
+
+def _lines(text: str) -> int:
+    if not text.isdigit() or not 0 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines")
+    return int(text)
+
+
+@dataclass
+class Account:
+    """What is to be told: findings, and the log that tells what failed with the number of those that end alike."""
+
+    findings: list[Finding] = field(default_factory=list)
+    log: LogFacts | None = None
+    alike: int = 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``ipcluster explain``; returns its exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        record = _record(options.what)
+        if record is not None:
+            account = explain_cluster(record, time.time())
+        else:
+            system = _system(options.batch, options.what)
+            account = explain_job(system, options.what, options.logdir, time.time())
+    except KernelError as error:
+        print(f"ipcluster: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    _print(account, options.lines, as_json=options.json)
+    return f.exit_code(account.findings)
+
+
+def _print(account: Account, lines: int, *, as_json: bool) -> None:
+    log = account.log
+    shown = [] if log is None or not lines else list(log.lines[-lines:])
+    if as_json:
+        told = None if log is None else {"path": log.path, "lines": shown, "alike": account.alike}
+        print(json.dumps({"findings": [each.as_dict() for each in account.findings], "log": told}, indent=1))
+        return
+    print(f.render(account.findings, min(shutil.get_terminal_size().columns, 110)))
+    if log is not None and shown:
+        more = f" ({account.alike} more end alike)" if account.alike else ""
+        print(f"\nThe last lines of {log.path}{more}:", *(f"    {line}" for line in shown), sep="\n")
+
+
+# --- what is meant -------------------------------------------------------------------------------------------
+
+
+def _record(what: str) -> Record | None:
+    """The record of the cluster that is meant; None if a job is meant that belongs to none.
+
+    Raises:
+        LauncherError: neither a cluster nor a job.
+    """
+    if not what:
+        return records.find()
+    known = records.load(what) if re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", what) else None
+    if known is not None:
+        return known  # also one whose process has died: that is what is to be explained
+    if _JOB.fullmatch(what) is None:
+        return records.find(what)
+    number = what.partition(".")[0]
+    owners = [record for record in records.living() if number in {job.partition(".")[0] for job in record.jobs}]
+    return owners[0] if owners else None
+
+
+def _system(name: str, job: str) -> BatchSystem:
+    """The batch system of a job: the one that was named, or the one whose programs are here."""
+    if name:
+        return batch_system(name)
+    here = [system for system in batch_systems().values() if system.is_here()]
+    if len(here) == 1:
+        return here[0]
+    names = ", ".join(sorted(system.name for system in here or batch_systems().values()))
+    found = "there are several batch systems here" if here else "there is no batch system on this machine"
+    raise LauncherError(
+        f"{found}, so job {job} cannot be asked about. Name one with --batch ({names}), on the machine from which "
+        "the job was submitted"
+    )
+
+
+# --- a job ---------------------------------------------------------------------------------------------------
+
+
+def explain_job(system: BatchSystem, job: str, folder: Path | None, now: float) -> Account:
+    """One job, by its batch system and what it printed."""
+    status = Queue(system).status(job)
+    account = Account(judge_job(system.name, system.title, status, now))
+    if status.state is JobState.PENDING:
+        return account
+    logs: list[LogFacts] = []
+    for place in [folder] if folder is not None else [Path("logs"), Path(), ipython_dir() / "log"]:
+        logs = logs or logs_of_job(place, system.output_files("*", job), job)
+    if status.outcome not in ("completed", "cancelled", "timeout"):
+        _add_log(account, logs, [])
+    return account
+
+
+def _add_log(account: Account, logs: Sequence[LogFacts], engines: Sequence[dict[str, Any]]) -> None:
+    found = failing_log(logs, engines)
+    if found is not None:
+        account.log, account.alike = found
+
+
+# --- a cluster -----------------------------------------------------------------------------------------------
+
+
+def explain_cluster(record: Record, now: float) -> Account:
+    """A cluster: its process, its jobs, its engines, its logs."""
+    account = Account(_describe(record, now))
+    if record.ssh:
+        text = f"It is on {record.ssh}; what its jobs and logs say can be seen there only."
+        fix = f"ssh {record.ssh} ipcluster explain {record.far_name or record.name}"
+        account.findings.append(f.note(CLUSTER, "cluster-far", text, fix))
+    statuses = _jobs(record)
+    if record.batch:
+        system = batch_system(record.batch)
+        for status in statuses:
+            account.findings += judge_job(system.name, system.title, status, now)
+    engines, finding = _registered(record)
+    account.findings += finding
+    logs = [] if not record.log_dir else logs_of_cluster(Path(record.log_dir), record.started - 1)
+    waits = bool(statuses) and statuses[-1].state is JobState.PENDING
+    if not finding:
+        nodes = [node for status in statuses for node in expand_nodes(status.nodes)]
+        account.findings += judge_ranks(record.n, engines, nodes, logs, starting=waits and not engines)
+    if len(engines) < record.n and not waits:
+        _add_log(account, logs, engines)
+    return account
+
+
+def _describe(record: Record, now: float) -> list[Finding]:
+    engines = f"{record.n} engine{'s' * (record.n != 1)}"
+    text = f"{record.name}: {record.kind}, {engines}, started {moment(record.started, now)} on {record.host}"
+    alive = record.is_alive()
+    if alive is False:
+        fix = f"Start it again; what was queued in its controller is lost. Its logs are in {record.log_dir}"
+        return [f.problem(CLUSTER, "cluster", f"{text}. Its process {record.pid} has ended without a word.", fix)]
+    where = "" if alive or not record.pid else "; from here it cannot be seen whether its process still runs"
+    return [f.ok(CLUSTER, "cluster", f"{text}{where}.")]
+
+
+def _jobs(record: Record) -> list[JobStatus]:
+    """How its jobs are: all that have not ended, and the last one in any case."""
+    if not record.batch or record.ssh:
+        return []
+    queue = Queue(batch_system(record.batch))
+    found = [queue.status(job) for job in record.jobs[-8:]]
+    return [status for status in found[:-1] if status.state is not JobState.ENDED] + found[-1:]
+
+
+def _registered(record: Record) -> tuple[list[dict[str, Any]], list[Finding]]:
+    """The engines that the controller has; or why it cannot be asked."""
+    path = record.furl_files.get("mec", "")
+    try:
+        with MultiEngineClient(str(furl.load(Path(path), "mec") if path else "")) as mec:
+            return list(mec.cluster_info()["engines"]), []
+    except FurlError as error:
+        text, fix = (
+            f"The controller cannot be asked: {error}.",
+            "It writes the file when it is ready: wait a moment.",
+        )
+    except KernelError as error:
+        text, fix = f"The controller cannot be asked: {error}", "ipcluster doctor tells more about the way to it."
+    return [], [f.problem(CLUSTER, "controller", text, fix)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

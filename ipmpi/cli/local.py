@@ -1,0 +1,75 @@
+"""``ipcluster local``: a controller and its engines on this machine, with one command (layer L5)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from ipmpi.cli import options
+from ipmpi.cli.detach import detach
+from ipmpi.cli.screen import Screen
+from ipmpi.cli.supervise import Supervisor
+from ipmpi.launch.cluster import Cluster
+from ipmpi.launch.lifecycle import Plan
+from ipmpi.launch.local import EngineOptions, LocalEngines
+from ipmpi.launch.process import Signals
+
+
+def main(command: str, words: Sequence[str]) -> int:
+    """Run ``ipcluster local``; returns its exit code."""
+    parsed = parser(command).parse_args(words)
+    if parsed.detach and parsed.status_fd is None:
+        return detach([command, *words], options.log_dir(parsed), "up")
+    with Signals() as signals:
+        engines = LocalEngines(engine_options(parsed))
+        cluster = Cluster(options.controller(parsed), engines, signals, parsed.lifeline_fd)
+        plan = Plan(parsed.n, parsed.timeout, engines_wait=engines.waits)
+        record = options.new_record(parsed, "local", parsed.n)
+        screen = Screen(parsed.status_fd)
+        return Supervisor(cluster, plan, screen, record, options.mec_argument(parsed), log_files).run()
+
+
+def parser(command: str = "local") -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog=f"ipcluster {command}",
+        description="Start a controller and N engines on this machine, and stop them together. "
+        "The engines are the ranks of one MPI job, unless --mpi none is given.",
+    )
+    p.add_argument(
+        "kind",
+        nargs="?",
+        default="local",
+        choices=["local", "mpiexec", "mpirun"],
+        help="all three do the same: engines on this machine, started by mpiexec",
+    )
+    p.add_argument("-n", "--n", "--num", type=options.engine_number, default=2, metavar="N", help="engines (2)")
+    p.add_argument(
+        "--mpi", choices=["auto", "mpi4py", "none"], default="auto", help="none: plain processes without MPI"
+    )
+    p.add_argument("--launcher", default="auto", metavar="PATH", help="the mpiexec to use")
+    p.add_argument("--timeout", type=options.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
+    options.add_cluster_options(p)
+    return p
+
+
+def engine_options(parsed: argparse.Namespace) -> EngineOptions:
+    """What was asked for."""
+    return EngineOptions(
+        n=parsed.n,
+        log_dir=options.log_dir(parsed),
+        engine_furl_file=options.furl_file(parsed, "engine"),
+        mpi=parsed.mpi,
+        launcher=parsed.launcher,
+        waits=options.keeps_furl(parsed),
+        timeout=parsed.timeout,
+    )
+
+
+def log_files(cluster: Cluster) -> list[str]:
+    """Where they are."""
+    process = cluster.controller_process
+    pid = 0 if process is None else process.pid
+    files = (f"ipcluster-{os.getpid()}-*.log", f"ipcontroller{pid}.log", f"ipengine{pid}-*.log")
+    return [f"Log files: {cluster.engines.log_dir}/: {', '.join(files)}"]

@@ -1,0 +1,159 @@
+"""Options that several sub-commands of ``ipcluster`` have (layer L5)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from ipmpi.errors import LauncherError
+from ipmpi.furl import default_furl_file, ipython_dir
+from ipmpi.launch import records
+from ipmpi.launch.controller import Controller
+from ipmpi.launch.records import DEFAULT_NAME, Record
+from ipmpi.limits import MAX_ENGINES
+
+_PASSED_ON: Final = (
+    ("--client-ip", "IP", "address the controller listens on for clients"),
+    ("--client-port", "N", "its port; with a fixed port, furls stay valid from one start to the next"),
+    ("--client-location", "HOST", "address that clients use to reach the controller, written into their furls"),
+    ("--engine-ip", "IP", "address the controller listens on for engines"),
+    ("--engine-port", "N", "its port"),
+    ("--engine-location", "HOST", "address that engines use to reach the controller"),
+    ("--multiengine-furl-file", "FILE", "where to write the furl of MultiEngineClient"),
+    ("--task-furl-file", "FILE", "where to write the furl of TaskClient"),
+    ("--monitor-furl-file", "FILE", "where to write the furl of monitors (read only)"),
+    ("--scheduler", "ORDER", "in which order tasks are given to engines: fifo, lifo, priority, or MODULE:CLASS"),
+)
+"""Options of ipcontroller that ipcluster takes and hands over: name, metavar, help."""
+
+
+def add_cluster_options(p: argparse.ArgumentParser) -> None:
+    """What every command that starts a controller takes."""
+    p.add_argument(
+        "--name", default="", metavar="NAME",
+        help="name of the cluster, for `ipcluster stop NAME` and the like; it gets furl files of its own",
+    )  # fmt: skip
+    p.add_argument("--logdir", type=Path, default=None, metavar="DIR", help="log files (~/.ipython/log)")
+    p.add_argument("--detach", action="store_true", help="leave the cluster running in the background")
+    p.add_argument("--status-fd", type=int, default=None, help=argparse.SUPPRESS)
+    p.add_argument("--lifeline-fd", type=int, default=None, help=argparse.SUPPRESS)
+    p.add_argument("--log", default="", help=argparse.SUPPRESS)
+    add_controller_options(p)
+
+
+def add_controller_options(p: argparse.ArgumentParser) -> None:
+    """What is handed over to ``ipcontroller``."""
+    p.add_argument("--engine-furl-file", type=Path, default=None, metavar="FILE", help="the engines' furl")
+    p.add_argument(
+        "-r", dest="reuse", action="store_true",
+        help="reuse furl files of the last start; needs both ports, and is what happens with these anyway",
+    )  # fmt: skip
+    for name, metavar, text in _PASSED_ON:
+        p.add_argument(name, metavar=metavar, default=None, help=text)
+
+
+def engine_number(text: str) -> int:
+    """A number of engines, for argparse."""
+    with contextlib.suppress(ValueError):
+        if 1 <= int(text) <= MAX_ENGINES:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of engines (1 to {MAX_ENGINES})")
+
+
+def seconds(text: str) -> float:
+    """A time, for argparse."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1e6:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
+
+
+def count(text: str) -> int:
+    """How often, for argparse."""
+    if text.isdigit() and 0 < int(text) < 1_000_000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of times")
+
+
+def whole_seconds(text: str) -> int:
+    """A time that may be 0, for argparse."""
+    if text.isdigit() and int(text) < 1_000_000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds")
+
+
+def log_dir(parsed: argparse.Namespace) -> Path:
+    """Where log files go."""
+    return (parsed.logdir or ipython_dir() / "log").expanduser().absolute()
+
+
+def new_record(parsed: argparse.Namespace, kind: str, n: int) -> Record:
+    """The record of a cluster that is about to start.
+
+    Raises:
+        LauncherError: the name cannot be taken.
+    """
+    return Record(
+        name=records.free_name(parsed.name),
+        kind=kind,
+        n=n,
+        log_dir=str(log_dir(parsed)),
+        log=parsed.log,
+    )
+
+
+def furl_file(parsed: argparse.Namespace, role: str) -> Path:
+    """Where the furl of a role is written: as asked for, or by the cluster's name."""
+    given = getattr(parsed, f"{records.ROLES[role]}_furl_file")
+    if given:
+        return Path(given).expanduser().absolute()
+    if parsed.name and parsed.name != DEFAULT_NAME:
+        return records.furl_files(parsed.name)[role]
+    return default_furl_file(role).absolute()
+
+
+def mec_argument(parsed: argparse.Namespace) -> str:
+    """What ``MultiEngineClient`` is to be given, ``""`` if nothing."""
+    given: str = parsed.multiengine_furl_file or ""
+    if not given and parsed.name and parsed.name != DEFAULT_NAME:
+        return str(furl_file(parsed, "mec"))
+    return given
+
+
+def controller_arguments(parsed: argparse.Namespace) -> list[str]:
+    """What is handed over to ``ipcontroller``.
+
+    Raises:
+        LauncherError: ``-r`` without ports.
+    """
+    if parsed.reuse and not (parsed.client_port and parsed.engine_port):
+        raise LauncherError(
+            "To reuse furl files, you must also set the client and engine ports using the --client-port and "
+            "--engine-port options."
+        )
+    named = parsed.name and parsed.name != DEFAULT_NAME
+    own = {f"--{records.ROLES[role]}-furl-file": path for role, path in records.furl_files(parsed.name).items()}
+    passed: list[str] = []
+    for name, _, _ in _PASSED_ON:
+        value = getattr(parsed, name.lstrip("-").replace("-", "_")) or (own.get(name) if named else None)
+        if value is not None:
+            passed += [name, str(value)]
+    return passed
+
+
+def keeps_furl(parsed: argparse.Namespace) -> bool:
+    """Whether the engines' furl lasts from one controller to the next."""
+    return (parsed.engine_port or "0") != "0"
+
+
+def controller(parsed: argparse.Namespace) -> Controller:
+    """A controller as asked for.
+
+    Raises:
+        LauncherError: ``-r`` without ports.
+    """
+    return Controller(
+        furl_file(parsed, "engine"), log_dir(parsed), controller_arguments(parsed), keeps_furl=keeps_furl(parsed)
+    )

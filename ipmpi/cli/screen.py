@@ -1,0 +1,59 @@
+"""What an ``ipcluster`` that runs a cluster says: to people, and to the program that started it (layer L5)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ipmpi.launch.process import tail
+
+LOG_LINES: Final = 15
+
+
+class Screen:
+    """Writes sentences to the terminal, and with a ``status_fd`` the same and more as lines of JSON.
+
+    A line has ``say`` or ``complain`` (a text), or ``state``: ``submitted``, ``up`` or ``over``, with details.
+    """
+
+    def __init__(self, status_fd: int | None = None) -> None:
+        self._status_fd = status_fd
+
+    def say(self, text: str) -> None:
+        """Tell the user."""
+        self.report(say=text)
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone: SIGHUP is one way to stop
+            print(text, flush=True)
+
+    def complain(self, text: str, lines: Sequence[str] = ()) -> int:
+        """Tell the user what is wrong; returns an exit code."""
+        whole = "\n".join([text, *lines])
+        self.report(complain=whole)
+        with contextlib.suppress(OSError, ValueError):
+            print(f"ipcluster: {whole}", file=sys.stderr, flush=True)
+        return 1
+
+    def show_logs(self, logs: Sequence[Path], log_dir: Path) -> None:
+        """The last lines of log files."""
+        shown = False
+        for path in logs:
+            lines = tail(path, LOG_LINES)
+            if lines:
+                shown = True
+                self.complain(f"The last lines of {path}:", [f"    {line}" for line in lines])
+        if not shown:
+            self.complain(f"It has written nothing to its log files in {log_dir}.")
+
+    def report(self, **what: object) -> None:
+        """Tell the program."""
+        if self._status_fd is None:
+            return
+        try:
+            os.write(self._status_fd, json.dumps(what).encode() + b"\n")
+        except OSError:  # nobody reads any more
+            self._status_fd = None

@@ -1,0 +1,171 @@
+"""Runs a cluster from its start to its end: the loop that all kinds of clusters share (layer L5)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ipmpi.cli.screen import Screen
+from ipmpi.errors import KernelError
+from ipmpi.launch import records
+from ipmpi.launch.cluster import Cluster
+from ipmpi.launch.happenings import ControllerReady, Happening
+from ipmpi.launch.lifecycle import AskQueue, Blame, Effect, Lifecycle, Note, Over, Plan, Started, StartEngines
+from ipmpi.launch.records import Record
+
+UP_AND_RUNNING: Final = """
+Your cluster is up and running.
+
+For interactive use, you can make a MultiEngineClient with:
+
+from ipmpi import client
+mec = client.MultiEngineClient({furl})
+
+You can then cleanly stop the cluster from IPython using:
+
+mec.kill(controller=True)
+
+You can also hit Ctrl-C to stop it, or use from the cmd line:
+
+{stop}
+"""
+
+
+@dataclass
+class Supervisor:
+    """Starts a cluster, lives through it, and ends it.
+
+    Attributes:
+        cluster: what to run.
+        plan: what was asked for.
+        screen: where to tell about it.
+        record: where other commands find it.
+        furl: argument of ``MultiEngineClient`` where it is not the default.
+        log_files: says where the log files are, once there is something to say.
+    """
+
+    cluster: Cluster
+    plan: Plan
+    screen: Screen
+    record: Record
+    furl: str = ""
+    log_files: Callable[[Cluster], list[str]] = lambda _cluster: []
+
+    def run(self) -> int:
+        """Returns the exit code."""
+        self._life = Lifecycle(self.plan, time.monotonic())
+        try:
+            return self._run()
+        except KernelError as error:
+            self.cluster.stop(polite=False)
+            self.screen.report(state="over", code=1, reason=str(error))
+            return self.screen.complain(str(error))
+        finally:
+            self.cluster.close()
+            records.forget(self.record.name, self.record.pid)
+
+    def _run(self) -> int:
+        cluster = self.cluster
+        if cluster.controller is None:
+            self._life.controller_ready = True
+        cluster.start()
+        process = cluster.controller_process
+        if process is not None:
+            self.record.controller = process.pid
+            self.screen.say(f"Starting controller: Controller PID: {process.pid}")
+        records.save(self.record)
+        if not cluster.engines.waits:
+            self._announce()
+        while True:
+            happenings = cluster.wait(self._life.deadline(), starting=self.record.up is None)
+            now = time.monotonic()
+            effects = [effect for happening in happenings for effect in self._meaning(happening, now)]
+            for effect in [*effects, *self._life.tick(now)]:
+                over = self._act(effect)
+                if over is not None:
+                    return self._finish(over)
+
+    def _meaning(self, happening: Happening, now: float) -> list[Effect]:
+        if isinstance(happening, ControllerReady):
+            self.record.furl_files.update(
+                {role: path for role, path in happening.furl_files.items() if role in records.ROLES}
+            )
+            records.save(self.record)
+            self._warn_of_others()
+        return self._life.happened(happening, now)
+
+    def _warn_of_others(self) -> None:
+        files = set(self.record.furl_files.values())
+        for other in records.living():
+            if other.name != self.record.name and files & set(other.furl_files.values()):
+                self.screen.say(
+                    f"ipcluster: the cluster {other.name!r} runs too; its furl files are replaced by those of "
+                    "this one. With --name NAME each has its own."
+                )
+
+    def _act(self, effect: Effect) -> Over | None:
+        """Do what follows from a happening; returns the end, if it is that."""
+        if isinstance(effect, Over):
+            return effect
+        if isinstance(effect, Started):
+            self._say_that_it_is_up()
+        elif isinstance(effect, Note):
+            self.screen.say(f"ipcluster: {effect.text}")
+        elif isinstance(effect, StartEngines):
+            if effect.text:
+                self.screen.say(f"ipcluster: {effect.text}")
+            self.cluster.start_engines(effect.text)
+            self._announce()
+        else:
+            assert isinstance(effect, AskQueue)
+            now = time.monotonic()
+            for further in self._life.happened(self.cluster.engines.ask(), now):
+                over = self._act(further)
+                if over is not None:
+                    return over
+        return None
+
+    def _announce(self) -> None:
+        """The engines were started."""
+        for line in [*self.cluster.engines.said(), *self.log_files(self.cluster)]:
+            self.screen.say(line)
+        job = self.cluster.engines.job
+        if job:
+            self._life.submitted(job, time.monotonic())
+            self.record.jobs.append(job)
+            records.save(self.record)
+            self.screen.report(state="submitted", name=self.record.name, job=job)
+
+    def _say_that_it_is_up(self) -> None:
+        self.record.up = time.time()
+        records.save(self.record)
+        furl = repr(self.furl) if self.furl else ""
+        stop = f"ipcluster stop {self.record.name}" if self.record.log else f"kill -INT {os.getpid()}"
+        self.screen.say(UP_AND_RUNNING.format(furl=furl, stop=stop))
+        self.screen.report(state="up", name=self.record.name, furl_files=self.record.furl_files)
+
+    def _finish(self, over: Over) -> int:
+        """Tell why, take everything down, and give the exit code."""
+        cluster, screen = self.cluster, self.screen
+        if over.blame is not Blame.NOBODY:
+            screen.complain(over.reason)
+            logs = cluster.controller_logs() if over.blame is Blame.CONTROLLER else cluster.engines.logs()
+            screen.show_logs(logs, cluster.engines.log_dir)
+        elif over.reason:
+            screen.say(over.reason)
+        # Engines whose controller is dead keep trying to reach it: nobody will tell them to end.
+        controller_tells = self.record.up is not None and over.blame is not Blame.CONTROLLER
+        screen.say("Stopping cluster.  Cleaning up...")
+        for child in cluster.living():
+            screen.say(f"Stopping {child.title}, pid {child.pid}")
+        problems = cluster.stop(polite=controller_tells)
+        code = over.code
+        for problem in problems:
+            code = screen.complain(f"ERROR: {problem}")
+        if not problems:
+            screen.say("OK: All processes cleaned up.")
+        screen.report(state="over", code=code, reason=over.reason)
+        return code

@@ -1,0 +1,108 @@
+"""Findings: what is so, how bad it is, and what to do (layer L4, no I/O)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+
+class Level(Enum):
+    """How bad a finding is. The exit code tells of problems only."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        area: the heading that it is shown under.
+        check: its name for programs, which stays the same from release to release.
+        level: how bad it is.
+        text: what is so.
+        fix: what to do about it; empty if nothing has to be done.
+    """
+
+    area: str
+    check: str
+    level: Level
+    text: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for ``--json``."""
+        return {**self._asdict(), "level": self.level.value}
+
+
+def ok(area: str, check: str, text: str) -> Finding:
+    """Nothing to do."""
+    return Finding(area, check, Level.OK, text)
+
+
+def note(area: str, check: str, text: str, fix: str = "") -> Finding:
+    """Worth knowing."""
+    return Finding(area, check, Level.NOTE, text, fix)
+
+
+def warning(area: str, check: str, text: str, fix: str) -> Finding:
+    """Something works worse than it could, or will fail for some uses."""
+    return Finding(area, check, Level.WARNING, text, fix)
+
+
+def problem(area: str, check: str, text: str, fix: str) -> Finding:
+    """Something does not work."""
+    return Finding(area, check, Level.PROBLEM, text, fix)
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """1 if there is a problem."""
+    return int(any(finding.level is Level.PROBLEM for finding in findings))
+
+
+def render(findings: Sequence[Finding], width: int = 100) -> str:
+    """The findings as text, by area, in the order in which the areas come first."""
+    lines: list[str] = []
+    for area in dict.fromkeys(finding.area for finding in findings):
+        lines += [*([""] if lines else []), area]
+        for finding in findings:
+            if finding.area == area:
+                lines += _wrapped(f"  {finding.level.value:<8} ", finding.text, width)
+                lines += _wrapped(" " * 11 + "-> ", finding.fix, width) if finding.fix else []
+    return "\n".join(lines)
+
+
+def _wrapped(margin: str, text: str, width: int) -> list[str]:
+    # A command or a path that is broken at its hyphens could not be copied.
+    return textwrap.wrap(
+        text, max(width, 40), initial_indent=margin, subsequent_indent=" " * len(margin),
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def numbers(values: Sequence[int]) -> str:
+    """Engine ids or ranks in few words: ``0-3, 7``."""
+    parts: list[str] = []
+    ordered = sorted(set(values))
+    start = 0
+    for at in range(1, len(ordered) + 1):
+        if at == len(ordered) or ordered[at] != ordered[at - 1] + 1:
+            first, last = ordered[start], ordered[at - 1]
+            parts.append(str(first) if first == last else f"{first}-{last}")
+            start = at
+    return ", ".join(parts)
+
+
+def size(count: int) -> str:
+    """A number of bytes as a person reads it."""
+    if count < 1024:
+        return f"{count} bytes"
+    value, step = float(count), 0
+    while value >= 1000 and step < 4:
+        value /= 1024
+        step += 1
+    return f"{value:.3g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[step]}"

@@ -1,0 +1,261 @@
+"""Judge engines against the client and against each other (layer L4, no I/O)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from .facts import Clock, EngineFacts, Machine, Versions
+from .findings import Finding, Level, note, numbers, ok, problem, warning
+from .judge_machine import LIMITS, judge_limits, judge_scratch
+
+VERSIONS: Final = "Versions"
+THREADS: Final = "Threads and cores"
+FILES: Final = "Shared files"
+ENGINES: Final = "Engines"
+
+
+def engines_named(ids: Sequence[int]) -> str:
+    """``engine 3`` or ``engines 0-3``."""
+    return f"{'engine' if len(ids) == 1 else 'engines'} {numbers(ids)}"
+
+
+def _grouped(engines: Iterable[EngineFacts], key: Callable[[EngineFacts], str]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for engine in engines:
+        groups.setdefault(key(engine), []).append(engine.id)
+    return groups
+
+
+# --- versions ----------------------------------------------------------------------------------------------
+
+
+def judge_versions(client: Versions, controller: str, engines: Sequence[EngineFacts]) -> list[Finding]:
+    """Python and packages of engines against the client's; the release of the controller ("" if it tells none)."""
+    found: list[Finding] = []
+    if controller != client.ipmpi:
+        text = f"The controller has ipmpi {controller or 'of an older release'}, this client has {client.ipmpi}."
+        found.append(warning(VERSIONS, "version-ipmpi", text, _same_release(client.ipmpi)))
+    for package in Versions._fields:
+        ours = getattr(client, package)
+        for theirs, ids in _grouped(engines, lambda engine, p=package: getattr(engine.versions, p)).items():  # type: ignore[misc]
+            found += _compare(package, ours, theirs, ids)
+    if engines and not found:
+        same = ", ".join(f"{_TITLES[name]} {value}" for name, value in client._asdict().items() if value)
+        found = [ok(VERSIONS, "version", f"Client, controller and engines agree: {same}.")]
+    return found
+
+
+_TITLES: Final[Mapping[str, str]] = {
+    "python": "Python",
+    "ipmpi": "ipmpi",
+    "mpi4py": "mpi4py",
+    "numpy": "numpy",
+    "cloudpickle": "cloudpickle",
+}
+
+
+def _compare(package: str, ours: str, theirs: str, ids: Sequence[int]) -> list[Finding]:
+    who = _first_upper(engines_named(ids))
+    have = "has" if len(ids) == 1 else "have"
+    check, title = f"version-{package}", _TITLES[package]
+    text = f"{who} {have} {title} {theirs}, this client has {ours or 'none'}."
+    if theirs == ours:
+        return []
+    if not theirs:
+        if package not in ("numpy", "cloudpickle"):
+            return []
+        lost = "arrays cannot be sent there" if package == "numpy" else "functions cannot be sent there"
+        fix = f"pip install {package} in the environment of the engines"
+        return [problem(VERSIONS, check, f"{who} {have} no {title}: {lost}.", fix)]
+    if package == "python":
+        if _part(ours, 2) == _part(theirs, 2):
+            return [note(VERSIONS, check, text)]
+        return [
+            problem(VERSIONS, check, f"{text} Functions that are defined in a session travel as bytecode, which "
+                    "differs from one Python to the next.", f"Use Python {_part(ours, 2)} for the engines, or "
+                    f"{_part(theirs, 2)} here. Source text works meanwhile: execute, run, StringTask.")
+        ]  # fmt: skip
+    if package == "ipmpi":
+        return [warning(VERSIONS, check, text, _same_release(ours))]
+    if package in ("numpy", "cloudpickle") and _part(ours, 1) != _part(theirs, 1):
+        fix = f"Use the same major version on both sides: pip install '{package}=={_part(ours, 1)}.*'"
+        return [warning(VERSIONS, check, f"{text} What one pickles, the other may be unable to load.", fix)]
+    return [note(VERSIONS, check, text)] if package != "mpi4py" else []
+
+
+def _part(version: str, count: int) -> str:
+    return ".".join(version.split(".")[:count])
+
+
+def _same_release(ours: str) -> str:
+    return f"Use one release everywhere: pip install 'ipmpi=={ours}', and start controller and engines again."
+
+
+# --- threads -----------------------------------------------------------------------------------------------
+
+
+def judge_threads(engines: Sequence[EngineFacts]) -> list[Finding]:
+    """OMP_NUM_THREADS against the cores that each rank has."""
+    hosts: dict[str, list[EngineFacts]] = {}
+    for engine in engines:
+        hosts.setdefault(engine.machine.host, []).append(engine)
+    found: dict[tuple[str, str], Finding] = {}
+    for host, here in hosts.items():
+        finding = _threads_of_host(host, here)
+        # A thousand equal nodes are one finding.
+        found.setdefault((finding.check, finding.level.value), finding)
+    return list(found.values())
+
+
+def _threads_of_host(host: str, here: Sequence[EngineFacts]) -> Finding:
+    ranks, cores = len(here), max(engine.machine.all_cores for engine in here)
+    wanted = sum(threads_of(engine.machine) for engine in here)
+    fitting = max(1, cores // ranks)
+    told = sorted({engine.machine.threads or "unset" for engine in here})
+    text = f"{host}: {_count(ranks, 'engine')} on {_count(cores, 'core')}, OMP_NUM_THREADS is {' or '.join(told)}"
+    if wanted > cores and wanted > ranks:
+        fix = f"export OMP_NUM_THREADS={fitting} before the engines start"
+        return warning(THREADS, "threads", f"{text}: numerical libraries may start {wanted} threads there.", fix)
+    if ranks > cores:
+        fix = "Fewer engines for each node, if they compute at the same time."
+        return note(THREADS, "threads", f"{text}: more engines than cores.", fix)
+    if wanted * 2 <= cores and told != ["unset"]:
+        fix = f"If your libraries use threads: export OMP_NUM_THREADS={fitting}"
+        return note(THREADS, "threads", f"{text}: {wanted} of the {cores} cores are used.", fix)
+    return ok(THREADS, "threads", f"{text}.")
+
+
+def clocks_by_host(engines: Sequence[EngineFacts]) -> list[Clock]:
+    """One clock for each machine, of the engine that answered fastest: its reading is the most exact."""
+    best: dict[str, Clock] = {}
+    for engine in engines:
+        host, clock = engine.machine.host, engine.clock
+        known = best.get(host)
+        if known is None or clock.after - clock.before < known.after - known.before:
+            best[host] = clock
+    return list(best.values())
+
+
+def judge_own_threads(machine: Machine) -> list[Finding]:
+    """Where no engines run yet: what those that are started from here will find."""
+    if machine.threads or machine.all_cores == 1:
+        return []
+    text = f"OMP_NUM_THREADS is not set here: each engine may start up to {_count(machine.cores, 'thread')}."
+    fix = "With one engine for each core: export OMP_NUM_THREADS=1 (our job scripts set it)"
+    return [note(THREADS, "threads", text, fix)]
+
+
+def threads_of(machine: Machine) -> int:
+    """How many threads an OpenMP library starts in such a process."""
+    first = machine.threads.split(",")[0].strip()
+    return int(first) if first.isdigit() and int(first) else machine.cores
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+# --- files, MPI, and who answers -----------------------------------------------------------------------------
+
+
+def judge_shared_files(token: str, folder: str, engines: Sequence[EngineFacts]) -> list[Finding]:
+    """Whether engines see the folder of ipmpi that this client sees.
+
+    Args:
+        token: what the client wrote into a file in its folder; '' if it could not write.
+        folder: the client's ``~/.ipython``.
+        engines: those that answered.
+    """
+    if not engines or not token:
+        return []
+    without = [engine for engine in engines if engine.token != token]
+    if not without:
+        return [ok(FILES, "shared-files", f"Engines and this client share {folder}.")]
+    ids = [engine.id for engine in without]
+    elsewhere = sorted({engine.folder for engine in without if engine.folder != folder})
+    who = _first_upper(engines_named(ids))
+    text = f"{who} {'does' if len(ids) == 1 else 'do'} not see {folder} of this machine"
+    text += f" (there: {', '.join(elsewhere)})." if elsewhere else "."
+    fix = (
+        "Nothing, if engines run on another system than this client: send data by push, not by file name. Engines "
+        "that start there need their own copy of ipcontroller-engine.furl (mode 600)."
+    )
+    return [note(FILES, "shared-files", text, fix)]
+
+
+def judge_engine_machines(engines: Sequence[EngineFacts]) -> list[Finding]:
+    """Limits and temporary files of engines; what many have in common is said once."""
+    placeholder = "\0"
+    found: dict[tuple[str, Level], tuple[Finding, list[EngineFacts]]] = {}
+    for engine in engines:
+        for finding in judge_limits(placeholder, engine.machine) + judge_scratch(placeholder, engine.machine):
+            if finding.level is not Level.OK:
+                found.setdefault((finding.check, finding.level), (finding, []))[1].append(engine)
+    if engines and not found:
+        who = _first_upper(engines_named([engine.id for engine in engines]))
+        return [ok(LIMITS, "engine-limits", f"{who}: limits and temporary files are as they should be.")]
+    return [
+        finding._replace(text=_first_upper(finding.text.replace(placeholder, _on_hosts(those))))
+        for finding, those in found.values()
+    ]
+
+
+def _on_hosts(engines: Sequence[EngineFacts]) -> str:
+    hosts = list(dict.fromkeys(engine.machine.host for engine in engines))
+    more = f" and {len(hosts) - 3} more hosts" if len(hosts) > 3 else ""
+    ids = [engine.id for engine in engines]
+    each = "each of " if len(ids) > 1 else ""
+    return f"{each}{engines_named(ids)} on {', '.join(hosts[:3])}{more}"
+
+
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def judge_libraries(engines: Sequence[EngineFacts]) -> list[Finding]:
+    """MPI library and thread level of the engines that have joined a communicator."""
+    joined = [engine for engine in engines if engine.library]
+    found: list[Finding] = []
+    for library, ids in _grouped(joined, lambda engine: engine.library).items():
+        found.append(ok(ENGINES, "engines-mpi", f"{_first_upper(engines_named(ids))}: {library}."))
+    low = [engine.id for engine in joined if engine.thread_level not in ("", "multiple")]
+    if low:
+        text = f"{_first_upper(engines_named(low))}: MPI gives less than MPI_THREAD_MULTIPLE."
+        found.append(note(ENGINES, "thread-level", text, THREAD_LEVEL_FIX))
+    if len({engine.library for engine in joined}) > 1:
+        fix = "Two sets with MPI libraries of their own are fine; within one set it would be a mistake."
+        found.append(note(ENGINES, "engines-mpi-differ", "Engines use different MPI libraries.", fix))
+    return found
+
+
+THREAD_LEVEL_FIX: Final = (
+    "Everything works; on several nodes each node has its own link to the controller. To get the full level, "
+    "unset MPI4PY_RC_THREAD_LEVEL and MPI4PY_RC_THREADS; on Cray: export MPICH_MAX_THREAD_SAFETY=multiple"
+)
+
+
+def judge_presence(registered: Sequence[int], answered: Sequence[int], silent: Mapping[int, str]) -> list[Finding]:
+    """Which engines are there, and which were too busy to answer.
+
+    Args:
+        registered: ids of all engines.
+        answered: ids of those that told about themselves.
+        silent: id of each other one, and what it runs ('' if not known).
+    """
+    if not registered:
+        fix = "Start some: ipcluster engines -n 4, or a job script; `ipcluster explain` says what a job waits for"
+        return [note(ENGINES, "engines", "A controller runs, and no engine is registered.", fix)]
+    found = []
+    if answered:
+        found.append(ok(ENGINES, "engines", f"{_count(len(registered), 'engine')} registered, "
+                        f"{len(answered)} answered."))  # fmt: skip
+    works: dict[str, list[int]] = {}
+    for engine, work in silent.items():
+        works.setdefault(work, []).append(engine)
+    for work, ids in works.items():
+        doing = f"busy with {work}" if work else "busy, or cannot be reached"
+        text = f"{_first_upper(engines_named(ids))} did not answer in time: {doing}. Nothing is known about it."
+        fix = "Ask again later, or wait longer: ipcluster doctor --timeout 60"
+        found.append(note(ENGINES, "engines-busy", text, fix))
+    return found

@@ -1,0 +1,136 @@
+"""Judge a job: why it waits, how long still, how it ended (layer L4, no I/O)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from ipmpi.launch.batchsystem import JobState, JobStatus
+
+from .findings import Finding, note, ok, problem, warning
+from .reasons import explain_reason
+
+_SPECIAL: Final = {
+    "CONFIGURING": "its nodes are being started, which may take minutes",
+    "REQUEUE_HOLD": "it was requeued, and is held",
+    "SPECIAL_EXIT": "it ended in a special way, and is held",
+    "H": "it is held",
+    "T": "it is on its way to another server",
+}
+"""Native states that say more than the reason."""
+
+
+def judge_job(system: str, title: str, status: JobStatus, now: float) -> list[Finding]:
+    """What the state of a job means.
+
+    Args:
+        system: name of the batch system.
+        title: how it is called in sentences.
+        status: what it says.
+        now: unix time.
+    """
+    area = f"Job {status.id}"
+    if status.state is JobState.PENDING:
+        return _pending(area, system, title, status, now)
+    if status.state is JobState.RUNNING:
+        return _running(area, status, now)
+    if status.state is JobState.ENDING:
+        return [note(area, "job-ending", f"It is ending ({status.native}).")]
+    if status.state is JobState.ENDED:
+        return [_ended(area, title, status)]
+    said = f": {status.reason}" if status.reason else ""
+    fix = "Ask again in a minute, on a machine that can submit jobs; batch systems restart now and then."
+    return [warning(area, "job-unknown", f"{title} does not tell how it is{said}.", fix)]
+
+
+def _pending(area: str, system: str, title: str, status: JobStatus, now: float) -> list[Finding]:
+    meaning, fix = explain_reason(system, status.reason)
+    if status.native in _SPECIAL and not status.reason:
+        meaning = _SPECIAL[status.native]
+    word = f" ({status.reason})" if status.reason and status.reason not in meaning else ""
+    never = "never start" in meaning
+    judge = problem if never else note
+    found = [judge(area, "job-waits", f"It waits: {meaning}{word}.", fix.replace("JOB", status.id))]
+    if never:
+        return found
+    if status.start is not None and status.start > now:
+        text = f"{title} expects to start it at {moment(status.start, now)}, in {duration(status.start - now)}."
+        found.append(note(area, "job-start", text, "That changes as other jobs end early, or are submitted."))
+    else:
+        found.append(note(area, "job-start", f"{title} does not say yet when it will start."))
+    return found
+
+
+def _running(area: str, status: JobStatus, now: float) -> list[Finding]:
+    text = "It runs"
+    text += f" on {status.nodes}" if status.nodes else ""
+    text += f" since {moment(status.start, now)}" if status.start is not None else ""
+    text += f"; {duration(status.time_left)} are left" if status.time_left is not None else ""
+    if status.native in ("SUSPENDED", "STOPPED", "S", "U"):
+        return [note(area, "job-suspended", f"It is suspended ({status.native}), for jobs that go first.")]
+    return [ok(area, "job-runs", f"{text}.")]
+
+
+def _ended(area: str, title: str, status: JobStatus) -> Finding:
+    check = "job-ended"
+    reason = f" ({status.reason})" if status.reason else ""
+    if status.outcome == "completed":
+        return ok(area, check, "It has ended, in good order.")
+    if status.outcome == "timeout":
+        fix = "Submit it again, with a longer --time; with --resubmit ipcluster does it by itself."
+        return warning(area, check, f"It was ended at its walltime{reason}.", fix)
+    if status.outcome == "cancelled":
+        return note(area, check, f"It was cancelled{reason}.", "If that was not you, ask who may: preemption, or "
+                    "an administrator.")  # fmt: skip
+    if status.outcome == "node-failure":
+        return problem(area, check, f"It ended since one of its nodes failed{reason}.", "Submit it again.")
+    if status.outcome == "failed":
+        fix = "The end of its output says why, see below."
+        return problem(area, check, f"It failed{reason or f' ({status.native})'}.", fix)
+    fix = "Its output may tell how it ended; batch systems forget jobs after some minutes."
+    return note(area, check, f"{title} does not know it any more: it has ended, or never was.", fix)
+
+
+def moment(when: float, now: float) -> str:
+    """A time of day, with the date if it is not today, in this machine's zone."""
+    that, today = time.localtime(when), time.localtime(now)
+    return time.strftime("%H:%M" if that[:3] == today[:3] else "%Y-%m-%d %H:%M", that)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in two words: ``2 h 10 min``."""
+    whole = max(0, round(seconds))
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    first = next((at for at, (number, _) in enumerate(parts) if number), 3)
+    shown = parts[first : first + 2] if first < 2 or whole < 600 else parts[first : first + 1]
+    return " ".join(f"{number} {unit}" for number, unit in shown if number) or "0 s"
+
+
+def expand_nodes(text: str) -> list[str]:
+    """The machines in ``n[1-3,07],gpu1``, as Slurm writes them, or in a list with commas."""
+    names: list[str] = []
+    for part in _at_top_commas(text):
+        head, bracket, rest = part.partition("[")
+        inside, _, tail = rest.partition("]")
+        if not bracket:
+            names += [part] if part else []
+            continue
+        for piece in inside.split(","):
+            low, _, high = piece.partition("-")
+            if not low.isdigit() or not (high or low).isdigit() or int(high or low) - int(low) > 100_000:
+                return []
+            found = (f"{head}{number:0{len(low)}d}{tail}" for number in range(int(low), int(high or low) + 1))
+            names += [name for one in found for name in (expand_nodes(one) if "[" in tail else [one])]
+    return names
+
+
+def _at_top_commas(text: str) -> Sequence[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts

@@ -1,0 +1,143 @@
+"""Judge which engines of a cluster are missing, and which log file tells why (layer L4, no I/O)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from .findings import Finding, note, numbers, ok, warning
+
+AREA: Final = "Engines"
+LOOKED_AT: Final = 40
+"""Lines at the end of a log in which the failure is looked for."""
+
+_FAILURE: Final = re.compile(
+    r"error|traceback|\babort|fatal|refused|cannot|could not|no such file|not found|\bkilled\b|out of memory|"
+    r"oom|cancelled|failed|exception|denied|mismatch|thinks it is alone|bad termination",
+    re.IGNORECASE,
+)
+_HARMLESS: Final = re.compile(r"0 errors|refused a connection from|lost the link to the controller")
+_RANK: Final = re.compile(r"MPI started with rank = (\d+) and size = (\d+)")
+
+
+class LogFacts(NamedTuple):
+    """A log file.
+
+    Attributes:
+        path: where it is.
+        kind: engine, controller or output (what a launcher or a job printed).
+        rank: which rank wrote it, if it says so.
+        size: of its set.
+        failure: the last line that looks like one; '' if none does.
+        lines: its end.
+    """
+
+    path: str
+    kind: str
+    rank: int | None = None
+    size: int | None = None
+    failure: str = ""
+    lines: tuple[str, ...] = ()
+
+
+def understand_log(path: str, kind: str, beginning: str, end: Sequence[str]) -> LogFacts:
+    """What a log tells: by its beginning, whose it is; by its end, what went wrong."""
+    found = _RANK.search(beginning)
+    failures = [line for line in end[-LOOKED_AT:] if _FAILURE.search(line) and not _HARMLESS.search(line)]
+    rank, size = (int(found.group(1)), int(found.group(2))) if found else (None, None)
+    return LogFacts(path, kind, rank, size, failures[-1] if failures else "", tuple(end))
+
+
+def judge_ranks(
+    asked: int,
+    engines: Sequence[Mapping[str, Any]],
+    nodes: Sequence[str] = (),
+    logs: Sequence[LogFacts] = (),
+    starting: bool = False,
+) -> list[Finding]:
+    """Engines that were asked for, against those that are registered.
+
+    Args:
+        asked: how many there should be.
+        engines: those that are registered, as in ``cluster_info()``.
+        nodes: the machines of the job, if known.
+        logs: their log files.
+        starting: there are none yet for a good reason: the job waits.
+    """
+    there = len(engines)
+    hosts = Counter(str(engine["host"]) for engine in engines)
+    where = ", ".join(f"{count} on {host}" for host, count in sorted(hosts.items())[:16])
+    where += f" and {len(hosts) - 16} more machines" if len(hosts) > 16 else ""
+    if there >= asked:
+        return [ok(AREA, "engines", f"All {asked} engines are registered: {where}.")]
+    if starting:
+        return [note(AREA, "engines", f"None of the {asked} engines is there yet: they start with the job.")]
+    text = f"{there} of {asked} engines are registered{': ' + where if where else ''}."
+    missing = [*_missing_ranks(asked, engines, logs), *_silent_nodes(hosts, nodes)]
+    fix = (
+        "The log below says what failed."
+        if any(log.failure for log in logs)
+        else "If they start only now: on a shared file system that takes minutes. Else: ipcluster logs"
+    )
+    return [warning(AREA, "engines", " ".join([text, *missing]), fix)]
+
+
+def _missing_ranks(asked: int, engines: Sequence[Mapping[str, Any]], logs: Sequence[LogFacts]) -> list[str]:
+    """Which ranks: those of the one joined set there is, or is to be."""
+    sizes = {log.size for log in logs if log.size is not None}
+    sets = {engine["set"] for engine in engines}
+    joined = all(not str(engine["mpi"]).startswith("not joined") for engine in engines)
+    if (sizes and sizes != {asked}) or len(sets) > 1 or not joined or not (engines or sizes):
+        return []
+    missing = sorted(set(range(asked)) - {int(engine["rank"]) for engine in engines})
+    started = sorted({log.rank for log in logs if log.rank is not None} & set(missing))
+    words = [f"Missing: {ranks_named(missing)}."]
+    if started and len(started) < len(missing):
+        never = sorted(set(missing) - set(started))
+        words.append(f"Of these, {ranks_named(started)} did start; {ranks_named(never)} wrote no log.")
+    elif started:
+        words.append("All of these did start.")
+    return words
+
+
+def ranks_named(ranks: Sequence[int]) -> str:
+    """``rank 3`` or ``ranks 0-3``."""
+    return f"rank{'s' * (len(ranks) != 1)} {numbers(ranks)}"
+
+
+def _silent_nodes(hosts: Mapping[str, int], nodes: Sequence[str]) -> list[str]:
+    known = {host.partition(".")[0] for host in hosts}
+    silent = [node for node in nodes if node.partition(".")[0] not in known]
+    if not silent or not hosts:
+        return []
+    more = f" and {len(silent) - 8} more" if len(silent) > 8 else ""
+    return [f"Nothing is there from {', '.join(silent[:8])}{more}."]
+
+
+def failing_log(
+    logs: Sequence[LogFacts], registered: Sequence[Mapping[str, Any]] = ()
+) -> tuple[LogFacts, int] | None:
+    """The log that tells most about what went wrong, and how many others end alike; None if all went well.
+
+    An engine's own words tell more than what a launcher says about it, and that more than the controller's.
+    """
+    pids = {str(engine["pid"]) for engine in registered}
+    failed = [log for log in logs if log.failure and _pid_of(log.path) not in pids]
+    if not failed:
+        return None
+    order = {"engine": 0, "output": 1, "controller": 2}
+    best = min(failed, key=lambda log: (order.get(log.kind, 3), log.rank is None, log.rank or 0))
+    alike = sum(1 for log in failed if log is not best and _gist(log.failure) == _gist(best.failure))
+    return best, alike
+
+
+def _pid_of(path: str) -> str:
+    found = re.search(r"-(\d+)\.log$", path)
+    return found.group(1) if found else ""
+
+
+def _gist(line: str) -> str:
+    """A line without times and numbers, in which equal failures differ."""
+    return re.sub(r"\d+", "#", line)

@@ -1,0 +1,49 @@
+"""Find the log files of a cluster or a job, and read their ends (layer L4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from ipmpi.launch.process import tail
+
+from .judge_ranks import LOOKED_AT, LogFacts, understand_log
+
+BEGINNING: Final = 4096
+"""Bytes of a log in which a rank says who it is."""
+MOST: Final = 2000
+"""Log files that are read; a set of more ranks ends alike."""
+
+
+def logs_of_cluster(folder: Path, started: float) -> list[LogFacts]:
+    """All logs in ``folder`` that were written since the cluster was started."""
+    return _read(folder.glob("*.log"), started) + _read(folder.glob("*.out"), started)
+
+
+def logs_of_job(folder: Path, pattern: str, job: str) -> list[LogFacts]:
+    """What a job printed, and the logs of its engines."""
+    number = job.partition(".")[0].partition("[")[0]
+    engines = folder.glob(f"ipengine-{number}*.log")
+    return _read(engines, 0.0) + _read(folder.glob(pattern), 0.0)
+
+
+def _read(paths: Iterable[Path], since: float) -> list[LogFacts]:
+    found = []
+    for path in sorted(paths)[:MOST]:
+        try:
+            if path.stat().st_mtime < since:
+                continue
+            with path.open("rb") as file:
+                beginning = file.read(BEGINNING).decode(errors="replace")
+        except OSError:
+            continue
+        found.append(understand_log(str(path), _kind(path.name), beginning, tail(path, LOOKED_AT)))
+    return found
+
+
+def _kind(name: str) -> str:
+    for kind in ("engine", "controller"):
+        if name.startswith(f"ip{kind}"):
+            return kind
+    return "output"

@@ -1,0 +1,145 @@
+"""Start a few ranks, and gather what they tell (layer L4)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ipmpi.errors import LauncherError
+from ipmpi.launch.mpi import ENGINE_MODULE, MpiCommand, find_mpi, flavour_of, in_allocation, mpi_command
+from ipmpi.launch.process import session
+
+from .facts import Launcher, RankFacts, Trial
+from .probe import MARK
+
+PROBE_MODULE: Final = "ipmpi.launch.doctor.probe"
+RANKS: Final = 2
+TIMEOUT: Final = 60.0
+"""Seconds: imports by many ranks at once are slow on a shared file system."""
+
+
+def find_launcher(chosen: str) -> Launcher | None:
+    """The launcher that the user named, with options if there are any, or the one that ipcluster would take.
+
+    Raises:
+        LauncherError: the named one cannot be run.
+    """
+    if not chosen:
+        found = find_mpi()
+        return None if found is None else Launcher((found.executable,), found.flavour)
+    try:
+        words = shlex.split(chosen)
+    except ValueError as error:
+        raise LauncherError(f"--launcher {chosen}: {error}") from None
+    executable = shutil.which(os.path.expanduser(words[0])) if words else None
+    if executable is None:
+        raise LauncherError(f"--launcher {chosen}: there is no such program")
+    by_slurm = os.path.basename(executable) == "srun"
+    return Launcher((executable, *words[1:]), "srun" if by_slurm else flavour_of(executable), chosen=True)
+
+
+def trial_command(launcher: Launcher, python: str, environ: Mapping[str, str], root: bool) -> MpiCommand:
+    """What starts the ranks: the options of ipcluster, or the user's own where there are any."""
+    program = [python, "-m", PROBE_MODULE, "--die"]
+    if launcher.flavour == "srun":
+        # Else Slurm may be set up to end all ranks when one dies, or a minute after the first.
+        options = ["--kill-on-bad-exit=0", "--wait=0", "-n", str(RANKS)]
+        return MpiCommand([*launcher.words, *options, *program], {})
+    if len(launcher.words) > 1:
+        allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if root else {}
+        return MpiCommand([*launcher.words, "-n", str(RANKS), *program], allowed)
+    command = mpi_command(
+        RANKS,
+        launcher=launcher.words[0],
+        python=python,
+        flavour=launcher.flavour,
+        root=root,
+        single_host=not in_allocation(environ),
+    )
+    before = command.argv[: command.argv.index(ENGINE_MODULE) - 2]
+    return command._replace(argv=[*before, *program])
+
+
+def run_trial(
+    launcher: Launcher,
+    environ: Mapping[str, str],
+    python: str = sys.executable,
+    timeout: float = TIMEOUT,
+) -> Trial:
+    """Start two ranks, of which one dies, and tell what was seen."""
+    command = trial_command(launcher, python, environ, os.geteuid() == 0)
+    started = time.time()
+    try:
+        process = subprocess.Popen(
+            command.argv,
+            env={**command.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return Trial(launcher, RANKS, python, not_started=error.strerror or str(error))
+    code: int | None = None
+    try:
+        output, _ = process.communicate(timeout=timeout)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        _end(process)
+        output, _ = process.communicate()
+    except BaseException:
+        _end(process)
+        raise
+    told, said = parse_told(output.decode(errors="replace"))
+    ranks, outlived, raised = understand(told)
+    # What came later was the death of a rank, which is waited for.
+    ready = max((float(facts.get("at", 0)) for facts in told if "size" in facts), default=time.time())
+    return Trial(
+        launcher, RANKS, python, code, max(0.0, ready - started), ranks, outlived, raised, tuple(said[-15:])
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """A launcher that is killed leaves its ranks behind."""
+    for member in [process.pid, *(found.pid for found in session(process.pid) if found.pid != process.pid)]:
+        with contextlib.suppress(OSError):
+            os.kill(member, signal.SIGKILL)
+
+
+def parse_told(output: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the ranks told, and the lines that somebody else printed."""
+    told: list[dict[str, Any]] = []
+    said: list[str] = []
+    for line in output.splitlines():
+        before, mark, rest = line.partition(MARK)
+        if not mark:
+            said += [line.strip()[:300]] if line.strip() else []
+            continue
+        with contextlib.suppress(ValueError):
+            facts = json.loads(rest)
+            if isinstance(facts, dict) and isinstance(facts.get("pid"), int):
+                told.append(facts)
+        said += [before.strip()] if before.strip() else []
+    return told, said
+
+
+def understand(told: Sequence[Mapping[str, Any]]) -> tuple[tuple[RankFacts, ...], bool | None, str]:
+    """The ranks, whether rank 0 outlived the other (None: that was not tried), and what MPI told it then."""
+    ranks: dict[tuple[str, int], dict[str, Any]] = {}
+    ends: dict[str, Any] = {}
+    for facts in told:
+        rank = ranks.setdefault((str(facts.get("host", "")), facts["pid"]), {})
+        rank.update({name: value for name, value in facts.items() if name in RankFacts.__dataclass_fields__})
+        ends.update({name: value for name, value in facts.items() if name in ("outlived", "raised")})
+    found = tuple(RankFacts(**rank) for rank in ranks.values())
+    tried = sum(1 for rank in found if rank.size > 1) > 1
+    return found, bool(ends.get("outlived")) if tried else None, str(ends.get("raised", ""))

@@ -1,0 +1,75 @@
+"""An ``ipcluster`` that is run by another program, and the lines in which it tells how it is (layer L4)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ipmpi.errors import LauncherError
+
+IPCLUSTER: list[str] = [sys.executable, "-m", "ipmpi.cli.ipcluster"]
+
+
+class Followed:
+    """A started ``ipcluster``.
+
+    Args:
+        words: its command line, from the sub-command on.
+        log: the file for what it prints; None means nowhere, as all of it also comes as news.
+        lifeline: whether it ends when this object is closed, or this process ends.
+        terminal: whether it stays with this terminal, so that ssh can ask for a password.
+
+    Attributes:
+        process: the process.
+
+    Raises:
+        LauncherError: it cannot be run.
+    """
+
+    def __init__(
+        self, words: Sequence[str], log: Path | None = None, *, lifeline: bool = True, terminal: bool = False
+    ) -> None:
+        self._news_fd, news_write = os.pipe()
+        lifeline_read, self._lifeline_fd = os.pipe()
+        passed = [news_write, lifeline_read]
+        argv = [*IPCLUSTER, *words, "--status-fd", str(news_write)]
+        argv += ["--lifeline-fd", str(lifeline_read)] if lifeline else []
+        try:
+            if log is not None:
+                log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = os.devnull if log is None else log
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as output:
+                self.process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=None if terminal else output,
+                    pass_fds=passed if lifeline else passed[:1],
+                    start_new_session=not terminal,
+                )
+        except OSError as error:
+            self.close()
+            raise LauncherError(f"ipcluster could not be started: {error}") from error
+        finally:
+            os.close(news_write)
+            os.close(lifeline_read)
+
+    def news(self) -> Iterator[dict[str, Any]]:
+        """What it tells, until it ends; see :class:`ipmpi.cli.screen.Screen`."""
+        with open(self._news_fd, encoding="utf-8", errors="replace", closefd=False) as lines:
+            for line in lines:
+                told = json.loads(line)
+                if isinstance(told, dict):
+                    yield told
+
+    def close(self) -> None:
+        """Let go of it. With a lifeline it ends, without it goes on."""
+        for descriptor in (self._news_fd, self._lifeline_fd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._news_fd = self._lifeline_fd = -1

@@ -1,0 +1,66 @@
+"""What can happen to a cluster, as seen by the process that runs it (layer L4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ipmpi.launch.batch import JobStatus
+
+
+class ControllerReady(NamedTuple):
+    """The controller listens and has written its furl files."""
+
+    furl_files: dict[str, str]
+
+
+class EngineCount(NamedTuple):
+    """So many engines are registered now."""
+
+    registered: int
+    ordered: bool = False
+    """A client ended them."""
+
+
+class ControllerEnded(NamedTuple):
+    """The controller's process ended."""
+
+    code: int
+
+
+class EnginesEnded(NamedTuple):
+    """One process that is an engine, or that launched engines, ended; ``left`` others run."""
+
+    title: str
+    code: int
+    left: int
+    chance: str = ""
+    """It is a launcher that failed before it started any rank, for this reason that comes and goes."""
+
+
+class RankEnded(NamedTuple):
+    """A rank that was seen is no longer there, while its launcher is."""
+
+    pid: int
+
+
+class JobNews(NamedTuple):
+    """The batch system's answer to a question about the engines' job."""
+
+    status: JobStatus
+
+
+class JobUnclear(NamedTuple):
+    """The batch system gave no answer."""
+
+    why: str
+
+
+class StopRequest(NamedTuple):
+    """A signal asks for the end, or whoever started ``ipcluster`` is gone."""
+
+    signum: int
+
+
+Happening = (
+    ControllerReady | EngineCount | ControllerEnded | EnginesEnded | RankEnded | JobNews | JobUnclear | StopRequest
+)

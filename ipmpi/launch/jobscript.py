@@ -1,0 +1,190 @@
+"""Writes job scripts from the templates in ``jobscripts/templates`` (layer L4)."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ipmpi.errors import LauncherError
+from ipmpi.launch.batchsystem import BatchSystem, Line
+from ipmpi.launch.joboptions import JobOptions, Kind, clock
+from ipmpi.launch.mpi import ENGINE_MODULE
+from ipmpi.launch.ranks import bash_array, ranks
+
+if TYPE_CHECKING:
+    import jinja2
+
+__all__ = ["JobOptions", "JobScript", "Kind", "render", "templates"]
+
+CONTROLLER_MODULE: Final = "ipmpi.cli.ipcontroller"
+
+ENGINE_WAIT: Final = 60
+"""Seconds that engines wait for their furl file: a shared file system may show it late."""
+
+
+class JobScript(NamedTuple):
+    """A job script, and why it has what it has."""
+
+    text: str
+    reasons: list[tuple[str, str]]
+
+
+def render(system: BatchSystem, options: JobOptions) -> JobScript:
+    """Write the script of a job.
+
+    Raises:
+        LauncherError: options do not fit together or are not to be had, there is no launcher, or a template of
+            the user's own cannot be used.
+    """
+    options.check()
+    directives = job_directives(system, options)
+    started = None if options.kind == "array" else ranks(system, options, root=os.geteuid() == 0)
+    engine = engine_command(system, options)
+    context = {
+        "about": ["Written by ipcluster; other options, or a template of yours, make it write another one."],
+        "system": system,
+        "shell": system.shell,
+        "options": options,
+        "directives": [f"{system.prefix} {line.text}" for line in directives],
+        "software": options.prologue,
+        "launch": started.shell if started else [],
+        "engine": bash_array("ENGINE", engine),
+        "threads": options.cores_per_engine,
+        "furl_file": shlex.quote(str(options.engine_furl_file)),
+        "log_dir": shlex.quote(str(options.log_dir)),
+        "ends": job_end(system, options.walltime),
+        "controller": controller_command(options),
+    }
+    text = fill(options.template or f"{options.kind}.sh.j2", context)
+    command = [*(started.command if started else []), *engine]
+    return JobScript(text, [*_reasons(directives, f"{system.prefix} "), *_reasons(command)])
+
+
+def job_end(system: BatchSystem, walltime: int | None) -> list[str]:
+    """Lines of shell that find out when the job ends; none if it could only be guessed."""
+    needs_walltime = "{walltime}" in system.shell.end
+    if walltime is None and needs_walltime:
+        return []
+    return system.shell.end.replace("{walltime}", str(walltime)).splitlines()
+
+
+def job_directives(system: BatchSystem, options: JobOptions) -> list[Line]:
+    """What the job asks the batch system for, and why.
+
+    Raises:
+        LauncherError: the batch system has no directive for something.
+    """
+    array = options.kind == "array"
+    wanted: list[tuple[str, Any, str]] = [("name", options.name, "its name in the queue")]
+    if options.walltime is not None:
+        wanted.append(("walltime", clock(options.walltime), "how long it may last: hours, minutes, seconds"))
+    for need in ("queue", "account", "qos", "constraint"):
+        wanted.append((need, getattr(options, need), "asked for"))
+    output = "output-array" if array and "output-array" in system.directives else "output"
+    wanted.append((output, shlex.quote(str(options.log_dir)), "what the job prints, beside the engines' own logs"))
+    if array and options.n > 1:
+        wanted.append(("array", options.n - 1, f"{options.n} jobs, each of one engine"))
+    found = [_directive(system, *want) for want in wanted if want[1]]
+    return _adjusted([found[0], *system.resources(options.shape()), *found[1:], *_fates(system, options)], options)
+
+
+def _directive(system: BatchSystem, need: str, value: Any, why: str) -> Line:
+    pattern = system.directives.get(need)
+    if pattern is None:
+        raise LauncherError(
+            f"{system.title} has no {need}: leave it out, or write what your site wants instead with --directive"
+        )
+    return Line(pattern.format(value=value), why)
+
+
+def _fates(system: BatchSystem, options: JobOptions) -> list[Line]:
+    """What happens near the end, and when a node fails."""
+    array, shape = options.kind == "array", options.shape()
+    wanted: list[tuple[str, str]] = []
+    if options.requeue:
+        wanted.append(("requeue", "when a node fails the job is started again"))
+    elif not array:  # elements of an array have to be repeatable with some
+        wanted.append(("no-requeue", "it is started once: nobody would expect a second start"))
+        if shape.nodes != 1:
+            wanted.append(("survive", "when a node fails, the engines on the others stay"))
+    # Slurm may send it a minute early or late, so that a short job would get it at once.
+    if options.warn_before and (options.walltime is None or options.walltime > 2 * options.warn_before):
+        wanted.append(("warning", f"a signal {options.warn_before} s before the end, for before_walltime"))
+    known = [(need, why) for need, why in wanted if need in system.directives]
+    return [Line(system.directives[need].format(value=options.warn_before), why) for need, why in known]
+
+
+def _adjusted(lines: list[Line], options: JobOptions) -> list[Line]:
+    kept = [line for line in lines if not any(text in line.text for text in options.skipped_directives)]
+    return [*kept, *(Line(text, "asked for with --directive") for text in options.extra_directives)]
+
+
+def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
+    """The command of one engine, and why it is so."""
+    log = system.shell.element if options.kind == "array" and options.n > 1 else system.shell.job
+    command = [
+        Line(f"{shlex.quote(options.python)} -m {ENGINE_MODULE}", "the interpreter that ipcluster runs with"),
+        Line('--furl-file "$FURL_FILE"', "the controller's address and key"),
+        Line(f'-l "$LOGS/ipengine-{log}-"', "one log file for each engine"),
+        Line(f"--mpi {'none' if options.kind == 'array' else options.mpi}", "whether they share a communicator"),
+        Line(f"--wait {ENGINE_WAIT}", "a shared file system may show the furl file late"),
+    ]
+    if options.gpus_per_node:
+        command.append(Line(f"--gpus {options.gpus_per_node}", "each engine sees its share of the node's GPUs"))
+    if options.proxy:
+        command.append(Line(f"--proxy {shlex.quote(options.proxy)}", "the way out of the compute nodes"))
+    return command
+
+
+def controller_command(options: JobOptions) -> str:
+    """The command of the controller, for a job that has it too."""
+    words = [options.python, "-m", CONTROLLER_MODULE, *options.controller_args]
+    return f'{shlex.join(words)} --engine-furl-file "$FURL_FILE" -l "$LOGS/ipcontroller"'
+
+
+def fill(template: str | Path, context: dict[str, Any]) -> str:
+    """Fill a template: a built-in one by name, or any file by its path.
+
+    Raises:
+        LauncherError: it is not there, or is no template.
+    """
+    import jinja2
+
+    try:
+        if isinstance(template, Path):
+            return environment().from_string(template.read_text("utf-8")).render(context)
+        return environment().get_template(template).render(context)
+    except (OSError, UnicodeDecodeError) as error:
+        raise LauncherError(f"the template {template} cannot be read: {error}") from error
+    except jinja2.TemplateError as error:
+        line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        raise LauncherError(f"the template {template}{line}: {error.message}") from error
+
+
+def environment() -> jinja2.Environment:
+    """What fills our templates, and those of users, which may extend ours."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(str(templates())),
+        undefined=jinja2.StrictUndefined,
+        comment_start_string="<#",  # the usual {# is in every ${#VARIABLE} of a shell
+        comment_end_string="#>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+
+
+def templates() -> Path:
+    """The folder with the built-in templates: in the checkout, or inside the installed package."""
+    beside = Path(__file__).resolve().parents[2] / "jobscripts" / "templates"
+    return beside if beside.is_dir() else Path(str(files("ipmpi.jobscripts"))) / "templates"
+
+
+def _reasons(lines: list[Line], before: str = "") -> list[tuple[str, str]]:
+    return [(before + line.text, line.why) for line in lines]

@@ -1,0 +1,79 @@
+"""What all ways to start engines have in common (layer L4)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+
+from ipmpi.launch.happenings import Happening, JobUnclear
+from ipmpi.launch.mpi import ENGINE_MODULE
+from ipmpi.launch.process import Child
+
+
+class Launch(ABC):
+    """Engines that are started together, in one of several ways.
+
+    Attributes:
+        n: how many engines.
+        waits: they can be started only when the controller is ready.
+        log_dir: folder of their log files.
+    """
+
+    n: int
+    waits: bool
+    log_dir: Path
+
+    @abstractmethod
+    def check(self) -> None:
+        """Called before anything runs: a missing ``mpiexec``, say, must not leave a controller behind.
+
+        Raises:
+            LauncherError: these engines cannot be started here.
+        """
+
+    @abstractmethod
+    def start(self, controller_pid: int, why: str = "") -> None:
+        """Start the engines; with ``why``, once more.
+
+        Raises:
+            LauncherError: that is not possible.
+        """
+
+    @abstractmethod
+    def said(self) -> list[str]:
+        """Lines for the user, after the start."""
+
+    def children(self) -> list[Child]:
+        """The processes on this machine that are engines, or launched them."""
+        return []
+
+    def news(self, now: float, starting: bool) -> Iterable[Happening]:  # noqa: ARG002 - for those who have some
+        """What has happened since the last call."""
+        return ()
+
+    def next_look(self) -> float | None:
+        """When :meth:`news` wants to be called while engines start, or None: events wake it up."""
+        return None
+
+    def ask(self) -> Happening:
+        """Ask the batch system."""
+        return JobUnclear("there is no job")
+
+    @property
+    def job(self) -> str:
+        """The id of the job, or ``""``."""
+        return ""
+
+    def end(self) -> list[str]:
+        """Make what still runs end; returns what went wrong."""
+        return []
+
+    def kill(self) -> None:
+        """SIGKILL whatever may be left on this machine: a launcher that has ended may leave ranks behind."""
+        for child in self.children():
+            child.kill_session(ENGINE_MODULE)
+
+    @abstractmethod
+    def logs(self) -> list[Path]:
+        """The files that explain a failure."""

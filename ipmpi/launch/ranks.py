@@ -1,0 +1,164 @@
+"""How the engines of a job are started: which launcher, with which options, and why (layer L4)."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from ipmpi.errors import LauncherError
+from ipmpi.launch.batchsystem import BatchSystem, Line
+from ipmpi.launch.joboptions import JobOptions
+from ipmpi.launch.mpi import Flavour, MpiLauncher, find_mpi, flavour_of
+
+OPEN_MPI: Final[tuple[Flavour, ...]] = ("openmpi5", "openmpi4")
+
+ALONE: Final = "env"
+"""Stands where a launcher would, and does nothing."""
+
+AS_ROOT: Final = "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
+
+SRUN_SURVIVES: Final = (
+    Line("--kill-on-bad-exit=0", "when one engine dies, the others stay"),
+    Line("--wait=0", "when one engine ends, the others may go on for as long as they like"),
+)
+
+_FAMILY: Final[dict[Flavour, str]] = {"openmpi5": "Open MPI", "openmpi4": "Open MPI", "hydra": "the MPICH family"}
+
+_EXPORTS: Final = """\
+# Nodes that mpirun reaches by ssh get variables only when told.
+for name in PATH LD_LIBRARY_PATH PYTHONPATH OMP_NUM_THREADS TMPDIR; do
+    if [ -n "${!name:-}" ]; then LAUNCH+=(-x "$name"); fi
+done"""
+
+
+class Ranks(NamedTuple):
+    """How the engines of a job are started.
+
+    Attributes:
+        command: the words before the engine's own command, and why each is there.
+        shell: lines of shell that make the array ``LAUNCH`` of it.
+    """
+
+    command: list[Line]
+    shell: list[str]
+
+
+def ranks(system: BatchSystem, options: JobOptions, *, root: bool) -> Ranks:
+    """Choose the launcher of a job's engines.
+
+    Args:
+        system: the batch system.
+        options: what was asked for.
+        root: the engines will run as root.
+
+    Raises:
+        LauncherError: there is none that could do it.
+    """
+    launcher, found, why = _chosen(system, options)
+    command = [Line(launcher, why)]
+    if launcher == system.launcher:
+        command += [*_srun_mpi(options, found), *SRUN_SURVIVES]
+        # Newer versions of srun do not take this from the directives.
+        command.append(Line(f"--cpus-per-task={options.cores_per_engine}", "cores of each engine"))
+    elif found is not None:
+        command += _mpiexec_options(system, found.flavour)
+    if launcher != ALONE:
+        command.append(Line(f"-n {options.shape().n}", "engines"))
+    shell = bash_array("LAUNCH", command)
+    if found is not None and found.flavour in OPEN_MPI and launcher != system.launcher:
+        shell = [*[AS_ROOT] * root, *shell, *_EXPORTS.splitlines() * bool(system.shell.hostfile)]
+    return Ranks(command, shell)
+
+
+def bash_array(name: str, parts: Sequence[Line]) -> list[str]:
+    """An array of words for bash, one part in each line, with the reasons as comments."""
+    width = max((len(part.text) for part in parts if len(part.text) <= 60), default=0)
+    return [f"{name}=(", *(f"    {part.text:{width}}    # {part.why}" for part in parts), ")"]
+
+
+def _chosen(system: BatchSystem, options: JobOptions) -> tuple[str, MpiLauncher | None, str]:
+    """The launcher, the MPI that was found for it, and why this one."""
+    beside = os.path.dirname(options.python)
+    found = find_mpi(prefix=beside)
+    asked = options.launcher
+    if asked == "srun" != system.launcher:
+        raise LauncherError(f"{system.title} has no srun: leave --launcher out, or try --launcher mpiexec")
+    if asked == system.launcher:
+        return asked, found, "asked for"
+    if asked != "auto":
+        found = _named(asked, beside)
+        return shlex.quote(asked if "/" in asked else _as_typed(found, beside)), found, "asked for"
+    if options.mpi == "none" and system.launcher:
+        return system.launcher, None, "starts processes without MPI too"
+    if options.mpi == "none" and options.shape().n == 1:
+        return ALONE, None, "a single engine without MPI needs no launcher"
+    if found is not None and (found.flavour in OPEN_MPI or not system.launcher):
+        return shlex.quote(_as_typed(found, beside)), found, _why_mpiexec(found, system, beside)
+    if system.launcher:
+        return system.launcher, found, _why_native(found)
+    raise LauncherError(
+        f"there is no mpiexec next to {options.python}, and none in PATH, to start the engines of a job of "
+        f"{system.title}. Load the site's MPI module first, or name one: --launcher /PATH/mpiexec"
+    )
+
+
+def _named(asked: str, beside: str) -> MpiLauncher:
+    for folder in (beside, None):
+        executable = shutil.which(asked, path=folder)
+        if executable is not None:
+            return MpiLauncher(executable, flavour_of(executable))
+    raise LauncherError(f"there is no {asked} here; name another one with --launcher PATH")
+
+
+def _as_typed(found: MpiLauncher, beside: str) -> str:
+    """With its path if it belongs to the interpreter; else the job looks for it, with the modules it loads."""
+    own = os.path.dirname(found.executable) == beside
+    return found.executable if own else os.path.basename(found.executable)
+
+
+def _why_mpiexec(found: MpiLauncher, system: BatchSystem, beside: str) -> str:
+    own = os.path.dirname(found.executable) == beside
+    where = "next to the interpreter" if own else f"found in PATH as {found.executable}"
+    better = f"; with it an engine may die alone, with {system.launcher} not" if system.launcher else ""
+    return f"of {_FAMILY.get(found.flavour, 'an unknown MPI')}, {where}{better}"
+
+
+def _why_native(found: MpiLauncher | None) -> str:
+    if found is None:
+        return "no mpiexec was found, so the site's own launcher has to be right"
+    return (
+        f"understands {_FAMILY.get(found.flavour, 'an unknown MPI')} ({found.executable}), and lets one die alone"
+    )
+
+
+def _srun_mpi(options: JobOptions, found: MpiLauncher | None) -> list[Line]:
+    if options.srun_mpi != "auto":
+        return [Line(f"--mpi={options.srun_mpi}", "asked for")]
+    if options.mpi == "none":
+        return [Line("--mpi=none", "engines without MPI")]
+    if found is not None and found.flavour == "hydra":
+        return [Line("--mpi=pmi2", "what the MPICH family speaks")]
+    if found is not None and found.flavour in OPEN_MPI:
+        return [Line("--mpi=pmix", "what Open MPI speaks; with it, all engines end when one dies")]
+    return []
+
+
+def _mpiexec_options(system: BatchSystem, flavour: Flavour) -> list[Line]:
+    if flavour not in OPEN_MPI:
+        return []
+    survives = "--with-ft ulfm" if flavour == "openmpi5" else "--enable-recovery"
+    options = [
+        Line("--bind-to none", "engines mostly wait; bound, their threads would share one core"),
+        Line(survives, "when one engine dies, the others stay"),
+    ]
+    if system.shell.hostfile:
+        why = f"for an Open MPI that does not know {system.title}, as that of the package index"
+        options.append(Line(f'--hostfile "{system.shell.hostfile}"', why))
+    return options
+
+
+def _array(command: Sequence[Line]) -> str:
+    return f"LAUNCH=({' '.join(line.text for line in command)})"

@@ -1,0 +1,59 @@
+"""When does the batch job end that this process runs in? Told from options and environment (layer L0)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+JOB_END: Final = "IPMPI_JOB_END"
+"""Unix time at which the job ends. Our job scripts export it, and engines have it in their environment."""
+
+_DAY_FORMS: Final = (("hours",), ("hours", "minutes"), ("hours", "minutes", "seconds"))
+_FORMS: Final = (("seconds",), ("minutes", "seconds"), ("hours", "minutes", "seconds"))
+_UNITS: Final = {"hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
+
+
+def seconds(text: str) -> float:
+    """What a walltime means: seconds, MM:SS, HH:MM:SS; after days, as in 1-12:00:00, also 1-12 and 1-12:30.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    match = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,8}(?:\.\d+)?(?::\d{1,4}){0,2})", text.strip())
+    if match is None:
+        raise ValueError(
+            f"{text!r} is no time: give seconds (5400), HH:MM:SS (1:30:00) or D-HH:MM:SS (1-12:00:00)"
+        )
+    days, rest = match.groups()
+    parts = [float(part) for part in rest.split(":")]
+    names = (_FORMS if days is None else _DAY_FORMS)[len(parts) - 1]
+    return float(days or 0) * 86400 + sum(_UNITS[name] * part for name, part in zip(names, parts, strict=True))
+
+
+def job_id(environ: Mapping[str, str]) -> str:
+    """The batch system's id of the job, or nothing."""
+    array, element = environ.get("SLURM_ARRAY_JOB_ID", ""), environ.get("SLURM_ARRAY_TASK_ID", "")
+    if array and element:
+        return f"{array}_{element}"
+    return environ.get("SLURM_JOB_ID", "") or environ.get("PBS_JOBID", "")
+
+
+def exported(environ: Mapping[str, str], now: float) -> float | None:
+    """Seconds left by what the job script or the batch system has exported; ``now`` is the unix time.
+
+    An end that is past is not that of this job: somebody's shell has kept it.
+    """
+    for name in (JOB_END, "SLURM_JOB_END_TIME"):
+        try:
+            left = float(environ.get(name, "")) - now
+        except ValueError:
+            continue
+        if 0 < left < 1e9:
+            return left
+    return None
+
+
+def is_in_job(environ: Mapping[str, str]) -> bool:
+    """Whether there is a batch system to ask."""
+    return bool(environ.get("SLURM_JOB_ID") or environ.get("PBS_JOBID"))

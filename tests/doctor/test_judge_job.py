@@ -1,0 +1,217 @@
+"""What jobs wait for, in words; which engines are missing, and which log tells why."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ipmpi.launch.batch import JobState, JobStatus
+from ipmpi.launch.doctor.findings import Level
+from ipmpi.launch.doctor.judge_job import duration, expand_nodes, judge_job, moment
+from ipmpi.launch.doctor.judge_ranks import LogFacts, failing_log, judge_ranks, understand_log
+from ipmpi.launch.doctor.reasons import TABLES, explain_reason
+
+NOW = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
+
+
+def pending(reason: str, native: str = "PENDING", start: float | None = None) -> JobStatus:
+    return JobStatus("123", JobState.PENDING, native, reason=reason, start=start)
+
+
+@pytest.mark.parametrize(
+    ("system", "words", "meaning"),
+    [
+        ("slurm", "Priority", "jobs with a higher priority are before it"),
+        ("slurm", "Resources", "as soon as enough nodes are free"),
+        ("slurm", "QOSMaxJobsPerUserLimit", "as many jobs running as you may"),
+        ("slurm", "AssocMaxJobsLimit", "as many jobs running as you may"),
+        ("slurm", "MaxJobsPerAccount", "as many jobs running as you may"),
+        ("slurm", "QOSMaxSubmitJobPerUserLimit", "as many jobs queued"),
+        ("slurm", "QOSGrpCpuLimit", "everybody of your account or QOS together"),
+        ("slurm", "AssocGrpCPUMinutesLimit", "everybody of your account"),
+        ("slurm", "QOSMaxCpuPerUserLimit", "more than one user may"),
+        ("slurm", "QOSMaxWallDurationPerJobLimit", "more time than is allowed"),
+        ("slurm", "PartitionTimeLimit", "more time than is allowed"),
+        ("slurm", "ReqNodeNotAvail, UnavailableNodes:n[1-4]", "down, reserved, or will be in maintenance"),
+        ("slurm", "Dependency", "waits for another job, as"),
+        ("slurm", "DependencyNeverSatisfied", "never start"),
+        ("slurm", "JobHeldUser", "you held it"),
+        ("slurm", "BadConstraints", "no node has what it asks for"),
+        ("slurm", "", "the scheduler has not looked at it yet"),
+        ("slurm", "SomethingNew", "the batch system says: SomethingNew"),
+        (
+            "pbs",
+            "Not Running: Insufficient amount of resource: ncpus (R: 8 A: 2 T: 4)",
+            "not enough nodes are free",
+        ),
+        ("pbs", "Can Never Run: Insufficient amount of resource: ncpus (R: 800 A: 4 T: 4)", "never start"),
+        ("pbs", "Not Running: User has reached server running job limit.", "as one user may"),
+        ("pbs", "Not Running: Job would conflict with reservation or top job", "before a reservation"),
+        ("pbs", "Not Running: Queue not started.", "switched off"),
+        ("pbs", "Not Running: Server per-user limit reached on resource ncpus", "as one user may"),
+        ("pbs", "Job held by root on Tue Nov 24", "it is held"),
+        ("pbs", "", "not looked at it yet"),
+        ("lsf", "whatever", "the batch system says: whatever"),
+        ("lsf", "", "does not say why"),
+    ],
+)
+def test_reasons_in_words(system: str, words: str, meaning: str) -> None:
+    assert meaning in explain_reason(system, words)[0]
+
+
+@pytest.mark.parametrize("system", TABLES)
+def test_what_never_starts_says_how_to_submit_it(system: str) -> None:
+    assert all(reason.fix for reason in TABLES[system] if "never start" in reason.meaning)
+
+
+def test_a_job_that_waits() -> None:
+    first, second = judge_job("slurm", "Slurm", pending("Priority", start=NOW + 7800), NOW)
+    assert (first.area, first.level) == ("Job 123", Level.NOTE)
+    assert first.text == "It waits: jobs with a higher priority are before it (Priority)."
+    assert "--time" in first.fix
+    assert second.text == "Slurm expects to start it at 14:10, in 2 h 10 min."
+    _, second = judge_job("slurm", "Slurm", pending("Resources"), NOW)
+    assert second.text == "Slurm does not say yet when it will start."
+
+
+def test_a_job_that_will_never_start_is_a_problem() -> None:
+    (finding,) = judge_job("slurm", "Slurm", pending("PartitionTimeLimit"), NOW)
+    assert finding.level is Level.PROBLEM
+    (finding, _) = judge_job("slurm", "Slurm", pending("JobHeldUser"), NOW)
+    assert finding.fix == "scontrol release 123"
+
+
+def test_native_states_that_say_more() -> None:
+    assert "being started" in judge_job("slurm", "Slurm", pending("", "CONFIGURING"), NOW)[0].text
+    assert "it is held" in judge_job("pbs", "PBS", pending("", "H"), NOW)[0].text
+
+
+def test_a_job_that_runs() -> None:
+    status = JobStatus("7", JobState.RUNNING, "RUNNING", start=NOW - 60, time_left=3540, nodes="n[1-2]")
+    (finding,) = judge_job("slurm", "Slurm", status, NOW)
+    assert finding.level is Level.OK
+    assert finding.text == "It runs on n[1-2] since 11:59; 59 min are left."
+    (finding,) = judge_job("slurm", "Slurm", status._replace(native="SUSPENDED"), NOW)
+    assert (finding.level, "suspended" in finding.text) == (Level.NOTE, True)
+    (finding,) = judge_job("slurm", "Slurm", status._replace(state=JobState.ENDING, native="COMPLETING"), NOW)
+    assert finding.text == "It is ending (COMPLETING)."
+
+
+@pytest.mark.parametrize(
+    ("outcome", "level", "words", "fix"),
+    [
+        ("completed", Level.OK, "in good order", ""),
+        ("timeout", Level.WARNING, "at its walltime", "--resubmit"),
+        ("cancelled", Level.NOTE, "was cancelled", "preemption"),
+        ("failed", Level.PROBLEM, "It failed (NonZeroExitCode)", "see below"),
+        ("node-failure", Level.PROBLEM, "one of its nodes failed", "Submit it again"),
+        ("", Level.NOTE, "does not know it any more", "forget jobs"),
+    ],
+)
+def test_how_it_ended(outcome: str, level: Level, words: str, fix: str) -> None:
+    status = JobStatus("7", JobState.ENDED, "X", reason="NonZeroExitCode", outcome=outcome)
+    (finding,) = judge_job("slurm", "Slurm", status, NOW)
+    assert finding.level is level
+    assert words in finding.text
+    assert fix in finding.fix
+
+
+def test_a_batch_system_that_does_not_answer() -> None:
+    status = JobStatus("7", JobState.UNKNOWN, "", reason="socket timed out")
+    (finding,) = judge_job("pbs", "PBS", status, NOW)
+    assert finding.level is Level.WARNING
+    assert finding.text == "PBS does not tell how it is: socket timed out."
+
+
+def test_times() -> None:
+    assert [duration(s) for s in (0, 5, 61, 599, 3600, 7800, 90_000, -3)] == [
+        *("0 s", "5 s", "1 min 1 s", "9 min 59 s", "1 h", "2 h 10 min", "1 d 1 h", "0 s")
+    ]
+    assert duration(3540) == "59 min"
+    assert moment(NOW + 86400, NOW) == "2026-11-25 12:00"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", []),
+        ("n1", ["n1"]),
+        ("n[1-3,07],gpu1", ["n1", "n2", "n3", "n07", "gpu1"]),
+        ("n[08-10].site", ["n08.site", "n09.site", "n10.site"]),
+        ("r[1-2]n[1-2]", ["r1n1", "r1n2", "r2n1", "r2n2"]),
+        ("n[x]", []),
+        ("n[1-999999999]", []),
+    ],
+)
+def test_nodes_as_slurm_writes_them(text: str, names: list[str]) -> None:
+    assert expand_nodes(text) == names
+
+
+# --- engines -----------------------------------------------------------------------------------------------
+
+
+def engines(*ranks: int, host: str = "n1", joined: bool = True) -> list[dict[str, object]]:
+    mpi = "Open MPI v5.0.11, MPI_THREAD_MULTIPLE" if joined else "not joined"
+    return [{"id": r, "rank": r, "set": 1, "host": host, "pid": 100 + r, "mpi": mpi} for r in ranks]
+
+
+def log_of(rank: int, size: int = 4, failure: str = "") -> LogFacts:
+    return LogFacts(f"/l/ipengine7-{100 + rank}.log", "engine", rank, size, failure, (failure,) if failure else ())
+
+
+def test_all_are_there() -> None:
+    (finding,) = judge_ranks(3, engines(0, 1) + engines(2, host="n2"))
+    assert (finding.level, finding.text) == (Level.OK, "All 3 engines are registered: 2 on n1, 1 on n2.")
+
+
+def test_which_ranks_are_missing_and_how_far_they_came() -> None:
+    logs = [log_of(rank) for rank in (0, 1, 2)]
+    (finding,) = judge_ranks(4, engines(0, 1), ["n1", "n2"], logs)
+    assert finding.level is Level.WARNING
+    assert finding.text == (
+        "2 of 4 engines are registered: 2 on n1. Missing: ranks 2-3. Of these, rank 2 did start; rank 3 wrote no "
+        "log. Nothing is there from n2."
+    )
+    assert "file system" in finding.fix
+    (finding,) = judge_ranks(4, engines(0, 1, 2), logs=[log_of(3, failure="error")])
+    assert "Missing: rank 3. All of these did start." in finding.text
+    assert finding.fix == "The log below says what failed."
+
+
+def test_engines_without_a_communicator_have_no_ranks_to_miss() -> None:
+    (finding,) = judge_ranks(4, engines(0, joined=False))
+    assert finding.text == "1 of 4 engines are registered: 1 on n1."
+    (finding,) = judge_ranks(4, [])
+    assert finding.text == "0 of 4 engines are registered."
+
+
+def test_engines_start_with_their_job() -> None:
+    (finding,) = judge_ranks(4, [], starting=True)
+    assert (finding.level, finding.text) == (
+        Level.NOTE,
+        "None of the 4 engines is there yet: they start with the job.",
+    )
+
+
+def test_the_log_that_tells_most() -> None:
+    output = LogFacts("/l/ipcluster-7-1.log", "output", failure="mpiexec: rank 3 was killed")
+    controller = LogFacts("/l/ipcontroller7.log", "controller", failure="error: x")
+    failed = [log_of(3, failure="12:00:01 no furl file"), log_of(2, failure="12:00:07 no furl file")]
+    assert failing_log([controller, output, *failed]) == (failed[1], 1)
+    assert failing_log([controller, output]) == (output, 0)
+    assert failing_log([log_of(0)]) is None
+    # User code of an engine that lives may print what it likes.
+    assert failing_log([log_of(0, failure="error in the model")], engines(0)) is None
+
+
+def test_a_log_is_understood() -> None:
+    beginning = (
+        "2026-11-24 12:00:00 ipengine: pid 1, x\n2026-11-24 ipengine: MPI started with rank = 3 and size = 8\n"
+    )
+    facts = understand_log(
+        "/l/a", "engine", beginning, ["fine", "Traceback (most recent call last):", "  x", "done"]
+    )
+    assert (facts.rank, facts.size, facts.failure) == (3, 8, "Traceback (most recent call last):")
+    harmless = ["ipcontroller: refused a connection from 10.0.0.1: it went away"]
+    assert understand_log("/l/a", "controller", "", harmless).failure == ""

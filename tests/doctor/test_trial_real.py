@@ -1,0 +1,163 @@
+"""Ranks that are really started, by launchers that fit and by launchers that do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ipmpi.errors import LauncherError
+from ipmpi.launch.doctor.facts import Launcher
+from ipmpi.launch.doctor.findings import Finding, Level
+from ipmpi.launch.doctor.judge_mpi import judge_trial
+from ipmpi.launch.doctor.trial import find_launcher, parse_told, run_trial, trial_command, understand
+from ipmpi.launch.mpi import find_mpi
+
+ENVIRON = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+Need = Callable[[str, object], None]
+
+
+@pytest.fixture
+def mpiexec(need: Need) -> Launcher:
+    """The launcher that fits this Python."""
+    need("no mpiexec beside this Python or in PATH", find_mpi())
+    found = find_launcher("")
+    assert found is not None
+    return found
+
+
+def of(findings: list[Finding], check: str) -> Finding:
+    return next(finding for finding in findings if finding.check == check)
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+def test_what_fits(mpiexec: Launcher) -> None:
+    trial = run_trial(mpiexec, ENVIRON)
+    found = judge_trial(trial)
+    assert {finding.level for finding in found} <= {Level.OK, Level.NOTE}, trial
+    assert {finding.check for finding in found} == {
+        "launcher",
+        "library",
+        "match",
+        "thread-level",
+        "fault-tolerance",
+    }
+    assert [rank.size for rank in trial.ranks] == [2, 2]
+    if mpiexec.flavour == "openmpi5":
+        assert (trial.outlived, trial.raised) == (True, "MPI_ERR_PROC_FAILED")
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+@pytest.mark.mpich
+def test_mpich_by_itself_ends_all_when_one_dies(mpich_python: str) -> None:
+    launcher = find_launcher(str(Path(mpich_python).with_name("mpiexec")))
+    assert launcher is not None
+    trial = run_trial(launcher, ENVIRON, mpich_python)
+    found = judge_trial(trial)
+    assert of(found, "match").level is Level.OK, trial
+    assert of(found, "fault-tolerance").level is Level.NOTE
+    assert trial.outlived is False
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+@pytest.mark.mpich
+@pytest.mark.parametrize("ours", [True, False], ids=["hydra starts Open MPI", "Open MPI starts MPICH"])
+def test_launcher_and_library_of_two_mpis(mpiexec: Launcher, mpich_python: str, ours: bool) -> None:
+    launcher = find_launcher(str(Path(mpich_python).with_name("mpiexec"))) if ours else mpiexec
+    assert launcher is not None
+    python = sys.executable if ours else mpich_python
+    finding = of(judge_trial(run_trial(launcher, ENVIRON, python)), "match")
+    assert finding.level is Level.PROBLEM
+    assert "started 2 ranks, but each thinks it is alone" in finding.text
+    assert str(Path(python).with_name("mpiexec")) in finding.fix
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+def test_a_low_thread_level(mpiexec: Launcher) -> None:
+    trial = run_trial(mpiexec, {**ENVIRON, "MPI4PY_RC_THREAD_LEVEL": "funneled"})
+    assert of(judge_trial(trial), "thread-level").level is Level.NOTE
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+def test_mpi4py_that_cannot_be_imported(mpiexec: Launcher, tmp_path: Path) -> None:
+    package = tmp_path / "mpi4py"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('hidden by the test')\n")
+    trial = run_trial(mpiexec, {**ENVIRON, "PYTHONPATH": f"{tmp_path}:{ENVIRON['PYTHONPATH']}"})
+    finding = of([f for f in judge_trial(trial) if f.level is Level.PROBLEM], "library")
+    assert "hidden by the test" in finding.text
+
+
+def program(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_launcher_that_does_nothing_is_ended(tmp_path: Path) -> None:
+    launcher = Launcher((program(tmp_path / "mpiexec", "echo waiting; exec sleep 100"), "--x"), "unknown")
+    trial = run_trial(launcher, ENVIRON, timeout=0.3)
+    assert (trial.code, trial.ranks, trial.output) == (None, (), ("waiting",))
+    assert of(judge_trial(trial), "start").level is Level.PROBLEM
+
+
+def test_a_launcher_that_is_no_program(tmp_path: Path) -> None:
+    path = tmp_path / "mpiexec"
+    path.write_bytes(b"\x7fELF nonsense")
+    path.chmod(0o755)
+    trial = run_trial(Launcher((str(path), "-x"), "unknown"), ENVIRON)
+    assert trial.not_started
+    assert of(judge_trial(trial), "launcher").level is Level.PROBLEM
+
+
+def test_a_launcher_that_is_not_there() -> None:
+    with pytest.raises(LauncherError, match="--launcher nosuchmpiexec -x: there is no such program"):
+        find_launcher("nosuchmpiexec -x")
+    with pytest.raises(LauncherError, match="No closing quotation"):
+        find_launcher("'mpiexec")
+
+
+def test_the_command_is_that_of_ipcluster_with_another_program() -> None:
+    program = ["/p/python", "-m", "ipmpi.launch.doctor.probe", "--die"]
+    command = trial_command(Launcher(("/m/mpiexec",), "openmpi5"), "/p/python", {}, root=True)
+    assert command.argv[0] == "/m/mpiexec"
+    assert command.argv[-6:] == ["-n", "2", *program]
+    assert "ulfm" in command.argv
+    assert command.environ["OMPI_ALLOW_RUN_AS_ROOT"] == "1"
+    command = trial_command(Launcher(("srun", "--mpi=pmi2"), "srun"), "/p/python", {}, root=False)
+    assert command.argv == ["srun", "--mpi=pmi2", "--kill-on-bad-exit=0", "--wait=0", "-n", "2", *program]
+    command = trial_command(Launcher(("/m/mpiexec", "--hostfile", "h"), "hydra"), "/p/python", {}, root=False)
+    assert command.argv == ["/m/mpiexec", "--hostfile", "h", "-n", "2", *program]
+
+
+def test_srun_is_known_by_its_name(tmp_path: Path) -> None:
+    found = find_launcher(program(tmp_path / "srun", "exit 0") + " --mpi=pmix")
+    assert found is not None
+    assert (found.flavour, found.words[1:]) == ("srun", ("--mpi=pmix",))
+
+
+def test_lines_of_others_do_not_disturb() -> None:
+    told = {"pid": 7, "host": "n1", "size": 2, "rank": 0, "thread_level": "multiple"}
+    output = f"WARNING: x\n[n1] ipmpi-probe {json.dumps(told)}\nipmpi-probe {{\nipmpi-probe 3\n\nlast\n"
+    facts, said = parse_told(output)
+    assert facts == [told]
+    assert said == ["WARNING: x", "[n1]", "last"]
+    ranks, outlived, raised = understand(facts)
+    assert (ranks[0].size, outlived, raised) == (2, None, "")
+
+
+def test_ranks_of_two_hosts_may_have_one_pid() -> None:
+    facts = [{"pid": 7, "host": host, "size": 2, "rank": rank} for rank, host in enumerate(("n1", "n2"))]
+    ranks, outlived, _ = understand(facts)
+    assert [rank.host for rank in ranks] == ["n1", "n2"]
+    assert outlived is False

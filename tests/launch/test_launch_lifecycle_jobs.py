@@ -1,0 +1,262 @@
+"""What the events in the life of a cluster mean whose engines are a job."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipmpi.launch.batch import JobState, JobStatus
+from ipmpi.launch.happenings import ControllerReady, EngineCount, JobNews, JobUnclear
+from ipmpi.launch.lifecycle import (
+    ASK_LONGEST,
+    ASK_RUNNING,
+    EXPLANATION_GRACE,
+    JOB_GRACE,
+    AskQueue,
+    Blame,
+    Effect,
+    Lifecycle,
+    Note,
+    Over,
+    Phase,
+    Plan,
+    Started,
+    StartEngines,
+)
+
+DAY = 86400.0
+
+
+def status(state: JobState, id: str = "12", **more: object) -> JobStatus:
+    return JobStatus(id, state, state.name, **more)  # type: ignore[arg-type]
+
+
+class Story:
+    """A life cycle, and its clock."""
+
+    def __init__(self, n: int = 4, **plan: object) -> None:
+        self.now = 0.0
+        self.life = Lifecycle(Plan(n, 60, engines_wait=True, batch=True, **plan), self.now)  # type: ignore[arg-type]
+
+    def submitted(self, id: str = "12") -> Story:
+        assert self.life.happened(ControllerReady({}), self.now) == [StartEngines()]
+        self.life.submitted(id, self.now)
+        return self
+
+    def running(self) -> Story:
+        self.submitted()
+        self.job(JobState.RUNNING, start=self.now)
+        assert self.count(4) == [Started()]
+        return self
+
+    def job(self, state: JobState, id: str = "12", **more: object) -> list[Effect]:
+        return self.life.happened(JobNews(status(state, id, **more)), self.now)
+
+    def count(self, n: int, ordered: bool = False) -> list[Effect]:
+        return self.life.happened(EngineCount(n, ordered), self.now)
+
+    def wait(self, seconds: float) -> list[Effect]:
+        """Everything that time alone brings, but for questions to the batch system."""
+        end, effects = self.now + seconds, []
+        while (deadline := self.life.deadline()) is not None and deadline <= end:
+            self.now = deadline
+            effects += self.life.tick(self.now)
+        self.now = end
+        return [effect for effect in effects if not isinstance(effect, AskQueue)]
+
+    def questions(self, seconds: float) -> int:
+        end, count = self.now + seconds, 0
+        while (deadline := self.life.deadline()) is not None and deadline <= end:
+            self.now = deadline
+            count += self.life.tick(self.now).count(AskQueue())
+        self.now = end
+        return count
+
+
+def test_a_job_may_wait_for_days() -> None:
+    story = Story().submitted()
+    assert story.wait(3 * DAY) == []
+    assert story.life.phase is Phase.QUEUED
+    story.job(JobState.RUNNING)
+    assert story.life.phase is Phase.STARTING
+    assert story.count(4) == [Started()]
+
+
+def test_the_reason_is_said_when_it_changes() -> None:
+    story = Story().submitted()
+    assert story.job(JobState.PENDING, reason="Priority") == [Note("Job 12 waits in the queue (Priority).")]
+    assert story.job(JobState.PENDING, reason="Priority") == []
+    (note,) = story.job(JobState.PENDING, reason="Resources", start=2_000_000_000.0)
+    assert isinstance(note, Note)
+    assert note.text.startswith("Job 12 waits in the queue (Resources), expected to start at 2033-05-1")
+    assert story.job(JobState.RUNNING, nodes="n[1-3]") == [Note("Job 12 runs on n[1-3]; its engines start.")]
+
+
+def test_the_batch_system_is_asked_seldom() -> None:
+    story = Story().submitted()
+    assert 5 <= story.questions(60) <= 8
+    assert story.questions(3600) <= 3600 / ASK_LONGEST + 1
+    story.job(JobState.RUNNING)
+    story.count(4)
+    story.questions(ASK_RUNNING)
+    assert story.questions(3600) <= 3600 / ASK_RUNNING + 1
+
+
+def test_a_lost_engine_is_asked_about_at_once() -> None:
+    story = Story().running()
+    story.questions(1000)
+    story.count(0)
+    assert story.questions(2) == 1
+
+
+def test_engines_may_be_there_before_the_batch_system_knows() -> None:
+    story = Story().submitted()
+    assert story.count(4) == [Started()]
+    assert story.job(JobState.RUNNING) == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words", "code"),
+    [
+        ("cancelled", "job 12 was cancelled", 0),
+        ("completed", "job 12 has ended", 0),
+        ("timeout", "job 12 ended at its walltime", 0),
+        ("failed", "job 12 failed (OutOfMemory)", 1),
+        ("node-failure", "job 12 lost a node (OutOfMemory)", 1),
+        ("", "job 12 has ended (OutOfMemory)", 1),
+    ],
+)
+def test_the_end_of_a_job_is_told_once_with_its_reason(outcome: str, words: str, code: int) -> None:
+    story = Story().running()
+    assert story.count(2) == []
+    assert story.count(0) == []
+    assert story.wait(5) == []
+    assert story.job(JobState.ENDED, outcome=outcome, reason="OutOfMemory") == []
+    assert story.job(JobState.ENDED, outcome=outcome, reason="OutOfMemory") == []
+    (over,) = story.wait(EXPLANATION_GRACE)
+    assert over == Over(code, f"All engines have ended: {words}.", Blame.ENGINES if code else Blame.NOBODY)
+
+
+def test_engines_that_are_gone_while_the_job_goes_on_are_told_after_all() -> None:
+    story = Story().running()
+    story.count(0)
+    assert story.wait(JOB_GRACE + 5) == [Note("0 of 4 engines are left.")]
+    assert story.wait(1000) == []
+
+
+def test_a_client_that_stops_everything_is_no_failure_of_the_job() -> None:
+    story = Story().running()
+    story.count(0)
+    story.job(JobState.ENDED, outcome="failed")
+    assert story.life.controller_ended(0) == [Over(0, "The cluster was stopped by a client.", Blame.NOBODY)]
+
+
+@pytest.mark.parametrize("state", [JobState.PENDING, JobState.RUNNING])
+def test_a_job_that_ends_before_its_engines_are_there(state: JobState) -> None:
+    story = Story().submitted()
+    story.job(state)
+    text = "Job 12 failed (NonZeroExitCode), before all 4 engines were registered."
+    assert story.job(JobState.ENDED, outcome="failed", reason="NonZeroExitCode") == [Over(1, text, Blame.ENGINES)]
+
+
+def test_a_job_that_is_cancelled_in_the_queue_needs_no_logs() -> None:
+    story = Story().submitted()
+    text = "Job 12 was cancelled, before all 4 engines were registered."
+    assert story.job(JobState.ENDED, outcome="cancelled") == [Over(1, text, Blame.NOBODY)]
+
+
+def test_at_its_walltime_a_job_is_submitted_again() -> None:
+    story = Story(walltime=3600.0, resubmit=2).running()
+    story.wait(3590)
+    story.count(0)
+    story.job(JobState.ENDED, outcome="timeout")
+    (again,) = story.wait(EXPLANATION_GRACE)
+    text = "Job 12 ended at its walltime. Submitting it again (1 of 2); tasks wait for it."
+    assert again == StartEngines(text)
+    story.life.submitted("13", story.now)
+    assert story.job(JobState.ENDED, "12", outcome="timeout") == []  # an answer about the one before
+    assert story.wait(DAY) == []
+    story.job(JobState.RUNNING, "13", start=story.now)
+    assert story.count(4) == [Note("All 4 engines are there again.")]
+    story.count(0)
+    story.job(JobState.ENDED, "13", outcome="timeout")
+    (again,) = story.wait(EXPLANATION_GRACE)
+    assert isinstance(again, StartEngines)
+    story.life.submitted("14", story.now)
+    story.count(4)
+    story.count(0)
+    story.job(JobState.ENDED, "14", outcome="timeout")
+    assert story.wait(EXPLANATION_GRACE) == [
+        Over(0, "All engines have ended: job 14 ended at its walltime.", Blame.NOBODY)
+    ]
+
+
+@pytest.mark.parametrize(("ran", "again"), [(3500.0, True), (1800.0, False)])
+def test_a_job_that_ended_just_before_its_walltime_ended_because_of_it(ran: float, again: bool) -> None:
+    """Engines that were warned may have left in good order."""
+    story = Story(walltime=3600.0, resubmit=1).running()
+    story.count(0)
+    story.job(JobState.ENDED, outcome="completed", start=1000.0, end=1000.0 + ran)
+    (effect,) = story.wait(EXPLANATION_GRACE)
+    assert isinstance(effect, StartEngines) == again
+
+
+def test_a_cancelled_job_is_not_submitted_again() -> None:
+    story = Story(walltime=3600.0, resubmit=1).running()
+    story.wait(3590)
+    story.count(0)
+    story.job(JobState.ENDED, outcome="cancelled")
+    assert isinstance(story.wait(EXPLANATION_GRACE)[0], Over)
+
+
+def test_a_job_that_the_batch_system_starts_again_is_waited_for() -> None:
+    story = Story().running()
+    story.count(0)
+    note = Note("Job 12 is back in the queue (BeginTime). Tasks wait for it.")
+    assert story.job(JobState.PENDING, reason="BeginTime") == [note]
+    assert story.wait(DAY) == []
+    story.job(JobState.RUNNING)
+    assert story.count(4) == [Note("All 4 engines are there again.")]
+
+
+def test_a_few_missing_engines_do_not_give_the_job_back() -> None:
+    story = Story().submitted()
+    story.job(JobState.RUNNING)
+    story.count(3)
+    note, started = story.wait(60)
+    text = "Only 3 of 4 engines were registered after 60 s. They can be used, and those that come later too."
+    assert (note, started) == (Note(text), Started())
+    assert story.count(4) == []
+    assert story.wait(1000) == []
+
+
+def test_no_engine_at_all_gives_it_back() -> None:
+    story = Story().submitted()
+    story.job(JobState.RUNNING)
+    (over,) = story.wait(60)
+    assert isinstance(over, Over)
+    assert over.reason.startswith("Only 0 of 4 engines were registered after 60 s.")
+
+
+def test_engines_of_others_go_on_without_ours() -> None:
+    story = Story().running()
+    story.count(6)
+    story.count(2)
+    story.job(JobState.ENDED, outcome="cancelled")
+    assert story.wait(1) == []
+    story.count(6)  # the controller may notice late
+    text = "The engines that were started here have ended: job 12 was cancelled. Others keep working."
+    assert story.wait(5) == [Note(text)]
+    assert story.count(2) == []
+    assert story.wait(100) == []
+    story.count(0)
+    assert story.wait(5) == [Over(0, "All engines have ended: the last of them.", Blame.NOBODY)]
+
+
+def test_a_batch_system_that_does_not_answer_is_mentioned_once() -> None:
+    story = Story().submitted()
+    note = Note("What becomes of job 12 is not known now: squeue: timed out")
+    assert story.life.happened(JobUnclear("squeue: timed out"), 1) == [note]
+    assert story.job(JobState.UNKNOWN, reason="squeue: timed out") == []
+    story.job(JobState.PENDING)
+    assert story.job(JobState.UNKNOWN, reason="squeue: timed out") == [note]
+    assert story.life.phase is Phase.QUEUED
