@@ -25,6 +25,7 @@ from .loop import READ, Loop, Timer
 from .muxlink import MuxLink
 from .routes import Cancel, Done, Failed
 from .sshprocess import SshProcess, split_destination
+from .tlspipe import prepare
 from .wishes import Asking, Connecting, Forwarded, Wish
 
 log = logging.getLogger("ipmpi")
@@ -132,6 +133,7 @@ class SshSession:
         def accept(_events: int) -> None:
             with contextlib.suppress(OSError):
                 sock, _ = listener.accept()
+                prepare(sock)
                 self._wish(Forwarded(sock, list(hints)))
 
         def start() -> None:

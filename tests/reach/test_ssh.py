@@ -16,6 +16,8 @@ from ipmpi import furl
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import ConnectionError, FurlError, SecurityError
 from ipmpi.furl import Furl
+from ipmpi.launch import records
+from ipmpi.launch.records import Record
 from ipmpi.transport.ssh import SshSession, shared_session
 from tests.reach.conftest import NAME, Server, relays, words_of
 from tests.security.cluster import Controller, controller, engines, wait_until
@@ -122,13 +124,13 @@ def test_a_furl_of_ours_is_dialled_from_there(cluster: Controller, login: str, s
     assert monitor == cluster.furl("monitor")
 
 
-def test_a_furl_of_a_named_cluster(cluster: Controller, session: SshSession, sshd: Server) -> None:
-    files = {"mec": str(cluster.furl_file("mec"))}
-    path = sshd.home / "clusters" / "big.json"
-    path.parent.mkdir(mode=0o700)
-    furl.write_private(path, b'{"furl_files": {"mec": "%s"}}' % files["mec"].encode())
+def test_a_furl_of_a_named_cluster(
+    cluster: Controller, session: SshSession, sshd: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(sshd.home))
+    records.save(Record("big", "slurm", 2, furl_files={"mec": str(cluster.furl_file("mec"))}))
     assert session.furl("mec", "big") == cluster.furl("mec")
-    with pytest.raises(FurlError, match="says nothing of a furl file for tc"):
+    with pytest.raises(FurlError, match="the cluster 'big' has no furl file for tc yet"):
         session.furl("tc", "big")
 
 
