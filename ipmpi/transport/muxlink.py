@@ -150,7 +150,7 @@ class MuxLink:
     def room(self, channel: int) -> int:
         """Bytes that a channel takes now; if none, its end hears when there is room again."""
         free = self.mux.room(channel)
-        if free <= 0:
+        if free <= 0 and channel in self._ends:
             self._waiting.add(channel)
         return max(free, 0)
 
@@ -247,9 +247,10 @@ class MuxLink:
             end.lost(event.reason)
 
     def _offer_room(self, channel: int) -> None:
-        if channel in self._waiting and self.mux.room(channel) > 0:
+        end = self._ends.get(channel)
+        if end is not None and channel in self._waiting and self.mux.room(channel) > 0:
             self._waiting.discard(channel)
-            self._ends[channel].room()
+            end.room()
 
     def _write(self) -> None:
         if not self._open:
@@ -288,7 +289,12 @@ class MuxLink:
         return True
 
     def _watch(self) -> None:
+        if self._liveness.is_lost(self.loop.now()):
+            # Perhaps it is this thread that was kept from reading, by a library that holds the GIL.
+            self._readable(READ)
         now = self.loop.now()
+        if not self._open:
+            return
         if self._liveness.is_lost(now):
             self._break(f"nothing was heard for {self._liveness.silence:.0f} s")
             return

@@ -55,7 +55,7 @@ class Relay:
         self._read_furl = read_furl
         self._running: set[_Running] = set()
         self._over = False
-        self._keeper = _Keeper(loop, os.dup(writer), self._end_if_idle)
+        self._keeper = Keeper(loop, os.dup(writer), self._end_if_idle)
         # The pipe is empty, and the line is shorter than what any pipe takes at once.
         os.write(writer, mux.greeting(software))
         # The laptop's Python may be kept from answering by a library that holds the GIL.
@@ -113,7 +113,7 @@ class Relay:
             self._loop.stop()
 
 
-class _Keeper:
+class Keeper:
     """Holds connections whose ssh has died until their controllers close them, or for LEASE_AFTER_SILENCE.
 
     Args:

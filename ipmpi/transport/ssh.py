@@ -25,6 +25,7 @@ from .loop import READ, Loop, Timer
 from .muxlink import MuxLink
 from .routes import Cancel, Done, Failed
 from .sshprocess import SshProcess, split_destination
+from .tlspipe import prepare
 from .wishes import Asking, Connecting, Forwarded, Wish
 
 log = logging.getLogger("ipmpi")
@@ -113,7 +114,7 @@ class SshSession:
                 for line in whole:
                     on_line(line.decode("utf-8", "replace"))
         except BaseException:
-            self._loop.call_threadsafe(lambda: asking.cancel("nobody waits for it any more"))
+            self._loop.call_threadsafe(lambda: self._drop(asking))
             raise
         if rest:
             on_line(rest.decode("utf-8", "replace"))
@@ -132,6 +133,7 @@ class SshSession:
         def accept(_events: int) -> None:
             with contextlib.suppress(OSError):
                 sock, _ = listener.accept()
+                prepare(sock)
                 self._wish(Forwarded(sock, list(hints)))
 
         def start() -> None:
@@ -160,8 +162,21 @@ class SshSession:
         try:
             return asking.future.result()
         except BaseException:
-            self._loop.call_threadsafe(lambda: asking.cancel("nobody waits for it any more"))
+            self._loop.call_threadsafe(lambda: self._drop(asking))
             raise
+
+    def _connect(self, connecting: Connecting) -> Cancel:
+        try:
+            self._post(connecting)
+        except KernelError as error:
+            connecting.fail(error)
+
+        def cancel() -> None:
+            connecting.cancelled = True
+            if self._thread is not None:
+                self._loop.call_threadsafe(lambda: self._drop(connecting))
+
+        return cancel
 
     def _post(self, wish: Wish) -> None:
         self._start_thread()
@@ -201,6 +216,15 @@ class SshSession:
             self._wishes.append(wish)
             if self._process is None and self._timer is None:
                 self._timer = self._loop.call_later(max(0.0, self._not_before - self._loop.now()), self._login)
+
+    def _drop(self, wish: Wish) -> None:
+        """Nobody wants it any more; ssh must not go on asking for a password then."""
+        wish.drop()
+        if wish in self._wishes:
+            self._wishes.remove(wish)
+            if not self._wishes and self._process is not None and self._link is None:
+                process, self._process = self._process, None
+                process.cancel()
 
     @staticmethod
     def _begin(wish: Wish, link: MuxLink) -> None:
@@ -297,13 +321,7 @@ class SshRoute:
 
     def connect(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> Cancel:
         """Have the far end connect; the socket given is one end of a pair, the session has the other."""
-        connecting = Connecting(loop, address, on_done, on_failed)
-        try:
-            self._session._post(connecting)
-        except KernelError as error:
-            problem = error
-            loop.call_soon(lambda: on_failed(problem))
-        return connecting.cancel
+        return self._session._connect(Connecting(loop, address, on_done, on_failed))
 
 
 _shared: dict[tuple[str, int], SshSession] = {}

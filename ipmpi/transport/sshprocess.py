@@ -29,11 +29,12 @@ _OPTIONS: Final = (
     "-x",
     *("-o", "ControlMaster=no"),  # uses one that is there, and never becomes one
     *("-o", "ClearAllForwardings=yes"),  # a forward in the user's configuration may be taken by another ssh
-    *("-o", "RemoteCommand=none"),
     *("-o", f"ConnectTimeout={limits.SSH_CONNECT_TIMEOUT}"),
 )
 _DESTINATION = re.compile(r"((?:[^@:/\s]+@)?[A-Za-z0-9._-]+)(?::(.+))?", re.DOTALL)
 _DENIED: Final = ("permission denied", "host key verification failed", "too many authentication failures")
+_PATIENCE = 20.0
+"""Seconds after which it is said what is waited for."""
 _LAST_WORDS = 1.0
 """Seconds for the last line on standard error after standard output has ended."""
 
@@ -106,6 +107,7 @@ class SshProcess:
         self._errors = self._process.stderr
         os.set_blocking(self._reader, False)
         os.set_blocking(self._errors.fileno(), False)
+        self._timer = loop.call_later(_PATIENCE, self._still_waiting)
         loop.register(self._reader, READ, self._read)
         loop.register(self._errors, READ, self._read_errors)
 
@@ -119,6 +121,8 @@ class SshProcess:
         if not self._over:
             self._over = True
             self._close_pipes()
+            # Not killed: it may have switched off the terminal's echo to ask for a password.
+            self._process.terminate()
             self.end()
 
     def end(self) -> None:
@@ -127,12 +131,31 @@ class SshProcess:
             self._last_words.cancel()
         self._loop.unregister(self._errors)
         self._errors.close()
-        if self._process.poll() is None:
+        for stop in (self._process.terminate, self._process.kill):
             try:
-                self._process.wait(0.2)  # its input has ended
+                self._process.wait(_LAST_WORDS)  # its input has ended, which is enough mostly
+                return
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                stop()
+        self._process.wait()
+
+    def _still_waiting(self) -> None:
+        self._say(f"ipmpi: waiting for `ssh {self._destination}` and `{self._remote} relay` there\n")
+        self._timer = self._loop.call_later(limits.SSH_LOGIN_TIMEOUT - _PATIENCE, self._too_late)
+
+    def _too_late(self) -> None:
+        self._fail(
+            ConnectionError(
+                f"the login to {self._destination} was not over within {limits.SSH_LOGIN_TIMEOUT:.0f} s; see how "
+                f"far `ssh {self._destination} {self._remote} --help` gets"
+            )
+        )
+
+    def _say(self, text: str) -> None:
+        if not self._quiet or self._over:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(text)
+                sys.stderr.flush()
 
     def _read(self, _events: int) -> None:
         try:
@@ -156,6 +179,7 @@ class SshProcess:
             return
         if rest is not None:
             self._over = True
+            self._timer.cancel()
             self._loop.unregister(self._reader)
             self._on_up(self._reader, self._writer, rest)
 
@@ -174,10 +198,7 @@ class SshProcess:
             return
         text = data.decode("utf-8", "replace")
         self._last_lines = [*self._last_lines, *text.splitlines()][-20:]
-        if not self._quiet or self._over:
-            with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(text)
-                sys.stderr.flush()
+        self._say(text)
 
     def _explain(self) -> None:
         """It ended before the far end spoke: why, and what to do."""
@@ -204,6 +225,7 @@ class SshProcess:
             self._on_failed(error)
 
     def _close_pipes(self) -> None:
+        self._timer.cancel()
         self._loop.unregister(self._reader)
         os.close(self._reader)
         os.close(self._writer)

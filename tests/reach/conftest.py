@@ -28,7 +28,6 @@ def far_command(folder: Path, home: Path) -> Path:
     python = shlex.quote(sys.executable)
     path.write_text(
         "#!/bin/sh\necho Welcome to the login node\n" + "\n".join(lines) + "\n"
-        f'if [ "$1" = relay ]; then exec {python} -m ipmpi.cli.relay; fi\n'
         f'exec {python} -m ipmpi.cli.ipcluster "$@"\n'
     )
     path.chmod(0o755)
@@ -37,7 +36,7 @@ def far_command(folder: Path, home: Path) -> Path:
 
 def relays(home: Path) -> list[int]:
     """Processes of far ends with this IPYTHONDIR that run now."""
-    return [pid for pid in processes_with(f"IPYTHONDIR={home}") if b"ipmpi.cli.relay" in words_of(pid)]
+    return [pid for pid in processes_with(f"IPYTHONDIR={home}") if b"relay" in words_of(pid)]
 
 
 def words_of(pid: int) -> list[bytes]:

@@ -17,6 +17,7 @@ class Proxy:
     Attributes:
         answer: what to say instead of connecting; the connection is closed after it.
         user: value of the header Proxy-Authorization that it wants.
+        hosts: what names mean to it.
         asked: the targets, in order.
         held: while it is cleared, no answer is given.
     """
@@ -24,6 +25,7 @@ class Proxy:
     def __init__(self) -> None:
         self.answer = b""
         self.user = b""
+        self.hosts: dict[str, str] = {}
         self.asked: list[tuple[str, int]] = []
         self.held = threading.Event()
         self.held.set()
@@ -69,7 +71,8 @@ class Proxy:
                 self._join(near)
 
     def _join(self, near: socket.socket) -> None:
-        with socket.create_connection(self.asked[-1], 10) as far:
+        host, port = self.asked[-1]
+        with socket.create_connection((self.hosts.get(host, host), port), 10) as far:
             far.settimeout(None)
             self._open.append(far)
             near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")

@@ -50,18 +50,23 @@ def test_an_engine_and_clients_through_a_proxy(running: Controller, proxy: Proxy
 
 
 def test_the_environment_names_the_second_try(
-    running: Controller, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    running: Controller, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Nobody is at this address of the first hint; what answers is behind the proxy.
+    # This name means something to the proxy only, as that of a login node outside.
     furl = str(running.furl("mec"))
     host, port = running.address("mec")
-    with socket.create_server(("127.0.0.2", 0)) as closed:
-        nobody = closed.getsockname()[1]
-    moved = furl.replace(f"{host}:{port}", f"localhost.localdomain.invalid:{nobody},{host}:{port}")
+    outside = furl.replace(f"{host}:{port}", f"login.invalid:{port}")
+    proxy.hosts["login.invalid"] = host
     monkeypatch.setenv("https_proxy", proxy.url)
-    with MultiEngineClient(moved) as mec:
+    with MultiEngineClient(outside) as mec:
         assert mec.get_ids() == []
-    assert proxy.asked in ([], [("localhost.localdomain.invalid", nobody)]), "loopback is never sought at a proxy"
+        assert proxy.asked == [("login.invalid", port)]
+    with MultiEngineClient(furl) as mec:
+        assert mec.get_ids() == []
+    assert len(proxy.asked) == 1, "the direct way comes first, and loopback is never sought at a proxy"
+    monkeypatch.setenv("no_proxy", "*.invalid")
+    with pytest.raises(ConnectionError, match=r"login.invalid:\d+: its name cannot be looked up"):
+        MultiEngineClient(outside)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +16,10 @@ from ipmpi import furl
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import ConnectionError, FurlError, SecurityError
 from ipmpi.furl import Furl
+from ipmpi.launch import records
+from ipmpi.launch.records import Record
 from ipmpi.transport.ssh import SshSession, shared_session
-from tests.reach.conftest import NAME, Server, processes_with, relays, words_of
+from tests.reach.conftest import NAME, Server, relays, words_of
 from tests.security.cluster import Controller, controller, engines, wait_until
 
 
@@ -120,13 +124,13 @@ def test_a_furl_of_ours_is_dialled_from_there(cluster: Controller, login: str, s
     assert monitor == cluster.furl("monitor")
 
 
-def test_a_furl_of_a_named_cluster(cluster: Controller, session: SshSession, sshd: Server) -> None:
-    files = {"mec": str(cluster.furl_file("mec"))}
-    path = sshd.home / "clusters" / "big.json"
-    path.parent.mkdir(mode=0o700)
-    furl.write_private(path, b'{"furl_files": {"mec": "%s"}}' % files["mec"].encode())
+def test_a_furl_of_a_named_cluster(
+    cluster: Controller, session: SshSession, sshd: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(sshd.home))
+    records.save(Record("big", "slurm", 2, furl_files={"mec": str(cluster.furl_file("mec"))}))
     assert session.furl("mec", "big") == cluster.furl("mec")
-    with pytest.raises(FurlError, match="says nothing of a furl file for tc"):
+    with pytest.raises(FurlError, match="the cluster 'big' has no furl file for tc yet"):
         session.furl("tc", "big")
 
 
@@ -149,9 +153,24 @@ def test_when_all_is_closed_nothing_is_left_there(cluster: Controller, login: st
     with SshSession(login) as session, MultiEngineClient(ssh=session) as client:
         assert client.get_ids() == [0, 1]
         assert relays(sshd.home)
-        number = cluster.log().count("the client was closed")
-    assert cluster.log().count("the client was closed") == number + 1, "its goodbye has come through"
+        number = cluster.log().count("is gone: it said goodbye")
+    wait_until(lambda: cluster.log().count("is gone: it said goodbye") == number + 1, "its goodbye", 5)
     wait_until(lambda: not relays(sshd.home), "the end of the far end")
+
+
+def test_nothing_is_left_there_when_the_laptop_is_killed(cluster: Controller, login: str, sshd: Server) -> None:
+    program = (
+        "import sys; from ipmpi.client import MultiEngineClient\n"
+        "mec = MultiEngineClient(ssh=sys.argv[1]); print('up', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, login], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as laptop:
+        assert laptop.stdout is not None
+        assert laptop.stdout.readline() == b"up\n"
+        assert relays(sshd.home)
+        laptop.kill()
+    wait_until(lambda: not relays(sshd.home), "the end of the far end", 5)
 
 
 def test_no_controller_there(login: str, session: SshSession, sshd: Server, cluster: Controller) -> None:
@@ -204,10 +223,3 @@ def test_ipcluster_is_not_installed_there(sshd: Server, monkeypatch: pytest.Monk
         ConnectionError, match=f"there is no 'venv/bin/ipcluster' on {NAME} .*not found|No such file"
     ):
         MultiEngineClient(ssh=f"{NAME}:venv/bin/ipcluster")
-
-
-def test_no_process_of_ours_is_left(sshd: Server, cluster: Controller) -> None:
-    """The last of this file: all that was started at the far end has ended, but the cluster."""
-    own = {cluster.pid}
-    left = [pid for pid in processes_with(f"IPYTHONDIR={sshd.home}") if b"ipmpi.cli.relay" in words_of(pid)]
-    assert not [pid for pid in left if pid not in own]

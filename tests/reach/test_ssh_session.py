@@ -18,6 +18,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.errors import ClientError, ConnectionError, FurlError, KernelError, SecurityError, VersionError
+from ipmpi.transport import sshprocess
 from ipmpi.transport.loop import Loop
 from ipmpi.transport.ssh import SshSession, shared_session
 from ipmpi.transport.sshprocess import explain, split_destination, ssh_argv
@@ -277,7 +278,7 @@ def test_no_orphans_when_the_laptop_is_killed(fake_ssh: Path, home: Path) -> Non
     remote = far_command(fake_ssh, home)
     program = (
         "import sys; from ipmpi.transport.ssh import SshSession\n"
-        "s = SshSession(sys.argv[1]); s.run(['--version'])\n"
+        "s = SshSession(sys.argv[1]); s.run(['--help'])\n"
         "print('up', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -334,6 +335,39 @@ def test_a_far_end_that_is_none(fake_ssh: Path, script: str, kind: type[KernelEr
     path.chmod(0o755)
     with SshSession(f"login:{path}") as session, pytest.raises(kind, match=words):
         session.furl("mec")
+
+
+def test_a_login_without_an_end(
+    fake_ssh: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sshprocess, "_PATIENCE", 0.05)
+    monkeypatch.setattr(limits, "SSH_LOGIN_TIMEOUT", 0.2)
+    error = furl_error("login:cat #")
+    assert "the login to login was not over within 0 s; see how far `ssh login cat # --help` gets" in str(error)
+    assert "ipmpi: waiting for `ssh login` and `cat # relay` there" in capfd.readouterr().err
+
+
+def test_ctrl_c_during_the_login_ends_ssh(fake_ssh: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(home))
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def when_it_runs() -> None:
+        wait_until(lambda: processes_with(f"IPYTHONDIR={home}"), "an ssh")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with SshSession("login:cat #") as session:
+            thread = threading.Thread(target=when_it_runs)
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                session.furl("mec")
+            thread.join()
+            wait_until(lambda: not processes_with(f"IPYTHONDIR={home}"), "its end")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_what_the_far_end_says_instead_of_frames_ends_the_session(fake_ssh: Path) -> None:
