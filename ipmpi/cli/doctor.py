@@ -43,6 +43,7 @@ from ..launch.doctor.judge_network import AREA as NETWORK, judge_hints
 from ..launch.doctor.trial import find_launcher, run_trial
 from ..transport.reach import try_hints
 from .checkup import check_up
+from .printing import show
 
 OTHER_RELEASE: Final = f"Use one release everywhere: pip install 'ipmpi=={__version__}' where the controller runs."
 OTHER_FURL: Final = "Copy ipcontroller-mec.furl again from where the controller runs (mode 600)."
@@ -102,11 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     host = os.uname().nodename
     if options.json:
         report = {"ipmpi": __version__, "host": host, "findings": [finding.as_dict() for finding in found]}
-        print(json.dumps(report, indent=1))
+        show(json.dumps(report, indent=1))
     else:
-        print(f"ipmpi {__version__}, Python {sys.version.split()[0]} on {host}: {sys.executable}\n")
-        print(f.render(found, min(shutil.get_terminal_size().columns, 110)))
-        print(f"\n{_summary(found)}")
+        show(f"ipmpi {__version__}, Python {sys.version.split()[0]} on {host}: {sys.executable}\n")
+        show(f.render(found, min(shutil.get_terminal_size().columns, 110)))
+        show(f"\n{_summary(found)}")
     return f.exit_code(found)
 
 

@@ -22,10 +22,11 @@ from ..launch.batch import BatchSystem, JobState, JobStatus, batch_system, batch
 from ..launch.doctor import findings as f
 from ..launch.doctor.findings import Finding
 from ..launch.doctor.judge_job import expand_nodes, judge_job, moment
-from ..launch.doctor.judge_ranks import LogFacts, failing_log, judge_ranks
-from ..launch.doctor.logfiles import logs_of_cluster, logs_of_job
+from ..launch.doctor.judge_ranks import LogFacts, failing_log, judge_losses, judge_ranks
+from ..launch.doctor.logfiles import logs_of_cluster, logs_of_job, losses_of_cluster
 from ..launch.queue import Queue
 from ..launch.records import Record
+from .printing import show
 
 LINES: Final = 20
 _JOB: Final = re.compile(r"\d+(\[\d*\])?(_\d+)?(\.[\w.-]+)?")
@@ -91,12 +92,12 @@ def _print(account: Account, lines: int, *, as_json: bool) -> None:
     shown = [] if log is None or not lines else list(log.lines[-lines:])
     if as_json:
         told = None if log is None else {"path": log.path, "lines": shown, "alike": account.alike}
-        print(json.dumps({"findings": [each.as_dict() for each in account.findings], "log": told}, indent=1))
+        show(json.dumps({"findings": [each.as_dict() for each in account.findings], "log": told}, indent=1))
         return
-    print(f.render(account.findings, min(shutil.get_terminal_size().columns, 110)))
+    show(f.render(account.findings, min(shutil.get_terminal_size().columns, 110)))
     if log is not None and shown:
         more = f" ({account.alike} more end alike)" if account.alike else ""
-        print(f"\nThe last lines of {log.path}{more}:", *(f"    {line}" for line in shown), sep="\n")
+        show("\n".join([f"\nThe last lines of {log.path}{more}:", *(f"    {line}" for line in shown)]))
 
 
 # --- what is meant -------------------------------------------------------------------------------------------
@@ -180,6 +181,8 @@ def explain_cluster(record: Record, now: float) -> Account:
     if not finding:
         nodes = [node for status in statuses for node in expand_nodes(status.nodes)]
         account.findings += judge_ranks(record.n, engines, nodes, logs, starting=waits and not engines)
+        if len(engines) < record.n and not record.ssh:
+            account.findings += judge_losses(losses_of_cluster(logs), engines)
     if len(engines) < record.n and not waits:
         _add_log(account, logs, engines)
     return account

@@ -9,7 +9,15 @@ import pytest
 from ipmpi.launch.batch import JobState, JobStatus
 from ipmpi.launch.doctor.findings import Level
 from ipmpi.launch.doctor.judge_job import duration, expand_nodes, judge_job, moment
-from ipmpi.launch.doctor.judge_ranks import LogFacts, failing_log, judge_ranks, understand_log
+from ipmpi.launch.doctor.judge_ranks import (
+    LogFacts,
+    Loss,
+    failing_log,
+    judge_losses,
+    judge_ranks,
+    parse_losses,
+    understand_log,
+)
 from ipmpi.launch.doctor.reasons import TABLES, explain_reason
 
 NOW = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
@@ -203,6 +211,33 @@ def test_the_log_that_tells_most() -> None:
     assert failing_log([log_of(0)]) is None
     # User code of an engine that lives may print what it likes.
     assert failing_log([log_of(0, failure="error in the model")], engines(0)) is None
+
+
+CONTROLLER = """\
+2026-11-24 23:30:07 ipcontroller: registered engine with id: 0 (rank 0, pid 2445 on n1)
+2026-11-24 23:30:07 ipcontroller: registered engine with id: 1 (rank 1, pid 2447 on n1)
+2026-11-24 23:30:07 ipcontroller: registered engine with id: 2 (rank 2, pid 2451 on n2)
+2026-11-24 23:30:10 ipcontroller: unregistered engine with id: 1 (its process ended)
+2026-11-24 23:30:10 ipcontroller: unregistered engine with id: 0 (the network was cut)
+2026-11-24 23:30:12 ipcontroller: registered engine with id: 0 (rank 0, pid 2445 on n1)
+2026-11-24 23:30:15 ipcontroller: unregistered engine with id: 2 (it said goodbye: got SIGTERM)
+"""
+
+
+def test_engines_that_are_gone_and_why() -> None:
+    losses = parse_losses(CONTROLLER)
+    assert [(loss.id, loss.reason) for loss in losses] == [
+        (1, "its process ended"),
+        (2, "it said goodbye: got SIGTERM"),
+    ]
+    lost, left = judge_losses(losses, engines(0))
+    assert (lost.level, left.level) == (Level.WARNING, Level.NOTE)
+    assert lost.text == "Engine 1 (rank 1, pid 2447 on n1) was there, and left: its process ended."
+    assert "dmesg" in lost.fix
+    assert judge_losses(losses, engines(0, 1, 2)) == []
+    many = [Loss(i, "", "its process ended") for i in range(4)]
+    (finding,) = judge_losses(many, [])
+    assert finding.text == "Engines 0-3 were there, and left: its process ended."
 
 
 def test_a_log_is_understood() -> None:

@@ -116,6 +116,57 @@ def _silent_nodes(hosts: Mapping[str, int], nodes: Sequence[str]) -> list[str]:
     return [f"Nothing is there from {', '.join(silent[:8])}{more}."]
 
 
+class Loss(NamedTuple):
+    """An engine that was lost: who it was, if that is known, and the controller's words."""
+
+    id: int
+    who: str
+    reason: str
+
+
+_CAME: Final = re.compile(r"\bregistered engine with id: (\d+) \((rank \d+, pid \d+ on [^)]+)\)")
+_WENT: Final = re.compile(r"\bunregistered engine with id: (\d+) \((.*)\)$")
+
+
+def parse_losses(log: str) -> list[Loss]:
+    """The engines that a controller's log says are gone, and did not come back."""
+    who: dict[int, str] = {}
+    gone: dict[int, Loss] = {}
+    for line in log.splitlines():
+        if went := _WENT.search(line):
+            number = int(went.group(1))
+            gone[number] = Loss(number, who.get(number, ""), went.group(2))
+        elif came := _CAME.search(line):
+            number = int(came.group(1))
+            who[number] = came.group(2)
+            gone.pop(number, None)
+    return list(gone.values())
+
+
+def judge_losses(losses: Sequence[Loss], engines: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Why engines are gone that were there; equal reasons are one finding."""
+    there = {int(engine["id"]) for engine in engines}
+    reasons: dict[str, list[Loss]] = {}
+    for loss in losses:
+        if loss.id not in there:
+            reasons.setdefault(loss.reason, []).append(loss)
+    found = []
+    for reason, those in reasons.items():
+        named = f"engine{'s' * (len(those) != 1)} {numbers([loss.id for loss in those])}"
+        who = f" ({those[0].who})" if len(those) == 1 and those[0].who else ""
+        text = f"{named.capitalize()}{who} {'was' if len(those) == 1 else 'were'} there, and left: {reason}."
+        if any(word in reason for word in _WANTED):
+            found.append(note(AREA, "engines-left", text))
+        else:
+            fix = "Killed for want of memory? On its machine: dmesg | grep -i oom. Its log is the last it said."
+            found.append(warning(AREA, "engines-lost", text, fix))
+    return found
+
+
+_WANTED: Final = ("ended by", "it was ended", "goodbye", "ended on request", "was stopped")
+"""What reasons contain where somebody wanted it so."""
+
+
 def failing_log(
     logs: Sequence[LogFacts], registered: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[LogFacts, int] | None:
