@@ -261,9 +261,9 @@ class ControllerService:
             for engine in (registry.engines[number] for number in registry.ids())
         ]  # fmt: skip
         clients = [s.role for s in self.sessions.by_key.values() if s.role != "engine"]
-        now = time.time()
-        up = now - self._started
-        return {"engines": engines, "clients": clients, "up": up, "time": now, "version": __version__}
+        clock = time.time()
+        up = clock - self._started
+        return {"engines": engines, "clients": clients, "up": up, "time": clock, "version": __version__}
 
     def _ended(self, session: Session, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
