@@ -21,7 +21,7 @@ class Peer:
 
     def __init__(self, service: ControllerService, key: int, role: str) -> None:
         self.service, self.key, self.role = service, key, role
-        self.peer, self.goodbye = "test", False
+        self.peer, self.farewell = "test", ""
         self.connection = self
         self.heard: list[Any] = []
         self.stop_at: tuple[()] | type[Any] = ()
