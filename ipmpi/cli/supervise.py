@@ -150,7 +150,8 @@ class Supervisor:
         self.record.up = time.time()
         self._save()
         if self.adds:
-            self.screen.say(f"ipcluster: {self.plan.n} engines were added to the cluster {self.record.name!r}.")
+            added = f"{self.plan.n} engine{'s were' if self.plan.n != 1 else ' was'} added"
+            self.screen.say(f"ipcluster: {added} to the cluster {self.record.name!r}.")
             return
         furl = repr(self.furl) if self.furl else ""
         stop = f"ipcluster stop {self.record.name}" if self.record.log else f"kill -INT {os.getpid()}"

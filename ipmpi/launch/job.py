@@ -78,7 +78,7 @@ class Job(Launch):
         """The job's id."""
         what = {"cluster": "a controller and ", "array": "a job array of "}.get(self.options.kind, "")
         return [
-            f"Submitted job {self.job} to {self.system.title}: {what}{self.n} engines.",
+            f"Submitted job {self.job} to {self.system.title}: {what}{self.n} engine{'s' * (self.n != 1)}.",
             f"Job script: {self.script}",
         ]
 

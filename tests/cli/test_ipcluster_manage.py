@@ -107,7 +107,7 @@ def test_engines_are_added_and_end_with_ctrl_c(pair: Run, ipcluster: Callable[..
 @pytest.mark.slow
 def test_added_engines_end_with_the_cluster(pair: Run, ipcluster: Callable[..., Run]) -> None:
     more = ipcluster("engines", "default", "-n", "1", "--mpi", "none", command=REAL)
-    more.until("1 engines were added")
+    more.until("1 engine was added")
     pair.process.send_signal(signal.SIGINT)
     assert pair.ends() == 0
     assert more.ends() in (0, 1)
