@@ -179,18 +179,24 @@ class NearEnd:
             self.screen.report(state="over", code=0, reason="")
             return 0
         self.screen.say(f"Stopping the cluster on {self.record.ssh}...")
-        done: queue.SimpleQueue[int] = queue.SimpleQueue()
-        _in_thread(lambda: done.put(self._stop_there()))
-        try:
-            code = done.get(timeout=STOPPING)
-        except queue.Empty:
-            code = 1
+        _in_thread(lambda: self._inbox.put({"stopped": self._stop_there()}))
+        code = self._await_stop()
         if code:
             self.screen.complain(
                 f"It could not be stopped from here. Do it there: ipcluster stop {self.record.far_name}"
             )
         self.screen.report(state="over", code=code, reason="")
         return code
+
+    def _await_stop(self) -> int:
+        deadline = time.monotonic() + STOPPING
+        while True:
+            try:
+                news = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return 1
+            if "stopped" in news or "stop" in news:  # a second Ctrl-C: not to be waited for
+                return int(news.get("stopped", 1))
 
     # --- other threads -----------------------------------------------------------------------------------
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from ipmpi.cli.screen import Screen
-from ipmpi.errors import KernelError
+from ipmpi.errors import KernelError, LauncherError
 from ipmpi.launch import records
 from ipmpi.launch.cluster import Cluster
-from ipmpi.launch.happenings import ControllerReady, Happening
-from ipmpi.launch.lifecycle import AskQueue, Blame, Effect, Lifecycle, Note, Over, Plan, Started, StartEngines
+from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
+from ipmpi.launch.happenings import ControllerReady, Happening, NotSubmitted
+from ipmpi.launch.lifecycle import Lifecycle, Plan
 from ipmpi.launch.records import Record
 
 UP_AND_RUNNING: Final = """
@@ -122,17 +123,30 @@ class Supervisor:
         elif isinstance(effect, Note):
             self.screen.say(f"ipcluster: {effect.text}")
         elif isinstance(effect, StartEngines):
-            if effect.text:
-                self.screen.say(f"ipcluster: {effect.text}")
-            self.cluster.start_engines(effect.text)
-            self._announce()
+            return self._start_engines(effect.text)
         else:
             assert isinstance(effect, AskQueue)
-            now = time.monotonic()
-            for further in self._life.happened(self.cluster.engines.ask(), now):
-                over = self._act(further)
-                if over is not None:
-                    return over
+            return self._answer(self.cluster.engines.ask())
+        return None
+
+    def _start_engines(self, why: str) -> Over | None:
+        if why:
+            self.screen.say(f"ipcluster: {why}")
+        try:
+            self.cluster.start_engines(why)
+        except LauncherError as error:
+            if not (why and self.plan.batch):
+                raise
+            return self._answer(NotSubmitted(str(error)))
+        self._announce()
+        return None
+
+    def _answer(self, happening: Happening) -> Over | None:
+        """What an effect has brought about."""
+        for effect in self._life.happened(happening, time.monotonic()):
+            over = self._act(effect)
+            if over is not None:
+                return over
         return None
 
     def _announce(self) -> None:

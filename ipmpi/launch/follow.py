@@ -63,9 +63,8 @@ class Followed:
         """What it tells, until it ends; see :class:`ipmpi.cli.screen.Screen`."""
         with open(self._news_fd, encoding="utf-8", errors="replace", closefd=False) as lines:
             for line in lines:
-                told = json.loads(line)
-                if isinstance(told, dict):
-                    yield told
+                if line.endswith("\n"):  # it may be killed while it writes
+                    yield json.loads(line)
 
     def let_go(self) -> None:
         """With a lifeline, it ends now; its last news can still be read."""

@@ -94,6 +94,17 @@ def test_at_its_walltime_the_job_is_submitted_again(fake: Batch) -> None:
     assert "All engines have ended: job 2 ended at its walltime." in run.text
 
 
+def test_a_job_that_is_not_taken_again_at_once_is_no_end(fake: Batch) -> None:
+    run = fake("-n", "2", "--time", "1:00:00", "--resubmit", "1")
+    run.until("kill -INT")
+    fake.set("refuse", "Socket timed out")
+    fake.end(1, "TIMEOUT")
+    run.until("failed with exit code 3: Socket timed out. It is tried again in ")
+    (fake.folder / "refuse").unlink()
+    run.until("Submitted job 2 to Fake")
+    run.until("All 2 engines are there again.")
+
+
 def test_detached_it_goes_on_and_can_be_stopped(fake: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.set("hold")
     run = fake("-n", "2", "--detach", "--name", "big")

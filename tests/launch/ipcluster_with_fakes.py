@@ -25,7 +25,7 @@ cluster.CONTROLLER_MODULE = controller.CONTROLLER_MODULE = "fake_ipcontroller"  
 for module in (mpi, jobscript, launch, local):
     module.ENGINE_MODULE = "fake_ipengine"  # type: ignore[misc]
 batch._BUILT_IN["fake"] = FAKE
-lifecycle.ASK_FIRST = lifecycle.ASK_LONGEST = 0.2  # type: ignore[misc]
+lifecycle.ASK_FIRST = lifecycle.ASK_LONGEST = lifecycle.SUBMIT_PAUSE = 0.2  # type: ignore[misc]
 follow.IPCLUSTER[:] = [sys.executable, os.path.abspath(__file__)]
 
 from ipmpi.cli.ipcluster import main  # noqa: E402
