@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -57,3 +59,14 @@ def exported(environ: Mapping[str, str], now: float) -> float | None:
 def is_in_job(environ: Mapping[str, str]) -> bool:
     """Whether there is a batch system to ask."""
     return bool(environ.get("SLURM_JOB_ID") or environ.get("PBS_JOBID"))
+
+
+def left() -> float | None:
+    """For user code on engines: seconds until the job ends, None if that is not known.
+
+    Clocks of nodes differ: let one rank look, and tell the others.
+    """
+    try:
+        return max(0.0, float(os.environ[JOB_END]) - time.time())
+    except (KeyError, ValueError):
+        return None

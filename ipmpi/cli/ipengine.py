@@ -307,19 +307,16 @@ def _die_with(parent: int) -> None:
 
 
 def _find_end(option: float | None, launched: mpienv.LaunchedRank | None) -> float | None:
-    """When this job ends, on the monotonic clock. One process of a job finds out; it asks before MPI starts."""
-    now, left = time.monotonic(), option
-    if launched is not None and launched.rank != 0:
-        return None
-    if left is None:
-        left = walltime.exported(os.environ, time.time())
-    if left is None and walltime.is_in_job(os.environ):
+    """When this job ends, on the monotonic clock. Rank 0 also asks the batch system, before MPI starts."""
+    now, first = time.monotonic(), launched is None or launched.rank == 0
+    left = walltime.exported(os.environ, time.time()) if option is None else option
+    if left is None and first and walltime.is_in_job(os.environ):
         # Only here, as each import costs on a thousand ranks.
         from .askjob import ask
 
         left = ask(os.environ, log.info)
         now = time.monotonic()
-    if left is not None:
+    if left is not None and first:
         log.info("this job ends in %.0f s", left)
     return None if left is None else now + left
 

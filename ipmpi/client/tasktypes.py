@@ -41,7 +41,8 @@ class BaseTask(ABC):
         priority: tasks with a larger one come first; any int.
         timeout: seconds that the task may run; then it is interrupted and ends with
             :class:`~ipmpi.errors.TaskTimeout`.
-        expected: seconds that it will run, by your guess, which helps to fill gaps before tasks of several ranks.
+        expected: seconds that it will run, by your guess, which helps to fill gaps before tasks of several ranks;
+            it is not begun on engines whose job ends before.
         after: tasks (ids of :meth:`TaskClient.run`, futures) that have to succeed before this one starts.
         follow: a task on whose engine this one is to run, after it.
     """

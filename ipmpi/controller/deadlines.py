@@ -49,6 +49,7 @@ class Deadlines:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._ends: dict[int, _End] = {}
+        self._next: float | None = None
 
     def told(self, key: int, message: m.JobEnds, now: float) -> float | None:
         """A set has said when its job ends; returns that time."""
@@ -59,6 +60,8 @@ class Deadlines:
         if message.warned:
             notices.append((now + 1.0, _WARNED))
         self._ends[key] = _End(ends_at, message.job[:_TEXT], notices)
+        times = [when for when, _ in notices]
+        self._next = min(times if self._next is None else [*times, self._next], default=None)
         return ends_at
 
     def forget(self, key: int) -> None:
@@ -82,13 +85,14 @@ class Deadlines:
 
     def due(self, now: float) -> list[Announce]:
         """What clients are to be told by now."""
-        if not any(when <= now for end in self._ends.values() for when, _ in end.notices):
+        if self._next is None or now < self._next:
             return []
         found: dict[tuple[str, float], list[int]] = {}
         for key, end in self._ends.items():
             for notice in [notice for notice in end.notices if notice[0] <= now + _TOGETHER]:
                 end.notices.remove(notice)
                 found.setdefault((end.job, notice[1]), []).append(key)
+        self._next = min((when for end in self._ends.values() for when, _ in end.notices), default=None)
         return [Announce(self._sentence(job, before, keys, now)) for (job, before), keys in found.items()]
 
     def _sentence(self, job: str, before: float, keys: list[int], now: float) -> str:
@@ -101,8 +105,8 @@ class Deadlines:
         return f"the batch system warns that {which} ends soon" + (f" (in {min(lefts):.0f} s)" if lefts else "")
 
     def next_deadline(self) -> float | None:
-        """When :meth:`due` has something to say next."""
-        return min((when for end in self._ends.values() for when, _ in end.notices), default=None)
+        """When to call :meth:`due` at the latest."""
+        return self._next
 
 
 def named(ids: Sequence[int]) -> str:

@@ -166,10 +166,8 @@ class Need(NamedTuple):
 
 def rounded_up(expected: float | None) -> float:
     """Seconds that tasks take, as one of few numbers, since each makes a queue of its own; at most 1/32 more."""
-    if expected is None or not expected > 0:
+    if not expected:
         return 0.0
-    if expected == math.inf:
-        return expected
     mantissa, exponent = math.frexp(max(1.0, expected))
     return math.ldexp(math.ceil(mantissa * 64) / 64, exponent)
 
@@ -276,8 +274,8 @@ class Places:
         self._ending[place.key] = place
 
     def time_is(self, now: float) -> None:
-        """Find out how much time is left; to be called before tasks are given."""
-        for place in self._ending.values():
+        """Find out how much time is left, if tasks ask for it; to be called before they are given."""
+        for place in self._ending.values() if self._expected else ():
             place.left = max(0.0, place.ends_at - now)
 
     def group_opened(self, expected: float | None) -> None:
@@ -296,7 +294,7 @@ class Places:
     @property
     def longest_left(self) -> float:
         """The most seconds that any set has left; infinite if there is none."""
-        if not self._ending:
+        if not self._ending or not self._expected:
             return math.inf
         return max((place.left for place in self.by_key.values()), default=math.inf)
 

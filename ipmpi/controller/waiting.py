@@ -135,11 +135,8 @@ class Waiting:
             if lane.need.expected > left and lane.heap and not lane.told:
                 lane.told = True
                 group = lane.heap[0].group
-                yield (
-                    group.client,
-                    f"{group.options.label}, expected to take {lane.need.expected:.0f} s, waits for other engines:"
-                    " the jobs of those that are there end before",
-                )
+                takes = f"{group.options.label}, expected to take {group.options.expected:.0f} s,"
+                yield group.client, f"{takes} waits for other engines: the jobs of those that are there end before"
 
     # --- giving --------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ def run_command(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.C
         errors="replace",
         timeout=PATIENCE,
         check=False,
+        start_new_session=True,  # Ctrl-C at the terminal must not end it half-way through
     )
 
 
@@ -42,6 +43,15 @@ class Queue:
     def __init__(self, system: BatchSystem, run: Run = run_command) -> None:
         self.system = system
         self._run = run
+
+    def check(self) -> None:
+        """Is the batch system here?
+
+        Raises:
+            LauncherError: one of its programs is missing.
+        """
+        for program in self.system.missing():
+            raise self._not_here(program)
 
     def submit(self, script: Path) -> str:
         """Submit a script, from the current folder; returns the id of the job.
@@ -107,7 +117,7 @@ class Queue:
             raise self._not_here(argv[0]) from error
         except subprocess.TimeoutExpired as error:
             raise LauncherError(
-                f"`{typed}` did not answer within {PATIENCE:g} s. It may have worked all the same: "
+                f"`{typed}` gave no answer within {PATIENCE:g} s. It may have worked all the same: "
                 f"look at your jobs with {self.system.asking[0][0]} before you try again"
             ) from error
         except OSError as error:

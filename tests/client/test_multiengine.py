@@ -14,7 +14,7 @@ import pytest
 
 from ipmpi import client, errors, serialize
 from ipmpi.client import CompositeError, EngineView, MultiEngineClient, PendingResult, ResultList
-from ipmpi.protocol import messages
+from ipmpi.protocol import messages, operations
 
 if TYPE_CHECKING:
     from conftest import FakeSession
@@ -514,6 +514,51 @@ def test_interrupt_tells_which_engines_were_busy(mec: MultiEngineClient, session
 def test_cluster_info_is_the_controllers_account(mec: MultiEngineClient, session: FakeSession) -> None:
     session.answers[messages.ClusterInfo] = {"engines": []}
     assert mec.cluster_info() == {"engines": []}
+
+
+def engines_with(*lefts: float | None) -> dict[str, Any]:
+    return {"engines": [{"id": number, "time_left": left} for number, left in enumerate(lefts)]}
+
+
+def test_time_left_is_that_of_the_first_job_to_end(mec: MultiEngineClient, session: FakeSession) -> None:
+    session.answers[messages.ClusterInfo] = engines_with(None, 90.5, 30.5, None)
+    assert mec.time_left() == 30.5
+    assert mec.time_left(1) == 90.5
+    assert mec[[0, 1]].time_left() == 90.5
+    assert mec.time_left([0, 3]) is None
+
+
+def test_time_left_of_engines_that_are_not_there(mec: MultiEngineClient, session: FakeSession) -> None:
+    session.answers[messages.ClusterInfo] = engines_with(5.0)
+    with pytest.raises(errors.InvalidEngineID, match="engine with id 7 does not exist"):
+        mec.time_left([0, 7])
+    session.answers[messages.ClusterInfo] = engines_with()
+    with pytest.raises(errors.NoEnginesRegistered, match="There are no engines registered"):
+        mec.time_left()
+
+
+def test_before_walltime_gives_engines_a_function(mec: MultiEngineClient, session: FakeSession) -> None:
+    assert mec.before_walltime(lambda: None, targets=[1, 2]) == [None, None]
+    first = session.sent[-1]
+    assert first.targets == [1, 2]
+    assert first.label.startswith("before_walltime(")
+    mec.before_walltime(lambda: None, seconds=30)
+    second = session.sent[-1]
+    assert isinstance(first.operation, operations.BeforeWalltime)
+    assert isinstance(second.operation, operations.BeforeWalltime)
+    assert (first.operation.seconds, second.operation.seconds) == (120.0, 30.0)
+    assert first.operation.key != second.operation.key
+
+
+def test_before_walltime_tells_wrong_arguments(mec: MultiEngineClient, session: FakeSession) -> None:
+    with pytest.raises(TypeError, match=r"before_walltime takes something to call, not 'save\(\)'"):
+        mec.before_walltime("save()")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="seconds must be a number, not '60'"):
+        mec.before_walltime(print, seconds="60")  # type: ignore[arg-type]
+    for wrong in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="seconds must be more than 0"):
+            mec.before_walltime(print, seconds=wrong)
+    assert session.sent == []
 
 
 def test_benchmark_reports_units(mec: MultiEngineClient) -> None:

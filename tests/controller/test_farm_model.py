@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -31,6 +32,9 @@ class World:
         self.streams = 100
         self.again: list[tuple[int, int]] = []
         self.reserved: list[tuple[int, int]] = []
+        self.ends_at: dict[int, float] = {}
+        self.had: set[tuple[int, tuple[int, int]]] = set()
+        """What sets had when it was looked last."""
 
     # --- clients -------------------------------------------------------------------------------------------
 
@@ -43,6 +47,7 @@ class World:
             "width": self.chance.choice([1, 1, 1, 2]),
             "conditional": self.chance.random() < 0.3,
             "same_node": self.chance.random() < 0.1,
+            "expected": self.chance.choice([None, None, None, 10.0, 100.0]),
         }
         mine = [name[1:] for name in self.tasks if name[0] == client]
         if mine and self.chance.random() < 0.3:
@@ -112,6 +117,12 @@ class World:
         if len(self.stage.given) < 3:
             self.keys += 1
             self.stage.add_set(self.keys, self.chance.choice([1, 2, 4]), 0, self.chance.choice(["a", "ab"]))
+
+    def job_ends(self) -> None:
+        if (key := self.a_set()) is not None:
+            self.ends_at[key] = self.stage.now + self.chance.choice([5.0, 50.0, 1000.0])
+            self.stage.farm.job_ends(key, self.ends_at[key])
+            self.stage.flush()
 
     def a_set(self) -> int | None:
         return self.chance.choice(list(self.stage.given)) if self.stage.given else None
@@ -202,6 +213,12 @@ class World:
         status = stage.farm.status(1)
         assert status["scheduled"] + status["pending"] == unfinished
         assert status["pending"] <= sum(map(len, stage.given.values()))
+        expected = {name[1:]: options["expected"] for name, options in self.tasks.items()}
+        has = {(key, task) for key, tasks in stage.given.items() for task in tasks}
+        for key, task in has - self.had:
+            if seconds := expected.get(task):
+                assert stage.now + seconds <= self.ends_at.get(key, math.inf), "it does not fit"
+        self.had = has
         for place in stage.farm._places.by_key.values():
             assert place.unanswered == len(stage.given[place.key]) == sum(place.given.values())
             # An engine of its own is left to empty itself before it gets a task that is to be alone there.
@@ -216,7 +233,7 @@ class World:
         often = [self.submit] * 6 + [self.answer] * 8 + [self.want] * 3 + [self.cancelled] * 3 + [self.abort] * 2
         rare = [
             self.return_, self.want_body, self.send_body, self.change_properties, self.recheck, self.reserve,
-            self.release, self.add_set, self.lose_rank, self.pass_time,
+            self.release, self.add_set, self.lose_rank, self.pass_time, self.job_ends,
         ]  # fmt: skip
         for _ in range(steps):
             self.chance.choice(often + rare)()
@@ -232,6 +249,8 @@ class World:
             if not self.stage.given:
                 self.add_set()
             for key in list(self.stage.given):
+                self.ends_at[key] = math.inf
+                self.stage.farm.job_ends(key, None)
                 self.stage.want(key, 50)
                 self.stage.answer(key, list(self.stage.given[key]), rank=self.rank(key))
             self.pass_time()

@@ -14,8 +14,10 @@ from ipmpi import limits, serialize
 from ipmpi.engine.namespace import Answer, Namespace
 from ipmpi.protocol.operations import (
     Apply,
+    BeforeWalltime,
     ClearProperties,
     DelProperties,
+    EndComes,
     Execute,
     Executed,
     Failed,
@@ -404,3 +406,29 @@ def test_an_answer_fits_in_a_message(engine: Engine) -> None:
     assert len(engine.answer(Execute(source)).outcome) < limits.MESSAGE - limits.INLINE_BODY
     assert len(engine.answer(Execute(source.replace("raise", "#"))).outcome) < limits.MESSAGE - limits.INLINE_BODY
     assert len(engine.answer(GetResult()).outcome) < limits.MESSAGE
+
+
+# --- Before the end of the job -----------------------------------------------------------------------------
+
+
+def test_a_function_is_called_once_when_the_end_comes(engine: Engine) -> None:
+    save = typed_at_a_prompt("def save(): saved.append(id)")["save"]
+    engine.value(Push(), {"saved": []})
+    engine.value(BeforeWalltime(b"k", 60.0, "save"), save)
+    assert engine.pull("saved") == []
+    for _ in range(2):
+        assert engine.value(EndComes(b"k")) is None
+    assert engine.pull("saved") == [7]
+
+
+def test_its_failure_is_an_answer(engine: Engine) -> None:
+    engine.value(BeforeWalltime(b"k", 60.0, "f"), typed_at_a_prompt("def f(): raise OSError('disk full')")["f"])
+    failed = engine.failed(EndComes(b"k"))
+    assert failed.traceback.endswith("OSError: disk full\n")
+    assert engine.value(EndComes(b"k")) is None
+
+
+def test_reset_forgets_it(engine: Engine) -> None:
+    engine.value(BeforeWalltime(b"k", 60.0, "f"), typed_at_a_prompt("def f(): raise OSError")["f"])
+    engine.value(Reset())
+    assert engine.value(EndComes(b"k")) is None

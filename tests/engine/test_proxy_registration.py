@@ -11,7 +11,7 @@ from ipmpi.engine.child import Child
 from ipmpi.engine.namespace import Namespace
 from ipmpi.engine.proxy import Proxy
 from ipmpi.engine.rank import Rank
-from ipmpi.protocol import messages as m
+from ipmpi.protocol import messages as m, operations
 from ipmpi.protocol.connection import MessageReceived
 from ipmpi.transport.loop import Loop
 
@@ -22,6 +22,7 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[Any] = []
         self.connection = self
+        self.link: Any = Up()
 
     def send(self, message: m.AnyMessage, body: object = ()) -> None:
         del body
@@ -29,6 +30,12 @@ class Wire:
 
     def wake(self) -> None:
         pass
+
+
+class Up:
+    """A link that works."""
+
+    is_open = True
 
 
 class Set:
@@ -124,3 +131,96 @@ def test_a_goodbye_reaches_all_ranks(ranks: Set) -> None:
     ranks.hears(m.Goodbye("the controller stopped"))
     assert ranks.stopped == ["the controller said goodbye: the controller stopped"]
     assert [type(ranks.told(number)[-1]) for number in (1, 2)] == [m.Goodbye, m.Goodbye]
+
+
+def test_a_rank_that_was_told_to_end_is_not_to_blame(ranks: Set) -> None:
+    """At the end of a job all ranks get SIGTERM at once, and any of them may be the first to go."""
+    ranks.proxy._from_below(ranks.children[0], received(m.Goodbye("got SIGTERM")))
+    ranks.proxy._child_lost(ranks.children[0], "its process ended")
+    ranks.proxy._child_lost(ranks.children[1], "it was killed")
+    lost = [message for message in ranks.above.sent if isinstance(message, m.RanksLost)]
+    assert [(message.ranks, message.ordered) for message in lost] == [([1], True), ([2], False)]
+
+
+# --- the end of the job ----------------------------------------------------------------------------------------
+
+
+def told_up(ranks: Set, kind: type[Any]) -> list[Any]:
+    found = [message for message in ranks.above.sent if isinstance(message, kind)]
+    ranks.above.sent.clear()
+    return found
+
+
+def before_walltime(ranks: Set, number: int, seconds: float, whom: list[int]) -> None:
+    operation = operations.encode(operations.BeforeWalltime(b"k", seconds, "save"))
+    ranks.hears(m.Dispatch(number, whom, "before_walltime", operation))
+    ranks.loop._make_calls()
+
+
+def test_the_controller_is_told_how_much_is_left(ranks: Set) -> None:
+    ranks.proxy.end.know(ranks.loop.now() + 100, "17")
+    ranks.proxy.register()
+    (message,) = told_up(ranks, m.JobEnds)
+    assert 99 < message.seconds <= 100
+    assert (message.job, message.warned) == ("17", False)
+
+
+def test_of_a_job_whose_end_is_not_known_the_name_is_told(ranks: Set) -> None:
+    ranks.proxy.end.know(None, "17")
+    ranks.proxy.register()
+    assert told_up(ranks, m.JobEnds) == [m.JobEnds(None, "17")]
+
+
+def test_outside_of_a_job_nothing_is_told(ranks: Set) -> None:
+    ranks.proxy.register()
+    assert told_up(ranks, m.JobEnds) == []
+
+
+def test_what_is_due_is_asked_for_once(ranks: Set) -> None:
+    ranks.proxy.end.know(ranks.loop.now() + 100, "")
+    ranks.proxy.register()
+    before_walltime(ranks, 5, 120.0, [0, 1, 2])
+    (message,) = told_up(ranks, m.RunBeforeEnd)
+    assert (message.ranks, message.label) == ([0, 1, 2], "before_walltime(save)")
+    assert operations.decode_operation(message.operation) == operations.EndComes(b"k")
+    before_walltime(ranks, 6, 120.0, [0, 1, 2])
+    assert told_up(ranks, m.RunBeforeEnd) == []
+
+
+def test_a_warning_at_any_rank_is_heard_once(ranks: Set) -> None:
+    before_walltime(ranks, 5, 60.0, [0, 1])
+    assert told_up(ranks, m.RunBeforeEnd) == []
+    ranks.proxy._from_below(ranks.children[0], received(m.EndIsNear()))
+    ranks.proxy._from_below(ranks.children[1], received(m.EndIsNear()))
+    ranks.proxy.end.warned()
+    assert [type(message) for message in ranks.above.sent] == [m.JobEnds, m.RunBeforeEnd]
+    assert ranks.above.sent[0] == m.JobEnds(None, "", True)
+
+
+def test_a_rank_in_the_middle_passes_warnings_on(ranks: Set) -> None:
+    above = Child(cast(Any, None), cast(Any, ranks.above))
+    ranks.proxy.above = above
+    ranks.proxy.end.warned()
+    ranks.proxy._from_below(ranks.children[0], received(m.EndIsNear()))
+    assert ranks.above.sent == [m.EndIsNear()]
+
+
+def test_without_a_controller_the_set_does_it_by_itself(ranks: Set) -> None:
+    ranks.proxy.end.know(ranks.loop.now() + 10, "")
+    ranks.above.link = None
+    before_walltime(ranks, 5, 60.0, [1, 2])
+    for number in (1, 2):
+        first, second = ranks.told(number)[-2:]
+        assert first.id == 5
+        assert operations.decode_operation(second.operation) == operations.EndComes(b"k")
+        assert second.ranks == [number]
+    count = len(ranks.told(1))
+    ranks.proxy.end._look()
+    assert len(ranks.told(1)) == count, "once"
+
+
+def test_other_commands_of_that_name_are_the_ranks_affair(ranks: Set) -> None:
+    ranks.hears(m.Dispatch(5, [1], "before_walltime", b"rubbish"))
+    ranks.hears(m.Dispatch(6, [1], "before_walltime", operations.encode(operations.Reset())))
+    assert told_up(ranks, m.RunBeforeEnd) == []
+    assert [message.id for message in ranks.told(1)[-2:]] == [5, 6]
