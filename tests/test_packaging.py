@@ -73,6 +73,15 @@ class TestWheel:
         assert kept == {name for name in wheel.namelist() if name.startswith("ipmpi/jobscripts/")}
         assert not any(name.startswith(("jobscripts/", "tests/")) for name in wheel.namelist())
 
+    def test_writes_job_scripts_from_there(self, wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+        wheel.extractall(tmp_path)
+        code = "from ipmpi.launch import editable; print(editable.editable(editable.SLURM, 'array'))"
+        environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.stdout.startswith("#!/bin/bash\n"), done.stderr
+
     def test_commands_lead_to_functions(self, wheel: zipfile.ZipFile) -> None:
         points = configparser.ConfigParser()
         points.read_string(metadata(wheel, "entry_points.txt"))

@@ -87,6 +87,8 @@ class Shell:
         end: lines that set ``end`` to the unix time of the job's end, or leave it empty; ``{walltime}`` is its
             length in seconds.
         hostfile: the file with one line for each rank, or empty where MPI launchers know it by themselves.
+        remote: a program that starts ``PROGRAM ARGUMENT ...`` on ``HOST``, for MPI launchers that do not know the
+            batch system.
     """
 
     job: str
@@ -96,6 +98,7 @@ class Shell:
     threads: str
     end: str
     hostfile: str = ""
+    remote: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,11 @@ class BatchSystem:
         name: what is typed: ``ipcluster NAME``.
         title: what it is called in sentences.
         prefix: what a directive begins with in a script.
-        directives: by need, the directive that asks for it, with ``{value}`` in it: ``name``, ``walltime``,
-            ``queue``, ``account``, ``output``, ``array``, and further ones of its own. A need without a
-            directive cannot be had.
+        directives: by need, the directive that asks for it, with ``{value}`` in it. Needs are ``walltime``,
+            ``queue``, ``account``, ``qos``, ``constraint``, ``requeue`` and ``array`` (``{value}`` elements, or
+            ``{last}`` as the last one from 0), which are refused where they are missing; and ``name``,
+            ``output`` (a folder), ``output-array``, ``shell``, ``no-requeue``, ``survive`` (the loss of a node)
+            and ``warning`` (seconds before the end), which are left out then.
         resources: writes the directives for a :class:`Shape`.
         shell: what the scripts need to know.
         submitting: the command that submits a script.

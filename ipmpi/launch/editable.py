@@ -22,7 +22,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 WALLTIME: Final = 3600
 
-_SURVIVES: Final = '--kill-on-bad-exit=0 --wait=0 -c "$OMP_NUM_THREADS"'
+_SURVIVES: Final = '--kill-on-bad-exit=0 --wait=0 --no-kill -c "$OMP_NUM_THREADS"'
 
 LAUNCHERS: Final = {
     "slurm": (
@@ -102,7 +102,7 @@ def editable(system: BatchSystem, kind: Kind) -> str:
         "furl_file": f'"${{IPYTHONDIR:-$HOME/.ipython}}/security/{furl_file}"',
         "log_dir": "logs",
         "ends": job_end(system, WALLTIME),
-        "controller": 'ipcontroller --engine-furl-file "$FURL_FILE" -l "$LOGS/ipcontroller"',
+        "controller": "ipcontroller",
     }
     return fill(f"{kind}.sh.j2", context)
 

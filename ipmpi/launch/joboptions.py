@@ -117,9 +117,11 @@ class JobOptions:
             for text in value if isinstance(value, tuple) else (value,):
                 if isinstance(text, str) and re.search(r"[\r\n\0]", text):
                     raise LauncherError(f"there is a line break in {field.name.replace('_', ' ')}: {text!r}")
-        for name in ("queue", "account", "name", "qos", "constraint"):
+        for name in ("queue", "account", "qos", "constraint"):
             if re.search(r"\s", getattr(self, name)):
                 raise LauncherError(f"there is a blank in the {name} {getattr(self, name)!r}")
+        if not re.fullmatch(r"[\w.+-]+", self.name):
+            raise LauncherError(f"{self.name!r} is no name for a job: use letters, digits and any of _ . + -")
         if self.memory and not _MEMORY.fullmatch(self.memory):
             raise LauncherError(f"{self.memory!r} is no amount of memory: write it like 500M or 64G")
         if "@" in urlsplit(self.proxy).netloc:

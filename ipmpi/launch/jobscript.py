@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -71,55 +70,81 @@ def job_end(system: BatchSystem, walltime: int | None) -> list[str]:
     return system.shell.end.replace("{walltime}", str(walltime)).splitlines()
 
 
+class Need(NamedTuple):
+    """Something that a job asks for, by the name that batch systems have a directive for."""
+
+    name: str
+    value: Any
+    why: str
+    optional: bool = False
+    """It is nice to have, so a batch system without it is no failure."""
+
+    @property
+    def last(self) -> int:
+        """For arrays that count from 0."""
+        return self.value - 1 if isinstance(self.value, int) else 0
+
+
+_BASH: Final = Need("shell", "/bin/bash", "whatever your login shell is", optional=True)
+
+
 def job_directives(system: BatchSystem, options: JobOptions) -> list[Line]:
     """What the job asks the batch system for, and why.
 
     Raises:
         LauncherError: the batch system has no directive for something.
     """
-    array = options.kind == "array"
-    wanted: list[tuple[str, Any, str]] = [("name", options.name, "its name in the queue")]
-    if options.walltime is not None:
-        wanted.append(("walltime", clock(options.walltime), "how long it may last: hours, minutes, seconds"))
-    for need in ("queue", "account", "qos", "constraint"):
-        wanted.append((need, getattr(options, need), "asked for"))
-    output = "output-array" if array and "output-array" in system.directives else "output"
-    wanted.append((output, shlex.quote(str(options.log_dir)), "what the job prints, beside the engines' own logs"))
-    if array and options.n > 1:
-        wanted.append(("array", options.n - 1, f"{options.n} jobs, each of one engine"))
-    found = [_directive(system, *want) for want in wanted if want[1]]
-    return _adjusted([found[0], *system.resources(options.shape()), *found[1:], *_fates(system, options)], options)
-
-
-def _directive(system: BatchSystem, need: str, value: Any, why: str) -> Line:
-    pattern = system.directives.get(need)
-    if pattern is None:
-        raise LauncherError(
-            f"{system.title} has no {need}: leave it out, or write what your site wants instead with --directive"
-        )
-    return Line(pattern.format(value=value), why)
-
-
-def _fates(system: BatchSystem, options: JobOptions) -> list[Line]:
-    """What happens near the end, and when a node fails."""
-    array, shape = options.kind == "array", options.shape()
-    wanted: list[tuple[str, str]] = []
-    if options.requeue:
-        wanted.append(("requeue", "when a node fails the job is started again"))
-    elif not array:  # elements of an array have to be repeatable with some
-        wanted.append(("no-requeue", "it is started once: nobody would expect a second start"))
-        if shape.nodes != 1:
-            wanted.append(("survive", "when a node fails, the engines on the others stay"))
-    # Slurm may send it a minute early or late, so that a short job would get it at once.
-    if options.warn_before and (options.walltime is None or options.walltime > 2 * options.warn_before):
-        wanted.append(("warning", f"a signal {options.warn_before} s before the end, for before_walltime"))
-    known = [(need, why) for need, why in wanted if need in system.directives]
-    return [Line(system.directives[need].format(value=options.warn_before), why) for need, why in known]
-
-
-def _adjusted(lines: list[Line], options: JobOptions) -> list[Line]:
+    lines = [
+        *_written(system, [Need("name", options.name, "its name in the queue", optional=True), _BASH]),
+        *system.resources(options.shape()),
+        *_written(system, [*_wishes(options), *_output(system, options), *_fates(options)]),
+    ]
     kept = [line for line in lines if not any(text in line.text for text in options.skipped_directives)]
     return [*kept, *(Line(text, "asked for with --directive") for text in options.extra_directives)]
+
+
+def _written(system: BatchSystem, needs: list[Need]) -> list[Line]:
+    for need in needs:
+        if need.name not in system.directives and need.value and not need.optional:
+            raise LauncherError(
+                f"{system.title} has no {need.name}: leave it out, or write what your site has instead with "
+                "--directive"
+            )
+    known = [need for need in needs if need.name in system.directives and need.value]
+    return [
+        Line(system.directives[need.name].format(value=need.value, last=need.last), need.why) for need in known
+    ]
+
+
+def _wishes(options: JobOptions) -> list[Need]:
+    time = "" if options.walltime is None else clock(options.walltime)
+    asked = [Need(name, getattr(options, name), "asked for") for name in ("queue", "account", "qos", "constraint")]
+    return [Need("walltime", time, "how long it may last: hours, minutes, seconds"), *asked]
+
+
+def _output(system: BatchSystem, options: JobOptions) -> list[Need]:
+    folder, why = shlex.quote(str(options.log_dir)), "what the job prints, beside the engines' own logs"
+    if options.kind != "array" or options.n == 1:
+        return [Need("output", folder, why, optional=True)]
+    name = "output-array" if "output-array" in system.directives else "output"
+    elements = Need("array", options.n, f"{options.n} jobs, each of one engine")
+    return [Need(name, folder, why, optional=True), elements]
+
+
+def _fates(options: JobOptions) -> list[Need]:
+    """What happens near the end, and when a node fails."""
+    needs: list[Need] = []
+    if options.requeue:
+        needs.append(Need("requeue", "yes", "when a node fails the job is started again"))
+    elif options.kind != "array":  # PBS wants elements of an array to be repeatable
+        needs.append(Need("no-requeue", "no", "it is started once: nobody would expect a second start", True))
+        if options.shape().nodes != 1:
+            needs.append(Need("survive", "yes", "when a node fails, the engines on the others stay", True))
+    # Slurm may send it a minute early or late, so that a short job would get it at once.
+    if options.walltime is None or options.walltime > 2 * options.warn_before:
+        why = f"a signal {options.warn_before} s before the end, for before_walltime"
+        needs.append(Need("warning", options.warn_before, why, optional=True))
+    return needs
 
 
 def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
@@ -142,7 +167,7 @@ def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
 def controller_command(options: JobOptions) -> str:
     """The command of the controller, for a job that has it too."""
     words = [options.python, "-m", CONTROLLER_MODULE, *options.controller_args]
-    return f'{shlex.join(words)} --engine-furl-file "$FURL_FILE" -l "$LOGS/ipcontroller"'
+    return shlex.join(words)
 
 
 def fill(template: str | Path, context: dict[str, Any]) -> str:
@@ -157,11 +182,11 @@ def fill(template: str | Path, context: dict[str, Any]) -> str:
         if isinstance(template, Path):
             return environment().from_string(template.read_text("utf-8")).render(context)
         return environment().get_template(template).render(context)
-    except (OSError, UnicodeDecodeError) as error:
-        raise LauncherError(f"the template {template} cannot be read: {error}") from error
     except jinja2.TemplateError as error:
         line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         raise LauncherError(f"the template {template}{line}: {error.message}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise LauncherError(f"the template {template} cannot be read: {error}") from error
 
 
 def environment() -> jinja2.Environment:
@@ -181,9 +206,10 @@ def environment() -> jinja2.Environment:
 
 
 def templates() -> Path:
-    """The folder with the built-in templates: in the checkout, or inside the installed package."""
-    beside = Path(__file__).resolve().parents[2] / "jobscripts" / "templates"
-    return beside if beside.is_dir() else Path(str(files("ipmpi.jobscripts"))) / "templates"
+    """The folder with the built-in templates: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    places = [folder / "jobscripts" / "templates" for folder in (package, package.parent)]
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def _reasons(lines: list[Line], before: str = "") -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ KILLED: Final = {
 }
 """What the Exit_status of a job says that PBS killed."""
 
-_TIME_WAS_UP: Final = (-29, "93")
+_TIME_WAS_UP: Final = -29
 _DELETED: Final = "91"
 _BY_SIGTERM: Final = 256 + 15
 
@@ -102,42 +102,34 @@ def _status(id: str, job: Mapping[str, Any]) -> JobStatus:
     state = STATES.get(native, JobState.UNKNOWN)
     if native == "B" and _counts(job).get("Running", 1) == 0:
         state = JobState.PENDING  # some elements of the array have ended, the others wait
-    start = _time(job.get("stime")) or (_time(_inner(job, "estimated", "start_time")) or None)
+    code = _integer(job.get("Exit_status", job.get("exit_status")))
+    start = _time(job.get("stime")) or _time(_inner(job, "estimated", "start_time"))
     walltime = _seconds(_inner(job, "Resource_List", "walltime"))
-    used = _seconds(_inner(job, "resources_used", "walltime"))
-    running = state is JobState.RUNNING
-    end = _time(job.get("obittime", job.get("mtime"))) if state is JobState.ENDED else None
-    if running and start is not None and walltime is not None:
-        end = start + walltime
+    used = _seconds(_inner(job, "resources_used", "walltime")) or 0.0
+    end = left = None
+    if state is JobState.ENDED:
+        end = _time(job.get("obittime", job.get("mtime")))
+    elif native == "R" and walltime is not None:
+        left = max(0.0, walltime - used)
+        end = None if start is None else start + walltime
     return JobStatus(
         id,
         state,
         native,
-        reason=_reason(job, state),
+        reason=KILLED.get(code or 0) or str(job.get("comment", "")),
         start=start,
         end=end,
-        time_left=max(0.0, walltime - (used or 0.0)) if running and walltime is not None else None,
+        time_left=left,
         nodes=_nodes(str(job.get("exec_host", ""))),
-        outcome=_outcome(job, used, walltime) if state is JobState.ENDED else "",
+        outcome=_outcome(job, code, walltime is not None and used >= walltime) if state is JobState.ENDED else "",
     )
 
 
-def _reason(job: Mapping[str, Any], state: JobState) -> str:
-    code = _integer(job.get("Exit_status", job.get("exit_status")))
-    comment = str(job.get("comment", ""))
-    if state is not JobState.ENDED or code is None:
-        return comment
-    return KILLED.get(code) or comment or f"exit status {code}"
-
-
-def _outcome(job: Mapping[str, Any], used: float | None, walltime: float | None) -> str:
-    code, substate = _integer(job.get("Exit_status", job.get("exit_status"))), str(job.get("substate", ""))
-    if code == _TIME_WAS_UP[0] or (used is not None and walltime is not None and used >= walltime):
+def _outcome(job: Mapping[str, Any], code: int | None, used_up: bool) -> str:
+    if code == _TIME_WAS_UP or used_up:
         return "timeout"
-    if substate == _DELETED or code == _BY_SIGTERM:
+    if str(job.get("substate", "")) == _DELETED or code == _BY_SIGTERM:
         return "cancelled"
-    if code is None:
-        return "cancelled" if "delete" in str(job.get("comment", "")).lower() else ""
     return "completed" if code == 0 else "failed"
 
 
@@ -191,9 +183,10 @@ PBS: Final = BatchSystem(
     prefix="#PBS",
     directives={
         "name": "-N {value}",
+        "shell": "-S {value}",
         "walltime": "-l walltime={value}",
         "output": "-j oe -k doe -o {value}/",
-        "array": "-J 0-{value}",
+        "array": "-J 0-{last}",
         "queue": "-q {value}",
         "account": "-A {value}",
         "requeue": "-r y",
@@ -208,9 +201,14 @@ PBS: Final = BatchSystem(
         threads='"${OMP_NUM_THREADS:-1}"',
         end=_UNTIL,
         hostfile="$PBS_NODEFILE",
+        remote="pbs_tmrsh",
     ),
     submitting=("qsub", "{script}"),
-    asking=(("qstat", "-x", "-f", "-F", "json", "{id}"), ("qstat", "-f", "{id}")),
+    asking=(
+        ("qstat", "-x", "-f", "-F", "json", "{id}"),  # -x: also what has ended
+        ("qstat", "-x", "-f", "{id}"),  # where shell functions in the environment spoil the JSON
+        ("qstat", "-f", "{id}"),  # Torque
+    ),
     cancelling=("qdel", "{id}"),
     read_id=read_id,
     read_status=read_status,

@@ -43,6 +43,15 @@ class Queue:
         self.system = system
         self._run = run
 
+    def check(self) -> None:
+        """Is the batch system here?
+
+        Raises:
+            LauncherError: one of its programs is missing.
+        """
+        for program in self.system.missing():
+            raise self._not_here(program)
+
     def submit(self, script: Path) -> str:
         """Submit a script, from the current folder; returns the id of the job.
 
@@ -107,7 +116,7 @@ class Queue:
             raise self._not_here(argv[0]) from error
         except subprocess.TimeoutExpired as error:
             raise LauncherError(
-                f"`{typed}` did not answer within {PATIENCE:g} s. It may have worked all the same: "
+                f"`{typed}` gave no answer within {PATIENCE:g} s. It may have worked all the same: "
                 f"look at your jobs with {self.system.asking[0][0]} before you try again"
             ) from error
         except OSError as error:

@@ -23,6 +23,7 @@ AS_ROOT: Final = "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM
 SRUN_SURVIVES: Final = (
     Line("--kill-on-bad-exit=0", "when one engine dies, the others stay"),
     Line("--wait=0", "when one engine ends, the others may go on for as long as they like"),
+    Line("--no-kill", "when a machine fails, the engines on the others stay"),
 )
 
 _FAMILY: Final[dict[Flavour, str]] = {"openmpi5": "Open MPI", "openmpi4": "Open MPI", "hydra": "the MPICH family"}
@@ -32,6 +33,25 @@ _EXPORTS: Final = """\
 for name in PATH LD_LIBRARY_PATH PYTHONPATH OMP_NUM_THREADS TMPDIR; do
     if [ -n "${!name:-}" ]; then LAUNCH+=(-x "$name"); fi
 done"""
+
+_REMOTE: Final = """\
+# This launcher does not know {title}: it goes by ssh, or through {title} where that offers a way.
+if command -v {remote} >/dev/null; then
+    RSH="$LOGS/rsh-{job}"
+    cat > "$RSH" <<'END'
+#!/bin/sh
+host=$1
+shift
+exec {remote} "$host" /bin/sh -c "$*"
+END
+    chmod 700 "$RSH"
+    LAUNCH+=({options})
+fi"""
+
+_BY_REMOTE: Final[dict[Flavour, str]] = {
+    "openmpi5": '--prtemca plm ssh --prtemca plm_ssh_no_tree_spawn 1 --prtemca plm_ssh_agent "$RSH"',
+    "hydra": '-launcher rsh -launcher-exec "$RSH"',
+}
 
 
 class Ranks(NamedTuple):
@@ -58,7 +78,7 @@ def ranks(system: BatchSystem, options: JobOptions, *, root: bool) -> Ranks:
         LauncherError: there is none that could do it.
     """
     launcher, found, why = _chosen(system, options)
-    command = [Line(launcher, why)]
+    command = [Line(shlex.quote(launcher), why)]
     if launcher == system.launcher:
         command += [*_srun_mpi(options, found), *SRUN_SURVIVES]
         # Newer versions of srun do not take this from the directives.
@@ -70,12 +90,14 @@ def ranks(system: BatchSystem, options: JobOptions, *, root: bool) -> Ranks:
     shell = bash_array("LAUNCH", command)
     if found is not None and found.flavour in OPEN_MPI and launcher != system.launcher:
         shell = [*[AS_ROOT] * root, *shell, *_EXPORTS.splitlines() * bool(system.shell.hostfile)]
+    if found is not None and _is_beside(found, options) and options.shape().nodes != 1:
+        shell += _remote(system, found.flavour)
     return Ranks(command, shell)
 
 
 def bash_array(name: str, parts: Sequence[Line]) -> list[str]:
     """An array of words for bash, one part in each line, with the reasons as comments."""
-    width = max((len(part.text) for part in parts if len(part.text) <= 60), default=0)
+    width = max((len(part.text) for part in parts if len(part.text) <= 52), default=0)
     return [f"{name}=(", *(f"    {part.text:{width}}    # {part.why}" for part in parts), ")"]
 
 
@@ -90,13 +112,13 @@ def _chosen(system: BatchSystem, options: JobOptions) -> tuple[str, MpiLauncher 
         return asked, found, "asked for"
     if asked != "auto":
         found = _named(asked, beside)
-        return shlex.quote(asked if "/" in asked else _as_typed(found, beside)), found, "asked for"
+        return asked if "/" in asked else _as_typed(found, options), found, "asked for"
     if options.mpi == "none" and system.launcher:
         return system.launcher, None, "starts processes without MPI too"
     if options.mpi == "none" and options.shape().n == 1:
         return ALONE, None, "a single engine without MPI needs no launcher"
     if found is not None and (found.flavour in OPEN_MPI or not system.launcher):
-        return shlex.quote(_as_typed(found, beside)), found, _why_mpiexec(found, system, beside)
+        return _as_typed(found, options), found, _why_mpiexec(found, system, options)
     if system.launcher:
         return system.launcher, found, _why_native(found)
     raise LauncherError(
@@ -113,25 +135,39 @@ def _named(asked: str, beside: str) -> MpiLauncher:
     raise LauncherError(f"there is no {asked} here; name another one with --launcher PATH")
 
 
-def _as_typed(found: MpiLauncher, beside: str) -> str:
-    """With its path if it belongs to the interpreter; else the job looks for it, with the modules it loads."""
-    own = os.path.dirname(found.executable) == beside
-    return found.executable if own else os.path.basename(found.executable)
+def _as_typed(found: MpiLauncher, options: JobOptions) -> str:
+    """Its path; only the name where the job prepares software, to find what its modules bring."""
+    return (
+        found.executable
+        if _is_beside(found, options) or not options.prologue
+        else os.path.basename(found.executable)
+    )
 
 
-def _why_mpiexec(found: MpiLauncher, system: BatchSystem, beside: str) -> str:
-    own = os.path.dirname(found.executable) == beside
-    where = "next to the interpreter" if own else f"found in PATH as {found.executable}"
-    better = f"; with it an engine may die alone, with {system.launcher} not" if system.launcher else ""
+def _is_beside(found: MpiLauncher, options: JobOptions) -> bool:
+    """It came with the interpreter, from the package index, and knows no batch system but Slurm."""
+    return os.path.dirname(found.executable) == os.path.dirname(options.python)
+
+
+def _remote(system: BatchSystem, flavour: Flavour) -> list[str]:
+    """Lines that reach other machines through the batch system, where it has a program for that."""
+    if not system.shell.remote or flavour not in _BY_REMOTE:
+        return []
+    shell, options = system.shell, _BY_REMOTE[flavour]
+    lines = _REMOTE.format(title=system.title, remote=shell.remote, job=shell.job, options=options)
+    return lines.splitlines()
+
+
+def _why_mpiexec(found: MpiLauncher, system: BatchSystem, options: JobOptions) -> str:
+    where = "next to the interpreter" if _is_beside(found, options) else f"in PATH as {found.executable}"
+    better = f"; with it an engine may die alone, unlike with {system.launcher}" if system.launcher else ""
     return f"of {_FAMILY.get(found.flavour, 'an unknown MPI')}, {where}{better}"
 
 
 def _why_native(found: MpiLauncher | None) -> str:
-    if found is None:
-        return "no mpiexec was found, so the site's own launcher has to be right"
-    return (
-        f"understands {_FAMILY.get(found.flavour, 'an unknown MPI')} ({found.executable}), and lets one die alone"
-    )
+    if found is None or found.flavour not in _FAMILY:
+        return "there is no mpiexec of a known MPI, so what the site has has to be right"
+    return f"starts ranks of {_FAMILY[found.flavour]} ({found.executable}), and one may die alone"
 
 
 def _srun_mpi(options: JobOptions, found: MpiLauncher | None) -> list[Line]:

@@ -1,0 +1,252 @@
+"""Job scripts, run by bash as a batch system would, with launchers that only tell how they were started."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipmpi.launch.batch import batch_system
+from ipmpi.launch.joboptions import JobOptions
+from ipmpi.launch.jobscript import render
+
+FAKE = Path(__file__).with_name("fake_launcher.py")
+
+
+class Job:
+    """A job script that runs."""
+
+    def __init__(self, script: Path, environ: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            ["bash", str(script)],
+            env=environ,
+            cwd="/",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def line(self) -> dict[str, Any]:
+        """The next thing that a fake program says."""
+        assert self.process.stdout is not None
+        text = self.process.stdout.readline()
+        assert text.startswith("{"), text + self.process.stdout.read()
+        said: dict[str, Any] = json.loads(text)
+        return said
+
+    def send(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+    def end(self) -> int:
+        """The exit status, after everything was said."""
+        assert self.process.stdout is not None
+        assert self.process.stdout.read() == ""
+        return self.process.wait(10)
+
+
+Start = Callable[..., Job]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Write a script, and run it with fake programs."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("srun", "mpiexec", "python", "hydra_pmi_proxy"):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}" {name} "$@"\n')
+        (programs / name).chmod(0o755)
+    (tmp_path / "nodes").write_text("n1\nn1\nn2\nn2\n")
+    jobs: list[Job] = []
+
+    def begin(name: str = "slurm", *, environ: dict[str, str] | None = None, **options: Any) -> Job:
+        given: dict[str, Any] = {
+            "n": 4,
+            "python": str(programs / "python"),
+            "log_dir": tmp_path / "logs",
+            **options,
+        }
+        script = tmp_path / "job.sh"
+        script.write_text(render(batch_system(name), JobOptions(**given)).text)
+        variables = {
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "SLURM_JOB_ID": "4711",
+            "SLURM_SUBMIT_DIR": str(tmp_path),
+            "SLURM_JOB_END_TIME": "2000000000",
+            "PBS_JOBID": "12.server",
+            "PBS_O_WORKDIR": str(tmp_path),
+            "PBS_NODEFILE": str(tmp_path / "nodes"),
+            **(environ or {}),
+        }
+        jobs.append(Job(script, variables))
+        return jobs[-1]
+
+    yield begin
+    for job in jobs:
+        job.process.kill()
+        job.process.wait()
+        assert job.process.stdout is not None
+        job.process.stdout.close()
+
+
+@pytest.mark.parametrize(("name", "launcher"), [("slurm", "srun"), ("pbs", "mpiexec")])
+def test_signals_reach_the_engines_and_their_exit_status_is_kept(start: Start, name: str, launcher: str) -> None:
+    job = start(name)
+    assert job.line()["program"] == launcher
+    for _ in range(3):
+        job.send(signal.SIGUSR1)
+        assert job.line() == {"signal": "SIGUSR1", "to": launcher}
+    job.send(signal.SIGTERM)
+    assert job.line() == {"signal": "SIGTERM", "to": launcher}
+    assert job.end() == 7
+
+
+@pytest.mark.parametrize("name", ["slurm", "pbs"])
+@pytest.mark.parametrize("kind", ["engines", "cluster", "array"])
+def test_the_exit_status_is_that_of_the_engines(start: Start, name: str, kind: str, tmp_path: Path) -> None:
+    array = {"SLURM_ARRAY_JOB_ID": "4700", "SLURM_ARRAY_TASK_ID": "3", "PBS_ARRAY_INDEX": "3"}
+    job = start(name, kind=kind, environ={"FAKE_EXIT": "3", **array}, engine_furl_file=tmp_path / "e.furl")
+    assert job.process.stdout is not None
+    said = [json.loads(line) for line in job.process.stdout]
+    assert job.process.wait(10) == 3
+    engines = [each for each in said if "ipmpi.cli.ipengine" in each.get("argv", [])]
+    assert len(engines) == 1
+
+
+def test_the_engines_command(start: Start, tmp_path: Path) -> None:
+    job = start(cores_per_engine=2, engine_furl_file=tmp_path / "it's here.furl", proxy="http://proxy:3128")
+    said = job.line()
+    assert said["argv"] == [
+        *("--mpi=pmi2", "--kill-on-bad-exit=0", "--wait=0", "--no-kill", "--cpus-per-task=2", "-n", "4"),
+        *(str(tmp_path / "bin" / "python"), "-m", "ipmpi.cli.ipengine"),
+        *("--furl-file", str(tmp_path / "it's here.furl"), "-l", f"{tmp_path}/logs/ipengine-4711-"),
+        *("--mpi", "auto", "--wait", "60", "--proxy", "http://proxy:3128"),
+    ]
+    assert said["cwd"] == str(tmp_path)
+    assert (tmp_path / "logs").is_dir()
+
+
+def test_threads_and_temporary_files(start: Start) -> None:
+    environ = start(cores_per_engine=3, environ={"TMPDIR": "/scratch/" + "long" * 20}).line()["environ"]
+    assert (environ["OMP_NUM_THREADS"], environ["TMPDIR"]) == ("3", "/tmp")
+    assert start(environ={"TMPDIR": "/scratch"}).line()["environ"]["TMPDIR"] == "/scratch"
+    assert start().line()["environ"]["TMPDIR"] == "/tmp"
+
+
+def test_gpu_support_is_switched_off_on_cray_unless_asked_for(start: Start) -> None:
+    def support(**environ: str) -> str | None:
+        value: str | None = start(environ=environ).line()["environ"].get("MPICH_GPU_SUPPORT_ENABLED")
+        return value
+
+    assert support() is None
+    assert support(CRAY_MPICH_VERSION="8.1", MPICH_GPU_SUPPORT_ENABLED="1") == "0"
+    assert support(CRAY_MPICH_VERSION="8.1", IPMPI_GPU_SUPPORT="1") == "1"
+
+
+def test_the_end_of_a_slurm_job(start: Start, tmp_path: Path) -> None:
+    assert start().line()["environ"]["IPMPI_JOB_END"] == "2000000000"
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text('#!/bin/sh\ntest "$*" = "-h -j 4711 -o %e" && echo 2033-05-18T03:33:20\n')
+    squeue.chmod(0o755)
+    old = {"SLURM_JOB_END_TIME": "", "TZ": "UTC"}  # as before version 22.05 or so
+    assert start(environ=old).line()["environ"]["IPMPI_JOB_END"] == "2000000000"
+
+
+@pytest.mark.parametrize("answer", ["echo N/A", "echo", "exit 1"])
+def test_a_slurm_job_without_an_end(start: Start, tmp_path: Path, answer: str) -> None:
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text(f"#!/bin/sh\n{answer}\n")
+    squeue.chmod(0o755)
+    assert "IPMPI_JOB_END" not in start(environ={"SLURM_JOB_END_TIME": ""}).line()["environ"]
+
+
+def test_the_end_of_a_pbs_job(start: Start) -> None:
+    before = time.time()
+    end = int(start("pbs", walltime=1800).line()["environ"]["IPMPI_JOB_END"])
+    assert before - 1 < end - 1800 <= time.time()
+    assert "IPMPI_JOB_END" not in start("pbs").line()["environ"]
+
+
+def test_the_prologue_prepares_the_software(start: Start) -> None:
+    """Also one that uses variables that are not set, as those of modules do."""
+    job = start(prologue=("export MODULE_PATH=$NOT_SET/x", "export MPICH_GPU_SUPPORT_ENABLED=1"))
+    assert job.line()["environ"]["MODULE_PATH"] == "/x"
+
+
+def test_a_cluster_has_its_controller_beside_it(start: Start, tmp_path: Path) -> None:
+    furl_file = tmp_path / "e.furl"
+    furl_file.write_text("that of a former controller")
+    job = start(kind="cluster", engine_furl_file=furl_file, controller_args=("--client-location", "login 1"))
+    said = {each["program"]: each for each in (job.line(), job.line())}
+    assert not furl_file.exists()
+    assert said["python"]["argv"] == [
+        *("-m", "ipmpi.cli.ipcontroller", "--client-location", "login 1"),
+        *("--engine-furl-file", str(furl_file), "-l", f"{tmp_path}/logs/ipcontroller"),
+    ]
+    job.send(signal.SIGTERM)
+    assert job.line() == {"signal": "SIGTERM", "to": "srun"}
+    assert job.line() == {"signal": "SIGTERM", "to": "python"}
+    assert job.end() == 7
+
+
+@pytest.mark.parametrize(("name", "element"), [("slurm", "4700-3"), ("pbs", "12-3")])
+def test_an_element_of_an_array_is_its_engine(start: Start, tmp_path: Path, name: str, element: str) -> None:
+    environ = {"SLURM_ARRAY_JOB_ID": "4700", "SLURM_ARRAY_TASK_ID": "3"}
+    environ |= {"PBS_JOBID": "12[3].server", "PBS_ARRAY_INDEX": "3"}
+    job = start(name, kind="array", environ=environ)
+    said = job.line()
+    assert (said["program"], said["pid"]) == ("python", job.process.pid)
+    assert f"{tmp_path}/logs/ipengine-{element}-" in said["argv"]
+    assert said["argv"][said["argv"].index("--mpi") + 1] == "none"
+    job.send(signal.SIGTERM)
+    assert job.line()["signal"] == "SIGTERM"
+    assert job.end() == 7
+
+
+def test_open_mpi_under_pbs_passes_variables_on(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "hydra_pmi_proxy").rename(tmp_path / "bin" / "prterun")
+    argv = start("pbs", environ={"PYTHONPATH": "/p"}).line()["argv"]
+    assert argv[: argv.index("-n")] == [
+        *("--bind-to", "none", "--with-ft", "ulfm", "--hostfile", str(tmp_path / "nodes"))
+    ]
+    passed = [name for option, name in itertools.pairwise(argv) if option == "-x"]
+    assert passed == ["PATH", "PYTHONPATH", "OMP_NUM_THREADS", "TMPDIR"]
+
+
+@pytest.mark.parametrize(
+    ("companion", "options"),
+    [
+        ("hydra_pmi_proxy", "-launcher rsh -launcher-exec {}"),
+        ("prterun", "--prtemca plm ssh --prtemca plm_ssh_no_tree_spawn 1 --prtemca plm_ssh_agent {}"),
+    ],
+)
+def test_pbs_itself_reaches_the_other_machines(start: Start, tmp_path: Path, companion: str, options: str) -> None:
+    (tmp_path / "bin" / "hydra_pmi_proxy").rename(tmp_path / "bin" / companion)
+    remote = tmp_path / "bin" / "pbs_tmrsh"
+    remote.write_text('#!/bin/sh\necho on "$1":\nshift\nexec "$@"\n')
+    remote.chmod(0o755)
+    shim = tmp_path / "logs" / "rsh-12"
+    said = start("pbs").line()
+    assert options.format(shim) in " ".join(said["argv"])
+    done = subprocess.run(
+        [str(shim), "n2", "echo", "one;", "echo two words"], env=said["environ"], capture_output=True, text=True,
+        check=True, timeout=10,
+    )  # fmt: skip
+    assert done.stdout == "on n2:\none\ntwo words\n"
+    remote.unlink()
+    assert options.format(shim) not in " ".join(start("pbs").line()["argv"])
+
+
+def test_a_job_whose_folder_is_gone_ends(start: Start, tmp_path: Path) -> None:
+    job = start(environ={"SLURM_SUBMIT_DIR": str(tmp_path / "gone")})
+    assert job.process.stdout is not None
+    assert "No such file or directory" in job.process.stdout.read()
+    assert job.process.wait(10) == 1
