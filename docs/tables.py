@@ -12,7 +12,7 @@ import msgspec
 
 from ipmpi import errors, limits
 from ipmpi.cli import ipcluster, ipcontroller, ipengine
-from ipmpi.protocol import frames, messages, operations, states
+from ipmpi.protocol import frames, messages, mux, operations, states
 
 
 def literal(text: object) -> str:
@@ -76,6 +76,15 @@ def frame_kinds() -> str:
     return table(("kind", "name", "payload bytes", "numbered"), rows)
 
 
+def mux_frame_kinds() -> str:
+    """The same, of an ssh session."""
+    rows = []
+    for kind in mux.Kind:
+        size = str(mux.EXACT[kind]) if kind in mux.EXACT else f"up to {mux.LARGEST[kind]:,}"
+        rows.append((str(int(kind)), kind.name, size))
+    return table(("kind", "name", "payload bytes"), rows)
+
+
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """The command line of each command, as the command itself reads it."""
     return {
@@ -116,6 +125,8 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "frames": frame_kinds(),
+        "mux-frames": mux_frame_kinds(),
+        "mux-requests": structs(mux.Request),
         "messages": structs(messages.AnyMessage),
         "legality": legality(),
         "task-options": task_options(),

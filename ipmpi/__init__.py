@@ -9,7 +9,17 @@ Importing this package needs no MPI and starts nothing.
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from .errors import CompositeError, TaskRejectError
 
 __all__ = ["CompositeError", "TaskRejectError", "__version__"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """``ipmpi.Cluster`` is loaded when it is asked for: engines and controllers have no use for it."""
+    if name == "Cluster":
+        return importlib.import_module("ipmpi.cluster").Cluster
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

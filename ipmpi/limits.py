@@ -105,7 +105,10 @@ SSH_BANNER: Final = 64 * KIB
 """What a login may print before ipmpi speaks: messages of the day, output of the shell's start-up files."""
 
 SSH_CONNECT_TIMEOUT: Final = 30
-"""For ssh to reach the machine; typing a password takes as long as it takes."""
+"""For ssh to reach the machine, before anything is typed."""
+
+SSH_LOGIN_TIMEOUT: Final = 300.0
+"""For a whole login: passwords are typed, file systems are slow, `module load` is slower."""
 
 SSH_RECONNECT_FIRST: Final = 0.5
 SSH_RECONNECT_LONGEST: Final = 60.0

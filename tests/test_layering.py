@@ -54,6 +54,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.jobscripts": (4, "launch"),
     "ipmpi.ipython": (4, "ipython"),
     "ipmpi.cli": (5, "cli"),
+    "ipmpi.cluster": (5, "cluster"),
     "ipmpi.bench": (5, "bench"),
 }
 # Pairs of groups in one layer of which the first may import the second.
@@ -77,7 +78,7 @@ NEVER: dict[str, tuple[str, ...]] = {
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.
 OPTIONAL = {
     *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
-    *("asyncio", "ctypes", "pprint", "joblib"),
+    *("asyncio", "ctypes", "pprint", "joblib", "tomllib"),
 }
 # Modules of ours that are loaded only when needed, and by whom: ranks that do not dial need no OpenSSL.
 DEFERRED = {

@@ -17,7 +17,8 @@ from ipmpi.errors import LauncherError
 from ipmpi.furl import default_furl_file, ipython_dir
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.controller import Controller
-from ipmpi.launch.lifecycle import Blame, Lifecycle, Over, Plan, Started, StartEngines
+from ipmpi.launch.effects import Blame, Over, Started, StartEngines
+from ipmpi.launch.lifecycle import Lifecycle, Plan
 from ipmpi.launch.local import EngineOptions, LocalEngines
 from ipmpi.launch.mpi import find_mpi
 from ipmpi.launch.process import Signals, session, tail

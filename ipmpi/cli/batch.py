@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from ipmpi import walltime
 from ipmpi.cli import login, options
 from ipmpi.cli.detach import detach
-from ipmpi.cli.screen import Screen
 from ipmpi.cli.supervise import Supervisor
-from ipmpi.cli.watch import InJob
+from ipmpi.cli.watch import Watched
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch import BatchSystem, batch_system
 from ipmpi.launch.cluster import Cluster
@@ -65,15 +65,19 @@ def main(command: str, words: Sequence[str]) -> int:
         return detach([command, *words], options.log_dir(parsed), until)
     with Signals() as signals:
         job = Job(system, job_options(parsed))
-        told: Told = InJob(options.furl_file(parsed, "mec"), job) if parsed.in_job else options.controller(parsed)
-        cluster = Cluster(told, job, signals, parsed.lifeline_fd)
         record = options.new_record(parsed, command, job.n)
-        record.batch = command
+        record.batch, record.job_name = command, job.options.name
+        told: Told
+        if parsed.in_job:
+            told = Watched(record.furl_files, lambda path: _is_new(path, job, record.started), only_new=False)
+        else:
+            told = options.controller(parsed)
+        cluster = Cluster(told, job, signals, parsed.lifeline_fd)
         plan = Plan(
             job.n, parsed.timeout, engines_wait=job.waits, batch=True,
             walltime=parsed.walltime, resubmit=parsed.resubmit,
         )  # fmt: skip
-        return Supervisor(cluster, plan, Screen(parsed.status_fd), record, options.mec_argument(parsed)).run()
+        return Supervisor(cluster, plan, options.screen(parsed), record, options.mec_argument(parsed)).run()
 
 
 def parser(command: str = "slurm") -> argparse.ArgumentParser:
@@ -82,7 +86,30 @@ def parser(command: str = "slurm") -> argparse.ArgumentParser:
         prog=f"ipcluster {command}",
         description="Start a controller here and submit a job with N engines. It stays in the foreground, says "
         "what the job waits for, and stops all on Ctrl-C, unless --detach is given.",
+        allow_abbrev=False,
     )
+    add_job_options(p)
+    what = p.add_mutually_exclusive_group()
+    what.add_argument("--in-job", action="store_true", help="put the controller into the job, too")
+    what.add_argument("--array", action="store_true", help="a job array of single engines, for tasks")
+    p.add_argument("--dry-run", action="store_true", help="print the job script, and why it is so; submit nothing")
+    p.add_argument(
+        "--resubmit", nargs="?", type=options.count, const=AS_OFTEN_AS_NEEDED, default=0, metavar="N",
+        help="submit the job again when it has reached its walltime, N times (without N: as often as needed); "
+        "tasks that wait go on",
+    )  # fmt: skip
+    p.add_argument("--wait-engines", action="store_true", help="with --detach: return when the engines are there")
+    p.add_argument(
+        "--timeout", type=options.seconds, default=300.0, metavar="SECONDS",
+        help="for the engines to come once the job runs (300)",
+    )  # fmt: skip
+    login.add_options(p)
+    options.add_cluster_options(p)
+    return p
+
+
+def add_job_options(p: argparse.ArgumentParser) -> None:
+    """What the job asks for."""
     p.add_argument("-n", "--n", "--num", type=options.engine_number, default=0, metavar="N", help="engines")
     for name, target, text in _NUMBERS:
         p.add_argument(name, dest=target, type=options.engine_number, default=None, metavar="N", help=text)
@@ -108,27 +135,18 @@ def parser(command: str = "slurm") -> argparse.ArgumentParser:
         help="signal the engines so long before the end, where the batch system can (120)",
     )  # fmt: skip
     p.add_argument("--requeue", action="store_true", help="have the job started again when a node fails")
-    what = p.add_mutually_exclusive_group()
-    what.add_argument("--in-job", action="store_true", help="put the controller into the job, too")
-    what.add_argument("--array", action="store_true", help="a job array of single engines, for tasks")
-    p.add_argument("--dry-run", action="store_true", help="print the job script, and why it is so; submit nothing")
-    p.add_argument(
-        "--resubmit", nargs="?", type=options.count, const=AS_OFTEN_AS_NEEDED, default=0, metavar="N",
-        help="submit the job again when it has reached its walltime, N times (without N: as often as needed); "
-        "tasks that wait go on",
-    )  # fmt: skip
-    p.add_argument("--wait-engines", action="store_true", help="with --detach: return when the engines are there")
-    p.add_argument(
-        "--timeout", type=options.seconds, default=300.0, metavar="SECONDS",
-        help="for the engines to come once the job runs (300)",
-    )  # fmt: skip
-    login.add_options(p)
-    options.add_cluster_options(p)
-    return p
+
+
+def _is_new(furl_file: Path, job: Job, since: float) -> bool:
+    """Whether the controller in the job has written it; clocks of file servers may differ from ours."""
+    try:
+        return bool(job.job) and furl_file.stat().st_mtime > since - 60
+    except OSError:
+        return False
 
 
 def job_options(parsed: argparse.Namespace) -> JobOptions:
-    """What the job script is to ask for.
+    """What the job script is to ask for, with a controller of its own.
 
     Raises:
         LauncherError: options that exclude each other.
@@ -139,22 +157,29 @@ def job_options(parsed: argparse.Namespace) -> JobOptions:
         )
     if parsed.array and parsed.mpi == "mpi4py":
         raise LauncherError("each engine of a job array is by itself: leave out --array, or --mpi mpi4py")
+    return replace(
+        engines_job(parsed, options.furl_file(parsed, "engine")),
+        kind="cluster" if parsed.in_job else "array" if parsed.array else "engines",
+        name=parsed.name or "ipmpi",
+        controller_args=tuple(options.controller_arguments(parsed)),
+    )
+
+
+def engines_job(parsed: argparse.Namespace, engine_furl_file: Path) -> JobOptions:
+    """What :func:`add_job_options` has asked for."""
     names = [target for _, target, _, _ in _WORDS] + [target for _, target, _ in _NUMBERS]
     given: dict[str, Any] = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
     given |= {target: tuple(getattr(parsed, target)) for _, target, _, _ in _LISTS}
     return JobOptions(
-        kind="cluster" if parsed.in_job else "array" if parsed.array else "engines",
         n=parsed.n,
         walltime=None if parsed.walltime is None else int(parsed.walltime),
-        name=parsed.name or "ipmpi",
         srun_mpi=parsed.srun_mpi,
         mpi=parsed.mpi,
-        engine_furl_file=options.furl_file(parsed, "engine"),
+        engine_furl_file=engine_furl_file,
         log_dir=options.log_dir(parsed),
         warn_before=parsed.warn_before,
         template=parsed.template,
         requeue=parsed.requeue,
-        controller_args=tuple(options.controller_arguments(parsed)),
         **given,
     )
 

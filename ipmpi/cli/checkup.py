@@ -6,11 +6,10 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..client import MultiEngineClient
 from ..errors import CompositeError, KernelError
-from ..furl import Furl
 from ..launch.doctor.facts import Clock, EngineFacts
 from ..launch.doctor.gather import portrait_command, understand_portrait
 
@@ -37,13 +36,22 @@ class Checkup:
     version: str = ""
 
 
-def check_up(address: Furl, timeout: float, token_file: str) -> Checkup:
+class Way(NamedTuple):
+    """How a client comes to the controller: the arguments of MultiEngineClient. Words for it are in ``via``."""
+
+    furl: str = ""
+    ssh: str = ""
+    proxy: str = ""
+    via: str = ""
+
+
+def check_up(way: Way, timeout: float, token_file: str) -> Checkup:
     """Connect, and wait ``timeout`` seconds at most for the engines.
 
     Raises:
         KernelError: the controller does not take this client.
     """
-    with MultiEngineClient(str(address)) as mec:
+    with MultiEngineClient(way.furl, ssh=way.ssh or None, proxy=way.proxy or None) as mec:
         before = time.time()
         info = mec.cluster_info()
         after = time.time()

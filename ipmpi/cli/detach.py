@@ -26,7 +26,7 @@ def detach(words: Sequence[str], log_dir: Path, until: str) -> int:
         An exit code.
     """
     log = log_dir / f"ipcluster-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    followed = Followed([*words, "--log", str(log)], log, lifeline=False)
+    followed = Followed([*words, "--own-log", str(log)], log, lifeline=False)
     before = signal.signal(signal.SIGINT, lambda *_: followed.process.send_signal(signal.SIGINT))
     try:
         for news in followed.news():

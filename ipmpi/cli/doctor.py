@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import __version__, furl
-from ..errors import KernelError, LauncherError, VersionError
+from ..errors import FurlError, KernelError, LauncherError, SecurityError, VersionError
 from ..furl import Furl, ipython_dir, security_dir
 from ..launch import records
 from ..launch.doctor import findings as f
@@ -41,8 +41,11 @@ from ..launch.doctor.judge_machine import judge_clocks, judge_limits, judge_scra
 from ..launch.doctor.judge_mpi import AREA as MPI, judge_no_launcher, judge_srun, judge_trial
 from ..launch.doctor.judge_network import AREA as NETWORK, judge_hints
 from ..launch.doctor.trial import find_launcher, run_trial
+from ..transport.proxies import routes_by
 from ..transport.reach import try_hints
-from .checkup import check_up
+from ..transport.routes import ProxyRoute
+from .checkup import Checkup, Way, check_up
+from .printing import show
 
 OTHER_RELEASE: Final = f"Use one release everywhere: pip install 'ipmpi=={__version__}' where the controller runs."
 OTHER_FURL: Final = "Copy ipcontroller-mec.furl again from where the controller runs (mode 600)."
@@ -64,6 +67,18 @@ def parser() -> argparse.ArgumentParser:
         "--furl-file", default="", metavar="FILE",
         help="look at the controller of this furl (default: ipcontroller-mec.furl in ~/.ipython/security)",
     )  # fmt: skip
+    p.add_argument(
+        "--ssh",
+        default="",
+        metavar="USER@LOGIN",
+        help="reach the controller through this login node, as a client does",
+    )
+    p.add_argument(
+        "--proxy",
+        default="",
+        metavar="URL",
+        help="reach the controller through this HTTP proxy (none: through none)",
+    )
     p.add_argument(
         "--launcher", default="", metavar="COMMAND",
         help="what starts ranks, with its options: 'srun --mpi=pmix' (default: the mpiexec that ipcluster takes)",
@@ -102,11 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     host = os.uname().nodename
     if options.json:
         report = {"ipmpi": __version__, "host": host, "findings": [finding.as_dict() for finding in found]}
-        print(json.dumps(report, indent=1))
+        show(json.dumps(report, indent=1))
     else:
-        print(f"ipmpi {__version__}, Python {sys.version.split()[0]} on {host}: {sys.executable}\n")
-        print(f.render(found, min(shutil.get_terminal_size().columns, 110)))
-        print(f"\n{_summary(found)}")
+        show(f"ipmpi {__version__}, Python {sys.version.split()[0]} on {host}: {sys.executable}\n")
+        show(f.render(found, min(shutil.get_terminal_size().columns, 110)))
+        show(f"\n{_summary(found)}")
     return f.exit_code(found)
 
 
@@ -131,13 +146,38 @@ def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Fin
     machine, versions = this_process()
     found = [] if options.mpi == "none" else _mpi(options.launcher, environ)
     found += judge_limits("This process", machine) + judge_scratch("This machine", machine)
+    if options.ssh:
+        way = Way(options.furl_file, ssh=options.ssh, via=f"through ssh {options.ssh}")
+        found += _cluster(way, options.timeout, versions)[0]
+        return found
     furls, finding = _files(options.furl_file, {} if record is None else record.furl_files)
     found += finding
     reached, finding = _network(furls, bool(options.furl_file or options.name), environ)
-    found += finding
-    if reached:
-        return found + _cluster(furls["mec"], options.timeout, versions)
-    return found + judge_own_threads(machine)
+    via = _proxy(options.proxy, furls.get("mec"), environ)
+    if "mec" not in furls or not (reached or via):
+        return found + finding + judge_own_threads(machine)
+    way = Way(str(furls["mec"]), proxy=options.proxy, via="" if reached and not options.proxy else via)
+    more, worked = _cluster(way, options.timeout, versions)
+    return found + (_softened(finding) if worked and not reached else finding) + more
+
+
+def _proxy(chosen: str, address: Furl | None, environ: Mapping[str, str]) -> str:
+    """Words for the proxy through which a client would go to this address; '' for none.
+
+    Raises:
+        ClientError: the chosen one is no URL of a proxy.
+    """
+    complaints: list[str] = []
+    routes = routes_by(chosen or None, environ, complaints.append)
+    hosts = [] if address is None else [host for host, _ in address.hints]
+    proxies = [route for route in routes if isinstance(route, ProxyRoute) and any(map(route.serves, hosts))]
+    return proxies[0].via if proxies else ""
+
+
+def _softened(found: Sequence[Finding]) -> list[Finding]:
+    """That there is no direct way is no problem where another way works."""
+    hard = (f.Level.WARNING, f.Level.PROBLEM)
+    return [each._replace(level=f.Level.NOTE, fix="") if each.level in hard else each for each in found]
 
 
 def _mpi(chosen: str, environ: Mapping[str, str]) -> list[Finding]:
@@ -194,23 +234,41 @@ def _network(furls: Mapping[str, Furl], asked_for: bool, environ: Mapping[str, s
     return answers, found
 
 
-def _cluster(address: Furl, timeout: float, versions: Versions) -> list[Finding]:
-    """Ask a running controller, and its engines."""
+def _cluster(way: Way, timeout: float, versions: Versions) -> tuple[list[Finding], bool]:
+    """Ask a running controller, and its engines; and whether the client got through."""
     folder = ipython_dir().expanduser().absolute()
     try:
         with token_in(folder) as (token_file, token):
-            seen = check_up(address, timeout, token_file)
+            seen = check_up(way, timeout, token_file)
     except KernelError as error:
-        # Such as another protocol version, or a secret that is not valid any more: it says what to do itself.
+        # Such as another protocol version, or a secret that is not valid any more.
         text = f"The controller answers, and a client cannot work with it: {error}."
-        fix = OTHER_RELEASE if isinstance(error, VersionError) else OTHER_FURL
-        return [f.problem(NETWORK, "connect", text, fix)]
+        if way.via:
+            text = f"A client does not reach the controller {way.via}: {error}."
+        return [f.problem(NETWORK, "connect", text, _fix_of(error, way))], False
+    found = [f.ok(NETWORK, "connect", f"A client reaches the controller {way.via}.")] if way.via else []
+    return found + _judge(seen, versions, token, str(folder)), True
+
+
+def _fix_of(error: KernelError, way: Way) -> str:
+    if isinstance(error, VersionError):
+        return OTHER_RELEASE
+    if way.ssh:
+        return f"Try by hand: ssh {way.ssh.partition(':')[0]} ipcluster list"
+    if isinstance(error, SecurityError | FurlError):
+        return OTHER_FURL
+    if way.via:
+        return "Many proxies let port 443 through only: ipcontroller --client-port 443. Or: --ssh user@login"
+    return "It may have ended in this moment: ask again."
+
+
+def _judge(seen: Checkup, versions: Versions, token: str, folder: str) -> list[Finding]:
     engines = seen.engines
     found = judge_presence(seen.registered, [engine.id for engine in engines], seen.silent)
     found += judge_libraries(engines) + judge_versions(versions, seen.version, engines)
     found += judge_clocks(([] if seen.clock is None else [seen.clock]) + clocks_by_host(engines))
     found += judge_threads(engines) + judge_engine_machines(engines)
-    return found + judge_shared_files(token, str(folder), engines)
+    return found + judge_shared_files(token, folder, engines)
 
 
 if __name__ == "__main__":

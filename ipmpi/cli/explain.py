@@ -21,11 +21,13 @@ from ..launch import records
 from ..launch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
 from ..launch.doctor import findings as f
 from ..launch.doctor.findings import Finding
+from ..launch.doctor.judge_engines import judge_presence
 from ..launch.doctor.judge_job import expand_nodes, judge_job, moment
-from ..launch.doctor.judge_ranks import LogFacts, failing_log, judge_ranks
-from ..launch.doctor.logfiles import logs_of_cluster, logs_of_job
+from ..launch.doctor.judge_ranks import LogFacts, failing_log, judge_losses, judge_ranks, judge_time
+from ..launch.doctor.logfiles import logs_of_cluster, logs_of_job, losses_of_cluster
 from ..launch.queue import Queue
 from ..launch.records import Record
+from .printing import show
 
 LINES: Final = 20
 _JOB: Final = re.compile(r"\d+(\[\d*\])?(_\d+)?(\.[\w.-]+)?")
@@ -71,8 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``ipcluster explain``; returns its exit code."""
     options = parser().parse_args(arguments)
     try:
-        record = _record(options.what)
-        if record is not None:
+        stray = None if options.what or records.living() else explain_controller()
+        record = None if stray is not None else _record(options.what)
+        if stray is not None:
+            account = stray
+        elif record is not None:
             account = explain_cluster(record, time.time())
         else:
             system = _system(options.batch, options.what)
@@ -91,12 +96,12 @@ def _print(account: Account, lines: int, *, as_json: bool) -> None:
     shown = [] if log is None or not lines else list(log.lines[-lines:])
     if as_json:
         told = None if log is None else {"path": log.path, "lines": shown, "alike": account.alike}
-        print(json.dumps({"findings": [each.as_dict() for each in account.findings], "log": told}, indent=1))
+        show(json.dumps({"findings": [each.as_dict() for each in account.findings], "log": told}, indent=1))
         return
-    print(f.render(account.findings, min(shutil.get_terminal_size().columns, 110)))
+    show(f.render(account.findings, min(shutil.get_terminal_size().columns, 110)))
     if log is not None and shown:
         more = f" ({account.alike} more end alike)" if account.alike else ""
-        print(f"\nThe last lines of {log.path}{more}:", *(f"    {line}" for line in shown), sep="\n")
+        show("\n".join([f"\nThe last lines of {log.path}{more}:", *(f"    {line}" for line in shown)]))
 
 
 # --- what is meant -------------------------------------------------------------------------------------------
@@ -158,6 +163,26 @@ def _add_log(account: Account, logs: Sequence[LogFacts], engines: Sequence[dict[
         account.log, account.alike = found
 
 
+# --- a controller that was started by hand ---------------------------------------------------------------------
+
+
+def explain_controller() -> Account | None:
+    """The controller of the furl files without a name, if one answers."""
+    try:
+        with MultiEngineClient() as mec:
+            engines = list(mec.cluster_info()["engines"])
+    except KernelError:
+        return None
+    text = "A controller runs that was not started by ipcluster, so its jobs and log files are not known."
+    account = Account([f.note(CLUSTER, "cluster", text, "Ask about a job by its id: ipcluster explain JOB")])
+    if engines:
+        # How many there should be, nobody has said.
+        account.findings += judge_ranks(len(engines), engines) + judge_time(engines)
+    else:
+        account.findings += judge_presence([], [], {})
+    return account
+
+
 # --- a cluster -----------------------------------------------------------------------------------------------
 
 
@@ -180,6 +205,10 @@ def explain_cluster(record: Record, now: float) -> Account:
     if not finding:
         nodes = [node for status in statuses for node in expand_nodes(status.nodes)]
         account.findings += judge_ranks(record.n, engines, nodes, logs, starting=waits and not engines)
+        if not record.batch:  # else the batch system has said it
+            account.findings += judge_time(engines)
+        if len(engines) < record.n and not record.ssh:
+            account.findings += judge_losses(losses_of_cluster(logs), engines)
     if len(engines) < record.n and not waits:
         _add_log(account, logs, engines)
     return account

@@ -42,7 +42,10 @@ COMMANDS: Final[Mapping[str, Command]] = {
 }
 """Batch systems are commands too, see :func:`commands`."""
 
-HIDDEN: Final[Mapping[str, Command]] = {"relay": Command("relay", "the far end of an ssh session")}
+HIDDEN: Final[Mapping[str, Command]] = {
+    "relay": Command("relay", "the far end of an ssh session"),
+    "follow": Command("manage", "what a detached cluster tells, for the near end", True),
+}
 
 
 def commands() -> dict[str, Command]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from ipmpi.cli import options
 from ipmpi.cli.detach import detach
-from ipmpi.cli.screen import Screen
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.lifecycle import Plan
@@ -26,8 +25,8 @@ def main(command: str, words: Sequence[str]) -> int:
         cluster = Cluster(options.controller(parsed), engines, signals, parsed.lifeline_fd)
         plan = Plan(parsed.n, parsed.timeout, engines_wait=engines.waits)
         record = options.new_record(parsed, "local", parsed.n)
-        screen = Screen(parsed.status_fd)
-        return Supervisor(cluster, plan, screen, record, options.mec_argument(parsed), log_files).run()
+        screen = options.screen(parsed)
+        return Supervisor(cluster, plan, screen, record, options.mec_argument(parsed), log_files=log_files).run()
 
 
 def parser(command: str = "local") -> argparse.ArgumentParser:

@@ -1,18 +1,254 @@
-"""``ipcluster slurm --ssh user@login``: the same at the other end of an ssh session (layer L5)."""
+"""``ipcluster slurm --ssh user@login``: the cluster is there, and what reaches it is here (layer L5).
+
+At the far end the same command runs with ``--detach``, so that nothing depends on this ssh session: when it dies,
+or the laptop sleeps, the cluster goes on, and a new session finds it again. Here, furl files are written whose
+address is a port of this machine; what connects to it is carried through the session. TLS runs through it from end
+to end, so the certificate in the furl is still that of the controller.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
 
-from ipmpi.errors import LauncherError
+from ipmpi.cli import options
+from ipmpi.cli.screen import Screen
+from ipmpi.errors import ConnectionError, KernelError, LauncherError
+from ipmpi.furl import Furl, save
+from ipmpi.launch import records
+from ipmpi.launch.records import Record
+from ipmpi.transport.ssh import SshSession
+
+STOPPING: Final = 60.0
+"""Seconds for the far end to stop a cluster."""
+
+UP: Final = """
+Your cluster on {ssh} is up and running.
+
+For interactive use on this machine, you can make a MultiEngineClient with:
+
+from ipmpi import client
+mec = client.MultiEngineClient({mec})
+
+This works as long as this command runs. {end}
+"""
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """What only concerns ssh."""
-    p.add_argument("--ssh", default="", metavar="USER@HOST", help="do it there, and bring the connection here")
+    group = p.add_argument_group("from another machine")
+    group.add_argument(
+        "--ssh", default="", metavar="USER@HOST[:COMMAND]",
+        help="do this on another machine, by ssh, and reach the cluster from here; COMMAND is what runs ipcluster "
+        "there, such as venv/bin/ipcluster",
+    )  # fmt: skip
+    group.add_argument("--keep", action="store_true", help="leave that cluster running when this command ends")
 
 
 def main(command: str, words: Sequence[str], parsed: argparse.Namespace) -> int:
-    """Stub."""
-    raise LauncherError("not yet")
+    """Run the near end; returns its exit code."""
+    name = parsed.name or f"from-{_plain(os.uname().nodename)}-{os.getpid()}"
+    record = replace(
+        options.new_record(parsed, command, parsed.n), ssh=parsed.ssh.partition(":")[0], far_name=name
+    )
+    far = [command, *far_words(words), "--detach", "--name", name]
+    with SshSession(parsed.ssh) as session:
+        near = NearEnd(session, record, options.screen(parsed), far, keep=parsed.keep, given=parsed)
+        return near.run(parsed.lifeline_fd)
+
+
+def far_words(words: Sequence[str]) -> list[str]:
+    """The command line without what concerns this end only, and without a name, which is added."""
+    found, skip = [], False
+    values = {"--ssh", "--status-fd", "--lifeline-fd", "--own-log", "--logdir", "--name"}
+    for word in words:
+        option = word.partition("=")[0]
+        if skip:
+            skip = False
+        elif option in values:
+            skip = "=" not in word
+        elif option not in ("--keep", "--detach", "--wait-engines"):
+            found.append(word)
+    return found
+
+
+@dataclass
+class NearEnd:
+    """A cluster at the far end of an ssh session.
+
+    Attributes:
+        session: the session.
+        record: what other commands of this machine may know.
+        screen: where to tell about it.
+        far: the far end's command line.
+        keep: leave the cluster running at the end.
+        given: the options, for the names of furl files.
+    """
+
+    session: SshSession
+    record: Record
+    screen: Screen
+    far: list[str]
+    keep: bool
+    given: argparse.Namespace
+    _inbox: queue.SimpleQueue[dict[str, Any]] = field(default_factory=queue.SimpleQueue)
+    _ports: dict[tuple[tuple[str, int], ...], tuple[str, int]] = field(default_factory=dict)
+    _seen: int = 0
+    _is_started: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, lifeline_fd: int | None) -> int:
+        """Start it, stay with it, and end it; returns the exit code."""
+        before = {
+            number: signal.signal(number, lambda *_: self._inbox.put({"stop": True}))
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        if lifeline_fd is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that has started us
+            _in_thread(lambda: self._watch_lifeline(lifeline_fd))
+        records.save(self.record)
+        _in_thread(self._start_and_follow)
+        try:
+            return self._live()
+        except KernelError as error:
+            self.screen.report(state="over", code=1, reason=str(error))
+            return self.screen.complain(str(error))
+        finally:
+            records.forget(self.record.name, self.record.pid)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # --- this thread -------------------------------------------------------------------------------------
+
+    def _live(self) -> int:
+        while True:
+            news = self._inbox.get()
+            if "stop" in news:
+                return self._end()
+            if "failed" in news:
+                raise LauncherError(news["failed"])
+            if "say" in news and "up and running" not in news["say"]:  # how to connect there is not how it is here
+                self.screen.say(news["say"])
+            if "complain" in news:
+                self.screen.complain(news["complain"])
+            if news.get("state") == "submitted":
+                self.record.jobs.append(str(news["job"]))
+                records.save(self.record)
+                self.screen.report(state="submitted", name=self.record.name, job=news["job"])
+            if news.get("state") == "up":
+                self._reach()
+            if news.get("state") == "over":
+                self.screen.report(state="over", code=news["code"], reason=news["reason"])
+                return int(news["code"])
+
+    def _reach(self) -> None:
+        """Write furl files for this machine."""
+        for role in ("mec", "tc"):
+            far = self.session.furl(role, self.record.far_name)
+            save(Path(self.record.furl_files[role]), self._near_furl(far))
+        self.record.furl_files = {role: self.record.furl_files[role] for role in ("mec", "tc")}
+        self.record.up = time.time()
+        records.save(self.record)
+        mec = options.mec_argument(self.given)
+        stop = "Ctrl-C leaves the cluster running." if self.keep else "Ctrl-C stops the cluster."
+        there = f"On {self.record.ssh} it is called {self.record.far_name}."
+        said = UP.format(ssh=self.record.ssh, mec=repr(mec) if mec else "", end=f"{stop} {there}")
+        self.screen.say(said)
+        self.screen.report(state="up", name=self.record.name, furl_files=self.record.furl_files)
+
+    def _near_furl(self, far: Furl) -> Furl:
+        hints = tuple(far.hints)
+        if hints not in self._ports:
+            self._ports[hints] = self.session.forward(hints)
+        return replace(far, hints=(self._ports[hints],))
+
+    def _end(self) -> int:
+        if self.keep and self._is_started.is_set():
+            self.screen.say(
+                f"The cluster {self.record.far_name!r} goes on. From Python: client.MultiEngineClient(ssh="
+                f"{self.record.ssh!r}); to stop it: ssh {self.record.ssh} ipcluster stop {self.record.far_name}"
+            )
+            self.screen.report(state="over", code=0, reason="")
+            return 0
+        self.screen.say(f"Stopping the cluster on {self.record.ssh}...")
+        _in_thread(lambda: self._inbox.put({"stopped": self._stop_there()}))
+        code = self._await_stop()
+        if code:
+            self.screen.complain(
+                f"It could not be stopped from here. Do it there: ipcluster stop {self.record.far_name}"
+            )
+        self.screen.report(state="over", code=code, reason="")
+        return code
+
+    def _await_stop(self) -> int:
+        deadline = time.monotonic() + STOPPING
+        while True:
+            try:
+                news = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return 1
+            if "stopped" in news or "stop" in news:  # a second Ctrl-C: not to be waited for
+                return int(news.get("stopped", 1))
+
+    # --- other threads -----------------------------------------------------------------------------------
+
+    def _start_and_follow(self) -> None:
+        try:
+            lines: list[str] = []
+            code = self.session.run(self.far, lines.append)
+            self._is_started.set()
+            if code:
+                text = "\n".join(lines).removeprefix("ipcluster: ") or f"exit code {code}"
+                self._inbox.put({"failed": f"on {self.record.ssh}: {text}"})
+                return
+            while self._follow():
+                pass
+        except KernelError as error:
+            self._inbox.put({"failed": str(error)})
+
+    def _follow(self) -> bool:
+        """Pass on what the far end tells; True if ssh died and a new one is to be asked for the rest."""
+        try:
+            code = self.session.run(["follow", self.record.far_name, "--skip", str(self._seen)], self._told)
+        except ConnectionError:
+            return True
+        if code:
+            self._inbox.put({"failed": f"The cluster on {self.record.ssh} has ended without a word."})
+        return False
+
+    def _told(self, line: str) -> None:
+        try:
+            told = json.loads(line)
+        except ValueError:
+            self._inbox.put({"complain": line})
+            return
+        self._seen += 1
+        self._inbox.put(told)
+
+    def _stop_there(self) -> int:
+        self._is_started.wait(STOPPING)  # before that it cannot be found
+        try:
+            return self.session.run(["stop", self.record.far_name])
+        except KernelError:
+            return 1
+
+    def _watch_lifeline(self, descriptor: int) -> None:
+        while os.read(descriptor, 4096):
+            pass
+        self._inbox.put({"stop": True})
+
+
+def _in_thread(call: Callable[[], None]) -> None:
+    threading.Thread(target=call, daemon=True).start()
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-." else "-" for c in text)[:32]

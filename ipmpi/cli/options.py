@@ -7,6 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import Final
 
+from ipmpi.cli.screen import Screen
 from ipmpi.errors import LauncherError
 from ipmpi.furl import default_furl_file, ipython_dir
 from ipmpi.launch import records
@@ -35,12 +36,17 @@ def add_cluster_options(p: argparse.ArgumentParser) -> None:
         "--name", default="", metavar="NAME",
         help="name of the cluster, for `ipcluster stop NAME` and the like; it gets furl files of its own",
     )  # fmt: skip
-    p.add_argument("--logdir", type=Path, default=None, metavar="DIR", help="log files (~/.ipython/log)")
+    add_log_option(p)
     p.add_argument("--detach", action="store_true", help="leave the cluster running in the background")
     p.add_argument("--status-fd", type=int, default=None, help=argparse.SUPPRESS)
     p.add_argument("--lifeline-fd", type=int, default=None, help=argparse.SUPPRESS)
-    p.add_argument("--log", default="", help=argparse.SUPPRESS)
+    p.add_argument("--own-log", default="", help=argparse.SUPPRESS)
     add_controller_options(p)
+
+
+def add_log_option(p: argparse.ArgumentParser) -> None:
+    """Where log files go."""
+    p.add_argument("--logdir", type=Path, default=None, metavar="DIR", help="log files (~/.ipython/log)")
 
 
 def add_controller_options(p: argparse.ArgumentParser) -> None:
@@ -100,8 +106,15 @@ def new_record(parsed: argparse.Namespace, kind: str, n: int) -> Record:
         kind=kind,
         n=n,
         log_dir=str(log_dir(parsed)),
-        log=parsed.log,
+        log=parsed.own_log,
+        events=f"{parsed.own_log}.events" if parsed.own_log else "",
+        furl_files={role: str(furl_file(parsed, role)) for role in records.ROLES},
     )
+
+
+def screen(parsed: argparse.Namespace) -> Screen:
+    """Where the cluster is told about."""
+    return Screen(parsed.status_fd, Path(f"{parsed.own_log}.events") if parsed.own_log else None)
 
 
 def furl_file(parsed: argparse.Namespace, role: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from .. import furl
 from ..errors import FurlError
+from ..launch import records
 from ..transport.dialled import SOFTWARE
 from ..transport.loop import Loop
 from ..transport.relay import Relay
@@ -55,14 +55,12 @@ def read_furl(role: str, cluster: str) -> str:
 
 def _file_of(cluster: str, role: str) -> Path:
     """What the record says that `ipcluster` keeps of a cluster."""
-    path = furl.ipython_dir() / "clusters" / f"{Path(cluster).name}.json"
-    try:
-        files = json.loads(furl.read_private(path, 1 << 20))["furl_files"]
-        return Path(str(files[role]))
-    except FileNotFoundError:
-        raise FurlError(f"there is no cluster {cluster!r}; `ipcluster list` shows those that are there") from None
-    except (ValueError, KeyError, TypeError):
-        raise FurlError(f"{path} says nothing of a furl file for {role}") from None
+    record = records.load(cluster)
+    if record is None:
+        raise FurlError(f"there is no cluster {cluster!r}; `ipcluster list` shows those that are there")
+    if not record.furl_files.get(role):
+        raise FurlError(f"the cluster {cluster!r} has no furl file for {role} yet; it is not up")
+    return Path(record.furl_files[role])
 
 
 if __name__ == "__main__":

@@ -16,13 +16,21 @@ LOG_LINES: Final = 15
 
 
 class Screen:
-    """Writes sentences to the terminal, and with a ``status_fd`` the same and more as lines of JSON.
+    """Writes sentences to the terminal, and the same and more as lines of JSON for programs.
 
     A line has ``say`` or ``complain`` (a text), or ``state``: ``submitted``, ``up`` or ``over``, with details.
+
+    Args:
+        status_fd: a pipe for these lines.
+        events: a file for these lines, which whoever comes later reads from the beginning.
     """
 
-    def __init__(self, status_fd: int | None = None) -> None:
-        self._status_fd = status_fd
+    def __init__(self, status_fd: int | None = None, events: Path | None = None) -> None:
+        self._descriptors = [] if status_fd is None else [status_fd]
+        if events is not None:
+            with contextlib.suppress(OSError):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                self._descriptors.append(os.open(events, flags, 0o600))
 
     def say(self, text: str) -> None:
         """Tell the user."""
@@ -51,9 +59,9 @@ class Screen:
 
     def report(self, **what: object) -> None:
         """Tell the program."""
-        if self._status_fd is None:
-            return
-        try:
-            os.write(self._status_fd, json.dumps(what).encode() + b"\n")
-        except OSError:  # nobody reads any more
-            self._status_fd = None
+        line = json.dumps(what).encode() + b"\n"
+        for descriptor in list(self._descriptors):
+            try:
+                os.write(descriptor, line)
+            except OSError:  # nobody reads any more
+                self._descriptors.remove(descriptor)

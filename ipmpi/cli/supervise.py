@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from ipmpi.cli.screen import Screen
-from ipmpi.errors import KernelError
+from ipmpi.errors import KernelError, LauncherError
 from ipmpi.launch import records
 from ipmpi.launch.cluster import Cluster
-from ipmpi.launch.happenings import ControllerReady, Happening
-from ipmpi.launch.lifecycle import AskQueue, Blame, Effect, Lifecycle, Note, Over, Plan, Started, StartEngines
+from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
+from ipmpi.launch.happenings import ControllerReady, Happening, NotSubmitted
+from ipmpi.launch.lifecycle import Lifecycle, Plan
 from ipmpi.launch.records import Record
 
 UP_AND_RUNNING: Final = """
@@ -44,6 +45,7 @@ class Supervisor:
         screen: where to tell about it.
         record: where other commands find it.
         furl: argument of ``MultiEngineClient`` where it is not the default.
+        adds: these engines are further ones of the cluster in the record, which is run by another process.
         log_files: says where the log files are, once there is something to say.
     """
 
@@ -52,6 +54,7 @@ class Supervisor:
     screen: Screen
     record: Record
     furl: str = ""
+    adds: bool = False
     log_files: Callable[[Cluster], list[str]] = lambda _cluster: []
 
     def run(self) -> int:
@@ -65,7 +68,12 @@ class Supervisor:
             return self.screen.complain(str(error))
         finally:
             self.cluster.close()
-            records.forget(self.record.name, self.record.pid)
+            if not self.adds:
+                records.forget(self.record.name, self.record.pid)
+
+    def _save(self) -> None:
+        if not self.adds:
+            records.save(self.record)
 
     def _run(self) -> int:
         cluster = self.cluster
@@ -76,7 +84,7 @@ class Supervisor:
         if process is not None:
             self.record.controller = process.pid
             self.screen.say(f"Starting controller: Controller PID: {process.pid}")
-        records.save(self.record)
+        self._save()
         if not cluster.engines.waits:
             self._announce()
         while True:
@@ -89,11 +97,11 @@ class Supervisor:
                     return self._finish(over)
 
     def _meaning(self, happening: Happening, now: float) -> list[Effect]:
-        if isinstance(happening, ControllerReady):
+        if isinstance(happening, ControllerReady) and not self.adds:
             self.record.furl_files.update(
                 {role: path for role, path in happening.furl_files.items() if role in records.ROLES}
             )
-            records.save(self.record)
+            self._save()
             self._warn_of_others()
         return self._life.happened(happening, now)
 
@@ -115,17 +123,30 @@ class Supervisor:
         elif isinstance(effect, Note):
             self.screen.say(f"ipcluster: {effect.text}")
         elif isinstance(effect, StartEngines):
-            if effect.text:
-                self.screen.say(f"ipcluster: {effect.text}")
-            self.cluster.start_engines(effect.text)
-            self._announce()
+            return self._start_engines(effect.text)
         else:
             assert isinstance(effect, AskQueue)
-            now = time.monotonic()
-            for further in self._life.happened(self.cluster.engines.ask(), now):
-                over = self._act(further)
-                if over is not None:
-                    return over
+            return self._answer(self.cluster.engines.ask())
+        return None
+
+    def _start_engines(self, why: str) -> Over | None:
+        if why:
+            self.screen.say(f"ipcluster: {why}")
+        try:
+            self.cluster.start_engines(why)
+        except LauncherError as error:
+            if not (why and self.plan.batch):
+                raise
+            return self._answer(NotSubmitted(str(error)))
+        self._announce()
+        return None
+
+    def _answer(self, happening: Happening) -> Over | None:
+        """What an effect has brought about."""
+        for effect in self._life.happened(happening, time.monotonic()):
+            over = self._act(effect)
+            if over is not None:
+                return over
         return None
 
     def _announce(self) -> None:
@@ -136,12 +157,16 @@ class Supervisor:
         if job:
             self._life.submitted(job, time.monotonic())
             self.record.jobs.append(job)
-            records.save(self.record)
+            self._save()
             self.screen.report(state="submitted", name=self.record.name, job=job)
 
     def _say_that_it_is_up(self) -> None:
         self.record.up = time.time()
-        records.save(self.record)
+        self._save()
+        if self.adds:
+            added = f"{self.plan.n} engine{'s were' if self.plan.n != 1 else ' was'} added"
+            self.screen.say(f"ipcluster: {added} to the cluster {self.record.name!r}.")
+            return
         furl = repr(self.furl) if self.furl else ""
         stop = f"ipcluster stop {self.record.name}" if self.record.log else f"kill -INT {os.getpid()}"
         self.screen.say(UP_AND_RUNNING.format(furl=furl, stop=stop))

@@ -5,32 +5,33 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from ipmpi.client import MultiEngineClient
 from ipmpi.errors import KernelError
 from ipmpi.launch.controller import Told
-from ipmpi.launch.job import Job
 
 LOOK: Final = 1.0
 """Seconds between looks for the furl file, which comes by a shared file system, and for engines."""
 
 
-class InJob(Told):
-    """A controller inside the job. A thread looks for its furl file, connects, and counts its engines.
+class Watched(Told):
+    """A thread looks for the furl file of a controller, connects, and counts engines.
 
     Args:
-        mec_furl_file: where the controller will write the furl for clients.
-        job: the job, which may be submitted later.
+        furl_files: where the controller has written, or will write, its furls: role to path.
+        may_look: whether the furl file can be the right one by now.
+        only_new: engines that are there at first do not count, and with the controller all is over. Else it is the
+            job that tells when all is over.
     """
 
-    def __init__(self, mec_furl_file: Path, job: Job) -> None:
+    def __init__(self, furl_files: dict[str, str], may_look: Callable[[Path], bool], *, only_new: bool) -> None:
         super().__init__()
-        self._file = mec_furl_file
-        self._job = job
-        self._begin = time.time()
+        self._files = furl_files
+        self._may_look = may_look
+        self._only_new = only_new
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="ipcluster-watch", daemon=True).start()
 
@@ -40,30 +41,36 @@ class InJob(Told):
         super().close()
 
     def _watch(self) -> None:
-        while not self._closed.wait(LOOK):
-            if not self._job.job or not self._is_new():
+        path = Path(self._files["mec"])
+        pause = 0.0
+        while not self._closed.wait(pause):
+            pause = LOOK
+            if not self._may_look(path):
                 continue
             try:
-                with MultiEngineClient(str(self._file)) as mec:
-                    self._tell({"multiengine_furl_file": str(self._file)})
-                    self._count(mec)
+                mec = MultiEngineClient(str(path))
             except (KernelError, ValueError, OSError):
-                continue  # not there yet, or not any more; the batch system will tell
+                continue  # not there yet; for how long to wait is decided elsewhere
+            with mec:
+                before = len(mec.get_ids()) if self._only_new else 0
+                names = {"mec": "multiengine", "tc": "task"}
+                self._tell({f"{names.get(role, role)}_furl_file": file for role, file in self._files.items()})
+                self._count(mec, before)
+            self._tell({"ended": 0} if self._only_new else {"engines": 0})
+            if self._only_new:
+                return
 
-    def _count(self, mec: MultiEngineClient) -> None:
-        known = -1
-        while not self._closed.wait(LOOK):
-            engines = len(mec.get_ids())
+    def _count(self, mec: MultiEngineClient, before: int) -> None:
+        """Until the controller is gone."""
+        known = 0
+        while not self._closed.wait(LOOK / 4):
+            try:
+                engines = max(0, len(mec.get_ids()) - before)
+            except (KernelError, OSError):
+                return
             if engines != known:
                 self._tell({"engines": engines})
                 known = engines
-
-    def _is_new(self) -> bool:
-        """Clocks of file servers may differ from ours."""
-        try:
-            return self._file.stat().st_mtime > self._begin - 60
-        except OSError:
-            return False
 
     def _tell(self, what: dict[str, object]) -> None:
         if not self._closed.is_set():

@@ -104,7 +104,8 @@ class Session:
         try:
             self._up.result()
         except BaseException:
-            self._loop.stop()
+            # Also what is on its way to be connected has to be stopped (Ctrl-C while ssh asks for a password).
+            self._loop.call_threadsafe(lambda: self._shut("it was given up"))
             raise
         atexit.register(self.close)
 

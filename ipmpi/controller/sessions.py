@@ -27,8 +27,6 @@ class Session:
     role: str
     connection: Connection
     peer: str
-    after_close: float = limits.LEASE_AFTER_CLOSE
-    """Seconds for which it may come back after its connection was closed."""
     link: Link | None = None
     lease: Timer | None = None
     farewell: str = ""
@@ -63,13 +61,11 @@ class Sessions:
         """A peer has proved its role: resume its session or begin one, and answer."""
         session = self._by_token.get(hello.session)
         if session is not None and session.role == hello.role:
-            session.after_close = _lease(hello)
             self._resume(session, peer, hello, handshake)
             return
         session = Session(
-            self._next, secrets.token_bytes(16), hello.role, Connection(self._tables[hello.role]), peer.peer,
-            _lease(hello),
-        )  # fmt: skip
+            self._next, secrets.token_bytes(16), hello.role, Connection(self._tables[hello.role]), peer.peer
+        )
         self._next += 1
         self._by_token[session.token] = session
         self.by_key[session.key] = session
@@ -123,7 +119,7 @@ class Sessions:
         if error is not None or session.farewell:
             self.end(session, str(error) if error is not None else f"it said goodbye: {session.farewell}")
             return
-        lease = session.after_close if orderly else limits.LEASE_AFTER_SILENCE
+        lease = limits.LEASE_AFTER_CLOSE if orderly else limits.LEASE_AFTER_SILENCE
         self._log(
             f"{session.role} {session.key} at {session.peer}: {reason}; it may come back within {lease:.0f} s"
         )
@@ -148,8 +144,3 @@ class Sessions:
         if link is not None:
             link.close(reason)
         self._on_ended(session, reason)
-
-
-def _lease(hello: Hello) -> float:
-    """As long as the peer asks for, within bounds: a tunnel that breaks is closed like a program that ends."""
-    return min(max(hello.lease, limits.LEASE_AFTER_CLOSE), limits.LEASE_AFTER_SILENCE)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.happenings import ControllerReady, EngineCount, Happening
+from ipmpi.launch.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
 from ipmpi.launch.process import Child
 
 CONTROLLER_MODULE: Final = "ipmpi.cli.ipcontroller"
@@ -126,6 +126,8 @@ def told(line: bytes) -> Happening:
     """
     try:
         said = json.loads(line)
+        if "ended" in said:
+            return ControllerEnded(int(said["ended"]))
         if "engines" in said:
             return EngineCount(int(said["engines"]), bool(said.get("ordered")))
         names = {"multiengine": "mec", "task": "tc"}

@@ -63,13 +63,18 @@ class Followed:
         """What it tells, until it ends; see :class:`ipmpi.cli.screen.Screen`."""
         with open(self._news_fd, encoding="utf-8", errors="replace", closefd=False) as lines:
             for line in lines:
-                told = json.loads(line)
-                if isinstance(told, dict):
-                    yield told
+                if line.endswith("\n"):  # it may be killed while it writes
+                    yield json.loads(line)
+
+    def let_go(self) -> None:
+        """With a lifeline, it ends now; its last news can still be read."""
+        descriptor, self._lifeline_fd = self._lifeline_fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def close(self) -> None:
-        """Let go of it. With a lifeline it ends, without it goes on."""
-        for descriptor in (self._news_fd, self._lifeline_fd):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._news_fd = self._lifeline_fd = -1
+        """Let go of it, and give back the pipes. Without a lifeline it goes on."""
+        self.let_go()
+        descriptor, self._news_fd = self._news_fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -55,6 +55,12 @@ class JobUnclear(NamedTuple):
     why: str
 
 
+class NotSubmitted(NamedTuple):
+    """The batch system did not take the job again."""
+
+    why: str
+
+
 class StopRequest(NamedTuple):
     """A signal asks for the end, or whoever started ``ipcluster`` is gone."""
 
@@ -62,5 +68,13 @@ class StopRequest(NamedTuple):
 
 
 Happening = (
-    ControllerReady | EngineCount | ControllerEnded | EnginesEnded | RankEnded | JobNews | JobUnclear | StopRequest
+    ControllerReady
+    | EngineCount
+    | ControllerEnded
+    | EnginesEnded
+    | RankEnded
+    | JobNews
+    | JobUnclear
+    | NotSubmitted
+    | StopRequest
 )

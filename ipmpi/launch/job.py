@@ -55,8 +55,7 @@ class Job(Launch):
     def check(self) -> None:
         """Can the script be written, and are the programs here?"""
         self._rendered = render(self.system, self.options)
-        for program in self.system.missing():
-            raise self._queue._not_here(program)
+        self._queue.check()
 
     def start(self, controller_pid: int, why: str = "") -> None:  # noqa: ARG002 - the user is told why
         """Submit the job.
@@ -79,7 +78,7 @@ class Job(Launch):
         """The job's id."""
         what = {"cluster": "a controller and ", "array": "a job array of "}.get(self.options.kind, "")
         return [
-            f"Submitted job {self.job} to {self.system.title}: {what}{self.n} engines.",
+            f"Submitted job {self.job} to {self.system.title}: {what}{self.n} engine{'s' * (self.n != 1)}.",
             f"Job script: {self.script}",
         ]
 

@@ -27,10 +27,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ipmpi.launch import happenings as h
 from ipmpi.launch.batch import JobState, JobStatus
+from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
 from ipmpi.launch.happenings import Happening
 from ipmpi.launch.process import how_it_ended
 
@@ -54,6 +55,12 @@ NEAR_THE_END: Final = 120.0
 """Seconds. A job that ends so shortly before its walltime ended because of it."""
 
 
+SUBMIT_PAUSE: Final = 60.0
+SUBMIT_TRIES: Final = 30
+"""Busy batch systems refuse a job that they take a minute later. Tasks wait for it, so it is tried for half an
+hour."""
+
+
 class Phase(Enum):
     """Where in its life a cluster is."""
 
@@ -61,45 +68,6 @@ class Phase(Enum):
     STARTING = "starting"
     RUNNING = "running"
     OVER = "over"
-
-
-class Blame(Enum):
-    """Whose log files explain what happened."""
-
-    NOBODY = "nobody"
-    CONTROLLER = "controller"
-    ENGINES = "engines"
-
-
-class Started(NamedTuple):
-    """All engines are registered."""
-
-
-class Note(NamedTuple):
-    """Something that the user should know, and that changes nothing."""
-
-    text: str
-
-
-class StartEngines(NamedTuple):
-    """Start the engines, or submit their job. If it is not for the first time, the text says why."""
-
-    text: str = ""
-
-
-class AskQueue(NamedTuple):
-    """Ask the batch system about the job; answer with :class:`~ipmpi.launch.happenings.JobNews`."""
-
-
-class Over(NamedTuple):
-    """The cluster has to be taken down: why, with which exit code, and whose log files to show."""
-
-    code: int
-    reason: str
-    blame: Blame
-
-
-Effect = Started | Note | StartEngines | AskQueue | Over
 
 
 @dataclass(frozen=True)
@@ -155,6 +123,8 @@ class Lifecycle:
         self._ask_at: float | None = None
         self._ask_interval = ASK_FIRST
         self._patience = 0.0
+        self._submit_at: float | None = None
+        self._tries = 0
         self._unclear = False
 
     def deadline(self) -> float | None:
@@ -162,7 +132,7 @@ class Lifecycle:
         if self.phase is Phase.OVER:
             return None
         start = self._start_deadline if self.phase is Phase.STARTING else None
-        times = (start, self._loss_deadline, self._end_deadline, self._ask_at)
+        times = (start, self._loss_deadline, self._end_deadline, self._ask_at, self._submit_at)
         return min((time for time in times if time is not None), default=None)
 
     def happened(self, happening: Happening, now: float) -> list[Effect]:
@@ -177,6 +147,9 @@ class Lifecycle:
             return self._launch_ended()
         if self.phase is Phase.RUNNING and self._loss_deadline is not None and now >= self._loss_deadline:
             return self._report_loss(now)
+        if self.phase is Phase.QUEUED and self._submit_at is not None and now >= self._submit_at:
+            self._submit_at = None
+            return [StartEngines("Submitting the job again.")]
         if self.phase is not Phase.OVER and self._ask_at is not None and now >= self._ask_at:
             longest = ASK_RUNNING if self._all_there else ASK_LONGEST
             self._ask_interval = min(self._ask_interval * ASK_FACTOR, longest)
@@ -198,6 +171,8 @@ class Lifecycle:
             return self._over(0, "All engines were ended by a client.", Blame.NOBODY)
         if self.phase in (Phase.STARTING, Phase.QUEUED) and self._all_there:
             return self._up(now)
+        if self.phase is Phase.RUNNING:
+            self._others = max(self._others, count - self._own)
         self._reported = max(self._reported, min(count, self._own + self._others))
         if self.phase is not Phase.RUNNING or self._end_deadline is not None:
             return []
@@ -211,7 +186,7 @@ class Lifecycle:
 
     def controller_ended(self, code: int) -> list[Effect]:
         """The controller's process ended."""
-        if not self._was_up and self.phase is Phase.STARTING and not self._job_id:
+        if not self.controller_ready:
             return self._over(1, f"The controller could not start ({how_it_ended(code)}).", Blame.CONTROLLER)
         if code == 0:
             return self._over(0, "The cluster was stopped by a client.", Blame.NOBODY)
@@ -263,9 +238,20 @@ class Lifecycle:
         """The engines' job is in the queue."""
         self._job_id = job
         self.phase = Phase.QUEUED
+        self._tries = 0
         self._job = None
         self._job_runs_since = None
         self._ask_soon(now)
+
+    def not_submitted(self, why: str, now: float) -> list[Effect]:
+        """The batch system did not take the job, which is not the first one."""
+        self._tries += 1
+        if self._tries >= SUBMIT_TRIES:
+            return self._over(1, f"The job cannot be submitted again: {why}", Blame.NOBODY)
+        self.phase = Phase.QUEUED
+        self._ask_at = None
+        self._submit_at = now + SUBMIT_PAUSE
+        return [Note(f"{why}. It is tried again in {SUBMIT_PAUSE:g} s.")]
 
     def job(self, status: JobStatus, now: float) -> list[Effect]:
         """The batch system tells about the job."""
@@ -405,8 +391,9 @@ class Lifecycle:
             number = f" ({self.plan.resubmit - self._resubmissions} of {self.plan.resubmit})"
             which = number if self.plan.resubmit < 1000 else ""
             return [StartEngines(f"{story[0].upper()}{story[1:]}. Submitting it again{which}; tasks wait for it.")]
-        if self._registered > self._own > 0:
-            self._others = self._reported = self._registered - self._own
+        if self._others and self._registered and self._own:
+            # Ours may still be among those that are registered, for as long as the controller hopes for them.
+            self._others = self._reported = max(self._registered - self._own, 1)
             self._own = 0
             return [Note(f"The engines that were started here have ended: {story}. Others keep working.")]
         code, blame = self._end
@@ -449,6 +436,7 @@ _MEANING: Final[Mapping[type, Callable[[Lifecycle, Any, float], list[Effect]]]] 
     h.RankEnded: lambda life, what, _now: life.rank_ended(what.pid),
     h.JobNews: lambda life, what, now: life.job(what.status, now),
     h.JobUnclear: lambda life, what, _now: life.job_unclear(what.why),
+    h.NotSubmitted: lambda life, what, now: life.not_submitted(what.why, now),
     h.StopRequest: lambda life, _what, _now: life.stop_requested(),
 }
 

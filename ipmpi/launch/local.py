@@ -146,6 +146,7 @@ class LocalEngines(Processes):
         for number, command in enumerate(commands):
             title = f"engine process {number}" if self.options.mpi == "none" else Path(command.argv[0]).name
             try:
+                self.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
                 environ = {**threads, **command.environ, **os.environ}
                 self.started.append(Child.start(title, command.argv, self.output, environ))
             except OSError as error:

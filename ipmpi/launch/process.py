@@ -37,8 +37,11 @@ class Child:
         output: Path,
         environ: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        first_line: bytes = b"",
     ) -> Child:
-        """Start a program with no input, and its output added to a file.
+        """Start a program with its output added to a file, and no input, or one line of it.
+
+        After the line the input stays open for as long as this process lives.
 
         Raises:
             OSError: it cannot be run, or the file cannot be written.
@@ -46,13 +49,17 @@ class Child:
         with _append(output) as stream:
             process = subprocess.Popen(
                 list(argv),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if first_line else subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env=None if environ is None else dict(environ),
                 pass_fds=tuple(pass_fds),
                 start_new_session=True,
             )
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # its exit code will tell
+                process.stdin.write(first_line + b"\n")
+                process.stdin.flush()
         return cls(title, process, output)
 
     def exit_code(self) -> int | None:

@@ -28,6 +28,7 @@ def run_command(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.C
         errors="replace",
         timeout=PATIENCE,
         check=False,
+        start_new_session=True,  # Ctrl-C at the terminal must not end it half-way through
     )
 
 

@@ -50,11 +50,13 @@ class Record:
         born: when that process began, in the kernel's ticks; 0 where that is not known.
         started: unix time.
         log_dir: folder of the log files.
-        log: what a detached ``ipcluster`` says itself, else "".
+        log: the file with what a detached ``ipcluster`` says itself, else "".
+        events: the same as lines of JSON.
         controller: the controller's process id; 0 if it is not on this machine.
         furl_files: role (``engine``, ``mec``, ``tc``, ``monitor``) to path.
         batch: name of the batch system, if engines are in jobs.
         jobs: job ids, newest last.
+        job_name: what the queue shows.
         ssh: where the cluster really is, if it is reached through ssh.
         far_name: its name there.
         up: unix time since when all engines were there, or None.
@@ -69,10 +71,12 @@ class Record:
     started: float = field(default_factory=time.time)
     log_dir: str = ""
     log: str = ""
+    events: str = ""
     controller: int = 0
     furl_files: dict[str, str] = field(default_factory=dict)
     batch: str = ""
     jobs: list[str] = field(default_factory=list)
+    job_name: str = ""
     ssh: str = ""
     far_name: str = ""
     up: float | None = None
@@ -148,13 +152,16 @@ def forget(name: str, pid: int) -> None:
 
 
 def living() -> list[Record]:
-    """Records of all clusters that run, or may run, oldest first. Those of dead processes are deleted."""
+    """Records of all clusters that run, or may run, oldest first.
+
+    Those of dead processes are deleted; but where there were jobs, these may still be in the queue.
+    """
     found = []
     for path in records_dir().glob("*.json"):
         record = load(path.stem) if _NAME.fullmatch(path.stem) else None
         if record is None:
             continue
-        if record.is_alive() is False:
+        if record.is_alive() is False and not record.jobs:
             forget(record.name, record.pid)
         else:
             found.append(record)

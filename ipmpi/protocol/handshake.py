@@ -46,8 +46,7 @@ class Hello(msgspec.Struct, frozen=True, tag_field="kind", tag="hello"):
     """The dialler's first frame.
 
     ``session`` is b'' for a new session or the 16 bytes of the one to resume; ``received`` counts the frames
-    of that session which arrived here. ``lease`` asks for so many seconds in which the session may be resumed
-    after its connection was closed; 0 leaves that to the controller.
+    of that session which arrived here.
     """
 
     versions: Versions
@@ -57,7 +56,6 @@ class Hello(msgspec.Struct, frozen=True, tag_field="kind", tag="hello"):
     proof: Key
     session: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
     received: Count = 0
-    lease: Count = 0
 
 
 class Welcome(msgspec.Struct, frozen=True, tag_field="kind", tag="welcome"):
@@ -220,12 +218,11 @@ class DiallerHandshake:
         versions: Sequence[int] = VERSIONS,
         session: bytes = b"",
         received: int = 0,
-        lease: int = 0,
     ) -> None:
         _check_exporter(exporter)
         self._role, self._secret, self._exporter = role, secret, exporter
         self._software, self._versions = printable(software, _SOFTWARE_CHARACTERS), list(versions)
-        self._session, self._received, self._lease = session, received, lease
+        self._session, self._received = session, received
         self._nonce = random_source.token_bytes(_NONCE_BYTES)
         self._reader = _FrameReader()
         self._state = _State.START
@@ -239,8 +236,9 @@ class DiallerHandshake:
         """The first frame, to be sent once."""
         self._state = _next(_DIALLER, self._state, _Event.HELLO_SENT)
         proof = _dialler_proof(self._secret, self._exporter, self._role, self._nonce)
-        own = (self._versions, self._software, self._role, self._nonce, proof)
-        return _frame(Hello(*own, self._session, self._received, self._lease))
+        return _frame(
+            Hello(self._versions, self._software, self._role, self._nonce, proof, self._session, self._received)
+        )
 
     def receive(self, data: bytes | bytearray | memoryview) -> Welcome | Refusal | None:
         """The controller's answer, or None while it is incomplete.

@@ -48,8 +48,15 @@ class Kind(enum.IntEnum):
 
 
 _KINDS = {int(kind): kind for kind in Kind}
-_EXACT = {Kind.OPENED: 0, Kind.CREDIT: COUNT.size, Kind.PING: 0, Kind.PONG: 0}
-_LARGEST = {Kind.OPEN: limits.MUX_REQUEST, Kind.DATA: limits.MUX_CHUNK, Kind.END: 5 * _TEXT}
+# Exact length, or the largest one allowed, of each kind's payload.
+EXACT = {Kind.OPENED: 0, Kind.CREDIT: COUNT.size, Kind.PING: 0, Kind.PONG: 0}
+LARGEST = {
+    Kind.OPEN: limits.MUX_REQUEST,
+    Kind.DATA: limits.MUX_CHUNK,
+    Kind.END: 5 * _TEXT,
+    Kind.RESET: 4 * _TEXT,
+    Kind.BYE: 4 * _TEXT,
+}
 _OF_NO_CHANNEL = frozenset({Kind.PING, Kind.PONG, Kind.BYE})
 
 
@@ -324,8 +331,8 @@ class Mux:
         kind = _KINDS.get(number)
         if kind is None or any(self._buffer[at + 5 : at + 8]):
             raise RemoteProtocolError(f"a frame of unknown kind {number}: something else writes into this stream")
-        exact = _EXACT.get(kind)
-        if length != exact if exact is not None else length > _LARGEST.get(kind, 4 * _TEXT):
+        exact = EXACT.get(kind)
+        if length != exact if exact is not None else length > LARGEST[kind]:
             raise RemoteProtocolError(f"a {kind.name} frame of {length} bytes")
         if (kind in _OF_NO_CHANNEL) != (channel == 0):
             raise RemoteProtocolError(f"a {kind.name} frame of channel {channel}")

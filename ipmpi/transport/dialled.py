@@ -97,7 +97,7 @@ class DialledSession:
             self.connection.send(messages.Goodbye(reason))
             self.link.close(reason)
 
-    def _handshake(self, exporter: bytes, way: Way) -> DiallerHandshake:
+    def _handshake(self, exporter: bytes) -> DiallerHandshake:
         return DiallerHandshake(
             self._furl.role,
             self._furl.secret,
@@ -105,7 +105,6 @@ class DialledSession:
             SOFTWARE,
             session=self._session,
             received=self.connection.received,
-            lease=way.route.lease,
         )
 
     def _start_dial(self) -> None:

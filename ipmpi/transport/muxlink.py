@@ -82,6 +82,10 @@ class MuxLink:
         self._writing = False
         self._reading = True
         self._open = True
+        self.on_idle: Callable[[], None] = lambda: None
+        """Called whenever the last channel has come to its end."""
+        self.is_broken = False
+        """Whether the pipes ended under it, without a goodbye."""
         self._liveness = Liveness(loop.now(), silence)
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
@@ -92,6 +96,11 @@ class MuxLink:
     def is_open(self) -> bool:
         """Whether it still works."""
         return self._open
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no channel."""
+        return not self._ends
 
     def attach(self, channel: int, end: ChannelEnd) -> None:
         """Tell ``end`` what happens on a channel."""
@@ -123,6 +132,8 @@ class MuxLink:
         """Its end is done with this channel."""
         self._ends.pop(channel, None)
         self._waiting.discard(channel)
+        if self.is_idle:
+            self.on_idle()
 
     def reset(self, channel: int, reason: str) -> None:
         """End a channel at once. Its end is not told, as it knows."""
@@ -139,7 +150,7 @@ class MuxLink:
     def room(self, channel: int) -> int:
         """Bytes that a channel takes now; if none, its end hears when there is room again."""
         free = self.mux.room(channel)
-        if free <= 0:
+        if free <= 0 and channel in self._ends:
             self._waiting.add(channel)
         return max(free, 0)
 
@@ -179,10 +190,10 @@ class MuxLink:
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
-            self._end(error.strerror or str(error))
+            self._break(error.strerror or str(error))
             return None
         if not data:
-            self._end("the other end is gone")
+            self._break("the other end is gone")
             return None
         return data
 
@@ -236,9 +247,10 @@ class MuxLink:
             end.lost(event.reason)
 
     def _offer_room(self, channel: int) -> None:
-        if channel in self._waiting and self.mux.room(channel) > 0:
+        end = self._ends.get(channel)
+        if end is not None and channel in self._waiting and self.mux.room(channel) > 0:
             self._waiting.discard(channel)
-            self._ends[channel].room()
+            end.room()
 
     def _write(self) -> None:
         if not self._open:
@@ -251,7 +263,7 @@ class MuxLink:
                     self._offer_room(channel)
                 done = self._flush()
         except OSError as error:
-            self._end(error.strerror or str(error))
+            self._break(error.strerror or str(error))
             return
         if done == self._writing:
             self._writing = not done
@@ -277,14 +289,23 @@ class MuxLink:
         return True
 
     def _watch(self) -> None:
+        if self._liveness.is_lost(self.loop.now()):
+            # Perhaps it is this thread that was kept from reading, by a library that holds the GIL.
+            self._readable(READ)
         now = self.loop.now()
+        if not self._open:
+            return
         if self._liveness.is_lost(now):
-            self._end(f"nothing was heard for {self._liveness.silence:.0f} s")
+            self._break(f"nothing was heard for {self._liveness.silence:.0f} s")
             return
         if self._liveness.should_ping(now):
             self.mux.ping()
             self.wake()
         self._timer = self.loop.call_later(limits.PING_INTERVAL / 3, self._watch)
+
+    def _break(self, reason: str) -> None:
+        self.is_broken = True
+        self._end(reason)
 
     def _end(self, reason: str) -> None:
         if not self._open:
@@ -304,10 +325,21 @@ class MuxLink:
 
 
 class Splice:
-    """Joins a socket to a channel, until both have ended in both directions."""
+    """Joins a socket to a channel, until both have ended in both directions.
 
-    def __init__(self, link: MuxLink, channel: int, sock: socket.socket) -> None:
+    Args:
+        keep: takes the socket if the link breaks; without it, it is closed.
+    """
+
+    def __init__(
+        self,
+        link: MuxLink,
+        channel: int,
+        sock: socket.socket,
+        keep: Callable[[socket.socket], None] | None = None,
+    ) -> None:
         sock.setblocking(False)
+        self._keep = keep
         self._link = link
         self._channel = channel
         self._sock = sock
@@ -343,7 +375,12 @@ class Splice:
     def lost(self, reason: str) -> None:
         """The channel is gone."""
         del reason
-        self._close()
+        if self._keep is not None and self._link.is_broken and not self._closed:
+            self._closed = True
+            self._link.loop.unregister(self._sock)
+            self._keep(self._sock)
+        else:
+            self._close()
 
     def _ready(self, events: int) -> None:
         if events & WRITE:

@@ -3,17 +3,25 @@
 It opens connections, runs ``ipcluster`` and reads furl files, as the user who logged in; it knows nothing of TLS
 and passes ciphertext on. When its standard input ends, or nothing is heard for long, all its connections are
 closed, what it started gets SIGTERM, and it ends: nothing stays behind.
+
+With one exception. A connection that is closed looks to a controller like a program that ended, whose session it
+keeps for LEASE_AFTER_CLOSE only, which is too short for a new login. So if it was *ssh* that died, the connections
+are held for LEASE_AFTER_SILENCE. Nothing passes through them, and a controller to which the client has come back
+closes them at once. It was ssh if standard output is broken as well; if only the input has ended, it was the
+program on the laptop, and ssh is still there to tell it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from .. import limits
 from ..errors import KernelError
@@ -21,6 +29,8 @@ from ..protocol import mux
 from .loop import READ, Loop, Timer
 from .muxlink import MuxLink, Splice
 from .routes import DIRECT, Cancel
+
+_MOMENT = 0.2
 
 
 class Relay:
@@ -45,6 +55,7 @@ class Relay:
         self._read_furl = read_furl
         self._running: set[_Running] = set()
         self._over = False
+        self._keeper = Keeper(loop, os.dup(writer), self._end_if_idle)
         # The pipe is empty, and the line is shorter than what any pipe takes at once.
         os.write(writer, mux.greeting(software))
         # The laptop's Python may be kept from answering by a library that holds the GIL.
@@ -55,11 +66,15 @@ class Relay:
 
     def stop(self, reason: str) -> None:
         """End it; may be called from any thread."""
-        self._loop.call_threadsafe(lambda: self._link.close(reason))
+        self._loop.call_threadsafe(lambda: self._stop(reason))
+
+    def _stop(self, reason: str) -> None:
+        self._link.close(reason)
+        self._keeper.close()
 
     def _requested(self, channel: int, request: mux.Request) -> None:
         if isinstance(request, mux.ConnectTo):
-            _Connecting(self._loop, self._link, channel, request)
+            _Connecting(self._loop, self._link, channel, request, self._keeper.keep)
         elif isinstance(request, mux.RunCommand):
             self._run(channel, request.arguments)
         else:
@@ -90,17 +105,88 @@ class Relay:
         del reason
         # The commands were told by their channels; they have time to clean up.
         self._over = True
+        self._keeper.begin()
         self._end_if_idle()
 
     def _end_if_idle(self) -> None:
-        if self._over and not self._running:
+        if self._over and not self._running and not self._keeper:
             self._loop.stop()
+
+
+class Keeper:
+    """Holds connections whose ssh has died until their controllers close them, or for LEASE_AFTER_SILENCE.
+
+    Args:
+        output: descriptor that tells whether ssh has died; this closes it.
+        on_empty: called whenever there is none any more.
+    """
+
+    def __init__(self, loop: Loop, output: int, on_empty: Callable[[], None]) -> None:
+        self._loop = loop
+        self._output = output
+        self._on_empty = on_empty
+        self._socks: set[socket.socket] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._socks)
+
+    def keep(self, sock: socket.socket) -> None:
+        """Take a connection."""
+        self._socks.add(sock)
+
+    def begin(self) -> None:
+        """No more will come. Look a moment later what has happened: a server closes one thing after the other."""
+        if self._socks:
+            self._loop.call_later(_MOMENT, self._decide)
+
+    def _decide(self) -> None:
+        poll = select.poll()
+        poll.register(self._output, 0)
+        broken = bool(poll.poll(0))
+        os.close(self._output)
+        if not broken:
+            self.close()
+            return
+        for sock in self._socks:
+            self._loop.register(sock, READ, partial(self._discard, sock))
+        self._loop.call_later(limits.LEASE_AFTER_SILENCE, self.close)
+
+    def _discard(self, sock: socket.socket, _events: int) -> None:
+        # What the controller sends is kept there until the client has acknowledged it.
+        try:
+            if sock.recv(65536):
+                return
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            pass
+        self._close(sock)
+
+    def close(self) -> None:
+        """Close them all."""
+        for sock in list(self._socks):
+            self._close(sock)
+
+    def _close(self, sock: socket.socket) -> None:
+        self._socks.discard(sock)
+        self._loop.unregister(sock)
+        sock.close()
+        if not self._socks:
+            self._on_empty()
 
 
 class _Connecting:
     """A channel whose connection is being made; what arrives for it meanwhile waits."""
 
-    def __init__(self, loop: Loop, link: MuxLink, channel: int, request: mux.ConnectTo) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        link: MuxLink,
+        channel: int,
+        request: mux.ConnectTo,
+        keep: Callable[[socket.socket], None],
+    ) -> None:
+        self._keep = keep
         self._link = link
         self._channel = channel
         self._early: list[bytes] = []
@@ -111,7 +197,7 @@ class _Connecting:
 
     def _connected(self, sock: socket.socket) -> None:
         self._link.accept(self._channel)
-        splice = Splice(self._link, self._channel, sock)
+        splice = Splice(self._link, self._channel, sock, self._keep)
         for data in self._early:
             splice.data(data)
         if self._ended:

@@ -36,15 +36,10 @@ class Route(Protocol):
 
     Attributes:
         via: words for messages, as in "through the proxy p:3128"; nothing for the direct way.
-        lease: seconds for which the controller is asked to keep the session when the connection closes: a tunnel
-            that breaks looks there like a program that ended. 0 is what it does by itself.
     """
 
     @property
     def via(self) -> str: ...  # noqa: D102
-
-    @property
-    def lease(self) -> int: ...  # noqa: D102
 
     def serves(self, host: str) -> bool:
         """Whether it should be tried for this host."""
@@ -62,7 +57,6 @@ class DirectRoute:
     """TCP to the host itself."""
 
     via = ""
-    lease = 0
 
     def serves(self, host: str) -> bool:
         """Always."""
@@ -89,7 +83,7 @@ class _Direct:
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
         self._others: list[tuple[int, SocketAddress]] = []
-        if _is_address(address[0]):
+        if is_address(address[0]):
             self._look_up()
         else:
             threading.Thread(target=self._look_up, daemon=True, name="ipmpi-lookup").start()
@@ -165,8 +159,6 @@ class ProxyRoute:
         user: ``user:password``, if it wants that; it is sent to the proxy only, and shown nowhere.
         serves: for which hosts it should be tried.
     """
-
-    lease = 0
 
     def __init__(
         self, address: tuple[str, int], user: str = "", serves: Callable[[str], bool] = lambda host: True
@@ -290,7 +282,8 @@ def nonblocking_connect(address: SocketAddress, family: int) -> socket.socket:
     return sock
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether it is an IP address, and no name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)

@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import queue
 import random
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from .. import limits
-from ..errors import ClientError, ConnectionError, FurlError, KernelError, LocalProtocolError
+from ..errors import ClientError, ConnectionError, FurlError, KernelError, LocalProtocolError, SecurityError
 from ..furl import Furl
 from ..protocol import mux
 from .loop import READ, Loop, Timer
 from .muxlink import MuxLink
 from .routes import Cancel, Done, Failed
 from .sshprocess import SshProcess, split_destination
+from .tlspipe import prepare
 from .wishes import Asking, Connecting, Forwarded, Wish
+
+log = logging.getLogger("ipmpi")
+
+_FAREWELL = 1.0
+"""Seconds in which connections that are still open may end by themselves."""
 
 
 class SshSession:
@@ -41,7 +49,7 @@ class SshSession:
     def __init__(self, destination: str, *, remote: str = "ipcluster") -> None:
         self.destination, self._remote = split_destination(destination, remote)
         self.route = SshRoute(self)
-        self._loop = Loop()
+        self._loop: Loop
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process: SshProcess | None = None
@@ -101,11 +109,12 @@ class SshSession:
         rest = b""
         try:
             while (data := lines.get()) is not None:
+                self._loop.call_threadsafe(partial(asking.consumed, len(data)))
                 *whole, rest = (rest + data).split(b"\n")
                 for line in whole:
                     on_line(line.decode("utf-8", "replace"))
         except BaseException:
-            self._loop.call_threadsafe(lambda: asking.cancel("nobody waits for it any more"))
+            self._loop.call_threadsafe(lambda: self._drop(asking))
             raise
         if rest:
             on_line(rest.decode("utf-8", "replace"))
@@ -124,6 +133,7 @@ class SshSession:
         def accept(_events: int) -> None:
             with contextlib.suppress(OSError):
                 sock, _ = listener.accept()
+                prepare(sock)
                 self._wish(Forwarded(sock, list(hints)))
 
         def start() -> None:
@@ -152,8 +162,21 @@ class SshSession:
         try:
             return asking.future.result()
         except BaseException:
-            self._loop.call_threadsafe(lambda: asking.cancel("nobody waits for it any more"))
+            self._loop.call_threadsafe(lambda: self._drop(asking))
             raise
+
+    def _connect(self, connecting: Connecting) -> Cancel:
+        try:
+            self._post(connecting)
+        except KernelError as error:
+            connecting.fail(error)
+
+        def cancel() -> None:
+            connecting.cancelled = True
+            if self._thread is not None:
+                self._loop.call_threadsafe(lambda: self._drop(connecting))
+
+        return cancel
 
     def _post(self, wish: Wish) -> None:
         self._start_thread()
@@ -164,6 +187,7 @@ class SshSession:
             if self._closed:
                 raise ClientError(f"the ssh session with {self.destination} was closed; make a new one")
             if self._thread is None:
+                self._loop = Loop()
                 self._thread = threading.Thread(target=self._run, name="ipmpi-ssh", daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
@@ -173,6 +197,13 @@ class SshSession:
     def _run(self) -> None:
         try:
             self._loop.run()
+        except BaseException:
+            log.exception("the thread of an ssh session failed; please report this")
+            self._closed = True
+            if self._link is not None:
+                self._link.close("an error in ipmpi")
+            self._failed(ConnectionError("the thread of the ssh session failed; please report this"))
+            raise
         finally:
             self._loop.close()
 
@@ -185,6 +216,15 @@ class SshSession:
             self._wishes.append(wish)
             if self._process is None and self._timer is None:
                 self._timer = self._loop.call_later(max(0.0, self._not_before - self._loop.now()), self._login)
+
+    def _drop(self, wish: Wish) -> None:
+        """Nobody wants it any more; ssh must not go on asking for a password then."""
+        wish.drop()
+        if wish in self._wishes:
+            self._wishes.remove(wish)
+            if not self._wishes and self._process is not None and self._link is None:
+                process, self._process = self._process, None
+                process.cancel()
 
     @staticmethod
     def _begin(wish: Wish, link: MuxLink) -> None:
@@ -224,7 +264,11 @@ class SshSession:
         self._pause()
 
     def _failed(self, error: KernelError) -> None:
-        self._process = None
+        if self._link is None:
+            self._process = None
+        if isinstance(error, SecurityError):
+            # It has to ask. Those that wait are told so, and it may ask whoever makes a new client.
+            self._was_up = False
         self._pause()
         wishes, self._wishes = self._wishes, []
         for wish in wishes:
@@ -232,9 +276,10 @@ class SshSession:
 
     def _pause(self) -> None:
         """The next login has to wait: sites take many of them for an attack."""
-        longer = max(self._delay * limits.SSH_RECONNECT_FACTOR, limits.SSH_RECONNECT_FIRST)
-        self._delay = min(longer, limits.SSH_RECONNECT_LONGEST)
-        self._not_before = self._loop.now() + self._delay * random.uniform(0.7, 1.3)
+        # Without a login so far nobody dials again by himself, and whoever calls again has changed something.
+        longer = self._delay * limits.SSH_RECONNECT_FACTOR if self._was_up else 0.0
+        self._delay = min(max(longer, limits.SSH_RECONNECT_FIRST), limits.SSH_RECONNECT_LONGEST)
+        self._not_before = Loop.now() + self._delay * random.uniform(0.7, 1.3)
 
     def _shut(self) -> None:
         for listener in self._listeners:
@@ -242,18 +287,24 @@ class SshSession:
             listener.close()
         if self._timer is not None:
             self._timer.cancel()
-        if self._link is not None:
-            self._link.close("the session was closed")
-        elif self._process is not None:
+        if self._process is not None and self._link is None:
             self._process.cancel()
         self._failed(ConnectionError(f"the ssh session with {self.destination} was closed"))
+        if self._link is None or self._link.is_idle:
+            self._stop()
+            return
+        # What clients said when they were closed, a moment ago, has to get through.
+        self._link.on_idle = lambda: self._loop.call_soon(self._stop)
+        self._loop.call_later(_FAREWELL, self._stop)
+
+    def _stop(self) -> None:
+        if self._link is not None:
+            self._link.close("the session was closed")
         self._loop.stop()
 
 
 class SshRoute:
     """Connections that the far end of an ssh session makes; hosts are as they are seen from there."""
-
-    lease = int(limits.LEASE_AFTER_SILENCE)
 
     def __init__(self, session: SshSession) -> None:
         self._session = session
@@ -270,13 +321,7 @@ class SshRoute:
 
     def connect(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> Cancel:
         """Have the far end connect; the socket given is one end of a pair, the session has the other."""
-        connecting = Connecting(loop, address, on_done, on_failed)
-        try:
-            self._session._post(connecting)
-        except KernelError as error:
-            problem = error
-            loop.call_soon(lambda: on_failed(problem))
-        return connecting.cancel
+        return self._session._connect(Connecting(loop, address, on_done, on_failed))
 
 
 _shared: dict[tuple[str, int], SshSession] = {}

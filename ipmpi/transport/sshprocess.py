@@ -17,6 +17,7 @@ from ..errors import ClientError, ConnectionError, KernelError, SecurityError, V
 from ..protocol.handshake import printable
 from ..protocol.mux import GreetingReader
 from .loop import READ, Loop, Timer
+from .routes import is_address
 
 _SHIELD: Final = 'trap "" INT QUIT; exec "$@"'
 """Ctrl-C interrupts engines; it must not end the ssh that the interrupt travels through. What is ignored stays so
@@ -28,11 +29,12 @@ _OPTIONS: Final = (
     "-x",
     *("-o", "ControlMaster=no"),  # uses one that is there, and never becomes one
     *("-o", "ClearAllForwardings=yes"),  # a forward in the user's configuration may be taken by another ssh
-    *("-o", "RemoteCommand=none"),
     *("-o", f"ConnectTimeout={limits.SSH_CONNECT_TIMEOUT}"),
 )
 _DESTINATION = re.compile(r"((?:[^@:/\s]+@)?[A-Za-z0-9._-]+)(?::(.+))?", re.DOTALL)
 _DENIED: Final = ("permission denied", "host key verification failed", "too many authentication failures")
+_PATIENCE = 20.0
+"""Seconds after which it is said what is waited for."""
 _LAST_WORDS = 1.0
 """Seconds for the last line on standard error after standard output has ended."""
 
@@ -41,7 +43,8 @@ def split_destination(text: str, remote: str) -> tuple[str, str]:
     """What ssh calls the machine, and the command there: ``user@host`` or ``user@host:COMMAND``."""
     if not text or text.startswith("-") or any(c.isspace() for c in text.partition(":")[0]):
         raise ClientError(f"{text[:80]!r} is no destination for ssh: give it as 'user@host'")
-    found = None if text.startswith("ssh://") else _DESTINATION.fullmatch(text)
+    whole = text.startswith("ssh://") or is_address(text.rpartition("@")[2])
+    found = None if whole else _DESTINATION.fullmatch(text)
     return (found[1], found[2] or remote) if found else (text, remote)
 
 
@@ -83,6 +86,7 @@ class SshProcess:
         self._greeting = GreetingReader()
         self._last_lines: list[str] = []
         self._over = False
+        self._errors_over = False
         self._last_words: Timer | None = None
         argv = ssh_argv(destination, remote, os.environ, quiet=quiet)
         if shutil.which(argv[4]) is None:
@@ -103,6 +107,7 @@ class SshProcess:
         self._errors = self._process.stderr
         os.set_blocking(self._reader, False)
         os.set_blocking(self._errors.fileno(), False)
+        self._timer = loop.call_later(_PATIENCE, self._still_waiting)
         loop.register(self._reader, READ, self._read)
         loop.register(self._errors, READ, self._read_errors)
 
@@ -116,6 +121,8 @@ class SshProcess:
         if not self._over:
             self._over = True
             self._close_pipes()
+            # Not killed: it may have switched off the terminal's echo to ask for a password.
+            self._process.terminate()
             self.end()
 
     def end(self) -> None:
@@ -124,12 +131,31 @@ class SshProcess:
             self._last_words.cancel()
         self._loop.unregister(self._errors)
         self._errors.close()
-        if self._process.poll() is None:
+        for stop in (self._process.terminate, self._process.kill):
             try:
-                self._process.wait(0.2)  # its input has ended
+                self._process.wait(_LAST_WORDS)  # its input has ended, which is enough mostly
+                return
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                stop()
+        self._process.wait()
+
+    def _still_waiting(self) -> None:
+        self._say(f"ipmpi: waiting for `ssh {self._destination}` and `{self._remote} relay` there\n")
+        self._timer = self._loop.call_later(limits.SSH_LOGIN_TIMEOUT - _PATIENCE, self._too_late)
+
+    def _too_late(self) -> None:
+        self._fail(
+            ConnectionError(
+                f"the login to {self._destination} was not over within {limits.SSH_LOGIN_TIMEOUT:.0f} s; see how "
+                f"far `ssh {self._destination} {self._remote} --help` gets"
+            )
+        )
+
+    def _say(self, text: str) -> None:
+        if not self._quiet or self._over:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(text)
+                sys.stderr.flush()
 
     def _read(self, _events: int) -> None:
         try:
@@ -140,7 +166,10 @@ class SshProcess:
             data = b""
         if not data:
             self._loop.unregister(self._reader)
-            self._last_words = self._loop.call_later(_LAST_WORDS, self._explain)
+            if self._errors_over:
+                self._explain()
+            else:
+                self._last_words = self._loop.call_later(_LAST_WORDS, self._explain)
             return
         try:
             rest = self._greeting.receive(data)
@@ -150,6 +179,7 @@ class SshProcess:
             return
         if rest is not None:
             self._over = True
+            self._timer.cancel()
             self._loop.unregister(self._reader)
             self._on_up(self._reader, self._writer, rest)
 
@@ -162,15 +192,13 @@ class SshProcess:
             data = b""
         if not data:
             self._loop.unregister(self._errors)
+            self._errors_over = True
             if self._last_words is not None:
                 self._explain()
             return
         text = data.decode("utf-8", "replace")
         self._last_lines = [*self._last_lines, *text.splitlines()][-20:]
-        if not self._quiet or self._over:
-            with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(text)
-                sys.stderr.flush()
+        self._say(text)
 
     def _explain(self) -> None:
         """It ended before the far end spoke: why, and what to do."""
@@ -197,6 +225,7 @@ class SshProcess:
             self._on_failed(error)
 
     def _close_pipes(self) -> None:
+        self._timer.cancel()
         self._loop.unregister(self._reader)
         os.close(self._reader)
         os.close(self._writer)

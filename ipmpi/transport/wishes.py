@@ -29,6 +29,10 @@ class Wish(Protocol):
         """It is not, and why."""
         ...
 
+    def drop(self) -> None:
+        """Nobody wants it any more."""
+        ...
+
 
 class Connecting:
     """A connection that is being made, for a loop in another thread."""
@@ -38,25 +42,20 @@ class Connecting:
         self._address = address
         self._on_done = on_done
         self._on_failed = on_failed
-        self._cancelled = False
+        self.cancelled = False
+        """Set in the thread of the other loop; this object's own thread then hears of it by drop()."""
         self._link: MuxLink | None = None
         self._channel = 0
 
-    def cancel(self) -> None:
-        """From the other loop: nobody wants it any more."""
-        self._cancelled = True
-        link = self._link
-        if link is not None:
-            link.loop.call_threadsafe(self._drop)
-
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Nobody wants it any more."""
         if self._link is not None:
             self._link.reset(self._channel, "nobody wants it any more")
             self._link = None
 
     def begin(self, link: MuxLink) -> None:
         """There is an ssh."""
-        if not self._cancelled:
+        if not self.cancelled:
             self._channel = link.open(mux.ConnectTo(*self._address), self)
             self._link = link
 
@@ -75,7 +74,7 @@ class Connecting:
         self._loop.call_threadsafe(lambda: self._hand_over(theirs))
 
     def _hand_over(self, sock: socket.socket) -> None:
-        if self._cancelled:
+        if self.cancelled:
             sock.close()
         else:
             self._on_done(sock)
@@ -86,7 +85,7 @@ class Connecting:
         self._tell(ConnectionError(reason))
 
     def _tell(self, error: KernelError) -> None:
-        self._loop.call_threadsafe(lambda: None if self._cancelled else self._on_failed(error))
+        self._loop.call_threadsafe(lambda: None if self.cancelled else self._on_failed(error))
 
     def data(self, data: bytes) -> None:
         """The far end sends nothing before it is connected."""
@@ -116,6 +115,9 @@ class Forwarded:
         """There is none; the client dials again as long as it has patience."""
         del error
         self._sock.close()
+
+    def drop(self) -> None:
+        """Of other wishes only: whoever connects here says nothing when he leaves."""
 
     def opened(self) -> None:
         """The far end is connected."""
@@ -156,12 +158,12 @@ class Asking:
             self._link = link
             self._channel = link.open(self._request, self)
 
-    def cancel(self, reason: str) -> None:
-        """Nobody waits for it."""
+    def drop(self) -> None:
+        """Nobody waits for it any more."""
         if not self.future.done():
             if self._link is not None:
-                self._link.reset(self._channel, reason)
-            self.fail(ConnectionError(reason))
+                self._link.reset(self._channel, "nobody waits for it any more")
+            self.fail(ConnectionError("nobody waits for it any more"))
 
     def fail(self, error: KernelError) -> None:
         """It will not be answered."""
@@ -173,12 +175,17 @@ class Asking:
 
     def data(self, data: bytes) -> None:
         """A piece of the answer."""
-        assert self._link is not None
         if self._on_data is not None:
-            self._on_data(data)
-        elif len(self.output) <= FILE_BYTES:
+            self._on_data(data)  # who takes it says so by consumed()
+            return
+        if len(self.output) <= FILE_BYTES:
             self.output += data
-        self._link.consumed(self._channel, len(data))
+        self.consumed(len(data))
+
+    def consumed(self, count: int) -> None:
+        """So many bytes of the answer were used."""
+        if self._link is not None and self._link.is_open:
+            self._link.consumed(self._channel, count)
 
     def room(self) -> None:
         """Nothing is sent."""

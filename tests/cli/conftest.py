@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import Run
+from tests.cli.running import Batch, Run
 
 
 @pytest.fixture
@@ -26,3 +26,12 @@ def ipcluster(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         run.ends()
         assert run.process.stdout is not None
         run.process.stdout.close()
+
+
+@pytest.fixture
+def fake(tmp_path: Path, ipcluster: Callable[..., Run]) -> Iterator[Batch]:
+    """A batch system of small scripts."""
+    made = Batch(tmp_path / "batch", ipcluster)
+    yield made
+    for state in made.folder.glob("*.state"):
+        made.end(int(state.stem), "CANCELLED")

@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
-from ipmpi.launch.process import session
+from ipmpi.launch.process import Member, session
+from tests.cli.fake_batch_system import install
 
 ROOT = Path(__file__).parents[2]
 WITH_FAKES = [sys.executable, str(ROOT / "tests" / "launch" / "ipcluster_with_fakes.py")]
+WITH_FAKE_BATCH = [sys.executable, str(ROOT / "tests" / "cli" / "ipcluster_with_fake_batch.py")]
 REAL = [sys.executable, "-m", "ipmpi.cli.ipcluster"]
 
 
@@ -65,5 +68,29 @@ class Run:
             return [int(pid) for pid in self.text.split("[", 1)[1].split("]", 1)[0].split(",")]
         return [self.pid_after("mpiexec, PID:")]
 
-    def leftovers(self) -> list[int]:
-        return [member.pid for sid in (self.controller, *self.engine_sessions) for member in session(sid)]
+    def leftovers(self) -> list[Member]:
+        return [member for sid in (self.controller, *self.engine_sessions) for member in session(sid)]
+
+
+class Batch:
+    """The batch system, and clusters that use it."""
+
+    def __init__(self, folder: Path, start: Callable[..., Run]) -> None:
+        self.folder = folder
+        self._start = start
+        install(folder)
+        self.environ = {"FAKE_BATCH": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
+
+    def __call__(self, *arguments: str, command: list[str] = WITH_FAKES, **environ: str) -> Run:
+        return self._start("fake", *arguments, command=command, **self.environ, **environ)
+
+    def set(self, name: str, text: str = "") -> None:
+        (self.folder / name).write_text(text)
+
+    def state(self, job: int = 1) -> str:
+        return (self.folder / f"{job}.state").read_text().strip()
+
+    def end(self, job: int, how: str) -> None:
+        subprocess.run(
+            [self.folder / "qfdel", str(job), how], env={**os.environ, **self.environ}, check=True, timeout=20
+        )

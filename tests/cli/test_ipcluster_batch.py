@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,43 +15,10 @@ from ipmpi.errors import LauncherError
 from ipmpi.launch import records
 from ipmpi.launch.mpi import find_mpi
 from ipmpi.launch.process import session
-from tests.cli.fake_batch_system import install
-from tests.cli.running import Run
+from tests.cli.running import Batch
 
 UP = "Your cluster is up and running."
 pytestmark = pytest.mark.skipif(find_mpi() is None, reason="no mpiexec here")
-
-
-class Batch:
-    """The batch system, and clusters that use it."""
-
-    def __init__(self, folder: Path, start: Callable[..., Run]) -> None:
-        self.folder = folder
-        self._start = start
-        install(folder)
-        self.environ = {"FAKE_BATCH": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
-
-    def __call__(self, *arguments: str, **environ: str) -> Run:
-        return self._start("fake", *arguments, **self.environ, **environ)
-
-    def set(self, name: str, text: str = "") -> None:
-        (self.folder / name).write_text(text)
-
-    def state(self, job: int = 1) -> str:
-        return (self.folder / f"{job}.state").read_text().strip()
-
-    def end(self, job: int, how: str) -> None:
-        subprocess.run(
-            [self.folder / "qfdel", str(job), how], env={**os.environ, **self.environ}, check=True, timeout=20
-        )
-
-
-@pytest.fixture
-def fake(tmp_path: Path, ipcluster: Callable[..., Run]) -> Iterator[Batch]:
-    made = Batch(tmp_path / "batch", ipcluster)
-    yield made
-    for state in made.folder.glob("*.state"):
-        made.end(int(state.stem), "CANCELLED")
 
 
 def test_from_the_queue_to_the_end(fake: Batch) -> None:
@@ -127,6 +92,17 @@ def test_at_its_walltime_the_job_is_submitted_again(fake: Batch) -> None:
     fake.end(2, "TIMEOUT")
     assert run.ends() == 0
     assert "All engines have ended: job 2 ended at its walltime." in run.text
+
+
+def test_a_job_that_is_not_taken_again_at_once_is_no_end(fake: Batch) -> None:
+    run = fake("-n", "2", "--time", "1:00:00", "--resubmit", "1")
+    run.until("kill -INT")
+    fake.set("refuse", "Socket timed out")
+    fake.end(1, "TIMEOUT")
+    run.until("failed with exit code 3: Socket timed out. It is tried again in ")
+    (fake.folder / "refuse").unlink()
+    run.until("Submitted job 2 to Fake")
+    run.until("All 2 engines are there again.")
 
 
 def test_detached_it_goes_on_and_can_be_stopped(fake: Batch, monkeypatch: pytest.MonkeyPatch) -> None:

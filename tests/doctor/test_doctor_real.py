@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,6 +223,113 @@ def test_before_anything_is_started(examined: Examined, tmp_path: Path, monkeypa
     assert (code, found["furl-file"]["text"]) == (1, f"There is no file {tmp_path}/nowhere.")
     code, found = examined("--furl-file", "ipmpi://x")
     assert (code, found["furl-file"]["level"]) == (1, "problem")
+
+
+class Proxy:
+    """An HTTP proxy by which all names lead to this machine."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._sockets = [socket.create_server(("127.0.0.1", 0))]
+        self._threads = [threading.Thread(target=self._accept)]
+        self.url = f"http://127.0.0.1:{self._sockets[0].getsockname()[1]}"
+
+    def __enter__(self) -> Proxy:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits on it
+        for thread in list(self._threads):
+            thread.join(10)
+        for sock in self._sockets:
+            sock.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._sockets[0].accept()
+            except OSError:
+                return
+            self._sockets.append(client)
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += client.recv(4096)
+            place = request.split()[1].decode()
+            self.asked.append(place)
+            far = socket.create_connection(("127.0.0.1", int(place.rpartition(":")[2])))
+            self._sockets.append(far)
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            for source, sink in ((client, far), (far, client)):
+                self._threads.append(threading.Thread(target=self._copy, args=(source, sink)))
+                self._threads[-1].start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_through_a_proxy(
+    new_cluster: NewCluster, examined: Examined, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    cluster = new_cluster()
+    path = Path(cluster.files["multiengine_furl_file"])
+    known = furl.load(path, "mec")
+    furl.save(path, Furl(known.fingerprint, (("controller.invalid", known.hints[0][1]),), "mec", known.secret))
+    with Proxy() as proxy:
+        if by == "environment":
+            monkeypatch.setenv("https_proxy", proxy.url)
+        code, found = examined(*(("--proxy", proxy.url) if by == "option" else ()))
+    assert code == 0, found
+    assert found["reach-mec"]["level"] == "note"  # there is no direct way, and none is needed
+    assert found["connect"]["text"].startswith("A client reaches the controller through the proxy 127.0.0.1:")
+    assert proxy.asked[0].startswith("controller.invalid:")
+
+
+def test_a_proxy_that_is_not_there(new_cluster: NewCluster, examined: Examined) -> None:
+    new_cluster()
+    code, found = examined("--proxy", "http://127.0.0.1:9")
+    assert code == 1
+    assert "A client does not reach the controller through the proxy 127.0.0.1:9" in found["connect"]["text"]
+    assert "--client-port 443" in found["connect"]["fix"]
+
+
+def test_through_ssh(new_cluster: NewCluster, tmp_path: Path) -> None:
+    """What stands for ssh runs the last word of its command line, on this machine."""
+    new_cluster()
+    ssh, far = tmp_path / "fake-ssh", tmp_path / "ipcluster"
+    ssh.write_text('#!/bin/sh\nfor word; do :; done\nexec /bin/sh -c "$word"\n')
+    home = tmp_path / "ipython"
+    far.write_text(f'#!/bin/sh\nIPYTHONDIR={home} exec {sys.executable} -m ipmpi.cli.ipcluster "$@"\n')
+    environ = {**os.environ, "IPYTHONDIR": str(tmp_path / "laptop"), "IPMPI_SSH": str(ssh), "PYTHONPATH": ROOT}
+
+    def run() -> tuple[int, dict[str, dict[str, Any]]]:
+        for path in (ssh, far):
+            path.chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, "-m", "ipmpi.cli.doctor", "--mpi", "none", "--json", "--ssh", f"user@login:{far}"],
+            env=environ, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        findings = json.loads(done.stdout)["findings"]
+        return done.returncode, {finding["check"]: finding for finding in findings}
+
+    code, found = run()
+    assert code == 0, found
+    assert found["connect"]["text"].startswith("A client reaches the controller through ssh user@login")
+    assert found["engines"]["level"] == "note"
+    assert found["clock"]["level"] == "ok"
+    ssh.write_text("#!/bin/sh\necho 'Permission denied (publickey).' >&2\nexit 255\n")
+    code, found = run()
+    assert code == 1
+    assert "Permission denied" in found["connect"]["text"]
+    assert found["connect"]["fix"] == "Try by hand: ssh user@login ipcluster list"
 
 
 # --- the command ---------------------------------------------------------------------------------------------

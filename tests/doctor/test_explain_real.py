@@ -150,6 +150,22 @@ def test_which_engine_is_missing_and_why(new_cluster: NewCluster, told: Told) ->
 
 
 @pytest.mark.slow
+def test_an_engine_that_was_ended(new_cluster: NewCluster, told: Told) -> None:
+    cluster = new_cluster()
+    cluster.launch(ENGINE)
+    cluster.wait_for_engines(1)
+    cluster.mec().kill(targets=[0])
+    cluster.wait_for_engines(0)
+    record_of(cluster, 1)
+    (cluster.home / "log").mkdir()
+    (cluster.home / "log" / "ipcontroller1.log").write_text((cluster.home / "controller.out").read_text())
+    _, said = told("mine")
+    assert "0 of 1 engines are registered." in said
+    assert "note Engine 0 (rank 0, pid" in said
+    assert "was there, and left: ended by a client." in said
+
+
+@pytest.mark.slow
 def test_a_cluster_that_is_whole(new_cluster: NewCluster, told: Told) -> None:
     cluster = new_cluster()
     cluster.launch(ENGINE)
@@ -157,8 +173,22 @@ def test_a_cluster_that_is_whole(new_cluster: NewCluster, told: Told) -> None:
     record_of(cluster, 1)
     code, said = told("mine")
     assert code == 0
-    assert "All 1 engines are registered" in said
+    assert "The one engine is registered" in said
     assert "last lines" not in said
+
+
+@pytest.mark.slow
+def test_a_controller_that_was_started_by_hand(new_cluster: NewCluster, told: Told) -> None:
+    cluster = new_cluster()
+    code, said = told()
+    assert code == 0
+    assert "A controller runs that was not started by ipcluster" in said
+    assert "no engine is registered" in said
+    cluster.launch([*ENGINE, "--walltime", "1:00:00"])
+    cluster.wait_for_engines(1)
+    code, said = told()
+    assert "The one engine is registered" in said
+    assert "of engine 0 ends in 59 min" in said or "of engine 0 ends in 1 h" in said
 
 
 @pytest.mark.slow
@@ -193,6 +223,16 @@ def test_a_cluster_whose_process_was_killed(home: Path, told: Told) -> None:
     code, said = told("lost")
     assert code == 1
     assert f"Its process {process.pid} has ended without a word." in said
+
+
+@pytest.mark.slow
+def test_who_reads_may_stop_reading(home: Path) -> None:
+    command = f"{sys.executable} -m ipmpi.cli.doctor --mpi none | true"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
 
 
 @pytest.mark.slow

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
 from ipmpi.launch.batch import JobState, JobStatus
 from ipmpi.launch.doctor.findings import Level
 from ipmpi.launch.doctor.judge_job import duration, expand_nodes, judge_job, moment
-from ipmpi.launch.doctor.judge_ranks import LogFacts, failing_log, judge_ranks, understand_log
+from ipmpi.launch.doctor.judge_ranks import (
+    LogFacts,
+    Loss,
+    failing_log,
+    judge_losses,
+    judge_ranks,
+    judge_time,
+    parse_losses,
+    understand_log,
+)
 from ipmpi.launch.doctor.reasons import TABLES, explain_reason
 
 NOW = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
@@ -151,7 +161,7 @@ def test_nodes_as_slurm_writes_them(text: str, names: list[str]) -> None:
 # --- engines -----------------------------------------------------------------------------------------------
 
 
-def engines(*ranks: int, host: str = "n1", joined: bool = True) -> list[dict[str, object]]:
+def engines(*ranks: int, host: str = "n1", joined: bool = True) -> list[dict[str, Any]]:
     mpi = "Open MPI v5.0.11, MPI_THREAD_MULTIPLE" if joined else "not joined"
     return [{"id": r, "rank": r, "set": 1, "host": host, "pid": 100 + r, "mpi": mpi} for r in ranks]
 
@@ -203,6 +213,42 @@ def test_the_log_that_tells_most() -> None:
     assert failing_log([log_of(0)]) is None
     # User code of an engine that lives may print what it likes.
     assert failing_log([log_of(0, failure="error in the model")], engines(0)) is None
+
+
+def test_how_long_engines_have() -> None:
+    here = [{**each, "job": "99", "time_left": 3600.0 - each["id"]} for each in engines(0, 1)]
+    (finding,) = judge_time([*here, *engines(2)])
+    assert (finding.level, finding.text) == (Level.OK, "Job 99 of engines 0-1 ends in 59 min.")
+    (finding,) = judge_time([{**engines(3)[0], "job": "", "time_left": 65.0}])
+    assert (finding.level, finding.text) == (Level.NOTE, "The time of engine 3 ends in 1 min 5 s.")
+    assert judge_time(engines(0)) == []
+
+
+CONTROLLER = """\
+2026-11-24 23:30:07 ipcontroller: registered engine with id: 0 (rank 0, pid 2445 on n1)
+2026-11-24 23:30:07 ipcontroller: registered engine with id: 1 (rank 1, pid 2447 on n1)
+2026-11-24 23:30:07 ipcontroller: registered engine with id: 2 (rank 2, pid 2451 on n2)
+2026-11-24 23:30:10 ipcontroller: unregistered engine with id: 1 (its process ended)
+2026-11-24 23:30:10 ipcontroller: unregistered engine with id: 0 (the network was cut)
+2026-11-24 23:30:12 ipcontroller: registered engine with id: 0 (rank 0, pid 2445 on n1)
+2026-11-24 23:30:15 ipcontroller: unregistered engine with id: 2 (it said goodbye: got SIGTERM)
+"""
+
+
+def test_engines_that_are_gone_and_why() -> None:
+    losses = parse_losses(CONTROLLER)
+    assert [(loss.id, loss.reason) for loss in losses] == [
+        (1, "its process ended"),
+        (2, "it said goodbye: got SIGTERM"),
+    ]
+    lost, left = judge_losses(losses, engines(0))
+    assert (lost.level, left.level) == (Level.WARNING, Level.NOTE)
+    assert lost.text == "Engine 1 (rank 1, pid 2447 on n1) was there, and left: its process ended."
+    assert "dmesg" in lost.fix
+    assert judge_losses(losses, engines(0, 1, 2)) == []
+    many = [Loss(i, "", "its process ended") for i in range(4)]
+    (finding,) = judge_losses(many, [])
+    assert finding.text == "Engines 0-3 were there, and left: its process ended."
 
 
 def test_a_log_is_understood() -> None:

@@ -111,6 +111,17 @@ def test_a_launcher_that_does_nothing_is_ended(tmp_path: Path) -> None:
     assert of(judge_trial(trial), "start").level is Level.PROBLEM
 
 
+def test_a_launcher_that_fails_by_chance_gets_another_one(tmp_path: Path) -> None:
+    told = json.dumps({"pid": 7, "host": "n1", "size": 2, "rank": 0, "thread_level": "multiple", "at": 0})
+    first = f"touch {tmp_path}/been; echo The PMIx server\\'s listener thread failed to start.; exit 1"
+    then = f"echo 'ipmpi-probe {told}'"
+    launcher = Launcher(
+        (program(tmp_path / "x", f"if [ -e {tmp_path}/been ]; then {then}; else {first}; fi"), "-x"), "hydra"
+    )
+    trial = run_trial(launcher, ENVIRON)
+    assert (trial.code, len(trial.ranks)) == (0, 1), trial
+
+
 def test_a_launcher_that_is_no_program(tmp_path: Path) -> None:
     path = tmp_path / "mpiexec"
     path.write_bytes(b"\x7fELF nonsense")

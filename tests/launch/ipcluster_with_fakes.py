@@ -15,15 +15,17 @@ from ipmpi.launch import (  # noqa: E402
     controller,
     follow,
     jobscript,
+    launch,
     lifecycle,
     local,
     mpi,
 )
 
 cluster.CONTROLLER_MODULE = controller.CONTROLLER_MODULE = "fake_ipcontroller"  # type: ignore[misc]
-mpi.ENGINE_MODULE = jobscript.ENGINE_MODULE = local.ENGINE_MODULE = "fake_ipengine"  # type: ignore[misc]
+for module in (mpi, jobscript, launch, local):
+    module.ENGINE_MODULE = "fake_ipengine"  # type: ignore[misc]
 batch._BUILT_IN["fake"] = FAKE
-lifecycle.ASK_FIRST = lifecycle.ASK_LONGEST = 0.2  # type: ignore[misc]
+lifecycle.ASK_FIRST = lifecycle.ASK_LONGEST = lifecycle.SUBMIT_PAUSE = 0.2  # type: ignore[misc]
 follow.IPCLUSTER[:] = [sys.executable, os.path.abspath(__file__)]
 
 from ipmpi.cli.ipcluster import main  # noqa: E402

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ipmpi.launch.lifecycle import (
-    EXPLANATION_GRACE,
-    Blame,
-    Lifecycle,
-    Note,
-    Over,
-    Phase,
-    Plan,
-    Started,
-    StartEngines,
-)
+from ipmpi.launch.effects import Blame, Note, Over, Started, StartEngines
+from ipmpi.launch.lifecycle import EXPLANATION_GRACE, Lifecycle, Phase, Plan
 
 
 def running(n: int = 4) -> Lifecycle:

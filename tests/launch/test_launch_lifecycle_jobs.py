@@ -5,22 +5,18 @@ from __future__ import annotations
 import pytest
 
 from ipmpi.launch.batch import JobState, JobStatus
-from ipmpi.launch.happenings import ControllerReady, EngineCount, JobNews, JobUnclear
+from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
+from ipmpi.launch.happenings import ControllerReady, EngineCount, JobNews, JobUnclear, NotSubmitted
 from ipmpi.launch.lifecycle import (
     ASK_LONGEST,
     ASK_RUNNING,
     EXPLANATION_GRACE,
     JOB_GRACE,
-    AskQueue,
-    Blame,
-    Effect,
+    SUBMIT_PAUSE,
+    SUBMIT_TRIES,
     Lifecycle,
-    Note,
-    Over,
     Phase,
     Plan,
-    Started,
-    StartEngines,
 )
 
 DAY = 86400.0
@@ -260,3 +256,18 @@ def test_a_batch_system_that_does_not_answer_is_mentioned_once() -> None:
     story.job(JobState.PENDING)
     assert story.job(JobState.UNKNOWN, reason="squeue: timed out") == [note]
     assert story.life.phase is Phase.QUEUED
+
+
+def test_a_job_that_is_not_taken_again_is_tried_for_a_while() -> None:
+    story = Story(walltime=3600.0, resubmit=1).running()
+    story.count(0)
+    story.job(JobState.ENDED, outcome="timeout")
+    story.wait(EXPLANATION_GRACE)
+    for _ in range(SUBMIT_TRIES - 1):
+        note = Note("sbatch: Socket timed out. It is tried again in 60 s.")
+        assert story.life.happened(NotSubmitted("sbatch: Socket timed out"), story.now) == [note]
+        assert story.wait(SUBMIT_PAUSE) == [StartEngines("Submitting the job again.")]
+    reason = "The job cannot be submitted again: sbatch: Socket timed out"
+    assert story.life.happened(NotSubmitted("sbatch: Socket timed out"), story.now) == [
+        Over(1, reason, Blame.NOBODY)
+    ]

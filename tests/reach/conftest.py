@@ -20,6 +20,45 @@ from tests.security.cluster import environment, wait_until
 NAME = "login"
 
 
+def far_command(folder: Path, home: Path) -> Path:
+    """ipcluster as pip installs it there; what a login prints before it is part of the trouble."""
+    path = folder / "ipcluster"
+    environ = environment(home)
+    lines = [f"export {name}={shlex.quote(environ[name])}" for name in ("IPYTHONDIR", "PYTHONPATH")]
+    python = shlex.quote(sys.executable)
+    path.write_text(
+        "#!/bin/sh\necho Welcome to the login node\n" + "\n".join(lines) + "\n"
+        f'exec {python} -m ipmpi.cli.ipcluster "$@"\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+def relays(home: Path) -> list[int]:
+    """Processes of far ends with this IPYTHONDIR that run now."""
+    return [pid for pid in processes_with(f"IPYTHONDIR={home}") if b"relay" in words_of(pid)]
+
+
+def words_of(pid: int) -> list[bytes]:
+    """The command line of a process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def processes_with(variable: str) -> list[int]:
+    """All other processes that have ``NAME=value`` in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and variable.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return [pid for pid in found if pid != os.getpid() and words_of(pid) != [b""]]
+
+
 class Server:
     """An sshd with a host key, a user key and a configuration of its own, which nobody else uses.
 
@@ -42,7 +81,7 @@ class Server:
         shutil.copy(folder / "user.pub", folder / "authorized")
         public = (folder / "host.pub").read_text()
         (folder / "known").write_text(f"[127.0.0.1]:{self.port} {public}")
-        self.remote = str(self._far_command())
+        self.remote = str(far_command(folder, self.home))
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nPasswordAuthentication no\n"
@@ -68,20 +107,6 @@ class Server:
             )
         wait_until(self._listens, "an sshd that listens")
 
-    def _far_command(self) -> Path:
-        """A script as pip installs it; what a login prints before it, is part of the trouble."""
-        path = self.folder / "ipcluster"
-        home = environment(self.home)
-        lines = [f"export {name}={shlex.quote(home[name])}" for name in ("IPYTHONDIR", "PYTHONPATH")]
-        python = shlex.quote(sys.executable)
-        path.write_text(
-            "#!/bin/sh\necho Welcome to the login node\n" + "\n".join(lines) + "\n"
-            f'if [ "$1" = relay ]; then exec {python} -m ipmpi.cli.relay; fi\n'
-            f'exec {python} -m ipmpi.cli.ipcluster "$@"\n'
-        )
-        path.chmod(0o755)
-        return path
-
     def _listens(self) -> bool:
         if self.process.poll() is not None:
             raise RuntimeError(self.log.read_text())
@@ -90,21 +115,6 @@ class Server:
     def logins(self) -> int:
         """How often somebody has logged in."""
         return self.log.read_text().count("Accepted publickey")
-
-    def relays(self) -> list[int]:
-        """Processes of far ends that run now."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                home = f"IPYTHONDIR={self.home}".encode() in (entry / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if home and b"ipmpi.cli.relay" in words:
-                found.append(int(entry.name))
-        return found
 
     def stop(self) -> None:
         """End it."""
@@ -122,6 +132,25 @@ def sshd(tmp_path_factory: pytest.TempPathFactory, need: Callable[[str, object],
     server = Server(tmp_path_factory.mktemp("ssh"), program)
     yield server
     server.stop()
+
+
+FAKE = """#!/bin/sh
+# An ssh without a network: it runs the command here.
+echo $$ >>"$(dirname "$0")/logins"
+if [ -e "$(dirname "$0")/broken" ]; then cat "$(dirname "$0")/broken" >&2; exit 255; fi
+for command; do :; done
+exec sh -c "exec $command"
+"""
+
+
+@pytest.fixture
+def fake_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder; its file ``logins`` has a line for each start, and ``broken`` makes the next ones fail."""
+    program = tmp_path / "ssh"
+    program.write_text(FAKE)
+    program.chmod(0o755)
+    monkeypatch.setenv("IPMPI_SSH", str(program))
+    return tmp_path
 
 
 @pytest.fixture

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from .findings import Finding, note, numbers, ok, warning
+from .judge_job import duration
 
 AREA: Final = "Engines"
+SOON: Final = 600.0
+"""Seconds before the end of a job that are worth a note."""
 LOOKED_AT: Final = 40
 """Lines at the end of a log in which the failure is looked for."""
 
@@ -71,7 +74,8 @@ def judge_ranks(
     where = ", ".join(f"{count} on {host}" for host, count in sorted(hosts.items())[:16])
     where += f" and {len(hosts) - 16} more machines" if len(hosts) > 16 else ""
     if there >= asked:
-        return [ok(AREA, "engines", f"All {asked} engines are registered: {where}.")]
+        all_of_them = f"All {asked} engines are" if asked != 1 else "The one engine is"
+        return [ok(AREA, "engines", f"{all_of_them} registered: {where}.")]
     if starting:
         return [note(AREA, "engines", f"None of the {asked} engines is there yet: they start with the job.")]
     text = f"{there} of {asked} engines are registered{': ' + where if where else ''}."
@@ -114,6 +118,75 @@ def _silent_nodes(hosts: Mapping[str, int], nodes: Sequence[str]) -> list[str]:
         return []
     more = f" and {len(silent) - 8} more" if len(silent) > 8 else ""
     return [f"Nothing is there from {', '.join(silent[:8])}{more}."]
+
+
+def judge_time(engines: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """How long the jobs of engines last still, as the engines told the controller."""
+    jobs: dict[str, list[Mapping[str, Any]]] = {}
+    for engine in engines:
+        if engine.get("time_left") is not None:
+            jobs.setdefault(str(engine.get("job") or ""), []).append(engine)
+    found = []
+    for job, those in jobs.items():
+        left = min(float(engine["time_left"]) for engine in those)
+        ids = [int(engine["id"]) for engine in those]
+        named = f"engine{'s' * (len(ids) != 1)} {numbers(ids)}"
+        text = f"{f'Job {job}' if job else 'The time'} of {named} ends in {duration(left)}."
+        soon = left < SOON
+        fix = "Tasks that run then go back to the queue; start further engines: ipcluster engines -n N"
+        found.append(note(AREA, "time-left", text, fix) if soon else ok(AREA, "time-left", text))
+    return found
+
+
+class Loss(NamedTuple):
+    """An engine that was lost: who it was, if that is known, and the controller's words."""
+
+    id: int
+    who: str
+    reason: str
+
+
+_CAME: Final = re.compile(r"\bregistered engine with id: (\d+) \((rank \d+, pid \d+ on [^)]+)\)")
+_WENT: Final = re.compile(r"\bunregistered engine with id: (\d+) \((.*)\)$")
+
+
+def parse_losses(log: str) -> list[Loss]:
+    """The engines that a controller's log says are gone, and did not come back."""
+    who: dict[int, str] = {}
+    gone: dict[int, Loss] = {}
+    for line in log.splitlines():
+        if went := _WENT.search(line):
+            number = int(went.group(1))
+            gone[number] = Loss(number, who.get(number, ""), went.group(2))
+        elif came := _CAME.search(line):
+            number = int(came.group(1))
+            who[number] = came.group(2)
+            gone.pop(number, None)
+    return list(gone.values())
+
+
+def judge_losses(losses: Sequence[Loss], engines: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Why engines are gone that were there; equal reasons are one finding."""
+    there = {int(engine["id"]) for engine in engines}
+    reasons: dict[str, list[Loss]] = {}
+    for loss in losses:
+        if loss.id not in there:
+            reasons.setdefault(loss.reason, []).append(loss)
+    found = []
+    for reason, those in reasons.items():
+        named = f"engine{'s' * (len(those) != 1)} {numbers([loss.id for loss in those])}"
+        who = f" ({those[0].who})" if len(those) == 1 and those[0].who else ""
+        text = f"{named.capitalize()}{who} {'was' if len(those) == 1 else 'were'} there, and left: {reason}."
+        if any(word in reason for word in _WANTED):
+            found.append(note(AREA, "engines-left", text))
+        else:
+            fix = "Killed for want of memory? On its machine: dmesg | grep -i oom. Its log is the last it said."
+            found.append(warning(AREA, "engines-lost", text, fix))
+    return found
+
+
+_WANTED: Final = ("ended by", "it was ended", "goodbye", "ended on request", "was stopped")
+"""What reasons contain where somebody wanted it so."""
 
 
 def failing_log(

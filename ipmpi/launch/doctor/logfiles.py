@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from ipmpi.launch.process import tail
 
-from .judge_ranks import LOOKED_AT, LogFacts, understand_log
+from .judge_ranks import LOOKED_AT, LogFacts, Loss, parse_losses, understand_log
 
 BEGINNING: Final = 4096
 """Bytes of a log in which a rank says who it is."""
+ACCOUNT: Final = 4 << 20
+"""Bytes at the end of a controller's log in which losses are looked for."""
 MOST: Final = 2000
 """Log files that are read; a set of more ranks ends alike."""
 
@@ -26,6 +30,17 @@ def logs_of_job(folder: Path, pattern: str, job: str) -> list[LogFacts]:
     number = job.partition(".")[0].partition("[")[0]
     engines = folder.glob(f"ipengine-{number}*.log")
     return _read(engines, 0.0) + _read(folder.glob(pattern), 0.0)
+
+
+def losses_of_cluster(logs: Iterable[LogFacts]) -> list[Loss]:
+    """Engines that were lost, by the controller's account."""
+    found = []
+    for log in logs:
+        if log.kind == "controller":
+            with contextlib.suppress(OSError), open(log.path, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - ACCOUNT))
+                found += parse_losses(file.read().decode(errors="replace"))
+    return found
 
 
 def _read(paths: Iterable[Path], since: float) -> list[LogFacts]:

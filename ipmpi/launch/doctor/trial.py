@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ipmpi.errors import LauncherError
+from ipmpi.launch.local import FAILS_BY_CHANCE
 from ipmpi.launch.mpi import ENGINE_MODULE, MpiCommand, find_mpi, flavour_of, in_allocation, mpi_command
 from ipmpi.launch.process import session
 
@@ -75,7 +76,17 @@ def run_trial(
     python: str = sys.executable,
     timeout: float = TIMEOUT,
 ) -> Trial:
-    """Start two ranks, of which one dies, and tell what was seen."""
+    """Start two ranks, of which one dies, and tell what was seen.
+
+    A launcher that fails as some do by chance is started once more, as ipcluster does.
+    """
+    trial = _run_once(launcher, environ, python, timeout)
+    said = " ".join(trial.output)
+    by_chance = any(words in said for words in FAILS_BY_CHANCE)
+    return _run_once(launcher, environ, python, timeout) if by_chance and not trial.ranks else trial
+
+
+def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeout: float) -> Trial:
     command = trial_command(launcher, python, environ, os.geteuid() == 0)
     started = time.time()
     try:

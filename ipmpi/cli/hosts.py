@@ -1,0 +1,62 @@
+"""``ipcluster ssh``: a controller here, and engines on other machines (layer L5)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ipmpi.cli import options
+from ipmpi.cli.detach import detach
+from ipmpi.cli.local import log_files
+from ipmpi.cli.supervise import Supervisor
+from ipmpi.launch.cluster import Cluster
+from ipmpi.launch.hosts import HostEngines, HostOptions, read_clusterfile, read_hosts
+from ipmpi.launch.lifecycle import Plan
+from ipmpi.launch.process import Signals
+
+
+def main(words: Sequence[str]) -> int:
+    """Run ``ipcluster ssh``; returns its exit code."""
+    parsed = parser().parse_args(words)
+    hosts = read_hosts(parsed.hosts) if parsed.hosts else read_clusterfile(parsed.clusterfile)
+    if parsed.detach and parsed.status_fd is None:
+        return detach(["ssh", *words], options.log_dir(parsed), "up")
+    with Signals() as signals:
+        engines = HostEngines(
+            HostOptions(
+                hosts,
+                log_dir=options.log_dir(parsed),
+                engine_furl_file=options.furl_file(parsed, "engine"),
+                mpi=parsed.mpi,
+                remote=parsed.remote,
+                timeout=parsed.timeout,
+            )
+        )
+        cluster = Cluster(options.controller(parsed), engines, signals, parsed.lifeline_fd)
+        plan = Plan(engines.n, parsed.timeout, engines_wait=True)
+        record = options.new_record(parsed, "ssh", engines.n)
+        screen = options.screen(parsed)
+        return Supervisor(cluster, plan, screen, record, options.mec_argument(parsed), log_files=log_files).run()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="ipcluster ssh",
+        description="Start a controller here, and engines on other machines by ssh, which must not need a "
+        "password (keys or an agent). ipmpi has to be installed there. IPMPI_SSH names another ssh, with options.",
+    )
+    where = p.add_mutually_exclusive_group(required=True)
+    where.add_argument("--hosts", default="", metavar="H1:2,H2:4", help="hosts, and how many engines on each")
+    where.add_argument(
+        "--clusterfile", type=Path, default=None, metavar="FILE",
+        help="a file with these, TOML or like engines = {'h1': 2, 'h2': 4}",
+    )  # fmt: skip
+    p.add_argument("--mpi", choices=["auto", "mpi4py", "none"], default="auto", help="none: each engine by itself")
+    p.add_argument(
+        "--remote", default="ipcluster", metavar="COMMAND", help="what runs ipcluster there (ipcluster)"
+    )
+    p.add_argument("--timeout", type=options.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
+    options.add_cluster_options(p)
+    return p

@@ -1,0 +1,277 @@
+"""``ipcluster list``, ``status``, ``stop``, ``logs``: commands about clusters that run (layer L5)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ipmpi.client import MultiEngineClient
+from ipmpi.errors import KernelError, LauncherError
+from ipmpi.launch import records
+from ipmpi.launch.batch import JobState, batch_system
+from ipmpi.launch.logs import log_files
+from ipmpi.launch.process import birth, tail
+from ipmpi.launch.queue import Queue
+from ipmpi.launch.records import Record
+
+LINES: Final = 15
+STOP_TIME: Final = 30.0
+"""Seconds for a cluster to end. Its own process kills after some 10 s."""
+
+LOOK: Final = 0.2
+"""Seconds between looks at files that grow, and at a process of another parent that ends: nobody tells us."""
+
+
+def main(command: str, words: Sequence[str]) -> int:
+    """Run one of the commands; returns its exit code."""
+    parsed = parser(command).parse_args(words)
+    try:
+        return _COMMANDS[command](parsed)
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser(command: str = "list") -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog=f"ipcluster {command}", description=_PURPOSES[command])
+    if command != "list":
+        p.add_argument("name", nargs="?", default="", metavar="NAME", help="which cluster, if there are several")
+    if command in ("list", "status"):
+        p.add_argument("--json", action="store_true", help="print it as JSON")
+    if command == "stop":
+        p.add_argument("--all", action="store_true", help="all clusters of this machine")
+    if command == "logs":
+        p.add_argument("-f", "--follow", action="store_true", help="go on until the cluster ends, or Ctrl-C")
+        p.add_argument("--lines", type=_lines, default=LINES, metavar="N", help=f"of each file ({LINES})")
+    if command == "follow":
+        p.add_argument("--skip", type=_lines, default=0, metavar="N", help="events that are known already")
+    return p
+
+
+def _lines(text: str) -> int:
+    if text.isdigit() and int(text) < 10_000_000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines")
+
+
+# --- list and status -----------------------------------------------------------------------------------------
+
+
+def _list(parsed: argparse.Namespace) -> int:
+    there = records.living()
+    if parsed.json:
+        print(json.dumps([vars(record) for record in there], indent=1))
+        return 0
+    if not there:
+        print("No cluster is known. Start one with: ipcluster -n 4")
+        return 0
+    rows = [("NAME", "KIND", "ENGINES", "STATE", "SINCE", "HOST", "JOBS"), *map(_row, there)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:{width}s}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.started))
+    where = record.ssh or record.host
+    return (record.name, record.kind, str(record.n), _state(record), since, where, " ".join(record.jobs[-1:]))
+
+
+def _state(record: Record) -> str:
+    if record.is_alive() is False:
+        return "dead"
+    return "up" if record.up is not None else "starting"
+
+
+def _status(parsed: argparse.Namespace) -> int:
+    record = records.find(parsed.name)
+    told: dict[str, Any] = {**vars(record), "state": _state(record), **_engines(record)}
+    told["job_status"] = _jobs(record)
+    if parsed.json:
+        print(json.dumps(told, indent=1))
+        return 0
+    print(f"{record.name}: {record.kind}, {told['state']}, process {record.pid} on {record.host}")
+    if told["error"]:
+        print(f"  engines: {record.n} asked for; the controller does not answer: {told['error']}")
+    else:
+        hosts = ", ".join(f"{host} ({count})" for host, count in told["hosts"].items())
+        print(f"  engines: {told['registered']} of {record.n} registered" + (f", on {hosts}" if hosts else ""))
+    if told["time_left"] is not None:
+        print(f"  time left: {_duration(told['time_left'])}")
+    for job in told["job_status"]:
+        print(f"  job {job['id']}: {job['state']}" + (f" ({job['reason']})" if job["reason"] else ""))
+    print(f"  furl: {record.furl_files.get('mec', '')}")
+    print(f"  logs: {record.log_dir}")
+    return 0
+
+
+def _engines(record: Record) -> dict[str, Any]:
+    """What the controller says."""
+    told: dict[str, Any] = {"registered": 0, "hosts": {}, "time_left": None, "error": ""}
+    try:
+        with MultiEngineClient(record.furl_files.get("mec", "")) as mec:
+            engines = mec.cluster_info()["engines"]
+    except (KernelError, ValueError, OSError) as error:
+        return {**told, "error": str(error)}
+    hosts: dict[str, int] = {}
+    for engine in engines:
+        hosts[engine["host"]] = hosts.get(engine["host"], 0) + 1
+    left = [engine["time_left"] for engine in engines if engine.get("time_left") is not None]
+    return {**told, "registered": len(engines), "hosts": hosts, "time_left": min(left, default=None)}
+
+
+def _jobs(record: Record) -> list[dict[str, Any]]:
+    """What the batch system says about the job that was submitted last."""
+    if not record.batch or record.ssh:
+        return []
+    queue = Queue(batch_system(record.batch))
+    found = []
+    for job in record.jobs[-1:]:
+        try:
+            status = queue.status(job)
+            found.append({**status._asdict(), "state": status.state.value})
+        except LauncherError as error:
+            found.append({"id": job, "state": "unknown", "reason": str(error)})
+    return found
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+# --- stop ----------------------------------------------------------------------------------------------------
+
+
+def _stop(parsed: argparse.Namespace) -> int:
+    if parsed.all:
+        there = [record for record in records.living() if record.is_here]
+        return max((stop(record) for record in there), default=0)
+    return stop(records.find(parsed.name))
+
+
+def stop(record: Record) -> int:
+    """Stop a cluster; returns an exit code.
+
+    Raises:
+        LauncherError: its process is on another machine.
+    """
+    alive = record.is_alive()
+    if alive is None:
+        raise LauncherError(
+            f"The cluster {record.name!r} is run by a process on {record.host}: log in there and stop it. Or do "
+            "it here from Python, with mec.kill(controller=True); its furl is in "
+            f"{record.furl_files.get('mec', '')}"
+        )
+    if not alive:
+        return _clean_up(record)
+    os.kill(record.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIME
+    while birth(record.pid) == record.born and time.monotonic() < deadline:
+        time.sleep(LOOK / 4)
+    if birth(record.pid) == record.born:
+        raise LauncherError(
+            f"The cluster {record.name!r} has not ended within {STOP_TIME:g} s. What it does: ipcluster logs "
+            f"{record.name}. The hard way: kill -KILL {record.pid}"
+        )
+    print(f"Stopped the cluster {record.name!r}.")
+    return 0
+
+
+def _clean_up(record: Record) -> int:
+    """The process has ended without a word, and may have left jobs behind."""
+    queue = Queue(batch_system(record.batch))
+    for job in record.jobs[-1:]:
+        if queue.status(job).state is not JobState.ENDED:
+            queue.cancel(job)
+            print(f"Cancelled job {job}, which the cluster {record.name!r} had left behind.")
+    records.forget(record.name, record.pid)
+    print(f"The process of the cluster {record.name!r} had ended without a word; its record is deleted.")
+    return 0
+
+
+# --- logs ----------------------------------------------------------------------------------------------------
+
+
+def _logs(parsed: argparse.Namespace) -> int:
+    record = records.find(parsed.name)
+    files = log_files(record)
+    if not files and not parsed.follow:
+        raise LauncherError(f"The cluster {record.name!r} has no log files in {record.log_dir} yet")
+    for path in files:
+        print(f"==> {path} <==")
+        for line in tail(path, parsed.lines) if parsed.lines else []:
+            print(line)
+    if parsed.follow:
+        _follow_files(record, files)
+    return 0
+
+
+def _follow_files(record: Record, files: Sequence[Path]) -> None:
+    """What is written from now on, also into new files, until the cluster ends."""
+    read = {path: path.stat().st_size for path in files}
+    shown = files[-1] if files else None
+    last = False
+    while True:
+        for path in log_files(record):
+            with path.open("rb") as stream:
+                stream.seek(read.get(path, 0))
+                data = stream.read()
+            read[path] = read.get(path, 0) + len(data)
+            if not data:
+                continue
+            if path != shown:
+                print(f"\n==> {path} <==")
+                shown = path
+            sys.stdout.write(data.decode(errors="replace"))
+            sys.stdout.flush()
+        if last:
+            return
+        last = record.is_alive() is False  # look once more, for its last words
+        time.sleep(LOOK)
+        record = records.load(record.name) or record
+
+
+def _follow(parsed: argparse.Namespace) -> int:
+    """Events of a detached cluster as lines of JSON, for the near end of ssh."""
+    record = records.find(parsed.name)
+    seen, last, line = 0, False, ""
+    with open(record.events or os.devnull, encoding="utf-8") as lines:
+        while True:
+            line = ("" if line.endswith("\n") else line) + lines.readline()
+            if line.endswith("\n"):
+                seen += 1
+                if seen > parsed.skip:
+                    print(line, end="", flush=True)
+                if json.loads(line).get("state") == "over":
+                    return 0
+            elif last:
+                return 1
+            else:
+                last = record.is_alive() is False
+                time.sleep(LOOK)
+
+
+_COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
+    "list": _list,
+    "status": _status,
+    "stop": _stop,
+    "logs": _logs,
+    "follow": _follow,
+}
+_PURPOSES: Final[Mapping[str, str]] = {
+    "list": "Show the clusters that run.",
+    "status": "Say which engines of a cluster are there, how its job is, and how much time is left.",
+    "stop": "Stop a cluster: its engines, controller and job.",
+    "logs": "Show the ends of all log files of a cluster.",
+    "follow": "Show what a detached cluster tells, as lines of JSON, until it ends.",
+}

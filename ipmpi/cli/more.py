@@ -1,0 +1,151 @@
+"""``ipcluster engines``: further engines for a cluster that runs already (layer L5)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ipmpi.cli import options
+from ipmpi.cli.batch import add_job_options, engines_job
+from ipmpi.cli.screen import Screen
+from ipmpi.cli.supervise import Supervisor
+from ipmpi.cli.watch import Watched
+from ipmpi.errors import FurlError, LauncherError
+from ipmpi.furl import FILE_BYTES, Furl, load_furl_or_file, save, security_dir
+from ipmpi.launch import records
+from ipmpi.launch.batch import batch_system
+from ipmpi.launch.cluster import Cluster
+from ipmpi.launch.happenings import EnginesEnded, StopRequest
+from ipmpi.launch.job import Job
+from ipmpi.launch.launch import Launch
+from ipmpi.launch.lifecycle import Plan
+from ipmpi.launch.local import EngineOptions, LocalEngines
+from ipmpi.launch.process import Signals, how_it_ended
+from ipmpi.launch.records import Record
+
+
+def main(words: Sequence[str]) -> int:
+    """Run ``ipcluster engines``; returns its exit code."""
+    parsed = parser().parse_args(words)
+    if parsed.furl_file:
+        with _furl_file(parsed.furl_file) as path, Signals() as signals:
+            lifeline = 0 if parsed.furl_file == "-" else None
+            return _run_alone(Cluster(None, _local(parsed, path), signals, lifeline), Screen())
+    record = records.find(parsed.name)
+    if record.ssh:
+        raise LauncherError(
+            f"The cluster {record.name!r} is on {record.ssh}: log in there, and type "
+            f"ipcluster engines {record.far_name} -n {parsed.n or 'N'}"
+        )
+    with Signals() as signals:
+        engines = _engines(parsed, record)
+        told = Watched(record.furl_files, Path.exists, only_new=True)
+        batch = isinstance(engines, Job)
+        plan = Plan(engines.n, parsed.timeout, engines_wait=True, batch=batch)
+        own = replace(record, jobs=[], up=None, log="")
+        return Supervisor(Cluster(told, engines, signals), plan, Screen(), own, adds=True).run()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="ipcluster engines",
+        description="Add a set of engines to a cluster that runs. It stays in the foreground, and ends with the "
+        "cluster; Ctrl-C ends these engines only. Engines are started as those of the cluster are: on this "
+        "machine, or as a job. The options about jobs are those of `ipcluster slurm`.",
+    )
+    p.add_argument("name", nargs="?", default="", metavar="NAME", help="which cluster, if there are several")
+    p.add_argument(
+        "--furl-file", default="", metavar="FILE",
+        help="engines on this machine for the controller of this furl file; - reads the furl from standard "
+        "input, and the engines end with that",
+    )  # fmt: skip
+    p.add_argument("--kind", default="", metavar="KIND", help="local, or a batch system (as the cluster is)")
+    add_job_options(p)
+    p.add_argument(
+        "--timeout", type=options.seconds, default=60.0, metavar="SECONDS",
+        help="for the engines to come once they are started (60)",
+    )  # fmt: skip
+    options.add_log_option(p)
+    return p
+
+
+def _engines(parsed: argparse.Namespace, record: Record) -> Launch:
+    furl_file = Path(record.furl_files["engine"])
+    kind = parsed.kind or record.batch or "local"
+    if kind in ("local", "mpiexec", "mpirun"):
+        return _local(parsed, furl_file)
+    asked = replace(engines_job(parsed, furl_file), name=record.job_name or "ipmpi")
+    return Job(batch_system(kind), asked)
+
+
+def _local(parsed: argparse.Namespace, furl_file: Path) -> LocalEngines:
+    if not parsed.n:
+        raise LauncherError("how many engines? Say -n N")
+    return LocalEngines(
+        EngineOptions(
+            n=parsed.n,
+            log_dir=options.log_dir(parsed),
+            engine_furl_file=furl_file,
+            mpi=parsed.mpi,
+            launcher=parsed.launcher or "auto",
+            waits=True,
+            timeout=parsed.timeout,
+        )
+    )
+
+
+@contextlib.contextmanager
+def _furl_file(given: str) -> Iterator[Path]:
+    """The furl file; for a furl from standard input one that is there only meanwhile."""
+    if given != "-":
+        load_furl_or_file(given, "engine")
+        yield Path(given).expanduser().absolute()
+        return
+    path = security_dir() / f"engines-{os.getpid()}.furl"
+    save(path, _read_furl())
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _read_furl() -> Furl:
+    """One line of standard input, and not a byte more: its end is still to be noticed."""
+    line = b""
+    while not line.endswith(b"\n") and len(line) < FILE_BYTES:
+        byte = os.read(0, 1)
+        if not byte:
+            break
+        line += byte
+    found = load_furl_or_file(line.decode("ascii", "replace"), "engine") if b"://" in line else None
+    if found is None:
+        raise FurlError("standard input does not begin with a furl, as in: ipcluster engines --furl-file - < FILE")
+    return found
+
+
+def _run_alone(cluster: Cluster, screen: Screen) -> int:
+    """Engines of a controller about which nothing can be seen from here: until they end, or shall end."""
+    cluster.start()
+    cluster.start_engines()
+    for line in cluster.engines.said():
+        screen.say(line)
+    failed = ""
+    try:
+        while cluster.living():
+            for happening in cluster.wait(None):
+                if isinstance(happening, StopRequest):
+                    return 0
+                if isinstance(happening, EnginesEnded) and happening.code:
+                    failed = f"{happening.title} ended ({how_it_ended(happening.code)})."
+    finally:
+        cluster.stop(polite=False)
+        cluster.close()
+    if failed:
+        screen.complain(failed)
+        screen.show_logs(cluster.engines.logs(), cluster.engines.log_dir)
+    return 1 if failed else 0

@@ -1,0 +1,160 @@
+"""Clusters from Python: ``ipmpi.Cluster`` runs the command ``ipcluster`` (layer L5)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Final
+
+from ipmpi.client import MultiEngineClient, TaskClient
+from ipmpi.errors import LauncherError
+from ipmpi.furl import ipython_dir
+from ipmpi.launch.follow import Followed
+from ipmpi.launch.process import tail
+
+STOPPING: Final = 60.0
+
+
+class Cluster:
+    """A controller and its engines, which end with this object, or with this process.
+
+    >>> with ipmpi.Cluster('slurm', n=64, time='2:00:00') as cluster:   # doctest: +SKIP
+    ...     mec = cluster.multiengine()
+    ...     mec.execute('print(id)')
+
+    It is started at once. Engines of a job may come much later: :meth:`wait`, :meth:`multiengine` and :meth:`task`
+    wait for them. What happens meanwhile (why the job waits, say) is printed.
+
+    Args:
+        kind: ``'local'``, ``'ssh'``, or a batch system: ``'slurm'``, ``'pbs'``.
+        n: how many engines.
+        ssh: ``'user@login'``: the cluster is at the other end of an ssh session.
+        echo: called with each sentence about what happens; None for silence.
+        options: those of ``ipcluster KIND``, with ``_`` for ``-``; True for one without a value, a list for one
+            that is given several times: ``Cluster('slurm', n=8, gpus=4, prologue=['module load python'])``.
+
+    Attributes:
+        state: ``'starting'``, ``'submitted'``, ``'up'`` or ``'over'``.
+        name: by which ``ipcluster`` commands know it; ``""`` before it is known.
+        jobs: ids of the jobs that were submitted.
+
+    Raises:
+        LauncherError: ``ipcluster`` cannot be run. What goes wrong later is raised by :meth:`wait` and the others,
+            in its own words.
+    """
+
+    def __init__(
+        self,
+        kind: str = "local",
+        n: int | None = None,
+        *,
+        ssh: str = "",
+        echo: Callable[[str], object] | None = print,
+        **options: object,
+    ) -> None:
+        self.state = "starting"
+        self.name = ""
+        self.jobs: list[str] = []
+        self._echo = echo
+        self._furl_files: dict[str, str] = {}
+        self._complaints: list[str] = []
+        self._clients: list[MultiEngineClient | TaskClient] = []
+        self._news = threading.Condition()
+        self._log = ipython_dir() / "log" / f"ipcluster-python-{time.time_ns()}.log"
+        words = command_line(kind, n, ssh, options)
+        self._followed = Followed(words, self._log, terminal=bool(ssh))
+        self._reader = threading.Thread(target=self._read, name="ipmpi-cluster", daemon=True)
+        self._reader.start()
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.name or '?'}: {self.state}>"
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return when all engines are there.
+
+        Args:
+            timeout: seconds; None waits for as long as it takes, a batch system's queue for instance.
+
+        Raises:
+            LauncherError: the cluster could not be started, or has ended.
+            TimeoutError: the time was not enough; the cluster is still being started.
+        """
+        with self._news:
+            if not self._news.wait_for(lambda: self.state in ("up", "over"), timeout):
+                raise TimeoutError(f"the cluster is not up after {timeout:g} s, but {self.state}")
+            if self.state == "over":
+                raise LauncherError("\n".join(self._complaints) or "The cluster has ended.")
+
+    def multiengine(self) -> MultiEngineClient:
+        """A client for all engines, which is closed with the cluster. Waits until they are there."""
+        self.wait()
+        mec = MultiEngineClient(self._furl_files.get("mec", ""))
+        self._clients.append(mec)
+        return mec
+
+    def task(self) -> TaskClient:
+        """A client for tasks, which is closed with the cluster. Waits until engines are there."""
+        self.wait()
+        tc = TaskClient(self._furl_files.get("tc", ""))
+        self._clients.append(tc)
+        return tc
+
+    def stop(self) -> None:
+        """End engines, controller and job. Idempotent."""
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        self._followed.let_go()
+        self._reader.join(STOPPING)
+        self._followed.process.wait(STOPPING)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _read(self) -> None:
+        for told in self._followed.news():
+            with self._news:
+                self._understand(told)
+                self._news.notify_all()
+        code = self._followed.process.wait()
+        with self._news:
+            self.state = "over"
+            if code and not self._complaints:  # a wrong option, for instance
+                self._complaints = tail(self._log) or [f"ipcluster ended with exit code {code}"]
+            self._news.notify_all()
+        self._followed.close()
+
+    def _understand(self, told: dict[str, Any]) -> None:
+        if "complain" in told:
+            self._complaints.append(told["complain"])
+        text = str(told.get("say", ""))
+        if self._echo is not None and text.startswith(("ipcluster: ", "Submitted ")):
+            self._echo(text.removeprefix("ipcluster: "))
+        if told.get("reason") and told["reason"] not in self._complaints:
+            self._complaints.append(told["reason"])
+        self.state = told.get("state", self.state)
+        self.name = told.get("name", self.name)
+        if "job" in told:
+            self.jobs.append(str(told["job"]))
+        self._furl_files.update(told.get("furl_files", {}))
+
+
+def command_line(kind: str, n: int | None, ssh: str, options: dict[str, object]) -> list[str]:
+    """The words for ``ipcluster``."""
+    words = [kind, *(["-n", str(n)] if n is not None else [])]
+    for name, value in {"ssh": ssh, **options}.items():
+        option = f"--{name.rstrip('_').replace('_', '-')}"
+        values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        for one in values:
+            if one is True:
+                words.append(option)
+            elif one not in (None, False, ""):
+                words.append(f"{option}={one}")
+    return words

@@ -1,0 +1,30 @@
+"""The log files of a cluster (layer L4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ipmpi.launch.batch import batch_system
+from ipmpi.launch.job import job_logs
+from ipmpi.launch.records import Record
+
+
+def log_files(record: Record) -> list[Path]:
+    """All that there are, the most general ones first."""
+    return [path for path in dict.fromkeys(_named(record)) if path.is_file()]
+
+
+def _named(record: Record) -> Iterator[Path]:
+    folder = Path(record.log_dir)
+    if record.log:
+        yield Path(record.log)
+    patterns = [f"ipcluster-{record.pid}-*.log"]
+    if record.controller:
+        patterns += [f"ipcontroller{record.controller}.log", f"ipengine{record.controller}-*.log"]
+    for pattern in patterns:
+        yield from sorted(folder.glob(pattern))
+    if record.batch:
+        system = batch_system(record.batch)
+        for job in record.jobs:
+            yield from job_logs(system, folder, record.job_name, job)

@@ -1,0 +1,198 @@
+"""ipcluster list, status, stop, logs and engines, with real clusters."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ipmpi.client import MultiEngineClient
+from ipmpi.launch import records
+from ipmpi.launch.records import Record, save
+from tests.cli.running import REAL, ROOT, Run
+
+HERE = ("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1", "--mpi", "none")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    return tmp_path
+
+
+def ask(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*REAL, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def pair(ipcluster: Callable[..., Run]) -> Run:
+    """A cluster of two engines."""
+    run = ipcluster("-n", "2", *HERE, command=REAL)
+    run.until("kill -INT")
+    return run
+
+
+def test_nothing_runs() -> None:
+    assert ask("list").stdout == "No cluster is known. Start one with: ipcluster -n 4\n"
+    for command in ("status", "stop", "logs", "engines"):
+        done = ask(command)
+        assert done.returncode == 1
+        assert "No cluster is known in " in done.stderr
+    assert ask("stop", "--all").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_cluster_is_listed_asked_about_and_stopped(pair: Run) -> None:
+    head, row = ask("list").stdout.splitlines()
+    assert head.split() == ["NAME", "KIND", "ENGINES", "STATE", "SINCE", "HOST", "JOBS"]
+    assert row.split()[:4] == ["default", "local", "2", "up"]
+    (listed,) = json.loads(ask("list", "--json").stdout)
+    assert (listed["pid"], listed["controller"]) == (pair.process.pid, pair.controller)
+    said = ask("status").stdout
+    assert said.startswith(f"default: local, up, process {pair.process.pid} on ")
+    assert "  engines: 2 of 2 registered, on " in said
+    assert json.loads(ask("status", "--json").stdout)["registered"] == 2
+    done = ask("stop")
+    assert (done.returncode, done.stdout) == (0, "Stopped the cluster 'default'.\n")
+    assert pair.ends() == 0
+    assert pair.leftovers() == []
+    assert ask("list").stdout.startswith("No cluster")
+
+
+@pytest.mark.slow
+def test_the_logs_of_all_processes_are_shown(pair: Run) -> None:
+    said = ask("logs", "--lines", "3").stdout
+    assert f"ipcontroller{pair.controller}.log <==\n" in said
+    assert said.count(f"ipengine{pair.controller}-") == 2
+    assert "Controller is ready" in ask("logs", "default").stdout
+
+
+@pytest.mark.slow
+def test_logs_are_followed_to_the_end(pair: Run, ipcluster: Callable[..., Run]) -> None:
+    follower = ipcluster("logs", "-f", "--lines", "0", command=REAL)
+    follower.until(f"ipcontroller{pair.controller}.log <==")
+    pair.process.send_signal(signal.SIGINT)
+    assert pair.ends() == 0
+    assert follower.ends() == 0
+    assert "Controller stopped" in follower.text
+
+
+@pytest.mark.slow
+def test_engines_are_added_and_end_with_ctrl_c(pair: Run, ipcluster: Callable[..., Run]) -> None:
+    more = ipcluster("engines", "-n", "2", "--mpi", "none", command=REAL)
+    more.until("ipcluster: 2 engines were added to the cluster 'default'.")
+    with MultiEngineClient() as mec:
+        assert mec.get_ids() == [0, 1, 2, 3]
+        more.process.send_signal(signal.SIGINT)
+        assert more.ends() == 0
+        assert mec.get_ids() == [0, 1]
+        assert mec.execute("a = 1", targets=[0, 1])
+    assert pair.process.poll() is None
+    assert records.find().pid == pair.process.pid
+
+
+@pytest.mark.slow
+def test_added_engines_end_with_the_cluster(pair: Run, ipcluster: Callable[..., Run]) -> None:
+    more = ipcluster("engines", "default", "-n", "1", "--mpi", "none", command=REAL)
+    more.until("1 engine was added")
+    pair.process.send_signal(signal.SIGINT)
+    assert pair.ends() == 0
+    assert more.ends() in (0, 1)
+
+
+@pytest.mark.slow
+def test_the_furl_may_come_by_standard_input_and_the_engines_end_with_it(pair: Run, tmp_path: Path) -> None:
+    furl = (tmp_path / "security" / "ipcontroller-engine.furl").read_text()
+    far = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path / "far")}
+    process = subprocess.Popen(
+        [*REAL, "engines", "-n", "1", "--mpi", "none", "--furl-file", "-"],
+        env=far, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    with process, MultiEngineClient() as mec:
+        assert process.stdin is not None
+        process.stdin.write(furl)
+        process.stdin.flush()
+        while len(mec.get_ids()) < 3:
+            assert process.poll() is None
+        (file,) = (tmp_path / "far" / "security").glob("engines-*.furl")
+        assert file.stat().st_mode & 0o777 == 0o600
+        process.stdin.close()
+        assert process.wait(20) == 0
+        assert not file.exists()
+
+
+@pytest.mark.parametrize("text", ["", "hello\n", "ipmpi://rubbish\n"])
+def test_no_furl_on_standard_input_is_explained(text: str) -> None:
+    done = ask("engines", "-n", "1", "--furl-file", "-", stdin=text)
+    assert done.returncode == 1
+    assert "furl" in done.stderr
+
+
+def test_a_cluster_on_another_machine_cannot_be_stopped_from_here(home: Path) -> None:
+    save(Record("far", "local", 2, host="elsewhere", furl_files={"mec": str(home / "mec.furl")}))
+    done = ask("stop")
+    assert done.returncode == 1
+    assert "is run by a process on elsewhere: log in there and stop it" in done.stderr
+    assert "mec.furl" in done.stderr
+    assert "the controller does not answer" in ask("status").stdout
+
+
+@pytest.mark.slow
+def test_two_clusters_with_names_do_not_disturb_each_other(ipcluster: Callable[..., Run], home: Path) -> None:
+    runs = [ipcluster("-n", "1", *HERE, "--name", name, command=REAL) for name in ("one", "two")]
+    for name, run in zip(("one", "two"), runs, strict=True):
+        run.until("kill -INT")
+        path = str(home / "security" / f"{name}-mec.furl")
+        assert f"mec = client.MultiEngineClient({path!r})" in run.text
+        with MultiEngineClient(path) as mec:
+            assert mec.get_ids() == [0]
+    assert "Say which one is meant" in ask("stop").stderr
+    assert ask("stop", "one").returncode == 0
+    assert runs[0].ends() == 0
+    assert runs[1].process.poll() is None
+    again = ask("-n", "1", *HERE, "--name", "two")
+    assert again.returncode == 1
+    assert "A cluster 'two' is running already" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_second_cluster_without_a_name_says_what_it_replaces(pair: Run, ipcluster: Callable[..., Run]) -> None:
+    second = ipcluster("-n", "1", *HERE, command=REAL)
+    second.until("kill -INT")
+    assert "the cluster 'default' runs too; its furl files are replaced by those of this one" in second.text
+    assert [record.name for record in records.living()] == ["default", "default-2"]
+
+
+@pytest.mark.slow
+def test_a_cluster_may_go_on_in_the_background() -> None:
+    done = ask("-n", "1", *HERE, "--detach", "--name", "behind")
+    assert done.returncode == 0, done.stderr
+    assert "Your cluster is up and running." in done.stdout
+    assert "\nipcluster stop behind\n" in done.stdout
+    record = records.find("behind")
+    with MultiEngineClient(record.furl_files["mec"]) as mec:
+        assert mec.get_ids() == [0]
+    events = ask("follow", "behind") if ask("stop", "behind").returncode else None
+    assert events is None
+    told = [json.loads(line) for line in Path(record.events).read_text().splitlines()]
+    assert [event["state"] for event in told if "state" in event] == ["up", "over"]
+    assert "OK: All processes cleaned up." in Path(record.log).read_text()
+
+
+def test_a_detached_cluster_that_cannot_start_says_why() -> None:
+    done = ask("-n", "1", "--launcher", "/nowhere/mpiexec", "--detach")
+    assert done.returncode == 1
+    assert "/nowhere/mpiexec cannot be run" in done.stderr

@@ -1,0 +1,92 @@
+"""Clusters from Python."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ipmpi
+from ipmpi.cluster import Cluster, command_line
+from ipmpi.errors import LauncherError
+from ipmpi.launch import records
+
+HERE = {"mpi": "none", "client_ip": "127.0.0.1", "engine_ip": "127.0.0.1"}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    return tmp_path
+
+
+def test_options_become_words() -> None:
+    options: dict[str, object] = {
+        **{"time": "1:00:00", "resubmit": True, "requeue": False, "queue": None, "gpus": 4},
+        **{"prologue": ["module load a", "-x"], "directive": ("-C nvme",), "logdir": Path("/l")},
+    }
+    assert command_line("slurm", 64, "me@login", options) == [
+        *("slurm", "-n", "64", "--ssh=me@login", "--time=1:00:00", "--resubmit", "--gpus=4"),
+        *("--prologue=module load a", "--prologue=-x", "--directive=-C nvme", "--logdir=/l"),
+    ]
+    assert command_line("local", None, "", {}) == ["local"]
+
+
+def test_importing_ipmpi_stays_light() -> None:
+    code = "import sys, ipmpi; print([m for m in sys.modules if m.startswith('ipmpi.cl')]); print(ipmpi.Cluster)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "[]\n<class 'ipmpi.cluster.Cluster'>\n"
+    with pytest.raises(AttributeError, match="module 'ipmpi' has no attribute 'Clutser'"):
+        ipmpi.Clutser  # noqa: B018
+
+
+@pytest.mark.slow
+def test_a_cluster_from_its_start_to_its_end() -> None:
+    with Cluster("local", n=2, **HERE) as cluster:
+        mec, tc = cluster.multiengine(), cluster.task()
+        assert mec.get_ids() == [0, 1]
+        assert tc.submit(sum, [1, 2]).result(20) == 3
+        assert (cluster.state, cluster.name) == ("up", "default")
+        assert "default: up" in repr(cluster)
+        (record,) = records.living()
+    assert cluster.state == "over"
+    assert record.is_alive() is False
+    assert records.living() == []
+    cluster.stop()
+    with pytest.raises(LauncherError, match="has ended"):
+        cluster.multiengine()
+
+
+@pytest.mark.parametrize(
+    ("options", "story"),
+    [
+        ({"launcher": "/nowhere/mpiexec"}, "/nowhere/mpiexec cannot be run"),
+        ({"colour": "red"}, "unrecognized arguments: --colour=red"),
+    ],
+)
+def test_a_failed_start_is_told_in_the_words_of_ipcluster(options: dict[str, str], story: str) -> None:
+    with Cluster("local", n=2, **options) as cluster, pytest.raises(LauncherError, match=story):  # type: ignore[arg-type]
+        cluster.multiengine()
+
+
+@pytest.mark.slow
+def test_waiting_has_an_end() -> None:
+    with Cluster("local", n=1, **HERE) as cluster:
+        with pytest.raises(TimeoutError, match=r"not up after 0\.001 s, but starting"):
+            cluster.wait(0.001)
+        cluster.wait(30)
+
+
+@pytest.mark.slow
+def test_it_ends_with_the_process_that_started_it() -> None:
+    code = f"import ipmpi, os; c = ipmpi.Cluster('local', n=1, **{HERE!r}); c.wait(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+    for record in records.living():
+        descriptor = os.pidfd_open(record.pid)
+        assert select.select([descriptor], [], [], 20)[0]
+        os.close(descriptor)
+    assert records.living() == []

@@ -1,0 +1,93 @@
+"""What the far end of an ssh session does with connections when the session has ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from ipmpi import limits
+from ipmpi.transport.loop import Loop
+from ipmpi.transport.relay import Keeper
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+class Controller:
+    """A controller's end of a connection, and the relay's."""
+
+    def __init__(self) -> None:
+        self.sock, self.relays = socket.socketpair()
+        self.relays.setblocking(False)
+        self.sock.setblocking(False)
+
+    def is_closed(self) -> bool:
+        """Whether the relay has closed its end."""
+        try:
+            return self.sock.recv(1) == b""
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        self.sock.close()
+        self.relays.close()
+
+
+@pytest.fixture
+def controllers() -> Iterator[list[Controller]]:
+    found = [Controller(), Controller()]
+    yield found
+    for controller in found:
+        controller.close()
+
+
+def keeper(loop: Loop, controllers: list[Controller], output: int) -> Keeper:
+    """A keeper that has just begun."""
+    made = Keeper(loop, output, loop.stop)
+    for controller in controllers:
+        made.keep(controller.relays)
+    made.begin()
+    return made
+
+
+def test_the_program_on_the_laptop_has_ended(loop: Loop, controllers: list[Controller]) -> None:
+    reader, writer = os.pipe()
+    keeper(loop, controllers, writer)
+    loop.run()
+    os.close(reader)
+    assert all(controller.is_closed() for controller in controllers)
+
+
+def test_ssh_has_died_and_clients_come_back(loop: Loop, controllers: list[Controller]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    keeper(loop, controllers, writer)
+    seen = []
+
+    def come_back() -> None:
+        seen.append([controller.is_closed() for controller in controllers])
+        for controller in controllers:
+            controller.sock.send(b"what the controller says before it closes")
+            controller.sock.close()
+
+    loop.call_later(0.4, come_back)
+    loop.run()
+    assert seen == [[False, False]], "they were held until their controllers closed them"
+
+
+def test_ssh_has_died_and_nobody_comes_back(
+    loop: Loop, controllers: list[Controller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LEASE_AFTER_SILENCE", 0.1)
+    reader, writer = os.pipe()
+    os.close(reader)
+    keeper(loop, controllers, writer)
+    loop.run()
+    assert all(controller.is_closed() for controller in controllers)
