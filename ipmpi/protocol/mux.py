@@ -193,7 +193,10 @@ class Mux:
             raise LocalProtocolError(
                 f"there are {limits.MUX_CHANNELS} connections through this ssh session already"
             )
-        payload = _encoder.encode(request)
+        try:
+            payload = _encoder.encode(request)
+        except UnicodeEncodeError:
+            raise LocalProtocolError("a request with bytes that are no text (UTF-8)") from None
         if len(payload) > limits.MUX_REQUEST:
             raise LocalProtocolError(f"a request of {len(payload)} bytes; {limits.MUX_REQUEST} is the limit")
         self._newest += 1
@@ -230,14 +233,14 @@ class Mux:
         """Send no more on this channel, after what was sent so far."""
         state = self._channels.get(channel)
         if state is not None and state.ending is None and not state.sent_end:
-            state.ending = _encoder.encode(_Ending(code, text[:_TEXT]))
+            state.ending = _encoder.encode(_Ending(code, _sendable(text).decode()))
             self._turns[channel] = None
 
     def reset(self, channel: int, reason: str) -> None:
         """End a channel at once, both ways."""
         if self._channels.pop(channel, None) is not None:
             self._turns.pop(channel, None)
-            self._say(Kind.RESET, channel, reason[:_TEXT].encode())
+            self._say(Kind.RESET, channel, _sendable(reason))
 
     def consumed(self, channel: int, count: int) -> None:
         """So many bytes that arrived have left; the other end may send as many."""
@@ -259,7 +262,7 @@ class Mux:
         """Leave; all channels end."""
         self._channels.clear()
         self._turns.clear()
-        self._say(Kind.BYE, 0, reason[:_TEXT].encode())
+        self._say(Kind.BYE, 0, _sendable(reason))
 
     def _say(self, kind: Kind, channel: int, payload: bytes = b"") -> None:
         frame = PREFIX.pack(len(payload), kind, channel) + payload
@@ -400,6 +403,11 @@ class Mux:
         state.got_end = True
         self._forget_if_over(channel, state)
         return Ended(channel, ending.code, printable(ending.text, _TEXT))
+
+
+def _sendable(text: str) -> bytes:
+    # The name of a file may have bytes that are no text.
+    return text[:_TEXT].encode("utf-8", "replace")
 
 
 def _text(payload: bytes) -> str:

@@ -108,6 +108,20 @@ def test_what_is_under_way_on_a_reset_channel_is_dropped(ends: tuple[Mux, Mux]) 
     assert not far.wants_to_send
 
 
+def test_names_of_files_may_have_bytes_that_are_no_text(ends: tuple[Mux, Mux]) -> None:
+    near, far = ends
+    with pytest.raises(LocalProtocolError, match="no text"):
+        near.open(RunCommand(["\udcff"]))
+    one, two = near.open(HOST), near.open(HOST)
+    flow(near, far)
+    far.end(one, 1, "no file \udcff")
+    far.reset(two, "no file \udcff" * 10_000)
+    ended, reset = sorted(flow(far, near), key=lambda event: isinstance(event, mux.Reset))
+    assert ended == mux.Ended(one, 1, "no file ?")
+    assert isinstance(reset, mux.Reset)
+    assert len(reset.reason) == 4000
+
+
 def test_goodbye_ends_all(ends: tuple[Mux, Mux]) -> None:
     near, far = ends
     channel = near.open(HOST)

@@ -211,6 +211,28 @@ def test_a_host_key_that_has_changed(sshd: Server, monkeypatch: pytest.MonkeyPat
         MultiEngineClient(ssh=NAME)
 
 
+def test_questions_of_ssh_are_asked_on_the_terminal(sshd: Server, login: str, tmp_path: Path) -> None:
+    config = (sshd.folder / "ssh_config").read_text().replace("Checking yes", "Checking ask")
+    (tmp_path / "config").write_text(config.replace(str(sshd.folder / "known"), str(tmp_path / "known")))
+    program = (
+        "import sys; from ipmpi.transport.ssh import SshSession; print(SshSession(sys.argv[1]).run(['--help']))"
+    )
+    spawn = "import pty, sys; pty.spawn(sys.argv[1:])"
+    with subprocess.Popen(
+        [sys.executable, "-c", spawn, sys.executable, "-c", program, login],
+        env={**os.environ, "IPMPI_SSH": f"ssh -F {tmp_path}/config"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+    ) as laptop:  # fmt: skip
+        assert laptop.stdout is not None
+        assert laptop.stdin is not None
+        said = b""
+        while b"(yes/no" not in said:
+            said += (more := laptop.stdout.read(1000))
+            assert more, said
+        laptop.stdin.write(b"yes\n")
+        assert laptop.stdout.read().strip().endswith(b"0")
+
+
 def test_a_machine_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPMPI_SSH", "ssh -F none -p 1")
     with pytest.raises(ConnectionError, match=r"ssh does not reach 127.0.0.1 \(.*refused.*must work first"):
