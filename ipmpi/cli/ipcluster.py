@@ -54,7 +54,8 @@ def commands() -> dict[str, Command]:
         name: Command("batch", f"a controller here, and engines in a job of {system.title}", True)
         for name, system in batch_systems().items()
     }
-    return {**COMMANDS, **batch}
+    local = {name: command for name, command in COMMANDS.items() if command.module == "local"}
+    return {**local, **batch, **COMMANDS}
 
 
 def function_of(command: str, function: str) -> Callable[..., Any]:

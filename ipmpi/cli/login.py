@@ -56,6 +56,9 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 def main(command: str, words: Sequence[str], parsed: argparse.Namespace) -> int:
     """Run the near end; returns its exit code."""
+    if parsed.dry_run:
+        with SshSession(parsed.ssh) as session:
+            return session.run([command, *far_words(words)], lambda line: print(line, flush=True))
     name = parsed.name or f"from-{_plain(os.uname().nodename)}-{os.getpid()}"
     record = replace(
         options.new_record(parsed, command, parsed.n), ssh=parsed.ssh.partition(":")[0], far_name=name
@@ -103,6 +106,7 @@ class NearEnd:
     _inbox: queue.SimpleQueue[dict[str, Any]] = field(default_factory=queue.SimpleQueue)
     _ports: dict[tuple[tuple[str, int], ...], tuple[str, int]] = field(default_factory=dict)
     _seen: int = 0
+    _last_trouble: str = ""
     _is_started: threading.Event = field(default_factory=threading.Event)
 
     def run(self, lifeline_fd: int | None) -> int:
@@ -218,7 +222,10 @@ class NearEnd:
         """Pass on what the far end tells; True if ssh died and a new one is to be asked for the rest."""
         try:
             code = self.session.run(["follow", self.record.far_name, "--skip", str(self._seen)], self._told)
-        except ConnectionError:
+        except ConnectionError as error:
+            if str(error) != self._last_trouble:
+                self._last_trouble = str(error)
+                self._inbox.put({"say": f"ipcluster: {error}; trying again. The cluster goes on meanwhile."})
             return True
         if code:
             self._inbox.put({"failed": f"The cluster on {self.record.ssh} has ended without a word."})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -73,5 +74,6 @@ class Watched(Told):
                 known = engines
 
     def _tell(self, what: dict[str, object]) -> None:
-        if not self._closed.is_set():
-            os.write(self._write_end, json.dumps(what).encode() + b"\n")
+        with contextlib.suppress(OSError):  # closed in this moment
+            if not self._closed.is_set():
+                os.write(self._write_end, json.dumps(what).encode() + b"\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from ipmpi.errors import LauncherError
 from ipmpi.launch import records
 from ipmpi.launch.mpi import find_mpi
 from ipmpi.launch.process import session
-from tests.cli.running import Batch
+from tests.cli.running import Batch, Run
 
 UP = "Your cluster is up and running."
 pytestmark = pytest.mark.skipif(find_mpi() is None, reason="no mpiexec here")
@@ -128,6 +129,25 @@ def test_detached_it_goes_on_and_can_be_stopped(fake: Batch, monkeypatch: pytest
 def _wait_for_end(descriptor: int) -> None:
     assert select.select([descriptor], [], [], 20)[0]
     os.close(descriptor)
+
+
+def test_a_job_that_was_left_behind_is_found_and_cancelled(
+    fake: Batch, ipcluster: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.set("hold")
+    run = fake("-n", "2", "--name", "big")
+    run.until("waits in the queue")
+    run.process.send_signal(signal.SIGKILL)
+    run.ends()
+    listed = ipcluster("list", **fake.environ)
+    assert listed.ends() == 0
+    assert listed.text.splitlines()[1].split()[:4] == ["big", "fake", "2", "dead"]
+    stopped = ipcluster("stop", "big", **fake.environ)
+    assert stopped.ends() == 0
+    assert "Cancelled job 1, which the cluster 'big' had left behind." in stopped.text
+    assert fake.state() == "CANCELLED"
+    monkeypatch.setenv("IPYTHONDIR", str(run.home))
+    assert records.living() == []
 
 
 def test_detached_it_may_wait_for_the_engines(fake: Batch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,20 @@ def test_a_cluster_on_another_machine_cannot_be_stopped_from_here(home: Path) ->
     assert "the controller does not answer" in ask("status").stdout
 
 
+def test_engines_cannot_be_added_through_ssh_from_here() -> None:
+    save(Record("near", "slurm", 2, ssh="me@login", far_name="far", host="elsewhere"))
+    done = ask("engines", "-n", "3")
+    assert done.returncode == 1
+    assert "The cluster 'near' is on me@login: log in there, and type ipcluster engines far -n 3" in done.stderr
+
+
+def test_how_many_engines_to_add_has_to_be_said(home: Path) -> None:
+    save(Record("here", "local", 2, furl_files={"engine": str(home / "e"), "mec": str(home / "m")}))
+    done = ask("engines")
+    assert done.returncode == 1
+    assert "how many engines? Say -n N" in done.stderr
+
+
 @pytest.mark.slow
 def test_two_clusters_with_names_do_not_disturb_each_other(ipcluster: Callable[..., Run], home: Path) -> None:
     runs = [ipcluster("-n", "1", *HERE, "--name", name, command=REAL) for name in ("one", "two")]

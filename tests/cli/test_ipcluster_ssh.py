@@ -112,6 +112,26 @@ def test_what_fails_over_there_is_told_here(
 
 
 @needs_mpi
+def test_a_dry_run_shows_the_job_script_of_over_there(
+    ipcluster: Callable[..., Run], fake: Batch, sshd: Server, there: str
+) -> None:
+    words = ("fake", "--ssh", f"{NAME}:{there}", "-n", "2", "--dry-run")
+    run = ipcluster(*words, command=WITH_FAKE_BATCH, IPMPI_SSH=sshd.client)
+    assert run.ends(40) == 0
+    assert "#!/bin/bash\n" in run.text
+    assert f"{fake.folder.parent}/far/" in run.text
+    assert list(fake.folder.glob("*.state")) == []
+
+
+def test_a_login_node_that_cannot_be_reached_is_explained(ipcluster: Callable[..., Run], sshd: Server) -> None:
+    words = ("fake", "--ssh", "nowhere.invalid", "-n", "2")
+    run = ipcluster(*words, command=WITH_FAKE_BATCH, IPMPI_SSH=sshd.client)
+    assert run.ends(40) == 1
+    assert "nowhere.invalid" in run.text
+    assert records.living() == []
+
+
+@needs_mpi
 def test_kept_it_goes_on_over_there_and_python_finds_it(
     fake: Batch, sshd: Server, there: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -33,6 +34,7 @@ class Job:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
 
     def line(self) -> dict[str, Any]:
@@ -51,6 +53,14 @@ class Job:
         assert self.process.stdout is not None
         assert self.process.stdout.read() == ""
         return self.process.wait(10)
+
+    def kill(self) -> None:
+        """End what still runs of it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 Start = Callable[..., Job]
@@ -91,10 +101,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for job in jobs:
-        job.process.kill()
-        job.process.wait()
-        assert job.process.stdout is not None
-        job.process.stdout.close()
+        job.kill()
 
 
 @pytest.mark.parametrize(("name", "launcher"), [("slurm", "srun"), ("pbs", "mpiexec")])
