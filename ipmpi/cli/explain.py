@@ -24,7 +24,9 @@ from ..launch.doctor.findings import Finding
 from ..launch.doctor.judge_engines import judge_presence
 from ..launch.doctor.judge_job import expand_nodes, judge_job, moment
 from ..launch.doctor.judge_ranks import LogFacts, failing_log, judge_losses, judge_ranks, judge_time
-from ..launch.doctor.logfiles import logs_of_cluster, logs_of_job, losses_of_cluster
+from ..launch.doctor.logfiles import read_logs, read_losses
+from ..launch.job import job_logs
+from ..launch.logs import log_files
 from ..launch.queue import Queue
 from ..launch.records import Record
 from .printing import show
@@ -151,7 +153,7 @@ def explain_job(system: BatchSystem, job: str, folder: Path | None, now: float) 
         return account
     logs: list[LogFacts] = []
     for place in [folder] if folder is not None else [Path("logs"), Path(), ipython_dir() / "log"]:
-        logs = logs or logs_of_job(place, system.output_files("*", job), job)
+        logs = logs or read_logs(job_logs(system, place, "*", job))
     if status.outcome not in ("completed", "cancelled", "timeout"):
         _add_log(account, logs, [])
     return account
@@ -200,7 +202,7 @@ def explain_cluster(record: Record, now: float) -> Account:
             account.findings += judge_job(system.name, system.title, status, now)
     engines, finding = _registered(record)
     account.findings += finding
-    logs = [] if not record.log_dir else logs_of_cluster(Path(record.log_dir), record.started - 1)
+    logs = read_logs(log_files(record)) if record.log_dir and not record.ssh else []
     waits = bool(statuses) and statuses[-1].state is JobState.PENDING
     if not finding:
         nodes = [node for status in statuses for node in expand_nodes(status.nodes)]
@@ -208,7 +210,7 @@ def explain_cluster(record: Record, now: float) -> Account:
         if not record.batch:  # else the batch system has said it
             account.findings += judge_time(engines)
         if len(engines) < record.n and not record.ssh:
-            account.findings += judge_losses(losses_of_cluster(logs), engines)
+            account.findings += judge_losses(read_losses(logs), engines)
     if len(engines) < record.n and not waits:
         _add_log(account, logs, engines)
     return account

@@ -125,7 +125,7 @@ def test_nothing_is_known(home: Path, told: Told) -> None:
 
 def record_of(cluster: Cluster, n: int, **more: Any) -> Record:
     files = {"mec": cluster.files["multiengine_furl_file"], "engine": cluster.files["engine_furl_file"]}
-    known = {"kind": "local", "log_dir": str(cluster.home / "log"), "furl_files": files, **more}
+    known = {"kind": "local", "controller": 1, "log_dir": str(cluster.home / "log"), "furl_files": files, **more}
     record = Record(name="mine", n=n, started=time.time() - 1, **known)
     records.save(record)
     return record
@@ -137,6 +137,7 @@ def test_which_engine_is_missing_and_why(new_cluster: NewCluster, told: Told) ->
     log_dir = cluster.home / "log"
     cluster.launch([*ENGINE, "-l", str(log_dir / "ipengine1-")])
     cluster.wait_for_engines(1)
+    (log_dir / "ipengine2-7.log").write_text("error: this is about another cluster\n")
     failed = cluster.launch([*ENGINE, "-l", str(log_dir / "ipengine1-"), "--furl-file", "/nowhere/x.furl"])
     assert failed.wait(20) == 1
     record_of(cluster, 2)

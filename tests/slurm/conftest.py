@@ -14,6 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from real_slurm import PROGRAMS, Slurm, started, visible_on_nodes
+from short_job import WORDS, ShortJob
+from submitted import Submitted
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT.parent / "shared" / "slurm" / "slurm_cluster.sh"
@@ -32,3 +34,41 @@ def slurm(need: Callable[[str, object], None]) -> Iterator[Slurm]:
     with visible_on_nodes(ROOT, FOLDER), started(SCRIPT, FOLDER) as found:
         yield found
     shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pythons(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """The interpreter of each MPI: the one of the tests, and that of the environment with MPICH."""
+
+    def find(flavour: str) -> str:
+        return sys.executable if flavour == "openmpi" else str(request.getfixturevalue("mpich_python"))
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def short_job(slurm: Slurm) -> Iterator[ShortJob]:
+    """A job of one minute, the shortest that Slurm knows. It begins with the first tests, and the last look at it."""
+    # On the node that no test cuts off.
+    submitted = Submitted(slurm, "short", sys.executable, [*WORDS, "--directive=--nodelist=n2"])
+    try:
+        yield ShortJob(submitted)
+    finally:
+        submitted.stop()
+
+
+@pytest.fixture(scope="module", params=["openmpi", pytest.param("mpich", marks=pytest.mark.mpich)])
+def cluster(
+    request: pytest.FixtureRequest, slurm: Slurm, pythons: Callable[[str], str], short_job: ShortJob
+) -> Iterator[Submitted]:
+    """Six engines on three nodes, under each MPI."""
+    submitted = Submitted(slurm, request.param, pythons(request.param), ["-n", "6", "--nodes", "3", "--time", "0:10:00"])
+    yield submitted.up()
+    assert submitted.stop() == 0, submitted.output()
+    assert slurm.state(submitted.job) in ("CANCELLED", "COMPLETED", "COMPLETING")
+
+
+@pytest.fixture(params=["openmpi", pytest.param("mpich", marks=pytest.mark.mpich)])
+def flavour(request: pytest.FixtureRequest) -> str:
+    """The name of each MPI."""
+    return str(request.param)

@@ -1,4 +1,4 @@
-"""Find the log files of a cluster or a job, and read their ends (layer L4)."""
+"""Read the log files of a cluster or a job (layer L4)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ MOST: Final = 2000
 """Log files that are read; a set of more ranks ends alike."""
 
 
-def logs_of_cluster(folder: Path, started: float) -> list[LogFacts]:
-    """All logs in ``folder`` that were written since the cluster was started."""
-    return _read(folder.glob("*.log"), started) + _read(folder.glob("*.out"), started)
+def read_logs(paths: Iterable[Path]) -> list[LogFacts]:
+    """What each log tells; those that cannot be read are left out."""
+    found = []
+    for path in list(paths)[:MOST]:
+        try:
+            with path.open("rb") as file:
+                beginning = file.read(BEGINNING).decode(errors="replace")
+        except OSError:
+            continue
+        found.append(understand_log(str(path), _kind(path.name), beginning, tail(path, LOOKED_AT)))
+    return found
 
 
-def logs_of_job(folder: Path, pattern: str, job: str) -> list[LogFacts]:
-    """What a job printed, and the logs of its engines."""
-    number = job.partition(".")[0].partition("[")[0]
-    engines = folder.glob(f"ipengine-{number}*.log")
-    return _read(engines, 0.0) + _read(folder.glob(pattern), 0.0)
-
-
-def losses_of_cluster(logs: Iterable[LogFacts]) -> list[Loss]:
+def read_losses(logs: Iterable[LogFacts]) -> list[Loss]:
     """Engines that were lost, by the controller's account."""
     found = []
     for log in logs:
@@ -40,20 +41,6 @@ def losses_of_cluster(logs: Iterable[LogFacts]) -> list[Loss]:
             with contextlib.suppress(OSError), open(log.path, "rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - ACCOUNT))
                 found += parse_losses(file.read().decode(errors="replace"))
-    return found
-
-
-def _read(paths: Iterable[Path], since: float) -> list[LogFacts]:
-    found = []
-    for path in sorted(paths)[:MOST]:
-        try:
-            if path.stat().st_mtime < since:
-                continue
-            with path.open("rb") as file:
-                beginning = file.read(BEGINNING).decode(errors="replace")
-        except OSError:
-            continue
-        found.append(understand_log(str(path), _kind(path.name), beginning, tail(path, LOOKED_AT)))
     return found
 
 
