@@ -400,7 +400,11 @@ def connect(
         )
     else:
         login = shared_session(ssh) if isinstance(ssh, str) else ssh
-        address = furl.load_furl_or_file(furl_or_file, role) if furl_or_file.strip() else login.furl(role)
+        if furl_or_file.strip():
+            address = furl.load_furl_or_file(furl_or_file, role)
+            login.open()
+        else:
+            address = login.furl(role)
         session = Session(address, [login.route])
     session.open()
     return session

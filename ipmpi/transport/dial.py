@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..errors import ConnectionError, KernelError, SecurityError, VersionError
+from ..errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError
 from ..furl import Furl
 from ..protocol.handshake import DiallerHandshake, Welcome
 from ..protocol.httpconnect import where
@@ -124,7 +124,7 @@ class Dial:
         self._over = True
         # Somebody who answered and is wrong explains more than somebody who did not answer.
         for _, error in self._failures:
-            if isinstance(error, SecurityError | VersionError):
+            if isinstance(error, SecurityError | VersionError | ClientError):
                 self._on_failed(error)
                 return
         if all(isinstance(error, RouteError) for _, error in self._failures):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import __version__, limits
-from ..errors import ConnectionError, KernelError, ProtocolError, SecurityError, VersionError
+from ..errors import ClientError, ConnectionError, KernelError, ProtocolError, SecurityError, VersionError
 from ..furl import Furl
 from ..protocol import messages
 from ..protocol.connection import Connection, Event
@@ -144,7 +144,7 @@ class DialledSession:
     def _failed(self, error: KernelError) -> None:
         self._dial = None
         now = self._loop.now()
-        final = isinstance(error, SecurityError | VersionError)
+        final = isinstance(error, SecurityError | VersionError | ClientError)
         if isinstance(error, Unanswered) and self._session:
             # This secret was good before: the link died between Hello and Welcome, or the controller did.
             final = False

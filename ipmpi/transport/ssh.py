@@ -15,10 +15,12 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
+from typing import TypeVar
 
 from .. import limits
-from ..errors import ClientError, ConnectionError, FurlError, KernelError, LocalProtocolError, SecurityError
+from ..errors import ClientError, ConnectionError, FurlError, KernelError, LocalProtocolError
 from ..furl import Furl
 from ..protocol import mux
 from .loop import READ, Loop, Timer
@@ -26,9 +28,11 @@ from .muxlink import MuxLink
 from .routes import Cancel, Done, Failed
 from .sshprocess import SshProcess, split_destination
 from .tlspipe import prepare
-from .wishes import Asking, Connecting, Forwarded, Wish
+from .wishes import Arriving, Asking, Connecting, Forwarded, Wish
 
 log = logging.getLogger("ipmpi")
+
+_Answer = TypeVar("_Answer")
 
 _FAREWELL = 1.0
 """Seconds in which connections that are still open may end by themselves."""
@@ -38,7 +42,8 @@ class SshSession:
     """An ssh session with a login node; started when it is first needed, and again when it has died.
 
     All methods may be called from any thread, and block until there is an answer. Questions of ssh (a password, an
-    unknown host) appear on the terminal, at the first login only.
+    unknown host) appear on the terminal, at the first login and whenever one of these methods needs another one;
+    clients that are only dialling again do not ask.
 
     Args:
         destination: what ssh calls the machine, ``user@host`` or a name of ``~/.ssh/config``. After a colon, the
@@ -78,6 +83,15 @@ class SshSession:
         process = self._process
         return None if process is None else process.pid
 
+    def open(self) -> None:
+        """Log in, if that has not been done.
+
+        Raises:
+            ConnectionError, SecurityError, VersionError: ssh does not get there.
+        """
+        arriving = Arriving()
+        self._await(arriving, arriving.future)
+
     def furl(self, role: str, cluster: str = "") -> Furl:
         """A furl that is kept at the far end: of a cluster by its name, or from the default file.
 
@@ -86,7 +100,7 @@ class SshSession:
             ConnectionError, SecurityError, VersionError: ssh does not get there.
         """
         asking = Asking(mux.ReadFurl(role, cluster))
-        code, text = self._answer(asking)
+        code, text = self._await(asking, asking.future)
         if code:
             raise FurlError(f"on {self.destination}: {text}")
         return Furl.parse(asking.output.decode("ascii", "replace"))
@@ -126,6 +140,7 @@ class SshSession:
         Returns:
             Host and port, for the furl that clients on this machine use. It lasts as long as the session object.
         """
+        self._start_thread()
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         address: tuple[str, int] = listener.getsockname()[:2]
@@ -140,7 +155,6 @@ class SshSession:
             self._listeners.append(listener)
             self._loop.register(listener, READ, accept)
 
-        self._start_thread()
         self._loop.call_threadsafe(start)
         return address
 
@@ -157,12 +171,12 @@ class SshSession:
 
     # --- from other threads ------------------------------------------------------------------------------
 
-    def _answer(self, asking: Asking) -> tuple[int, str]:
-        self._post(asking)
+    def _await(self, wish: Wish, future: Future[_Answer]) -> _Answer:
+        self._post(wish)
         try:
-            return asking.future.result()
+            return future.result()
         except BaseException:
-            self._loop.call_threadsafe(lambda: self._drop(asking))
+            self._loop.call_threadsafe(lambda: self._drop(wish))
             raise
 
     def _connect(self, connecting: Connecting) -> Cancel:
@@ -235,9 +249,13 @@ class SshSession:
 
     def _login(self) -> None:
         self._timer = None
+        if not self._wishes:
+            return
+        # Somebody who types at a prompt of Python must not be asked for a password by another prompt in between.
+        quiet = self._was_up and not any(wish.may_ask for wish in self._wishes)
         try:
             self._process = SshProcess(
-                self._loop, self.destination, self._remote, self._up, self._failed, quiet=self._was_up
+                self._loop, self.destination, self._remote, self._up, self._failed, quiet=quiet
             )
         except (KernelError, OSError, ValueError) as error:
             own = error if isinstance(error, KernelError) else ConnectionError(f"cannot start ssh: {error}")
@@ -266,9 +284,6 @@ class SshSession:
     def _failed(self, error: KernelError) -> None:
         if self._link is None:
             self._process = None
-        if isinstance(error, SecurityError):
-            # It has to ask. Those that wait are told so, and it may ask whoever makes a new client.
-            self._was_up = False
         self._pause()
         wishes, self._wishes = self._wishes, []
         for wish in wishes:

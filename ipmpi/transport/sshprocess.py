@@ -51,7 +51,6 @@ def split_destination(text: str, remote: str) -> tuple[str, str]:
 def ssh_argv(destination: str, remote: str, environ: Mapping[str, str], *, quiet: bool) -> list[str]:
     """The command line; ``IPMPI_SSH`` names another program, with options."""
     program = shlex.split(environ.get("IPMPI_SSH") or "ssh")
-    # Somebody who types at a prompt of Python must not be asked for a password by another prompt in between.
     options = [*_OPTIONS, *(("-o", "BatchMode=yes") if quiet else ())]
     return ["/bin/sh", "-c", _SHIELD, "sh", *program, *options, "--", destination, f"{remote} relay"]
 
@@ -208,7 +207,7 @@ class SshProcess:
             code = self._process.wait(_LAST_WORDS)
         except subprocess.TimeoutExpired:
             code = 0
-        self._fail(explain(code, self._destination, self._remote, self._words()))
+        self._fail(explain(code, self._destination, self._remote, self._words(), quiet=self._quiet))
 
     def _words(self) -> str:
         said = [line.strip() for line in self._last_lines if line.strip()]
@@ -231,11 +230,16 @@ class SshProcess:
         os.close(self._writer)
 
 
-def explain(code: int, destination: str, remote: str, words: str) -> KernelError:
+def explain(code: int, destination: str, remote: str, words: str, *, quiet: bool = False) -> KernelError:
     """The error for an ssh that ended with ``code`` before the far end spoke; ``words`` is its last line."""
     said = f" ({words})" if words else ""
     if code == 255:
         if any(sign in words.lower() for sign in _DENIED):
+            if quiet:
+                return SecurityError(
+                    f"ssh cannot log in to {destination} again without asking you{said}: make a new client, which "
+                    "may ask"
+                )
             return SecurityError(
                 f"ssh cannot log in to {destination}{said}. Try `ssh {destination} true` in a terminal until it "
                 "works without a question (ssh-add, ~/.ssh/config), then try again"

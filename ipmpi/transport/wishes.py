@@ -19,7 +19,14 @@ from .routes import Done, Failed, RouteError
 
 
 class Wish(Protocol):
-    """Something that is done as soon as ssh is there."""
+    """Something that is done as soon as ssh is there.
+
+    Attributes:
+        may_ask: whether somebody waits who can answer a question of ssh.
+    """
+
+    @property
+    def may_ask(self) -> bool: ...  # noqa: D102
 
     def begin(self, link: MuxLink) -> None:
         """It is."""
@@ -36,6 +43,8 @@ class Wish(Protocol):
 
 class Connecting:
     """A connection that is being made, for a loop in another thread."""
+
+    may_ask = False
 
     def __init__(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> None:
         self._loop = loop
@@ -100,6 +109,8 @@ class Connecting:
 class Forwarded:
     """A connection of a plain client on this machine, while the far end looks for the host that answers."""
 
+    may_ask = False
+
     def __init__(self, sock: socket.socket, hints: list[tuple[str, int]]) -> None:
         self._sock = sock
         self._hints = hints
@@ -141,8 +152,31 @@ class Forwarded:
         """The same."""
 
 
+class Arriving:
+    """Only that there be an ssh."""
+
+    may_ask = True
+
+    def __init__(self) -> None:
+        self.future: Future[None] = Future()
+
+    def begin(self, link: MuxLink) -> None:
+        """There is one."""
+        del link
+        self.future.set_result(None)
+
+    def fail(self, error: KernelError) -> None:
+        """There is none."""
+        self.future.set_exception(error)
+
+    def drop(self) -> None:
+        """Nobody waits for it any more; nothing has been asked of the far end."""
+
+
 class Asking:
     """A request whose answer is some text and an end; the future gives the end."""
+
+    may_ask = True
 
     def __init__(self, request: mux.Request, on_data: Callable[[bytes], Any] | None = None) -> None:
         self._request = request

@@ -136,7 +136,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory, need: Callable[[str, object],
 
 FAKE = """#!/bin/sh
 # An ssh without a network: it runs the command here.
-echo $$ >>"$(dirname "$0")/logins"
+echo "$@" >>"$(dirname "$0")/logins"
 if [ -e "$(dirname "$0")/broken" ]; then cat "$(dirname "$0")/broken" >&2; exit 255; fi
 for command; do :; done
 exec sh -c "exec $command"

@@ -384,6 +384,33 @@ def test_denied_is_final() -> None:
     assert "ssh-add" in str(error)
 
 
+def test_clients_that_dial_again_ask_nothing(
+    caller: Caller, session: SshSession, fake_ssh: Path, home: Path
+) -> None:
+    with TcpServer(echo) as server:
+        sock = caller.connect(server.address)
+        (fake_ssh / "broken").write_text("ann@login: Permission denied (password).\n")
+        assert session.pid is not None
+        os.kill(session.pid, signal.SIGKILL)
+        assert sock.recv(1) == b""
+        sock.close()
+        with pytest.raises(SecurityError, match=r"again without asking you .*: make a new client, which may ask"):
+            caller.connect(server.address)
+        with pytest.raises(SecurityError, match="ssh-add"):
+            session.open()
+        (fake_ssh / "broken").unlink()
+        session.open()
+    options = [line.count("BatchMode=yes") for line in (fake_ssh / "logins").read_text().splitlines()]
+    assert options == [0, 1, 0, 0]
+
+
+def test_a_session_that_was_closed_is_not_waited_for(caller: Caller, session: SshSession) -> None:
+    session.open()
+    session.close()
+    with pytest.raises(ClientError, match="was closed; make a new one"):
+        caller.connect(("127.0.0.1", 1))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
