@@ -48,7 +48,7 @@ def pythons(request: pytest.FixtureRequest) -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def short_job(slurm: Slurm) -> Iterator[ShortJob]:
-    """A job of one minute, the shortest that Slurm knows. It begins with the first tests, and the last look at it."""
+    """The shortest job that Slurm knows: one minute. It begins with the first tests; the last ones look at it."""
     # On the node that no test cuts off.
     submitted = Submitted(slurm, "short", sys.executable, [*WORDS, "--directive=--nodelist=n2"])
     try:
@@ -62,7 +62,9 @@ def cluster(
     request: pytest.FixtureRequest, slurm: Slurm, pythons: Callable[[str], str], short_job: ShortJob
 ) -> Iterator[Submitted]:
     """Six engines on three nodes, under each MPI."""
-    submitted = Submitted(slurm, request.param, pythons(request.param), ["-n", "6", "--nodes", "3", "--time", "0:10:00"])
+    submitted = Submitted(
+        slurm, request.param, pythons(request.param), ["-n", "6", "--nodes", "3", "--time", "0:10:00"]
+    )
     yield submitted.up()
     assert submitted.stop() == 0, submitted.output()
     assert slurm.state(submitted.job) in ("CANCELLED", "COMPLETED", "COMPLETING")

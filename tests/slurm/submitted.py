@@ -16,7 +16,10 @@ from real_slurm import CONTROLLER_ADDRESS, Slurm
 from ipmpi.client import MultiEngineClient, TaskClient
 
 ROOT = Path(__file__).resolve().parents[2]
-LISTEN = ("--engine-ip", CONTROLLER_ADDRESS, "--client-ip", "127.0.0.1")
+OUTSIDE = ("--engine-ip", CONTROLLER_ADDRESS, "--client-ip", "127.0.0.1")
+"""Where a controller on the machine of the tests listens."""
+INSIDE = ()
+"""One on a node listens on all addresses: none of them leads out of this machine."""
 IS_UP = "kill -INT"
 
 
@@ -28,15 +31,17 @@ class Submitted:
         lines: what it has printed.
     """
 
-    def __init__(self, slurm: Slurm, name: str, python: str, words: Sequence[str], **environ: str) -> None:
+    def __init__(
+        self, slurm: Slurm, name: str, python: str, words: Sequence[str], listen: Sequence[str] = OUTSIDE
+    ) -> None:
         self.home = slurm.folder / name
         self.home.mkdir()
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._clients: list[MultiEngineClient | TaskClient] = []
-        self.environ = {**slurm.environ, **environ, "IPYTHONDIR": str(self.home), "PYTHONPATH": str(ROOT)}
+        self.environ = {**slurm.environ, "IPYTHONDIR": str(self.home), "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [python, "-m", "ipmpi.cli.ipcluster", "slurm", *words, *LISTEN],
+            [python, "-m", "ipmpi.cli.ipcluster", "slurm", *words, *listen],
             cwd=self.home, env=self.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip

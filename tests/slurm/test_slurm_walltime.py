@@ -1,4 +1,4 @@
-"""The end of a job's time: engines save their work, tasks go back to the queue, and the next job goes on with them."""
+"""The end of a job's time: engines save their work, tasks go back to the queue, and the next job goes on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_tasks_survive_the_end_of_their_job(short_job: ShortJob) -> None:
     jobs = {job for _, job in results}
     assert short_job.first_job in jobs
     assert len(jobs) >= 2
-    assert f"job {short_job.first_job}" in short_job.cluster.said("again")
+    assert f"Job {short_job.first_job} ended at its walltime" in short_job.cluster.said("Submitting it again")
 
 
 def test_engines_were_told_before_the_end(short_job: ShortJob) -> None:
