@@ -6,7 +6,6 @@ import getpass
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -99,12 +98,12 @@ class Server:
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
         with open(self.log, "ab") as log:
+            # It ends with its input, so also when the tests are killed.
             self.process = subprocess.Popen(
-                [sshd, "-D", "-e", "-f", str(folder / "sshd_config")],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+                ["/bin/sh", "-c", '"$@" & cat; kill $!; wait', "sh",
+                 sshd, "-D", "-e", "-f", f"{folder}/sshd_config"],
+                stdin=subprocess.PIPE, stdout=log, stderr=log,
+            )  # fmt: skip
         wait_until(self._listens, "an sshd that listens")
 
     def _listens(self) -> bool:
@@ -118,7 +117,8 @@ class Server:
 
     def stop(self) -> None:
         """End it."""
-        self.process.send_signal(signal.SIGTERM)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         self.process.wait(10)
 
 
