@@ -23,7 +23,8 @@ from ..controller.service import ControllerService
 from ..errors import ControllerStartError, KernelError
 from ..furl import Furl
 from ..tls import Identity, load_or_create_identity
-from ..transport.listen import Listener, local_addresses
+from ..transport.addresses import local_addresses
+from ..transport.listen import Listener
 from ..transport.loop import READ, Loop
 from .logs import start_log
 

@@ -169,18 +169,3 @@ def _listen(address: tuple[str, int]) -> socket.socket:
 
 def _family(host: str) -> int:
     return socket.AF_INET if not host else socket.AF_UNSPEC
-
-
-def local_addresses() -> list[str]:
-    """Addresses under which this machine can be reached: that of the default route, then loopback."""
-    found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # Connecting a datagram socket sends nothing; it only asks the routing table.
-            probe.connect(("192.0.2.1", 9))
-            found.append(str(probe.getsockname()[0]))
-        except OSError:
-            pass
-    if "127.0.0.1" not in found:
-        found.append("127.0.0.1")
-    return found

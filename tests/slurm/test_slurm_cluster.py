@@ -14,7 +14,7 @@ import pytest
 # Tests are imported by path (importlib), so the helpers beside them are not found otherwise.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from submitted import Submitted
+from submitted import INSIDE, Submitted
 
 if TYPE_CHECKING:
     from real_slurm import Slurm
@@ -92,9 +92,8 @@ def test_a_cancelled_job_is_a_clean_loss(slurm: Slurm, pythons: Callable[[str], 
 
 
 def test_the_controller_may_be_in_the_job_too(slurm: Slurm) -> None:
-    inside = Submitted(
-        slurm, "inside", sys.executable, ["-n", "4", "--nodes", "2", "--time", "0:10:00", "--in-job"]
-    )
+    words = ["-n", "4", "--nodes", "2", "--time", "0:10:00", "--in-job"]
+    inside = Submitted(slurm, "inside", sys.executable, words, listen=INSIDE)
     try:
         inside.up()
         engines = inside.mec().cluster_info()["engines"]
