@@ -271,3 +271,28 @@ def test_a_job_that_is_not_taken_again_is_tried_for_a_while() -> None:
     assert story.life.happened(NotSubmitted("sbatch: Socket timed out"), story.now) == [
         Over(1, reason, Blame.NOBODY)
     ]
+
+
+def test_nobody_asks_about_our_job_when_others_go_on_without_it() -> None:
+    story = Story(walltime=3600.0).running()
+    story.count(6)
+    story.count(2)
+    story.job(JobState.ENDED, outcome="timeout")
+    assert len(story.wait(5)) == 1  # ours have ended, others keep working
+    assert story.questions(1000) == 0
+    assert story.job(JobState.ENDED, outcome="timeout") == []
+    story.count(2)
+    story.count(1)
+    assert story.wait(5) == [Note("1 of 2 engines are left. The others keep working.")]
+    assert story.questions(1000) == 0
+    assert story.life.phase is Phase.RUNNING
+
+
+def test_engines_of_others_do_not_keep_a_job_from_being_submitted_again() -> None:
+    story = Story(walltime=3600.0, resubmit=1).running()
+    story.count(0)
+    story.job(JobState.ENDED, outcome="timeout")
+    story.wait(EXPLANATION_GRACE)
+    story.life.happened(NotSubmitted("sbatch: Socket timed out"), story.now)
+    assert story.count(4) == []  # `ipcluster engines -n 4`, meanwhile
+    assert story.wait(SUBMIT_PAUSE) == [StartEngines("Submitting the job again.")]
