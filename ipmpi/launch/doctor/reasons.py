@@ -87,7 +87,7 @@ PBS: Final[Sequence[Reason]] = (
         "no part of this machine has what it asks for, so it will never start",
         "Submit it again with other --nodes, --per-node, --memory or --gpus (`pbsnodes -aSj` shows nodes).",
     ),
-    # The next three come first, as their words are in those of others: "held by user7", "would exceed user's limit".
+    # These three are before those whose words they have too: "held by user7", "would exceed user's limit".
     Reason(r"\b(held|hold)\b", "it is held", _HELD.format(release="qrls JOB")),
     Reason(
         "limit.*user|user.*limit|per-user|by user",
