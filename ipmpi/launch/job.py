@@ -116,7 +116,8 @@ def job_logs(system: BatchSystem, log_dir: Path, name: str, job: str) -> Iterato
     number = job.partition(".")[0].partition("[")[0]
     own = re.compile(rf"(?<!\d){re.escape(number)}(?!\d)")  # the output of job 12 is not that of job 123
     yield from sorted(path for path in log_dir.glob(system.output_files(name, job)) if own.search(path.name))
-    yield from sorted(log_dir.glob(f"ipengine-{number}-*.log"), key=_written, reverse=True)
+    element = number.replace("_", "-")  # of an array of Slurm
+    yield from sorted(log_dir.glob(f"ipengine-{element}-*.log"), key=_written, reverse=True)
 
 
 def _written(path: Path) -> float:

@@ -15,6 +15,7 @@ from ipmpi.launch.job import job_logs
     [
         ("slurm", "123", ["run-123.out", "ipengine-123-77.log"], ["run-1234.out", "ipengine-1234-7.log"]),
         ("slurm", "123", ["run-123_0.out", "run-123_1.out", "ipengine-123-0-7.log"], ["ipengine-1230-0-7.log"]),
+        ("slurm", "123_4", ["run-123_4.out", "ipengine-123-4-7.log"], ["run-123_40.out", "ipengine-123-40-7.log"]),
         ("pbs", "12.server", ["run.o12", "ipengine-12-12.log"], ["run.o123", "ipengine-123-4.log"]),
         ("pbs", "12[].server", ["run.o12.0", "run.o12.1", "ipengine-12-0-9.log"], ["run.o120.0"]),
     ],
