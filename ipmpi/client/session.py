@@ -30,6 +30,7 @@ from ..transport.ssh import SshSession, shared_session
 from ..transport.transfers import Transfers
 from .desk import TaskDesk
 from .failures import kernel_error
+from .notices import say
 
 Future = concurrent.futures.Future
 
@@ -350,7 +351,7 @@ class Session:
 
     def _notice(self, text: str) -> None:
         self.notices.append(text)
-        print(f"ipmpi: {text}", file=sys.stderr, flush=True)
+        say(text)
 
     def _ended(self, error: KernelError) -> None:
         if not self._up.done():
