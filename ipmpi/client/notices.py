@@ -8,8 +8,8 @@ import time
 from typing import Final
 
 _AGAIN: Final = 5.0
-"""Seconds in which the same sentence is not said again: a program often has a client for engines and one for tasks,
-and both are told."""
+"""Seconds in which the same sentence is not said again: a program often has a client for engines and one for
+tasks, and both are told."""
 
 _lock = threading.Lock()
 _said: dict[str, float] = {}

@@ -6,7 +6,6 @@ import atexit
 import concurrent.futures
 import itertools
 import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -393,7 +392,7 @@ def connect(
         FurlError, SecurityError, ConnectionError, VersionError: what is wrong, and what to do.
     """
     if ssh is None:
-        routes = routes_by(proxy, os.environ, lambda text: print(f"ipmpi: {text}", file=sys.stderr, flush=True))
+        routes = routes_by(proxy, os.environ, say)
         session = Session(furl.load_furl_or_file(furl_or_file, role), routes)
     elif proxy:
         raise ClientError(

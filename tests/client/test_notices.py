@@ -6,10 +6,10 @@ import pytest
 
 from ipmpi.client import notices
 
+Captured = pytest.CaptureFixture[str]
 
-def test_two_clients_say_the_same_once(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+
+def test_two_clients_say_the_same_once(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     now = 1000.0
     monkeypatch.setattr(notices.time, "monotonic", lambda: now)
     notices.say("the link broke")
