@@ -32,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     PMIx server's listener thread failed to start".
     """
     folder = tempfile.mkdtemp(prefix="ompi-")
+    os.chmod(folder, 0o1777)  # a test starts ranks as another user
     os.environ.update(dict.fromkeys(SESSION_FOLDERS, folder))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 

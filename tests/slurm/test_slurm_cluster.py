@@ -96,8 +96,8 @@ def test_the_controller_may_be_in_the_job_too(slurm: Slurm) -> None:
     inside = Submitted(slurm, "inside", sys.executable, words, listen=INSIDE)
     try:
         inside.up()
-        engines = inside.mec().cluster_info()["engines"]
-        assert [engine["host"] for engine in engines] == ["n1", "n1", "n2", "n2"]
+        hosts = [engine["host"] for engine in inside.mec().cluster_info()["engines"]]
+        assert hosts[0] == hosts[1] != hosts[2] == hosts[3]
         assert inside.tc().map(lambda n: n + 1, range(10)) == list(range(1, 11))
     finally:
         assert inside.stop() == 0
