@@ -163,6 +163,22 @@ def test_detached_it_may_wait_for_the_engines(fake: Batch, monkeypatch: pytest.M
     _wait_for_end(descriptor)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_detached_start_that_is_ended_leaves_nothing_behind(
+    fake: Batch, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    fake.set("hold")
+    run = fake("-n", "2", "--detach", "--wait-engines")
+    run.until("Job 1 waits in the queue")
+    monkeypatch.setenv("IPYTHONDIR", str(run.home))
+    descriptor = os.pidfd_open(records.find().pid)
+    run.process.send_signal(number)
+    assert run.ends() != 0
+    _wait_for_end(descriptor)
+    assert fake.state() == "CANCELLED"
+    assert records.living() == []
+
+
 def test_a_detached_start_that_fails_says_why(fake: Batch) -> None:
     fake.set("refuse", "no such account")
     run = fake("-n", "2", "--detach")
