@@ -260,20 +260,33 @@ def _follow(parsed: argparse.Namespace) -> int:
     """Events of a detached cluster as lines of JSON, for the near end of ssh."""
     record = records.find(parsed.name)
     seen, last, line = 0, False, ""
-    with open(record.events or os.devnull, encoding="utf-8") as lines:
+    try:
+        lines = open(record.events or os.devnull, encoding="utf-8", errors="replace")  # noqa: SIM115
+    except OSError as error:
+        raise LauncherError(f"What the cluster {record.name!r} tells cannot be read: {error}") from error
+    with lines:
         while True:
             line = ("" if line.endswith("\n") else line) + lines.readline()
             if line.endswith("\n"):
-                seen += 1
-                if seen > parsed.skip:
+                event = _event(line)
+                seen += event is not None
+                if event is not None and seen > parsed.skip:
                     print(line, end="", flush=True)
-                if json.loads(line).get("state") == "over":
+                if event is not None and event.get("state") == "over":
                     return 0
             elif last:
                 return 1
             else:
                 last = record.is_alive() is False
                 time.sleep(LOOK)
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """A line of JSON; None for what is left of one that was written to a full disk."""
+    with contextlib.suppress(ValueError):
+        event = json.loads(line)
+        return event if isinstance(event, dict) else None
+    return None
 
 
 _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {

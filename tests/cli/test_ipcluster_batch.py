@@ -126,6 +126,20 @@ def test_detached_it_goes_on_and_can_be_stopped(fake: Batch, monkeypatch: pytest
     assert "OK: All processes cleaned up." in log.read_text()
 
 
+def test_a_record_that_cannot_be_written_any_more_does_not_end_the_cluster(fake: Batch) -> None:
+    fake.set("hold")
+    run = fake("-n", "2")
+    run.until("Job 1 waits in the queue")
+    record = run.home / "clusters" / "default.json"
+    record.unlink()
+    record.mkdir()
+    (fake.folder / "hold").unlink()
+    run.until(UP)
+    assert "ipcluster: The record of the cluster could not be kept: " in run.text
+    run.process.send_signal(signal.SIGINT)
+    assert run.ends() == 0
+
+
 def _wait_for_end(descriptor: int) -> None:
     assert select.select([descriptor], [], [], 20)[0]
     os.close(descriptor)

@@ -188,6 +188,23 @@ def test_a_cluster_that_ends_while_it_is_stopped(
     assert capsys.readouterr().out == "Stopped the cluster 'a'.\n"
 
 
+@pytest.mark.parametrize(("skip", "shown"), [("0", ["one", ""]), ("1", [""])])
+def test_events_are_followed_over_what_a_full_disk_has_left(home: Path, skip: str, shown: list[str]) -> None:
+    over = json.dumps({"state": "over"})
+    (home / "events").write_text(f'{{"say": "one"}}\n{{"say": "tw{{"say": "three"}}\n5\n{over}\n')
+    save(Record("x", "local", 2, events=str(home / "events")))
+    done = ask("follow", "x", "--skip", skip)
+    assert done.returncode == 0
+    assert [json.loads(line).get("say", "") for line in done.stdout.splitlines()] == shown
+
+
+def test_events_that_cannot_be_read_are_explained(home: Path) -> None:
+    save(Record("x", "local", 2, events=str(home / "nothing")))
+    done = ask("follow", "x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("ipcluster: What the cluster 'x' tells cannot be read: ")
+
+
 def test_engines_cannot_be_added_through_ssh_from_here() -> None:
     save(Record("near", "slurm", 2, ssh="me@login", far_name="far", host="elsewhere"))
     done = ask("engines", "-n", "3")
