@@ -71,6 +71,11 @@ class Cluster:
         self._reader = threading.Thread(target=self._read, name="ipmpi-cluster", daemon=True)
         self._reader.start()
 
+    @property
+    def pid(self) -> int:
+        """The process of ``ipcluster``, on this machine."""
+        return self._followed.process.pid
+
     def __repr__(self) -> str:
         return f"<Cluster {self.name or '?'}: {self.state}>"
 

@@ -255,7 +255,9 @@ class EngineProcess:
         if name == "SIGUSR1":
             self.loop.call_threadsafe(self.proxy.end.warned)
         else:
-            self.loop.call_threadsafe(lambda: self.proxy.stop(f"got {name}"))
+            job = walltime.job_id(os.environ)
+            why = f", as when job {job} is cancelled or its time is up" if job else ""
+            self.loop.call_threadsafe(lambda: self.proxy.stop(f"got {name}{why}"))
 
     def _fail(self, code: int) -> None:
         self._failed = True

@@ -6,7 +6,6 @@ import atexit
 import concurrent.futures
 import itertools
 import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from ..transport.ssh import SshSession, shared_session
 from ..transport.transfers import Transfers
 from .desk import TaskDesk
 from .failures import kernel_error
+from .notices import say
 
 Future = concurrent.futures.Future
 
@@ -350,7 +350,7 @@ class Session:
 
     def _notice(self, text: str) -> None:
         self.notices.append(text)
-        print(f"ipmpi: {text}", file=sys.stderr, flush=True)
+        say(text)
 
     def _ended(self, error: KernelError) -> None:
         if not self._up.done():
@@ -392,7 +392,7 @@ def connect(
         FurlError, SecurityError, ConnectionError, VersionError: what is wrong, and what to do.
     """
     if ssh is None:
-        routes = routes_by(proxy, os.environ, lambda text: print(f"ipmpi: {text}", file=sys.stderr, flush=True))
+        routes = routes_by(proxy, os.environ, say)
         session = Session(furl.load_furl_or_file(furl_or_file, role), routes)
     elif proxy:
         raise ClientError(

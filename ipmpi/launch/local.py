@@ -20,8 +20,8 @@ RANK_POLL: Final = 0.5
 """Seconds between looks at the ranks while they start: their launcher tells nobody about the end of one."""
 
 FAILS_BY_CHANCE: Final = ("The PMIx server's listener thread failed to start.",)
-"""What launchers write when they fail on a busy machine before they start anything, and not the next time. Seen
-with the packaged Open MPI 5 in one of some thousand starts."""
+"""What launchers write when they fail before they start anything, and not the next time. Open MPI 5 does when its
+session folder, called after its pid, is left over from an mpiexec that was killed long ago; it clears it then."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,12 @@ from tests.security.cluster import environment, wait_until
 NAME = "login"
 
 
-def far_command(folder: Path, home: Path) -> Path:
+def far_command(folder: Path, home: Path, environ: Mapping[str, str]) -> Path:
     """ipcluster as pip installs it there; what a login prints before it is part of the trouble."""
     path = folder / "ipcluster"
-    environ = environment(home)
-    lines = [f"export {name}={shlex.quote(environ[name])}" for name in ("IPYTHONDIR", "PYTHONPATH")]
+    known = environment(home)
+    variables = {name: known[name] for name in ("IPYTHONDIR", "PYTHONPATH")} | environ
+    lines = [f"export {name}={shlex.quote(text)}" for name, text in variables.items()]
     python = shlex.quote(sys.executable)
     path.write_text(
         "#!/bin/sh\necho Welcome to the login node\n" + "\n".join(lines) + "\n"
@@ -67,7 +68,7 @@ class Server:
         remote: what runs ipcluster at the far end.
     """
 
-    def __init__(self, folder: Path, sshd: str) -> None:
+    def __init__(self, folder: Path, sshd: str, **environ: str) -> None:
         self.folder = folder
         self.home = folder / "far"
         self.home.mkdir()
@@ -80,7 +81,7 @@ class Server:
         shutil.copy(folder / "user.pub", folder / "authorized")
         public = (folder / "host.pub").read_text()
         (folder / "known").write_text(f"[127.0.0.1]:{self.port} {public}")
-        self.remote = str(far_command(folder, self.home))
+        self.remote = str(far_command(folder, self.home, environ))
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nPasswordAuthentication no\n"
@@ -122,14 +123,19 @@ class Server:
         self.process.wait(10)
 
 
-@pytest.fixture(scope="session")
-def sshd(tmp_path_factory: pytest.TempPathFactory, need: Callable[[str, object], None]) -> Iterator[Server]:
-    """The server."""
+def find_sshd(need: Callable[[str, object], None]) -> str:
+    """The path of the server's program."""
     program = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
     need("no OpenSSH server; install openssh-server", program)
     need("no OpenSSH client; install openssh-client", shutil.which("ssh"))
     assert program is not None
-    server = Server(tmp_path_factory.mktemp("ssh"), program)
+    return program
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory, need: Callable[[str, object], None]) -> Iterator[Server]:
+    """The server."""
+    server = Server(tmp_path_factory.mktemp("ssh"), find_sshd(need))
     yield server
     server.stop()
 
