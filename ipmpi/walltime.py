@@ -14,23 +14,47 @@ JOB_END: Final = "IPMPI_JOB_END"
 _DAY_FORMS: Final = (("hours",), ("hours", "minutes"), ("hours", "minutes", "seconds"))
 _FORMS: Final = (("seconds",), ("minutes", "seconds"), ("hours", "minutes", "seconds"))
 _UNITS: Final = {"hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
+_LETTERS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_WITH_LETTERS: Final = "".join(rf"(?:(\d{{1,8}}(?:\.\d+)?){letter})?" for letter in _LETTERS)
+_LIKE: Final = "write it like 90m, 1h30m, 5400s, 1:30:00 or 1-12:00:00"
 
 
 def seconds(text: str) -> float:
-    """What a walltime means: seconds, MM:SS, HH:MM:SS; after days, as in 1-12:00:00, also 1-12 and 1-12:30.
+    """What a walltime means: 1h30m, 90m, 1:30:00; after days, as in 1-12:00:00, also 1-12 and 1-12:30.
+
+    A number alone is seconds, and 10:30 is minutes and seconds.
 
     Raises:
         ValueError: it is something else.
     """
-    match = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,8}(?:\.\d+)?(?::\d{1,4}){0,2})", text.strip())
+    text = text.strip()
+    with_letters = re.fullmatch(_WITH_LETTERS, text, re.IGNORECASE)
+    if with_letters is not None and text:
+        pairs = zip(with_letters.groups("0"), _LETTERS.values(), strict=True)
+        return sum(float(number) * unit for number, unit in pairs)
+    match = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,8}(?:\.\d+)?(?::\d{1,4}){0,2})", text)
     if match is None:
-        raise ValueError(
-            f"{text!r} is no time: give seconds (5400), HH:MM:SS (1:30:00) or D-HH:MM:SS (1-12:00:00)"
-        )
+        raise ValueError(f"{text!r} is no time: {_LIKE}")
     days, rest = match.groups()
     parts = [float(part) for part in rest.split(":")]
     names = (_FORMS if days is None else _DAY_FORMS)[len(parts) - 1]
     return float(days or 0) * 86400 + sum(_UNITS[name] * part for name, part in zip(names, parts, strict=True))
+
+
+def job_seconds(text: str) -> int:
+    """The same for a job that is to be submitted, where a number alone would be taken for what it is not.
+
+    Raises:
+        ValueError: it is a number alone, or nothing, or no time.
+    """
+    if re.fullmatch(r"\d+(?:\.\d+)?", text.strip()):
+        raise ValueError(
+            f"{text.strip()!r} alone means minutes to Slurm and seconds to PBS: write 10m, 600s or 0:10:00"
+        )
+    whole = int(seconds(text))
+    if not whole:
+        raise ValueError(f"{text.strip()!r} is too short for a job: {_LIKE}")
+    return whole
 
 
 def job_id(environ: Mapping[str, str]) -> str:

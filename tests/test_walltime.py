@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -17,16 +18,39 @@ NOW = 1_800_000_000.0
     [
         ("90", 90), (" 5400 ", 5400), ("2.5", 2.5), ("10:30", 630), ("1:30:00", 5400), ("100:00:00", 360_000),
         ("1-12", 129_600), ("1-12:30", 131_400), ("1-00:00:01", 86_401), ("0:59", 59),
+        ("10m", 600), ("600s", 600), ("1h30m", 5400), ("1d12h", 129_600), ("1.5h", 5400), ("2H", 7200),
     ],
 )  # fmt: skip
 def test_times(text: str, seconds: float) -> None:
     assert walltime.seconds(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "1h", "-5", "1:2:3:4", "UNLIMITED", "1-", "1--2", "5 minutes", "nan"])
-def test_what_is_no_time_is_told_with_what_to_type(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no time: give seconds \(5400\), HH:MM:SS \(1:30:00\)"):
-        walltime.seconds(text)
+NO_TIMES = ("", "-5", "1:2:3:4", "UNLIMITED", "1-", "1--2", "5 minutes", "nan", "m", "30m1h", "1h1h", "1h30", "1w")
+
+
+@pytest.mark.parametrize("meaning", [walltime.seconds, walltime.job_seconds])
+@pytest.mark.parametrize("text", NO_TIMES)
+def test_what_is_no_time_is_told_with_what_to_type(text: str, meaning: Callable[[str], float]) -> None:
+    with pytest.raises(ValueError, match="is no time: write it like 90m, 1h30m, 5400s, 1:30:00 or 1-12:00:00"):
+        meaning(text)
+
+
+@pytest.mark.parametrize("text", ["10", " 600 ", "1.5"])
+def test_a_number_alone_is_no_time_for_a_job(text: str) -> None:
+    with pytest.raises(ValueError, match="minutes to Slurm and seconds to PBS: write 10m, 600s or 0:10:00"):
+        walltime.job_seconds(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10m", 600), ("0:10:00", 600), ("1-12", 129_600), ("90.5s", 90)])
+def test_the_time_of_a_job_is_in_whole_seconds(text: str, seconds: int) -> None:
+    assert walltime.job_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["0s", "0:00:00", "0.5s"])
+def test_a_job_lasts_for_a_while(text: str) -> None:
+    # To Slurm, no time means no end.
+    with pytest.raises(ValueError, match="is too short for a job: write it like 90m"):
+        walltime.job_seconds(text)
 
 
 def test_the_job_script_s_own_end_counts_more_than_slurm_s() -> None:

@@ -115,7 +115,7 @@ def add_job_options(p: argparse.ArgumentParser) -> None:
         p.add_argument(name, dest=target, type=options.engine_number, default=None, metavar="N", help=text)
     p.add_argument(
         "--time", "--walltime", dest="walltime", type=_walltime, default=None, metavar="TIME",
-        help="how long the job may last: seconds, HH:MM:SS or D-HH:MM:SS",
+        help="how long the job may last: 90m, 1h30m, 1:30:00, or 1-12:00:00 with days",
     )  # fmt: skip
     for names, target, metavar, text in _WORDS:
         p.add_argument(*names, dest=target, default=None, metavar=metavar, help=text)
@@ -172,7 +172,7 @@ def engines_job(parsed: argparse.Namespace, engine_furl_file: Path) -> JobOption
     given |= {target: tuple(getattr(parsed, target)) for _, target, _, _ in _LISTS}
     return JobOptions(
         n=parsed.n,
-        walltime=None if parsed.walltime is None else int(parsed.walltime),
+        walltime=parsed.walltime,
         srun_mpi=parsed.srun_mpi,
         mpi=parsed.mpi,
         engine_furl_file=engine_furl_file,
@@ -184,9 +184,9 @@ def engines_job(parsed: argparse.Namespace, engine_furl_file: Path) -> JobOption
     )
 
 
-def _walltime(text: str) -> float:
+def _walltime(text: str) -> int:
     try:
-        return walltime.seconds(text)
+        return walltime.job_seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

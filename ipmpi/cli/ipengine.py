@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--walltime", type=_walltime, default=None, metavar="TIME",
-        help="this job ends so long after the engine has started: seconds, HH:MM:SS or D-HH:MM:SS (default: what "
-        "the job script exports as IPMPI_JOB_END, or what Slurm or PBS say)",
+        help="this job ends so long after the engine has started: 90m, 1h30m, 1:30:00, 1-12:00:00 with days, or "
+        "seconds (default: what the job script exports as IPMPI_JOB_END, or what Slurm or PBS say)",
     )  # fmt: skip
     p.add_argument(
         "--gpus", type=_gpus, default=None, metavar="N",

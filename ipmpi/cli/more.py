@@ -45,7 +45,7 @@ def main(words: Sequence[str]) -> int:
         engines = _engines(parsed, record)
         told = Watched(record.furl_files, Path.exists, only_new=True)
         batch = isinstance(engines, Job)
-        plan = Plan(engines.n, parsed.timeout, engines_wait=True, batch=batch)
+        plan = Plan(engines.n, parsed.timeout, engines_wait=True, batch=batch, walltime=parsed.walltime)
         own = replace(record, jobs=[], up=None, log="")
         return Supervisor(Cluster(told, engines, signals), plan, Screen(), own, adds=True).run()
 
@@ -86,6 +86,8 @@ def _engines(parsed: argparse.Namespace, record: Record) -> Launch:
 def _local(parsed: argparse.Namespace, furl_file: Path) -> LocalEngines:
     if not parsed.n:
         raise LauncherError("how many engines? Say -n N")
+    arguments = [] if parsed.walltime is None else ["--walltime", f"{parsed.walltime}s"]
+    arguments += [] if parsed.gpus_per_node is None else ["--gpus", str(parsed.gpus_per_node)]
     return LocalEngines(
         EngineOptions(
             n=parsed.n,
@@ -95,6 +97,7 @@ def _local(parsed: argparse.Namespace, furl_file: Path) -> LocalEngines:
             launcher=parsed.launcher or "auto",
             waits=True,
             timeout=parsed.timeout,
+            arguments=tuple(arguments),
         )
     )
 

@@ -1,12 +1,13 @@
 """When the jobs of engine sets end, and what clients are told of it (layer L2, no I/O; the time is an argument).
 
-A set says how many seconds are left, and is not asked again. Sets of one job that say the same at about the same
-time (engines without MPI are a set each) are told of in one sentence.
+A set says how many seconds are left, and is not asked again. Sets of one job, or job array, that say the same at
+about the same time (engines without MPI are a set each) are told of in one sentence.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -91,11 +92,13 @@ class Deadlines:
         for key, end in self._ends.items():
             for notice in [notice for notice in end.notices if notice[0] <= now + _TOGETHER]:
                 end.notices.remove(notice)
-                found.setdefault((end.job, notice[1]), []).append(key)
+                found.setdefault((_array(end.job), notice[1]), []).append(key)
         self._next = min((when for end in self._ends.values() for when, _ in end.notices), default=None)
-        return [Announce(self._sentence(job, before, keys, now)) for (job, before), keys in found.items()]
+        return [Announce(self._sentence(array, before, keys, now)) for (array, before), keys in found.items()]
 
-    def _sentence(self, job: str, before: float, keys: list[int], now: float) -> str:
+    def _sentence(self, array: str, before: float, keys: list[int], now: float) -> str:
+        jobs = {self.job(key) for key in keys}
+        job = array if len(jobs) > 1 else jobs.pop()
         sets = [self._registry.sets[key] for key in keys if key in self._registry.sets]
         ids = sorted(engine.id for engine_set in sets for engine in engine_set.engines.values())
         which = f"{f'job {job}' if job else 'the job'} of {named(ids)}"
@@ -107,6 +110,11 @@ class Deadlines:
     def next_deadline(self) -> float | None:
         """When to call :meth:`due` at the latest."""
         return self._next
+
+
+def _array(job: str) -> str:
+    """The job array of an element, like ``17_3`` of Slurm and ``9[3].server`` of PBS; any other job itself."""
+    return re.sub(r"\[\d+\]", "[]", re.sub(r"_\d+$", "", job))
 
 
 def named(ids: Sequence[int]) -> str:

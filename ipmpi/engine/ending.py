@@ -19,6 +19,9 @@ from typing import Final, NamedTuple
 METHOD: Final = "before_walltime"
 """The client's method, by which commands about this are known."""
 
+_STILL_THERE: Final = 5.0
+"""Seconds between looks at whether the controller can be heard, once half of the time is gone."""
+
 
 class Call(NamedTuple):
     """A function that these ranks are to call now."""
@@ -88,5 +91,9 @@ class Ending:
 
     def next_deadline(self, now: float) -> float | None:
         """When to look again although nothing has happened."""
-        times = [self.ends_at - f.seconds / part for f in self._functions.values() for part in (1, 2)]
+        if now >= self.ends_at:
+            return None
+        begins = [self.ends_at - f.seconds for f in self._functions.values()]
+        halves = [self.ends_at - f.seconds / 2 for f in self._functions.values()]
+        times = [*begins, *(half if now < half else now + _STILL_THERE for half in halves)]
         return min((when for when in times if now < when < math.inf), default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,10 +113,11 @@ def job_logs(system: BatchSystem, log_dir: Path, name: str, job: str) -> Iterato
     """The files with the output of a job, and then those of its engines, newest first."""
     if not job:
         return
-    yield from sorted(log_dir.glob(system.output_files(name, job)))
     number = job.partition(".")[0].partition("[")[0]
-    engines = log_dir.glob(f"ipengine-{number}*.log")
-    yield from sorted(engines, key=_written, reverse=True)
+    own = re.compile(rf"(?<!\d){re.escape(number)}(?!\d)")  # the output of job 12 is not that of job 123
+    yield from sorted(path for path in log_dir.glob(system.output_files(name, job)) if own.search(path.name))
+    element = number.replace("_", "-")  # of an array of Slurm
+    yield from sorted(log_dir.glob(f"ipengine-{element}-*.log"), key=_written, reverse=True)
 
 
 def _written(path: Path) -> float:

@@ -169,6 +169,8 @@ class Lifecycle:
         self._registered = count
         if self.phase is Phase.RUNNING and ordered and not count:
             return self._over(0, "All engines were ended by a client.", Blame.NOBODY)
+        if self._submit_at is not None:
+            return []  # ours are not even in the queue
         if self.phase in (Phase.STARTING, Phase.QUEUED) and self._all_there:
             return self._up(now)
         if self.phase is Phase.RUNNING:
@@ -395,6 +397,7 @@ class Lifecycle:
             # Ours may still be among those that are registered, for as long as the controller hopes for them.
             self._others = self._reported = max(self._registered - self._own, 1)
             self._own = 0
+            self._job_id, self._ask_at = "", None  # there is nothing more to be learnt of it
             return [Note(f"The engines that were started here have ended: {story}. Others keep working.")]
         code, blame = self._end
         return self._over(code, f"All engines have ended: {story or 'the last of them'}.", blame)

@@ -194,7 +194,3 @@ def _mpiexec_options(system: BatchSystem, flavour: Flavour) -> list[Line]:
         why = f"for an Open MPI that does not know {system.title}, as that of the package index"
         options.append(Line(f'--hostfile "{system.shell.hostfile}"', why))
     return options
-
-
-def _array(command: Sequence[Line]) -> str:
-    return f"LAUNCH=({' '.join(line.text for line in command)})"

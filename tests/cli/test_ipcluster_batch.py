@@ -225,6 +225,16 @@ def test_what_does_not_fit_together_is_refused(words: list[str], refusal: str) -
         job_options(parser().parse_args(words))
 
 
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_a_time_without_a_unit_is_refused(system: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parser(system).parse_args(["-n", "4", "--time", "10"])
+    assert end.value.code == 2
+    told = "argument --time/--walltime: '10' alone means minutes to Slurm and seconds to PBS: write 10m, 600s or"
+    assert told in capsys.readouterr().err
+    assert parser(system).parse_args(["-n", "4", "--time", "1h30m"]).walltime == 5400
+
+
 def test_options_reach_the_job_script() -> None:
     words = ["-n", "8", "--nodes", "2", "-q", "long", "-A", "me", "--time", "1-0:30:00", "--memory", "4G"]
     words += ["--gpus", "2", "--name", "big", "--resubmit", "-s", "mine.j2", "--requeue", "--mpi", "none"]

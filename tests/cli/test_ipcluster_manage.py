@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ipmpi.cli import manage
+from ipmpi.cli import manage, more
 from ipmpi.client import MultiEngineClient
 from ipmpi.launch import records
 from ipmpi.launch.records import Record, save
@@ -217,6 +217,14 @@ def test_how_many_engines_to_add_has_to_be_said(home: Path) -> None:
     done = ask("engines")
     assert done.returncode == 1
     assert "how many engines? Say -n N" in done.stderr
+
+
+def test_engines_on_this_machine_are_told_their_time_and_gpus() -> None:
+    words = ["-n", "2", "--time", "1h30m", "--gpus", "4"]
+    engines = more._local(more.parser().parse_args(words), Path("furl"))
+    assert engines.options.arguments == ("--walltime", "5400s", "--gpus", "4")
+    engines = more._local(more.parser().parse_args(words[:2]), Path("furl"))
+    assert engines.options.arguments == ()
 
 
 @pytest.mark.slow

@@ -80,6 +80,17 @@ def test_other_jobs_are_told_of_by_themselves(deadlines: Deadlines) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("ids", "array"), [(("17_0", "17_1"), "17"), (("9[3].pbs", "9[4].pbs"), "9[].pbs")])
+def test_elements_of_a_job_array_are_told_of_together(
+    deadlines: Deadlines, ids: tuple[str, str], array: str
+) -> None:
+    deadlines.told(SET, m.JobEnds(3600.0, ids[0]), 0)
+    deadlines.told(OTHER, m.JobEnds(3602.0, ids[1]), 0)
+    assert texts(deadlines.due(3000)) == [f"job {array} of engines 0-3 ends in 10 minutes"]
+    deadlines.forget(SET)
+    assert texts(deadlines.due(3482)) == [f"job {ids[1]} of engine 3 ends in 2 minutes"]
+
+
 def test_the_batch_system_s_own_warning(deadlines: Deadlines) -> None:
     deadlines.told(SET, m.JobEnds(50.0, "17", True), 0)
     deadlines.told(OTHER, m.JobEnds(None, "18", True), 0)

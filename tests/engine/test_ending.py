@@ -64,3 +64,13 @@ def test_when_half_of_the_time_is_gone_the_set_does_without_the_controller(endin
     assert ending.overdue(940) == [SAVE]
     ending.told(b"k", [0])
     assert ending.overdue(941) == [Call(b"k", "save", [1])]
+
+
+def test_a_controller_that_goes_later_is_noticed_too(ending: Ending) -> None:
+    ending.due(880)
+    after = ending.next_deadline(950)  # it was there at 940
+    assert after is not None
+    assert 950 < after <= 960
+    assert ending.next_deadline(1000) is None
+    ending.told(b"k", [0, 1])
+    assert ending.next_deadline(950) is None

@@ -265,7 +265,7 @@ def test_a_task_that_does_not_fit_waits_for_a_longer_job(
 def test_wrong_walltime_and_gpus_are_told(flavour_named: Callable[[str], Flavour]) -> None:
     python = flavour_named("openmpi").python
     for option, text in (
-        ("--walltime=1h", "'1h' is no time: give seconds"),
+        ("--walltime=1w", "'1w' is no time: write it like 90m,"),
         ("--gpus=none", "'none' are no GPUs"),
     ):
         done = subprocess.run(

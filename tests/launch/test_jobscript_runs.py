@@ -141,6 +141,27 @@ def test_the_engines_command(start: Start, tmp_path: Path) -> None:
     assert (tmp_path / "logs").is_dir()
 
 
+@pytest.mark.parametrize("name", ["slurm", "pbs"])
+@pytest.mark.parametrize("kind", ["engines", "cluster", "array"])
+def test_paths_may_have_any_characters(start: Start, tmp_path: Path, name: str, kind: str) -> None:
+    odd = tmp_path / "d'Alembert's \"$HOME\" `id` (1) #2"
+    odd.mkdir()
+    python = odd / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}" python "$@"\n')
+    python.chmod(0o755)
+    environ = {name: str(odd) for name in ("SLURM_SUBMIT_DIR", "PBS_O_WORKDIR")}
+    job = start(
+        name, kind=kind, n=1, python=str(python), log_dir=odd / "logs", engine_furl_file=odd / "e.furl",
+        mpi="none", environ=environ, controller_args=("--x", str(odd)),
+    )  # fmt: skip
+    said = [job.line() for _ in range(2 if kind == "cluster" else 1)]
+    engine = next(each["argv"] for each in said if "ipmpi.cli.ipengine" in each["argv"])
+    assert engine[engine.index("--furl-file") + 1] == str(odd / "e.furl")
+    assert engine[engine.index("-l") + 1].startswith(f"{odd}/logs/ipengine-")
+    controller = [each["argv"] for each in said if "ipmpi.cli.ipcontroller" in each["argv"]]
+    assert all(argv[argv.index("--x") + 1] == str(odd) for argv in controller)
+
+
 def test_threads_and_temporary_files(start: Start) -> None:
     environ = start(cores_per_engine=3, environ={"TMPDIR": "/scratch/" + "long" * 20}).line()["environ"]
     assert (environ["OMP_NUM_THREADS"], environ["TMPDIR"]) == ("3", "/tmp")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from ipmpi.launch.batch import JobState, JobStatus
@@ -271,3 +273,76 @@ def test_a_job_that_is_not_taken_again_is_tried_for_a_while() -> None:
     assert story.life.happened(NotSubmitted("sbatch: Socket timed out"), story.now) == [
         Over(1, reason, Blame.NOBODY)
     ]
+
+
+def test_nobody_asks_about_our_job_when_others_go_on_without_it() -> None:
+    story = Story(walltime=3600.0).running()
+    story.count(6)
+    story.count(2)
+    story.job(JobState.ENDED, outcome="timeout")
+    assert len(story.wait(5)) == 1  # ours have ended, others keep working
+    assert story.questions(1000) == 0
+    assert story.job(JobState.ENDED, outcome="timeout") == []
+    story.count(2)
+    story.count(1)
+    assert story.wait(5) == [Note("1 of 2 engines are left. The others keep working.")]
+    assert story.questions(1000) == 0
+    assert story.life.phase is Phase.RUNNING
+
+
+def test_engines_of_others_do_not_keep_a_job_from_being_submitted_again() -> None:
+    story = Story(walltime=3600.0, resubmit=1).running()
+    story.count(0)
+    story.job(JobState.ENDED, outcome="timeout")
+    story.wait(EXPLANATION_GRACE)
+    story.life.happened(NotSubmitted("sbatch: Socket timed out"), story.now)
+    assert story.count(4) == []  # `ipcluster engines -n 4`, meanwhile
+    assert story.wait(SUBMIT_PAUSE) == [StartEngines("Submitting the job again.")]
+
+
+class Chance:
+    """A batch system, engines and time that do whatever they like."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        resubmit = self.random.choice([0, 1, 3])
+        self.story = Story(walltime=self.random.choice([None, 600.0]), resubmit=resubmit)
+        self.jobs = 0
+        self.act(self.story.life.happened(ControllerReady({}), 0.0))
+
+    def act(self, effects: list[Effect]) -> None:
+        """Do what is asked for, or fail to."""
+        story = self.story
+        for effect in effects:
+            if isinstance(effect, StartEngines) and self.jobs and self.random.random() < 0.3:
+                self.act(story.life.happened(NotSubmitted("busy"), story.now))
+            elif isinstance(effect, StartEngines):
+                self.jobs += 1
+                story.life.submitted(str(self.jobs), story.now)
+            elif isinstance(effect, AskQueue):
+                outcome = self.random.choice(["timeout", "completed", "cancelled", "failed", "node-failure", ""])
+                self.act(story.job(self.random.choice(list(JobState)), str(self.jobs), outcome=outcome))
+
+    def step(self) -> bool:
+        """Let something happen, or time pass; whether the clock has moved."""
+        story, before = self.story, self.story.now
+        deadline = story.life.deadline()
+        if deadline is None or self.random.random() < 0.4:
+            story.now += self.random.random() * 3
+            self.act(story.count(self.random.randrange(9)))
+        else:
+            story.now = max(story.now, deadline)
+        self.act(story.life.tick(story.now))
+        return story.now > before
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_whatever_happens_something_leads_on_and_nothing_spins(seed: int) -> None:
+    chance = Chance(seed)
+    life, still = chance.story.life, 0
+    for _ in range(200):
+        if life.phase is Phase.OVER:
+            break
+        assert life.phase is Phase.RUNNING or life.deadline() is not None
+        still = 0 if chance.step() else still + 1
+        assert still < 6

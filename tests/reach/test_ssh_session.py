@@ -37,7 +37,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def session(fake_ssh: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshSession]:
     monkeypatch.setattr(limits, "SSH_RECONNECT_FIRST", 0.1)
-    remote = far_command(fake_ssh, home)
+    remote = far_command(fake_ssh, home, {})
     with SshSession(f"login:{remote}") as running:
         yield running
     wait_until(lambda: not relays(home), "the end of the far end")
@@ -275,7 +275,7 @@ def test_a_furl_that_is_not_there_says_on_which_machine(session: SshSession) -> 
 
 
 def test_no_orphans_when_the_laptop_is_killed(fake_ssh: Path, home: Path) -> None:
-    remote = far_command(fake_ssh, home)
+    remote = far_command(fake_ssh, home, {})
     program = (
         "import sys; from ipmpi.transport.ssh import SshSession\n"
         "s = SshSession(sys.argv[1]); s.run(['--help'])\n"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from .findings import Finding, note, numbers, ok, warning
+from .judge_engines import engines_named
 from .judge_job import duration
 
 AREA: Final = "Engines"
@@ -129,8 +130,7 @@ def judge_time(engines: Sequence[Mapping[str, Any]]) -> list[Finding]:
     found = []
     for job, those in jobs.items():
         left = min(float(engine["time_left"]) for engine in those)
-        ids = [int(engine["id"]) for engine in those]
-        named = f"engine{'s' * (len(ids) != 1)} {numbers(ids)}"
+        named = engines_named([int(engine["id"]) for engine in those])
         text = f"{f'Job {job}' if job else 'The time'} of {named} ends in {duration(left)}."
         soon = left < SOON
         fix = "Tasks that run then go back to the queue; start further engines: ipcluster engines -n N"
@@ -174,7 +174,7 @@ def judge_losses(losses: Sequence[Loss], engines: Sequence[Mapping[str, Any]]) -
             reasons.setdefault(loss.reason, []).append(loss)
     found = []
     for reason, those in reasons.items():
-        named = f"engine{'s' * (len(those) != 1)} {numbers([loss.id for loss in those])}"
+        named = engines_named([loss.id for loss in those])
         who = f" ({those[0].who})" if len(those) == 1 and those[0].who else ""
         text = f"{named.capitalize()}{who} {'was' if len(those) == 1 else 'were'} there, and left: {reason}."
         if any(word in reason for word in _WANTED):

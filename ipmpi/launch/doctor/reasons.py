@@ -67,11 +67,13 @@ SLURM: Final[Sequence[Reason]] = (
         "Wait until one of your jobs ends (squeue --me).",
     ),
     Reason("(QOS|Assoc)MaxSubmitJob", "you have as many jobs queued as you may", "Cancel some (squeue --me)."),
+    Reason(
+        "QOSUsageThreshold|Budget|(Assoc|QOS)Grp(?!.*Run).*Minutes",
+        "your account has used up its time",
+        "Use another --account.",
+    ),
     Reason("AssocGrp|QOSGrp", "everybody of your account or QOS together uses as much as is allowed", _LIMIT),
     Reason("(QOS|Assoc)Max", "you would use more than one user may", _LIMIT),
-    Reason(
-        "QOSUsageThreshold|Budget|AssocGrp.*Minutes", "your account has used up its time", "Use another --account."
-    ),
     Reason("Licenses", "it waits for a licence"),
     Reason("Reservation", "it waits for its reservation to begin"),
     Reason("Cleaning", "it is requeued, and its former run is cleaned up"),
@@ -85,17 +87,23 @@ PBS: Final[Sequence[Reason]] = (
         "no part of this machine has what it asks for, so it will never start",
         "Submit it again with other --nodes, --per-node, --memory or --gpus (`pbsnodes -aSj` shows nodes).",
     ),
-    Reason(
-        "would exceed (.*walltime|.*limit)|exceeds queue|violates queue",
-        "it asks for more than its queue allows",
-        "Submit it again with a shorter --time or fewer --nodes, or in another --queue (qstat -Qf).",
-    ),
+    # These three are before those whose words they have too: "held by user7", "would exceed user's limit".
+    Reason(r"\b(held|hold)\b", "it is held", _HELD.format(release="qrls JOB")),
     Reason(
         "limit.*user|user.*limit|per-user|by user",
         "you have as many jobs or processors as one user may",
         "Wait until one of your jobs ends (qstat -u $USER).",
     ),
-    Reason("limit.*(group|project)|per-(group|project)", "your group or project uses as much as it may", _LIMIT),
+    Reason(
+        "limit.*(group|project)|(group|project).*limit|per-(group|project)",
+        "your group or project uses as much as it may",
+        _LIMIT,
+    ),
+    Reason(
+        "would exceed (.*walltime|.*limit)|exceeds queue|violates queue",
+        "it asks for more than its queue allows",
+        "Submit it again with a shorter --time or fewer --nodes, or in another --queue (qstat -Qf).",
+    ),
     Reason("(conflict|overlap|cross).*reservation|dedicated time|draining|maintenance|top ?job",
            "it would not end before a reservation, a maintenance or a larger job begins",
            "A shorter --time may fit before it."),
@@ -103,7 +111,6 @@ PBS: Final[Sequence[Reason]] = (
            "Insufficient resources", "not enough nodes are free", _PATIENCE),
     Reason("Queue not started|queue.*(stopped|not enabled)", "its queue is switched off", "Use another --queue."),
     Reason("higher priority|fairshare|fair share|strict", "jobs with a higher priority are before it", _PATIENCE),
-    Reason("[Hh]eld|hold", "it is held", _HELD.format(release="qrls JOB")),
     Reason("depend", "it waits for another job, as its script asks"),
     Reason("License|software", "it waits for a licence"),
     Reason("^$", "the scheduler has not looked at it yet", "Wait a minute."),
