@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
 from ipmpi.launch.follow import Followed
 from ipmpi.launch.process import tail
+
+log = logging.getLogger("ipmpi")
 
 STOPPING: Final = 60.0
 
@@ -141,7 +144,10 @@ class Cluster:
             self._complaints.append(told["complain"])
         text = str(told.get("say", ""))
         if self._echo is not None and text.startswith(("ipcluster: ", "Submitted ")):
-            self._echo(text.removeprefix("ipcluster: "))
+            try:
+                self._echo(text.removeprefix("ipcluster: "))
+            except Exception:  # of the caller; the news have to be read all the same
+                log.exception("echo= of ipmpi.Cluster has failed")
         if told.get("reason") and told["reason"] not in self._complaints:
             self._complaints.append(told["reason"])
         self.state = told.get("state", self.state)

@@ -73,6 +73,34 @@ def test_a_failed_start_is_told_in_the_words_of_ipcluster(options: dict[str, str
         cluster.multiengine()
 
 
+class Followed:
+    """An ipcluster that says something, and is up."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", ""])
+
+    def news(self) -> list[dict[str, str]]:
+        return [{"say": "Submitted job 1"}, {"state": "up"}]
+
+    def let_go(self) -> None:
+        pass
+
+    close = let_go
+
+
+def test_an_echo_that_fails_is_told_and_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def echo(text: str) -> None:
+        raise ValueError(text)
+
+    monkeypatch.setattr("ipmpi.cluster.Followed", Followed)
+    cluster = Cluster("fake", echo=echo)
+    cluster.stop()
+    assert cluster.state == "over"
+    assert "echo= of ipmpi.Cluster has failed" in caplog.text
+
+
 @pytest.mark.slow
 def test_waiting_has_an_end() -> None:
     with Cluster("local", n=1, **HERE) as cluster:

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ipmpi.launch.follow import Followed
+from ipmpi.launch.process import STOP_SIGNALS
 
 
 def detach(words: Sequence[str], log_dir: Path, until: str) -> int:
     """Run an ``ipcluster`` in the background, and show what it says until it is in a state.
 
-    Before that, Ctrl-C ends it.
+    Before that, what ends this process ends it: Ctrl-C, SIGTERM (an ssh that dies), the end of the terminal.
 
     Args:
         words: its command line, from the sub-command on.
@@ -27,7 +28,11 @@ def detach(words: Sequence[str], log_dir: Path, until: str) -> int:
     """
     log = log_dir / f"ipcluster-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     followed = Followed([*words, "--own-log", str(log)], log, lifeline=False)
-    before = signal.signal(signal.SIGINT, lambda *_: followed.process.send_signal(signal.SIGINT))
+    stays = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()  # nohup
+    before = {
+        number: signal.signal(number, lambda *_: followed.process.terminate())
+        for number in {*STOP_SIGNALS} - stays
+    }
     try:
         for news in followed.news():
             if "say" in news:
@@ -40,5 +45,6 @@ def detach(words: Sequence[str], log_dir: Path, until: str) -> int:
                 return 0
         return followed.process.wait() or 1
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         followed.close()

@@ -9,16 +9,19 @@ to end, so the certificate in the furl is still that of the controller.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import queue
+import shlex
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
 
 from ipmpi.cli import options
 from ipmpi.cli.screen import Screen
@@ -26,10 +29,17 @@ from ipmpi.errors import ConnectionError, KernelError, LauncherError
 from ipmpi.furl import Furl, save
 from ipmpi.launch import records
 from ipmpi.launch.records import Record
+from ipmpi.protocol.handshake import printable_lines
 from ipmpi.transport.ssh import SshSession
 
 STOPPING: Final = 60.0
 """Seconds for the far end to stop a cluster."""
+
+PAUSE: Final = 1.0
+"""Seconds before the far end is asked again for what happens."""
+
+COMPLAINTS: Final = 50
+"""Lines of a start that failed which are shown, the last ones."""
 
 UP: Final = """
 Your cluster on {ssh} is up and running.
@@ -41,6 +51,28 @@ mec = client.MultiEngineClient({mec})
 
 This works as long as this command runs. {end}
 """
+
+KEPT: Final = """
+The cluster {far_name!r} goes on. To reach it from Python:
+
+from ipmpi import client
+from ipmpi.transport.ssh import SshSession
+login = SshSession({destination!r})
+mec = client.MultiEngineClient(str(login.furl('mec', {far_name!r})), ssh=login)
+
+To stop it: {stop}
+"""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A line of the far end, see :class:`~ipmpi.cli.screen.Screen`. What else it may hold is not for us."""
+
+    say: str = ""
+    complain: str = ""
+    state: Literal["", "submitted", "up", "over"] = ""
+    job: str = ""
+    code: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    reason: str = ""
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
@@ -60,11 +92,9 @@ def main(command: str, words: Sequence[str], parsed: argparse.Namespace) -> int:
         with SshSession(parsed.ssh) as session:
             return session.run([command, *far_words(words)], lambda line: print(line, flush=True))
     name = parsed.name or f"from-{_plain(os.uname().nodename)}-{os.getpid()}"
-    record = replace(
-        options.new_record(parsed, command, parsed.n), ssh=parsed.ssh.partition(":")[0], far_name=name
-    )
     far = [command, *far_words(words), "--detach", "--name", name]
     with SshSession(parsed.ssh) as session:
+        record = replace(options.new_record(parsed, command, parsed.n), ssh=session.destination, far_name=name)
         near = NearEnd(session, record, options.screen(parsed), far, keep=parsed.keep, given=parsed)
         return near.run(parsed.lifeline_fd)
 
@@ -108,6 +138,7 @@ class NearEnd:
     _seen: int = 0
     _last_trouble: str = ""
     _is_started: threading.Event = field(default_factory=threading.Event)
+    _may_run: bool = False
 
     def run(self, lifeline_fd: int | None) -> int:
         """Start it, stay with it, and end it; returns the exit code."""
@@ -123,8 +154,9 @@ class NearEnd:
         try:
             return self._live()
         except KernelError as error:
-            self.screen.report(state="over", code=1, reason=str(error))
-            return self.screen.complain(str(error))
+            reason = f"{error}. {self._stop_it()}" if self._may_run else str(error)
+            self.screen.report(state="over", code=1, reason=reason)
+            return self.screen.complain(reason)
         finally:
             records.forget(self.record.name, self.record.pid)
             for number, handler in before.items():
@@ -139,26 +171,38 @@ class NearEnd:
                 return self._end()
             if "failed" in news:
                 raise LauncherError(news["failed"])
-            if "say" in news and "up and running" not in news["say"]:  # how to connect there is not how it is here
-                self.screen.say(news["say"])
-            if "complain" in news:
-                self.screen.complain(news["complain"])
-            if news.get("state") == "submitted":
-                self.record.jobs.append(str(news["job"]))
-                records.save(self.record)
-                self.screen.report(state="submitted", name=self.record.name, job=news["job"])
-            if news.get("state") == "up":
-                self._reach()
-            if news.get("state") == "over":
-                self.screen.report(state="over", code=news["code"], reason=news["reason"])
-                return int(news["code"])
+            if "event" in news:
+                self._show(news["event"])
+                if news["event"].state == "over":
+                    return self._over(news["event"].code, news["event"].reason)
+            if "furls" in news:
+                self._reach(news["furls"])
 
-    def _reach(self) -> None:
+    def _show(self, event: Event) -> None:
+        if event.say and "up and running" not in event.say:  # how to connect there is not how it is here
+            self.screen.say(event.say)
+        if event.complain:
+            self.screen.complain(event.complain)
+        if event.state == "submitted":
+            self.record.jobs.append(event.job)
+            records.save(self.record)
+            self.screen.report(state="submitted", name=self.record.name, job=event.job)
+
+    def _over(self, code: int, reason: str) -> int:
+        self.screen.report(state="over", code=code, reason=reason)
+        return code
+
+    def _stop_it(self) -> str:
+        return f"The cluster on {self.record.ssh} may go on; to stop it: {self._stop_command()}"
+
+    def _stop_command(self) -> str:
+        return f"ssh {self.record.ssh} {shlex.quote(f'{self.session.remote} stop {self.record.far_name}')}"
+
+    def _reach(self, furls: dict[str, Furl]) -> None:
         """Write furl files for this machine."""
-        for role in ("mec", "tc"):
-            far = self.session.furl(role, self.record.far_name)
+        for role, far in furls.items():
             save(Path(self.record.furl_files[role]), self._near_furl(far))
-        self.record.furl_files = {role: self.record.furl_files[role] for role in ("mec", "tc")}
+        self.record.furl_files = {role: self.record.furl_files[role] for role in furls}
         self.record.up = time.time()
         records.save(self.record)
         mec = options.mec_argument(self.given)
@@ -175,22 +219,19 @@ class NearEnd:
         return replace(far, hints=(self._ports[hints],))
 
     def _end(self) -> int:
+        if not self._may_run:
+            self.screen.say(f"Nothing was started on {self.record.ssh}.")
+            return self._over(1, "")
         if self.keep and self._is_started.is_set():
-            self.screen.say(
-                f"The cluster {self.record.far_name!r} goes on. From Python: client.MultiEngineClient(ssh="
-                f"{self.record.ssh!r}); to stop it: ssh {self.record.ssh} ipcluster stop {self.record.far_name}"
-            )
-            self.screen.report(state="over", code=0, reason="")
-            return 0
+            name = self.record.far_name
+            self.screen.say(KEPT.format(destination=self.given.ssh, stop=self._stop_command(), far_name=name))
+            return self._over(0, "")
         self.screen.say(f"Stopping the cluster on {self.record.ssh}...")
         _in_thread(lambda: self._inbox.put({"stopped": self._stop_there()}))
         code = self._await_stop()
         if code:
-            self.screen.complain(
-                f"It could not be stopped from here. Do it there: ipcluster stop {self.record.far_name}"
-            )
-        self.screen.report(state="over", code=code, reason="")
-        return code
+            self.screen.complain(f"It could not be stopped from here. {self._stop_it()}")
+        return self._over(code, "")
 
     def _await_stop(self) -> int:
         deadline = time.monotonic() + STOPPING
@@ -206,10 +247,13 @@ class NearEnd:
 
     def _start_and_follow(self) -> None:
         try:
-            lines: list[str] = []
+            self.session.open()
+            lines: deque[str] = deque(maxlen=COMPLAINTS)
+            self._may_run = True
             code = self.session.run(self.far, lines.append)
             self._is_started.set()
             if code:
+                self._may_run = False
                 text = "\n".join(lines).removeprefix("ipcluster: ") or f"exit code {code}"
                 self._inbox.put({"failed": f"on {self.record.ssh}: {text}"})
                 return
@@ -225,20 +269,28 @@ class NearEnd:
         except ConnectionError as error:
             if str(error) != self._last_trouble:
                 self._last_trouble = str(error)
-                self._inbox.put({"say": f"ipcluster: {error}; trying again. The cluster goes on meanwhile."})
+                say = f"ipcluster: {error}; trying again. The cluster goes on meanwhile."
+                self._inbox.put({"event": Event(say=say)})
+            time.sleep(PAUSE)  # the session has pauses of its own, if it is ssh that failed
             return True
         if code:
+            self._may_run = False
             self._inbox.put({"failed": f"The cluster on {self.record.ssh} has ended without a word."})
         return False
 
     def _told(self, line: str) -> None:
         try:
-            told = json.loads(line)
-        except ValueError:
-            self._inbox.put({"complain": line})
+            event = msgspec.json.decode(line, type=Event)
+        except (msgspec.DecodeError, RecursionError):
+            self._inbox.put({"event": Event(complain=line)})
             return
+        words = {name: printable_lines(getattr(event, name)) for name in ("say", "complain", "job", "reason")}
+        news: dict[str, Any] = {"event": msgspec.structs.replace(event, **words)}
+        if event.state == "up":
+            # If ssh dies now, the event is told again by the next one.
+            news["furls"] = {role: self.session.furl(role, self.record.far_name) for role in ("mec", "tc")}
         self._seen += 1
-        self._inbox.put(told)
+        self._inbox.put(news)
 
     def _stop_there(self) -> int:
         self._is_started.wait(STOPPING)  # before that it cannot be found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -153,17 +154,24 @@ def _duration(seconds: float) -> str:
 
 
 def _stop(parsed: argparse.Namespace) -> int:
-    if parsed.all:
-        there = [record for record in records.living() if record.is_here]
-        return max((stop(record) for record in there), default=0)
-    return stop(records.find(parsed.name))
+    if not parsed.all:
+        return stop(records.find(parsed.name))
+    code = 0
+    for record in records.living():
+        if record.is_here:
+            try:
+                code |= stop(record)
+            except LauncherError as error:  # the others are to be stopped all the same
+                print(f"ipcluster: {error}", file=sys.stderr)
+                code = 1
+    return code
 
 
 def stop(record: Record) -> int:
     """Stop a cluster; returns an exit code.
 
     Raises:
-        LauncherError: its process is on another machine.
+        LauncherError: that is not possible from here, or it does not end.
     """
     alive = record.is_alive()
     if alive is None:
@@ -174,7 +182,8 @@ def stop(record: Record) -> int:
         )
     if not alive:
         return _clean_up(record)
-    os.kill(record.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it may end in this moment
+        os.kill(record.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIME
     while birth(record.pid) == record.born and time.monotonic() < deadline:
         time.sleep(LOOK / 4)
@@ -189,6 +198,12 @@ def stop(record: Record) -> int:
 
 def _clean_up(record: Record) -> int:
     """The process has ended without a word, and may have left jobs behind."""
+    if record.ssh:
+        records.forget(record.name, record.pid)
+        raise LauncherError(
+            f"The process here that reached the cluster {record.name!r} had ended without a word; its record is "
+            f"deleted. The cluster itself may go on: ssh {record.ssh} ipcluster stop {record.far_name}"
+        )
     queue = Queue(batch_system(record.batch))
     for job in record.jobs[-1:]:
         if queue.status(job).state is not JobState.ENDED:
@@ -245,20 +260,33 @@ def _follow(parsed: argparse.Namespace) -> int:
     """Events of a detached cluster as lines of JSON, for the near end of ssh."""
     record = records.find(parsed.name)
     seen, last, line = 0, False, ""
-    with open(record.events or os.devnull, encoding="utf-8") as lines:
+    try:
+        lines = open(record.events or os.devnull, encoding="utf-8", errors="replace")  # noqa: SIM115
+    except OSError as error:
+        raise LauncherError(f"What the cluster {record.name!r} tells cannot be read: {error}") from error
+    with lines:
         while True:
             line = ("" if line.endswith("\n") else line) + lines.readline()
             if line.endswith("\n"):
-                seen += 1
-                if seen > parsed.skip:
+                event = _event(line)
+                seen += event is not None
+                if event is not None and seen > parsed.skip:
                     print(line, end="", flush=True)
-                if json.loads(line).get("state") == "over":
+                if event is not None and event.get("state") == "over":
                     return 0
             elif last:
                 return 1
             else:
                 last = record.is_alive() is False
                 time.sleep(LOOK)
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """A line of JSON; None for what is left of one that was written to a full disk."""
+    with contextlib.suppress(ValueError):
+        event = json.loads(line)
+        return event if isinstance(event, dict) else None
+    return None
 
 
 _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {

@@ -12,12 +12,12 @@ from pathlib import Path
 from .. import furl
 from ..errors import FurlError
 from ..launch import records
+from ..launch.follow import IPCLUSTER
 from ..transport.dialled import SOFTWARE
 from ..transport.loop import Loop
 from ..transport.relay import Relay
 
 _ROLE = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
-IPCLUSTER = (sys.executable, "-m", "ipmpi.cli.ipcluster")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     loop = Loop()
     try:
         relay = Relay(loop, os.dup(0), writer, SOFTWARE, IPCLUSTER, read_furl)
-    except OSError:
-        return 1  # whoever asked is gone already
+    except OSError as error:  # whoever asked is gone already, or it is no pipe
+        print(f"ipcluster relay cannot serve its standard input and output: {error}", file=sys.stderr)
+        return 1
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda got, frame: relay.stop(f"got {signal.Signals(got).name}"))
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -56,6 +56,7 @@ class Supervisor:
     furl: str = ""
     adds: bool = False
     log_files: Callable[[Cluster], list[str]] = lambda _cluster: []
+    _is_recorded: bool = False
 
     def run(self) -> int:
         """Returns the exit code."""
@@ -72,8 +73,15 @@ class Supervisor:
                 records.forget(self.record.name, self.record.pid)
 
     def _save(self) -> None:
-        if not self.adds:
+        if self.adds:
+            return
+        try:
             records.save(self.record)
+            self._is_recorded = True
+        except LauncherError as error:
+            if not self._is_recorded:
+                raise
+            self.screen.say(f"ipcluster: {error}")  # a full disk must not end a cluster that runs
 
     def _run(self) -> int:
         cluster = self.cluster

@@ -52,7 +52,7 @@ class Watched(Told):
                 mec = MultiEngineClient(str(path))
             except (KernelError, ValueError, OSError):
                 continue  # not there yet; for how long to wait is decided elsewhere
-            with mec:
+            with mec, contextlib.suppress(KernelError, OSError):  # until the controller is gone
                 before = len(mec.get_ids()) if self._only_new else 0
                 names = {"mec": "multiengine", "tc": "task"}
                 self._tell({f"{names.get(role, role)}_furl_file": file for role, file in self._files.items()})
@@ -62,13 +62,9 @@ class Watched(Told):
                 return
 
     def _count(self, mec: MultiEngineClient, before: int) -> None:
-        """Until the controller is gone."""
         known = 0
         while not self._closed.wait(LOOK / 4):
-            try:
-                engines = max(0, len(mec.get_ids()) - before)
-            except (KernelError, OSError):
-                return
+            engines = max(0, len(mec.get_ids()) - before)
             if engines != known:
                 self._tell({"engines": engines})
                 known = engines

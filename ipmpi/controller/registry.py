@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from .. import limits
 from ..errors import InvalidEngineID, NoEnginesRegistered, RemoteProtocolError
+from ..protocol.handshake import printable
 from ..protocol.messages import EngineInfo, Register
 
 _TEXT = 255
@@ -59,9 +60,9 @@ class Registry:
             raise RemoteProtocolError("a set in which two engines have the same rank")
         wanted = message.ids if len(message.ids) == len(infos) else [info.wanted for info in infos]
         ids = self._choose(infos, wanted)
-        engine_set = EngineSet(key, message.mpi[:_TEXT], message.python[:_TEXT])
+        engine_set = EngineSet(key, printable(message.mpi, _TEXT), printable(message.python, _TEXT))
         for number, info in zip(ids, infos, strict=True):
-            engine = Engine(number, key, info.rank, info.host[:_TEXT], info.pid)
+            engine = Engine(number, key, info.rank, printable(info.host, _TEXT), info.pid)
             self.engines[number] = engine_set.engines[info.rank] = engine
         self.sets[key] = engine_set
         return ids

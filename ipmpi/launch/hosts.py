@@ -137,6 +137,8 @@ def _of_python(text: str) -> dict[str, Any] | None:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return None
+    if any(isinstance(node, ast.Expr) and isinstance(node.value, ast.List) for node in tree.body):
+        return None  # the head of a table: this is TOML
     found: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):

@@ -18,7 +18,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final
+
+import msgspec
 
 from ipmpi.errors import FurlError, LauncherError, SecurityError
 from ipmpi.furl import ipython_dir, read_private, security_dir, write_private
@@ -47,7 +49,7 @@ class Record:
         n: engines that were asked for.
         host: the machine of the process ``pid``.
         pid: of the ``ipcluster`` process that runs it; 0 if everything is inside a job.
-        born: when that process began, in the kernel's ticks; 0 where that is not known.
+        born: when that process began, in the kernel's ticks; 0 for none.
         started: unix time.
         log_dir: folder of the log files.
         log: the file with what a detached ``ipcluster`` says itself, else "".
@@ -66,7 +68,7 @@ class Record:
     kind: str
     n: int
     host: str = field(default_factory=platform.node)
-    pid: int = field(default_factory=os.getpid)
+    pid: Annotated[int, msgspec.Meta(ge=0)] = field(default_factory=os.getpid)  # kill() takes others for groups
     born: int = 0
     started: float = field(default_factory=time.time)
     log_dir: str = ""
@@ -94,7 +96,7 @@ class Record:
         """Whether its process runs; None if that cannot be seen from here."""
         if not self.pid or not self.is_here:
             return None
-        return birth(self.pid) == self.born
+        return self.born != 0 and birth(self.pid) == self.born
 
 
 def records_dir() -> Path:
@@ -136,12 +138,12 @@ def save(record: Record) -> None:
 
 def load(name: str) -> Record | None:
     """The record of a cluster, or None if there is none that can be read."""
-    known = {f.name for f in dataclasses.fields(Record)}
     try:
-        told: dict[str, Any] = json.loads(read_private(records_dir() / f"{check_name(name)}.json", 64 * KIB))
-        return Record(**{key: value for key, value in told.items() if key in known})
-    except (OSError, ValueError, TypeError, AttributeError, SecurityError):
+        data = read_private(records_dir() / f"{check_name(name)}.json", 64 * KIB)
+        record = msgspec.json.decode(data, type=Record)
+    except (OSError, FurlError, SecurityError, msgspec.DecodeError, RecursionError):
         return None
+    return record if record.name == name else None
 
 
 def forget(name: str, pid: int) -> None:

@@ -181,6 +181,12 @@ def printable(text: str, limit: int = _SENTENCE_CHARACTERS) -> str:
     return "".join(character if character.isprintable() else "?" for character in text[:limit])
 
 
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines, of any length."""
+    kept = text.replace("\r\n", "\n")
+    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in kept)
+
+
 def _dialler_proof(secret: bytes, exporter: bytes, role: str, nonce: bytes) -> bytes:
     # Unambiguous without lengths: all but the role have fixed sizes.
     return hmac.digest(secret, _DIALLER_LABEL + exporter + role.encode() + nonce, "sha256")

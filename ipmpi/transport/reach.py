@@ -59,8 +59,9 @@ def try_hint(host: str, port: int, fingerprint: bytes, timeout: float = TIMEOUT)
     started = time.monotonic()
     try:
         found = [(entry[0], entry[4]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    except OSError as error:
-        return Hint(host, port, "name", f"its name cannot be looked up: {error.strerror or error}")
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return Hint(host, port, "name", f"its name cannot be looked up: {reason}")
     deadline = started + timeout
     try:
         sock = _connect(found, deadline)

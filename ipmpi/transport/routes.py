@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from .. import limits
 from ..errors import ConnectionError, KernelError
-from ..protocol.httpconnect import ConnectRequest
+from ..protocol.httpconnect import ConnectRequest, where
 from .loop import READ, WRITE, Loop, Timer
 from .tlspipe import prepare
 
@@ -96,7 +96,7 @@ class _Direct:
     def _look_up(self) -> None:
         try:
             found = socket.getaddrinfo(*self._address, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:  # the latter for what cannot be a name at all
             reason = getattr(error, "strerror", None) or str(error)
             problem = ConnectionError(f"its name cannot be looked up: {reason}")
             self._loop.call_threadsafe(lambda: self._fail(problem))
@@ -173,8 +173,7 @@ class ProxyRoute:
     @property
     def name(self) -> str:
         """Host and port."""
-        host, port = self._address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return where(*self._address)
 
     @property
     def via(self) -> str:
@@ -187,16 +186,23 @@ class ProxyRoute:
 
     def connect(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> Cancel:
         """Connect to the proxy, and have it connect to the host."""
-        request = ConnectRequest(*address, f"the proxy {self.name}", self._user)
-        return _Tunnel(loop, self._address, request, on_done, on_failed).cancel
+        name = f"the proxy {self.name}"
+        request = ConnectRequest(*address, name, self._user)
+        return _Tunnel(loop, self._address, name, request, on_done, on_failed).cancel
 
 
 class _Tunnel:
     def __init__(
-        self, loop: Loop, proxy: tuple[str, int], request: ConnectRequest, on_done: Done, on_failed: Failed
+        self,
+        loop: Loop,
+        proxy: tuple[str, int],
+        name: str,
+        request: ConnectRequest,
+        on_done: Done,
+        on_failed: Failed,
     ) -> None:
         self._loop = loop
-        self._proxy = proxy
+        self._name = name
         self._request = request
         self._on_done = on_done
         self._on_failed = on_failed
@@ -210,7 +216,7 @@ class _Tunnel:
         self._forget(close=True)
 
     def _unreachable(self, error: KernelError) -> None:
-        self._on_failed(ConnectionError(f"the proxy {self._proxy[0]}:{self._proxy[1]} is not reached: {error}"))
+        self._on_failed(ConnectionError(f"{self._name} is not reached: {error}"))
 
     def _connected(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -246,11 +252,7 @@ class _Tunnel:
             self._on_done(sock)
 
     def _too_late(self) -> None:
-        self._fail(
-            ConnectionError(
-                f"the proxy {self._proxy[0]}:{self._proxy[1]} gave no answer within {limits.PROXY_TIMEOUT:.0f} s"
-            )
-        )
+        self._fail(ConnectionError(f"{self._name} gave no answer within {limits.PROXY_TIMEOUT:.0f} s"))
 
     def _fail(self, error: KernelError) -> None:
         if self._sock is not None:
@@ -287,7 +289,7 @@ def is_address(host: str) -> bool:
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)
-        except OSError:
+        except (OSError, ValueError):
             continue
         return True
     return False

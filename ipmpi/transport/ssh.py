@@ -23,6 +23,7 @@ from .. import limits
 from ..errors import ClientError, ConnectionError, FurlError, KernelError, LocalProtocolError
 from ..furl import Furl
 from ..protocol import mux
+from ..protocol.handshake import printable_lines
 from .loop import READ, Loop, Timer
 from .muxlink import MuxLink
 from .routes import Cancel, Done, Failed
@@ -52,7 +53,7 @@ class SshSession:
     """
 
     def __init__(self, destination: str, *, remote: str = "ipcluster") -> None:
-        self.destination, self._remote = split_destination(destination, remote)
+        self.destination, self.remote = split_destination(destination, remote)
         self.route = SshRoute(self)
         self._loop: Loop
         self._lock = threading.Lock()
@@ -110,7 +111,8 @@ class SshSession:
 
         Args:
             arguments: of ipcluster.
-            on_line: called, in this thread, with each line that it prints on either output.
+            on_line: called, in this thread, with each line that it prints on either output, without what would
+                steer a terminal. A line longer than MUX_WINDOW comes in pieces.
 
         Raises:
             ConnectionError: ssh does not get there, or has died meanwhile: the command was ended if it had not
@@ -125,13 +127,15 @@ class SshSession:
             while (data := lines.get()) is not None:
                 self._loop.call_threadsafe(partial(asking.consumed, len(data)))
                 *whole, rest = (rest + data).split(b"\n")
+                if len(rest) > limits.MUX_WINDOW:
+                    whole, rest = [*whole, rest], b""
                 for line in whole:
-                    on_line(line.decode("utf-8", "replace"))
+                    on_line(_as_text(line))
         except BaseException:
             self._loop.call_threadsafe(lambda: self._drop(asking))
             raise
         if rest:
-            on_line(rest.decode("utf-8", "replace"))
+            on_line(_as_text(rest))
         return asking.future.result()[0]
 
     def forward(self, hints: Sequence[tuple[str, int]]) -> tuple[str, int]:
@@ -255,7 +259,7 @@ class SshSession:
         quiet = self._was_up and not any(wish.may_ask for wish in self._wishes)
         try:
             self._process = SshProcess(
-                self._loop, self.destination, self._remote, self._up, self._failed, quiet=quiet
+                self._loop, self.destination, self.remote, self._up, self._failed, quiet=quiet
             )
         except (KernelError, OSError, ValueError) as error:
             own = error if isinstance(error, KernelError) else ConnectionError(f"cannot start ssh: {error}")
@@ -316,6 +320,10 @@ class SshSession:
         if self._link is not None:
             self._link.close("the session was closed")
         self._loop.stop()
+
+
+def _as_text(line: bytes) -> str:
+    return printable_lines(line.removesuffix(b"\r").decode("utf-8", "replace"))
 
 
 class SshRoute:

@@ -14,7 +14,7 @@ from typing import Final
 
 from .. import limits
 from ..errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError
-from ..protocol.handshake import printable
+from ..protocol.handshake import printable, printable_lines
 from ..protocol.mux import GreetingReader
 from .loop import READ, Loop, Timer
 from .routes import is_address
@@ -195,7 +195,7 @@ class SshProcess:
             if self._last_words is not None:
                 self._explain()
             return
-        text = data.decode("utf-8", "replace")
+        text = printable_lines(data.decode("utf-8", "replace"))
         self._last_lines = [*self._last_lines, *text.splitlines()][-20:]
         self._say(text)
 

@@ -126,6 +126,20 @@ def test_detached_it_goes_on_and_can_be_stopped(fake: Batch, monkeypatch: pytest
     assert "OK: All processes cleaned up." in log.read_text()
 
 
+def test_a_record_that_cannot_be_written_any_more_does_not_end_the_cluster(fake: Batch) -> None:
+    fake.set("hold")
+    run = fake("-n", "2")
+    run.until("Job 1 waits in the queue")
+    record = run.home / "clusters" / "default.json"
+    record.unlink()
+    record.mkdir()
+    (fake.folder / "hold").unlink()
+    run.until(UP)
+    assert "ipcluster: The record of the cluster could not be kept: " in run.text
+    run.process.send_signal(signal.SIGINT)
+    assert run.ends() == 0
+
+
 def _wait_for_end(descriptor: int) -> None:
     assert select.select([descriptor], [], [], 20)[0]
     os.close(descriptor)
@@ -161,6 +175,22 @@ def test_detached_it_may_wait_for_the_engines(fake: Batch, monkeypatch: pytest.M
     descriptor = os.pidfd_open(record.pid)
     os.kill(record.pid, signal.SIGTERM)
     _wait_for_end(descriptor)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_detached_start_that_is_ended_leaves_nothing_behind(
+    fake: Batch, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    fake.set("hold")
+    run = fake("-n", "2", "--detach", "--wait-engines")
+    run.until("Job 1 waits in the queue")
+    monkeypatch.setenv("IPYTHONDIR", str(run.home))
+    descriptor = os.pidfd_open(records.find().pid)
+    run.process.send_signal(number)
+    assert run.ends() != 0
+    _wait_for_end(descriptor)
+    assert fake.state() == "CANCELLED"
+    assert records.living() == []
 
 
 def test_a_detached_start_that_fails_says_why(fake: Batch) -> None:

@@ -8,10 +8,11 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ipmpi.cli import more
+from ipmpi.cli import manage, more
 from ipmpi.client import MultiEngineClient
 from ipmpi.launch import records
 from ipmpi.launch.records import Record, save
@@ -149,6 +150,59 @@ def test_a_cluster_on_another_machine_cannot_be_stopped_from_here(home: Path) ->
     assert "is run by a process on elsewhere: log in there and stop it" in done.stderr
     assert "mec.furl" in done.stderr
     assert "the controller does not answer" in ask("status").stdout
+
+
+def dead(name: str, **details: Any) -> Record:
+    """The record of a process that was killed."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    record = Record(name, "slurm", 2, pid=process.pid, born=1, jobs=["3"], **details)
+    save(record)
+    return record
+
+
+def test_of_a_cluster_reached_by_a_process_that_was_killed_it_is_said_where_to_stop_it() -> None:
+    dead("near", ssh="me@login", far_name="big")
+    done = ask("stop", "near")
+    assert done.returncode == 1
+    assert "had ended without a word; its record is deleted" in done.stderr
+    assert "may go on: ssh me@login ipcluster stop big" in done.stderr
+    assert records.living() == []
+
+
+def test_what_cannot_be_stopped_does_not_keep_the_others_from_it() -> None:
+    dead("a", batch="not-installed")
+    dead("b", ssh="me@login", far_name="big")
+    done = ask("stop", "--all")
+    assert done.returncode == 1
+    assert "there is no batch system 'not-installed'" in done.stderr
+    assert [record.name for record in records.living()] == ["a"]
+
+
+def test_a_cluster_that_ends_while_it_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = dead("a")
+    monkeypatch.setattr(Record, "is_alive", lambda self: True)
+    assert manage.stop(record) == 0
+    assert capsys.readouterr().out == "Stopped the cluster 'a'.\n"
+
+
+@pytest.mark.parametrize(("skip", "shown"), [("0", ["one", ""]), ("1", [""])])
+def test_events_are_followed_over_what_a_full_disk_has_left(home: Path, skip: str, shown: list[str]) -> None:
+    over = json.dumps({"state": "over"})
+    (home / "events").write_text(f'{{"say": "one"}}\n{{"say": "tw{{"say": "three"}}\n5\n{over}\n')
+    save(Record("x", "local", 2, events=str(home / "events")))
+    done = ask("follow", "x", "--skip", skip)
+    assert done.returncode == 0
+    assert [json.loads(line).get("say", "") for line in done.stdout.splitlines()] == shown
+
+
+def test_events_that_cannot_be_read_are_explained(home: Path) -> None:
+    save(Record("x", "local", 2, events=str(home / "nothing")))
+    done = ask("follow", "x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("ipcluster: What the cluster 'x' tells cannot be read: ")
 
 
 def test_engines_cannot_be_added_through_ssh_from_here() -> None:

@@ -16,6 +16,7 @@ import ipmpi
 from ipmpi.client import MultiEngineClient
 from ipmpi.launch import records
 from ipmpi.launch.mpi import find_mpi
+from ipmpi.transport.ssh import SshSession
 from tests.cli.running import REAL, WITH_FAKE_BATCH, Batch, Run
 from tests.reach.conftest import NAME, Server, login, sshd
 
@@ -145,6 +146,11 @@ def test_kept_it_goes_on_over_there_and_python_finds_it(
         assert cluster.jobs == ["1"]
     assert "Submitted job 1 to Fake: 2 engines." in said
     assert fake.state() == "RUNNING"
+    with (
+        SshSession(f"{NAME}:{there}") as session,
+        MultiEngineClient(str(session.furl("mec", "big")), ssh=session) as mec,
+    ):
+        assert mec.get_ids() == [0, 1]
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "far"))
     record = records.find("big")
     with MultiEngineClient(record.furl_files["mec"]) as mec:

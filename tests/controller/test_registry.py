@@ -81,6 +81,13 @@ def test_long_texts_are_shortened() -> None:
     assert len(registry.engines[0].host) == len(engine_set.mpi) == len(engine_set.python) == 255
 
 
+def test_the_words_of_engines_do_not_steer_a_terminal() -> None:
+    registry = Registry()
+    registry.register(1, Register([EngineInfo(0, 0, "node\x1b[2J1", 1)], "Open\nMPI", "3\x07"))
+    engine_set = registry.sets[1]
+    assert (registry.engines[0].host, engine_set.mpi, engine_set.python) == ("node?[2J1", "Open?MPI", "3?")
+
+
 def test_remove_and_lookup() -> None:
     registry = Registry()
     register(registry, 1, [0, 1])

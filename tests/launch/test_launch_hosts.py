@@ -45,6 +45,12 @@ def test_cluster_files_are_read_and_never_run(tmp_path: Path, text: str) -> None
     assert read_clusterfile(path) == {"host1.example.com": 2, "me@host2": 5}
 
 
+def test_toml_that_could_be_python(tmp_path: Path) -> None:
+    path = tmp_path / "clusterfile"
+    path.write_text("# ours\n[engines]\nh1 = 2\nh2 = 4\n")
+    assert read_clusterfile(path) == {"h1": 2, "h2": 4}
+
+
 @pytest.mark.parametrize(
     ("text", "refusal"),
     [

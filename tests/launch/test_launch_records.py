@@ -72,6 +72,36 @@ def test_a_record_of_another_release_or_no_record_is_not_in_the_way(data: str) -
     assert isinstance(living(), list)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '"pid": -1',  # every process, for kill(2)
+        '"pid": 1, "name": "../x"',
+        '"started": "yesterday"',
+        '"furl_files": ["f"]',
+        '"jobs": ' + "[" * 50_000,
+    ],
+)
+def test_garbage_in_a_record_is_not_in_the_way(wrong: str) -> None:
+    save(Record("x", "local", 2))
+    (records_dir() / "x.json").write_text(f'{{"name": "x", "kind": "local", "n": 2, {wrong}}}')
+    assert load("x") is None
+    assert living() == []
+    assert free_name("x") == "x"
+
+
+def test_a_copied_record_is_no_second_cluster() -> None:
+    save(Record("x", "local", 2))
+    (records_dir() / "y.json").write_bytes((records_dir() / "x.json").read_bytes())
+    (records_dir() / "y.json").chmod(0o600)
+    assert [record.name for record in living()] == ["x"]
+
+
+def test_without_a_time_of_birth_no_process_is_taken_for_a_cluster() -> None:
+    save(Record("x", "local", 2, pid=dead_process()))
+    assert living() == []
+
+
 def test_finding_the_cluster_that_is_meant() -> None:
     with pytest.raises(LauncherError, match=r"No cluster is known in .*clusters\. Start one with: ipcluster -n 4"):
         find()

@@ -113,6 +113,13 @@ def test_a_name_that_does_not_exist() -> None:
     assert "cannot be looked up" in hint.text
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".org"])
+def test_a_name_that_cannot_exist(host: str) -> None:
+    hint = try_hint(host, 9, bytes(32))
+    assert hint.stage == "name"
+    assert "cannot be looked up" in hint.text
+
+
 def test_no_answer_at_all() -> None:
     """A queue of connections that is full: what comes is dropped, as by a firewall."""
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
