@@ -22,10 +22,6 @@ from ..protocol.frames import Buffer, size_of
 from .together import Teams
 
 _TAG = 1
-_SHORT_ADDRESSES = ("UCX_ADDRESS_VERSION", "v2")
-"""Slurm's PMI2 plug-in cuts requests at 1,024 bytes, and with the packaged MPICH 5 one with a UCX address of the
-first format has about as many, depending on the node's interfaces: then MPI_Init fails ("value not properly
-terminated in client request"), and ranks of other nodes wait in it for ever. The second format is shorter."""
 _LAST_WORDS = 2.0
 """Seconds that the other ranks leave rank 0 for its explanation, where MPI_Init is likely to abort."""
 MODES = ("auto", "mpi4py", "none")
@@ -175,8 +171,6 @@ def start_world(
     alone = World(wanted=launched.rank if launched else 0, description="not joined")
     if mode == "none" or (mode == "auto" and launched is None):
         return alone
-    if launched is not None and launched.launcher == "srun-pmi2":
-        os.environ.setdefault(*_SHORT_ADDRESSES)
     try:
         import mpi4py
 

@@ -93,6 +93,17 @@ def visible_on_nodes(folder: Path, root: Path) -> Iterator[None]:
                 place.rmdir()
 
 
+def own_shared_memory(slurmd: str) -> None:
+    """Give a node a /dev/shm of its own, as nodes have.
+
+    MPICH calls its files there after the job's id. Those that were left over from a job that was killed, in a Slurm
+    of former tests with the same ids, would be taken for those of a job of today.
+    """
+    subprocess.run(
+        ["nsenter", "--target", slurmd, "--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], check=True
+    )
+
+
 @contextlib.contextmanager
 def started(script: Path, folder: Path) -> Iterator[Slurm]:
     """The cluster, for as long as this process lives: its keeper stops it when the pipe to it closes."""
@@ -109,6 +120,8 @@ def started(script: Path, folder: Path) -> Iterator[Slurm]:
     found = Slurm(folder)
     try:
         assert keeper.stdout.readline() == b"up\n", log.read_text()
+        for path in folder.glob("run/ns.n*.pid"):
+            own_shared_memory(path.read_text().strip())
         yield found
         found.cancel_all()
     finally:

@@ -77,14 +77,15 @@ def test_a_cancelled_job_is_a_clean_loss(slurm: Slurm, pythons: Callable[[str], 
         lost.up()
         mec, tc = lost.mec(), lost.tc()
         pending = mec.execute("import time; time.sleep(100)", block=False)
-        task = tc.submit(pow, 2, 10)
+        task = tc.submit(time.sleep, 100)
         slurm.cancel(lost.job)
         with pytest.raises(CompositeError) as caught:
             pending.get_result()
         assert [kind for kind, _, _ in caught.value.elist] == [EngineLost] * 4
         reasons = [str(error) for _, error, _ in caught.value.elist]
         assert all(f"SIGTERM, as when job {lost.job} is cancelled" in reason for reason in reasons), reasons
-        assert not task.done()  # it waits for other engines
+        assert not task.done()
+        assert tc.queue_status()["scheduled"] == 1, "it waits for other engines"
         assert f"job {lost.job} was cancelled" in lost.said("was cancelled")
         lost.said("OK: All processes cleaned up.")
     finally:
