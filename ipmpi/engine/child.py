@@ -18,8 +18,8 @@ class Child:
     connection: Connection
     link: Link | None = None
     engines: list[m.EngineInfo] = field(default_factory=list)
-    leaves: bool = False
-    """Whether it was told to end, and has said so."""
+    farewell: str = ""
+    """Why it was told to end, if it has said so."""
 
     @property
     def ranks(self) -> list[int]:

@@ -343,7 +343,7 @@ class Proxy:
         elif isinstance(message, m.EndIsNear):
             self.end.warned()
         elif isinstance(message, m.Goodbye):
-            child.leaves = True
+            child.farewell = f"it said goodbye: {message.reason}"
         else:
             self._tasks.from_below(child, event)
 
@@ -400,7 +400,7 @@ class Proxy:
                 self.on_complete()
             return
         if not self._stopped:
-            self._ranks_lost(child, child.ranks, reason, child.leaves)
+            self._ranks_lost(child, child.ranks, child.farewell or reason, bool(child.farewell))
 
     def _ranks_lost(self, child: Child, ranks: list[int], reason: str, ordered: bool) -> None:
         child.engines = [engine for engine in child.engines if engine.rank not in ranks]

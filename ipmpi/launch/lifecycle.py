@@ -176,6 +176,8 @@ class Lifecycle:
         if self.phase is Phase.RUNNING:
             self._others = max(self._others, count - self._own)
         self._reported = max(self._reported, min(count, self._own + self._others))
+        if self.phase is Phase.RUNNING and self._end_deadline is not None and count <= self._others:
+            self._end_deadline = min(self._end_deadline, now + EXPLANATION_GRACE)
         if self.phase is not Phase.RUNNING or self._end_deadline is not None:
             return []
         if not count and not self._own:
@@ -313,7 +315,9 @@ class Lifecycle:
         self._losses.append(f"job {status.id} {how}{reason}")
         self._end = (code, blame)
         self._loss_deadline = None
-        self._end_deadline = now + EXPLANATION_GRACE
+        # The batch system may know before the engines are told; their own words are better than the controller's.
+        leaving = self._registered > self._others
+        self._end_deadline = now + (JOB_GRACE if leaving else EXPLANATION_GRACE)
         return []
 
     def _is_near_end(self, status: JobStatus, now: float) -> bool:

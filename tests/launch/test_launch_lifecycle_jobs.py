@@ -106,6 +106,21 @@ def test_a_lost_engine_is_asked_about_at_once() -> None:
     assert story.questions(2) == 1
 
 
+def test_engines_of_a_job_that_has_ended_may_say_why_they_go() -> None:
+    story = Story().running()
+    assert story.job(JobState.ENDED, outcome="cancelled") == []
+    assert story.wait(JOB_GRACE / 2) == [], "Slurm knows before its nodes do"
+    assert story.count(0) == []
+    (over,) = story.wait(EXPLANATION_GRACE)
+    assert over == Over(0, "All engines have ended: job 12 was cancelled.", Blame.NOBODY)
+
+
+def test_engines_that_stay_after_their_job_are_not_waited_for_for_ever() -> None:
+    story = Story().running()
+    story.job(JobState.ENDED, outcome="cancelled")
+    assert [type(effect) for effect in story.wait(JOB_GRACE)] == [Over]
+
+
 def test_engines_may_be_there_before_the_batch_system_knows() -> None:
     story = Story().submitted()
     assert story.count(4) == [Started()]

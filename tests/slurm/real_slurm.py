@@ -96,8 +96,8 @@ def visible_on_nodes(folder: Path, root: Path) -> Iterator[None]:
 def own_shared_memory(slurmd: str) -> None:
     """Give a node a /dev/shm of its own, as nodes have.
 
-    MPICH calls its files there after the job's id. Those that were left over from a job that was killed, in a Slurm
-    of former tests with the same ids, would be taken for those of a job of today.
+    MPICH calls its files there after the job's id. Those that a killed job left behind, in a Slurm of former tests
+    with the same ids, would be taken for those of a job of today.
     """
     subprocess.run(
         ["nsenter", "--target", slurmd, "--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], check=True
