@@ -111,6 +111,14 @@ def test_a_launcher_that_does_nothing_is_ended(tmp_path: Path) -> None:
     assert of(judge_trial(trial), "start").level is Level.PROBLEM
 
 
+def test_a_launcher_that_hangs_is_told_to_end_before_it_is_killed(tmp_path: Path) -> None:
+    launcher, told = tmp_path / "srun", tmp_path / "told"
+    launcher.write_text(f"#!/bin/sh\ntrap 'touch {told}; exit 1' TERM\nwhile :; do sleep 0.05; done\n")
+    launcher.chmod(0o755)
+    run_trial(Launcher((str(launcher),), "srun"), ENVIRON, timeout=0.3)
+    assert told.exists(), "a killed srun leaves its allocation behind"
+
+
 def test_a_launcher_that_fails_by_chance_gets_another_one(tmp_path: Path) -> None:
     told = json.dumps({"pid": 7, "host": "n1", "size": 2, "rank": 0, "thread_level": "multiple", "at": 0})
     first = f"touch {tmp_path}/been; echo The PMIx server\\'s listener thread failed to start.; exit 1"

@@ -26,6 +26,7 @@ PROBE_MODULE: Final = "ipmpi.launch.doctor.probe"
 RANKS: Final = 2
 TIMEOUT: Final = 60.0
 """Seconds: imports by many ranks at once are slow on a shared file system."""
+_POLITE: Final = 3.0
 
 
 def find_launcher(chosen: str) -> Launcher | None:
@@ -120,7 +121,10 @@ def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeo
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """A launcher that is killed leaves its ranks behind."""
+    """End a launcher: politely, as a killed srun leaves its allocation behind; then it and its ranks by force."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_POLITE)
     for member in [process.pid, *(found.pid for found in session(process.pid) if found.pid != process.pid)]:
         with contextlib.suppress(OSError):
             os.kill(member, signal.SIGKILL)
