@@ -1,4 +1,4 @@
-"""PBS's commands and its answers, as recorded."""
+"""PBS's commands, and answers in the formats of its programs."""
 
 from __future__ import annotations
 

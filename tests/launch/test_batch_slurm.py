@@ -1,4 +1,4 @@
-"""Slurm's commands and its answers, as recorded."""
+"""Slurm's commands, and answers in the formats of its programs; tests/slurm has a real one."""
 
 from __future__ import annotations
 
