@@ -67,4 +67,6 @@ def probe(slurm: Slurm, python: str, mode: str, launch: str) -> list[dict[str, A
     slurm.run("sbatch", str(script))
     assert wait_for(done.exists, 60), output.read_text()  # `sbatch --wait` looks too seldom
     text = output.read_text()
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    assert found, text
+    return found
