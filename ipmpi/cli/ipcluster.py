@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -103,7 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[:1] in (["-h"], ["--help"]):
             print(_overview())
         code: int = function_of(command, "main")(rest)
+        sys.stdout.flush()
         return code
+    except BrokenPipeError:
+        # `ipcluster logs | head`: whoever reads has enough. Python shall not try again in the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KernelError as error:
         return _complain(str(error))
 
