@@ -26,8 +26,10 @@ echo "job $id"
 """,
     "run": """#!/bin/bash
 id=$1; cd "$FAKE_BATCH"
-while [ -e hold ]; do sleep 0.05; done
-[ "$(cat "$id.state")" = PENDING ] || exit 0
+pending() { [ "$(cat "$id.state")" = PENDING ]; }
+while [ -e hold ] && pending && [ $SECONDS -lt 120 ]; do sleep 0.05; done   # tests may end without letting go
+pending || exit 0
+[ -e hold ] && exit 0
 echo RUNNING > "$id.state"
 export FAKE_JOB=$id FAKE_END=$(( $(date +%s) + ${FAKE_WALLTIME:-1000} )) FAKE_FOLDER=$PWD
 setsid bash "$id.script" &
