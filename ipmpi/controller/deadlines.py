@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 
 import msgspec
 
 from ..protocol import messages as m, operations
+from ..spans import engines_named
 from .effects import Announce
-from .registry import Registry, spans
+from .registry import Registry
 
 WARNINGS = (600.0, 120.0)
 """Seconds before the end at which clients are told; not of those that are past when the set comes."""
@@ -101,7 +101,7 @@ class Deadlines:
         job = array if len(jobs) > 1 else jobs.pop()
         sets = [self._registry.sets[key] for key in keys if key in self._registry.sets]
         ids = sorted(engine.id for engine_set in sets for engine in engine_set.engines.values())
-        which = f"{f'job {job}' if job else 'the job'} of {named(ids)}"
+        which = f"{f'job {job}' if job else 'the job'} of {engines_named(ids)}"
         if before != _WARNED:
             return f"{which} ends in {before / 60:.0f} minutes"
         lefts = [left for key in keys if (left := self.left(key, now)) is not None]
@@ -117,11 +117,6 @@ def _array(job: str) -> str:
     return re.sub(r"\[\d+\]", "[]", re.sub(r"_\d+$", "", job))
 
 
-def named(ids: Sequence[int]) -> str:
-    """``engine 3`` or ``engines 0-2, 5``."""
-    return f"engine{'s' * (len(ids) != 1)} {spans(ids)}"
-
-
 def failure(ids: list[int], label: str, outcome: bytes) -> Announce:
     """What clients are told of a function that failed before the end of a job."""
     text = "it is not known how"
@@ -132,4 +127,4 @@ def failure(ids: list[int], label: str, outcome: bytes) -> Announce:
     if isinstance(decoded, operations.Failed):
         lines = decoded.traceback.strip().splitlines() or [f"{decoded.type_name}: {decoded.text}"]
         text = lines[-1][:_LINE]
-    return Announce(f"{label} failed on {named(sorted(ids))}: {text}")
+    return Announce(f"{label} failed on {engines_named(ids)}: {text}")

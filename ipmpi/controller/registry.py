@@ -13,6 +13,7 @@ from .. import limits
 from ..errors import InvalidEngineID, NoEnginesRegistered, RemoteProtocolError
 from ..protocol.handshake import printable
 from ..protocol.messages import EngineInfo, Register
+from ..spans import spans
 
 _TEXT = 255
 """Characters of a host's name and of a version that are kept."""
@@ -120,17 +121,6 @@ class Registry:
             return self.ids()
         for number in targets:
             if number not in self.engines:
-                known = spans(self.ids())
+                known = spans(self.ids()) or "none"
                 raise InvalidEngineID(f"Engine with id {number} is not registered (registered: {known})")
         return list(dict.fromkeys(targets))
-
-
-def spans(ids: Sequence[int]) -> str:
-    """[0, 1, 2, 5] as '0-2, 5'."""
-    found: list[list[int]] = []
-    for number in ids:
-        if found and found[-1][1] == number - 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in found) or "none"

@@ -30,7 +30,8 @@ from .. import errors, limits
 from ..errors import KernelError
 from ..protocol import messages as m
 from ..protocol.frames import Buffer, size_of
-from .deadlines import failure, named
+from ..spans import engines_named
+from .deadlines import failure
 from .effects import Announce, Decline, Effect, Forward, Send
 from .registry import Registry
 from .work import LARGEST_HEADER, CommandWork, check_size, header_size
@@ -366,7 +367,9 @@ class Router:
                 self._announce(work)
                 self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text)))
             elif work.is_before_end:
-                self._effects.append(Announce(f"{work.label} did not come to its end on {named(ids)}: {text}"))
+                self._effects.append(
+                    Announce(f"{work.label} did not come to its end on {engines_named(ids)}: {text}")
+                )
         self._undone.clear()
         for starting, ids in self._starting.items():
             if ids:

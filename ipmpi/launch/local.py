@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -186,8 +186,13 @@ class LocalEngines(Processes):
     def _chance(self, child: Child) -> str:
         if self._ranks or self.options.mpi == "none":
             return ""
-        text = " ".join(" ".join(tail(child.output, 200)).split())
-        return next((words for words in FAILS_BY_CHANCE if words in text), "")
+        return failure_by_chance(tail(child.output, 200))
+
+
+def failure_by_chance(output: Sequence[str]) -> str:
+    """Which of :data:`FAILS_BY_CHANCE` a launcher has printed, over several lines perhaps; empty if none."""
+    text = " ".join(" ".join(output).split())
+    return next((words for words in FAILS_BY_CHANCE if words in text), "")
 
 
 def _written(path: Path) -> float:

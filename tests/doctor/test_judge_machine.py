@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ipmpi.launch.doctor.facts import Clock, Limits, Machine, Scratch
-from ipmpi.launch.doctor.findings import Finding, Level, exit_code, numbers, render, size
+from ipmpi.launch.doctor.findings import Finding, Level, exit_code, render, size
 from ipmpi.launch.doctor.judge_machine import judge_clocks, judge_limits, judge_scratch, skew
+from ipmpi.spans import spans
 
 GOOD = Limits(files=4096, files_hard=8192, locked=8 << 20, processes=30_000, core=0)
 
@@ -106,7 +107,7 @@ def test_what_is_printed() -> None:
 
 
 def test_numbers_and_sizes_are_short() -> None:
-    assert numbers([7, 0, 1, 2, 3]) == "0-3, 7"
-    assert numbers([5]) == "5"
-    assert numbers([]) == ""
+    assert spans([7, 0, 1, 2, 3]) == "0-3, 7"
+    assert spans([5]) == "5"
+    assert spans([]) == ""
     assert [size(n) for n in (5, 2048, 1 << 20, 3 << 29)] == ["5 bytes", "2 KiB", "1 MiB", "1.5 GiB"]

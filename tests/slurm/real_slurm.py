@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+
+from tests.integration.real_clusters import wait_for
 
 NODES = 3
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare")
 CONTROLLER_ADDRESS = "10.77.0.254"
 """Where nodes reach what listens on the machine of the tests."""
 
-LOOK_AGAIN = 0.1
 # Session folders of Open MPI that the tests chose are in a /tmp that nodes do not have.
 NOT_FOR_JOBS = ("PRTE_MCA_prte_tmpdir_base", "OMPI_MCA_orte_tmpdir_base", "TMPDIR")
 
@@ -62,16 +62,6 @@ class Slurm:
         finally:
             for node in nodes:
                 subprocess.run(["ip", "link", "set", f"sv{node}", "up"], check=True)
-
-
-def wait_for(condition: Callable[[], object], seconds: float) -> bool:
-    """Whether ``condition`` held within so many seconds. For what sends no event, as a batch system."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(LOOK_AGAIN)
-    return True
 
 
 @contextlib.contextmanager

@@ -84,19 +84,6 @@ def _wrapped(margin: str, text: str, width: int) -> list[str]:
     )  # fmt: skip
 
 
-def numbers(values: Sequence[int]) -> str:
-    """Engine ids or ranks in few words: ``0-3, 7``."""
-    parts: list[str] = []
-    ordered = sorted(set(values))
-    start = 0
-    for at in range(1, len(ordered) + 1):
-        if at == len(ordered) or ordered[at] != ordered[at - 1] + 1:
-            first, last = ordered[start], ordered[at - 1]
-            parts.append(str(first) if first == last else f"{first}-{last}")
-            start = at
-    return ", ".join(parts)
-
-
 def size(count: int) -> str:
     """A number of bytes as a person reads it."""
     if count < 1024:

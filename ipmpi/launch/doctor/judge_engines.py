@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from ipmpi.spans import engines_named
+
 from .facts import Clock, EngineFacts, Machine, Versions
-from .findings import Finding, Level, note, numbers, ok, problem, warning
+from .findings import Finding, Level, note, ok, problem, warning
 from .judge_machine import LIMITS, judge_limits, judge_scratch
 
 VERSIONS: Final = "Versions"
 THREADS: Final = "Threads and cores"
 FILES: Final = "Shared files"
 ENGINES: Final = "Engines"
-
-
-def engines_named(ids: Sequence[int]) -> str:
-    """``engine 3`` or ``engines 0-3``."""
-    return f"{'engine' if len(ids) == 1 else 'engines'} {numbers(ids)}"
 
 
 def _grouped(engines: Iterable[EngineFacts], key: Callable[[EngineFacts], str]) -> dict[str, list[int]]:

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from .findings import Finding, note, numbers, ok, warning
-from .judge_engines import engines_named
+from ipmpi.spans import engines_named, ranks_named
+
+from .findings import Finding, note, ok, warning
 from .judge_job import duration
 
 AREA: Final = "Engines"
@@ -105,11 +106,6 @@ def _missing_ranks(asked: int, engines: Sequence[Mapping[str, Any]], logs: Seque
     elif started:
         words.append("All of these did start.")
     return words
-
-
-def ranks_named(ranks: Sequence[int]) -> str:
-    """``rank 3`` or ``ranks 0-3``."""
-    return f"rank{'s' * (len(ranks) != 1)} {numbers(ranks)}"
 
 
 def _silent_nodes(hosts: Mapping[str, int], nodes: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.local import FAILS_BY_CHANCE
+from ipmpi.launch.local import failure_by_chance
 from ipmpi.launch.mpi import ENGINE_MODULE, MpiCommand, find_mpi, flavour_of, in_allocation, mpi_command
 from ipmpi.launch.process import session
 
@@ -82,9 +82,8 @@ def run_trial(
     A launcher that fails as some do by chance is started once more, as ipcluster does.
     """
     trial = _run_once(launcher, environ, python, timeout)
-    said = " ".join(trial.output)
-    by_chance = any(words in said for words in FAILS_BY_CHANCE)
-    return _run_once(launcher, environ, python, timeout) if by_chance and not trial.ranks else trial
+    again = not trial.ranks and failure_by_chance(trial.output)
+    return _run_once(launcher, environ, python, timeout) if again else trial
 
 
 def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeout: float) -> Trial:

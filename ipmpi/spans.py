@@ -1,0 +1,26 @@
+"""Many engine ids or ranks in few words (layer L0)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """``0-3, 7`` for 7, 0, 1, 2, 3; empty for none."""
+    found: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in found)
+
+
+def engines_named(ids: Sequence[int]) -> str:
+    """``engine 3`` or ``engines 0-2, 5``."""
+    return f"engine{'s' * (len(ids) != 1)} {spans(ids)}"
+
+
+def ranks_named(ranks: Sequence[int]) -> str:
+    """``rank 3`` or ``ranks 0-2, 5``."""
+    return f"rank{'s' * (len(ranks) != 1)} {spans(ranks)}"
