@@ -69,7 +69,7 @@ Event = MessageReceived | DataReceived | StreamAborted | CreditReceived | Stream
 class OutgoingStream:
     """Bulk data on its way out. ``credit`` counts all that the peer has ever granted, in bytes."""
 
-    __slots__ = ("_queue", "credit", "fed", "id", "sent", "total")
+    __slots__ = ("_copied", "_queue", "credit", "fed", "id", "sent", "total")
 
     def __init__(self, number: int, total: int) -> None:
         self.id = number
@@ -78,6 +78,7 @@ class OutgoingStream:
         self.fed = 0
         self.sent = 0
         self._queue: deque[memoryview] = deque()
+        self._copied: deque[memoryview] = deque()
 
     def feed(self, data: Buffer) -> None:
         """Append data, to be sent when there is credit."""
@@ -95,16 +96,28 @@ class OutgoingStream:
         """Bytes that can go out now."""
         return min(self.fed, self.credit) - self.sent
 
+    def copy(self, most: int) -> bool:
+        """Replace up to ``most`` bytes that were fed by a copy, the last ones first; whether that is all."""
+        while self._queue and most > 0:
+            view = self._queue.pop()
+            if len(view) > most:
+                self._queue.append(view[:-most])
+                view = view[-most:]
+            most -= len(view)
+            self._copied.appendleft(memoryview(bytes(view)))
+        return not self._queue
+
     def take(self, size: int) -> list[memoryview]:
         """Views of the next ``size`` bytes."""
         taken = []
         self.sent += size
         while size:
-            view = self._queue[0]
+            queue = self._queue or self._copied
+            view = queue[0]
             if len(view) <= size:
-                self._queue.popleft()
+                queue.popleft()
             else:
-                self._queue[0] = view[size:]
+                queue[0] = view[size:]
                 view = view[:size]
             size -= len(view)
             taken.append(view)
@@ -230,6 +243,17 @@ class Connection:
         if stream.id in self._streams:
             stream.feed(data)
             self._schedule(stream)
+
+    def copy(self, stream: OutgoingStream, most: int) -> bool:
+        """Copy up to ``most`` bytes of what is left of a stream of ours.
+
+        Returns:
+            whether nothing of what was fed is needed any more: whoever fed it may change it.
+        """
+        if not stream.copy(most):
+            return False
+        self._outbox.copy()
+        return True
 
     def ping(self) -> None:
         """Ask for a sign of life."""

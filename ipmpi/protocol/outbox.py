@@ -43,6 +43,12 @@ class Outbox:
             self._frames.popleft()
             self._acknowledged += 1
 
+    def copy(self) -> None:
+        """Replace views of others' arrays by copies."""
+        for frame in self._frames:
+            if isinstance(frame, list):  # in place: it may also wait to be sent again
+                frame[:] = [bytes(buffer) if isinstance(buffer, memoryview) else buffer for buffer in frame]
+
     def unacknowledged(self) -> list[Sequence[Buffer]]:
         """The frames to send again on a new link, in order."""
         return list(self._frames)
