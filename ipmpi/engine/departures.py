@@ -88,10 +88,13 @@ class Departures:
         """See whether the answer has gone. The main thread waits for that, so this is no timer of an idle rank."""
         if self._held is not departure:
             return
-        going = departure.above.connection.is_going(departure.stream)
-        # Inside the set pipes keep views until the system takes the bytes; TLS has made ciphertext of them.
+        connection = departure.above.connection
         link = getattr(departure.above, "link", None)
-        queued = link is not None and link.is_open and link.pipe.backlog > 0
+        queued = link is not None and link.is_open and link.pipe.backlog > 0  # pipes keep views
+        if link is None:
+            # Until there is a new link, nobody acknowledges what has gone: a copy of it waits for that instead.
+            connection.detach()
+        going = connection.is_held(departure.stream)
         if going and self._detached(departure):
             going = False
             self._copies.append(departure)
@@ -127,7 +130,7 @@ class Departures:
 
     def _still_going(self) -> int:
         """Bytes of copies that have not left."""
-        self._copies = [copy for copy in self._copies if copy.above.connection.is_going(copy.stream)]
+        self._copies = [copy for copy in self._copies if copy.above.connection.is_held(copy.stream)]
         return sum(copy.stream.total - copy.stream.sent for copy in self._copies)
 
     def _fits(self, departure: _Departure) -> bool:
