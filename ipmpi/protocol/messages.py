@@ -76,7 +76,10 @@ class GetIds(Message, frozen=True, tag=3):
 
 
 class QueueStatus(Message, frozen=True, tag=4):
-    """What waits on engines. Answer: list of ``[engine, pending label or None, [label, ...]]``."""
+    """What waits on engines. Answer: list of ``[engine, pending label or None, [label, ...], [answer, ...]]``.
+
+    The last list has the large answers that are on their way to clients, in words.
+    """
 
     id: int
     targets: list[int] | None

@@ -55,6 +55,7 @@ SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.RanksLost: (m.RanksLost([0], "gone"), {"engine"}),
     m.JobEnds: (m.JobEnds(60.0, "1"), {"engine"}),
     m.RunBeforeEnd: (m.RunBeforeEnd([0], "x", b"x"), {"engine"}),
+    m.AnswerStuck: (m.AnswerStuck(0, 1), {"engine"}),
     m.GiveTasks: (m.GiveTasks(1, OPTIONS, bytes(4), bytes(4)), set()),
     m.TakeBackTasks: (m.TakeBackTasks(1), set()),
     m.CancelTasks: (m.CancelTasks(1, bytes(4), True), set()),
