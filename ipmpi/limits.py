@@ -160,6 +160,9 @@ TASK_BACKLOG: Final = 256 * MIB
 TASK_BYTES: Final = 2 * TASK_BACKLOG
 """Payload that the controller holds for one client; more is refused with Backpressure."""
 
+LONGEST: Final = 100 * 366 * 86_400.0
+"""Seconds: the largest ``timeout`` or ``expected`` of a task. A century is for ever, and can be computed with."""
+
 POISON: Final = 3
 """A task that was running on so many engines when they were lost is given up: it is most likely the cause."""
 
