@@ -86,7 +86,7 @@ class Calls:
         # None means all engines; no engine at all needs nobody to answer.
         futures = [self.session.command(each) for each in submissions if each.targets != []]
         future = futures[0] if len(futures) == 1 else combined(futures)
-        return self._result(client, future, finish, block, method)
+        return self._result(client, future, finish, block, method, _has_failed)
 
     def request(
         self,
@@ -112,8 +112,13 @@ class Calls:
         finish: Callable[[Any], Any],
         block: bool,
         method: str,
+        has_failed: Callable[[Any], bool] | None = None,
     ) -> Any:
         if block:
             wait_until_done(future)
             return finish(future.result())
-        return self.pending.add(PendingResult(client, future, finish, method))
+        return self.pending.add(PendingResult(client, future, finish, method, has_failed))
+
+
+def _has_failed(replies: Sequence[EngineReply]) -> bool:
+    return not all(reply.ok for reply in replies)
