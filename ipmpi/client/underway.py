@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..errors import TaskAborted
+from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
 from .mapresults import MapResults
 from .terms import Settings
@@ -119,7 +120,7 @@ class Underway:
     ) -> TaskFuture:
         if kwargs and not RESERVED.isdisjoint(kwargs):
             function, kwargs = functools.partial(function, **kwargs), {}
-        future = self.client.submit(function, *args, **options, **kwargs)
+        future = self.client.submit(OfThisProgram(function), *args, **options, **kwargs)
         self._keep(future, future)
         return future
 
@@ -132,7 +133,7 @@ class Underway:
         columns = list(rows)
         with self._lock:
             self._check()
-            definition = self.client.define(function)
+            definition = self.client.define(OfThisProgram(function))
             results = self.client.stream(definition, columns, _settings(options), options.get("depend"), ordered)
             self._keep(results.ended, results)
             return results
