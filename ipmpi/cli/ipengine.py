@@ -235,11 +235,8 @@ class EngineProcess:
         self.proxy.register()
 
     def _not_connected(self, error: KernelError) -> None:
-        from ..transport.negotiate import Unanswered  # only here, as for _dial
-
         waiting = not self._registered and time.monotonic() < self._give_up_at
-        if waiting and isinstance(error, OSError | FurlError | Unanswered):
-            # (The controller may have had to do with too many at once, or be about to write new furls.)
+        if waiting and isinstance(error, OSError | FurlError):
             self.loop.call_later(_RETRY, self._dial)
             return
         log.error("error connecting to controller: %s", error)

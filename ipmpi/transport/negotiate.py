@@ -23,7 +23,7 @@ from .pipes import PipeClosed
 from .tlspipe import TlsPipe
 
 
-class Unanswered(SecurityError):
+class Unanswered(SecurityError, ConnectionError):
     """The controller closed the connection after our Hello: the wrong secret, or the network at a bad moment."""
 
 

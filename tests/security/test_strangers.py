@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi import limits
+from ipmpi import furl, limits
 from ipmpi.client import MultiEngineClient
+from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection
 from ipmpi.protocol.handshake import DiallerHandshake, Welcome
 from ipmpi.tls import TlsSession
-from tests.security.cluster import Controller, controller, wait_until
+from tests.security.cluster import Controller, controller, engines, wait_until
 from tests.security.wire import EVERY_MESSAGE, Member, TlsPeer
 
 _RESET = struct.pack("ii", 1, 0)
@@ -142,10 +143,10 @@ def test_strangers_that_leave_halfway_leave_no_memory_behind(controller: Control
 
 def test_honest_engines_that_come_all_at_once_get_in(controller: Controller) -> None:
     """As those of a job array do, on nodes that are so busy that there is a while between TLS and Hello."""
-    furl = controller.furl("engine")
+    address = controller.furl("engine")
     with ExitStack() as stack:
-        peers = [stack.enter_context(TlsPeer(furl.hints[0])) for _ in range(300)]
-        handshakes = [DiallerHandshake(furl.role, furl.secret, peer.tls.exporter(), "a test") for peer in peers]
+        peers = [stack.enter_context(TlsPeer(address.hints[0])) for _ in range(300)]
+        handshakes = [DiallerHandshake("engine", address.secret, peer.tls.exporter(), "a test") for peer in peers]
         time.sleep(0.5)  # the engines' way from TLS to Hello
         for peer, handshake in zip(peers, handshakes, strict=True):
             peer.send(handshake.hello())
@@ -165,6 +166,19 @@ def test_honest_engines_that_come_all_at_once_get_in(controller: Controller) -> 
             assert isinstance(registered, m.Registered)
             ids.update(registered.ids)
         assert len(ids) == 300
+
+
+def test_an_engine_that_may_wait_is_not_turned_away_by_an_old_furl(tmp_path: Path) -> None:
+    """It cannot tell an old furl from a controller that had no time for it; a new furl may be on its way."""
+    with controller(tmp_path) as own:
+        real = own.furl("engine")
+        path = tmp_path / "old.furl"
+        furl.save(path, Furl(real.fingerprint, real.hints, "engine", bytes(32)))
+        with engines(tmp_path, 1, ["--furl-file", str(path)]) as (engine,):
+            wait_until(lambda: refusals(own) == 1, "the line about a wrong secret")
+            furl.save(path, real)
+            own.wait_engines(1)
+            assert engine.poll() is None
 
 
 def test_half_a_handshake_is_ended_by_its_deadline(controller: Controller) -> None:
