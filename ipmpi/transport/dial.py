@@ -11,7 +11,15 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError
+from ..errors import (
+    ClientError,
+    ConnectionError,
+    InternalError,
+    KernelError,
+    SecurityError,
+    VersionError,
+    internal_error,
+)
 from ..furl import Furl
 from ..protocol.handshake import DiallerHandshake, Welcome
 from ..protocol.httpconnect import where
@@ -70,7 +78,7 @@ class Dial:
         """Ways by which it could be said next."""
         self._over = False
         self._stagger: Timer | None = None
-        loop.call_soon(self._try_next)
+        loop.call_soon(self._try_next, self._broken)
 
     def cancel(self) -> None:
         """Stop trying; neither callback will be called."""
@@ -100,20 +108,36 @@ class Dial:
             lambda error: self._failed(number, error),
         )
         if self._next < len(self._ways):
-            self._stagger = self._loop.call_later(_STAGGER, self._try_next)
+            self._stagger = self._loop.call_later(_STAGGER, self._try_next, self._broken)
+
+    def _broken(self, error: BaseException) -> None:
+        """Something went wrong that nobody foresaw: this attempt has failed, and says so."""
+        self._loop.report(error)
+        if not self._over:
+            self.cancel()
+            self._on_failed(internal_error(error, "while the controller was dialled"))
 
     def _connected(self, number: int, sock: socket.socket) -> None:
         way = self._ways[number]
-        negotiation = DialNegotiation(
-            self._loop,
-            sock,
-            self._furl,
-            self._handshake,
-            lambda peer, welcome: self._succeeded(peer, welcome, way),
-            lambda error: self._failed(number, error),
-            str(way),
-            lambda secure: self._secured(number, secure),
-        )
+        try:
+            negotiation = DialNegotiation(
+                self._loop,
+                sock,
+                self._furl,
+                self._handshake,
+                lambda peer, welcome: self._succeeded(peer, welcome, way),
+                lambda error: self._failed(number, error),
+                str(way),
+                lambda secure: self._secured(number, secure),
+            )
+        except KernelError as error:  # this OpenSSL is not good enough, for instance
+            sock.close()
+            self._failed(number, error)
+            return
+        except Exception as error:
+            sock.close()
+            self._broken(error)
+            return
         self._under_way[number] = negotiation.cancel
 
     def _secured(self, number: int, negotiation: DialNegotiation) -> None:
@@ -127,7 +151,12 @@ class Dial:
 
     def _succeeded(self, peer: Authenticated, welcome: Welcome, way: Way) -> None:
         self.cancel()
-        self._on_done(peer, welcome, way)
+        try:
+            self._on_done(peer, welcome, way)
+        except Exception as error:
+            self._loop.report(error)
+            peer.pipe.close()
+            self._on_failed(internal_error(error, "when the controller had answered"))
 
     def _failed(self, number: int, error: KernelError) -> None:
         if self._over:
@@ -144,7 +173,7 @@ class Dial:
         self._over = True
         # The controller itself explains more than somebody who did not answer.
         for _, error in self._failures:
-            if isinstance(error, Unanswered | VersionError | ClientError):
+            if isinstance(error, Unanswered | VersionError | ClientError | InternalError):
                 self._on_failed(error)
                 return
         # A wrong certificate says nothing about other hints: its address may be another machine's in another
