@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 
-SIZE = 40_000_000
+SIZE = 16_000_000
 """Doubles in the array that a client is stopped in the middle of: far more than all windows and buffers."""
 
-AT_ONCE = 1.0 + limits.ANSWER_HELD
-"""Seconds for an answer, on machines that have other things to do."""
+AT_ONCE = 2.0
+"""Seconds for an answer, most of which are there for machines that have much else to do."""
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_an_answer_is_given_up_where_there_is_no_memory_for_a_copy(
     )  # fmt: skip
     stop_in_the_middle(other, mec)
     waited = how_long(lambda: mec.execute("a[:] = 2", 0))
-    assert limits.ANSWER_STUCK - 1 < waited < limits.ANSWER_STUCK + 2
+    assert limits.ANSWER_STUCK - 1 < waited < 3 * limits.ANSWER_STUCK
     assert how_long(lambda: mec.execute("d.available_bytes = there", 0)) < AT_ONCE
     os.kill(other.pid, signal.SIGCONT)
     told = says(other)
