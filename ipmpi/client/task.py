@@ -331,7 +331,8 @@ class TaskClient:
             same_node: see there.
 
         Returns:
-            An iterator of the results; where a call failed, it raises what that raised.
+            An iterator of the results; where a call failed, it raises what that raised. When it is dropped or
+            closed, what has not started is not run.
         """
         if not callable(f):
             raise TypeError("a task function must be a FunctionType")

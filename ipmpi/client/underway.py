@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import functools
 import threading
 import time
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ..errors import TaskAborted
 from .futures import TaskFuture, cancel_all
 from .mapresults import MapResults
 from .terms import Settings
@@ -199,27 +197,17 @@ class Underway:
         self.client.close()
 
 
-@contextlib.contextmanager
-def taken_back_is_cancelled() -> Iterator[None]:
-    """Say it as ``concurrent.futures`` does when an item of a map was taken back."""
-    try:
-        yield
-    except TaskAborted as error:
-        raise concurrent.futures.CancelledError(str(error)) from None
-
-
 def next_result(results: MapResults, timeout: float | None, late: Callable[[], Exception]) -> Any:
     """The next result, waited for; raises what ``late`` makes if it does not come in time.
 
     Raises:
         StopIteration: there was no other item.
-        CancelledError: it was taken back.
+        TaskAborted: (a CancelledError) it was taken back.
         Exception: what the function raised.
     """
     items = len(results)
     try:
-        with taken_back_is_cancelled():
-            return results.next(timeout)
+        return results.next(timeout)
     except concurrent.futures.TimeoutError:
         if len(results) < items:  # the function itself raised that
             raise

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executor_contract import hold, names_given, note, reciprocal, square
+from executor_contract import hold, names_given, note, reciprocal, size_of_file, square
 from fake_farm import FakeFarm
 from thread_farm import ThreadFarm
 
@@ -35,6 +35,30 @@ class Held:
 
     def go(self) -> None:
         (self.folder / "go").touch()
+
+
+def test_join_waits_for_what_runs_when_a_map_has_failed(threaded: TaskClient, tmp_path: Path) -> None:
+    folder, ended = str(tmp_path), tmp_path / "ended"
+
+    def item(number: int) -> None:
+        if number == 0:
+            while not Path(folder, "started1").exists():
+                pass
+            raise KeyError("the first")
+        hold(folder, number)
+        note(str(ended))
+
+    pool = threaded.pool()
+    with pytest.raises(KeyError):
+        pool.map(item, [0, 1])
+    pool.close()
+    joined = threading.Event()
+    thread = threading.Thread(target=lambda: (pool.join(), joined.set()))
+    thread.start()
+    assert not joined.wait(0.05)
+    (tmp_path / "go").touch()
+    assert joined.wait(30)
+    assert size_of_file(ended) == 1
 
 
 class TestLikeTheOriginal:
