@@ -30,6 +30,15 @@ ACK_FRAMES: Final = 64
 ACK_BYTES: Final = 1 * MIB
 """A receiver acknowledges after this many frames or bytes, so an outbox stays below a few of these."""
 
+ACK_DELAY: Final = 0.2
+"""And after this time at the latest: its sender keeps what is not acknowledged, as views of the user's arrays."""
+
+UNACKNOWLEDGED: Final = 32 * MIB
+"""Bytes that may be sent without being acknowledged: four full streams. Who lets this pile up gets no more."""
+
+READ_PAUSE: Final = 4 * MIB
+"""Nothing more is read from a peer of the controller for which so much waits, until it has read some of that."""
+
 CIPHERTEXT_BACKLOG: Final = 512 * KIB
 """Bytes handed to TLS and not yet taken by the kernel. What waits here cannot be overtaken, so keep it short."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .. import limits
 from ..errors import ProtocolError, RemoteProtocolError
@@ -21,12 +21,21 @@ _READS_A_TURN = 8
 
 _SMALL = 16 * limits.KIB
 
+_EVENTS_A_TURN = 64
+"""Events of a peer for which too much waits, and which acknowledges nothing, that are handled in one turn."""
+
 
 class Link:
     """Moves bytes between ``pipe`` and ``connection`` until one of them ends.
 
     ``on_event(event)`` is called for every event; ``on_closed(reason, orderly, error)`` once, at the end. After
     anything was sent on the connection, call :meth:`wake`: it goes out at the end of the loop's turn.
+
+    Args:
+        watch: ask for signs of life, and end when there are none.
+        silence: seconds without a sign of life after which the link ends.
+        pause_above: read nothing while more bytes than this wait for the peer; 0 for no such limit. Only one end
+            of a link may have one: two that wait for each other to read would wait for ever.
     """
 
     def __init__(
@@ -39,6 +48,7 @@ class Link:
         *,
         watch: bool = True,
         silence: float = limits.SILENCE,
+        pause_above: int = 0,
     ) -> None:
         self.loop = loop
         self.pipe = pipe
@@ -49,6 +59,10 @@ class Link:
         self._writing = False
         self._liveness = Liveness(loop.now(), silence)
         self._timer: Timer | None = None
+        self._acknowledge_timer: Timer | None = None
+        self._pause_above = pause_above
+        self._unheard: Iterator[Event] | None = None
+        """While reading is paused: what has been read and not been looked at."""
         descriptor = pipe.fileno()
         if descriptor is not None:
             loop.register(descriptor, READ, self._ready)
@@ -82,7 +96,7 @@ class Link:
         try:
             if events & READ:
                 self.readable()
-            if events & WRITE and self._open:
+            if (events & WRITE or self._unheard is not None) and self._open:
                 self._write()
         except Exception as error:
             # One link's trouble must not end the others'. This is a bug of ours, so the log gets all of it.
@@ -99,7 +113,7 @@ class Link:
     def readable(self) -> None:
         """Read what has arrived."""
         for _ in range(_READS_A_TURN):
-            if not self._open:
+            if not self._open or self._unheard is not None:
                 return
             try:
                 data = self.pipe.receive()
@@ -114,16 +128,42 @@ class Link:
 
     def _receive(self, data: Buffer) -> None:
         self._liveness.heard(self.loop.now())
+        self._hear(self.connection.receive_data(data))
+
+    def _hear(self, events: Iterator[Event]) -> None:
+        """Handle events. If too much waits for the peer, the rest of them follows when it has read some."""
+        connection, pause_above = self.connection, self._pause_above
+        handled = 0
         try:
-            for event in self.connection.receive_data(data):
+            for event in events:
                 self._on_event(event)
                 if not self._open:
                     return
+                if pause_above and connection.control_backlog > pause_above:
+                    handled += 1
+                    if handled >= _EVENTS_A_TURN or not connection.is_stalled:
+                        self._unheard = events
+                        break
         except RemoteProtocolError as error:
             self._refuse(error)
             return
-        if self.connection.wants_to_send:
+        if connection.wants_to_send or self._unheard is not None:
             self.wake()
+        if connection.owes_acknowledgement and self._acknowledge_timer is None:
+            self._acknowledge_timer = self.loop.call_later(limits.ACK_DELAY, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._acknowledge_timer = None
+        if self._open and self.connection.owes_acknowledgement:
+            self.connection.acknowledge()
+            self.wake()
+
+    def _go_on(self) -> None:
+        """Look at more of what was read before reading was paused."""
+        events, self._unheard = self._unheard, None
+        if events is not None and self._open:
+            self._hear(events)
+            self._register()
 
     def _refuse(self, error: RemoteProtocolError) -> None:
         """Tell the peer why, if it listens, and end."""
@@ -152,9 +192,20 @@ class Link:
             return
         if done == self._writing:
             self._writing = not done
-            descriptor = self.pipe.fileno()
-            if descriptor is not None:
-                self.loop.register(descriptor, READ if done else READ | WRITE, self._ready)
+            self._register()
+        if self._unheard is not None:
+            # Who does not acknowledge is read on: the acknowledgement may be in it.
+            if self.connection.is_stalled or self.connection.control_backlog <= self._pause_above:
+                self.loop.call_soon(self._go_on)
+            else:
+                self._register()
+
+    def _register(self) -> None:
+        """Wait for what is waited for."""
+        descriptor = self.pipe.fileno()
+        if descriptor is not None:
+            events = (READ if self._unheard is None else 0) | (WRITE if self._writing else 0)
+            self.loop.register(descriptor, events, self._ready)
 
     def _watch(self) -> None:
         if not self._open:
@@ -170,8 +221,9 @@ class Link:
 
     def _end(self, reason: str, orderly: bool, error: ProtocolError | None) -> None:
         self._open = False
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._acknowledge_timer):
+            if timer is not None:
+                timer.cancel()
         descriptor = self.pipe.fileno()
         if descriptor is not None:
             self.loop.unregister(descriptor)
