@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 OPTIONS: Final = frozenset({"priority", "timeout", "expected", "retries", "depend", "ranks", "same_node"})
 """What may be asked for all calls of an executor or pool."""
 
+_BEFORE = "run it on the engines before: mec.apply(f), or mec.execute('...')"
+_ONE_PROCESS = "an engine is one process for all calls, and ipcluster has started it"
+
+REFUSED: Final = {
+    "initializer": _BEFORE,
+    "initargs": _BEFORE,
+    "mp_context": _ONE_PROCESS,
+    "context": _ONE_PROCESS,
+    "max_tasks_per_child": _ONE_PROCESS,
+    "maxtasksperchild": _ONE_PROCESS,
+    "thread_name_prefix": "calls run on engines, not in threads",
+}
+"""Arguments of Python's own executors and pools that have no meaning here, and why."""
+
 RESERVED: Final = OPTIONS | {"after", "follow"}
 """Names that ``TaskClient.submit`` keeps for itself, and an executor passes to the function."""
 
@@ -58,6 +72,8 @@ class Client(Protocol):
 def checked_options(options: dict[str, Any]) -> dict[str, Any]:
     """The same options; TypeError or ValueError, if one is unknown or wrong."""
     unknown = sorted(set(options) - OPTIONS)
+    if unknown and unknown[0] in REFUSED:
+        raise TypeError(f"{unknown[0]!r} cannot be given to engines: {REFUSED[unknown[0]]}")
     if unknown:
         raise TypeError(f"{unknown[0]!r} is no option of calls; there are: {', '.join(sorted(OPTIONS))}")
     _settings(options).check()
