@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, as_completed, wait
 from typing import Any
 
 from ..errors import KernelError, ResultNotCompleted, TaskAborted, text_of
+from ..serialize import stays_here
 from .desk import TaskDesk, Ticket
 from .payloads import Payload, failure_of, story_of, value_of
 from .progress import Progress
@@ -37,6 +38,11 @@ class TaskFuture(concurrent.futures.Future[Any]):
         self._failed = False
         self._value: Any = None
         self._error: BaseException | None = None
+
+    __reduce_ex__ = stays_here(
+        "its result comes to this process. Give it to submit() as an argument by itself, where it stands for its "
+        "result, or send its result()"
+    )
 
     def __repr__(self) -> str:
         state = "cancelled" if self.cancelled() else "done" if self.done() else "pending"

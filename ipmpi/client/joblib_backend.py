@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from .futures import TaskFuture, cancel_all
 from .task import TaskClient
-from .underway import Client, checked_options
+from .underway import Client, checked_options, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class _Batches:
     def _submit(self, batch: Callable[[], Any]) -> Batch:
         try:
             # The batch is an argument: a function would be sent to all engines and kept there.
-            task = self._client.submit(_CALL, batch, **self._options)
+            task = self._client.call(_CALL, (batch,), {}, settings_of(self._options), self._options.get("depend"))
         except Exception as error:
             # Joblib waits for the batch already, and it asks for later ones where nobody would see an exception.
             failed: Batch = concurrent.futures.Future()

@@ -17,6 +17,7 @@ from typing import Any, Final
 from ..errors import KernelError, ResultNotCompleted
 from ..limits import TASKS_PER_MESSAGE
 from ..protocol.packed import count, unpack
+from ..serialize import stays_here
 from .desk import Batch, TaskDesk, Terms
 from .futures import may_wait
 from .payloads import Payload, failure_of, packed_rows, value_of
@@ -71,6 +72,8 @@ class MapResults(Iterator[Any]):
         self._fed = False
         self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._relay = _Relay(self, desk)
+
+    __reduce_ex__ = stays_here("its results come to this process. Send list(...) of it")
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # Python may be ending, or this was never made

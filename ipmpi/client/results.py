@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from ..errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
+from ..serialize import stays_here
 from .failures import rebuild_exception as rebuild_exception
 
 _GREEN, _BLUE, _RED, _NORMAL = "\033[0;32m", "\033[0;34m", "\033[0;31m", "\033[0m"
@@ -173,6 +174,8 @@ class PendingResult(concurrent.futures.Future[Any]):
         # Two threads may ask for one result: callbacks are applied once all the same. A callback may ask as well.
         self._lock = threading.RLock()
         future.add_done_callback(self._arrived)
+
+    __reduce_ex__ = stays_here("its result comes to this process. Send what its r gives")
 
     def __repr__(self) -> str:
         state = "retrieved" if self.called else "done" if self.done() else "running"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -34,9 +33,6 @@ REFUSED: Final = {
 }
 """Arguments of Python's own executors and pools that have no meaning here, and why."""
 
-RESERVED: Final = OPTIONS | {"after", "follow"}
-"""Names that ``TaskClient.submit`` keeps for itself, and an executor passes to the function."""
-
 GRACE: Final = 5.0
 """Seconds for which calls that were stopped are waited for."""
 
@@ -46,7 +42,14 @@ Row = tuple[Any, ...]
 class Client(Protocol):
     """The part of :class:`~ipmpi.client.TaskClient` that is needed."""
 
-    def submit(self, f: Callable[..., Any], /, *args: Any, **options: Any) -> TaskFuture:
+    def call(
+        self,
+        f: Callable[..., Any],
+        args: Row,
+        kwargs: dict[str, Any],
+        settings: Settings,
+        depend: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> TaskFuture:
         """Call a function on an engine."""
 
     def define(self, function: Callable[..., Any]) -> Definition:
@@ -71,16 +74,18 @@ class Client(Protocol):
 
 def checked_options(options: dict[str, Any]) -> dict[str, Any]:
     """The same options; TypeError or ValueError, if one is unknown or wrong."""
+    options = {n: value for n, value in options.items() if n not in REFUSED or not (value is None or value == ())}
     unknown = sorted(set(options) - OPTIONS)
     if unknown and unknown[0] in REFUSED:
         raise TypeError(f"{unknown[0]!r} cannot be given to engines: {REFUSED[unknown[0]]}")
     if unknown:
         raise TypeError(f"{unknown[0]!r} is no option of calls; there are: {', '.join(sorted(OPTIONS))}")
-    _settings(options).check()
+    settings_of(options).check()
     return options
 
 
-def _settings(options: dict[str, Any]) -> Settings:
+def settings_of(options: dict[str, Any]) -> Settings:
+    """Those of the options that are settings."""
     return Settings(**{name: value for name, value in options.items() if name != "depend"})
 
 
@@ -130,9 +135,7 @@ class Underway:
     def _call(
         self, options: dict[str, Any], function: Callable[..., Any], args: Row, kwargs: dict[str, Any]
     ) -> TaskFuture:
-        if kwargs and not RESERVED.isdisjoint(kwargs):
-            function, kwargs = functools.partial(function, **kwargs), {}
-        future = self.client.submit(function, *args, **options, **kwargs)
+        future = self.client.call(function, args, kwargs, settings_of(options), options.get("depend"))
         self._keep(future, future)
         return future
 
@@ -146,7 +149,7 @@ class Underway:
         with self._lock:
             self._check()
             definition = self.client.define(function)
-            results = self.client.stream(definition, columns, _settings(options), options.get("depend"), ordered)
+            results = self.client.stream(definition, columns, settings_of(options), options.get("depend"), ordered)
             self._keep(results.ended, results)
             return results
 
