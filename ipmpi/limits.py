@@ -175,5 +175,8 @@ POISON: Final = 3
 UNPLACED: Final = 30.0
 """Seconds after which a task that no engine accepts, although engines are idle, ends with TaskTimeout."""
 
+PROGRAM_SPACES: Final = 64
+"""Programs (with executors, pools, joblib) whose globals an engine keeps; those that were used last stay."""
+
 ABANDONED_COMMS: Final = 1500
 """Communicators that ranks of one set may leave unusable or cached. MPICH has 2,048 in all."""

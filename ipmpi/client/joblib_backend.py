@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
+from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
 from .task import TaskClient
 from .underway import Client, checked_options, settings_of
@@ -94,7 +95,9 @@ class _Batches:
     def _submit(self, batch: Callable[[], Any]) -> Batch:
         try:
             # The batch is an argument: a function would be sent to all engines and kept there.
-            task = self._client.call(_CALL, (batch,), {}, settings_of(self._options), self._options.get("depend"))
+            task = self._client.call(
+                OfThisProgram(_CALL), (batch,), {}, settings_of(self._options), self._options.get("depend")
+            )
         except Exception as error:
             # Joblib waits for the batch already, and it asks for later ones where nobody would see an exception.
             failed: Batch = concurrent.futures.Future()

@@ -105,6 +105,7 @@ def call_terms(
         settings.clear_before,
         settings.clear_after,
         b"" if depend is None else depend.key,
+        definition.space,
     )
     terms = make_terms(operation, definition.label, [definition], settings, depend, after, follow)
     if alone:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
 from .mapresults import MapResults
 from .terms import Settings
@@ -135,7 +136,9 @@ class Underway:
     def _call(
         self, options: dict[str, Any], function: Callable[..., Any], args: Row, kwargs: dict[str, Any]
     ) -> TaskFuture:
-        future = self.client.call(function, args, kwargs, settings_of(options), options.get("depend"))
+        future = self.client.call(
+            OfThisProgram(function), args, kwargs, settings_of(options), options.get("depend")
+        )
         self._keep(future, future)
         return future
 
@@ -148,7 +151,7 @@ class Underway:
         columns = list(rows)
         with self._lock:
             self._check()
-            definition = self.client.define(function)
+            definition = self.client.define(OfThisProgram(function))
             results = self.client.stream(definition, columns, settings_of(options), options.get("depend"), ordered)
             self._keep(results.ended, results)
             return results
