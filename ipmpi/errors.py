@@ -19,6 +19,7 @@ The tree says who is to blame::
     │   └── AbortedPendingDeferredError   is an InvalidDeferredID
     ├── TaskAborted, TaskTimeout, TaskRejectError, DependencyError, PeerError
     ├── RemoteExit                   user code raised SystemExit or another exception that ends programs
+    ├── InternalError                something in ipmpi went wrong that nobody foresaw: a bug
     └── CompositeError               what user code raised, on which engines
 """
 
@@ -201,6 +202,19 @@ def raisable(error: BaseException, who: str) -> Exception:
     instead = RuntimeError(text) if isinstance(error, Exception) else RemoteExit(text, error)
     instead.__cause__ = error
     return instead
+
+
+class InternalError(KernelError):
+    """Something in ipmpi went wrong that nobody foresaw. What it concerned has ended, the rest goes on."""
+
+
+def internal_error(cause: BaseException, where: str = "") -> InternalError:
+    """The error for whoever has to hear of an exception that nobody foresaw."""
+    place = f" {where}" if where else ""
+    said = f"{type(cause).__name__}: {text_of(cause)}"[:500]
+    error = InternalError(f"an error in ipmpi{place} that was not foreseen ({said}); please report this")
+    error.__cause__ = cause
+    return error
 
 
 ErrorEntry = tuple[type[BaseException], BaseException, TracebackType | None]

@@ -22,6 +22,7 @@ from .desk import Batch, TaskDesk, Terms
 from .futures import may_wait
 from .payloads import Payload, failure_of, packed_rows, value_of
 from .progress import Progress
+from .waiting import SessionFuture
 
 _MISSING: Final = object()
 
@@ -70,7 +71,7 @@ class MapResults(Iterator[Any]):
         self._broken: KernelError | None = None
         self._wake = threading.Event()
         self._fed = False
-        self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.ended = SessionFuture()
         self._relay = _Relay(self, desk)
 
     __reduce_ex__ = stays_here("its results come to this process. Send list(...) of it")
@@ -202,6 +203,8 @@ class MapResults(Iterator[Any]):
 
     def _open_some(self, wanted: int, timeout: float | None) -> bool:
         """Wait for so many results and open all that are there; False if none is."""
+        if self._arrived < self._opened + wanted and self._broken is None:
+            self.ended.check()
         self._wake.clear()
         self._wanted = self._opened + wanted
         if self._arrived < self._wanted and not self._urgent and self._broken is None:

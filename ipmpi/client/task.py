@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import messages
 from ..protocol.packed import unpack
 from ..transport.ssh import SshSession
 from .calls import of_this_process, registered
+from .connecting import connect
 from .dependencies import Needs, Parent
 from .desk import TaskDesk
 from .entries import Attempt, Entry
@@ -25,13 +25,14 @@ from .futures import TaskFuture, gather
 from .mapresults import MapResults
 from .progress import Progress
 from .results import wait_until_done
-from .session import Session, connect
+from .session import Session
 from .submission import submit_call, submit_later
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
 from .taskview import TaskView, check_meaning
 from .terms import Settings, call_terms
+from .waiting import check_waiting
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -78,9 +79,7 @@ class TaskClient:
     def __enter__(self) -> TaskClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -106,6 +105,9 @@ class TaskClient:
         """
         if not isinstance(task, BaseTask):
             raise AssertionError("task must be a Task object!")  # noqa: TRY004 - as the original
+        self._session.check()
+        if block:
+            check_waiting()
         attempts = [self._attempt(each) for each in task.chain()]
         with self._lock:
             taskid = self._next_taskid

@@ -13,6 +13,7 @@ from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
 from .mapresults import MapResults
 from .terms import Settings
+from .waiting import check_waiting
 
 if TYPE_CHECKING:
     from .functions import Definition
@@ -200,6 +201,7 @@ class Underway:
             left = deadline - time.monotonic() if self._stopped else None
             if left is not None and left <= 0:
                 return
+            check_waiting()
             concurrent.futures.wait(list(self._open), left)
 
     def leave(self, wait: bool) -> None:
