@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import messages
 from ..protocol.packed import unpack
 from ..transport.ssh import SshSession
+from .calls import of_this_process, registered
 from .connecting import connect
 from .dependencies import Needs, Parent
 from .desk import TaskDesk
@@ -30,6 +30,7 @@ from .submission import submit_call, submit_later
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
+from .taskview import TaskView, check_meaning
 from .terms import Settings, call_terms
 from .waiting import check_waiting
 
@@ -73,12 +74,12 @@ class TaskClient:
         self._entries: dict[int, Entry] = {}
         self._next_taskid = 0
 
+    __reduce_ex__ = of_this_process
+
     def __enter__(self) -> TaskClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -190,9 +191,7 @@ class TaskClient:
 
     def get_ids(self) -> list[int]:
         """The ids of the engines that are registered now, ascending."""
-        answer = self._desk.request(messages.GetIds)
-        wait_until_done(answer)
-        return sorted(answer.result())
+        return registered(self._session)
 
     def queue_status(self, verbose: bool = False) -> dict[str, Any]:
         """Count this client's tasks: ``scheduled``, ``pending`` (running), ``succeeded`` and ``failed``.
@@ -293,11 +292,33 @@ class TaskClient:
 
         Raises:
             SerializationError: something cannot be sent; the message says what.
-            TypeError, ValueError: an option is wrong.
+            TypeError, ValueError: an option is wrong, or ``f`` has a parameter of its name: see :meth:`options`.
         """
+        settings = Settings(retries, priority, timeout, expected, ranks, same_node)
+        check_meaning(f, len(args), settings, depend=depend, after=after, follow=follow)
+        return self.call(f, args, kwargs, settings, depend, after, follow)
+
+    def options(self, **options: Any) -> TaskView:
+        """This client with options for its calls; keyword arguments of its ``submit`` are all the function's.
+
+        Args:
+            **options: those of :meth:`submit`.
+        """
+        return TaskView(self, options)
+
+    def call(
+        self,
+        f: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        settings: Settings,
+        depend: Condition | None = None,
+        after: Tasks | None = None,
+        follow: TaskFuture | int | None = None,
+    ) -> TaskFuture:
+        """Submit ``f(*args, **kwargs)``: what :meth:`submit`, :meth:`options` and executors are made of."""
         if not callable(f):
             raise TypeError("a task function must be a FunctionType")
-        settings = Settings(retries, priority, timeout, expected, ranks, same_node)
         values = [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
         if after is None and follow is None and not values:
             return submit_call(self._desk, f, args, kwargs, settings, depend)
@@ -336,7 +357,8 @@ class TaskClient:
             same_node: see there.
 
         Returns:
-            An iterator of the results; where a call failed, it raises what that raised.
+            An iterator of the results; where a call failed, it raises what that raised. When it is dropped or
+            closed, what has not started is not run.
         """
         if not callable(f):
             raise TypeError("a task function must be a FunctionType")
@@ -465,14 +487,14 @@ class TaskClient:
                 raise IndexError(unknown.format(taskid)) from None
 
     def _parents(self, tasks: Tasks | None, unknown: str) -> list[TaskFuture | Entry]:
-        given: Iterable[TaskFuture | int] = (
-            () if tasks is None else [tasks] if isinstance(tasks, TaskFuture | int) else tasks
-        )
+        given = () if tasks is None else [tasks] if isinstance(tasks, TaskFuture | int) else tasks
         return [task if isinstance(task, TaskFuture) else self._entry(task, unknown) for task in given]
 
     def _needs(
         self, after: Tasks | None, follow: TaskFuture | int | None, values: Sequence[TaskFuture] = ()
     ) -> Needs:
         parents: Sequence[Parent] = self._parents(after, "there is no task {} to come after")
+        if follow is not None and not isinstance(follow, TaskFuture | int):
+            raise TypeError(f"follow names one task, a future or an id, on whose engine to run; not {follow!r}")
         followed: Sequence[Parent] = self._parents(follow, "there is no task {} to follow")
         return Needs(parents, followed[0] if followed else None, values)
