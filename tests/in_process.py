@@ -31,6 +31,35 @@ ROLES = ("engine", "mec", "tc", "monitor")
 PATIENCE = 10.0
 
 
+class Gate:
+    """Code on engines of this process waits here, for as long as a test wants."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+
+    def close(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def wait(self) -> None:
+        self._open.wait(PATIENCE)
+
+
+FIRST, SECOND = Gate(), Gate()
+
+
+def first(*_: object) -> None:
+    """A task that lasts until the first gate is open."""
+    FIRST.wait()
+
+
+def second(*_: object) -> None:
+    """A task that lasts until the second gate is open."""
+    SECOND.wait()
+
+
 def wait_until(true: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
     """What ``true`` gives as soon as it gives anything."""
     end = time.monotonic() + seconds

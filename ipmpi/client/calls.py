@@ -100,10 +100,13 @@ class Calls:
         method: str,
     ) -> Any:
         """Ask the controller itself; the result as in :meth:`command`."""
+        if block:
+            check_waiting()
         return self._result(client, self.session.request(factory), finish, block, method)
 
     def ids(self) -> list[int]:
         """The ids of the engines that are registered now, ascending."""
+        check_waiting()
         future = self.session.request(messages.GetIds)
         wait_until_done(future)
         return sorted(future.result())

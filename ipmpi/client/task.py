@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..protocol import messages
 from ..protocol.packed import unpack
 from ..transport.ssh import SshSession
-from .connecting import connect
+from .connecting import close_when_unreferenced, connect
 from .dependencies import Needs, Parent
 from .desk import TaskDesk
 from .entries import Attempt, Entry
@@ -46,7 +46,8 @@ class TaskClient:
     """Farm tasks over the engines of a controller, each to the engine that is free first.
 
     It works on the same engines as a :class:`~ipmpi.client.MultiEngineClient`, and at the same time. All methods
-    may be called from any thread.
+    may be called from any thread; but in a callback of a future those that wait, and in a forked process all of
+    them, raise ClientError. A client that is no longer referenced is closed when its tasks have ended.
 
     Args:
         furl_or_file: a furl, or the path of a file with one; empty for ``ipcontroller-tc.furl`` in the
@@ -72,6 +73,8 @@ class TaskClient:
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._next_taskid = 0
+        if session is None:
+            close_when_unreferenced(self, opened)
 
     def __enter__(self) -> TaskClient:
         return self
@@ -151,6 +154,7 @@ class TaskClient:
         Raises:
             IndexError: the task has ended, was aborted before, or never was.
         """
+        check_waiting()
         entry = self._entry(taskid, "No task #{}")
         with entry.lock:
             if entry.aborted:
@@ -190,6 +194,7 @@ class TaskClient:
 
     def get_ids(self) -> list[int]:
         """The ids of the engines that are registered now, ascending."""
+        check_waiting()
         answer = self._desk.request(messages.GetIds)
         wait_until_done(answer)
         return sorted(answer.result())
@@ -203,6 +208,7 @@ class TaskClient:
             verbose: give sorted lists of task ids instead of counts. Tasks of :meth:`submit`, :meth:`map` and
                 :meth:`imap` have no ids, and are in no list.
         """
+        check_waiting()
         status = self._desk.request(messages.TaskStatus).result()
         running = {(group, index) for group, indices in status["running"] for index in unpack(indices)}
         lists: dict[str, list[int]] = {"scheduled": [], "pending": [], "succeeded": [], "failed": []}
@@ -253,6 +259,7 @@ class TaskClient:
 
         The controller needs no push to look for work, and asks again by itself when an engine's properties change.
         """
+        check_waiting()
         self._desk.request(messages.Recheck).result()
 
     # --- futures -----------------------------------------------------------------------------------------
