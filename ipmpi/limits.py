@@ -53,8 +53,15 @@ CLIENT_COMMANDS: Final = 100_000
 
 # --- Before authentication (reference: the project's security page) ------------------------------------
 HANDSHAKE_TIMEOUT: Final = 5.0
+"""For a stranger to say who it is."""
+
 AUTHENTICATION_BYTES: Final = 4 * KIB
-HALF_OPEN: Final = 64
+HALF_OPEN: Final = 1024
+"""Strangers at a time. A job array starts as many engines in one second; each costs some 50 KiB here."""
+
+ANSWER_TIMEOUT: Final = 15.0
+"""For the controller to answer who dials. More than HANDSHAKE_TIMEOUT, as a thousand may have come just before."""
+
 REFUSAL_LOG_INTERVAL: Final = 60.0
 """One log line per source address and minute, so that a port scan does not fill the disk."""
 
