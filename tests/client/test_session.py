@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ipmpi import errors
-from ipmpi.client import MultiEngineClient, StringTask, TaskClient
+from ipmpi.client import MultiEngineClient, StringTask, TaskClient, joblib_backend
 from ipmpi.client.session import Session
 from ipmpi.protocol import messages as m
 from ipmpi.transport.dialled import DialledSession
@@ -358,6 +358,21 @@ def test_a_forked_process_is_told_to_make_a_client_of_its_own(
     assert in_fork(lambda: (mec.close(), tc.close())) == "(None, None)"
     assert in_time(mec.get_ids) == [0, 1], "the parent's client is as it was"
     assert in_time(lambda: tc.submit(abs, -1).result()) == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_joblib_makes_a_client_of_its_own_in_a_forked_process(
+    furls: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joblib_backend, "TaskClient", lambda: TaskClient(furls[1]))
+    connection = joblib_backend._Connection(None)
+    client = connection.client()
+    assert client.get_ids() == [0, 1]
+    assert in_fork(lambda: connection.client().get_ids()) == "[0, 1]"
+    assert in_fork(lambda: connection.client() is connection.client()) == "True"
+    assert connection.client() is client
+    given = joblib_backend._Connection(client)
+    assert "Make a new client here" in in_fork(lambda: given.client().get_ids())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
