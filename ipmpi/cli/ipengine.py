@@ -16,9 +16,10 @@ from typing import Any
 
 from .. import __version__, gpus, limits, mpienv, walltime
 from ..engine.namespace import Namespace
-from ..engine.proxy import Proxy, link_up
+from ..engine.proxy import Proxy
 from ..engine.rank import Rank
 from ..engine.tree import Place, place
+from ..engine.uplink import link_up
 from ..engine.world import MODES, World, host_and_pid, start_world
 from ..errors import FurlError, KernelError
 from ..ownpath import add_current_folder

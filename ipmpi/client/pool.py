@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, NoReturn
 
+from ..errors import ResultNotCompleted
 from .futures import TaskFuture
 from .mapresults import MapResults
 from .results import wait_until_done
@@ -27,12 +28,16 @@ from .underway import (
     chunked,
     chunks,
     next_result,
-    taken_back_is_cancelled,
 )
 from .waiting import SessionFuture, check_process, check_waiting, forks
 
 AHEAD: Final = 10_000
 """Calls under way of an iterable without a length, before its next item is taken."""
+
+
+class PoolTimeout(ResultNotCompleted, multiprocessing.TimeoutError):
+    """The result of a pool's call is not there yet: what ``multiprocessing`` raises, and a ``TimeoutError``."""
+
 
 Callback = Callable[[Any], object]
 Ended = concurrent.futures.Future[Any]
@@ -282,7 +287,7 @@ class AsyncResult:
         """The result, waited for.
 
         Raises:
-            multiprocessing.TimeoutError: ``timeout`` seconds were not enough; the calls go on.
+            PoolTimeout: (a multiprocessing.TimeoutError) ``timeout`` seconds were not enough; the calls go on.
             CancelledError: the pool was terminated before.
             Exception: what the function raised.
         """
@@ -321,7 +326,7 @@ class IMapIterator(Iterator[Any]):
 
         Raises:
             StopIteration: there was no other item.
-            multiprocessing.TimeoutError: ``timeout`` seconds were not enough; ask again.
+            PoolTimeout: (a multiprocessing.TimeoutError) ``timeout`` seconds were not enough; ask again.
             Exception: what the function raised for this item, or for its chunk.
         """
         if not self._is_chunked:
@@ -428,8 +433,7 @@ def _tell(take: Callable[[], Any], callback: Callback | None, error_callback: Ca
 
 
 def _collected(results: MapResults, chunksize: int | None) -> list[Any]:
-    with taken_back_is_cancelled():
-        values = results.collect(progress=False)
+    values = results.collect(progress=False)
     return [value for chunk in values for value in chunk] if chunksize is not None and chunksize > 1 else values
 
 
@@ -438,4 +442,4 @@ def _remaining(deadline: float | None) -> float | None:
 
 
 def _too_late() -> Exception:
-    return multiprocessing.TimeoutError("the result did not come in time; ask again")
+    return PoolTimeout("the result did not come in time; ask again")

@@ -9,7 +9,7 @@ from typing import Any
 from .. import serialize
 from ..protocol import messages, operations
 from . import benchmark, mapping, replies, results
-from .calls import label_of
+from .calls import label_of, of_this_process
 from .commands import EngineCommands
 from .mapper import MultiEngineMapper, ParallelFunction
 from .results import PendingResult
@@ -34,6 +34,14 @@ class EngineView(EngineCommands):
         block: whether calls wait for their results.
         targets: an engine id, a list of ids, or ``'all'``: the engines of this view.
     """
+
+    __reduce_ex__ = of_this_process
+
+    def __copy__(self) -> Any:
+        """Another one with the same engines, on the same link."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of engines {self.targets}, block={self.block}>"

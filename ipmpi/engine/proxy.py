@@ -17,7 +17,7 @@ from typing import Any
 from .. import limits
 from ..errors import KernelError, internal_error
 from ..protocol import messages as m, operations
-from ..protocol.connection import Connection, Event, MessageReceived, StreamRefused
+from ..protocol.connection import Connection, Event, MessageReceived
 from ..protocol.frames import Buffer, size_of
 from ..protocol.states import FROM_BELOW
 from ..transport.assembly import Assembly, PrivateMemory
@@ -493,28 +493,3 @@ def _writable(body: Sequence[Buffer]) -> Sequence[Buffer]:
 
 def _for_ranks(message: m.Dispatch, ranks: list[int]) -> m.Dispatch:
     return m.Dispatch(message.id, ranks, message.method, message.operation, message.sizes)
-
-
-def link_up(proxy: Proxy, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -> Child:
-    """Make ``pipe`` the proxy's way up, to another rank of the set."""
-    above = Child(pipe, Connection(may_receive, resumable=False))
-
-    def refused(event: Event) -> None:
-        if not isinstance(event, StreamRefused):
-            proxy.from_above(event)
-
-    def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
-        del orderly
-        proxy.stop(f"the rank above is gone: {error or reason}", orphaned=True)
-
-    above.link = Link(
-        proxy.loop,
-        pipe,
-        above.connection,
-        refused,
-        closed,
-        watch=not isinstance(pipe, UnixPipe),
-        silence=limits.SILENCE_OF_USER_CODE,
-    )
-    proxy.above = above
-    return above

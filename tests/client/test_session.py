@@ -152,8 +152,9 @@ def test_an_answer_that_cannot_be_understood_fails_its_call_and_no_other(
             dispatch = engine.hear(m.Dispatch)
             engine.say(m.Result(dispatch.id, [0], True, outcome))
         for pending in (odd, other):
-            with pytest.raises(errors.CompositeError, match=f"engine {number} cannot be understood"):
+            with pytest.raises(errors.CompositeError) as info:
                 pending.get_result(timeout=10)
+            assert f"engine {number} cannot be understood" in str(info.value)
         assert in_time(lambda: mec.execute("1", targets=0))
         engine.say(m.Goodbye("the test is over"))
     wait_until(lambda: cluster.registered() == 2, "the end of the odd engine")

@@ -26,7 +26,7 @@ from ipmpi.transport import loop as loop_module
 from tests.faults.injector import Injector, Site
 from tests.in_process import InProcess, wait_until
 
-NUMBER = int(os.environ.get("IPMPI_INJECTED_ERRORS", "60"))
+NUMBER = int(os.environ.get("IPMPI_INJECTED_ERRORS", "40"))
 SEED = int(os.environ.get("IPMPI_SEED", "1"))
 PATIENCE = 15.0
 """Seconds after which a call hangs: whatever went wrong is told at once, or when a lease has ended."""
