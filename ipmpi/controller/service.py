@@ -261,6 +261,11 @@ class ControllerService:
             self._end_engines(None, "the controller was stopped, and ends its engines")
         self._flush()
 
+    @property
+    def tasks(self) -> int:
+        """How many tasks wait, or are with engine sets."""
+        return self.farm.unfinished
+
     def cluster_info(self) -> dict[str, Any]:
         """Who is there: plain data, the same for every client."""
         registry, now = self.router.registry, self._loop.now()
