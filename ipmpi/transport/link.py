@@ -104,12 +104,6 @@ class Link:
             if self._open:
                 self._end(f"an error in ipmpi: {error!r}", False, None)
 
-    def poke(self) -> None:
-        """The pipe may have moved (for pipes without a descriptor)."""
-        self.readable()
-        if self._writing and self._open:
-            self._write()
-
     def readable(self) -> None:
         """Read what has arrived."""
         for _ in range(_READS_A_TURN):
