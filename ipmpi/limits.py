@@ -53,8 +53,15 @@ CLIENT_COMMANDS: Final = 100_000
 
 # --- Before authentication (reference: the project's security page) ------------------------------------
 HANDSHAKE_TIMEOUT: Final = 5.0
+"""For a stranger to say who it is."""
+
 AUTHENTICATION_BYTES: Final = 4 * KIB
-HALF_OPEN: Final = 64
+HALF_OPEN: Final = 1024
+"""Strangers at a time. A job array starts as many engines in one second; each costs some 50 KiB here."""
+
+ANSWER_TIMEOUT: Final = 15.0
+"""For the controller to answer who dials. More than HANDSHAKE_TIMEOUT, as a thousand may have come just before."""
+
 REFUSAL_LOG_INTERVAL: Final = 60.0
 """One log line per source address and minute, so that a port scan does not fill the disk."""
 
@@ -170,11 +177,17 @@ TASK_BACKLOG: Final = 256 * MIB
 TASK_BYTES: Final = 2 * TASK_BACKLOG
 """Payload that the controller holds for one client; more is refused with Backpressure."""
 
+LONGEST: Final = 100 * 366 * 86_400.0
+"""Seconds: the largest ``timeout`` or ``expected`` of a task. A century is for ever, and can be computed with."""
+
 POISON: Final = 3
 """A task that was running on so many engines when they were lost is given up: it is most likely the cause."""
 
 UNPLACED: Final = 30.0
 """Seconds after which a task that no engine accepts, although engines are idle, ends with TaskTimeout."""
+
+PROGRAM_SPACES: Final = 64
+"""Programs (with executors, pools, joblib) whose globals an engine keeps; those that were used last stay."""
 
 ABANDONED_COMMS: Final = 1500
 """Communicators that ranks of one set may leave unusable or cached. MPICH has 2,048 in all."""

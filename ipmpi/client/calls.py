@@ -11,6 +11,7 @@ from .. import limits, serialize
 from ..protocol import messages
 from .results import PendingResult, PendingResults, wait_until_done
 from .session import Submission
+from .waiting import SessionFuture, check_waiting
 
 if TYPE_CHECKING:
     from .session import EngineReply, Session
@@ -41,7 +42,7 @@ def combined(
     futures: Sequence[concurrent.futures.Future[list[EngineReply]]],
 ) -> concurrent.futures.Future[list[EngineReply]]:
     """One future with all replies, in the order of ``futures``; the first exception, if there is one, instead."""
-    whole: concurrent.futures.Future[list[EngineReply]] = concurrent.futures.Future()
+    whole: concurrent.futures.Future[list[EngineReply]] = SessionFuture()
     missing = len(futures)
     lock = threading.Lock()
 
@@ -81,7 +82,9 @@ class Calls:
         self, client: object, submissions: Sequence[Submission], finish: Finish, block: bool, method: str
     ) -> Any:
         """Send several commands of one call: as :meth:`command`, with ``finish`` applied to the replies of all."""
-        if not block:
+        if block:
+            check_waiting()
+        else:
             submissions = [each._replace(body=copied(each.body)) for each in submissions]
         # None means all engines; no engine at all needs nobody to answer.
         futures = [self.session.command(each) for each in submissions if each.targets != []]
