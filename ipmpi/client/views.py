@@ -224,13 +224,16 @@ class EngineView(EngineCommands):
     # --- The controller -----------------------------------------------------------------------------------
 
     def queue_status(self, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """What runs and what waits: ``[(0, {'queue': [label, ...], 'pending': label or 'None'}), ...]``."""
+        """What runs and what waits: ``[(0, {'queue': [label, ...], 'pending': label or 'None'}), ...]``.
+
+        Where large answers are on their way from an engine to a client, ``'sending'`` lists which, and to whom.
+        """
         wanted = self._wanted(targets)
 
         def finish(rows: list[Any]) -> list[Any]:
             return [
-                (engine, {"queue": list(waiting), "pending": running or "None"})
-                for engine, running, waiting in rows
+                (engine, {"queue": list(waiting), "pending": running or "None", **_sending(*more)})
+                for engine, running, waiting, *more in rows
             ]
 
         return self._request(lambda i: messages.QueueStatus(i, wanted), finish, block, "queue_status")
@@ -324,6 +327,10 @@ class EngineView(EngineCommands):
         # Through IPython's own registry: the magics and the client know each other by these two names only.
         shell.extension_manager.load_extension("ipmpi.ipython")
         shell.magics_manager.registry["ParallelMagics"].active = self
+
+
+def _sending(going: Sequence[str] = ()) -> dict[str, list[str]]:
+    return {"sending": list(going)} if going else {}
 
 
 def _nones(engines: list[int]) -> list[None]:

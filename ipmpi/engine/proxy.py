@@ -342,6 +342,8 @@ class Proxy:
             self._ranks_lost(child, message.ranks, message.reason, message.ordered)
         elif isinstance(message, m.EndIsNear):
             self.end.warned()
+        elif isinstance(message, m.AnswerStuck):
+            self.send_up(message)
         elif isinstance(message, m.Goodbye):
             child.farewell = f"it said goodbye: {message.reason}"
         else:
@@ -361,10 +363,11 @@ class Proxy:
         message = m.Result(number, [self.own.rank], answer.ok, answer.outcome, sizes)
         if sum(sizes) > limits.INLINE_BODY:
             self._report(self._fold.leave_out(number, [self.own.rank]))
-            assert self.above is not None
-            out = self.above.connection.send(message, answer.body)
-            assert out is not None
-            self.above.wake()
+            out = None if self.above is None else self.above.connection.send(message, answer.body)
+            if self.above is not None:
+                self.above.wake()
+            stuck = m.AnswerStuck(self.own.rank, number)
+            self._tasks.departures.add(self.above, out, stuck, self.rank.items.release)
         else:
             self._collect(message, answer.body)
 
