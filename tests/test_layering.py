@@ -58,6 +58,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.setend": (4, "engine"),
     "ipmpi.engine.taskagent": (4, "engine"),
     "ipmpi.engine.tasking": (4, "engine"),
+    "ipmpi.engine.uplink": (4, "engine"),
     "ipmpi.launch": (4, "launch"),
     "ipmpi.jobscripts": (4, "launch"),
     "ipmpi.ipython": (4, "ipython"),

@@ -72,6 +72,7 @@ def combined(
 
 def registered(session: Session) -> list[int]:
     """The ids of the engines that are registered now, ascending: what the controller answers."""
+    check_waiting()
     answer = session.request(messages.GetIds)
     wait_until_done(answer)
     return sorted(answer.result())
@@ -113,6 +114,8 @@ class Calls:
         method: str,
     ) -> Any:
         """Ask the controller itself; the result as in :meth:`command`."""
+        if block:
+            check_waiting()
         return self._result(client, self.session.request(factory), finish, block, method)
 
     def known(self) -> list[int]:

@@ -23,6 +23,7 @@ from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
 from .task import TaskClient
 from .underway import Client, checked_options, settings_of
+from .waiting import forks
 
 log = logging.getLogger(__name__)
 
@@ -56,16 +57,21 @@ def register_joblib(client: Client | None = None) -> None:
 
 
 class _Connection:
-    """The client of all backends for which nobody gave another; connected when it is first used."""
+    """The client of all backends for which nobody gave another; connected when it is first used.
+
+    In each process anew: backends of joblib that fork use it inside their workers.
+    """
 
     def __init__(self, client: Client | None) -> None:
         self._client = client
+        self._is_given = client is not None
+        self._born = forks()
         self._lock = threading.Lock()
 
     def client(self) -> Client:
         with self._lock:
-            if self._client is None:
-                self._client = TaskClient()
+            if self._client is None or (self._born != forks() and not self._is_given):
+                self._client, self._born = TaskClient(), forks()
             return self._client
 
 

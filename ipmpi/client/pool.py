@@ -29,6 +29,7 @@ from .underway import (
     chunks,
     next_result,
 )
+from .waiting import SessionFuture, check_process, check_waiting, forks
 
 AHEAD: Final = 10_000
 """Calls under way of an iterable without a length, before its next item is taken."""
@@ -217,7 +218,7 @@ class Pool:
             if self._callbacks is None:
                 self._callbacks = concurrent.futures.ThreadPoolExecutor(1, "ipmpi-pool")
             callbacks = self._callbacks
-        called: concurrent.futures.Future[None] = concurrent.futures.Future()
+        called = SessionFuture()
         self._called.add(called)
         called.add_done_callback(self._called.discard)
 
@@ -227,7 +228,13 @@ class Pool:
             finally:
                 called.set_result(None)
 
-        ended.add_done_callback(lambda _: callbacks.submit(call))
+        def hand_over(_: Ended) -> None:
+            try:
+                callbacks.submit(call)
+            except RuntimeError:  # Python ends, and starts no threads any more
+                called.set_result(None)
+
+        ended.add_done_callback(hand_over)
         return AsyncResult(called, take)
 
     # --- the end ---------------------------------------------------------------------------------------------
@@ -250,6 +257,7 @@ class Pool:
         for feeder in self._feeders:
             feeder.join(GRACE if self._underway.stopped else None)
         self._underway.wait()
+        check_waiting()
         concurrent.futures.wait(list(self._called), GRACE if self._underway.stopped else None)
         self._underway.leave(wait=True)
 
@@ -342,6 +350,7 @@ class _Feeder(threading.Thread):
         self._left: int | None = None
         self._taken = 0
         self._error: BaseException | None = None
+        self._born = forks()
 
     def run(self) -> None:
         number, error = 0, None
@@ -363,10 +372,13 @@ class _Feeder(threading.Thread):
     def next(self, timeout: float | None) -> Any:
         """See :meth:`IMapIterator.next`."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        check_process(self._born)
         while self._next is None:
             if self._taken == self._left:
                 error, self._error = self._error, None
                 raise StopIteration if error is None else error
+            if self._came.empty():
+                check_waiting()
             try:
                 came = self._came.get(timeout=_remaining(deadline))
             except queue.Empty:

@@ -246,7 +246,7 @@ class Session:
         self._loop.report(error)
         failure = internal_error(error)
         self._fail(failure)
-        self._link.close(str(failure))
+        self._link.close(str(failure), fault=True)
         self._loop.stop()
 
     def _lost(self, number: int, error: BaseException, future: Future[Any] | None = None) -> None:

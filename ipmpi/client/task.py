@@ -16,8 +16,7 @@ from ..protocol import messages
 from ..protocol.packed import unpack
 from ..transport.ssh import SshSession
 from .calls import of_this_process, registered
-from .connecting import connect
-from .desk import TaskDesk
+from .connecting import close_when_unreferenced, connect
 from .entries import Attempt, Entry
 from .functions import Definition
 from .futures import TaskFuture, gather
@@ -44,7 +43,7 @@ class TaskClient:
     """Farm tasks over the engines of a controller, each to the engine that is free first.
 
     It works on the same engines as a :class:`~ipmpi.client.MultiEngineClient`, and at the same time. All methods
-    may be called from any thread.
+    may be called from any thread, but in a callback none that waits. One that is no longer referenced is closed.
 
     Args:
         furl_or_file: a furl, or the path of a file with one; empty for ``ipcontroller-tc.furl`` in the
@@ -65,11 +64,12 @@ class TaskClient:
         proxy: str | None = None,
     ) -> None:
         opened = connect(furl_or_file, "tc", ssh=ssh, proxy=proxy) if session is None else session
-        self._session: Session = opened
-        self._desk: TaskDesk = self._session.desk
+        self._session, self._desk = opened, opened.desk
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._next_taskid = 0
+        if session is None:
+            close_when_unreferenced(self, opened)
 
     __reduce_ex__ = of_this_process
 
@@ -102,7 +102,6 @@ class TaskClient:
         """
         if not isinstance(task, BaseTask):
             raise AssertionError("task must be a Task object!")  # noqa: TRY004 - as the original
-        self._session.check()
         if block:
             check_waiting()
         attempts = [self._attempt(each) for each in task.chain()]
@@ -149,6 +148,7 @@ class TaskClient:
         Raises:
             IndexError: the task has ended, was aborted before, or never was.
         """
+        check_waiting()
         entry = self._entry(taskid, "No task #{}")
         with entry.lock:
             if entry.aborted:

@@ -109,6 +109,7 @@ class ControllerService:
         message = event.message
         if isinstance(message, m.Goodbye):
             session.farewell = message.reason or "it gave no reason"
+            session.fault = message.fault
             self._log(f"{session.role} {session.key} at {session.peer} leaves: {message.reason}")
         elif session.role == "engine":
             self._engine_message(session, event)
@@ -285,7 +286,7 @@ class ControllerService:
         key = session.key
         if session.role == "engine":
             # Who says goodbye was told to end: by a signal, or with its allocation.
-            blame = not session.farewell and not self.deadlines.is_over(key, self._loop.now())
+            blame = (not session.farewell or session.fault) and not self.deadlines.is_over(key, self._loop.now())
             self._do_all(
                 lambda: self.farm.set_lost(key, reason, blame=blame),
                 lambda: self.deadlines.forget(key),

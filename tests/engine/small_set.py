@@ -19,8 +19,9 @@ import cloudpickle
 
 from ipmpi import serialize
 from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.proxy import Proxy, link_up
+from ipmpi.engine.proxy import Proxy
 from ipmpi.engine.rank import Rank
+from ipmpi.engine.uplink import link_up
 from ipmpi.protocol import messages as m, operations as o, packed
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, StreamAborted
 from ipmpi.protocol.frames import Buffer, split
