@@ -171,7 +171,7 @@ def test_autopx_of_a_client_that_does_not_wait_loses_nothing(
     client.execute = execute  # type: ignore[method-assign, assignment]
     first = shell.run_cell("a = 1").result
     assert isinstance(first, PendingResult)
-    assert shell.user_ns["_"] is first
+    assert first in shell.user_ns["Out"].values()
     assert "<PendingResult of execute: running>" in capsys.readouterr().out
     shell.run_cell("b = 2")
     assert "Results List" not in capsys.readouterr().out
@@ -181,7 +181,7 @@ def test_autopx_of_a_client_that_does_not_wait_loses_nothing(
     out = capsys.readouterr().out
     assert "<Results List>\n[0] In [1]: a = 1" in out
     assert "RuntimeError: engines failed" in out
-    third = shell.user_ns["_"]
+    third = list(shell.user_ns["Out"].values())[-1]
     futures[2].set_result(0)
     assert repr(third.r).startswith("<Results List>\n[0] In [1]: c = 3")
     shell.run_cell("%autopx")
