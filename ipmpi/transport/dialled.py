@@ -142,7 +142,9 @@ class DialledSession:
             return
         self._session = welcome.session
         self._controller = welcome.process
-        self.link = Link(self._loop, peer.pipe, self.connection, self._callbacks.event, self._closed)
+        self.link = Link(
+            self._loop, peer.pipe, self.connection, self._callbacks.event, self._closed, silence=limits.SILENCE
+        )  # fmt: skip
         if fresh:
             self._callbacks.started()
         self.link.feed(peer.leftover)
