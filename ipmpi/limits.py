@@ -158,6 +158,17 @@ MAX_ENGINES: Final = 65_536
 FOLD_DELAY: Final = 0.002
 """Rank 0 waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
 
+ANSWER_HELD: Final = 0.25
+"""Seconds that an engine which others wait for leaves its memory alone while a large answer goes out. Then it
+copies what is left, and goes on: few answers take longer, and to copy 1 GB takes as long."""
+
+ANSWER_COPIES: Final = 1 / 4
+"""How much of the memory that a node has left its ranks may use for such copies, all together."""
+
+ANSWER_STUCK: Final = 5.0
+"""An answer too large to be copied is given up after so many seconds in which its client has taken nothing of it,
+if others wait for the engine. Networks that lose packets recover within two or three."""
+
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""
 

@@ -86,8 +86,8 @@ class DialledSession:
         if self.link is not None:
             self.link.wake()
 
-    def close(self, reason: str) -> None:
-        """Say goodbye and end the session; no callback follows."""
+    def close(self, reason: str, fault: bool = False) -> None:
+        """Say goodbye and end the session; no callback follows. ``fault``: something went wrong here."""
         if self._over:
             return
         self._over = True
@@ -96,7 +96,7 @@ class DialledSession:
         if self._dial is not None:
             self._dial.cancel()
         if self.link is not None:
-            self.connection.send(messages.Goodbye(reason))
+            self.connection.send(messages.Goodbye(reason, fault))
             self.link.close(reason)
 
     def _handshake(self, exporter: bytes) -> DiallerHandshake:
