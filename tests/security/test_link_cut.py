@@ -157,8 +157,9 @@ def test_a_process_on_this_machine_that_is_killed_is_not_waited_for(tmp_path: Pa
                 wait_until(lambda: mec.queue_status()[0][1]["pending"], "the command to begin")
                 engine.kill()
                 begin = time.monotonic()
-                with pytest.raises(CompositeError, match="its process has ended"):
+                with pytest.raises(CompositeError) as caught:
                     pending.get_result()
+                assert "its process has ended" in str(caught.value.elist[0][1])
         else:
             code = (
                 "from ipmpi.client import MultiEngineClient; import time;"
