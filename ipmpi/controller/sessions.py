@@ -55,6 +55,7 @@ class Sessions:
         self,
         loop: Loop,
         tables: dict[str, Table],
+        on_started: Callable[[Session], None],
         on_event: Callable[[Session, Event], None],
         on_ended: Callable[[Session, str], None],
         has_work: Callable[[Session], bool],
@@ -62,6 +63,7 @@ class Sessions:
     ) -> None:
         self._loop = loop
         self._tables = tables
+        self._on_started = on_started
         self._on_event = on_event
         self._on_ended = on_ended
         self._has_work = has_work
@@ -102,6 +104,7 @@ class Sessions:
         self._next += 1
         self._by_token[session.token] = session
         self.by_key[session.key] = session
+        self._on_started(session)
         self._welcome(session, peer, handshake.welcome(session.token, 0, False, processid.own()))
 
     def _turn_away(self, peer: Authenticated, handshake: ListenerHandshake, reason: str) -> None:

@@ -164,7 +164,8 @@ class DialledSession:
             self._end(
                 ConnectionError(
                     f"the controller (process {processid.number(self._controller)} on this machine) has ended; "
-                    "what was under way is lost. Start a cluster (ipcluster -n 4), and make a new client"
+                    "what was under way is lost. Make a new client when there is a controller again "
+                    "(ipcluster -n 4 starts one)"
                 )
             )
             return

@@ -28,8 +28,8 @@ _LONGEST_FOLDER = 70
 class UnixListener:
     """A node leader's socket, in a folder that only its user can enter.
 
-    Some file systems have no sockets (Lustre, FUSE), so several places are tried. The last is a name without a file,
-    which Linux has: every user of the machine can connect to that, and both ends look who the other one is.
+    Some file systems have no sockets (Lustre, FUSE), so several places are tried. The last is a name without a
+    file, which Linux has: every user of the machine can connect to that, and both ends look who the other one is.
 
     Attributes:
         path: to be given to :func:`connect_unix`.
