@@ -75,6 +75,8 @@ class DialledSession:
         self._timer: Timer | None = None
         self._over = False
         self.link: Link | None = None
+        self._latest: Link | None = None
+        """The link that is here, or was here last; those before it have no say any more."""
         self.connection = Connection(may_receive)
 
     def open(self) -> None:
@@ -142,17 +144,29 @@ class DialledSession:
             return
         self._session = welcome.session
         self._controller = welcome.process
-        self.link = Link(
-            self._loop, peer.pipe, self.connection, self._callbacks.event, self._closed, silence=limits.SILENCE
-        )  # fmt: skip
-        if fresh:
-            self._callbacks.started()
-        self.link.feed(peer.leftover)
-        if self.connection.wants_to_send:
-            self.wake()
+
+        def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
+            del orderly
+            if self._latest is link:
+                self._closed(reason, error)
+
+        event, silence = self._callbacks.event, limits.SILENCE
+        link = Link(self._loop, peer.pipe, self.connection, event, closed, silence=silence)
+        self.link = self._latest = link
+        try:
+            if fresh:
+                self._callbacks.started()
+            link.feed(peer.leftover)
+            if self.connection.wants_to_send:
+                self.wake()
+        except Exception as error:
+            link.fail(error)
 
     def _failed(self, error: KernelError) -> None:
         self._dial = None
+        if self.link is not None:  # something went wrong after all had gone well
+            self.link.fail(error)
+            return
         now = self._loop.now()
         final = isinstance(error, SecurityError | VersionError | ClientError)
         if isinstance(error, SecurityError) and self._session:
@@ -177,8 +191,7 @@ class DialledSession:
         self._delay = min(self._delay * limits.RECONNECT_FACTOR, limits.RECONNECT_LONGEST)
         self._timer = self._loop.call_later(delay, self._start_dial, self._broken)
 
-    def _closed(self, reason: str, orderly: bool, error: KernelError | None) -> None:
-        del orderly
+    def _closed(self, reason: str, error: KernelError | None) -> None:
         self.link = None
         if self._over:
             return
