@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 START = """
 import os, random, signal, sys, threading, time
 from queue import SimpleQueue
@@ -23,6 +25,7 @@ class Teams:
     def leave(self, text): self.calls.append(text)
     def end(self): self.calls.append("end")
 
+sys.setswitchinterval(0.0005)  # as ipengine sets it: the agent interrupts what computes
 outside = []
 teams = Teams()
 rank = Rank(Namespace(0), outside.append, 0, lambda: teams)
@@ -45,13 +48,20 @@ def submit(name, source):
     rank.submit(Job("execute", o.encode(o.Execute(source)), (), done))
 
 def agent(work):
+    failures = []
     def run():
         try:
             work()
+        except BaseException as error:
+            failures.append(error)
         finally:
             rank.stop()
-    threading.Thread(target=run).start()
+    thread = threading.Thread(target=run)
+    thread.start()
     rank.run()
+    thread.join()
+    if failures:
+        raise failures[0]
     print("main thread ended by itself", outside)
 """
 
@@ -67,6 +77,11 @@ def run(code: str, root: Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_an_assertion_of_the_agent_fails_the_test(root: Path) -> None:
+    with pytest.raises(AssertionError, match="this one is false"):
+        run("agent(lambda: exec('assert False, \"this one is false\"'))", root)
 
 
 def test_operations_run_in_order_in_the_main_thread(root: Path) -> None:
@@ -132,7 +147,7 @@ def work():
     chance = random.Random(1)
     hit = 0
     for n in range(1000):
-        submit(("victim", n), "started(1)\\nfor i in range(%d): pass" % chance.choice([10, 2000, 20000]))
+        submit(("victim", n), "started(1)\\nfor i in range(%d): pass" % chance.choice([10, 2000, 50_000]))
         queued = n % 2
         if queued:
             submit(("bystander", n), "for i in range(200): pass")
@@ -266,7 +281,7 @@ def work():
     chance = random.Random(1)
     hit = 0
     for n in range(700):
-        loops = chance.choice([10, 2000, 20000])
+        loops = chance.choice([10, 2000, 50_000])
         item = string_task(f"started(1)\\nfor i in range({loops}): pass")(n)
         rank.give([item, string_task("for i in range(200): pass", 2)(n)])
         if n % 2:
@@ -372,7 +387,7 @@ def work():
     assert answers.get().text == "its arguments do not come"
     assert answers.get() == ("behind", True, "")
     assert teams.calls == ["join", "its arguments do not come", "end"], teams.calls
-    running = part(lambda comm: (started(1), time.sleep(50)))
+    running = part(lambda comm: (__import__("builtins").started(1), time.sleep(50)))
     running.set_body(NO_ARGUMENTS)
     rank.submit(running)
     started.get()
