@@ -116,6 +116,7 @@ class EngineProcess:
         self._place: Place = place(world.rank, world.leaders, one_tree=world.one_tree)
         namespace = Namespace(-1, world.mpi)
         namespace.install_as_main()
+        namespace.process.in_child(self.loop.abandon)
         self.rank = Rank(namespace, self._signalled, world.rank, world.make_teams)
         host, pid = host_and_pid()
         own = EngineInfo(world.rank, world.rank if world.mpi else world.wanted, host, pid)

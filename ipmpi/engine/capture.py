@@ -128,6 +128,11 @@ class CapturedStream(io.TextIOBase):
         with self._lock:
             self._kept = None
 
+    def forked(self) -> None:
+        """Pass on what is written, in a forked child: nobody would ask it for what it keeps."""
+        self._lock = threading.RLock()  # another thread may have held it at the fork
+        self._kept = None
+
     def peek(self) -> str:
         """What was written since :meth:`begin`, and go on."""
         with self._lock:
@@ -243,3 +248,8 @@ class Capture:
         sys.stdout, sys.stderr = self._before
         self.stdout.end()
         self.stderr.end()
+
+    def forked(self) -> None:
+        """This is a forked child: capture no more."""
+        self.stdout.forked()
+        self.stderr.forked()

@@ -55,6 +55,10 @@ class Console:
         self._names.update(In=self._inputs, _ih=self._inputs, Out=self._outputs, _oh=self._outputs)
         self._names.update(_="", __="", ___="")
 
+    def forked(self) -> None:
+        """This is a forked child of the engine: what it prints goes where the engine's own output goes."""
+        self._capture.forked()
+
     def execute(self, operation: Execute) -> tuple[Executed, BaseException | None]:
         """Run statements until the first that raises. What it raised, if any, comes with what was printed."""
         self._number += 1
