@@ -1,8 +1,9 @@
 """Children that user code forks: programs of their own, which must never act as the engine (layer L2).
 
-A forked child has a copy of all that the engine has: its stack, its sockets, its signal handlers. Most children end
-inside the code that forked them (multiprocessing, subprocess). One that comes back from user code instead, because
-the code is at its end, raised or called ``sys.exit``, would go on as a second engine on the first one's sockets.
+A forked child has a copy of all that the engine has: its stack, its sockets, its signal handlers. Most children
+end inside the code that forked them (multiprocessing, subprocess). One that comes back from user code instead,
+because the code is at its end, raised or called ``sys.exit``, would go on as a second engine on the first one's
+sockets.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ A real signal, sent to the main thread: it also ends a sleep or a read. Who send
 The handler runs in the main thread, between two instructions, so it knows what runs at that very moment; one that
 comes too late finds something else, or nothing, and hits nobody.
 
-User code may set signal handlers of its own, and forget to take them back. So ours are set anew before each command
-and task; and while something runs that has replaced the handler of SIGINT, or blocks it, another signal is sent in
-its place. That is SIGURG, which nothing else uses here, and which a process without a handler ignores.
+User code may set signal handlers of its own, and forget to take them back. So ours are set anew before each
+command and task; and while something runs that has replaced the handler of SIGINT, or blocks it, another signal is
+sent in its place. That is SIGURG, which nothing else uses here, and which a process without a handler ignores.
 """
 
 from __future__ import annotations
