@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__, gpus, limits, mpienv, walltime
+from ..engine.environment import hide_rank_variables
 from ..engine.namespace import Namespace
 from ..engine.proxy import Proxy, link_up
 from ..engine.rank import Rank
@@ -101,10 +102,14 @@ class EngineProcess:
 
     Args:
         ends_at: when the job ends, on the monotonic clock; None if this process does not know.
+        launched: whether an MPI launcher started this process.
     """
 
-    def __init__(self, options: argparse.Namespace, world: World, ends_at: float | None = None) -> None:
+    def __init__(
+        self, options: argparse.Namespace, world: World, ends_at: float | None = None, *, launched: bool = False
+    ) -> None:
         self.options = options
+        self._launched = launched
         self.world = world
         self.loop = Loop()
         self.exit_code = 0
@@ -167,7 +172,7 @@ class EngineProcess:
     def _agent(self) -> None:
         try:
             self._connect()
-            if mpienv.detect(os.environ) is not None:
+            if self._launched:
                 _die_with(self._parent)
                 self._watch_parent()
             self.loop.run()
@@ -360,7 +365,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif launched is not None and options.mpi == "auto":
         warn(f"{world.description}; each engine connects by itself")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    code = EngineProcess(options, world, ends_at).run()
+    if launched is not None:
+        # After MPI_Init, which needs them; programs that user code starts are not this rank.
+        hide_rank_variables()
+    code = EngineProcess(options, world, ends_at, launched=launched is not None).run()
     logging.shutdown()
     return code
 
