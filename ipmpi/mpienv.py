@@ -52,8 +52,8 @@ def detect(environ: Mapping[str, str]) -> LaunchedRank | None:
 def rank_variables(environ: Mapping[str, str]) -> list[str]:
     """The variables by which a launcher told a process that it is a rank, and where its server is.
 
-    A program that inherits them takes itself for that rank. Settings of the user (``OMPI_MCA_btl``, ``HYDRA_IFACE``)
-    and what describes a whole job (``SLURM_JOB_ID``) are not among them.
+    A program that inherits them takes itself for that rank. Settings of the user (``OMPI_MCA_btl``,
+    ``HYDRA_IFACE``) and what describes a whole job (``SLURM_JOB_ID``) are not among them.
     """
     return [name for name in environ if _OF_RANKS.fullmatch(name)]
 

@@ -1,8 +1,8 @@
 """Environment variables of the launcher: for this process to read, not for its children to inherit (layer L2).
 
-A program that user code starts, and that uses MPI itself, would take itself for the engine's rank and wait in MPI_Init
-for ever. So once MPI has started, what the launcher said about this rank leaves the environment. Frameworks that look
-for it in this process (``os.environ["SLURM_LOCALID"]``) still find it by name.
+A program that user code starts, and that uses MPI itself, would take itself for the engine's rank and wait in
+MPI_Init for ever. So once MPI has started, what the launcher said about this rank leaves the environment.
+Frameworks that look for it in this process (``os.environ["SLURM_LOCALID"]``) still find it by name.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from ipmpi.protocol import operations as o
 class Teams:
     def __init__(self): self.calls = []
     def join(self, ranks, serial): self.calls.append("join"); return f"comm {serial}"
+    def renew(self, ranks, serial): return f"comm {serial}"
     def leave(self, text): self.calls.append(text)
     def end(self): self.calls.append("end")
 

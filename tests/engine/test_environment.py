@@ -39,7 +39,12 @@ def test_launchers_variables_are_not_inherited(root: Path) -> None:
     names = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID", "SLURM_STEP_ID", "FLUX_TASK_RANK"]
     environ = {**os.environ, **dict.fromkeys(names, "7"), "KEPT": "yes", "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *names], env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM, *names],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
