@@ -9,6 +9,10 @@ Importing this package needs no MPI and starts nothing.
 
 from __future__ import annotations
 
+from . import ownpath as ownpath  # before anything that the current folder could have, too
+
+# isort: split
+
 import importlib
 from typing import Any
 

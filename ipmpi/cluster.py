@@ -166,6 +166,6 @@ def command_line(kind: str, n: int | None, ssh: str, options: dict[str, object])
         for one in values:
             if one is True:
                 words.append(option)
-            elif one not in (None, False, ""):
+            elif one is not None and one is not False and one != "":  # 0 is a value
                 words.append(f"{option}={one}")
     return words

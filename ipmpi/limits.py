@@ -30,6 +30,15 @@ ACK_FRAMES: Final = 64
 ACK_BYTES: Final = 1 * MIB
 """A receiver acknowledges after this many frames or bytes, so an outbox stays below a few of these."""
 
+ACK_DELAY: Final = 0.2
+"""And after this time at the latest: its sender keeps what is not acknowledged, as views of the user's arrays."""
+
+UNACKNOWLEDGED: Final = 32 * MIB
+"""Bytes that may be sent without being acknowledged: four full streams. Who lets this pile up gets no more."""
+
+READ_PAUSE: Final = 4 * MIB
+"""Nothing more is read from a peer of the controller for which so much waits, until it has read some of that."""
+
 CIPHERTEXT_BACKLOG: Final = 512 * KIB
 """Bytes handed to TLS and not yet taken by the kernel. What waits here cannot be overtaken, so keep it short."""
 
@@ -160,11 +169,17 @@ TASK_BACKLOG: Final = 256 * MIB
 TASK_BYTES: Final = 2 * TASK_BACKLOG
 """Payload that the controller holds for one client; more is refused with Backpressure."""
 
+LONGEST: Final = 100 * 366 * 86_400.0
+"""Seconds: the largest ``timeout`` or ``expected`` of a task. A century is for ever, and can be computed with."""
+
 POISON: Final = 3
 """A task that was running on so many engines when they were lost is given up: it is most likely the cause."""
 
 UNPLACED: Final = 30.0
 """Seconds after which a task that no engine accepts, although engines are idle, ends with TaskTimeout."""
+
+PROGRAM_SPACES: Final = 64
+"""Programs (with executors, pools, joblib) whose globals an engine keeps; those that were used last stay."""
 
 ABANDONED_COMMS: Final = 1500
 """Communicators that ranks of one set may leave unusable or cached. MPICH has 2,048 in all."""

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from ipmpi import limits
+from ipmpi import byvalue, limits, returned
 from ipmpi.errors import SerializationError
 
 Buffer = bytes | bytearray | memoryview
@@ -26,8 +26,6 @@ PROTOCOL: Final = 5
 
 ATOMS: Final[frozenset[type]] = frozenset({int, float, complex, bool, str, bytes, type(None)})
 """Types whose pickles hold no look-up and no buffer: plain pickle does, which is much faster."""
-
-_Pickler = Callable[..., pickle.Pickler]
 
 
 def dumps(obj: object, *, what: str = "object") -> list[Buffer]:
@@ -46,13 +44,13 @@ def dumps(obj: object, *, what: str = "object") -> list[Buffer]:
     if type(obj) in ATOMS:
         return [pickle.dumps(obj, PROTOCOL)]
     try:
-        return _dump(_ByReference, obj)
+        return _dump(byvalue.ByReference, obj)
     except MemoryError:
         raise
     except Exception:
         pass  # also when plain pickle cannot: cloudpickle knows more kinds of objects
     try:
-        return _dump(_by_value_pickler(), obj)
+        return _dump(byvalue.by_value_pickler(), obj)
     except MemoryError:
         raise
     except Exception as error:
@@ -64,7 +62,19 @@ def loads(segments: Sequence[Buffer]) -> Any:
 
     Arrays use the memory of the segments, and are writable where a segment is (and the original was).
     """
-    return pickle.loads(segments[0], buffers=segments[1:])
+    return unpickled(segments[0], segments[1:])
+
+
+def unpickled(stream: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
+    """The object of a pickle stream and its buffers. Classes of this process that come back stay as they are."""
+    if b"cloudpickle" in bytes_of(stream):
+        return returned.Unpickler(io.BytesIO(stream), buffers=buffers).load()
+    return pickle.loads(stream, buffers=buffers)
+
+
+def bytes_of(data: Buffer) -> bytes | bytearray:
+    """The same data as something that can be searched, without a copy where it is that already."""
+    return bytes(data) if isinstance(data, memoryview) else data
 
 
 def in_one_piece(segments: Sequence[Buffer]) -> bytes:
@@ -92,40 +102,7 @@ def by_value(function: Callable[..., Any]) -> types.FunctionType:
     return copy
 
 
-class _NotByReference(Exception):
-    """Plain pickle would send a name that means nothing, or something else, on the other side."""
-
-
-class _ByReference(pickle.Pickler):
-    """Plain pickle that refuses what must travel by value. Builtin containers never reach Python code here."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        kind = type(obj)
-        if (kind is types.FunctionType or kind is typing.TypeVar or issubclass(kind, type)) and needs_value(obj):
-            raise _NotByReference
-        return NotImplemented
-
-
-def needs_value(obj: Any) -> bool:
-    """Whether a function or class travels by value, since its name means nothing on the other side."""
-    module = getattr(obj, "__module__", None)
-    if module == "__main__":
-        return True
-    qualname = getattr(obj, "__qualname__", "")
-    if "<" in qualname:  # <lambda>, or inside <locals>
-        return True
-    cloudpickle = sys.modules.get("cloudpickle")  # without it nobody can have registered a module
-    return cloudpickle is not None and module in cloudpickle.list_registry_pickle_by_value()
-
-
-def _by_value_pickler() -> _Pickler:
-    import cloudpickle
-
-    pickler: _Pickler = cloudpickle.Pickler
-    return pickler
-
-
-def _dump(pickler: _Pickler, obj: object) -> list[Buffer]:
+def _dump(pickler: byvalue.Pickler, obj: object) -> list[Buffer]:
     buffers: list[Buffer] = []
 
     def in_band(buffer: pickle.PickleBuffer) -> bool:
@@ -177,7 +154,7 @@ def _first_bad(parts: list[_Part]) -> tuple[_Part, Exception] | None:
 
 def _failure(obj: object) -> Exception | None:
     try:
-        _dump(_by_value_pickler(), obj)
+        _dump(byvalue.by_value_pickler(), obj)
     except Exception as error:
         return error
     return None
@@ -307,7 +284,7 @@ def unserialize(serialized: Serialized) -> Any:
     """The object; an array uses the memory of the serialized data."""
     data = serialized.getData()
     if serialized.getTypeDescriptor() == "pickle":
-        return pickle.loads(data)
+        return unpickled(data)
     import numpy
 
     metadata = serialized.getMetadata()

@@ -25,12 +25,20 @@ SESSION_FOLDERS = ("PRTE_MCA_prte_tmpdir_base", "OMPI_MCA_orte_tmpdir_base")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give Open MPI a folder of its own.
+    """Give Open MPI a folder of its own, and undo what ``nohup make test &`` ignores.
+
+    A shell starts background jobs with SIGINT ignored, nohup its command with SIGHUP. Programs inherit that, so
+    tests that interrupt themselves or what they started would wait for nothing. A handler of ours, unlike an
+    ignored signal, is not inherited; and the tests themselves still survive a hang-up.
 
     Its mpiexec calls its session folder after its pid, and one that was killed leaves it behind. When that number
     comes again, after days or a restart, mpiexec finds files where it wants to make new ones, and fails with "The
     PMIx server's listener thread failed to start".
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
     folder = tempfile.mkdtemp(prefix="ompi-")
     os.chmod(folder, 0o1777)  # a test starts ranks as another user
     os.environ.update(dict.fromkeys(SESSION_FOLDERS, folder))

@@ -63,7 +63,7 @@ def test_times_are_told_in_the_unit_asked_for() -> None:
     [("ms", 1.0, "yes"), ("ms", 1.5, "first"), ("ms", 2.5, "no"), ("GB/s", 0.5, "no"), ("GB/s", 1.0, "yes")],
 )
 def test_verdicts(unit: str, median: float, verdict: str) -> None:
-    goal = Goal(1.0, 2.0 if unit == "ms" else 0.7, "a page")
+    goal = Goal(1.0, 2.0 if unit == "ms" else 0.7)
     assert single("k", "k", unit, median)._replace(goal=goal).verdict() == verdict
     assert single("k", "k", unit, median).verdict() == ""
 
@@ -162,9 +162,7 @@ def test_arrays_have_the_size_asked_for() -> None:
 
 def test_the_table_is_aligned_and_sectioned() -> None:
     figures = [
-        from_times("execute_one", "execute on engine 0", "ms", [0.0003, 0.0005])._replace(
-            goal=Goal(0.4, 0.6, "a page")
-        ),
+        from_times("execute_one", "execute on engine 0", "ms", [0.0003, 0.0005])._replace(goal=Goal(0.4, 0.6)),
         single("tasks", "map", "tasks/s", 12_345.6),
         single("tasks", "map", "tasks/s", 950.0)._replace(system="a peer"),
     ]
@@ -177,14 +175,13 @@ def test_the_table_is_aligned_and_sectioned() -> None:
     assert "12,346" in lines[3]
     assert lines[5].startswith("a peer")
     assert lines[2].index(" ms") == lines[3].index("tasks/s") + 4
-    assert report.sources(figures) == ["a page: execute_one"]
     assert report.ratio_table(ratios(figures)).split()[-2:] == ["13", "x"]
 
 
 def test_everything_goes_into_the_json() -> None:
-    figures = [single("idle", "idle", "%", 0.1)._replace(goal=Goal(2.0, None, "a page"))]
+    figures = [single("idle", "idle", "%", 0.1)._replace(goal=Goal(2.0, None))]
     told = json.loads(json.dumps(report.as_json({"cores": 2}, {"n": 4}, figures, [], ["a note"])))
-    assert told["figures"][0]["goal"] == {"final": 2.0, "first": None, "source": "a page"}
+    assert told["figures"][0]["goal"] == {"final": 2.0, "first": None}
     assert told["figures"][0]["verdict"] == "yes"
     assert told["notes"] == ["a note"]
 

@@ -61,5 +61,5 @@ GRID_ENGINE = BatchSystem(
     read_id=read_id,
     read_status=read_status,
     gone="job id .* not found",
-    output="{name}.o{id}*",
+    output=("{name}.o{id}*",),
 )

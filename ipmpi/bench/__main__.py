@@ -209,9 +209,8 @@ def show(run: Run) -> None:
         print("\n" + report.table(run.figures))
     if found:
         print("\n" + report.ratio_table(found))
-    judged = report.sources(run.figures)
-    if judged:
-        print("\nGoals are of medians:", *judged, sep="\n  ")
+    if any(figure.goal is not None for figure in run.figures):
+        print("\nGoals are of medians; docs/performance.rst has what they are for.")
     elif run.figures:
         print(f"\nThe goals are for {GOAL_ENGINES} engines and {GOAL_BYTES / 1e6:g} MB: not compared.")
     print(*(f"note: {note}" for note in run.notes), sep="\n")

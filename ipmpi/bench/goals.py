@@ -1,4 +1,4 @@
-"""The goals that figures are judged by, each with the page that sets it. Nothing else is a fixed figure here."""
+"""The goals that figures are judged by; docs/performance.rst explains them. Nothing else is a fixed figure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ QUEUE_TASKS: Final = 1_000_000
 BIG_KEYS: Final = frozenset({"controller_memory", "status_worst"})
 """These goals are for a push of one object of so many bytes."""
 
-DESIGN: Final = "design, Speed"
-SPINE: Final = "issue 2, Acceptance"
-FARM: Final = "issue 3, Acceptance"
-TRUST: Final = "trust 3.4"
-
 
 class Goal(NamedTuple):
     """What a median has to reach.
@@ -25,33 +20,31 @@ class Goal(NamedTuple):
     Attributes:
         final: the goal, in the unit of the figure.
         first: a milder one on the way there, or None.
-        source: the page that says so.
     """
 
     final: float
     first: float | None
-    source: str
 
 
 GOALS: Final[dict[str, Goal]] = {
-    "start": Goal(1.5, 2.5, f"{DESIGN}; first: {SPINE}"),
-    "execute_one": Goal(0.4, 0.6, f"{DESIGN}; first: {SPINE}"),
-    "execute_other": Goal(0.4, 0.6, f"{DESIGN}; first: {SPINE}"),
-    "execute_all": Goal(0.6, 1.0, f"{DESIGN}; first: {SPINE}"),
-    "push_all": Goal(0.15, 0.3, f"{DESIGN}; first: {SPINE}"),
-    "push_one": Goal(1.2, None, TRUST),
-    "pull_one": Goal(1.0, 0.7, f"{DESIGN}; first: {SPINE}"),
-    "pull_other": Goal(1.0, 0.7, f"{DESIGN}; first: {SPINE}"),
-    "scatter": Goal(0.12, None, DESIGN),
-    "gather": Goal(0.12, None, DESIGN),
-    "idle": Goal(2.0, None, SPINE),
-    "controller_memory": Goal(300.0, None, SPINE),
-    "status_worst": Goal(100.0, None, SPINE),
-    "tasks": Goal(100_000.0, 50_000.0, f"{DESIGN}; {FARM}"),
-    "submit_gather": Goal(15_000.0, None, FARM),
-    "submit_result": Goal(0.3, 0.5, f"{TRUST}; first: {FARM}"),
-    "greedy": Goal(5.0, None, FARM),
-    "queue_memory": Goal(2000.0, None, FARM),
+    "start": Goal(1.5, 2.5),
+    "execute_one": Goal(0.4, 0.6),
+    "execute_other": Goal(0.4, 0.6),
+    "execute_all": Goal(0.6, 1.0),
+    "push_all": Goal(0.15, 0.3),
+    "push_one": Goal(1.2, None),
+    "pull_one": Goal(1.0, 0.7),
+    "pull_other": Goal(1.0, 0.7),
+    "scatter": Goal(0.12, None),
+    "gather": Goal(0.12, None),
+    "idle": Goal(2.0, None),
+    "controller_memory": Goal(300.0, None),
+    "status_worst": Goal(100.0, None),
+    "tasks": Goal(100_000.0, 50_000.0),
+    "submit_gather": Goal(15_000.0, None),
+    "submit_result": Goal(0.3, 0.5),
+    "greedy": Goal(5.0, None),
+    "queue_memory": Goal(2000.0, None),
 }
 
 

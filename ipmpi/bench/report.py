@@ -40,15 +40,6 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join(lines[1:])
 
 
-def sources(figures: Sequence[Figure]) -> list[str]:
-    """Where the goals in the table come from: a line for each page."""
-    by_source: dict[str, list[str]] = {}
-    for figure in figures:
-        if figure.goal is not None:
-            by_source.setdefault(figure.goal.source, []).append(figure.key)
-    return [f"{source}: {', '.join(keys)}" for source, keys in by_source.items()]
-
-
 def ratio_table(found: Sequence[Ratio]) -> str:
     """How many times better than each peer."""
     peers = list(dict.fromkeys(ratio.peer for ratio in found))

@@ -19,6 +19,7 @@ from ..errors import FurlError, KernelError, LauncherError
 from ..furl import ipython_dir
 from ..launch import records
 from ..launch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
+from ..launch.batchsystem import job_number
 from ..launch.doctor import findings as f
 from ..launch.doctor.findings import Finding
 from ..launch.doctor.judge_engines import judge_presence
@@ -32,7 +33,7 @@ from ..launch.records import Record
 from .printing import show
 
 LINES: Final = 20
-_JOB: Final = re.compile(r"\d+(\[\d*\])?(_\d+)?(\.[\w.-]+)?")
+_JOB: Final = re.compile(r"\d+(\[\d*\])?(_\d+)?(\.[\w.-]+)?(;[\w.-]+)?")
 CLUSTER: Final = "Cluster"
 
 
@@ -122,8 +123,8 @@ def _record(what: str) -> Record | None:
         return known  # also one whose process has died: that is what is to be explained
     if _JOB.fullmatch(what) is None:
         return records.find(what)
-    number = what.partition(".")[0]
-    owners = [record for record in records.living() if number in {job.partition(".")[0] for job in record.jobs}]
+    own, number = records.living(), job_number(what)
+    owners = [record for record in own if number in {job_number(job) for job in record.jobs}]
     return owners[0] if owners else None
 
 
@@ -147,22 +148,43 @@ def _system(name: str, job: str) -> BatchSystem:
 
 def explain_job(system: BatchSystem, job: str, folder: Path | None, now: float) -> Account:
     """One job, by its batch system and what it printed."""
-    status = Queue(system).status(job)
+    status = _status(system, job)
     account = Account(judge_job(system.name, system.title, status, now))
     if status.state is JobState.PENDING:
         return account
     logs: list[LogFacts] = []
-    for place in [folder] if folder is not None else [Path("logs"), Path(), ipython_dir() / "log"]:
+    places = [folder] if folder is not None else [Path("logs"), Path(), ipython_dir() / "log"]
+    for place in places:
         logs = logs or read_logs(job_logs(system, place, "*", job))
-    if status.outcome not in ("completed", "cancelled", "timeout"):
-        _add_log(account, logs, [])
+    if status.outcome not in ("completed", "cancelled", "timeout", "preempted"):
+        _add_log(account, logs, [], failed=status.outcome == "failed")
+    if status.outcome == "failed" and account.log is None:
+        where = ", ".join(str(place.absolute()) for place in places)
+        text, fix = f"What it printed is not in {where}.", "Name the folder: ipcluster explain JOB --logdir DIR"
+        account.findings.append(f.note(f"Job {status.id}", "job-output", text, fix.replace("JOB", job)))
     return account
 
 
-def _add_log(account: Account, logs: Sequence[LogFacts], engines: Sequence[dict[str, Any]]) -> None:
+def _status(system: BatchSystem, job: str) -> JobStatus:
+    """How a job is; where nobody knows its number, how the job array of that number is."""
+    queue = Queue(system)
+    status = queue.status(job)
+    array = system.as_array(job)
+    if array and status.state is JobState.ENDED and not status.outcome:
+        found = queue.status(array)
+        return found if found.outcome or found.state is not JobState.ENDED else status
+    return status
+
+
+def _add_log(
+    account: Account, logs: Sequence[LogFacts], engines: Sequence[dict[str, Any]], *, failed: bool = False
+) -> None:
+    """Show the log that tells what went wrong; of a job that failed, what it printed in any case."""
     found = failing_log(logs, engines)
     if found is not None:
         account.log, account.alike = found
+    elif failed:
+        account.log = next((log for log in logs if log.kind == "output" and log.lines), None)
 
 
 # --- a controller that was started by hand ---------------------------------------------------------------------
@@ -212,7 +234,7 @@ def explain_cluster(record: Record, now: float) -> Account:
         if len(engines) < record.n and not record.ssh:
             account.findings += judge_losses(read_losses(logs), engines)
     if len(engines) < record.n and not waits:
-        _add_log(account, logs, engines)
+        _add_log(account, logs, engines, failed=bool(statuses) and statuses[-1].outcome == "failed")
     return account
 
 

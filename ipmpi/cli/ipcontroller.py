@@ -22,6 +22,7 @@ from ..controller.scheduler import ORDERS, Order, Queued
 from ..controller.service import ControllerService
 from ..errors import ControllerStartError, KernelError
 from ..furl import Furl
+from ..ownpath import add_current_folder
 from ..tls import Identity, load_or_create_identity
 from ..transport.addresses import local_addresses
 from ..transport.listen import Listener
@@ -72,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 def _load(option: str, name: str, form: str) -> Any:
     """What a plug-in option names."""
     module, _, attribute = name.partition(":")
-    sys.path.insert(0, os.getcwd())
+    add_current_folder()
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

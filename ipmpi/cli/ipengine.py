@@ -22,6 +22,7 @@ from ..engine.rank import Rank
 from ..engine.tree import Place, place
 from ..engine.world import MODES, World, host_and_pid, start_world
 from ..errors import FurlError, KernelError
+from ..ownpath import add_current_folder
 from ..protocol.messages import EngineInfo
 from ..protocol.states import FROM_ABOVE, RECEIVES
 from ..transport.loop import Loop
@@ -339,6 +340,7 @@ def _take_gpus(numbers: Sequence[str], launched: mpienv.LaunchedRank | None) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run an engine; returns the exit code."""
     options = parser().parse_args(argv)
+    add_current_folder()  # for modules of the user
     launched = mpienv.detect(os.environ)
     sys.setswitchinterval(0.0005)  # the agent must not wait 5 ms for user code that computes
 

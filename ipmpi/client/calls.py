@@ -11,6 +11,7 @@ from .. import limits, serialize
 from ..protocol import messages
 from .results import PendingResult, PendingResults, wait_until_done
 from .session import Submission
+from .waiting import SessionFuture, check_waiting
 
 if TYPE_CHECKING:
     from .session import EngineReply, Session
@@ -41,7 +42,7 @@ def combined(
     futures: Sequence[concurrent.futures.Future[list[EngineReply]]],
 ) -> concurrent.futures.Future[list[EngineReply]]:
     """One future with all replies, in the order of ``futures``; the first exception, if there is one, instead."""
-    whole: concurrent.futures.Future[list[EngineReply]] = concurrent.futures.Future()
+    whole: concurrent.futures.Future[list[EngineReply]] = SessionFuture()
     missing = len(futures)
     lock = threading.Lock()
 
@@ -81,12 +82,14 @@ class Calls:
         self, client: object, submissions: Sequence[Submission], finish: Finish, block: bool, method: str
     ) -> Any:
         """Send several commands of one call: as :meth:`command`, with ``finish`` applied to the replies of all."""
-        if not block:
+        if block:
+            check_waiting()
+        else:
             submissions = [each._replace(body=copied(each.body)) for each in submissions]
         # None means all engines; no engine at all needs nobody to answer.
         futures = [self.session.command(each) for each in submissions if each.targets != []]
         future = futures[0] if len(futures) == 1 else combined(futures)
-        return self._result(client, future, finish, block, method)
+        return self._result(client, future, finish, block, method, _has_failed)
 
     def request(
         self,
@@ -112,8 +115,13 @@ class Calls:
         finish: Callable[[Any], Any],
         block: bool,
         method: str,
+        has_failed: Callable[[Any], bool] | None = None,
     ) -> Any:
         if block:
             wait_until_done(future)
             return finish(future.result())
-        return self.pending.add(PendingResult(client, future, finish, method))
+        return self.pending.add(PendingResult(client, future, finish, method, has_failed))
+
+
+def _has_failed(replies: Sequence[EngineReply]) -> bool:
+    return not all(reply.ok for reply in replies)

@@ -53,7 +53,7 @@ class Needs:
         self._arguments = list(arguments)
 
     def __bool__(self) -> bool:
-        return bool(self._after or self._follow or self._arguments)
+        return bool(self._after or self._arguments) or self._follow is not None
 
     def _all(self) -> list[Parent]:
         followed = [] if self._follow is None else [self._follow]

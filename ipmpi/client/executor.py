@@ -42,7 +42,7 @@ class Executor(concurrent.futures.Executor):
             raise ValueError("max_workers must be greater than 0")
         self._options = checked_options(options)
         refusal = functools.partial(RuntimeError, "cannot schedule new futures after shutdown")
-        self._underway = Underway(client or TaskClient(), refusal, own=client is None)
+        self._underway = Underway(TaskClient() if client is None else client, refusal, own=client is None)
 
     def options(self, **options: Any) -> Executor:
         """This executor with other options for its calls; they are shut down together.

@@ -54,7 +54,9 @@ def rebuild_exception(
         The exception, with ``_ipython_engine_info`` (``{'engineid', 'method', 'args'}``) and
         ``_ipython_traceback_text`` (the engine's own formatted traceback), which is also shown as its cause.
     """
-    value = _unpickled(body) or error_from_name(failed.type_name, failed.text)
+    value = _unpickled(body)
+    if value is None:
+        value = error_from_name(failed.type_name, failed.text)
     with contextlib.suppress(Exception):  # a class of the user's may refuse attributes
         if failed.traceback and value.__cause__ is None:
             value.__cause__ = EngineTraceback(failed.traceback)

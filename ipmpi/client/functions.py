@@ -7,6 +7,7 @@ function of ``__main__`` a hundred: so a pickle is used again, as long as nothin
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 import types
@@ -14,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
-from .. import limits, serialize
+from .. import byvalue, limits, serialize
 from ..errors import SerializationError
 
 KEPT: Final = 128
@@ -35,12 +36,14 @@ class Definition:
         key: what tasks call it by: a hash of the pickle.
         pickle: in one piece.
         label: its name, for people.
+        space: of the program whose globals it sees on engines; b"" for those of the engine.
         cache: for whoever makes something of a definition again and again; it ends with the definition.
     """
 
-    __slots__ = ("cache", "key", "label", "pickle")
+    __slots__ = ("cache", "key", "label", "pickle", "space")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], space: bytes = b"") -> None:
+        self.space = space
         self.label = label_of(function)
         self.pickle = serialize.in_one_piece(serialize.dumps(function, what=f"the function {self.label}"))
         if len(self.pickle) > limits.FUNCTION:
@@ -53,18 +56,42 @@ class Definition:
         self.cache: dict[Any, Any] = {}
 
 
+class OfThisProgram:
+    """A function that is to see this program's globals on the engines, whatever others have put there."""
+
+    __slots__ = ("function",)
+
+    space: Final = os.urandom(8)
+    """Names this program to the engines."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise TypeError(f"a function is needed, or something else to call, not {function!r}")
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function here."""
+        return self.function(*args, **kwargs)
+
+
 class _Kept:
     """A function, its definition, and what the pickle depends on."""
 
-    __slots__ = ("definition", "function", "watched")
+    __slots__ = ("definition", "function", "registered", "watched")
 
-    def __init__(self, function: Any, definition: Definition, watched: _Watched | None) -> None:
+    def __init__(
+        self, function: Any, definition: Definition, watched: _Watched | None, registered: frozenset[str]
+    ) -> None:
         self.function = function
         self.definition = definition
         self.watched = watched
+        self.registered = registered
 
     def is_current(self) -> bool:
-        return self.watched is None or self.watched.is_unchanged()
+        # What cloudpickle was told to send by value is no name any more.
+        return self.registered == byvalue.registered_modules() and (
+            self.watched is None or self.watched.is_unchanged()
+        )
 
 
 class FunctionShelf:
@@ -73,8 +100,8 @@ class FunctionShelf:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # By identity: two functions that are equal need not pickle alike, and not all can be hashed.
-        self._kept: OrderedDict[int, _Kept] = OrderedDict()
-        self._by_key: OrderedDict[bytes, Definition] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, bytes], _Kept] = OrderedDict()
+        self._by_key: OrderedDict[tuple[bytes, bytes], Definition] = OrderedDict()
 
     def define(self, function: Callable[..., Any]) -> Definition:
         """The definition of a function as it is now.
@@ -82,18 +109,28 @@ class FunctionShelf:
         Raises:
             SerializationError: it cannot be pickled, or is too large; the message says what to do.
         """
-        kept = self._kept.get(id(function))
+        space = b""
+        if isinstance(function, OfThisProgram):
+            space, function = function.space, function.function
+        name = id(function), space
+        kept = self._kept.get(name)
         if kept is not None and kept.function is function and kept.is_current():
+            with self._lock:
+                if name in self._kept:
+                    self._kept.move_to_end(name)
             return kept.definition
-        definition = Definition(function)
+        registered = byvalue.registered_modules()
+        definition = Definition(function, space)
         watched, may_keep = _watch(function)
         with self._lock:
             # The same pickle is the same definition, so that tasks can go together.
-            definition = self._by_key.setdefault(definition.key, definition)
+            definition = self._by_key.setdefault((definition.key, space), definition)
+            self._by_key.move_to_end((definition.key, space))
             if may_keep:
-                self._kept[id(function)] = _Kept(function, definition, watched)
+                self._kept[name] = _Kept(function, definition, watched, registered)
+                self._kept.move_to_end(name)
             else:
-                self._kept.pop(id(function), None)
+                self._kept.pop(name, None)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
             while len(self._by_key) > KEPT:
@@ -155,7 +192,7 @@ class _Watched:
             return all(self._is_stable(item) for item in value)
         if kind is types.ModuleType:
             return sys.modules.get(value.__name__) is value
-        if kind is types.FunctionType and serialize.needs_value(value):
+        if kind is types.FunctionType and byvalue.needs_value(value):
             return self.add(value)
         return _is_fixed(value)
 
@@ -173,7 +210,7 @@ def _is_fixed(function: Any) -> bool:
     if kind is types.BuiltinFunctionType:
         owner = function.__self__
         return owner is None or isinstance(owner, types.ModuleType)
-    return (kind is types.FunctionType or issubclass(kind, type)) and not serialize.needs_value(function)
+    return (kind is types.FunctionType or issubclass(kind, type)) and not byvalue.needs_value(function)
 
 
 def _watch(function: Any) -> tuple[_Watched | None, bool]:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 from collections import defaultdict
 from collections.abc import Generator, Iterable
 from concurrent.futures import CancelledError, as_completed, wait
-from typing import Any, Final
+from typing import Any
 
 from ..errors import KernelError, TaskAborted
 from .desk import TaskDesk, Ticket
 from .payloads import Payload, failure_of, story_of, value_of
 from .progress import Progress
-from .results import arrival, wait_until_done
+from .results import UNOPENED, arrival, snapshot, wait_until_done
+from .waiting import SessionFuture
 
 __all__ = ["CancelledError", "TaskFuture", "as_completed", "cancel_all", "gather", "wait"]
 
-_UNOPENED: Final = Exception("a failure that nobody has looked at yet")
-"""Stands for an exception that is still pickled, where the library has to know that there is one."""
 
-
-class TaskFuture(concurrent.futures.Future[Any]):
+class TaskFuture(SessionFuture):
     """The result of a task to come: a :class:`concurrent.futures.Future`, which coroutines may also ``await``.
 
     Attributes:
@@ -134,7 +131,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
         else:
             self._desk.failed += 1
             self._unopened, self._failed = payload, True
-            self.set_exception(_UNOPENED)
+            self.set_exception(UNOPENED)
 
     def undone(self, error: BaseException) -> None:
         """See :class:`~ipmpi.client.desk.Sink`."""
@@ -174,13 +171,7 @@ class TaskFuture(concurrent.futures.Future[Any]):
                 self._unopened = None
 
     def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
-        # Python 3.14's asyncio.wrap_future looks at all at once, by this.
-        if not self.done():
-            return False, False, None, None
-        if self.cancelled():
-            return True, True, None, None
-        error = self.exception()
-        return True, False, self._value, error
+        return snapshot(self)
 
 
 def gather(futures: Iterable[TaskFuture], progress: bool | None = None) -> list[Any]:

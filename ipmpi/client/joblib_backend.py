@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
 from .task import TaskClient
 from .underway import Client, checked_options
@@ -74,7 +75,7 @@ class _Batches:
 
     def submit(self, batch: Callable[[], Any], callback: Callback | None) -> TaskFuture:
         # The batch is an argument: a function would be sent to all engines and kept there.
-        future = self._client.submit(_CALL, batch, **self._options)
+        future = self._client.submit(OfThisProgram(_CALL), batch, **self._options)
         self._open.add(future)
         future.add_done_callback(self._open.discard)
         if callback is not None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections import UserList
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 DISTRIBUTIONS = ("b", "r")
 
@@ -26,8 +27,32 @@ def sliceable(items: Iterable[Any]) -> Any:
     Raises:
         TypeError: they cannot be gone through, or have no length (an array of no dimensions).
     """
-    has_slices = hasattr(items, "__len__") and hasattr(items, "__getitem__")
-    return items if has_slices and not isinstance(items, Mapping) else list(items)
+    return items if isinstance(items, _SLICES) or _has_slices(items) else list(items)
+
+
+_SLICES: Final = (list, tuple, range, str, bytes, bytearray)
+"""Types of which all is known: their slices have the items that going through them gives."""
+
+
+def _has_slices(items: Any) -> bool:
+    if isinstance(items, Mapping) or not hasattr(items, "__getitem__"):
+        return False
+    try:
+        len(items)
+        items[0:0]
+    except Exception:  # a deque, a data set that takes numbers only, a sparse matrix, which has no length
+        return False
+    return True
+
+
+def listed(items: Iterable[Any]) -> Any:
+    """The items with a length and slices, such that these have exactly what ``list(items)`` has.
+
+    The slices of a table of pandas are rows, while going through it gives the names of its columns.
+    """
+    numpy = sys.modules.get("numpy")
+    same = isinstance(items, _SLICES) or (numpy is not None and isinstance(items, numpy.ndarray))
+    return sliceable(items) if same else list(items)
 
 
 def slices(length: int, parts: int, dist: str = "b") -> list[slice]:
@@ -53,7 +78,8 @@ def partition(items: Iterable[Any], parts: int, dist: str = "b") -> list[Any]:
     ['abc', 'de']
     """
     whole = sliceable(items)
-    return [whole[chosen] for chosen in slices(len(whole), parts, dist)]
+    places = getattr(whole, "iloc", whole)  # pandas has slices of labels, too
+    return [places[chosen] for chosen in slices(len(whole), parts, dist)]
 
 
 def partition_together(sequences: Sequence[Iterable[Any]], parts: int, dist: str = "b") -> list[list[Any]]:
@@ -62,7 +88,7 @@ def partition_together(sequences: Sequence[Iterable[Any]], parts: int, dist: str
     Raises:
         ValueError: the sequences differ in length.
     """
-    wholes = [sliceable(items) for items in sequences]
+    wholes = [listed(items) for items in sequences]
     lengths = {len(whole) for whole in wholes}
     if len(lengths) > 1:
         raise ValueError("all sequences must have equal length")
@@ -74,28 +100,60 @@ def partition_together(sequences: Sequence[Iterable[Any]], parts: int, dist: str
 def join(parts: Sequence[Any], dist: str = "b") -> Any:
     """Put together what :func:`partition` dealt out: the opposite for arrays, lists and tuples.
 
-    Arrays become one array, and lists, tuples and ranges one list. Anything else (scalars, strings) stays a list
-    of the parts. Which of these it is, the first part that is not a scalar decides, so that parts of one item
-    that were flattened find their place.
+    Arrays become one array, and lists, tuples and ranges one list. Anything else (scalars, strings, tables, arrays
+    of a class of which nothing is known here) stays a list of the parts. Which of these it is, the first part that
+    is not a scalar decides, so that parts of one item that were flattened find their place.
     """
     check_distribution(dist)
     numpy = sys.modules.get("numpy")
     if numpy is not None and any(isinstance(part, numpy.ndarray) for part in parts):
         return _join_arrays(numpy, parts, dist)
-    if not any(isinstance(part, (list, tuple, range)) for part in parts):
+    if not any(type(part) in _LISTS for part in parts):
         return list(parts)
-    rows = [part if isinstance(part, (list, tuple, range)) else [part] for part in parts]
+    rows = [part if type(part) in _LISTS else [part] for part in parts]
     if dist == "b":
         return [item for row in rows for item in row]
     longest = max(map(len, rows))
     return [row[turn] for turn in range(longest) for row in rows if turn < len(row)]
 
 
+_LISTS: Final = (list, tuple, range, UserList)
+"""Not what is derived from them: a named tuple is one thing."""
+
+
 def _join_arrays(numpy: Any, parts: Sequence[Any], dist: str) -> Any:
+    together = _concatenation(numpy, parts)
+    if together is None:
+        return list(parts)
     arrays = [numpy.atleast_1d(part) for part in parts]
-    whole = numpy.concatenate(arrays)
+    whole = together(arrays)
     if dist == "b":
         return whole
     # Item j of part k was item j * n + k of the whole, whatever the lengths are now.
     places = [numpy.arange(len(array)) * len(arrays) + k for k, array in enumerate(arrays)]
     return whole[numpy.argsort(numpy.concatenate(places))]
+
+
+def _concatenation(numpy: Any, parts: Sequence[Any]) -> Callable[[list[Any]], Any] | None:
+    """What joins these arrays to one of their class; None where that is not known.
+
+    ``numpy.concatenate`` makes a plain array of most classes, and drops masks, without a word.
+    """
+    plain = (numpy.ndarray, numpy.matrix, numpy.memmap)
+    kinds = {type(part) for part in parts if isinstance(part, numpy.ndarray)}
+    special = [kind for kind in kinds if kind not in plain]
+    if not special:
+        join: Callable[[list[Any]], Any] = numpy.concatenate
+        return join
+    if all(issubclass(kind, numpy.ma.MaskedArray) for kind in special):
+        known = (numpy.ma.MaskedArray, type(numpy.ma.masked))
+        joined: Callable[[list[Any]], Any] = numpy.ma.concatenate
+        return joined if all(kind in known for kind in special) else None
+    if len(kinds) > 1:
+        return None
+    kind = special[0]
+    if kind is numpy.recarray:
+        return lambda arrays: numpy.concatenate(arrays).view(kind)
+    # A class that says how numpy's functions treat it (those with units do) also knows how it is joined.
+    own = kind.__array_function__ is not numpy.ndarray.__array_function__
+    return numpy.concatenate if own else None

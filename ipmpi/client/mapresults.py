@@ -19,6 +19,7 @@ from ..protocol.packed import count, unpack
 from .desk import Batch, TaskDesk, Terms
 from .payloads import Payload, failure_of, packed_rows, value_of
 from .progress import Progress
+from .waiting import SessionFuture
 
 _MISSING: Final = object()
 
@@ -66,7 +67,7 @@ class MapResults(Iterator[Any]):
         self._broken: KernelError | None = None
         self._wake = threading.Event()
         self._fed = False
-        self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.ended = SessionFuture()
 
     def feed(self, terms: Terms, rows: Iterable[tuple[Any, ...]], label: str) -> None:
         """Submit one task for each row of arguments. If one cannot be sent, those before it are dropped."""
@@ -185,6 +186,8 @@ class MapResults(Iterator[Any]):
 
     def _open_some(self, wanted: int, timeout: float | None) -> bool:
         """Wait for so many results and open all that are there; False if none is."""
+        if self._arrived < self._opened + wanted and self._broken is None:
+            self.ended.check()
         self._wake.clear()
         self._wanted = self._opened + wanted
         if self._arrived < self._wanted and not self._urgent and self._broken is None:

@@ -50,7 +50,7 @@ def packed_rows(rows: Sequence[tuple[Any, ...]], label: str) -> list[Payload]:
 def value_of(payload: Payload) -> Any:
     """The object of a payload, nothing being None; raises whatever its unpickling raises."""
     if isinstance(payload, bytes):
-        return pickle.loads(payload) if payload else None
+        return serialize.unpickled(payload) if payload else None
     if not payload:
         return None
     stream, *buffers = payload

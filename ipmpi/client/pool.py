@@ -60,7 +60,7 @@ class Pool:
             raise ValueError("Number of processes must be at least 1")
         self._options = checked_options(options)
         refusal = functools.partial(ValueError, "Pool not running")
-        self._underway = Underway(client or TaskClient(), refusal, own=client is None)
+        self._underway = Underway(TaskClient() if client is None else client, refusal, own=client is None)
         self._lock = threading.Lock()
         self._callbacks: concurrent.futures.ThreadPoolExecutor | None = None
         self._called: set[concurrent.futures.Future[None]] = set()
@@ -361,7 +361,7 @@ class _Feeder(threading.Thread):
         while self._next is None:
             if self._taken == self._left:
                 error, self._error = self._error, None
-                raise error or StopIteration
+                raise StopIteration if error is None else error
             try:
                 came = self._came.get(timeout=_remaining(deadline))
             except queue.Empty:

@@ -14,13 +14,17 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from ..errors import InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from .failures import rebuild_exception as rebuild_exception
+from .waiting import SessionFuture, check_waiting
 
 _GREEN, _BLUE, _RED, _NORMAL = "\033[0;32m", "\033[0;34m", "\033[0;31m", "\033[0m"
 _PLAIN = ("", "", "", "")
+
+UNOPENED: Final = Exception("a failure that nobody has looked at yet")
+"""Stands for an exception that is still pickled, where the library has to know that there is one."""
 
 WINDOWS_WAIT = 0.1
 """Windows does not interrupt a wait on a lock: there Ctrl-C is looked for this often, in seconds."""
@@ -68,7 +72,14 @@ def wait_until_done(future: concurrent.futures.Future[Any], timeout: float | Non
     """Wait for a future without taking its result; False if ``timeout`` seconds were not enough.
 
     Ctrl-C ends the wait at once, and nothing but the wait.
+
+    Raises:
+        ClientError: in a callback of a future, and in a forked process, where it would never be done.
     """
+    if isinstance(future, SessionFuture):
+        future.check()
+    elif not future.done():
+        check_waiting()
     if sys.platform == "win32" and timeout is None:
         while not concurrent.futures.wait([future], WINDOWS_WAIT).done:
             pass
@@ -78,8 +89,19 @@ def wait_until_done(future: concurrent.futures.Future[Any], timeout: float | Non
 
 def _wait(future: concurrent.futures.Future[Any]) -> bool:
     with contextlib.suppress(concurrent.futures.CancelledError):
-        future.exception()
+        # That of the base: ours open the result, which is for whoever asks for it.
+        concurrent.futures.Future.exception(future)
     return True
+
+
+def snapshot(future: concurrent.futures.Future[Any]) -> tuple[bool, bool, Any, BaseException | None]:
+    """Whether it is done, and cancelled; its result and exception: what ``asyncio`` of Python 3.14 asks for."""
+    if not future.done():
+        return False, False, None, None
+    if future.cancelled():
+        return True, True, None, None
+    error = future.exception()
+    return True, False, None if error is not None else future.result(), error
 
 
 async def arrival(future: concurrent.futures.Future[Any]) -> None:
@@ -99,10 +121,12 @@ async def arrival(future: concurrent.futures.Future[Any]) -> None:
     await arrived.wait()
 
 
-class PendingResult:
+class PendingResult(SessionFuture):
     """The result of a call with ``block=False``, made by the methods of a client; wait for it by :attr:`r`.
 
-    In a coroutine, ``await`` it. Two of them compare by the order in which they were made.
+    It is a :class:`concurrent.futures.Future`: :func:`concurrent.futures.wait`, ``as_completed`` and
+    ``asyncio.wrap_future`` take it, and a coroutine may ``await`` it. Two of them compare by the order in which
+    they were made. May be used from any thread.
 
     Attributes:
         client: whose method was called.
@@ -120,19 +144,37 @@ class PendingResult:
         future: concurrent.futures.Future[Any],
         finish: Callable[[Any], Any],
         name: str = "",
+        has_failed: Callable[[Any], bool] | None = None,
     ) -> None:
+        """Stand for ``finish(future.result())``, computed by whoever asks first.
+
+        Args:
+            client: whose method was called.
+            future: of the answers.
+            finish: makes the result of the answers, or raises.
+            name: of the method.
+            has_failed: whether ``finish`` will raise for these answers; for who waits for the first exception.
+        """
+        super().__init__()
+        # Not to be cancelled, as a call that an executor runs: others may be queued behind it.
+        self.set_running_or_notify_cancel()
         self.client = client
         self.result_id = f"{next(self._numbers):040d}"
         self.called = False
         self.raised = False
         self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
-        self._future: concurrent.futures.Future[Any] | None = future
         self._finish: Callable[[Any], Any] | None = finish
         self._name = name
-        self._result: Any = None
+        self._has_failed = has_failed
+        self._has_come = False
+        self._answers: Any = None
+        self._refusal: BaseException | None = None
+        self._value: Any = None
+        self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
         # Two threads may ask for one result: callbacks are applied once all the same. A callback may ask as well.
         self._lock = threading.RLock()
+        future.add_done_callback(self._arrived)
 
     def __repr__(self) -> str:
         state = "retrieved" if self.called else "done" if self.done() else "running"
@@ -145,13 +187,19 @@ class PendingResult:
 
     def done(self) -> bool:
         """Whether the result is here, so that :attr:`r` will not wait."""
-        future = self._future
-        return future is None or future.done()
+        # Without the base's lock: callbacks of a retrieval may ask, while somebody with that lock waits for them.
+        return self._has_come
+
+    def cancel(self) -> bool:
+        """Always False: a command cannot be taken back by itself.
+
+        ``clear_queue()`` drops what waits on engines, and ``interrupt()`` stops what runs.
+        """
+        return super().cancel()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the result is here, at most ``timeout`` seconds; say whether it is. Raises nothing."""
-        future = self._future
-        return future is None or wait_until_done(future, timeout)
+        return self.done() or wait_until_done(self, timeout)
 
     def get_result(self, default: Any = None, block: bool = True, *, timeout: float | None = None) -> Any:
         """The result; every later call returns (or raises) the same again.
@@ -166,20 +214,35 @@ class PendingResult:
             ResultNotCompleted: ``timeout`` seconds were not enough; ask again later.
             InvalidDeferredID: the result was flushed.
         """
-        if not block:
-            if not self.done():
-                return default
-        elif not self.wait(timeout):
+        if not block and not self.done():
+            return default
+        error = self.exception(timeout)
+        if error is None:
+            return self._value
+        try:
+            # The traceback as it was: every retrieval would add its own lines to it.
+            raise error.with_traceback(self._traceback)
+        finally:
+            del error, self  # the traceback holds this frame, and this would hold the traceback
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The result, as :meth:`get_result`."""
+        return self.get_result(timeout=timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What :meth:`get_result` would raise, waited for; None if that is nothing.
+
+        Raises:
+            ResultNotCompleted: ``timeout`` seconds were not enough.
+        """
+        if not self.wait(timeout):
             raise ResultNotCompleted(
                 f"{self!r} has no result after {timeout:g} s. It goes on: ask again, or see queue_status()"
             )
         with self._lock:
             if not self.called:
                 self._retrieve()
-            if self.raised:
-                # The traceback as it was: every retrieval would add its own lines to it.
-                raise self._result.with_traceback(self._traceback)
-            return self._result
+            return self._error
 
     @property
     def r(self) -> Any:
@@ -190,7 +253,7 @@ class PendingResult:
         """Have ``result = f(result, *args, **kwargs)`` applied when the result is retrieved, once.
 
         Several are applied one after the other. One added after the retrieval is applied now. Results that are
-        exceptions have none applied.
+        exceptions have none applied. (To be told when the result is there: ``add_done_callback(f)``.)
 
         Raises:
             TypeError: ``f`` cannot be called.
@@ -201,45 +264,76 @@ class PendingResult:
             if not self.called:
                 self.callbacks.append((f, args, kwargs))
             elif not self.raised:
-                self._apply(lambda: f(self._result, *args, **kwargs))
+                self._apply(lambda: f(self._value, *args, **kwargs))
+
+    def _arrived(self, future: concurrent.futures.Future[Any]) -> None:
+        """The answers are here; called in the session's thread."""
+        refusal: BaseException | None = None
+        answers: Any = None
+        try:
+            answers = future.result()
+        except Exception as error:  # also CancelledError
+            refusal = error
+        with self._lock:
+            if self._has_come:
+                return  # it was flushed
+            # The future itself is not kept: it holds this, and so the answers would outlive both.
+            self._answers, self._refusal, self._has_come = answers, refusal, True
+            failed = refusal is not None or (self._has_failed is not None and self._has_failed(answers))
+        self._announce(failed)
+
+    def _announce(self, failed: bool) -> None:
+        """Tell those who wait, and done-callbacks."""
+        if failed:
+            self.set_exception(UNOPENED)
+        else:
+            self.set_result(None)
 
     def _retrieve(self) -> None:
-        future, finish = self._future, self._finish
-        if future is None or finish is None:
+        finish, answers, refusal = self._finish, self._answers, self._refusal
+        if finish is None:
             return
 
         def chain() -> Any:
-            result = finish(future.result())
+            if refusal is not None:
+                raise refusal
+            result = finish(answers)
             for f, args, kwargs in self.callbacks:
                 result = f(result, *args, **kwargs)
             return result
 
         self._apply(chain)
         # The replies are in memory once more, pickled: let them go.
-        self._future = self._finish = None
+        self._finish = self._answers = self._refusal = None
 
     def _apply(self, compute: Callable[[], Any]) -> None:
         try:
-            self._result = compute()
+            self._value = compute()
         except Exception as error:
-            self._result, self._traceback, self.raised = error, error.__traceback__, True
+            self._value, self._error, self._traceback, self.raised = None, error, error.__traceback__, True
         self.called = True
 
     def _forget(self) -> None:
         with self._lock:
-            if not self.called:
-                self._result = InvalidDeferredID(f"the pending result {self.result_id} ({self._name}) was flushed")
-                self.called = self.raised = True
-                self._future = self._finish = None
+            if self.called:
+                return
+            self._error = InvalidDeferredID(f"the pending result {self.result_id} ({self._name}) was flushed")
+            self._finish = self._answers = self._refusal = None
+            waits, self._has_come = not self._has_come, True
+            self.called = self.raised = True
+        if waits:
+            self._announce(failed=True)
 
     async def _arrival(self) -> Any:
-        future = self._future
-        if future is not None:
-            await arrival(future)
+        if not self.done():
+            await arrival(self)
         return self.get_result()
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._arrival().__await__()
+
+    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+        return snapshot(self)
 
 
 class PendingResults:

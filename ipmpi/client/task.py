@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..protocol import messages
 from ..protocol.packed import unpack
 from ..transport.ssh import SshSession
+from .connecting import connect
 from .dependencies import Needs, Parent
 from .desk import TaskDesk
 from .entries import Attempt, Entry
@@ -24,12 +25,13 @@ from .futures import TaskFuture, gather
 from .mapresults import MapResults
 from .progress import Progress
 from .results import wait_until_done
-from .session import Session, connect
+from .session import Session
 from .submission import submit_call, submit_later
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
 from .terms import Settings, call_terms
+from .waiting import check_waiting
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -102,6 +104,9 @@ class TaskClient:
         """
         if not isinstance(task, BaseTask):
             raise AssertionError("task must be a Task object!")  # noqa: TRY004 - as the original
+        self._session.check()
+        if block:
+            check_waiting()
         attempts = [self._attempt(each) for each in task.chain()]
         with self._lock:
             taskid = self._next_taskid

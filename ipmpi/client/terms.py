@@ -10,6 +10,7 @@ from ..errors import ClientError
 from ..protocol import messages as m, operations
 from .desk import Terms
 from .functions import Definition
+from .prepared import prepared_here
 
 Reference = tuple[int, int]
 MakeTerms = Callable[[Sequence[Reference], Reference | None], Terms]
@@ -99,6 +100,7 @@ def call_terms(
         settings.clear_before,
         settings.clear_after,
         b"" if depend is None else depend.key,
+        definition.space,
     )
     terms = make_terms(operation, definition.label, [definition], settings, depend, after, follow)
     if alone:
@@ -119,7 +121,7 @@ def make_terms(
 
     Raises:
         TypeError, ValueError: a setting is wrong.
-        ClientError: they are too large to be sent.
+        ClientError: they cannot be sent, or are too large for that.
     """
     settings.check()
     encoded = operations.encode(operation)
@@ -146,6 +148,7 @@ def make_terms(
         list(after),
         follow,
     )
+    prepared_here(m.SubmitTasks(0, options, b"", [0]))
     return Terms(options, tuple(used))
 
 

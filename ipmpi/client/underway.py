@@ -12,9 +12,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..errors import TaskAborted
+from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
 from .mapresults import MapResults
 from .terms import Settings
+from .waiting import check_waiting
 
 if TYPE_CHECKING:
     from .functions import Definition
@@ -118,7 +120,7 @@ class Underway:
     ) -> TaskFuture:
         if kwargs and not RESERVED.isdisjoint(kwargs):
             function, kwargs = functools.partial(function, **kwargs), {}
-        future = self.client.submit(function, *args, **options, **kwargs)
+        future = self.client.submit(OfThisProgram(function), *args, **options, **kwargs)
         self._keep(future, future)
         return future
 
@@ -131,7 +133,7 @@ class Underway:
         columns = list(rows)
         with self._lock:
             self._check()
-            definition = self.client.define(function)
+            definition = self.client.define(OfThisProgram(function))
             results = self.client.stream(definition, columns, _settings(options), options.get("depend"), ordered)
             self._keep(results.ended, results)
             return results
@@ -180,6 +182,7 @@ class Underway:
             left = deadline - time.monotonic() if self._stopped else None
             if left is not None and left <= 0:
                 return
+            check_waiting()
             concurrent.futures.wait(list(self._open), left)
 
     def leave(self, wait: bool) -> None:

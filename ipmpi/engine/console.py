@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec.structs
@@ -24,16 +25,23 @@ _PRETTY: Final = 64 * KIB
 """A longer representation is not laid out by pprint, which takes minutes for a large list."""
 
 _LINE: Final = 79
+_LAST: Final = ("_", "__", "___")
 _NO_VALUE: Final = object()
 _DEFAULT_FILENAME: Final = Execute.__struct_defaults__[0]
 
 
 class Console:
-    """The session of one engine. Its history is in the namespace as ``In``, ``Out``, ``_``, ``__``, ``___``."""
+    """The session of one engine. Its history is in the namespace as ``In``, ``Out``, ``_``, ``__``, ``___``.
 
-    def __init__(self, names: dict[str, Any]) -> None:
+    Args:
+        names: the namespace.
+        give: puts names of ipmpi's there, except where the user has something else by that name.
+    """
+
+    def __init__(self, names: dict[str, Any], give: Callable[[dict[str, Any]], None]) -> None:
         self.sources = Sources()
         self._names = names
+        self._give = give
         self._capture = Capture()
         self.reset()
 
@@ -52,8 +60,9 @@ class Console:
 
     def seed(self) -> None:
         """Put the names of the history in the namespace."""
-        self._names.update(In=self._inputs, _ih=self._inputs, Out=self._outputs, _oh=self._outputs)
-        self._names.update(_="", __="", ___="")
+        self._shown = ("", "", "")
+        self._give({"In": self._inputs, "_ih": self._inputs, "Out": self._outputs, "_oh": self._outputs})
+        self._give(dict(zip(_LAST, self._shown, strict=True)))
 
     def forked(self) -> None:
         """This is a forked child of the engine: what it prints goes where the engine's own output goes."""
@@ -108,8 +117,8 @@ class Console:
     def _display(self, value: Any) -> None:
         if value is None:
             return
-        names = self._names
-        names["___"], names["__"], names["_"] = names.get("__", ""), names.get("_", ""), value
+        self._shown = (value, *self._shown[:2])
+        self._give(dict(zip(_LAST, self._shown, strict=True)))
         self._outputs[self._number] = value
         self._displayed = value
 

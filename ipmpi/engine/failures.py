@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from types import TracebackType
 
-from ipmpi import serialize
+from ipmpi import raised, serialize
 from ipmpi.engine.capture import share, shorten
 from ipmpi.limits import RESULT_TEXT
 from ipmpi.protocol.operations import Executed, Failed
@@ -58,8 +58,27 @@ def user_frames(tb: TracebackType | None) -> TracebackType | None:
 
 
 def _body(error: BaseException) -> list[Buffer]:
+    body = _survives(error)
+    if body or type(error).__module__ == "builtins":
+        return body  # one of Python's own is made from its name and text
+    try:
+        rest = raised.without(error, _is_sent)
+    except BaseException:  # its attributes are user code
+        return []
+    return [] if rest is None else _survives(rest)
+
+
+def _survives(error: BaseException) -> list[Buffer]:
     try:
         body: Sequence[Buffer] = serialize.dumps(error)
         return list(body) if type(serialize.loads(body)) is type(error) else []
     except BaseException:  # its __reduce__ and __init__ are user code
         return []
+
+
+def _is_sent(value: object) -> bool:
+    try:
+        serialize.dumps(value)
+    except Exception:
+        return False
+    return True

@@ -9,40 +9,54 @@ there under one rule:
 
 So ``x`` in an applied function is the engine's own part of a scattered ``x``, and an edited helper function
 is used in its new form by the next call.
+
+The names that ipmpi itself gives to a namespace (``id``, ``mpi``, the history) give way to what a function brings:
+for as long as it is called, or for good if it was pushed.
 """
 
 from __future__ import annotations
 
 import builtins
 import io
-import pickle
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from ipmpi import serialize
+from ipmpi import returned, serialize
 from ipmpi.serialize import Buffer
 
-_MAIN = "__main__"
-_CLOUDPICKLE = frozenset({"cloudpickle.cloudpickle", "cloudpickle.cloudpickle_fast"})
+_MAIN: Final = "__main__"
+_MISSING: Final = object()
 
 
 class FunctionHome:
-    """Unpickles what a client sent, giving functions of ``__main__`` the engine's namespace as globals."""
+    """Unpickles what a client sent, giving functions of ``__main__`` these names as globals.
+
+    Args:
+        names: of the engine, or of one program (:mod:`ipmpi.engine.programs`).
+    """
 
     def __init__(self, names: dict[str, Any]) -> None:
         self._names = names
         self._brought: dict[str, Any] = {}
+        self._given: dict[str, Any] = {}
+        self._covering: dict[str, Any] = {}
+        self._stays = False
         self._carried: dict[str, Any] | None = None
 
-    def loads(self, segments: Sequence[Buffer]) -> Any:
+    def loads(self, segments: Sequence[Buffer], *, stays: bool = False) -> Any:
         """The object in ``segments``.
+
+        Args:
+            segments: see :func:`ipmpi.serialize.dumps`.
+            stays: whether it becomes part of the namespace, and does not serve one call only.
 
         Raises:
             ModuleNotFoundError: a module of the client is not on the engine; the message says what to do.
         """
+        before, self._stays = self._stays, self._stays or stays
         try:
-            return _Unpickler(self, self._names, segments).load()
+            return self.unpickler(segments).load()
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f"{error}: it is needed here to rebuild what was sent. Install it on the engines, "
@@ -50,16 +64,22 @@ class FunctionHome:
                 name=error.name,
                 path=error.path,
             ) from None
+        finally:
+            self._stays = before
 
-    def load_function(self, data: Buffer) -> tuple[Any, dict[str, Any]]:
+    def unpickler(self, segments: Sequence[Buffer]) -> Unpickler:
+        """What :meth:`loads` uses."""
+        return Unpickler(self, self._names, segments)
+
+    def load_function(self, segments: Sequence[Buffer]) -> tuple[Any, dict[str, Any]]:
         """A function that is kept, and the globals that it came with.
 
-        Another function may bring other things by these names meanwhile: :meth:`bring` them again before a call.
+        Another function may bring other things by these names meanwhile: :meth:`prepare` them again before a call.
         """
         carried: dict[str, Any] = {}
         self._carried = carried
         try:
-            return self.loads([data]), carried
+            return self.loads(segments), carried
         finally:
             self._carried = None
 
@@ -85,14 +105,48 @@ class FunctionHome:
         copy.__module__ = _MAIN
         return copy
 
+    def give(self, values: Mapping[str, Any]) -> None:
+        """Put names of ipmpi's in the namespace, except where the user has something else by that name."""
+        names, given = self._names, self._given
+        for name, value in values.items():
+            if name not in names or self.is_given(name):
+                names[name] = value
+            given[name] = value
+
+    def is_given(self, name: str) -> bool:
+        """Whether what the namespace has by this name is ipmpi's."""
+        return name in self._given and self._names.get(name, _MISSING) is self._given[name]
+
     def bring(self, carried: Mapping[str, Any]) -> None:
         """Put the globals of a function in the namespace, except those that are the engine's own."""
-        names, brought = self._names, self._brought
+        names, brought, covering = self._names, self._brought, self._covering
         if self._carried is not None:
             self._carried.update(carried)
         for name, value in carried.items():
-            if name not in names or (name in brought and names[name] is brought[name]):
+            if (self.is_given(name) and not self._stays) or (
+                name in covering and names.get(name, _MISSING) is covering[name]
+            ):
+                names[name] = covering[name] = value
+            elif (
+                name not in names
+                or (name in brought and names[name] is brought[name])
+                or (self._stays and self.is_given(name))
+            ):
                 names[name] = brought[name] = value
+
+    def prepare(self, carried: Mapping[str, Any]) -> None:
+        """As :meth:`bring`, before a call of a function that came earlier."""
+        self.uncover()
+        self.bring(carried)
+
+    def uncover(self) -> None:
+        """Bring back the names of ipmpi that gave way for a call: something else begins."""
+        if not self._covering:
+            return
+        for name, value in self._covering.items():
+            if self._names.get(name, _MISSING) is value:
+                self._names[name] = self._given[name]
+        self._covering.clear()
 
     def own(self, keys: Iterable[str]) -> None:
         """These names are the engine's own from now on."""
@@ -101,11 +155,13 @@ class FunctionHome:
                 self._brought.pop(key, None)
 
     def clear(self) -> None:
-        """Forget what functions brought."""
+        """Forget what functions brought, and what ipmpi gave."""
         self._brought.clear()
+        self._covering.clear()
+        self._given.clear()
 
 
-class _Unpickler(pickle.Unpickler):
+class Unpickler(returned.Unpickler):
     """Knows the two names by which a cloudpickle stream makes functions (they are its format, so they stay).
 
     Hooking there reaches every function of the stream: nested ones, methods, what closures and partials hold.
@@ -117,7 +173,8 @@ class _Unpickler(pickle.Unpickler):
         self._names = names
 
     def find_class(self, module: str, name: str, /) -> Any:
-        if module in _CLOUDPICKLE:
+        """Called by pickle."""
+        if module in returned.CLOUDPICKLE:
             if name == "_make_function":
                 return self._make_function
             if name == "_function_setstate":
@@ -127,6 +184,13 @@ class _Unpickler(pickle.Unpickler):
         elif module == serialize.__name__ and name == "loads":
             return self._home.loads  # a pickle inside this one
         return super().find_class(module, name)
+
+    def is_own(self, kind: type) -> bool:
+        """Whether a class was defined here: then it lives in these names, or its methods do."""
+        return super().is_own(kind) and (
+            self._names.get(kind.__name__) is kind
+            or any(getattr(each, "__globals__", None) is self._names for each in vars(kind).values())
+        )
 
     def _make_function(self, code: types.CodeType, carried: dict[str, Any], *rest: Any) -> types.FunctionType:
         if carried.get("__name__") != _MAIN:

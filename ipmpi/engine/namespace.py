@@ -57,6 +57,19 @@ class Answer(NamedTuple):
     body: list[Buffer]
 
 
+class EngineId(int):
+    """The number of an engine, as ``id`` in its namespace. Called, it is Python's own ``id``, which it hides."""
+
+    __slots__ = ()
+
+    def __call__(self, obj: object, /) -> int:
+        """The identity of an object."""
+        return builtins.id(obj)
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
+
+
 _HISTORY: Final = frozenset({"_ih", "_oh", "In", "Out", "_", "__", "___", "__IP", "input", "raw_input"})
 _VALUE: Final = operations.encode(Value())
 _DONE: Final = Answer(True, operations.encode(Nothing()), [])
@@ -90,13 +103,13 @@ class Namespace:
         self._engine_id = engine_id
         self._mpi = mpi
         self.home = FunctionHome(self.names)
-        self.console = Console(self.names)
+        self.console = Console(self.names, self.home.give)
         self.process = HomeProcess()
         self.process.in_child(self.console.forked)
         self._replaced_main: types.ModuleType | None = None
         self.generation = 0
         self.properties_version = 0
-        self._before_end: dict[bytes, Callable[[], object]] = {}
+        self._before_end: dict[bytes, tuple[Any, dict[str, Any]]] = {}
         self.clear_names()
         self._handlers: dict[type, Callable[[Any, Sequence[Buffer]], Answer]] = {
             Execute: self._execute,
@@ -125,7 +138,8 @@ class Namespace:
 
     @engine_id.setter
     def engine_id(self, value: int) -> None:
-        self._engine_id = self.names["id"] = value
+        self._engine_id = value
+        self.home.give({"id": EngineId(value)})
 
     def install_as_main(self) -> None:
         """Make this the ``__main__`` module of the process, so that pickles and user code find it by that name."""
@@ -154,6 +168,7 @@ class Namespace:
                 )
             )
         try:
+            self.home.uncover()
             answer = self._handlers[type(decoded)](decoded, body)
         except BaseException as error:
             self.process.leave_if_child(error)
@@ -166,8 +181,8 @@ class Namespace:
         self.generation += 1
         self.names.clear()
         self.names.update(self._own_names)
-        self.names.update(id=self._engine_id, mpi=self._mpi)
         self.home.clear()
+        self.home.give({"id": EngineId(self._engine_id), "mpi": self._mpi})
         self.console.seed()
 
     # --- Commands --------------------------------------------------------------------------------------
@@ -181,7 +196,7 @@ class Namespace:
         return Answer(False, operations.encode(outcome), pickled)
 
     def _push(self, _operation: Push, body: Sequence[Buffer]) -> Answer:
-        self.merge(self.home.loads(body))
+        self.merge(self.home.loads(body, stays=True))
         return _DONE
 
     def _pull(self, operation: Pull, _body: Sequence[Buffer]) -> Answer:
@@ -221,12 +236,13 @@ class Namespace:
         return _DONE
 
     def _before_walltime(self, operation: BeforeWalltime, body: Sequence[Buffer]) -> Answer:
-        self._before_end[operation.key] = self.home.loads(body)
+        self._before_end[operation.key] = self.home.load_function(body)
         return _DONE
 
     def _end_comes(self, operation: EndComes, _body: Sequence[Buffer]) -> Answer:
-        function = self._before_end.pop(operation.key, None)
+        function, carried = self._before_end.pop(operation.key, (None, {}))
         if function is not None:
+            self.home.prepare(carried)
             function()
         return _DONE
 

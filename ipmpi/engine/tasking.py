@@ -306,12 +306,15 @@ class SetTasks:
         self._look(above, stream, sent, _FIRST_LOOK)
 
     def _look(self, above: Endpoint, stream: Any, sent: Callable[[], None], delay: float) -> None:
-        """See whether a stream has gone. The main thread waits for that, so this is no timer of an idle rank."""
+        """See whether a stream has gone for good. The main thread waits meanwhile: no idle rank has this timer."""
         if self._going is not sent:
             return
-        link = above.link if isinstance(above, Child) else None
-        waits = link is not None and link.is_open and link.pipe.backlog > 0
-        if above.connection.is_going(stream) or waits:
+        link = getattr(above, "link", None)
+        waits = isinstance(above, Child) and link is not None and link.is_open and link.pipe.backlog > 0
+        if link is None:
+            # Until there is a new link, nobody acknowledges what has gone: a copy of it waits for that instead.
+            above.connection.detach()
+        if above.connection.is_held(stream) or waits:
             delay = min(2 * delay, _LONGEST_LOOK)
             self._loop.call_later(delay, lambda: self._look(above, stream, sent, delay))
             return

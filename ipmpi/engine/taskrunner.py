@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -21,7 +22,9 @@ import msgspec
 from ipmpi import limits, serialize
 from ipmpi.engine.capture import shorten
 from ipmpi.engine.failures import failed
+from ipmpi.engine.functions import FunctionHome
 from ipmpi.engine.namespace import Namespace
+from ipmpi.engine.programs import ProgramHome
 from ipmpi.engine.statements import compile_task
 from ipmpi.errors import RemoteProtocolError, TaskAborted, TaskRejectError
 from ipmpi.protocol.messages import DefineFunction
@@ -72,15 +75,17 @@ class Program:
         operation: the decoded operation, or the error that decoding it raised.
         is_plain: whether running it is a call and nothing else.
         function: what is called, as loaded in ``generation`` of the namespace.
+        space: names the program whose globals functions see; b"": the engine's namespace.
     """
 
-    __slots__ = ("function", "generation", "is_plain", "operation", "spread")
+    __slots__ = ("function", "generation", "is_plain", "operation", "space", "spread")
 
     def __init__(self, encoded: bytes) -> None:
         self.operation: TaskOperation | Exception
         self.function: Callable[..., Any] = _nothing
         self.generation = 0
         self.is_plain = self.spread = False
+        self.space = b""
         try:
             self.operation = operation = decode_task_operation(encoded)
         except msgspec.DecodeError as error:
@@ -91,6 +96,7 @@ class Program:
             return
         if isinstance(operation, CallTaskOperation):
             self.spread = operation.spread
+            self.space = operation.space
             self.is_plain = not (
                 operation.clear_before or operation.clear_after or operation.depend or operation.together
             )
@@ -109,12 +115,13 @@ class TaskRunner:
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
-        self._home = namespace.home
+        self._home: FunctionHome = namespace.home
+        self._homes: OrderedDict[bytes, ProgramHome] = OrderedDict()
         self.process = namespace.process
         self._pickles: dict[bytes, bytes] = {}
         self._coming: dict[bytes, bytearray] = {}
         self._programs: dict[bytes, Program] = {}
-        self._loaded: dict[bytes, tuple[Any, dict[str, Any]]] = {}
+        self._loaded: dict[tuple[bytes, bytes], tuple[Any, dict[str, Any]]] = {}
         self._generation = namespace.generation
         self._last: Program | None = None
 
@@ -137,8 +144,9 @@ class TaskRunner:
         for key in keys:
             self._pickles.pop(key, None)
             self._coming.pop(key, None)
-            self._loaded.pop(key, None)
         gone = set(keys)
+        for space, key in [each for each in self._loaded if each[1] in gone]:
+            del self._loaded[space, key]
         for encoded, program in list(self._programs.items()):
             operation = program.operation
             if isinstance(operation, CallTaskOperation) and operation.function in gone:
@@ -170,7 +178,7 @@ class TaskRunner:
             if type(payload) is bytes and _LOOK_UP not in payload:
                 arguments = pickle.loads(payload)
             else:
-                arguments = self._arguments(payload)
+                arguments = self._arguments(payload, program)
             if program.spread:
                 value = program.function(*arguments)
             else:
@@ -216,7 +224,7 @@ class TaskRunner:
             if isinstance(operation, StringTaskOperation):
                 return _outcome(self._run_source(operation, payload), "the results of the task")
             self._make_ready(program)
-            arguments = self._arguments(payload)
+            arguments = self._arguments(payload, program)
             args, kwargs = (arguments, {}) if operation.spread else arguments
             value = program.function(*first, *args, **kwargs)
             return _outcome(value, "the result of the task") if wanted else _NONE
@@ -226,8 +234,9 @@ class TaskRunner:
 
     def _run_source(self, operation: StringTaskOperation, payload: Payload) -> dict[str, Any]:
         namespace = self._namespace
+        namespace.home.uncover()
         if payload:
-            namespace.merge(self._arguments(payload))
+            namespace.merge(namespace.home.loads([payload] if isinstance(payload, bytes) else payload, stays=True))
         namespace.console.sources.add(TASK_FILENAME, operation.source)
         self._last = None  # it may assign to a name that a function brought
         exec(compile_task(operation.source, TASK_FILENAME), namespace.names)
@@ -236,43 +245,63 @@ class TaskRunner:
     def _accepts(self, key: bytes) -> bool:
         """Whether a task's condition holds; it gets a copy of the properties. One that raises does not hold."""
         try:
-            return bool(self._function(key)(copy.deepcopy(dict(self._namespace.properties))))
+            return bool(self._function(key, b"")(copy.deepcopy(dict(self._namespace.properties))))
         except Exception:
             return False
 
-    def _arguments(self, payload: Payload) -> Any:
+    def _arguments(self, payload: Payload, program: Program) -> Any:
+        home = self._home_of(program.space)
         if isinstance(payload, list):
-            return self._home.loads(payload)
+            return home.loads(payload)
         if b"__main__" not in payload and b"cloudpickle" not in payload:
             try:
                 return pickle.loads(payload)
             except ModuleNotFoundError:
                 pass  # once more, for the sentence that says what to do
-        return self._home.loads([payload])
+        return home.loads([payload])
 
     # --- functions -----------------------------------------------------------------------------------------
 
     def _make_ready(self, program: Program) -> None:
         operation = program.operation
         if isinstance(operation, CallTaskOperation):
-            program.function = self._function(operation.function)
+            program.function = self._function(operation.function, operation.space)
         program.generation = self._namespace.generation
         self._last = program
 
-    def _function(self, key: bytes) -> Any:
+    def _home_of(self, space: bytes) -> FunctionHome:
+        if not space:
+            return self._home
+        homes = self._homes
+        home = homes.get(space)
+        if home is None:
+            home = homes[space] = ProgramHome(self._namespace.names)
+            if len(homes) > limits.PROGRAM_SPACES:
+                oldest, _ = homes.popitem(last=False)
+                for each in [each for each in self._loaded if each[0] == oldest]:
+                    del self._loaded[each]
+        else:
+            homes.move_to_end(space)
+        return home
+
+    def _function(self, key: bytes, space: bytes) -> Any:
         if self._generation != self._namespace.generation:
             self._loaded.clear()
             self._generation = self._namespace.generation
-        loaded = self._loaded.get(key)
+        home = self._home_of(space)
+        loaded = self._loaded.get((space, key))
         if loaded is None:
             data = self._pickles.get(key)
             if data is None:
                 raise RemoteProtocolError(
                     "the function of this task did not come to this engine; submit the task again"
                 )
-            loaded = self._loaded[key] = self._home.load_function(data)
+            home.uncover()
+            loaded = self._loaded[space, key] = home.load_function([data])
         else:
-            self._home.bring(loaded[1])
+            home.prepare(loaded[1])
+        if isinstance(home, ProgramHome):
+            home.borrow()
         return loaded[0]
 
 

@@ -38,8 +38,8 @@ class JobStatus(NamedTuple):
         end: unix time when it ended, or will at the latest.
         time_left: seconds until its time is up, while it runs.
         nodes: where it runs, as the batch system writes it.
-        outcome: once ended: ``completed``, ``cancelled``, ``timeout``, ``failed``, ``node-failure``, or ``""``
-            where nobody knows any more.
+        outcome: once ended: ``completed``, ``cancelled``, ``preempted``, ``timeout``, ``failed``,
+            ``node-failure``, or ``""`` where nobody knows any more.
     """
 
     id: str
@@ -85,7 +85,7 @@ class Shell:
         ranks: how many engines the job has room for.
         threads: the cores of one engine.
         end: lines that set ``end`` to the unix time of the job's end, or leave it empty; ``{walltime}`` is its
-            length in seconds.
+            length in seconds, and a line with that is left out where none was asked for.
         hostfile: the file with one line for each rank, or empty where MPI launchers know it by themselves.
         remote: a program that starts ``PROGRAM ARGUMENT ...`` on ``HOST``, for MPI launchers that do not know the
             batch system.
@@ -123,7 +123,11 @@ class BatchSystem:
         read_id: finds the job's id in what ``submitting`` printed; empty if there is none.
         read_status: finds a job in what one of ``asking`` printed.
         gone: matches the complaint of ``asking`` about a job that it does not know, or not any more.
-        output: name of the file with a job's output, with ``{name}`` and ``{id}``; a glob pattern.
+        ending: matches the complaint of ``cancelling`` about a job that is about to end anyway.
+        output: names that the file with a job's output may have, with ``{name}`` and ``{id}``; glob patterns.
+        elsewhere: what is added to commands about a job of another cluster, with ``{cluster}``. The id of such a
+            job is ``NUMBER;CLUSTER``.
+        array_id: the id of a job array whose number is ``{id}``, where it is not the number.
         environ: variables for these commands, so that their output is as expected.
         launcher: ``srun`` where the batch system has a launcher of MPI ranks of its own.
     """
@@ -140,7 +144,10 @@ class BatchSystem:
     read_id: Callable[[str], str]
     read_status: Callable[[str, Sequence[str], str], JobStatus | None]
     gone: str
-    output: str
+    output: tuple[str, ...]
+    ending: str = ""
+    elsewhere: tuple[str, ...] = ()
+    array_id: str = ""
     interrupting: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
     launcher: str = ""
@@ -176,7 +183,7 @@ class BatchSystem:
 
     def status(self, id: str) -> list[list[str]]:
         """The commands that tell about a job, to be tried in this order."""
-        return [_filled(words, id) for words in self.asking]
+        return [self._about(id, words) for words in self.asking]
 
     def parse_status(self, id: str, argv: Sequence[str], stdout: str) -> JobStatus | None:
         """What one of those commands said, or None if it said nothing of this job."""
@@ -188,18 +195,34 @@ class BatchSystem:
 
     def cancel(self, id: str) -> list[str]:
         """The command that ends a job."""
-        return _filled(self.cancelling, id)
+        return self._about(id, self.cancelling)
 
     def interrupt(self, id: str) -> list[str]:
         """The command that interrupts what runs on all engines of a job; empty if there is none."""
-        return _filled(self.interrupting, id)
+        return self._about(id, self.interrupting) if self.interrupting else []
 
-    def output_files(self, name: str, id: str) -> str:
-        """A glob pattern for the files with the output of a job, in its folder of log files."""
-        return self.output.format(name=name, id=id.partition(".")[0].partition("[")[0])
+    def is_ending(self, stderr: str) -> bool:
+        """Whether a command complained that a job which it is to end is about to do so anyway."""
+        return bool(self.ending) and re.search(self.ending, stderr) is not None
+
+    def as_array(self, id: str) -> str:
+        """The id of the job array that somebody calls by this id; empty if that is the id itself."""
+        return self.array_id.format(id=job_number(id)) if re.fullmatch(r"\d+(\.[\w.-]+)?", id) else ""
+
+    def output_files(self, name: str, id: str) -> list[str]:
+        """Glob patterns for the files with the output of a job, in its folder of log files."""
+        return [pattern.format(name=name, id=job_number(id)) for pattern in self.output]
+
+    def _about(self, id: str, words: Sequence[str]) -> list[str]:
+        """A command about one job."""
+        own, semicolon, cluster = id.partition(";")
+        is_cluster = self.elsewhere and re.fullmatch(r"\w[\w.-]*", cluster)
+        if not re.fullmatch(r"\w[\w.,:@+\[\]-]*", own) or (semicolon and not is_cluster):
+            raise LauncherError(f"{id!r} is not the id of a job")
+        there = [word.format(cluster=cluster) for word in self.elsewhere] if cluster else []
+        return [words[0], *there, *(word.format(id=own) for word in words[1:])]
 
 
-def _filled(words: Sequence[str], id: str) -> list[str]:
-    if not re.fullmatch(r"\w[\w.,:@+\[\]-]*", id):
-        raise LauncherError(f"{id!r} is not the id of a job")
-    return [word.format(id=id) for word in words]
+def job_number(id: str) -> str:
+    """What file names have of a job's id: ``12`` of ``12.server``, ``12[].server`` and ``12;cluster``."""
+    return re.split(r"[.\[;]", id, maxsplit=1)[0]

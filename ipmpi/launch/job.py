@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batchsystem import BatchSystem, JobState
+from ipmpi.launch.batchsystem import BatchSystem, JobState, job_number
 from ipmpi.launch.happenings import Happening, JobNews, JobUnclear
 from ipmpi.launch.joboptions import JobOptions
 from ipmpi.launch.jobscript import JobScript, render
@@ -113,9 +113,10 @@ def job_logs(system: BatchSystem, log_dir: Path, name: str, job: str) -> Iterato
     """The files with the output of a job, and then those of its engines, newest first."""
     if not job:
         return
-    number = job.partition(".")[0].partition("[")[0]
+    number = job_number(job)
     own = re.compile(rf"(?<!\d){re.escape(number)}(?!\d)")  # the output of job 12 is not that of job 123
-    yield from sorted(path for path in log_dir.glob(system.output_files(name, job)) if own.search(path.name))
+    written = {path for pattern in system.output_files(name, job) for path in log_dir.glob(pattern)}
+    yield from sorted(path for path in written if own.search(path.name))
     element = number.replace("_", "-")  # of an array of Slurm
     yield from sorted(log_dir.glob(f"ipengine-{element}-*.log"), key=_written, reverse=True)
 

@@ -64,10 +64,10 @@ def render(system: BatchSystem, options: JobOptions) -> JobScript:
 
 def job_end(system: BatchSystem, walltime: int | None) -> list[str]:
     """Lines of shell that find out when the job ends; none if it could only be guessed."""
-    needs_walltime = "{walltime}" in system.shell.end
-    if walltime is None and needs_walltime:
-        return []
-    return system.shell.end.replace("{walltime}", str(walltime)).splitlines()
+    lines = system.shell.end.splitlines()
+    if walltime is None:
+        return [line for line in lines if "{walltime}" not in line]
+    return [line.replace("{walltime}", str(walltime)) for line in lines]
 
 
 class Need(NamedTuple):

@@ -80,7 +80,7 @@ class Plan:
         engines_wait: the engines can be started only when the controller is ready.
         batch: they are a job, which may wait in a queue.
         walltime: seconds that the job may run, if known.
-        resubmit: how often to submit the job again when it has reached its walltime.
+        resubmit: how often to submit the job again when it has reached its walltime, or was preempted.
     """
 
     n: int
@@ -116,7 +116,7 @@ class Lifecycle:
         self._loss_deadline: float | None = None
         self._end_deadline: float | None = None
         self._end: tuple[int, Blame] = (1, Blame.ENGINES)
-        self._walltime_reached = False
+        self._may_go_on = False
         self._job_id = ""
         self._job: JobStatus | None = None
         self._job_runs_since: float | None = None
@@ -298,6 +298,8 @@ class Lifecycle:
 
     def _ends_early(self, status: JobStatus, _before: JobStatus | None, _now: float) -> list[Effect]:
         _, how, blame = _ENDS.get(status.outcome, _ENDS["failed"])
+        if status.outcome == "preempted" and self._resubmissions:
+            return self._resubmitted(f"job {status.id} {how}")
         if self.phase is Phase.STARTING:
             blame = Blame.ENGINES
         reason = f" ({status.reason})" if status.reason else ""
@@ -308,8 +310,10 @@ class Lifecycle:
         if self._end_deadline is not None:
             return []
         code, how, blame = _ENDS.get(status.outcome, _ENDS["failed"])
-        self._walltime_reached = status.outcome == "timeout" or self._is_near_end(status, now)
-        if self._walltime_reached:
+        preempted = status.outcome == "preempted"
+        at_walltime = not preempted and (status.outcome == "timeout" or self._is_near_end(status, now))
+        self._may_go_on = preempted or at_walltime
+        if at_walltime:
             code, how, blame = _ENDS["timeout"]
         reason = f" ({status.reason})" if status.reason and code else ""
         self._losses.append(f"job {status.id} {how}{reason}")
@@ -390,13 +394,8 @@ class Lifecycle:
         self._end_deadline = None
         story = "; ".join(self._losses[self._told :])
         self._told = len(self._losses)
-        if self._walltime_reached and self._resubmissions:
-            self._walltime_reached = False
-            self._resubmissions -= 1
-            self._others = max(0, self._registered - self.plan.n)
-            number = f" ({self.plan.resubmit - self._resubmissions} of {self.plan.resubmit})"
-            which = number if self.plan.resubmit < 1000 else ""
-            return [StartEngines(f"{story[0].upper()}{story[1:]}. Submitting it again{which}; tasks wait for it.")]
+        if self._may_go_on and self._resubmissions:
+            return self._resubmitted(story)
         if self._others and self._registered and self._own:
             # Ours may still be among those that are registered, for as long as the controller hopes for them.
             self._others = self._reported = max(self._registered - self._own, 1)
@@ -405,6 +404,14 @@ class Lifecycle:
             return [Note(f"The engines that were started here have ended: {story}. Others keep working.")]
         code, blame = self._end
         return self._over(code, f"All engines have ended: {story or 'the last of them'}.", blame)
+
+    def _resubmitted(self, story: str) -> list[Effect]:
+        self._may_go_on = False
+        self._resubmissions -= 1
+        self._others = max(0, self._registered - self.plan.n)
+        number = f" ({self.plan.resubmit - self._resubmissions} of {self.plan.resubmit})"
+        which = number if self.plan.resubmit < 1000 else ""
+        return [StartEngines(f"{story[0].upper()}{story[1:]}. Submitting it again{which}; tasks wait for it.")]
 
     def _over(self, code: int, reason: str, blame: Blame) -> list[Effect]:
         if self.phase is Phase.OVER:
@@ -417,6 +424,7 @@ _ENDS: Final[Mapping[str, tuple[int, str, Blame]]] = {
     "completed": (0, "has ended", Blame.NOBODY),
     "cancelled": (0, "was cancelled", Blame.NOBODY),
     "timeout": (0, "ended at its walltime", Blame.NOBODY),
+    "preempted": (0, "was preempted by a job that goes first", Blame.NOBODY),
     "": (1, "has ended", Blame.ENGINES),
     "failed": (1, "failed", Blame.ENGINES),
     "node-failure": (1, "lost a node", Blame.ENGINES),

@@ -28,13 +28,23 @@ KILLED: Final = {
 }
 """What the Exit_status of a job says that PBS killed."""
 
+HOLDERS: Final = {"u": "its user", "o": "an operator", "s": "the system"}
+"""What the letters of Hold_Types mean."""
+
+_TERMINATED: Final = re.compile(r"and terminated( by \S+)?$")
 _TIME_WAS_UP: Final = -29
 _DELETED: Final = "91"
 _BY_SIGTERM: Final = 256 + 15
 
 _UNTIL: Final = """\
-# PBS does not tell, so this is the walltime from above, in seconds.
-end=$(( $(date +%s) + {walltime} ))"""
+# PBS does not tell; qstat does, also after a qalter.
+end=
+end=$(( $(date +%s) + {walltime} ))     # the walltime from above, in seconds
+asked=$(timeout 10 qstat -f "$PBS_JOBID" 2>/dev/null | sed -n 's/^ *Resource_List.walltime = //p')
+if [[ $asked =~ ^([0-9]+):([0-9]+):([0-9]+)$ ]]; then
+    asked=$(( (10#${BASH_REMATCH[1]} * 60 + 10#${BASH_REMATCH[2]}) * 60 + 10#${BASH_REMATCH[3]} ))
+    end=$(( $(date +%s) + asked ))
+fi"""
 
 
 def resources(shape: Shape) -> list[Line]:
@@ -100,10 +110,15 @@ def _of_text(stdout: str) -> Mapping[str, Any]:
 def _status(id: str, job: Mapping[str, Any]) -> JobStatus:
     native = str(job.get("job_state", ""))
     state = STATES.get(native, JobState.UNKNOWN)
+    comment = str(job.get("comment", "")).strip(" .\n\t")
+    if state is JobState.RUNNING and _TERMINATED.search(comment):
+        state = JobState.ENDING  # it was sent SIGTERM, and has some seconds to end
     if native == "B" and _counts(job).get("Running", 1) == 0:
         state = JobState.PENDING  # some elements of the array have ended, the others wait
     code = _integer(job.get("Exit_status", job.get("exit_status")))
     start = _time(job.get("stime")) or _time(_inner(job, "estimated", "start_time"))
+    if native == "W":
+        start = _time(job.get("Execution_Time"))
     walltime = _seconds(_inner(job, "Resource_List", "walltime"))
     used = _seconds(_inner(job, "resources_used", "walltime")) or 0.0
     end = left = None
@@ -116,13 +131,21 @@ def _status(id: str, job: Mapping[str, Any]) -> JobStatus:
         id,
         state,
         native,
-        reason=KILLED.get(code or 0) or str(job.get("comment", "")),
+        reason=KILLED.get(code or 0) or comment or (_why_held(job) if native == "H" else ""),
         start=start,
         end=end,
         time_left=left,
         nodes=_nodes(str(job.get("exec_host", ""))),
         outcome=_outcome(job, code, walltime is not None and used >= walltime) if state is JobState.ENDED else "",
     )
+
+
+def _why_held(job: Mapping[str, Any]) -> str:
+    """PBS comments only on jobs that were held after their submission."""
+    if job.get("depend") and "s" in str(job.get("Hold_Types", "")):
+        return f"depend={job['depend']}"
+    holder = next((who for letter, who in HOLDERS.items() if letter in str(job.get("Hold_Types", ""))), "")
+    return f"held by {holder}" if holder else "held"
 
 
 def _outcome(job: Mapping[str, Any], code: int | None, used_up: bool) -> str:
@@ -205,14 +228,19 @@ PBS: Final = BatchSystem(
     ),
     submitting=("qsub", "{script}"),
     asking=(
-        ("qstat", "-x", "-f", "-F", "json", "{id}"),  # -x: also what has ended
-        ("qstat", "-x", "-f", "{id}"),  # where shell functions in the environment spoil the JSON
-        ("qstat", "-f", "{id}"),  # Torque
+        ("qstat", "-f", "-F", "json", "{id}"),
+        ("qstat", "-f", "{id}"),  # Torque, and where shell functions in the environment spoil the JSON
+        # What has ended. Where PBS keeps no history, which is its default, -x finds no job at all.
+        ("qstat", "-x", "-f", "-F", "json", "{id}"),
+        ("qstat", "-x", "-f", "{id}"),
     ),
     cancelling=("qdel", "{id}"),
     read_id=read_id,
     read_status=read_status,
     gone=r"Unknown Job Id|Job has finished",
-    output="{name}.o{id}*",
+    ending=r"Request invalid for state of job",
+    # The second is that of a script without -o.
+    output=("{id}[[.]*.OU", "{name}.o{id}*"),
+    array_id="{id}[]",
     environ={"LC_ALL": "C"},
 )

@@ -88,12 +88,13 @@ class Queue:
         return JobStatus(id, JobState.UNKNOWN, "", reason=complaint)
 
     def cancel(self, id: str) -> None:
-        """End a job, also one that waits; nothing happens if it has ended.
+        """End a job, also one that waits; nothing happens if it has ended, or is about to.
 
         Raises:
             LauncherError: the batch system refused, with its words.
         """
-        self._checked(self.system.cancel(id), gone_is_fine=True)
+        system = self.system
+        self._checked(self.system.cancel(id), fine=lambda said: system.is_gone(said) or system.is_ending(said))
 
     def interrupt(self, id: str) -> None:
         """Interrupt what runs on the engines of a job, without the controller.
@@ -109,7 +110,7 @@ class Queue:
             )
         self._checked(argv)
 
-    def _checked(self, argv: Sequence[str], *, gone_is_fine: bool = False) -> str:
+    def _checked(self, argv: Sequence[str], *, fine: Callable[[str], bool] = lambda _said: False) -> str:
         typed = " ".join(argv)
         try:
             done = self._run(argv, self.system.environ)
@@ -122,7 +123,7 @@ class Queue:
             ) from error
         except OSError as error:
             raise LauncherError(f"`{typed}` could not be run: {error}") from error
-        if done.returncode != 0 and not (gone_is_fine and self.system.is_gone(done.stderr)):
+        if done.returncode != 0 and not fine(done.stderr):
             said = (done.stderr.strip() or done.stdout.strip() or "it said nothing")[:2000]
             raise LauncherError(f"`{typed}` failed with exit code {done.returncode}: {said}")
         return done.stdout

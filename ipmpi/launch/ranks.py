@@ -37,7 +37,7 @@ done"""
 _REMOTE: Final = """\
 # This launcher does not know {title}: it goes by ssh, or through {title} where that offers a way.
 if command -v {remote} >/dev/null; then
-    RSH="$LOGS/rsh-{job}"
+    RSH=$(mktemp "$TMPDIR/ipmpi-rsh-XXXXXX")
     cat > "$RSH" <<'END'
 #!/bin/sh
 host=$1
@@ -153,8 +153,7 @@ def _remote(system: BatchSystem, flavour: Flavour) -> list[str]:
     """Lines that reach other machines through the batch system, where it has a program for that."""
     if not system.shell.remote or flavour not in _BY_REMOTE:
         return []
-    shell, options = system.shell, _BY_REMOTE[flavour]
-    lines = _REMOTE.format(title=system.title, remote=shell.remote, job=shell.job, options=options)
+    lines = _REMOTE.format(title=system.title, remote=system.shell.remote, options=_BY_REMOTE[flavour])
     return lines.splitlines()
 
 

@@ -25,7 +25,8 @@ STATES: Final = {
 
 OUTCOMES: Final = {
     "COMPLETED": "completed",
-    **dict.fromkeys(("CANCELLED", "PREEMPTED", "REVOKED"), "cancelled"),
+    **dict.fromkeys(("CANCELLED", "REVOKED"), "cancelled"),
+    "PREEMPTED": "preempted",
     **dict.fromkeys(("TIMEOUT", "DEADLINE"), "timeout"),
     **dict.fromkeys(("NODE_FAIL", "BOOT_FAIL"), "node-failure"),
 }
@@ -59,8 +60,8 @@ def resources(shape: Shape) -> list[Line]:
 
 
 def read_id(stdout: str) -> str:
-    """The id in the output of ``sbatch --parsable``, which may add the name of the cluster."""
-    found = re.findall(r"^(\d+)(?:;.*)?$", stdout.strip(), re.MULTILINE)
+    """The id in the output of ``sbatch --parsable``; with ``;CLUSTER`` if the job is on another cluster."""
+    found = re.findall(r"^(\d+(?:;[\w.-]+)?)$", stdout.strip(), re.MULTILINE)
     return found[-1] if found else ""
 
 
@@ -164,7 +165,8 @@ SLURM: Final = BatchSystem(
     read_id=read_id,
     read_status=read_status,
     gone=r"Invalid job id|Job/step already completing or completed",
-    output="{name}-{id}*.out",
+    output=("{name}-{id}*.out",),
+    elsewhere=("-M", "{cluster}"),
     environ={"SLURM_TIME_FORMAT": "standard", "LC_ALL": "C"},
     launcher="srun",
 )

@@ -11,6 +11,10 @@ bytes (a queue can be long) and how fast; until then they stay where they are, i
 A Connection outlives its links. Frames are counted on both ends, and kept in an outbox until acknowledged;
 :meth:`resume` sends again what the peer has not seen. A chunk is handed on piece by piece while it arrives,
 so a link can break in the middle of one: the pieces already handed on are skipped when it comes again.
+
+What is not acknowledged is bounded: a peer that reads and never acknowledges is sent nothing more after a while
+(:attr:`Connection.is_stalled`). As chunks in the outbox are views of the sender's arrays, nobody may change the
+memory of a stream while :meth:`Connection.is_held`.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ from ..errors import LocalProtocolError, RemoteProtocolError
 from . import messages
 from .frames import COUNT, HEADER_LENGTH, NUMBERED, PREFIX, Buffer, Kind, parse_prefix, prefix, size_of
 from .messages import AnyMessage
-from .outbox import Outbox
+from .outbox import Outbox, copied
+from .streams import IncomingStream, OutgoingStream
 
 
 class MessageReceived(NamedTuple):
@@ -63,62 +68,38 @@ class StreamRefused(NamedTuple):
     stream: int
 
 
+class Prepared(NamedTuple):
+    """A message that was encoded, and found to fit, before it is sent (by another thread, say)."""
+
+    kind: str
+    header: bytes
+
+
+def prepare(message: AnyMessage, inline: int = 0) -> Prepared:
+    """Encode a message that will be sent with ``inline`` bytes of body in its frame.
+
+    Raises:
+        LocalProtocolError: a value in it cannot be sent or would not be understood, or it is too large.
+    """
+    name = type(message).__name__
+    try:
+        header = messages.encode(message)
+        messages.decode(header)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise LocalProtocolError(f"a {name} with a value that is not possible there: {error}") from None
+    _check_length(name, HEADER_LENGTH.size + len(header) + inline)
+    return Prepared(name, header)
+
+
+def _check_length(name: str, length: int) -> None:
+    if length > limits.MESSAGE:
+        raise LocalProtocolError(
+            f"a {name} of {length} bytes; the limit is {limits.MESSAGE}. "
+            "Push large data first, and use it by name."
+        )
+
+
 Event = MessageReceived | DataReceived | StreamAborted | CreditReceived | StreamRefused
-
-
-class OutgoingStream:
-    """Bulk data on its way out. ``credit`` counts all that the peer has ever granted, in bytes."""
-
-    __slots__ = ("_queue", "credit", "fed", "id", "sent", "total")
-
-    def __init__(self, number: int, total: int) -> None:
-        self.id = number
-        self.total = total
-        self.credit = 0
-        self.fed = 0
-        self.sent = 0
-        self._queue: deque[memoryview] = deque()
-
-    def feed(self, data: Buffer) -> None:
-        """Append data, to be sent when there is credit."""
-        view = memoryview(data).cast("B") if size_of([data]) else memoryview(b"")
-        self.fed += len(view)
-        if self.fed > self.total:
-            raise LocalProtocolError(
-                f"stream {self.id} was given {self.fed} bytes; it was announced with {self.total}"
-            )
-        if len(view):
-            self._queue.append(view)
-
-    @property
-    def ready(self) -> int:
-        """Bytes that can go out now."""
-        return min(self.fed, self.credit) - self.sent
-
-    def take(self, size: int) -> list[memoryview]:
-        """Views of the next ``size`` bytes."""
-        taken = []
-        self.sent += size
-        while size:
-            view = self._queue[0]
-            if len(view) <= size:
-                self._queue.popleft()
-            else:
-                self._queue[0] = view[size:]
-                view = view[:size]
-            size -= len(view)
-            taken.append(view)
-        return taken
-
-
-class _IncomingStream:
-    __slots__ = ("granted", "received", "refused", "total")
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.granted = 0
-        self.received = 0
-        self.refused = False
 
 
 class Connection:
@@ -127,24 +108,34 @@ class Connection:
     Args:
         may_receive: the message types that this peer may send (see :mod:`ipmpi.protocol.states`).
         resumable: keep an outbox and acknowledge, so that the session survives its link.
+        unacknowledged: bytes that may be sent without being acknowledged.
     """
 
-    def __init__(self, may_receive: frozenset[type[messages.Message]], *, resumable: bool = True) -> None:
+    def __init__(
+        self,
+        may_receive: frozenset[type[messages.Message]],
+        *,
+        resumable: bool = True,
+        unacknowledged: int = limits.UNACKNOWLEDGED,
+    ) -> None:
         self._may_receive = may_receive
         self._resumable = resumable
+        self._unacknowledged = unacknowledged
         self._control: deque[tuple[bool, Sequence[Buffer]]] = deque()
         self._streams: dict[int, OutgoingStream] = {}
         self._ready: deque[OutgoingStream] = deque()
         self._next_stream = 1
-        self._incoming: dict[int, _IncomingStream] = {}
+        self._incoming: dict[int, IncomingStream] = {}
         self._outbox = Outbox()
         self._buffer = bytearray()
         self._chunk: tuple[int, int] | None = None
         self._handed_on = 0
         self._skip = 0
+        self._ping_due = False
         self._pong_due = False
-        self._unacknowledged_frames = 0
-        self._unacknowledged_bytes = 0
+        self._acknowledge_now = False
+        self._received_frames = 0
+        self._received_bytes = 0
         self.received = 0
         """Numbered frames received in full: what a Hello tells the peer when the session is resumed."""
         self.control_backlog = 0
@@ -152,7 +143,7 @@ class Connection:
 
     # --- sending -----------------------------------------------------------------------------------------
 
-    def send(self, message: AnyMessage, body: Sequence[Buffer] = ()) -> OutgoingStream | None:
+    def send(self, message: AnyMessage | Prepared, body: Sequence[Buffer] = ()) -> OutgoingStream | None:
         """Queue a message; a large body becomes a stream, which is returned."""
         size = size_of(body)
         if size <= limits.INLINE_BODY:
@@ -163,7 +154,7 @@ class Connection:
             stream.feed(buffer)
         return stream
 
-    def send_streamed(self, message: AnyMessage, total: int) -> OutgoingStream:
+    def send_streamed(self, message: AnyMessage | Prepared, total: int) -> OutgoingStream:
         """Queue a message whose body of ``total`` bytes will be fed to the stream returned."""
         if total <= 0:
             raise LocalProtocolError(f"a {type(message).__name__} whose body of {total} bytes is to be a stream")
@@ -173,15 +164,13 @@ class Connection:
         self._streams[stream.id] = stream
         return stream
 
-    def _queue_message(self, message: AnyMessage, body: list[Buffer], stream: int) -> None:
-        header = messages.encode(message)
+    def _queue_message(self, message: AnyMessage | Prepared, body: list[Buffer], stream: int) -> None:
+        name, header = (
+            message if isinstance(message, Prepared) else (type(message).__name__, messages.encode(message))
+        )
         bulk = size_of(body) if body else 0
         length = HEADER_LENGTH.size + len(header) + bulk
-        if length > limits.MESSAGE:
-            raise LocalProtocolError(
-                f"a {type(message).__name__} of {length} bytes; the limit is {limits.MESSAGE}. "
-                "Push large data first, and use it by name."
-            )
+        _check_length(name, length)
         head = prefix(Kind.MESSAGE, length, stream) + HEADER_LENGTH.pack(len(header)) + header
         if bulk <= 16 * limits.KIB:
             frame: list[Buffer] = [b"".join([head, *body])]
@@ -209,9 +198,14 @@ class Connection:
         incoming = self._incoming.get(stream)
         return incoming is not None and not incoming.refused
 
-    def is_going(self, stream: OutgoingStream) -> bool:
-        """Whether more of a stream of ours will be sent: not all of it has been, and nobody gave it up."""
-        return stream.id in self._streams
+    def is_held(self, stream: OutgoingStream) -> bool:
+        """Whether memory that was fed to a stream of ours is still needed: not sent, or not acknowledged."""
+        return stream.id in self._streams or not self._outbox.is_free(stream.last_frame)
+
+    def detach(self) -> None:
+        """Copy what waits for its acknowledgement, so that the memory of streams that were sent is free."""
+        self._outbox.detach()
+        self._control = deque(item if item[0] else (False, copied(item[1])) for item in self._control)
 
     def refuse(self, stream: int) -> None:
         """Tell the peer that its stream is not wanted (any more)."""
@@ -233,7 +227,7 @@ class Connection:
 
     def ping(self) -> None:
         """Ask for a sign of life."""
-        self._queue(False, [prefix(Kind.PING, 0)])
+        self._ping_due = True
 
     def _schedule(self, stream: OutgoingStream) -> None:
         if stream.ready > 0 and stream not in self._ready:
@@ -242,39 +236,58 @@ class Connection:
     @property
     def wants_to_send(self) -> bool:
         """Whether :meth:`data_to_send` has anything."""
-        return bool(self._control or self._ready or self._pong_due or self._acknowledgement_due)
+        if self._control:
+            # What is sent again was counted before.
+            frames = not self._control[0][0] or not self.is_stalled
+        else:
+            frames = bool(self._ready) and not self.is_stalled
+        return frames or self._pong_due or self._ping_due or self._acknowledgement_due
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the peer has to acknowledge something before anything more is sent to it."""
+        return self._outbox.size >= self._unacknowledged
+
+    @property
+    def owes_acknowledgement(self) -> bool:
+        """Whether frames have arrived of which the peer does not know that; see :meth:`acknowledge`."""
+        return self._resumable and self._received_frames > 0
+
+    def acknowledge(self) -> None:
+        """Tell the peer soon what has arrived: until then it keeps it, in its user's own arrays."""
+        self._acknowledge_now = self.owes_acknowledgement
 
     @property
     def _acknowledgement_due(self) -> bool:
-        return self._resumable and (
-            self._unacknowledged_frames >= limits.ACK_FRAMES or self._unacknowledged_bytes >= limits.ACK_BYTES
+        return self._acknowledge_now or (
+            self._resumable
+            and (self._received_frames >= limits.ACK_FRAMES or self._received_bytes >= limits.ACK_BYTES)
         )
 
     def data_to_send(self, budget: int = limits.CHUNK) -> list[Buffer]:
         """Buffers to put on the wire now: all control frames up to about ``budget`` bytes, then chunks."""
-        out: list[Buffer] = []
-        if self._acknowledgement_due:
-            self._unacknowledged_frames = self._unacknowledged_bytes = 0
-            out.append(prefix(Kind.ACK, COUNT.size) + COUNT.pack(self.received))
-        if self._pong_due:
-            self._pong_due = False
-            out.append(prefix(Kind.PONG, 0))
+        out: list[Buffer] = self._signs()
         size = 0
         while self._control and size < budget:
-            numbered, frame = self._control.popleft()
+            numbered, frame = self._control[0]
+            if numbered and self.is_stalled:
+                return out
+            self._control.popleft()
             length = size_of(frame)
             self.control_backlog -= length
             size += length
-            self._number(numbered, frame)
+            if numbered:
+                self._number(frame, length)
             out += frame
-        while self._ready and size < budget:
+        while self._ready and size < budget and not self.is_stalled:
             stream = self._ready.popleft()
             length = min(stream.ready, limits.CHUNK)
             if length <= 0 or stream.id not in self._streams:
                 continue
             chunk: list[Buffer] = [prefix(Kind.CHUNK, length, stream.id), *stream.take(length)]
             size += length
-            self._number(True, chunk)
+            self._number(chunk, length)
+            stream.last_frame = self._outbox.sent
             out += chunk
             if stream.sent == stream.total:
                 del self._streams[stream.id]
@@ -282,15 +295,32 @@ class Connection:
                 self._ready.append(stream)
         return out
 
-    def _number(self, numbered: bool, frame: Sequence[Buffer]) -> None:
-        if numbered and self._resumable:
-            self._outbox.append(frame)
+    def _signs(self) -> list[Buffer]:
+        """What is not numbered, and goes before all else."""
+        if not (self._pong_due or self._ping_due or self._acknowledgement_due):
+            return []
+        out: list[Buffer] = []
+        if self.owes_acknowledgement:
+            out.append(prefix(Kind.ACK, COUNT.size) + COUNT.pack(self.received))
+        self._acknowledge_now = False
+        self._received_frames = self._received_bytes = 0
+        if self._pong_due:
+            out.append(prefix(Kind.PONG, 0))
+        if self._ping_due:
+            out.append(prefix(Kind.PING, 0))
+        self._ping_due = self._pong_due = False
+        return out
+
+    def _number(self, frame: Sequence[Buffer], size: int) -> None:
+        if self._resumable:
+            self._outbox.append(frame, size)
 
     def resume(self, peer_received: int) -> None:
         """Go on over a new link; the peer has received that many numbered frames."""
         self._outbox.acknowledge(peer_received)
         # What was numbered already must not be numbered again; what belongs to the old link only (pings) is
         # dropped; numbered frames that were not sent yet follow.
+        self._ping_due = self._pong_due = False
         again = [(False, frame) for frame in self._outbox.unacknowledged()]
         self._control = deque([*again, *(item for item in self._control if item[0])])
         self.control_backlog = sum(size_of(frame) for _, frame in self._control)
@@ -365,8 +395,8 @@ class Connection:
 
     def _count(self, size: int) -> None:
         self.received += 1
-        self._unacknowledged_frames += 1
-        self._unacknowledged_bytes += size
+        self._received_frames += 1
+        self._received_bytes += size
 
     def _begin_chunk(self, stream: int, length: int) -> None:
         incoming = self._incoming.get(stream)
@@ -392,6 +422,7 @@ class Connection:
         last = incoming.received == incoming.total
         if last:
             del self._incoming[number]
+            self.acknowledge()
         if len(piece) and not incoming.refused:
             yield DataReceived(number, piece, last)
 
@@ -411,8 +442,9 @@ class Connection:
                 return StreamRefused(stream)
         elif kind is Kind.ABORT:
             incoming = self._incoming.pop(stream, None)
-            if incoming is not None and not incoming.refused:
-                return StreamAborted(stream)
+            if incoming is not None:
+                self.acknowledge()
+                return None if incoming.refused else StreamAborted(stream)
         return None
 
     def _receive_credit(self, number: int, size: int) -> Event | None:
@@ -448,7 +480,7 @@ class Connection:
         if stream:
             if len(inline) or not total or stream in self._incoming:
                 raise RemoteProtocolError("a body that is announced twice, or not at all")
-            self._incoming[stream] = _IncomingStream(total)
+            self._incoming[stream] = IncomingStream(total)
             return MessageReceived(message, [], stream)
         if total != len(inline):
             raise RemoteProtocolError(f"a body of {len(inline)} bytes that was announced with {total}")

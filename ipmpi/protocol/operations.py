@@ -126,7 +126,7 @@ class CallTaskOperation(_Operation, frozen=True, tag="call_task"):
     """Payload: pickled ``(args, kwargs)``, or with ``spread`` just the tuple ``args``; the result: the value.
 
     ``function`` is the key of the function. With ``together`` it gets the communicator of its ranks as its first
-    argument.
+    argument. ``space`` names the program whose globals it sees, and no one else's; b"": those of the engine.
     """
 
     function: bytes
@@ -135,6 +135,7 @@ class CallTaskOperation(_Operation, frozen=True, tag="call_task"):
     clear_before: bool = False
     clear_after: bool = False
     depend: bytes = b""
+    space: bytes = b""
 
 
 TaskOperation = StringTaskOperation | CallTaskOperation

@@ -1,8 +1,8 @@
 """What was sent and is not yet acknowledged (layer L1, sans-IO).
 
 Frames are numbered in the order in which they go out, beginning with 1. The outbox keeps the buffers of each
-until the peer has acknowledged it, so that a new link can go on where the old one broke. It copies nothing:
-the chunks of an array are views of that array, and credit bounds how many of them can be under way.
+until the peer has acknowledged it, so that a new link can go on where the old one broke. Unless it is told to
+(:meth:`Outbox.detach`), it copies nothing: the chunks of an array are views of that array.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ class Outbox:
     """Numbered frames that wait for their acknowledgement."""
 
     def __init__(self) -> None:
-        self._frames: deque[Sequence[Buffer]] = deque()
+        self._frames: deque[tuple[Sequence[Buffer], int]] = deque()
         self._acknowledged = 0
+        self._detached = 0
+        self.size = 0
+        """Bytes of all frames that wait."""
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -29,9 +32,10 @@ class Outbox:
         """How many frames have been numbered so far."""
         return self._acknowledged + len(self._frames)
 
-    def append(self, frame: Sequence[Buffer]) -> None:
-        """Keep a frame that goes out now."""
-        self._frames.append(frame)
+    def append(self, frame: Sequence[Buffer], size: int) -> None:
+        """Keep a frame of ``size`` bytes that goes out now."""
+        self._frames.append((frame, size))
+        self.size += size
 
     def acknowledge(self, received: int) -> None:
         """Forget the frames up to number ``received``."""
@@ -40,9 +44,23 @@ class Outbox:
                 f"the peer acknowledges frame {received}; {self._acknowledged} to {self.sent} were possible"
             )
         while self._acknowledged < received:
-            self._frames.popleft()
+            self.size -= self._frames.popleft()[1]
             self._acknowledged += 1
+
+    def is_free(self, number: int) -> bool:
+        """Whether the memory that frame ``number`` was made of is not needed any more."""
+        return number <= max(self._acknowledged, self._detached)
+
+    def detach(self) -> None:
+        """Copy the frames that wait, so that the memory they were made of is free."""
+        self._frames = deque((copied(frame), size) for frame, size in self._frames)
+        self._detached = self.sent
 
     def unacknowledged(self) -> list[Sequence[Buffer]]:
         """The frames to send again on a new link, in order."""
-        return list(self._frames)
+        return [frame for frame, _ in self._frames]
+
+
+def copied(frame: Sequence[Buffer]) -> Sequence[Buffer]:
+    """A frame in memory of its own."""
+    return [bytes(part) if isinstance(part, memoryview) else part for part in frame]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .. import limits
-from ..errors import ProtocolError, RemoteProtocolError
+from ..errors import KernelError, RemoteProtocolError, internal_error
 from ..protocol.connection import Connection, Event
 from ..protocol.frames import Buffer
 from ..protocol.liveness import Liveness
@@ -14,19 +13,27 @@ from ..protocol.messages import Goodbye
 from .loop import READ, WRITE, Loop, Timer
 from .pipes import Pipe, PipeClosed
 
-log = logging.getLogger("ipmpi")
-
 _READS_A_TURN = 8
 """Pieces of up to a chunk that one link may read before the others have their turn."""
 
 _SMALL = 16 * limits.KIB
 
+_EVENTS_A_TURN = 64
+"""Events of a peer for which too much waits, and which acknowledges nothing, that are handled in one turn."""
+
 
 class Link:
     """Moves bytes between ``pipe`` and ``connection`` until one of them ends.
 
-    ``on_event(event)`` is called for every event; ``on_closed(reason, orderly, error)`` once, at the end. After
-    anything was sent on the connection, call :meth:`wake`: it goes out at the end of the loop's turn.
+    ``on_event(event)`` is called for every event; ``on_closed(reason, orderly, error)`` once, at the end. Without
+    an ``error`` the session may go on over another link; if ``on_event`` raises, it may not. After anything was
+    sent on the connection, call :meth:`wake`: it goes out at the end of the loop's turn.
+
+    Args:
+        watch: ask for signs of life, and end when there are none.
+        silence: seconds without a sign of life after which the link ends.
+        pause_above: read nothing while more bytes than this wait for the peer; 0 for no such limit. Only one end
+            of a link may have one: two that wait for each other to read would wait for ever.
     """
 
     def __init__(
@@ -35,10 +42,11 @@ class Link:
         pipe: Pipe,
         connection: Connection,
         on_event: Callable[[Event], None],
-        on_closed: Callable[[str, bool, ProtocolError | None], None],
+        on_closed: Callable[[str, bool, KernelError | None], None],
         *,
         watch: bool = True,
         silence: float = limits.SILENCE,
+        pause_above: int = 0,
     ) -> None:
         self.loop = loop
         self.pipe = pipe
@@ -49,11 +57,15 @@ class Link:
         self._writing = False
         self._liveness = Liveness(loop.now(), silence)
         self._timer: Timer | None = None
+        self._acknowledge_timer: Timer | None = None
+        self._pause_above = pause_above
+        self._unheard: Iterator[Event] | None = None
+        """While reading is paused: what has been read and not been looked at."""
         descriptor = pipe.fileno()
         if descriptor is not None:
-            loop.register(descriptor, READ, self._ready)
+            loop.register(descriptor, READ, self._ready, self._broken)
         if watch:
-            self._timer = loop.call_later(limits.PING_INTERVAL, self._watch)
+            self._timer = loop.call_later(limits.PING_INTERVAL, self._watch, self._broken)
         # The pipe may hold the end of a handshake, the connection what an earlier link could not send.
         self.wake()
 
@@ -65,12 +77,15 @@ class Link:
     def wake(self) -> None:
         """There is something to send."""
         if self._open and not self._writing:
-            self.loop.call_at_turn_end(self._write)
+            self.loop.call_at_turn_end(self._write, self._broken)
 
     def feed(self, data: Buffer) -> None:
         """Bytes that arrived before the link was made (the end of a handshake's last read)."""
-        if len(data):
-            self._receive(data)
+        if len(data) and self._open:
+            try:
+                self._receive(data)
+            except Exception as error:
+                self._broken(error)
 
     def close(self, reason: str = "closed here") -> None:
         """End the link; what was queued and fits goes out before."""
@@ -79,27 +94,40 @@ class Link:
             self._end(reason, True, None)
 
     def _ready(self, events: int) -> None:
-        try:
-            if events & READ:
-                self.readable()
-            if events & WRITE and self._open:
-                self._write()
-        except Exception as error:
-            # One link's trouble must not end the others'. This is a bug of ours, so the log gets all of it.
-            log.exception("a link failed in a way that was not foreseen; please report this")
-            if self._open:
-                self._end(f"an error in ipmpi: {error!r}", False, None)
+        if events & READ:
+            self.readable()
+        if (events & WRITE or self._unheard is not None) and self._open:
+            self._write()
+
+    def _broken(self, error: BaseException) -> None:
+        """Something went wrong that nobody foresaw, while this peer was dealt with: that is its session's end.
+
+        It cannot be resumed: the message counts as received, and nobody knows how much of what it asks for was
+        done. Both ends log the reason, here with the traceback.
+        """
+        self.loop.report(error)
+        if self._open:
+            failure = internal_error(error, "while this peer was dealt with")
+            try:
+                self.connection.send(Goodbye(str(failure), True))
+                self._send_what_fits()
+            except Exception as another:
+                self.loop.report(another)
+            self._end(str(failure), False, failure)
 
     def poke(self) -> None:
         """The pipe may have moved (for pipes without a descriptor)."""
-        self.readable()
-        if self._writing and self._open:
-            self._write()
+        try:
+            self.readable()
+            if self._writing and self._open:
+                self._write()
+        except Exception as error:
+            self._broken(error)
 
     def readable(self) -> None:
         """Read what has arrived."""
         for _ in range(_READS_A_TURN):
-            if not self._open:
+            if not self._open or self._unheard is not None:
                 return
             try:
                 data = self.pipe.receive()
@@ -114,16 +142,43 @@ class Link:
 
     def _receive(self, data: Buffer) -> None:
         self._liveness.heard(self.loop.now())
+        self._hear(self.connection.receive_data(data))
+
+    def _hear(self, events: Iterator[Event]) -> None:
+        """Handle events. If too much waits for the peer, the rest of them follows when it has read some."""
+        connection, pause_above = self.connection, self._pause_above
+        handled = 0
         try:
-            for event in self.connection.receive_data(data):
+            for event in events:
                 self._on_event(event)
                 if not self._open:
                     return
+                if pause_above and connection.control_backlog > pause_above:
+                    handled += 1
+                    if handled >= _EVENTS_A_TURN or not connection.is_stalled:
+                        self._unheard = events
+                        break
         except RemoteProtocolError as error:
             self._refuse(error)
             return
-        if self.connection.wants_to_send:
+        if connection.wants_to_send or self._unheard is not None:
             self.wake()
+        if connection.owes_acknowledgement and self._acknowledge_timer is None:
+            self._acknowledge_timer = self.loop.call_later(limits.ACK_DELAY, self._acknowledge, self._broken)
+
+    def _acknowledge(self) -> None:
+        self._acknowledge_timer = None
+        if self._open and self.connection.owes_acknowledgement:
+            self.connection.acknowledge()
+            self.wake()
+
+    def _go_on(self) -> None:
+        """Look at more of what was read before reading was paused."""
+        events, self._unheard = self._unheard, None
+        if events is not None and self._open:
+            self._hear(events)
+            if self._open:
+                self._register()
 
     def _refuse(self, error: RemoteProtocolError) -> None:
         """Tell the peer why, if it listens, and end."""
@@ -152,9 +207,20 @@ class Link:
             return
         if done == self._writing:
             self._writing = not done
-            descriptor = self.pipe.fileno()
-            if descriptor is not None:
-                self.loop.register(descriptor, READ if done else READ | WRITE, self._ready)
+            self._register()
+        if self._unheard is not None:
+            # Who does not acknowledge is read on: the acknowledgement may be in it.
+            if self.connection.is_stalled or self.connection.control_backlog <= self._pause_above:
+                self.loop.call_soon(self._go_on, self._broken)
+            else:
+                self._register()
+
+    def _register(self) -> None:
+        """Wait for what is waited for."""
+        descriptor = self.pipe.fileno()
+        if descriptor is not None:
+            events = (READ if self._unheard is None else 0) | (WRITE if self._writing else 0)
+            self.loop.register(descriptor, events, self._ready, self._broken)
 
     def _watch(self) -> None:
         if not self._open:
@@ -166,14 +232,22 @@ class Link:
         if self._liveness.should_ping(now):
             self.connection.ping()
             self.wake()
-        self._timer = self.loop.call_later(limits.PING_INTERVAL / 3, self._watch)
+        self._timer = self.loop.call_later(limits.PING_INTERVAL / 3, self._watch, self._broken)
 
-    def _end(self, reason: str, orderly: bool, error: ProtocolError | None) -> None:
+    def _end(self, reason: str, orderly: bool, error: KernelError | None) -> None:
         self._open = False
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._acknowledge_timer):
+            if timer is not None:
+                timer.cancel()
         descriptor = self.pipe.fileno()
         if descriptor is not None:
             self.loop.unregister(descriptor)
         self.pipe.close()
-        self._on_closed(reason, orderly, error)
+        try:
+            self._on_closed(reason, orderly, error)
+        except Exception as raised:
+            # Nobody may go on waiting for this peer: what could not be told of a break is told of an end.
+            self.loop.report(raised)
+            self._on_closed(
+                reason, False, error or internal_error(raised, "while the end of a link was dealt with")
+            )

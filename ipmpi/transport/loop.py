@@ -3,6 +3,9 @@
 Why not asyncio: an engine starts on a thousand ranks at once, and every module it imports is read a thousand
 times from a shared file system; and a link needs one thing that asyncio has no word for, the *end of a turn*,
 when everything that was queued during the turn goes out in one write. So: no timers to batch, no latency paid.
+
+No call can end the loop. Whoever hands one in may say who is told if it raises (``on_error``); else the loop's own
+``on_error`` is, which logs the traceback. Then the loop goes on.
 """
 
 from __future__ import annotations
@@ -21,10 +24,20 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import limits
+from .errorlog import ErrorLog
+
+Call = Callable[[], object]
+OnError = Callable[[BaseException], object]
+"""Told, in the loop's thread, what a call has raised that should not raise."""
 
 # The numbers of poll(2); epoll's are the same.
 READ = 1
 WRITE = 4
+
+_LONGEST_WAIT = 86_400.0
+"""Seconds that one wait lasts at most; poll() takes no more than 24 days, and timers may be later."""
+_PAUSE = 0.2
+"""Seconds for which a file is left alone whose callback has raised."""
 
 
 def _teach_malloc() -> None:
@@ -40,11 +53,12 @@ def _teach_malloc() -> None:
 class Timer:
     """A call that will be made at a time, unless it is cancelled."""
 
-    __slots__ = ("call", "when")
+    __slots__ = ("call", "on_error", "when")
 
-    def __init__(self, when: float, call: Callable[[], object]) -> None:
+    def __init__(self, when: float, call: Call, on_error: OnError | None = None) -> None:
         self.when = when
-        self.call: Callable[[], object] | None = call
+        self.call: Call | None = call
+        self.on_error = on_error
 
     def cancel(self) -> None:
         """Do not make the call."""
@@ -52,19 +66,27 @@ class Timer:
 
 
 class Loop:
-    """Runs callbacks of sockets and timers in the thread that calls :meth:`run`."""
+    """Runs callbacks of sockets and timers in the thread that calls :meth:`run`.
+
+    Attributes:
+        on_error: told of what a call has raised that was handed in without an ``on_error`` of its own.
+    """
 
     def __init__(self) -> None:
         _teach_malloc()
+        self._errors = ErrorLog(self.now)
+        self.on_error: OnError = self.report
         # Not the module selectors: its look-ups cost more than all else that is done for a small message.
-        self._callbacks: dict[int, Callable[[int], object]] = {}
+        self._callbacks: dict[int, tuple[Callable[[int], object], int, OnError | None]] = {}
+        self._paused: set[int] = set()
+        """Files that are left alone for a moment, since their callback has raised."""
         self._has_epoll = hasattr(select, "epoll")
         self._poller: Any = select.epoll() if self._has_epoll else select.poll()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
-        self._soon: deque[Callable[[], object]] = deque()
-        self._turn_end: dict[Callable[[], object], None] = {}
-        self._foreign: deque[Callable[[], object]] = deque()
+        self._soon: deque[tuple[Call, OnError | None]] = deque()
+        self._turn_end: dict[Call, OnError | None] = {}
+        self._foreign: deque[tuple[Call, OnError | None]] = deque()
         self._asleep = False
         self._stopped = False
         self._ended = False
@@ -83,28 +105,39 @@ class Loop:
         """Seconds on the monotonic clock."""
         return time.monotonic()
 
-    def call_soon(self, call: Callable[[], object]) -> None:
+    def report(self, error: BaseException) -> None:
+        """Log an exception that nobody foresaw, with its traceback."""
+        self._errors.report(error)
+
+    def call_soon(self, call: Call, on_error: OnError | None = None) -> None:
         """Make a call later in this turn or at the beginning of the next one."""
-        self._soon.append(call)
+        self._soon.append((call, on_error))
 
-    def call_at_turn_end(self, call: Callable[[], object]) -> None:
+    def call_at_turn_end(self, call: Call, on_error: OnError | None = None) -> None:
         """Make a call when all events of this turn have been handled; the same call is made once a turn."""
-        self._turn_end[call] = None
+        self._turn_end[call] = on_error
 
-    def call_later(self, delay: float, call: Callable[[], object]) -> Timer:
+    def call_later(self, delay: float, call: Call, on_error: OnError | None = None) -> Timer:
         """Make a call after ``delay`` seconds."""
-        timer = Timer(self.now() + delay, call)
+        timer = Timer(self.now() + delay, call, on_error)
         heapq.heappush(self._timers, (timer.when, next(self._order), timer))
         return timer
 
-    def call_threadsafe(self, call: Callable[[], object]) -> None:
-        """Make a call in the loop's thread; may be used from any thread and from signal handlers."""
-        self._foreign.append(call)
+    def call_threadsafe(self, call: Call, on_error: OnError | None = None) -> None:
+        """Make a call in the loop's thread; may be used from any thread and from signal handlers.
+
+        After the end of :meth:`run` the call is made at once, in this thread: the callee finds out that all is
+        over, and can say so.
+        """
+        self._foreign.append((call, on_error))
         if self._asleep:
             self._ring()
-        if self._ended and self._turn_lock.acquire(blocking=False):
-            # Nobody is left to make it. The callee finds out that all is over, and can say so. (Without the lock,
-            # whoever has it is making the last calls, or was itself called in one.)
+        if self._ended:
+            self._make_last_calls()
+
+    def _make_last_calls(self) -> None:
+        # Who does not get the lock leaves its call to whoever has it, and who looks again after giving it back.
+        while self._foreign and self._ended and self._turn_lock.acquire(blocking=False):
             try:
                 self._make_calls()
             finally:
@@ -115,40 +148,48 @@ class Loop:
         with contextlib.suppress(OSError):
             self._wake_write.send(b"!")
 
-    def call_now(self, call: Callable[[], object]) -> None:
+    def call_now(self, call: Call, on_error: OnError | None = None) -> None:
         """Make a call in this thread if the loop waits for events at this moment, else soon in its own thread.
 
         It saves waking the loop's thread, which is most of the time that handing a small answer over takes. What
         the call queued is sent before this returns. Order is kept with calls made by :meth:`call_threadsafe`.
         """
         if not self._asleep or not self._turn_lock.acquire(blocking=False):
-            self.call_threadsafe(call)
+            self.call_threadsafe(call, on_error)
             return
+        first = self._timers[0][0] if self._timers else math.inf
         try:
-            first = self._timers[0][0] if self._timers else math.inf
-            self._foreign.append(call)
+            self._foreign.append((call, on_error))
             self._make_calls()
-            if self._soon or (self._timers and self._timers[0][0] < first) or self._stopped:
-                self._ring()
         finally:
+            left = self._soon or self._foreign or self._turn_end or self._stopped
+            if left or (self._timers and self._timers[0][0] < first):
+                self._ring()
             self._turn_lock.release()
 
     def _drain_wakeups(self, _events: int) -> None:
         self._wake_read.recv(4096)
 
-    def register(self, file: Any, events: int, callback: Callable[[int], object]) -> None:
+    def register(
+        self, file: Any, events: int, callback: Callable[[int], object], on_error: OnError | None = None
+    ) -> None:
         """Call ``callback(events)`` whenever ``file`` is ready; registering again changes the events."""
         descriptor = file if isinstance(file, int) else file.fileno()
-        if descriptor in self._callbacks:
+        if descriptor in self._callbacks and descriptor not in self._paused:
             self._poller.modify(descriptor, events)
         else:
             self._poller.register(descriptor, events)
-        self._callbacks[descriptor] = callback
+            self._paused.discard(descriptor)
+        self._callbacks[descriptor] = callback, events, on_error
 
     def unregister(self, file: Any) -> None:
         """Forget a file; to be called before it is closed."""
         descriptor = file if isinstance(file, int) else file.fileno()
-        if self._callbacks.pop(descriptor, None) is not None:
+        if self._callbacks.pop(descriptor, None) is None:
+            return
+        if descriptor in self._paused:
+            self._paused.remove(descriptor)
+        else:
             self._poller.unregister(descriptor)
 
     def set_poll(self, poll: Callable[[], bool] | None) -> None:
@@ -160,11 +201,16 @@ class Loop:
         self.thread = threading.get_ident()
         with self._turn_lock:
             self._ended = False
-            while not self._stopped:
-                self._turn()
-            self._ended = True
-            while self._foreign or self._soon:
-                self._make_calls()
+            try:
+                while not self._stopped:
+                    self._turn()
+            finally:
+                # Also if the loop itself fails: nobody may wait for calls that are not made any more.
+                self._ended = True
+                self._asleep = False
+                while self._foreign or self._soon or self._turn_end:
+                    self._make_calls()
+        self._make_last_calls()
 
     def stop(self) -> None:
         """End :meth:`run` after this turn; may be called from any thread."""
@@ -208,20 +254,59 @@ class Loop:
         self._asleep = False
         for descriptor, mask in events:
             # A callback may have unregistered a later one of this turn.
-            callback = self._callbacks.get(descriptor)
-            if callback is not None:
-                # Errors and hang-ups show themselves to whoever reads.
-                callback(mask & (READ | WRITE) or READ)
+            entry = self._callbacks.get(descriptor)
+            if entry is not None:
+                try:
+                    # Errors and hang-ups show themselves to whoever reads.
+                    entry[0](mask & (READ | WRITE) or READ)
+                except BaseException as error:
+                    self._failed(error, entry[2])
+                    self._pause(descriptor, entry)
         if self._poll is not None:
             self._poll_delay = (
-                0.0 if self._poll() else min(max(self._poll_delay * 2, 2e-5), limits.MPI_POLL_LONGEST)
+                0.0 if self._polled() else min(max(self._poll_delay * 2, 2e-5), limits.MPI_POLL_LONGEST)
             )
         now = self.now()
         while self._timers and self._timers[0][0] <= now:
-            call = heapq.heappop(self._timers)[2].call
-            if call is not None:
-                call()
+            timer = heapq.heappop(self._timers)[2]
+            if timer.call is not None:
+                self._make(timer.call, timer.on_error)
         self._make_calls()
+
+    def _make(self, call: Call, on_error: OnError | None) -> None:
+        try:
+            call()
+        except BaseException as error:
+            self._failed(error, on_error)
+
+    def _failed(self, error: BaseException, on_error: OnError | None) -> None:
+        """A call has raised ``error``: tell who is to be told, and go on."""
+        if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+            raise error  # Ctrl-C; in other threads a SystemExit, say, is a callback's own trouble
+        try:
+            (on_error or self.on_error)(error)
+        except Exception as another:
+            self.report(error)
+            self.report(another)
+
+    def _pause(self, descriptor: int, entry: tuple[Callable[[int], object], int, OnError | None]) -> None:
+        """Leave a file alone for a moment, since its callback raised: it is still ready, and would raise again."""
+        if self._callbacks.get(descriptor) is entry and descriptor not in self._paused:
+            self._poller.unregister(descriptor)
+            self._paused.add(descriptor)
+            self.call_later(_PAUSE, lambda: self._look_again(descriptor, entry))
+
+    def _look_again(self, descriptor: int, entry: tuple[Callable[[int], object], int, OnError | None]) -> None:
+        if descriptor in self._paused and self._callbacks.get(descriptor) is entry:
+            self._paused.remove(descriptor)
+            self._poller.register(descriptor, entry[1])
+
+    def _polled(self) -> bool:
+        try:
+            return self._poll is not None and self._poll()
+        except BaseException as error:
+            self._failed(error, None)
+            return False
 
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         if self._has_epoll:
@@ -232,18 +317,18 @@ class Loop:
     def _make_calls(self) -> None:
         for queue in (self._foreign, self._soon):
             for _ in range(len(queue)):
-                queue.popleft()()
+                self._make(*queue.popleft())
         while self._turn_end:
             calls, self._turn_end = self._turn_end, {}
-            for call in calls:
-                call()
+            for call, on_error in calls.items():
+                self._make(call, on_error)
 
     def _timeout(self) -> float | None:
         while self._timers and self._timers[0][2].call is None:
             heapq.heappop(self._timers)
         if self._soon or self._foreign or self._turn_end or self._stopped:
             return 0
-        timeout = None if not self._timers else max(0.0, self._timers[0][0] - self.now())
+        timeout = None if not self._timers else min(max(0.0, self._timers[0][0] - self.now()), _LONGEST_WAIT)
         if self._poll is not None:
             # poll() rounds up to milliseconds, so short delays are turns of their own.
             if self._poll_delay < limits.MPI_POLL_LONGEST:

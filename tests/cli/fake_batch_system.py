@@ -110,5 +110,5 @@ FAKE: Final = BatchSystem(
     read_id=_id,
     read_status=_status,
     gone="no such job",
-    output="{id}.out",
+    output=("{id}.out",),
 )

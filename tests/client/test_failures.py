@@ -19,6 +19,9 @@ class CannotBeRebuilt(Exception):
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} {two}")
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return CannotBeRebuilt, self.args  # which its constructor does not take
+
 
 def test_a_pickled_exception_comes_back_with_its_origin() -> None:
     body = serialize.dumps(KeyError("gone"))

@@ -3,14 +3,17 @@ from __future__ import annotations
 import functools
 import json
 import pickle
+import sys
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from ipmpi import limits
-from ipmpi.client.functions import KEPT, FunctionShelf
+from ipmpi.client.functions import KEPT, FunctionShelf, OfThisProgram
 from ipmpi.errors import SerializationError
 
 
@@ -97,3 +100,47 @@ def test_what_cannot_be_sent_is_named(shelf: FunctionShelf, monkeypatch: pytest.
     table = bytes(2000)
     with pytest.raises(SerializationError, match=r"push\(\) the large part"):
         shelf.define(lambda: len(table))
+
+
+def test_a_function_whose_module_is_sent_by_value_from_now_on_is_pickled_anew(
+    shelf: FunctionShelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("only_here_for_now")
+    exec("def double(x):\n    return 2 * x\n", module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    space: dict[str, Any] = {"__name__": "__main__", "double": module.double}
+    exec("def caller(x): return double(x)", space)
+    before = shelf.define(module.double), shelf.define(space["caller"])
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        after = shelf.define(module.double), shelf.define(space["caller"])
+        assert shelf.define(module.double) is after[0]
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+    monkeypatch.delitem(sys.modules, module.__name__)
+    for old, new in zip(before, after, strict=True):
+        with pytest.raises(ModuleNotFoundError):
+            pickle.loads(old.pickle)(21)
+        assert pickle.loads(new.pickle)(21) == 42
+
+
+def test_functions_that_are_used_stay_when_many_others_come(shelf: FunctionShelf) -> None:
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec("\n".join(f"def f{n}(): return {n}" for n in range(2 * KEPT)), space)
+    first = shelf.define(space["f0"])
+    for n in range(1, 2 * KEPT):
+        shelf.define(space[f"f{n}"])
+        assert shelf.define(space["f0"]) is first, n
+
+
+def test_the_same_function_for_this_program_is_another_definition(shelf: FunctionShelf) -> None:
+    def f() -> int:
+        return 1
+
+    plain, own = shelf.define(f), shelf.define(OfThisProgram(f))
+    assert plain.key == own.key
+    assert (plain.space, own.space) == (b"", OfThisProgram.space)
+    assert shelf.define(OfThisProgram(f)) is own
+    assert shelf.define(f) is plain
+    with pytest.raises(TypeError, match="not 5"):
+        OfThisProgram(5)  # type: ignore[arg-type]

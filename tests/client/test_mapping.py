@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import collections
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -54,3 +59,127 @@ def test_sequences_that_are_dealt_out_together_leave_no_part_empty() -> None:
     assert partition_together([[]], 4) == []
     with pytest.raises(ValueError, match=r"all sequences must have equal length"):
         partition_together([[1, 2], [3]], 2)
+
+
+class Squares:
+    """Items, and no slices."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, number: int) -> int:
+        if not isinstance(number, int):
+            raise TypeError("items only")
+        if number >= 6:
+            raise IndexError(number)
+        return number * number
+
+
+class Table:
+    """As those of pandas: slices are rows, going through it gives the names of its columns."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.iloc = self
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["x", "y"])
+
+    def __getitem__(self, chosen: slice) -> Table:
+        return Table(len(range(*chosen.indices(self.rows))))
+
+
+@pytest.mark.parametrize("items", [collections.deque(range(6)), Squares(), collections.UserList("abc")])
+@pytest.mark.parametrize("dist", ["b", "r"])
+def test_sequences_without_slices_are_dealt_out_too(items: Any, dist: str) -> None:
+    assert join(partition(items, 2, dist), dist) == list(items)
+    shares = [share for (share,) in partition_together([items], 2, dist)]
+    assert join(shares, dist) == list(items)
+
+
+def test_a_map_goes_through_what_the_builtin_goes_through() -> None:
+    assert partition_together([Table(8)], 3) == [[["x"]], [["y"]]]
+    assert partition_together([{"a": 1, "b": 2}], 3) == [[["a"]], [["b"]]]
+    assert [part.rows for part in partition(Table(8), 3)] == [3, 3, 2]
+
+
+@pytest.mark.parametrize("dist", ["b", "r"])
+@pytest.mark.parametrize("parts", [1, 2, 3, 9])
+def test_masks_and_records_survive(parts: int, dist: str) -> None:
+    masked = np.ma.masked_array(np.arange(7), np.arange(7) % 3 == 0)
+    whole = join(partition(masked, parts, dist), dist)
+    assert isinstance(whole, np.ma.MaskedArray)
+    assert whole.mask.tolist() == masked.mask.tolist()
+    assert whole.compressed().tolist() == masked.compressed().tolist()
+    records = np.rec.array([(n, n / 2) for n in range(7)], dtype=[("a", int), ("b", float)])
+    joined = join(partition(records, parts, dist), dist)
+    assert isinstance(joined, np.recarray)
+    assert joined.a.tolist() == list(range(7))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        matrix = np.asmatrix(np.arange(14).reshape(7, 2))
+    put_together = join(partition(matrix, parts, dist), dist)
+    assert type(put_together) is type(matrix)
+    assert np.array_equal(put_together, matrix)
+
+
+def test_flattened_masked_parts_keep_their_masks() -> None:
+    masked = np.ma.masked_array([1.0, 2.0], [False, True])
+    whole = join([masked[:1], masked[1]])
+    assert whole.mask.tolist() == [False, True]
+
+
+class Metres(np.ndarray[Any, Any]):
+    """A class that numpy's functions make plain arrays of."""
+
+
+class WithUnit(np.ndarray[Any, Any]):
+    """A class that says what numpy's functions make of it."""
+
+    unit = ""
+
+    def __array_finalize__(self, obj: Any) -> None:
+        self.unit = getattr(obj, "unit", "")
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        result = super().__array_function__(func, types, args, kwargs)
+        if func is np.concatenate:
+            units = {each.unit for each in args[0]}
+            if len(units) > 1:
+                raise TypeError(f"different units: {sorted(units)}")
+            result = np.asarray(result).view(WithUnit)
+            (result.unit,) = units
+        return result
+
+
+def test_an_array_of_an_unknown_class_is_never_made_a_plain_one() -> None:
+    array = np.arange(4.0).view(Metres)
+    parts = partition(array, 2)
+    whole = join(parts)
+    assert isinstance(whole, list)
+    assert [type(part) for part in whole] == [Metres, Metres]
+    assert join([array, np.arange(2)])[1].tolist() == [0, 1]
+    other = np.ma.masked_array([1]).view(type("Special", (np.ma.MaskedArray,), {}))
+    assert isinstance(join([other, other]), list)
+
+
+@pytest.mark.parametrize("dist", ["b", "r"])
+def test_a_class_that_knows_how_it_is_joined_is_asked(dist: str) -> None:
+    array = np.arange(5.0).view(WithUnit)
+    array.unit = "m"
+    whole = join(partition(array, 2, dist), dist)
+    assert (type(whole), whole.unit, whole.tolist()) == (WithUnit, "m", [0, 1, 2, 3, 4])
+    other = np.arange(2.0).view(WithUnit)
+    other.unit = "km"
+    with pytest.raises(TypeError, match="different units"):
+        join([array, other])
+
+
+def test_a_named_tuple_is_one_thing() -> None:
+    Point = collections.namedtuple("Point", "x y")
+    points = [Point(1, 2), Point(3, 4)]
+    assert join(points) == points
+    assert join([points, [Point(5, 6)]]) == [*points, Point(5, 6)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+import weakref
 from concurrent.futures import Future
 from typing import Any
 
@@ -227,3 +228,118 @@ def test_on_windows_a_wait_looks_for_ctrl_c_now_and_then(monkeypatch: pytest.Mon
     monkeypatch.setattr("concurrent.futures.wait", wait)
     assert result.r == 3
     assert waits == [0.001] * 3
+
+
+# --- as a future of concurrent.futures ---------------------------------------------------------------------------
+
+
+def test_pythons_own_functions_for_futures_take_it() -> None:
+    first, soon = pending(lambda value: value + 1)
+    second, late = pending()
+    assert isinstance(first, Future)
+    assert (first.done(), first.running(), first.cancelled()) == (False, True, False)
+    soon.set_result(1)
+    done, waiting = concurrent.futures.wait([first, second], return_when=concurrent.futures.FIRST_COMPLETED)
+    assert (done, waiting) == ({first}, {second})
+    with pytest.raises(concurrent.futures.TimeoutError):
+        second.result(timeout=0)
+    late.set_exception(ValueError("engine"))
+    assert set(concurrent.futures.as_completed([first, second])) == {first, second}
+    assert not first.called  # nobody has asked for it so far
+    assert (first.result(), first.exception()) == (2, None)
+    assert str(second.exception()) == "engine"
+    assert (second.called, second.raised) == (True, True)
+    with pytest.raises(ValueError, match=r"engine"):
+        second.result()
+
+
+def test_waiting_for_the_first_exception_ends_with_failed_answers() -> None:
+    future: Future[Any] = Future()
+    failing = PendingResult(None, future, sum, has_failed=lambda answers: None in answers)
+    waiting, _ = pending()
+    future.set_result([1, None])
+    done, _ = concurrent.futures.wait([failing, waiting], 10, concurrent.futures.FIRST_EXCEPTION)
+    assert done == {failing}
+    assert isinstance(failing.exception(), TypeError)
+
+
+def test_done_callbacks_are_told_and_a_dropped_result_still_tells() -> None:
+    told: list[Any] = []
+    result, future = pending()
+    result.add_done_callback(lambda done: told.append(done.result()))
+    del result
+    future.set_result(5)
+    assert told == [5]
+
+
+def test_answers_are_freed_with_a_result_that_nobody_asked_for() -> None:
+    class Answers:
+        pass
+
+    answers = Answers()
+    seen = weakref.ref(answers)
+    result, future = pending()
+    future.set_result(answers)
+    del answers, future, result
+    assert seen() is None
+
+
+def test_a_command_is_not_cancelled_by_its_future() -> None:
+    result, future = pending()
+    assert not result.cancel()
+
+    async def main() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(result), 0.01)
+
+    asyncio.run(main())
+    future.set_result(3)
+    assert result.r == 3
+
+
+def test_asyncio_wraps_it() -> None:
+    good, first = pending(lambda value: value + 1)
+    bad, second = pending()
+
+    async def main() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(first.set_result, 1)
+        loop.call_soon(second.set_exception, KeyError("a"))
+        wrapped = [asyncio.wrap_future(good), asyncio.wrap_future(bad)]
+        return await asyncio.gather(*wrapped, return_exceptions=True)
+
+    value, error = asyncio.run(main())
+    assert value == 2
+    assert isinstance(error, KeyError)
+
+
+def test_whoever_waits_for_a_result_that_is_flushed_hears_of_it() -> None:
+    kept = PendingResults()
+    result, future = pending()
+    kept.add(result)
+    errors: list[BaseException | None] = []
+    waiting = threading.Thread(target=lambda: errors.append(result.exception()))
+    waiting.start()
+    kept.flush()
+    waiting.join(10)
+    assert isinstance(errors[0], InvalidDeferredID)
+    future.set_result(1)  # too late
+    assert isinstance(result.exception(), InvalidDeferredID)
+
+
+def test_a_callback_of_a_retrieval_may_look_at_the_result_from_another_thread() -> None:
+    result, future = pending()
+    seen: list[bool] = []
+
+    def look(value: Any) -> Any:
+        # Somebody who waits for the first exception holds the lock of the future meanwhile.
+        with result._condition:
+            other = threading.Thread(target=lambda: seen.append(result.done()))
+            other.start()
+            other.join(10)
+        return value
+
+    result.add_callback(look)
+    future.set_result(1)
+    assert result.r == 1
+    assert seen == [True]

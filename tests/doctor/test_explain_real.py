@@ -24,6 +24,8 @@ NewCluster = Callable[..., "Cluster"]
 ENGINE = [sys.executable, "-m", "ipmpi.cli.ipengine", "--mpi", "none"]
 PENDING = "PENDING|Priority||N/A|N/A|1:00:00"
 ROOT = Path(__file__).parents[2]
+ANSWERS = ROOT / "tests" / "launch" / "pbs_answers"
+"""Of a real PBS."""
 
 
 @pytest.fixture
@@ -92,6 +94,29 @@ def test_a_job_that_failed_and_its_output(programs: Programs, told: Told, home: 
     assert said.endswith("engines-4711.out: python: command not found")
     code, said = told("4711", "--logdir", str(home))
     assert "last lines" not in said
+    assert f"What it printed is not in {home}. -> Name the folder: ipcluster explain 4711 --logdir DIR" in said
+
+
+def test_a_job_that_failed_shows_its_output_whatever_that_says(programs: Programs, told: Told, home: Path) -> None:
+    answer = ANSWERS / "qstat-json-finished-failed.json"
+    programs(qstat=f"while read -r line; do echo \"$line\"; done < '{answer}'", qsub="exit 1", qdel="exit 1")
+    (home / "logs").mkdir()
+    (home / "logs" / "29.login.OU").write_text("the licence server says no\n")
+    code, said = told("29.login")
+    assert code == 1
+    assert f"The last lines of logs{os.sep}29.login.OU: the licence server says no" in said
+
+
+def test_an_array_of_pbs_by_its_number(programs: Programs, told: Told) -> None:
+    answer = ANSWERS / "qstat-json-array-running.json"
+    known = f"case \"$*\" in *'17[]'*) while read -r line; do echo \"$line\"; done < '{answer}';;"
+    programs(
+        qstat=f"{known} *) echo 'qstat: Unknown Job Id 17.login' >&2; exit 153;; esac", qsub="exit 1", qdel=""
+    )
+    code, said = told("17")
+    assert code == 0
+    assert "Job 17[]" in said
+    assert "It runs since" in said
 
 
 def test_a_job_of_pbs(programs: Programs, told: Told) -> None:

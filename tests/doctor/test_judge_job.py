@@ -65,6 +65,36 @@ def pending(reason: str, native: str = "PENDING", start: float | None = None) ->
         ("pbs", "Not Running: would exceed user's limit on resource ncpus in queue", "as one user may"),
         ("pbs", "Not Running: would exceed project's limit on resource ncpus in complex", "as much as it may"),
         ("pbs", "Not Running: Job would exceed queue's walltime limit", "more than its queue allows"),
+        ("pbs", "Not Running: would exceed overall limit on resource ncpus in queue X", "all jobs there together"),
+        ("pbs", "Not Running: would exceed overall limit on resource ncpus in complex", "all jobs there together"),
+        ("pbs", "Not Running: Queue X job limit has been reached.", "all jobs there together"),
+        ("pbs", "Not Running: Server job limit has been reached.", "all jobs there together"),
+        ("pbs", "Insufficient amount of queue resource: ncpus (R: 8 A: 2 T: 4)", "all jobs there together"),
+        ("pbs", "Not Running: Queue X job limit reached for user a", "as one user may"),
+        ("pbs", "Not Running: User has reached queue X running job limit.", "as one user may"),
+        ("pbs", "Not Running: Group has reached queue X running limit.", "as much as it may"),
+        ("pbs", "Not Running: Project has reached server running limit.", "as much as it may"),
+        ("pbs", "Not Running: Job would interfere with a confirmed reservation", "before a reservation"),
+        ("pbs", "Not Running: Job would interfere with a top job", "before a reservation"),
+        ("pbs", "Not Running: Job would cross dedicated time boundary", "before a reservation"),
+        ("pbs", "Not Running: Job will run in primetime only", "in certain hours only"),
+        ("pbs", "Not Running: Job will run in nonprimetime only", "in certain hours only"),
+        ("pbs", "Not Running: Job will cross into primetime", "in certain hours only"),
+        ("pbs", "Not Running: Too few free resources", "not enough nodes are free"),
+        ("pbs", "Not Running: host set node1 has too few free resources", "not enough nodes are free"),
+        ("pbs", "Not Running: Can't preempt enough work to run job", "not enough nodes are free"),
+        ("pbs", "Not Running: Node has reached job run limit", "not enough nodes are free"),
+        (
+            "pbs",
+            "Can Never Run: can't fit in the largest placement set, and can't span psets",
+            "never start",
+        ),
+        ("pbs", "Not Running: can't fit in the largest placement set, and can't span psets", "never start"),
+        ("pbs", "Not Running: Job is under job_sort_formula threshold value", "higher priority"),
+        ("pbs", "Not Running: Number of concurrent running subjobs limit reached", "elements of this array"),
+        ("pbs", "Not Running: Job has zero shares for fairshare", "no share of this machine"),
+        ("pbs", "Not Running: Specified host does not exist: node9", "never start"),
+        ("pbs", "depend=afterok:21.login@login", "waits for another job"),
         ("pbs", "Job held by user7 on Tue Nov 24", "it is held"),
         ("pbs", "Job held by root on Tue Nov 24", "it is held"),
         ("pbs", "", "not looked at it yet"),
@@ -98,6 +128,32 @@ def test_a_job_that_will_never_start_is_a_problem() -> None:
     assert finding.fix == "scontrol release 123"
 
 
+def test_held_by_whom_and_what_to_do() -> None:
+    for reason in ("", "held by its user", "Job held by user1 on Thu Nov 26 20:28:02 2026"):
+        finding = judge_job("pbs", "PBS", pending(reason, "H"), NOW)[0]
+        assert "qrls 123" in finding.fix, reason
+    finding = judge_job("pbs", "PBS", pending("depend=afterok:21.login@login", "H"), NOW)[0]
+    assert (
+        finding.text == "It waits: it waits for another job, as its script asks (depend=afterok:21.login@login)."
+    )
+    assert "minute" not in finding.fix
+
+
+def test_a_job_that_starts_at_a_certain_time() -> None:
+    first, second = judge_job("pbs", "PBS", pending("", "W", start=NOW + 3600), NOW)
+    assert first.text == "It waits: it is not to start before a certain time, as was asked for."
+    assert "at 13:00" in second.text
+
+
+def test_an_account_of_the_used_time_that_is_behind() -> None:
+    status = JobStatus("7", JobState.RUNNING, "R", start=NOW - 60, end=NOW, time_left=11.0)
+    assert judge_job("pbs", "PBS", status, NOW)[0].text == "It runs since 11:59; 0 s are left."
+    suspended = status._replace(time_left=3600.0)
+    assert "; 1 h are left" in judge_job("pbs", "PBS", suspended, NOW)[0].text
+    ahead = status._replace(time_left=11.0, end=NOW + 60)
+    assert "; 11 s are left" in judge_job("pbs", "PBS", ahead, NOW)[0].text
+
+
 def test_native_states_that_say_more() -> None:
     assert "being started" in judge_job("slurm", "Slurm", pending("", "CONFIGURING"), NOW)[0].text
     assert "it is held" in judge_job("pbs", "PBS", pending("", "H"), NOW)[0].text
@@ -119,8 +175,9 @@ def test_a_job_that_runs() -> None:
     [
         ("completed", Level.OK, "in good order", ""),
         ("timeout", Level.WARNING, "at its walltime", "--resubmit"),
-        ("cancelled", Level.NOTE, "was cancelled", "preemption"),
-        ("failed", Level.PROBLEM, "It failed (NonZeroExitCode)", "see below"),
+        ("cancelled", Level.NOTE, "was cancelled", "administrators"),
+        ("preempted", Level.WARNING, "was preempted", "--resubmit"),
+        ("failed", Level.PROBLEM, "It failed (NonZeroExitCode)", "end of its output"),
         ("node-failure", Level.PROBLEM, "one of its nodes failed", "Submit it again"),
         ("", Level.NOTE, "does not know it any more", "forget jobs"),
     ],

@@ -349,7 +349,8 @@ def test_the_exception_itself_travels(namespace: Namespace) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "class E(Exception):\n    def __init__(self, a, b): super().__init__('one')\nraise E(1, 2)",
+        "class E(Exception):\n    def __init__(self, a, b): super().__init__('one')\n"
+        "    def __reduce__(self): return (E, self.args)\nraise E(1, 2)",
         "import threading\nraise ValueError(threading.Lock())",
         "class E(Exception):\n    def __reduce__(self): raise SystemExit\nraise E",
         "class E(Exception):\n    def __reduce__(self): return (str, ('not an exception',))\nraise E",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ from ipmpi.launch.batch import JobState, JobStatus, Shape
 from ipmpi.launch.pbs import PBS
 from ipmpi.launch.queue import Queue
 
-JSON, TEXT, TORQUE = PBS.status("12.server")
+JSON, TEXT, _, _ = PBS.status("12.server")
+ANSWERS = Path(__file__).with_name("pbs_answers")
+"""What qstat of OpenPBS 23.06 said, with neutral names."""
+
 RUNNING: dict[str, Any] = {
     "Job_Name": "ipmpi",
     "job_state": "R",
@@ -48,7 +53,7 @@ def of_json(**changes: Any) -> JobStatus:
 
 def test_commands() -> None:
     assert PBS.submit(Path("/a b/job")) == ["qsub", "/a b/job"]
-    assert JSON == ["qstat", "-x", "-f", "-F", "json", "12.server"]
+    assert JSON == ["qstat", "-f", "-F", "json", "12.server"]
     assert PBS.cancel("12[].server") == ["qdel", "12[].server"]
     assert PBS.programs == ("qsub", "qstat", "qdel")
 
@@ -172,7 +177,7 @@ def test_json_that_is_none_is_asked_for_as_text(spoilt: str) -> None:
 def test_torque_is_understood() -> None:
     text = PLAIN.replace("job_state = F", "job_state = C").replace("Exit_status = -29", "exit_status = 271")
     status = PBS.parse_status(
-        "12.server", TORQUE, text.replace("used.walltime = 01:00:11", "used.walltime = 00:01:11")
+        "12.server", TEXT, text.replace("used.walltime = 01:00:11", "used.walltime = 00:01:11")
     )
     assert status is not None
     assert (status.state, status.outcome) == (JobState.ENDED, "cancelled")
@@ -207,8 +212,90 @@ def test_memory_and_gpus_need_nodes(shape: Shape) -> None:
 
 
 def test_the_files_with_the_output_of_a_job() -> None:
-    assert PBS.output_files("ipmpi", "12.server") == "ipmpi.o12*"
-    assert PBS.output_files("ipmpi", "12[].server") == "ipmpi.o12*"
+    for id in ("12.server", "12[].server"):
+        assert PBS.output_files("ipmpi", id) == ["12[[.]*.OU", "ipmpi.o12*"]
+
+
+def recorded(name: str) -> JobStatus:
+    """What PBS said of the first job in this answer."""
+    text = (ANSWERS / name).read_text("utf-8")
+    if name.endswith(".txt"):
+        status = PBS.parse_status("100.login", TEXT, text)
+    else:
+        found = re.search(r'"(\d[^"]*)":\s*{\s*"Job_Name"', text)
+        assert found is not None
+        status = PBS.parse_status(found[1], JSON, text)
+    assert status is not None, name
+    return status
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "outcome", "reason"),
+    [
+        ("array-element-X", JobState.ENDED, "cancelled", "and terminated by user1@login"),
+        ("array-finished-qdel", JobState.ENDED, "cancelled", "and terminated"),
+        ("array-running", JobState.RUNNING, "", "Job Array Began at Thu Nov 26 at 20:26"),
+        ("array-running-with-elements", JobState.RUNNING, "", "Job Array Began at Thu Nov 26 at 20:26"),
+        ("can-never-run-nodes", JobState.PENDING, "", "Can Never Run: Not enough total nodes available"),
+        ("finished-failed", JobState.ENDED, "failed", "and failed"),
+        ("finished-qdel-race-137", JobState.ENDED, "failed", "and failed"),
+        ("finished-qdel-while-queued", JobState.ENDED, "cancelled", "and terminated"),
+        ("finished-qdel", JobState.ENDED, "cancelled", "and terminated by user1@login"),
+        ("finished-walltime", JobState.ENDED, "timeout", "its time was up"),
+        ("held-at-submit-no-comment", JobState.PENDING, "", "held by its user"),
+        ("held-by-user", JobState.PENDING, "", "Job held by user1 on Thu Nov 26 20:28:02 2026"),
+        ("held-dependency-no-comment", JobState.PENDING, "", "depend=afterok:21.login@login"),
+        ("odd-environment", JobState.RUNNING, "", "on (node1:ncpus=1)"),
+        ("qdel-sent-still-R", JobState.ENDING, "", "and terminated by user1@login"),
+        ("qdel-sigterm-ignored-still-R", JobState.ENDING, "", "and terminated by user1@login"),
+        ("queue-not-started", JobState.PENDING, "", "Not Running: Queue not started"),
+        ("queued-can-never-run", JobState.PENDING, "", "ncpus (R: 18 A: 16 T: 16)"),
+        ("queued-estimated-start", JobState.PENDING, "", "Not Running: Not enough free nodes available"),
+        ("queued-insufficient", JobState.PENDING, "", "ncpus (R: 16 A: 12 T: 16)"),
+        ("queued-user-limit", JobState.PENDING, "", "User has reached queue small running job limit"),
+        ("running-2nodes", JobState.RUNNING, "", "on (node1:ncpus=2)+(node2:ncpus=2)"),
+        ("suspended", JobState.RUNNING, "", "on (node1:ncpus=2)+(node2:ncpus=2)"),
+        ("waiting-execution-time", JobState.PENDING, "", ""),
+    ],
+)
+def test_answers_of_a_real_pbs(name: str, state: JobState, outcome: str, reason: str) -> None:
+    status = recorded(f"qstat-json-{name}.json")
+    assert (status.state, status.outcome) == (state, outcome)
+    assert status.reason.endswith(reason)
+    assert bool(status.reason) is bool(reason)
+
+
+def test_all_recorded_answers_are_looked_at() -> None:
+    (test,) = [mark for mark in test_answers_of_a_real_pbs.pytestmark if mark.name == "parametrize"]
+    there = {path.stem.removeprefix("qstat-json-") for path in ANSWERS.glob("qstat-json-*.json")}
+    assert there == {row[0] for row in test.args[1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes"), [("running-single-no-history", "node1"), ("running-2nodes", "node1,node2")]
+)
+def test_answers_of_a_real_pbs_as_text(name: str, nodes: str) -> None:
+    status = recorded(f"qstat-f-{name}.txt")
+    assert (status.state, status.nodes) == (JobState.RUNNING, nodes)
+    assert status.reason.startswith("Job run at")
+    assert status.reason == status.reason.strip(" .\n\t")
+
+
+def test_a_job_that_is_not_to_start_before_a_time_starts_then() -> None:
+    assert recorded("qstat-json-waiting-execution-time.json").start == local("2026-11-26T21:29:00")
+    assert recorded("qstat-json-queued-estimated-start.json").start == local("2026-11-26T21:03:21")
+
+
+def test_a_suspended_job_has_no_end() -> None:
+    status = recorded("qstat-json-suspended.json")
+    assert (status.native, status.time_left, status.end) == ("S", None, None)
+
+
+@pytest.mark.parametrize(
+    ("id", "array"), [("17", "17[]"), ("17.login", "17[]"), ("17[].login", ""), ("17[1].login", "")]
+)
+def test_an_array_may_be_called_by_its_number(id: str, array: str) -> None:
+    assert PBS.as_array(id) == array
 
 
 @pytest.mark.slow
@@ -222,13 +309,17 @@ def test_a_real_pbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     queue = Queue(PBS)
     id = queue.submit(script)
+
+    def wait_for(reached: Callable[[JobStatus], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not reached(status := queue.status(id)):
+            assert time.monotonic() < deadline, (status, os.environ.get("PBS_SERVER", ""))
+            time.sleep(0.5)  # the batch system tells nobody
+
     try:
-        status = queue.status(id)
-        assert status.state in (JobState.PENDING, JobState.RUNNING), status
+        # PBS forgets a qdel that comes in the second in which a job starts, and says later that it failed.
+        wait_for(lambda status: status.state is JobState.RUNNING and time.time() > (status.start or 0) + 3)
     finally:
         queue.cancel(id)
-    deadline = time.monotonic() + 60
-    while queue.status(id).state is not JobState.ENDED:
-        assert time.monotonic() < deadline, os.environ.get("PBS_SERVER", "")
-        time.sleep(0.5)  # the batch system tells nobody
+    wait_for(lambda status: status.state is JobState.ENDED)
     assert queue.status(id).outcome in ("cancelled", "")

@@ -43,9 +43,39 @@ def slurm(**answers: Answer) -> Queue:
 
 
 def test_submitting_gives_the_id() -> None:
-    programs = Programs(sbatch=(0, "4711;main\n", ""))
+    programs = Programs(sbatch=(0, "4711\n", ""))
     assert Queue(SLURM, programs).submit(Path("/a/job.sh")) == "4711"
     assert programs.asked == [["sbatch", "--parsable", "/a/job.sh"]]
+
+
+def test_a_job_of_another_cluster_is_asked_for_and_ended_there() -> None:
+    programs = Programs(
+        sbatch=(0, "4711;cm4\n", ""), squeue=(1, "", INVALID), scontrol=(1, "", INVALID), sacct=(1, "", ""),
+        scancel=(0, "", ""),
+    )  # fmt: skip
+    queue = Queue(SLURM, programs)
+    id = queue.submit(Path("/a/job.sh"))
+    queue.status(id)
+    queue.cancel(id)
+    queue.interrupt(id)
+    asked = [" ".join(words) for words in programs.asked if words[0] != "sbatch"]
+    assert {line.partition(" ")[0] for line in asked} == {"squeue", "scontrol", "sacct", "scancel"}
+    assert all(line.split()[1:3] == ["-M", "cm4"] for line in asked)
+    assert all(";" not in line for line in asked)
+    assert asked[-2:] == ["scancel -M cm4 4711", "scancel -M cm4 --signal=INT 4711.0"]
+
+
+def test_a_pbs_without_history_is_asked_once_about_a_job_that_runs() -> None:
+    answer = (Path(__file__).with_name("pbs_answers") / "qstat-json-running-2nodes.json").read_text()
+
+    def qstat(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        asked.append(list(argv))
+        no_history = "qstat: PBS is not configured to maintain job history 11.login\n"
+        return subprocess.CompletedProcess(argv, 0, *(("", no_history) if "-x" in argv else (answer, "")))
+
+    asked: list[list[str]] = []
+    assert Queue(PBS, qstat).status("11.login").state is JobState.RUNNING
+    assert len(asked) == 1
 
 
 def test_a_refusal_is_told_in_the_words_of_the_batch_system() -> None:
@@ -118,6 +148,7 @@ def test_cancelling_what_has_ended_is_no_failure() -> None:
         "4711"
     )
     Queue(PBS, Programs(qdel=(35, "", "qdel: Job has finished 12.server"))).cancel("12.server")
+    Queue(PBS, Programs(qdel=(168, "", "qdel: Request invalid for state of job 73.login1"))).cancel("73.login1")
     with pytest.raises(LauncherError, match="Access/permission denied"):
         slurm(scancel=(1, "", "scancel: error: Access/permission denied")).cancel("4711")
 

@@ -33,9 +33,14 @@ def test_commands() -> None:
     assert SLURM.programs == ("sbatch", "squeue", "scancel")
 
 
-@pytest.mark.parametrize("stdout", ["4711\n", "4711;cluster2\n", "Your quota is fine.\n4711\n"])
+@pytest.mark.parametrize("stdout", ["4711\n", "Your quota is fine.\n4711\n"])
 def test_the_id(stdout: str) -> None:
     assert SLURM.job_id(stdout) == "4711"
+
+
+def test_the_id_of_a_job_of_another_cluster() -> None:
+    assert SLURM.job_id("4711;cluster2\n") == "4711;cluster2"
+    assert SLURM.output_files("ipmpi", "4711;cluster2") == ["ipmpi-4711*.out"]
 
 
 def test_no_id() -> None:
@@ -74,7 +79,7 @@ def test_a_job_that_runs(left: str, seconds: float | None) -> None:
         ("FAILED|NonZeroExitCode|n1|2026-11-24T22:00:00|2026-11-24T22:10:00|50:00", "failed"),
         ("OUT_OF_MEMORY|OutOfMemory|n1|2026-11-24T22:00:00|2026-11-24T22:10:00|50:00", "failed"),
         ("NODE_FAIL|NodeFail|n1|2026-11-24T22:00:00|2026-11-24T22:10:00|50:00", "node-failure"),
-        ("PREEMPTED|None|n1|2026-11-24T22:00:00|2026-11-24T22:10:00|50:00", "cancelled"),
+        ("PREEMPTED|None|n1|2026-11-24T22:00:00|2026-11-24T22:10:00|50:00", "preempted"),
     ],
 )
 def test_how_a_job_ended(line: str, outcome: str) -> None:
@@ -149,4 +154,4 @@ def test_directives_of_a_shape(shape: Shape, directives: list[str]) -> None:
 
 
 def test_the_files_with_the_output_of_a_job() -> None:
-    assert SLURM.output_files("ipmpi", "4711") == "ipmpi-4711*.out"
+    assert SLURM.output_files("ipmpi", "4711") == ["ipmpi-4711*.out"]

@@ -14,6 +14,7 @@ from ipmpi.errors import LauncherError
 from ipmpi.launch.batch import BatchSystem, JobState, batch_system, batch_systems
 from ipmpi.launch.joboptions import JobOptions, Kind
 from ipmpi.launch.jobscript import render
+from ipmpi.launch.pbs import PBS
 from ipmpi.launch.slurm import SLURM
 
 PLUG_IN = """\
@@ -77,10 +78,13 @@ def test_programs_are_looked_for_in_path(tmp_path: Path) -> None:
     assert not SLURM.is_here(str(tmp_path))
 
 
-@pytest.mark.parametrize("id", ["", "-x", "12 34", "12;rm", "$(id)"])
+@pytest.mark.parametrize("id", ["", "-x", "12 34", "12;", "12;-x", "12;rm x", ";rm", "$(id)"])
 def test_what_is_no_id_gets_into_no_command(id: str) -> None:
+    for system in (SLURM, PBS):
+        with pytest.raises(LauncherError, match="is not the id of a job"):
+            system.cancel(id)
     with pytest.raises(LauncherError, match="is not the id of a job"):
-        SLURM.cancel(id)
+        PBS.cancel("12;cluster")  # it has no others
 
 
 def test_a_record_is_all_that_a_new_one_needs() -> None:

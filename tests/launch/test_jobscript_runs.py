@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from ipmpi.launch.joboptions import JobOptions
 from ipmpi.launch.jobscript import render
 
 FAKE = Path(__file__).with_name("fake_launcher.py")
+ANSWERS = Path(__file__).with_name("pbs_answers")
 
 
 class Job:
@@ -66,6 +68,11 @@ class Job:
 Start = Callable[..., Job]
 
 
+def _without_pbs(path: str) -> list[str]:
+    """Folders of PATH but for those of a real PBS, whose programs would answer."""
+    return [folder for folder in path.split(os.pathsep) if not (Path(folder) / "pbs_tmrsh").exists()]
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Write a script, and run it with fake programs."""
@@ -87,7 +94,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         script = tmp_path / "job.sh"
         script.write_text(render(batch_system(name), JobOptions(**given)).text)
         variables = {
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join([str(programs), *_without_pbs(os.environ["PATH"])]),
             "SLURM_JOB_ID": "4711",
             "SLURM_SUBMIT_DIR": str(tmp_path),
             "SLURM_JOB_END_TIME": "2000000000",
@@ -102,6 +109,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield begin
     for job in jobs:
         job.kill()
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder for TMPDIR: of a long name like that of tmp_path scripts make no use."""
+    with tempfile.TemporaryDirectory(prefix="ipmpi-") as folder:
+        yield Path(folder)
 
 
 @pytest.mark.parametrize(("name", "launcher"), [("slurm", "srun"), ("pbs", "mpiexec")])
@@ -203,6 +217,17 @@ def test_the_end_of_a_pbs_job(start: Start) -> None:
     assert "IPMPI_JOB_END" not in start("pbs").line()["environ"]
 
 
+@pytest.mark.parametrize("asked", [1800, None])
+def test_a_pbs_job_whose_walltime_was_changed_knows_it(start: Start, tmp_path: Path, asked: int | None) -> None:
+    qstat = tmp_path / "bin" / "qstat"
+    answer = ANSWERS / "qstat-f-running-2nodes.txt"
+    qstat.write_text(f'#!/bin/sh\ntest "$*" = "-f 12.server" && cat "{answer}"\n')
+    qstat.chmod(0o755)
+    before = time.time()
+    end = int(start("pbs", walltime=asked).line()["environ"]["IPMPI_JOB_END"])
+    assert before - 1 < end - 60 <= time.time()  # 00:01:00 in that answer
+
+
 def test_the_prologue_prepares_the_software(start: Start) -> None:
     """Also one that uses variables that are not set, as those of modules do."""
     job = start(prologue=("export MODULE_PATH=$NOT_SET/x", "export MPICH_GPU_SUPPORT_ENABLED=1"))
@@ -256,21 +281,29 @@ def test_open_mpi_under_pbs_passes_variables_on(start: Start, tmp_path: Path) ->
         ("prterun", "--prtemca plm ssh --prtemca plm_ssh_no_tree_spawn 1 --prtemca plm_ssh_agent {}"),
     ],
 )
-def test_pbs_itself_reaches_the_other_machines(start: Start, tmp_path: Path, companion: str, options: str) -> None:
+def test_pbs_itself_reaches_the_other_machines(
+    start: Start, tmp_path: Path, scratch: Path, companion: str, options: str
+) -> None:
     (tmp_path / "bin" / "hydra_pmi_proxy").rename(tmp_path / "bin" / companion)
     remote = tmp_path / "bin" / "pbs_tmrsh"
     remote.write_text('#!/bin/sh\necho on "$1":\nshift\nexec "$@"\n')
     remote.chmod(0o755)
-    shim = tmp_path / "logs" / "rsh-12"
-    said = start("pbs").line()
+    # Open MPI takes no name with a blank.
+    job = start("pbs", environ={"TMPDIR": str(scratch)}, log_dir=tmp_path / "logs of mine")
+    said = job.line()
+    (shim,) = scratch.iterdir()
     assert options.format(shim) in " ".join(said["argv"])
     done = subprocess.run(
         [str(shim), "n2", "echo", "one;", "echo two words"], env=said["environ"], capture_output=True, text=True,
         check=True, timeout=10,
     )  # fmt: skip
     assert done.stdout == "on n2:\none\ntwo words\n"
+    job.send(signal.SIGTERM)
+    assert job.line()["signal"] == "SIGTERM"
+    assert job.end() == 7
+    assert list(scratch.iterdir()) == []
     remote.unlink()
-    assert options.format(shim) not in " ".join(start("pbs").line()["argv"])
+    assert options.partition(" ")[0] not in start("pbs").line()["argv"]
 
 
 def test_a_job_whose_folder_is_gone_ends(start: Start, tmp_path: Path) -> None:

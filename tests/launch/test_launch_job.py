@@ -17,6 +17,8 @@ from ipmpi.launch.job import job_logs
         ("slurm", "123", ["run-123_0.out", "run-123_1.out", "ipengine-123-0-7.log"], ["ipengine-1230-0-7.log"]),
         ("slurm", "123_4", ["run-123_4.out", "ipengine-123-4-7.log"], ["run-123_40.out", "ipengine-123-40-7.log"]),
         ("pbs", "12.server", ["run.o12", "ipengine-12-12.log"], ["run.o123", "ipengine-123-4.log"]),
+        ("pbs", "12.server", ["12.login.OU", "ipengine-12-12.log"], ["123.login.OU", "112.login.OU"]),
+        ("pbs", "17[].server", ["17[0].login.OU", "17[1].login.OU"], ["170.login.OU", "1.login17.OU"]),
         ("pbs", "12[].server", ["run.o12.0", "run.o12.1", "ipengine-12-0-9.log"], ["run.o120.0"]),
     ],
 )

@@ -133,6 +133,7 @@ def test_engines_may_be_there_before_the_batch_system_knows() -> None:
         ("cancelled", "job 12 was cancelled", 0),
         ("completed", "job 12 has ended", 0),
         ("timeout", "job 12 ended at its walltime", 0),
+        ("preempted", "job 12 was preempted by a job that goes first", 0),
         ("failed", "job 12 failed (OutOfMemory)", 1),
         ("node-failure", "job 12 lost a node (OutOfMemory)", 1),
         ("", "job 12 has ended (OutOfMemory)", 1),
@@ -211,6 +212,26 @@ def test_a_job_that_ended_just_before_its_walltime_ended_because_of_it(ran: floa
     story.job(JobState.ENDED, outcome="completed", start=1000.0, end=1000.0 + ran)
     (effect,) = story.wait(EXPLANATION_GRACE)
     assert isinstance(effect, StartEngines) == again
+
+
+def test_a_preempted_job_is_submitted_again_without_any_walltime() -> None:
+    story = Story(resubmit=1).running()
+    story.count(0)
+    story.job(JobState.ENDED, outcome="preempted")
+    (again,) = story.wait(EXPLANATION_GRACE)
+    text = "Job 12 was preempted by a job that goes first. Submitting it again (1 of 1); tasks wait for it."
+    assert again == StartEngines(text)
+
+
+def test_a_job_that_is_preempted_while_its_engines_start_is_submitted_again() -> None:
+    story = Story(resubmit=1).submitted()
+    story.job(JobState.RUNNING, start=story.now)
+    (again,) = story.job(JobState.ENDED, outcome="preempted")
+    assert isinstance(again, StartEngines)
+    story.life.submitted("13", story.now)
+    story.job(JobState.RUNNING, "13", start=story.now)
+    (over,) = story.job(JobState.ENDED, "13", outcome="preempted")
+    assert isinstance(over, Over)
 
 
 def test_a_cancelled_job_is_not_submitted_again() -> None:

@@ -23,13 +23,13 @@ BIG = 4 * limits.CHUNK + 5
 def test_frames_are_kept_until_acknowledged() -> None:
     outbox = Outbox()
     for number in range(5):
-        outbox.append([bytes([number])])
+        outbox.append([bytes([number])], 1)
     assert (len(outbox), outbox.sent) == (5, 5)
     outbox.acknowledge(2)
     outbox.acknowledge(2)
     assert outbox.unacknowledged() == [[b"\2"], [b"\3"], [b"\4"]]
     assert outbox.sent == 5
-    outbox.append([b"x"])
+    outbox.append([b"x"], 1)
     outbox.acknowledge(6)
     assert (len(outbox), outbox.sent) == (0, 6)
 
@@ -38,7 +38,7 @@ def test_frames_are_kept_until_acknowledged() -> None:
 def test_impossible_acknowledgement(received: int) -> None:
     outbox = Outbox()
     for _ in range(3):
-        outbox.append([b""])
+        outbox.append([b""], 0)
     outbox.acknowledge(2)
     with pytest.raises(RemoteProtocolError, match=f"acknowledges frame {received}; 2 to 3 were possible"):
         outbox.acknowledge(received)
@@ -47,7 +47,7 @@ def test_impossible_acknowledgement(received: int) -> None:
 def test_it_copies_nothing() -> None:
     data = memoryview(bytearray(10))
     outbox = Outbox()
-    outbox.append([b"head", data])
+    outbox.append([b"head", data], 14)
     assert outbox.unacknowledged()[0][1] is data
 
 
@@ -275,3 +275,100 @@ def test_without_resume_nothing_is_kept() -> None:
     assert len(list(b.receive_data(data))) == 1000
     assert not b.wants_to_send
     assert len(a._outbox) == 0
+
+
+# --- the memory of streams, and peers that do not acknowledge ------------------------------------------------
+
+
+def streamed(a: End, b: End, body: bytearray) -> Any:
+    """A stream that ``a`` has sent to its end; the last chunks were lost on their way."""
+    stream = a.connection.send(m.Result(1, [0], True, b"", [len(body)]), [body])
+    assert stream is not None
+    b.hear(turn(a))
+    while b.connection.wants_to_send:
+        a.hear(turn(b))
+    while a.connection.wants_to_send:
+        turn(a)
+    assert stream.sent == stream.total
+    return stream
+
+
+def test_a_stream_is_held_until_its_last_byte_is_acknowledged() -> None:
+    a, b = End(), End(BIG)
+    body = bytearray(random.Random(4).randbytes(BIG))
+    original = bytes(body)
+    stream = streamed(a, b, body)
+    assert a.connection.is_held(stream), "all was handed to the link, and may have to be sent again"
+    reconnect(a, b)
+    talk(a, b, [])
+    assert b.bodies[1] == original
+    assert not a.connection.is_held(stream), "the end of a stream is acknowledged at once"
+    body[:] = bytes(len(body))
+    reconnect(a, b)
+    assert not a.connection.wants_to_send
+
+
+def test_what_was_sent_before_its_owner_changed_it_is_sent_again_as_it_was() -> None:
+    """Between two links an owner that cannot wait for an acknowledgement has a copy made."""
+    a, b = End(), End(BIG)
+    body = bytearray(random.Random(5).randbytes(BIG))
+    original = bytes(body)
+    stream = streamed(a, b, body)
+    reconnect(a, b)  # the link breaks once more before anything was sent again
+    a.connection.detach()
+    assert not a.connection.is_held(stream)
+    body[:] = bytes(len(body))
+    reconnect(a, b)
+    talk(a, b, [])
+    assert b.bodies[1] == original
+
+
+def test_a_stream_that_was_refused_is_held_as_long_as_its_chunks_are_kept() -> None:
+    a, b = End(), End(limits.CHUNK)
+    stream = a.connection.send(m.Result(1, [0], True, b"", [BIG]), [bytes(BIG)])
+    assert stream is not None
+    talk_once(a, b)
+    b.hear(turn(a))
+    b.connection.refuse(stream.id)
+    a.hear(turn(b))
+    assert a.connection.is_held(stream)
+    talk(a, b, [])
+    assert not a.connection.is_held(stream)
+
+
+def test_a_peer_that_never_acknowledges_is_sent_nothing_more() -> None:
+    a, b = End(), End()
+    a.connection = Connection(ALL, unacknowledged=limits.MIB)
+    for number in range(100):
+        a.connection.send(m.Result(number, [0], True, b"", [100_000]), [bytes(100_000)])
+    sent = b""
+    while a.connection.wants_to_send:
+        sent += turn(a)
+    assert a.connection.is_stalled
+    assert limits.MIB <= len(sent) < 1.2 * limits.MIB
+    # Signs of life are not held up, and the rest goes when it has acknowledged something.
+    a.connection.ping()
+    assert turn(a) == prefix(Kind.PING, 0)
+    # A new link is no acknowledgement: what is sent again is not held up, what is new is.
+    reconnect(a, b)
+    again = b""
+    while a.connection.wants_to_send:
+        again += turn(a)
+    assert again == sent
+    b.hear(again)
+    talk(a, b, [])
+    assert b.numbers == list(range(100))
+
+
+def test_what_has_arrived_is_acknowledged_when_asked_for_and_with_signs_of_life() -> None:
+    a, b = End(), End()
+    for sign in (b.connection.acknowledge, b.connection.ping, lambda: b.hear(prefix(Kind.PING, 0))):
+        a.connection.send(m.GetIds(1))
+        b.hear(turn(a))
+        assert b.connection.owes_acknowledgement
+        sign()
+        a.hear(turn(b))
+        assert len(a.connection._outbox) == 0
+        assert not b.connection.owes_acknowledgement
+    b.connection.acknowledge()
+    assert not b.connection.wants_to_send, "once"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.integration.real_clusters import wait_for
 
 NODES = 3
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare")
-CONTROLLER_ADDRESS = "10.77.0.254"
-"""Where nodes reach what listens on the machine of the tests."""
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter", "setpriv")
+KEEPER = Path(__file__).with_name("one_machine_slurm.py")
 
 # Session folders of Open MPI that the tests chose are in a /tmp that nodes do not have.
 NOT_FOR_JOBS = ("PRTE_MCA_prte_tmpdir_base", "OMPI_MCA_orte_tmpdir_base", "TMPDIR")
@@ -25,12 +26,18 @@ class Slurm:
     Attributes:
         folder: seen by all nodes under the same path; what jobs read and write has to be in it.
         environ: for programs that talk to this Slurm.
+        address: where nodes reach what listens on the machine of the tests.
+        outside: options of an ``ipcluster`` whose controller is on the machine of the tests.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environ = {name: text for name, text in os.environ.items() if name not in NOT_FOR_JOBS}
         self.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+        told = json.loads((folder / "cluster.json").read_text())
+        self.address: str = told["address"]
+        self.outside = ("--engine-ip", self.address, "--client-ip", "127.0.0.1")
+        self._interfaces: dict[str, str] = told["interfaces"]
 
     def run(self, *argv: str) -> str:
         """What a program of Slurm prints."""
@@ -56,68 +63,38 @@ class Slurm:
     def without_network(self, *nodes: int) -> Iterator[None]:
         """Pull the cable of these nodes."""
         for node in nodes:
-            subprocess.run(["ip", "link", "set", f"sv{node}", "down"], check=True)
+            self._set_cable(node, "down")
         try:
             yield
         finally:
             for node in nodes:
-                subprocess.run(["ip", "link", "set", f"sv{node}", "up"], check=True)
+                self._set_cable(node, "up")
+
+    def _set_cable(self, node: int, state: str) -> None:
+        subprocess.run(["ip", "link", "set", self._interfaces[f"n{node}"], state], check=True)
 
 
 @contextlib.contextmanager
-def visible_on_nodes(folder: Path, root: Path) -> Iterator[None]:
-    """Show a folder that is in /tmp on the nodes that will be started with their files in ``root``."""
-    if not folder.is_relative_to("/tmp"):
-        yield
-        return
-    places = [root / "nodes" / f"n{node}" / folder.relative_to("/") for node in range(1, NODES + 1)]
-    for place in places:
-        place.mkdir(parents=True)
-        subprocess.run(["mount", "--bind", folder, place], check=True)
-    try:
-        yield
-    finally:
-        for place in places:
-            subprocess.run(["umount", "-l", place], check=False)
-            with contextlib.suppress(OSError):
-                place.rmdir()
+def started(folder: Path, *shared: Path) -> Iterator[Slurm]:
+    """The cluster, for as long as this process lives: its keeper stops it when the pipe to it closes.
 
-
-def own_shared_memory(slurmd: str) -> None:
-    """Give a node a /dev/shm of its own, as nodes have.
-
-    MPICH calls its files there after the job's id. Those that a killed job left behind, in a Slurm of former tests
-    with the same ids, would be taken for those of a job of today.
+    Nodes see ``folder`` and the folders in ``shared``, also if these are in /tmp.
     """
-    subprocess.run(
-        ["nsenter", "--target", slurmd, "--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], check=True
-    )
-
-
-@contextlib.contextmanager
-def started(script: Path, folder: Path) -> Iterator[Slurm]:
-    """The cluster, for as long as this process lives: its keeper stops it when the pipe to it closes."""
-    keep = 'bash "$0" stop $1 >&2; bash "$0" start $1 >&2 && echo up; read -r _; bash "$0" stop $1 >&2'
-    environ = {**os.environ, "IPMPI_SLURM_ROOT": str(folder)}
     log = Path(f"{folder}.log")
     with log.open("wb") as errors:
         keeper = subprocess.Popen(
-            ["bash", "-c", keep, str(script), str(NODES)], env=environ, stdin=subprocess.PIPE,
+            [sys.executable, str(KEEPER), str(folder), str(NODES), *map(str, shared)], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
         )  # fmt: skip
     assert keeper.stdin is not None
     assert keeper.stdout is not None
-    found = Slurm(folder)
     try:
         assert keeper.stdout.readline() == b"up\n", log.read_text()
-        for path in folder.glob("run/ns.n*.pid"):
-            own_shared_memory(path.read_text().strip())
+        found = Slurm(folder)
         yield found
         found.cancel_all()
     finally:
-        daemons = [path.read_text().strip() for path in folder.glob("*/*.pid")]
         keeper.stdin.close()
-        keeper.wait(30)
+        keeper.wait(60)
         keeper.stdout.close()
-        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in daemons), 10)
         log.unlink()

@@ -11,15 +11,13 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from real_slurm import CONTROLLER_ADDRESS, Slurm
+from real_slurm import Slurm
 
 from ipmpi.client import MultiEngineClient, TaskClient
 
 ROOT = Path(__file__).resolve().parents[2]
-OUTSIDE = ("--engine-ip", CONTROLLER_ADDRESS, "--client-ip", "127.0.0.1")
-"""Where a controller on the machine of the tests listens."""
 INSIDE = ()
-"""One on a node listens on all addresses: none of them leads out of this machine."""
+"""Where a controller on a node listens: on all addresses, none of which leads out of this machine."""
 IS_UP = "kill -INT"
 
 
@@ -32,8 +30,9 @@ class Submitted:
     """
 
     def __init__(
-        self, slurm: Slurm, name: str, python: str, words: Sequence[str], listen: Sequence[str] = OUTSIDE
+        self, slurm: Slurm, name: str, python: str, words: Sequence[str], listen: Sequence[str] | None = None
     ) -> None:
+        listen = slurm.outside if listen is None else listen
         self.home = slurm.folder / name
         self.home.mkdir()
         self.lines: list[str] = []

@@ -17,7 +17,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from real_slurm import wait_for
-from submitted import OUTSIDE
 
 import ipmpi
 from tests.reach.conftest import NAME, Server, find_sshd
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from real_slurm import Slurm
 
 pytestmark = [pytest.mark.mpi, pytest.mark.slow, pytest.mark.timeout(180)]
-
-ENGINE_IP, CLIENT_IP = OUTSIDE[1], OUTSIDE[3]
 
 
 @pytest.fixture
@@ -49,8 +46,8 @@ def test_a_laptop_steers_batch_nodes_also_when_ssh_breaks(
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     said: list[str] = []
     with ipmpi.Cluster(
-        "slurm", n=6, nodes=3, time="0:10:00", ssh=f"{NAME}:{login_node.remote}", engine_ip=ENGINE_IP,
-        client_ip=CLIENT_IP, echo=said.append,
+        "slurm", n=6, nodes=3, time="0:10:00", ssh=f"{NAME}:{login_node.remote}", engine_ip=slurm.address,
+        client_ip="127.0.0.1", echo=said.append,
     ) as cluster:  # fmt: skip
         mec, tc = cluster.multiengine(), cluster.task()
         assert [engine["host"] for engine in mec.cluster_info()["engines"]] == ["n1", "n1", "n2", "n2", "n3", "n3"]
@@ -84,5 +81,5 @@ def test_a_cluster_from_python_on_the_login_node(slurm: Slurm, monkeypatch: pyte
     monkeypatch.setenv("SLURM_CONF", slurm.environ["SLURM_CONF"])
     for name in set(os.environ) - set(slurm.environ):
         monkeypatch.delenv(name)
-    with ipmpi.Cluster("slurm", n=2, time="0:10:00", engine_ip=ENGINE_IP, client_ip=CLIENT_IP) as cluster:
+    with ipmpi.Cluster("slurm", n=2, time="0:10:00", engine_ip=slurm.address, client_ip="127.0.0.1") as cluster:
         assert cluster.multiengine().apply(lambda: 6 * 7) == [42, 42]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
@@ -177,3 +179,74 @@ def test_who_breaks_the_rules_is_told_why(loop: Loop) -> None:
     assert "may not send Kill" in other.heard[0].reason
     assert isinstance(strict.closed[0][2], RemoteProtocolError)
     other.link.close()
+
+
+def test_what_arrived_is_acknowledged_after_a_moment(loop: Loop, ends: tuple[End, End]) -> None:
+    """So that who sent an array, and says nothing more, does not keep it."""
+    a, b = ends
+    a.send(m.GetIds(1))
+    b.until = lambda: False
+
+    def look() -> None:
+        if len(a.connection._outbox) or not b.heard:
+            loop.call_later(limits.ACK_DELAY / 10, look)
+        else:
+            loop.stop()
+
+    look()
+    loop.run()
+    assert b.heard == [m.GetIds(1)]
+
+
+@pytest.mark.parametrize("reads_later", [True, False])
+def test_nothing_is_read_from_who_asks_and_does_not_read(loop: Loop, reads_later: bool) -> None:
+    """Its questions wait where they are, so that its answers do not fill our memory."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    answer = bytes(10_000)
+    connection = Connection(ALL)
+    most = 0
+
+    def asked(event: Event) -> None:
+        nonlocal most
+        assert isinstance(event, MessageReceived)
+        connection.send(m.Result(1, [0], True, b"", [len(answer)]), [answer])
+        link.wake()
+        most = max(most, connection.control_backlog)
+
+    def closed(reason: str, orderly: bool, error: ProtocolError | None) -> None:
+        loop.stop()
+
+    link = Link(loop, UnixPipe(ours), connection, asked, closed, pause_above=limits.MIB)
+    peer = Connection(ALL)
+    for number in range(2000):
+        peer.send(m.GetIds(number))
+    questions = deque(bytes(part) for part in peer.data_to_send(1 << 30))
+    answers = 0
+    reads = False
+
+    def turn() -> None:
+        nonlocal answers, reads
+        try:
+            while questions:
+                count = theirs.send(questions[0])
+                questions[0] = questions[0][count:]
+                if not questions[0]:
+                    questions.popleft()
+        except BlockingIOError:
+            reads = True  # it has asked all that it could
+        reads = reads or not questions
+        if reads and reads_later:
+            with contextlib.suppress(BlockingIOError):
+                while data := theirs.recv(1 << 20):
+                    answers += sum(isinstance(e, MessageReceived) for e in peer.receive_data(data))
+            questions.extend(bytes(part) for part in peer.data_to_send())
+        if answers == 2000 or (not reads_later and reads):
+            loop.stop()
+        loop.call_later(0.002, turn)
+
+    turn()
+    loop.run()
+    assert most < 1.1 * limits.MIB
+    theirs.close()
+    link.close()

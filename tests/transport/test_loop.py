@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from ipmpi.transport import loop as loop_module
 from ipmpi.transport.loop import READ, WRITE, Loop
 
 
@@ -228,3 +230,168 @@ def test_the_last_calls_may_make_further_ones(loop: Loop) -> None:
     loop.call_soon(lambda: (loop.stop(), loop.call_threadsafe(last)))
     loop.run()
     assert made == ["further"]
+
+
+def test_a_call_that_raises_does_not_end_the_loop(
+    loop: Loop, pair: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of every kind; each traceback is logged."""
+    made: list[str] = []
+
+    def failing(kind: str) -> Callable[..., bool]:
+        def call(*_: object) -> bool:
+            made.append(kind)
+            loop.unregister(pair[0])
+            raise ValueError(kind)
+
+        return call
+
+    def poll() -> bool:
+        loop.set_poll(None)
+        return failing("poll")()
+
+    loop.call_soon(failing("soon"))
+    loop.call_later(0, failing("timer"))
+    loop.call_at_turn_end(failing("turn end"))
+    loop.call_threadsafe(failing("threadsafe"))
+    loop.set_poll(poll)
+    pair[1].send(b"x")
+    loop.register(pair[0], READ, failing("file"))
+    loop.call_later(0.005, loop.stop)
+    loop.run()
+    assert sorted(made) == ["file", "poll", "soon", "threadsafe", "timer", "turn end"]
+    logged = [record.exc_info[1].args for record in caplog.records if record.exc_info and record.exc_info[1]]
+    assert logged == [("file",)], "the others came from the same line, and are counted"
+    assert "raise ValueError(kind)" in caplog.text
+
+
+def test_who_is_to_be_told_of_an_error_is_told(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
+    told: list[str] = []
+
+    def failing(*_: object) -> None:
+        loop.unregister(pair[0])
+        raise ValueError
+
+    loop.call_soon(failing, lambda error: told.append("soon"))
+    loop.call_later(0, failing, lambda error: told.append("timer"))
+    loop.call_at_turn_end(failing, lambda error: told.append("turn end"))
+    loop.call_threadsafe(lambda: failing(), lambda error: told.append("threadsafe"))
+    loop.call_now(lambda: failing(), lambda error: told.append("now"))
+    pair[1].send(b"x")
+    loop.register(pair[0], READ, failing, lambda error: told.append("file"))
+    loop.call_later(0.005, loop.stop)
+    loop.run()
+    assert sorted(told) == ["file", "now", "soon", "threadsafe", "timer", "turn end"]
+
+
+def test_telling_of_an_error_may_fail_too(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    def tell(error: BaseException) -> None:
+        raise KeyError("telling")
+
+    loop.call_soon(lambda: [].pop(), tell)
+    loop.call_later(0.001, loop.stop)
+    loop.run()
+    assert "IndexError" in caplog.text
+    assert "KeyError: 'telling'" in caplog.text
+
+
+def test_sys_exit_in_a_callback_does_not_end_a_loop_of_another_thread(loop: Loop) -> None:
+    went_on = threading.Event()
+    loop.call_soon(sys.exit)
+    loop.call_later(0.001, went_on.set)
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    assert went_on.wait(10)
+    loop.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_file_whose_callback_raises_each_time_does_not_keep_the_loop_busy(
+    loop: Loop, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "_PAUSE", 0.02)
+    calls: list[int] = []
+
+    def failing(_events: int) -> None:
+        calls.append(1)
+        if len(calls) < 4:
+            raise ValueError
+        pair[0].recv(1)
+        loop.stop()
+
+    pair[1].send(b"x")
+    loop.register(pair[0], READ, failing)
+    start = loop.now()
+    loop.run()
+    assert len(calls) == 4, "it is looked at again"
+    assert loop.now() - start >= 0.06
+
+
+def test_a_paused_file_can_be_registered_anew_and_forgotten(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    seen: list[str] = []
+
+    def failing(_events: int) -> None:
+        raise ValueError
+
+    def anew() -> None:
+        loop.register(pair[0], READ, lambda _: (seen.append("anew"), loop.stop()))
+
+    pair[0].send(b"x")
+    pair[1].send(b"x")
+    loop.register(pair[0], READ, failing)
+    loop.register(pair[1], READ, failing)
+    loop.call_later(0.001, lambda: loop.unregister(pair[1]))
+    loop.call_later(0.002, anew)
+    loop.run()
+    assert seen == ["anew"]
+
+
+def test_a_loop_that_fails_itself_still_makes_the_calls_that_others_wait_for(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_timeout: object) -> None:
+        loop.call_threadsafe(lambda: made.append("before the end"))
+        raise OSError("the poller is gone")
+
+    made: list[str] = []
+    monkeypatch.setattr(loop, "_wait", broken)
+    with pytest.raises(OSError, match="poller"):
+        loop.run()
+    loop.call_threadsafe(lambda: made.append("after it"))
+    loop.call_now(lambda: made.append("now"))
+    assert made == ["before the end", "after it", "now"]
+
+
+def test_calls_of_many_threads_after_the_end_are_all_made(loop: Loop) -> None:
+    loop.call_soon(loop.stop)
+    loop.run()
+    made: list[int] = []
+
+    def talk() -> None:
+        for number in range(3000):
+            loop.call_threadsafe(lambda number=number: made.append(number))  # type: ignore[misc]
+
+    talkers = [threading.Thread(target=talk) for _ in range(4)]
+    for talker in talkers:
+        talker.start()
+    for talker in talkers:
+        talker.join()
+    assert len(made) == 12_000
+
+
+def test_a_timer_of_next_year_is_no_trouble(loop: Loop) -> None:
+    """poll() takes 24 days at most, or raises."""
+    loop.call_later(400 * 86_400.0, lambda: None)
+    where: list[int] = []
+    runs = threading.Event()
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    loop.call_threadsafe(lambda: (where.append(threading.get_ident()), runs.set()))
+    assert runs.wait(10)
+    assert where == [thread.ident], "its own thread lives"
+    loop.stop()
+    thread.join(10)
+    assert not thread.is_alive()

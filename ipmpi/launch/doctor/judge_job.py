@@ -12,13 +12,18 @@ from .findings import Finding, note, ok, problem, warning
 from .reasons import explain_reason
 
 _SPECIAL: Final = {
-    "CONFIGURING": "its nodes are being started, which may take minutes",
-    "REQUEUE_HOLD": "it was requeued, and is held",
-    "SPECIAL_EXIT": "it ended in a special way, and is held",
-    "H": "it is held",
-    "T": "it is on its way to another server",
+    "CONFIGURING": ("its nodes are being started, which may take minutes", ""),
+    "REQUEUE_HOLD": ("it was requeued, and is held", "scontrol release JOB"),
+    "SPECIAL_EXIT": ("it ended in a special way, and is held", "scontrol release JOB"),
+    "H": ("it is held", "qrls JOB"),
+    "T": ("it is on its way to another server", ""),
+    "W": ("it is not to start before a certain time, as was asked for", ""),
 }
-"""Native states that say more than the reason."""
+"""Native states that say more than no reason: what they mean, and what can be done."""
+
+_UNSEEN: Final = 600.0
+"""Seconds by which a batch system's account of the time that a job has used may be behind: nodes tell PBS now and
+then. A job that has used even less was suspended meanwhile."""
 
 
 def judge_job(system: str, title: str, status: JobStatus, now: float) -> list[Finding]:
@@ -47,7 +52,7 @@ def judge_job(system: str, title: str, status: JobStatus, now: float) -> list[Fi
 def _pending(area: str, system: str, title: str, status: JobStatus, now: float) -> list[Finding]:
     meaning, fix = explain_reason(system, status.reason)
     if status.native in _SPECIAL and not status.reason:
-        meaning = _SPECIAL[status.native]
+        meaning, fix = _SPECIAL[status.native]
     word = f" ({status.reason})" if status.reason and status.reason not in meaning else ""
     never = "never start" in meaning
     judge = problem if never else note
@@ -66,10 +71,19 @@ def _running(area: str, status: JobStatus, now: float) -> list[Finding]:
     text = "It runs"
     text += f" on {status.nodes}" if status.nodes else ""
     text += f" since {moment(status.start, now)}" if status.start is not None else ""
-    text += f"; {duration(status.time_left)} are left" if status.time_left is not None else ""
+    left = _left(status, now)
+    text += f"; {duration(left)} are left" if left is not None else ""
     if status.native in ("SUSPENDED", "STOPPED", "S", "U"):
         return [note(area, "job-suspended", f"It is suspended ({status.native}), for jobs that go first.")]
     return [ok(area, "job-runs", f"{text}.")]
+
+
+def _left(status: JobStatus, now: float) -> float | None:
+    """Seconds until its time is up: the earlier one of two accounts, unless it was suspended."""
+    if status.time_left is None or status.end is None:
+        return status.time_left
+    behind = status.time_left - (status.end - now)
+    return status.time_left - behind if 0 < behind < _UNSEEN else status.time_left
 
 
 def _ended(area: str, title: str, status: JobStatus) -> Finding:
@@ -81,12 +95,14 @@ def _ended(area: str, title: str, status: JobStatus) -> Finding:
         fix = "Submit it again, with a longer --time; with --resubmit ipcluster does it by itself."
         return warning(area, check, f"It was ended at its walltime{reason}.", fix)
     if status.outcome == "cancelled":
-        return note(area, check, f"It was cancelled{reason}.", "If that was not you, ask who may: preemption, or "
-                    "an administrator.")  # fmt: skip
+        return note(area, check, f"It was cancelled{reason}.", "If that was not you, ask the administrators.")
+    if status.outcome == "preempted":
+        fix = "Submit it again; with --resubmit ipcluster does it by itself."
+        return warning(area, check, f"It was preempted: a job that goes first took its nodes{reason}.", fix)
     if status.outcome == "node-failure":
         return problem(area, check, f"It ended since one of its nodes failed{reason}.", "Submit it again.")
     if status.outcome == "failed":
-        fix = "The end of its output says why, see below."
+        fix = "The end of its output says why."
         return problem(area, check, f"It failed{reason or f' ({status.native})'}.", fix)
     fix = "Its output may tell how it ended; batch systems forget jobs after some minutes."
     return note(area, check, f"{title} does not know it any more: it has ended, or never was.", fix)

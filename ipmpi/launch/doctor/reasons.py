@@ -87,6 +87,26 @@ PBS: Final[Sequence[Reason]] = (
         "no part of this machine has what it asks for, so it will never start",
         "Submit it again with other --nodes, --per-node, --memory or --gpus (`pbsnodes -aSj` shows nodes).",
     ),
+    Reason(
+        "can't fit in the largest placement set|pack placement and won't fit|can't satisfy a multi-node job",
+        "no group of nodes that belong together is as large as it asks for, so it will never start",
+        "Submit it again with fewer --nodes or --per-node, or without a -l place=group of yours.",
+    ),
+    Reason(r"Specified .* does not exist|Unknown resource|Invalid Job", "it asks for something that is not there, "
+           "so it will never start", "Look at its directives: ipcluster pbs ... --dry-run shows them."),
+    Reason("zero shares for fairshare", "your account has no share of this machine",
+           "Ask the administrators, or use another --account."),
+    Reason("mission (CPU )?share", "your group uses as much of this machine as it may", _LIMIT),
+    Reason("primetime only|cross into", "it is to run, or its queue runs, in certain hours only, and it would not "
+           "fit into them now", "Wait for these hours. A shorter --time may fit before they end."),
+    Reason("subjobs limit", "as many elements of this array run as may at once", "Wait until some of them end."),
+    # Everybody's use together: who asks for less may start sooner, and nobody has to.
+    Reason(
+        "would exceed overall limit|insufficient amount of (queue|server) resource|^(Not Running: )?"
+        "(Queue \\S+|Server) job limit has been reached",
+        "all jobs there together use as much as they may",
+        _PATIENCE,
+    ),
     # These three are before those whose words they have too: "held by user7", "would exceed user's limit".
     Reason(r"\b(held|hold)\b", "it is held", _HELD.format(release="qrls JOB")),
     Reason(
@@ -104,13 +124,18 @@ PBS: Final[Sequence[Reason]] = (
         "it asks for more than its queue allows",
         "Submit it again with a shorter --time or fewer --nodes, or in another --queue (qstat -Qf).",
     ),
-    Reason("(conflict|overlap|cross).*reservation|dedicated time|draining|maintenance|top ?job",
+    Reason("(conflict|overlap|cross|interfere).*reservation|dedicated time|draining|maintenance|"
+           "(top|backfill) ?job",
            "it would not end before a reservation, a maintenance or a larger job begins",
            "A shorter --time may fit before it."),
-    Reason("Insufficient amount|not enough free|No available resources|Not enough of the right|"
-           "Insufficient resources", "not enough nodes are free", _PATIENCE),
+    Reason("Insufficient amount|not enough free|No available resources|Not enough of the right|Too few free|"
+           "Insufficient resources|too few free|exclusive node|Nodes? (not available|ineligible|is in an inelig)|"
+           "Node is of an|preempt enough|run limit",
+           "not enough nodes are free",
+           f"{_PATIENCE} It is to fit on these nodes at all: `pbsnodes -aSj` shows them."),
     Reason("Queue not started|queue.*(stopped|not enabled)", "its queue is switched off", "Use another --queue."),
-    Reason("higher priority|fairshare|fair share|strict", "jobs with a higher priority are before it", _PATIENCE),
+    Reason("higher priority|fairshare|fair share|strict|job_sort_formula",
+           "jobs with a higher priority are before it", _PATIENCE),
     Reason("depend", "it waits for another job, as its script asks"),
     Reason("License|software", "it waits for a licence"),
     Reason("^$", "the scheduler has not looked at it yet", "Wait a minute."),

@@ -1,0 +1,45 @@
+"""From what a user gives to an open session: furls, files, login nodes, proxies (layer L4)."""
+
+from __future__ import annotations
+
+import os
+
+from .. import furl
+from ..errors import ClientError
+from ..transport.proxies import routes_by
+from ..transport.ssh import SshSession, shared_session
+from .notices import say
+from .session import Session
+
+
+def connect(
+    furl_or_file: str = "", role: str = "mec", *, ssh: str | SshSession | None = None, proxy: str | None = None
+) -> Session:
+    """A session with the controller of a furl, a furl file, or the default file of ``role``.
+
+    Args:
+        furl_or_file: the furl, or the file.
+        role: what the furl must be for.
+        ssh: the login node to go through; without a furl, the default file *there* is meant.
+        proxy: an HTTP proxy, 'none', or None for what the environment says, after the direct way.
+
+    Raises:
+        FurlError, SecurityError, ConnectionError, VersionError: what is wrong, and what to do.
+    """
+    if ssh is None:
+        routes = routes_by(proxy, os.environ, say)
+        session = Session(furl.load_furl_or_file(furl_or_file, role), routes)
+    elif proxy:
+        raise ClientError(
+            "ssh= and proxy= together: ssh has a way of its own through a proxy, ProxyCommand in ~/.ssh/config"
+        )
+    else:
+        login = shared_session(ssh) if isinstance(ssh, str) else ssh
+        if furl_or_file.strip():
+            address = furl.load_furl_or_file(furl_or_file, role)
+            login.open()
+        else:
+            address = login.furl(role)
+        session = Session(address, [login.route])
+    session.open()
+    return session
