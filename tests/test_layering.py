@@ -43,6 +43,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.world": (3, "engine"),
     "ipmpi.engine.shared": (3, "engine"),
     "ipmpi.engine.comm": (3, "engine"),
+    "ipmpi.engine.leftovers": (3, "engine"),
     "ipmpi.engine.polled": (3, "engine"),
     "ipmpi.engine.requests": (3, "engine"),
     "ipmpi.engine.polling": (3, "engine"),
