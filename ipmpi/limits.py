@@ -172,6 +172,10 @@ TASK_BYTES: Final = 2 * TASK_BACKLOG
 LONGEST: Final = 100 * 366 * 86_400.0
 """Seconds: the largest ``timeout`` or ``expected`` of a task. A century is for ever, and can be computed with."""
 
+TASK_GRACE: Final = 3.0
+"""Seconds that a task has to end after it was interrupted. Then its end is told, whatever its engine does; that
+one gets no other task before it comes back."""
+
 POISON: Final = 3
 """A task that was running on so many engines when they were lost is given up: it is most likely the cause."""
 

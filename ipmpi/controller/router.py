@@ -58,6 +58,8 @@ class _Lane:
     running: CommandWork | None = None
     stage: _Stage = _Stage.STARTING
     waiting: deque[CommandWork] = field(default_factory=deque)
+    held_by: str = ""
+    """The task that the engine does not come back from."""
 
 
 @dataclass
@@ -137,8 +139,16 @@ class Router:
         for engine in self.registry.resolve(targets):
             lane = self._lanes[engine]
             running = None if lane.running is None else lane.running.label
+            if lane.held_by:
+                held = f"{lane.held_by}, a task that was told to end and has not"
+                running = held if running is None else f"{running}, which waits for {held}"
             found.append([engine, running, [work.label for work in lane.waiting]])
         return found
+
+    def task_holds(self, key: int, message: m.TaskHolds) -> None:
+        """An engine does not come back from a task, or has come back."""
+        for number in self.registry.of_ranks(key, [message.rank]):
+            self._lanes[number].held_by = message.label[: limits.LABEL]
 
     def clear_queue(self, targets: list[int] | None) -> list[int]:
         """Drop what waits; what runs goes on."""

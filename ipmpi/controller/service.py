@@ -160,6 +160,8 @@ class ControllerService:
             farm.bodies.want(key, message)
         elif isinstance(message, m.RunBeforeEnd):
             self.router.before_end(key, message)
+        elif isinstance(message, m.TaskHolds):
+            self.router.task_holds(key, message)
         elif isinstance(message, m.PropertiesChanged):
             farm.properties_changed(key, message.ranks)
 

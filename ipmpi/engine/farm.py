@@ -290,6 +290,16 @@ class Farm:
         """A rank's part of a task has ended."""
         self._wide.ended(message, body, now)
 
+    def held(self, message: m.TaskHolds, now: float) -> None:
+        """A rank does not come back from a task, or has come back; passed up."""
+        for state in self._roster.get([message.rank]):
+            state.is_held = bool(message.label)
+            state.progress = now
+            if state.is_held and state.count:
+                self._ask_back(state, now)
+            self._roster.refresh(state)
+            self._out.append(Up(message))
+
     # --- deciding --------------------------------------------------------------------------------------------
 
     def decide(self, now: float) -> list[Down | Up]:

@@ -33,11 +33,13 @@ class Given:
         program: what runs them.
         timeout: seconds that each may run, or None.
         last: index of the last of them.
+        label: what displays call them.
     """
 
-    __slots__ = ("group", "last", "program", "timeout")
+    __slots__ = ("group", "label", "last", "program", "timeout")
 
-    def __init__(self, group: int, program: Program, timeout: float | None, last: int) -> None:
+    def __init__(self, group: int, program: Program, timeout: float | None, last: int, label: str = "") -> None:
+        self.label = label
         self.group = group
         self.program = program
         self.timeout = timeout

@@ -40,6 +40,7 @@ class RankState:
         commands: how many commands it has been sent and has not answered; the first at ``commanded``.
         busy_for_long: it has had a command for so long that the set should be counted without it.
         task: what it runs together with other ranks.
+        is_held: it does not come back from a task that should have ended.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class RankState:
         "commanded",
         "commands",
         "count",
+        "is_held",
         "items",
         "node",
         "number",
@@ -70,13 +72,14 @@ class RankState:
         self.commanded: float | None = None
         self.busy_for_long = False
         self.reserved = False
+        self.is_held = False
         self.task: WideTask | None = None
         self.out = False
 
     @property
     def is_free(self) -> bool:
         """Whether it may be given tasks."""
-        return not (self.commands or self.reserved or self.alone or self.task is not None)
+        return not (self.commands or self.reserved or self.alone or self.is_held or self.task is not None)
 
     def backlog(self) -> float:
         """Seconds that its tasks take, infinite if that is not known."""
@@ -158,7 +161,7 @@ class Roster:
             self.many.add(number)
         else:
             self.many.discard(number)
-        out = state.reserved or state.busy_for_long
+        out = state.reserved or state.busy_for_long or state.is_held
         self.available += state.out - out
         state.out = out
 

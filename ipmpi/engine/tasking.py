@@ -29,7 +29,7 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.0005, 0.02
 Routed = m.GiveTasks | m.TakeBackTasks | m.CancelTasks | m.RunTogether | m.LeaveTogether | m.DeliverTogether
 _ROUTED = (m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.RunTogether, m.LeaveTogether, m.DeliverTogether)
 
-_REPORTS = (m.PropertiesChanged, m.TaskResults, m.TasksReturned, m.WantTaskBody, m.TogetherEnded)
+_REPORTS = (m.PropertiesChanged, m.TaskResults, m.TasksReturned, m.WantTaskBody, m.TogetherEnded, m.TaskHolds)
 
 
 class Tree(Protocol):
@@ -280,6 +280,8 @@ class SetTasks:
             self._farm.returned(message, now)
         elif isinstance(message, m.WantTaskBody):
             self._farm.want_body(message, now)
+        elif isinstance(message, m.TaskHolds):
+            self._farm.held(message, now)
         elif isinstance(message, m.TogetherEnded):
             self._farm.together_ended(message, body, now)
         self._decide_soon()

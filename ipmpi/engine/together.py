@@ -47,6 +47,8 @@ class Part:
     Attributes:
         started: when its function was called (time.monotonic), or None.
         reason: why it shall not go on, once there is such a reason.
+        label: what displays call the task.
+        must_end: whether it was interrupted.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class Part:
         self.started: float | None = None
         self.reason: str | None = None
         self.verdict: BaseException | None = None
+        self.label = ""
+        self.must_end = False
         self._body: SimpleQueue[Payload | None] = SimpleQueue()
 
     def set_body(self, payload: Payload) -> None:

@@ -32,6 +32,7 @@ from .tasks import (
     TakeBackTasks as TakeBackTasks,
     TaskBody as TaskBody,
     TaskDone as TaskDone,
+    TaskHolds as TaskHolds,
     TaskOptions as TaskOptions,
     TaskResult as TaskResult,
     TaskResults as TaskResults,
@@ -327,6 +328,7 @@ AnyMessage = (
     | TasksReturned
     | WantTaskBody
     | PropertiesChanged
+    | TaskHolds
     | SharedBody
     | EndIsNear
     | RunTogether

@@ -268,6 +268,13 @@ class PropertiesChanged(Message, frozen=True, tag=67):
     ranks: list[int]
 
 
+class TaskHolds(Message, frozen=True, tag=70):
+    """A rank does not come back from a task, of this ``label``, whose end was told; "" when it has come back."""
+
+    rank: int
+    label: str
+
+
 # --- inside an engine set, for tasks on several ranks -----------------------------------------------------
 
 
