@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 
 from .. import errors, limits
 from ..errors import KernelError
-from ..protocol import messages as m
+from ..protocol import messages as m, operations
 from ..protocol.frames import Buffer, size_of
 from ..spans import engines_named
 from .deadlines import failure
@@ -38,6 +38,11 @@ from .work import LARGEST_HEADER, CommandWork, check_size, header_size
 
 _BEFORE_END = 100
 """What a set may have waiting in one queue, beside the commands of clients."""
+
+
+_INTERRUPTED = operations.encode(
+    operations.Failed("KeyboardInterrupt", "it was interrupted before its data had arrived", "KeyboardInterrupt\n")
+)
 
 
 class _Stage(enum.Enum):
@@ -386,11 +391,25 @@ class Router:
                 self._dispatch(starting, ids)
         self._starting.clear()
         still_there = [engine for engine in self._interrupting if engine in self._lanes]
+        still_there = [engine for engine in still_there if not self._interrupt_here(engine)]
         for key, ranks in self.registry.by_set(still_there).items():
             self._effects.append(Send(key, m.InterruptRanks(ranks)))
         self._interrupting.clear()
         effects, self._effects = self._effects, []
         return effects
+
+    def _interrupt_here(self, engine: int) -> bool:
+        """End what an engine is to run, and has not been sent, as its body is still with the client."""
+        lane = self._lanes[engine]
+        work = lane.running
+        if work is None or lane.stage is not _Stage.STARTING or engine not in self._late.get(work, ()):
+            return False
+        self._late[work].remove(engine)
+        if work.client in self._clients:
+            self._announce(work)
+            self._effects.append(Send(work.client, m.Result(work.id, [engine], False, _INTERRUPTED)))
+        self._answered(work, [engine], False)
+        return True
 
     def _announce(self, work: CommandWork) -> None:
         if work.announce:

@@ -84,6 +84,8 @@ class Proxy:
         self._fold_timer: Timer | None = None
         self.transfers = Transfers()
         self._shared: dict[int, list[Buffer]] = {}
+        self._arriving: dict[int, tuple[m.Dispatch, set[int]]] = {}
+        """Commands for ranks of this node whose body is on its way, and which of these were interrupted."""
         self._retired = False
         self._stopped = False
         self._tasks = SetTasks(self, joined, leaders)
@@ -177,6 +179,8 @@ class Proxy:
             self._take_shared(message)
         elif isinstance(message, m.InterruptRanks):
             # Not before a command that came with it: that one is handed over at the end of the turn.
+            for here, interrupted in self._arriving.values():
+                interrupted.update(set(message.ranks).intersection(here.ranks))
             self._split(message.ranks, lambda: self.loop.call_at_turn_end(self._interrupt), m.InterruptRanks)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
@@ -260,14 +264,23 @@ class Proxy:
             except (OSError, ValueError, OverflowError) as error:
                 self._not_delivered(here, f"there is no memory for it on {self.own.host} ({error})", False)
             else:
+                self._arriving[message.id] = here, set()
                 assembly = Assembly(
                     message.sizes, memory, lambda done: self._assembled(here, done),
-                    lambda: self._not_delivered(here, "its sender is gone", True),
+                    lambda: self._sender_gone(here),
                 )  # fmt: skip
                 sinks.append((assembly, assembly))
         self.transfers.start(self.above, stream, sinks)
 
+    def _sender_gone(self, message: m.Dispatch) -> None:
+        self._arriving.pop(message.id, None)
+        self._not_delivered(message, "its sender is gone", True)
+
     def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
+        _, interrupted = self._arriving.pop(message.id, (message, set()))
+        if interrupted:
+            self._not_run(_for_ranks(message, sorted(interrupted)), False, _INTERRUPTED)
+            message = _for_ranks(message, [rank for rank in message.ranks if rank not in interrupted])
         own = assembly.segments() if self.own.rank in message.ranks else []
         self._start(message, own, assembly.memory if isinstance(assembly.memory, SharedMemory) else None)
         assembly.memory.close()
@@ -313,7 +326,11 @@ class Proxy:
         failed = operations.Failed(
             "ConnectionError", f"the data of this {message.method} did not arrive: {reason}", ""
         )
-        result = m.Result(message.id, message.ranks, ok, operations.encode(failed))
+        self._not_run(message, ok, operations.encode(failed))
+
+    def _not_run(self, message: m.Dispatch, ok: bool, outcome: bytes) -> None:
+        """These ranks will not run a command, and answer so."""
+        result = m.Result(message.id, message.ranks, ok, outcome)
         self._tasks.command_answered(message.ranks)
         self._report(self._fold.leave_out(message.id, message.ranks))
         self.send_up(result)
@@ -451,6 +468,9 @@ class Proxy:
             self._on_stop(reason, orphaned)
 
 
+_INTERRUPTED = operations.encode(
+    operations.Failed("KeyboardInterrupt", "it was interrupted before its data had arrived", "KeyboardInterrupt\n")
+)
 _RETIRED = Answer(False, operations.encode(operations.Failed("EngineLost", "this engine was ended", "")), [])
 
 

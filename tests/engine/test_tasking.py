@@ -163,6 +163,28 @@ def test_a_command_overtakes_items(start: Callable[..., SmallSet]) -> None:
     assert len(small.results(rest, 3)) == 3
 
 
+def test_a_command_whose_data_is_on_its_way_can_be_interrupted(start: Callable[..., SmallSet]) -> None:
+    small = start(3)
+    data = serialize.dumps({"a": b"x" * 10_000_000})
+    sizes = [memoryview(part).nbytes for part in data]
+
+    def send() -> None:  # the interrupt overtakes the data
+        small.controller.connection.send(m.Dispatch(5, [0, 1, 2], "push", o.encode(o.Push()), sizes), data)
+        small.controller.connection.send(m.InterruptRanks([1]))
+        small.controller.wake()
+
+    small.do(send)
+    answers = [small.hears(m.Result) for _ in range(2)]
+    outcomes = {tuple(answer.engines): o.decode_outcome(answer.outcome) for answer in answers}
+    interrupted = outcomes[(1,)]
+    assert isinstance(interrupted, o.Failed)
+    assert interrupted.type_name == "KeyboardInterrupt"
+    assert isinstance(outcomes[0, 2], o.Nothing)
+    assert ["a" in rank.namespace.names for rank in small.ranks] == [True, False, True]
+    small.command(6, [1], o.Execute("1"))
+    assert small.hears(m.Result).ok
+
+
 def test_items_are_not_given_to_ranks_that_have_commands(start: Callable[..., SmallSet]) -> None:
     small = start(2)
     small.ranks[0].namespace.names["wait_at"] = wait_at
