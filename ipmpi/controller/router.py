@@ -40,11 +40,6 @@ _BEFORE_END = 100
 """What a set may have waiting in one queue, beside the commands of clients."""
 
 
-_INTERRUPTED = operations.encode(
-    operations.Failed("KeyboardInterrupt", "it was interrupted before its data had arrived", "KeyboardInterrupt\n")
-)
-
-
 class _Stage(enum.Enum):
     """How far the command that an engine runs has come."""
 
@@ -407,7 +402,7 @@ class Router:
         self._late[work].remove(engine)
         if work.client in self._clients:
             self._announce(work)
-            self._effects.append(Send(work.client, m.Result(work.id, [engine], False, _INTERRUPTED)))
+            self._effects.append(Send(work.client, m.Result(work.id, [engine], False, operations.NEVER_BEGAN)))
         self._answered(work, [engine], False)
         return True
 

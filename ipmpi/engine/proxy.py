@@ -279,7 +279,7 @@ class Proxy:
     def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
         _, interrupted = self._arriving.pop(message.id, (message, set()))
         if interrupted:
-            self._not_run(_for_ranks(message, sorted(interrupted)), False, _INTERRUPTED)
+            self._not_run(_for_ranks(message, sorted(interrupted)), False, operations.NEVER_BEGAN)
             message = _for_ranks(message, [rank for rank in message.ranks if rank not in interrupted])
         own = assembly.segments() if self.own.rank in message.ranks else []
         self._start(message, own, assembly.memory if isinstance(assembly.memory, SharedMemory) else None)
@@ -468,9 +468,6 @@ class Proxy:
             self._on_stop(reason, orphaned)
 
 
-_INTERRUPTED = operations.encode(
-    operations.Failed("KeyboardInterrupt", "it was interrupted before its data had arrived", "KeyboardInterrupt\n")
-)
 _RETIRED = Answer(False, operations.encode(operations.Failed("EngineLost", "this engine was ended", "")), [])
 
 
