@@ -147,6 +147,9 @@ MPI_POLL_LONGEST: Final = 0.001
 RESULT_TEXT: Final = 1 * MIB
 """Captured stdout, stderr or traceback of one command; the middle of a longer one is replaced by a note."""
 
+EXCEPTION: Final = 1 * MIB
+"""The largest pickled exception that travels; of a larger one its name, text and traceback do."""
+
 LABEL: Final = 120
 """Characters of a command shown in queue_status."""
 

@@ -272,7 +272,9 @@ class EngineProcess:
 
     def _stopping(self, reason: str, orphaned: bool) -> None:
         if orphaned:
-            self._fail(1)
+            # Nothing went wrong here, and a launcher that lets ranks survive (Open MPI with fault tolerance) ends
+            # all of them when one exits with a code.
+            self._fail(0)
             self._end_now()
         if self._session is not None:
             self._session.close(reason)

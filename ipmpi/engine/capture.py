@@ -149,6 +149,8 @@ class CapturedStream(io.TextIOBase):
         real = self._real
         if real is not None:
             real.write(text)
+            if "\n" in text:
+                real.flush()  # what a thread prints between commands; the process may be killed any time
         return len(text)
 
     def flush(self) -> None:

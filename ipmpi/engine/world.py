@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import LauncherError
 from ..mpienv import LaunchedRank, mismatch_sentence
 from ..protocol.frames import Buffer, size_of
+from ..transport.pipes import PipeClosed
 from .abort import never_return_from_abort
 from .together import Teams
 
@@ -29,10 +30,17 @@ MODES = ("auto", "mpi4py", "none")
 
 
 class MpiPipe:
-    """Bytes to and from the leader of another node. MPI offers nothing to wait on: the world's poll moves them."""
+    """Bytes to and from the leader of another node. MPI offers nothing to wait on: the world's poll moves them.
 
-    def __init__(self, comm: Any, other: int) -> None:
+    With fault tolerance, MPI raises an error in calls that concern a rank which has died. Then this pipe is closed
+    and the others go on; a question about messages from anybody would fail for all.
+    """
+
+    def __init__(self, mpi: Any, comm: Any, other: int) -> None:
+        self._mpi = mpi
         self._comm = comm
+        self._lost = ""
+        self._was_told = False
         self._other = other
         self._arrived: deque[bytearray] = deque()
         self._requests: deque[tuple[Any, Buffer]] = deque()
@@ -43,13 +51,42 @@ class MpiPipe:
         """None: there is nothing to wait on."""
         return None
 
-    def deliver(self, data: bytearray) -> None:
-        """Data that the world received for this pipe."""
-        self._arrived.append(data)
+    def poll(self) -> bool:
+        """Take what MPI has, and give it what it takes; whether anything moved."""
+        moved, before = False, self.backlog
+        try:
+            moved = not self._lost and self._take()
+        except self._mpi.Exception as error:
+            self._lose(error)
+        if before:
+            self.flush()
+        if before or (self._lost and not self._was_told):
+            self.on_readable()
+        return moved or self.backlog < before
+
+    def _take(self) -> bool:
+        status = self._mpi.Status()
+        found = False
+        while (message := self._comm.Improbe(self._other, _TAG, status)) is not None:
+            data = bytearray(status.Get_count(self._mpi.BYTE))
+            message.Recv([data, self._mpi.BYTE])
+            self._arrived.append(data)
+            self.on_readable()
+            found = True
+        return found
+
+    def _lose(self, error: Exception) -> None:
+        self._lost = f"MPI cannot reach rank {self._other}: {error}"
+        self.backlog = 0
 
     def receive(self) -> Buffer:
         """The next message's bytes."""
-        return self._arrived.popleft() if self._arrived else b""
+        if self._arrived:
+            return self._arrived.popleft()
+        if self._lost:
+            self._was_told = True
+            raise PipeClosed(self._lost, orderly=True)
+        return b""
 
     def send(self, buffers: Sequence[Buffer]) -> None:
         """Start sending; one MPI message for small neighbours, one for each large buffer."""
@@ -64,15 +101,26 @@ class MpiPipe:
         self._start(b"".join(small))
 
     def _start(self, buffer: Buffer) -> None:
-        if len(buffer):
-            self.backlog += size_of([buffer])
-            self._requests.append((self._comm.Isend(buffer, self._other, _TAG), buffer))
+        if not len(buffer) or self._lost:
+            return
+        try:
+            request = self._comm.Isend(buffer, self._other, _TAG)
+        except self._mpi.Exception as error:
+            self._lose(error)  # whoever reads next hears of it
+            return
+        self.backlog += size_of([buffer])
+        self._requests.append((request, buffer))
 
     def flush(self) -> bool:
         """Forget what is sent; True when little is left."""
-        while self._requests and self._requests[0][0].Test():
-            _, buffer = self._requests.popleft()
-            self.backlog -= size_of([buffer])
+        if self._lost:
+            return True  # what MPI may still read is kept
+        try:
+            while self._requests and self._requests[0][0].Test():
+                _, buffer = self._requests.popleft()
+                self.backlog -= size_of([buffer])
+        except self._mpi.Exception as error:
+            self._lose(error)
         return self.backlog < 1 << 22
 
     def close(self) -> None:
@@ -119,7 +167,7 @@ class World:
 
     def pipe(self, other: int) -> MpiPipe:
         """A pipe to another leader."""
-        return self._pipes.setdefault(other, MpiPipe(self._comm, other))
+        return self._pipes.setdefault(other, MpiPipe(self.mpi, self._comm, other))
 
     @property
     def has_pipes(self) -> bool:
@@ -129,20 +177,8 @@ class World:
     def poll(self) -> bool:
         """Move what MPI has; True if anything moved (agent thread)."""
         moved = False
-        status = self.mpi.Status()
-        while (message := self._comm.Improbe(self.mpi.ANY_SOURCE, _TAG, status)) is not None:
-            data = bytearray(status.Get_count(self.mpi.BYTE))
-            message.Recv([data, self.mpi.BYTE])
-            pipe = self._pipes[status.Get_source()]
-            pipe.deliver(data)
-            pipe.on_readable()
-            moved = True
-        for pipe in self._pipes.values():
-            if pipe.backlog:
-                before = pipe.backlog
-                pipe.flush()
-                moved = moved or pipe.backlog < before
-                pipe.on_readable()
+        for pipe in list(self._pipes.values()):
+            moved = pipe.poll() or moved
         return moved
 
     def finalize(self) -> None:
