@@ -53,8 +53,15 @@ CLIENT_COMMANDS: Final = 100_000
 
 # --- Before authentication (reference: the project's security page) ------------------------------------
 HANDSHAKE_TIMEOUT: Final = 5.0
+"""For a stranger to say who it is."""
+
 AUTHENTICATION_BYTES: Final = 4 * KIB
-HALF_OPEN: Final = 64
+HALF_OPEN: Final = 1024
+"""Strangers at a time. A job array starts as many engines in one second; each costs some 50 KiB here."""
+
+ANSWER_TIMEOUT: Final = 15.0
+"""For the controller to answer who dials. More than HANDSHAKE_TIMEOUT, as a thousand may have come just before."""
+
 REFUSAL_LOG_INTERVAL: Final = 60.0
 """One log line per source address and minute, so that a port scan does not fill the disk."""
 
@@ -134,6 +141,17 @@ RUN_GRACE: Final = 10.0
 MAX_ENGINES: Final = 65_536
 FOLD_DELAY: Final = 0.002
 """Rank 0 waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
+
+ANSWER_HELD: Final = 0.25
+"""Seconds that an engine which others wait for leaves its memory alone while a large answer goes out. Then it
+copies what is left, and goes on: few answers take longer, and to copy 1 GB takes as long."""
+
+ANSWER_COPIES: Final = 1 / 4
+"""How much of the memory that a node has left its ranks may use for such copies, all together."""
+
+ANSWER_STUCK: Final = 5.0
+"""An answer too large to be copied is given up after so many seconds in which its client has taken nothing of it,
+if others wait for the engine. Networks that lose packets recover within two or three."""
 
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""

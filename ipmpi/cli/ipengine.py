@@ -17,9 +17,10 @@ from typing import Any
 from .. import __version__, gpus, limits, mpienv, walltime
 from ..engine.environment import hide_rank_variables
 from ..engine.namespace import Namespace
-from ..engine.proxy import Proxy, link_up
+from ..engine.proxy import Proxy
 from ..engine.rank import Rank
 from ..engine.tree import Place, place
+from ..engine.uplink import link_up
 from ..engine.world import MODES, World, host_and_pid, start_world
 from ..errors import FurlError, KernelError
 from ..ownpath import add_current_folder
@@ -133,6 +134,7 @@ class EngineProcess:
             joined=world.mpi is not None, leaders=world.leaders,
         )  # fmt: skip
         self.proxy.on_complete = self._complete
+        self.loop.on_error = self.proxy.fail
         self._listener = UnixListener() if self._place.local else None
         # Collective: every rank learns where its leader listens, and by the first one's account when the job ends.
         left = None if ends_at is None else ends_at - time.monotonic()
@@ -271,13 +273,15 @@ class EngineProcess:
         self.exit_code = code
 
     def _stopping(self, reason: str, orphaned: bool) -> None:
+        if self.proxy.has_failed:
+            self._fail(1)
         if orphaned:
             # Nothing went wrong here, and a launcher that lets ranks survive (Open MPI with fault tolerance) ends
             # all of them when one exits with a code.
             self._fail(0)
             self._end_now()
         if self._session is not None:
-            self._session.close(reason)
+            self._session.close(reason, self.proxy.has_failed)
         if self._listener is not None:
             self._listener.close()
         self.rank.stop()

@@ -39,6 +39,12 @@ class Settings(NamedTuple):
     clear_before: bool = False
     clear_after: bool = False
 
+    def given(self) -> list[str]:
+        """The names of those that are not as usual."""
+        if self == _USUAL:
+            return []
+        return [name for name, value in self._asdict().items() if value != getattr(_USUAL, name)]
+
     def check(self) -> None:
         """Raise TypeError or ValueError, saying what is wrong."""
         if self == _USUAL and type(self.retries) is type(self.ranks) is type(self.priority) is int:

@@ -74,6 +74,11 @@ class Link:
         """Whether the link still works."""
         return self._open
 
+    @property
+    def heard_at(self) -> float:
+        """When the last byte came from the peer, or the link was made."""
+        return self._liveness.heard_at
+
     def wake(self) -> None:
         """There is something to send."""
         if self._open and not self._writing:

@@ -71,8 +71,9 @@ def test_a_set_on_several_nodes(flavour: Flavour, new_cluster: Callable[..., Clu
     pending = mec.execute("import time; time.sleep(60)", targets=[3], block=False)
     mec.execute("x = 1", targets=[0, 1, 2])
     assert mec.interrupt(targets=[3]) == [3]
-    with pytest.raises(errors.CompositeError, match="KeyboardInterrupt"):
+    with pytest.raises(errors.CompositeError) as info:
         pending.get_result(timeout=30)
+    assert "KeyboardInterrupt" in str(info.value)
     mec.kill()
     assert cluster.launchers[0].wait(20) == 0, cluster.output()
 
