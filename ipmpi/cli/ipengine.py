@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import io
 import logging
 import os
 import platform
@@ -266,7 +267,7 @@ class EngineProcess:
         else:
             job = walltime.job_id(os.environ)
             why = f", as when job {job} is cancelled or its time is up" if job else ""
-            self.loop.call_threadsafe(lambda: self.proxy.stop(f"got {name}{why}"))
+            self.loop.call_threadsafe(lambda: self.proxy.leave(f"got {name}{why}"))
 
     def _fail(self, code: int) -> None:
         self._failed = True
@@ -348,6 +349,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     add_current_folder()  # for modules of the user
     launched = mpienv.detect(os.environ)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What tasks and threads print is for the log; a process that is killed has no time to write what it holds.
+        sys.stdout.reconfigure(line_buffering=True)
     sys.setswitchinterval(0.0005)  # the agent must not wait 5 ms for user code that computes
 
     def warn(text: str) -> None:

@@ -491,6 +491,12 @@ class Proxy:
         where = f"in the agent thread of rank {self.own.rank} on {self.own.host}"
         self.stop(str(internal_error(error, where)))
 
+    def leave(self, reason: str) -> None:
+        """This process was told to end, by a signal."""
+        if not self._stopped:
+            self._tasks.leave()
+        self.stop(reason)
+
     def stop(self, reason: str, *, orphaned: bool = False) -> None:
         """End this process, and with it the ranks below; at once if the rank above is gone."""
         if not self._stopped:

@@ -123,6 +123,12 @@ class SetTasks:
             self._farm.command_answered(ranks, self._loop.now())
             self._decide_soon()
 
+    def leave(self) -> None:
+        """This set was told to end, and says goodbye next."""
+        if self._tree.is_root:
+            self._farm.leave()
+            self._decide()
+
     def forget_controller(self) -> None:
         """The controller began anew."""
         self.departures.forget()
