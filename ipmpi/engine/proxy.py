@@ -86,7 +86,8 @@ class Proxy:
         self._fold = Fold()
         self._fold_timer: Timer | None = None
         self.transfers = Transfers()
-        self._shared: dict[int, list[Buffer]] = {}
+        self._shared: dict[int, list[Buffer] | str] = {}
+        """Bodies that the rank above put into memory, or why there is none."""
         self._arriving: dict[int, tuple[m.Dispatch, set[int]]] = {}
         """Commands for ranks of this node whose body is on its way, and which of these were interrupted."""
         self._retired = False
@@ -191,7 +192,7 @@ class Proxy:
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
-            self._registered(message.ids)
+            self._registered(message)
         elif isinstance(message, m.Goodbye):
             if not (message.fault and self.is_root and self._may_go_on(message.reason)):
                 self._stop_all(
@@ -238,13 +239,13 @@ class Proxy:
                 found.setdefault(child, []).append(rank)
         return list(found.items())
 
-    def _registered(self, ids: list[int]) -> None:
-        # The controller answers what it was told; what a rank above says is about those that are left.
-        engines = self._offered if self.is_root else self._alive
-        if len(ids) != len(engines):
-            self.stop(f"the controller gave {len(ids)} ids to {len(engines)} engines")
+    def _registered(self, message: m.Registered) -> None:
+        # The controller answers what it was told. A rank above names ranks: some may have been lost meanwhile.
+        ranks = message.ranks or [engine.rank for engine in self._offered]
+        if len(message.ids) != len(ranks):
+            self.stop(f"the controller gave {len(message.ids)} ids to {len(ranks)} engines")
             return
-        by_rank = {engine.rank: number for engine, number in zip(engines, ids, strict=True)}
+        by_rank = dict(zip(ranks, message.ids, strict=True))
         self._ids.update(by_rank)
         if self.own.rank in by_rank:
             self.rank.namespace.engine_id = by_rank[self.own.rank]
@@ -252,7 +253,7 @@ class Proxy:
         for child in self.children:
             order = [rank for rank in sorted(child.ranks) if rank in by_rank]
             if order:
-                child.connection.send(m.Registered([by_rank[rank] for rank in order]))
+                child.connection.send(m.Registered([by_rank[rank] for rank in order], order))
                 child.wake()
 
     def dispatch(self, message: m.Dispatch, body: Sequence[Buffer] = (), stream: int = 0) -> None:
@@ -263,6 +264,9 @@ class Proxy:
             self._fold.begin(message.id, message.ranks)
         if not stream:
             shared = self._shared.pop(message.id, None)
+            if isinstance(shared, str):
+                self._not_delivered(message, shared, False)
+                return
             self._start(message, shared if shared is not None else body, None)
             return
         assert self.above is not None
@@ -279,26 +283,36 @@ class Proxy:
             try:
                 memory = (SharedMemory if nearby else PrivateMemory)(sum(message.sizes))
             except (OSError, ValueError, OverflowError) as error:
-                self._not_delivered(here, f"there is no memory for it on {self.own.host} ({error})", False)
+                self._not_delivered(here, self._no_memory(error), False)
             else:
                 self._arriving[message.id] = here, set()
                 assembly = Assembly(
                     message.sizes, memory, lambda done: self._assembled(here, done),
-                    lambda: self._sender_gone(here),
+                    lambda: self._broken(here, "its sender is gone", True),
+                    lambda reason: self._broken(here, self._no_memory(reason), False),
                 )  # fmt: skip
                 sinks.append((assembly, assembly))
         self.transfers.start(self.above, stream, sinks)
 
-    def _sender_gone(self, message: m.Dispatch) -> None:
+    def _broken(self, message: m.Dispatch, reason: str, ok: bool) -> None:
         self._arriving.pop(message.id, None)
-        self._not_delivered(message, "its sender is gone", True)
+        self._not_delivered(message, reason, ok)
+
+    def _no_memory(self, reason: object) -> str:
+        return f"there is no memory for it on {self.own.host} ({reason})"
 
     def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
         _, interrupted = self._arriving.pop(message.id, (message, set()))
         if interrupted:
             self._not_run(_for_ranks(message, sorted(interrupted)), False, operations.NEVER_BEGAN)
             message = _for_ranks(message, [rank for rank in message.ranks if rank not in interrupted])
-        own = assembly.segments() if self.own.rank in message.ranks else []
+        own: Sequence[Buffer] = []
+        if self.own.rank in message.ranks:
+            try:
+                own = assembly.segments()
+            except (OSError, ValueError, MemoryError) as error:
+                self._not_delivered(_for_ranks(message, [self.own.rank]), self._no_memory(error), False)
+                message = _for_ranks(message, [rank for rank in message.ranks if rank != self.own.rank])
         self._start(message, own, assembly.memory if isinstance(assembly.memory, SharedMemory) else None)
         assembly.memory.close()
 
@@ -335,6 +349,8 @@ class Proxy:
         descriptor = pipe.files.popleft()
         try:
             self._shared[message.id] = map_shared(descriptor, message.lengths)
+        except (OSError, ValueError, MemoryError) as error:
+            self._shared[message.id] = self._no_memory(error)
         finally:
             os.close(descriptor)
 

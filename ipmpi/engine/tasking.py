@@ -234,7 +234,7 @@ class SetTasks:
             else:
                 assembly = Assembly(
                     message.sizes, memory, lambda done: self._arrived(number, done.segments()),
-                    lambda: self._broken(number),
+                    lambda: self._broken(number), lambda _reason: self._broken(number),
                 )  # fmt: skip
                 sinks.append((assembly, assembly))
         assert self._tree.above is not None

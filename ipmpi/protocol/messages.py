@@ -178,9 +178,10 @@ class Notice(Message, frozen=True, tag=28):
 
 
 class Registered(Message, frozen=True, tag=40):
-    """Engine ids in the order of :attr:`Register.engines`."""
+    """Engine ids in the order of :attr:`Register.engines`; inside a set, in that of ``ranks``."""
 
     ids: list[int]
+    ranks: list[int] = field(default_factory=list)
 
 
 class Dispatch(Message, frozen=True, tag=41):

@@ -88,6 +88,15 @@ def ranks() -> Iterator[Set]:
     made.loop.close()
 
 
+def test_ids_that_cross_the_loss_of_a_rank(ranks: Set) -> None:
+    # The rank above has named ids for all, and this one has lost a rank of which that one does not know yet.
+    ranks.proxy._child_lost(ranks.children[0], "it was killed")
+    ranks.hears(m.Registered([20, 21, 22], [0, 1, 2]))
+    assert not ranks.stopped
+    assert ranks.told(2)[-1] == m.Registered([22], [2])
+    assert ranks.rank.namespace.engine_id == 20
+
+
 def test_after_a_loss_the_others_ask_for_their_old_ids(ranks: Set) -> None:
     ranks.proxy._child_lost(ranks.children[0], "it was killed")
     assert isinstance(ranks.above.sent.pop(), m.RanksLost)
@@ -97,7 +106,7 @@ def test_after_a_loss_the_others_ask_for_their_old_ids(ranks: Set) -> None:
     assert message.ids == [10, 12]
     ranks.hears(m.Registered([10, 12]))
     assert not ranks.stopped
-    assert ranks.told(2)[-1] == m.Registered([12])
+    assert ranks.told(2)[-1] == m.Registered([12], [2])
 
 
 def test_an_engine_that_was_ended_does_not_come_back(ranks: Set) -> None:
