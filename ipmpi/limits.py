@@ -153,6 +153,9 @@ ANSWER_STUCK: Final = 5.0
 """An answer too large to be copied is given up after so many seconds in which its client has taken nothing of it,
 if others wait for the engine. Networks that lose packets recover within two or three."""
 
+SET_FORMS: Final = 120.0
+"""Ranks that have not reported so long after MPI had started all of them are left out of the set."""
+
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""
 

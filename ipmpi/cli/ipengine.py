@@ -203,6 +203,8 @@ class EngineProcess:
             self.loop.set_poll(self.world.poll)
         if self.proxy.is_complete:
             self._complete()
+        else:
+            self.loop.call_later(limits.SET_FORMS, self.proxy.wait_no_longer)
 
     def _complete(self) -> None:
         """All ranks below are known."""

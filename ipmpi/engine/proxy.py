@@ -91,6 +91,7 @@ class Proxy:
         self._arriving: dict[int, tuple[m.Dispatch, set[int]]] = {}
         """Commands for ranks of this node whose body is on its way, and which of these were interrupted."""
         self._retired = False
+        self._too_late = False
         self._stopped = False
         self._faults: list[float] = []
         self.has_failed = False
@@ -134,6 +135,17 @@ class Proxy:
     def is_complete(self) -> bool:
         """Whether all ranks below have said who they are."""
         return sum(1 for child in self.children if child.engines) >= self._expected
+
+    def wait_no_longer(self) -> None:
+        """Go on without the ranks below that have not said who they are; one that does so later is told to end."""
+        if not self.is_complete:
+            there = sum(1 for child in self.children if child.engines)
+            self._log(
+                f"{self._expected - there} of {self._expected} ranks have not reported; going on without them"
+            )
+            self._expected = there
+            self._too_late = True
+            self.on_complete()
 
     @property
     def engines(self) -> list[m.EngineInfo]:
@@ -382,6 +394,9 @@ class Proxy:
                 self.pass_up(child, message, event.stream)
             else:
                 self._collect(message, event.body)
+        elif isinstance(message, m.Register) and self._too_late and not child.engines:
+            child.connection.send(m.Goodbye("the set went on without this rank, which has reported too late"))
+            child.wake()
         elif isinstance(message, m.Register):
             child.engines = message.engines
             for engine in message.engines:

@@ -233,3 +233,31 @@ def test_other_commands_of_that_name_are_the_ranks_affair(ranks: Set) -> None:
     ranks.hears(m.Dispatch(6, [1], "before_walltime", operations.encode(operations.Reset())))
     assert told_up(ranks, m.RunBeforeEnd) == []
     assert [message.id for message in ranks.told(1)[-2:]] == [5, 6]
+
+
+def test_ranks_that_do_not_report_are_not_waited_for_for_ever() -> None:
+    forming = Set.__new__(Set)
+    forming.loop, forming.stopped = Loop(), []
+    own = m.EngineInfo(0, 0, "host", 100)
+    forming.rank = Rank(Namespace(-1, None), lambda name: None)
+    said: list[str] = []
+    proxy = forming.proxy = Proxy(
+        forming.loop, forming.rank, own, "MPI", "3.11", 2, said.append, lambda reason, orphaned: None
+    )
+    complete: list[list[int]] = []
+    proxy.on_complete = lambda: complete.append([engine.rank for engine in proxy.engines])
+    prompt, late = (Child(cast(Any, None), cast(Any, Wire())) for _ in range(2))
+    proxy.children += [prompt, late]
+    proxy._from_below(prompt, received(m.Register([m.EngineInfo(1, 1, "host", 101)], "", "", [])))
+    assert not complete
+    proxy.wait_no_longer()
+    assert complete == [[0, 1]]
+    assert said == ["1 of 2 ranks have not reported; going on without them"]
+    proxy._from_below(late, received(m.Register([m.EngineInfo(2, 2, "host", 102)], "", "", [])))
+    (goodbye,) = cast(Wire, late.connection).sent
+    assert isinstance(goodbye, m.Goodbye)
+    assert "too late" in goodbye.reason
+    assert complete == [[0, 1]]
+    proxy.wait_no_longer()
+    assert complete == [[0, 1]]
+    forming.loop.close()

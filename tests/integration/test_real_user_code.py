@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ipmpi import errors
+
 if TYPE_CHECKING:
-    from real_clusters import Cluster
+    from real_clusters import Cluster, Flavour
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 
@@ -57,6 +61,46 @@ def test_a_message_that_a_task_left_does_not_reach_the_next(cluster: Cluster) ->
         cluster.tc().submit(leaves, ranks=4).result(timeout=60)
         back = cluster.tc().submit(reads, ranks=4).result(timeout=60)
         assert back == [None, "mine", None, None]
+
+
+def test_a_task_that_does_not_end_is_let_go(cluster: Cluster) -> None:
+    go = cluster.home / "go"
+
+    def stubborn(path: str) -> None:
+        import os
+        import time
+
+        while not os.path.exists(path):
+            try:
+                time.sleep(0.05)
+            except BaseException:
+                pass  # "try again"
+
+    mec, tc = cluster.mec(), cluster.tc()
+    timed = tc.submit(stubborn, str(go), timeout=0.5)
+    assert isinstance(timed.exception(timeout=20), errors.TaskTimeout)
+    running = [lane["pending"] for _, lane in mec.queue_status() if lane["pending"] != "None"]
+    assert running == ["stubborn(), a task that was told to end and has not"]
+    cancelled = tc.submit(stubborn, str(go))
+    while not tc.queue_status()["pending"]:
+        time.sleep(0.01)
+    assert cancelled.cancel(running=True, grace=0.5)
+    assert cancelled.done()
+    go.touch()
+    assert tc.map(abs, range(-100, 0)) == list(range(100, 0, -1))
+    deadline = time.monotonic() + 20
+    while any(lane["pending"] != "None" for _, lane in mec.queue_status()):
+        assert time.monotonic() < deadline, mec.queue_status()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", ["openmpi", "mpich"])
+def test_abort_in_a_command_is_no_success(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster], name: str
+) -> None:
+    mec = new_cluster(flavour_named(name)).start(2)
+    with pytest.raises((errors.CompositeError, ConnectionError)):
+        mec.execute("mpi.COMM_WORLD.Abort(3)", targets=[1])
 
 
 def test_settings_of_a_communicator_end_with_their_task(cluster: Cluster) -> None:
