@@ -89,6 +89,7 @@ class Session:
         self._transfers = Transfers()
         self.role = address.role
         self.notices: list[str] = []
+        self._engines: tuple[int, ...] = ()
         self.desk = TaskDesk(self)
         self._up: Future[None] = Future()
         table = RECEIVES.get(address.role, RECEIVES["mec"] | RECEIVES["tc"])
@@ -190,6 +191,11 @@ class Session:
     def check(self) -> None:
         """Raise ClientError, if this process is a fork of the one that has the session."""
         check_process(self._born)
+
+    @property
+    def engines(self) -> list[int]:
+        """The ids of the engines that are registered, ascending, as the controller told last; nothing is asked."""
+        return list(self._engines)
 
     @property
     def failure(self) -> KernelError | None:
@@ -326,6 +332,10 @@ class Session:
                 self.send_streamed(m.BodyAgain(message.id, command.sizes), command.body)
             else:
                 self.desk.body_wanted(message.id)
+        elif isinstance(message, m.EnginesChanged):
+            self._engines = tuple(sorted((set(self._engines) | set(message.came)) - set(message.gone)))
+            if not self._up.done():
+                self._up.set_result(None)
         elif isinstance(message, m.Notice):
             self._notice(message.text)
         elif isinstance(message, m.Goodbye):
@@ -424,8 +434,7 @@ class Session:
     # --- the link's ups and downs ----------------------------------------------------------------------------
 
     def _started(self) -> None:
-        if not self._up.done():
-            self._up.set_result(None)
+        """The link is up. What the controller says first (which engines there are) opens the session."""
 
     def _interrupted(self, reason: str) -> None:
         self._notice(f"the link to the controller broke ({reason}); dialling again, calls wait")

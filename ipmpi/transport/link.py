@@ -120,15 +120,6 @@ class Link:
                 self.loop.report(another)
             self._end(str(failure), False, failure)
 
-    def poke(self) -> None:
-        """The pipe may have moved (for pipes without a descriptor)."""
-        try:
-            self.readable()
-            if self._writing and self._open:
-                self._write()
-        except Exception as error:
-            self._broken(error)
-
     def readable(self) -> None:
         """Read what has arrived."""
         for _ in range(_READS_A_TURN):
