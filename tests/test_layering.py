@@ -62,6 +62,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.taskagent": (4, "engine"),
     "ipmpi.engine.tasking": (4, "engine"),
     "ipmpi.engine.uplink": (4, "engine"),
+    "ipmpi.engine.upward": (4, "engine"),
     "ipmpi.launch": (4, "launch"),
     "ipmpi.jobscripts": (4, "launch"),
     "ipmpi.ipython": (4, "ipython"),

@@ -22,16 +22,16 @@ from ..protocol.frames import Buffer, size_of
 from ..protocol.states import FROM_BELOW
 from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.link import Link
-from ..transport.loop import Loop, Timer
+from ..transport.loop import Loop
 from ..transport.pipes import Pipe, UnixPipe
 from ..transport.transfers import Endpoint, Transfers
 from .child import Child
-from .fold import Fold, Folded
 from .namespace import Answer
 from .rank import Job, Rank
 from .setend import SetEnd
 from .shared import SharedMemory, map_shared
 from .tasking import SetTasks
+from .upward import Upward
 
 _FAULTS, _FAULTS_WITHIN = 10, 60.0
 """So many faults of the controller in so many seconds are the end: it would go wrong again and again."""
@@ -83,8 +83,7 @@ class Proxy:
         """Ranks whose engine was ended, and whose process stays until the set ends."""
         self.children: list[Child] = []
         self._route: dict[int, Child] = {}
-        self._fold = Fold()
-        self._fold_timer: Timer | None = None
+        self._answers = Upward(loop, self.send_up)
         self.transfers = Transfers()
         self._shared: dict[int, list[Buffer] | str] = {}
         """Bodies that the rank above put into memory, or why there is none."""
@@ -272,8 +271,7 @@ class Proxy:
         """Give a command to the ranks here and below, whose body may come as a stream from above."""
         self._tasks.command_given(message.ranks)
         self.end.dispatched(message)
-        if len(message.ranks) > 1:
-            self._fold.begin(message.id, message.ranks)
+        self._answers.begin(message.id, message.ranks)
         if not stream:
             shared = self._shared.pop(message.id, None)
             if isinstance(shared, str):
@@ -377,7 +375,7 @@ class Proxy:
         """These ranks will not run a command, and answer so."""
         result = m.Result(message.id, message.ranks, ok, outcome)
         self._tasks.command_answered(message.ranks)
-        self._report(self._fold.leave_out(message.id, message.ranks))
+        self._answers.leave_out(message.id, message.ranks)
         self.send_up(result)
 
     # --- from below ----------------------------------------------------------------------------------------
@@ -390,10 +388,10 @@ class Proxy:
         if isinstance(message, m.Result):
             self._tasks.command_answered(message.engines)
             if event.stream:
-                self._report(self._fold.leave_out(message.id, message.engines))
+                self._answers.leave_out(message.id, message.engines)
                 self.pass_up(child, message, event.stream)
             else:
-                self._collect(message, event.body)
+                self._answers.add(message, event.body)
         elif isinstance(message, m.Register) and self._too_late and not child.engines:
             child.connection.send(m.Goodbye("the set went on without this rank, which has reported too late"))
             child.wake()
@@ -428,32 +426,14 @@ class Proxy:
         sizes = [size_of([buffer]) for buffer in answer.body]
         message = m.Result(number, [self.own.rank], answer.ok, answer.outcome, sizes)
         if sum(sizes) > limits.INLINE_BODY:
-            self._report(self._fold.leave_out(number, [self.own.rank]))
+            self._answers.leave_out(number, [self.own.rank])
             out = None if self.above is None else self.above.connection.send(message, answer.body)
             if self.above is not None:
                 self.above.wake()
             stuck = m.AnswerStuck(self.own.rank, number)
             self._tasks.departures.add(self.above, out, stuck, self.rank.items.release)
         else:
-            self._collect(message, answer.body)
-
-    def _collect(self, message: m.Result, body: Sequence[Buffer]) -> None:
-        now = self.loop.now()
-        self._report(self._fold.add(message, body, now))
-        deadline = self._fold.next_deadline
-        if deadline is not None and self._fold_timer is None:
-            self._fold_timer = self.loop.call_later(deadline - now, self._fold_due)
-
-    def _fold_due(self) -> None:
-        self._fold_timer = None
-        self._report(self._fold.due(self.loop.now()))
-        deadline = self._fold.next_deadline
-        if deadline is not None:
-            self._fold_timer = self.loop.call_later(max(0.0, deadline - self.loop.now()), self._fold_due)
-
-    def _report(self, answers: list[Folded]) -> None:
-        for message, body in answers:
-            self.send_up(message, body)
+            self._answers.add(message, answer.body)
 
     # --- ends ----------------------------------------------------------------------------------------------
 
@@ -479,7 +459,7 @@ class Proxy:
             self._route.pop(rank, None)
         if ranks:
             self._log(f"lost rank(s) {ranks}: {reason}")
-            self._report(self._fold.leave_out(None, ranks))
+            self._answers.leave_out(None, ranks)
             self.send_up(m.RanksLost(ranks, reason, ordered))
             self._tasks.ranks_gone(ranks, died=True)
         self._stop_if_ended()

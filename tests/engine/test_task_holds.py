@@ -21,6 +21,8 @@ GO = threading.Event()
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], SmallSet]]:
     monkeypatch.setattr(limits, "TASK_GRACE", 0.1)
     GO.clear()
+    while not STARTED.empty():
+        STARTED.get()
     sets = []
 
     def begin(size: int) -> SmallSet:
