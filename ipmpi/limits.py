@@ -169,6 +169,9 @@ ANSWER_STUCK: Final = 5.0
 """An answer too large to be copied is given up after so many seconds in which its client has taken nothing of it,
 if others wait for the engine. Networks that lose packets recover within two or three."""
 
+SET_FORMS: Final = 120.0
+"""Ranks that have not reported so long after MPI had started all of them are left out of the set."""
+
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""
 
@@ -181,6 +184,9 @@ each other, and longer than this only where a firewall swallows what they say.""
 
 RESULT_TEXT: Final = 1 * MIB
 """Captured stdout, stderr or traceback of one command; the middle of a longer one is replaced by a note."""
+
+EXCEPTION: Final = 1 * MIB
+"""The largest pickled exception that travels; of a larger one its name, text and traceback do."""
 
 LABEL: Final = 120
 """Characters of a command shown in queue_status."""
@@ -206,6 +212,10 @@ TASK_BYTES: Final = 2 * TASK_BACKLOG
 
 LONGEST: Final = 100 * 366 * 86_400.0
 """Seconds: the largest ``timeout`` or ``expected`` of a task. A century is for ever, and can be computed with."""
+
+TASK_GRACE: Final = 3.0
+"""Seconds that a task has to end after it was interrupted. Then its end is told, whatever its engine does; that
+one gets no other task before it comes back."""
 
 POISON: Final = 3
 """A task that was running on so many engines when they were lost is given up: it is most likely the cause."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import io
 import logging
 import os
 import platform
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__, gpus, limits, mpienv, walltime
+from ..engine.environment import hide_rank_variables
 from ..engine.namespace import Namespace
 from ..engine.neighbours import meet
 from ..engine.proxy import Proxy
@@ -109,10 +111,14 @@ class EngineProcess:
 
     Args:
         ends_at: when the job ends, on the monotonic clock; None if this process does not know.
+        launched: whether an MPI launcher started this process.
     """
 
-    def __init__(self, options: argparse.Namespace, world: World, ends_at: float | None = None) -> None:
+    def __init__(
+        self, options: argparse.Namespace, world: World, ends_at: float | None = None, *, launched: bool = False
+    ) -> None:
         self.options = options
+        self._launched = launched
         self.world = world
         self.loop = Loop()
         self.exit_code = 0
@@ -129,6 +135,7 @@ class EngineProcess:
             log.warning("nodes have no links with each other, so each connects to the controller (%s)", trouble)
         namespace = Namespace(-1, world.mpi)
         namespace.install_as_main()
+        namespace.process.in_child(self.loop.abandon)
         self.rank = Rank(namespace, self._signalled, world.rank, world.make_teams)
         own = EngineInfo(world.rank, world.rank if world.mpi else world.wanted, host, pid)
         python = platform.python_version()
@@ -179,7 +186,7 @@ class EngineProcess:
     def _agent(self) -> None:
         try:
             self._connect()
-            if mpienv.detect(os.environ) is not None:
+            if self._launched:
                 _die_with(self._parent)
                 self._watch_parent()
             self.loop.run()
@@ -198,6 +205,8 @@ class EngineProcess:
             self._use(self._links)
         if self.proxy.is_complete:
             self._complete()
+        else:
+            self.loop.call_later(limits.SET_FORMS, self.proxy.wait_no_longer)
 
     def _use(self, links: NodeLinks) -> None:
         """Take over the links with other nodes."""
@@ -277,7 +286,7 @@ class EngineProcess:
         else:
             job = walltime.job_id(os.environ)
             why = f", as when job {job} is cancelled or its time is up" if job else ""
-            self.loop.call_threadsafe(lambda: self.proxy.stop(f"got {name}{why}"))
+            self.loop.call_threadsafe(lambda: self.proxy.leave(f"got {name}{why}"))
 
     def _fail(self, code: int) -> None:
         self._failed = True
@@ -358,6 +367,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     add_current_folder()  # for modules of the user
     launched = mpienv.detect(os.environ)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What tasks and threads print is for the log; a process that is killed has no time to write what it holds.
+        sys.stdout.reconfigure(line_buffering=True)
     sys.setswitchinterval(0.0005)  # the agent must not wait 5 ms for user code that computes
 
     def warn(text: str) -> None:
@@ -381,8 +393,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif launched is not None and options.mpi == "auto":
         warn(f"{world.description}; each engine connects by itself")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    if launched is not None:
+        # After MPI_Init, which needs them; programs that user code starts are not this rank.
+        hide_rank_variables()
     try:
-        process = EngineProcess(options, world, ends_at)
+        process = EngineProcess(options, world, ends_at, launched=launched is not None)
     except KernelError as error:
         log.error("%s", error)
         print(f"ipengine: {error}", file=sys.stderr, flush=True)

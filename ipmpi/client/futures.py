@@ -87,7 +87,7 @@ class TaskFuture(SessionFuture):
 
         Args:
             running: stop it also if it runs, by KeyboardInterrupt, and wait for its end.
-            grace: seconds to wait for that.
+            grace: seconds to wait for that. If it still runs then, its result is dropped, and it is cancelled.
 
         Returns:
             Whether the task is cancelled now. In a callback of a future, and in a thread in which asyncio runs,
@@ -106,8 +106,9 @@ class TaskFuture(SessionFuture):
         if may_wait(self._desk):
             with contextlib.suppress(KernelError):  # the session has ended, and so has the task
                 answer.result()
-            if running:
-                wait_until_done(self, grace)
+            if running and not wait_until_done(self, grace):
+                with contextlib.suppress(KernelError):
+                    self._desk.abort(ticket.group, [ticket.number], "drop").result()
         return self.cancelled()
 
     def __await__(self) -> Generator[Any, None, Any]:

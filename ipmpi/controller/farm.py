@@ -28,6 +28,7 @@ from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
 from .aborts import Aborts
 from .answers import Sorted, check, numbers, sort_out
+from .blame import Blame
 from .bodies import Bodies
 from .effects import Effect, Send
 from .functions import Functions
@@ -60,6 +61,7 @@ class Farm:
         self._ledger = Ledger(first_serial, self._ready, self._closed)
         self._functions = Functions()
         self._places = Places()
+        self._blame = Blame(self._ledger, self._places)
         self.aborts = Aborts(self._ledger)
         self.bodies = Bodies(self._ledger)
         self.large = LargeResults(self._ledger, self._places, self._large_ended, self.returned)
@@ -304,8 +306,13 @@ class Farm:
     def _again(self, place: Place, group: Group, indices: list[int], message: m.TasksReturned) -> None:
         seat = place.former.get(message.rank)
         seats = [seat.number] if seat is not None else [seat.number for seat in place.seats.values()]
-        if message.why == "lost" and message.rank not in place.doomed:
-            indices = self._strike(group, indices, seat.text if seat is not None else f"of a set: {message.text}")
+        ended = message.why == "ended" or (message.why == "lost" and message.rank in place.told)
+        if ended and seat is not None:
+            indices = self._blame.told_to_end(group, indices, seat)
+        elif message.why == "lost" and message.rank not in place.doomed:
+            indices = self._blame.died(
+                group, indices, seat.text if seat is not None else f"of a set: {message.text}"
+            )
         elif message.why == "refused" and group.condition is not None:
             group.condition.refused.update(seats)
             self._waiting.judge_again(group.condition.needs)
@@ -321,29 +328,21 @@ class Farm:
                 return
         self._requeue(group, indices, group.rank)
 
-    def _strike(self, group: Group, indices: list[int], last: str) -> list[int]:
-        """These were on an engine that was lost; returns those that may try again."""
-        group.strikes = group.strikes or {}
-        for index in indices:
-            group.strikes[index] = group.strikes.get(index, 0) + 1
-        poison = [index for index in indices if group.strikes[index] >= limits.POISON]
-        text = (
-            f"{group.options.label} was given up: {limits.POISON} engines were lost while they had it. It is most "
-            f"likely the cause. The last was {last}"
-        )
-        self._ledger.undone(group, poison, "EngineLost", text)
-        return [index for index in indices if group.strikes[index] < limits.POISON]
+    def ranks_lost(self, key: int, ranks: Iterable[int], *, ordered: bool = False, told: bool = False) -> None:
+        """Engines are gone; their set will say what they had.
 
-    def ranks_lost(self, key: int, ranks: Iterable[int], *, ordered: bool = False) -> None:
-        """Engines are gone; their set will say what they had. ``ordered``: a client has ended them."""
+        With ``ordered`` a client has ended them, or their job; with ``told`` they were told to end, by a signal.
+        """
         place = self._places.by_key.get(key)
         if place is None:
             return
         if ordered:
             place.doomed.update(ranks)
+        elif told:
+            place.told.update(ranks)
         self._places.remove_ranks(place, ranks)
         if not place.seats:
-            self.set_lost(key, "its engines are gone", blame=not ordered)
+            self.set_lost(key, "its engines are gone", blame=not (ordered or told))
         place.explained = True
         self._waiting.judge_again()
 

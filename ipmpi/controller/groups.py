@@ -62,6 +62,14 @@ class Record(NamedTuple):
     where: array[int]
 
 
+class Ending(NamedTuple):
+    """An engine that was told to end: its set, its host, and the newest engine at that time."""
+
+    key: int
+    host: str
+    newest: int
+
+
 class Group:
     """The tasks of one group.
 
@@ -83,6 +91,7 @@ class Group:
         "client",
         "condition",
         "count",
+        "endings",
         "follow",
         "follows",
         "id",
@@ -137,6 +146,7 @@ class Group:
         # What few groups need, by index: retries used, engines lost, numbers of engines that rejected it.
         self.tries: dict[int, int] | None = None
         self.strikes: dict[int, int] | None = None
+        self.endings: dict[int, list[Ending]] | None = None
         self.rejected: dict[int, set[int]] | None = None
         self.last_refusal = ""
         # For a large task: its body's stream if there is one, whether the client was asked for it again, who

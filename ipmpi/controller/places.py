@@ -63,6 +63,7 @@ class Place:
         reserved: ranks that start no more tasks.
         explained: whether the set told of a lost rank, so that its own loss is no sign against its tasks.
         doomed: ranks that a client has ended: what they had is not to blame.
+        told: ranks that were told to end, by a signal.
         exclusive: whether its only engine has a task that is to be alone there.
         ends_at: when its job ends, and ``left`` the seconds until then; infinite if that is not known.
     """
@@ -80,6 +81,7 @@ class Place:
         self.reserved: set[int] = set()
         self.explained = False
         self.doomed: set[int] = set()
+        self.told: set[int] = set()
         self.exclusive = False
         self.take_back_at = 0.0
         self.ends_at = self.left = math.inf

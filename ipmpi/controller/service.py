@@ -141,8 +141,8 @@ class ControllerService:
 
     def _ranks_lost(self, session: Session, message: m.RanksLost) -> None:
         # What was told to end, and what ends with its job, is no sign against the tasks that it had.
-        ordered = message.ordered or self.deadlines.is_over(session.key, self._loop.now())
-        self.farm.ranks_lost(session.key, message.ranks, ordered=ordered)
+        over = self.deadlines.is_over(session.key, self._loop.now())
+        self.farm.ranks_lost(session.key, message.ranks, ordered=over, told=message.ordered)
         for number in self.router.ranks_lost(session.key, message.ranks, message.reason):
             self._log(f"unregistered engine with id: {number} ({message.reason})")
         self._count_engines()
@@ -173,6 +173,8 @@ class ControllerService:
             self.stalled.stuck(key, message)
         elif isinstance(message, m.RunBeforeEnd):
             self.router.before_end(key, message)
+        elif isinstance(message, m.TaskHolds):
+            self.router.task_holds(key, message)
         elif isinstance(message, m.PropertiesChanged):
             farm.properties_changed(key, message.ranks)
 

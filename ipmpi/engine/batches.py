@@ -21,7 +21,7 @@ def items_of(message: m.GiveTasks, body: Sequence[Buffer], program: Program) -> 
     indices = packed.unpack(message.indices)
     if not indices:
         return []
-    given = Given(message.group, program, message.options.timeout, indices[-1])
+    given = Given(message.group, program, message.options.timeout, indices[-1], message.options.label)
     items: list[Item] = []
     start = 0
     for index, end in zip(indices, accumulate(packed.unpack(message.lengths)), strict=True):

@@ -128,6 +128,11 @@ class CapturedStream(io.TextIOBase):
         with self._lock:
             self._kept = None
 
+    def forked(self) -> None:
+        """Pass on what is written, in a forked child: nobody would ask it for what it keeps."""
+        self._lock = threading.RLock()  # another thread may have held it at the fork
+        self._kept = None
+
     def peek(self) -> str:
         """What was written since :meth:`begin`, and go on."""
         with self._lock:
@@ -144,6 +149,8 @@ class CapturedStream(io.TextIOBase):
         real = self._real
         if real is not None:
             real.write(text)
+            if "\n" in text:
+                real.flush()  # what a thread prints between commands; the process may be killed any time
         return len(text)
 
     def flush(self) -> None:
@@ -243,3 +250,8 @@ class Capture:
         sys.stdout, sys.stderr = self._before
         self.stdout.end()
         self.stderr.end()
+
+    def forked(self) -> None:
+        """This is a forked child: capture no more."""
+        self.stdout.forked()
+        self.stderr.forked()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,6 +17,9 @@ from ipmpi.protocol.operations import Execute, Executed
 
 KEPT_RESULTS: Final = 16 * MIB
 """Text of past results that get_result can still ask for; the oldest go first."""
+
+KEPT_HISTORY: Final = 1000
+"""Commands whose text and displayed value ``In`` and ``Out`` have, as in IPython. Older values are let go."""
 
 PRINTED: Final = RESULT_TEXT * 5 // 4
 """stdout and stderr of one command together, so that an answer stays below ``limits.MESSAGE``."""
@@ -64,6 +68,10 @@ class Console:
         self._give({"In": self._inputs, "_ih": self._inputs, "Out": self._outputs, "_oh": self._outputs})
         self._give(dict(zip(_LAST, self._shown, strict=True)))
 
+    def forked(self) -> None:
+        """This is a forked child of the engine: what it prints goes where the engine's own output goes."""
+        self._capture.forked()
+
     def execute(self, operation: Execute) -> tuple[Executed, BaseException | None]:
         """Run statements until the first that raises. What it raised, if any, comes with what was printed."""
         self._number += 1
@@ -72,10 +80,14 @@ class Console:
         if filename == _DEFAULT_FILENAME:
             filename = f"<ipmpi {self._number}>"
         self._inputs.append(source)
+        if len(self._inputs) > KEPT_HISTORY + 1:
+            self._inputs[-KEPT_HISTORY - 1] = ""
         self.sources.add(filename, source)
         self._displayed = _NO_VALUE
         error: BaseException | None = None
         displayhook = sys.displayhook
+        with warnings.catch_warnings():
+            pass  # forget which warnings were shown: each is shown once in a command, not once in an engine's life
         with self._capture:
             sys.displayhook = self._display
             try:
@@ -116,6 +128,8 @@ class Console:
         self._shown = (value, *self._shown[:2])
         self._give(dict(zip(_LAST, self._shown, strict=True)))
         self._outputs[self._number] = value
+        while len(self._outputs) > KEPT_HISTORY:
+            del self._outputs[next(iter(self._outputs))]
         self._displayed = value
 
     def _texts_of_displayed(self) -> tuple[tuple[str | None, str | None], BaseException | None]:

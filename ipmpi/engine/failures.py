@@ -7,10 +7,11 @@ import traceback
 from collections.abc import Sequence
 from types import TracebackType
 
-from ipmpi import raised, serialize
+from ipmpi import limits, raised, serialize
 from ipmpi.engine.capture import share, shorten
 from ipmpi.errors import text_of
 from ipmpi.limits import RESULT_TEXT
+from ipmpi.protocol.frames import size_of
 from ipmpi.protocol.operations import Executed, Failed
 from ipmpi.serialize import Buffer
 
@@ -23,7 +24,8 @@ ANSWER_TEXT = RESULT_TEXT * 3 // 2
 def failed(error: BaseException, executed: Executed | None = None) -> tuple[Failed, list[Buffer]]:
     """The outcome and the body for ``error``; never raises, however broken the exception is.
 
-    The body is empty when the exception does not survive pickling and unpickling.
+    The body is empty when the exception does not survive pickling and unpickling, or is too large
+    (``limits.EXCEPTION``).
     """
     traceback_text, text = _formatted(error), _text(error)
     if executed is not None:
@@ -69,6 +71,8 @@ def _body(error: BaseException) -> list[Buffer]:
 def _survives(error: BaseException) -> list[Buffer]:
     try:
         body: Sequence[Buffer] = serialize.dumps(error)
+        if size_of(body) > limits.EXCEPTION:
+            return []
         return list(body) if type(serialize.loads(body)) is type(error) else []
     except BaseException:  # its __reduce__ and __init__ are user code
         return []
@@ -76,7 +80,6 @@ def _survives(error: BaseException) -> list[Buffer]:
 
 def _is_sent(value: object) -> bool:
     try:
-        serialize.dumps(value)
+        return size_of(serialize.dumps(value)) <= limits.EXCEPTION
     except Exception:
         return False
-    return True

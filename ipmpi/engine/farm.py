@@ -96,9 +96,12 @@ class Farm:
             self._wide.rank_died()
         gone = [state for number in ranks if (state := self._roster.remove(number)) is not None]
         for state in gone:
+            began = state.may_run()
             for group, indices in state.items.items():
                 del group.holders[state.number]
-                self._return(group, indices, state.number, "lost")
+                # Only what may have run is to blame for the loss.
+                self._return(group, began.get(group, ()), state.number, "lost")
+                self._return(group, indices.difference(began.get(group, ())), -1, "taken")
             for group, left in self._waiting.remove_rank(state.number):
                 self._return(group, left, -1, "taken")
             self._wide.lost(state, now)
@@ -174,6 +177,16 @@ class Farm:
             self._wide.add(WideTask(group, index, self._arrivals, lot.is_large, sizes, payload))
         group.wide -= 1
         self._groups.tidy(group)
+
+    def leave(self) -> None:
+        """The set was told to end: return all tasks, and say which may have begun."""
+        for group, indices in self._all_waiting():
+            self._return(group, indices, -1, "taken")
+        for state in self._roster.states.values():
+            began = state.may_run()
+            for group, held in state.items.items():
+                self._return(group, held.difference(began.get(group, ())), -1, "taken")
+                self._return(group, began.get(group, ()), state.number, "ended")
 
     def job_ends(self, ends_at: float) -> None:
         """The job ends at that time."""
@@ -289,6 +302,16 @@ class Farm:
     def together_ended(self, message: m.TogetherEnded, body: Sequence[Buffer], now: float) -> None:
         """A rank's part of a task has ended."""
         self._wide.ended(message, body, now)
+
+    def held(self, message: m.TaskHolds, now: float) -> None:
+        """A rank does not come back from a task, or has come back; passed up."""
+        for state in self._roster.get([message.rank]):
+            state.is_held = bool(message.label)
+            state.progress = now
+            if state.is_held and state.count:
+                self._ask_back(state, now)
+            self._roster.refresh(state)
+            self._out.append(Up(message))
 
     # --- deciding --------------------------------------------------------------------------------------------
 
@@ -410,7 +433,7 @@ class Farm:
 
     def _hand_out(self, state: RankState, lot: Lot, most: int, now: float) -> None:
         piece = self._waiting.take(lot, most, state.number)
-        self._roster.put(state, lot.group, piece.indices, lot.alone, now)
+        self._roster.put(state, lot.group, piece.indices, lot.alone, now, is_large=lot.is_large)
         self._out.append(Down([state.number], piece.message, piece.body))
         if state.count > 1:
             self._watch(now + _STUCK)

@@ -33,11 +33,13 @@ class Given:
         program: what runs them.
         timeout: seconds that each may run, or None.
         last: index of the last of them.
+        label: what displays call them.
     """
 
-    __slots__ = ("group", "last", "program", "timeout")
+    __slots__ = ("group", "label", "last", "program", "timeout")
 
-    def __init__(self, group: int, program: Program, timeout: float | None, last: int) -> None:
+    def __init__(self, group: int, program: Program, timeout: float | None, last: int, label: str = "") -> None:
+        self.label = label
         self.group = group
         self.program = program
         self.timeout = timeout
@@ -62,6 +64,7 @@ class ItemQueue:
 
     def __init__(self, runner: TaskRunner, interrupts: Interrupts, on_finished: Callable[[], None]) -> None:
         self._runner = runner
+        self._process = runner.process
         self._interrupts = interrupts
         self.on_finished = on_finished
         self._waiting: deque[Item] = deque()
@@ -162,8 +165,10 @@ class ItemQueue:
         """Run items as long as there are any, and ``may_go_on`` says so."""
         waiting, finished, interrupts = self._waiting, self._finished, self._interrupts
         run, lock, clock = self._runner.run, self._lock, time.monotonic
+        install_if_replaced, process = interrupts.install_if_replaced, self._process
         before, size = clock(), 0
         while may_go_on():
+            install_if_replaced()
             item: Item | None = None
             outcome: Outcome | None = None
             try:
@@ -179,6 +184,8 @@ class ItemQueue:
             except KeyboardInterrupt:
                 # No second one can come so soon.
                 interrupts.current = self._current = None
+            if process.is_child:
+                process.leave_if_child()
             if item is None:
                 continue
             if outcome is None or interrupts.hit is item:

@@ -16,6 +16,7 @@ import msgspec
 from ipmpi import serialize
 from ipmpi.engine.console import Console
 from ipmpi.engine.failures import failed
+from ipmpi.engine.forks import HomeProcess
 from ipmpi.engine.functions import FunctionHome
 from ipmpi.engine.properties import EngineProperties
 from ipmpi.errors import RemoteProtocolError, SerializationError
@@ -87,6 +88,7 @@ class Namespace:
         properties: the engine's properties.
         home: gives functions that arrive these names as their globals.
         console: the session of commands.
+        process: the process that this engine began in.
         generation: how often the names have been cleared; what was loaded before belongs to an earlier one.
         properties_version: how often operations have changed the properties.
     """
@@ -102,6 +104,8 @@ class Namespace:
         self._mpi = mpi
         self.home = FunctionHome(self.names)
         self.console = Console(self.names, self.home.give)
+        self.process = HomeProcess()
+        self.process.in_child(self.console.forked)
         self._replaced_main: types.ModuleType | None = None
         self.generation = 0
         self.properties_version = 0
@@ -165,9 +169,12 @@ class Namespace:
             )
         try:
             self.home.uncover()
-            return self._handlers[type(decoded)](decoded, body)
+            answer = self._handlers[type(decoded)](decoded, body)
         except BaseException as error:
+            self.process.leave_if_child(error)
             return _failure(error)
+        self.process.leave_if_child()
+        return answer
 
     def clear_names(self) -> None:
         """Drop every name of the user; history, numbers and properties stay."""
@@ -182,6 +189,7 @@ class Namespace:
 
     def _execute(self, operation: Execute, _body: Sequence[Buffer]) -> Answer:
         executed, error = self.console.execute(operation)
+        self.process.leave_if_child(error)
         if error is None:
             return Answer(True, operations.encode(executed), [])
         outcome, pickled = failed(error, executed)

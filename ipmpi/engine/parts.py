@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from .. import limits
 from ..errors import TaskAborted
 from ..protocol import messages as m
 from ..protocol.frames import Buffer
 from ..transport.loop import Loop
 from .batches import single
 from .rank import Rank
-from .taskagent import TaskAgent, Way, timed_out
-from .taskrunner import DONE, FAILED, LARGE, Outcome
+from .taskagent import TaskAgent, Way, not_ending, timed_out
+from .taskrunner import DONE, FAILED, LARGE, Outcome, packed_failure
 from .together import Part
 
 _CHECK_AGAIN = 1.0
@@ -36,6 +37,8 @@ class Parts:
         self._parts: dict[tuple[int, int], Part] = {}
         self._without_body: set[tuple[int, int]] = set()
         self._kept: dict[tuple[int, int], tuple[Outcome, float]] = {}
+        self._given_up: set[Part] = set()
+        """Parts whose end was told although they still run."""
         self._retired = False
 
     def run(self, message: m.RunTogether, body: Sequence[Buffer]) -> None:
@@ -47,6 +50,7 @@ class Parts:
 
         program = self._rank.runner.program(message.options.operation)
         part = Part(number, program, message.ranks, message.serial, message.options.timeout, done)
+        part.label = message.options.label
         self._parts[number] = part
         if self._retired:
             part.call_off("this engine was ended")
@@ -120,8 +124,20 @@ class Parts:
     def _overrule(self, part: Part, verdict: BaseException) -> None:
         if self._rank.performer.overrule(part, verdict):
             self._sent_interrupt()
+            if not part.must_end:
+                part.must_end = True
+                self._loop.call_later(limits.TASK_GRACE, lambda: self._give_up(part, verdict))
         elif part.started is None:
             part.call_off(str(verdict))
+
+    def _give_up(self, part: Part, verdict: BaseException) -> None:
+        """It was interrupted, and has had time enough to end."""
+        if self._parts.get(part.number) is not part or self._retired:
+            return
+        self._given_up.add(part)
+        self._way.report(m.TaskHolds(self._number, part.label), ())
+        seconds = 0.0 if part.started is None else self._loop.now() - part.started
+        self._tell_ended(part, (FAILED, packed_failure(not_ending(verdict))), seconds)
 
     def _check(self, part: Part) -> None:
         if self._parts.get(part.number) is not part or part.timeout is None:
@@ -134,6 +150,15 @@ class Parts:
 
     def _ended(self, part: Part, outcome: Outcome, seconds: float) -> None:
         """The main thread has done its part."""
+        if part in self._given_up:
+            self._given_up.discard(part)
+            if outcome[0] == LARGE:
+                self._rank.items.release()
+            self._way.report(m.TaskHolds(self._number, ""), ())
+            return
+        self._tell_ended(part, outcome, seconds)
+
+    def _tell_ended(self, part: Part, outcome: Outcome, seconds: float) -> None:
         kind, data = outcome
         self._parts.pop(part.number, None)
         self._without_body.discard(part.number)

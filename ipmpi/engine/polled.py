@@ -24,11 +24,12 @@ _COLLECTIVES = (
     *_NEIGHBORS,
     "Neighbor_alltoallw",
 )
-_TWINS = {name: f"I{name.lower()}" for name in (*_COLLECTIVES, "Send", "Ssend", "Rsend")}
-_TWINS |= {"send": "isend", "ssend": "issend"}
+_COLLECTIVE_TWINS = {name: f"I{name.lower()}" for name in _COLLECTIVES}
+_SEND_TWINS = {name: f"I{name.lower()}" for name in ("Send", "Ssend", "Rsend")}
+_SEND_TWINS |= {"send": "isend", "ssend": "issend"}
 """Blocking call -> the nonblocking one with the same arguments. Bsend and bsend do not wait for anybody."""
 _STARTS = (
-    *_TWINS.values(),
+    *_SEND_TWINS.values(),
     *("Ibsend", "Isendrecv", "Isendrecv_replace", "ibsend"),
     *("Send_init", "Ssend_init", "Bsend_init", "Rsend_init", "Psend_init"),
     *(f"{name}_init" for name in _COLLECTIVES),
@@ -52,6 +53,10 @@ class Communicators:
         self._hidden_key: int | None = None
         self._itself: Any = None
         self.kept_handles: set[int] = set()
+        self.attributes: dict[int, set[int]] = {}
+        """Keys under which user code has put something at a communicator that is kept."""
+        self.hinted: set[int] = set()
+        """Those of them that were given an Info object, which MPI cannot take back."""
         self._collectives = ObjectCollectives(mpi, self._hidden)
         # The order matters: a Cartcomm is a Topocomm is an Intracomm.
         bases = (mpi.Cartcomm, mpi.Graphcomm, mpi.Distgraphcomm, mpi.Topocomm, mpi.Intracomm, mpi.Intercomm)
@@ -74,8 +79,12 @@ class Communicators:
         hidden = comm.Get_attr(self._hidden_key)
         if hidden is None:
             hidden = comm.Dup()
-            comm.Set_attr(self._hidden_key, hidden)
+            self._mpi.Comm.Set_attr(comm, self._hidden_key, hidden)
         return hidden
+
+    def hidden_of(self, comm: Any) -> Any:
+        """The duplicate that :meth:`_hidden` made, or None."""
+        return None if self._hidden_key is None else comm.Get_attr(self._hidden_key)
 
     def _members(self, base: Any) -> dict[str, Any]:
         """The methods of a polled class, each in the place of the one that it is named after."""
@@ -83,6 +92,7 @@ class Communicators:
             "__doc__": base.__doc__,
             "__module__": __name__,
             "Request": self._requests.plain,
+            "collectives": 0,  # how many were begun here
         }
 
         def put(names: Any, make: Callable[..., Callable[..., Any]]) -> None:
@@ -92,7 +102,9 @@ class Communicators:
                     twin = getattr(base, names[name]) if isinstance(names, dict) else plain
                     members[name] = functools.wraps(plain)(make(twin))
 
-        put(_TWINS, self._blocking)
+        put(_COLLECTIVE_TWINS, functools.partial(self._blocking, collective=True))
+        put(_SEND_TWINS, self._blocking)
+        put(tuple(_COLLECTIVE_TWINS.values()), functools.partial(self._starting, collective=True))
         put(_STARTS, self._starting)
         put(_RECEIVES, functools.partial(self._starting, receives=True))
         put(_LOOKS, self._looking)
@@ -107,6 +119,8 @@ class Communicators:
         put(("Sendrecv_replace",), self._replacing)
         put(("Idup", "Idup_with_info"), self._duplicating)
         put(("Free", "Disconnect"), self._freeing)
+        put(("Set_attr",), self._attaching)
+        put(("Set_info",), self._hinting)
         if base is not self._mpi.Intercomm:
             for name in ObjectCollectives.NAMES:
                 put((name,), functools.partial(self._collective, name))
@@ -114,20 +128,24 @@ class Communicators:
 
     # --- makers of methods ---------------------------------------------------------------------------------
 
-    def _blocking(self, twin: Any) -> Callable[..., None]:
+    def _blocking(self, twin: Any, collective: bool = False) -> Callable[..., None]:
         look, settle = self._requests.watch.look, self._requests.settle
 
         def call(comm: Any, *args: Any, **kwargs: Any) -> None:
             look()
+            if collective:
+                comm.collectives += 1
             settle(twin(comm, *args, **kwargs), (args, kwargs))
 
         return call
 
-    def _starting(self, plain: Any, receives: bool = False) -> Callable[..., Any]:
+    def _starting(self, plain: Any, receives: bool = False, collective: bool = False) -> Callable[..., Any]:
         requests = self._requests
 
         def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
             requests.watch.look()
+            if collective:
+                comm.collectives += 1
             return requests.wrap(plain(comm, *args, **kwargs), (args, kwargs), receives)
 
         return call
@@ -178,6 +196,7 @@ class Communicators:
 
         def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
             requests.watch.look()
+            comm.collectives += 1
             created, request = plain(comm, *args, **kwargs)
             return created, requests.wrap(request, created)
 
@@ -192,10 +211,27 @@ class Communicators:
 
         return call
 
+    def _attaching(self, plain: Any) -> Callable[..., None]:
+        def call(comm: Any, keyval: int, attrval: Any) -> None:
+            plain(comm, keyval, attrval)
+            if comm.handle in self.kept_handles:
+                self.attributes.setdefault(comm.handle, set()).add(keyval)
+
+        return call
+
+    def _hinting(self, plain: Any) -> Callable[..., None]:
+        def call(comm: Any, info: Any) -> None:
+            if comm.handle in self.kept_handles:
+                self.hinted.add(comm.handle)
+            plain(comm, info)
+
+        return call
+
     def _collective(self, name: str, _plain: Any) -> Callable[..., Any]:
         act = getattr(self._collectives, name)
 
         def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
+            comm.collectives += 1
             return act(comm, *args, **kwargs)
 
         return call

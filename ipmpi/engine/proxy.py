@@ -22,16 +22,16 @@ from ..protocol.frames import Buffer, size_of
 from ..protocol.states import FROM_BELOW
 from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.link import Link
-from ..transport.loop import Loop, Timer
+from ..transport.loop import Loop
 from ..transport.pipes import Pipe, UnixPipe
 from ..transport.transfers import Endpoint, Transfers
 from .child import Child
-from .fold import Fold, Folded
 from .namespace import Answer
 from .rank import Job, Rank
 from .setend import SetEnd
 from .shared import SharedMemory, map_shared
 from .tasking import SetTasks
+from .upward import Upward
 
 _FAULTS, _FAULTS_WITHIN = 10, 60.0
 """So many faults of the controller in so many seconds are the end: it would go wrong again and again."""
@@ -83,11 +83,14 @@ class Proxy:
         """Ranks whose engine was ended, and whose process stays until the set ends."""
         self.children: list[Child] = []
         self._route: dict[int, Child] = {}
-        self._fold = Fold()
-        self._fold_timer: Timer | None = None
+        self._answers = Upward(loop, self.send_up)
         self.transfers = Transfers()
-        self._shared: dict[int, list[Buffer]] = {}
+        self._shared: dict[int, list[Buffer] | str] = {}
+        """Bodies that the rank above put into memory, or why there is none."""
+        self._arriving: dict[int, tuple[m.Dispatch, set[int]]] = {}
+        """Commands for ranks of this node whose body is on its way, and which of these were interrupted."""
         self._retired = False
+        self._too_late = False
         self._stopped = False
         self._faults: list[float] = []
         self.has_failed = False
@@ -131,6 +134,17 @@ class Proxy:
     def is_complete(self) -> bool:
         """Whether all ranks below have said who they are."""
         return sum(1 for child in self.children if child.engines) >= self._expected
+
+    def wait_no_longer(self) -> None:
+        """Go on without the ranks below that have not said who they are; one that does so later is told to end."""
+        if not self.is_complete:
+            there = sum(1 for child in self.children if child.engines)
+            self._log(
+                f"{self._expected - there} of {self._expected} ranks have not reported; going on without them"
+            )
+            self._expected = there
+            self._too_late = True
+            self.on_complete()
 
     @property
     def engines(self) -> list[m.EngineInfo]:
@@ -183,11 +197,13 @@ class Proxy:
             self._take_shared(message)
         elif isinstance(message, m.InterruptRanks):
             # Not before a command that came with it: that one is handed over at the end of the turn.
+            for here, interrupted in self._arriving.values():
+                interrupted.update(set(message.ranks).intersection(here.ranks))
             self._split(message.ranks, lambda: self.loop.call_at_turn_end(self._interrupt), m.InterruptRanks)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
-            self._registered(message.ids)
+            self._registered(message)
         elif isinstance(message, m.Goodbye):
             if not (message.fault and self.is_root and self._may_go_on(message.reason)):
                 self._stop_all(
@@ -234,13 +250,13 @@ class Proxy:
                 found.setdefault(child, []).append(rank)
         return list(found.items())
 
-    def _registered(self, ids: list[int]) -> None:
-        # The controller answers what it was told; what a rank above says is about those that are left.
-        engines = self._offered if self.is_root else self._alive
-        if len(ids) != len(engines):
-            self.stop(f"the controller gave {len(ids)} ids to {len(engines)} engines")
+    def _registered(self, message: m.Registered) -> None:
+        # The controller answers what it was told. A rank above names ranks: some may have been lost meanwhile.
+        ranks = message.ranks or [engine.rank for engine in self._offered]
+        if len(message.ids) != len(ranks):
+            self.stop(f"the controller gave {len(message.ids)} ids to {len(ranks)} engines")
             return
-        by_rank = {engine.rank: number for engine, number in zip(engines, ids, strict=True)}
+        by_rank = dict(zip(ranks, message.ids, strict=True))
         self._ids.update(by_rank)
         if self.own.rank in by_rank:
             self.rank.namespace.engine_id = by_rank[self.own.rank]
@@ -248,17 +264,19 @@ class Proxy:
         for child in self.children:
             order = [rank for rank in sorted(child.ranks) if rank in by_rank]
             if order:
-                child.connection.send(m.Registered([by_rank[rank] for rank in order]))
+                child.connection.send(m.Registered([by_rank[rank] for rank in order], order))
                 child.wake()
 
     def dispatch(self, message: m.Dispatch, body: Sequence[Buffer] = (), stream: int = 0) -> None:
         """Give a command to the ranks here and below, whose body may come as a stream from above."""
         self._tasks.command_given(message.ranks)
         self.end.dispatched(message)
-        if len(message.ranks) > 1:
-            self._fold.begin(message.id, message.ranks)
+        self._answers.begin(message.id, message.ranks)
         if not stream:
             shared = self._shared.pop(message.id, None)
+            if isinstance(shared, str):
+                self._not_delivered(message, shared, False)
+                return
             self._start(message, shared if shared is not None else body, None)
             return
         assert self.above is not None
@@ -275,17 +293,36 @@ class Proxy:
             try:
                 memory = (SharedMemory if nearby else PrivateMemory)(sum(message.sizes))
             except (OSError, ValueError, OverflowError) as error:
-                self._not_delivered(here, f"there is no memory for it on {self.own.host} ({error})", False)
+                self._not_delivered(here, self._no_memory(error), False)
             else:
+                self._arriving[message.id] = here, set()
                 assembly = Assembly(
                     message.sizes, memory, lambda done: self._assembled(here, done),
-                    lambda: self._not_delivered(here, "its sender is gone", True),
+                    lambda: self._broken(here, "its sender is gone", True),
+                    lambda reason: self._broken(here, self._no_memory(reason), False),
                 )  # fmt: skip
                 sinks.append((assembly, assembly))
         self.transfers.start(self.above, stream, sinks)
 
+    def _broken(self, message: m.Dispatch, reason: str, ok: bool) -> None:
+        self._arriving.pop(message.id, None)
+        self._not_delivered(message, reason, ok)
+
+    def _no_memory(self, reason: object) -> str:
+        return f"there is no memory for it on {self.own.host} ({reason})"
+
     def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
-        own = assembly.segments() if self.own.rank in message.ranks else []
+        _, interrupted = self._arriving.pop(message.id, (message, set()))
+        if interrupted:
+            self._not_run(_for_ranks(message, sorted(interrupted)), False, operations.NEVER_BEGAN)
+            message = _for_ranks(message, [rank for rank in message.ranks if rank not in interrupted])
+        own: Sequence[Buffer] = []
+        if self.own.rank in message.ranks:
+            try:
+                own = assembly.segments()
+            except (OSError, ValueError, MemoryError) as error:
+                self._not_delivered(_for_ranks(message, [self.own.rank]), self._no_memory(error), False)
+                message = _for_ranks(message, [rank for rank in message.ranks if rank != self.own.rank])
         self._start(message, own, assembly.memory if isinstance(assembly.memory, SharedMemory) else None)
         assembly.memory.close()
 
@@ -322,6 +359,8 @@ class Proxy:
         descriptor = pipe.files.popleft()
         try:
             self._shared[message.id] = map_shared(descriptor, message.lengths)
+        except (OSError, ValueError, MemoryError) as error:
+            self._shared[message.id] = self._no_memory(error)
         finally:
             os.close(descriptor)
 
@@ -330,9 +369,13 @@ class Proxy:
         failed = operations.Failed(
             "ConnectionError", f"the data of this {message.method} did not arrive: {reason}", ""
         )
-        result = m.Result(message.id, message.ranks, ok, operations.encode(failed))
+        self._not_run(message, ok, operations.encode(failed))
+
+    def _not_run(self, message: m.Dispatch, ok: bool, outcome: bytes) -> None:
+        """These ranks will not run a command, and answer so."""
+        result = m.Result(message.id, message.ranks, ok, outcome)
         self._tasks.command_answered(message.ranks)
-        self._report(self._fold.leave_out(message.id, message.ranks))
+        self._answers.leave_out(message.id, message.ranks)
         self.send_up(result)
 
     # --- from below ----------------------------------------------------------------------------------------
@@ -345,10 +388,13 @@ class Proxy:
         if isinstance(message, m.Result):
             self._tasks.command_answered(message.engines)
             if event.stream:
-                self._report(self._fold.leave_out(message.id, message.engines))
+                self._answers.leave_out(message.id, message.engines)
                 self.pass_up(child, message, event.stream)
             else:
-                self._collect(message, event.body)
+                self._answers.add(message, event.body)
+        elif isinstance(message, m.Register) and self._too_late and not child.engines:
+            child.connection.send(m.Goodbye("the set went on without this rank, which has reported too late"))
+            child.wake()
         elif isinstance(message, m.Register):
             child.engines = message.engines
             for engine in message.engines:
@@ -380,32 +426,14 @@ class Proxy:
         sizes = [size_of([buffer]) for buffer in answer.body]
         message = m.Result(number, [self.own.rank], answer.ok, answer.outcome, sizes)
         if sum(sizes) > limits.INLINE_BODY:
-            self._report(self._fold.leave_out(number, [self.own.rank]))
+            self._answers.leave_out(number, [self.own.rank])
             out = None if self.above is None else self.above.connection.send(message, answer.body)
             if self.above is not None:
                 self.above.wake()
             stuck = m.AnswerStuck(self.own.rank, number)
             self._tasks.departures.add(self.above, out, stuck, self.rank.items.release)
         else:
-            self._collect(message, answer.body)
-
-    def _collect(self, message: m.Result, body: Sequence[Buffer]) -> None:
-        now = self.loop.now()
-        self._report(self._fold.add(message, body, now))
-        deadline = self._fold.next_deadline
-        if deadline is not None and self._fold_timer is None:
-            self._fold_timer = self.loop.call_later(deadline - now, self._fold_due)
-
-    def _fold_due(self) -> None:
-        self._fold_timer = None
-        self._report(self._fold.due(self.loop.now()))
-        deadline = self._fold.next_deadline
-        if deadline is not None:
-            self._fold_timer = self.loop.call_later(max(0.0, deadline - self.loop.now()), self._fold_due)
-
-    def _report(self, answers: list[Folded]) -> None:
-        for message, body in answers:
-            self.send_up(message, body)
+            self._answers.add(message, answer.body)
 
     # --- ends ----------------------------------------------------------------------------------------------
 
@@ -431,7 +459,7 @@ class Proxy:
             self._route.pop(rank, None)
         if ranks:
             self._log(f"lost rank(s) {ranks}: {reason}")
-            self._report(self._fold.leave_out(None, ranks))
+            self._answers.leave_out(None, ranks)
             self.send_up(m.RanksLost(ranks, reason, ordered))
             self._tasks.ranks_gone(ranks, died=True)
         self._stop_if_ended()
@@ -473,6 +501,12 @@ class Proxy:
         self.has_failed = True
         where = f"in the agent thread of rank {self.own.rank} on {self.own.host}"
         self.stop(str(internal_error(error, where)))
+
+    def leave(self, reason: str) -> None:
+        """This process was told to end, by a signal."""
+        if not self._stopped:
+            self._tasks.leave()
+        self.stop(reason)
 
     def stop(self, reason: str, *, orphaned: bool = False) -> None:
         """End this process, and with it the ranks below; at once if the rank above is gone."""

@@ -7,11 +7,9 @@ works on a queue of task items. So a command waits for the end of one item at mo
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
-from types import FrameType
 from typing import NamedTuple
 
 from .. import limits
@@ -68,6 +66,9 @@ class Rank:
         self.items = ItemQueue(self.runner, self.interrupts, lambda: None)
         self.performer = Performer(self.runner, self.interrupts, number, make_teams)
         self._on_signal = on_signal
+        self._process = namespace.process
+        self._process.around_forks(self.interrupts.hold_back, self.interrupts.let_through)
+        self._process.in_child(self.interrupts.uninstall)
         self._inbox: SimpleQueue[Job | Part | _Wake | None] = SimpleQueue()
         self._commands = 0
         self._parts = 0
@@ -128,35 +129,30 @@ class Rank:
     # --- the main thread -----------------------------------------------------------------------------------
 
     def install_signals(self) -> None:
-        """Take SIGINT, SIGTERM, and SIGUSR1: job scripts have it sent when the end of the job is near."""
-        signal.signal(signal.SIGINT, self._sigint)
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._told)
-
-    def _sigint(self, _number: int, _frame: FrameType | None) -> None:
-        if not self.interrupts.arrived():
-            self._on_signal("SIGINT")
-
-    def _told(self, number: int, _frame: FrameType | None) -> None:
-        self._on_signal(signal.Signals(number).name)
+        """Take SIGINT, SIGTERM and SIGUSR1."""
+        self.interrupts.install(self._on_signal)
 
     def run(self) -> None:
         """Work until :meth:`stop`."""
         inbox, items = self._inbox, self.items
         while True:
             if items.has_items:
+                self.interrupts.install_again()
                 items.work(inbox.empty)
             job = inbox.get()
             if job is None:
                 return
             if isinstance(job, Job):
+                self.interrupts.install_again()
                 self._do(job)
             elif isinstance(job, Part):
+                self.interrupts.install_again()
                 self._perform(job)
             job = None  # large arguments must not live until the next command comes
 
     def _do(self, job: Job) -> None:
         answer = self._run(job)
+        self._process.leave_if_child()
         done = job.done
         del job
         self.runner.names_changed()
@@ -191,6 +187,7 @@ class Rank:
         with self._lock:
             self._parts -= 1
         outcome, seconds = self.performer.perform(part)
+        self._process.leave_if_child()
         part.done(outcome, seconds)
         if outcome[0] == LARGE:
             del outcome

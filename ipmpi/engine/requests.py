@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,8 @@ class Requests:
         self._dropped: deque[tuple[Any, bool, Any]] = deque()
         self._stuck: deque[tuple[Any, Any]] = deque()
         self._many = _MANY
+        self._given: list[weakref.ref[Any]] = []
+        self._many_given = _MANY
         self.plain = _request_class(self, mpi.Request)
         self.persistent = _request_class(self, mpi.Prequest)
         self.message = _message_class(self)
@@ -41,6 +44,10 @@ class Requests:
         wrapped.uses, wrapped.receives = uses, receives
         if len(self._dropped) > self._many:
             self._forget_completed()
+        self._given.append(weakref.ref(wrapped))
+        if len(self._given) > self._many_given:
+            self._given = [one for one in self._given if one()]
+            self._many_given = 2 * len(self._given) + _MANY
         return wrapped
 
     def settle(self, request: Any, uses: Any, status: Any = None, receives: bool = False) -> None:
@@ -73,16 +80,33 @@ class Requests:
             self.drop(request, uses, receives)
         self._many = 2 * len(self._dropped) + _MANY
 
-    def sweep(self) -> None:
-        """Forget what has completed; receives that nothing has come for are cancelled."""
+    def sweep(self) -> bool:
+        """Forget what has completed; receives that nothing has come for are cancelled.
+
+        Returns:
+            Whether requests of the task that has ended are still open.
+        """
+        is_open = any(self._is_open(one()) for one in self._given)
+        self._given.clear()
+        stuck = len(self._stuck)
         while self._dropped:
             request, receives, uses = self._dropped.popleft()
             with contextlib.suppress(self.mpi.Exception):
                 if receives:
                     request.Cancel()
             self._keep(request, uses)
+        is_open = is_open or len(self._stuck) > stuck
         for _ in range(min(len(self._stuck), _STUCK_PER_SWEEP)):
             self._keep(*self._stuck.popleft())
+        return is_open
+
+    def _is_open(self, request: Any) -> bool:
+        """Whether user code still has this request, and MPI may complete it later."""
+        if not isinstance(request, self.mpi.Prequest):
+            return bool(request)
+        with contextlib.suppress(self.mpi.Exception):
+            return not (not request or self.mpi.Request.Test(request))
+        return True
 
     def _keep(self, request: Any, uses: Any) -> None:
         with contextlib.suppress(self.mpi.Exception):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..protocol.frames import Buffer
 from ..protocol.messages import AnyMessage
@@ -12,6 +13,9 @@ from .lots import Group
 
 if TYPE_CHECKING:
     from .wide import WideTask
+
+
+_NONE: Final[frozenset[int]] = frozenset()
 
 
 class Down(NamedTuple):
@@ -29,6 +33,14 @@ class Up(NamedTuple):
     body: Sequence[Buffer] = ()
 
 
+class Batch(NamedTuple):
+    """Tasks that were given together. One that is large runs when its body has come, perhaps after later ones."""
+
+    group: Group
+    indices: Collection[int]
+    is_large: bool
+
+
 class RankState:
     """One rank.
 
@@ -40,15 +52,19 @@ class RankState:
         commands: how many commands it has been sent and has not answered; the first at ``commanded``.
         busy_for_long: it has had a command for so long that the set should be counted without it.
         task: what it runs together with other ranks.
+        batches: what it was given, in this order, as far as anything of it is left.
+        is_held: it does not come back from a task that should have ended.
     """
 
     __slots__ = (
         "alone",
         "asked",
+        "batches",
         "busy_for_long",
         "commanded",
         "commands",
         "count",
+        "is_held",
         "items",
         "node",
         "number",
@@ -70,13 +86,15 @@ class RankState:
         self.commanded: float | None = None
         self.busy_for_long = False
         self.reserved = False
+        self.is_held = False
+        self.batches: deque[Batch] = deque()
         self.task: WideTask | None = None
         self.out = False
 
     @property
     def is_free(self) -> bool:
         """Whether it may be given tasks."""
-        return not (self.commands or self.reserved or self.alone or self.task is not None)
+        return not (self.commands or self.reserved or self.alone or self.is_held or self.task is not None)
 
     def backlog(self) -> float:
         """Seconds that its tasks take, infinite if that is not known."""
@@ -87,6 +105,17 @@ class RankState:
                 return math.inf
             total += len(indices) * seconds
         return total
+
+    def may_run(self) -> dict[Group, set[int]]:
+        """Those of its tasks that may have begun: it takes one batch after the other."""
+        found: dict[Group, set[int]] = {}
+        for batch in self.batches:
+            left = self.items.get(batch.group, set()).intersection(batch.indices)
+            if left:
+                found.setdefault(batch.group, set()).update(left)
+                if not batch.is_large:
+                    break
+        return found
 
     def busy_until(self, now: float) -> float:
         """When it will have nothing to do, as far as can be told."""
@@ -158,12 +187,19 @@ class Roster:
             self.many.add(number)
         else:
             self.many.discard(number)
-        out = state.reserved or state.busy_for_long
+        out = state.reserved or state.busy_for_long or state.is_held
         self.available += state.out - out
         state.out = out
 
-    def put(self, state: RankState, group: Group, indices: Collection[int], alone: bool, now: float) -> None:
+    def put(
+        self, state: RankState, group: Group, indices: Collection[int], alone: bool, now: float,
+        *, is_large: bool = False,
+    ) -> None:  # fmt: skip
         """A rank was given tasks."""
+        batches = state.batches
+        while batches and state.items.get(batches[0].group, _NONE).isdisjoint(batches[0].indices):
+            batches.popleft()
+        batches.append(Batch(group, indices, is_large))
         held = state.items.get(group)
         if held is None:
             held = state.items[group] = group.holders[state.number] = set()
@@ -189,5 +225,6 @@ class Roster:
             group.holders.pop(state.number, None)
         if not state.count:
             state.alone = False
+            state.batches.clear()
         self.refresh(state)
         return True

@@ -10,13 +10,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from .. import limits
 from ..errors import TaskAborted, TaskTimeout
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer, size_of
 from ..transport.loop import Loop, Timer
-from .batches import items_of, reports, returned
-from .itemqueue import FLUSH, Given, Item
+from .batches import items_of, reports, returned, single
+from .itemqueue import FLUSH, Finished, Given, Item
 from .rank import Rank
+from .taskrunner import LARGE, packed_failure
 
 _BODIES = 2
 """Large arguments that a rank asks for at a time: those of the task that runs, and of the next one."""
@@ -56,6 +58,10 @@ class TaskAgent:
         self._here: set[tuple[int, int]] = set()
         self._watch_timer: Timer | None = None
         self._deadline_timer: Timer | None = None
+        self._overruled: tuple[Item, BaseException] | None = None
+        """The item that was told to end, and what it fails with."""
+        self._given_up: set[tuple[int, int]] = set()
+        """Items whose end was told although they still run."""
         self._properties = rank.namespace.properties_version
         self._retired = False
         self._items.on_finished = lambda: loop.call_now(self._collect)
@@ -71,7 +77,8 @@ class TaskAgent:
             self._queue(items_of(message, body, program))
             return
         for index in packed.unpack(message.indices):
-            self._large.append((Given(message.group, program, message.options.timeout, index), index))
+            given = Given(message.group, program, message.options.timeout, index, message.options.label)
+            self._large.append((given, index))
         self._ask()
 
     def take_back(self, count: int) -> None:
@@ -98,8 +105,8 @@ class TaskAgent:
         for item in running:
             if not interrupt:
                 self._tell(returned([item], self._number, "running"))
-            elif self._items.overrule(item, TaskAborted("the task was cancelled while it ran")):
-                self._sent_interrupt()
+            else:
+                self._overrule(item, TaskAborted("the task was cancelled while it ran"))
 
     def waits_for(self, group: int, index: int) -> bool:
         """Whether the body of this task was asked for and is still wanted."""
@@ -184,7 +191,7 @@ class TaskAgent:
 
     def _collect(self) -> None:
         """Report what has run."""
-        finished = self._items.collect()
+        finished = self._came_back(self._items.collect())
         if self._items.is_active:
             self._watch()
         if not finished:
@@ -201,11 +208,46 @@ class TaskAgent:
             self.send_large(given.group, index, body, seconds)
         self._ask()
 
+    def _came_back(self, finished: list[Finished]) -> list[Finished]:
+        """Leave out those whose end was told before."""
+        if not self._given_up:
+            return finished
+        late = [one for one in finished if (one[0].group, one[1]) in self._given_up]
+        for given, index, (kind, _), _ in late:
+            self._given_up.discard((given.group, index))
+            if kind == LARGE:
+                self._items.release()
+        if late:
+            self._way.report(m.TaskHolds(self._number, ""), ())
+        return [one for one in finished if one not in late]
+
     def send_large(self, group: int, index: int, body: list[Buffer], seconds: float) -> None:
         """Send a large result; the main thread waits for that."""
         sizes = [size_of([buffer]) for buffer in body]
         message = m.TaskResult(group, index, self._number, seconds, sizes)
         self._way.report_large(message, body, self._items.release)
+
+    # --- tasks that have to end ------------------------------------------------------------------------------
+
+    def _overrule(self, item: Item, verdict: BaseException) -> None:
+        """Interrupt an item, again if it was before; give it up when it has had time enough to end."""
+        if self._items.overrule(item, verdict):
+            self._sent_interrupt()
+            if self._overruled is None or self._overruled[0] is not item:
+                self._overruled = item, verdict
+                self._loop.call_later(limits.TASK_GRACE, lambda: self._give_up_on(item))
+
+    def _give_up_on(self, item: Item) -> None:
+        overruled = self._overruled
+        current, started = self._items.running()
+        if overruled is None or overruled[0] is not item or current is not item or self._retired:
+            return
+        given, index, _ = item
+        self._given_up.add((given.group, index))
+        self._here.discard((given.group, index))
+        self._way.report(m.TaskHolds(self._number, given.label), ())
+        failure = packed_failure(not_ending(overruled[1]))
+        self._tell([single(given.group, index, self._number, False, failure, self._loop.now() - started)])
 
     # --- timeouts ------------------------------------------------------------------------------------------
 
@@ -225,8 +267,7 @@ class TaskAgent:
         item, started = self._items.running()
         if item is not None and item[0].timeout is not None:
             if now - started >= item[0].timeout:
-                if self._items.overrule(item, timed_out(item[0].timeout)):
-                    self._sent_interrupt()
+                self._overrule(item, timed_out(item[0].timeout))
                 self._check_at(now + _CHECK_AGAIN)
             else:
                 self._check_at(started + item[0].timeout)
@@ -238,3 +279,11 @@ class TaskAgent:
 def timed_out(timeout: float) -> TaskTimeout:
     """What a task fails with that ran for too long."""
     return TaskTimeout(f"the task ran for longer than its timeout of {timeout:g} seconds, and was interrupted")
+
+
+def not_ending(verdict: BaseException) -> BaseException:
+    """The same about a task that did not end when it was interrupted."""
+    return type(verdict)(
+        f"{verdict}; it has not ended {limits.TASK_GRACE:g} seconds later, and this engine gets no other task"
+        " until it does (queue_status() shows what holds it)"
+    )

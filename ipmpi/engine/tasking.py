@@ -27,7 +27,7 @@ from .taskagent import TaskAgent
 Routed = m.GiveTasks | m.TakeBackTasks | m.CancelTasks | m.RunTogether | m.LeaveTogether | m.DeliverTogether
 _ROUTED = (m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.RunTogether, m.LeaveTogether, m.DeliverTogether)
 
-_REPORTS = (m.PropertiesChanged, m.TaskResults, m.TasksReturned, m.WantTaskBody, m.TogetherEnded)
+_REPORTS = (m.PropertiesChanged, m.TaskResults, m.TasksReturned, m.WantTaskBody, m.TogetherEnded, m.TaskHolds)
 
 
 class Tree(Protocol):
@@ -122,6 +122,12 @@ class SetTasks:
         if self._tree.is_root:
             self._farm.command_answered(ranks, self._loop.now())
             self._decide_soon()
+
+    def leave(self) -> None:
+        """This set was told to end, and says goodbye next."""
+        if self._tree.is_root:
+            self._farm.leave()
+            self._decide()
 
     def forget_controller(self) -> None:
         """The controller began anew."""
@@ -228,7 +234,7 @@ class SetTasks:
             else:
                 assembly = Assembly(
                     message.sizes, memory, lambda done: self._arrived(number, done.segments()),
-                    lambda: self._broken(number),
+                    lambda: self._broken(number), lambda _reason: self._broken(number),
                 )  # fmt: skip
                 sinks.append((assembly, assembly))
         assert self._tree.above is not None
@@ -280,6 +286,8 @@ class SetTasks:
             self._farm.returned(message, now)
         elif isinstance(message, m.WantTaskBody):
             self._farm.want_body(message, now)
+        elif isinstance(message, m.TaskHolds):
+            self._farm.held(message, now)
         elif isinstance(message, m.TogetherEnded):
             self._farm.together_ended(message, body, now)
         self._decide_soon()

@@ -107,12 +107,17 @@ def _nothing() -> None:
 
 
 class TaskRunner:
-    """Runs items in a namespace, and keeps the functions that they name."""
+    """Runs items in a namespace, and keeps the functions that they name.
+
+    Attributes:
+        process: the process that this engine began in.
+    """
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self._home: FunctionHome = namespace.home
         self._homes: OrderedDict[bytes, ProgramHome] = OrderedDict()
+        self.process = namespace.process
         self._pickles: dict[bytes, bytes] = {}
         self._coming: dict[bytes, bytearray] = {}
         self._programs: dict[bytes, Program] = {}
@@ -180,6 +185,7 @@ class TaskRunner:
                 value = program.function(*arguments[0], **arguments[1])
             return _NONE if value is None else _outcome(value, "the result of the task")
         except BaseException as error:
+            self.process.leave_if_child(error)
             return _failure(error)
 
     def run_together(self, program: Program, comm: object, payload: Payload, *, wanted: bool) -> Outcome:
@@ -197,6 +203,7 @@ class TaskRunner:
                 raise TaskRejectError("the condition of this task does not hold on one of the ranks it got")
             return outcome
         except BaseException as error:
+            self.process.leave_if_child(error)
             return FAILED, packed_failure(error)
 
     def names_changed(self) -> None:

@@ -23,6 +23,9 @@ class Teams(Protocol):
     def join(self, ranks: Sequence[int], serial: int) -> Any:
         """The communicator of ``ranks``; collective."""
 
+    def renew(self, ranks: Sequence[int], serial: int) -> Any:
+        """The same, or a new one where the task before has left something; collective."""
+
     def leave(self, text: str) -> None:
         """End what the task waits in (any thread)."""
 
@@ -44,6 +47,8 @@ class Part:
     Attributes:
         started: when its function was called (time.monotonic), or None.
         reason: why it shall not go on, once there is such a reason.
+        label: what displays call the task.
+        must_end: whether it was interrupted.
     """
 
     def __init__(
@@ -64,6 +69,8 @@ class Part:
         self.started: float | None = None
         self.reason: str | None = None
         self.verdict: BaseException | None = None
+        self.label = ""
+        self.must_end = False
         self._body: SimpleQueue[Payload | None] = SimpleQueue()
 
     def set_body(self, payload: Payload) -> None:
@@ -119,14 +126,14 @@ class Performer:
         """Do this rank's part (main thread): what became of it, and the seconds it took."""
         began = time.monotonic()
         try:
-            comm = self._join(part)
+            self._join(part)
         except BaseException as error:
             return (FAILED, packed_failure(error)), 0.0
         part.started = time.monotonic()
         outcome: Outcome = (FAILED, packed_failure(KeyboardInterrupt()))
         try:
             self._begin(part)
-            outcome = self._run(part, comm)
+            outcome = self._run(part)
             self._end()
         except KeyboardInterrupt:
             self._end()
@@ -134,7 +141,7 @@ class Performer:
             outcome = overruled(outcome, part.verdict)
         return outcome, time.monotonic() - began
 
-    def _join(self, part: Part) -> Any:
+    def _join(self, part: Part) -> None:
         self.is_joining = True
         try:
             if self._teams is None:
@@ -144,7 +151,7 @@ class Performer:
                     "this engine has no communicator with others; start the engines with mpirun or srun, "
                     "without --mpi=none, for tasks on several ranks"
                 )
-            return self._teams.join(part.ranks, part.serial)
+            self._teams.join(part.ranks, part.serial)
         finally:
             self.is_joining = False
 
@@ -153,10 +160,12 @@ class Performer:
             self._running = part
             self._interrupts.current = part
 
-    def _run(self, part: Part, comm: Any) -> Outcome:
+    def _run(self, part: Part) -> Outcome:
+        assert self._teams is not None
         try:
+            comm = self._teams.renew(part.ranks, part.serial)
             payload = part.body()
-        except PeerError as error:
+        except Exception as error:  # also of MPI: a rank has died
             return FAILED, packed_failure(error)
         return self._runner.run_together(part.program, comm, payload, wanted=part.ranks[0] == self.rank)
 

@@ -32,6 +32,7 @@ from .tasks import (
     TakeBackTasks as TakeBackTasks,
     TaskBody as TaskBody,
     TaskDone as TaskDone,
+    TaskHolds as TaskHolds,
     TaskOptions as TaskOptions,
     TaskResult as TaskResult,
     TaskResults as TaskResults,
@@ -184,9 +185,10 @@ class EnginesChanged(Message, frozen=True, tag=30):
 
 
 class Registered(Message, frozen=True, tag=40):
-    """Engine ids in the order of :attr:`Register.engines`."""
+    """Engine ids in the order of :attr:`Register.engines`; inside a set, in that of ``ranks``."""
 
     ids: list[int]
+    ranks: list[int] = field(default_factory=list)
 
 
 class Dispatch(Message, frozen=True, tag=41):
@@ -352,6 +354,7 @@ AnyMessage = (
     | TasksReturned
     | WantTaskBody
     | PropertiesChanged
+    | TaskHolds
     | SharedBody
     | EndIsNear
     | RunTogether

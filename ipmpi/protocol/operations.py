@@ -6,7 +6,7 @@ made it and the engine that runs it look inside. Its bulk (pickles and buffers) 
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -201,6 +201,12 @@ _Kind = TypeVar("_Kind")
 def encode(value: Operation | TaskOperation | Outcome) -> bytes:
     """The bytes of an operation or outcome."""
     return _encoder.encode(value)
+
+
+NEVER_BEGAN: Final = encode(
+    Failed("KeyboardInterrupt", "it was interrupted before its data had arrived", "KeyboardInterrupt\n")
+)
+"""The outcome of a command that was interrupted too early to begin."""
 
 
 def decode_operation(data: bytes) -> Operation:

@@ -242,9 +242,10 @@ class TaskResult(Message, frozen=True, tag=64):
 class TasksReturned(Message, frozen=True, tag=65):
     """Tasks that ``rank`` (-1: none in particular) has not run to an end. ``indices`` are packed.
 
-    ``why``: 'taken' back; 'cancelled'; 'lost' with the rank's process; 'refused', since their condition does not
-    hold here; 'rejected' by their own TaskRejectError (``text``); 'broken', since their body did not come. With
-    'running' they are not returned: they have started, and were only to be cancelled before.
+    ``why``: 'taken' back; 'cancelled'; 'lost' with the rank's process, or 'ended' with it, as it was told to end;
+    'refused', since their condition does not hold here; 'rejected' by their own TaskRejectError (``text``);
+    'broken', since their body did not come. With 'running' they are not returned: they have started, and were only
+    to be cancelled before.
     """
 
     group: int
@@ -266,6 +267,13 @@ class PropertiesChanged(Message, frozen=True, tag=67):
     """Properties of these ranks were set or deleted: conditions may hold now that did not."""
 
     ranks: list[int]
+
+
+class TaskHolds(Message, frozen=True, tag=70):
+    """A rank does not come back from a task, of this ``label``, whose end was told; "" when it has come back."""
+
+    rank: int
+    label: str
 
 
 # --- inside an engine set, for tasks on several ranks -----------------------------------------------------

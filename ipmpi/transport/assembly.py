@@ -56,6 +56,8 @@ class Assembly:
         memory: where to put them.
         on_complete: called when the last piece is there.
         on_abort: called when the rest will not come.
+        on_broken: called with the reason when the memory does not take a piece; the rest is dropped then. Without
+            it, what the memory raised is raised.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Assembly:
         memory: Memory,
         on_complete: Callable[[Assembly], None],
         on_abort: Callable[[], None],
+        on_broken: Callable[[str], None] | None = None,
     ) -> None:
         self.id = 0
         self.lengths = list(lengths)
@@ -72,6 +75,8 @@ class Assembly:
         self._received = 0
         self._on_complete = on_complete
         self._on_abort = on_abort
+        self._on_broken = on_broken
+        self._is_broken = False
         self.credit = min(limits.STREAM_WINDOW, self._size)
 
     @property
@@ -84,18 +89,27 @@ class Assembly:
 
     def feed(self, _stream: SinkStream, data: Buffer) -> None:
         """Store a piece."""
-        self.memory.write(self._received, memoryview(data))
+        if not self._is_broken:
+            try:
+                self.memory.write(self._received, memoryview(data))
+            except (OSError, ValueError, MemoryError) as error:
+                if self._on_broken is None:
+                    raise
+                self._is_broken = True
+                self.memory.close()
+                self._on_broken(str(error))
         self._received += len(data)
         # Credit goes back in steps, not with every piece.
         if self.credit - self._received <= limits.STREAM_WINDOW - _STEP:
             self.credit = min(self._size, self._received + limits.STREAM_WINDOW)
-        if self._received == self._size:
+        if self._received == self._size and not self._is_broken:
             self._on_complete(self)
 
     def abort(self, _stream: SinkStream) -> None:
         """The rest will not come."""
-        self.memory.close()
-        self._on_abort()
+        if not self._is_broken:
+            self.memory.close()
+            self._on_abort()
 
     def segments(self) -> list[Buffer]:
         """The body."""

@@ -14,6 +14,7 @@ import contextlib
 import heapq
 import itertools
 import math
+import os
 import select
 import socket
 import threading
@@ -222,6 +223,21 @@ class Loop:
             self._poller.close()
         self._wake_read.close()
         self._wake_write.close()
+
+    def abandon(self) -> None:
+        """Let go of all files without touching the connections, in a forked child: they are the parent's.
+
+        While a child has a copy of a socket, nobody sees that its parent has ended.
+        """
+        files = [*self._callbacks, self._wake_read.fileno(), self._wake_write.fileno()]
+        if self._has_epoll:
+            files.append(self._poller.fileno())
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        # The numbers stay taken: whoever closes these objects later must not close a file of the child's own.
+        for descriptor in files:
+            with contextlib.suppress(OSError):
+                os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
 
     def _turn(self) -> None:
         # From here until poll returns, other threads ring; what they left before is seen by this look.

@@ -204,12 +204,21 @@ class TestCancel:
         farm.held = True
         future = tc.submit(abs, -3)
         (task,) = farm.start()
-        assert not future.cancel(running=True, grace=0.01)
-        assert isinstance(farm.sent[-1], m.AbortTasks)
-        assert farm.sent[-1].how == "interrupt"
         threading.Timer(0.02, lambda: farm.undo(task, "TaskAborted", "interrupted")).start()
         assert future.cancel(running=True, grace=5)
         assert future.cancelled()
+        asked = [message.how for message in farm.sent if isinstance(message, m.AbortTasks)]
+        assert asked == ["interrupt"]
+
+    def test_one_that_does_not_end_is_dropped(self, tc: TaskClient, farm: FakeFarm) -> None:
+        farm.held = True
+        future = tc.submit(abs, -3)
+        farm.start()
+        assert future.cancel(running=True, grace=0.01)
+        asked = [message.how for message in farm.sent if isinstance(message, m.AbortTasks)]
+        assert asked == ["interrupt", "drop"]
+        assert future.cancelled()
+        assert future.done()
 
     def test_many_with_one_question(self, tc: TaskClient, farm: FakeFarm) -> None:
         done = tc.submit(abs, -1)

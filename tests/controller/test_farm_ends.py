@@ -416,3 +416,61 @@ def test_events_of_sets_that_are_not_there() -> None:
         call(stage.farm)
     assert stage.farm.flush(0.0) == []
     assert stage.farm.next_deadline() is None
+
+
+# --- engines that are told to end --------------------------------------------------------------------------
+
+
+def end_rank(stage: Stage, key: int, rank: int, tasks_there: list[tuple[int, int]]) -> None:
+    """As when earlyoom sends SIGTERM to one process of a set."""
+    stage.farm.ranks_lost(key, [rank], told=True)
+    stage.registry.remove(stage.registry.of_ranks(key, [rank]))
+    stage.return_(key, tasks_there, "lost", rank=rank)
+
+
+def test_a_task_for_which_engine_after_engine_is_told_to_end_is_given_up() -> None:
+    stage = Stage()
+    stage.submit(1, [b"hog"])
+    stage.add_set(SET, 4)
+    end_rank(stage, SET, 0, tasks(0))
+    assert not stage.given[SET][1, 0].alone, "once is no sign"
+    end_rank(stage, SET, 1, tasks(0))
+    assert stage.given[SET][1, 0].alone
+    end_rank(stage, SET, 2, tasks(0))
+    ((end,),) = [stage.ends[ALICE, 1, 0]]
+    assert end.kind == "EngineLost"
+    assert b"f1 was given up: 3 engines were told to end (SIGTERM) while they ran it" in end.payload
+    assert b"earlyoom" in end.payload
+    assert b"engine 2 (rank 2, pid 102 on h)" in end.payload
+
+
+def test_engines_by_themselves_that_are_told_to_end_one_by_one() -> None:
+    stage = Stage()
+    stage.submit(1, [b"hog"])
+    for key in range(10, 14):
+        stage.add_set(key, 1)
+    for _ in range(3):
+        (key,) = [key for key, given in stage.given.items() if given]
+        stage.return_(key, tasks(0), "ended", rank=0)
+        stage.farm.set_lost(key, "got SIGTERM", blame=False)
+        stage.registry.remove(stage.registry.of_ranks(key, [0]))
+        del stage.given[key], stage.windows[key]
+        stage.flush()
+    ((end,),) = [stage.ends[ALICE, 1, 0]]
+    assert end.kind == "EngineLost"
+
+
+def test_a_task_whose_jobs_come_to_their_end_is_not_suspected() -> None:
+    stage = Stage()
+    stage.submit(1, [b"long"])
+    for key in range(10, 20):
+        stage.add_set(key, 2, hosts=[f"node{key}"])
+        stage.farm.ranks_lost(key, [0], told=True)
+        stage.return_(key, tasks(0), "lost", rank=0)
+        stage.farm.ranks_lost(key, [1], told=True)
+        stage.registry.remove([e.id for e in stage.registry.sets[key].engines.values()])
+        del stage.given[key], stage.windows[key]
+        stage.flush()
+    stage.add_set(SET + 50, 2)
+    assert not stage.given[SET + 50][1, 0].alone
+    assert (ALICE, 1, 0) not in stage.ends

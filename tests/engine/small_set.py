@@ -60,6 +60,10 @@ class FakeTeams:
         self.joined.append((tuple(ranks), serial))
         return self
 
+    def renew(self, ranks: Sequence[int], serial: int) -> FakeTeams:
+        assert (tuple(ranks), serial) in self.joined
+        return self
+
     def leave(self, text: str) -> None:
         self.text = text
         self.left.set()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 import linecache
 import logging
+import os
 import signal
+import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -395,3 +398,65 @@ def test_user_code_that_removes_everything_hurts_only_itself(namespace: Namespac
     execute(namespace, "globals().clear()")
     assert execute(namespace, "len([1])").display_repr == "1"
     assert decode_outcome(namespace.run("pull", encode(Pull(["a"])), []).outcome).type_name == "NameError"  # type: ignore[union-attr]
+
+
+# --- What must not grow, or get lost -------------------------------------------------------------------------
+
+
+def test_history_keeps_the_last_thousand(namespace: Namespace) -> None:
+    for number in range(1, 1006):
+        execute(namespace, str(number))
+    assert len(namespace.names["Out"]) == 1000
+    assert min(namespace.names["Out"]) == 6
+    assert namespace.names["Out"][1005] == 1005
+    assert execute(namespace, "In[1005], In[7], In[5], len(In)").display_repr == "('1005', '7', '', 1007)"
+
+
+def test_values_that_are_let_go_are_freed(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "KEPT_HISTORY", 3)
+    execute(namespace, "import weakref\nclass A: pass\na = A(); gone = weakref.ref(a)")
+    execute(namespace, "a")
+    execute(namespace, "del a")
+    for _ in range(4):
+        execute(namespace, "1")
+    assert execute(namespace, "gone() is None").display_repr == "True"
+
+
+WARNS = """
+from ipmpi.engine.namespace import Namespace
+from ipmpi.protocol.operations import Execute, decode_outcome, encode
+namespace = Namespace(0)
+def printed(source):
+    return decode_outcome(namespace.run("execute", encode(Execute(source)), []).outcome).stderr
+printed("import warnings\\ndef f(): warnings.warn('the same', UserWarning)")
+for _ in range(2):
+    assert printed("f(); f()").count("UserWarning: the same") == 1
+printed("warnings.simplefilter('ignore')")
+assert printed("f()") == "", "filters of the user stay"
+"""
+
+
+def test_a_warning_is_shown_once_in_each_command(root: Path) -> None:
+    # In a process of its own: pytest makes something else of warnings.
+    environ = {**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": ""}
+    subprocess.run([sys.executable, "-c", WARNS], env=environ, timeout=60, check=True)
+
+
+def test_a_very_large_exception_does_not_travel(namespace: Namespace) -> None:
+    answer = namespace.run("execute", encode(Execute("raise ValueError('begin' + 'x' * 30_000_000 + 'end')")), [])
+    failure = decode_outcome(answer.outcome)
+    assert isinstance(failure, Failed)
+    assert not answer.body
+    assert len(answer.outcome) < limits.MESSAGE
+    assert failure.text.startswith("begin")
+    assert failure.text.endswith("end")
+    assert "characters left out here" in failure.traceback
+
+
+def test_what_a_thread_prints_after_its_command_is_written_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    namespace = Namespace(0)
+    execute(namespace, "import threading\ngo = threading.Event()")
+    execute(namespace, "late = threading.Thread(target=lambda: (go.wait(), print('late')))\nlate.start()")
+    namespace.names["go"].set()
+    namespace.names["late"].join()
+    assert capfd.readouterr().out == "late\n"

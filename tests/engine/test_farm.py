@@ -289,3 +289,29 @@ def test_a_new_controller_hears_nothing_of_what_the_old_one_gave() -> None:
     assert all(isinstance(effect.message, m.WantTasks) for effect in stage.said())
     stage.give([0], group=3)
     assert brief(stage.get(m.GiveTasks)) == {0: [0]}
+
+
+def test_a_lost_rank_speaks_only_against_what_may_have_run() -> None:
+    stage = Stage(2)
+    stage.warm(0.001)
+    stage.give(range(20), ranks=[1])
+    batches = [list(packed.unpack(message.indices)) for message in stage.get(m.GiveTasks)]
+    assert len(batches) > 1
+    stage.answer(1, batches[0][:2], 0.001)
+    stage.farm.remove_ranks([1], 0.0, died=True)
+    told = returned(stage.said())
+    lost = [(indices, rank) for indices, rank, why in told if why == "lost"]
+    assert lost == [(batches[0][2:], 1)]
+    taken = sorted(index for indices, _, why in told if why == "taken" for index in indices)
+    assert taken == sorted({*range(20)}.difference(batches[0]))
+
+
+def test_a_set_that_is_told_to_end_says_what_may_have_run() -> None:
+    stage = Stage(2)
+    stage.give(range(6))
+    given = brief(stage.get(m.GiveTasks))
+    stage.farm.leave()
+    told = returned(stage.said())
+    running = {index for indices in given.values() for index in indices[:1]}
+    assert {index for indices, _, why in told if why == "ended" for index in indices} == running
+    assert {index for indices, _, why in told if why == "taken" for index in indices} == {*range(6)} - running

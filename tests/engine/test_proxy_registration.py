@@ -88,6 +88,15 @@ def ranks() -> Iterator[Set]:
     made.loop.close()
 
 
+def test_ids_that_cross_the_loss_of_a_rank(ranks: Set) -> None:
+    # The rank above has named ids for all, and this one has lost a rank of which that one does not know yet.
+    ranks.proxy._child_lost(ranks.children[0], "it was killed")
+    ranks.hears(m.Registered([20, 21, 22], [0, 1, 2]))
+    assert not ranks.stopped
+    assert ranks.told(2)[-1] == m.Registered([22], [2])
+    assert ranks.rank.namespace.engine_id == 20
+
+
 def test_after_a_loss_the_others_ask_for_their_old_ids(ranks: Set) -> None:
     ranks.proxy._child_lost(ranks.children[0], "it was killed")
     assert isinstance(ranks.above.sent.pop(), m.RanksLost)
@@ -97,7 +106,7 @@ def test_after_a_loss_the_others_ask_for_their_old_ids(ranks: Set) -> None:
     assert message.ids == [10, 12]
     ranks.hears(m.Registered([10, 12]))
     assert not ranks.stopped
-    assert ranks.told(2)[-1] == m.Registered([12])
+    assert ranks.told(2)[-1] == m.Registered([12], [2])
 
 
 def test_an_engine_that_was_ended_does_not_come_back(ranks: Set) -> None:
@@ -224,3 +233,31 @@ def test_other_commands_of_that_name_are_the_ranks_affair(ranks: Set) -> None:
     ranks.hears(m.Dispatch(6, [1], "before_walltime", operations.encode(operations.Reset())))
     assert told_up(ranks, m.RunBeforeEnd) == []
     assert [message.id for message in ranks.told(1)[-2:]] == [5, 6]
+
+
+def test_ranks_that_do_not_report_are_not_waited_for_for_ever() -> None:
+    forming = Set.__new__(Set)
+    forming.loop, forming.stopped = Loop(), []
+    own = m.EngineInfo(0, 0, "host", 100)
+    forming.rank = Rank(Namespace(-1, None), lambda name: None)
+    said: list[str] = []
+    proxy = forming.proxy = Proxy(
+        forming.loop, forming.rank, own, "MPI", "3.11", 2, said.append, lambda reason, orphaned: None
+    )
+    complete: list[list[int]] = []
+    proxy.on_complete = lambda: complete.append([engine.rank for engine in proxy.engines])
+    prompt, late = (Child(cast(Any, None), cast(Any, Wire())) for _ in range(2))
+    proxy.children += [prompt, late]
+    proxy._from_below(prompt, received(m.Register([m.EngineInfo(1, 1, "host", 101)], "", "", [])))
+    assert not complete
+    proxy.wait_no_longer()
+    assert complete == [[0, 1]]
+    assert said == ["1 of 2 ranks have not reported; going on without them"]
+    proxy._from_below(late, received(m.Register([m.EngineInfo(2, 2, "host", 102)], "", "", [])))
+    (goodbye,) = cast(Wire, late.connection).sent
+    assert isinstance(goodbye, m.Goodbye)
+    assert "too late" in goodbye.reason
+    assert complete == [[0, 1]]
+    proxy.wait_no_longer()
+    assert complete == [[0, 1]]
+    forming.loop.close()

@@ -2,71 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-START = """
-import os, random, signal, sys, threading, time
-from queue import SimpleQueue
-from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.itemqueue import Given
-from ipmpi.engine.rank import Job, Rank
-from ipmpi.engine.together import Part
-from ipmpi.errors import TaskAborted
-from ipmpi.protocol import operations as o
-
-class Teams:
-    def __init__(self): self.calls = []
-    def join(self, ranks, serial): self.calls.append("join"); return f"comm {serial}"
-    def leave(self, text): self.calls.append(text)
-    def end(self): self.calls.append("end")
-
-outside = []
-teams = Teams()
-rank = Rank(Namespace(0), outside.append, 0, lambda: teams)
-rank.install_signals()
-answers = SimpleQueue()
-
-def string_task(source, group=1):
-    program = rank.runner.program(o.encode(o.StringTaskOperation(source, [])))
-    return lambda index: (Given(group, program, None, 99), index, b"")
-
-def outcomes():
-    return [(given.group, index, kind) for given, index, (kind, _), _ in rank.items.collect()]
-
-rank.items.on_finished = lambda: [answers.put(o) for o in outcomes()]
-
-def submit(name, source):
-    def done(answer):
-        outcome = o.decode_outcome(answer.outcome)
-        answers.put((name, answer.ok, getattr(outcome, "type_name", "")))
-    rank.submit(Job("execute", o.encode(o.Execute(source)), (), done))
-
-def agent(work):
-    def run():
-        try:
-            work()
-        finally:
-            rank.stop()
-    threading.Thread(target=run).start()
-    rank.run()
-    print("main thread ended by itself", outside)
-"""
+import pytest
+from rank_process import run
 
 
-def run(code: str, root: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", START + code],
-        env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def test_an_assertion_of_the_agent_fails_the_test(root: Path) -> None:
+    with pytest.raises(AssertionError, match="this one is false"):
+        run("agent(lambda: exec('assert False, \"this one is false\"'))", root)
 
 
 def test_operations_run_in_order_in_the_main_thread(root: Path) -> None:
@@ -132,7 +76,7 @@ def work():
     chance = random.Random(1)
     hit = 0
     for n in range(1000):
-        submit(("victim", n), "started(1)\\nfor i in range(%d): pass" % chance.choice([10, 2000, 20000]))
+        submit(("victim", n), "started(1)\\nfor i in range(%d): pass" % chance.choice([10, 2000, 100_000]))
         queued = n % 2
         if queued:
             submit(("bystander", n), "for i in range(200): pass")
@@ -266,7 +210,7 @@ def work():
     chance = random.Random(1)
     hit = 0
     for n in range(700):
-        loops = chance.choice([10, 2000, 20000])
+        loops = chance.choice([10, 2000, 100_000])
         item = string_task(f"started(1)\\nfor i in range({loops}): pass")(n)
         rank.give([item, string_task("for i in range(200): pass", 2)(n)])
         if n % 2:
@@ -372,7 +316,7 @@ def work():
     assert answers.get().text == "its arguments do not come"
     assert answers.get() == ("behind", True, "")
     assert teams.calls == ["join", "its arguments do not come", "end"], teams.calls
-    running = part(lambda comm: (started(1), time.sleep(50)))
+    running = part(lambda comm: (__import__("builtins").started(1), time.sleep(50)))
     running.set_body(NO_ARGUMENTS)
     rank.submit(running)
     started.get()

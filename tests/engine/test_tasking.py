@@ -163,6 +163,68 @@ def test_a_command_overtakes_items(start: Callable[..., SmallSet]) -> None:
     assert len(small.results(rest, 3)) == 3
 
 
+def outcomes_of(small: SmallSet, ranks: set[int]) -> dict[int, o.Outcome]:
+    """What a command has come to on each rank."""
+    found: dict[int, o.Outcome] = {}
+    while found.keys() != ranks:
+        answer = small.hears(m.Result)
+        outcome = o.decode_outcome(answer.outcome)
+        assert answer.ok is not isinstance(outcome, o.Failed)
+        found.update(dict.fromkeys(answer.engines, outcome))
+    return found
+
+
+def test_a_command_whose_data_is_on_its_way_can_be_interrupted(start: Callable[..., SmallSet]) -> None:
+    small = start(3)
+    data = serialize.dumps({"a": b"x" * 10_000_000})
+    sizes = [memoryview(part).nbytes for part in data]
+
+    def send() -> None:  # the interrupt overtakes the data
+        small.controller.connection.send(m.Dispatch(5, [0, 1, 2], "push", o.encode(o.Push()), sizes), data)
+        small.controller.connection.send(m.InterruptRanks([1]))
+        small.controller.wake()
+
+    small.do(send)
+    outcomes = outcomes_of(small, {0, 1, 2})
+    interrupted = outcomes.pop(1)
+    assert isinstance(interrupted, o.Failed)
+    assert interrupted.type_name == "KeyboardInterrupt"
+    assert set(outcomes.values()) == {o.Nothing()}
+    assert ["a" in rank.namespace.names for rank in small.ranks] == [True, False, True]
+    small.command(6, [1], o.Execute("1"))
+    assert small.hears(m.Result).ok
+
+
+def no_memory(*_args: object) -> Any:
+    raise OSError(12, "Cannot allocate memory")
+
+
+@pytest.mark.parametrize(
+    ("where", "without"),
+    [
+        ("ipmpi.engine.shared.SharedMemory.write", {0, 1, 2}),
+        ("ipmpi.engine.shared.map_shared", {0}),
+        ("ipmpi.engine.proxy.map_shared", {1, 2}),
+    ],
+    ids=["memory that takes nothing", "rank 0 cannot map it", "the others cannot map it"],
+)
+def test_ranks_without_memory_for_a_body_say_so_and_go_on(
+    start: Callable[..., SmallSet], monkeypatch: pytest.MonkeyPatch, where: str, without: set[int]
+) -> None:
+    small = start(3)
+    monkeypatch.setattr(where, no_memory)
+    small.command(5, [0, 1, 2], o.Push(), {"a": b"x" * 3_000_000})
+    for rank, outcome in outcomes_of(small, {0, 1, 2}).items():
+        assert isinstance(outcome, o.Failed) is (rank in without)
+        if isinstance(outcome, o.Failed):
+            reason = "the data of this method did not arrive: there is no memory for it on host"
+            assert outcome.text.startswith(reason)
+    monkeypatch.undo()
+    small.command(6, [0, 1, 2], o.Push(), {"b": b"x" * 3_000_000})
+    assert set(outcomes_of(small, {0, 1, 2}).values()) == {o.Nothing()}
+    assert not small.stopped
+
+
 def test_items_are_not_given_to_ranks_that_have_commands(start: Callable[..., SmallSet]) -> None:
     small = start(2)
     small.ranks[0].namespace.names["wait_at"] = wait_at

@@ -17,17 +17,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("teams_by_themselves.py")
+LEFTOVERS = Path(__file__).with_name("leftovers_by_themselves.py")
 LIMIT = 60.0
 
-Run = Callable[[int, str], str]
+Run = Callable[..., str]
 
 
 @pytest.fixture
 def run(flavour: Flavour, tmp_path: Path) -> Run:
     """Run one part of the program on so many ranks; what it printed."""
 
-    def on(count: int, what: str) -> str:
-        command = [flavour.launcher, *flavour.options, "-n", str(count), flavour.python, str(PROGRAM), what]
+    def on(count: int, what: str = "", program: Path = PROGRAM) -> str:
+        command = [flavour.launcher, *flavour.options, "-n", str(count), flavour.python, str(program), what]
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **flavour.environ}
         process = subprocess.Popen(
             [*command, str(tmp_path)], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -74,3 +75,8 @@ def test_memory_that_mpi_uses_is_kept(run: Run) -> None:
 
 def test_polling_is_not_slow(run: Run) -> None:
     print(run(4, "speed"))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_what_a_task_leaves_does_not_reach_the_next(run: Run, count: int) -> None:
+    print(run(count, program=LEFTOVERS))

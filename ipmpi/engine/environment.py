@@ -1,0 +1,49 @@
+"""Environment variables of the launcher: for this process to read, not for its children to inherit (layer L2).
+
+A program that user code starts, and that uses MPI itself, would take itself for the engine's rank and wait in
+MPI_Init for ever. So once MPI has started, what the launcher said about this rank leaves the environment.
+Frameworks that look for it in this process (``os.environ["SLURM_LOCALID"]``) still find it by name.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ipmpi import mpienv
+
+
+class _Environ(type(os.environ)):  # type: ignore[misc, unused-ignore]
+    """``os.environ`` with some variables that can be read by their names, and are in no copy."""
+
+    _hidden: dict[str, str]
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return super().__getitem__(key)
+        except KeyError:
+            if key in self._hidden:
+                return self._hidden[key]
+            raise
+
+    def __delitem__(self, key: Any) -> None:
+        was_hidden = self._hidden.pop(key, None) is not None
+        try:
+            super().__delitem__(key)
+        except KeyError:
+            if not was_hidden:
+                raise
+
+
+def hide_rank_variables() -> list[str]:
+    """Take the launcher's variables out of the environment; returns their names."""
+    environ: Any = os.environ
+    hidden = {name: environ[name] for name in mpienv.rank_variables(environ)}
+    for name in hidden:
+        del environ[name]
+    if isinstance(environ, _Environ):
+        environ._hidden.update(hidden)
+    else:
+        environ.__class__ = _Environ
+        environ._hidden = hidden
+    return sorted(hidden)

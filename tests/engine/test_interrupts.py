@@ -1,0 +1,83 @@
+"""Interrupts of code that has changed the handlers of signals, or left them changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rank_process import run
+
+IN_C = (
+    "import ctypes; libc = ctypes.PyDLL(None); libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p); "
+    "libc.signal.restype = ctypes.c_void_p; libc.signal(2, {})"
+)
+CHANGES = {
+    "default": "signal.signal(signal.SIGINT, signal.SIG_DFL)",
+    "ignored": "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+    "Python's own": "signal.signal(signal.SIGINT, signal.default_int_handler)",
+    "another function": "signal.signal(signal.SIGINT, lambda *_: None)",
+    "blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})",
+    "default, set by C code": IN_C.format(0),
+    "ignored, set by C code": IN_C.format(1),
+}
+ASLEEP = "import time; started(1); time.sleep(50)"
+WORK = """
+change = {change!r}
+def work():
+    import builtins
+    started = SimpleQueue()
+    builtins.started = started.put
+    submit("while it runs", "import signal; " + change + ASLEEP)
+    started.get()
+    interrupt_until("while it runs")
+    submit("changes", "import signal; " + change)
+    assert answers.get() == ("changes", True, "")
+    submit("later", ASLEEP)
+    started.get()
+    interrupt_until("later")
+    rank.give([string_task("import signal; " + change)(0), string_task(ASLEEP, 2)(0)])
+    assert answers.get() == (1, 0, 0)
+    started.get()
+    item, _ = rank.items.running()
+    assert rank.items.overrule(item, TaskAborted("cancelled"))
+    insist()
+    assert answers.get() == (2, 0, 2)
+    submit("last", "1")
+    assert answers.get() == ("last", True, "")
+
+def insist():
+    "As the agent thread does: a signal that comes just before a sleep is sent again."
+    while rank.interrupts.send_again():
+        time.sleep(0.05)
+
+def interrupt_until(name):
+    rank.interrupt()
+    insist()
+    assert answers.get() == (name, False, "KeyboardInterrupt")
+ASLEEP = {asleep!r}
+agent(work)
+"""
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_interrupts_arrive_whatever_code_does_with_the_signal(root: Path, change: str) -> None:
+    out = run(WORK.format(change=change + "; ", asleep=ASLEEP), root)
+    assert out == "main thread ended by itself []\n"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_signals_from_outside_are_heard_after_code_that_ignored_them(root: Path, name: str) -> None:
+    out = run(
+        f"""
+def work():
+    submit("ignores", "import signal; signal.signal(signal.{name}, signal.SIG_IGN)")
+    submit("next", "1")
+    assert answers.get() == ("ignores", True, "") and answers.get() == ("next", True, "")
+    os.kill(os.getpid(), signal.{name})
+    submit("last", "1")
+    answers.get()
+agent(work)
+""",
+        root,
+    )
+    assert out == f"main thread ended by itself ['{name}']\n"
