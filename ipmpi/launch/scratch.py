@@ -1,8 +1,8 @@
 """Where compute nodes can write: in the folder of submission, if home folders may be read-only (layer L4).
 
 Sites that mount home folders read-only on compute nodes have their users submit jobs from a file system that is
-not. So a submission from another network file system than that of ``~/.ipython`` is a sign, and costs nothing where
-it is none. A local file system, as ``/tmp``, is not the same one on a compute node.
+not. So a submission from another network file system than that of ``~/.ipython`` is a sign, and costs nothing
+where it is none. A local file system, as ``/tmp``, is not the same one on a compute node.
 """
 
 from __future__ import annotations
