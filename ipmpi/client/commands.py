@@ -123,38 +123,59 @@ class EngineCommands:
         Raises:
             CompositeError: it raised on engines; what waited in these engines' queues is cleared.
         """
-        return self._execute(lines, "<ipmpi>", "execute", targets, block, ResultList)
+        if not isinstance(lines, str):
+            raise TypeError(f"execute takes source text, not {type(lines).__name__}; for a function use apply")
+        return self._execute(operations.Execute(lines), "execute", targets, block, ResultList)
 
-    def run(self, filename: str, targets: Targets | None = None, block: bool | None = None) -> Any:
+    def run(
+        self,
+        filename: str | os.PathLike[str],
+        targets: Targets | None = None,
+        block: bool | None = None,
+        *,
+        args: Sequence[str] = (),
+    ) -> Any:
         """Run a Python file of this machine on engines; a list of dicts as in :meth:`execute`.
+
+        It is run as ``python filename args`` would: with its ``sys.argv``, its path as ``__file__``, and
+        ``__name__ == '__main__'``. Its names stay in the engines' namespaces.
+
+        Args:
+            filename: the file, on this machine.
+            targets: engines that run it.
+            block: whether to wait.
+            args: the words that it gets as ``sys.argv[1:]``.
 
         Raises:
             OSError: the file cannot be read.
-            SyntaxError: it is not Python; nothing was sent.
+            SyntaxError, ValueError: it is not Python; nothing was sent.
         """
+        name = os.fspath(filename)
+        if not isinstance(name, str):
+            raise TypeError(f"filename must be a str or a path, not {filename!r}")
+        if isinstance(args, str) or not all(isinstance(word, str) for word in args):
+            raise TypeError(f"args must be a sequence of strs, the words for sys.argv, not {args!r}")
         # tokenize.open obeys the encoding that the file declares.
-        with tokenize.open(filename) as file:
+        with tokenize.open(name) as file:
             source = file.read()
-        compile(source, filename, "exec", dont_inherit=True)
-        return self._execute(source, filename, "run", targets, block, list)
+        compile(source, name, "exec", dont_inherit=True)
+        operation = operations.Execute(source, name, [name, *args], os.path.abspath(name))
+        return self._execute(operation, "run", targets, block, list)
 
     def _execute(
         self,
-        source: str,
-        filename: str,
+        operation: operations.Execute,
         method: str,
         targets: Targets | None,
         block: bool | None,
         kind: Callable[[ResultList], list[Any]],
     ) -> Any:
-        if not isinstance(source, str):
-            raise TypeError(f"{method} takes source text, not {type(source).__name__}; for a function use apply")
-        shown = (source if method == "execute" else filename,)
+        shown = (operation.source if method == "execute" else operation.filename,)
 
         def finish(arrived: list[Any]) -> list[Any]:
-            return kind(replies.executed(arrived, method, shown, source))
+            return kind(replies.executed(arrived, method, shown, operation.source))
 
-        return self._command(operations.Execute(source, filename), method, shown, targets, block, finish)
+        return self._command(operation, method, shown, targets, block, finish)
 
     def apply(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call ``f(*args, **kwargs)`` on every engine of :attr:`targets`; the list of what the calls return.

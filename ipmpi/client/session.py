@@ -378,7 +378,11 @@ class Session:
 
 
 def connect(
-    furl_or_file: str = "", role: str = "mec", *, ssh: str | SshSession | None = None, proxy: str | None = None
+    furl_or_file: str | os.PathLike[str] = "",
+    role: str = "mec",
+    *,
+    ssh: str | SshSession | None = None,
+    proxy: str | None = None,
 ) -> Session:
     """A session with the controller of a furl, a furl file, or the default file of ``role``.
 
@@ -400,7 +404,7 @@ def connect(
         )
     else:
         login = shared_session(ssh) if isinstance(ssh, str) else ssh
-        if furl_or_file.strip():
+        if furl.named(furl_or_file).strip():
             address = furl.load_furl_or_file(furl_or_file, role)
             login.open()
         else:

@@ -8,6 +8,7 @@ controller does, and through their recovery tasks, which are submitted from here
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -58,7 +59,7 @@ class TaskClient:
 
     def __init__(
         self,
-        furl_or_file: str = "",
+        furl_or_file: str | os.PathLike[str] = "",
         *,
         session: Session | None = None,
         ssh: str | SshSession | None = None,

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec.structs
 
 from ipmpi.engine.capture import Capture, share, shorten
+from ipmpi.engine.scripts import as_script
 from ipmpi.engine.statements import Sources, compile_interactive, future_flags
 from ipmpi.limits import KIB, MIB, RESULT_TEXT
 from ipmpi.protocol.operations import Execute, Executed
@@ -76,7 +77,7 @@ class Console:
         self._displayed = _NO_VALUE
         error: BaseException | None = None
         displayhook = sys.displayhook
-        with self._capture:
+        with self._capture, as_script(self._names, operation.argv, operation.path):
             sys.displayhook = self._display
             try:
                 error = self._run(source, filename)
