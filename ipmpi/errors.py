@@ -19,6 +19,7 @@ The tree says who is to blame::
     │   MissingBlockArgument, StopLocalExecution, MessageSizeError, ClientError,
     │   FileTimeoutError, AbortedPendingDeferredError, Backpressure
     ├── TaskAborted, TaskTimeout, TaskRejectError, DependencyError, PeerError
+    ├── InternalError                something in ipmpi went wrong that nobody foresaw: a bug
     └── CompositeError               what user code raised, on which engines
 """
 
@@ -171,6 +172,19 @@ class DependencyError(KernelError):
 
 class PeerError(KernelError):
     """Another rank of the same task has failed, so what this rank waits for will not come."""
+
+
+class InternalError(KernelError):
+    """Something in ipmpi went wrong that nobody foresaw. What it concerned has ended, the rest goes on."""
+
+
+def internal_error(cause: BaseException, where: str = "") -> InternalError:
+    """The error for whoever has to hear of an exception that nobody foresaw."""
+    place = f" {where}" if where else ""
+    said = f"{type(cause).__name__}: {cause}"[:500]
+    error = InternalError(f"an error in ipmpi{place} that was not foreseen ({said}); please report this")
+    error.__cause__ = cause
+    return error
 
 
 ErrorEntry = tuple[type[BaseException], BaseException, TracebackType | None]

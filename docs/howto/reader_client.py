@@ -2,7 +2,7 @@
 
 from ipmpi.client import EngineView
 from ipmpi.client.calls import Calls
-from ipmpi.client.session import connect
+from ipmpi.client.connecting import connect
 
 session = connect(role="reader")  # or connect("path/to/ipcontroller-reader.furl", role="reader")
 engines = EngineView(Calls(session))

@@ -11,6 +11,7 @@ from .. import limits, serialize
 from ..protocol import messages
 from .results import PendingResult, PendingResults, wait_until_done
 from .session import Submission
+from .waiting import SessionFuture, check_waiting
 
 if TYPE_CHECKING:
     from .session import EngineReply, Session
@@ -22,6 +23,7 @@ Finish = Callable[[list[Any]], Any]
 def label_of(method: str, *shown: object) -> str:
     """How queue_status shows a call: ``execute('a = 1')``, cut to a line's length."""
     text = f"{method}({', '.join(_short(item) for item in shown)})"
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= limits.LABEL else f"{text[: limits.LABEL - 4]}...)"
 
 
@@ -41,7 +43,7 @@ def combined(
     futures: Sequence[concurrent.futures.Future[list[EngineReply]]],
 ) -> concurrent.futures.Future[list[EngineReply]]:
     """One future with all replies, in the order of ``futures``; the first exception, if there is one, instead."""
-    whole: concurrent.futures.Future[list[EngineReply]] = concurrent.futures.Future()
+    whole: concurrent.futures.Future[list[EngineReply]] = SessionFuture()
     missing = len(futures)
     lock = threading.Lock()
 
@@ -81,7 +83,9 @@ class Calls:
         self, client: object, submissions: Sequence[Submission], finish: Finish, block: bool, method: str
     ) -> Any:
         """Send several commands of one call: as :meth:`command`, with ``finish`` applied to the replies of all."""
-        if not block:
+        if block:
+            check_waiting()
+        else:
             submissions = [each._replace(body=copied(each.body)) for each in submissions]
         # None means all engines; no engine at all needs nobody to answer.
         futures = [self.session.command(each) for each in submissions if each.targets != []]

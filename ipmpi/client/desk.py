@@ -19,13 +19,15 @@ from concurrent.futures import Future
 from typing import Any, Final, NamedTuple, Protocol
 
 from .. import limits
-from ..errors import KernelError, TaskAborted
+from ..errors import KernelError, TaskAborted, internal_error
 from ..protocol import messages as m
 from ..protocol.frames import Buffer, size_of
 from ..protocol.packed import count, pack, unpack
 from .failures import kernel_error
 from .functions import Definition, FunctionShelf
 from .payloads import Payload
+from .taskgroup import Group, Known, fits
+from .waiting import SessionFuture
 
 IDLE_FUNCTIONS: Final = 128
 """Functions without tasks under way that the controller shall keep, in case there are some again."""
@@ -35,6 +37,9 @@ GATHER: Final = 0.001
 
 _NEVER: Final = b"."
 """Arguments of a task that was taken back before it was sent: nothing that could be called with them."""
+
+
+OnError = Callable[[BaseException], object]
 
 
 class Terms(NamedTuple):
@@ -92,10 +97,13 @@ class Wire(Protocol):
     def failure(self) -> KernelError | None:
         """Why the session is over, if it is."""
 
-    def post(self, call: Callable[[], object]) -> None:
-        """Make a call in the session's thread."""
+    def check(self) -> None:
+        """Raise ClientError, if this process is a fork of the one that has the session."""
 
-    def post_later(self, seconds: float, call: Callable[[], object]) -> None:
+    def post(self, call: Callable[[], object], on_error: OnError | None = None) -> None:
+        """Make a call in the session's thread; ``on_error`` is told there what it raises."""
+
+    def post_later(self, seconds: float, call: Callable[[], object], on_error: OnError | None = None) -> None:
         """Make a call in the session's thread after a while; to be used in that thread only."""
 
     def is_own_thread(self) -> bool:
@@ -114,64 +122,6 @@ class Wire(Protocol):
         """Send a message whose body is a stream."""
 
 
-class _Group:
-    """Tasks under way: with one sink each, or one ``batch`` sink for all, which calls the first one ``base``."""
-
-    __slots__ = (
-        "base",
-        "batch",
-        "cancelled",
-        "left",
-        "number",
-        "payloads",
-        "segments",
-        "sent",
-        "sinks",
-        "size",
-        "terms",
-    )
-
-    def __init__(self, number: int, terms: Terms, batch: BatchSink | None = None, base: int = 0) -> None:
-        self.number = number
-        self.terms = terms
-        self.batch = batch
-        self.base = base
-        self.payloads: list[bytes] = []
-        self.segments: list[Buffer] | None = None
-        self.sinks: list[Sink | None] = []
-        self.cancelled: set[int] = set()
-        self.left = 0
-        self.size = 0
-        self.sent = False
-
-    def tell_undone(self, indices: Iterable[int], error: KernelError) -> None:
-        """Tell the sinks of tasks that were not told before."""
-        if self.batch is not None:
-            self.batch.batch_undone([self.base + index for index in indices], error)
-            return
-        for index in indices:
-            sink, self.sinks[index] = self.sinks[index], None
-            if sink is not None:
-                sink.undone(error)
-
-    def tell_failed(self, error: KernelError) -> None:
-        """Tell all that still wait."""
-        if self.batch is not None:
-            self.batch.batch_failed(error)
-        else:
-            self.tell_undone(range(len(self.sinks)), error)
-
-
-class _Known:
-    """A function that the controller has: its size, and how many groups under way name it."""
-
-    __slots__ = ("size", "uses")
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.uses = 0
-
-
 class TaskDesk:
     """Hands tasks in and their ends out; may be used from any thread, except where it says otherwise."""
 
@@ -182,11 +132,11 @@ class TaskDesk:
         """See :meth:`FunctionShelf.define`."""
         # The lock is for what waits to be sent. What was sent is the session thread's alone, `_groups` too.
         self._lock = threading.Lock()
-        self._waiting: deque[_Group] = deque()
-        self._open: _Group | None = None
-        self._by_number: dict[int, _Group] = {}
+        self._waiting: deque[Group] = deque()
+        self._open: Group | None = None
+        self._by_number: dict[int, Group] = {}
         self._rung = False
-        self._functions: dict[bytes, _Known] = {}
+        self._functions: dict[bytes, Known] = {}
         self._idle: OrderedDict[bytes, int] = OrderedDict()
         self._backlog = 0
         self._flushed_at = 0.0
@@ -196,6 +146,11 @@ class TaskDesk:
         self.held: set[object] = set()
         """Calls that wait for other tasks, here."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether tasks have not ended, or wait here."""
+        return bool(self._by_number or self.held)
+
     def open_tasks(self) -> int:
         """How many tasks have not ended."""
         return sum(group.left for group in list(self._by_number.values()))
@@ -204,10 +159,11 @@ class TaskDesk:
 
     def submit_one(self, terms: Terms, payload: Payload, sink: Sink) -> Ticket:
         """Submit a task. Those that follow with the same terms go with it, so use one object of these again."""
+        self._wire.check()
         with self._lock:
             group = self._open
             if isinstance(payload, bytes):
-                if group is None or not _fits(group, terms, len(payload)):
+                if group is None or not fits(group, terms, len(payload)):
                     group = self._open = self._new_group(terms)
                 group.payloads.append(payload)
                 group.size += len(payload)
@@ -220,7 +176,7 @@ class TaskDesk:
             group.sinks.append(sink)
             ring, self._rung = not self._rung, True
         if ring:
-            self._wire.post(self._flush_soon)
+            self._wire.post(self._flush_soon, self._not_flushed)
         return Ticket(group.number, index)
 
     def submit_many(self, terms: Terms, payloads: Sequence[Payload], sink: BatchSink, base: int) -> list[int]:
@@ -229,7 +185,8 @@ class TaskDesk:
         Returns:
             The numbers of their groups, each of all tasks from one on up to another.
         """
-        groups: list[_Group] = []
+        self._wire.check()
+        groups: list[Group] = []
         with self._lock:
             self._open = None
             for number, payload in enumerate(payloads, base):
@@ -239,7 +196,7 @@ class TaskDesk:
                     group.segments = payload
                     groups.append(group)
                 else:
-                    if group is None or group.segments is not None or not _fits(group, terms, len(payload)):
+                    if group is None or group.segments is not None or not fits(group, terms, len(payload)):
                         group = self._new_group(terms, sink, number)
                         groups.append(group)
                     group.payloads.append(payload)
@@ -247,11 +204,11 @@ class TaskDesk:
                 group.left += 1
             ring, self._rung = not self._rung, True
         if ring:
-            self._wire.post(self._flush)
+            self._wire.post(self._flush, self._not_flushed)
         return [group.number for group in groups]
 
-    def _new_group(self, terms: Terms, batch: BatchSink | None = None, base: int = 0) -> _Group:
-        group = _Group(self._wire.number(), terms, batch, base)
+    def _new_group(self, terms: Terms, batch: BatchSink | None = None, base: int = 0) -> Group:
+        group = Group(self._wire.number(), terms, batch, base)
         self._by_number[group.number] = group
         self._waiting.append(group)
         return group
@@ -265,8 +222,13 @@ class TaskDesk:
             A future of the indices of those that were taken back: with 'cancel' those that are never run, whose
             sinks have been told when it is done; else those that had not ended. It may raise ConnectionError.
         """
-        answer: Future[list[int]] = Future()
-        self._wire.post(lambda: self._abort(number, indices, how, answer))
+        answer: Future[list[int]] = SessionFuture()
+
+        def failed(error: BaseException) -> None:
+            if not answer.done():
+                answer.set_exception(internal_error(error))
+
+        self._wire.post(lambda: self._abort(number, indices, how, answer), failed)
         return answer
 
     def _abort(self, number: int, indices: Sequence[int] | None, how: str, answer: Future[list[int]]) -> None:
@@ -318,7 +280,7 @@ class TaskDesk:
         """Send what waits: at once, unless engines have work and there was something to send just now."""
         busy = len(self._by_number) > len(self._waiting)
         if busy and time.monotonic() - self._flushed_at < GATHER:
-            self._wire.post_later(GATHER, self._flush)
+            self._wire.post_later(GATHER, self._flush, self._not_flushed)
         else:
             self._flush()
 
@@ -341,9 +303,25 @@ class TaskDesk:
             elif len(group.cancelled) == group.left:
                 self._forget(group)
             else:
-                self._send(group)
+                try:
+                    self._send(group)
+                except Exception as error:
+                    self._forget(group)
+                    group.tell_failed(internal_error(error))
 
-    def _send(self, group: _Group) -> None:
+    def _not_flushed(self, error: BaseException) -> None:
+        """What waits could not be sent, for a reason that nobody foresaw."""
+        with self._lock:
+            groups = list(self._waiting)
+            self._waiting.clear()
+            self._open = None
+            self._rung = False
+            for group in groups:
+                self._by_number.pop(group.number, None)
+        for group in groups:
+            group.tell_failed(internal_error(error))
+
+    def _send(self, group: Group) -> None:
         options, definitions = group.terms
         for definition in definitions:
             self._teach(definition)
@@ -368,7 +346,7 @@ class TaskDesk:
         known = self._functions.get(definition.key)
         if known is None:
             data = memoryview(definition.pickle)
-            known = self._functions[definition.key] = _Known(len(data))
+            known = self._functions[definition.key] = Known(len(data))
             for start in range(0, len(data), limits.INLINE_BODY):
                 piece = data[start : start + limits.INLINE_BODY]
                 self._wire.send(m.DefineFunction(definition.key, start, len(data), [len(piece)]), [piece])
@@ -392,7 +370,7 @@ class TaskDesk:
     def _idle_size(self) -> int:
         return sum(self._idle.values())
 
-    def _forget(self, group: _Group) -> None:
+    def _forget(self, group: Group) -> None:
         with self._lock:
             self._by_number.pop(group.number, None)
 
@@ -470,7 +448,7 @@ class TaskDesk:
             group.tell_failed(error)
         self._flush()
 
-    def _ended(self, group: _Group, number: int) -> None:
+    def _ended(self, group: Group, number: int) -> None:
         """So many more tasks of a group have ended."""
         share = group.size if number >= group.left else group.size * number // group.left
         group.left -= number
@@ -482,12 +460,3 @@ class TaskDesk:
             self._release(group.terms.definitions)
         if self._waiting:
             self._flush()
-
-
-def _fits(group: _Group, terms: Terms, size: int) -> bool:
-    """Whether one more task may go with a group."""
-    return (
-        (group.terms is terms or group.terms.options == terms.options)
-        and len(group.payloads) < limits.TASKS_PER_MESSAGE
-        and group.size + size <= limits.TASK_BATCH
-    )

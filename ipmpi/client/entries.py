@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
 from ..errors import DependencyError, EngineLost, TaskAborted, TaskRejectError, TaskTimeout
@@ -14,6 +13,7 @@ from .desk import TaskDesk, Ticket
 from .payloads import Payload, failure_of, story_of, value_of
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, StringTask
+from .waiting import SessionFuture
 
 _FAILURES: Final = (EngineLost, TaskTimeout, TaskRejectError)
 """Errors of the controller's that are a failure of the task: its recovery task follows."""
@@ -51,7 +51,7 @@ class Entry:
         self.aborted = False
         # Reentrant, because an attempt that cannot be submitted ends at once, inside start().
         self.lock = threading.RLock()
-        self.ended: Future[None] = Future()
+        self.ended = SessionFuture()
         self._desk = desk
         self._waiting = attempts
         self._current = attempts[0]

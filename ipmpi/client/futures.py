@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 from collections import defaultdict
 from collections.abc import Generator, Iterable
@@ -14,11 +13,12 @@ from .desk import TaskDesk, Ticket
 from .payloads import Payload, failure_of, story_of, value_of
 from .progress import Progress
 from .results import UNOPENED, arrival, snapshot, wait_until_done
+from .waiting import SessionFuture
 
 __all__ = ["CancelledError", "TaskFuture", "as_completed", "cancel_all", "gather", "wait"]
 
 
-class TaskFuture(concurrent.futures.Future[Any]):
+class TaskFuture(SessionFuture):
     """The result of a task to come: a :class:`concurrent.futures.Future`, which coroutines may also ``await``.
 
     Attributes:

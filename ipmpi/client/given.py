@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import limits
@@ -25,33 +26,47 @@ def whole_number(value: Any, what: str, least: int, most: int) -> int:
         most: the largest.
 
     Raises:
-        TypeError: it is no whole number.
-        ValueError: it is too small or too large.
+        TypeError: it is no whole number, or too small.
+        ValueError: it is too large, or more negative than can be sent.
     """
-    if type(value) is not int:
-        value = _indexed(value, f"{what} must be {_range(least, most)}")
-    if not least <= value <= most:
-        raise ValueError(f"{what} must be {_range(least, most)}: {shown(value)}")
-    number: int = value
-    return number
+    expected = f"{what} must be an int" + (f", {least} or more" if least >= 0 else "")
+    whole: int = value if type(value) is int else _indexed(value, expected)
+    if least <= whole <= most:
+        return whole
+    if whole < least and least >= 0:
+        raise TypeError(f"{expected}: {shown(whole)}")
+    raise ValueError(f"{what} must be an int from {least} to {most}: {shown(whole)}")
+
+
+def integer(value: Any, what: str) -> int:
+    """An int of any size, cut to what the system can count. TypeError for anything else."""
+    return max(-sys.maxsize, min(_indexed(value, f"{what} must be an int"), sys.maxsize))
+
+
+def number(value: Any, what: str) -> float:
+    """A number, which may be infinite or nan; TypeError for anything else."""
+    return _real(value, f"{what} must be a number", "not ")
 
 
 def seconds(value: Any, what: str) -> float | None:
     """A time that something may take: more than 0 and at most ``limits.LONGEST``; None for None.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is none of these.
+        TypeError: it is no number, or not above 0.
+        ValueError: it is more.
     """
     if value is None:
         return None
-    number = _real(value, f"{what} must be a number of seconds above 0, or None")
-    if not 0 < number <= limits.LONGEST:
+    expected = f"{what} must be a number of seconds above 0, or None"
+    length = _real(value, expected)
+    if not length > 0:
+        raise TypeError(f"{expected}: {shown(value)}")
+    if length > limits.LONGEST:
         raise ValueError(
-            f"{what} must be a number of seconds above 0 and at most {limits.LONGEST:.0f} (10 years), or None: "
+            f"{what} must be a number of seconds above 0 and at most {limits.LONGEST:.0f} (a century), or None: "
             f"{shown(value)}"
         )
-    return number
+    return length
 
 
 def waiting_time(value: Any) -> float | None:
@@ -63,10 +78,10 @@ def waiting_time(value: Any) -> float | None:
     """
     if value is None:
         return None
-    number = _real(value, "a timeout must be a number of seconds, or None to wait for as long as it takes")
-    if math.isnan(number):
+    length = _real(value, "a timeout must be a number of seconds, or None to wait for as long as it takes")
+    if math.isnan(length):
         raise ValueError("a timeout must be a number of seconds, or None to wait for as long as it takes: nan")
-    return None if number >= threading.TIMEOUT_MAX else max(0.0, number)
+    return None if length >= threading.TIMEOUT_MAX else max(0.0, length)
 
 
 def text(value: Any, what: str, most: int | None = None) -> str:
@@ -87,6 +102,38 @@ def text(value: Any, what: str, most: int | None = None) -> str:
             f"{what} has a character that is none (a lone surrogate, at {error.start}): {shown(value)}"
         ) from None
     return value
+
+
+def source(value: Any, what: str) -> str:
+    """Source text that can be sent and compiled.
+
+    Raises:
+        TypeError, ValueError: as :func:`text`; or it has NUL characters.
+    """
+    text(value, what)
+    if "\0" in value:
+        raise ValueError(f"{what} has a NUL character, at {value.index(chr(0))}: it is not the text of a program")
+    found: str = value
+    return found
+
+
+def choice(value: Any, what: str) -> bool:
+    """True or False, and nothing that only counts as one of these: much depends on it.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if value is True or value is False:
+        return bool(value)
+    raise TypeError(f"{what} must be True or False: {shown(value)}")
+
+
+def function(value: Any, what: str) -> Callable[..., Any]:
+    """Something to call; TypeError for anything else."""
+    if not callable(value):
+        raise TypeError(f"{what} must be a function, or something else to call: {shown(value)}")
+    found: Callable[..., Any] = value
+    return found
 
 
 def names(values: Iterable[Any], what: str) -> list[str]:
@@ -124,17 +171,14 @@ def _indexed(value: Any, expected: str) -> int:
         raise TypeError(f"{expected}: {shown(value)}") from None
 
 
-def _real(value: Any, expected: str) -> float:
-    if isinstance(value, (bool, str, bytes)) or type(value).__name__ == "bool" or not hasattr(value, "__float__"):
-        if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__index__"):
-            raise TypeError(f"{expected}: {shown(value)}")
+def _real(value: Any, expected: str, before: str = "") -> float:
+    wrong = f"{expected}, {before}{shown(value)}" if before else f"{expected}: {shown(value)}"
+    is_number = hasattr(value, "__float__") or hasattr(value, "__index__")
+    if not is_number or isinstance(value, (bool, str, bytes)) or type(value).__name__ == "bool":
+        raise TypeError(wrong)
     try:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
     except Exception:  # an array of several, a complex number
-        raise TypeError(f"{expected}: {shown(value)}") from None
-
-
-def _range(least: int, most: int) -> str:
-    return f"an int from {least} to {most}"
+        raise TypeError(wrong) from None

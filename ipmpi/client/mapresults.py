@@ -17,8 +17,10 @@ from ..errors import KernelError
 from ..limits import TASKS_PER_MESSAGE
 from ..protocol.packed import count, unpack
 from .desk import Batch, TaskDesk, Terms
+from .given import waiting_time
 from .payloads import Payload, failure_of, packed_rows, value_of
 from .progress import Progress
+from .waiting import SessionFuture
 
 _MISSING: Final = object()
 
@@ -66,7 +68,7 @@ class MapResults(Iterator[Any]):
         self._broken: KernelError | None = None
         self._wake = threading.Event()
         self._fed = False
-        self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.ended = SessionFuture()
 
     def feed(self, terms: Terms, rows: Iterable[tuple[Any, ...]], label: str) -> None:
         """Submit one task for each row of arguments. If one cannot be sent, those before it are dropped."""
@@ -101,6 +103,7 @@ class MapResults(Iterator[Any]):
             TimeoutError: ``timeout`` seconds were not enough; ask again.
             Exception: what the function raised for this item.
         """
+        timeout = waiting_time(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             if self._position == len(self._values) or self._closed:
@@ -185,6 +188,8 @@ class MapResults(Iterator[Any]):
 
     def _open_some(self, wanted: int, timeout: float | None) -> bool:
         """Wait for so many results and open all that are there; False if none is."""
+        if self._arrived < self._opened + wanted and self._broken is None:
+            self.ended.check()
         self._wake.clear()
         self._wanted = self._opened + wanted
         if self._arrived < self._wanted and not self._urgent and self._broken is None:

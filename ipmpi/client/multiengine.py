@@ -8,7 +8,8 @@ from types import TracebackType
 from ..errors import ClientError
 from ..transport.ssh import SshSession
 from .calls import Calls
-from .session import Session, connect
+from .connecting import connect
+from .session import Session
 from .views import EngineView
 
 

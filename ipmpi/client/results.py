@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from ..errors import InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from .failures import rebuild_exception as rebuild_exception
+from .given import waiting_time
+from .waiting import SessionFuture, check_waiting
 
 _GREEN, _BLUE, _RED, _NORMAL = "\033[0;32m", "\033[0;34m", "\033[0;31m", "\033[0m"
 _PLAIN = ("", "", "", "")
@@ -71,7 +73,16 @@ def wait_until_done(future: concurrent.futures.Future[Any], timeout: float | Non
     """Wait for a future without taking its result; False if ``timeout`` seconds were not enough.
 
     Ctrl-C ends the wait at once, and nothing but the wait.
+
+    Raises:
+        ClientError: in a callback of a future, and in a forked process, where it would never be done.
+        TypeError, ValueError: ``timeout`` is no number.
     """
+    timeout = waiting_time(timeout)
+    if isinstance(future, SessionFuture):
+        future.check()
+    elif not future.done():
+        check_waiting()
     if sys.platform == "win32" and timeout is None:
         while not concurrent.futures.wait([future], WINDOWS_WAIT).done:
             pass
@@ -113,7 +124,7 @@ async def arrival(future: concurrent.futures.Future[Any]) -> None:
     await arrived.wait()
 
 
-class PendingResult(concurrent.futures.Future[Any]):
+class PendingResult(SessionFuture):
     """The result of a call with ``block=False``, made by the methods of a client; wait for it by :attr:`r`.
 
     It is a :class:`concurrent.futures.Future`: :func:`concurrent.futures.wait`, ``as_completed`` and
@@ -191,6 +202,7 @@ class PendingResult(concurrent.futures.Future[Any]):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the result is here, at most ``timeout`` seconds; say whether it is. Raises nothing."""
+        timeout = waiting_time(timeout)
         return self.done() or wait_until_done(self, timeout)
 
     def get_result(self, default: Any = None, block: bool = True, *, timeout: float | None = None) -> Any:

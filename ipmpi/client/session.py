@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import contextlib
 import itertools
-import os
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .. import furl, limits
-from ..errors import ClientError, ConnectionError, KernelError
+import msgspec
+
+from .. import limits
+from ..errors import ClientError, ConnectionError, KernelError, internal_error
 from ..furl import Furl
 from ..protocol import messages as m, operations
-from ..protocol.connection import Event, MessageReceived
+from ..protocol.connection import Event, MessageReceived, Prepared
 from ..protocol.frames import Buffer, size_of
 from ..protocol.operations import Nothing, Operation, Outcome
 from ..protocol.packed import pack
@@ -23,13 +26,13 @@ from ..protocol.states import RECEIVES
 from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.dialled import Callbacks, DialledSession
 from ..transport.loop import Loop
-from ..transport.proxies import routes_by
 from ..transport.routes import DIRECT, Route
-from ..transport.ssh import SshSession, shared_session
 from ..transport.transfers import Transfers
 from .desk import TaskDesk
 from .failures import kernel_error
 from .notices import say
+from .prepared import prepared_here
+from .waiting import SessionFuture, check_process, forks, in_clients_thread
 
 Future = concurrent.futures.Future
 
@@ -80,6 +83,8 @@ class Session:
         self._commands: dict[int, _Command] = {}
         self._inline = 0
         self._failure: KernelError | None = None
+        self._born = forks()
+        self._is_wanted = True
         self._transfers = Transfers()
         self.role = address.role
         self.notices: list[str] = []
@@ -100,53 +105,90 @@ class Session:
     def open(self) -> None:
         """Connect; raises why that is not possible."""
         self._thread.start()
-        self._loop.call_threadsafe(self._link.open)
+        self._loop.call_threadsafe(self._link.open, self._failed)
         try:
             self._up.result()
         except BaseException:
             # Also what is on its way to be connected has to be stopped (Ctrl-C while ssh asks for a password).
-            self._loop.call_threadsafe(lambda: self._shut("it was given up"))
+            self._loop.call_threadsafe(lambda: self._shut("it was given up"), self._failed)
             raise
-        atexit.register(self.close)
+        atexit.register(self._at_exit)
 
     def close(self) -> None:
-        """End the session. What engines run goes on; calls under way raise ConnectionError."""
-        atexit.unregister(self.close)
+        """End the session. What engines run goes on; calls under way raise ConnectionError.
+
+        In a forked process it does nothing: the session is its parent's.
+        """
+        if self._born != forks():
+            return
+        atexit.unregister(self._at_exit)
         if self._thread.is_alive():
-            self._loop.call_threadsafe(lambda: self._shut("the client was closed"))
+            self._loop.call_threadsafe(lambda: self._shut("the client was closed"), self._failed)
             if threading.get_ident() != self._loop.thread:
                 self._thread.join(5)
+
+    def release(self) -> None:
+        """Nobody refers to the client any more: end the session as soon as nothing is under way."""
+        if self._born == forks():
+            self._loop.call_threadsafe(self._unwanted, self._failed)
+
+    def _at_exit(self) -> None:
+        # Callbacks learn that their calls have failed. What they raise then is of no interest to anybody.
+        library = logging.getLogger("concurrent.futures")
+        library.addFilter(_nothing)
+        try:
+            self.close()
+        finally:
+            library.removeFilter(_nothing)
 
     # --- calls, from any thread ------------------------------------------------------------------------------
 
     def command(self, submission: Submission) -> Future[list[EngineReply]]:
-        """Send a command. The future gives the replies in the order of targets, or raises why it was refused."""
+        """Send a command. The future gives the replies in the order of targets, or raises why it was refused.
+
+        Raises:
+            ClientError, MessageSizeError: it cannot be sent; or this process is a fork of the client's.
+        """
+        self.check()
         body = submission.body
-        command = _Command(Future(), body, [size_of([b]) for b in body], submission.targets)
+        command = _Command(SessionFuture(), body, [size_of([b]) for b in body], submission.targets)
         operation = operations.encode(submission.operation)
         number = next(self._numbers)
         message = m.Command(
             number, submission.targets, submission.method, submission.label, operation, command.sizes
         )
         self._check_size(operation, submission.method)
-        self._loop.call_threadsafe(lambda: self._send_command(message, command))
+        total = sum(command.sizes)
+        prepared = prepared_here(message, total if total <= limits.INLINE_BODY else 0)
+        self._loop.call_threadsafe(
+            lambda: self._send_command(number, prepared, command), lambda error: self._lost(number, error)
+        )
         return command.future
 
     def request(self, make: Callable[[int], m.AnyMessage]) -> Future[Any]:
-        """Ask the controller something; ``make`` gets the request's number."""
-        future: Future[Any] = Future()
+        """Ask the controller something; ``make`` gets the request's number.
+
+        Raises:
+            ClientError, MessageSizeError: it cannot be sent; or this process is a fork of the client's.
+        """
+        self.check()
+        future: Future[Any] = SessionFuture()
         number = next(self._numbers)
-        message = make(number)
+        prepared = prepared_here(make(number))
 
         def send() -> None:
             if self._failure is not None:
                 future.set_exception(self._failure)
                 return
             self._requests[number] = future
-            self.send(message)
+            self.send(prepared)
 
-        self._loop.call_threadsafe(send)
+        self._loop.call_threadsafe(send, lambda error: self._lost(number, error, future))
         return future
+
+    def check(self) -> None:
+        """Raise ClientError, if this process is a fork of the one that has the session."""
+        check_process(self._born)
 
     @property
     def failure(self) -> KernelError | None:
@@ -157,13 +199,16 @@ class Session:
         """A number that no request, command or group of tasks of this session has."""
         return next(self._numbers)
 
-    def post(self, call: Callable[[], object]) -> None:
-        """Make a call in the session's thread."""
-        self._loop.call_threadsafe(call)
+    def post(self, call: Callable[[], object], on_error: Callable[[BaseException], object] | None = None) -> None:
+        """Make a call in the session's thread; ``on_error`` is told there what it raises."""
+        self.check()
+        self._loop.call_threadsafe(call, on_error)
 
-    def post_later(self, seconds: float, call: Callable[[], object]) -> None:
+    def post_later(
+        self, seconds: float, call: Callable[[], object], on_error: Callable[[BaseException], object] | None = None
+    ) -> None:
         """Make a call after a while; to be used in the session's thread."""
-        self._loop.call_later(seconds, call)
+        self._loop.call_later(seconds, call, on_error)
 
     def is_own_thread(self) -> bool:
         """Whether this is the session's thread, in which nothing may wait for the controller; or nothing can."""
@@ -179,31 +224,52 @@ class Session:
     # --- in the session's thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
+        in_clients_thread()
         try:
             self._loop.run()
         except BaseException as error:
-            self._fail(ClientError(f"the client's thread failed: {error!r}; please report this"))
-            raise
+            failure = error
+            # In turn with the calls of other threads, of which each is made in its own thread from now on.
+            self._loop.call_threadsafe(lambda: self._failed(failure))
         finally:
             self._loop.close()
 
-    def send(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
+    def _failed(self, error: BaseException) -> None:
+        """Something of the session itself has raised: it is over, and all who wait hear why."""
+        self._loop.report(error)
+        failure = internal_error(error)
+        self._fail(failure)
+        self._link.close(str(failure))
+        self._loop.stop()
+
+    def _lost(self, number: int, error: BaseException, future: Future[Any] | None = None) -> None:
+        """A call could not be sent, for a reason that nobody foresaw."""
+        self._loop.report(error)
+        command = self._commands.pop(number, None)
+        if command is not None:
+            self._inline -= command.inline
+            future = command.future
+        self._requests.pop(number, None)
+        if future is not None:
+            settle(future, internal_error(error))
+
+    def send(self, message: m.AnyMessage | Prepared, body: Sequence[Buffer] = ()) -> None:
         """Send a message with a small body."""
         self._link.connection.send(message, body)
         self._link.wake()
 
-    def send_streamed(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
+    def send_streamed(self, message: m.AnyMessage | Prepared, body: Sequence[Buffer]) -> None:
         """Send a message whose body waits until it is asked for; it is not copied."""
         stream = self._link.connection.send_streamed(message, size_of(body))
         for buffer in body:
             stream.feed(buffer)
         self._link.wake()
 
-    def _send_command(self, message: m.Command, work: _Command) -> None:
+    def _send_command(self, number: int, message: Prepared, work: _Command) -> None:
         if self._failure is not None:
             work.future.set_exception(self._failure)
             return
-        self._commands[message.id] = work
+        self._commands[number] = work
         total = sum(work.sizes)
         if total and total <= limits.INLINE_BODY and self._inline + total > limits.CLIENT_INLINE_BACKLOG:
             # So much is queued at the controller that this body has to wait here for its turn.
@@ -218,6 +284,19 @@ class Session:
             self.send_streamed(message, work.body)
 
     def _event(self, event: Event) -> None:
+        self._handle(event)
+        if not self._is_wanted:
+            self._leave_if_idle()
+
+    def _unwanted(self) -> None:
+        self._is_wanted = False
+        self._leave_if_idle()
+
+    def _leave_if_idle(self) -> None:
+        if self._failure is None and not (self._commands or self._requests or self.desk.is_busy):
+            self._shut("nobody refers to the client any more")
+
+    def _handle(self, event: Event) -> None:
         if not isinstance(event, MessageReceived):
             self._transfers.handle(self._link, event)
             return
@@ -285,7 +364,17 @@ class Session:
             )
             self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
             return
-        outcome = operations.decode_outcome(message.outcome)
+        try:
+            outcome = operations.decode_outcome(message.outcome)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            text = (
+                f"the answer of engine {message.engines[0]} cannot be understood ({error}): it runs another "
+                "release of ipmpi, or is not an engine of ipmpi. Compare `ipengine --version` there with "
+                "ipmpi.__version__"
+            )
+            undone = ("RemoteProtocolError", text)
+            self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
+            return
         self._replied(message.id, [EngineReply(e, message.ok, outcome, body) for e in message.engines])
 
     def _replied(self, number: int, replies: list[EngineReply]) -> None:
@@ -353,8 +442,6 @@ class Session:
         say(text)
 
     def _ended(self, error: KernelError) -> None:
-        if not self._up.done():
-            self._up.set_exception(error)
         self._fail(error)
         self._loop.stop()
 
@@ -364,51 +451,26 @@ class Session:
         self._loop.stop()
 
     def _fail(self, error: KernelError) -> None:
+        """The session is over: all who wait hear why."""
         if self._failure is None:
             self._failure = error
         waiting: list[Future[Any]] = [
+            self._up,
             *self._requests.values(),
             *(command.future for command in self._commands.values()),
         ]
         self._requests.clear()
         self._commands.clear()
         for future in waiting:
-            future.set_exception(self._failure)
+            settle(future, self._failure)
         self.desk.fail(self._failure)
 
 
-def connect(
-    furl_or_file: str | os.PathLike[str] = "",
-    role: str = "mec",
-    *,
-    ssh: str | SshSession | None = None,
-    proxy: str | None = None,
-) -> Session:
-    """A session with the controller of a furl, a furl file, or the default file of ``role``.
+def settle(future: Future[Any], error: BaseException) -> None:
+    """End a future by an exception, unless it has ended."""
+    with contextlib.suppress(concurrent.futures.InvalidStateError):
+        future.set_exception(error)
 
-    Args:
-        furl_or_file: the furl, or the file.
-        role: what the furl must be for.
-        ssh: the login node to go through; without a furl, the default file *there* is meant.
-        proxy: an HTTP proxy, 'none', or None for what the environment says, after the direct way.
 
-    Raises:
-        FurlError, SecurityError, ConnectionError, VersionError: what is wrong, and what to do.
-    """
-    if ssh is None:
-        routes = routes_by(proxy, os.environ, say)
-        session = Session(furl.load_furl_or_file(furl_or_file, role), routes)
-    elif proxy:
-        raise ClientError(
-            "ssh= and proxy= together: ssh has a way of its own through a proxy, ProxyCommand in ~/.ssh/config"
-        )
-    else:
-        login = shared_session(ssh) if isinstance(ssh, str) else ssh
-        if furl.named(furl_or_file).strip():
-            address = furl.load_furl_or_file(furl_or_file, role)
-            login.open()
-        else:
-            address = login.furl(role)
-        session = Session(address, [login.route])
-    session.open()
-    return session
+def _nothing(_record: logging.LogRecord) -> bool:
+    return False

@@ -41,7 +41,7 @@ def submit_later(
     needs: Needs,
 ) -> TaskFuture:
     """Submit a call that waits for other tasks; futures in ``args`` and ``kwargs`` stand for their results."""
-    settings.check()
+    settings = settings.checked()
     definition = desk.define(function)
     condition = None if depend is None else desk.define(depend)
     future = TaskFuture(desk, definition.label)

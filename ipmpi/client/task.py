@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..protocol import messages
 from ..protocol.packed import unpack
 from ..transport.ssh import SshSession
+from . import given
+from .connecting import connect
 from .dependencies import Needs, Parent
 from .desk import TaskDesk
 from .entries import Attempt, Entry
@@ -25,12 +27,14 @@ from .futures import TaskFuture, gather
 from .mapresults import MapResults
 from .progress import Progress
 from .results import wait_until_done
-from .session import Session, connect
+from .session import Session
 from .submission import submit_call, submit_later
+from .taskids import check_follow, listed, task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
 from .terms import Settings, call_terms
+from .waiting import check_waiting
 
 if TYPE_CHECKING:
     from .executor import Executor
@@ -103,6 +107,9 @@ class TaskClient:
         """
         if not isinstance(task, BaseTask):
             raise AssertionError("task must be a Task object!")  # noqa: TRY004 - as the original
+        self._session.check()
+        if block:
+            check_waiting()
         attempts = [self._attempt(each) for each in task.chain()]
         with self._lock:
             taskid = self._next_taskid
@@ -231,16 +238,17 @@ class TaskClient:
         Raises:
             KeyError: some of the ids are of no task that has ended; the others were cleared all the same.
         """
+        named = None if taskids is None else task_ids(taskids)
         with self._lock:
             ended = {taskid for taskid, entry in self._entries.items() if entry.ended.done()}
-            wanted = ended if taskids is None else {taskids} if isinstance(taskids, int) else set(taskids)
+            wanted = ended if named is None else named
             for taskid in wanted & ended:
                 del self._entries[taskid]
         if taskids is None:
             self._desk.succeeded = self._desk.failed = 0
         missing = sorted(wanted - ended)
         if missing:
-            names = ", ".join(map(str, missing))
+            names = ", ".join(map(given.shown, missing[:20])) + (", ..." if len(missing) > 20 else "")
             raise KeyError(f"Cleared {len(wanted & ended)} results, but no tasks found for ids: {names}")
         return len(wanted)
 
@@ -452,23 +460,20 @@ class TaskClient:
     # --- which tasks -------------------------------------------------------------------------------------
 
     def _entry(self, taskid: int, unknown: str) -> Entry:
-        if isinstance(taskid, bool) or not isinstance(taskid, int):
-            raise TypeError(f"an integer task id expected: {taskid!r}")
+        number = task_id(taskid)
         with self._lock:
             try:
-                return self._entries[taskid]
+                return self._entries[number]
             except KeyError:
-                raise IndexError(unknown.format(taskid)) from None
+                raise IndexError(unknown.format(given.shown(number))) from None
 
     def _parents(self, tasks: Tasks | None, unknown: str) -> list[TaskFuture | Entry]:
-        given: Iterable[TaskFuture | int] = (
-            () if tasks is None else [tasks] if isinstance(tasks, TaskFuture | int) else tasks
-        )
-        return [task if isinstance(task, TaskFuture) else self._entry(task, unknown) for task in given]
+        return [task if isinstance(task, TaskFuture) else self._entry(task, unknown) for task in listed(tasks)]
 
     def _needs(
         self, after: Tasks | None, follow: TaskFuture | int | None, values: Sequence[TaskFuture] = ()
     ) -> Needs:
         parents: Sequence[Parent] = self._parents(after, "there is no task {} to come after")
+        check_follow(follow)
         followed: Sequence[Parent] = self._parents(follow, "there is no task {} to follow")
         return Needs(parents, followed[0] if followed else None, values)

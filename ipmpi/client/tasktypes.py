@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ClientError
 from ..limits import LABEL
 from ..protocol.operations import StringTaskOperation
+from . import given
 from .functions import Definition, label_of
 from .payloads import Payload, packed, packed_arguments
 from .terms import MakeTerms, Settings, call_terms, make_terms
@@ -101,7 +102,7 @@ class BaseTask(ABC):
 
     def check(self) -> None:
         """Raise :class:`TypeError` or :class:`ValueError` if an attribute is wrong."""
-        self.settings().check()
+        self.settings().checked()
         if self.depend is not None and not callable(self.depend):
             raise TypeError(f"a task's depend must be a function of an engine's properties: {self.depend!r}")
         if self.recovery_task is not None and not isinstance(self.recovery_task, BaseTask):
@@ -164,6 +165,7 @@ class StringTask(BaseTask):
         super().check()
         if not isinstance(self.expression, str):
             raise TypeError("a task expression must be a string")
+        given.source(self.expression, "a task expression")
         if self.push is not None and not isinstance(self.push, dict):
             raise TypeError("push must be a dict")
         self._pulled()
@@ -174,7 +176,7 @@ class StringTask(BaseTask):
         names = [self.pull] if isinstance(self.pull, str) else self.pull
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise TypeError("pull must be str or a sequence of strs")
-        return list(names)
+        return given.names(names, "a name to pull")
 
     def terms(self, define: Define) -> MakeTerms:
         """See :meth:`BaseTask.terms`."""
@@ -194,7 +196,7 @@ class StringTask(BaseTask):
 
     def label(self) -> str:
         """See :meth:`BaseTask.label`."""
-        return self.expression.strip()[:LABEL]
+        return self.expression[: 10 * LABEL].strip()[:LABEL]
 
     def process_result(self, value: Any) -> dict[str, Any]:
         """Return the pulled names and their values."""

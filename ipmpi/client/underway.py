@@ -12,10 +12,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..errors import TaskAborted
+from . import given
 from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
 from .mapresults import MapResults
 from .terms import Settings
+from .waiting import check_waiting
 
 if TYPE_CHECKING:
     from .functions import Definition
@@ -63,7 +65,10 @@ def checked_options(options: dict[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
         raise TypeError(f"{unknown[0]!r} is no option of calls; there are: {', '.join(sorted(OPTIONS))}")
-    _settings(options).check()
+    _settings(options).checked()
+    depend = options.get("depend")
+    if depend is not None:
+        given.function(depend, "depend")
     return options
 
 
@@ -181,6 +186,7 @@ class Underway:
             left = deadline - time.monotonic() if self._stopped else None
             if left is not None and left <= 0:
                 return
+            check_waiting()
             concurrent.futures.wait(list(self._open), left)
 
     def leave(self, wait: bool) -> None:

@@ -8,7 +8,6 @@ succeeded; when one of them ends otherwise, the group ends as well.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -330,10 +329,12 @@ def _check(message: m.SubmitTasks, engines: int) -> None:
             f"a task runs on at least one rank, and cannot be retried {options.retries} times"
         )
     if not all(
-        math.isfinite(seconds) and seconds >= 0 for seconds in (options.timeout or 0, options.expected or 0)
+        0 <= seconds <= limits.LONGEST
+        for seconds in (options.timeout or 0, options.expected or 0)  # nor nan
     ):
         raise errors.ClientError(
-            "timeout and expected are finite numbers of seconds, 0 or more; leave them out for none"
+            f"timeout and expected are numbers of seconds from 0 to {limits.LONGEST:.0f} (a century); leave them "
+            "out for none"
         )
     size = header_size(options.operation, message.sizes, engines) + 18 * len(options.functions)
     if size > LARGEST_HEADER - _OTHER_FIELDS:

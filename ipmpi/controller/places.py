@@ -168,7 +168,7 @@ def rounded_up(expected: float | None) -> float:
     """Seconds that tasks take, as one of few numbers, since each makes a queue of its own; at most 1/32 more."""
     if not expected:
         return 0.0
-    mantissa, exponent = math.frexp(max(1.0, expected))
+    mantissa, exponent = math.frexp(min(max(1.0, expected), limits.LONGEST))
     return math.ldexp(math.ceil(mantissa * 64) / 64, exponent)
 
 

@@ -30,6 +30,8 @@ from .scheduler import Order
 from .sessions import Session, Sessions
 
 _DISPATCH_ROOM = limits.KIB
+_FLUSH_AGAIN = 0.1
+"""Seconds until effects are looked for again, after something went wrong with that."""
 STOP_DELAY = 2.0
 """Seconds that engine sets have to say goodbye after kill(controller=True)."""
 
@@ -91,8 +93,8 @@ class ControllerService:
 
     def _event(self, session: Session, event: Event) -> None:
         if isinstance(event, MessageReceived):
+            self._loop.call_at_turn_end(self._flush, self._not_flushed)
             self._message(session, event)
-            self._loop.call_at_turn_end(self._flush)
         else:
             self.transfers.handle(session, event)
 
@@ -267,20 +269,32 @@ class ControllerService:
 
     def _ended(self, session: Session, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
+        self._loop.call_at_turn_end(self._flush, self._not_flushed)
+        key = session.key
         if session.role == "engine":
             # Who says goodbye was told to end: by a signal, or with its allocation.
-            blame = not session.farewell and not self.deadlines.is_over(session.key, self._loop.now())
-            self.farm.set_lost(session.key, reason, blame=blame)
-            self.deadlines.forget(session.key)
-            for number in self.router.set_lost(session.key, reason):
-                self._log(f"unregistered engine with id: {number} ({reason})")
-            self._count_engines()
+            blame = not session.farewell and not self.deadlines.is_over(key, self._loop.now())
+            self._do_all(
+                lambda: self.farm.set_lost(key, reason, blame=blame),
+                lambda: self.deadlines.forget(key),
+                lambda: self._unregistered(self.router.set_lost(key, reason), reason),
+                self._count_engines,
+            )
         else:
-            self.farm.client_lost(session.key)
-            self.router.client_lost(session.key)
-        self.transfers.endpoint_lost(session)
-        self._loop.call_at_turn_end(self._flush)
-        self._stop_if_alone()
+            self._do_all(lambda: self.farm.client_lost(key), lambda: self.router.client_lost(key))
+        self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
+
+    def _do_all(self, *steps: Callable[[], object]) -> None:
+        """Make all these calls: if one fails, what the others would free must not stay taken."""
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                self._loop.report(error)
+
+    def _unregistered(self, ids: list[int], reason: str) -> None:
+        for number in ids:
+            self._log(f"unregistered engine with id: {number} ({reason})")
 
     def _count_engines(self) -> None:
         count = len(self.router.registry.engines)
@@ -292,12 +306,38 @@ class ControllerService:
 
     def _flush(self) -> None:
         now = self._loop.now()
-        for effect in (*self.deadlines.due(now), *self.farm.flush(now)):
-            self._perform(effect)
-        for effect in self.router.flush():
-            self._perform(effect)
+        for think in (lambda: self.deadlines.due(now), lambda: self.farm.flush(now), self.router.flush):
+            try:
+                effects = list(think())
+            except Exception as error:
+                self._not_flushed(error)
+                continue
+            for effect in effects:
+                try:
+                    self._perform(effect)
+                except Exception as error:
+                    self._not_performed(effect, error)
         for deadline in (self.farm.next_deadline(), self.deadlines.next_deadline()):
             self._set_timer(deadline)
+
+    def _not_flushed(self, error: BaseException) -> None:
+        """It is not known what was to be done; what is still to be done is looked for again, soon."""
+        self._loop.report(error)
+        self._set_timer(self._loop.now() + _FLUSH_AGAIN)
+
+    def _not_performed(self, effect: Effect, error: BaseException) -> None:
+        """Whoever an effect was for cannot be told what it waits for: its session ends, and it hears of that."""
+        if isinstance(effect, Send):
+            concerned = [effect.to]
+        elif isinstance(effect, Forward):
+            concerned = [effect.source, *(key for key, _ in effect.sinks)]
+        else:
+            concerned = [effect.source] if isinstance(effect, Decline) else []
+        sessions = [self.sessions.by_key[key] for key in concerned if key in self.sessions.by_key]
+        for session in sessions:
+            self.sessions.broken(session, error)
+        if not sessions:
+            self._loop.report(error)
 
     def _set_timer(self, deadline: float | None) -> None:
         """Flush at that time at the latest; a timer that is too early does no harm."""
@@ -306,7 +346,8 @@ class ControllerService:
             return
         if timer is not None:
             timer.cancel()
-        self._flush_timer = self._loop.call_later(max(0.0, deadline - self._loop.now()), self._time_is_up)
+        delay = max(0.0, deadline - self._loop.now())
+        self._flush_timer = self._loop.call_later(delay, self._time_is_up, self._not_flushed)
 
     def _time_is_up(self) -> None:
         self._flush_timer = None
@@ -346,7 +387,9 @@ class ControllerService:
         waiting = session.connection.control_backlog
         if session.role != "engine" and waiting > limits.CLIENT_BACKLOG:
             reason = f"it does not read, and {waiting >> 20} MiB of results wait for it"
-            self._loop.call_soon(lambda: self.sessions.end(session, reason))
+            self._loop.call_soon(
+                lambda: self.sessions.end(session, reason), lambda error: self.sessions.broken(session, error)
+            )
 
     def _send_instead(self, session: Session, message: m.AnyMessage, error: LocalProtocolError) -> None:
         """An engine's answer fitted on its own link, and does not on the client's, where ids are longer."""
@@ -385,4 +428,4 @@ class ControllerService:
     def _forwarded(self, source: int, stream: int, complete: bool) -> None:
         self.farm.result_passed_on(source, stream, complete)
         self.router.forward_ended(source, stream)
-        self._loop.call_at_turn_end(self._flush)
+        self._loop.call_at_turn_end(self._flush, self._not_flushed)

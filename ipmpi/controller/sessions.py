@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import limits
-from ..errors import KernelError, ProtocolError
+from ..errors import KernelError, ProtocolError, internal_error
 from ..protocol.connection import Connection, Event
 from ..protocol.handshake import Hello, ListenerHandshake
 from ..protocol.messages import Goodbye
@@ -59,6 +59,18 @@ class Sessions:
 
     def admit(self, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
         """A peer has proved its role: resume its session or begin one, and answer."""
+        known = self._next
+        try:
+            self._admit(peer, hello, handshake)
+        except Exception as error:
+            # Its session must not stay behind half made, as one that nobody can ever resume.
+            self._loop.report(error)
+            peer.pipe.close()
+            session = self._by_token.get(hello.session) or self.by_key.get(known)
+            if session is not None:
+                self.end(session, str(internal_error(error, "when it said hello")))
+
+    def _admit(self, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
         session = self._by_token.get(hello.session)
         if session is not None and session.role == hello.role:
             self._resume(session, peer, hello, handshake)
@@ -104,7 +116,7 @@ class Sessions:
         def event(happened: Event) -> None:
             self._on_event(session, happened)
 
-        def closed(reason: str, orderly: bool, error: ProtocolError | None) -> None:
+        def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
             if session.link is link:
                 session.link = None
                 self._link_closed(session, reason, orderly, error)
@@ -113,7 +125,7 @@ class Sessions:
         link = session.link = Link(self._loop, peer.pipe, session.connection, event, closed, silence=silence)
         link.feed(peer.leftover)
 
-    def _link_closed(self, session: Session, reason: str, orderly: bool, error: ProtocolError | None) -> None:
+    def _link_closed(self, session: Session, reason: str, orderly: bool, error: KernelError | None) -> None:
         if session.key not in self.by_key:
             return
         if error is not None or session.farewell:
@@ -124,7 +136,9 @@ class Sessions:
             f"{session.role} {session.key} at {session.peer}: {reason}; it may come back within {lease:.0f} s"
         )
         session.lease = self._loop.call_later(
-            lease, lambda: self.end(session, f"{reason}, and it did not come back")
+            lease,
+            lambda: self.end(session, f"{reason}, and it did not come back"),
+            lambda error: self.broken(session, error),
         )
 
     def dismiss(self, reason: str) -> None:
@@ -144,3 +158,14 @@ class Sessions:
         if link is not None:
             link.close(reason)
         self._on_ended(session, reason)
+
+    def broken(self, session: Session, error: BaseException) -> None:
+        """Something that nobody foresaw went wrong with this session: it is over, and its peer is told so."""
+        self._loop.report(error)
+        reason = str(internal_error(error, "while this peer was dealt with"))
+        if session.link is not None:
+            try:
+                session.connection.send(Goodbye(reason, True))
+            except Exception as another:
+                self._loop.report(another)
+        self.end(session, reason)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import limits
-from ..errors import ProtocolError
+from ..errors import KernelError
 from ..protocol import messages as m, operations
 from ..protocol.connection import Connection, Event, MessageReceived, StreamRefused
 from ..protocol.frames import Buffer, size_of
@@ -104,7 +104,7 @@ class Proxy:
         def event(happened: Event) -> None:
             self._from_below(child, happened)
 
-        def closed(reason: str, orderly: bool, error: ProtocolError | None) -> None:
+        def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
             if error is not None:
                 reason = str(error)
             self._child_lost(child, "its process ended" if orderly else f"its link broke: {reason}")
@@ -473,7 +473,7 @@ def link_up(proxy: Proxy, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -
         if not isinstance(event, StreamRefused):
             proxy.from_above(event)
 
-    def closed(reason: str, orderly: bool, error: ProtocolError | None) -> None:
+    def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
         del orderly
         proxy.stop(f"the rank above is gone: {error or reason}", orphaned=True)
 

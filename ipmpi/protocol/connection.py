@@ -68,6 +68,37 @@ class StreamRefused(NamedTuple):
     stream: int
 
 
+class Prepared(NamedTuple):
+    """A message that was encoded, and found to fit, before it is sent (by another thread, say)."""
+
+    kind: str
+    header: bytes
+
+
+def prepare(message: AnyMessage, inline: int = 0) -> Prepared:
+    """Encode a message that will be sent with ``inline`` bytes of body in its frame.
+
+    Raises:
+        LocalProtocolError: a value in it cannot be sent or would not be understood, or it is too large.
+    """
+    name = type(message).__name__
+    try:
+        header = messages.encode(message)
+        messages.decode(header)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise LocalProtocolError(f"a {name} with a value that is not possible there: {error}") from None
+    _check_length(name, HEADER_LENGTH.size + len(header) + inline)
+    return Prepared(name, header)
+
+
+def _check_length(name: str, length: int) -> None:
+    if length > limits.MESSAGE:
+        raise LocalProtocolError(
+            f"a {name} of {length} bytes; the limit is {limits.MESSAGE}. "
+            "Push large data first, and use it by name."
+        )
+
+
 Event = MessageReceived | DataReceived | StreamAborted | CreditReceived | StreamRefused
 
 
@@ -112,7 +143,7 @@ class Connection:
 
     # --- sending -----------------------------------------------------------------------------------------
 
-    def send(self, message: AnyMessage, body: Sequence[Buffer] = ()) -> OutgoingStream | None:
+    def send(self, message: AnyMessage | Prepared, body: Sequence[Buffer] = ()) -> OutgoingStream | None:
         """Queue a message; a large body becomes a stream, which is returned."""
         size = size_of(body)
         if size <= limits.INLINE_BODY:
@@ -123,7 +154,7 @@ class Connection:
             stream.feed(buffer)
         return stream
 
-    def send_streamed(self, message: AnyMessage, total: int) -> OutgoingStream:
+    def send_streamed(self, message: AnyMessage | Prepared, total: int) -> OutgoingStream:
         """Queue a message whose body of ``total`` bytes will be fed to the stream returned."""
         if total <= 0:
             raise LocalProtocolError(f"a {type(message).__name__} whose body of {total} bytes is to be a stream")
@@ -133,15 +164,13 @@ class Connection:
         self._streams[stream.id] = stream
         return stream
 
-    def _queue_message(self, message: AnyMessage, body: list[Buffer], stream: int) -> None:
-        header = messages.encode(message)
+    def _queue_message(self, message: AnyMessage | Prepared, body: list[Buffer], stream: int) -> None:
+        name, header = (
+            message if isinstance(message, Prepared) else (type(message).__name__, messages.encode(message))
+        )
         bulk = size_of(body) if body else 0
         length = HEADER_LENGTH.size + len(header) + bulk
-        if length > limits.MESSAGE:
-            raise LocalProtocolError(
-                f"a {type(message).__name__} of {length} bytes; the limit is {limits.MESSAGE}. "
-                "Push large data first, and use it by name."
-            )
+        _check_length(name, length)
         head = prefix(Kind.MESSAGE, length, stream) + HEADER_LENGTH.pack(len(header)) + header
         if bulk <= 16 * limits.KIB:
             frame: list[Buffer] = [b"".join([head, *body])]

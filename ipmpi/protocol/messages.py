@@ -272,9 +272,13 @@ class EndIsNear(Message, frozen=True, tag=76):
 
 
 class Goodbye(Message, frozen=True, tag=80):
-    """The sender closes the link on purpose and will not come back."""
+    """The sender closes the link on purpose, and the session with it.
+
+    With ``fault`` something went wrong at the sender that nobody foresaw: a new session may go well.
+    """
 
     reason: str
+    fault: bool = False
 
 
 AnyMessage = (

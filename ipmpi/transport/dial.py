@@ -10,7 +10,15 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError
+from ..errors import (
+    ClientError,
+    ConnectionError,
+    InternalError,
+    KernelError,
+    SecurityError,
+    VersionError,
+    internal_error,
+)
 from ..furl import Furl
 from ..protocol.handshake import DiallerHandshake, Welcome
 from ..protocol.httpconnect import where
@@ -65,7 +73,7 @@ class Dial:
         self._failures: list[tuple[Way, KernelError]] = []
         self._over = False
         self._stagger: Timer | None = None
-        loop.call_soon(self._try_next)
+        loop.call_soon(self._try_next, self._broken)
 
     def cancel(self) -> None:
         """Stop trying; neither callback will be called."""
@@ -94,24 +102,45 @@ class Dial:
             lambda error: self._failed(number, error),
         )
         if self._next < len(self._ways):
-            self._stagger = self._loop.call_later(_STAGGER, self._try_next)
+            self._stagger = self._loop.call_later(_STAGGER, self._try_next, self._broken)
+
+    def _broken(self, error: BaseException) -> None:
+        """Something went wrong that nobody foresaw: this attempt has failed, and says so."""
+        self._loop.report(error)
+        if not self._over:
+            self.cancel()
+            self._on_failed(internal_error(error, "while the controller was dialled"))
 
     def _connected(self, number: int, sock: socket.socket) -> None:
         way = self._ways[number]
-        negotiation = DialNegotiation(
-            self._loop,
-            sock,
-            self._furl,
-            self._handshake,
-            lambda peer, welcome: self._succeeded(peer, welcome, way),
-            lambda error: self._failed(number, error),
-            str(way),
-        )
+        try:
+            negotiation = DialNegotiation(
+                self._loop,
+                sock,
+                self._furl,
+                self._handshake,
+                lambda peer, welcome: self._succeeded(peer, welcome, way),
+                lambda error: self._failed(number, error),
+                str(way),
+            )
+        except KernelError as error:  # this OpenSSL is not good enough, for instance
+            sock.close()
+            self._failed(number, error)
+            return
+        except Exception as error:
+            sock.close()
+            self._broken(error)
+            return
         self._under_way[number] = negotiation.cancel
 
     def _succeeded(self, peer: Authenticated, welcome: Welcome, way: Way) -> None:
         self.cancel()
-        self._on_done(peer, welcome, way)
+        try:
+            self._on_done(peer, welcome, way)
+        except Exception as error:
+            self._loop.report(error)
+            peer.pipe.close()
+            self._on_failed(internal_error(error, "when the controller had answered"))
 
     def _failed(self, number: int, error: KernelError) -> None:
         if self._over:
@@ -124,7 +153,7 @@ class Dial:
         self._over = True
         # Somebody who answered and is wrong explains more than somebody who did not answer.
         for _, error in self._failures:
-            if isinstance(error, SecurityError | VersionError | ClientError):
+            if isinstance(error, SecurityError | VersionError | ClientError | InternalError):
                 self._on_failed(error)
                 return
         if all(isinstance(error, RouteError) for _, error in self._failures):

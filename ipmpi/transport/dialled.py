@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import __version__, limits
-from ..errors import ClientError, ConnectionError, KernelError, ProtocolError, SecurityError, VersionError
+from ..errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError, internal_error
 from ..furl import Furl
 from ..protocol import messages
 from ..protocol.connection import Connection, Event
@@ -113,6 +113,10 @@ class DialledSession:
             ways = ways_to(self._furl, self._routes, self._way)
             self._dial = Dial(self._loop, self._furl, self._handshake, self._connected, self._failed, ways)
 
+    def _broken(self, error: BaseException) -> None:
+        self._loop.report(error)
+        self._end(internal_error(error, "while the controller was dialled"))
+
     def _connected(self, peer: Authenticated, welcome: Welcome, way: Way) -> None:
         self._dial = None
         self._way = way
@@ -154,9 +158,9 @@ class DialledSession:
         # Jitter, so that a thousand sets do not knock together.
         delay = self._delay * random.uniform(0.7, 1.3)
         self._delay = min(self._delay * limits.RECONNECT_FACTOR, limits.RECONNECT_LONGEST)
-        self._timer = self._loop.call_later(delay, self._start_dial)
+        self._timer = self._loop.call_later(delay, self._start_dial, self._broken)
 
-    def _closed(self, reason: str, orderly: bool, error: ProtocolError | None) -> None:
+    def _closed(self, reason: str, orderly: bool, error: KernelError | None) -> None:
         del orderly
         self.link = None
         if self._over:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 
 from .. import limits
-from ..errors import ProtocolError, RemoteProtocolError
+from ..errors import KernelError, RemoteProtocolError, internal_error
 from ..protocol.connection import Connection, Event
 from ..protocol.frames import Buffer
 from ..protocol.liveness import Liveness
 from ..protocol.messages import Goodbye
 from .loop import READ, WRITE, Loop, Timer
 from .pipes import Pipe, PipeClosed
-
-log = logging.getLogger("ipmpi")
 
 _READS_A_TURN = 8
 """Pieces of up to a chunk that one link may read before the others have their turn."""
@@ -28,8 +25,9 @@ _EVENTS_A_TURN = 64
 class Link:
     """Moves bytes between ``pipe`` and ``connection`` until one of them ends.
 
-    ``on_event(event)`` is called for every event; ``on_closed(reason, orderly, error)`` once, at the end. After
-    anything was sent on the connection, call :meth:`wake`: it goes out at the end of the loop's turn.
+    ``on_event(event)`` is called for every event; ``on_closed(reason, orderly, error)`` once, at the end. Without
+    an ``error`` the session may go on over another link; if ``on_event`` raises, it may not. After anything was
+    sent on the connection, call :meth:`wake`: it goes out at the end of the loop's turn.
 
     Args:
         watch: ask for signs of life, and end when there are none.
@@ -44,7 +42,7 @@ class Link:
         pipe: Pipe,
         connection: Connection,
         on_event: Callable[[Event], None],
-        on_closed: Callable[[str, bool, ProtocolError | None], None],
+        on_closed: Callable[[str, bool, KernelError | None], None],
         *,
         watch: bool = True,
         silence: float = limits.SILENCE,
@@ -65,9 +63,9 @@ class Link:
         """While reading is paused: what has been read and not been looked at."""
         descriptor = pipe.fileno()
         if descriptor is not None:
-            loop.register(descriptor, READ, self._ready)
+            loop.register(descriptor, READ, self._ready, self._broken)
         if watch:
-            self._timer = loop.call_later(limits.PING_INTERVAL, self._watch)
+            self._timer = loop.call_later(limits.PING_INTERVAL, self._watch, self._broken)
         # The pipe may hold the end of a handshake, the connection what an earlier link could not send.
         self.wake()
 
@@ -79,12 +77,15 @@ class Link:
     def wake(self) -> None:
         """There is something to send."""
         if self._open and not self._writing:
-            self.loop.call_at_turn_end(self._write)
+            self.loop.call_at_turn_end(self._write, self._broken)
 
     def feed(self, data: Buffer) -> None:
         """Bytes that arrived before the link was made (the end of a handshake's last read)."""
-        if len(data):
-            self._receive(data)
+        if len(data) and self._open:
+            try:
+                self._receive(data)
+            except Exception as error:
+                self._broken(error)
 
     def close(self, reason: str = "closed here") -> None:
         """End the link; what was queued and fits goes out before."""
@@ -93,22 +94,35 @@ class Link:
             self._end(reason, True, None)
 
     def _ready(self, events: int) -> None:
-        try:
-            if events & READ:
-                self.readable()
-            if (events & WRITE or self._unheard is not None) and self._open:
-                self._write()
-        except Exception as error:
-            # One link's trouble must not end the others'. This is a bug of ours, so the log gets all of it.
-            log.exception("a link failed in a way that was not foreseen; please report this")
-            if self._open:
-                self._end(f"an error in ipmpi: {error!r}", False, None)
+        if events & READ:
+            self.readable()
+        if (events & WRITE or self._unheard is not None) and self._open:
+            self._write()
+
+    def _broken(self, error: BaseException) -> None:
+        """Something went wrong that nobody foresaw, while this peer was dealt with: that is its session's end.
+
+        It cannot be resumed: the message counts as received, and nobody knows how much of what it asks for was
+        done. Both ends log the reason, here with the traceback.
+        """
+        self.loop.report(error)
+        if self._open:
+            failure = internal_error(error, "while this peer was dealt with")
+            try:
+                self.connection.send(Goodbye(str(failure), True))
+                self._send_what_fits()
+            except Exception as another:
+                self.loop.report(another)
+            self._end(str(failure), False, failure)
 
     def poke(self) -> None:
         """The pipe may have moved (for pipes without a descriptor)."""
-        self.readable()
-        if self._writing and self._open:
-            self._write()
+        try:
+            self.readable()
+            if self._writing and self._open:
+                self._write()
+        except Exception as error:
+            self._broken(error)
 
     def readable(self) -> None:
         """Read what has arrived."""
@@ -150,7 +164,7 @@ class Link:
         if connection.wants_to_send or self._unheard is not None:
             self.wake()
         if connection.owes_acknowledgement and self._acknowledge_timer is None:
-            self._acknowledge_timer = self.loop.call_later(limits.ACK_DELAY, self._acknowledge)
+            self._acknowledge_timer = self.loop.call_later(limits.ACK_DELAY, self._acknowledge, self._broken)
 
     def _acknowledge(self) -> None:
         self._acknowledge_timer = None
@@ -163,7 +177,8 @@ class Link:
         events, self._unheard = self._unheard, None
         if events is not None and self._open:
             self._hear(events)
-            self._register()
+            if self._open:
+                self._register()
 
     def _refuse(self, error: RemoteProtocolError) -> None:
         """Tell the peer why, if it listens, and end."""
@@ -196,7 +211,7 @@ class Link:
         if self._unheard is not None:
             # Who does not acknowledge is read on: the acknowledgement may be in it.
             if self.connection.is_stalled or self.connection.control_backlog <= self._pause_above:
-                self.loop.call_soon(self._go_on)
+                self.loop.call_soon(self._go_on, self._broken)
             else:
                 self._register()
 
@@ -205,7 +220,7 @@ class Link:
         descriptor = self.pipe.fileno()
         if descriptor is not None:
             events = (READ if self._unheard is None else 0) | (WRITE if self._writing else 0)
-            self.loop.register(descriptor, events, self._ready)
+            self.loop.register(descriptor, events, self._ready, self._broken)
 
     def _watch(self) -> None:
         if not self._open:
@@ -217,9 +232,9 @@ class Link:
         if self._liveness.should_ping(now):
             self.connection.ping()
             self.wake()
-        self._timer = self.loop.call_later(limits.PING_INTERVAL / 3, self._watch)
+        self._timer = self.loop.call_later(limits.PING_INTERVAL / 3, self._watch, self._broken)
 
-    def _end(self, reason: str, orderly: bool, error: ProtocolError | None) -> None:
+    def _end(self, reason: str, orderly: bool, error: KernelError | None) -> None:
         self._open = False
         for timer in (self._timer, self._acknowledge_timer):
             if timer is not None:
@@ -228,4 +243,11 @@ class Link:
         if descriptor is not None:
             self.loop.unregister(descriptor)
         self.pipe.close()
-        self._on_closed(reason, orderly, error)
+        try:
+            self._on_closed(reason, orderly, error)
+        except Exception as raised:
+            # Nobody may go on waiting for this peer: what could not be told of a break is told of an end.
+            self.loop.report(raised)
+            self._on_closed(
+                reason, False, error or internal_error(raised, "while the end of a link was dealt with")
+            )

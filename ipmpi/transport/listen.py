@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from .. import limits
-from ..errors import ConnectionError, ControllerStartError, KernelError
+from ..errors import ConnectionError, ControllerStartError, KernelError, internal_error
 from ..protocol.handshake import Hello, ListenerHandshake
 from ..tls import Identity, TlsSession
 from .dialled import SOFTWARE
@@ -59,6 +59,7 @@ class Listener:
         self._resume: Timer | None = None
         self._sock = _listen(address)
         self.port: int = self._sock.getsockname()[1]
+        identity.context  # noqa: B018 - an OpenSSL that is not good enough is found now, not with the first peer
         loop.register(self._sock, READ, self._accept)
 
     def close(self) -> None:
@@ -82,7 +83,13 @@ class Listener:
                     continue
                 self._pause(error.strerror or str(error))
                 return
-            self._begin(sock, str(address[0]))
+            try:
+                self._begin(sock, str(address[0]))
+            except Exception as error:
+                # It is this stranger's misfortune: the others get in.
+                sock.close()
+                self._loop.report(error)
+                self._report(str(address[0]), internal_error(error, "while a connection was accepted"))
 
     def _pause(self, reason: str) -> None:
         self._report("anybody", ConnectionError(f"it cannot be accepted: {reason}"))

@@ -13,7 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import limits
-from ..errors import ConnectionError, KernelError, RemoteProtocolError, SecurityError, VersionError
+from ..errors import (
+    ConnectionError,
+    KernelError,
+    RemoteProtocolError,
+    SecurityError,
+    VersionError,
+    internal_error,
+)
 from ..furl import Furl
 from ..protocol.frames import Buffer
 from ..protocol.handshake import DiallerHandshake, Hello, ListenerHandshake, Refusal, Welcome
@@ -58,12 +65,12 @@ class _Negotiation:
         self._over = False
         self._secure = False
         self._received = 0
-        self._timer = loop.call_later(limits.HANDSHAKE_TIMEOUT, self._too_late)
+        self._timer = loop.call_later(limits.HANDSHAKE_TIMEOUT, self._too_late, self._broken)
         self.peer = peer or self._pipe.peer
 
     def _watch(self) -> None:
         events = READ if self._pipe.flush() else READ | WRITE
-        self._loop.register(self._sock, events, self._step)
+        self._loop.register(self._sock, events, self._step, self._broken)
 
     def _step(self, _events: int) -> None:
         try:
@@ -74,6 +81,16 @@ class _Negotiation:
             self.fail(self._explain_close(str(closed)))
         except KernelError as error:
             self.fail(error)
+
+    def _broken(self, error: BaseException) -> None:
+        """Something went wrong that nobody foresaw, which ends this negotiation and nothing else."""
+        self._loop.report(error)
+        failure = internal_error(error, f"in the handshake with {self.peer}")
+        if self._over:  # it was over for this end, and whoever took the pipe could not deal with it
+            self._pipe.close()
+            self._on_failed(failure)
+        else:
+            self.fail(failure)
 
     def _explain_close(self, reason: str) -> KernelError:
         return RemoteProtocolError(f"{self.peer} went away before it said who it is: {reason}")
@@ -158,7 +175,7 @@ class DialNegotiation(_Negotiation):
         except PipeClosed as closed:
             # The caller must have its object before it hears of a failure.
             error = self._explain_close(str(closed))
-            loop.call_soon(lambda: self.fail(error))
+            loop.call_soon(lambda: self.fail(error), self._broken)
 
     def _explain_close(self, reason: str) -> KernelError:
         if self._handshake is not None:

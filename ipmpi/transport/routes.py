@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from .. import limits
-from ..errors import ConnectionError, KernelError
+from ..errors import ConnectionError, KernelError, internal_error
 from ..protocol.httpconnect import ConnectRequest, where
 from .loop import READ, WRITE, Loop, Timer
 from .tlspipe import prepare
@@ -93,17 +93,24 @@ class _Direct:
         self._over = True
         self._forget(close=True)
 
+    def _broken(self, error: BaseException) -> None:
+        # Nobody foresaw it. Whoever dials has to hear that this way has failed.
+        self._loop.report(error)
+        self._over = True
+        self._forget(close=True)
+        self._on_failed(internal_error(error, "while a connection was made"))
+
     def _look_up(self) -> None:
         try:
             found = socket.getaddrinfo(*self._address, type=socket.SOCK_STREAM)
         except (OSError, ValueError) as error:  # the latter for what cannot be a name at all
             reason = getattr(error, "strerror", None) or str(error)
             problem = ConnectionError(f"its name cannot be looked up: {reason}")
-            self._loop.call_threadsafe(lambda: self._fail(problem))
+            self._loop.call_threadsafe(lambda: self._fail(problem), self._broken)
             return
         # A name may have several addresses (localhost: that of IPv6 too), of which only one is listened on.
         self._others = [(entry[0], cast(SocketAddress, entry[4])) for entry in found]
-        self._loop.call_threadsafe(self._try_next)
+        self._loop.call_threadsafe(self._try_next, self._broken)
 
     def _try_next(self) -> None:
         """Try the first address that is left; the others follow if nobody answers there."""
@@ -115,8 +122,8 @@ class _Direct:
         except OSError as error:
             self._unreachable(error.strerror or str(error))
             return
-        self._timer = self._loop.call_later(limits.CONNECT_TIMEOUT, lambda: self._connected(0))
-        self._loop.register(self._sock, WRITE, self._connected)
+        self._timer = self._loop.call_later(limits.CONNECT_TIMEOUT, lambda: self._connected(0), self._broken)
+        self._loop.register(self._sock, WRITE, self._connected, self._broken)
 
     def _connected(self, events: int) -> None:
         assert self._sock is not None
@@ -215,20 +222,25 @@ class _Tunnel:
         self._cancel()
         self._forget(close=True)
 
+    def _broken(self, error: BaseException) -> None:
+        self._loop.report(error)
+        self._forget(close=True)
+        self._on_failed(internal_error(error, f"while {self._name} was asked"))
+
     def _unreachable(self, error: KernelError) -> None:
         self._on_failed(ConnectionError(f"{self._name} is not reached: {error}"))
 
     def _connected(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._timer = self._loop.call_later(limits.PROXY_TIMEOUT, self._too_late)
-        self._loop.register(sock, READ, self._ready)
+        self._timer = self._loop.call_later(limits.PROXY_TIMEOUT, self._too_late, self._broken)
+        self._loop.register(sock, READ, self._ready, self._broken)
         try:
             # A request fits into the empty buffer of a new connection.
             if sock.send(self._request.data) != len(self._request.data):
                 raise OSError(errno.EAGAIN, "it takes no data")
         except OSError as error:
             problem = ConnectionError(error.strerror or str(error))
-            self._loop.call_soon(lambda: self._fail(problem))
+            self._loop.call_soon(lambda: self._fail(problem), self._broken)
 
     def _ready(self, _events: int) -> None:
         assert self._sock is not None

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ipmpi import furl
-from ipmpi.client.session import connect
+from ipmpi.client.connecting import connect
 from ipmpi.errors import SecurityError
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m

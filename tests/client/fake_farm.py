@@ -54,7 +54,10 @@ class FakeFarm:
     def number(self) -> int:
         return next(self._numbers)
 
-    def post(self, call: Callable[[], object]) -> None:
+    def check(self) -> None:
+        pass
+
+    def post(self, call: Callable[[], object], on_error: object = None) -> None:  # noqa: ARG002
         self._calls.append(call)
         if self._thread == threading.get_ident():
             return
@@ -68,7 +71,7 @@ class FakeFarm:
             finally:
                 self._thread = None
 
-    def post_later(self, seconds: float, call: Callable[[], object]) -> None:  # noqa: ARG002
+    def post_later(self, seconds: float, call: Callable[[], object], on_error: object = None) -> None:  # noqa: ARG002
         self.post(call)
 
     def is_own_thread(self) -> bool:

@@ -23,7 +23,7 @@ class Held:
     def __init__(self, farm: FakeFarm, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[Any] = []
         self._post = farm.post
-        monkeypatch.setattr(farm, "post", self.calls.append)
+        monkeypatch.setattr(farm, "post", lambda call, on_error=None: self.calls.append(call))
 
     def release(self) -> None:
         while self.calls:

@@ -350,7 +350,8 @@ def test_run_gives_a_script_what_python_gives_it(
     script.write_text(
         "import argparse, os, sys\n"
         "parser = argparse.ArgumentParser(); parser.add_argument('--steps', type=int, default=3)\n"
-        "if __name__ == '__main__':\n    print(parser.parse_args().steps, os.path.abspath(__file__), sys.argv[0])\n"
+        "if __name__ == '__main__':\n"
+        "    print(parser.parse_args().steps, os.path.abspath(__file__), sys.argv[0])\n"
     )
     for file in (script, str(script)):
         assert mec.run(file, 0)[0]["stdout"] == f"3 {script} {script}\n"

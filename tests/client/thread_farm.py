@@ -54,10 +54,13 @@ class ThreadFarm:
     def number(self) -> int:
         return next(self._numbers)
 
-    def post(self, call: Callable[[], object]) -> None:
+    def check(self) -> None:
+        pass
+
+    def post(self, call: Callable[[], object], on_error: object = None) -> None:  # noqa: ARG002
         self._calls.put(call)
 
-    def post_later(self, _delay: float, call: Callable[[], object]) -> None:
+    def post_later(self, _delay: float, call: Callable[[], object], on_error: object = None) -> None:  # noqa: ARG002
         self._calls.put(call)
 
     def is_own_thread(self) -> bool:

@@ -1,0 +1,174 @@
+"""A cluster in one process: a controller, engines and clients in threads, joined by real TLS over loopback.
+
+It starts in milliseconds, and a test can reach into every part of it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ipmpi.client import MultiEngineClient, TaskClient
+from ipmpi.client.session import Session
+from ipmpi.controller.service import ControllerService
+from ipmpi.engine.namespace import Namespace
+from ipmpi.engine.proxy import Proxy
+from ipmpi.engine.rank import Rank
+from ipmpi.errors import KernelError
+from ipmpi.furl import SECRET_BYTES, Furl
+from ipmpi.protocol.messages import EngineInfo
+from ipmpi.protocol.states import RECEIVES
+from ipmpi.tls import Identity
+from ipmpi.transport.dialled import Callbacks, DialledSession
+from ipmpi.transport.listen import Listener
+from ipmpi.transport.loop import Loop
+
+ROLES = ("engine", "mec", "tc", "monitor")
+PATIENCE = 10.0
+
+
+def wait_until(true: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """What ``true`` gives as soon as it gives anything."""
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.002)
+    return found
+
+
+class Engine:
+    """One engine without MPI. Its main thread is a thread of its own, which no signal reaches."""
+
+    def __init__(self, furl: Furl, log: Callable[[str], object] = lambda line: None) -> None:
+        self.loop = Loop()
+        self.stopped: list[str] = []
+        self.rank = Rank(Namespace(-1), lambda name: None)
+        self.rank.interrupts._thread = None  # a signal would hit the test
+        own = EngineInfo(0, -1, "testhost", os.getpid())
+        self.proxy = Proxy(self.loop, self.rank, own, "no MPI", "3", 0, lambda line: log(line), self._stopping)
+        callbacks = Callbacks(self.proxy.from_above, self._started, lambda reason: None, self._ended)
+        self.session = DialledSession(self.loop, furl, RECEIVES["engine"], callbacks)
+        self.threads = [
+            threading.Thread(target=call, name=name, daemon=True)
+            for name, call in (("engine-main", self.rank.run), ("engine-agent", self._agent))
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def _agent(self) -> None:
+        self.session.open()
+        self.loop.run()
+        self.loop.close()
+
+    def _started(self) -> None:
+        self.proxy.forget_controller()
+        self.proxy.above = self.session
+        self.proxy.register()
+
+    def _ended(self, error: KernelError) -> None:
+        self.proxy.stop(str(error))
+
+    def _stopping(self, reason: str, orphaned: bool) -> None:
+        del orphaned
+        self.stopped.append(reason)
+        self.session.close(reason)
+        self.rank.stop()
+        self.loop.stop()
+
+    @property
+    def is_alive(self) -> bool:
+        return all(thread.is_alive() for thread in self.threads)
+
+    def close(self) -> None:
+        """End it, and wait for that."""
+        self.loop.call_threadsafe(lambda: self.proxy.stop("the test is over"))
+        for thread in self.threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+class InProcess:
+    """A controller, and what connects to it."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.lines: list[str] = []
+        self.counts: list[int] = []
+        identity = Identity.create(time.time())
+        secrets = {role: os.urandom(SECRET_BYTES) for role in ROLES}
+        self.service = ControllerService(self.loop, self.lines.append, on_engines=self.counts.append)
+        self.listener = Listener(
+            self.loop, ("127.0.0.1", 0), identity, secrets, self.service.sessions.admit, self.lines.append
+        )
+        where = (("127.0.0.1", self.listener.port),)
+        self.furls = {role: Furl(identity.fingerprint, where, role, secrets[role]) for role in ROLES}
+        self.engines: list[Engine] = []
+        self.sessions: list[Session] = []
+        self.thread = threading.Thread(target=self.loop.run, name="controller", daemon=True)
+        self.thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self.thread.is_alive()
+
+    def registered(self) -> int:
+        """How many engines are registered."""
+        return len(self.service.router.registry.engines)
+
+    def start_engines(self, number: int) -> list[Engine]:
+        """Start engines, and wait until they are there."""
+        wanted = self.registered() + number
+        started = [Engine(self.furls["engine"], self.lines.append) for _ in range(number)]
+        self.engines += started
+        wait_until(lambda: self.registered() == wanted, f"{wanted} engines")
+        return started
+
+    def session(self, role: str) -> Session:
+        """An open session."""
+        session = Session(self.furls[role])
+        session.open()
+        self.sessions.append(session)
+        return session
+
+    def mec(self) -> MultiEngineClient:
+        return MultiEngineClient(session=self.session("mec"))
+
+    def tc(self) -> TaskClient:
+        return TaskClient(session=self.session("tc"))
+
+    def do(self, call: Callable[[], Any]) -> Any:
+        """What a call gives that is made in the controller's thread."""
+        answers: list[Any] = []
+        done = threading.Event()
+        self.loop.call_threadsafe(lambda: (answers.append(call()), done.set()))
+        assert done.wait(PATIENCE)
+        return answers[0]
+
+    def close(self) -> None:
+        """End all."""
+        for session in self.sessions:
+            session.close()
+        for engine in self.engines:
+            engine.close()
+        self.loop.stop()
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+        self.listener.close()
+        self.service.sessions.dismiss("the test is over")
+        self.loop.close()
+
+
+@contextmanager
+def in_process(engines: int = 0) -> Iterator[InProcess]:
+    """A cluster for the length of a with statement."""
+    cluster = InProcess()
+    try:
+        cluster.start_engines(engines)
+        yield cluster
+    finally:
+        cluster.close()
