@@ -244,10 +244,10 @@ def named(furl_or_file: str | os.PathLike[str]) -> str:
     if not isinstance(text, str):
         raise TypeError(f"a furl or a file with one is a str or a path, not {furl_or_file!r}")
     try:
-        usable = "\0" not in os.fsencode(text).decode(errors="surrogateescape")
+        usable = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         usable = False
-    if not usable:
+    if not usable or len(text) > FILE_BYTES:
         raise FurlError(f"{text[:80]!r} is neither a furl nor the name of a file")
     return text
 

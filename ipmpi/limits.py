@@ -150,6 +150,9 @@ RESULT_TEXT: Final = 1 * MIB
 ENGINE_ID: Final = 2**31 - 1
 """The largest engine id. They are never given twice; at a thousand engines a second this lasts for weeks."""
 
+SOURCE: Final = MESSAGE - INLINE_BODY - 64 * KIB
+"""The longest source text of a command or task, with some room for the rest of the message that it goes in."""
+
 NAMES: Final = MIB
 """Characters of all names of one call, of keys or properties; with a source text they have to fit into MESSAGE."""
 

@@ -153,16 +153,17 @@ class EngineCommands:
             OSError: the file cannot be read.
             SyntaxError, ValueError: it is not Python; nothing was sent.
         """
-        name = os.fspath(filename)
-        if not isinstance(name, str):
-            raise TypeError(f"filename must be a str or a path, not {filename!r}")
-        if isinstance(args, str) or not all(isinstance(word, str) for word in args):
-            raise TypeError(f"args must be a sequence of strs, the words for sys.argv, not {args!r}")
+        name = given.path(filename, "filename")
+        words = list(args) if not isinstance(args, str) and hasattr(args, "__iter__") else [None]
+        if not all(isinstance(word, str) for word in words):
+            raise TypeError(f"args must be a sequence of strs, the words for sys.argv, not {given.shown(args)}")
+        given.source(" ".join(words), "args, the words for sys.argv,")
         # tokenize.open obeys the encoding that the file declares.
         with tokenize.open(name) as file:
             source = file.read()
         compile(source, name, "exec", dont_inherit=True)
-        operation = operations.Execute(source, name, [name, *args], os.path.abspath(name))
+        given.source(source, f"the file {name}")
+        operation = operations.Execute(source, name, [name, *words], os.path.abspath(name))
         return self._execute(operation, "run", targets, block, list)
 
     def _execute(

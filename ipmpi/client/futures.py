@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 from collections import defaultdict
 from collections.abc import Generator, Iterable
@@ -10,6 +11,7 @@ from typing import Any
 
 from ..errors import KernelError, TaskAborted
 from .desk import TaskDesk, Ticket
+from .given import shown, waiting_time
 from .payloads import Payload, failure_of, story_of, value_of
 from .progress import Progress
 from .results import UNOPENED, arrival, snapshot, wait_until_done
@@ -80,6 +82,7 @@ class TaskFuture(SessionFuture):
             Whether the task is cancelled now. In a callback of a future nothing can be waited for: there the
             task is cancelled if that is possible, and the answer may still be False.
         """
+        patience = waiting_time(grace)
         with self._condition:
             if self.done():
                 return self.cancelled()
@@ -93,7 +96,7 @@ class TaskFuture(SessionFuture):
             with contextlib.suppress(KernelError):  # the session has ended, and so has the task
                 answer.result()
             if running:
-                wait_until_done(self, grace)
+                wait_until_done(self, patience)
         return self.cancelled()
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -185,6 +188,9 @@ def gather(futures: Iterable[TaskFuture], progress: bool | None = None) -> list[
         Exception: what the first of them that failed raised. The others go on.
     """
     waited = list(futures)
+    for future in waited:
+        if not isinstance(future, concurrent.futures.Future):
+            raise TypeError(f"futures of tasks expected, as submit() returns them: {shown(future)}")
     with Progress(len(waited), progress) as bar:
         if bar.interval is not None:
             for future in waited:

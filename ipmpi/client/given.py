@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import limits
+from ..errors import ClientError
 
 
 def whole_number(value: Any, what: str, least: int, most: int) -> int:
@@ -109,11 +111,31 @@ def source(value: Any, what: str) -> str:
 
     Raises:
         TypeError, ValueError: as :func:`text`; or it has NUL characters.
+        ClientError: it is too long.
     """
     text(value, what)
+    size = len(value) if value.isascii() else len(value.encode())
+    if size > limits.SOURCE:
+        raise ClientError(
+            f"{what} has {size} bytes, of at most {limits.SOURCE}; push() large data, and use it by name"
+        )
     if "\0" in value:
         raise ValueError(f"{what} has a NUL character, at {value.index(chr(0))}: it is not the text of a program")
     found: str = value
+    return found
+
+
+def path(value: Any, what: str) -> str:
+    """The name of a file, which may be given as a path.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    name = os.fspath(value) if isinstance(value, os.PathLike) else value
+    text(name, what, limits.LINE)
+    if "\0" in name or not name:
+        raise ValueError(f"{what} must be the name of a file: {shown(value)}")
+    found: str = name
     return found
 
 
@@ -142,12 +164,13 @@ def names(values: Iterable[Any], what: str) -> list[str]:
     Raises:
         TypeError, ValueError: as :func:`text`; or there are too many.
     """
-    found = [text(value, what) for value in values]
-    if sum(map(len, found)) + 6 * len(found) > limits.NAMES:
+    given = list(values)
+    size = 6 * len(given) + sum(len(value) for value in given if isinstance(value, str))
+    if size > limits.NAMES:
         raise ValueError(
-            f"{len(found)} names, or names so long, do not fit into one message: make several calls, or use a dict"
+            f"{len(given)} names, or names so long, do not fit into one message: make several calls, or use a dict"
         )
-    return found
+    return [text(value, what) for value in given]
 
 
 def shown(value: Any) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from ..errors import InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from .failures import rebuild_exception as rebuild_exception
-from .given import waiting_time
+from .given import shown, waiting_time
 from .waiting import SessionFuture, check_waiting
 
 _GREEN, _BLUE, _RED, _NORMAL = "\033[0;32m", "\033[0;34m", "\033[0;31m", "\033[0m"
@@ -353,9 +353,9 @@ class PendingResults:
 
     def get(self, result_id: str) -> PendingResult:
         """The one with this id; InvalidDeferredID if it was retrieved, flushed, dropped or never there."""
-        pending = self._pending.get(result_id)
+        pending = self._pending.get(result_id) if isinstance(result_id, str) else None
         if pending is None or pending.called:
-            raise InvalidDeferredID(f"no result is pending under the id {result_id!r}")
+            raise InvalidDeferredID(f"no result is pending under the id {shown(result_id)}")
         return pending
 
     def flush(self) -> None:

@@ -104,9 +104,11 @@ class BaseTask(ABC):
         """Raise :class:`TypeError` or :class:`ValueError` if an attribute is wrong."""
         self.settings().checked()
         if self.depend is not None and not callable(self.depend):
-            raise TypeError(f"a task's depend must be a function of an engine's properties: {self.depend!r}")
+            raise TypeError(
+                f"a task's depend must be a function of an engine's properties: {given.shown(self.depend)}"
+            )
         if self.recovery_task is not None and not isinstance(self.recovery_task, BaseTask):
-            raise TypeError(f"a recovery_task must be a Task object: {self.recovery_task!r}")
+            raise TypeError(f"a recovery_task must be a Task object: {given.shown(self.recovery_task)}")
 
     def chain(self) -> Iterator[BaseTask]:
         """Yield this task, its recovery task, the recovery task of that one, and so on.
@@ -168,6 +170,7 @@ class StringTask(BaseTask):
         given.source(self.expression, "a task expression")
         if self.push is not None and not isinstance(self.push, dict):
             raise TypeError("push must be a dict")
+        given.names(self.push or (), "a name to push")
         self._pulled()
 
     def _pulled(self) -> list[str]:
@@ -270,6 +273,9 @@ class MapTask(BaseTask):
             raise TypeError("a task args must be a list or tuple")
         if not isinstance(self.kwargs, dict):
             raise TypeError("a task kwargs must be a dict")
+        for name in self.kwargs:
+            if not isinstance(name, str):
+                raise TypeError(f"the names in a task's kwargs must be strs: {given.shown(name)}")
 
     def terms(self, define: Define) -> MakeTerms:
         """See :meth:`BaseTask.terms`."""

@@ -181,6 +181,8 @@ class EngineView(EngineCommands):
         self, dist: str = "b", targets: Targets | None = None, block: bool | None = None
     ) -> MultiEngineMapper:
         """An object whose ``map`` keeps these settings."""
+        mapping.check_distribution(dist)
+        self._wanted(targets)
         chosen = self.targets if targets is None else targets
         return MultiEngineMapper(self, dist, chosen, self._waits(block))
 
