@@ -14,6 +14,8 @@ from ipmpi import errors, limits
 from ipmpi.cli import ipcluster, ipcontroller, ipengine
 from ipmpi.protocol import frames, messages, mux, operations, states
 
+PLAIN = (Exception, BaseException, object)
+
 
 def literal(text: object) -> str:
     """``text`` as code."""
@@ -120,6 +122,27 @@ def error_tree() -> str:
     return ".. code-block:: text\n\n" + "\n".join(f"    {line}".rstrip() for line in tree.split("\n"))
 
 
+def caught_by() -> str:
+    """Which classes of Python's catch an exception of ours, too."""
+    rows = []
+    for name, kind in vars(errors).items():
+        if not inspect.isclass(kind) or not issubclass(kind, errors.KernelError):
+            continue
+        pythons = [base for base in kind.__mro__ if not base.__module__.startswith("ipmpi") and base not in PLAIN]
+        # The narrowest say it: a TimeoutError is an OSError anyway.
+        narrow = [each for each in pythons if not any(each in other.__bases__ for other in pythons)]
+        if narrow:
+            rows.append((literal(name), ", ".join(literal(python_name(base)) for base in narrow)))
+    return table(("class", "is also caught by"), rows)
+
+
+def python_name(kind: type) -> str:
+    """A class as one writes it in an except clause."""
+    if kind.__module__ == "builtins":
+        return kind.__name__
+    return f"{kind.__module__.removesuffix('._base')}.{kind.__name__}"
+
+
 def write(folder: Path) -> None:
     """Write all tables; files that would not change are left alone, so that Sphinx need not read them again."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +158,7 @@ def write(folder: Path) -> None:
         "outcomes": structs(operations.Outcome),
         "limits": bounds(),
         "errors": error_tree(),
+        "caught-by": caught_by(),
         **{f"options-{name.replace(' ', '-')}": options(parser) for name, parser in parsers().items()},
     }
     for name, text in texts.items():

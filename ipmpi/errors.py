@@ -13,21 +13,34 @@ The tree says who is to blame::
     ├── ControllerStartError         the controller could not start (port taken, folder unusable)
     ├── LauncherError                engines could not be started, or MPI and launcher do not match
     ├── EngineLost                   an engine's process ended while a command was on it
-    ├── InvalidEngineID, NoEnginesRegistered, QueueCleared, IdInUse, InvalidClientID,
-    │   InvalidDeferredID, NotDefined, NotAPendingResult, ResultNotCompleted,
-    │   ResultAlreadyRetrieved, SerializationError, UnpickleableException, InvalidProperty,
-    │   MissingBlockArgument, StopLocalExecution, MessageSizeError, ClientError,
-    │   FileTimeoutError, AbortedPendingDeferredError, Backpressure
+    ├── InvalidEngineID, NoEnginesRegistered, QueueCleared, InvalidDeferredID,
+    │   NotAPendingResult, ResultNotCompleted, SerializationError, UnpickleableException,
+    │   InvalidProperty, StopLocalExecution, MessageSizeError, ClientError, Backpressure
+    │   └── AbortedPendingDeferredError   is an InvalidDeferredID
     ├── TaskAborted, TaskTimeout, TaskRejectError, DependencyError, PeerError
+    ├── RemoteExit                   user code raised SystemExit or another exception that ends programs
     ├── InternalError                something in ipmpi went wrong that nobody foresaw: a bug
     └── CompositeError               what user code raised, on which engines
 """
 
 from __future__ import annotations
 
+import builtins
+import concurrent.futures
 import sys
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    _Timeout = TimeoutError
+    _Group = builtins.ExceptionGroup
+else:
+
+    class _Timeout(concurrent.futures.TimeoutError, TimeoutError):
+        """Both classes of this name: they are one from Python 3.11 on."""
+
+    _Group = Exception
 
 
 class KernelError(Exception):
@@ -58,7 +71,7 @@ class VersionError(KernelError):
     """The two ends speak no protocol version in common."""
 
 
-class ConnectionError(KernelError, OSError):
+class ConnectionError(KernelError, builtins.ConnectionError):
     """The controller cannot be reached, or the link to it is lost."""
 
 
@@ -82,40 +95,24 @@ class NoEnginesRegistered(KernelError):
     """A command for all engines, and there are none."""
 
 
-class QueueCleared(KernelError):
+class QueueCleared(KernelError, concurrent.futures.CancelledError):
     """A command left an engine's queue without being run."""
-
-
-class NotDefined(KernelError):
-    """A name that is not in the namespace of an engine."""
-
-
-class IdInUse(KernelError):
-    """An engine id that another engine has."""
-
-
-class InvalidClientID(KernelError):
-    """No client has this id."""
 
 
 class InvalidDeferredID(KernelError):
     """A pending result that was flushed, or never existed."""
 
 
-class NotAPendingResult(KernelError):
+class AbortedPendingDeferredError(InvalidDeferredID):
+    """A pending result that was flushed before it was there."""
+
+
+class NotAPendingResult(KernelError, TypeError):
     """Something else where a PendingResult was expected."""
 
 
-class ResultNotCompleted(KernelError, TimeoutError):
+class ResultNotCompleted(KernelError, _Timeout):
     """The result is not there yet."""
-
-
-class ResultAlreadyRetrieved(KernelError):
-    """The result was handed out before."""
-
-
-class AbortedPendingDeferredError(KernelError):
-    """A pending result was deleted while somebody waited for it."""
 
 
 class SerializationError(KernelError):
@@ -130,20 +127,12 @@ class InvalidProperty(KernelError):
     """An engine property that cannot be stored."""
 
 
-class MissingBlockArgument(KernelError):
-    """A call without the ``block`` argument that it needs."""
-
-
 class MessageSizeError(KernelError):
     """A message larger than the limits allow."""
 
 
 class ClientError(KernelError):
     """A client used in a way that cannot work."""
-
-
-class FileTimeoutError(KernelError):
-    """A file that should have appeared did not."""
 
 
 class StopLocalExecution(KernelError):
@@ -154,12 +143,12 @@ class Backpressure(KernelError):
     """Too much is queued already; wait for results before sending more."""
 
 
-class TaskAborted(KernelError):
+class TaskAborted(KernelError, concurrent.futures.CancelledError):
     """The task was aborted before it had a result."""
 
 
-class TaskTimeout(KernelError):
-    """The task could not be started in time."""
+class TaskTimeout(KernelError, _Timeout):
+    """The task could not be started in time, or ran for longer than its ``timeout``."""
 
 
 class TaskRejectError(KernelError):
@@ -174,6 +163,47 @@ class PeerError(KernelError):
     """Another rank of the same task has failed, so what this rank waits for will not come."""
 
 
+class RemoteExit(KernelError):
+    """User code on an engine raised SystemExit, KeyboardInterrupt or the like; that does not end the program here.
+
+    Attributes:
+        value: what it raised.
+    """
+
+    def __init__(self, text: str, value: BaseException | None = None) -> None:
+        super().__init__(text)
+        self.value = value
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (*self.args, self.value))
+
+
+def text_of(error: BaseException) -> str:
+    """``str(error)``, and a substitute where the exception's own code fails."""
+    try:
+        return str(error)
+    except BaseException as broken:  # a handler of exceptions is no place for another one, whatever it is
+        return f"<str() of this {type(error).__name__} raised {type(broken).__name__}>"
+
+
+def raisable(error: BaseException, who: str) -> Exception:
+    """``error``, or what is to be raised here in its place, with ``error`` as its cause.
+
+    SystemExit and its like would end the program of whoever asks for the result, StopIteration the iterator or
+    coroutine that asks (PEP 479).
+
+    Args:
+        error: what user code raised on an engine.
+        who: raised it, to begin a sentence with: ``"the task"``.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+        return error
+    text = f"{who} raised {': '.join(filter(None, [type(error).__name__, text_of(error)]))}"
+    instead = RuntimeError(text) if isinstance(error, Exception) else RemoteExit(text, error)
+    instead.__cause__ = error
+    return instead
+
+
 class InternalError(KernelError):
     """Something in ipmpi went wrong that nobody foresaw. What it concerned has ended, the rest goes on."""
 
@@ -181,7 +211,7 @@ class InternalError(KernelError):
 def internal_error(cause: BaseException, where: str = "") -> InternalError:
     """The error for whoever has to hear of an exception that nobody foresaw."""
     place = f" {where}" if where else ""
-    said = f"{type(cause).__name__}: {cause}"[:500]
+    said = f"{type(cause).__name__}: {text_of(cause)}"[:500]
     error = InternalError(f"an error in ipmpi{place} that was not foreseen ({said}); please report this")
     error.__cause__ = cause
     return error
@@ -190,8 +220,11 @@ def internal_error(cause: BaseException, where: str = "") -> InternalError:
 ErrorEntry = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
-class CompositeError(KernelError):
+class CompositeError(KernelError, _Group):
     """One or more engines raised: which, what, and their tracebacks.
+
+    From Python 3.11 on it is an :class:`ExceptionGroup`: ``except* ZeroDivisionError`` takes these out of it, and
+    its ``exceptions`` are the values in ``elist``, with a :class:`RemoteExit` instead of a SystemExit or the like.
 
     Attributes:
         message: what was called.
@@ -200,16 +233,37 @@ class CompositeError(KernelError):
             ``_ipython_traceback_text`` (the engine's own formatted traceback).
     """
 
-    def __init__(self, message: str, elist: Sequence[ErrorEntry]) -> None:
-        super().__init__(message, elist)
-        self.message = message
-        self.elist: list[ErrorEntry] = []
+    elist: list[ErrorEntry]
+
+    def __new__(cls, message: str, elist: Sequence[ErrorEntry]) -> CompositeError:
+        """The failures; those of a CompositeError among them stand for themselves."""
+        flat: list[ErrorEntry] = []
         for entry in elist:
-            value = entry[1]
-            self.elist.extend(value.elist if isinstance(value, CompositeError) else [entry])
+            flat.extend(entry[1].elist if isinstance(entry[1], CompositeError) else [entry])
+        return cls._made(message, flat, [_member(value) for _, value, _ in flat])
+
+    @classmethod
+    def _made(cls, message: str, elist: list[ErrorEntry], members: Sequence[Exception]) -> CompositeError:
+        made: CompositeError
+        if sys.version_info >= (3, 11):
+            made = super().__new__(cls, message, members)
+        else:
+            made = super().__new__(cls, message, elist)
+            made.message = message
+        made.elist = elist
+        return made
+
+    def derive(self, excs: Sequence[Any], /) -> Any:
+        """The same for some of the failures: what ``except*``, ``split`` and ``subgroup`` make."""
+        entries = {id(member): entry for member, entry in zip(self.exceptions, self.elist, strict=False)}
+        chosen = [entries.get(id(each), (type(each), each, each.__traceback__)) for each in excs]
+        made = self._made(self.message, chosen, excs)
+        made.args = (self.message, chosen)
+        return made
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.message, [(t, v, None) for t, v, _ in self.elist]))
+        state = {name: value for name, value in vars(self).items() if name not in ("elist", "message")}
+        return (type(self), (self.message, [(t, v, None) for t, v, _ in self.elist]), state or None)
 
     @staticmethod
     def _label(value: BaseException) -> str:
@@ -217,7 +271,7 @@ class CompositeError(KernelError):
         return f"[{info['engineid']}:{info['method']}]: " if info else "[Engine Exception]"
 
     def __str__(self) -> str:
-        lines = [f"{self._label(value)}{kind.__name__}: {value}" for kind, value, _ in self.elist]
+        lines = [f"{self._label(value)}{kind.__name__}: {text_of(value)}" for kind, value, _ in self.elist]
         return "\n".join([self.message, *lines])
 
     def _entry(self, excid: int) -> ErrorEntry:
@@ -229,10 +283,15 @@ class CompositeError(KernelError):
     def print_tracebacks(self, excid: int | None = None) -> None:
         """Print the engines' tracebacks: of failure number ``excid``, or of all."""
         for kind, value, _ in self.elist if excid is None else [self._entry(excid)]:
-            text = getattr(value, "_ipython_traceback_text", None) or f"{kind.__name__}: {value}"
+            text = getattr(value, "_ipython_traceback_text", None) or f"{kind.__name__}: {text_of(value)}"
             print(f"{self._label(value)}\n{text}", file=sys.stdout)
 
     def raise_exception(self, excid: int = 0) -> None:
         """Raise failure number ``excid`` as the exception it was on the engine."""
         _, value, traceback = self._entry(excid)
         raise value.with_traceback(traceback)
+
+
+def _member(value: BaseException) -> Exception:
+    """What stands for a failure among the exceptions of a group, which may all be raised."""
+    return value if isinstance(value, Exception) else raisable(value, "an engine")

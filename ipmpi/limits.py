@@ -53,8 +53,15 @@ CLIENT_COMMANDS: Final = 100_000
 
 # --- Before authentication (reference: the project's security page) ------------------------------------
 HANDSHAKE_TIMEOUT: Final = 5.0
+"""For a stranger to say who it is."""
+
 AUTHENTICATION_BYTES: Final = 4 * KIB
-HALF_OPEN: Final = 64
+HALF_OPEN: Final = 1024
+"""Strangers at a time. A job array starts as many engines in one second; each costs some 50 KiB here."""
+
+ANSWER_TIMEOUT: Final = 15.0
+"""For the controller to answer who dials. More than HANDSHAKE_TIMEOUT, as a thousand may have come just before."""
+
 REFUSAL_LOG_INTERVAL: Final = 60.0
 """One log line per source address and minute, so that a port scan does not fill the disk."""
 
@@ -135,14 +142,26 @@ MAX_ENGINES: Final = 65_536
 FOLD_DELAY: Final = 0.002
 """Rank 0 waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
 
+ANSWER_HELD: Final = 0.25
+"""Seconds that an engine which others wait for leaves its memory alone while a large answer goes out. Then it
+copies what is left, and goes on: few answers take longer, and to copy 1 GB takes as long."""
+
+ANSWER_COPIES: Final = 1 / 4
+"""How much of the memory that a node has left its ranks may use for such copies, all together."""
+
+ANSWER_STUCK: Final = 5.0
+"""An answer too large to be copied is given up after so many seconds in which its client has taken nothing of it,
+if others wait for the engine. Networks that lose packets recover within two or three."""
+
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""
 
 PARENT_POLL: Final = 2.0
 """How often an engine looks whether its launcher is still there (no orphans within 10 s)."""
 
-MPI_POLL_LONGEST: Final = 0.001
-"""Node leaders of a set on several nodes look for MPI traffic at least this often: 2 % of one core a node."""
+NODES_MEET: Final = 10.0
+"""For the nodes of a set to link up, while the other ranks wait in MPI. It takes milliseconds where they can reach
+each other, and longer than this only where a firewall swallows what they say."""
 
 RESULT_TEXT: Final = 1 * MIB
 """Captured stdout, stderr or traceback of one command; the middle of a longer one is replaced by a note."""

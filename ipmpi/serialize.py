@@ -102,6 +102,23 @@ def by_value(function: Callable[..., Any]) -> types.FunctionType:
     return copy
 
 
+def stays_here(why: str) -> Callable[[Any, typing.SupportsIndex], typing.NoReturn]:
+    """The ``__reduce_ex__`` of a class whose objects cannot leave their process.
+
+    Args:
+        why: a sentence, and what to do instead.
+    """
+
+    def refuse(self: Any, _protocol: typing.SupportsIndex) -> typing.NoReturn:
+        raise SerializationError(f"{_with_article(type(self).__name__)} cannot be sent or pickled: {why}")
+
+    _REFUSALS.add(refuse)
+    return refuse
+
+
+_REFUSALS: Final[set[object]] = set()
+
+
 def _dump(pickler: byvalue.Pickler, obj: object) -> list[Buffer]:
     buffers: list[Buffer] = []
 
@@ -134,6 +151,8 @@ def _explain(obj: object, what: str, error: Exception) -> str:
         return f"cannot send {name}: it is nested too deeply to be pickled; send it in a flatter form"
     seen: set[int] = set()
     for _ in range(_DEEPEST):
+        if type(obj).__reduce_ex__ in _REFUSALS:
+            return f"cannot send {name}: {error}"
         seen.add(id(obj))
         found = _first_bad([part for part in _parts(obj) if id(part[2]) not in seen])
         if found is None:
@@ -169,6 +188,8 @@ def _parts(obj: object) -> list[_Part]:
         return [("element {}", value, value) for value in obj]
     if isinstance(obj, types.FunctionType):
         return _parts_of_function(obj)
+    if isinstance(obj, types.MethodType):
+        return [("the object", None, obj.__self__)]
     try:
         attributes = vars(obj)
     except TypeError:
@@ -211,6 +232,10 @@ def _type_name(obj: object) -> str:
     return f"{kind.__module__}.{kind.__qualname__}" if outside else kind.__qualname__
 
 
+def _with_article(name: str) -> str:
+    return f"{'an' if name.strip('_').lower()[:1] in tuple('aeiou') else 'a'} {name}"
+
+
 def _short(key: object) -> str:
     try:
         text = repr(key)
@@ -221,8 +246,7 @@ def _short(key: object) -> str:
 
 def _reason(obj: object, error: Exception) -> str:
     kind = _type_name(obj)
-    bare = kind.strip("_").lower()
-    sentence = f"{'an' if bare[:1] in tuple('aeiou') else 'a'} {kind} object cannot be pickled"
+    sentence = f"{_with_article(kind)} object cannot be pickled"
     detail = str(error)
     # The usual message says just that; anything else (a __reduce__ that raises, a recursion) is news.
     usual = detail.startswith(("cannot pickle ", "can't pickle ")) and type(obj).__name__ in detail

@@ -31,6 +31,35 @@ ROLES = ("engine", "mec", "tc", "monitor")
 PATIENCE = 10.0
 
 
+class Gate:
+    """Code on engines of this process waits here, for as long as a test wants."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+
+    def close(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def wait(self) -> None:
+        self._open.wait(PATIENCE)
+
+
+FIRST, SECOND = Gate(), Gate()
+
+
+def first(*_: object) -> None:
+    """A task that lasts until the first gate is open."""
+    FIRST.wait()
+
+
+def second(*_: object) -> None:
+    """A task that lasts until the second gate is open."""
+    SECOND.wait()
+
+
 def wait_until(true: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
     """What ``true`` gives as soon as it gives anything."""
     end = time.monotonic() + seconds
@@ -44,13 +73,20 @@ def wait_until(true: Callable[[], Any], what: str, seconds: float = PATIENCE) ->
 class Engine:
     """One engine without MPI. Its main thread is a thread of its own, which no signal reaches."""
 
-    def __init__(self, furl: Furl, log: Callable[[str], object] = lambda line: None) -> None:
+    def __init__(
+        self,
+        furl: Furl,
+        log: Callable[[str], object] = lambda line: None,
+        on_loop: Callable[[Loop, str], object] = lambda loop, owner: None,
+    ) -> None:
         self.loop = Loop()
+        on_loop(self.loop, "engine")
         self.stopped: list[str] = []
         self.rank = Rank(Namespace(-1), lambda name: None)
         self.rank.interrupts._thread = None  # a signal would hit the test
         own = EngineInfo(0, -1, "testhost", os.getpid())
         self.proxy = Proxy(self.loop, self.rank, own, "no MPI", "3", 0, lambda line: log(line), self._stopping)
+        self.loop.on_error = self.proxy.fail
         callbacks = Callbacks(self.proxy.from_above, self._started, lambda reason: None, self._ended)
         self.session = DialledSession(self.loop, furl, RECEIVES["engine"], callbacks)
         self.threads = [
@@ -76,7 +112,7 @@ class Engine:
     def _stopping(self, reason: str, orphaned: bool) -> None:
         del orphaned
         self.stopped.append(reason)
-        self.session.close(reason)
+        self.session.close(reason, self.proxy.has_failed)
         self.rank.stop()
         self.loop.stop()
 
@@ -93,10 +129,16 @@ class Engine:
 
 
 class InProcess:
-    """A controller, and what connects to it."""
+    """A controller, and what connects to it.
 
-    def __init__(self) -> None:
+    Args:
+        on_loop: told of the loops of the 'controller' and of each 'engine', before they are used.
+    """
+
+    def __init__(self, on_loop: Callable[[Loop, str], object] = lambda loop, owner: None) -> None:
+        self._on_loop = on_loop
         self.loop = Loop()
+        on_loop(self.loop, "controller")
         self.lines: list[str] = []
         self.counts: list[int] = []
         identity = Identity.create(time.time())
@@ -123,10 +165,14 @@ class InProcess:
     def start_engines(self, number: int) -> list[Engine]:
         """Start engines, and wait until they are there."""
         wanted = self.registered() + number
-        started = [Engine(self.furls["engine"], self.lines.append) for _ in range(number)]
+        started = [self.new_engine() for _ in range(number)]
         self.engines += started
         wait_until(lambda: self.registered() == wanted, f"{wanted} engines")
         return started
+
+    def new_engine(self) -> Engine:
+        """An engine that is on its way."""
+        return Engine(self.furls["engine"], self.lines.append, self._on_loop)
 
     def session(self, role: str) -> Session:
         """An open session."""

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..memory import available_bytes as available_bytes
+
 
 def describe(mpi_library: str) -> dict[str, Any]:
     """Hardware and software that figures depend on."""
@@ -67,11 +69,6 @@ def forget_peak(pid: int) -> None:
         Path("/proc", str(pid), "clear_refs").write_text("5")
     except OSError:
         return
-
-
-def available_bytes() -> int:
-    """Memory that can be had without swapping."""
-    return _kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024
 
 
 def _field(path: Path, name: str) -> str:

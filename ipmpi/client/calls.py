@@ -16,6 +16,12 @@ from .waiting import SessionFuture, check_waiting
 if TYPE_CHECKING:
     from .session import EngineReply, Session
 
+of_this_process = serialize.stays_here(
+    "it works through this process's link to the controller. Give the function what it needs of it, or let it "
+    "connect for itself"
+)
+"""The ``__reduce_ex__`` of clients and views."""
+
 Finish = Callable[[list[Any]], Any]
 """Makes the result of a call from the replies of its engines. It runs in the thread that asks for the result."""
 
@@ -65,6 +71,14 @@ def combined(
     return whole
 
 
+def registered(session: Session) -> list[int]:
+    """The ids of the engines that are registered now, ascending: what the controller answers."""
+    check_waiting()
+    answer = session.request(messages.GetIds)
+    wait_until_done(answer)
+    return sorted(answer.result())
+
+
 class Calls:
     """One session, shared by a client and its views, with the results of it that are pending."""
 
@@ -101,13 +115,13 @@ class Calls:
         method: str,
     ) -> Any:
         """Ask the controller itself; the result as in :meth:`command`."""
+        if block:
+            check_waiting()
         return self._result(client, self.session.request(factory), finish, block, method)
 
     def ids(self) -> list[int]:
         """The ids of the engines that are registered now, ascending."""
-        future = self.session.request(messages.GetIds)
-        wait_until_done(future)
-        return sorted(future.result())
+        return registered(self.session)
 
     def _result(
         self,

@@ -154,7 +154,7 @@ class EngineCommands:
             SyntaxError, ValueError: it is not Python; nothing was sent.
         """
         name = given.path(filename, "filename")
-        words = list(args) if not isinstance(args, str) and hasattr(args, "__iter__") else [None]
+        words: list[Any] = list(args) if not isinstance(args, str) and hasattr(args, "__iter__") else [None]
         if not all(isinstance(word, str) for word in words):
             raise TypeError(f"args must be a sequence of strs, the words for sys.argv, not {given.shown(args)}")
         given.source(" ".join(words), "args, the words for sys.argv,")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 
 from .. import furl, limits
 from ..errors import ClientError
@@ -54,3 +55,8 @@ def connect(
         session = Session(address, [login.route])
     session.open()
     return session
+
+
+def close_when_unreferenced(owner: object, session: Session) -> None:
+    """Close a session when ``owner`` is no longer referenced and what is under way has ended."""
+    weakref.finalize(owner, session.release).atexit = False  # then all sessions are closed at once

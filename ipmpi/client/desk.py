@@ -27,7 +27,7 @@ from .failures import kernel_error
 from .functions import Definition, FunctionShelf
 from .payloads import Payload
 from .taskgroup import Group, Known, fits
-from .waiting import SessionFuture
+from .waiting import SessionFuture, check_waiting
 
 IDLE_FUNCTIONS: Final = 128
 """Functions without tasks under way that the controller shall keep, in case there are some again."""
@@ -263,7 +263,8 @@ class TaskDesk:
         self._wire.request(lambda i: m.AbortTasks(i, number, which, how)).add_done_callback(answered)
 
     def request(self, make: Callable[[int], m.AnyMessage]) -> Future[Any]:
-        """Ask the controller something, as :meth:`ipmpi.client.session.Session.request`."""
+        """Ask the controller something, as :meth:`ipmpi.client.session.Session.request`, for whoever waits."""
+        check_waiting()
         return self._wire.request(make)
 
     def post(self, call: Callable[[], object]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from ..errors import DependencyError, EngineLost, TaskAborted, TaskRejectError, TaskTimeout
+from ..errors import DependencyError, EngineLost, TaskAborted, TaskRejectError, TaskTimeout, text_of
 from .dependencies import Needs
 from .desk import TaskDesk, Ticket
 from .payloads import Payload, failure_of, story_of, value_of
@@ -186,4 +186,6 @@ class Entry:
         end, error = self._end, self._error
         if end is not None:
             return None if end.ok else f"failed: {story_of(end.payload)}"
-        return "was aborted" if isinstance(error, TaskAborted) else f"failed: {type(error).__name__}: {error}"
+        if error is None or isinstance(error, TaskAborted):
+            return "was aborted"
+        return f"failed: {type(error).__name__}: {text_of(error)}"

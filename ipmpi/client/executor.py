@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ..errors import ResultNotCompleted
 from . import given
 from .futures import TaskFuture, cancel_all
 from .given import waiting_time
@@ -139,9 +140,7 @@ def _left(deadline: float | None) -> float | None:
 
 
 def _too_late() -> Exception:
-    return concurrent.futures.TimeoutError(
-        "the results did not come in time; calls that had not started are not run"
-    )
+    return ResultNotCompleted("the results did not come in time; calls that had not started are not run")
 
 
 def _result(future: TaskFuture, deadline: float | None) -> Any:

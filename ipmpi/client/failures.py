@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import errors, serialize
 from ..protocol.operations import Failed
@@ -38,7 +38,8 @@ def kernel_error(name: str, text: str) -> errors.KernelError:
     """The error that the controller names where it refuses something, or says that it will not be done."""
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, errors.KernelError):
-        return kind(text)
+        with contextlib.suppress(TypeError):  # CompositeError wants more than a text
+            return kind(text)
     return errors.KernelError(f"{name}: {text}")
 
 
@@ -60,7 +61,7 @@ def rebuild_exception(
     with contextlib.suppress(Exception):  # a class of the user's may refuse attributes
         if failed.traceback and value.__cause__ is None:
             value.__cause__ = EngineTraceback(failed.traceback)
-    return _marked(value, engine, method, args, failed.traceback)
+    return marked(value, engine, method, args, failed.traceback)
 
 
 def _unpickled(body: Body) -> BaseException | None:
@@ -75,9 +76,11 @@ def _unpickled(body: Body) -> BaseException | None:
     return None
 
 
-def _marked(
-    value: BaseException, engine: int, method: str, args: tuple[Any, ...], traceback: str
-) -> BaseException:
+Error = TypeVar("Error", bound=BaseException)
+
+
+def marked(value: Error, engine: int, method: str, args: tuple[Any, ...], traceback: str) -> Error:
+    """The same exception, with where it comes from; see :func:`rebuild_exception`."""
     # A class of the user's may refuse attributes, in any way.
     with contextlib.suppress(Exception):
         value._ipython_engine_info = {"engineid": engine, "method": method, "args": args}  # type: ignore[attr-defined]
@@ -89,7 +92,7 @@ def failure_of(reply: EngineReply, method: str, args: tuple[Any, ...] = ()) -> B
     """The exception that a reply stands for; None for an answer."""
     if reply.undone is not None:
         name, text = reply.undone
-        return _marked(error_from_name(name, text), reply.engine, method, args, f"{name}: {text}\n")
+        return marked(error_from_name(name, text), reply.engine, method, args, f"{name}: {text}\n")
     if isinstance(reply.outcome, Failed):
         return rebuild_exception(reply.outcome, reply.body, reply.engine, method, args)
     return None

@@ -9,12 +9,13 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import CancelledError, as_completed, wait
 from typing import Any
 
-from ..errors import KernelError, TaskAborted
+from ..errors import KernelError, ResultNotCompleted, TaskAborted, text_of
+from ..serialize import stays_here
 from .desk import TaskDesk, Ticket
 from .given import shown, waiting_time
 from .payloads import Payload, failure_of, story_of, value_of
 from .progress import Progress
-from .results import UNOPENED, arrival, snapshot, wait_until_done
+from .results import UNOPENED, arrival, runs_event_loop, snapshot, wait_until_done
 from .waiting import SessionFuture
 
 __all__ = ["CancelledError", "TaskFuture", "as_completed", "cancel_all", "gather", "wait"]
@@ -33,12 +34,17 @@ class TaskFuture(SessionFuture):
         self.label = label
         self.engine: int | None = None
         self.ticket: Ticket | None = None
-        self._withdrawn = False
+        self._withdrawn = self._is_cancelling = False
         # What the session's thread leaves here is opened by the first who asks.
         self._unopened: Payload | None = None
         self._failed = False
         self._value: Any = None
         self._error: BaseException | None = None
+
+    __reduce_ex__ = stays_here(
+        "its result comes to this process. Give it to submit() as an argument by itself, where it stands for its "
+        "result, or send its result()"
+    )
 
     def __repr__(self) -> str:
         state = "cancelled" if self.cancelled() else "done" if self.done() else "pending"
@@ -50,11 +56,12 @@ class TaskFuture(SessionFuture):
         """What the task's function returned, waited for.
 
         Raises:
-            TimeoutError: ``timeout`` seconds were not enough; the task goes on.
+            ResultNotCompleted: (a TimeoutError) ``timeout`` seconds were not enough; the task goes on.
             CancelledError: the task was cancelled.
             DependencyError: a task that this one waits for has failed, or was cancelled.
             EngineLost, TaskTimeout, TaskRejectError, ConnectionError: it could not be run; the text says why.
-            Exception: what the function raised.
+            Exception: what the function raised. A RemoteExit stands for a SystemExit or the like, a RuntimeError
+                for a StopIteration; they have it as their cause.
         """
         error = self.exception(timeout)
         if error is None:
@@ -66,7 +73,12 @@ class TaskFuture(SessionFuture):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What :meth:`result` would raise, waited for; None if that is nothing. Raises CancelledError."""
-        super().exception(timeout)
+        try:
+            super().exception(timeout)
+        except concurrent.futures.TimeoutError:
+            raise ResultNotCompleted(
+                f"{self!r} has no result after {timeout:g} s. It goes on: ask again"
+            ) from None
         if self._unopened is not None:
             self._open()
         return self._error
@@ -79,8 +91,9 @@ class TaskFuture(SessionFuture):
             grace: seconds to wait for that.
 
         Returns:
-            Whether the task is cancelled now. In a callback of a future nothing can be waited for: there the
-            task is cancelled if that is possible, and the answer may still be False.
+            Whether the task is cancelled now. In a callback of a future, and in a thread in which asyncio runs,
+            nothing is waited for: there the task is cancelled if that is possible, and the answer may still be
+            False.
         """
         patience = waiting_time(grace)
         with self._condition:
@@ -92,7 +105,7 @@ class TaskFuture(SessionFuture):
             self._become_cancelled()  # it waits for other tasks, here
             return True
         answer = self._desk.abort(ticket.group, [ticket.number], "interrupt" if running else "cancel")
-        if not self._desk.is_own_thread():
+        if may_wait(self._desk):
             with contextlib.suppress(KernelError):  # the session has ended, and so has the task
                 answer.result()
             if running:
@@ -118,7 +131,7 @@ class TaskFuture(SessionFuture):
             return "was cancelled"
         error, payload = self._error, self._unopened
         if error is not None:
-            return f"failed: {type(error).__name__}: {error}"
+            return f"failed: {type(error).__name__}: {text_of(error)}"
         return f"failed: {story_of(payload)}" if self._failed and payload is not None else None
 
     # --- the desk's side, in the session's thread ------------------------------------------------------------
@@ -141,7 +154,9 @@ class TaskFuture(SessionFuture):
         self._desk.failed += 1
         if isinstance(error, TaskAborted):
             self._become_cancelled()
-        elif not self.done():  # one that waits here may have been cancelled meanwhile
+            return
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            # One that waits here may have been cancelled meanwhile, in another thread.
             self._error = error
             self.set_exception(error)
 
@@ -152,7 +167,9 @@ class TaskFuture(SessionFuture):
                 self.ticket = submit()
 
     def _become_cancelled(self) -> None:
-        if super().cancel():
+        with self._condition:  # two threads may cancel what waits here
+            first, self._is_cancelling = not self._is_cancelling, True
+        if first and super().cancel():
             self.set_running_or_notify_cancel()  # that is what tells those who wait for several futures
 
     def _open(self) -> None:
@@ -175,6 +192,11 @@ class TaskFuture(SessionFuture):
 
     def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
         return snapshot(self)
+
+
+def may_wait(desk: TaskDesk) -> bool:
+    """Whether an answer of the controller may be waited for in this thread."""
+    return not desk.is_own_thread() and not runs_event_loop()
 
 
 def gather(futures: Iterable[TaskFuture], progress: bool | None = None) -> list[Any]:
@@ -218,7 +240,7 @@ def cancel_all(futures: Iterable[TaskFuture], running: bool = False) -> int:
             placed[ticket.group].append(ticket.number)
             asked.append(future)
     answers = [asked[0]._desk.abort(group, indices, how) for group, indices in placed.items()] if asked else []
-    if not asked or asked[0]._desk.is_own_thread():
+    if not asked or not may_wait(asked[0]._desk):
         return cancelled
     for answer in answers:
         with contextlib.suppress(KernelError):

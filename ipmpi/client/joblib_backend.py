@@ -11,24 +11,36 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
+import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
 from .task import TaskClient
-from .underway import Client, checked_options
+from .underway import Client, checked_options, settings_of
+from .waiting import forks
 
-Callback = Callable[[TaskFuture], object]
+log = logging.getLogger(__name__)
+
+Batch = concurrent.futures.Future[Any]
+Callback = Callable[[Batch], object]
+
+_JOBLIBS_OWN: Final = frozenset(
+    {"max_nbytes", "temp_folder", "mmap_mode", "prefer", "require", "verbose", "context", "inner_max_num_threads"}
+)
+"""What ``Parallel`` tells every backend, meant for those that have processes of their own."""
 
 
 def register_joblib(client: Client | None = None) -> None:
     """Make the backend ``'ipmpi'`` known to joblib.
 
-    ``joblib.parallel_backend('ipmpi', ...)`` then takes ``client=`` and the options of ``TaskClient.executor``.
+    ``joblib.parallel_backend('ipmpi', ...)`` then takes ``client=`` and the options of ``TaskClient.executor``;
+    ``joblib.Parallel(backend='ipmpi', ...)`` takes these options. Others are a TypeError.
     Jobs of one call go to the engines in batches. Calls of ``Parallel`` inside of them use threads there. If one
     fails, the others are taken back or interrupted. Engines must have joblib, too.
 
@@ -45,16 +57,21 @@ def register_joblib(client: Client | None = None) -> None:
 
 
 class _Connection:
-    """The client of all backends for which nobody gave another; connected when it is first used."""
+    """The client of all backends for which nobody gave another; connected when it is first used.
+
+    In each process anew: backends of joblib that fork use it inside their workers.
+    """
 
     def __init__(self, client: Client | None) -> None:
         self._client = client
+        self._is_given = client is not None
+        self._born = forks()
         self._lock = threading.Lock()
 
     def client(self) -> Client:
         with self._lock:
-            if self._client is None:
-                self._client = TaskClient()
+            if self._client is None or (self._born != forks() and not self._is_given):
+                self._client, self._born = TaskClient(), forks()
             return self._client
 
 
@@ -70,19 +87,31 @@ class _Batches:
         self._options = options
         self._lock = threading.Lock()
         self._open: set[TaskFuture] = set()
-        self._ended: queue.SimpleQueue[tuple[TaskFuture, Callback] | None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[tuple[Batch, Callback] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def submit(self, batch: Callable[[], Any], callback: Callback | None) -> TaskFuture:
-        # The batch is an argument: a function would be sent to all engines and kept there.
-        future = self._client.submit(OfThisProgram(_CALL), batch, **self._options)
-        self._open.add(future)
-        future.add_done_callback(self._open.discard)
+    def submit(self, batch: Callable[[], Any], callback: Callback | None) -> Batch:
+        future = self._submit(batch)
         if callback is not None:
             self._start()
             notify = callback
             future.add_done_callback(lambda ended: self._ended.put((future, notify)))
         return future
+
+    def _submit(self, batch: Callable[[], Any]) -> Batch:
+        try:
+            # The batch is an argument: a function would be sent to all engines and kept there.
+            task = self._client.call(
+                OfThisProgram(_CALL), (batch,), {}, settings_of(self._options), self._options.get("depend")
+            )
+        except Exception as error:
+            # Joblib waits for the batch already, and it asks for later ones where nobody would see an exception.
+            failed: Batch = concurrent.futures.Future()
+            failed.set_exception(error)
+            return failed
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+        return task
 
     def cancel(self) -> None:
         """Take back what has not started, and interrupt what runs."""
@@ -104,10 +133,13 @@ class _Batches:
                 self._thread.start()
 
 
-def _deliver(ended: queue.SimpleQueue[tuple[TaskFuture, Callback] | None]) -> None:
+def _deliver(ended: queue.SimpleQueue[tuple[Batch, Callback] | None]) -> None:
     while (each := ended.get()) is not None:
         future, callback = each
-        callback(future)
+        try:
+            callback(future)
+        except Exception:  # the other batches have to be told of all the same
+            log.exception("a callback of joblib has failed")
         del each, future, callback  # results may be large
 
 
@@ -155,19 +187,21 @@ def _backend_class() -> Any:
             # With 1, joblib would work here, though the engines were asked for.
             return max(2, len(self._connection.client().get_ids()) + 1 + n_jobs)
 
-        def configure(self, n_jobs: int = 1, parallel: Any = None, **_: Any) -> int:
+        def configure(self, n_jobs: int = 1, parallel: Any = None, **given: Any) -> int:
+            own = {name: value for name, value in given.items() if name not in _JOBLIBS_OWN}
+            options = checked_options({**self._options, **own})
             jobs = self.effective_n_jobs(n_jobs)
             if jobs == 1:
                 raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
             self.parallel = parallel
-            self._batches = _Batches(self._connection.client(), self._options)
+            self._batches = _Batches(self._connection.client(), options)
             return jobs
 
-        def submit(self, func: Callable[[], Any], callback: Callback | None = None) -> TaskFuture:
+        def submit(self, func: Callable[[], Any], callback: Callback | None = None) -> Batch:
             assert self._batches is not None, "configure() comes first"
             return self._batches.submit(func, callback)
 
-        def retrieve_result_callback(self, out: TaskFuture) -> Any:
+        def retrieve_result_callback(self, out: Batch) -> Any:
             return out.result()
 
         def abort_everything(self, ensure_ready: bool = True) -> None:  # noqa: ARG002 - joblib calls it so

@@ -7,16 +7,19 @@ import contextlib
 import pickle
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final
 
-from ..errors import KernelError
+from ..errors import KernelError, ResultNotCompleted
 from ..limits import TASKS_PER_MESSAGE
 from ..protocol.packed import count, unpack
+from ..serialize import stays_here
 from .desk import Batch, TaskDesk, Terms
+from .futures import may_wait
 from .given import waiting_time
 from .payloads import Payload, failure_of, packed_rows, value_of
 from .progress import Progress
@@ -43,8 +46,9 @@ class _Failure:
 class MapResults(Iterator[Any]):
     """The results, as they come; made by ``TaskClient.imap``.
 
-    A failed item raises what its function raised, when it is its turn; those after it can still be had. Close it,
-    or use it in a ``with`` statement, to drop what has not ended.
+    A failed item raises what its function raised, when it is its turn; those after it can still be had. Whoever
+    leaves the loop early closes it: by dropping it, by :meth:`close`, or by a ``with`` statement. Then what has
+    not started is not run.
 
     Attributes:
         ended: a future of nothing; it is done when all items have ended.
@@ -69,6 +73,13 @@ class MapResults(Iterator[Any]):
         self._wake = threading.Event()
         self._fed = False
         self.ended = SessionFuture()
+        self._relay = _Relay(self, desk)
+
+    __reduce_ex__ = stays_here("its results come to this process. Send list(...) of it")
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # Python may be ending, or this was never made
+            self.close()
 
     def feed(self, terms: Terms, rows: Iterable[tuple[Any, ...]], label: str) -> None:
         """Submit one task for each row of arguments. If one cannot be sent, those before it are dropped."""
@@ -79,7 +90,7 @@ class MapResults(Iterator[Any]):
                 payloads = packed_rows(chunk, label)
                 base = len(self._values)
                 self._values += [_MISSING] * len(chunk)
-                self._groups += self._desk.submit_many(terms, payloads, self, base)
+                self._groups += self._desk.submit_many(terms, payloads, self._relay, base)
                 size = min(4 * size, TASKS_PER_MESSAGE)
         except BaseException:
             self.close()
@@ -93,15 +104,18 @@ class MapResults(Iterator[Any]):
         return len(self._values) - self._position
 
     def __next__(self) -> Any:
-        return self.next()
+        try:
+            return self.next()
+        finally:
+            del self  # as in next()
 
     def next(self, timeout: float | None = None) -> Any:
         """The next result, waited for.
 
         Raises:
             StopIteration: there was no other item.
-            TimeoutError: ``timeout`` seconds were not enough; ask again.
-            Exception: what the function raised for this item.
+            ResultNotCompleted: (a TimeoutError) ``timeout`` seconds were not enough; ask again.
+            Exception: what the function raised for this item, as from :meth:`TaskFuture.result`.
         """
         timeout = waiting_time(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -114,14 +128,17 @@ class MapResults(Iterator[Any]):
                 break
             left = None if deadline is None else deadline - time.monotonic()
             if not self._open_some(1, left) and left is not None and left <= 0:
-                raise concurrent.futures.TimeoutError(f"no result came in {timeout:g} s; the tasks go on")
+                raise ResultNotCompleted(f"no result came in {timeout:g} s; the tasks go on")
         self._values[number] = None  # it may be large
         self._position += 1
         if not self._ordered:
             self._in_turn.popleft()
-        if isinstance(value, _Failure):
+        if not isinstance(value, _Failure):
+            return value
+        try:
             raise value.error
-        return value
+        finally:
+            del value, self  # the traceback holds this frame, and this would keep the results from being dropped
 
     def collect(self, progress: bool | None = None) -> list[Any]:
         """All results, in the order of the items; raises what the first failed one raised, and drops the others.
@@ -153,13 +170,13 @@ class MapResults(Iterator[Any]):
             self._position += 1
 
     def close(self) -> None:
-        """Drop what has not ended: what waits is never run, and no results come any more."""
+        """Want no more results: what has not started is not run. What runs goes on to its end."""
         if self._closed:
             return
         self._closed = True
         if self._arrived < len(self._values):
             for group in self._groups:
-                self._desk.abort(group, None, "drop")
+                self._desk.abort(group, None, "cancel")
 
     def cancel(self, running: bool = False) -> None:
         """Take back what has not started: when its turn comes, TaskAborted is raised.
@@ -173,7 +190,7 @@ class MapResults(Iterator[Any]):
             return
         how = "interrupt" if running else "cancel"
         answers = [self._desk.abort(group, None, how) for group in self._groups]
-        if not self._desk.is_own_thread():
+        if may_wait(self._desk):
             for answer in answers:
                 with contextlib.suppress(KernelError):  # the session has ended, and so have the tasks
                     answer.result()
@@ -248,22 +265,16 @@ class MapResults(Iterator[Any]):
 
     def batch_arrived(self, batch: Batch) -> None:
         """See :class:`~ipmpi.client.desk.BatchSink`."""
-        failed = count(batch.message.failed)
-        number = count(batch.message.indices)
-        self._desk.failed += failed
-        self._desk.succeeded += number - failed
         self._inbox.append(batch)
-        self._add(number, bool(failed))
+        self._add(count(batch.message.indices), bool(batch.message.failed))
 
     def large_arrived(self, number: int, engine: int, payload: Payload) -> None:
         """See :class:`~ipmpi.client.desk.BatchSink`."""
-        self._desk.succeeded += 1
         self._inbox.append(([number], engine, payload))
         self._add(1, False)
 
     def batch_undone(self, numbers: Sequence[int], error: KernelError) -> None:
         """See :class:`~ipmpi.client.desk.BatchSink`."""
-        self._desk.failed += len(numbers)
         self._inbox.append((numbers, _Failure(error), b""))
         self._add(len(numbers), True)
 
@@ -288,6 +299,46 @@ class MapResults(Iterator[Any]):
         if self._fed and (self._arrived >= len(self._values) or self._broken is not None):
             with contextlib.suppress(concurrent.futures.InvalidStateError):
                 self.ended.set_result(None)
+
+
+class _Relay:
+    """What the desk knows of map results: it counts, and tells them as long as somebody wants them.
+
+    The desk has it until the last task has ended; had it the results, nobody could drop these.
+    """
+
+    def __init__(self, results: MapResults, desk: TaskDesk) -> None:
+        self._results = weakref.ref(results)
+        self._desk = desk
+
+    def batch_arrived(self, batch: Batch) -> None:
+        """See :class:`~ipmpi.client.desk.BatchSink`."""
+        failed = count(batch.message.failed)
+        self._desk.failed += failed
+        self._desk.succeeded += count(batch.message.indices) - failed
+        results = self._results()
+        if results is not None:
+            results.batch_arrived(batch)
+
+    def large_arrived(self, number: int, engine: int, payload: Payload) -> None:
+        """See :class:`~ipmpi.client.desk.BatchSink`."""
+        self._desk.succeeded += 1
+        results = self._results()
+        if results is not None:
+            results.large_arrived(number, engine, payload)
+
+    def batch_undone(self, numbers: Sequence[int], error: KernelError) -> None:
+        """See :class:`~ipmpi.client.desk.BatchSink`."""
+        self._desk.failed += len(numbers)
+        results = self._results()
+        if results is not None:
+            results.batch_undone(numbers, error)
+
+    def batch_failed(self, error: KernelError) -> None:
+        """See :class:`~ipmpi.client.desk.BatchSink`."""
+        results = self._results()
+        if results is not None:
+            results.batch_failed(error)
 
 
 def _opened(payload: Payload) -> Any:

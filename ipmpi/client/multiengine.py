@@ -8,7 +8,7 @@ from types import TracebackType
 from ..errors import ClientError
 from ..transport.ssh import SshSession
 from .calls import Calls
-from .connecting import connect
+from .connecting import close_when_unreferenced, connect
 from .session import Session
 from .views import EngineView
 
@@ -22,7 +22,8 @@ class MultiEngineClient(EngineView):
     [0] In [1]: print("Hello World")
     [0] Out[1]: Hello World
 
-    Use it in a ``with`` statement, or :meth:`close` it; engines and their namespaces stay.
+    Use it in a ``with`` statement, or :meth:`close` it; engines and their namespaces stay. One that is no longer
+    referenced (nor a view or a pending result of it) is closed by itself.
 
     Args:
         furl_or_file: a furl, or a file that contains one; the default is the file that the controller of this
@@ -59,6 +60,8 @@ class MultiEngineClient(EngineView):
             opened.close()
             raise ClientError(_wrong_role(role))
         super().__init__(Calls(opened))
+        if session is None:
+            close_when_unreferenced(self._calls, opened)  # which views and pending results share
 
     def __repr__(self) -> str:
         return f"<MultiEngineClient targets={self.targets!r}, block={self.block}>"

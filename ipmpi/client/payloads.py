@@ -11,7 +11,7 @@ import msgspec
 from .. import errors, limits, serialize
 from ..protocol.frames import Buffer, size_of
 from ..protocol.packed import unpack_failure
-from .failures import rebuild_exception
+from .failures import marked, rebuild_exception
 
 Payload = bytes | list[Buffer]
 """One pickle of up to ``limits.TASK_PAYLOAD`` bytes, or the segments of a larger body."""
@@ -58,13 +58,14 @@ def value_of(payload: Payload) -> Any:
     return serialize.loads([stream, *(bytearray(b) if memoryview(b).readonly else b for b in buffers)])
 
 
-def failure_of(payload: Buffer, engine: int) -> BaseException:
-    """The exception of a task that raised on ``engine``."""
+def failure_of(payload: Buffer, engine: int) -> Exception:
+    """The exception of a task that raised on ``engine``; see :func:`ipmpi.errors.raisable`."""
     try:
         failed, body = unpack_failure(payload)
     except (ValueError, msgspec.DecodeError) as error:
         return errors.RemoteProtocolError(f"engine {engine} sent a failure that cannot be understood: {error}")
-    return rebuild_exception(failed, body, engine, "run")
+    raised = errors.raisable(rebuild_exception(failed, body, engine, "run"), "the task")
+    return marked(raised, engine, "run", (), failed.traceback)
 
 
 def story_of(payload: Payload) -> str:

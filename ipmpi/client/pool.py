@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, NoReturn
 
+from ..errors import ResultNotCompleted
 from . import given
 from .futures import TaskFuture
 from .given import waiting_time
@@ -29,11 +30,16 @@ from .underway import (
     chunked,
     chunks,
     next_result,
-    taken_back_is_cancelled,
 )
+from .waiting import SessionFuture, check_process, check_waiting, forks
 
 AHEAD: Final = 10_000
 """Calls under way of an iterable without a length, before its next item is taken."""
+
+
+class PoolTimeout(ResultNotCompleted, multiprocessing.TimeoutError):
+    """The result of a pool's call is not there yet: what ``multiprocessing`` raises, and a ``TimeoutError``."""
+
 
 Callback = Callable[[Any], object]
 Ended = concurrent.futures.Future[Any]
@@ -98,7 +104,11 @@ class Pool:
             callback: called with the result, in a thread that all callbacks of the pool share.
             error_callback: called with the exception instead.
         """
-        future = self._underway.call(self._options, func, tuple(args), {} if kwds is None else dict(kwds))
+        named = {} if kwds is None else dict(kwds)
+        for name in named:
+            if not isinstance(name, str):
+                raise TypeError(f"the names in kwds must be strs: {given.shown(name)}")
+        future = self._underway.call(self._options, func, tuple(args), named)
         return self._async_result(future, future.result, callback, error_callback)
 
     # --- many calls ------------------------------------------------------------------------------------------
@@ -218,7 +228,7 @@ class Pool:
             if self._callbacks is None:
                 self._callbacks = concurrent.futures.ThreadPoolExecutor(1, "ipmpi-pool")
             callbacks = self._callbacks
-        called: concurrent.futures.Future[None] = concurrent.futures.Future()
+        called = SessionFuture()
         self._called.add(called)
         called.add_done_callback(self._called.discard)
 
@@ -228,7 +238,13 @@ class Pool:
             finally:
                 called.set_result(None)
 
-        ended.add_done_callback(lambda _: callbacks.submit(call))
+        def hand_over(_: Ended) -> None:
+            try:
+                callbacks.submit(call)
+            except RuntimeError:  # Python ends, and starts no threads any more
+                called.set_result(None)
+
+        ended.add_done_callback(hand_over)
         return AsyncResult(called, take)
 
     # --- the end ---------------------------------------------------------------------------------------------
@@ -251,6 +267,7 @@ class Pool:
         for feeder in self._feeders:
             feeder.join(GRACE if self._underway.stopped else None)
         self._underway.wait()
+        check_waiting()
         concurrent.futures.wait(list(self._called), GRACE if self._underway.stopped else None)
         self._underway.leave(wait=True)
 
@@ -280,7 +297,7 @@ class AsyncResult:
         """The result, waited for.
 
         Raises:
-            multiprocessing.TimeoutError: ``timeout`` seconds were not enough; the calls go on.
+            PoolTimeout: (a multiprocessing.TimeoutError) ``timeout`` seconds were not enough; the calls go on.
             CancelledError: the pool was terminated before.
             Exception: what the function raised.
         """
@@ -319,7 +336,7 @@ class IMapIterator(Iterator[Any]):
 
         Raises:
             StopIteration: there was no other item.
-            multiprocessing.TimeoutError: ``timeout`` seconds were not enough; ask again.
+            PoolTimeout: (a multiprocessing.TimeoutError) ``timeout`` seconds were not enough; ask again.
             Exception: what the function raised for this item, or for its chunk.
         """
         if not self._is_chunked:
@@ -343,6 +360,7 @@ class _Feeder(threading.Thread):
         self._left: int | None = None
         self._taken = 0
         self._error: BaseException | None = None
+        self._born = forks()
 
     def run(self) -> None:
         number, error = 0, None
@@ -365,10 +383,13 @@ class _Feeder(threading.Thread):
         """See :meth:`IMapIterator.next`."""
         timeout = waiting_time(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
+        check_process(self._born)
         while self._next is None:
             if self._taken == self._left:
                 error, self._error = self._error, None
                 raise StopIteration if error is None else error
+            if self._came.empty():
+                check_waiting()
             try:
                 came = self._came.get(timeout=_remaining(deadline))
             except queue.Empty:
@@ -423,8 +444,7 @@ def _tell(take: Callable[[], Any], callback: Callback | None, error_callback: Ca
 
 
 def _collected(results: MapResults, chunksize: int | None) -> list[Any]:
-    with taken_back_is_cancelled():
-        values = results.collect(progress=False)
+    values = results.collect(progress=False)
     return [value for chunk in values for value in chunk] if chunksize is not None and chunksize > 1 else values
 
 
@@ -433,4 +453,4 @@ def _remaining(deadline: float | None) -> float | None:
 
 
 def _too_late() -> Exception:
-    return multiprocessing.TimeoutError("the result did not come in time; ask again")
+    return PoolTimeout("the result did not come in time; ask again")

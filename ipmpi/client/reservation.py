@@ -9,6 +9,7 @@ from ..errors import KernelError
 from ..protocol import messages
 from .results import wait_until_done
 from .session import Session
+from .waiting import check_waiting
 
 
 class Reservation:
@@ -30,6 +31,7 @@ class Reservation:
         return f"<Reservation of engines {self.engines}>" if self.engines else "<Reservation, not in force>"
 
     def __enter__(self) -> Reservation:
+        check_waiting()
         answer = self._session.request(lambda i: messages.Reserve(i, self._targets))
         wait_until_done(answer)
         self.engines = [int(engine) for engine in answer.result()]

@@ -16,7 +16,8 @@ from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Final
 
-from ..errors import InvalidDeferredID, NotAPendingResult, ResultNotCompleted
+from ..errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
+from ..serialize import stays_here
 from .failures import rebuild_exception as rebuild_exception
 from .given import shown, waiting_time
 from .waiting import SessionFuture, check_waiting
@@ -95,6 +96,12 @@ def _wait(future: concurrent.futures.Future[Any]) -> bool:
         # That of the base: ours open the result, which is for whoever asks for it.
         concurrent.futures.Future.exception(future)
     return True
+
+
+def runs_event_loop() -> bool:
+    """Whether this is a thread in which asyncio runs: what waits here stops all coroutines."""
+    asyncio = sys.modules.get("asyncio")  # without it none can run
+    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def snapshot(future: concurrent.futures.Future[Any]) -> tuple[bool, bool, Any, BaseException | None]:
@@ -178,6 +185,8 @@ class PendingResult(SessionFuture):
         # Two threads may ask for one result: callbacks are applied once all the same. A callback may ask as well.
         self._lock = threading.RLock()
         future.add_done_callback(self._arrived)
+
+    __reduce_ex__ = stays_here("its result comes to this process. Send what its r gives")
 
     def __repr__(self) -> str:
         state = "retrieved" if self.called else "done" if self.done() else "running"
@@ -321,9 +330,11 @@ class PendingResult(SessionFuture):
         with self._lock:
             if self.called:
                 return
-            self._error = InvalidDeferredID(f"the pending result {self.result_id} ({self._name}) was flushed")
-            self._finish = self._answers = self._refusal = None
             waits, self._has_come = not self._has_come, True
+            text = f"the pending result {self.result_id} ({self._name}) was flushed"
+            error = AbortedPendingDeferredError(f"{text} before it came") if waits else InvalidDeferredID(text)
+            self._error = error
+            self._finish = self._answers = self._refusal = None
             self.called = self.raised = True
         if waits:
             self._announce(failed=True)

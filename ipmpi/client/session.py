@@ -23,6 +23,7 @@ from ..protocol.frames import Buffer, size_of
 from ..protocol.operations import Nothing, Operation, Outcome
 from ..protocol.packed import pack
 from ..protocol.states import RECEIVES
+from ..spans import engines_named
 from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.dialled import Callbacks, DialledSession
 from ..transport.loop import Loop
@@ -239,7 +240,7 @@ class Session:
         self._loop.report(error)
         failure = internal_error(error)
         self._fail(failure)
-        self._link.close(str(failure))
+        self._link.close(str(failure), fault=True)
         self._loop.stop()
 
     def _lost(self, number: int, error: BaseException, future: Future[Any] | None = None) -> None:
@@ -302,7 +303,7 @@ class Session:
             return
         message = event.message
         if isinstance(message, m.Result):
-            self._body(message, event, lambda body: self._result(message, body))
+            self._body(message, event, lambda body: self._result(message, body), lambda: self._no_room(message))
         elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone):
             self._task_message(message, event)
         elif isinstance(message, m.Reply):
@@ -335,9 +336,9 @@ class Session:
         message: Any,
         event: MessageReceived,
         done: Callable[[list[Buffer]], None],
-        no_memory: Callable[[], None] | None = None,
+        no_memory: Callable[[], None] = lambda: None,
     ) -> None:
-        """Call ``done`` with the body, when all of it is here; with nothing if its sender is lost."""
+        """Call ``done`` with the body, when all of it is here. If it does not come, the controller says so."""
         if not event.stream:
             done(list(event.body))
             return
@@ -346,24 +347,17 @@ class Session:
         except (OSError, ValueError, OverflowError):
             self._link.connection.refuse(event.stream)
             self._link.wake()
-            if no_memory is None:
-                done([])
-            else:
-                no_memory()
+            no_memory()
             return
-        assembly = Assembly(message.sizes, memory, lambda whole: done(whole.segments()), lambda: done([]))
+        assembly = Assembly(message.sizes, memory, lambda whole: done(whole.segments()), lambda: None)
         self._transfers.start(self._link, event.stream, [(assembly, assembly)])
 
+    def _no_room(self, message: m.Result) -> None:
+        size, name = sum(message.sizes), engines_named(message.engines)
+        undone = ("MessageSizeError", f"there is no memory here for the answer of {name}, {size} bytes: pull less")
+        self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
+
     def _result(self, message: m.Result, body: list[Buffer]) -> None:
-        if sum(message.sizes) and not body:
-            size = sum(message.sizes)
-            undone = (
-                "EngineLost",
-                f"the answer of engine {message.engines[0]} ({size} bytes) did not arrive: the engine was lost "
-                "while it sent it, or there is not so much memory here",
-            )
-            self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
-            return
         try:
             outcome = operations.decode_outcome(message.outcome)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -407,8 +401,7 @@ class Session:
             )
 
     def _task_done(self, message: m.TaskDone, body: list[Buffer]) -> None:
-        if body:  # else the engine was lost while it sent this: the controller gives the task to another one
-            self.desk.task_done(message, body)
+        self.desk.task_done(message, body)
 
     def _no_memory(self, message: m.TaskDone) -> None:
         text = (

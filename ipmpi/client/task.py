@@ -11,16 +11,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import messages
 from ..protocol.packed import unpack
 from ..transport.ssh import SshSession
 from . import given
-from .connecting import connect
+from .calls import of_this_process, registered
+from .connecting import close_when_unreferenced, connect
 from .dependencies import Needs, Parent
-from .desk import TaskDesk
 from .entries import Attempt, Entry
 from .functions import Definition
 from .futures import TaskFuture, gather
@@ -33,6 +32,7 @@ from .taskids import check_follow, listed, task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
+from .taskview import TaskView, check_meaning
 from .terms import Settings, call_terms
 from .waiting import check_waiting
 
@@ -49,7 +49,7 @@ class TaskClient:
     """Farm tasks over the engines of a controller, each to the engine that is free first.
 
     It works on the same engines as a :class:`~ipmpi.client.MultiEngineClient`, and at the same time. All methods
-    may be called from any thread.
+    may be called from any thread, but in a callback none that waits. One that is no longer referenced is closed.
 
     Args:
         furl_or_file: a furl, or the path of a file with one; empty for ``ipcontroller-tc.furl`` in the
@@ -70,18 +70,19 @@ class TaskClient:
         proxy: str | None = None,
     ) -> None:
         opened = connect(furl_or_file, "tc", ssh=ssh, proxy=proxy) if session is None else session
-        self._session: Session = opened
-        self._desk: TaskDesk = self._session.desk
+        self._session, self._desk = opened, opened.desk
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._next_taskid = 0
+        if session is None:
+            close_when_unreferenced(self, opened)
+
+    __reduce_ex__ = of_this_process
 
     def __enter__(self) -> TaskClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -107,7 +108,6 @@ class TaskClient:
         """
         if not isinstance(task, BaseTask):
             raise AssertionError("task must be a Task object!")  # noqa: TRY004 - as the original
-        self._session.check()
         if block:
             check_waiting()
         attempts = [self._attempt(each) for each in task.chain()]
@@ -154,6 +154,7 @@ class TaskClient:
         Raises:
             IndexError: the task has ended, was aborted before, or never was.
         """
+        check_waiting()
         entry = self._entry(taskid, "No task #{}")
         with entry.lock:
             if entry.aborted:
@@ -193,9 +194,7 @@ class TaskClient:
 
     def get_ids(self) -> list[int]:
         """The ids of the engines that are registered now, ascending."""
-        answer = self._desk.request(messages.GetIds)
-        wait_until_done(answer)
-        return sorted(answer.result())
+        return registered(self._session)
 
     def queue_status(self, verbose: bool = False) -> dict[str, Any]:
         """Count this client's tasks: ``scheduled``, ``pending`` (running), ``succeeded`` and ``failed``.
@@ -297,11 +296,33 @@ class TaskClient:
 
         Raises:
             SerializationError: something cannot be sent; the message says what.
-            TypeError, ValueError: an option is wrong.
+            TypeError, ValueError: an option is wrong, or ``f`` has a parameter of its name: see :meth:`options`.
         """
+        settings = Settings(retries, priority, timeout, expected, ranks, same_node)
+        check_meaning(f, len(args), settings, depend=depend, after=after, follow=follow)
+        return self.call(f, args, kwargs, settings, depend, after, follow)
+
+    def options(self, **options: Any) -> TaskView:
+        """This client with options for its calls; keyword arguments of its ``submit`` are all the function's.
+
+        Args:
+            **options: those of :meth:`submit`.
+        """
+        return TaskView(self, options)
+
+    def call(
+        self,
+        f: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        settings: Settings,
+        depend: Condition | None = None,
+        after: Tasks | None = None,
+        follow: TaskFuture | int | None = None,
+    ) -> TaskFuture:
+        """Submit ``f(*args, **kwargs)``: what :meth:`submit`, :meth:`options` and executors are made of."""
         if not callable(f):
             raise TypeError("a task function must be a FunctionType")
-        settings = Settings(retries, priority, timeout, expected, ranks, same_node)
         values = [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
         if after is None and follow is None and not values:
             return submit_call(self._desk, f, args, kwargs, settings, depend)
@@ -340,7 +361,8 @@ class TaskClient:
             same_node: see there.
 
         Returns:
-            An iterator of the results; where a call failed, it raises what that raised.
+            An iterator of the results; where a call failed, it raises what that raised. When it is dropped or
+            closed, what has not started is not run.
         """
         if not callable(f):
             raise TypeError("a task function must be a FunctionType")

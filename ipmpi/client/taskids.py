@@ -42,4 +42,4 @@ def listed(tasks: Any) -> Iterable[Any]:
 def check_follow(task: Any) -> None:
     """Raise TypeError, if this is not one task, or None."""
     if task is not None and not isinstance(task, TaskFuture) and as_engine_id(task) is None:
-        raise TypeError(f"follow must be one task, an id or a future: {shown(task)}; after= takes several")
+        raise TypeError(f"follow names one task, a future or an id, on whose engine to run; not {shown(task)}")

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from ..errors import text_of
+
 TIME_FORMAT = "%Y/%m/%d %H:%M:%S"
 
 
@@ -25,7 +27,7 @@ class TaskFailure:
         return f"<{type(self).__name__} {self.type!r}>"
 
     def __str__(self) -> str:
-        return f"{self.type.__name__}: {self.value}"
+        return f"{self.type.__name__}: {text_of(self.value)}"
 
     def raise_exception(self) -> NoReturn:
         """Raise the exception."""

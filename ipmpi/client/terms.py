@@ -40,9 +40,15 @@ class Settings(NamedTuple):
     clear_before: bool = False
     clear_after: bool = False
 
+    def given(self) -> list[str]:
+        """The names of those that are not as usual."""
+        if self._is_usual():
+            return []
+        return [name for name, value in self.checked()._asdict().items() if value != getattr(_USUAL, name)]
+
     def checked(self) -> Settings:
         """The same as plain numbers (numpy's are taken, too); TypeError or ValueError say what is wrong."""
-        if self == _USUAL and type(self.retries) is type(self.ranks) is type(self.priority) is int:
+        if self._is_usual():
             return self  # a task is checked several times on its way
         most = limits.TASK_NUMBER
         return Settings(
@@ -55,6 +61,11 @@ class Settings(NamedTuple):
             bool(self.clear_before),
             bool(self.clear_after),
         )
+
+    def _is_usual(self) -> bool:
+        if not (type(self.retries) is type(self.ranks) is type(self.priority) is int):
+            return False
+        return self.timeout is None and self.expected is None and self == _USUAL
 
 
 _USUAL = Settings()

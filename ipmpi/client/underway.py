@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ..errors import TaskAborted
 from . import given
 from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
@@ -25,8 +22,19 @@ if TYPE_CHECKING:
 OPTIONS: Final = frozenset({"priority", "timeout", "expected", "retries", "depend", "ranks", "same_node"})
 """What may be asked for all calls of an executor or pool."""
 
-RESERVED: Final = OPTIONS | {"after", "follow"}
-"""Names that ``TaskClient.submit`` keeps for itself, and an executor passes to the function."""
+_BEFORE = "run it on the engines before: mec.apply(f), or mec.execute('...')"
+_ONE_PROCESS = "an engine is one process for all calls, and ipcluster has started it"
+
+REFUSED: Final = {
+    "initializer": _BEFORE,
+    "initargs": _BEFORE,
+    "mp_context": _ONE_PROCESS,
+    "context": _ONE_PROCESS,
+    "max_tasks_per_child": _ONE_PROCESS,
+    "maxtasksperchild": _ONE_PROCESS,
+    "thread_name_prefix": "calls run on engines, not in threads",
+}
+"""Arguments of Python's own executors and pools that have no meaning here, and why."""
 
 GRACE: Final = 5.0
 """Seconds for which calls that were stopped are waited for."""
@@ -37,7 +45,14 @@ Row = tuple[Any, ...]
 class Client(Protocol):
     """The part of :class:`~ipmpi.client.TaskClient` that is needed."""
 
-    def submit(self, f: Callable[..., Any], /, *args: Any, **options: Any) -> TaskFuture:
+    def call(
+        self,
+        f: Callable[..., Any],
+        args: Row,
+        kwargs: dict[str, Any],
+        settings: Settings,
+        depend: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> TaskFuture:
         """Call a function on an engine."""
 
     def define(self, function: Callable[..., Any]) -> Definition:
@@ -62,17 +77,21 @@ class Client(Protocol):
 
 def checked_options(options: dict[str, Any]) -> dict[str, Any]:
     """The same options; TypeError or ValueError, if one is unknown or wrong."""
+    options = {n: value for n, value in options.items() if n not in REFUSED or not (value is None or value == ())}
     unknown = sorted(set(options) - OPTIONS)
+    if unknown and unknown[0] in REFUSED:
+        raise TypeError(f"{unknown[0]!r} cannot be given to engines: {REFUSED[unknown[0]]}")
     if unknown:
         raise TypeError(f"{unknown[0]!r} is no option of calls; there are: {', '.join(sorted(OPTIONS))}")
-    _settings(options).checked()
+    settings_of(options).checked()
     depend = options.get("depend")
     if depend is not None:
         given.function(depend, "depend")
     return options
 
 
-def _settings(options: dict[str, Any]) -> Settings:
+def settings_of(options: dict[str, Any]) -> Settings:
+    """Those of the options that are settings."""
     return Settings(**{name: value for name, value in options.items() if name != "depend"})
 
 
@@ -122,9 +141,9 @@ class Underway:
     def _call(
         self, options: dict[str, Any], function: Callable[..., Any], args: Row, kwargs: dict[str, Any]
     ) -> TaskFuture:
-        if kwargs and not RESERVED.isdisjoint(kwargs):
-            function, kwargs = functools.partial(function, **kwargs), {}
-        future = self.client.submit(OfThisProgram(function), *args, **options, **kwargs)
+        future = self.client.call(
+            OfThisProgram(function), args, kwargs, settings_of(options), options.get("depend")
+        )
         self._keep(future, future)
         return future
 
@@ -138,7 +157,7 @@ class Underway:
         with self._lock:
             self._check()
             definition = self.client.define(OfThisProgram(function))
-            results = self.client.stream(definition, columns, _settings(options), options.get("depend"), ordered)
+            results = self.client.stream(definition, columns, settings_of(options), options.get("depend"), ordered)
             self._keep(results.ended, results)
             return results
 
@@ -206,27 +225,17 @@ class Underway:
         self.client.close()
 
 
-@contextlib.contextmanager
-def taken_back_is_cancelled() -> Iterator[None]:
-    """Say it as ``concurrent.futures`` does when an item of a map was taken back."""
-    try:
-        yield
-    except TaskAborted as error:
-        raise concurrent.futures.CancelledError(str(error)) from None
-
-
 def next_result(results: MapResults, timeout: float | None, late: Callable[[], Exception]) -> Any:
     """The next result, waited for; raises what ``late`` makes if it does not come in time.
 
     Raises:
         StopIteration: there was no other item.
-        CancelledError: it was taken back.
+        TaskAborted: (a CancelledError) it was taken back.
         Exception: what the function raised.
     """
     items = len(results)
     try:
-        with taken_back_is_cancelled():
-            return results.next(timeout)
+        return results.next(timeout)
     except concurrent.futures.TimeoutError:
         if len(results) < items:  # the function itself raised that
             raise

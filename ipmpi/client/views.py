@@ -9,7 +9,7 @@ from typing import Any
 from .. import limits, serialize
 from ..protocol import messages, operations
 from . import benchmark, given, mapping, replies, results
-from .calls import label_of
+from .calls import label_of, of_this_process
 from .commands import EngineCommands
 from .mapper import MultiEngineMapper, ParallelFunction
 from .results import PendingResult
@@ -34,6 +34,14 @@ class EngineView(EngineCommands):
         block: whether calls wait for their results.
         targets: an engine id, a list of ids, or ``'all'``: the engines of this view.
     """
+
+    __reduce_ex__ = of_this_process
+
+    def __copy__(self) -> Any:
+        """Another one with the same engines, on the same link."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of engines {self.targets}, block={self.block}>"
@@ -202,13 +210,16 @@ class EngineView(EngineCommands):
     # --- The controller -----------------------------------------------------------------------------------
 
     def queue_status(self, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """What runs and what waits: ``[(0, {'queue': [label, ...], 'pending': label or 'None'}), ...]``."""
+        """What runs and what waits: ``[(0, {'queue': [label, ...], 'pending': label or 'None'}), ...]``.
+
+        Where large answers are on their way from an engine to a client, ``'sending'`` lists which, and to whom.
+        """
         wanted = self._wanted(targets)
 
         def finish(rows: list[Any]) -> list[Any]:
             return [
-                (engine, {"queue": list(waiting), "pending": running or "None"})
-                for engine, running, waiting in rows
+                (engine, {"queue": list(waiting), "pending": running or "None", **_sending(*more)})
+                for engine, running, waiting, *more in rows
             ]
 
         return self._request(lambda i: messages.QueueStatus(i, wanted), finish, block, "queue_status")
@@ -308,6 +319,10 @@ class EngineView(EngineCommands):
         # Through IPython's own registry: the magics and the client know each other by these two names only.
         shell.extension_manager.load_extension("ipmpi.ipython")
         shell.magics_manager.registry["ParallelMagics"].active = self
+
+
+def _sending(going: Sequence[str] = ()) -> dict[str, list[str]]:
+    return {"sending": list(going)} if going else {}
 
 
 def _nones(engines: list[int]) -> list[None]:

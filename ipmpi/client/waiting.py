@@ -71,7 +71,12 @@ def check_waiting() -> None:
 class _Waiters(list[Any]):
     """Where ``concurrent.futures.wait`` and ``as_completed`` enter themselves."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.born = _forks
+
     def append(self, waiter: Any) -> None:
+        check_process(self.born)
         check_waiting()
         super().append(waiter)
 

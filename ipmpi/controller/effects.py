@@ -37,10 +37,18 @@ class Decline:
 
 
 @dataclass(frozen=True)
+class GiveUp:
+    """A stream that is being forwarded, and whose rest is to be dropped at both ends; then tell the router."""
+
+    source: int
+    stream: int
+
+
+@dataclass(frozen=True)
 class Announce:
     """Something that all clients are to be told, by :class:`~ipmpi.protocol.messages.Notice`."""
 
     text: str
 
 
-Effect = Send | Forward | Decline | Announce
+Effect = Send | Forward | Decline | GiveUp | Announce

@@ -29,9 +29,10 @@ from ..protocol.frames import Buffer
 from .aborts import Aborts
 from .answers import Sorted, check, numbers, sort_out
 from .bodies import Bodies
-from .effects import Decline, Effect, Forward, Send
+from .effects import Effect, Send
 from .functions import Functions
 from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, Group, as_range, packed_range, runs
+from .large import LargeResults
 from .ledger import Ledger
 from .places import Need, Place, Places, Seat, Verdict, rounded_up, sentence
 from .registry import Registry
@@ -61,9 +62,8 @@ class Farm:
         self._places = Places()
         self.aborts = Aborts(self._ledger)
         self.bodies = Bodies(self._ledger)
+        self.large = LargeResults(self._ledger, self._places, self._large_ended, self.returned)
         self._look_at: float | None = None
-        self._coming: dict[tuple[int, int], tuple[int, int, int]] = {}
-        """Large results on their way through: by set and stream, the group, index and rank of their task."""
         self.stale_results = 0
         """Tasks in answers to what was not asked: counted, and dropped."""
 
@@ -133,6 +133,7 @@ class Farm:
             self.aborts.tell_sets(group, held, interrupt=False)
             self._ledger.undone(group, held, "TaskAborted", "", still_there=True)
             self._ledger.undone(group, waiting, "TaskAborted", "")
+        self.resume(client)
         self._forget(self._functions.client_lost(client))
         self._ledger.effects += self._places.client_lost(client)
 
@@ -220,38 +221,11 @@ class Farm:
 
     def result(self, key: int, message: m.TaskResult, body: Sequence[Buffer], stream: int) -> None:
         """A task has succeeded with a large result."""
-        place, group = self._places.by_key.get(key), self._ledger.groups.get(message.group)
-        seat = place.former.get(message.rank) if place is not None else None
-        task = (message.group, message.index, message.rank)
-        wanted = group is not None and group.is_given(key, message.index) and task not in self._coming.values()
-        if place is None or group is None or seat is None or not wanted:
-            self.stale_results += 1
-        elif group.states[message.index] in (DROPPED, INTERRUPTED):
-            self._large_ended(place, group, message.index, seat)
-        else:
-            done = m.TaskDone(group.id, message.index, seat.id, message.sizes)
-            if stream:
-                # It has not ended before all of it is through: its engine may be lost in the middle.
-                self._ledger.effects.append(Forward(key, stream, sum(message.sizes), ((group.client, done),)))
-                self._coming[key, stream] = task
-            else:
-                self._ledger.effects.append(Send(group.client, done, body))
-                self._large_ended(place, group, message.index, seat)
-            return
-        if stream:
-            self._ledger.effects.append(Decline(key, stream))
+        self.stale_results += not self.large.result(key, message, body, stream)
 
     def result_passed_on(self, key: int, stream: int, complete: bool) -> None:
-        """A large result is through (or its client does not want it), or its engine has given it up."""
-        serial, index, rank = self._coming.pop((key, stream), (0, 0, 0))
-        place, group = self._places.by_key.get(key), self._ledger.groups.get(serial)
-        if place is None or group is None or not group.is_given(key, index):
-            return
-        if complete:
-            group.states[index] = GIVEN if group.states[index] == INTERRUPTED else group.states[index]
-            self._large_ended(place, group, index, place.former[rank])
-        else:
-            self.returned(key, m.TasksReturned(serial, packed.pack([index]), rank, "taken"))
+        """A large result is through (or its client does not want it), or will not come."""
+        self.large.passed_on(key, stream, complete)
 
     def _large_ended(self, place: Place, group: Group, index: int, seat: Seat) -> None:
         self._answered(place, group, 1)
@@ -262,6 +236,19 @@ class Farm:
             self._interrupted(group, [index])
         else:
             self._ledger.succeeded(group, index, index + 1, seat.number)
+
+    def has_tasks_of_others(self, key: int, client: int) -> bool:
+        """Whether a set has tasks of other clients."""
+        place = self._places.by_key.get(key)
+        return place is not None and any(self._ledger.groups[serial].client != client for serial in place.given)
+
+    def pause(self, client: int) -> None:
+        """Give no tasks of a client, which does not take results."""
+        self._waiting.pause(client)
+
+    def resume(self, client: int) -> None:
+        """The client takes results again, or is gone."""
+        self._waiting.resume(client)
 
     # --- tasks that come back --------------------------------------------------------------------------------
 
@@ -409,7 +396,7 @@ class Farm:
         if not tasks:
             return
         place.unanswered -= tasks
-        place.exclusive = place.exclusive and place.unanswered > 0
+        place.exclusive = place.exclusive and place.in_hand > 0
         if group.is_movable:
             place.movable -= tasks
         place.given[group.serial] -= tasks

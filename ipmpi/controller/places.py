@@ -55,7 +55,8 @@ class Place:
 
     Attributes:
         seats: of its engines, by rank; ``former`` also has those that are gone.
-        window: how many tasks it wants to have at a time, ``unanswered`` how many it has.
+        window: how many tasks it wants to have at a time, ``unanswered`` how many it has; ``coming`` of these have
+            been run, and their large results are on the way.
         movable: how many of these any other set could run as well.
         given: how many it has of each group, by serial.
         functions: keys of those it knows.
@@ -72,6 +73,7 @@ class Place:
         self.former = dict(seats)
         self.window = 0
         self.unanswered = 0
+        self.coming = 0
         self.movable = 0
         self.given: dict[int, int] = {}
         self.functions: set[bytes] = set()
@@ -83,6 +85,11 @@ class Place:
         self.ends_at = self.left = math.inf
 
     @property
+    def in_hand(self) -> int:
+        """Tasks that wait or run there."""
+        return max(0, self.unanswered - self.coming)
+
+    @property
     def usable(self) -> int:
         """Engines that may start tasks."""
         return len(self.seats) - len(self.reserved)
@@ -92,17 +99,17 @@ class Place:
         """How many more tasks the set wants."""
         if self.exclusive:
             return 0
-        return max(0, self.window - self.unanswered) if len(self.seats) > len(self.reserved) else 0
+        return max(0, self.window - self.in_hand) if len(self.seats) > len(self.reserved) else 0
 
     @property
     def idle(self) -> int:
         """Engines that have no task, as far as can be told."""
-        return max(0, min(self.usable, self.window) - self.unanswered)
+        return max(0, min(self.usable, self.window) - self.in_hand)
 
     @property
     def surplus(self) -> int:
         """Tasks that wait there and could run elsewhere."""
-        return max(0, min(self.unanswered - self.usable, self.movable))
+        return max(0, min(self.in_hand - self.usable, self.movable))
 
     @property
     def is_single(self) -> bool:

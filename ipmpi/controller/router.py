@@ -4,8 +4,9 @@ The rules.
 
 * Every engine has a lane: one command that runs, and a queue of commands that wait. A command joins the queues of
   all its targets in one step, so engines that work together see the same order.
-* An engine is given the next command when the one before is answered, body and all: an array that is pulled
-  cannot change while it is on its way.
+* An engine is given the next command when the one before is answered. Where the answer has a large body, the
+  engine sees to it that this does not change on its way (:mod:`ipmpi.engine.departures`). If it cannot, and the
+  client takes nothing, the answer is given up as soon as anybody else wants something of the engine.
 * A failure clears the failing engine's queue; what waited there is answered with QueueCleared. The queue is
   shared, so this reaches the commands of all clients.
 * What is to be run on engines before the end of their job stands in all their queues behind the same command, the
@@ -23,7 +24,7 @@ from __future__ import annotations
 import enum
 import itertools
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .. import errors, limits
@@ -32,9 +33,15 @@ from ..protocol import messages as m
 from ..protocol.frames import Buffer, size_of
 from ..spans import engines_named
 from .deadlines import failure
-from .effects import Announce, Decline, Effect, Forward, Send
+from .effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from .registry import Registry
 from .work import LARGEST_HEADER, CommandWork, check_size, header_size
+
+NOT_TAKEN = (
+    f"this client took nothing of it for {limits.ANSWER_STUCK:.0f} s (was it stopped, or its network cut?), and "
+    "others waited for the engine. Ask again"
+)
+"""Why an answer was given up."""
 
 _BEFORE_END = 100
 """What a set may have waiting in one queue, beside the commands of clients."""
@@ -47,8 +54,6 @@ class _Stage(enum.Enum):
     """It has not been sent to the engine: this turn will, or its body has to come from the client first."""
     GIVEN = enum.auto()
     """The engine has it and owes an answer."""
-    ANSWERED = enum.auto()
-    """The answer is here, and its body on its way through."""
 
 
 @dataclass
@@ -58,6 +63,16 @@ class _Lane:
     running: CommandWork | None = None
     stage: _Stage = _Stage.STARTING
     waiting: deque[CommandWork] = field(default_factory=deque)
+
+
+@dataclass
+class _Passing:
+    """An answer whose body is on its way through: of which engines, and why the rest will not come."""
+
+    work: CommandWork
+    engines: list[int]
+    error: str = "EngineLost"
+    reason: str = "the engine was lost while it sent it"
 
 
 @dataclass
@@ -80,7 +95,7 @@ class Router:
         self._starting: dict[CommandWork, list[int]] = {}
         self._late: dict[CommandWork, list[int]] = {}
         self._undone: dict[tuple[CommandWork, str, str], list[int]] = {}
-        self._sending: dict[tuple[int, int], tuple[CommandWork, list[int], bool]] = {}
+        self._passing: dict[tuple[int, int], _Passing] = {}
         self.stale_results = 0
         """Answers to what was not asked: counted, and dropped."""
 
@@ -196,10 +211,9 @@ class Router:
         """Ranks have answered."""
         work = self._works.get(message.id)
         ids: list[int] = []
-        for number in self.registry.of_ranks(key, message.engines):
+        for number in dict.fromkeys(self.registry.of_ranks(key, message.engines)):
             lane = self._lanes[number]
             if work is not None and lane.running is work and lane.stage is _Stage.GIVEN:
-                lane.stage = _Stage.ANSWERED
                 ids.append(number)
         if len(ids) < len(message.engines):
             self.stale_results += len(message.engines) - len(ids)
@@ -232,9 +246,8 @@ class Router:
             self._announce(work)
         if stream and known:
             self._effects.append(Forward(key, stream, sum(message.sizes), ((work.client, answer),)))
-            self._sending[key, stream] = (work, ids, message.ok)
-            return
-        if stream:
+            self._passing[key, stream] = _Passing(work, ids)
+        elif stream:
             self._effects.append(Decline(key, stream))
         elif known:
             self._effects.append(Send(work.client, answer, body))
@@ -242,12 +255,57 @@ class Router:
             self._effects.append(failure(ids, work.label, message.outcome))
         self._answered(work, ids, message.ok)
 
-    def forward_ended(self, source: int, stream: int) -> None:
-        """A body has been passed on, or never will be."""
-        sent = self._sending.pop((source, stream), None)
-        if sent is None:
+    def forward_ended(self, source: int, stream: int, complete: bool = True) -> None:
+        """A body has been passed on, or (not ``complete``) never will be."""
+        passing = self._passing.pop((source, stream), None)
+        if passing is None or complete or passing.work.client not in self._clients:
             return
-        self._answered(*sent)
+        label, engines = passing.work.label, engines_named(passing.engines)
+        text = f"the answer of {engines} to {label} did not arrive: {passing.reason}"
+        self._effects.append(
+            Send(passing.work.client, m.Undone(passing.work.id, passing.engines, passing.error, text))
+        )
+
+    def stuck(self, key: int, message: m.AnswerStuck, others_wait: Callable[[int, int], bool]) -> int:
+        """An engine waits for its answer to be taken; gives it up if anybody but its client waits for the engine.
+
+        Args:
+            key: of its set.
+            message: which answer.
+            others_wait: asked with engine and client, whether others have tasks there.
+
+        Returns:
+            the client if that is so, else 0.
+        """
+        for (source, stream), passing in self._passing.items():
+            ids = self.registry.of_ranks(key, [message.rank])
+            if source != key or passing.work.serial != message.id or not set(ids) & set(passing.engines):
+                continue
+            client = passing.work.client
+            if not any(self.is_wanted_by_others(number, client) or others_wait(number, client) for number in ids):
+                return 0
+            self._effects.append(GiveUp(source, stream))
+            return client
+        return 0
+
+    def give_up(self, source: int, stream: int) -> None:
+        """The body of an answer is not passed on any further, as nobody takes it."""
+        passing = self._passing.get((source, stream))
+        if passing is not None:
+            passing.error, passing.reason = "ConnectionError", NOT_TAKEN
+
+    def is_wanted_by_others(self, engine: int, client: int) -> bool:
+        """Whether commands of other clients run or wait on an engine."""
+        lane = self._lanes[engine]
+        return any(work.client != client for work in (lane.running, *lane.waiting) if work is not None)
+
+    def passing(self) -> dict[int, list[tuple[str, int]]]:
+        """By engine, the answers on their way through: what was asked, and by which client."""
+        found: dict[int, list[tuple[str, int]]] = {}
+        for passing in self._passing.values():
+            for engine in passing.engines:
+                found.setdefault(engine, []).append((passing.work.label, passing.work.client))
+        return found
 
     def before_end(self, key: int, message: m.RunBeforeEnd) -> None:
         """A set wants something run on its ranks before the end of its job."""
@@ -278,8 +336,8 @@ class Router:
         engine_set = self.registry.sets.get(key)
         ids = [] if engine_set is None else [engine.id for engine in engine_set.engines.values()]
         self._lose(ids, reason)
-        for source, stream in [name for name in self._sending if name[0] == key]:
-            self.forward_ended(source, stream)
+        for source, stream in [name for name in self._passing if name[0] == key]:
+            self.forward_ended(source, stream, complete=False)
         return ids
 
     # --- lanes -----------------------------------------------------------------------------------------------
@@ -351,9 +409,10 @@ class Router:
                 for engines in works.values():
                     if number in engines:
                         engines.remove(number)
-            if lane.running is not None and lane.stage is _Stage.ANSWERED:
-                pass  # the client has the answer, and hears from its stream whether the body came
-            elif lane.running is not None:
+            for passing in self._passing.values():
+                if number in passing.engines:
+                    passing.error, passing.reason = "EngineLost", text
+            if lane.running is not None:
                 self._will_not_run(lane.running, number, "EngineLost", text)
             for work in lane.waiting:
                 self._will_not_run(work, number, "EngineLost", text)

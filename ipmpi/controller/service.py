@@ -22,12 +22,13 @@ from ..protocol.states import CONTROLLER_RECEIVES
 from ..transport.loop import Loop, Timer
 from ..transport.transfers import Transfers
 from .deadlines import Deadlines
-from .effects import Announce, Decline, Effect, Forward, Send
+from .effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from .farm import Farm
 from .interfaces import CLIENT_INTERFACES, Interface
 from .router import Router, refusal
 from .scheduler import Order
 from .sessions import Session, Sessions
+from .stalled import Stalled
 
 _DISPATCH_ROOM = limits.KIB
 _FLUSH_AGAIN = 0.1
@@ -71,6 +72,10 @@ class ControllerService:
         self._flush_timer: Timer | None = None
         self.sessions = Sessions(loop, tables, self._event, self._ended, self._log)
         self.transfers = Transfers()
+        self.stalled = Stalled(
+            loop, self.router, self.farm, self.sessions.by_key, self._log,
+            lambda: loop.call_at_turn_end(self._flush, self._not_flushed),
+        )  # fmt: skip
         self._engines = 0
         self._stopping = False
         self.ended_by_client = False
@@ -78,7 +83,7 @@ class ControllerService:
         self._started = time.time()
         self._requests: dict[type[m.Message], Callable[[Session, Any], Any]] = {
             m.GetIds: lambda session, message: self.router.registry.ids(),
-            m.QueueStatus: lambda session, message: self.router.queue_status(message.targets),
+            m.QueueStatus: lambda session, message: self._queue_status(message.targets),
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
             m.Interrupt: lambda session, message: self.router.interrupt(message.targets),
             m.Kill: self._kill,
@@ -102,6 +107,7 @@ class ControllerService:
         message = event.message
         if isinstance(message, m.Goodbye):
             session.farewell = message.reason or "it gave no reason"
+            session.fault = message.fault
             self._log(f"{session.role} {session.key} at {session.peer} leaves: {message.reason}")
         elif session.role == "engine":
             self._engine_message(session, event)
@@ -158,6 +164,8 @@ class ControllerService:
             farm.want_tasks(key, message.window)
         elif isinstance(message, m.WantTaskBody):
             farm.bodies.want(key, message)
+        elif isinstance(message, m.AnswerStuck):
+            self.stalled.stuck(key, message)
         elif isinstance(message, m.RunBeforeEnd):
             self.router.before_end(key, message)
         elif isinstance(message, m.PropertiesChanged):
@@ -211,6 +219,9 @@ class ControllerService:
                 f"this command of {size} bytes is too large, {room} are possible: push large data first, "
                 "and use it by name"
             )
+
+    def _queue_status(self, targets: list[int] | None) -> list[list[object]]:
+        return [[*row, self.stalled.who_holds(int(str(row[0])))] for row in self.router.queue_status(targets)]
 
     def _kill(self, session: Session, message: m.Kill) -> list[int]:
         if message.controller and not self.router.registry.engines:
@@ -273,7 +284,7 @@ class ControllerService:
         key = session.key
         if session.role == "engine":
             # Who says goodbye was told to end: by a signal, or with its allocation.
-            blame = not session.farewell and not self.deadlines.is_over(key, self._loop.now())
+            blame = (not session.farewell or session.fault) and not self.deadlines.is_over(key, self._loop.now())
             self._do_all(
                 lambda: self.farm.set_lost(key, reason, blame=blame),
                 lambda: self.deadlines.forget(key),
@@ -358,6 +369,8 @@ class ControllerService:
             self._send(effect.to, effect.message, effect.body)
         elif isinstance(effect, Forward):
             self._forward(effect)
+        elif isinstance(effect, GiveUp):
+            self._give_up(effect.source, effect.stream)
         elif isinstance(effect, Announce):
             self._announce(effect.text)
         elif isinstance(effect, Decline):
@@ -406,7 +419,20 @@ class ControllerService:
             short = printable(message.text)
             session.connection.send(m.Undone(message.id, message.engines, message.error, short))
 
+    def _give_up(self, key: int, stream: int) -> None:
+        """Nobody takes this answer."""
+        self.router.give_up(key, stream)
+        source = self.sessions.by_key.get(key)
+        if source is None or not self.transfers.give_up(source, stream):
+            if source is not None:
+                source.connection.refuse(stream)
+                source.wake()
+            self._forwarded(key, stream, False)
+
     def _forward(self, effect: Forward) -> None:
+        if any(key in self.stalled for key, _ in effect.sinks):
+            self._give_up(effect.source, effect.stream)
+            return
         source = self.sessions.by_key.get(effect.source)
         sinks = []
         for key, message in effect.sinks:
@@ -427,5 +453,5 @@ class ControllerService:
 
     def _forwarded(self, source: int, stream: int, complete: bool) -> None:
         self.farm.result_passed_on(source, stream, complete)
-        self.router.forward_ended(source, stream)
+        self.router.forward_ended(source, stream, complete)
         self._loop.call_at_turn_end(self._flush, self._not_flushed)

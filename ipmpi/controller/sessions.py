@@ -30,6 +30,8 @@ class Session:
     link: Link | None = None
     lease: Timer | None = None
     farewell: str = ""
+    fault: bool = False
+    """It did not leave on purpose: something went wrong at its end."""
 
     def wake(self) -> None:
         """Something was sent on the connection."""
@@ -119,7 +121,10 @@ class Sessions:
         def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
             if session.link is link:
                 session.link = None
-                self._link_closed(session, reason, orderly, error)
+                try:
+                    self._link_closed(session, reason, orderly, error)
+                except Exception as failed:
+                    self.broken(session, failed)
 
         silence = limits.SILENCE_OF_USER_CODE
         link = session.link = Link(self._loop, peer.pipe, session.connection, event, closed, silence=silence)

@@ -60,6 +60,8 @@ class Waiting:
         self._lanes: dict[Need, _Lane] = {}
         self._heads: list[tuple[Range, Need]] = []
         self._unjudged: dict[Need, None] = {}
+        self._paused: dict[int, list[tuple[Need, Range]]] = {}
+        """Clients of which nothing is given, and what its turn came of."""
         self._ended = 0
         self._tidy_after = 1000
         self.count = 0
@@ -138,6 +140,18 @@ class Waiting:
                 takes = f"{group.options.label}, expected to take {group.options.expected:.0f} s,"
                 yield group.client, f"{takes} waits for other engines: the jobs of those that are there end before"
 
+    # --- clients that do not listen --------------------------------------------------------------------------
+
+    def pause(self, client: int) -> None:
+        """Give nothing of this client."""
+        self._paused.setdefault(client, [])
+
+    def resume(self, client: int) -> None:
+        """Give its tasks again."""
+        for need, item in self._paused.pop(client, ()):
+            if item.group.unfinished:
+                self.add(need, item.rank, item.group, item.start, item.stop)
+
     # --- giving --------------------------------------------------------------------------------------------
 
     def take(self, place: Place, room: int) -> Iterator[Piece]:
@@ -148,6 +162,9 @@ class Waiting:
             lane = self._lanes.get(need)
             if lane is None or not lane.heap or lane.heap[0] is not item:
                 heapq.heappop(self._heads)
+                continue
+            if item.group.client in self._paused:
+                self._set_aside(lane)
                 continue
             ranks = need.ranks_now(place)
             if ranks is None:
@@ -167,6 +184,16 @@ class Waiting:
                 yield Piece(item.group, start, stop, ranks, need.alone)
         for head in passed_over:
             heapq.heappush(self._heads, head)
+
+    def _set_aside(self, lane: _Lane) -> None:
+        """The first of a lane waits until its client listens."""
+        heapq.heappop(self._heads)
+        item = self._pop(lane)
+        self._paused[item.group.client].append((lane.need, item))
+        if lane.heap:
+            heapq.heappush(self._heads, (lane.heap[0], lane.need))
+        else:
+            self._drop_if_empty(lane)
 
     def _cut(self, lane: _Lane, room: int) -> tuple[int, int]:
         """Up to ``room`` tasks from the first range of a lane, whose rest stays; none if they were cancelled."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from ..protocol.frames import Buffer
 from ..transport.link import Link
 from ..transport.pipes import Pipe, UnixPipe
 
@@ -20,6 +21,8 @@ class Child:
     engines: list[m.EngineInfo] = field(default_factory=list)
     farewell: str = ""
     """Why it was told to end, if it has said so."""
+    fault: bool = False
+    """It was not told to end: something went wrong in it."""
 
     @property
     def ranks(self) -> list[int]:
@@ -36,8 +39,13 @@ class Child:
         if self.link is not None:
             self.link.wake()
 
-    def leave(self, reason: str) -> None:
-        """Say that this process ends because it was told to, so that its tasks are not taken for the cause."""
+    def feed(self, data: Buffer) -> None:
+        """Bytes that arrived before the link was made."""
         if self.link is not None:
-            self.connection.send(m.Goodbye(reason))
+            self.link.feed(data)
+
+    def leave(self, reason: str, fault: bool = False) -> None:
+        """Say why this process ends: it was told to, so that its tasks are no cause; or it is at ``fault``."""
+        if self.link is not None:
+            self.connection.send(m.Goodbye(reason, fault))
             self.link.close(reason)

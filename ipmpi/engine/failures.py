@@ -9,6 +9,7 @@ from types import TracebackType
 
 from ipmpi import raised, serialize
 from ipmpi.engine.capture import share, shorten
+from ipmpi.errors import text_of
 from ipmpi.limits import RESULT_TEXT
 from ipmpi.protocol.operations import Executed, Failed
 from ipmpi.serialize import Buffer
@@ -36,10 +37,7 @@ def failed(error: BaseException, executed: Executed | None = None) -> tuple[Fail
 
 
 def _text(error: BaseException) -> str:
-    try:
-        return shorten(str(error), RESULT_TEXT // 4)
-    except BaseException as broken:
-        return f"<str() of this {type(error).__name__} raised {type(broken).__name__}>"
+    return shorten(text_of(error), RESULT_TEXT // 4)
 
 
 def _formatted(error: BaseException) -> str:

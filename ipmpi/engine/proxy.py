@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import limits
-from ..errors import KernelError
+from ..errors import KernelError, internal_error
 from ..protocol import messages as m, operations
-from ..protocol.connection import Connection, Event, MessageReceived, StreamRefused
+from ..protocol.connection import Connection, Event, MessageReceived
 from ..protocol.frames import Buffer, size_of
 from ..protocol.states import FROM_BELOW
 from ..transport.assembly import Assembly, PrivateMemory
@@ -32,6 +32,9 @@ from .rank import Job, Rank
 from .setend import SetEnd
 from .shared import SharedMemory, map_shared
 from .tasking import SetTasks
+
+_FAULTS, _FAULTS_WITHIN = 10, 60.0
+"""So many faults of the controller in so many seconds are the end: it would go wrong again and again."""
 
 _INTERRUPT_AGAIN = 0.05
 """Seconds after which an interrupt that was not raised is sent again; then twice that, up to a second."""
@@ -86,6 +89,9 @@ class Proxy:
         self._shared: dict[int, list[Buffer]] = {}
         self._retired = False
         self._stopped = False
+        self._faults: list[float] = []
+        self.has_failed = False
+        """Whether this process ends because something in its agent thread went wrong."""
         self._tasks = SetTasks(self, joined, leaders)
         self.end = SetEnd(self, self._tasks.job_ends, log)
         self.on_complete: Callable[[], None] = lambda: None
@@ -183,9 +189,20 @@ class Proxy:
         elif isinstance(message, m.Registered):
             self._registered(message.ids)
         elif isinstance(message, m.Goodbye):
-            self._stop_all(f"the controller said goodbye: {message.reason}" if self.is_root else message.reason)
+            if not (message.fault and self.is_root and self._may_go_on(message.reason)):
+                self._stop_all(
+                    f"the controller said goodbye: {message.reason}" if self.is_root else message.reason
+                )
         else:
             self._tasks.from_above(event)
+
+    def _may_go_on(self, reason: str) -> bool:
+        """Whether a new session is worth a try, now that something has gone wrong at the controller."""
+        now = self.loop.now()
+        self._faults = [when for when in self._faults if now - when < _FAULTS_WITHIN]
+        self._faults.append(now)
+        self._log(f"the controller has ended this session: {reason}. It is asked for a new one")
+        return len(self._faults) < _FAULTS
 
     def _interrupt(self) -> None:
         self.rank.interrupt()
@@ -342,8 +359,11 @@ class Proxy:
             self._ranks_lost(child, message.ranks, message.reason, message.ordered)
         elif isinstance(message, m.EndIsNear):
             self.end.warned()
+        elif isinstance(message, m.AnswerStuck):
+            self.send_up(message)
         elif isinstance(message, m.Goodbye):
             child.farewell = f"it said goodbye: {message.reason}"
+            child.fault = message.fault
         else:
             self._tasks.from_below(child, event)
 
@@ -361,10 +381,11 @@ class Proxy:
         message = m.Result(number, [self.own.rank], answer.ok, answer.outcome, sizes)
         if sum(sizes) > limits.INLINE_BODY:
             self._report(self._fold.leave_out(number, [self.own.rank]))
-            assert self.above is not None
-            out = self.above.connection.send(message, answer.body)
-            assert out is not None
-            self.above.wake()
+            out = None if self.above is None else self.above.connection.send(message, answer.body)
+            if self.above is not None:
+                self.above.wake()
+            stuck = m.AnswerStuck(self.own.rank, number)
+            self._tasks.departures.add(self.above, out, stuck, self.rank.items.release)
         else:
             self._collect(message, answer.body)
 
@@ -400,7 +421,9 @@ class Proxy:
                 self.on_complete()
             return
         if not self._stopped:
-            self._ranks_lost(child, child.ranks, child.farewell or reason, bool(child.farewell))
+            self._ranks_lost(
+                child, child.ranks, child.farewell or reason, bool(child.farewell) and not child.fault
+            )
 
     def _ranks_lost(self, child: Child, ranks: list[int], reason: str, ordered: bool) -> None:
         child.engines = [engine for engine in child.engines if engine.rank not in ranks]
@@ -441,13 +464,23 @@ class Proxy:
         self.rank.interrupt_all()
         self.rank.submit(Job("reset", operations.encode(operations.Reset()), (), lambda _answer: None))
 
+    def fail(self, error: BaseException) -> None:
+        """Something in this thread has raised that should not: end this rank, and say why.
+
+        Nobody knows which answers are lost with it. So whoever waits for them is told that the engine is lost.
+        """
+        self.loop.report(error)
+        self.has_failed = True
+        where = f"in the agent thread of rank {self.own.rank} on {self.own.host}"
+        self.stop(str(internal_error(error, where)))
+
     def stop(self, reason: str, *, orphaned: bool = False) -> None:
         """End this process, and with it the ranks below; at once if the rank above is gone."""
         if not self._stopped:
             self._stopped = True
             self._log(f"stopping: {reason}")
             if isinstance(self.above, Child) and not orphaned:
-                self.above.leave(reason)
+                self.above.leave(reason, self.has_failed)
             self._on_stop(reason, orphaned)
 
 
@@ -463,28 +496,3 @@ def _writable(body: Sequence[Buffer]) -> Sequence[Buffer]:
 
 def _for_ranks(message: m.Dispatch, ranks: list[int]) -> m.Dispatch:
     return m.Dispatch(message.id, ranks, message.method, message.operation, message.sizes)
-
-
-def link_up(proxy: Proxy, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -> Child:
-    """Make ``pipe`` the proxy's way up, to another rank of the set."""
-    above = Child(pipe, Connection(may_receive, resumable=False))
-
-    def refused(event: Event) -> None:
-        if not isinstance(event, StreamRefused):
-            proxy.from_above(event)
-
-    def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
-        del orderly
-        proxy.stop(f"the rank above is gone: {error or reason}", orphaned=True)
-
-    above.link = Link(
-        proxy.loop,
-        pipe,
-        above.connection,
-        refused,
-        closed,
-        watch=not isinstance(pipe, UnixPipe),
-        silence=limits.SILENCE_OF_USER_CODE,
-    )
-    proxy.above = above
-    return above

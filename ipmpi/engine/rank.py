@@ -14,8 +14,9 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import NamedTuple
 
+from .. import limits
 from ..protocol import operations
-from ..protocol.frames import Buffer
+from ..protocol.frames import Buffer, size_of
 from .interrupts import Interrupts
 from .itemqueue import Item, ItemQueue
 from .namespace import Answer, Namespace
@@ -69,6 +70,7 @@ class Rank:
         self._on_signal = on_signal
         self._inbox: SimpleQueue[Job | Part | _Wake | None] = SimpleQueue()
         self._commands = 0
+        self._parts = 0
         self._interrupt_next = False
         self._lock = threading.Lock()
         """Held while a command changes its state from waiting to running."""
@@ -78,13 +80,20 @@ class Rank:
         """Whether user code runs now, or the main thread waits for other ranks."""
         return self.interrupts.current is not None or self.performer.is_joining
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether something waits for the main thread, while that waits for its own large answer to go out."""
+        return self._commands > 0 or self._parts > 0 or self.items.has_items
+
     # --- the agent thread ----------------------------------------------------------------------------------
 
     def submit(self, job: Job | Part) -> None:
         """Queue a command, or a part of a task (any thread)."""
-        if isinstance(job, Job):
-            with self._lock:
+        with self._lock:
+            if isinstance(job, Job):
                 self._commands += 1
+            else:
+                self._parts += 1
         self._inbox.put(job)
 
     def give(self, items: Iterable[Item]) -> None:
@@ -154,7 +163,14 @@ class Rank:
         with self._lock:
             self._commands -= 1
             self._interrupt_next = False
+        large = size_of(answer.body) > limits.INLINE_BODY
+        if not large:
+            # The agent thread may come to it when the arrays in it have changed.
+            answer = answer._replace(body=[bytes(buffer) for buffer in answer.body])
         done(answer)
+        if large:
+            del answer
+            self.items.hold()
 
     def _run(self, job: Job) -> Answer:
         answer = _INTERRUPTED
@@ -172,6 +188,8 @@ class Rank:
         return answer
 
     def _perform(self, part: Part) -> None:
+        with self._lock:
+            self._parts -= 1
         outcome, seconds = self.performer.perform(part)
         part.done(outcome, seconds)
         if outcome[0] == LARGE:

@@ -18,13 +18,11 @@ from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.loop import Loop, Timer
 from ..transport.transfers import Endpoint, Transfers
 from .child import Child
+from .departures import Departures
 from .farm import Down, Farm
 from .parts import Parts
 from .rank import Rank
 from .taskagent import TaskAgent
-
-_FIRST_LOOK, _LONGEST_LOOK = 0.0005, 0.02
-"""Seconds between two looks whether a large result has gone."""
 
 Routed = m.GiveTasks | m.TakeBackTasks | m.CancelTasks | m.RunTogether | m.LeaveTogether | m.DeliverTogether
 _ROUTED = (m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.RunTogether, m.LeaveTogether, m.DeliverTogether)
@@ -66,6 +64,9 @@ class SetTasks:
         tree: where this rank is.
         joined: whether the ranks of the set share a communicator.
         leaders: the leader of the node of each rank, by rank.
+
+    Attributes:
+        departures: large answers of this rank.
     """
 
     def __init__(self, tree: Tree, joined: bool, leaders: Sequence[int]) -> None:
@@ -78,8 +79,9 @@ class SetTasks:
         """Ranks that the farm has been told of; none but at the root."""
         self._farm_timer: Timer | None = None
         self._changed: set[int] = set()
-        self._going: Callable[[], None] | None = None
         rank = tree.rank
+        neighbours = leaders.count(self._node(self._number)) or 1
+        self.departures = Departures(tree.loop, rank, lambda stuck: tree.send_up(stuck), neighbours)
         self._agent = TaskAgent(tree.loop, rank, self._number, self, tree.keep_interrupting)
         self._parts = Parts(tree.loop, rank, self._number, self, self._agent, tree.keep_interrupting)
 
@@ -123,9 +125,7 @@ class SetTasks:
 
     def forget_controller(self) -> None:
         """The controller began anew."""
-        if self._going is not None:
-            self._going()
-            self._going = None
+        self.departures.forget()
         self._farm.reset()
         self._decide_soon()
 
@@ -294,32 +294,11 @@ class SetTasks:
         """Send a large result of this rank; ``sent`` is called when its buffers are not needed any more."""
         self._learn(message)
         above = self._tree.above
-        if above is None:
-            sent()
-            return
-        stream = above.connection.send(message, body)
-        above.wake()
-        if stream is None:
-            sent()
-            return
-        self._going = sent
-        self._look(above, stream, sent, _FIRST_LOOK)
-
-    def _look(self, above: Endpoint, stream: Any, sent: Callable[[], None], delay: float) -> None:
-        """See whether a stream has gone for good. The main thread waits meanwhile: no idle rank has this timer."""
-        if self._going is not sent:
-            return
-        link = getattr(above, "link", None)
-        waits = isinstance(above, Child) and link is not None and link.is_open and link.pipe.backlog > 0
-        if link is None:
-            # Until there is a new link, nobody acknowledges what has gone: a copy of it waits for that instead.
-            above.connection.detach()
-        if above.connection.is_held(stream) or waits:
-            delay = min(2 * delay, _LONGEST_LOOK)
-            self._loop.call_later(delay, lambda: self._look(above, stream, sent, delay))
-            return
-        self._going = None
-        sent()
+        stream = None if above is None else above.connection.send(message, body)
+        if above is not None:
+            above.wake()
+        stuck = m.AnswerStuck(self._number, 0, message.group, message.index)
+        self.departures.add(above, stream, stuck, sent)
 
     # --- the farm --------------------------------------------------------------------------------------------
 

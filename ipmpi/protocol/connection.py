@@ -225,6 +225,13 @@ class Connection:
             stream.feed(data)
             self._schedule(stream)
 
+    def copy(self, stream: OutgoingStream, most: int) -> bool:
+        """Copy up to ``most`` bytes of what is left of a stream of ours; whether its memory is free now."""
+        if not stream.copy(most):
+            return False
+        self.detach()
+        return True
+
     def ping(self) -> None:
         """Ask for a sign of life."""
         self._ping_due = True

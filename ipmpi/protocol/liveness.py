@@ -22,6 +22,11 @@ class Liveness:
         """Something arrived."""
         self._heard = now
 
+    @property
+    def heard_at(self) -> float:
+        """When the last byte arrived, or the link was made."""
+        return self._heard
+
     def is_lost(self, now: float) -> bool:
         """Nothing arrived for so long that the network must be cut."""
         return now - self._heard >= self.silence

@@ -76,7 +76,10 @@ class GetIds(Message, frozen=True, tag=3):
 
 
 class QueueStatus(Message, frozen=True, tag=4):
-    """What waits on engines. Answer: list of ``[engine, pending label or None, [label, ...]]``."""
+    """What waits on engines. Answer: list of ``[engine, pending label or None, [label, ...], [answer, ...]]``.
+
+    The last list has the large answers that are on their way to clients, in words.
+    """
 
     id: int
     targets: list[int] | None
@@ -254,6 +257,19 @@ class RunBeforeEnd(Message, frozen=True, tag=69):
     operation: bytes
 
 
+class AnswerStuck(Message, frozen=True, tag=59):
+    """Rank ``rank`` can do nothing, for its large answer does not get on: nobody takes the bytes.
+
+    It has no memory for a copy of the rest, and others wait for it. The answer is that to :class:`Dispatch`
+    ``id``; where that is 0, the :class:`TaskResult` of a task. The controller may refuse the answer's stream.
+    """
+
+    rank: int
+    id: int
+    group: int = 0
+    index: int = 0
+
+
 # --- inside an engine set (rank 0 and node leaders to ranks) ---------------------------------------------------
 
 
@@ -321,6 +337,7 @@ AnyMessage = (
     | RanksLost
     | JobEnds
     | RunBeforeEnd
+    | AnswerStuck
     | WantTasks
     | TaskResults
     | TaskResult

@@ -28,7 +28,8 @@ _TASKS_TO_SET: Final[Table] = frozenset(
 )
 
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
-    "engine": _SET_ON_TASKS | {m.Register, m.Result, m.RanksLost, m.JobEnds, m.RunBeforeEnd, m.Goodbye},
+    "engine": _SET_ON_TASKS
+    | frozenset({m.Register, m.Result, m.RanksLost, m.JobEnds, m.RunBeforeEnd, m.AnswerStuck, m.Goodbye}),
     "mec": _LOOK
     | {m.Command, m.BodyAgain, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.Reserve, m.Release},
     "tc": _LOOK

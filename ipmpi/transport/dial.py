@@ -1,7 +1,8 @@
 """Reaching a controller by the host hints of its furl (layer L3).
 
 All hints are tried by all routes, the first at once and each further one a little later or as soon as its
-forerunner has failed; the first that authenticates wins.
+forerunner has failed; the first that authenticates wins. Several may be ways to the same controller, which takes a
+second Hello for a session that comes back. So only one at a time says Hello; others that have come as far wait.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..furl import Furl
 from ..protocol.handshake import DiallerHandshake, Welcome
 from ..protocol.httpconnect import where
 from .loop import Loop, Timer
-from .negotiate import Authenticated, DialNegotiation
+from .negotiate import Authenticated, DialNegotiation, Unanswered
 from .routes import DIRECT, Route, RouteError
 
 _STAGGER = 0.5
@@ -71,6 +72,10 @@ class Dial:
         self._next = 0
         self._under_way: dict[int, Callable[[], None]] = {}
         self._failures: list[tuple[Way, KernelError]] = []
+        self._speaks: int | None = None
+        """The way by which Hello was said, and an answer is waited for."""
+        self._waits: dict[int, DialNegotiation] = {}
+        """Ways by which it could be said next."""
         self._over = False
         self._stagger: Timer | None = None
         loop.call_soon(self._try_next, self._broken)
@@ -83,6 +88,7 @@ class Dial:
         for stop in list(self._under_way.values()):
             stop()
         self._under_way.clear()
+        self._waits.clear()
 
     def _try_next(self) -> None:
         if self._over:
@@ -122,6 +128,7 @@ class Dial:
                 lambda peer, welcome: self._succeeded(peer, welcome, way),
                 lambda error: self._failed(number, error),
                 str(way),
+                lambda secure: self._secured(number, secure),
             )
         except KernelError as error:  # this OpenSSL is not good enough, for instance
             sock.close()
@@ -132,6 +139,15 @@ class Dial:
             self._broken(error)
             return
         self._under_way[number] = negotiation.cancel
+
+    def _secured(self, number: int, negotiation: DialNegotiation) -> None:
+        self._waits[number] = negotiation
+        self._speak()
+
+    def _speak(self) -> None:
+        if self._speaks is None and self._waits:
+            self._speaks = min(self._waits)
+            self._waits.pop(self._speaks).speak()
 
     def _succeeded(self, peer: Authenticated, welcome: Welcome, way: Way) -> None:
         self.cancel()
@@ -146,16 +162,26 @@ class Dial:
         if self._over:
             return
         self._under_way.pop(number, None)
+        self._waits.pop(number, None)
+        if self._speaks == number:
+            self._speaks = None
         self._failures.append((self._ways[number], error))
+        self._speak()
         self._try_next()
 
     def _give_up(self) -> None:
         self._over = True
-        # Somebody who answered and is wrong explains more than somebody who did not answer.
+        # The controller itself explains more than somebody who did not answer.
         for _, error in self._failures:
-            if isinstance(error, SecurityError | VersionError | ClientError | InternalError):
+            if isinstance(error, Unanswered | VersionError | ClientError | InternalError):
                 self._on_failed(error)
                 return
+        # A wrong certificate says nothing about other hints: its address may be another machine's in another
+        # network, as loopback is everywhere.
+        wrong = [error for _, error in self._failures if isinstance(error, SecurityError)]
+        if len(wrong) == len(self._failures):
+            self._on_failed(wrong[0])
+            return
         if all(isinstance(error, RouteError) for _, error in self._failures):
             self._on_failed(self._failures[0][1])
             return

@@ -19,7 +19,7 @@ from ..protocol.handshake import DiallerHandshake, Welcome
 from .dial import Dial, Way, ways_to
 from .link import Link
 from .loop import Loop, Timer
-from .negotiate import Authenticated, Unanswered
+from .negotiate import Authenticated
 from .routes import DIRECT, Route
 
 SOFTWARE = f"ipmpi {__version__}"
@@ -84,8 +84,8 @@ class DialledSession:
         if self.link is not None:
             self.link.wake()
 
-    def close(self, reason: str) -> None:
-        """Say goodbye and end the session; no callback follows."""
+    def close(self, reason: str, fault: bool = False) -> None:
+        """Say goodbye and end the session; no callback follows. ``fault``: something went wrong here."""
         if self._over:
             return
         self._over = True
@@ -94,7 +94,7 @@ class DialledSession:
         if self._dial is not None:
             self._dial.cancel()
         if self.link is not None:
-            self.connection.send(messages.Goodbye(reason))
+            self.connection.send(messages.Goodbye(reason, fault))
             self.link.close(reason)
 
     def _handshake(self, exporter: bytes) -> DiallerHandshake:
@@ -149,8 +149,9 @@ class DialledSession:
         self._dial = None
         now = self._loop.now()
         final = isinstance(error, SecurityError | VersionError | ClientError)
-        if isinstance(error, Unanswered) and self._session:
-            # This secret was good before: the link died between Hello and Welcome, or the controller did.
+        if isinstance(error, SecurityError) and self._session:
+            # This furl was good before: the link died between Hello and Welcome, or the controller did, and
+            # somebody else has its port for now.
             final = False
         if self._give_up_at is None or final or now >= self._give_up_at:
             self._end(error)

@@ -74,6 +74,11 @@ class Link:
         """Whether the link still works."""
         return self._open
 
+    @property
+    def heard_at(self) -> float:
+        """When the last byte came from the peer, or the link was made."""
+        return self._liveness.heard_at
+
     def wake(self) -> None:
         """There is something to send."""
         if self._open and not self._writing:
@@ -114,15 +119,6 @@ class Link:
             except Exception as another:
                 self.loop.report(another)
             self._end(str(failure), False, failure)
-
-    def poke(self) -> None:
-        """The pipe may have moved (for pipes without a descriptor)."""
-        try:
-            self.readable()
-            if self._writing and self._open:
-                self._write()
-        except Exception as error:
-            self._broken(error)
 
     def readable(self) -> None:
         """Read what has arrived."""

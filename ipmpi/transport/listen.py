@@ -1,14 +1,14 @@
 """The controller's ears: listening sockets, and a bound on strangers (layer L3).
 
-Whoever connects has :data:`limits.HANDSHAKE_TIMEOUT` seconds to prove who it is. At most
-:data:`limits.HALF_OPEN` connections may be at that stage: one more ends the *oldest* of them. A stranger that
-trickles bytes holds a place for as long as nobody needs it, and an honest peer, which is done in milliseconds,
-always gets in.
+Whoever connects has :data:`limits.HANDSHAKE_TIMEOUT` seconds to prove who it is. When :data:`limits.HALF_OPEN`
+strangers are at that, the next ones wait in the kernel until some are done, or have been slow
+(:mod:`ipmpi.transport.strangers`) and are dropped. So an honest peer gets in after a moment at most.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 from collections.abc import Callable, Mapping
 
@@ -19,15 +19,14 @@ from ..tls import Identity, TlsSession
 from .dialled import SOFTWARE
 from .loop import READ, Loop, Timer
 from .negotiate import Authenticated, ListenNegotiation
+from .strangers import Strangers
 from .tlspipe import prepare
 
 OnHello = Callable[[Authenticated, Hello, ListenerHandshake], None]
 
 _ACCEPTS_A_TURN = 32
-_SLOW = 1.0
-"""Seconds after which a stranger has to make room when descriptors run out."""
 _EXHAUSTED_PAUSE = 0.2
-"""Seconds without accepting when the process has no descriptor left: what waits stays ready all the time."""
+"""Seconds without accepting when there is no room or descriptor left: what waits stays ready all the time."""
 
 
 class Listener:
@@ -53,8 +52,8 @@ class Listener:
         self._secrets = secrets
         self._on_hello = on_hello
         self._log = log
-        self._strangers: dict[ListenNegotiation, float] = {}
-        """With the time at which they came, in that order."""
+        self._strangers = Strangers(loop.now)
+        self._numbers = itertools.count()
         self._logged: dict[str, float] = {}
         self._resume: Timer | None = None
         self._sock = _listen(address)
@@ -68,18 +67,25 @@ class Listener:
             self._resume.cancel()
         self._loop.unregister(self._sock)
         self._sock.close()
-        for stranger in list(self._strangers):
+        for stranger in self._strangers:
             stranger.cancel()
 
     def _accept(self, _events: int) -> None:
         for _ in range(_ACCEPTS_A_TURN):
+            self._strangers.drop_slow(limits.HALF_OPEN - 1)
+            if len(self._strangers) >= limits.HALF_OPEN:
+                self._pause(f"{len(self._strangers)} others have connected and not yet said who they are")
+                return
             try:
                 sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE) and self._oldest_is_slow():
-                    self._drop_oldest()
+                there = len(self._strangers)
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    # It says so also when nobody waits: whoever got the last one must have time to speak.
+                    self._strangers.drop_slow(there - 1)
+                if len(self._strangers) < there:
                     continue
                 self._pause(error.strerror or str(error))
                 return
@@ -98,27 +104,15 @@ class Listener:
             _EXHAUSTED_PAUSE, lambda: self._loop.register(self._sock, READ, self._accept)
         )
 
-    def _oldest_is_slow(self) -> bool:
-        # accept() says EMFILE also when nobody waits: whoever got the last descriptor must have time to speak.
-        began = next(iter(self._strangers.values()), None)
-        return began is not None and self._loop.now() - began > _SLOW
-
-    def _drop_oldest(self) -> None:
-        oldest = next(iter(self._strangers))
-        del self._strangers[oldest]
-        oldest.cancel()
-
     def _begin(self, sock: socket.socket, source: str) -> None:
-        if len(self._strangers) >= limits.HALF_OPEN:
-            self._drop_oldest()
-        box: list[ListenNegotiation] = []
+        number = next(self._numbers)
 
         def hello(peer: Authenticated, message: Hello, handshake: ListenerHandshake) -> None:
-            self._strangers.pop(box[0], None)
+            self._strangers.remove(number)
             self._on_hello(peer, message, handshake)
 
         def failed(error: KernelError) -> None:
-            self._strangers.pop(box[0], None)
+            self._strangers.remove(number)
             self._report(source, error)
 
         try:
@@ -133,9 +127,9 @@ class Listener:
             lambda exporter: ListenerHandshake(exporter, self._secrets, SOFTWARE),
             hello,
             failed,
+            lambda: self._strangers.stepped(number),
         )
-        box.append(negotiation)
-        self._strangers[negotiation] = self._loop.now()
+        self._strangers.add(number, negotiation)
 
     def _report(self, source: str, error: KernelError) -> None:
         now = self._loop.now()

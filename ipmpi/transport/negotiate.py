@@ -30,7 +30,7 @@ from .pipes import PipeClosed
 from .tlspipe import TlsPipe
 
 
-class Unanswered(SecurityError):
+class Unanswered(SecurityError, ConnectionError):
     """The controller closed the connection after our Hello: the wrong secret, or the network at a bad moment."""
 
 
@@ -46,8 +46,8 @@ class Authenticated:
 class _Negotiation:
     """What both ends have in common: the socket, the deadline, the steps of TLS."""
 
-    # The controller's first messages may follow its answer at once; a stranger may send only its own.
-    _largest: float = limits.AUTHENTICATION_BYTES
+    _largest: float = math.inf
+    """Bytes that the peer may send before the negotiation is over."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class _Negotiation:
         tls: TlsSession,
         on_failed: Callable[[KernelError], None],
         peer: str = "",
+        timeout: float = limits.HANDSHAKE_TIMEOUT,
     ) -> None:
         self._loop = loop
         self._sock = sock
@@ -65,7 +66,8 @@ class _Negotiation:
         self._over = False
         self._secure = False
         self._received = 0
-        self._timer = loop.call_later(limits.HANDSHAKE_TIMEOUT, self._too_late, self._broken)
+        self._timeout = timeout
+        self._timer = loop.call_later(timeout, self._too_late, self._broken)
         self.peer = peer or self._pipe.peer
 
     def _watch(self) -> None:
@@ -100,7 +102,10 @@ class _Negotiation:
         arrived = self._pipe.receive_ciphertext()
         if not self._secure:
             done = self._tls.handshake()
+            waited = self._pipe.backlog
             self._pipe.collect()
+            if done or self._pipe.backlog > waited:
+                self._on_step()
             if not done:
                 self._watch()
                 return
@@ -117,6 +122,9 @@ class _Negotiation:
         if not self._over:
             self._watch()
 
+    def _on_step(self) -> None:
+        """The peer has taken a step of its TLS handshake."""
+
     def _secured(self) -> None:
         """TLS is up; nothing of ours has been sent."""
         raise NotImplementedError
@@ -126,9 +134,7 @@ class _Negotiation:
         raise NotImplementedError
 
     def _too_late(self) -> None:
-        self.fail(
-            ConnectionError(f"{self.peer} did not finish its handshake within {limits.HANDSHAKE_TIMEOUT:.0f} s")
-        )
+        self.fail(ConnectionError(f"{self.peer} did not finish its handshake within {self._timeout:.0f} s"))
 
     def _release(self) -> None:
         self._over = True
@@ -149,9 +155,12 @@ class _Negotiation:
 
 
 class DialNegotiation(_Negotiation):
-    """The dialler's end. The controller's certificate is checked before the first application byte."""
+    """The dialler's end. The controller's certificate is checked before the first application byte.
 
-    _largest = math.inf
+    Args:
+        on_secure: called when the certificate was right; :meth:`speak` is to be called then or later. (Without it,
+            this one speaks at once.)
+    """
 
     def __init__(
         self,
@@ -162,20 +171,21 @@ class DialNegotiation(_Negotiation):
         on_done: Callable[[Authenticated, Welcome], None],
         on_failed: Callable[[KernelError], None],
         peer: str = "",
+        on_secure: Callable[[DialNegotiation], None] | None = None,
     ) -> None:
-        super().__init__(loop, sock, TlsSession.dialler(), on_failed, peer)
+        super().__init__(loop, sock, TlsSession.dialler(), on_failed, peer, limits.ANSWER_TIMEOUT)
         self._furl = furl
         self._make_handshake = handshake
         self._handshake: DiallerHandshake | None = None
         self._on_done = on_done
+        self._on_secure = on_secure
         self._tls.handshake()
         self._pipe.collect()
         try:
             self._watch()
         except PipeClosed as closed:
             # The caller must have its object before it hears of a failure.
-            error = self._explain_close(str(closed))
-            loop.call_soon(lambda: self.fail(error), self._broken)
+            self._fail_soon(self._explain_close(str(closed)))
 
     def _explain_close(self, reason: str) -> KernelError:
         if self._handshake is not None:
@@ -187,11 +197,31 @@ class DialNegotiation(_Negotiation):
 
     def _secured(self) -> None:
         self._tls.check_peer(self._furl.fingerprint, time.time(), self.peer)
-        self._handshake = self._make_handshake(self._tls.exporter())
-        self._tls.write(self._handshake.hello())
+        if self._on_secure is None:
+            self.speak()
+        else:
+            self._on_secure(self)
+
+    def speak(self) -> None:
+        """Say Hello."""
+        if self._over:
+            return
+        try:
+            self._handshake = self._make_handshake(self._tls.exporter())
+            self._tls.write(self._handshake.hello())
+            self._pipe.collect()
+            self._watch()
+        except (PipeClosed, TlsClosed) as closed:
+            self._fail_soon(self._explain_close(str(closed)))
+        except KernelError as error:
+            self._fail_soon(error)
+
+    def _fail_soon(self, error: KernelError) -> None:
+        self._loop.call_soon(lambda: self.fail(error), self._broken)
 
     def _authenticate(self, data: Buffer) -> None:
-        assert self._handshake is not None
+        if self._handshake is None:
+            raise RemoteProtocolError(f"{self.peer} spoke before it was spoken to")
         answer = self._handshake.receive(data)
         if isinstance(answer, Refusal):
             raise ConnectionError(f"the controller at {self.peer} refuses: {answer.sentence}")
@@ -203,6 +233,9 @@ class DialNegotiation(_Negotiation):
 class ListenNegotiation(_Negotiation):
     """The controller's end; ``on_hello`` gets the peer and answers it by the handshake object."""
 
+    # The controller's first messages may follow its answer at once; a stranger may send only its own.
+    _largest = limits.AUTHENTICATION_BYTES
+
     def __init__(
         self,
         loop: Loop,
@@ -211,12 +244,21 @@ class ListenNegotiation(_Negotiation):
         handshake: Callable[[bytes], ListenerHandshake],
         on_hello: Callable[[Authenticated, Hello, ListenerHandshake], None],
         on_failed: Callable[[KernelError], None],
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(loop, sock, tls, on_failed)
+        self._tell_step = on_step
         self._make_handshake = handshake
         self._handshake: ListenerHandshake | None = None
         self._on_hello = on_hello
         self._watch()
+
+    def _on_step(self) -> None:
+        self._tell_step()
+
+    def catch_up(self) -> None:
+        """Read what the peer has sent."""
+        self._step(READ)
 
     def _secured(self) -> None:
         self._handshake = self._make_handshake(self._tls.exporter())

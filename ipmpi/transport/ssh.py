@@ -20,7 +20,14 @@ from functools import partial
 from typing import TypeVar
 
 from .. import limits
-from ..errors import ClientError, ConnectionError, FurlError, KernelError, LocalProtocolError
+from ..errors import (
+    ClientError,
+    ConnectionError,
+    FurlError,
+    KernelError,
+    LocalProtocolError,
+    internal_error,
+)
 from ..furl import Furl
 from ..protocol import mux
 from ..protocol.handshake import printable_lines
@@ -68,6 +75,7 @@ class SshSession:
         self._delay = 0.0
         self._not_before = 0.0
         self._closed = False
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         return f"<SshSession {self.destination}>"
@@ -162,8 +170,17 @@ class SshSession:
         self._loop.call_threadsafe(start)
         return address
 
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise ClientError(
+                f"the ssh session with {self.destination} belongs to a parent of this process "
+                f"(pid {os.getpid()}), which is a fork. Make a new client here"
+            )
+
     def close(self) -> None:
-        """End the session, and all that goes through it. Idempotent."""
+        """End the session, and all that goes through it. Idempotent. Nothing in a forked process."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
             closed, self._closed = self._closed, True
             thread = self._thread
@@ -201,11 +218,13 @@ class SshSession:
         self._loop.call_threadsafe(lambda: self._wish(wish))
 
     def _start_thread(self) -> None:
+        self._check_process()
         with self._lock:
             if self._closed:
                 raise ClientError(f"the ssh session with {self.destination} was closed; make a new one")
             if self._thread is None:
                 self._loop = Loop()
+                self._loop.on_error = self._unforeseen
                 self._thread = threading.Thread(target=self._run, name="ipmpi-ssh", daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
@@ -221,9 +240,16 @@ class SshSession:
             if self._link is not None:
                 self._link.close("an error in ipmpi")
             self._failed(ConnectionError("the thread of the ssh session failed; please report this"))
-            raise
         finally:
             self._loop.close()
+
+    def _unforeseen(self, error: BaseException) -> None:
+        """Something of the session has raised: what goes through this ssh ends, and its owners may dial again."""
+        self._loop.report(error)
+        failure = ConnectionError(str(internal_error(error, f"in the ssh session with {self.destination}")))
+        if self._link is not None:
+            self._link.close(str(failure))
+        self._failed(failure)
 
     def _wish(self, wish: Wish) -> None:
         if self._closed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Sequence
 
@@ -23,6 +24,16 @@ _KEEPALIVE = {
     # For data under way, in ms. Twice as long: it also counts a peer that lives and does not read for a while.
     "TCP_USER_TIMEOUT": int(2 * limits.SILENCE * 1000),
 }
+
+
+class _Scratch(threading.local):
+    """One buffer for each thread. TLS copies what is read into it at once, and a thousand strangers share it."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(READ_SIZE))
+
+
+_scratch = _Scratch()
 
 
 def prepare(sock: socket.socket) -> None:
@@ -46,7 +57,6 @@ class TlsPipe:
     def __init__(self, sock: socket.socket, tls: TlsSession) -> None:
         self._sock = sock
         self._tls = tls
-        self._buffer = bytearray(READ_SIZE)
         self._out: deque[memoryview] = deque()
         self.backlog = 0
 
@@ -64,15 +74,16 @@ class TlsPipe:
 
     def receive_ciphertext(self) -> bool:
         """Hand what arrived to TLS; False when nothing did."""
+        buffer = _scratch.view
         try:
-            count = self._sock.recv_into(self._buffer)
+            count = self._sock.recv_into(buffer)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
             raise closed_by(error) from None
         if not count:
             raise PipeClosed("the connection was closed", orderly=True)
-        self._tls.receive_ciphertext(memoryview(self._buffer)[:count])
+        self._tls.receive_ciphertext(buffer[:count])
         return True
 
     def receive(self) -> Buffer:

@@ -100,6 +100,16 @@ class Transfers:
             return True
         return False
 
+    def give_up(self, source: Endpoint, stream: int) -> bool:
+        """Drop what is left of a body, at both ends; False if it is not under way."""
+        transfer = self._by_source.get((source, stream))
+        if transfer is None:
+            return False
+        source.connection.refuse(stream)
+        transfer.relay.abort()
+        self._end(transfer, False)
+        return True
+
     def endpoint_lost(self, endpoint: Endpoint) -> None:
         """An endpoint is gone: what came from it ends, what went to it goes on without it."""
         for key, transfer in list(self._by_source.items()):

@@ -190,13 +190,13 @@ SPECIAL: dict[str, str] = {
 }  # fmt: skip
 
 NOT_FOR_USERS = {
-    "TaskClient.define", "TaskClient.stream",
+    "TaskClient.call", "TaskClient.define", "TaskClient.stream",
     *(f"{task}.{name}" for task in ("StringTask", "MapTask")
       for name in ("chain", "check", "label", "payload", "process_result", "settings", "terms")),
     "AsyncResult.__init__", "IMapIterator.__init__", "PendingResult.__init__", "PendingResult.check",
     "MapResults.__init__", "MapResults.batch_arrived", "MapResults.batch_failed", "MapResults.batch_undone",
     "MapResults.feed", "MapResults.large_arrived", "TaskFuture.__init__", "TaskFuture.arrived", "TaskFuture.check",
-    "TaskFuture.place", "TaskFuture.reference", "TaskFuture.trouble", "TaskFuture.undone",
+    "TaskFuture.place", "TaskFuture.reference", "TaskFuture.trouble", "TaskFuture.undone", "TaskView.__init__",
 }  # fmt: skip
 """Also constructors of what other calls return."""
 

@@ -23,6 +23,7 @@ Task = tuple[int, int]
 class FakeFarm:
     """Runs tasks at once, one after the other; while it is ``held``, they wait for :meth:`work`.
 
+    While it is ``mute``, questions wait for :meth:`answer_now`.
     Tasks in ``running`` count as given to engines: they cannot be cancelled, and end by :meth:`finish`. What the
     client sent is in ``sent``; ``tries`` names the engine of every attempt.
     """
@@ -33,6 +34,8 @@ class FakeFarm:
         self.notices: list[str] = []
         self.failure: KernelError | None = None
         self.held = False
+        self.mute = False
+        self._unanswered: list[Callable[[], None]] = []
         self.closed = False
         self.waiting: dict[Task, Any] = {}
         self.running: set[Task] = set()
@@ -127,6 +130,12 @@ class FakeFarm:
         self.running.update(started)
         return started
 
+    def answer_now(self) -> None:
+        """Answer what was asked while the controller was ``mute``."""
+        self.mute = False
+        while self._unanswered:
+            self.post(self._unanswered.pop(0))
+
     def finish(self, task: Task) -> None:
         """Let a running task go on to its end."""
         self.post(lambda: self._run(task))
@@ -147,6 +156,12 @@ class FakeFarm:
 
     def _answer(self, message: m.AnyMessage, future: Future[Any]) -> None:
         self.sent.append(message)
+        if self.mute:
+            self._unanswered.append(lambda: self._settle(message, future))
+        else:
+            self._settle(message, future)
+
+    def _settle(self, message: m.AnyMessage, future: Future[Any]) -> None:
         if self.failure is not None:
             future.set_exception(self.failure)
         elif isinstance(message, m.TaskStatus):

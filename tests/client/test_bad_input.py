@@ -28,12 +28,13 @@ from ipmpi.client.mapresults import MapResults
 from ipmpi.client.pool import AsyncResult, IMapIterator, Pool
 from ipmpi.client.results import PendingResult
 from ipmpi.client.tasktypes import BaseTask
+from ipmpi.client.taskview import TaskView
 from ipmpi.errors import CompositeError, KernelError, NoEnginesRegistered
 from ipmpi.protocol import messages as m
 
 CLASSES: list[type] = [
     MultiEngineClient, TaskClient, StringTask, MapTask, Executor, Pool, AsyncResult, IMapIterator, PendingResult,
-    MapResults, TaskFuture, MultiEngineMapper,
+    MapResults, TaskFuture, TaskView, MultiEngineMapper,
 ]  # fmt: skip
 CLEAR = (TypeError, ValueError, LookupError, AssertionError, OSError, SyntaxError, KernelError)
 """What may be raised; AssertionError for what is no task, as in the original."""
@@ -120,6 +121,7 @@ class World:
             "MapResults": lambda: self.tc.imap(abs, [1, 2]),
             "TaskFuture": lambda: self.tc.submit(abs, 1),
             "MultiEngineMapper": self.mec.mapper,
+            "TaskView": lambda: self.tc.options(retries=1),
         }
         return getattr(made[kind](), method)  # type: ignore[no-any-return]
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import inspect
 import itertools
 import pickletools
 import threading
@@ -18,7 +17,7 @@ from thread_farm import ThreadFarm
 from ipmpi.client import executor as executor_module
 from ipmpi.client.executor import Executor
 from ipmpi.client.task import TaskClient
-from ipmpi.client.underway import RESERVED, chunked
+from ipmpi.client.underway import REFUSED, chunked
 from ipmpi.errors import EngineLost
 from ipmpi.protocol import messages as m
 
@@ -79,9 +78,15 @@ class TestOptions:
         with pytest.raises(error, match=text):
             Executor(client=tc, **options)
 
-    def test_the_functions_names_are_those_that_submit_keeps(self) -> None:
-        parameters = inspect.signature(TaskClient.submit).parameters.values()
-        assert {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} == RESERVED
+    @pytest.mark.parametrize("name", sorted(REFUSED))
+    def test_what_only_processes_of_ones_own_can_do_is_refused_by_a_sentence(
+        self, tc: TaskClient, name: str
+    ) -> None:
+        for make in (tc.executor, tc.pool):
+            with pytest.raises(TypeError, match=f"'{name}' cannot be given to engines: "):
+                make(**{name: print})
+            empty: Any = () if name == "initargs" else None
+            assert list(make(**{name: empty}).map(square, [3])) == [9]
 
 
 class TestMap:

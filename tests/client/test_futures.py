@@ -22,6 +22,10 @@ def fail() -> None:
     raise ValueError("no good")
 
 
+def leave(code: int) -> None:
+    raise SystemExit(code)
+
+
 class TestResults:
     def test_value_and_engine(self, tc: TaskClient) -> None:
         future = tc.submit(divmod, 17, 5)
@@ -93,6 +97,43 @@ class TestResults:
         farm.refusal = errors.Backpressure("too much")
         with pytest.raises(errors.Backpressure):
             tc.submit(abs, -1).result()
+
+    def test_a_wait_that_was_too_short_tells_what_goes_on(self, tc: TaskClient, farm: FakeFarm) -> None:
+        farm.held = True
+        with pytest.raises(
+            errors.ResultNotCompleted, match=r"<TaskFuture of abs: pending> has no result after 0 s"
+        ) as i:
+            tc.submit(abs, -1).exception(timeout=0)
+        assert isinstance(i.value, TimeoutError)
+
+    def test_an_exit_of_a_task_is_no_exit_here(self, tc: TaskClient) -> None:
+        future = tc.submit(leave, 3)
+        error = future.exception()
+        assert isinstance(error, errors.RemoteExit)
+        assert str(error) == "the task raised SystemExit: 3"
+        assert isinstance(error.value, SystemExit)
+        assert error.value.code == 3
+        assert "in leave" in error._ipython_traceback_text  # type: ignore[attr-defined]
+        with pytest.raises(errors.RemoteExit):
+            future.result()
+        task = tc.run(MapTask(leave, [4]))
+        with pytest.raises(errors.RemoteExit, match="SystemExit: 4"):
+            tc.get_task_result(task, block=True)
+        result = tc.run(StringTask("raise KeyboardInterrupt"), block=True)
+        with pytest.raises(errors.RemoteExit, match="KeyboardInterrupt"):
+            result.raise_exception()
+
+    def test_a_stop_iteration_of_a_task_ends_no_iteration(self, tc: TaskClient) -> None:
+        futures = [tc.submit(abs, -1), tc.submit(next, iter(())), tc.submit(abs, -2)]
+        with pytest.raises(RuntimeError, match="the task raised StopIteration"):
+            list(map(TaskFuture.result, futures))
+
+        async def main() -> list[Any]:
+            return await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+
+        one, error, two = asyncio.run(main())
+        assert (one, two) == (1, 2)
+        assert isinstance(error.__cause__, StopIteration)
 
 
 class TestWithTheLibrary:
@@ -184,6 +225,65 @@ class TestCancel:
         first.add_done_callback(lambda _: second.cancel())
         farm.finish(farm.start()[0])
         assert second.cancelled()
+
+    @pytest.mark.parametrize("wrap", [asyncio.wrap_future, None])
+    def test_asyncio_is_not_stopped_by_a_controller_that_does_not_answer(
+        self, tc: TaskClient, farm: FakeFarm, wrap: Any
+    ) -> None:
+        farm.held = True
+        farm.mute = True
+
+        async def main() -> TaskFuture:
+            if wrap is None:
+                loop = asyncio.get_running_loop()
+                waiting: Any = loop.run_in_executor(tc.executor(), abs, -1)
+            else:
+                waiting = wrap(tc.submit(abs, -1))
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(waiting, 0.01)
+            direct = tc.submit(abs, -2)
+            assert not direct.cancel()
+            assert cancel_all([direct]) == 0
+            return direct
+
+        direct = asyncio.run(asyncio.wait_for(main(), 30))
+        assert len([each for each in farm.sent if isinstance(each, m.AbortTasks)]) >= 2
+        farm.answer_now()
+        assert direct.cancelled()
+        assert not farm.waiting
+
+    def test_by_two_threads_at_once(self, tc: TaskClient, farm: FakeFarm) -> None:
+        farm.held = True
+        parent = tc.submit(abs, -1)
+        future = tc.submit(abs, parent)
+        both = threading.Barrier(2)
+        told: list[Any] = []
+        problems: list[BaseException] = []
+
+        def slowly(_: Any) -> None:
+            told.append(future)
+            both.wait(10)  # the other thread cancels now
+            both.wait(10)
+
+        def second() -> None:
+            both.wait(10)
+            try:
+                assert future.cancel()
+                future._become_cancelled()
+                future.undone(errors.DependencyError("too late"))
+            except BaseException as error:
+                problems.append(error)
+            both.wait(10)
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        future.add_done_callback(slowly)
+        assert future.cancel()
+        thread.join(10)
+        assert not problems
+        assert told == [future]
+        done, _ = client.wait([future], timeout=5)
+        assert done == {future}
 
 
 class TestDependencies:

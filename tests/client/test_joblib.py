@@ -18,6 +18,7 @@ from ipmpi.client import joblib_backend
 from ipmpi.client.failures import EngineTraceback
 from ipmpi.client.joblib_backend import register_joblib
 from ipmpi.client.task import TaskClient
+from ipmpi.errors import SerializationError
 from ipmpi.protocol import messages as m
 
 
@@ -70,6 +71,44 @@ def test_the_newer_context_and_its_options(registered: Any, threads: ThreadFarm)
         registered.parallel_config("ipmpi", colour="red"),
     ):
         pass
+
+
+def test_options_given_to_parallel_itself_are_used_or_refused(registered: Any, threads: ThreadFarm) -> None:
+    parallel = registered.Parallel(backend="ipmpi", n_jobs=2, retries=2)
+    assert parallel(registered.delayed(square)(x) for x in range(5)) == [0, 1, 4, 9, 16]
+    assert {s.options.retries for s in threads.sent if isinstance(s, m.SubmitTasks)} == {2}
+    for wrong, text in (
+        (
+            {"initializer": print},
+            r"'initializer' cannot be given to engines: run it on the engines before: mec.apply",
+        ),
+        ({"colour": "red"}, r"'colour' is no option of calls"),
+        ({"retries": "x"}, r"retries must be an int"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            registered.Parallel(backend="ipmpi", n_jobs=2, **wrong)(registered.delayed(square)(x) for x in [1])
+
+
+@pytest.mark.parametrize("position", [0, 500])
+def test_a_job_that_cannot_be_sent_is_told_wherever_it_stands(registered: Any, position: int) -> None:
+    """Beyond the first ones, joblib takes jobs from the iterable in a thread where nobody sees an exception."""
+    jobs = (registered.delayed(id)(threading.Lock() if i == position else i) for i in range(1000))
+    with registered.parallel_backend("ipmpi"), pytest.raises(SerializationError, match="lock"):
+        registered.Parallel()(jobs)
+    with registered.parallel_backend("ipmpi"):
+        assert registered.Parallel()(registered.delayed(square)(x) for x in range(3)) == [0, 1, 4]
+
+
+def test_a_callback_that_raises_does_not_keep_others_from_being_called(
+    threaded: TaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    called = threading.Event()
+    batches = joblib_backend._Batches(threaded, {})
+    batches.submit(lambda: 1, lambda _: 1 // 0)
+    batches.submit(lambda: 2, lambda _: called.set())
+    assert called.wait(10)
+    batches.stop()
+    assert "a callback of joblib has failed" in caplog.text
 
 
 def test_another_client_may_be_named(joblib: Any, threaded: TaskClient, tc: TaskClient, farm: FakeFarm) -> None:

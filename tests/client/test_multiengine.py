@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -263,8 +264,9 @@ def test_scatter_and_gather_honour_targets(mec: MultiEngineClient) -> None:
 def test_gather_of_other_things_is_the_list_of_parts(mec: MultiEngineClient) -> None:
     mec.execute("s = 'engine%i' % id")
     assert mec.gather("s") == ["engine0", "engine1", "engine2", "engine3"]
-    with pytest.raises(CompositeError, match=r"NameError"):
+    with pytest.raises(CompositeError) as info:
         mec.gather("missing")
+    assert "NameError" in str(info.value)
 
 
 def test_map_gives_what_the_builtin_gives(mec: MultiEngineClient) -> None:
@@ -304,8 +306,9 @@ def test_map_refuses_what_it_cannot_map(mec: MultiEngineClient) -> None:
         mec.map(str)
     with pytest.raises(ValueError, match=r"^all sequences must have equal length$"):
         mec.raw_map(max, [[1, 2], [3]])
-    with pytest.raises(CompositeError, match=r"method: map\n.*ZeroDivisionError"):
+    with pytest.raises(CompositeError) as info:
         mec.map(lambda x: 1 // x, [0])
+    assert re.search(r"method: map\n.*ZeroDivisionError", str(info.value))
 
 
 def test_a_mapper_has_the_clients_settings(mec: MultiEngineClient) -> None:
@@ -356,11 +359,13 @@ def test_run_gives_a_script_what_python_gives_it(
     for file in (script, str(script)):
         assert mec.run(file, 0)[0]["stdout"] == f"3 {script} {script}\n"
     assert mec.run(script, 0, args=["--steps", "5"])[0]["stdout"].startswith("5 ")
-    with pytest.raises(CompositeError, match="SystemExit"):
+    with pytest.raises(CompositeError) as ended:
         mec.run(script, 0, args=["--steps", "none"])
+    assert "SystemExit" in str(ended.value)
     assert sys.argv == ["ipengine", "--furl-file", "somewhere"]
-    with pytest.raises(CompositeError, match="NameError"):
+    with pytest.raises(CompositeError) as missing:
         mec.execute("__file__", 0)
+    assert "NameError" in str(missing.value)
     mec.push({"__file__": "mine"}, 0)
     mec.run(script, 0)
     assert mec.pull("__file__", 0) == ["mine"]
@@ -417,8 +422,9 @@ def test_without_block_calls_return_before_the_engines_are_done(
 def test_failures_of_a_pending_result_are_raised_by_it(mec: MultiEngineClient) -> None:
     pending = mec.execute("1/0", block=False)
     for _ in range(2):
-        with pytest.raises(CompositeError, match=r"ZeroDivisionError"):
+        with pytest.raises(CompositeError) as info:
             _ = pending.r
+        assert "ZeroDivisionError" in str(info.value)
     mec.barrier([pending])
 
 

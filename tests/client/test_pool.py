@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executor_contract import hold, names_given, note, reciprocal, square
+from executor_contract import hold, names_given, note, reciprocal, size_of_file, square
 from fake_farm import FakeFarm
 from thread_farm import ThreadFarm
 
@@ -35,6 +35,30 @@ class Held:
 
     def go(self) -> None:
         (self.folder / "go").touch()
+
+
+def test_join_waits_for_what_runs_when_a_map_has_failed(threaded: TaskClient, tmp_path: Path) -> None:
+    folder, ended = str(tmp_path), tmp_path / "ended"
+
+    def item(number: int) -> None:
+        if number == 0:
+            while not Path(folder, "started1").exists():
+                pass
+            raise KeyError("the first")
+        hold(folder, number)
+        note(str(ended))
+
+    pool = threaded.pool()
+    with pytest.raises(KeyError):
+        pool.map(item, [0, 1])
+    pool.close()
+    joined = threading.Event()
+    thread = threading.Thread(target=lambda: (pool.join(), joined.set()))
+    thread.start()
+    assert not joined.wait(0.05)
+    (tmp_path / "go").touch()
+    assert joined.wait(30)
+    assert size_of_file(ended) == 1
 
 
 class TestLikeTheOriginal:
@@ -216,7 +240,7 @@ class TestOurs:
         pool.map(square, [1, 2])
         list(pool.imap(square, iter([1, 2])))
         assert {message.options.priority for message in farm.sent if hasattr(message, "options")} == {4}
-        with pytest.raises(TypeError, match="'initializer' is no option"):
+        with pytest.raises(TypeError, match="'initializer' cannot be given to engines"):
             Pool(client=tc, initializer=print)
         with pytest.raises(ValueError, match="Number of processes must be at least 1"):
             Pool(0, client=tc)

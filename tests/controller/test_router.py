@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ipmpi import errors, limits
-from ipmpi.controller.effects import Decline, Effect, Forward, Send
+from ipmpi.controller.effects import Decline, Effect, Forward, GiveUp, Send
 from ipmpi.controller.router import Router, refusal
 from ipmpi.protocol import messages as m
 
@@ -292,23 +292,25 @@ def test_stream_of_a_command_that_never_runs_is_declined(router: Router) -> None
     assert Decline(ALICE, 5) in router.flush()
 
 
-def test_engine_is_busy_until_its_answer_has_passed(router: Router) -> None:
+def test_engine_gets_its_next_command_while_its_answer_passes(router: Router) -> None:
     command(router, 1, [0])
     command(router, 2, [0])
     ((_, first),) = dispatches(router)
     answer(router, SET, first, [0], stream=8)
-    (forward,) = router.flush()
-    assert forward == Forward(SET, 8, BIG, ((ALICE, m.Result(1, [0], True, b"out", [BIG])),))
+    effects = router.flush()
+    assert effects[0] == Forward(SET, 8, BIG, ((ALICE, m.Result(1, [0], True, b"out", [BIG])),))
+    ((_, second),) = sent(effects, m.Dispatch)
+    assert second.id > first.id
     answer(router, SET, first, [0])
     assert router.stale_results == 1, "one answer each"
+    assert router.passing() == {0: [("command 1", ALICE)]}
     router.forward_ended(SET, 8)
-    ((_, second),) = dispatches(router)
-    assert second.id > first.id
-    router.forward_ended(SET, 8)
+    assert router.passing() == {}
     assert router.queue_status([0]) == [[0, "command 2", []]]
+    assert router.flush() == []
 
 
-def test_engine_lost_while_its_answer_passes_is_reported_by_the_stream_only(router: Router) -> None:
+def test_client_is_told_why_the_body_of_an_answer_does_not_come(router: Router) -> None:
     command(router, 1, [0])
     ((_, first),) = dispatches(router)
     answer(router, SET, first, [0], stream=8)
@@ -318,8 +320,36 @@ def test_engine_lost_while_its_answer_passes_is_reported_by_the_stream_only(rout
     register(router, 12, 1)
     command(router, 2, [0])
     router.flush()
-    router.forward_ended(SET, 8)
+    router.forward_ended(SET, 8, complete=False)
+    ((to, undone),) = sent(router.flush(), m.Undone)
+    assert (to, undone.id, undone.engines, undone.error) == (ALICE, 1, [0], "EngineLost")
+    assert "command 1" in undone.text
+    assert "killed" in undone.text
     assert router.queue_status([0]) == [[0, "command 2", []]], "the new engine 0 is not freed"
+
+
+def test_an_answer_that_nobody_takes_is_given_up_if_others_wait_for_the_engine(router: Router) -> None:
+    def nobody(engine: int, client: int) -> bool:
+        return False
+
+    command(router, 1, [0])
+    command(router, 2, [0])
+    ((_, first),) = dispatches(router)
+    answer(router, SET, first, [0], stream=8)
+    router.flush()
+    stuck = m.AnswerStuck(0, first.id)
+    assert router.stuck(SET, stuck, nobody) == 0, "its client waits for itself"
+    assert router.stuck(SET, m.AnswerStuck(1, first.id), nobody) == 0
+    assert router.stuck(OTHER, stuck, nobody) == 0
+    assert router.flush() == []
+    command(router, 1, [0], client=BOB)
+    assert router.stuck(SET, stuck, nobody) == ALICE
+    assert GiveUp(SET, 8) in router.flush()
+    router.give_up(SET, 8)
+    router.forward_ended(SET, 8, complete=False)
+    ((to, undone),) = sent(router.flush(), m.Undone)
+    assert (to, undone.error) == (ALICE, "ConnectionError")
+    assert "others waited for the engine" in undone.text
 
 
 # --- clients that leave ----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ipmpi.controller.effects import Forward, Send
+from ipmpi.controller.effects import Forward, GiveUp, Send
 from ipmpi.controller.router import Router
 from ipmpi.errors import KernelError
 from ipmpi.protocol import messages as m
@@ -28,7 +28,9 @@ class World:
         """(set, rank) -> serial of what it was given and has not answered."""
         self.bodies: dict[tuple[int, int], list[tuple[int, int]]] = {}
         """(set, stream) of answers whose body is on its way -> its ranks."""
-        self.sinks: dict[tuple[int, int], int] = {}
+        self.sinks: dict[tuple[int, int], tuple[int, Any]] = {}
+        """(set, stream) of those that have begun -> their client and the message."""
+        self.serials: dict[tuple[int, int], int] = {}
         self.again: list[tuple[int, int]] = []
         self.sizes: dict[tuple[int, int], list[int]] = {}
         self.owed: dict[tuple[int, int], set[int]] = {}
@@ -89,6 +91,7 @@ class World:
             self.stream += 1
             message = m.Result(serial, ranks, ok, b"", [500_000])
             self.bodies[key, self.stream] = [(key, rank) for rank in ranks]
+            self.serials[key, self.stream] = serial
             self.router.result(key, message, [], self.stream)
         elif ranks:
             self.router.result(key, m.Result(serial, ranks, ok, b"", [1]), [b"x"], 0)
@@ -104,10 +107,25 @@ class World:
         if self.sinks:
             self._end_body(*self.chance.choice(list(self.sinks)))
 
-    def _end_body(self, key: int, stream: int) -> None:
+    def stuck(self) -> None:
+        """A client takes nothing of an answer, and the engine waits for that."""
+        if self.sinks:
+            key, stream = self.chance.choice(list(self.sinks))
+            ((_, rank),) = self.bodies[key, stream]
+            client = self.sinks[key, stream][0]
+            serial = self.serials[key, stream]
+            others = self.chance.random() < 0.2
+            given_up = self.router.stuck(key, m.AnswerStuck(rank, serial), lambda engine, client: others)
+            assert given_up in (0, client)
+            if others and self.router.registry.of_ranks(key, [rank]):
+                assert given_up
+
+    def _end_body(self, key: int, stream: int, complete: bool = True) -> None:
         del self.bodies[key, stream]
-        self.sinks.pop((key, stream), None)
-        self.router.forward_ended(key, stream)
+        client, message = self.sinks.pop((key, stream), (0, None))
+        if complete and client in self.clients:
+            self._answered(client, message)
+        self.router.forward_ended(key, stream, complete)
 
     def body_again(self) -> None:
         if self.again:
@@ -141,7 +159,7 @@ class World:
             self.router.set_lost(key, "gone")
             for source, stream in list(self.bodies):
                 if source == key:
-                    self._end_body(source, stream)
+                    self._end_body(source, stream, complete=False)
 
     def kill(self) -> None:
         if self.sets:
@@ -160,7 +178,7 @@ class World:
         self.router.client_lost(client)
         self.owed = {name: left for name, left in self.owed.items() if name[0] != client}
         for (key, stream), sink in list(self.sinks.items()):
-            if sink == client:
+            if sink[0] == client:
                 self._end_body(key, stream)
         if not self.clients:
             self.add_client()
@@ -174,12 +192,18 @@ class World:
                 self._hear(effect.to, effect.message)
             elif isinstance(effect, Forward):
                 for to, message in effect.sinks:
-                    if (effect.source, effect.stream) in self.bodies:
-                        self.sinks[effect.source, effect.stream] = to
-                    self._hear(to, message)
+                    if isinstance(message, m.Dispatch):
+                        self._hear(to, message)
+                    elif (effect.source, effect.stream) in self.bodies and to in self.clients:
+                        self.sinks[effect.source, effect.stream] = to, message
                     if (effect.source, effect.stream) in self.bodies and to not in self.clients:
                         self._end_body(effect.source, effect.stream)
                         again = True
+            elif isinstance(effect, GiveUp):
+                if (effect.source, effect.stream) in self.bodies:
+                    self.router.give_up(effect.source, effect.stream)
+                    self._end_body(effect.source, effect.stream, complete=False)
+                    again = True
             else:
                 self.bodies.pop((effect.source, effect.stream), None)
                 self.sinks.pop((effect.source, effect.stream), None)
@@ -191,22 +215,23 @@ class World:
         if to not in self.sets and to not in self.clients:
             return  # it has left since this was decided
         if isinstance(message, m.Dispatch):
-            busy = {place for ranks in self.bodies.values() for place in ranks}
             for rank in self.sets[to].intersection(message.ranks):
                 assert (to, rank) not in self.running, "two at once"
-                assert (to, rank) not in busy, "given something while its answer was on its way"
                 self.running[to, rank] = message.id
                 assert self.last.get((to, rank), 0) < message.id, "out of order"
                 self.last[to, rank] = message.id
         elif isinstance(message, m.Result | m.Undone):
-            left = self.owed[to, message.id]
-            assert left.issuperset(message.engines), "answered twice"
-            left -= set(message.engines)
-            self.ended.append(type(message).__name__)
+            self._answered(to, message)
         elif isinstance(message, m.SendBodyAgain):
             assert (to, message.id) not in self.again, "asked twice"
             if to in self.clients:
                 self.again.append((to, message.id))
+
+    def _answered(self, client: int, message: Any) -> None:
+        left = self.owed[client, message.id]
+        assert left.issuperset(message.engines), "answered twice"
+        left -= set(message.engines)
+        self.ended.append(type(message).__name__)
 
     def check_engines(self) -> None:
         assert set(self.router.registry.sets) == set(self.sets)
@@ -219,6 +244,7 @@ class World:
         self.add_set()
         actions = (
             [self.command] * 12 + [self.answer] * 16 + [self.body_done] * 4 + [self.body_again] * 4
+            + [self.stuck] * 2
             + [self.stale_answer, self.clear, self.lose_ranks, self.kill]
             + [self.interrupt]
         )  # fmt: skip
@@ -256,7 +282,7 @@ def test_random_events(seed: int) -> None:
     router = world.router
     assert router._works == {}
     assert router._late == {}
-    assert router._sending == {}
+    assert router._passing == {}
     assert router._starting == {}
     assert router._undone == {}
     assert router.flush() == []

@@ -19,8 +19,9 @@ import cloudpickle
 
 from ipmpi import serialize
 from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.proxy import Proxy, link_up
+from ipmpi.engine.proxy import Proxy
 from ipmpi.engine.rank import Rank
+from ipmpi.engine.uplink import link_up
 from ipmpi.protocol import messages as m, operations as o, packed
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, StreamAborted
 from ipmpi.protocol.frames import Buffer, split
@@ -86,6 +87,7 @@ class SmallSet:
         self.proxies = [self._proxy(n, size) for n in range(size)]
         self.sockets: list[socket.socket] = []
         self._groups = 0
+        self._only_on: dict[int, Sequence[int]] = {}
         self._given: dict[int, tuple[m.TaskOptions, list[bytes]]] = {}
         ours, theirs = socket.socketpair()
         self._all_sockets = [ours, theirs]
@@ -125,6 +127,12 @@ class SmallSet:
         answers: SimpleQueue[Answer] = SimpleQueue()
         self.loop.call_threadsafe(lambda: answers.put(call()))
         return answers.get(timeout=PATIENCE)
+
+    def when(self, holds: Callable[[], bool]) -> None:
+        """Wait until something is so."""
+        until = time.monotonic() + PATIENCE
+        while not self.do(holds):
+            assert time.monotonic() < until
 
     def close(self) -> None:
         for rank in self.ranks:
@@ -216,6 +224,7 @@ class SmallSet:
 
     def _send(self, group: int, indices: Sequence[int], ranks: Sequence[int] = ()) -> None:
         options, payloads = self._given[group]
+        self._only_on[group] = ranks
         lengths = packed.pack([len(payloads[index]) for index in indices])
         body = b"".join([payloads[index] for index in indices])
         message = m.GiveTasks(group, options, packed.pack(indices), lengths, list(ranks), False, [len(body)])
@@ -235,7 +244,7 @@ class SmallSet:
             message, body = self.hears_all(both, lambda message: message.group == group)
             if isinstance(message, m.TasksReturned):
                 assert message.why == "taken", message
-                self._send(group, packed.unpack(message.indices))
+                self._send(group, packed.unpack(message.indices), self._only_on.get(group, ()))
                 continue
             failed = set(packed.unpack(message.failed))
             data = packed.slices(b"".join(body), packed.unpack(message.lengths))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -107,8 +108,9 @@ def test_an_error_clears_the_queue_of_its_engine_only(cluster: Cluster, mec: Mul
     waiting = [mec.execute(f"ran = {number}", block=False) for number in range(3)]
     pulled = mec.pull("ran", targets=2, block=False)
     go.touch()
-    with pytest.raises(errors.CompositeError, match=r"\[1:execute\]: ZeroDivisionError"):
+    with pytest.raises(errors.CompositeError) as info:
         failing.get_result(timeout=30)
+    assert re.search(r"\[1:execute\]: ZeroDivisionError", str(info.value))
     for pending in waiting:
         with pytest.raises(errors.CompositeError) as info:
             pending.get_result(timeout=30)
@@ -136,8 +138,9 @@ def test_the_queue_is_shown_and_can_be_cleared(cluster: Cluster, mec: MultiEngin
         with pytest.raises(errors.CompositeError) as info:
             pending.get_result(timeout=30)
         assert {kind.__name__ for kind, _, _ in info.value.elist} == {"QueueCleared"}
-    with pytest.raises(errors.CompositeError, match="KeyboardInterrupt"):
+    with pytest.raises(errors.CompositeError) as info:
         running.get_result(timeout=30)
+    assert "KeyboardInterrupt" in str(info.value)
 
 
 def test_sigstop_of_a_rank_delays_and_loses_nothing(cluster: Cluster, mec: MultiEngineClient) -> None:

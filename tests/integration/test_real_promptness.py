@@ -46,8 +46,9 @@ def test_an_interrupt_that_follows_at_once_is_not_lost(mec: MultiEngineClient) -
         begin = time.monotonic()
         pending = mec.execute("import time; time.sleep(30)", targets=target, block=False)
         mec.interrupt(target)
-        with pytest.raises(errors.CompositeError, match="KeyboardInterrupt"):
+        with pytest.raises(errors.CompositeError) as info:
             pending.get_result(timeout=SOON)
+        assert "KeyboardInterrupt" in str(info.value)
         assert time.monotonic() - begin < SOON
 
 

@@ -78,8 +78,9 @@ def test_eight_megabytes_to_all_and_to_one_and_back(mec: MultiEngineClient) -> N
         assert numpy.array_equal(back, data)
     mec.push({"b": data + 1}, targets=2)
     assert numpy.array_equal(mec.pull("b", targets=2)[0], data + 1)
-    with pytest.raises(errors.CompositeError, match=r"NameError"):
+    with pytest.raises(errors.CompositeError) as info:
         mec.pull("b", targets=1)
+    assert "NameError" in str(info.value)
 
 
 def test_a_large_array_that_was_shared_is_each_ranks_own(mec: MultiEngineClient) -> None:

@@ -55,6 +55,7 @@ SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.RanksLost: (m.RanksLost([0], "gone"), {"engine"}),
     m.JobEnds: (m.JobEnds(60.0, "1"), {"engine"}),
     m.RunBeforeEnd: (m.RunBeforeEnd([0], "x", b"x"), {"engine"}),
+    m.AnswerStuck: (m.AnswerStuck(0, 1), {"engine"}),
     m.GiveTasks: (m.GiveTasks(1, OPTIONS, bytes(4), bytes(4)), set()),
     m.TakeBackTasks: (m.TakeBackTasks(1), set()),
     m.CancelTasks: (m.CancelTasks(1, bytes(4), True), set()),
@@ -97,7 +98,7 @@ def test_only_the_messages_of_a_role_are_listened_to(controller: Controller, rol
             observer.say(m.GetIds(1))
             assert observer.hear(m.Reply).value == [number]
             observer.say(m.QueueStatus(2, None))
-            assert observer.hear(m.Reply).value == [[number, None, []]]
+            assert observer.hear(m.Reply).value == [[number, None, [], []]]
         assert not engine.is_ended()
         assert not engine._arrived
 

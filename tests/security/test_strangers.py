@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import random
+import resource
 import socket
 import struct
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from ipmpi import limits
+from ipmpi import furl, limits
 from ipmpi.client import MultiEngineClient
+from ipmpi.furl import Furl
+from ipmpi.protocol import messages as m
+from ipmpi.protocol.connection import Connection
+from ipmpi.protocol.handshake import DiallerHandshake, Welcome
 from ipmpi.tls import TlsSession
-from tests.security.cluster import Controller, controller, wait_until
-from tests.security.wire import Member, TlsPeer
+from tests.security.cluster import Controller, controller, engines, wait_until
+from tests.security.wire import EVERY_MESSAGE, Member, TlsPeer
 
 _RESET = struct.pack("ii", 1, 0)
 
 
 def refusals(running: Controller) -> int:
     return running.log().count("refused a connection")
+
+
+def memory_kib(pid: int) -> int:
+    """What a process has in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
 def let_in(running: Controller) -> float:
@@ -97,10 +108,13 @@ def test_nonsense_leaves_the_controller_as_it_was(controller: Controller) -> Non
 
 
 def test_slow_strangers_keep_nobody_out(controller: Controller) -> None:
-    hello = client_hello()
+    let_in(controller)
+    hello, before = client_hello(), memory_kib(controller.pid)
     socks = []
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        for _ in range(512):
+        for _ in range(limits.HALF_OPEN + 200):
             sock = socket.create_connection(controller.address("mec"), 5)
             socks.append(sock)
             sock.sendall(hello[:1])
@@ -112,9 +126,59 @@ def test_slow_strangers_keep_nobody_out(controller: Controller) -> None:
             times.append(let_in(controller))
         assert max(times) < 1
         assert controller.descriptors() < limits.HALF_OPEN + 40
+        assert memory_kib(controller.pid) < before + 150 * 1024
     finally:
         for sock in socks:
             sock.close()
+
+
+def test_strangers_that_leave_halfway_leave_no_memory_behind(controller: Controller) -> None:
+    let_in(controller)
+    hello, before = client_hello(), memory_kib(controller.pid)
+    for _ in range(2000):
+        knock(controller.address("mec"), hello, reset=False)
+    let_in(controller)
+    assert memory_kib(controller.pid) < before + 100 * 1024
+
+
+def test_honest_engines_that_come_all_at_once_get_in(controller: Controller) -> None:
+    """As those of a job array do, on nodes that are so busy that there is a while between TLS and Hello."""
+    address = controller.furl("engine")
+    with ExitStack() as stack:
+        peers = [stack.enter_context(TlsPeer(address.hints[0])) for _ in range(300)]
+        handshakes = [DiallerHandshake("engine", address.secret, peer.tls.exporter(), "a test") for peer in peers]
+        time.sleep(0.5)  # the engines' way from TLS to Hello
+        for peer, handshake in zip(peers, handshakes, strict=True):
+            peer.send(handshake.hello())
+        connections = [Connection(EVERY_MESSAGE) for _ in peers]
+        for number, (peer, connection) in enumerate(zip(peers, connections, strict=True)):
+            connection.send(m.Register([m.EngineInfo(0, number, "testhost", 1)], "no MPI", "3"))
+            peer.send(b"".join(bytes(part) for part in connection.data_to_send()))
+        ids = set()
+        for peer, handshake, connection in zip(peers, handshakes, connections, strict=True):
+            while (welcome := handshake.receive(peer.receive())) is None:
+                pass
+            assert isinstance(welcome, Welcome)
+            data = handshake.leftover
+            while not (heard := list(connection.receive_data(data))):
+                data = peer.receive()
+            registered = heard[0].message  # type: ignore[union-attr]
+            assert isinstance(registered, m.Registered)
+            ids.update(registered.ids)
+        assert len(ids) == 300
+
+
+def test_an_engine_that_may_wait_is_not_turned_away_by_an_old_furl(tmp_path: Path) -> None:
+    """It cannot tell an old furl from a controller that had no time for it; a new furl may be on its way."""
+    with controller(tmp_path) as own:
+        real = own.furl("engine")
+        path = tmp_path / "old.furl"
+        furl.save(path, Furl(real.fingerprint, real.hints, "engine", bytes(32)))
+        with engines(tmp_path, 1, ["--furl-file", str(path)]) as (engine,):
+            wait_until(lambda: refusals(own) == 1, "the line about a wrong secret")
+            furl.save(path, real)
+            own.wait_engines(1)
+            assert engine.poll() is None
 
 
 def test_half_a_handshake_is_ended_by_its_deadline(controller: Controller) -> None:

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import itertools
+from typing import Any
+
+import pytest
+from fake_farm import FakeFarm
+
+from ipmpi.client import MapResults, TaskClient
+from ipmpi.errors import RemoteExit, ResultNotCompleted, TaskAborted
+
+
+def stop_at_two(x: int) -> int:
+    if x == 2:
+        raise StopIteration(x)
+    return x
+
+
+def leave_at_two(x: int) -> int:
+    if x == 2:
+        raise SystemExit(x)
+    return x
+
+
+def first_of(results: MapResults) -> Any:
+    for value in results:
+        return value
+
+
+class TestTheIterator:
+    def test_leaving_a_loop_takes_back_what_has_not_started(self, tc: TaskClient, farm: FakeFarm) -> None:
+        farm.held = True
+        results = tc.imap(abs, range(1000))
+        first, second = farm.start(2)
+        farm.finish(first)
+        assert first_of(results) == 0
+        assert len(farm.waiting) > 900
+        del results
+        assert len(farm.waiting) == len(farm.running) == 1
+        farm.finish(second)  # it runs: nobody wants its result, but it is not stopped
+        assert len(farm.tries) == 2
+        assert sum(tc.queue_status().values()) == 1000
+
+    def test_a_failure_that_is_kept_does_not_keep_the_rest(self, tc: TaskClient, farm: FakeFarm) -> None:
+        farm.held = True
+        results = tc.imap(abs, ["x", *range(100)])
+        farm.finish(farm.start(1)[0])
+        gc.disable()
+        try:
+            with pytest.raises(TypeError) as info:
+                next(results)
+            del results
+            assert not farm.waiting
+        finally:
+            gc.enable()
+        assert info.value.__traceback__ is not None
+
+    def test_results_that_somebody_waits_for_are_not_dropped(self, tc: TaskClient) -> None:
+        assert list(tc.imap(abs, range(1000))) == list(range(1000))
+        assert sum(tc.imap(abs, [-1, -2], ordered=False)) == 3
+
+    def test_a_wait_that_is_too_short(self, tc: TaskClient, farm: FakeFarm) -> None:
+        farm.held = True
+        results = tc.imap(abs, [-1])
+        for kind in (ResultNotCompleted, TimeoutError, concurrent.futures.TimeoutError):
+            with pytest.raises(kind, match=r"no result came in 0 s"):
+                results.next(timeout=0)
+
+    def test_what_was_taken_back_is_cancelled(self, tc: TaskClient, farm: FakeFarm) -> None:
+        farm.held = True
+        results = tc.imap(abs, [-1])
+        results.cancel()
+        with pytest.raises(concurrent.futures.CancelledError) as info:
+            next(results)
+        assert isinstance(info.value, TaskAborted)
+
+
+class TestExceptionsThatMeanSomething:
+    """A StopIteration of a task ends no iterator here, and a SystemExit no program."""
+
+    @pytest.mark.parametrize("ordered", [True, False])
+    def test_in_imap(self, tc: TaskClient, ordered: bool) -> None:
+        results = tc.imap(stop_at_two, range(5), ordered=ordered)
+        got: list[Any] = []
+        for _ in range(5):
+            try:
+                got.append(next(results))
+            except RuntimeError as error:
+                got.append(type(error.__cause__))
+        assert got == [0, 1, StopIteration, 3, 4] if ordered else set(got) == {0, 1, StopIteration, 3, 4}
+
+    def test_in_map(self, tc: TaskClient) -> None:
+        with pytest.raises(RuntimeError, match=r"the task raised StopIteration: 2"):
+            tc.map(stop_at_two, range(5))
+        with pytest.raises(RemoteExit, match=r"the task raised SystemExit: 2"):
+            tc.map(leave_at_two, range(5))
+
+    def test_in_pool_and_executor(self, threaded: TaskClient) -> None:
+        with pytest.raises(RuntimeError, match=r"StopIteration"):
+            list(itertools.islice(threaded.executor().map(stop_at_two, range(5)), 5))
+        pool = threaded.pool()
+        iterator = pool.imap(stop_at_two, range(5))
+        assert [next(iterator), next(iterator)] == [0, 1]
+        with pytest.raises(RuntimeError, match=r"StopIteration"):
+            next(iterator)
+        assert list(iterator) == [3, 4]
+        with pytest.raises(RemoteExit):
+            pool.apply(leave_at_two, (2,))
+        with pytest.raises(RemoteExit):
+            pool.map(leave_at_two, range(5))

@@ -1,0 +1,161 @@
+"""A client that is stopped in the middle of an answer costs others nothing, and a pulled array is one state."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from ipmpi import client, limits
+
+if TYPE_CHECKING:
+    from real_clusters import Cluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.mpi]
+
+SIZE = 16_000_000
+"""Doubles in the array that a client is stopped in the middle of: far more than all windows and buffers."""
+
+AT_ONCE = 2.0
+"""Seconds for an answer, most of which are there for machines that have much else to do."""
+
+
+@pytest.fixture(scope="module")
+def cluster(flavour_named: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two engines, each by itself."""
+    from real_clusters import Cluster
+
+    shared = Cluster(tmp_path_factory.mktemp("stopped"), flavour_named("openmpi"))
+    try:
+        for number in range(2):
+            shared.launch([sys.executable, "-m", "ipmpi.cli.ipengine", "--mpi", "none"])
+            shared.wait_for_engines(number + 1)
+        yield shared
+    finally:
+        shared.stop()
+
+
+@pytest.fixture
+def other(cluster: Cluster) -> Iterator[subprocess.Popen[str]]:
+    """Another process, which does what is written to it, a statement a line."""
+    program = "import sys\nfor line in sys.stdin: exec(line)\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=cluster.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def tell(process: subprocess.Popen[str], *statements: str) -> None:
+    pipe: IO[str] | None = process.stdin
+    assert pipe is not None
+    pipe.write("\n".join(statements) + "\n")
+    pipe.flush()
+
+
+def says(process: subprocess.Popen[str]) -> str:
+    pipe: IO[str] | None = process.stdout
+    assert pipe is not None
+    return pipe.readline().strip()
+
+
+def stop_in_the_middle(process: subprocess.Popen[str], mec: client.MultiEngineClient) -> None:
+    """Stop it when engine 0 has begun to send it something."""
+    until = time.monotonic() + 30
+    while "sending" not in mec.queue_status(0)[0][1]:
+        assert time.monotonic() < until
+    os.kill(process.pid, signal.SIGSTOP)
+    (sending,) = mec.queue_status(0)[0][1]["sending"]
+    assert "client" in sending or "mec" in sending or "tc" in sending
+
+
+def how_long(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
+
+
+def test_a_client_that_is_stopped_in_a_pull(cluster: Cluster, other: subprocess.Popen[str]) -> None:
+    mec = cluster.mec()
+    mec.execute(f"import numpy as np; a = np.ones({SIZE})", 0)
+    tell(
+        other, "from ipmpi import client",
+        f"mec = client.MultiEngineClient({cluster.files['multiengine_furl_file']!r})",
+        "a, = mec.pull('a', targets=0); print(a.sum(), flush=True)",
+    )  # fmt: skip
+    stop_in_the_middle(other, mec)
+    assert how_long(lambda: mec.execute("a[:] = 2", 0)) < AT_ONCE
+    assert how_long(lambda: mec.execute("b = 1")) < AT_ONCE
+    with cluster.tc() as tc:
+        assert how_long(lambda: [tc.submit(abs, -1).result(10) for _ in range(4)]) < 2 * AT_ONCE
+    os.kill(other.pid, signal.SIGCONT)
+    assert says(other) == f"{SIZE:.1f}"
+
+
+def test_an_answer_is_given_up_where_there_is_no_memory_for_a_copy(
+    cluster: Cluster, other: subprocess.Popen[str]
+) -> None:
+    mec = cluster.mec()
+    mec.execute(f"import numpy as np; a = np.ones({SIZE})", 0)
+    without = "import ipmpi.engine.departures as d; there = d.available_bytes; d.available_bytes = lambda: 0"
+    mec.execute(without, 0)
+    tell(
+        other, "from ipmpi import client",
+        f"mec = client.MultiEngineClient({cluster.files['multiengine_furl_file']!r})",
+        "pull = mec.pull('a', targets=0, block=False); pull.wait(); error = pull.exception()",
+        "print(type(error.elist[0][1]).__name__, str(error.elist[0][1]).splitlines()[0], flush=True)",
+        "print(mec.pull('a', targets=0)[0].sum(), flush=True)",
+    )  # fmt: skip
+    stop_in_the_middle(other, mec)
+    waited = how_long(lambda: mec.execute("a[:] = 2", 0))
+    assert limits.ANSWER_STUCK - 1 < waited < 3 * limits.ANSWER_STUCK
+    assert how_long(lambda: mec.execute("d.available_bytes = there", 0)) < AT_ONCE
+    os.kill(other.pid, signal.SIGCONT)
+    told = says(other)
+    assert told.startswith("ConnectionError the answer of engine 0 to pull('a') did not arrive")
+    assert "others waited for the engine" in told
+    assert says(other) == f"{2 * SIZE:.1f}"
+
+
+def test_a_client_that_is_stopped_with_large_results_under_way(
+    cluster: Cluster, other: subprocess.Popen[str]
+) -> None:
+    mec = cluster.mec()
+    tell(
+        other, "from ipmpi import client",
+        f"tc = client.TaskClient({cluster.files['task_furl_file']!r})",
+        "made = tc.map(lambda n: bytes(1_000_000), range(300))",
+        "print(sum(len(one) for one in made), flush=True)",
+    )  # fmt: skip
+    stop_in_the_middle(other, mec)
+    for _ in range(5):
+        assert how_long(lambda: mec.execute("b = 1")) < AT_ONCE
+    with cluster.tc() as tc:
+        assert how_long(lambda: [tc.submit(abs, -1).result(10) for _ in range(4)]) < 4 * AT_ONCE
+    os.kill(other.pid, signal.SIGCONT)
+    assert says(other) == "300000000"
+
+
+def test_a_pulled_array_is_one_state(cluster: Cluster) -> None:
+    mec = cluster.mec()
+    mec.push({"a": np.zeros(1_000_000), "small": np.zeros(10_000)}, 0)
+    with cluster.tc() as tc, mec.reserve(1):
+        for _ in range(200):
+            tc.run(client.StringTask("a += 1; small += 1"))
+        states = set()
+        while tc.queue_status()["scheduled"] or tc.queue_status()["pending"]:
+            a, small = mec.pull(("a", "small"), targets=0)[0]
+            assert (a == a[0]).all()
+            (small,) = mec.pull("small", targets=0)
+            assert (small == small[0]).all()
+            states.add(float(a[0]))
+        assert len(states) > 1

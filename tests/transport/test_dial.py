@@ -1,0 +1,212 @@
+"""Ways to a controller, several at once: over real TLS on loopback, in one loop."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, get_args
+
+import pytest
+
+from ipmpi import limits
+from ipmpi.errors import ConnectionError, KernelError, SecurityError
+from ipmpi.furl import Furl
+from ipmpi.protocol import messages as m
+from ipmpi.protocol.handshake import DiallerHandshake, Hello, ListenerHandshake
+from ipmpi.tls import Identity
+from ipmpi.transport.dial import Dial
+from ipmpi.transport.dialled import Callbacks, DialledSession
+from ipmpi.transport.listen import Listener
+from ipmpi.transport.loop import Loop
+from ipmpi.transport.negotiate import Authenticated
+
+ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
+SECRET = bytes(range(32))
+SESSION = bytes(range(16))
+
+
+class Host:
+    """A controller that lets in who has the secret, after a while, and does nothing else."""
+
+    def __init__(self, loop: Loop, identity: Identity, port: int = 0, delay: float = 0) -> None:
+        self._loop = loop
+        self._delay = delay
+        self.hellos: list[Hello] = []
+        self._pipes: list[Any] = []
+        secrets = {"mec": SECRET}
+        self._listener = Listener(loop, ("127.0.0.1", port), identity, secrets, self._hello, lambda line: None)
+        self.port = self._listener.port
+
+    def _hello(self, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
+        self.hellos.append(hello)
+        self._pipes.append(peer.pipe)
+        self._loop.call_later(self._delay, lambda: self._welcome(peer, handshake, bool(hello.session)))
+
+    def _welcome(self, peer: Authenticated, handshake: ListenerHandshake, resumed: bool) -> None:
+        peer.pipe.send([handshake.welcome(SESSION, 0, resumed)])
+        peer.pipe.flush()
+
+    def close(self) -> None:
+        self._listener.close()
+        for pipe in self._pipes:
+            pipe.close()
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+IDENTITY = Identity.create(time.time())
+OTHER = Identity.create(time.time())
+
+
+def closed_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def furl(*ports: int) -> Furl:
+    return Furl(IDENTITY.fingerprint, tuple(("127.0.0.1", port) for port in ports), "mec", SECRET)
+
+
+def dialled(loop: Loop, address: Furl) -> list[Any]:
+    """What became of dialling: the pipe, or the error."""
+    ended: list[Any] = []
+
+    def end(what: Any) -> None:
+        ended.append(what)
+        loop.stop()
+
+    def handshake(exporter: bytes) -> DiallerHandshake:
+        return DiallerHandshake(address.role, address.secret, exporter, "a test")
+
+    Dial(loop, address, handshake, lambda peer, welcome, way: end(peer.pipe), end)
+    loop.run()
+    loop._stopped = False
+    return ended
+
+
+def test_only_one_of_several_ways_says_hello(loop: Loop, stack: ExitStack) -> None:
+    """The controller would take the second one for the session that comes back, and close the first."""
+    host = Host(loop, IDENTITY, delay=1.2)
+    stack.callback(host.close)
+    (pipe,) = dialled(loop, furl(host.port, host.port, host.port))
+    pipe.close()
+    assert len(host.hellos) == 1
+
+
+def test_the_next_way_says_hello_when_the_first_has_failed(loop: Loop, stack: ExitStack) -> None:
+    host = Host(loop, IDENTITY, delay=0.8)
+    stack.callback(host.close)
+    answered: Callable[..., None] = host._welcome
+
+    def first_dies(peer: Authenticated, handshake: ListenerHandshake, resumed: bool) -> None:
+        if len(host.hellos) == 1:
+            peer.pipe.close()
+        else:
+            answered(peer, handshake, resumed)
+
+    host._welcome = first_dies  # type: ignore[method-assign]
+    (pipe,) = dialled(loop, furl(host.port, host.port))
+    pipe.close()
+    assert len(host.hellos) == 2
+
+
+def test_another_controller_at_one_hint_does_not_explain_the_others(loop: Loop, stack: ExitStack) -> None:
+    other = Host(loop, OTHER)
+    stack.callback(other.close)
+    (error,) = dialled(loop, furl(closed_port(), other.port))
+    assert type(error) is ConnectionError, "so it is tried again, where there is patience"
+    assert "refused" in str(error)
+    assert "this furl is of another controller" in str(error)
+    assert not other.hellos
+
+
+def test_another_controller_at_every_hint_is_the_reason(loop: Loop, stack: ExitStack) -> None:
+    other = Host(loop, OTHER)
+    stack.callback(other.close)
+    (error,) = dialled(loop, furl(other.port, other.port))
+    assert isinstance(error, SecurityError)
+    assert "this furl is of another controller" in str(error)
+
+
+def test_the_right_controller_at_one_hint_is_enough(loop: Loop, stack: ExitStack) -> None:
+    other, host = Host(loop, OTHER), Host(loop, IDENTITY)
+    stack.callback(other.close)
+    stack.callback(host.close)
+    (pipe,) = dialled(loop, furl(closed_port(), other.port, host.port))
+    pipe.close()
+
+
+class Heard:
+    """What the owner of a session is told."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.told: list[str] = []
+        self.errors: list[KernelError] = []
+
+    def callbacks(self) -> Callbacks:
+        return Callbacks(
+            lambda event: None,
+            lambda: self._tell("started"),
+            lambda reason: self._tell("interrupted"),
+            self._ended,
+        )
+
+    def _ended(self, error: KernelError) -> None:
+        self.errors.append(error)
+        self._tell("ended")
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        self._loop.stop()
+
+    def next(self) -> str:
+        count = len(self.told)
+        while len(self.told) == count:
+            self._loop._stopped = False
+            self._loop.run()
+        return self.told[count]
+
+
+def test_somebody_else_on_the_port_does_not_end_a_session_that_was_up(
+    loop: Loop, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RECONNECT_FIRST", 0.01)
+    monkeypatch.setattr(limits, "RECONNECT_LONGEST", 0.01)
+    host = Host(loop, IDENTITY)
+    heard = Heard(loop)
+    session = DialledSession(loop, furl(host.port), ALL, heard.callbacks(), patience=60)
+    loop.call_soon(session.open)
+    assert heard.next() == "started"
+    host.close()
+    other = Host(loop, OTHER, host.port)
+    assert heard.next() == "interrupted"
+    # It is met several times, and then the controller is back.
+    loop.call_later(0.3, loop.stop)
+    loop._stopped = False
+    loop.run()
+    assert heard.told == ["started", "interrupted"]
+    other.close()
+    again = Host(loop, IDENTITY, host.port)
+    stack.callback(again.close)
+    while not again.hellos:
+        loop.call_later(0.05, loop.stop)
+        loop._stopped = False
+        loop.run()
+    assert again.hellos[0].session == SESSION
+    assert heard.told == ["started", "interrupted"]
+    session.close("the test is over")
