@@ -13,11 +13,10 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from bad_values import CALLBACKS, KINDS, NOT_FOR_USERS, OPTIONS, PARAMETERS, SPECIAL
-from conftest import FakeSession
 from fake_farm import FakeFarm
 
 from ipmpi.client import MapTask, MultiEngineClient, StringTask, TaskClient
@@ -31,6 +30,9 @@ from ipmpi.client.tasktypes import BaseTask
 from ipmpi.client.taskview import TaskView
 from ipmpi.errors import CompositeError, KernelError, NoEnginesRegistered
 from ipmpi.protocol import messages as m
+
+if TYPE_CHECKING:
+    from conftest import FakeSession
 
 CLASSES: list[type] = [
     MultiEngineClient, TaskClient, StringTask, MapTask, Executor, Pool, AsyncResult, IMapIterator, PendingResult,
