@@ -233,20 +233,44 @@ def load(path: Path, expected_role: str | None = None) -> Furl:
     return furl
 
 
-def load_furl_or_file(text_or_path: str, role: str) -> Furl:
+def named(furl_or_file: str | os.PathLike[str]) -> str:
+    """What a user named as a furl or a file with one, as text.
+
+    Raises:
+        TypeError: it is nothing that could be one.
+        FurlError: it has characters that no furl and no file name has.
+    """
+    text = os.fspath(furl_or_file) if isinstance(furl_or_file, os.PathLike) else furl_or_file
+    if not isinstance(text, str):
+        raise TypeError(f"a furl or a file with one is a str or a path, not {furl_or_file!r}")
+    try:
+        usable = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable or len(text) > FILE_BYTES:
+        raise FurlError(f"{text[:80]!r} is neither a furl nor the name of a file")
+    return text
+
+
+def load_furl_or_file(text_or_path: str | os.PathLike[str], role: str) -> Furl:
     """The furl that a user named: its text, a file, or '' for the default file of ``role``.
 
     Raises:
+        TypeError: it is neither.
         FurlError, SecurityError: as :func:`load`.
     """
-    given = text_or_path.strip()
+    given = named(text_or_path).strip()
     if not given:
         return load(default_furl_file(role), role)
     if "://" in given:
         furl = Furl.parse(given)
         _check_role(furl, role, "the furl given")
         return furl
-    return load(Path(given).expanduser(), role)
+    try:
+        path = Path(given).expanduser()
+    except RuntimeError as error:  # ~somebody, whom this machine does not know
+        raise FurlError(f"no furl file {given[:80]!r}: {error}") from None
+    return load(path, role)
 
 
 def _check_role(furl: Furl, expected: str, source: str) -> None:

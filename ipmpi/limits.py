@@ -188,6 +188,18 @@ RESULT_TEXT: Final = 1 * MIB
 EXCEPTION: Final = 1 * MIB
 """The largest pickled exception that travels; of a larger one its name, text and traceback do."""
 
+ENGINE_ID: Final = 2**31 - 1
+"""The largest engine id. They are never given twice; at a thousand engines a second this lasts for weeks."""
+
+SOURCE: Final = MESSAGE - INLINE_BODY - 64 * KIB
+"""The longest source text of a command or task, with some room for the rest of the message that it goes in."""
+
+NAMES: Final = MIB
+"""Characters of all names of one call, of keys or properties; with a source text they have to fit into MESSAGE."""
+
+LINE: Final = 64 * KIB
+"""Characters of what is one word of a command line: the name of a machine, a furl, the name of a file."""
+
 LABEL: Final = 120
 """Characters of a command shown in queue_status."""
 
@@ -209,6 +221,9 @@ TASK_BACKLOG: Final = 256 * MIB
 
 TASK_BYTES: Final = 2 * TASK_BACKLOG
 """Payload that the controller holds for one client; more is refused with Backpressure."""
+
+TASK_NUMBER: Final = 2**31 - 1
+"""The largest ``priority`` and number of ``retries`` of a task: 32 bits, as the controller sorts by them."""
 
 LONGEST: Final = 100 * 366 * 86_400.0
 """Seconds: the largest ``timeout`` or ``expected`` of a task. A century is for ever, and can be computed with."""

@@ -30,6 +30,7 @@ Finish = Callable[[list[Any]], Any]
 def label_of(method: str, *shown: object) -> str:
     """How queue_status shows a call: ``execute('a = 1')``, cut to a line's length."""
     text = f"{method}({', '.join(_short(item) for item in shown)})"
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= limits.LABEL else f"{text[: limits.LABEL - 4]}...)"
 
 

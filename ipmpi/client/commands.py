@@ -5,16 +5,15 @@ How a call travels is in :mod:`.calls`, what becomes of the replies in :mod:`.re
 
 from __future__ import annotations
 
-import math
 import os
 import tokenize
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from .. import serialize
+from .. import limits, serialize
 from ..errors import InvalidProperty, SerializationError
 from ..protocol import operations
-from . import replies
+from . import given, replies
 from .calls import Calls, Finish, label_of
 from .functions import label_of as name_of
 from .reservation import Reservation
@@ -28,20 +27,23 @@ Keys = str | Iterable[str]
 def names_of(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """The namespace as a plain dict; TypeError unless it maps str to objects."""
     if not isinstance(namespace, Mapping):
-        raise TypeError(f"expected a dict of names and objects, not {namespace!r}")
+        raise TypeError(f"expected a dict of names and objects, not {given.shown(namespace)}")
     wrong = [key for key in namespace if not isinstance(key, str)]
     if wrong:
-        raise TypeError(f"the names in the dict must be str, which {wrong[0]!r} is not")
+        raise TypeError(f"the names in the dict must be str, which {given.shown(wrong[0])} is not")
+    given.names(namespace, "a name in the dict")
     return dict(namespace)
 
 
 def keys_of(keys: Keys) -> tuple[list[str], bool]:
     """The names, and whether there is one only: then results are its values, not lists of values."""
+    if not hasattr(keys, "__iter__"):
+        raise TypeError(f"keys must be a str or a sequence of strs, not {given.shown(keys)}")
     names = [keys] if isinstance(keys, str) else list(keys)
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
-        raise TypeError(f"keys must be a str or a sequence of strs, and {wrong[0]!r} is not a str")
-    return names, len(names) == 1
+        raise TypeError(f"keys must be a str or a sequence of strs, and {given.shown(wrong[0])} is not a str")
+    return given.names(names, "a key"), len(names) == 1
 
 
 class _Unserialized:
@@ -123,38 +125,61 @@ class EngineCommands:
         Raises:
             CompositeError: it raised on engines; what waited in these engines' queues is cleared.
         """
-        return self._execute(lines, "<ipmpi>", "execute", targets, block, ResultList)
+        if not isinstance(lines, str):
+            raise TypeError(f"execute takes source text, not {type(lines).__name__}; for a function use apply")
+        given.source(lines, "the text of execute")
+        return self._execute(operations.Execute(lines), "execute", targets, block, ResultList)
 
-    def run(self, filename: str, targets: Targets | None = None, block: bool | None = None) -> Any:
+    def run(
+        self,
+        filename: str | os.PathLike[str],
+        targets: Targets | None = None,
+        block: bool | None = None,
+        *,
+        args: Sequence[str] = (),
+    ) -> Any:
         """Run a Python file of this machine on engines; a list of dicts as in :meth:`execute`.
+
+        It is run as ``python filename args`` would: with its ``sys.argv``, its path as ``__file__``, and
+        ``__name__ == '__main__'``. Its names stay in the engines' namespaces.
+
+        Args:
+            filename: the file, on this machine.
+            targets: engines that run it.
+            block: whether to wait.
+            args: the words that it gets as ``sys.argv[1:]``.
 
         Raises:
             OSError: the file cannot be read.
-            SyntaxError: it is not Python; nothing was sent.
+            SyntaxError, ValueError: it is not Python; nothing was sent.
         """
+        name = given.path(filename, "filename")
+        words: list[Any] = list(args) if not isinstance(args, str) and hasattr(args, "__iter__") else [None]
+        if not all(isinstance(word, str) for word in words):
+            raise TypeError(f"args must be a sequence of strs, the words for sys.argv, not {given.shown(args)}")
+        given.source(" ".join(words), "args, the words for sys.argv,")
         # tokenize.open obeys the encoding that the file declares.
-        with tokenize.open(filename) as file:
+        with tokenize.open(name) as file:
             source = file.read()
-        compile(source, filename, "exec", dont_inherit=True)
-        return self._execute(source, filename, "run", targets, block, list)
+        compile(source, name, "exec", dont_inherit=True)
+        given.source(source, f"the file {name}")
+        operation = operations.Execute(source, name, [name, *words], os.path.abspath(name))
+        return self._execute(operation, "run", targets, block, list)
 
     def _execute(
         self,
-        source: str,
-        filename: str,
+        operation: operations.Execute,
         method: str,
         targets: Targets | None,
         block: bool | None,
         kind: Callable[[ResultList], list[Any]],
     ) -> Any:
-        if not isinstance(source, str):
-            raise TypeError(f"{method} takes source text, not {type(source).__name__}; for a function use apply")
-        shown = (source if method == "execute" else filename,)
+        shown = (operation.source if method == "execute" else operation.filename,)
 
         def finish(arrived: list[Any]) -> list[Any]:
-            return kind(replies.executed(arrived, method, shown, source))
+            return kind(replies.executed(arrived, method, shown, operation.source))
 
-        return self._command(operations.Execute(source, filename), method, shown, targets, block, finish)
+        return self._command(operation, method, shown, targets, block, finish)
 
     def apply(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call ``f(*args, **kwargs)`` on every engine of :attr:`targets`; the list of what the calls return.
@@ -166,7 +191,7 @@ class EngineCommands:
             SerializationError: something cannot be sent; the message names it.
         """
         if not callable(f):
-            raise TypeError(f"apply takes something to call, not {f!r}")
+            raise TypeError(f"apply takes something to call, not {given.shown(f)}")
         body = serialize.dumps((f, args, kwargs), what="the call")
         return self._command(operations.Apply(), "apply", (f,), None, None, body=body)
 
@@ -195,13 +220,15 @@ class EngineCommands:
             SerializationError: ``f`` cannot be sent; the message names it.
         """
         if not callable(f):
-            raise TypeError(f"before_walltime takes something to call, not {f!r}")
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise TypeError(f"seconds must be a number, not {seconds!r}")
-        if not 0 < seconds < math.inf:
-            raise ValueError(f"seconds must be more than 0, the time that the function may need; not {seconds!r}")
+            raise TypeError(f"before_walltime takes something to call, not {given.shown(f)}")
+        needed = given.number(seconds, "seconds")
+        if not 0 < needed <= limits.LONGEST:
+            raise ValueError(
+                f"seconds must be more than 0 and at most {limits.LONGEST:.0f}, the time that the function may "
+                f"need; not {given.shown(seconds)}"
+            )
         body = serialize.dumps(f, what="the function")
-        operation = operations.BeforeWalltime(os.urandom(16), float(seconds), name_of(f))
+        operation = operations.BeforeWalltime(os.urandom(16), needed, name_of(f))
         return self._command(operation, "before_walltime", (f,), targets, block, body=body)
 
     def get_result(self, i: int | None = None, targets: Targets | None = None, block: bool | None = None) -> Any:
@@ -210,6 +237,8 @@ class EngineCommands:
         Raises:
             CompositeError: of IndexError where an engine has no such command.
         """
+        if i is not None:
+            i = given.whole_number(i, "the number of a command", -limits.ENGINE_ID, limits.ENGINE_ID)
 
         def finish(arrived: list[Any]) -> ResultList:
             return replies.executed(arrived, "get_result", (i,))

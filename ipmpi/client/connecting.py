@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import weakref
 
-from .. import furl
+from .. import furl, limits
 from ..errors import ClientError
 from ..transport.proxies import routes_by
 from ..transport.ssh import SshSession, shared_session
+from . import given
 from .notices import say
 from .session import Session
 
 
 def connect(
-    furl_or_file: str = "", role: str = "mec", *, ssh: str | SshSession | None = None, proxy: str | None = None
+    furl_or_file: str | os.PathLike[str] = "",
+    role: str = "mec",
+    *,
+    ssh: str | SshSession | None = None,
+    proxy: str | None = None,
 ) -> Session:
     """A session with the controller of a furl, a furl file, or the default file of ``role``.
 
@@ -25,19 +30,25 @@ def connect(
         proxy: an HTTP proxy, 'none', or None for what the environment says, after the direct way.
 
     Raises:
+        TypeError: an argument is of another type.
         FurlError, SecurityError, ConnectionError, VersionError: what is wrong, and what to do.
     """
+    named = furl.named(furl_or_file)
+    if ssh is not None and not isinstance(ssh, SshSession):
+        ssh = given.text(ssh, "ssh=, the login node,", limits.LINE)
+    if proxy is not None:
+        given.text(proxy, "proxy=, the HTTP proxy,", limits.LINE)
     if ssh is None:
         routes = routes_by(proxy, os.environ, say)
-        session = Session(furl.load_furl_or_file(furl_or_file, role), routes)
+        session = Session(furl.load_furl_or_file(named, role), routes)
     elif proxy:
         raise ClientError(
             "ssh= and proxy= together: ssh has a way of its own through a proxy, ProxyCommand in ~/.ssh/config"
         )
     else:
         login = shared_session(ssh) if isinstance(ssh, str) else ssh
-        if furl_or_file.strip():
-            address = furl.load_furl_or_file(furl_or_file, role)
+        if named.strip():
+            address = furl.load_furl_or_file(named, role)
             login.open()
         else:
             address = login.furl(role)

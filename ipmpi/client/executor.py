@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..errors import ResultNotCompleted
+from . import given
 from .futures import TaskFuture, cancel_all
+from .given import waiting_time
 from .mapresults import MapResults
 from .task import TaskClient
 from .underway import Client, Row, Underway, checked_options, chunked, chunks, next_result
@@ -39,7 +41,7 @@ class Executor(concurrent.futures.Executor):
     """
 
     def __init__(self, max_workers: int | None = None, *, client: Client | None = None, **options: Any) -> None:
-        if max_workers is not None and max_workers <= 0:
+        if max_workers is not None and given.integer(max_workers, "max_workers") <= 0:
             raise ValueError("max_workers must be greater than 0")
         self._options = checked_options(options)
         refusal = functools.partial(RuntimeError, "cannot schedule new futures after shutdown")
@@ -90,10 +92,11 @@ class Executor(concurrent.futures.Executor):
         Returns:
             An iterator of the results, in the order of the items. It raises what a call raised, and TimeoutError.
         """
+        timeout, chunksize = waiting_time(timeout), given.integer(chunksize, "chunksize")
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None:
+            buffersize = given.integer(buffersize, "buffersize must be None, or")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from .. import byvalue, limits, serialize
 from ..errors import SerializationError
+from .given import shown
 
 KEPT: Final = 128
 """Functions whose pickles are kept for the next time."""
@@ -26,7 +27,8 @@ _MISSING: Final = object()
 
 def label_of(function: object) -> str:
     """How status displays and error messages call a function."""
-    return str(getattr(function, "__qualname__", type(function).__name__))[: limits.LABEL]
+    name = str(getattr(function, "__qualname__", type(function).__name__))[: limits.LABEL]
+    return name.encode("utf-8", "backslashreplace").decode()[: limits.LABEL]
 
 
 class Definition:
@@ -66,7 +68,7 @@ class OfThisProgram:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
-            raise TypeError(f"a function is needed, or something else to call, not {function!r}")
+            raise TypeError(f"a function is needed, or something else to call, not {shown(function)}")
         self.function = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -109,6 +111,8 @@ class FunctionShelf:
         Raises:
             SerializationError: it cannot be pickled, or is too large; the message says what to do.
         """
+        if not callable(function):
+            raise TypeError(f"a function is needed, or something else to call, not {shown(function)}")
         space = b""
         if isinstance(function, OfThisProgram):
             space, function = function.space, function.function

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import KernelError, ResultNotCompleted, TaskAborted, text_of
 from ..serialize import stays_here
 from .desk import TaskDesk, Ticket
+from .given import shown, waiting_time
 from .payloads import Payload, failure_of, story_of, value_of
 from .progress import Progress
 from .results import UNOPENED, arrival, runs_event_loop, snapshot, wait_until_done
@@ -94,6 +95,7 @@ class TaskFuture(SessionFuture):
             nothing is waited for: there the task is cancelled if that is possible, and the answer may still be
             False.
         """
+        patience = waiting_time(grace)
         with self._condition:
             if self.done():
                 return self.cancelled()
@@ -106,7 +108,7 @@ class TaskFuture(SessionFuture):
         if may_wait(self._desk):
             with contextlib.suppress(KernelError):  # the session has ended, and so has the task
                 answer.result()
-            if running and not wait_until_done(self, grace):
+            if running and not wait_until_done(self, patience):
                 with contextlib.suppress(KernelError):
                     self._desk.abort(ticket.group, [ticket.number], "drop").result()
         return self.cancelled()
@@ -209,6 +211,9 @@ def gather(futures: Iterable[TaskFuture], progress: bool | None = None) -> list[
         Exception: what the first of them that failed raised. The others go on.
     """
     waited = list(futures)
+    for future in waited:
+        if not isinstance(future, concurrent.futures.Future):
+            raise TypeError(f"futures of tasks expected, as submit() returns them: {shown(future)}")
     with Progress(len(waited), progress) as bar:
         if bar.interval is not None:
             for future in waited:

@@ -12,13 +12,15 @@ from collections import UserList
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from .given import shown
+
 DISTRIBUTIONS = ("b", "r")
 
 
 def check_distribution(dist: str) -> None:
     """Raise KeyError unless ``dist`` is ``'b'`` (blocks) or ``'r'`` (round robin)."""
-    if dist not in DISTRIBUTIONS:
-        raise KeyError(f"dist must be 'b' (blocks) or 'r' (round robin), not {dist!r}")
+    if not isinstance(dist, str) or dist not in DISTRIBUTIONS:
+        raise KeyError(f"dist must be 'b' (blocks) or 'r' (round robin), not {shown(dist)}")
 
 
 def sliceable(items: Iterable[Any]) -> Any:
@@ -64,7 +66,9 @@ def slices(length: int, parts: int, dist: str = "b") -> list[slice]:
     [slice(0, None, 2), slice(1, None, 2)]
     """
     check_distribution(dist)
-    if dist == "r":
+    if not parts and length:
+        raise ValueError(f"there is no engine to deal out {length} items to: targets is empty")
+    if dist == "r" or not parts:
         return [slice(part, None, parts) for part in range(parts)]
     size, longer = divmod(length, parts)
     starts = [part * size + min(part, longer) for part in range(parts + 1)]
@@ -93,7 +97,7 @@ def partition_together(sequences: Sequence[Iterable[Any]], parts: int, dist: str
     if len(lengths) > 1:
         raise ValueError("all sequences must have equal length")
     length = lengths.pop() if lengths else 0
-    chosen = slices(length, min(parts, length), dist) if length else []
+    chosen = slices(length, min(parts, length), dist)
     return [[whole[share] for whole in wholes] for share in chosen]
 
 

@@ -20,6 +20,7 @@ from ..protocol.packed import count, unpack
 from ..serialize import stays_here
 from .desk import Batch, TaskDesk, Terms
 from .futures import may_wait
+from .given import waiting_time
 from .payloads import Payload, failure_of, packed_rows, value_of
 from .progress import Progress
 from .waiting import SessionFuture
@@ -116,6 +117,7 @@ class MapResults(Iterator[Any]):
             ResultNotCompleted: (a TimeoutError) ``timeout`` seconds were not enough; ask again.
             Exception: what the function raised for this item, as from :meth:`TaskFuture.result`.
         """
+        timeout = waiting_time(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             if self._position == len(self._values) or self._closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 
 from ..errors import ClientError
@@ -48,7 +49,7 @@ class MultiEngineClient(EngineView):
 
     def __init__(
         self,
-        furl_or_file: str = "",
+        furl_or_file: str | os.PathLike[str] = "",
         *,
         session: Session | None = None,
         ssh: str | SshSession | None = None,

@@ -15,7 +15,9 @@ from types import TracebackType
 from typing import Any, Final, NoReturn
 
 from ..errors import ResultNotCompleted
+from . import given
 from .futures import TaskFuture
+from .given import waiting_time
 from .mapresults import MapResults
 from .results import wait_until_done
 from .task import TaskClient
@@ -62,7 +64,7 @@ class Pool:
     """
 
     def __init__(self, processes: int | None = None, *, client: Client | None = None, **options: Any) -> None:
-        if processes is not None and processes < 1:
+        if processes is not None and given.integer(processes, "processes") < 1:
             raise ValueError("Number of processes must be at least 1")
         self._options = checked_options(options)
         refusal = functools.partial(ValueError, "Pool not running")
@@ -102,7 +104,11 @@ class Pool:
             callback: called with the result, in a thread that all callbacks of the pool share.
             error_callback: called with the exception instead.
         """
-        future = self._underway.call(self._options, func, tuple(args), dict(kwds or {}))
+        named = {} if kwds is None else dict(kwds)
+        for name in named:
+            if not isinstance(name, str):
+                raise TypeError(f"the names in kwds must be strs: {given.shown(name)}")
+        future = self._underway.call(self._options, func, tuple(args), named)
         return self._async_result(future, future.result, callback, error_callback)
 
     # --- many calls ------------------------------------------------------------------------------------------
@@ -164,6 +170,8 @@ class Pool:
     def _stream(
         self, func: Callable[..., Any], rows: Iterable[Row], chunksize: int | None, ordered: bool = True
     ) -> MapResults:
+        if chunksize is not None:
+            chunksize = given.integer(chunksize, "chunksize")
         if chunksize is not None and chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize}")
         if chunksize is not None and chunksize > 1:
@@ -188,6 +196,8 @@ class Pool:
     def _iterate(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int, ordered: bool
     ) -> IMapIterator:
+        given.function(func, "func")
+        chunksize = given.integer(chunksize, "chunksize")
         rows: Iterable[Row] = zip(iterable, strict=False)
         is_chunked = chunksize > 1
         if hasattr(iterable, "__len__") or chunksize < 1:
@@ -371,6 +381,7 @@ class _Feeder(threading.Thread):
 
     def next(self, timeout: float | None) -> Any:
         """See :meth:`IMapIterator.next`."""
+        timeout = waiting_time(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         check_process(self._born)
         while self._next is None:

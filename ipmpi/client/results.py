@@ -19,6 +19,7 @@ from typing import Any, Final
 from ..errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from ..serialize import stays_here
 from .failures import rebuild_exception as rebuild_exception
+from .given import shown, waiting_time
 from .notices import say
 from .partial import Partial
 from .waiting import SessionFuture, check_waiting
@@ -78,7 +79,9 @@ def wait_until_done(future: concurrent.futures.Future[Any], timeout: float | Non
 
     Raises:
         ClientError: in a callback of a future, and in a forked process, where it would never be done.
+        TypeError, ValueError: ``timeout`` is no number.
     """
+    timeout = waiting_time(timeout)
     if isinstance(future, SessionFuture):
         future.check()
     elif not future.done():
@@ -229,6 +232,7 @@ class PendingResult(SessionFuture):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the result is here, at most ``timeout`` seconds; say whether it is. Raises nothing."""
+        timeout = waiting_time(timeout)
         if self.done():
             return True
         return wait_and_tell(self, self._partial) if timeout is None else wait_until_done(self, timeout)
@@ -393,9 +397,9 @@ class PendingResults:
 
     def get(self, result_id: str) -> PendingResult:
         """The one with this id; InvalidDeferredID if it was retrieved, flushed, dropped or never there."""
-        pending = self._pending.get(result_id)
+        pending = self._pending.get(result_id) if isinstance(result_id, str) else None
         if pending is None or pending.called:
-            raise InvalidDeferredID(f"no result is pending under the id {result_id!r}")
+            raise InvalidDeferredID(f"no result is pending under the id {shown(result_id)}")
         return pending
 
     def flush(self) -> None:

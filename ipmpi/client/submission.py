@@ -10,6 +10,7 @@ from .desk import TaskDesk
 from .functions import Definition
 from .futures import TaskFuture
 from .payloads import Payload, packed, packed_arguments
+from .taskids import check_follow, listed
 from .terms import Settings, call_terms
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ Find = Callable[[int, str], "Entry"]
 
 def named(tasks: Tasks | None, find: Find, unknown: str) -> list[TaskFuture | Entry]:
     """The tasks that somebody names. IndexError with the text ``unknown`` if there is no such task."""
-    given = () if tasks is None else [tasks] if isinstance(tasks, TaskFuture | int) else tasks
-    return [task if isinstance(task, TaskFuture) else find(task, unknown) for task in given]
+    return [task if isinstance(task, TaskFuture) else find(task, unknown) for task in listed(tasks)]
 
 
 def needs_of(
@@ -39,8 +39,7 @@ def needs_of(
         TypeError: ``follow`` names several.
     """
     parents: Sequence[Parent] = named(after, find, "there is no task {} to come after")
-    if follow is not None and not isinstance(follow, TaskFuture | int):
-        raise TypeError(f"follow names one task, a future or an id, on whose engine to run; not {follow!r}")
+    check_follow(follow)
     followed: Sequence[Parent] = named(follow, find, "there is no task {} to follow")
     return Needs(parents, followed[0] if followed else None, values)
 
@@ -73,7 +72,7 @@ def submit_later(
     needs: Needs,
 ) -> TaskFuture:
     """Submit a call that waits for other tasks; futures in ``args`` and ``kwargs`` stand for their results."""
-    settings.check()
+    settings = settings.checked()
     definition = desk.define(function)
     condition = None if depend is None else desk.define(depend)
     future = TaskFuture(desk, definition.label)

@@ -6,7 +6,9 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .. import limits
 from ..errors import InvalidEngineID, NoEnginesRegistered
+from .given import shown
 
 Targets = int | str | Sequence[int]
 """An engine id, a list of them, or ``'all'``."""
@@ -35,19 +37,36 @@ def parse_targets(targets: Any) -> list[int] | None:
         raise InvalidEngineID(_not_targets(targets))
     single = as_engine_id(targets)
     if single is not None:
-        return [single]
-    if not isinstance(targets, (list, tuple, range)):
-        raise ValueError("targets must be a str, list, tuple or int")  # noqa: TRY004 - the original's type
+        return [_existing(single)]
+    if not _is_list(targets):
+        raise ValueError("targets must be a str, list, tuple or int")
+    if len(targets) > limits.MAX_ENGINES:
+        raise ValueError(f"targets names {len(targets)} engines; one controller has at most {limits.MAX_ENGINES}")
     ids = [engine for engine in map(as_engine_id, targets) if engine is not None]
     if len(ids) != len(targets):
         raise InvalidEngineID(_not_targets(targets))
     if len(set(ids)) != len(ids):
-        raise ValueError(f"targets names an engine twice: {targets!r}. One command runs once on each engine")
-    return ids
+        raise ValueError(f"targets names an engine twice: {shown(targets)}. One command runs once on each engine")
+    return [_existing(engine) for engine in ids]
+
+
+def _is_list(value: Any) -> bool:
+    """Whether this is a list of something, an array of numpy's included."""
+    return isinstance(value, (list, tuple, range)) or (
+        hasattr(value, "__array__") and len(getattr(value, "shape", ())) == 1
+    )
+
+
+def _existing(engine: int) -> int:
+    if 0 <= engine <= limits.ENGINE_ID:
+        return engine
+    raise InvalidEngineID(
+        f"engine ids are numbers from 0 on, and {shown(engine)} is none; get_ids() has those there"
+    )
 
 
 def _not_targets(targets: Any) -> str:
-    return f"targets argument is not an int, list of ints or 'all': {targets!r}"
+    return f"targets argument is not an int, list of ints or 'all': {shown(targets)}"
 
 
 def parse_block(block: Any) -> bool:
@@ -89,7 +108,7 @@ def select(key: Any, registered: Callable[[], list[int]]) -> list[int]:
     """
     if isinstance(key, slice):
         return registered()[key]
-    ids = [as_engine_id(item) for item in (key if isinstance(key, (list, tuple, range)) else [key])]
+    ids = [as_engine_id(item) for item in (key if _is_list(key) else [key])]
     chosen = [engine for engine in ids if engine is not None]
     if isinstance(key, (list, tuple)) and key and all(isinstance(item, str) for item in key):
         # dict(mec) comes here, too: keys() is a list of names for each engine.
@@ -100,8 +119,8 @@ def select(key: Any, registered: Callable[[], list[int]]) -> list[int]:
     if len(chosen) != len(ids):
         raise TypeError("__getitem__ only takes strs (names), engine ids, lists of engine ids and slices")
     if all(engine >= 0 for engine in chosen):
-        return chosen
+        return parse_targets(chosen) or []
     now = registered()
     if -min(chosen) > len(now):
-        raise IndexError(f"engine index {min(chosen)} is out of range: there are {len(now)} engines")
-    return [engine if engine >= 0 else now[engine] for engine in chosen]
+        raise IndexError(f"engine index {shown(min(chosen))} is out of range: there are {len(now)} engines")
+    return parse_targets([engine if engine >= 0 else now[engine] for engine in chosen]) or []

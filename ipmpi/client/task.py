@@ -8,6 +8,7 @@ controller does, and through their recovery tasks, which are submitted from here
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..protocol import messages
 from ..protocol.packed import unpack
 from ..transport.ssh import SshSession
+from . import given
 from .calls import of_this_process, registered
 from .connecting import close_when_unreferenced, connect
 from .entries import Attempt, Entry
@@ -25,6 +27,7 @@ from .progress import Progress
 from .results import wait_until_done
 from .session import Session
 from .submission import Tasks, named, needs_of, submit_call, submit_later
+from .taskids import task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
@@ -57,7 +60,7 @@ class TaskClient:
 
     def __init__(
         self,
-        furl_or_file: str = "",
+        furl_or_file: str | os.PathLike[str] = "",
         *,
         session: Session | None = None,
         ssh: str | SshSession | None = None,
@@ -236,16 +239,17 @@ class TaskClient:
         Raises:
             KeyError: some of the ids are of no task that has ended; the others were cleared all the same.
         """
+        named = None if taskids is None else task_ids(taskids)
         with self._lock:
             ended = {taskid for taskid, entry in self._entries.items() if entry.ended.done()}
-            wanted = ended if taskids is None else {taskids} if isinstance(taskids, int) else set(taskids)
+            wanted = ended if named is None else named
             for taskid in wanted & ended:
                 del self._entries[taskid]
         if taskids is None:
             self._desk.succeeded = self._desk.failed = 0
         missing = sorted(wanted - ended)
         if missing:
-            names = ", ".join(map(str, missing))
+            names = ", ".join(map(given.shown, missing[:20])) + (", ..." if len(missing) > 20 else "")
             raise KeyError(f"Cleared {len(wanted & ended)} results, but no tasks found for ids: {names}")
         return len(wanted)
 
@@ -480,10 +484,9 @@ class TaskClient:
     # --- which tasks -------------------------------------------------------------------------------------
 
     def _entry(self, taskid: int, unknown: str) -> Entry:
-        if isinstance(taskid, bool) or not isinstance(taskid, int):
-            raise TypeError(f"an integer task id expected: {taskid!r}")
+        number = task_id(taskid)
         with self._lock:
             try:
-                return self._entries[taskid]
+                return self._entries[number]
             except KeyError:
-                raise IndexError(unknown.format(taskid)) from None
+                raise IndexError(unknown.format(given.shown(number))) from None

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from . import given
 from .functions import Definition
 from .mapresults import MapResults
 from .tasktypes import BaseTask, Condition, Define, MapTask
@@ -72,6 +73,16 @@ class TaskMapper:
         self.recovery_task = recovery_task
         self.depend = depend
         self.block = block
+        self._settings()
+        if depend is not None:
+            given.function(depend, "depend")
+        if recovery_task is not None and not isinstance(recovery_task, BaseTask):
+            raise TypeError(f"a recovery_task must be a Task object: {given.shown(recovery_task)}")
+
+    def _settings(self) -> Settings:
+        return Settings(
+            self.retries, clear_before=bool(self.clear_before), clear_after=bool(self.clear_after)
+        ).checked()
 
     def map(self, func: Callable[..., Any], *sequences: Iterable[Any], progress: bool | None = None) -> list[Any]:
         """Call ``func`` on each item; returns the results in order, or without ``block`` the task ids.
@@ -96,10 +107,7 @@ class TaskMapper:
         definition = self.task_client.define(func)
         rows = zip(*columns, strict=True)
         if self.block and self.recovery_task is None:
-            settings = Settings(
-                self.retries, clear_before=bool(self.clear_before), clear_after=bool(self.clear_after)
-            )
-            return self.task_client.stream(definition, rows, settings, self.depend).collect(progress)
+            return self.task_client.stream(definition, rows, self._settings(), self.depend).collect(progress)
         taskids = [self.task_client.run(self._task(func, definition, item)) for item in rows]
         if not self.block:
             return taskids

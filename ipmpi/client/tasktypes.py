@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ClientError
 from ..limits import LABEL
 from ..protocol.operations import StringTaskOperation
+from . import given
 from .functions import Definition, label_of
 from .payloads import Payload, packed, packed_arguments
 from .terms import MakeTerms, Settings, call_terms, make_terms
@@ -101,11 +102,13 @@ class BaseTask(ABC):
 
     def check(self) -> None:
         """Raise :class:`TypeError` or :class:`ValueError` if an attribute is wrong."""
-        self.settings().check()
+        self.settings().checked()
         if self.depend is not None and not callable(self.depend):
-            raise TypeError(f"a task's depend must be a function of an engine's properties: {self.depend!r}")
+            raise TypeError(
+                f"a task's depend must be a function of an engine's properties: {given.shown(self.depend)}"
+            )
         if self.recovery_task is not None and not isinstance(self.recovery_task, BaseTask):
-            raise TypeError(f"a recovery_task must be a Task object: {self.recovery_task!r}")
+            raise TypeError(f"a recovery_task must be a Task object: {given.shown(self.recovery_task)}")
 
     def chain(self) -> Iterator[BaseTask]:
         """Yield this task, its recovery task, the recovery task of that one, and so on.
@@ -164,8 +167,10 @@ class StringTask(BaseTask):
         super().check()
         if not isinstance(self.expression, str):
             raise TypeError("a task expression must be a string")
+        given.source(self.expression, "a task expression")
         if self.push is not None and not isinstance(self.push, dict):
             raise TypeError("push must be a dict")
+        given.names(self.push or (), "a name to push")
         self._pulled()
 
     def _pulled(self) -> list[str]:
@@ -174,7 +179,7 @@ class StringTask(BaseTask):
         names = [self.pull] if isinstance(self.pull, str) else self.pull
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise TypeError("pull must be str or a sequence of strs")
-        return list(names)
+        return given.names(names, "a name to pull")
 
     def terms(self, define: Define) -> MakeTerms:
         """See :meth:`BaseTask.terms`."""
@@ -194,7 +199,7 @@ class StringTask(BaseTask):
 
     def label(self) -> str:
         """See :meth:`BaseTask.label`."""
-        return self.expression.strip()[:LABEL]
+        return self.expression[: 10 * LABEL].strip()[:LABEL]
 
     def process_result(self, value: Any) -> dict[str, Any]:
         """Return the pulled names and their values."""
@@ -268,6 +273,9 @@ class MapTask(BaseTask):
             raise TypeError("a task args must be a list or tuple")
         if not isinstance(self.kwargs, dict):
             raise TypeError("a task kwargs must be a dict")
+        for name in self.kwargs:
+            if not isinstance(name, str):
+                raise TypeError(f"the names in a task's kwargs must be strs: {given.shown(name)}")
 
     def terms(self, define: Define) -> MakeTerms:
         """See :meth:`BaseTask.terms`."""

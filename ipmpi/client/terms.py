@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .. import limits
 from ..errors import ClientError
 from ..protocol import messages as m, operations
+from . import given
 from .desk import Terms
 from .functions import Definition
 from .prepared import prepared_here
@@ -41,37 +42,33 @@ class Settings(NamedTuple):
 
     def given(self) -> list[str]:
         """The names of those that are not as usual."""
-        if self == _USUAL:
+        if self._is_usual():
             return []
-        return [name for name, value in self._asdict().items() if value != getattr(_USUAL, name)]
+        return [name for name, value in self.checked()._asdict().items() if value != getattr(_USUAL, name)]
 
-    def check(self) -> None:
-        """Raise TypeError or ValueError, saying what is wrong."""
-        if self == _USUAL and type(self.retries) is type(self.ranks) is type(self.priority) is int:
-            return  # a task is checked several times on its way
-        if not _is_int(self.retries) or self.retries < 0:
-            raise TypeError(f"a task's retries must be an int, 0 or more: {self.retries!r}")
-        if not _is_int(self.priority):
-            raise TypeError(f"a task's priority must be an int: {self.priority!r}")
-        if not -(2**31) <= self.priority < 2**31:
-            raise ValueError(f"a task's priority must be an int of 32 bits: {self.priority}")
-        if not _is_int(self.ranks) or self.ranks < 1:
-            raise TypeError(f"a task's ranks must be an int, 1 or more: {self.ranks!r}")
-        for name in ("timeout", "expected"):
-            seconds = getattr(self, name)
-            if seconds is not None and not (_is_number(seconds) and seconds > 0):
-                raise TypeError(f"a task's {name} must be a number of seconds above 0, or None: {seconds!r}")
+    def checked(self) -> Settings:
+        """The same as plain numbers (numpy's are taken, too); TypeError or ValueError say what is wrong."""
+        if self._is_usual():
+            return self  # a task is checked several times on its way
+        most = limits.TASK_NUMBER
+        return Settings(
+            given.whole_number(self.retries, "a task's retries", 0, most),
+            given.whole_number(self.priority, "a task's priority", -most - 1, most),
+            given.seconds(self.timeout, "a task's timeout"),
+            given.seconds(self.expected, "a task's expected"),
+            given.whole_number(self.ranks, "a task's ranks", 1, limits.MAX_ENGINES),
+            bool(self.same_node),
+            bool(self.clear_before),
+            bool(self.clear_after),
+        )
+
+    def _is_usual(self) -> bool:
+        if not (type(self.retries) is type(self.ranks) is type(self.priority) is int):
+            return False
+        return self.timeout is None and self.expected is None and self == _USUAL
 
 
 _USUAL = Settings()
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def call_terms(
@@ -92,6 +89,7 @@ def call_terms(
         after: tasks that have to succeed first.
         follow: the task on whose engine it is to run.
     """
+    settings = settings.checked()
     key = (settings, spread, depend)
     alone = not after and follow is None
     if alone:
@@ -129,7 +127,7 @@ def make_terms(
         TypeError, ValueError: a setting is wrong.
         ClientError: they cannot be sent, or are too large for that.
     """
-    settings.check()
+    settings = settings.checked()
     encoded = operations.encode(operation)
     room = limits.MESSAGE - limits.INLINE_BODY - 64 * limits.KIB
     if len(encoded) > room:
@@ -147,16 +145,12 @@ def make_terms(
         settings.retries,
         settings.priority,
         settings.ranks,
-        bool(settings.same_node),
-        _seconds(settings.timeout),
-        _seconds(settings.expected),
+        settings.same_node,
+        settings.timeout,
+        settings.expected,
         depend is not None,
         list(after),
         follow,
     )
     prepared_here(m.SubmitTasks(0, options, b"", [0]))
     return Terms(options, tuple(used))
-
-
-def _seconds(value: Any) -> float | None:
-    return None if value is None else float(value)

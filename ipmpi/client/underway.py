@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from . import given
 from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
 from .mapresults import MapResults
@@ -86,7 +87,10 @@ def checked_options(options: dict[str, Any]) -> dict[str, Any]:
         raise TypeError(f"{unknown[0]!r} cannot be given to engines: {REFUSED[unknown[0]]}")
     if unknown:
         raise TypeError(f"{unknown[0]!r} is no option of calls; there are: {', '.join(sorted(OPTIONS))}")
-    settings_of(options).check()
+    settings_of(options).checked()
+    depend = options.get("depend")
+    if depend is not None:
+        given.function(depend, "depend")
     return options
 
 

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from .. import serialize
+from .. import limits, serialize
 from ..protocol import messages, operations
-from . import benchmark, mapping, replies, results
+from . import benchmark, given, mapping, replies, results
 from .calls import label_of, of_this_process
 from .commands import EngineCommands
 from .mapper import MultiEngineMapper, ParallelFunction
@@ -132,6 +132,7 @@ class EngineView(EngineCommands):
             KeyError: another ``dist``.
         """
         mapping.check_distribution(dist)
+        given.text(key, "the name on the engines")
         waits, engines = self._waits(block), self._registered(targets)
         # A range was a list when programs for this were written, and on the engines they append to it.
         whole = list(seq) if isinstance(seq, range) else seq
@@ -153,6 +154,7 @@ class EngineView(EngineCommands):
         Anything else (scalars, strings) gives the list of the parts. ``dist`` is what :meth:`scatter` was given.
         """
         mapping.check_distribution(dist)
+        given.text(key, "the name on the engines")
         self._waits(block)
         wanted = self._wanted(targets)
         engines = None if wanted is None else self._registered(targets)
@@ -184,7 +186,9 @@ class EngineView(EngineCommands):
             ValueError: the sequences differ in length.
         """
         if not isinstance(func, str) and not callable(func):
-            raise TypeError(f"func must be a function (anything to call) or a str, not {func!r}")
+            raise TypeError(f"func must be a function (anything to call) or a str, not {given.shown(func)}")
+        if isinstance(func, str):
+            given.source(func, "func, an expression on the engines,")
         if not isinstance(seq, (list, tuple)) or not seq:
             raise TypeError("sequences must be a list or tuple")
         mapping.check_distribution(dist)
@@ -205,6 +209,8 @@ class EngineView(EngineCommands):
         self, dist: str = "b", targets: Targets | None = None, block: bool | None = None
     ) -> MultiEngineMapper:
         """An object whose ``map`` keeps these settings."""
+        mapping.check_distribution(dist)
+        self._wanted(targets)
         chosen = self.targets if targets is None else targets
         return MultiEngineMapper(self, dist, chosen, self._waits(block))
 
@@ -245,6 +251,11 @@ class EngineView(EngineCommands):
 
     def kill(self, controller: bool = False, targets: Targets | None = None, block: bool | None = None) -> Any:
         """End engines; with ``controller=True`` all of them, and then the controller. ``[None, ...]``."""
+        if not isinstance(controller, bool):
+            raise TypeError(
+                f"kill(controller={given.shown(controller)}): controller is True or False; True ends all engines "
+                "and the controller. For some engines: kill(targets=[0, 1])"
+            )
         wanted = None if controller else self._wanted(targets)
         return self._request(lambda i: messages.Kill(i, wanted, controller), _nones, block, "kill")
 
@@ -288,7 +299,8 @@ class EngineView(EngineCommands):
 
     def benchmark(self, push_size: int = 10000) -> dict[str, tuple[float, str]]:
         """Latencies in ms and push throughputs in MB/s, for one engine and all; ``push_size`` in doubles."""
-        return benchmark.measure(self, push_size)
+        most = limits.CLIENT_BACKLOG // 8
+        return benchmark.measure(self, given.whole_number(push_size, "push_size", 1, most))
 
     # --- Pending results ----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ClientError
+from .given import waiting_time
 
 
 class _Here(threading.local):
@@ -104,11 +105,13 @@ class SessionFuture(concurrent.futures.Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """See :class:`concurrent.futures.Future`."""
+        timeout = waiting_time(timeout)
         self.check()
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """See :class:`concurrent.futures.Future`."""
+        timeout = waiting_time(timeout)
         self.check()
         return super().exception(timeout)
 

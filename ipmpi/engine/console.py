@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec.structs
 
 from ipmpi.engine.capture import Capture, share, shorten
+from ipmpi.engine.scripts import as_script
 from ipmpi.engine.statements import Sources, compile_interactive, future_flags
 from ipmpi.limits import KIB, MIB, RESULT_TEXT
 from ipmpi.protocol.operations import Execute, Executed
@@ -88,7 +89,7 @@ class Console:
         displayhook = sys.displayhook
         with warnings.catch_warnings():
             pass  # forget which warnings were shown: each is shown once in a command, not once in an engine's life
-        with self._capture:
+        with self._capture, as_script(self._names, operation.argv, operation.path):
             sys.displayhook = self._display
             try:
                 error = self._run(source, filename)

@@ -146,6 +146,8 @@ class Namespace:
         # The interpreter clears a module's names once nobody refers to it, and its functions still run.
         self._replaced_main = sys.modules.get("__main__")
         sys.modules["__main__"] = self.module
+        # As in an interactive session: the engine's own options mean nothing to user code.
+        sys.argv = [""]
 
     def run(self, method: str, operation: bytes, body: Sequence[Buffer]) -> Answer:
         """Do what an encoded operation says.

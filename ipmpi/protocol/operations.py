@@ -16,10 +16,15 @@ class _Operation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 class Execute(_Operation, frozen=True, tag="execute"):
-    """Run source text, statement by statement; the answer is :class:`Executed`."""
+    """Run source text, statement by statement; the answer is :class:`Executed`.
+
+    With ``argv`` it is a script: it sees these words as ``sys.argv``, and ``path`` as ``__file__``.
+    """
 
     source: str
     filename: str = "<ipmpi>"
+    argv: list[str] | None = None
+    path: str = ""
 
 
 class Push(_Operation, frozen=True, tag="push"):

@@ -345,6 +345,42 @@ def test_run_executes_a_local_file(mec: MultiEngineClient, tmp_path: Path) -> No
     assert mec.pull(("a", "b"), 0) == [[10, 30]]
 
 
+def test_run_gives_a_script_what_python_gives_it(
+    mec: MultiEngineClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ipengine", "--furl-file", "somewhere"])
+    script = tmp_path / "args.py"
+    script.write_text(
+        "import argparse, os, sys\n"
+        "parser = argparse.ArgumentParser(); parser.add_argument('--steps', type=int, default=3)\n"
+        "if __name__ == '__main__':\n"
+        "    print(parser.parse_args().steps, os.path.abspath(__file__), sys.argv[0])\n"
+    )
+    for file in (script, str(script)):
+        assert mec.run(file, 0)[0]["stdout"] == f"3 {script} {script}\n"
+    assert mec.run(script, 0, args=["--steps", "5"])[0]["stdout"].startswith("5 ")
+    with pytest.raises(CompositeError) as ended:
+        mec.run(script, 0, args=["--steps", "none"])
+    assert "SystemExit" in str(ended.value)
+    assert sys.argv == ["ipengine", "--furl-file", "somewhere"]
+    with pytest.raises(CompositeError) as missing:
+        mec.execute("__file__", 0)
+    assert "NameError" in str(missing.value)
+    mec.push({"__file__": "mine"}, 0)
+    mec.run(script, 0)
+    assert mec.pull("__file__", 0) == ["mine"]
+
+
+@pytest.mark.parametrize("wrong", [5, None, b"file.py", ["file.py"]])
+def test_run_takes_paths_only(mec: MultiEngineClient, session: FakeSession, wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        mec.run(wrong)
+    for args in ("--steps 5", [5]):
+        with pytest.raises(TypeError, match="args must be a sequence of strs"):
+            mec.run(__file__, args=args)  # type: ignore[arg-type]
+    assert session.sent == []
+
+
 def test_run_finds_errors_here_before_anything_is_sent(
     mec: MultiEngineClient, session: FakeSession, tmp_path: Path
 ) -> None:

@@ -1,0 +1,34 @@
+"""What a script finds around it that is run on an engine (layer L2)."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+_MISSING: Final = object()
+
+
+@contextlib.contextmanager
+def as_script(names: dict[str, Any], argv: list[str] | None, path: str) -> Iterator[None]:
+    """Have ``sys.argv`` and ``__file__`` as a script has them, and in the end as they were.
+
+    Args:
+        names: in which it is run.
+        argv: its words; None if it is no script but a command, which has those of an interactive session.
+        path: of its file.
+    """
+    if argv is None:
+        yield
+        return
+    words, file = sys.argv, names.get("__file__", _MISSING)
+    sys.argv, names["__file__"] = list(argv), path
+    try:
+        yield
+    finally:
+        sys.argv = words
+        if file is not _MISSING:
+            names["__file__"] = file
+        else:
+            names.pop("__file__", None)
