@@ -86,7 +86,7 @@ NEVER: dict[str, tuple[str, ...]] = {
 }
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.
 OPTIONAL = {
-    *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
+    *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "jinja2"),
     *("asyncio", "ctypes", "pprint", "joblib", "tomllib"),
 }
 # Modules of ours that are loaded only when needed, and by whom: ranks that do not dial need no OpenSSL.
@@ -94,6 +94,8 @@ DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.transport.dialled"),
     ("ipmpi.cli.ipengine", "ipmpi.transport.proxies"),
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
+    ("ipmpi.cli.logs", "ipmpi.furl"),
+    ("ipmpi.cli.ipcontroller", "ipmpi.launch.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.world", "ipmpi.engine.comm"),
     ("ipmpi.client.task", "ipmpi.client.executor"),  # these two import that one

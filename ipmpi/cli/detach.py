@@ -26,7 +26,7 @@ def detach(words: Sequence[str], log_dir: Path, until: str) -> int:
     Returns:
         An exit code.
     """
-    log = log_dir / f"ipcluster-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    log = log_dir / f"ipcluster-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"  # until it has a name
     followed = Followed([*words, "--own-log", str(log)], log, lifeline=False)
     stays = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()  # nohup
     before = {
@@ -41,7 +41,7 @@ def detach(words: Sequence[str], log_dir: Path, until: str) -> int:
                 print(f"ipcluster: {news['complain']}", file=sys.stderr, flush=True)
             if news.get("state") == until:
                 print(f"It goes on in the background; stop it with: ipcluster stop {news['name']}")
-                print(f"What it says from now on: {log}", flush=True)
+                print(f"What it says from now on: {news.get('log', log)}", flush=True)
                 return 0
         return followed.process.wait() or 1
     finally:

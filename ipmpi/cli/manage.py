@@ -77,7 +77,18 @@ def _list(parsed: argparse.Namespace) -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(f"{cell:{width}s}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\nTo connect:")
+    for record in there:
+        if not record.is_addition:
+            print(f"mec = client.MultiEngineClient({_arguments(record)})")
     return 0
+
+
+def _arguments(record: Record) -> str:
+    """What names a cluster for a client."""
+    path = record.furl_files.get("mec", "")
+    own = path == str(records.furl_files(record.name)["mec"])
+    return f"name={record.name!r}" if own else repr(path)
 
 
 def _row(record: Record) -> tuple[str, ...]:
@@ -94,17 +105,21 @@ def _state(record: Record) -> str:
 
 def _status(parsed: argparse.Namespace) -> int:
     record = records.find(parsed.name)
+    added = records.additions(record.name)
     told: dict[str, Any] = {**vars(record), "state": _state(record), **_engines(record)}
-    told["job_status"] = _jobs(record)
+    told["asked"] = record.n + sum(addition.n for addition in added)
+    told["job_status"] = [status for each in (record, *added) for status in _jobs(each)]
     if parsed.json:
         print(json.dumps(told, indent=1))
         return 0
     print(f"{record.name}: {record.kind}, {told['state']}, process {record.pid} on {record.host}")
     if told["error"]:
-        print(f"  engines: {record.n} asked for; the controller does not answer: {told['error']}")
+        print(f"  engines: {told['asked']} asked for; the controller does not answer: {told['error']}")
     else:
         hosts = ", ".join(f"{host} ({count})" for host, count in told["hosts"].items())
-        print(f"  engines: {told['registered']} of {record.n} registered" + (f", on {hosts}" if hosts else ""))
+        print(
+            f"  engines: {told['registered']} of {told['asked']} registered" + (f", on {hosts}" if hosts else "")
+        )
     if told["time_left"] is not None:
         print(f"  time left: {_duration(told['time_left'])}")
     for job in told["job_status"]:
@@ -177,8 +192,7 @@ def stop(record: Record) -> int:
     if alive is None:
         raise LauncherError(
             f"The cluster {record.name!r} is run by a process on {record.host}: log in there and stop it. Or do "
-            "it here from Python, with mec.kill(controller=True); its furl is in "
-            f"{record.furl_files.get('mec', '')}"
+            f"it here from Python: client.MultiEngineClient({_arguments(record)}).kill(controller=True)"
         )
     if not alive:
         return _clean_up(record)

@@ -10,7 +10,7 @@ from typing import Final
 
 from ipmpi.cli.screen import Screen
 from ipmpi.errors import KernelError, LauncherError
-from ipmpi.launch import records
+from ipmpi.launch import defaultfurls, records
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
 from ipmpi.launch.happenings import ControllerReady, Happening, NotSubmitted
@@ -44,8 +44,8 @@ class Supervisor:
         plan: what was asked for.
         screen: where to tell about it.
         record: where other commands find it.
-        furl: argument of ``MultiEngineClient`` where it is not the default.
-        adds: these engines are further ones of the cluster in the record, which is run by another process.
+        furl: arguments of ``MultiEngineClient``, as text.
+        adds: these engines are further ones of a cluster which is run by another process.
         log_files: says where the log files are, once there is something to say.
     """
 
@@ -55,8 +55,7 @@ class Supervisor:
     record: Record
     furl: str = ""
     adds: bool = False
-    log_files: Callable[[Cluster], list[str]] = lambda _cluster: []
-    _is_recorded: bool = False
+    log_files: Callable[[Record], list[str]] = lambda _record: []
 
     def run(self) -> int:
         """Returns the exit code."""
@@ -69,18 +68,11 @@ class Supervisor:
             return self.screen.complain(str(error))
         finally:
             self.cluster.close()
-            if not self.adds:
-                records.forget(self.record.name, self.record.pid)
 
     def _save(self) -> None:
-        if self.adds:
-            return
         try:
             records.save(self.record)
-            self._is_recorded = True
         except LauncherError as error:
-            if not self._is_recorded:
-                raise
             self.screen.say(f"ipcluster: {error}")  # a full disk must not end a cluster that runs
 
     def _run(self) -> int:
@@ -110,17 +102,16 @@ class Supervisor:
                 {role: path for role, path in happening.furl_files.items() if role in records.ROLES}
             )
             self._save()
-            self._warn_of_others()
+            self._publish()
         return self._life.happened(happening, now)
 
-    def _warn_of_others(self) -> None:
-        files = set(self.record.furl_files.values())
-        for other in records.living():
-            if other.name != self.record.name and files & set(other.furl_files.values()):
-                self.screen.say(
-                    f"ipcluster: the cluster {other.name!r} runs too; its furl files are replaced by those of "
-                    "this one. With --name NAME each has its own."
-                )
+    def _publish(self) -> None:
+        if self.record.unnamed:
+            try:
+                defaultfurls.publish(self.record)
+            except (KernelError, OSError) as error:
+                name = f"MultiEngineClient(name={self.record.name!r})"
+                self.screen.say(f"ipcluster: {error}. Until that is mended, clients have to say {name}")
 
     def _act(self, effect: Effect) -> Over | None:
         """Do what follows from a happening; returns the end, if it is that."""
@@ -159,26 +150,27 @@ class Supervisor:
 
     def _announce(self) -> None:
         """The engines were started."""
-        for line in [*self.cluster.engines.said(), *self.log_files(self.cluster)]:
+        for line in [*self.cluster.engines.said(), *self.log_files(self.record)]:
             self.screen.say(line)
         job = self.cluster.engines.job
         if job:
             self._life.submitted(job, time.monotonic())
             self.record.jobs.append(job)
             self._save()
-            self.screen.report(state="submitted", name=self.record.name, job=job)
+            self.screen.report(state="submitted", name=self.record.name, job=job, log=self.record.log)
 
     def _say_that_it_is_up(self) -> None:
         self.record.up = time.time()
         self._save()
         if self.adds:
             added = f"{self.plan.n} engine{'s were' if self.plan.n != 1 else ' was'} added"
-            self.screen.say(f"ipcluster: {added} to the cluster {self.record.name!r}.")
+            self.screen.say(f"ipcluster: {added} to the cluster {self.record.cluster!r}.")
             return
-        furl = repr(self.furl) if self.furl else ""
         stop = f"ipcluster stop {self.record.name}" if self.record.log else f"kill -INT {os.getpid()}"
-        self.screen.say(UP_AND_RUNNING.format(furl=furl, stop=stop))
-        self.screen.report(state="up", name=self.record.name, furl_files=self.record.furl_files)
+        self.screen.say(UP_AND_RUNNING.format(furl=self.furl, stop=stop))
+        self.screen.report(
+            state="up", name=self.record.name, furl_files=self.record.furl_files, log=self.record.log
+        )
 
     def _finish(self, over: Over) -> int:
         """Tell why, take everything down, and give the exit code."""

@@ -70,8 +70,7 @@ class Cluster:
         Raises:
             LauncherError: that is not possible.
         """
-        process = self.controller_process
-        self.engines.start(os.getpid() if process is None else process.pid, why)
+        self.engines.start(why)
 
     def wait(self, deadline: float | None, *, starting: bool = False) -> list[Happening]:
         """Sleep until something happens, or until ``deadline`` (of ``time.monotonic``), and tell what.

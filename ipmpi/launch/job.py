@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ class Job(Launch):
     Args:
         system: the batch system.
         options: what the job script asks for.
+        run: a part of the name of its script, which no other in the folder has.
         queue: what runs the batch system's commands.
 
     Attributes:
@@ -36,11 +36,12 @@ class Job(Launch):
         jobs: the ids of all jobs that were submitted, newest last.
     """
 
-    def __init__(self, system: BatchSystem, options: JobOptions, queue: Queue | None = None) -> None:
+    def __init__(self, system: BatchSystem, options: JobOptions, run: str, queue: Queue | None = None) -> None:
         self.system = system
         self.options = options
         self.n = options.n or options.nodes * options.per_node
         self.log_dir = options.log_dir
+        self.run = run
         self.waits = options.kind != "cluster"
         self.script: Path | None = None
         self.jobs: list[str] = []
@@ -58,7 +59,7 @@ class Job(Launch):
         self._rendered = render(self.system, self.options)
         self._queue.check()
 
-    def start(self, controller_pid: int, why: str = "") -> None:  # noqa: ARG002 - the user is told why
+    def start(self, why: str = "") -> None:  # noqa: ARG002 - the user is told why
         """Submit the job.
 
         Raises:
@@ -67,7 +68,7 @@ class Job(Launch):
         rendered = self._rendered or render(self.system, self.options)
         try:
             self.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.script = self.log_dir / f"ipcluster-{os.getpid()}.{self.system.name}"
+            self.script = self.log_dir / f"ipcluster-{self.run}.{self.system.name}"
             self.script.write_text(rendered.text, "utf-8")
             self.script.chmod(0o700)
         except OSError as error:
@@ -110,7 +111,7 @@ class Job(Launch):
 
 
 def job_logs(system: BatchSystem, log_dir: Path, name: str, job: str) -> Iterator[Path]:
-    """The files with the output of a job, and then those of its engines, newest first."""
+    """The files with the output of a job, then of a controller in it, and those of its engines, newest first."""
     if not job:
         return
     number = job_number(job)
@@ -118,6 +119,7 @@ def job_logs(system: BatchSystem, log_dir: Path, name: str, job: str) -> Iterato
     written = {path for pattern in system.output_files(name, job) for path in log_dir.glob(pattern)}
     yield from sorted(path for path in written if own.search(path.name))
     element = number.replace("_", "-")  # of an array of Slurm
+    yield from sorted(log_dir.glob(f"ipcontroller-{element}-*.log"))
     yield from sorted(log_dir.glob(f"ipengine-{element}-*.log"), key=_written, reverse=True)
 
 

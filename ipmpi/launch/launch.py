@@ -33,7 +33,7 @@ class Launch(ABC):
         """
 
     @abstractmethod
-    def start(self, controller_pid: int, why: str = "") -> None:
+    def start(self, why: str = "") -> None:
         """Start the engines; with ``why``, once more.
 
         Raises:

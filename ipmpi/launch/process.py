@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, NamedTuple
 
+import psutil
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -98,15 +100,12 @@ class Member(NamedTuple):
 
 
 def session(sid: int) -> list[Member]:
-    """The live processes of a session and their descendants; empty on systems without ``/proc``.
+    """The live processes of a session and their descendants.
 
     Descendants, because hydra starts the ranks in sessions of their own. The session, because Open MPI's ranks
     stay in it when their launcher is killed, and have no parent then.
     """
-    try:
-        table = [found for entry in os.listdir("/proc") if entry.isdigit() and (found := _stat(int(entry)))]
-    except OSError:
-        return []
+    table = [found for process in psutil.process_iter() if (found := _place(process)) is not None]
     members: set[int] = {sid}
     before = 0
     while len(members) != before:
@@ -115,19 +114,21 @@ def session(sid: int) -> list[Member]:
     return [Member(pid, parent, _command_line(pid)) for pid, parent, _ in table if pid in members]
 
 
-def _stat(pid: int) -> tuple[int, int, int] | None:
+def _place(process: psutil.Process) -> tuple[int, int, int] | None:
     """A live process, its parent and its session."""
     try:
-        fields = Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else (pid, int(fields[1]), int(fields[3]))
-    except (OSError, ValueError, IndexError):
-        return None  # it ended in this moment
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        return process.pid, process.ppid(), os.getsid(process.pid)
+    except (psutil.Error, OSError):
+        return None  # it ended in this moment, or the system hides it from us
 
 
 def birth(pid: int) -> int:
-    """When a live process began, in ticks since the machine started; 0 if there is no such process.
+    """When a live process began, in a unit and from a time that this system keeps; 0 if there is no such process.
 
-    On systems without ``/proc`` 1 stands for any time.
+    On Linux in ticks since the machine started: the time of day at which it began changes when somebody sets the
+    clock, as the kernel keeps the ticks only. Elsewhere in milliseconds of unix time, as kept by the system.
     """
     try:
         fields = Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -136,18 +137,16 @@ def birth(pid: int) -> int:
         if os.path.exists("/proc/self/stat"):
             return 0
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(pid)
+        return 0 if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 1000)
+    except psutil.Error:
         return 0
-    except OSError:
-        pass
-    return 1
 
 
 def _command_line(pid: int) -> str:
     try:
-        return Path("/proc", str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
         return ""
 
 
