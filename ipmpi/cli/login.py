@@ -28,6 +28,7 @@ from ipmpi.cli.screen import Screen
 from ipmpi.errors import ConnectionError, KernelError, LauncherError
 from ipmpi.furl import Furl, save
 from ipmpi.launch import defaultfurls, records
+from ipmpi.launch.follow import STAY
 from ipmpi.launch.records import Record
 from ipmpi.protocol.handshake import printable_lines
 from ipmpi.transport.ssh import SshSession
@@ -67,6 +68,7 @@ class Event(msgspec.Struct, frozen=True):
 
     say: str = ""
     complain: str = ""
+    only_here: bool = False
     state: Literal["", "submitted", "up", "over"] = ""
     job: str = ""
     code: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
@@ -155,6 +157,11 @@ class NearEnd:
             reason = f"{error}. {self._stop_it()}" if self._may_run else str(error)
             self.screen.report(state="over", code=1, reason=reason)
             return self.screen.complain(reason)
+        except Exception as error:
+            # Nobody expects the far cluster to go on, and its jobs to cost, when this end has failed.
+            self.screen.complain(f"{type(error).__name__}: {error}. Please report this")
+            self._end()
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -176,7 +183,7 @@ class NearEnd:
                 self._reach(news["furls"])
 
     def _show(self, event: Event) -> None:
-        if event.say and "up and running" not in event.say:  # how to connect there is not how it is here
+        if event.say and not event.only_here:  # how to connect there is not how it is here
             self.screen.say(event.say)
         if event.complain:
             self.screen.complain(event.complain)
@@ -298,9 +305,8 @@ class NearEnd:
             return 1
 
     def _watch_lifeline(self, descriptor: int) -> None:
-        while os.read(descriptor, 4096):
-            pass
-        self._inbox.put({"stop": True})
+        if os.read(descriptor, 4096) != STAY:
+            self._inbox.put({"stop": True})
 
 
 def _in_thread(call: Callable[[], None]) -> None:

@@ -49,7 +49,7 @@ def main(words: Sequence[str]) -> int:
         )
     with Signals() as signals, _addition(parsed, record) as own:
         engines = _engines(parsed, own)
-        told = Watched(record.furl_files, Path.exists, only_new=True)
+        told = Watched(record.furl_files, Path.exists, engines.n, only_new=True)
         batch = isinstance(engines, Job)
         plan = Plan(engines.n, parsed.timeout, engines_wait=True, batch=batch, walltime=parsed.walltime)
         return Supervisor(Cluster(told, engines, signals), plan, Screen(), own, adds=True).run()

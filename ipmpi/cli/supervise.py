@@ -13,7 +13,7 @@ from ipmpi.errors import KernelError, LauncherError
 from ipmpi.launch import defaultfurls, records
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
-from ipmpi.launch.happenings import ControllerReady, Happening, NotSubmitted
+from ipmpi.launch.happenings import ControllerReady, Happening, NotSubmitted, Submitted
 from ipmpi.launch.lifecycle import Lifecycle, Plan
 from ipmpi.launch.records import Record
 
@@ -62,12 +62,28 @@ class Supervisor:
         self._life = Lifecycle(self.plan, time.monotonic())
         try:
             return self._run()
-        except KernelError as error:
-            self.cluster.stop(polite=False)
-            self.screen.report(state="over", code=1, reason=str(error))
-            return self.screen.complain(str(error))
+        except Exception as error:
+            # Whatever it is, what was started has to end, above all a job that nobody would know of.
+            known = isinstance(error, KernelError)
+            text = str(error) if known else f"{type(error).__name__}: {error}. Please report this"
+            self.screen.complain(text)
+            self._stop(polite=False)
+            self.screen.report(state="over", code=1, reason=text)
+            if not known:
+                raise
+            return 1
         finally:
             self.cluster.close()
+
+    def _stop(self, *, polite: bool) -> list[str]:
+        problems = self.cluster.stop(polite=polite)
+        for problem in problems:
+            self.screen.complain(f"ERROR: {problem}")
+        if self.cluster.left_behind and self.record.jobs:
+            self.record.left_behind = True  # `ipcluster stop` tries again
+            self.screen.complain(f"To try again: ipcluster stop {self.record.name}")
+            self._save()
+        return problems
 
     def _save(self) -> None:
         try:
@@ -85,7 +101,7 @@ class Supervisor:
             self.record.controller = process.pid
             self.screen.say(f"Starting controller: Controller PID: {process.pid}")
         self._save()
-        if not cluster.engines.waits:
+        if not (cluster.engines.waits or self.plan.batch):
             self._announce()
         while True:
             happenings = cluster.wait(self._life.deadline(), starting=self.record.up is None)
@@ -103,6 +119,11 @@ class Supervisor:
             )
             self._save()
             self._publish()
+        if isinstance(happening, Submitted):
+            self._announce()
+            return []
+        if isinstance(happening, NotSubmitted) and not self.record.jobs:
+            raise LauncherError(happening.why)  # the first one: whoever has typed the command can mend it
         return self._life.happened(happening, now)
 
     def _publish(self) -> None:
@@ -125,7 +146,7 @@ class Supervisor:
             return self._start_engines(effect.text)
         else:
             assert isinstance(effect, AskQueue)
-            return self._answer(self.cluster.engines.ask())
+            self.cluster.engines.ask()
         return None
 
     def _start_engines(self, why: str) -> Over | None:
@@ -137,7 +158,8 @@ class Supervisor:
             if not (why and self.plan.batch):
                 raise
             return self._answer(NotSubmitted(str(error)))
-        self._announce()
+        if not self.plan.batch:
+            self._announce()
         return None
 
     def _answer(self, happening: Happening) -> Over | None:
@@ -150,13 +172,14 @@ class Supervisor:
 
     def _announce(self) -> None:
         """The engines were started."""
-        for line in [*self.cluster.engines.said(), *self.log_files(self.record)]:
-            self.screen.say(line)
         job = self.cluster.engines.job
         if job:
             self._life.submitted(job, time.monotonic())
             self.record.jobs.append(job)
-            self._save()
+            self._save()  # before anything else: from now on others have to be able to find it
+        for line in [*self.cluster.engines.said(), *self.log_files(self.record)]:
+            self.screen.say(line)
+        if job:
             self.screen.report(state="submitted", name=self.record.name, job=job, log=self.record.log)
 
     def _say_that_it_is_up(self) -> None:
@@ -167,7 +190,7 @@ class Supervisor:
             self.screen.say(f"ipcluster: {added} to the cluster {self.record.cluster!r}.")
             return
         stop = f"ipcluster stop {self.record.name}" if self.record.log else f"kill -INT {os.getpid()}"
-        self.screen.say(UP_AND_RUNNING.format(furl=self.furl, stop=stop))
+        self.screen.say(UP_AND_RUNNING.format(furl=self.furl, stop=stop), only_here=True)
         self.screen.report(
             state="up", name=self.record.name, furl_files=self.record.furl_files, log=self.record.log
         )
@@ -186,10 +209,8 @@ class Supervisor:
         screen.say("Stopping cluster.  Cleaning up...")
         for child in cluster.living():
             screen.say(f"Stopping {child.title}, pid {child.pid}")
-        problems = cluster.stop(polite=controller_tells)
-        code = over.code
-        for problem in problems:
-            code = screen.complain(f"ERROR: {problem}")
+        problems = self._stop(polite=controller_tells)
+        code = 1 if problems else over.code
         if not problems:
             screen.say("OK: All processes cleaned up.")
         screen.report(state="over", code=code, reason=over.reason)

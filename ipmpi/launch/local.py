@@ -107,12 +107,11 @@ class Processes(Launch):
     def _chance(self, _child: Child) -> str:
         return ""
 
-    def end(self) -> list[str]:
+    def end(self) -> None:
         """SIGTERM to all that run."""
         for child in self.started:
             if child.exit_code() is None:
                 child.send(signal.SIGTERM)
-        return []
 
     def logs(self) -> list[Path]:
         """Their own output, and the engine log written last."""
@@ -163,13 +162,13 @@ class LocalEngines(Processes):
     def news(self, now: float, starting: bool) -> Iterable[Happening]:
         """Which processes have ended; while they start, also which ranks."""
         yield from super().news(now, starting)
-        if starting and self.next_look() is not None and now >= self._next_look:
+        if self.next_look(starting) is not None and now >= self._next_look:
             self._next_look = now + RANK_POLL
             yield from self._look_at_ranks()
 
-    def next_look(self) -> float | None:
+    def next_look(self, starting: bool) -> float | None:
         """Each rank is watched, which takes a look at the process table twice a second."""
-        watched = self.started and self.options.mpi != "none"
+        watched = starting and self.started and self.options.mpi != "none"
         return self._next_look if watched else None
 
     def _look_at_ranks(self) -> Iterable[Happening]:

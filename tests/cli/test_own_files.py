@@ -13,7 +13,7 @@ import pytest
 
 from ipmpi.client import MultiEngineClient
 from ipmpi.launch import records
-from tests.cli.running import REAL, ROOT, Batch, Run
+from tests.cli.running import REAL, ROOT, WITH_FAKE_BATCH, WITH_FAKES, Batch, Run
 
 HERE = ("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1", "--mpi", "none")
 
@@ -80,12 +80,31 @@ def test_a_job_that_waited_joins_the_cluster_that_submitted_it(fake: Batch, ipcl
     assert f"FURL_FILE={record.furl_files['engine']}\n" in script
     others = [each for each in records.living() if each.name != record.name]
     assert record.furl_files["engine"] not in {each.furl_files["engine"] for each in others}
-    stopped = ipcluster("stop", record.name, command=fake_command(), **fake.environ)
+    stopped = ipcluster("stop", record.name, command=WITH_FAKES, **fake.environ)
     assert stopped.ends() == 0, stopped.text
 
 
-def fake_command() -> list[str]:
-    return [sys.executable, str(ROOT / "tests" / "launch" / "ipcluster_with_fakes.py")]
+@pytest.mark.slow
+def test_the_job_of_added_engines_is_known_when_their_process_was_killed(
+    fake: Batch, ipcluster: Callable[..., Run]
+) -> None:
+    ipcluster("-n", "1", *HERE, command=REAL).until("kill -INT")
+    (record,) = records.living()
+    fake.set("hold")
+    added = ipcluster("engines", "--kind", "fake", "-n", "3", command=WITH_FAKE_BATCH, **fake.environ)
+    added.until("Submitted job 1 to Fake")
+    added.process.send_signal(signal.SIGKILL)
+    added.ends()
+    listed = ipcluster("list", command=WITH_FAKE_BATCH, **fake.environ)
+    assert listed.ends() == 0
+    row = next(line for line in listed.text.splitlines() if line.startswith("default+2 "))
+    assert row.split()[:4] == ["default+2", "fake", "3", "dead"]
+    assert row.split()[-1] == "1"
+    stopped = ipcluster("stop", "default+2", command=WITH_FAKE_BATCH, **fake.environ)
+    assert stopped.ends() == 0, stopped.text
+    assert fake.state() == "CANCELLED"
+    assert [each.name for each in records.living()] == ["default"]
+    assert Path(record.furl_files["engine"]).exists()
 
 
 SAME_PID = """
