@@ -159,8 +159,9 @@ INTERRUPT_GRACE: Final = 3.0
 PARENT_POLL: Final = 2.0
 """How often an engine looks whether its launcher is still there (no orphans within 10 s)."""
 
-MPI_POLL_LONGEST: Final = 0.001
-"""Node leaders of a set on several nodes look for MPI traffic at least this often: 2 % of one core a node."""
+NODES_MEET: Final = 10.0
+"""For the nodes of a set to link up, while the other ranks wait in MPI. It takes milliseconds where they can reach
+each other, and longer than this only where a firewall swallows what they say."""
 
 RESULT_TEXT: Final = 1 * MIB
 """Captured stdout, stderr or traceback of one command; the middle of a longer one is replaced by a note."""

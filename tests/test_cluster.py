@@ -76,6 +76,8 @@ def test_a_failed_start_is_told_in_the_words_of_ipcluster(options: dict[str, str
 class Followed:
     """An ipcluster that says something, and is up."""
 
+    is_own = True
+
     def __init__(self, *_: object, **__: object) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", ""])
 

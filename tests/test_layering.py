@@ -53,6 +53,8 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.stalled": (4, "controller"),
     "ipmpi.engine.child": (4, "engine"),
     "ipmpi.engine.departures": (4, "engine"),
+    "ipmpi.engine.neighbours": (4, "engine"),
+    "ipmpi.engine.nodelinks": (4, "engine"),
     "ipmpi.engine.parts": (4, "engine"),
     "ipmpi.engine.proxy": (4, "engine"),
     "ipmpi.engine.setend": (4, "engine"),
@@ -98,6 +100,7 @@ DEFERRED = {
     ("ipmpi.cli.ipcontroller", "ipmpi.launch.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.world", "ipmpi.engine.comm"),
+    ("ipmpi.engine.neighbours", "ipmpi.engine.nodelinks"),
     ("ipmpi.client.task", "ipmpi.client.executor"),  # these two import that one
     ("ipmpi.client.task", "ipmpi.client.pool"),
 }

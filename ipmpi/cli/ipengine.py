@@ -13,13 +13,13 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__, gpus, limits, mpienv, walltime
 from ..engine.namespace import Namespace
+from ..engine.neighbours import meet
 from ..engine.proxy import Proxy
 from ..engine.rank import Rank
-from ..engine.tree import Place, place
 from ..engine.uplink import link_up
 from ..engine.world import MODES, World, host_and_pid, start_world
 from ..errors import FurlError, KernelError
@@ -29,6 +29,9 @@ from ..protocol.states import FROM_ABOVE, RECEIVES
 from ..transport.loop import Loop
 from ..transport.unix import UnixListener, connect_unix
 from .logs import start_log
+
+if TYPE_CHECKING:
+    from ..engine.nodelinks import NodeLinks
 
 log = logging.getLogger("ipengine")
 
@@ -119,11 +122,13 @@ class EngineProcess:
         self._session: Any = None
         self._registered = False
         self._parent = os.getppid()
-        self._place: Place = place(world.rank, world.leaders, one_tree=world.one_tree)
+        host, pid = host_and_pid()
+        self._place, self._links, trouble = meet(world.rank, world.leaders, host, world.exchange)
+        if trouble:
+            log.warning("nodes have no links with each other, so each connects to the controller (%s)", trouble)
         namespace = Namespace(-1, world.mpi)
         namespace.install_as_main()
         self.rank = Rank(namespace, self._signalled, world.rank, world.make_teams)
-        host, pid = host_and_pid()
         own = EngineInfo(world.rank, world.rank if world.mpi else world.wanted, host, pid)
         python = platform.python_version()
         below = len(self._place.local) + len(self._place.remote)
@@ -186,20 +191,19 @@ class EngineProcess:
         where = self._place
         if self._listener is not None:
             self._listener.accept(self.loop, len(where.local), self.proxy.accept)
-        for other in where.remote:
-            child = self.proxy.add_child(self.world.pipe(other))
-            assert child.link is not None
-            self.world.pipe(other).on_readable = child.link.poke
-        if where.above is not None:
-            pipe = connect_unix(self._paths[where.above]) if where.above_is_local else self.world.pipe(where.above)
-            above = link_up(self.proxy, pipe, FROM_ABOVE)
-            if not where.above_is_local:
-                assert above.link is not None
-                self.world.pipe(where.above).on_readable = above.link.poke
-        if self.world.has_pipes:
-            self.loop.set_poll(self.world.poll)
+        if where.above is not None and where.above_is_local:
+            link_up(self.proxy, connect_unix(self._paths[where.above]), FROM_ABOVE)
+        if self._links is not None:
+            self._use(self._links)
         if self.proxy.is_complete:
             self._complete()
+
+    def _use(self, links: NodeLinks) -> None:
+        """Take over the links with other nodes."""
+        for peer in links.below:
+            self.proxy.add_child(peer.pipe).feed(peer.leftover)
+        if links.above is not None:
+            link_up(self.proxy, links.above.pipe, FROM_ABOVE).feed(links.above.leftover)
 
     def _complete(self) -> None:
         """All ranks below are known."""
@@ -270,7 +274,8 @@ class EngineProcess:
         if self.proxy.has_failed:
             self._fail(1)
         if orphaned:
-            self._fail(1)
+            # Where a launcher lets ranks survive others, it takes a code for a failure, and ends the whole set.
+            self._fail(0)
             self._end_now()
         if self._session is not None:
             self._session.close(reason, self.proxy.has_failed)
@@ -372,8 +377,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.info("pid %d, %s", os.getpid(), world.description)
     if world.mpi is not None:
         log.info("MPI started with rank = %d and size = %d", world.rank, world.size)
-        if not world.one_tree:
-            log.warning("MPI gives less than MPI_THREAD_MULTIPLE: each node connects to the controller by itself")
     elif launched is not None and options.mpi == "auto":
         warn(f"{world.description}; each engine connects by itself")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -118,6 +118,10 @@ class Calls:
             check_waiting()
         return self._result(client, self.session.request(factory), finish, block, method)
 
+    def known(self) -> list[int]:
+        """The ids of the engines, ascending, as the controller told last; nothing is asked."""
+        return sorted(self.session.engines)
+
     def ids(self) -> list[int]:
         """The ids of the engines that are registered now, ascending."""
         return registered(self.session)

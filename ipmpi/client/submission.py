@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from .dependencies import Needs
+from .dependencies import Needs, Parent
 from .desk import TaskDesk
 from .functions import Definition
 from .futures import TaskFuture
 from .payloads import Payload, packed, packed_arguments
 from .terms import Settings, call_terms
+
+if TYPE_CHECKING:
+    from .entries import Entry
+
+
+Tasks = TaskFuture | int | Iterable[TaskFuture | int]
+"""Tasks as users name them: by their futures, or by their ids."""
+
+Find = Callable[[int, str], "Entry"]
+"""The task with an id; or IndexError, with a text that has a place for the id."""
+
+
+def named(tasks: Tasks | None, find: Find, unknown: str) -> list[TaskFuture | Entry]:
+    """The tasks that somebody names. IndexError with the text ``unknown`` if there is no such task."""
+    given = () if tasks is None else [tasks] if isinstance(tasks, TaskFuture | int) else tasks
+    return [task if isinstance(task, TaskFuture) else find(task, unknown) for task in given]
+
+
+def needs_of(
+    find: Find, after: Tasks | None, follow: TaskFuture | int | None, values: Sequence[TaskFuture] = ()
+) -> Needs:
+    """What a task waits for.
+
+    Raises:
+        IndexError: there is no such task.
+        TypeError: ``follow`` names several.
+    """
+    parents: Sequence[Parent] = named(after, find, "there is no task {} to come after")
+    if follow is not None and not isinstance(follow, TaskFuture | int):
+        raise TypeError(f"follow names one task, a future or an id, on whose engine to run; not {follow!r}")
+    followed: Sequence[Parent] = named(follow, find, "there is no task {} to follow")
+    return Needs(parents, followed[0] if followed else None, values)
 
 
 def submit_call(

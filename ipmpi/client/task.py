@@ -9,7 +9,7 @@ controller does, and through their recovery tasks, which are submitted from here
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import messages
@@ -17,7 +17,6 @@ from ..protocol.packed import unpack
 from ..transport.ssh import SshSession
 from .calls import of_this_process, registered
 from .connecting import close_when_unreferenced, connect
-from .dependencies import Needs, Parent
 from .entries import Attempt, Entry
 from .functions import Definition
 from .futures import TaskFuture, gather
@@ -25,7 +24,7 @@ from .mapresults import MapResults
 from .progress import Progress
 from .results import wait_until_done
 from .session import Session
-from .submission import submit_call, submit_later
+from .submission import Tasks, named, needs_of, submit_call, submit_later
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
@@ -36,8 +35,6 @@ from .waiting import check_waiting
 if TYPE_CHECKING:
     from .executor import Executor
     from .pool import Pool
-
-    Tasks = TaskFuture | int | Iterable[TaskFuture | int]
 
 __all__ = ["BaseTask", "MapTask", "StringTask", "TaskClient", "TaskResult"]
 
@@ -121,7 +118,7 @@ class TaskClient:
 
     def _attempt(self, task: BaseTask) -> Attempt:
         task.check()
-        return Attempt(task, self._desk, self._needs(task.after, task.follow))
+        return Attempt(task, self._desk, needs_of(self._entry, task.after, task.follow))
 
     def get_task_result(self, taskid: int, block: bool = False) -> Any:
         """Look up what became of a task.
@@ -184,12 +181,17 @@ class TaskClient:
         Raises:
             IndexError: there is no such task; nothing was waited for.
         """
-        tasks = self._parents(taskids, "task ID not registered: {}")
+        tasks = named(taskids, self._entry, "task ID not registered: {}")
         with Progress(len(tasks), progress) as bar:
             for task in tasks:
                 ended = task.ended if isinstance(task, Entry) else task
                 while not wait_until_done(ended, bar.interval):
                     bar.update(sum(each.done() for each in tasks))
+
+    @property
+    def engines(self) -> list[int]:
+        """The ids of the engines, ascending, as the controller told last; nothing is asked."""
+        return sorted(self._session.engines)
 
     def get_ids(self) -> list[int]:
         """The ids of the engines that are registered now, ascending."""
@@ -324,7 +326,7 @@ class TaskClient:
         values = [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
         if after is None and follow is None and not values:
             return submit_call(self._desk, f, args, kwargs, settings, depend)
-        needs = self._needs(after, follow, values)
+        needs = needs_of(self._entry, after, follow, values)
         return submit_later(self._desk, f, args, kwargs, settings, depend, needs)
 
     def imap(
@@ -487,16 +489,3 @@ class TaskClient:
                 return self._entries[taskid]
             except KeyError:
                 raise IndexError(unknown.format(taskid)) from None
-
-    def _parents(self, tasks: Tasks | None, unknown: str) -> list[TaskFuture | Entry]:
-        given = () if tasks is None else [tasks] if isinstance(tasks, TaskFuture | int) else tasks
-        return [task if isinstance(task, TaskFuture) else self._entry(task, unknown) for task in given]
-
-    def _needs(
-        self, after: Tasks | None, follow: TaskFuture | int | None, values: Sequence[TaskFuture] = ()
-    ) -> Needs:
-        parents: Sequence[Parent] = self._parents(after, "there is no task {} to come after")
-        if follow is not None and not isinstance(follow, TaskFuture | int):
-            raise TypeError(f"follow names one task, a future or an id, on whose engine to run; not {follow!r}")
-        followed: Sequence[Parent] = self._parents(follow, "there is no task {} to follow")
-        return Needs(parents, followed[0] if followed else None, values)

@@ -25,6 +25,7 @@ from .deadlines import Deadlines
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from .farm import Farm
 from .interfaces import CLIENT_INTERFACES, Interface
+from .roll import Roll
 from .router import Router, refusal
 from .scheduler import Order
 from .sessions import Session, Sessions
@@ -70,7 +71,8 @@ class ControllerService:
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
         self.deadlines = Deadlines(self.router.registry)
         self._flush_timer: Timer | None = None
-        self.sessions = Sessions(loop, tables, self._event, self._ended, self._log)
+        self._roll = Roll(self.router.registry)
+        self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._log)
         self.transfers = Transfers()
         self.stalled = Stalled(
             loop, self.router, self.farm, self.sessions.by_key, self._log,
@@ -82,7 +84,7 @@ class ControllerService:
         """Whether a client ended the engines that were there last."""
         self._started = time.time()
         self._requests: dict[type[m.Message], Callable[[Session, Any], Any]] = {
-            m.GetIds: lambda session, message: self.router.registry.ids(),
+            m.GetIds: lambda session, message: self._ids(),
             m.QueueStatus: lambda session, message: self._queue_status(message.targets),
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
             m.Interrupt: lambda session, message: self.router.interrupt(message.targets),
@@ -307,7 +309,22 @@ class ControllerService:
         for number in ids:
             self._log(f"unregistered engine with id: {number} ({reason})")
 
+    def _begun(self, session: Session) -> None:
+        if session.role != "engine":
+            session.connection.send(self._roll.whole())
+
+    def _tell_engines(self) -> None:
+        news = self._roll.news()
+        if news is not None:
+            for session in [each for each in self.sessions.by_key.values() if each.role != "engine"]:
+                self._send(session.key, news, ())
+
+    def _ids(self) -> list[int]:
+        self._tell_engines()  # whoever asks must not hear of engines before he is told of them
+        return self.router.registry.ids()
+
     def _count_engines(self) -> None:
+        self._loop.call_at_turn_end(self._tell_engines)
         count = len(self.router.registry.engines)
         if count != self._engines:
             self._engines = count

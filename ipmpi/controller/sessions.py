@@ -46,12 +46,14 @@ class Sessions:
         self,
         loop: Loop,
         tables: dict[str, Table],
+        on_started: Callable[[Session], None],
         on_event: Callable[[Session, Event], None],
         on_ended: Callable[[Session, str], None],
         log: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._tables = tables
+        self._on_started = on_started
         self._on_event = on_event
         self._on_ended = on_ended
         self._log = log
@@ -67,10 +69,10 @@ class Sessions:
         except Exception as error:
             # Its session must not stay behind half made, as one that nobody can ever resume.
             self._loop.report(error)
-            peer.pipe.close()
             session = self._by_token.get(hello.session) or self.by_key.get(known)
             if session is not None:
                 self.end(session, str(internal_error(error, "when it said hello")))
+            peer.pipe.close()
 
     def _admit(self, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
         session = self._by_token.get(hello.session)
@@ -83,6 +85,7 @@ class Sessions:
         self._next += 1
         self._by_token[session.token] = session
         self.by_key[session.key] = session
+        self._on_started(session)
         self._welcome(session, peer, handshake.welcome(session.token, 0, False))
 
     def _resume(self, session: Session, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:

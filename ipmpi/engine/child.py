@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from ..protocol.frames import Buffer
 from ..transport.link import Link
 from ..transport.pipes import Pipe, UnixPipe
 
@@ -37,6 +38,11 @@ class Child:
         """Send what was queued."""
         if self.link is not None:
             self.link.wake()
+
+    def feed(self, data: Buffer) -> None:
+        """Bytes that arrived before the link was made."""
+        if self.link is not None:
+            self.link.feed(data)
 
     def leave(self, reason: str, fault: bool = False) -> None:
         """Say why this process ends: it was told to, so that its tasks are no cause; or it is at ``fault``."""

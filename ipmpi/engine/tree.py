@@ -1,6 +1,6 @@
 """How commands travel inside an engine set (layer L2, pure).
 
-Ranks on one node hang on their *leader*, the lowest of them, by Unix sockets. Leaders form a tree over MPI in
+Ranks on one node hang on their *leader*, the lowest of them, by Unix sockets. Leaders form a tree over TCP in
 which each has up to :data:`ARITY` others below it, so the time to reach N nodes grows as log N. Rank 0 is the
 leader of its node and the root.
 """
@@ -28,7 +28,7 @@ def place(rank: int, leaders: Sequence[int], *, one_tree: bool = True) -> Place:
     Args:
         rank: the rank asked about.
         leaders: the leader of each rank, by rank.
-        one_tree: False where leaders cannot talk MPI beside user code: each is a root then.
+        one_tree: False where nodes cannot reach each other: each leader is a root then.
     """
     leader = leaders[rank]
     if rank != leader:

@@ -1,81 +1,25 @@
 """The MPI side of an engine set (layer L3).
 
-User code gets ``MPI.COMM_WORLD``; what ipmpi itself sends goes over a private duplicate, and communicators for
-tasks on several ranks are made from another one, so that nobody can receive what is meant for somebody else. Who
-may call MPI: the main thread always; the agent thread only where the set spans several nodes, and only if
-MPI_THREAD_MULTIPLE was provided (MPI-4.1, section 11.6). With less, every node's leader dials the controller by
-itself, and interrupts keep working.
+User code gets ``MPI.COMM_WORLD``; communicators for tasks on several ranks are made from a private duplicate, so
+that nobody can receive what is meant for somebody else. Only the main thread calls MPI, so any thread level will
+do. ipmpi itself uses it while a set starts, to tell every rank where the others are, and not afterwards.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import LauncherError
 from ..mpienv import LaunchedRank, mismatch_sentence
-from ..protocol.frames import Buffer, size_of
 from .together import Teams
 
-_TAG = 1
 _LAST_WORDS = 2.0
 """Seconds that the other ranks leave rank 0 for its explanation, where MPI_Init is likely to abort."""
 MODES = ("auto", "mpi4py", "none")
-
-
-class MpiPipe:
-    """Bytes to and from the leader of another node. MPI offers nothing to wait on: the world's poll moves them."""
-
-    def __init__(self, comm: Any, other: int) -> None:
-        self._comm = comm
-        self._other = other
-        self._arrived: deque[bytearray] = deque()
-        self._requests: deque[tuple[Any, Buffer]] = deque()
-        self.backlog = 0
-        self.on_readable: Callable[[], None] = lambda: None
-
-    def fileno(self) -> int | None:
-        """None: there is nothing to wait on."""
-        return None
-
-    def deliver(self, data: bytearray) -> None:
-        """Data that the world received for this pipe."""
-        self._arrived.append(data)
-
-    def receive(self) -> Buffer:
-        """The next message's bytes."""
-        return self._arrived.popleft() if self._arrived else b""
-
-    def send(self, buffers: Sequence[Buffer]) -> None:
-        """Start sending; one MPI message for small neighbours, one for each large buffer."""
-        small: list[Buffer] = []
-        for buffer in buffers:
-            if len(buffer) < 16384:
-                small.append(buffer)
-                continue
-            self._start(b"".join(small))
-            small = []
-            self._start(buffer)
-        self._start(b"".join(small))
-
-    def _start(self, buffer: Buffer) -> None:
-        if len(buffer):
-            self.backlog += size_of([buffer])
-            self._requests.append((self._comm.Isend(buffer, self._other, _TAG), buffer))
-
-    def flush(self) -> bool:
-        """Forget what is sent; True when little is left."""
-        while self._requests and self._requests[0][0].Test():
-            _, buffer = self._requests.popleft()
-            self.backlog -= size_of([buffer])
-        return self.backlog < 1 << 22
-
-    def close(self) -> None:
-        """Nothing to close: the communicator lives as long as the process."""
 
 
 @dataclass
@@ -88,7 +32,6 @@ class World:
         wanted: the engine id to ask for, by rank 0 of a set that is not joined.
         leaders: for each rank, the lowest rank on its node.
         mpi: the module mpi4py.MPI, or None.
-        one_tree: whether leaders may talk MPI in the agent thread.
         description: library and thread level, for the log and for cluster_info.
     """
 
@@ -97,15 +40,12 @@ class World:
     wanted: int = 0
     leaders: list[int] = field(default_factory=lambda: [0])
     mpi: Any = None
-    one_tree: bool = True
     description: str = ""
-    _comm: Any = None
     _parent: Any = None
-    _pipes: dict[int, MpiPipe] = field(default_factory=dict)
 
     def exchange(self, value: object) -> list[Any]:
         """Every rank's ``value``, by rank. Collective; main thread, before the agent thread starts."""
-        return [value] if self._comm is None else list(self._comm.allgather(value))
+        return [value] if self.mpi is None else list(self.mpi.COMM_WORLD.allgather(value))
 
     def make_teams(self) -> Teams | None:
         """What makes communicators for tasks on several ranks; None where ranks do not share one. Main thread."""
@@ -115,34 +55,6 @@ class World:
         from . import comm
 
         return comm.Teams(self.mpi, self._parent)
-
-    def pipe(self, other: int) -> MpiPipe:
-        """A pipe to another leader."""
-        return self._pipes.setdefault(other, MpiPipe(self._comm, other))
-
-    @property
-    def has_pipes(self) -> bool:
-        """Whether :meth:`poll` is needed."""
-        return bool(self._pipes)
-
-    def poll(self) -> bool:
-        """Move what MPI has; True if anything moved (agent thread)."""
-        moved = False
-        status = self.mpi.Status()
-        while (message := self._comm.Improbe(self.mpi.ANY_SOURCE, _TAG, status)) is not None:
-            data = bytearray(status.Get_count(self.mpi.BYTE))
-            message.Recv([data, self.mpi.BYTE])
-            pipe = self._pipes[status.Get_source()]
-            pipe.deliver(data)
-            pipe.on_readable()
-            moved = True
-        for pipe in self._pipes.values():
-            if pipe.backlog:
-                before = pipe.backlog
-                pipe.flush()
-                moved = moved or pipe.backlog < before
-                pipe.on_readable()
-        return moved
 
     def finalize(self) -> None:
         """MPI_Finalize: collective, so it waits for the other ranks of the set."""
@@ -220,24 +132,21 @@ def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
     multiple = mpi.Query_thread() == mpi.THREAD_MULTIPLE
     # The names the original gave to the module, and mpi4py's examples still use.
     mpi.size, mpi.rank = world.Get_size(), world.Get_rank()
-    comm = world.Dup()
     parent = world.Dup()
     # The first pickled collective on a communicator duplicates it while holding the GIL (mpi4py#784): if user
     # code did that first, an interrupt could not reach a rank that waits in it.
     world.allreduce(0)
-    node = comm.Split_type(mpi.COMM_TYPE_SHARED)
-    leader = node.allreduce(comm.Get_rank(), op=mpi.MIN)
-    leaders = list(comm.allgather(leader))
+    node = world.Split_type(mpi.COMM_TYPE_SHARED)
+    leader = node.allreduce(world.Get_rank(), op=mpi.MIN)
+    leaders = list(world.allgather(leader))
     node.Free()
     level = "MPI_THREAD_MULTIPLE" if multiple else "less than MPI_THREAD_MULTIPLE"
     return World(
-        rank=comm.Get_rank(),
-        size=comm.Get_size(),
+        rank=world.Get_rank(),
+        size=world.Get_size(),
         leaders=leaders,
         mpi=mpi,
-        one_tree=multiple or len(set(leaders)) == 1,
         description=f"{library}, {level}",
-        _comm=comm,
         _parent=parent,
     )
 

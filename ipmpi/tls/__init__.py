@@ -15,7 +15,7 @@ One thread owns a session: OpenSSL's connections have no lock, and two threads i
 
 from __future__ import annotations
 
-from .context import CIPHER_SUITES
+from .context import CIPHER_SUITES, LONG_LIVED_SUITES
 from .diagnosis import TlsClosed, TlsError
 from .identity import BACKDATED, CERTIFICATE_DAYS, Identity, load_or_create_identity
 from .session import EXPORTER_BYTES, EXPORTER_LABEL, TlsSession
@@ -26,6 +26,7 @@ __all__ = [
     "CIPHER_SUITES",
     "EXPORTER_BYTES",
     "EXPORTER_LABEL",
+    "LONG_LIVED_SUITES",
     "Identity",
     "TlsClosed",
     "TlsError",

@@ -9,12 +9,15 @@ from OpenSSL import SSL
 from ..errors import SecurityError
 
 CIPHER_SUITES: Final = b"TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"
+LONG_LIVED_SUITES: Final = b"TLS_CHACHA20_POLY1305_SHA256"
+"""For a link that carries any number of bytes under one key. AES-GCM should carry no more than 2^24.5 records,
+about 390 GB; this suite has no limit below that of the record number (RFC 8446, section 5.5)."""
 
 _PARTIAL_WRITE: Final = 1
 """SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets. Without it one call encrypts all, 1.6 times as fast."""
 
 
-def base_context(method: int) -> SSL.Context:
+def base_context(method: int, suites: bytes = CIPHER_SUITES) -> SSL.Context:
     """TLS 1.3 only, without tickets, resumption or compression.
 
     Raises:
@@ -28,7 +31,7 @@ def base_context(method: int) -> SSL.Context:
     context = SSL.Context(method)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_max_proto_version(SSL.TLS1_3_VERSION)
-    context.set_tls13_ciphersuites(CIPHER_SUITES)
+    context.set_tls13_ciphersuites(suites)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.clear_mode(_PARTIAL_WRITE)

@@ -23,7 +23,7 @@ from OpenSSL import SSL
 
 from ..errors import SecurityError
 from ..furl import read_private, write_private
-from .context import base_context
+from .context import CIPHER_SUITES, base_context
 
 CERTIFICATE_DAYS: Final = 3650
 BACKDATED: Final = datetime.timedelta(days=1)
@@ -36,9 +36,11 @@ class Identity:
 
     certificate_der: bytes
     private_key: ec.EllipticCurvePrivateKey
+    suites: bytes = CIPHER_SUITES
+    """The cipher suites that its listener accepts."""
 
     @classmethod
-    def create(cls, now: float) -> Identity:
+    def create(cls, now: float, suites: bytes = CIPHER_SUITES) -> Identity:
         """A new self-signed P-256 certificate, valid for ten years from ``now`` (seconds since the epoch)."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ipmpi")])
@@ -51,7 +53,7 @@ class Identity:
             not_valid_before=start - BACKDATED,
             not_valid_after=start + datetime.timedelta(days=CERTIFICATE_DAYS),
         )
-        return cls(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER), key)
+        return cls(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER), key, suites)
 
     @classmethod
     def from_pem(cls, data: bytes) -> Identity:
@@ -79,7 +81,7 @@ class Identity:
     @cached_property
     def context(self) -> SSL.Context:
         """Settings of a listener that shows this certificate."""
-        context = base_context(SSL.TLS_SERVER_METHOD)
+        context = base_context(SSL.TLS_SERVER_METHOD, self.suites)
         context.use_certificate(x509.load_der_x509_certificate(self.certificate_der))
         context.use_privatekey(self.private_key)
         return context

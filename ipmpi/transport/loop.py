@@ -14,7 +14,6 @@ import contextlib
 import heapq
 import itertools
 import math
-import os
 import select
 import socket
 import threading
@@ -96,8 +95,6 @@ class Loop:
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
         self.register(self._wake_read, READ, self._drain_wakeups)
-        self._poll: Callable[[], bool] | None = None
-        self._poll_delay = 0.0
         self.thread: int | None = None
 
     @staticmethod
@@ -175,12 +172,17 @@ class Loop:
     ) -> None:
         """Call ``callback(events)`` whenever ``file`` is ready; registering again changes the events."""
         descriptor = file if isinstance(file, int) else file.fileno()
-        if descriptor in self._callbacks and descriptor not in self._paused:
-            self._poller.modify(descriptor, events)
-        else:
-            self._poller.register(descriptor, events)
-            self._paused.discard(descriptor)
+        is_known = descriptor in self._callbacks and descriptor not in self._paused
+        self._paused.discard(descriptor)
         self._callbacks[descriptor] = callback, events, on_error
+        if is_known:
+            try:
+                self._poller.modify(descriptor, events)
+            except FileNotFoundError:
+                pass  # another file had this number, and was closed without a word
+            else:
+                return
+        self._poller.register(descriptor, events)
 
     def unregister(self, file: Any) -> None:
         """Forget a file; to be called before it is closed."""
@@ -190,11 +192,8 @@ class Loop:
         if descriptor in self._paused:
             self._paused.remove(descriptor)
         else:
-            self._poller.unregister(descriptor)
-
-    def set_poll(self, poll: Callable[[], bool] | None) -> None:
-        """Call ``poll`` regularly (for MPI, which offers nothing to wait on); it says whether it did anything."""
-        self._poll = poll
+            with contextlib.suppress(OSError, KeyError):  # it may have been closed before
+                self._poller.unregister(descriptor)
 
     def run(self) -> None:
         """Handle events until :meth:`stop` is called."""
@@ -247,10 +246,6 @@ class Loop:
                 except BaseException as error:
                     self._failed(error, entry[2])
                     self._pause(descriptor, entry)
-        if self._poll is not None:
-            self._poll_delay = (
-                0.0 if self._polled() else min(max(self._poll_delay * 2, 2e-5), limits.MPI_POLL_LONGEST)
-            )
         now = self.now()
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]
@@ -286,13 +281,6 @@ class Loop:
             self._paused.remove(descriptor)
             self._poller.register(descriptor, entry[1])
 
-    def _polled(self) -> bool:
-        try:
-            return self._poll is not None and self._poll()
-        except BaseException as error:
-            self._failed(error, None)
-            return False
-
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         if self._has_epoll:
             return list(self._poller.poll(timeout))
@@ -313,11 +301,4 @@ class Loop:
             heapq.heappop(self._timers)
         if self._soon or self._foreign or self._turn_end or self._stopped:
             return 0
-        timeout = None if not self._timers else min(max(0.0, self._timers[0][0] - self.now()), _LONGEST_WAIT)
-        if self._poll is not None:
-            # poll() rounds up to milliseconds, so short delays are turns of their own.
-            if self._poll_delay < limits.MPI_POLL_LONGEST:
-                os.sched_yield() if hasattr(os, "sched_yield") else None
-                return 0
-            timeout = self._poll_delay if timeout is None else min(timeout, self._poll_delay)
-        return timeout
+        return None if not self._timers else min(max(0.0, self._timers[0][0] - self.now()), _LONGEST_WAIT)

@@ -1,10 +1,9 @@
-"""Several nodes: node leaders talk MPI. Here all ranks are on one machine and are told that they are not."""
+"""Several nodes: their leaders have links. Here all ranks are on one machine and are told that they are not."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,22 +29,11 @@ LAYOUTS = {
 ENGINES = ("-m", "ipmpi.cli.ipengine")
 
 
-def on_nodes(cluster: Cluster, leaders: list[int], *, one_tree: bool = True) -> None:
+def on_nodes(cluster: Cluster, leaders: list[int], *options: str, **environ: str) -> None:
     """Start a set with this layout, and wait for it."""
-    argv = cluster.command(len(leaders), program=(str(HERE / "disguised_nodes.py"),))
-    told = ",".join(map(str, leaders))
-    cluster.launch(argv, IPMPI_TEST_LEADERS=told, IPMPI_TEST_ONE_TREE=str(int(one_tree)))
+    argv = cluster.command(len(leaders), *options, program=(str(HERE / "disguised_nodes.py"),))
+    cluster.launch(argv, IPMPI_TEST_LEADERS=",".join(map(str, leaders)), **environ)
     cluster.wait_for_engines(len(leaders))
-
-
-def test_bytes_between_leaders(flavour: Flavour, new_cluster: Callable[..., Cluster]) -> None:
-    cluster = new_cluster(flavour)
-    done = subprocess.run(
-        cluster.command(4, program=(str(HERE / "pipes_by_themselves.py"),)),
-        env=cluster.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["fine"] * 4
 
 
 @pytest.mark.parametrize("leaders", LAYOUTS.values(), ids=LAYOUTS)
@@ -92,16 +80,17 @@ def test_a_tree_of_twelve_nodes(
     assert [len(back) for back in mec.pull("a")] == [len(data)] * 12
 
 
-def test_leaders_that_may_not_talk_mpi_each_dial(
+def test_nodes_that_do_not_reach_each_other_connect_by_themselves(
     flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
 ) -> None:
-    """Less than MPI_THREAD_MULTIPLE: one link for each node, and one communicator all the same."""
+    """One link for each node, and one communicator all the same."""
     cluster = new_cluster(flavour_named("openmpi"))
-    on_nodes(cluster, [0, 0, 2, 2], one_tree=False)
+    on_nodes(cluster, [0, 0, 2, 2], IPMPI_TEST_FIREWALL="1")
     mec = cluster.mec()
     assert len({engine["set"] for engine in mec.cluster_info()["engines"]}) == 2
     mec.execute("rank = mpi.COMM_WORLD.Get_rank(); total = mpi.COMM_WORLD.allreduce(1)")
     assert mec.pull(("id", "rank", "total")) == [[i, i, 4] for i in range(4)]
+    assert "nodes have no links with each other, so each connects to the controller (rank 2 on" in cluster.output()
     mec.kill()
     assert cluster.launchers[0].wait(20) == 0, cluster.output()
 
@@ -117,6 +106,23 @@ def test_nobody_stays_when_a_leader_dies(
     mec = cluster.mec()
     os.kill(cluster.pids(mec)[victim], signal.SIGKILL)
     assert wait_for(lambda: not cluster.rank_processes(), 10), cluster.output()
+
+
+@pytest.mark.parametrize(("victim", "left"), [(3, [0, 1, 2]), (2, [0, 1])], ids=["a rank", "a leader"])
+def test_other_nodes_go_on_where_the_launcher_lets_them(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster], victim: int, left: list[int]
+) -> None:
+    cluster = new_cluster(flavour_named("openmpi"))
+    on_nodes(cluster, [0, 0, 2, 2], "--with-ft", "ulfm")
+    mec, tc = cluster.mec(), cluster.tc()
+    os.kill(cluster.pids(mec)[victim], signal.SIGKILL)
+    cluster.wait_for_engines(len(left), 15)
+    assert mec.get_ids() == left
+    mec.push({"a": b"x" * 1_000_000})
+    mec.execute("y = len(a) + id")
+    assert mec.pull("y") == [1_000_000 + number for number in left]
+    assert tc.map(abs, range(-50, 0)) == list(range(50, 0, -1))
+    assert "please report this" not in cluster.output()
 
 
 @pytest.mark.parametrize("leaders", [[0, 1, 2, 3], [0, 0, 2, 2]], ids=["four nodes", "two nodes of two"])

@@ -164,21 +164,6 @@ def test_end_of_the_other_end_is_readable(loop: Loop, pair: tuple[socket.socket,
     assert seen == [READ]
 
 
-def test_poll_is_called_until_it_is_taken_away(loop: Loop) -> None:
-    calls: list[int] = []
-
-    def poll() -> bool:
-        calls.append(1)
-        if len(calls) == 20:
-            loop.set_poll(None)
-            loop.stop()
-        return len(calls) % 2 == 0
-
-    loop.set_poll(poll)
-    loop.run()
-    assert len(calls) == 20
-
-
 def test_call_now_keeps_the_order_of_calls_and_is_never_made_twice(loop: Loop) -> None:
     seen: list[int] = []
     threads: set[int] = set()
@@ -246,20 +231,15 @@ def test_a_call_that_raises_does_not_end_the_loop(
 
         return call
 
-    def poll() -> bool:
-        loop.set_poll(None)
-        return failing("poll")()
-
     loop.call_soon(failing("soon"))
     loop.call_later(0, failing("timer"))
     loop.call_at_turn_end(failing("turn end"))
     loop.call_threadsafe(failing("threadsafe"))
-    loop.set_poll(poll)
     pair[1].send(b"x")
     loop.register(pair[0], READ, failing("file"))
     loop.call_later(0.005, loop.stop)
     loop.run()
-    assert sorted(made) == ["file", "poll", "soon", "threadsafe", "timer", "turn end"]
+    assert sorted(made) == ["file", "soon", "threadsafe", "timer", "turn end"]
     logged = [record.exc_info[1].args for record in caplog.records if record.exc_info and record.exc_info[1]]
     assert logged == [("file",)], "the others came from the same line, and are counted"
     assert "raise ValueError(kind)" in caplog.text

@@ -227,7 +227,7 @@ def judge_libraries(engines: Sequence[EngineFacts]) -> list[Finding]:
 
 
 THREAD_LEVEL_FIX: Final = (
-    "Everything works; on several nodes each node has its own link to the controller. To get the full level, "
+    "ipmpi needs no more; it matters to code that calls MPI in several threads. To get the full level, "
     "unset MPI4PY_RC_THREAD_LEVEL and MPI4PY_RC_THREADS; on Cray: export MPICH_MAX_THREAD_SAFETY=multiple"
 )
 
