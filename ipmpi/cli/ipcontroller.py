@@ -24,7 +24,7 @@ from ..errors import ControllerStartError, KernelError
 from ..furl import Furl
 from ..ownpath import add_current_folder
 from ..tls import Identity, load_or_create_identity
-from ..transport.addresses import local_addresses
+from ..transport.addresses import is_unspecified, local_addresses
 from ..transport.listen import Listener
 from ..transport.loop import READ, Loop
 from .logs import start_log
@@ -108,12 +108,20 @@ def _scheduler(name: str) -> Order:
     return order
 
 
-def _locations(option: str, ip: str) -> list[str]:
-    if option:
-        return [part.strip() for part in option.split(",") if part.strip()]
-    if ip in ("localhost", "127.0.0.1", "::1"):
-        return ["127.0.0.1" if ip != "::1" else "::1"]
-    return [ip] if ip else local_addresses()
+def _locations(side: str, option: str, ip: str, listener: Listener) -> list[str]:
+    """Where the other end will reach a listener: as asked for, or found out."""
+    asked = [part.strip() for part in option.split(",") if part.strip()]
+    for part in asked:
+        if is_unspecified(part):
+            raise ControllerStartError(
+                f"--{side}-location {part}: that means 'this machine' wherever it is read. Give a name or an "
+                "address under which others reach this machine, or leave the option out"
+            )
+    if asked:
+        return asked
+    if is_unspecified(ip):
+        return local_addresses(ipv6=listener.ipv6)
+    return [listener.address] if ip == "localhost" else [ip]
 
 
 def _furl_file(role: str, given: str, name: str) -> Path:
@@ -149,11 +157,11 @@ class Controller:
         clients = [interface.role for interface in self.interfaces]
         for side, roles in (("client", clients), ("engine", ["engine"])):
             ip, port = getattr(o, f"{side}_ip"), getattr(o, f"{side}_port")
-            hosts = _locations(getattr(o, f"{side}_location"), ip)
             targets = {role: _furl_file(role, files.get(role, ""), o.name) for role in roles}
             identity, secrets = self._identity(side, port, targets)
             listener = Listener(self.loop, (ip, port), identity, secrets, self.service.sessions.admit, log.warning)
             self.listeners.append(listener)
+            hosts = _locations(side, getattr(o, f"{side}_location"), ip, listener)
             hints = tuple((host, listener.port) for host in hosts)
             if not (o.client_port or o.engine_port):  # else the files stay, for the next start
                 self._make_way(targets)
