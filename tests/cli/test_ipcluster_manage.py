@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -146,15 +147,37 @@ def test_no_furl_on_standard_input_is_explained(text: str) -> None:
     assert "furl" in done.stderr
 
 
-def test_a_cluster_on_another_machine_cannot_be_stopped_from_here(home: Path) -> None:
-    save(
-        Record("far", "local", 2, host="elsewhere", machine="another", furl_files={"mec": str(home / "mec.furl")})
-    )
+def test_a_cluster_on_another_machine_that_does_not_answer_can_be_forgotten(home: Path) -> None:
+    files = {"mec": str(home / "mec.furl")}
+    save(Record("far", "local", 2, host="elsewhere", machine="another", furl_files=files))
     done = ask("stop")
     assert done.returncode == 1
-    assert "is run by a process on elsewhere: log in there and stop it" in done.stderr
+    assert f"is run by process {os.getpid()} on elsewhere: log in there and stop it. Its controller" in done.stderr
     assert "mec.furl" in done.stderr
+    assert "ipcluster stop --forget far" in done.stderr
     assert "the controller does not answer" in ask("status").stdout
+    again = ask("-n", "1", *HERE, "--name", "far")
+    assert again.returncode == 1
+    assert ask("stop", "--forget", "far").returncode == 0
+    assert records.living() == []
+
+
+def test_a_cluster_that_runs_is_not_forgotten() -> None:
+    save(Record("here", "local", 2))
+    done = ask("stop", "--forget", "here")
+    assert done.returncode == 1
+    assert "The cluster 'here' runs: stop it with ipcluster stop here" in done.stderr
+    assert records.find("here").name == "here"
+
+
+@pytest.mark.slow
+def test_a_cluster_on_another_machine_is_stopped_through_its_controller(pair: Run) -> None:
+    record = records.find()
+    save(dataclasses.replace(record, host="elsewhere", machine="another"))
+    done = ask("stop")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Told the controller of the cluster 'default' to stop, which runs on elsewhere." in done.stdout
+    assert pair.ends() == 0
 
 
 def dead(name: str, **details: Any) -> Record:
