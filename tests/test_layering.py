@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.mpienv": (0, "foundation"),
     "ipmpi.gpus": (0, "foundation"),
     "ipmpi.jobend": (0, "foundation"),
+    "ipmpi.processid": (0, "foundation"),
     "ipmpi.ownpath": (0, "foundation"),
     "ipmpi.spans": (0, "foundation"),
     "ipmpi.walltime": (0, "foundation"),
@@ -88,7 +89,7 @@ NEVER: dict[str, tuple[str, ...]] = {
 }
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.
 OPTIONAL = {
-    *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "jinja2"),
+    *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
     *("asyncio", "ctypes", "pprint", "joblib", "tomllib"),
 }
 # Modules of ours that are loaded only when needed, and by whom: ranks that do not dial need no OpenSSL.

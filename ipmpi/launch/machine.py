@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
+
+from ipmpi.processid import place
 
 
 @functools.cache
@@ -22,9 +22,8 @@ def identity() -> str:
     Returns:
         The text; ``""`` on a system that has no such identifier.
     """
-    with contextlib.suppress(OSError):
-        started = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return f"{started} {os.readlink('/proc/self/ns/pid')}"
+    if place():
+        return place()
     if sys.platform == "darwin":
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             asked = ["sysctl", "-n", "kern.bootsessionuuid"]
@@ -48,5 +47,5 @@ def can_see(machine: str, host: str) -> bool | None:
         return True if host == platform.node() else None
     if machine == own:
         return True
-    another_start = machine.partition(" ")[0] != own.partition(" ")[0]
+    another_start = machine.partition("/")[0] != own.partition("/")[0]
     return False if another_start and host == platform.node() else None

@@ -13,6 +13,8 @@ from typing import IO, NamedTuple
 
 import psutil
 
+from ipmpi.processid import birth as birth
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -122,25 +124,6 @@ def _place(process: psutil.Process) -> tuple[int, int, int] | None:
         return process.pid, process.ppid(), os.getsid(process.pid)
     except (psutil.Error, OSError):
         return None  # it ended in this moment, or the system hides it from us
-
-
-def birth(pid: int) -> int:
-    """When a live process began, in a unit and from a time that this system keeps; 0 if there is no such process.
-
-    On Linux in ticks since the machine started: the time of day at which it began changes when somebody sets the
-    clock, as the kernel keeps the ticks only. Elsewhere in milliseconds of unix time, as kept by the system.
-    """
-    try:
-        fields = Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
-        return 0 if fields[0] in "ZX" else int(fields[19])
-    except (OSError, ValueError, IndexError):
-        if os.path.exists("/proc/self/stat"):
-            return 0
-    try:
-        process = psutil.Process(pid)
-        return 0 if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 1000)
-    except psutil.Error:
-        return 0
 
 
 def _command_line(pid: int) -> str:

@@ -225,13 +225,13 @@ def test_a_machine_that_has_another_name_by_now_is_still_this_one() -> None:
 
 
 def test_a_process_from_before_a_restart_of_the_machine_is_dead() -> None:
-    record = Record("old", "local", 2, machine="another-boot pid:[1]")
+    record = Record("old", "local", 2, machine="another-boot/pid:[1]")
     save(record)
     assert record.is_alive() is False
     assert living() == []
-    elsewhere = Record("far", "local", 2, machine="another-boot pid:[1]", host="elsewhere")
+    elsewhere = Record("far", "local", 2, machine="another-boot/pid:[1]", host="elsewhere")
     assert elsewhere.is_alive() is None
-    container = Record("in", "local", 2, machine=f"{identity().partition(' ')[0]} pid:[1]")
+    container = Record("in", "local", 2, machine=f"{identity().partition('/')[0]}/pid:[1]")
     assert container.is_alive() is None
 
 
