@@ -10,7 +10,7 @@ import pytest
 
 from ipmpi.cli import batch, login
 from ipmpi.errors import ConnectionError, FurlError, KernelError
-from ipmpi.furl import Furl, load
+from ipmpi.furl import Furl
 from ipmpi.transport.sshprocess import split_destination
 
 OnLine = Callable[[str], None]
@@ -107,9 +107,11 @@ def test_ssh_dies_when_the_cluster_is_up(
     said, up = json.dumps({"say": "Submitted"}), json.dumps({"state": "up"})
     far = FarEnd([[said, up], [up, OVER]])
     far.trouble = [ConnectionError("the other end is gone")]
+    saved: dict[Path, Furl] = {}
+    monkeypatch.setattr(login, "save", lambda path, made: saved.update({path: made}))
     assert start(far, monkeypatch) == 0
     assert far.asked[1:] == [["follow", "big", "--skip", "0"], ["follow", "big", "--skip", "1"]]
-    assert load(home / "security" / "big-mec.furl", "mec").hints == (("127.0.0.1", 6),)
+    assert saved[home / "security" / "big" / "ipcontroller-mec.furl"].hints == (("127.0.0.1", 6),)
     assert "the other end is gone; trying again" in capsys.readouterr().out
 
 
