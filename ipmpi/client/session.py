@@ -163,7 +163,8 @@ class Session:
         total = sum(command.sizes)
         prepared = prepared_here(message, total if total <= limits.INLINE_BODY else 0)
         self._loop.call_threadsafe(
-            lambda: self._send_command(number, prepared, command), lambda error: self._lost(number, error)
+            lambda: self._send_command(number, prepared, command),
+            lambda error: self._lost(number, error, command.future),
         )
         return command.future
 
@@ -249,15 +250,12 @@ class Session:
         self._link.close(str(failure), fault=True)
         self._loop.stop()
 
-    def _lost(self, number: int, error: BaseException, future: Future[Any] | None = None) -> None:
-        """A call could not be sent, for a reason that nobody foresaw."""
-        self._loop.report(error)
-        command = self._commands.pop(number, None)
-        if command is not None:
-            self._inline -= command.inline
-            future = command.future
-        self._requests.pop(number, None)
-        if future is not None:
+    def _lost(self, number: int, error: BaseException, future: Future[Any]) -> None:
+        """A call was not sent, for a reason that nobody foresaw; or perhaps it was, and then nothing is sure."""
+        if number in self._commands or number in self._requests:
+            self._failed(error)
+        else:
+            self._loop.report(error)
             settle(future, internal_error(error))
 
     def send(self, message: m.AnyMessage | Prepared, body: Sequence[Buffer] = ()) -> None:

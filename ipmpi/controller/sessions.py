@@ -69,10 +69,10 @@ class Sessions:
         except Exception as error:
             # Its session must not stay behind half made, as one that nobody can ever resume.
             self._loop.report(error)
-            peer.pipe.close()
             session = self._by_token.get(hello.session) or self.by_key.get(known)
             if session is not None:
                 self.end(session, str(internal_error(error, "when it said hello")))
+            peer.pipe.close()
 
     def _admit(self, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
         session = self._by_token.get(hello.session)

@@ -155,8 +155,11 @@ class Dial:
             self._on_done(peer, welcome, way)
         except Exception as error:
             self._loop.report(error)
-            peer.pipe.close()
             self._on_failed(internal_error(error, "when the controller had answered"))
+            descriptor = peer.pipe.fileno()
+            if descriptor is not None:
+                self._loop.unregister(descriptor)
+            peer.pipe.close()
 
     def _failed(self, number: int, error: KernelError) -> None:
         if self._over:

@@ -73,6 +73,8 @@ class DialledSession:
         self._timer: Timer | None = None
         self._over = False
         self.link: Link | None = None
+        self._latest: Link | None = None
+        """The link that is here, or was here last; those before it have no say any more."""
         self.connection = Connection(may_receive)
 
     def open(self) -> None:
@@ -138,15 +140,28 @@ class DialledSession:
             self._end(error)
             return
         self._session = welcome.session
-        self.link = Link(self._loop, peer.pipe, self.connection, self._callbacks.event, self._closed)
-        if fresh:
-            self._callbacks.started()
-        self.link.feed(peer.leftover)
-        if self.connection.wants_to_send:
-            self.wake()
+
+        def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
+            del orderly
+            if self._latest is link:
+                self._closed(reason, error)
+
+        link = Link(self._loop, peer.pipe, self.connection, self._callbacks.event, closed)
+        self.link = self._latest = link
+        try:
+            if fresh:
+                self._callbacks.started()
+            link.feed(peer.leftover)
+            if self.connection.wants_to_send:
+                self.wake()
+        except Exception as error:
+            link.fail(error)
 
     def _failed(self, error: KernelError) -> None:
         self._dial = None
+        if self.link is not None:  # something went wrong after all had gone well
+            self.link.fail(error)
+            return
         now = self._loop.now()
         final = isinstance(error, SecurityError | VersionError | ClientError)
         if isinstance(error, SecurityError) and self._session:
@@ -161,8 +176,7 @@ class DialledSession:
         self._delay = min(self._delay * limits.RECONNECT_FACTOR, limits.RECONNECT_LONGEST)
         self._timer = self._loop.call_later(delay, self._start_dial, self._broken)
 
-    def _closed(self, reason: str, orderly: bool, error: KernelError | None) -> None:
-        del orderly
+    def _closed(self, reason: str, error: KernelError | None) -> None:
         self.link = None
         if self._over:
             return

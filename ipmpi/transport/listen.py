@@ -93,6 +93,7 @@ class Listener:
                 self._begin(sock, str(address[0]))
             except Exception as error:
                 # It is this stranger's misfortune: the others get in.
+                self._loop.unregister(sock)
                 sock.close()
                 self._loop.report(error)
                 self._report(str(address[0]), internal_error(error, "while a connection was accepted"))
@@ -101,7 +102,9 @@ class Listener:
         self._report("anybody", ConnectionError(f"it cannot be accepted: {reason}"))
         self._loop.unregister(self._sock)
         self._resume = self._loop.call_later(
-            _EXHAUSTED_PAUSE, lambda: self._loop.register(self._sock, READ, self._accept)
+            _EXHAUSTED_PAUSE,
+            lambda: self._loop.register(self._sock, READ, self._accept),
+            lambda error: self._pause(str(error)),
         )
 
     def _begin(self, sock: socket.socket, source: str) -> None:
