@@ -56,9 +56,9 @@ class Listener:
         self._numbers = itertools.count()
         self._logged: dict[str, float] = {}
         self._resume: Timer | None = None
+        identity.check()  # an OpenSSL that is not good enough is found now, and not with the first peer
         self._sock = _listen(address)
         self.port: int = self._sock.getsockname()[1]
-        identity.context  # noqa: B018 - an OpenSSL that is not good enough is found now, not with the first peer
         loop.register(self._sock, READ, self._accept)
 
     def close(self) -> None:
