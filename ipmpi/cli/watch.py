@@ -34,12 +34,16 @@ class Watched(Told):
         self._may_look = may_look
         self._only_new = only_new
         self._closed = threading.Event()
+        self._lock = threading.Lock()
+        """Held while something is written, or the pipe closed: its number may be another file's right after."""
+        os.set_blocking(self._write_end, False)
         threading.Thread(target=self._watch, name="ipcluster-watch", daemon=True).start()
 
     def close(self) -> None:
         """No more news."""
-        self._closed.set()
-        super().close()
+        with self._lock:
+            self._closed.set()
+            super().close()
 
     def _watch(self) -> None:
         path = Path(self._files["mec"])
@@ -70,6 +74,6 @@ class Watched(Told):
                 known = engines
 
     def _tell(self, what: dict[str, object]) -> None:
-        with contextlib.suppress(OSError):  # closed in this moment
+        with self._lock, contextlib.suppress(OSError):
             if not self._closed.is_set():
                 os.write(self._write_end, json.dumps(what).encode() + b"\n")
