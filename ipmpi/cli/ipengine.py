@@ -381,7 +381,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif launched is not None and options.mpi == "auto":
         warn(f"{world.description}; each engine connects by itself")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    code = EngineProcess(options, world, ends_at).run()
+    try:
+        process = EngineProcess(options, world, ends_at)
+    except KernelError as error:
+        log.error("%s", error)
+        print(f"ipengine: {error}", file=sys.stderr, flush=True)
+        logging.shutdown()
+        os._exit(
+            1
+        )  # MPI_Finalize would wait for the other ranks, and they wait for this one: the launcher ends them
+    code = process.run()
     logging.shutdown()
     return code
 

@@ -21,6 +21,7 @@ from ..protocol.handshake import printable
 from ..protocol.states import CONTROLLER_RECEIVES
 from ..transport.loop import Loop, Timer
 from ..transport.transfers import Transfers
+from .bounds import is_observer
 from .deadlines import Deadlines
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from .farm import Farm
@@ -72,7 +73,9 @@ class ControllerService:
         self.deadlines = Deadlines(self.router.registry)
         self._flush_timer: Timer | None = None
         self._roll = Roll(self.router.registry)
-        self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._log)
+        self.sessions = Sessions(
+            loop, tables, self._begun, self._event, self._ended, self._has_work, self._log
+        )  # fmt: skip
         self.transfers = Transfers()
         self.stalled = Stalled(
             loop, self.router, self.farm, self.sessions.by_key, self._log,
@@ -309,6 +312,12 @@ class ControllerService:
         for number in ids:
             self._log(f"unregistered engine with id: {number} ({reason})")
 
+    def _has_work(self, session: Session) -> bool:
+        """Whether something would be lost with a session."""
+        if session.role == "engine":
+            return self.router.has_work(session.key) or self.farm.has_work(session.key)
+        return not is_observer(self._interfaces[session.role].receives)
+
     def _begun(self, session: Session) -> None:
         if session.role != "engine":
             session.connection.send(self._roll.whole())
@@ -415,7 +424,7 @@ class ControllerService:
     def _check_backlog(self, session: Session) -> None:
         """Part with a client that does not read its results: they would fill the memory."""
         waiting = session.connection.control_backlog
-        if session.role != "engine" and waiting > limits.CLIENT_BACKLOG:
+        if waiting > session.bounds.backlog:
             reason = f"it does not read, and {waiting >> 20} MiB of results wait for it"
             self._loop.call_soon(
                 lambda: self.sessions.end(session, reason), lambda error: self.sessions.broken(session, error)

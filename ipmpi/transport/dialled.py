@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .. import __version__, limits
+from .. import __version__, limits, processid
 from ..errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError, internal_error
 from ..furl import Furl
 from ..protocol import messages
@@ -67,6 +67,8 @@ class DialledSession:
         self._routes = routes
         self._way: Way | None = None
         self._session = b""
+        self._controller = ""
+        """The controller's process, see :mod:`ipmpi.processid`."""
         self._delay = limits.RECONNECT_FIRST
         self._give_up_at: float | None = None
         self._dial: Dial | None = None
@@ -107,6 +109,7 @@ class DialledSession:
             SOFTWARE,
             session=self._session,
             received=self.connection.received,
+            process=processid.own(),
         )
 
     def _start_dial(self) -> None:
@@ -140,13 +143,15 @@ class DialledSession:
             self._end(error)
             return
         self._session = welcome.session
+        self._controller = welcome.process
 
         def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
             del orderly
             if self._latest is link:
                 self._closed(reason, error)
 
-        link = Link(self._loop, peer.pipe, self.connection, self._callbacks.event, closed)
+        event, silence = self._callbacks.event, limits.SILENCE
+        link = Link(self._loop, peer.pipe, self.connection, event, closed, silence=silence)
         self.link = self._latest = link
         try:
             if fresh:
@@ -168,6 +173,16 @@ class DialledSession:
             # This furl was good before: the link died between Hello and Welcome, or the controller did, and
             # somebody else has its port for now.
             final = False
+        if not self._renew and processid.is_gone(self._controller):
+            # What was under way was lost with it, so there is nothing to wait for.
+            self._end(
+                ConnectionError(
+                    f"the controller (process {processid.number(self._controller)} on this machine) has ended; "
+                    "what was under way is lost. Make a new client when there is a controller again "
+                    "(ipcluster -n 4 starts one)"
+                )
+            )
+            return
         if self._give_up_at is None or final or now >= self._give_up_at:
             self._end(error)
             return
