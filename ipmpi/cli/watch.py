@@ -40,11 +40,13 @@ class Watched(Told):
     ) -> None:
         super().__init__()
         self._n = n
-        self._lock = threading.Lock()
         self._files = furl_files
         self._may_look = may_look
         self._only_new = only_new
         self._closed = threading.Event()
+        self._lock = threading.Lock()
+        """Held while something is written, or the pipe closed: its number may be another file's right after."""
+        os.set_blocking(self._write_end, False)
         threading.Thread(target=self._watch, name="ipcluster-watch", daemon=True).start()
 
     def close(self) -> None:
@@ -83,7 +85,7 @@ class Watched(Told):
                 known = engines
 
     def _tell(self, what: dict[str, object]) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             if not self._closed.is_set():
                 os.write(self._write_end, json.dumps(what).encode() + b"\n")
 

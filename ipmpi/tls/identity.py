@@ -86,6 +86,10 @@ class Identity:
         context.use_privatekey(self.private_key)
         return context
 
+    def check(self) -> None:
+        """Raise SecurityError, if no listener can be secure with the OpenSSL that is here."""
+        _ = self.context
+
     def __repr__(self) -> str:
         return f"<Identity {self.fingerprint.hex()[:16]}..., private key not shown>"
 

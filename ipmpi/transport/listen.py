@@ -63,11 +63,11 @@ class Listener:
         self._numbers = itertools.count()
         self._logged: dict[str, float] = {}
         self._resume: Timer | None = None
+        identity.check()  # an OpenSSL that is not good enough is found now, and not with the first peer
         self._sock = listen(*address)
         self.address: str = self._sock.getsockname()[0]
         self.port: int = self._sock.getsockname()[1]
         self.ipv6 = self._sock.family == socket.AF_INET6
-        identity.context  # noqa: B018 - an OpenSSL that is not good enough is found now, not with the first peer
         loop.register(self._sock, READ, self._accept)
 
     def close(self) -> None:

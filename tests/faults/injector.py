@@ -22,7 +22,14 @@ import ipmpi.transport
 from ipmpi.controller import sessions
 from ipmpi.transport.loop import Loop
 
-CALLS = ("call_soon", "call_later", "call_at_turn_end", "call_threadsafe", "call_now", "register", "set_poll")
+CALLS = {
+    name: list(inspect.signature(method).parameters).index(parameter) - 1
+    for name, method in vars(Loop).items()
+    if inspect.isfunction(method) and not name.startswith("_")
+    for parameter in inspect.signature(method).parameters
+    if parameter in ("call", "callback")
+}
+"""The methods of a loop that take a callback, and at which place."""
 
 
 class Injected(Exception):
@@ -107,13 +114,11 @@ class Injector:
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Wrap everything that is handed over from now on."""
         for name in CALLS:
-            patch.setattr(Loop, name, self._registering(name, getattr(Loop, name)))
+            patch.setattr(Loop, name, self._registering(name, CALLS[name], getattr(Loop, name)))
         for kind in _classes():
             patch.setattr(kind, "__init__", self._constructing(kind.__name__, kind.__init__))
 
-    def _registering(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        place = {"call_later": 1, "register": 2}.get(name, 0)
-
+    def _registering(self, name: str, place: int, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def method(loop: Loop, *args: Any, **kwargs: Any) -> Any:
             given = list(args)

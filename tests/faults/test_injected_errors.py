@@ -26,7 +26,7 @@ from ipmpi.client.session import Session
 from ipmpi.engine import proxy
 from ipmpi.errors import KernelError
 from ipmpi.transport import loop as loop_module
-from tests.faults.injector import Injector, Site
+from tests.faults.injector import CALLS, Injector, Site
 from tests.in_process import InProcess, wait_until
 
 NUMBER = int(os.environ.get("IPMPI_INJECTED_ERRORS", "40"))
@@ -237,6 +237,7 @@ def test_no_error_takes_the_controller_down_and_nobody_hangs(stage: Stage) -> No
 
 def test_places_of_all_kinds_are_covered(stage: Stage) -> None:
     """The work above reaches every way in which callbacks are handed over."""
+    assert set(CALLS) >= {"register", "call_soon", "call_later", "call_at_turn_end", "call_threadsafe", "call_now"}
     stage.round()
     kinds = {(site.owner, site.kind) for site in stage.injector.seen}
     for owner in ("controller", "engine", "client"):
