@@ -1,6 +1,6 @@
 """Nothing grows: memory, descriptors and threads of client, controller and engine stay as they are in long use.
 
-``IPMPI_SOAK=long`` makes it 100,000 operations and 500 connections (about ten minutes on two cores), and prints what
+``IPMPI_SOAK=long`` makes it 100,000 operations and 500 connections (some ten minutes on two cores), and prints what
 was measured; the ordinary form is a short one.
 """
 
