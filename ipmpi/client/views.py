@@ -251,7 +251,7 @@ class EngineView(EngineCommands):
         return self._request(lambda i: messages.Kill(i, wanted, controller), _nones, block, "kill")
 
     def interrupt(self, targets: Targets | None = None) -> list[int]:
-        """Raise KeyboardInterrupt in what engines run now. Always waits, for about two seconds at most.
+        """Raise KeyboardInterrupt in what engines run now. Always waits, for about three seconds at most.
 
         Returns:
             the ids of engines whose command has ended. Those that were busy and have not reacted are printed.
