@@ -202,7 +202,7 @@ class EngineProcess:
     def _connect(self) -> None:
         where = self._place
         if self._listener is not None:
-            self._listener.accept(self.loop, len(where.local), self.proxy.accept)
+            self._listener.accept(self.loop, len(where.local), self.proxy.add_child)
         if where.above is not None and where.above_is_local:
             link_up(self.proxy, connect_unix(self._paths[where.above]), FROM_ABOVE)
         if self._links is not None:

@@ -26,6 +26,8 @@ from ..transport.loop import Loop
 from ..transport.pipes import Pipe, UnixPipe
 from ..transport.transfers import Endpoint, Transfers
 from .child import Child
+from .coming import Coming, for_ranks, writable
+from .interrupting import Interrupting
 from .namespace import Answer
 from .rank import Job, Rank
 from .setend import SetEnd
@@ -35,9 +37,6 @@ from .upward import Upward
 
 _FAULTS, _FAULTS_WITHIN = 10, 60.0
 """So many faults of the controller in so many seconds are the end: it would go wrong again and again."""
-
-_INTERRUPT_AGAIN = 0.05
-"""Seconds after which an interrupt that was not raised is sent again; then twice that, up to a second."""
 
 
 class Proxy:
@@ -85,10 +84,10 @@ class Proxy:
         self._route: dict[int, Child] = {}
         self._answers = Upward(loop, self.send_up)
         self.transfers = Transfers()
+        self._coming = Coming()
+        self._interrupting = Interrupting(loop, rank)
         self._shared: dict[int, list[Buffer] | str] = {}
         """Bodies that the rank above put into memory, or why there is none."""
-        self._arriving: dict[int, tuple[m.Dispatch, set[int]]] = {}
-        """Commands for ranks of this node whose body is on its way, and which of these were interrupted."""
         self._retired = False
         self._too_late = False
         self._stopped = False
@@ -101,10 +100,6 @@ class Proxy:
         """Called when all ranks below have reported."""
 
     # --- building the set ----------------------------------------------------------------------------------
-
-    def accept(self, pipe: Pipe) -> None:
-        """A rank of this node has connected."""
-        self.add_child(pipe)
 
     def add_child(self, pipe: Pipe) -> Child:
         """A rank below has connected."""
@@ -119,14 +114,9 @@ class Proxy:
             self._child_lost(child, "its process ended" if orderly else f"its link broke: {reason}")
 
         child.link = Link(
-            self.loop,
-            pipe,
-            child.connection,
-            event,
-            closed,
-            watch=not isinstance(pipe, UnixPipe),
+            self.loop, pipe, child.connection, event, closed, watch=not isinstance(pipe, UnixPipe),
             silence=limits.SILENCE_OF_USER_CODE,
-        )
+        )  # fmt: skip
         self.children.append(child)
         return child
 
@@ -139,9 +129,8 @@ class Proxy:
         """Go on without the ranks below that have not said who they are; one that does so later is told to end."""
         if not self.is_complete:
             there = sum(1 for child in self.children if child.engines)
-            self._log(
-                f"{self._expected - there} of {self._expected} ranks have not reported; going on without them"
-            )
+            missing = f"{self._expected - there} of {self._expected} ranks"
+            self._log(f"{missing} have not reported; going on without them")
             self._expected = there
             self._too_late = True
             self.on_complete()
@@ -196,10 +185,10 @@ class Proxy:
         elif isinstance(message, m.SharedBody):
             self._take_shared(message)
         elif isinstance(message, m.InterruptRanks):
+            self._coming.interrupt(message.ranks)
             # Not before a command that came with it: that one is handed over at the end of the turn.
-            for here, interrupted in self._arriving.values():
-                interrupted.update(set(message.ranks).intersection(here.ranks))
-            self._split(message.ranks, lambda: self.loop.call_at_turn_end(self._interrupt), m.InterruptRanks)
+            interrupt = self._interrupting.interrupt
+            self._split(message.ranks, lambda: self.loop.call_at_turn_end(interrupt), m.InterruptRanks)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
@@ -220,18 +209,9 @@ class Proxy:
         self._log(f"the controller has ended this session: {reason}. It is asked for a new one")
         return len(self._faults) < _FAULTS
 
-    def _interrupt(self) -> None:
-        self.rank.interrupt()
-        self.keep_interrupting()
-
     def keep_interrupting(self) -> None:
         """An interrupt was sent: see to it that it is heard."""
-        self.loop.call_later(_INTERRUPT_AGAIN, lambda: self._interrupt_again(_INTERRUPT_AGAIN))
-
-    def _interrupt_again(self, delay: float) -> None:
-        if self.rank.interrupts.send_again():
-            delay = min(2 * delay, 1.0)
-            self.loop.call_later(delay, lambda: self._interrupt_again(delay))
+        self._interrupting.keep()
 
     def _split(self, ranks: list[int], own: Callable[[], None], make: Callable[[list[int]], m.AnyMessage]) -> None:
         """Do something here if this rank is meant, and pass it on to those below."""
@@ -285,17 +265,17 @@ class Proxy:
         nearby = [(child, ranks) for child, ranks in below if child.shares_memory]
         sinks: list[tuple[Any, Any]] = []
         for child, ranks in remote:
-            out = child.connection.send_streamed(_for_ranks(message, ranks), sum(message.sizes))
+            out = child.connection.send_streamed(for_ranks(message, ranks), sum(message.sizes))
             sinks.append((child, out))
         own = [self.own.rank] if self.own.rank in message.ranks else []
         if own or nearby:
-            here = _for_ranks(message, own + [rank for _, ranks in nearby for rank in ranks])
+            here = for_ranks(message, own + [rank for _, ranks in nearby for rank in ranks])
             try:
                 memory = (SharedMemory if nearby else PrivateMemory)(sum(message.sizes))
             except (OSError, ValueError, OverflowError) as error:
                 self._not_delivered(here, self._no_memory(error), False)
             else:
-                self._arriving[message.id] = here, set()
+                self._coming.begin(here)
                 assembly = Assembly(
                     message.sizes, memory, lambda done: self._assembled(here, done),
                     lambda: self._broken(here, "its sender is gone", True),
@@ -305,24 +285,24 @@ class Proxy:
         self.transfers.start(self.above, stream, sinks)
 
     def _broken(self, message: m.Dispatch, reason: str, ok: bool) -> None:
-        self._arriving.pop(message.id, None)
+        self._coming.end(message)
         self._not_delivered(message, reason, ok)
 
     def _no_memory(self, reason: object) -> str:
         return f"there is no memory for it on {self.own.host} ({reason})"
 
     def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
-        _, interrupted = self._arriving.pop(message.id, (message, set()))
+        interrupted = self._coming.end(message)
         if interrupted:
-            self._not_run(_for_ranks(message, sorted(interrupted)), False, operations.NEVER_BEGAN)
-            message = _for_ranks(message, [rank for rank in message.ranks if rank not in interrupted])
+            self._not_run(for_ranks(message, interrupted), False, operations.NEVER_BEGAN)
+            message = for_ranks(message, [rank for rank in message.ranks if rank not in interrupted])
         own: Sequence[Buffer] = []
         if self.own.rank in message.ranks:
             try:
                 own = assembly.segments()
             except (OSError, ValueError, MemoryError) as error:
-                self._not_delivered(_for_ranks(message, [self.own.rank]), self._no_memory(error), False)
-                message = _for_ranks(message, [rank for rank in message.ranks if rank != self.own.rank])
+                self._not_delivered(for_ranks(message, [self.own.rank]), self._no_memory(error), False)
+                message = for_ranks(message, [rank for rank in message.ranks if rank != self.own.rank])
         self._start(message, own, assembly.memory if isinstance(assembly.memory, SharedMemory) else None)
         assembly.memory.close()
 
@@ -336,7 +316,7 @@ class Proxy:
                 child.pipe.send_file(shared.descriptor)
                 child.connection.send(m.Dispatch(message.id, ranks, message.method, message.operation))
             else:
-                child.connection.send(_for_ranks(message, ranks), body)
+                child.connection.send(for_ranks(message, ranks), body)
             child.wake()
         if self.own.rank in message.ranks:
             if self._retired:
@@ -347,7 +327,7 @@ class Proxy:
             def done(answer: Answer) -> None:
                 self.loop.call_now(lambda: self._answer(number, answer))
 
-            job = Job(message.method, message.operation, _writable(body), done)
+            job = Job(message.method, message.operation, writable(body), done)
             # After the others' share has been sent: once user code runs here, it also has the GIL.
             self.loop.call_at_turn_end(lambda: self.rank.submit(job))
 
@@ -449,9 +429,8 @@ class Proxy:
                 self.on_complete()
             return
         if not self._stopped:
-            self._ranks_lost(
-                child, child.ranks, child.farewell or reason, bool(child.farewell) and not child.fault
-            )
+            ordered = bool(child.farewell) and not child.fault
+            self._ranks_lost(child, child.ranks, child.farewell or reason, ordered)
 
     def _ranks_lost(self, child: Child, ranks: list[int], reason: str, ordered: bool) -> None:
         child.engines = [engine for engine in child.engines if engine.rank not in ranks]
@@ -519,14 +498,3 @@ class Proxy:
 
 
 _RETIRED = Answer(False, operations.encode(operations.Failed("EngineLost", "this engine was ended", "")), [])
-
-
-def _writable(body: Sequence[Buffer]) -> Sequence[Buffer]:
-    """The pickle, and its buffers in memory that user code may write to: small bodies come in messages."""
-    if len(body) < 2:
-        return body
-    return [body[0], *(bytearray(b) if memoryview(b).readonly else b for b in body[1:])]
-
-
-def _for_ranks(message: m.Dispatch, ranks: list[int]) -> m.Dispatch:
-    return m.Dispatch(message.id, ranks, message.method, message.operation, message.sizes)

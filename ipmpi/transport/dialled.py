@@ -190,14 +190,13 @@ class DialledSession:
             link.fail(error)
 
     def _failed(self, error: KernelError) -> None:
-        self._dial = None
-        if self.link is not None:  # something went wrong after all had gone well
-            self.link.fail(error)
-            return
+        is_connected, self._dial = self._dial is None, None
+        if self.link is not None:
+            if is_connected:  # something went wrong after all had gone well
+                self.link.fail(error)
+            return  # else the link that was to be replaced still works, and is looked at again
         now = self._loop.now()
         final = isinstance(error, SecurityError | VersionError | ClientError)
-        if self.link is not None:
-            return  # the link that was to be replaced still works, and is looked at again
         if isinstance(error, SecurityError) and self._session:
             # This furl was good before: the link died between Hello and Welcome, or the controller did, and
             # somebody else has its port for now.

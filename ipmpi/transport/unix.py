@@ -50,7 +50,7 @@ class UnixListener:
         self._sock.setblocking(False)
         self._loop: Loop | None = None
 
-    def accept(self, loop: Loop, count: int, on_pipe: Callable[[UnixPipe], None]) -> None:
+    def accept(self, loop: Loop, count: int, on_pipe: Callable[[UnixPipe], object]) -> None:
         """Give ``on_pipe`` the pipes of ``count`` ranks, then stop listening."""
         self._loop = loop
         left = count

@@ -1,7 +1,7 @@
 """Nothing grows: memory, descriptors and threads of client, controller and engine stay as they are in long use.
 
-``IPMPI_SOAK=long`` makes it 100,000 operations and 500 connections (some ten minutes on two cores), and prints what
-was measured; the ordinary form is a short one.
+``IPMPI_SOAK=long`` makes it 100,000 operations and 500 connections (ten minutes on two cores), and prints what was
+measured; the ordinary form is a short one.
 """
 
 from __future__ import annotations
