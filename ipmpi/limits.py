@@ -159,6 +159,9 @@ RUN_GRACE: Final = 10.0
 
 # --- Engines -------------------------------------------------------------------------------------------
 MAX_ENGINES: Final = 65_536
+REGISTER_PART: Final = 4096
+"""Engines in one Register message: with host names of 255 bytes they fit into MESSAGE."""
+
 FOLD_DELAY: Final = 0.002
 """Rank 0 waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
 

@@ -12,7 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import __version__, limits, processid
-from ..errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError, internal_error
+from ..errors import (
+    ClientError,
+    ConnectionError,
+    InternalError,
+    KernelError,
+    SecurityError,
+    VersionError,
+    internal_error,
+)
 from ..furl import Furl
 from ..protocol import messages
 from ..protocol.connection import Connection, Event
@@ -190,9 +198,9 @@ class DialledSession:
             link.fail(error)
 
     def _failed(self, error: KernelError) -> None:
-        is_connected, self._dial = self._dial is None, None
+        self._dial = None
         if self.link is not None:
-            if is_connected:  # something went wrong after all had gone well
+            if isinstance(error, InternalError):  # something went wrong after all had gone well
                 self.link.fail(error)
             return  # else the link that was to be replaced still works, and is looked at again
         now = self._loop.now()

@@ -14,6 +14,7 @@ import pytest
 from ipmpi.client import MultiEngineClient
 from ipmpi.launch import records
 from tests.cli.running import REAL, ROOT, WITH_FAKE_BATCH, WITH_FAKES, Batch, Run
+from tests.security.cluster import LOOPBACK, controller, wait_until
 
 HERE = ("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1", "--mpi", "none")
 
@@ -105,6 +106,40 @@ def test_the_job_of_added_engines_is_known_when_their_process_was_killed(
     assert fake.state() == "CANCELLED"
     assert [each.name for each in records.living()] == ["default"]
     assert Path(record.furl_files["engine"]).exists()
+
+
+# --- started by hand ---------------------------------------------------------------------------------------
+
+
+def test_a_controller_and_an_engine_by_hand_print_what_they_do_and_keep_it(home: Path) -> None:
+    """As the original has it: all of the components have log files."""
+    with controller(home, [*LOOPBACK, "--name", "mine"]) as running:
+        path = home / "log" / "mine" / f"ipcontroller-{os.uname().nodename}-{running.pid}.log"
+        wait_until(lambda: "Controller is ready" in path.read_text(), "its log")
+        assert "Controller is ready" in running.log()
+        assert MultiEngineClient(name="mine").get_ids() == []
+        command = [sys.executable, "-m", "ipmpi.cli.ipengine", "--mpi", "none", "--name", "mine"]
+        engine = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        running.wait_engines(1)
+    printed, _ = engine.communicate(timeout=30)
+    (log,) = (home / "log" / "mine").glob(f"ipengine-{os.uname().nodename}-{engine.pid}.log")
+    for text in (printed, log.read_text()):
+        assert "engine registration succeeded, got id: 0" in text
+
+
+def test_where_no_log_file_can_be_written_it_is_printed_all_the_same(home: Path) -> None:
+    """As on compute nodes whose home folder is read-only."""
+    (home / "log").write_text("this is no folder")
+    with controller(home) as running:
+        wait_until(lambda: "Controller is ready" in running.log(), "what it prints")
+
+
+def test_a_controller_by_hand_gives_back_the_furl_files_of_another(home: Path) -> None:
+    with controller(home) as first:
+        before = first.furl("mec")
+        with controller(home) as second:
+            assert second.furl("mec") != before
+        assert first.furl("mec") == before
 
 
 SAME_PID = """

@@ -1,7 +1,7 @@
 """Nothing grows: memory, descriptors and threads of client, controller and engine stay as they are in long use.
 
-``IPMPI_SOAK=long`` makes it 100,000 operations and 500 connections (ten minutes on two cores), and prints what was
-measured; the ordinary form is a short one.
+``IPMPI_SOAK=long`` makes it 100,000 operations and 500 connections (ten minutes on two cores), and prints what
+was measured; the ordinary form is a short one.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def test_mixed_operations(soak: Soak, capsys: pytest.CaptureFixture[str]) -> Non
             else:
                 operations[number % len(operations)](number)
 
-        mec.push({"a": array})
+        mec.push({"a": array, "x": 0})
         stays_flat(soak, use, OPERATIONS, capsys)
 
 
