@@ -20,12 +20,12 @@ from ..protocol import messages as m, operations
 from ..protocol.connection import Connection, Event, MessageReceived
 from ..protocol.frames import Buffer, size_of
 from ..protocol.states import FROM_BELOW
-from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.link import Link
 from ..transport.loop import Loop
 from ..transport.pipes import Pipe, UnixPipe
 from ..transport.transfers import Endpoint, Transfers
 from .child import Child
+from .deliveries import Deliveries, for_ranks
 from .namespace import Answer
 from .rank import Job, Rank
 from .setend import SetEnd
@@ -87,8 +87,7 @@ class Proxy:
         self.transfers = Transfers()
         self._shared: dict[int, list[Buffer] | str] = {}
         """Bodies that the rank above put into memory, or why there is none."""
-        self._arriving: dict[int, tuple[m.Dispatch, set[int]]] = {}
-        """Commands for ranks of this node whose body is on its way, and which of these were interrupted."""
+        self._deliveries = Deliveries(own, self._start, self._not_run)
         self._retired = False
         self._too_late = False
         self._stopped = False
@@ -197,8 +196,7 @@ class Proxy:
             self._take_shared(message)
         elif isinstance(message, m.InterruptRanks):
             # Not before a command that came with it: that one is handed over at the end of the turn.
-            for here, interrupted in self._arriving.values():
-                interrupted.update(set(message.ranks).intersection(here.ranks))
+            self._deliveries.interrupt(message.ranks)
             self._split(message.ranks, lambda: self.loop.call_at_turn_end(self._interrupt), m.InterruptRanks)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
@@ -275,7 +273,7 @@ class Proxy:
         if not stream:
             shared = self._shared.pop(message.id, None)
             if isinstance(shared, str):
-                self._not_delivered(message, shared, False)
+                self._deliveries.failed(message, shared, False)
                 return
             self._start(message, shared if shared is not None else body, None)
             return
@@ -285,46 +283,15 @@ class Proxy:
         nearby = [(child, ranks) for child, ranks in below if child.shares_memory]
         sinks: list[tuple[Any, Any]] = []
         for child, ranks in remote:
-            out = child.connection.send_streamed(_for_ranks(message, ranks), sum(message.sizes))
+            out = child.connection.send_streamed(for_ranks(message, ranks), sum(message.sizes))
             sinks.append((child, out))
         own = [self.own.rank] if self.own.rank in message.ranks else []
         if own or nearby:
-            here = _for_ranks(message, own + [rank for _, ranks in nearby for rank in ranks])
-            try:
-                memory = (SharedMemory if nearby else PrivateMemory)(sum(message.sizes))
-            except (OSError, ValueError, OverflowError) as error:
-                self._not_delivered(here, self._no_memory(error), False)
-            else:
-                self._arriving[message.id] = here, set()
-                assembly = Assembly(
-                    message.sizes, memory, lambda done: self._assembled(here, done),
-                    lambda: self._broken(here, "its sender is gone", True),
-                    lambda reason: self._broken(here, self._no_memory(reason), False),
-                )  # fmt: skip
+            here = for_ranks(message, own + [rank for _, ranks in nearby for rank in ranks])
+            assembly = self._deliveries.expect(here, is_shared=bool(nearby))
+            if assembly is not None:
                 sinks.append((assembly, assembly))
         self.transfers.start(self.above, stream, sinks)
-
-    def _broken(self, message: m.Dispatch, reason: str, ok: bool) -> None:
-        self._arriving.pop(message.id, None)
-        self._not_delivered(message, reason, ok)
-
-    def _no_memory(self, reason: object) -> str:
-        return f"there is no memory for it on {self.own.host} ({reason})"
-
-    def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
-        _, interrupted = self._arriving.pop(message.id, (message, set()))
-        if interrupted:
-            self._not_run(_for_ranks(message, sorted(interrupted)), False, operations.NEVER_BEGAN)
-            message = _for_ranks(message, [rank for rank in message.ranks if rank not in interrupted])
-        own: Sequence[Buffer] = []
-        if self.own.rank in message.ranks:
-            try:
-                own = assembly.segments()
-            except (OSError, ValueError, MemoryError) as error:
-                self._not_delivered(_for_ranks(message, [self.own.rank]), self._no_memory(error), False)
-                message = _for_ranks(message, [rank for rank in message.ranks if rank != self.own.rank])
-        self._start(message, own, assembly.memory if isinstance(assembly.memory, SharedMemory) else None)
-        assembly.memory.close()
 
     def _start(self, message: m.Dispatch, body: Sequence[Buffer], shared: SharedMemory | None) -> None:
         """Give a command to the ranks here and below, with its body in hand or in shared memory."""
@@ -336,7 +303,7 @@ class Proxy:
                 child.pipe.send_file(shared.descriptor)
                 child.connection.send(m.Dispatch(message.id, ranks, message.method, message.operation))
             else:
-                child.connection.send(_for_ranks(message, ranks), body)
+                child.connection.send(for_ranks(message, ranks), body)
             child.wake()
         if self.own.rank in message.ranks:
             if self._retired:
@@ -360,16 +327,9 @@ class Proxy:
         try:
             self._shared[message.id] = map_shared(descriptor, message.lengths)
         except (OSError, ValueError, MemoryError) as error:
-            self._shared[message.id] = self._no_memory(error)
+            self._shared[message.id] = self._deliveries.no_memory(error)
         finally:
             os.close(descriptor)
-
-    def _not_delivered(self, message: m.Dispatch, reason: str, ok: bool) -> None:
-        """A command's body did not come. ``ok`` where nobody is left whom it concerns: others' queues stay."""
-        failed = operations.Failed(
-            "ConnectionError", f"the data of this {message.method} did not arrive: {reason}", ""
-        )
-        self._not_run(message, ok, operations.encode(failed))
 
     def _not_run(self, message: m.Dispatch, ok: bool, outcome: bytes) -> None:
         """These ranks will not run a command, and answer so."""
@@ -526,7 +486,3 @@ def _writable(body: Sequence[Buffer]) -> Sequence[Buffer]:
     if len(body) < 2:
         return body
     return [body[0], *(bytearray(b) if memoryview(b).readonly else b for b in body[1:])]
-
-
-def _for_ranks(message: m.Dispatch, ranks: list[int]) -> m.Dispatch:
-    return m.Dispatch(message.id, ranks, message.method, message.operation, message.sizes)
