@@ -161,8 +161,7 @@ class Router:
         for engine in self.registry.resolve(targets):
             lane = self._lanes[engine]
             running = None if lane.running is None else lane.running.label
-            running = self._held.shown(engine, running)
-            found.append([engine, running, [work.label for work in lane.waiting]])
+            found.append([engine, self._held.shown(engine, running), [work.label for work in lane.waiting]])
         return found
 
     def task_holds(self, key: int, message: m.TaskHolds) -> None:
