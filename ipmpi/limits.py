@@ -172,6 +172,9 @@ if others wait for the engine. Networks that lose packets recover within two or 
 SET_FORMS: Final = 120.0
 """Ranks that have not reported so long after MPI had started all of them are left out of the set."""
 
+INTERRUPT_REACTS: Final = 3.0
+"""Seconds for engines to end what was interrupted, before interrupt() says which have not."""
+
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""
 

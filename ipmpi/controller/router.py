@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .. import errors, limits
-from ..protocol import messages as m, operations
+from ..protocol import messages as m
 from ..protocol.frames import Buffer, size_of
 from ..spans import engines_named
 from .deadlines import failure
@@ -176,10 +176,19 @@ class Router:
             self._clear(engine, "the queue was cleared by clear_queue()")
         return ids
 
-    def interrupt(self, targets: list[int] | None) -> list[int]:
-        """Interrupt what runs."""
-        busy = [e for e in self.registry.resolve(targets) if self._lanes[e].running is not None]
-        self._interrupting += busy  # told after what they were given in this turn
+    def interrupt(self, targets: list[int] | None) -> dict[int, CommandWork]:
+        """Interrupt what runs; what that is, by engine."""
+        lanes = {engine: self._lanes[engine] for engine in self.registry.resolve(targets)}
+        busy = {engine: lane.running for engine, lane in lanes.items() if lane.running is not None}
+        for engine, work in busy.items():
+            late = self._late.get(work, [])
+            if engine in late:  # the engine does not know of it
+                late.remove(engine)
+                self._will_not_run(work, engine, "KeyboardInterrupt", f"{work.label} waited for its data")
+                self._clear(engine, f"{work.label} was interrupted on engine {engine}, which cleared its queue")
+                self._free(engine, work)
+            else:
+                self._interrupting.append(engine)  # told after what they were given in this turn
         return busy
 
     def kill(self, targets: list[int] | None, reason: str = "it was ended by kill()") -> list[int]:
@@ -366,20 +375,20 @@ class Router:
         lane.stage = _Stage.STARTING
         self._starting.setdefault(work, []).append(engine)
 
-    def _runs(self, engine: int, work: CommandWork) -> bool:
+    def runs(self, engine: int, work: CommandWork) -> bool:
         """Whether this engine is still there with this work; another one may have got its id."""
         lane = self._lanes.get(engine)
         return lane is not None and lane.running is work
 
     def _free(self, engine: int, work: CommandWork) -> None:
-        if self._runs(engine, work):
+        if self.runs(engine, work):
             self._lanes[engine].running = None
             self._advance(engine)
 
     def _answered(self, work: CommandWork, ids: list[int], ok: bool) -> None:
         for engine in ids:
             self._settle(work, engine)
-            if not ok and not work.is_before_end and self._runs(engine, work):
+            if not ok and not work.is_before_end and self.runs(engine, work):
                 self._clear(engine, f"{work.label} failed on engine {engine}, which cleared its queue")
             self._free(engine, work)
 
@@ -449,24 +458,12 @@ class Router:
             if ids:
                 self._dispatch(starting, ids)
         self._starting.clear()
-        still_there = [e for e in self._interrupting if e in self._lanes and not self._interrupt_here(e)]
+        still_there = [engine for engine in self._interrupting if engine in self._lanes]
         for key, ranks in self.registry.by_set(still_there).items():
             self._effects.append(Send(key, m.InterruptRanks(ranks)))
         self._interrupting.clear()
         effects, self._effects = self._effects, []
         return effects
-
-    def _interrupt_here(self, engine: int) -> bool:
-        """End what an engine is to run, and has not been sent, as its body is still with the client."""
-        work = self._lanes[engine].running
-        if work is None or engine not in self._late.get(work, ()):
-            return False
-        self._late[work].remove(engine)
-        if work.client in self._clients:
-            self._announce(work)
-            self._effects.append(Send(work.client, m.Result(work.id, [engine], False, operations.NEVER_BEGAN)))
-        self._answered(work, [engine], False)
-        return True
 
     def _announce(self, work: CommandWork) -> None:
         if work.announce:

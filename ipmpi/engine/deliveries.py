@@ -32,7 +32,7 @@ class Deliveries:
         self._start = start
         self._not_run = not_run
         self._arriving: dict[int, tuple[m.Dispatch, set[int]]] = {}
-        """By number; and which of their ranks were interrupted."""
+        """By their identity, since a command may come twice, for other ranks; and who of them was interrupted."""
 
     def interrupt(self, ranks: Sequence[int]) -> None:
         """These ranks shall not begin what is on its way to them."""
@@ -46,7 +46,7 @@ class Deliveries:
         except (OSError, ValueError, OverflowError) as error:
             self.failed(message, self.no_memory(error), False)
             return None
-        self._arriving[message.id] = message, set()
+        self._arriving[id(message)] = message, set()
         return Assembly(
             message.sizes, memory, lambda done: self._assembled(message, done),
             lambda: self._broken(message, "its sender is gone", True),
@@ -63,11 +63,11 @@ class Deliveries:
         return f"there is no memory for it on {self._own.host} ({reason})"
 
     def _broken(self, message: m.Dispatch, reason: str, ok: bool) -> None:
-        self._arriving.pop(message.id, None)
+        self._arriving.pop(id(message), None)
         self.failed(message, reason, ok)
 
     def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
-        _, interrupted = self._arriving.pop(message.id, (message, set()))
+        _, interrupted = self._arriving.pop(id(message), (message, set()))
         if interrupted:
             self._not_run(for_ranks(message, sorted(interrupted)), False, operations.NEVER_BEGAN)
             message = for_ranks(message, [rank for rank in message.ranks if rank not in interrupted])
@@ -85,3 +85,10 @@ class Deliveries:
 def for_ranks(message: m.Dispatch, ranks: list[int]) -> m.Dispatch:
     """The message, as it goes to some of its ranks."""
     return m.Dispatch(message.id, ranks, message.method, message.operation, message.sizes)
+
+
+def writable(body: Sequence[Buffer]) -> Sequence[Buffer]:
+    """The pickle, and its buffers in memory that user code may write to: small bodies come in messages."""
+    if len(body) < 2:
+        return body
+    return [body[0], *(bytearray(b) if memoryview(b).readonly else b for b in body[1:])]

@@ -25,7 +25,7 @@ from ..transport.loop import Loop
 from ..transport.pipes import Pipe, UnixPipe
 from ..transport.transfers import Endpoint, Transfers
 from .child import Child
-from .deliveries import Deliveries, for_ranks
+from .deliveries import Deliveries, for_ranks, writable
 from .namespace import Answer
 from .rank import Job, Rank
 from .setend import SetEnd
@@ -195,9 +195,8 @@ class Proxy:
         elif isinstance(message, m.SharedBody):
             self._take_shared(message)
         elif isinstance(message, m.InterruptRanks):
-            # Not before a command that came with it: that one is handed over at the end of the turn.
             self._deliveries.interrupt(message.ranks)
-            self._split(message.ranks, lambda: self.loop.call_at_turn_end(self._interrupt), m.InterruptRanks)
+            self._interrupt_ranks(message.ranks)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
@@ -217,6 +216,10 @@ class Proxy:
         self._faults.append(now)
         self._log(f"the controller has ended this session: {reason}. It is asked for a new one")
         return len(self._faults) < _FAULTS
+
+    def _interrupt_ranks(self, ranks: list[int]) -> None:
+        # Not before a command that came with it: that one is handed over at the end of the turn.
+        self._split(ranks, lambda: self.loop.call_at_turn_end(self._interrupt), m.InterruptRanks)
 
     def _interrupt(self) -> None:
         self.rank.interrupt()
@@ -314,7 +317,7 @@ class Proxy:
             def done(answer: Answer) -> None:
                 self.loop.call_now(lambda: self._answer(number, answer))
 
-            job = Job(message.method, message.operation, _writable(body), done)
+            job = Job(message.method, message.operation, writable(body), done)
             # After the others' share has been sent: once user code runs here, it also has the GIL.
             self.loop.call_at_turn_end(lambda: self.rank.submit(job))
 
@@ -479,10 +482,3 @@ class Proxy:
 
 
 _RETIRED = Answer(False, operations.encode(operations.Failed("EngineLost", "this engine was ended", "")), [])
-
-
-def _writable(body: Sequence[Buffer]) -> Sequence[Buffer]:
-    """The pickle, and its buffers in memory that user code may write to: small bodies come in messages."""
-    if len(body) < 2:
-        return body
-    return [body[0], *(bytearray(b) if memoryview(b).readonly else b for b in body[1:])]
