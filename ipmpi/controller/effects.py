@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import KernelError
 from ..protocol.frames import Buffer
-from ..protocol.messages import AnyMessage
+from ..protocol.messages import AnyMessage, Refused
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,8 @@ class Announce:
 
 
 Effect = Send | Forward | Decline | GiveUp | Announce
+
+
+def refusal(number: int, error: KernelError) -> Refused:
+    """The message that refuses a request because of ``error``."""
+    return Refused(number, type(error).__name__, str(error))

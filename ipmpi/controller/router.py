@@ -28,12 +28,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .. import errors, limits
-from ..errors import KernelError
-from ..protocol import messages as m, operations
+from ..protocol import messages as m
 from ..protocol.frames import Buffer, size_of
 from ..spans import engines_named
 from .deadlines import failure
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send
+from .held import Held
 from .registry import Registry
 from .work import LARGEST_HEADER, CommandWork, check_size, header_size
 
@@ -63,8 +63,6 @@ class _Lane:
     running: CommandWork | None = None
     stage: _Stage = _Stage.STARTING
     waiting: deque[CommandWork] = field(default_factory=deque)
-    held_by: str = ""
-    """The task that the engine does not come back from."""
 
 
 @dataclass
@@ -89,6 +87,7 @@ class Router:
     def __init__(self, first_serial: int = 1) -> None:
         self.registry = Registry()
         self._lanes: dict[int, _Lane] = {}
+        self._held = Held()
         self._clients: dict[int, _Client] = {}
         self._works: dict[int, CommandWork] = {}
         self._serial = itertools.count(first_serial)
@@ -162,16 +161,13 @@ class Router:
         for engine in self.registry.resolve(targets):
             lane = self._lanes[engine]
             running = None if lane.running is None else lane.running.label
-            if lane.held_by:
-                held = f"{lane.held_by}, a task that was told to end and has not"
-                running = held if running is None else f"{running}, which waits for {held}"
-            found.append([engine, running, [work.label for work in lane.waiting]])
+            found.append([engine, self._held.shown(engine, running), [work.label for work in lane.waiting]])
         return found
 
     def task_holds(self, key: int, message: m.TaskHolds) -> None:
         """An engine does not come back from a task, or has come back."""
         for number in self.registry.of_ranks(key, [message.rank]):
-            self._lanes[number].held_by = message.label[: limits.LABEL]
+            self._held.note(number, message.label)
 
     def clear_queue(self, targets: list[int] | None) -> list[int]:
         """Drop what waits; what runs goes on."""
@@ -431,6 +427,7 @@ class Router:
             engine = self.registry.engines[number]
             text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
             lane = self._lanes.pop(number)
+            self._held.note(number, "")
             self.registry.remove([number])
             for works in (self._starting, self._late):
                 for engines in works.values():
@@ -462,25 +459,11 @@ class Router:
                 self._dispatch(starting, ids)
         self._starting.clear()
         still_there = [engine for engine in self._interrupting if engine in self._lanes]
-        still_there = [engine for engine in still_there if not self._interrupt_here(engine)]
         for key, ranks in self.registry.by_set(still_there).items():
             self._effects.append(Send(key, m.InterruptRanks(ranks)))
         self._interrupting.clear()
         effects, self._effects = self._effects, []
         return effects
-
-    def _interrupt_here(self, engine: int) -> bool:
-        """End what an engine is to run, and has not been sent, as its body is still with the client."""
-        lane = self._lanes[engine]
-        work = lane.running
-        if work is None or lane.stage is not _Stage.STARTING or engine not in self._late.get(work, ()):
-            return False
-        self._late[work].remove(engine)
-        if work.client in self._clients:
-            self._announce(work)
-            self._effects.append(Send(work.client, m.Result(work.id, [engine], False, operations.NEVER_BEGAN)))
-        self._answered(work, [engine], False)
-        return True
 
     def _announce(self, work: CommandWork) -> None:
         if work.announce:
@@ -512,8 +495,3 @@ class Router:
         if not work.asked_again:
             work.asked_again = True
             self._effects.append(Send(work.client, m.SendBodyAgain(work.id)))
-
-
-def refusal(number: int, error: KernelError) -> m.Refused:
-    """The message that refuses a request because of ``error``."""
-    return m.Refused(number, type(error).__name__, str(error))

@@ -23,12 +23,12 @@ from ..transport.loop import Loop, Timer
 from ..transport.transfers import Transfers
 from .bounds import is_observer
 from .deadlines import Deadlines
-from .effects import Announce, Decline, Effect, Forward, GiveUp, Send
+from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
 from .farm import Farm
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
 from .roll import Roll
-from .router import Router, refusal
+from .router import Router
 from .scheduler import Order
 from .sessions import Session, Sessions
 from .stalled import Stalled

@@ -27,6 +27,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer, size_of
+from .latest import Latest
 from .lots import Group, Groups, Lot, Waiting
 from .pace import BATCH, BRIEF, LARGEST_WINDOW, LONG, Pace, batch_size, window_size
 from .roster import Down, RankState, Roster, Up
@@ -48,9 +49,6 @@ _ASK_AGAIN = 0.020
 
 _LOOK_AGAIN = 0.005
 """Seconds between two looks at all ranks."""
-
-_LENIENT = 2.0
-"""Seconds that a task may be too long. The controller has the same rule, and a clock that is a little late."""
 
 
 class Farm:
@@ -81,7 +79,7 @@ class Farm:
         """Ranks whose command came after the last decision."""
         self._look_at = math.inf
         self._looked = -math.inf
-        self._ends_at = self._too_late_at = math.inf
+        self._latest = Latest()
 
     # --- ranks -----------------------------------------------------------------------------------------------
 
@@ -96,12 +94,11 @@ class Farm:
             self._wide.rank_died()
         gone = [state for number in ranks if (state := self._roster.remove(number)) is not None]
         for state in gone:
-            began = state.may_run()
-            for group, indices in state.items.items():
+            for group, began, rest in state.parted():
                 del group.holders[state.number]
                 # Only what may have run is to blame for the loss.
-                self._return(group, began.get(group, ()), state.number, "lost")
-                self._return(group, indices.difference(began.get(group, ())), -1, "taken")
+                self._return(group, began, state.number, "lost")
+                self._return(group, rest, -1, "taken")
             for group, left in self._waiting.remove_rank(state.number):
                 self._return(group, left, -1, "taken")
             self._wide.lost(state, now)
@@ -160,8 +157,7 @@ class Farm:
         lot = Lot(group, message, body, self._arrivals)
         if lot.waiting:
             self._payload += 0.2 * (size_of(body) / lot.waiting - self._payload)
-        if message.options.expected is not None:
-            self._note_latest(group)
+        self._latest.note(group)
         if message.options.width <= 1:
             self._watch(now + _STUCK)
             ranks = self._roster.states.keys() & set(message.ranks)
@@ -183,31 +179,19 @@ class Farm:
         for group, indices in self._all_waiting():
             self._return(group, indices, -1, "taken")
         for state in self._roster.states.values():
-            began = state.may_run()
-            for group, held in state.items.items():
-                self._return(group, held.difference(began.get(group, ())), -1, "taken")
-                self._return(group, began.get(group, ()), state.number, "ended")
+            for group, began, rest in state.parted():
+                self._return(group, rest, -1, "taken")
+                self._return(group, began, state.number, "ended")
 
     def job_ends(self, ends_at: float) -> None:
         """The job ends at that time."""
-        self._ends_at = ends_at
-
-    def _note_latest(self, group: Group) -> None:
-        """Look again when it is too late to begin these tasks."""
-        latest = self._ends_at - (group.options.expected or 0.0) + _LENIENT
-        self._too_late_at = min(self._too_late_at, latest)
+        self._latest.ends_at = ends_at
 
     def _return_late(self, now: float) -> None:
         """Return what waits, and would not end before the job does."""
-        self._too_late_at = math.inf
-        for group in self._groups.all():
-            if group.options.expected is None:
-                continue
-            if now < self._ends_at - group.options.expected + _LENIENT:
-                self._note_latest(group)
-            else:
-                for _, indices in [*self._waiting.leave(list(group.lots)), *self._wide.leave(group)]:
-                    self._return(group, indices, -1, "taken")
+        for group in self._latest.late(self._groups.all(), now):
+            for _, indices in [*self._waiting.leave(list(group.lots)), *self._wide.leave(group)]:
+                self._return(group, indices, -1, "taken")
 
     def take_back(self, message: m.TakeBackTasks, now: float) -> None:
         """Return tasks that have not started: those that came last, then those that wait at ranks."""
@@ -306,12 +290,11 @@ class Farm:
     def held(self, message: m.TaskHolds, now: float) -> None:
         """A rank does not come back from a task, or has come back; passed up."""
         for state in self._roster.get([message.rank]):
-            state.is_held = bool(message.label)
-            state.progress = now
+            state.is_held, state.progress = bool(message.label), now
             if state.is_held and state.count:
                 self._ask_back(state, now)
             self._roster.refresh(state)
-            self._out.append(Up(message))
+        self._out.append(Up(message))
 
     # --- deciding --------------------------------------------------------------------------------------------
 
@@ -322,25 +305,23 @@ class Farm:
                 state.commanded = now
                 self._watch(now + _STUCK)
         self._commanded.clear()
-        if now >= self._too_late_at:
+        if now >= self._latest.look_at:
             self._return_late(now)
         self._assign(now)
-        spare = 0
+        spare, held = 0, self._wide.held
         if self._roster.many and not self._waiting.open_count:
-            held = self._wide.held
             spare = len(self._roster.idle.keys() - held) if held else len(self._roster.idle)
             if spare:
                 self._watch(max(now, self._looked + _LOOK_AGAIN))
         if now >= self._look_at:
             self._look(now, spare)
         self._want()
-        out = self._out[:]
-        self._out.clear()
+        out, self._out[:] = self._out[:], []
         return out
 
     def next_deadline(self) -> float | None:
         """When to call :meth:`decide` although nothing has happened."""
-        deadline = min(self._look_at, self._wide.next_deadline, self._too_late_at)
+        deadline = min(self._look_at, self._wide.next_deadline, self._latest.look_at)
         return None if deadline == math.inf else deadline
 
     def _watch(self, when: float) -> None:

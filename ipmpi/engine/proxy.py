@@ -21,14 +21,12 @@ from ..protocol.connection import Connection, Event, MessageReceived
 from ..protocol.frames import Buffer, size_of
 from ..protocol.registration import parts
 from ..protocol.states import FROM_BELOW
-from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.link import Link
 from ..transport.loop import Loop
 from ..transport.pipes import Pipe, UnixPipe
 from ..transport.transfers import Endpoint, Transfers
 from .child import Child
-from .coming import Coming, for_ranks, writable
-from .interrupting import Interrupting
+from .deliveries import Deliveries, for_ranks, writable
 from .namespace import Answer
 from .rank import Job, Rank
 from .setend import SetEnd
@@ -38,6 +36,9 @@ from .upward import Upward
 
 _FAULTS, _FAULTS_WITHIN = 10, 60.0
 """So many faults of the controller in so many seconds are the end: it would go wrong again and again."""
+
+_INTERRUPT_AGAIN = 0.05
+"""Seconds after which an interrupt that was not raised is sent again; then twice that, up to a second."""
 
 
 class Proxy:
@@ -85,10 +86,9 @@ class Proxy:
         self._route: dict[int, Child] = {}
         self._answers = Upward(loop, self.send_up)
         self.transfers = Transfers()
-        self._coming = Coming()
-        self._interrupting = Interrupting(loop, rank)
         self._shared: dict[int, list[Buffer] | str] = {}
         """Bodies that the rank above put into memory, or why there is none."""
+        self._deliveries = Deliveries(own, self._start, self._not_run)
         self._retired = False
         self._too_late = False
         self._stopped = False
@@ -101,6 +101,10 @@ class Proxy:
         """Called when all ranks below have reported."""
 
     # --- building the set ----------------------------------------------------------------------------------
+
+    def accept(self, pipe: Pipe) -> None:
+        """A rank of this node has connected."""
+        self.add_child(pipe)
 
     def add_child(self, pipe: Pipe) -> Child:
         """A rank below has connected."""
@@ -115,9 +119,14 @@ class Proxy:
             self._child_lost(child, "its process ended" if orderly else f"its link broke: {reason}")
 
         child.link = Link(
-            self.loop, pipe, child.connection, event, closed, watch=not isinstance(pipe, UnixPipe),
+            self.loop,
+            pipe,
+            child.connection,
+            event,
+            closed,
+            watch=not isinstance(pipe, UnixPipe),
             silence=limits.SILENCE_OF_USER_CODE,
-        )  # fmt: skip
+        )
         self.children.append(child)
         return child
 
@@ -130,8 +139,9 @@ class Proxy:
         """Go on without the ranks below that have not said who they are; one that does so later is told to end."""
         if not self.is_complete:
             there = sum(1 for child in self.children if child.engines)
-            missing = f"{self._expected - there} of {self._expected} ranks"
-            self._log(f"{missing} have not reported; going on without them")
+            self._log(
+                f"{self._expected - there} of {self._expected} ranks have not reported; going on without them"
+            )
             self._expected = there
             self._too_late = True
             self.on_complete()
@@ -187,10 +197,8 @@ class Proxy:
         elif isinstance(message, m.SharedBody):
             self._take_shared(message)
         elif isinstance(message, m.InterruptRanks):
-            self._coming.interrupt(message.ranks)
-            # Not before a command that came with it: that one is handed over at the end of the turn.
-            interrupt = self._interrupting.interrupt
-            self._split(message.ranks, lambda: self.loop.call_at_turn_end(interrupt), m.InterruptRanks)
+            self._deliveries.interrupt(message.ranks)
+            self._interrupt_ranks(message.ranks)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
@@ -211,9 +219,22 @@ class Proxy:
         self._log(f"the controller has ended this session: {reason}. It is asked for a new one")
         return len(self._faults) < _FAULTS
 
+    def _interrupt_ranks(self, ranks: list[int]) -> None:
+        # Not before a command that came with it: that one is handed over at the end of the turn.
+        self._split(ranks, lambda: self.loop.call_at_turn_end(self._interrupt), m.InterruptRanks)
+
+    def _interrupt(self) -> None:
+        self.rank.interrupt()
+        self.keep_interrupting()
+
     def keep_interrupting(self) -> None:
         """An interrupt was sent: see to it that it is heard."""
-        self._interrupting.keep()
+        self.loop.call_later(_INTERRUPT_AGAIN, lambda: self._interrupt_again(_INTERRUPT_AGAIN))
+
+    def _interrupt_again(self, delay: float) -> None:
+        if self.rank.interrupts.send_again():
+            delay = min(2 * delay, 1.0)
+            self.loop.call_later(delay, lambda: self._interrupt_again(delay))
 
     def _split(self, ranks: list[int], own: Callable[[], None], make: Callable[[list[int]], m.AnyMessage]) -> None:
         """Do something here if this rank is meant, and pass it on to those below."""
@@ -257,7 +278,7 @@ class Proxy:
         if not stream:
             shared = self._shared.pop(message.id, None)
             if isinstance(shared, str):
-                self._not_delivered(message, shared, False)
+                self._deliveries.failed(message, shared, False)
                 return
             self._start(message, shared if shared is not None else body, None)
             return
@@ -272,41 +293,10 @@ class Proxy:
         own = [self.own.rank] if self.own.rank in message.ranks else []
         if own or nearby:
             here = for_ranks(message, own + [rank for _, ranks in nearby for rank in ranks])
-            try:
-                memory = (SharedMemory if nearby else PrivateMemory)(sum(message.sizes))
-            except (OSError, ValueError, OverflowError) as error:
-                self._not_delivered(here, self._no_memory(error), False)
-            else:
-                self._coming.begin(here)
-                assembly = Assembly(
-                    message.sizes, memory, lambda done: self._assembled(here, done),
-                    lambda: self._broken(here, "its sender is gone", True),
-                    lambda reason: self._broken(here, self._no_memory(reason), False),
-                )  # fmt: skip
+            assembly = self._deliveries.expect(here, is_shared=bool(nearby))
+            if assembly is not None:
                 sinks.append((assembly, assembly))
         self.transfers.start(self.above, stream, sinks)
-
-    def _broken(self, message: m.Dispatch, reason: str, ok: bool) -> None:
-        self._coming.end(message)
-        self._not_delivered(message, reason, ok)
-
-    def _no_memory(self, reason: object) -> str:
-        return f"there is no memory for it on {self.own.host} ({reason})"
-
-    def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
-        interrupted = self._coming.end(message)
-        if interrupted:
-            self._not_run(for_ranks(message, interrupted), False, operations.NEVER_BEGAN)
-            message = for_ranks(message, [rank for rank in message.ranks if rank not in interrupted])
-        own: Sequence[Buffer] = []
-        if self.own.rank in message.ranks:
-            try:
-                own = assembly.segments()
-            except (OSError, ValueError, MemoryError) as error:
-                self._not_delivered(for_ranks(message, [self.own.rank]), self._no_memory(error), False)
-                message = for_ranks(message, [rank for rank in message.ranks if rank != self.own.rank])
-        self._start(message, own, assembly.memory if isinstance(assembly.memory, SharedMemory) else None)
-        assembly.memory.close()
 
     def _start(self, message: m.Dispatch, body: Sequence[Buffer], shared: SharedMemory | None) -> None:
         """Give a command to the ranks here and below, with its body in hand or in shared memory."""
@@ -342,16 +332,9 @@ class Proxy:
         try:
             self._shared[message.id] = map_shared(descriptor, message.lengths)
         except (OSError, ValueError, MemoryError) as error:
-            self._shared[message.id] = self._no_memory(error)
+            self._shared[message.id] = self._deliveries.no_memory(error)
         finally:
             os.close(descriptor)
-
-    def _not_delivered(self, message: m.Dispatch, reason: str, ok: bool) -> None:
-        """A command's body did not come. ``ok`` where nobody is left whom it concerns: others' queues stay."""
-        failed = operations.Failed(
-            "ConnectionError", f"the data of this {message.method} did not arrive: {reason}", ""
-        )
-        self._not_run(message, ok, operations.encode(failed))
 
     def _not_run(self, message: m.Dispatch, ok: bool, outcome: bytes) -> None:
         """These ranks will not run a command, and answer so."""
@@ -430,8 +413,9 @@ class Proxy:
                 self.on_complete()
             return
         if not self._stopped:
-            ordered = bool(child.farewell) and not child.fault
-            self._ranks_lost(child, child.ranks, child.farewell or reason, ordered)
+            self._ranks_lost(
+                child, child.ranks, child.farewell or reason, bool(child.farewell) and not child.fault
+            )
 
     def _ranks_lost(self, child: Child, ranks: list[int], reason: str, ordered: bool) -> None:
         child.engines = [engine for engine in child.engines if engine.rank not in ranks]

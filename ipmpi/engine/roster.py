@@ -106,7 +106,15 @@ class RankState:
             total += len(indices) * seconds
         return total
 
-    def may_run(self) -> dict[Group, set[int]]:
+    def parted(self) -> list[tuple[Group, set[int], set[int]]]:
+        """Of each group, its tasks that may have begun, and the others."""
+        began = self._may_run()
+        return [
+            (group, began.get(group, set()), held.difference(began.get(group, ())))
+            for group, held in self.items.items()
+        ]
+
+    def _may_run(self) -> dict[Group, set[int]]:
         """Those of its tasks that may have begun: it takes one batch after the other."""
         found: dict[Group, set[int]] = {}
         for batch in self.batches:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from ipmpi import errors, limits
-from ipmpi.controller.effects import Decline, Effect, Forward, GiveUp, Send
-from ipmpi.controller.router import Router, refusal
-from ipmpi.protocol import messages as m, operations
+from ipmpi.controller.effects import Decline, Effect, Forward, GiveUp, Send, refusal
+from ipmpi.controller.router import Router
+from ipmpi.protocol import messages as m
 
 ALICE, BOB, SET, OTHER = 1, 2, 10, 11
 BIG = 500_000
@@ -494,24 +494,3 @@ def test_the_task_that_an_engine_does_not_come_back_from_is_shown(router: Router
     router.task_holds(SET, m.TaskHolds(1, ""))
     router.task_holds(SET, m.TaskHolds(7, "of a rank that is not there"))
     assert router.queue_status([0, 1]) == [[0, None, []], [1, "command 1", []]]
-
-
-def test_a_command_whose_body_is_still_with_the_client_can_be_interrupted(router: Router) -> None:
-    command(router, 1, [1])
-    command(router, 2, [0, 1], stream=5)
-    ((_, first), (_, big)) = dispatches(router)
-    assert isinstance(big, m.Dispatch)
-    answer(router, SET, first, [1])
-    router.flush()  # the body has gone to engine 0, and comes again for engine 1
-    assert router.interrupt([0, 1]) == [0, 1]
-    effects = router.flush()
-    assert sent(effects, m.InterruptRanks) == [(SET, m.InterruptRanks([0]))]
-    ((to, result),) = sent(effects, m.Result)
-    assert (to, result.id, result.engines, result.ok) == (ALICE, 2, [1], False)
-    assert operations.decode_outcome(result.outcome).type_name == "KeyboardInterrupt"  # type: ignore[union-attr]
-    assert router.queue_status([1]) == [[1, None, []]]
-    router.body_again(ALICE, m.BodyAgain(2, [BIG]), 6)
-    assert not dispatches(router), "nobody wants it any more"
-    answer(router, SET, big, [0])
-    router.body_again(ALICE, m.BodyAgain(2, [BIG]), 7)
-    assert router.flush()[-1] == Decline(ALICE, 7)
