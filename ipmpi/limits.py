@@ -48,6 +48,14 @@ CLIENT_INLINE_BACKLOG: Final = 32 * MIB
 CLIENT_BACKLOG: Final = 512 * MIB
 """Results that wait for a client that does not read them. A client that lets more pile up is disconnected."""
 
+CLIENT_SESSIONS: Final = 4096
+OBSERVER_SESSIONS: Final = 64
+"""Sessions of a role that may work, and of one that may only look (monitors): each takes memory here."""
+
+OBSERVER_BACKLOG: Final = 8 * MIB
+OBSERVER_UNACKNOWLEDGED: Final = 4 * MIB
+"""What CLIENT_BACKLOG and UNACKNOWLEDGED are for who may only look: it gets short answers."""
+
 CLIENT_COMMANDS: Final = 100_000
 """Commands of one client that wait for an answer; more raise Backpressure."""
 
@@ -80,7 +88,15 @@ LEASE_AFTER_SILENCE: Final = 120.0
 """A peer whose network was cut may come back for this long before its work counts as lost."""
 
 LEASE_AFTER_CLOSE: Final = 5.0
-"""A peer whose operating system closed the connection is dead, or dials again at once."""
+"""A peer whose connection was closed is dead, or dials again at once, if it has noticed that.
+
+For those that lose nothing by it."""
+
+LEASE_WITH_WORK: Final = SILENCE + 2 * PING_INTERVAL
+"""For the others: who dialled may see only by its silence that a link is dead (ssh -L, address translation)."""
+
+LEASE_LOOK: Final = 0.5
+"""How often to look whether a peer on the same machine that may come back has ended."""
 
 RECONNECT_FIRST: Final = 0.1
 RECONNECT_LONGEST: Final = 15.0

@@ -12,6 +12,7 @@ The rows and their order come from environments recorded under each launcher:
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
@@ -48,6 +49,15 @@ def detect(environ: Mapping[str, str]) -> LaunchedRank | None:
     return None
 
 
+def rank_variables(environ: Mapping[str, str]) -> list[str]:
+    """The variables by which a launcher told a process that it is a rank, and where its server is.
+
+    A program that inherits them takes itself for that rank. Settings of the user (``OMPI_MCA_btl``,
+    ``HYDRA_IFACE``) and what describes a whole job (``SLURM_JOB_ID``) are not among them.
+    """
+    return [name for name in environ if _OF_RANKS.fullmatch(name)]
+
+
 def mismatch_sentence(
     launched: LaunchedRank, comm_size: int, library: str, python: str = sys.executable
 ) -> str | None:
@@ -68,6 +78,16 @@ def mismatch_sentence(
         f"{short}, which does not understand that launcher. {_remedy(launched.launcher, short, python)} "
         "Or start the engines with --mpi none: they work, without a communicator."
     )
+
+
+_OF_RANKS: Final = re.compile(
+    r"OMPI_(COMM_WORLD|WORLD|UNIVERSE)_\w+|OMPI_(ARGV|COMMAND|NUM_APP_CTX|APP_CTX_NUM_PROCS|FIRST_RANKS)"
+    r"|OMPI_(FILE_LOCATION|TOOL_NAME)|OMPI_MCA_(num_procs|initial_wdir|cpu_type|ess|pmix|shmem_RUNTIME_QUERY_hint)"
+    r"|OMPI_MCA_(orte|ess)_\w+|OPAL_USER_PARAMS_GIVEN|PMIX_(?!MCA_)\w+|PRTE_(?!MCA_)\w+"
+    r"|PMI_\w+|HYDI_\w+|MPI_LOCAL(NRANKS|RANKID)|MV2_COMM_WORLD_\w+|MPISPAWN_\w+|PALS_\w+"
+    r"|SLURM_(STEP\w*|PROCID|LOCALID|NODEID|TASK_PID|GTIDS|LAUNCH_NODE_IPADDR|SRUN_\w+|PMIX?\w*|MPI_TYPE)"
+    r"|SLURM_(CPU_BIND\w*|DISTRIBUTION)|FLUX_(TASK_RANK|TASK_LOCAL_ID|JOB_SIZE|PMI_\w+)"
+)
 
 
 # --- One function per row of the table; the order of _ROWS is the precedence ------------------------------

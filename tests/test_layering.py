@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.mpienv": (0, "foundation"),
     "ipmpi.gpus": (0, "foundation"),
     "ipmpi.jobend": (0, "foundation"),
+    "ipmpi.processid": (0, "foundation"),
     "ipmpi.ownpath": (0, "foundation"),
     "ipmpi.spans": (0, "foundation"),
     "ipmpi.walltime": (0, "foundation"),

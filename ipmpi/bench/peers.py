@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.mpi import in_allocation, mpi_command
+from ipmpi.launch.allocation import machines
+from ipmpi.launch.mpi import mpi_command
 from ipmpi.launch.process import tail
 
 from .figures import Figure
@@ -63,7 +64,7 @@ def _command(name: str, engines: int, arguments: list[str]) -> tuple[list[str], 
     if name != "mpi4py.futures":
         return [sys.executable, "-m", *arguments], {}
     try:  # one rank more: the first one is the client
-        command = mpi_command(engines + 1, root=os.geteuid() == 0, single_host=not in_allocation(os.environ))
+        command = mpi_command(engines + 1, root=os.geteuid() == 0, single_host=machines(os.environ) == 1)
     except LauncherError as error:
         raise PeerFailed(f"{name}: {error}") from error
     launch = command.argv[: command.argv.index(sys.executable) + 1]

@@ -91,12 +91,14 @@ def parser(command: str = "slurm") -> argparse.ArgumentParser:
     add_job_options(p)
     what = p.add_mutually_exclusive_group()
     what.add_argument("--in-job", action="store_true", help="put the controller into the job, too")
-    what.add_argument("--array", action="store_true", help="a job array of single engines, for tasks")
+    what.add_argument(
+        "--array", action="store_true", help="a job array for tasks, of single engines or --per-node N in each"
+    )
     p.add_argument("--dry-run", action="store_true", help="print the job script, and why it is so; submit nothing")
     p.add_argument(
         "--resubmit", nargs="?", type=options.count, const=AS_OFTEN_AS_NEEDED, default=0, metavar="N",
-        help="submit the job again when it has reached its walltime, N times (without N: as often as needed); "
-        "tasks that wait go on",
+        help="submit the job again when it has reached its walltime or was preempted, N times (without N: as "
+        "often as needed); tasks that wait go on",
     )  # fmt: skip
     p.add_argument("--wait-engines", action="store_true", help="with --detach: return when the engines are there")
     p.add_argument(
@@ -124,6 +126,7 @@ def add_job_options(p: argparse.ArgumentParser) -> None:
         "--srun-mpi", choices=["auto", "pmix", "pmi2", "cray_shasta", "none"], default="auto",
         help="how srun connects the ranks (auto: by the MPI of this Python)",
     )  # fmt: skip
+    options.add_launcher_options(p)
     for name, target, metavar, text in _LISTS:
         p.add_argument(name, dest=target, action="append", default=[], metavar=metavar, help=text)
     p.add_argument(
@@ -155,8 +158,11 @@ def job_options(parsed: argparse.Namespace) -> JobOptions:
         raise LauncherError(
             "--resubmit needs a controller that outlives the job, to keep the tasks that wait: leave out --in-job"
         )
-    if parsed.array and parsed.mpi == "mpi4py":
-        raise LauncherError("each engine of a job array is by itself: leave out --array, or --mpi mpi4py")
+    if parsed.array and parsed.mpi == "mpi4py" and (parsed.per_node or 1) == 1:
+        raise LauncherError(
+            "each engine of a job array is by itself, unless an element has several (--per-node N): leave out "
+            "--array, or --mpi mpi4py"
+        )
     return replace(
         engines_job(parsed, options.furl_file(parsed, "engine")),
         kind="cluster" if parsed.in_job else "array" if parsed.array else "engines",
@@ -175,6 +181,9 @@ def engines_job(parsed: argparse.Namespace, engine_furl_file: Path) -> JobOption
         walltime=parsed.walltime,
         srun_mpi=parsed.srun_mpi,
         mpi=parsed.mpi,
+        launcher_options=tuple(parsed.launcher_options),
+        fault_tolerance=parsed.fault_tolerance,
+        gpu_order=parsed.gpu_order or "",
         engine_furl_file=engine_furl_file,
         log_dir=options.log_dir(parsed),
         warn_before=parsed.warn_before,

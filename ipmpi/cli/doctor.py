@@ -15,6 +15,7 @@ from .. import __version__, furl
 from ..errors import FurlError, KernelError, LauncherError, SecurityError, VersionError
 from ..furl import Furl, ipython_dir, security_dir
 from ..launch import records
+from ..launch.allocation import allocation, leftover, without_job
 from ..launch.doctor import findings as f
 from ..launch.doctor.facts import RankFacts, Versions
 from ..launch.doctor.findings import Finding
@@ -26,6 +27,7 @@ from ..launch.doctor.gather import (
     this_process,
     token_in,
 )
+from ..launch.doctor.judge_allocation import judge_allocation
 from ..launch.doctor.judge_engines import (
     clocks_by_host,
     judge_engine_machines,
@@ -35,12 +37,14 @@ from ..launch.doctor.judge_engines import (
     judge_shared_files,
     judge_threads,
     judge_versions,
+    judge_writing,
 )
 from ..launch.doctor.judge_files import AREA as FURL_FILES, judge_folder, judge_furl_file, judge_furl_files
 from ..launch.doctor.judge_machine import judge_clocks, judge_limits, judge_scratch
 from ..launch.doctor.judge_mpi import AREA as MPI, judge_no_launcher, judge_srun, judge_trial
 from ..launch.doctor.judge_network import AREA as NETWORK, judge_hints
 from ..launch.doctor.trial import find_launcher, run_trial
+from ..launch.local import job_is_over
 from ..transport.proxies import routes_by
 from ..transport.reach import try_hints
 from ..transport.routes import ProxyRoute
@@ -144,7 +148,8 @@ def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Fin
     """
     record = records.find(options.name) if options.name else None
     machine, versions = this_process()
-    found = [] if options.mpi == "none" else _mpi(options.launcher, environ)
+    found, environ = _allocation(environ)
+    found += [] if options.mpi == "none" else _mpi(options.launcher, environ)
     found += judge_limits("This process", machine) + judge_scratch("This machine", machine)
     if options.ssh:
         way = Way(options.furl_file, ssh=options.ssh, via=f"through ssh {options.ssh}")
@@ -178,6 +183,13 @@ def _softened(found: Sequence[Finding]) -> list[Finding]:
     """That there is no direct way is no problem where another way works."""
     hard = (f.Level.WARNING, f.Level.PROBLEM)
     return [each._replace(level=f.Level.NOTE, fix="") if each.level in hard else each for each in found]
+
+
+def _allocation(environ: Mapping[str, str]) -> tuple[list[Finding], Mapping[str, str]]:
+    """What is said of the job in the environment; and that environment, without a job in which we are not."""
+    host = os.uname().nodename
+    left = leftover(environ, host, job_is_over)
+    return judge_allocation(allocation(environ), left, host), without_job(environ) if left else environ
 
 
 def _mpi(chosen: str, environ: Mapping[str, str]) -> list[Finding]:
@@ -268,7 +280,7 @@ def _judge(seen: Checkup, versions: Versions, token: str, folder: str) -> list[F
     found += judge_libraries(engines) + judge_versions(versions, seen.version, engines)
     found += judge_clocks(([] if seen.clock is None else [seen.clock]) + clocks_by_host(engines))
     found += judge_threads(engines) + judge_engine_machines(engines)
-    return found + judge_shared_files(token, folder, engines)
+    return found + judge_shared_files(token, folder, engines) + judge_writing(engines)
 
 
 if __name__ == "__main__":

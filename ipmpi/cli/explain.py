@@ -23,11 +23,12 @@ from ..launch.batchsystem import job_number
 from ..launch.doctor import findings as f
 from ..launch.doctor.findings import Finding
 from ..launch.doctor.judge_engines import judge_presence
-from ..launch.doctor.judge_job import expand_nodes, judge_job, moment
+from ..launch.doctor.judge_job import judge_job, moment
 from ..launch.doctor.judge_ranks import LogFacts, failing_log, judge_losses, judge_ranks, judge_time
 from ..launch.doctor.logfiles import read_logs, read_losses
 from ..launch.job import job_logs
 from ..launch.logs import log_files
+from ..launch.nodelist import expand_nodes
 from ..launch.queue import Queue
 from ..launch.records import Record
 from .printing import show

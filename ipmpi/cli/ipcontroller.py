@@ -24,7 +24,7 @@ from ..errors import ControllerStartError, KernelError
 from ..furl import Furl
 from ..ownpath import add_current_folder
 from ..tls import Identity, load_or_create_identity
-from ..transport.addresses import local_addresses
+from ..transport.addresses import is_unspecified, local_addresses
 from ..transport.listen import Listener
 from ..transport.loop import READ, Loop
 from .logs import start_log
@@ -101,12 +101,20 @@ def _scheduler(name: str) -> Order:
     return order
 
 
-def _locations(option: str, ip: str) -> list[str]:
-    if option:
-        return [part.strip() for part in option.split(",") if part.strip()]
-    if ip in ("localhost", "127.0.0.1", "::1"):
-        return ["127.0.0.1" if ip != "::1" else "::1"]
-    return [ip] if ip else local_addresses()
+def _locations(side: str, option: str, ip: str, listener: Listener) -> list[str]:
+    """Where the other end will reach a listener: as asked for, or found out."""
+    asked = [part.strip() for part in option.split(",") if part.strip()]
+    for part in asked:
+        if is_unspecified(part):
+            raise ControllerStartError(
+                f"--{side}-location {part}: that means 'this machine' wherever it is read. Give a name or an "
+                "address under which others reach this machine, or leave the option out"
+            )
+    if asked:
+        return asked
+    if is_unspecified(ip):
+        return local_addresses(ipv6=listener.ipv6)
+    return [listener.address] if ip == "localhost" else [ip]
 
 
 class Controller:
@@ -135,7 +143,6 @@ class Controller:
         clients = [interface.role for interface in self.interfaces]
         for side, roles in (("client", clients), ("engine", ["engine"])):
             ip, port = getattr(o, f"{side}_ip"), getattr(o, f"{side}_port")
-            hosts = _locations(getattr(o, f"{side}_location"), ip)
             targets = {
                 role: Path(given).expanduser() if (given := files.get(role, "")) else furl.default_furl_file(role)
                 for role in roles
@@ -143,6 +150,7 @@ class Controller:
             identity, secrets = self._identity(side, port, targets)
             listener = Listener(self.loop, (ip, port), identity, secrets, self.service.sessions.admit, log.warning)
             self.listeners.append(listener)
+            hosts = _locations(side, getattr(o, f"{side}_location"), ip, listener)
             hints = tuple((host, listener.port) for host in hosts)
             for role, path in targets.items():
                 furl.save(path, Furl(identity.fingerprint, hints, role, secrets[role]))
@@ -175,8 +183,12 @@ class Controller:
                 self.options.ready_fd = None
 
     def _tell_engines(self, count: int) -> None:
-        ordered = not count and self.service.ended_by_client
-        self._tell({"engines": count, "ordered": True} if ordered else {"engines": count})
+        record: dict[str, object] = {"engines": count}
+        if not count and self.service.ended_by_client:
+            record["ordered"] = True
+        if not count and self.service.tasks:
+            record["tasks"] = self.service.tasks
+        self._tell(record)
 
     def run(self) -> None:
         """Serve until told to stop."""

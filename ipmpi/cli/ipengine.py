@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("ipengine")
 
 _RETRY = 0.1
+_RETRY_FACTOR = 1.3
+_RETRY_LONGEST = 2.0
+"""Seconds between tries while the controller is waited for: it may be there in a moment, or in minutes."""
 _FINALIZE_TIMEOUT = 5.0
 _PR_SET_PDEATHSIG = 1
 
@@ -127,6 +130,8 @@ class EngineProcess:
         self._give_up_at = time.monotonic() + options.wait
         self._session: Any = None
         self._registered = False
+        self._retry = _RETRY
+        self._told: set[str] = set()
         self._parent = os.getppid()
         host, pid = host_and_pid()
         self._place, self._links, trouble = meet(world.rank, world.leaders, host, world.exchange)
@@ -234,7 +239,7 @@ class EngineProcess:
         except KernelError as error:
             self._not_connected(error)
             return
-        log.info("Using furl file: %s", self.options.furl_file or furl.default_furl_file("engine"))
+        self._log_once(f"Using furl file: {self.options.furl_file or furl.default_furl_file('engine')}")
         callbacks = Callbacks(
             event=self.proxy.from_above,
             started=self._started,
@@ -243,6 +248,12 @@ class EngineProcess:
         )
         self._session = DialledSession(self.loop, address, RECEIVES["engine"], callbacks, routes=routes)
         self._session.open()
+
+    def _log_once(self, text: str) -> None:
+        """What is the same at each try is told at the first."""
+        if text not in self._told:
+            self._told.add(text)
+            log.info("%s", text)
 
     def _started(self) -> None:
         self._registered = True
@@ -253,7 +264,9 @@ class EngineProcess:
     def _not_connected(self, error: KernelError) -> None:
         waiting = not self._registered and time.monotonic() < self._give_up_at
         if waiting and isinstance(error, OSError | FurlError):
-            self.loop.call_later(_RETRY, self._dial)
+            self._log_once(f"waits for the controller, up to {self.options.wait:g} s: {error}")
+            self.loop.call_later(self._retry, self._dial)
+            self._retry = min(self._retry * _RETRY_FACTOR, _RETRY_LONGEST)
             return
         log.error("error connecting to controller: %s", error)
         print(f"ipengine: {error}", file=sys.stderr, flush=True)
@@ -378,7 +391,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif launched is not None and options.mpi == "auto":
         warn(f"{world.description}; each engine connects by itself")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    code = EngineProcess(options, world, ends_at).run()
+    try:
+        process = EngineProcess(options, world, ends_at)
+    except KernelError as error:
+        log.error("%s", error)
+        print(f"ipengine: {error}", file=sys.stderr, flush=True)
+        logging.shutdown()
+        os._exit(
+            1
+        )  # MPI_Finalize would wait for the other ranks, and they wait for this one: the launcher ends them
+    code = process.run()
     logging.shutdown()
     return code
 

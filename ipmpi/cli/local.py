@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
 
 from ipmpi.cli import options
 from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
+from ipmpi.launch import restarts
+from ipmpi.launch.allocation import in_allocation
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.lifecycle import Plan
 from ipmpi.launch.local import EngineOptions, LocalEngines
+from ipmpi.launch.mpi import names_machines
 from ipmpi.launch.process import Signals
 
 
@@ -20,13 +24,29 @@ def main(command: str, words: Sequence[str]) -> int:
     parsed = parser(command).parse_args(words)
     if parsed.detach and parsed.status_fd is None:
         return detach([command, *words], options.log_dir(parsed), "up")
+    keep_engines_here(parsed)
     with Signals() as signals:
         engines = LocalEngines(engine_options(parsed))
         cluster = Cluster(options.controller(parsed), engines, signals, parsed.lifeline_fd)
-        plan = Plan(parsed.n, parsed.timeout, engines_wait=engines.waits)
+        plan = Plan(parsed.n, parsed.timeout, engines_wait=engines.waits, restarts=parsed.restarts)
         record = options.new_record(parsed, "local", parsed.n)
         screen = options.screen(parsed)
         return Supervisor(cluster, plan, screen, record, options.mec_argument(parsed), log_files=log_files).run()
+
+
+def keep_engines_here(parsed: argparse.Namespace) -> None:
+    """Have the controller listen for engines on loopback, if none are to come from other machines.
+
+    In an allocation on a login node, also in one of a single machine, engines are elsewhere.
+    """
+    asked = parsed.engine_ip or parsed.engine_port or parsed.engine_location
+    if not (asked or in_allocation(os.environ) or names_machines(launcher_words(parsed))):
+        parsed.engine_ip = "localhost"
+
+
+def launcher_words(parsed: argparse.Namespace) -> tuple[str, ...]:
+    """The options for the launcher, word by word."""
+    return tuple(word for text in parsed.launcher_options for word in shlex.split(text))
 
 
 def parser(command: str = "local") -> argparse.ArgumentParser:
@@ -48,7 +68,16 @@ def parser(command: str = "local") -> argparse.ArgumentParser:
         "--mpi", choices=["auto", "mpi4py", "none"], default="auto", help="none: plain processes without MPI"
     )
     p.add_argument("--launcher", default="auto", metavar="PATH", help="the mpiexec to use")
+    options.add_launcher_options(p)
+    p.add_argument(
+        "--gpus", dest="gpus_per_node", type=options.engine_number, default=None, metavar="N",
+        help="GPUs of this machine, shared among its engines",
+    )  # fmt: skip
     p.add_argument("--timeout", type=options.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
+    p.add_argument(
+        "--restarts", type=options.count_or_none, default=restarts.DEFAULT, metavar="N",
+        help=f"start engines again that have all ended, so often ({restarts.DEFAULT}); tasks wait for them",
+    )  # fmt: skip
     options.add_cluster_options(p)
     return p
 
@@ -63,6 +92,9 @@ def engine_options(parsed: argparse.Namespace) -> EngineOptions:
         launcher=parsed.launcher,
         waits=options.keeps_furl(parsed),
         timeout=parsed.timeout,
+        fault_tolerance=parsed.fault_tolerance,
+        launcher_options=launcher_words(parsed),
+        arguments=tuple(options.gpu_arguments(parsed)),
     )
 
 

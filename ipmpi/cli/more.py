@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ipmpi.cli import options
 from ipmpi.cli.batch import add_job_options, engines_job
+from ipmpi.cli.local import launcher_words
 from ipmpi.cli.screen import Screen
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.cli.watch import Watched
 from ipmpi.errors import FurlError, LauncherError
-from ipmpi.furl import FILE_BYTES, Furl, load_furl_or_file, save, security_dir
+from ipmpi.furl import FILE_BYTES, Furl, load, load_furl_or_file, save, security_dir
 from ipmpi.launch import records
 from ipmpi.launch.batch import batch_system
 from ipmpi.launch.cluster import Cluster
@@ -45,9 +47,23 @@ def main(words: Sequence[str]) -> int:
         engines = _engines(parsed, record)
         told = Watched(record.furl_files, Path.exists, only_new=True)
         batch = isinstance(engines, Job)
+        if batch:
+            _warn_of_loopback(record)
         plan = Plan(engines.n, parsed.timeout, engines_wait=True, batch=batch, walltime=parsed.walltime)
         own = replace(record, jobs=[], up=None, log="")
         return Supervisor(Cluster(told, engines, signals), plan, Screen(), own, adds=True).run()
+
+
+def _warn_of_loopback(record: Record) -> None:
+    """Say so if engines on other machines cannot reach the controller."""
+    hosts = [host for host, _ in load(Path(record.furl_files["engine"]), "engine").hints]
+    if all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
+        print(
+            f"ipcluster: the controller of {record.name!r} listens for engines on its own machine only; those of "
+            "a job on other machines will not reach it. For that it has to be started with --engine-ip 0.0.0.0",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,7 +103,7 @@ def _local(parsed: argparse.Namespace, furl_file: Path) -> LocalEngines:
     if not parsed.n:
         raise LauncherError("how many engines? Say -n N")
     arguments = [] if parsed.walltime is None else ["--walltime", f"{parsed.walltime}s"]
-    arguments += [] if parsed.gpus_per_node is None else ["--gpus", str(parsed.gpus_per_node)]
+    arguments += options.gpu_arguments(parsed)
     return LocalEngines(
         EngineOptions(
             n=parsed.n,
@@ -97,6 +113,8 @@ def _local(parsed: argparse.Namespace, furl_file: Path) -> LocalEngines:
             launcher=parsed.launcher or "auto",
             waits=True,
             timeout=parsed.timeout,
+            fault_tolerance=parsed.fault_tolerance,
+            launcher_options=launcher_words(parsed),
             arguments=tuple(arguments),
         )
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
+import shlex
 from pathlib import Path
 from typing import Final
 
+from ipmpi import gpus
 from ipmpi.cli.screen import Screen
 from ipmpi.errors import LauncherError
 from ipmpi.furl import default_furl_file, ipython_dir
@@ -60,6 +63,51 @@ def add_controller_options(p: argparse.ArgumentParser) -> None:
         p.add_argument(name, metavar=metavar, default=None, help=text)
 
 
+def add_launcher_options(p: argparse.ArgumentParser) -> None:
+    """What is about the program that starts the ranks, and the order of GPUs."""
+    p.add_argument(
+        "--launcher-option", dest="launcher_options", action="append", type=launcher_option, default=[],
+        metavar="TEXT", help="a further option of mpiexec, mpirun or srun: --launcher-option='--cpu-bind cores'",
+    )  # fmt: skip
+    p.add_argument(
+        "--fault-tolerance", choices=["auto", "on", "off"], default="auto",
+        help="whether ranks of Open MPI go on when one dies (auto: if they are on one machine; between machines "
+        "it rules out UCX and libfabric)",
+    )  # fmt: skip
+    p.add_argument(
+        "--gpu-order", type=gpu_order, default=None, metavar="N,N,...",
+        help="in which order the engines of a node get its GPUs: 3,2,1,0",
+    )  # fmt: skip
+
+
+def launcher_option(text: str) -> str:
+    """An option for a launcher, with its value if it has one, for argparse."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    if not words or re.search(r"[\r\n\0]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no option of a launcher")
+    return text
+
+
+def gpu_order(text: str) -> str:
+    """GPUs of a node, for argparse."""
+    try:
+        order = gpus.parse(text) if "," in text else []
+    except ValueError:
+        order = []
+    if not order:
+        raise argparse.ArgumentTypeError(f"{text!r} is no order of GPUs: give their numbers, as in 3,2,1,0")
+    return ",".join(order)
+
+
+def gpu_arguments(parsed: argparse.Namespace) -> list[str]:
+    """What engines on this machine are told about its GPUs."""
+    told = parsed.gpu_order or parsed.gpus_per_node
+    return ["--gpus", str(told)] if told else []
+
+
 def engine_number(text: str) -> int:
     """A number of engines, for argparse."""
     with contextlib.suppress(ValueError):
@@ -81,6 +129,11 @@ def count(text: str) -> int:
     if text.isdigit() and 0 < int(text) < 1_000_000:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of times")
+
+
+def count_or_none(text: str) -> int:
+    """How often, perhaps never, for argparse."""
+    return 0 if text == "0" else count(text)
 
 
 def whole_seconds(text: str) -> int:

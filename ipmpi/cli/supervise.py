@@ -187,6 +187,9 @@ class Supervisor:
             screen.complain(over.reason)
             logs = cluster.controller_logs() if over.blame is Blame.CONTROLLER else cluster.engines.logs()
             screen.show_logs(logs, cluster.engines.log_dir)
+            if over.blame is Blame.ENGINES and self.record.up is None:
+                for hint in cluster.engines.hints():
+                    screen.complain(hint)
         elif over.reason:
             screen.say(over.reason)
         # Engines whose controller is dead keep trying to reach it: nobody will tell them to end.

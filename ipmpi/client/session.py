@@ -32,6 +32,7 @@ from ..transport.transfers import Transfers
 from .desk import TaskDesk
 from .failures import kernel_error
 from .notices import say
+from .partial import CommandFuture, SoFar
 from .prepared import prepared_here
 from .waiting import SessionFuture, check_process, forks, in_clients_thread
 
@@ -60,7 +61,8 @@ class Submission(NamedTuple):
 
 @dataclass(eq=False)
 class _Command:
-    future: Future[list[EngineReply]]
+    future: CommandFuture
+    so_far: SoFar
     body: Sequence[Buffer]
     sizes: list[int]
     order: list[int] | None
@@ -89,6 +91,7 @@ class Session:
         self._transfers = Transfers()
         self.role = address.role
         self.notices: list[str] = []
+        self._engines: tuple[int, ...] = ()
         self.desk = TaskDesk(self)
         self._up: Future[None] = Future()
         table = RECEIVES.get(address.role, RECEIVES["mec"] | RECEIVES["tc"])
@@ -152,7 +155,9 @@ class Session:
         """
         self.check()
         body = submission.body
-        command = _Command(SessionFuture(), body, [size_of([b]) for b in body], submission.targets)
+        so_far = SoFar(submission.targets)
+        sizes = [size_of([b]) for b in body]
+        command = _Command(CommandFuture([so_far]), so_far, body, sizes, submission.targets)
         operation = operations.encode(submission.operation)
         number = next(self._numbers)
         message = m.Command(
@@ -162,7 +167,8 @@ class Session:
         total = sum(command.sizes)
         prepared = prepared_here(message, total if total <= limits.INLINE_BODY else 0)
         self._loop.call_threadsafe(
-            lambda: self._send_command(number, prepared, command), lambda error: self._lost(number, error)
+            lambda: self._send_command(number, prepared, command),
+            lambda error: self._lost(number, error, command.future),
         )
         return command.future
 
@@ -190,6 +196,11 @@ class Session:
     def check(self) -> None:
         """Raise ClientError, if this process is a fork of the one that has the session."""
         check_process(self._born)
+
+    @property
+    def engines(self) -> list[int]:
+        """The ids of the engines that are registered, ascending, as the controller told last; nothing is asked."""
+        return list(self._engines)
 
     @property
     def failure(self) -> KernelError | None:
@@ -243,15 +254,12 @@ class Session:
         self._link.close(str(failure), fault=True)
         self._loop.stop()
 
-    def _lost(self, number: int, error: BaseException, future: Future[Any] | None = None) -> None:
-        """A call could not be sent, for a reason that nobody foresaw."""
-        self._loop.report(error)
-        command = self._commands.pop(number, None)
-        if command is not None:
-            self._inline -= command.inline
-            future = command.future
-        self._requests.pop(number, None)
-        if future is not None:
+    def _lost(self, number: int, error: BaseException, future: Future[Any]) -> None:
+        """A call was not sent, for a reason that nobody foresaw; or perhaps it was, and then nothing is sure."""
+        if number in self._commands or number in self._requests:
+            self._failed(error)
+        else:
+            self._loop.report(error)
             settle(future, internal_error(error))
 
     def send(self, message: m.AnyMessage | Prepared, body: Sequence[Buffer] = ()) -> None:
@@ -326,6 +334,10 @@ class Session:
                 self.send_streamed(m.BodyAgain(message.id, command.sizes), command.body)
             else:
                 self.desk.body_wanted(message.id)
+        elif isinstance(message, m.EnginesChanged):
+            self._engines = tuple(sorted((set(self._engines) | set(message.came)) - set(message.gone)))
+            if not self._up.done():
+                self._up.set_result(None)
         elif isinstance(message, m.Notice):
             self._notice(message.text)
         elif isinstance(message, m.Goodbye):
@@ -381,6 +393,7 @@ class Session:
             # No Accepted came before: this answer is of all engines that the command was given to.
             command.order = sorted(command.replies)
         order = command.order
+        command.so_far.add(replies, order)
         if len(command.replies) >= len(set(order)):
             del self._commands[number]
             self._inline -= command.inline
@@ -424,8 +437,7 @@ class Session:
     # --- the link's ups and downs ----------------------------------------------------------------------------
 
     def _started(self) -> None:
-        if not self._up.done():
-            self._up.set_result(None)
+        """The link is up. What the controller says first (which engines there are) opens the session."""
 
     def _interrupted(self, reason: str) -> None:
         self._notice(f"the link to the controller broke ({reason}); dialling again, calls wait")

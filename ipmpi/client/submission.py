@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from .dependencies import Needs
+from .dependencies import Needs, Parent
 from .desk import TaskDesk
 from .functions import Definition
 from .futures import TaskFuture
 from .payloads import Payload, packed, packed_arguments
+from .taskids import check_follow, listed
 from .terms import Settings, call_terms
+
+if TYPE_CHECKING:
+    from .entries import Entry
+
+
+Tasks = TaskFuture | int | Iterable[TaskFuture | int]
+"""Tasks as users name them: by their futures, or by their ids."""
+
+Find = Callable[[int, str], "Entry"]
+"""The task with an id; or IndexError, with a text that has a place for the id."""
+
+
+def named(tasks: Tasks | None, find: Find, unknown: str) -> list[TaskFuture | Entry]:
+    """The tasks that somebody names.
+
+    Raises:
+        IndexError: with the text ``unknown``: there is no such task.
+        TypeError: it is nothing that names tasks.
+    """
+    return [task if isinstance(task, TaskFuture) else find(task, unknown) for task in listed(tasks)]
+
+
+def needs_of(
+    find: Find, after: Tasks | None, follow: TaskFuture | int | None, values: Sequence[TaskFuture] = ()
+) -> Needs:
+    """What a task waits for.
+
+    Raises:
+        IndexError: there is no such task.
+        TypeError: ``follow`` names several.
+    """
+    parents: Sequence[Parent] = named(after, find, "there is no task {} to come after")
+    check_follow(follow)
+    followed: Sequence[Parent] = named(follow, find, "there is no task {} to follow")
+    return Needs(parents, followed[0] if followed else None, values)
 
 
 def submit_call(

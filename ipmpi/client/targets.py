@@ -110,6 +110,12 @@ def select(key: Any, registered: Callable[[], list[int]]) -> list[int]:
         return registered()[key]
     ids = [as_engine_id(item) for item in (key if _is_list(key) else [key])]
     chosen = [engine for engine in ids if engine is not None]
+    if isinstance(key, (list, tuple)) and key and all(isinstance(item, str) for item in key):
+        # dict(mec) comes here, too: keys() is a list of names for each engine.
+        raise TypeError(
+            "these are names: pull(names) gets what they mean on each engine. A client is no mapping of names, "
+            "for each engine has its own; so dict(mec) has no meaning: see keys() and pull()"
+        )
     if len(chosen) != len(ids):
         raise TypeError("__getitem__ only takes strs (names), engine ids, lists of engine ids and slices")
     if all(engine >= 0 for engine in chosen):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import messages
@@ -19,7 +19,6 @@ from ..transport.ssh import SshSession
 from . import given
 from .calls import of_this_process, registered
 from .connecting import close_when_unreferenced, connect
-from .dependencies import Needs, Parent
 from .entries import Attempt, Entry
 from .functions import Definition
 from .futures import TaskFuture, gather
@@ -27,8 +26,8 @@ from .mapresults import MapResults
 from .progress import Progress
 from .results import wait_until_done
 from .session import Session
-from .submission import submit_call, submit_later
-from .taskids import check_follow, listed, several, task_id, task_ids
+from .submission import Tasks, named, needs_of, submit_call, submit_later
+from .taskids import several, task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
@@ -39,8 +38,6 @@ from .waiting import check_waiting
 if TYPE_CHECKING:
     from .executor import Executor
     from .pool import Pool
-
-    Tasks = TaskFuture | int | Iterable[TaskFuture | int]
 
 __all__ = ["BaseTask", "MapTask", "StringTask", "TaskClient", "TaskResult"]
 
@@ -122,7 +119,7 @@ class TaskClient:
 
     def _attempt(self, task: BaseTask) -> Attempt:
         task.check()
-        return Attempt(task, self._desk, self._needs(task.after, task.follow))
+        return Attempt(task, self._desk, needs_of(self._entry, task.after, task.follow))
 
     def get_task_result(self, taskid: int, block: bool = False) -> Any:
         """Look up what became of a task.
@@ -185,12 +182,17 @@ class TaskClient:
         Raises:
             IndexError: there is no such task; nothing was waited for.
         """
-        tasks = self._parents(taskids, "task ID not registered: {}")
+        tasks = named(taskids, self._entry, "task ID not registered: {}")
         with Progress(len(tasks), progress) as bar:
             for task in tasks:
                 ended = task.ended if isinstance(task, Entry) else task
                 while not wait_until_done(ended, bar.interval):
                     bar.update(sum(each.done() for each in tasks))
+
+    @property
+    def engines(self) -> list[int]:
+        """The ids of the engines, ascending, as the controller told last; nothing is asked."""
+        return sorted(self._session.engines)
 
     def get_ids(self) -> list[int]:
         """The ids of the engines that are registered now, ascending."""
@@ -247,7 +249,8 @@ class TaskClient:
             self._desk.succeeded = self._desk.failed = 0
         missing = sorted(wanted - ended)
         if missing:
-            raise KeyError(f"Cleared {len(wanted & ended)} results; no tasks found for ids: {several(missing)}")
+            cleared = len(wanted & ended)
+            raise KeyError(f"Cleared {cleared} results, but no tasks found for ids: {several(missing)}")
         return len(wanted)
 
     def spin(self) -> None:
@@ -325,7 +328,7 @@ class TaskClient:
         values = [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
         if after is None and follow is None and not values:
             return submit_call(self._desk, f, args, kwargs, settings, depend)
-        needs = self._needs(after, follow, values)
+        needs = needs_of(self._entry, after, follow, values)
         return submit_later(self._desk, f, args, kwargs, settings, depend, needs)
 
     def imap(
@@ -487,14 +490,3 @@ class TaskClient:
                 return self._entries[number]
             except KeyError:
                 raise IndexError(unknown.format(given.shown(number))) from None
-
-    def _parents(self, tasks: Tasks | None, unknown: str) -> list[TaskFuture | Entry]:
-        return [task if isinstance(task, TaskFuture) else self._entry(task, unknown) for task in listed(tasks)]
-
-    def _needs(
-        self, after: Tasks | None, follow: TaskFuture | int | None, values: Sequence[TaskFuture] = ()
-    ) -> Needs:
-        parents: Sequence[Parent] = self._parents(after, "there is no task {} to come after")
-        check_follow(follow)
-        followed: Sequence[Parent] = self._parents(follow, "there is no task {} to follow")
-        return Needs(parents, followed[0] if followed else None, values)

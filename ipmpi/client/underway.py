@@ -68,6 +68,10 @@ class Client(Protocol):
     ) -> MapResults:
         """Submit a call for each row of arguments."""
 
+    @property
+    def engines(self) -> list[int]:
+        """The engines that are there, without asking."""
+
     def get_ids(self) -> list[int]:
         """The engines that are there now."""
 

@@ -14,11 +14,15 @@ from .commands import EngineCommands
 from .mapper import MultiEngineMapper, ParallelFunction
 from .results import PendingResult
 from .session import Submission
-from .targets import Targets, choose, select
+from .targets import Targets, as_engine_id, choose, select
 
 
 class EngineView(EngineCommands):
     """Some engines, and what can be done with them; get one by ``mec[0]``, ``mec[0:4]`` or ``mec[[1, 3]]``.
+
+    It is a collection of engines: ``len`` counts them, a loop goes over them. A string in brackets is a name in
+    their namespaces: ``mec['a']`` pulls, ``mec['a'] = 1`` pushes. It is no mapping of these names, for each engine
+    has its own, and so ``dict(mec)`` is a TypeError.
 
     Every method that takes ``targets`` and ``block`` uses the attributes of these names where they are None. With
     ``block=True`` it returns the result, which for engines is a list with one item per target, in the order of the
@@ -47,15 +51,28 @@ class EngineView(EngineCommands):
         return f"<{type(self).__name__} of engines {self.targets}, block={self.block}>"
 
     def __len__(self) -> int:
-        return len(self.get_ids())
+        """How many engines there are, as the controller told last; nothing is asked."""
+        return len(self._known())
 
     def __bool__(self) -> bool:
-        # Otherwise `if mec:` would ask the controller, and be False while the engines are starting.
+        # Otherwise `if mec:` would be False while the engines are starting.
         return True
 
     def __iter__(self) -> Iterator[EngineView]:
-        """One view per engine."""
-        return (EngineView(self._calls, [engine], block=self.block) for engine in self.get_ids())
+        """One view per engine, ascending; nothing is asked."""
+        return (EngineView(self._calls, [engine], block=self.block) for engine in self._known())
+
+    def __contains__(self, key: object) -> bool:
+        """``3 in mec``: engine 3 is there. ``'a' in mec``: all engines of :attr:`targets` have the name ``a``.
+
+        Engines, and views of them, are looked up without asking. Names are asked for, and always waited for.
+        """
+        if isinstance(key, str):
+            named: list[list[str]] = self._command(operations.Keys(), "keys", (), None, True)
+            return all(key in names for names in named)
+        if isinstance(key, EngineView):
+            return key._calls is self._calls and set(key._known()) <= set(self._known())
+        return as_engine_id(key) in self._known()
 
     def __getitem__(self, key: Any) -> Any:
         """``mec['a']`` pulls ``a``; ``mec[0]``, ``mec[-1]``, ``mec[0:4]``, ``mec[[1, 3]]`` are views of engines.
@@ -68,7 +85,10 @@ class EngineView(EngineCommands):
         """
         if isinstance(key, str):
             return self.pull(key)
-        return EngineView(self._calls, select(key, self.get_ids), block=self.block)
+        return EngineView(self._calls, select(key, self._known), block=self.block)
+
+    def _known(self) -> list[int]:
+        return self._calls.known() if self._ids is None else list(self._ids)
 
     def __setitem__(self, key: str, value: object) -> None:
         if not isinstance(key, str):

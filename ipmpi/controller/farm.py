@@ -145,6 +145,11 @@ class Farm:
         self._places.register(self._registry.sets[key])
         self._waiting.judge_again()
 
+    def has_work(self, key: int) -> bool:
+        """Whether a set has been given tasks that have not come back from it."""
+        place = self._places.by_key.get(key)
+        return place is not None and place.unanswered > 0
+
     def want_tasks(self, key: int, window: int) -> None:
         """A set wants to have so many tasks at a time."""
         place = self._places.by_key.get(key)
@@ -236,6 +241,11 @@ class Farm:
             self._interrupted(group, [index])
         else:
             self._ledger.succeeded(group, index, index + 1, seat.number)
+
+    @property
+    def unfinished(self) -> int:
+        """Tasks that have not ended."""
+        return self._ledger.scheduled + self._ledger.pending
 
     def has_tasks_of_others(self, key: int, client: int) -> bool:
         """Whether a set has tasks of other clients."""

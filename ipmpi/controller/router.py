@@ -146,6 +146,14 @@ class Router:
         if engines:
             self._dispatch_streamed(work, engines)
 
+    def has_work(self, key: int) -> bool:
+        """Whether any engine of a set runs a command, or commands wait for it."""
+        engine_set = self.registry.sets.get(key)
+        lanes = (
+            [self._lanes[engine.id] for engine in engine_set.engines.values()] if engine_set is not None else []
+        )
+        return any(lane.running is not None or lane.waiting for lane in lanes)
+
     def queue_status(self, targets: list[int] | None) -> list[list[object]]:
         """``[engine, running label or None, [waiting label, ...]]`` for each target."""
         found: list[list[object]] = []

@@ -21,10 +21,12 @@ from ..protocol.handshake import printable
 from ..protocol.states import CONTROLLER_RECEIVES
 from ..transport.loop import Loop, Timer
 from ..transport.transfers import Transfers
+from .bounds import is_observer
 from .deadlines import Deadlines
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from .farm import Farm
 from .interfaces import CLIENT_INTERFACES, Interface
+from .roll import Roll
 from .router import Router, refusal
 from .scheduler import Order
 from .sessions import Session, Sessions
@@ -70,7 +72,10 @@ class ControllerService:
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
         self.deadlines = Deadlines(self.router.registry)
         self._flush_timer: Timer | None = None
-        self.sessions = Sessions(loop, tables, self._event, self._ended, self._log)
+        self._roll = Roll(self.router.registry)
+        self.sessions = Sessions(
+            loop, tables, self._begun, self._event, self._ended, self._has_work, self._log
+        )  # fmt: skip
         self.transfers = Transfers()
         self.stalled = Stalled(
             loop, self.router, self.farm, self.sessions.by_key, self._log,
@@ -82,7 +87,7 @@ class ControllerService:
         """Whether a client ended the engines that were there last."""
         self._started = time.time()
         self._requests: dict[type[m.Message], Callable[[Session, Any], Any]] = {
-            m.GetIds: lambda session, message: self.router.registry.ids(),
+            m.GetIds: lambda session, message: self._ids(),
             m.QueueStatus: lambda session, message: self._queue_status(message.targets),
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
             m.Interrupt: lambda session, message: self.router.interrupt(message.targets),
@@ -261,6 +266,11 @@ class ControllerService:
             self._end_engines(None, "the controller was stopped, and ends its engines")
         self._flush()
 
+    @property
+    def tasks(self) -> int:
+        """How many tasks wait, or are with engine sets."""
+        return self.farm.unfinished
+
     def cluster_info(self) -> dict[str, Any]:
         """Who is there: plain data, the same for every client."""
         registry, now = self.router.registry, self._loop.now()
@@ -307,7 +317,28 @@ class ControllerService:
         for number in ids:
             self._log(f"unregistered engine with id: {number} ({reason})")
 
+    def _has_work(self, session: Session) -> bool:
+        """Whether something would be lost with a session."""
+        if session.role == "engine":
+            return self.router.has_work(session.key) or self.farm.has_work(session.key)
+        return not is_observer(self._interfaces[session.role].receives)
+
+    def _begun(self, session: Session) -> None:
+        if session.role != "engine":
+            session.connection.send(self._roll.whole())
+
+    def _tell_engines(self) -> None:
+        news = self._roll.news()
+        if news is not None:
+            for session in [each for each in self.sessions.by_key.values() if each.role != "engine"]:
+                self._send(session.key, news, ())
+
+    def _ids(self) -> list[int]:
+        self._tell_engines()  # whoever asks must not hear of engines before he is told of them
+        return self.router.registry.ids()
+
     def _count_engines(self) -> None:
+        self._loop.call_at_turn_end(self._tell_engines)
         count = len(self.router.registry.engines)
         if count != self._engines:
             self._engines = count
@@ -398,7 +429,7 @@ class ControllerService:
     def _check_backlog(self, session: Session) -> None:
         """Part with a client that does not read its results: they would fill the memory."""
         waiting = session.connection.control_backlog
-        if session.role != "engine" and waiting > limits.CLIENT_BACKLOG:
+        if waiting > session.bounds.backlog:
             reason = f"it does not read, and {waiting >> 20} MiB of results wait for it"
             self._loop.call_soon(
                 lambda: self.sessions.end(session, reason), lambda error: self.sessions.broken(session, error)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .. import limits
+from .. import limits, processid
 from ..errors import KernelError, ProtocolError, internal_error
 from ..protocol.connection import Connection, Event
 from ..protocol.handshake import Hello, ListenerHandshake
@@ -16,6 +17,7 @@ from ..transport.link import Link
 from ..transport.loop import Loop, Timer
 from ..transport.negotiate import Authenticated
 from ..transport.pipes import PipeClosed
+from .bounds import Bounds, bounds_of
 
 
 @dataclass(eq=False)
@@ -27,6 +29,9 @@ class Session:
     role: str
     connection: Connection
     peer: str
+    bounds: Bounds
+    process: str = ""
+    """Which process the peer is, see :mod:`ipmpi.processid`."""
     link: Link | None = None
     lease: Timer | None = None
     farewell: str = ""
@@ -39,6 +44,10 @@ class Session:
             self.link.wake()
 
 
+_FIRST_LOOK = 0.05
+"""Seconds after which a process whose sockets were closed by its end has come to that."""
+
+
 class Sessions:
     """All sessions, by the token that resumes them and by their number."""
 
@@ -46,14 +55,18 @@ class Sessions:
         self,
         loop: Loop,
         tables: dict[str, Table],
+        on_started: Callable[[Session], None],
         on_event: Callable[[Session, Event], None],
         on_ended: Callable[[Session, str], None],
+        has_work: Callable[[Session], bool],
         log: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._tables = tables
+        self._on_started = on_started
         self._on_event = on_event
         self._on_ended = on_ended
+        self._has_work = has_work
         self._log = log
         self._by_token: dict[bytes, Session] = {}
         self.by_key: dict[int, Session] = {}
@@ -67,23 +80,40 @@ class Sessions:
         except Exception as error:
             # Its session must not stay behind half made, as one that nobody can ever resume.
             self._loop.report(error)
-            peer.pipe.close()
             session = self._by_token.get(hello.session) or self.by_key.get(known)
             if session is not None:
                 self.end(session, str(internal_error(error, "when it said hello")))
+            peer.pipe.close()
 
     def _admit(self, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
         session = self._by_token.get(hello.session)
         if session is not None and session.role == hello.role:
             self._resume(session, peer, hello, handshake)
             return
-        session = Session(
-            self._next, secrets.token_bytes(16), hello.role, Connection(self._tables[hello.role]), peer.peer
-        )
+        table = self._tables[hello.role]
+        bounds = bounds_of(hello.role, table)
+        there = sum(session.role == hello.role for session in self.by_key.values())
+        if there >= bounds.sessions:
+            self._turn_away(
+                peer, handshake, f"it has {there} sessions of the role {hello.role!r}, as many as it may"
+            )
+            return
+        connection = Connection(table, unacknowledged=bounds.unacknowledged)
+        session = Session(self._next, secrets.token_bytes(16), hello.role, connection, peer.peer, bounds)
+        session.process = hello.process
         self._next += 1
         self._by_token[session.token] = session
         self.by_key[session.key] = session
-        self._welcome(session, peer, handshake.welcome(session.token, 0, False))
+        self._on_started(session)
+        self._welcome(session, peer, handshake.welcome(session.token, 0, False, processid.own()))
+
+    def _turn_away(self, peer: Authenticated, handshake: ListenerHandshake, reason: str) -> None:
+        self._log(f"{peer.peer} is turned away: {reason}")
+        with contextlib.suppress(KernelError, PipeClosed):
+            peer.pipe.send(
+                [handshake.refuse("busy", f"{reason}. Close clients that are not needed, or try later")]
+            )
+        peer.pipe.close()
 
     def _resume(self, session: Session, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
         old, session.link = session.link, None
@@ -100,7 +130,9 @@ class Sessions:
             self.end(session, str(error))
             return
         self._log(f"{session.role} {session.key} is back from {peer.peer}")
-        self._welcome(session, peer, handshake.welcome(session.token, session.connection.received, True))
+        session.process = hello.process
+        received = session.connection.received
+        self._welcome(session, peer, handshake.welcome(session.token, received, True, processid.own()))
 
     def _welcome(self, session: Session, peer: Authenticated, welcome: bytes) -> None:
         try:
@@ -127,7 +159,10 @@ class Sessions:
                     self.broken(session, failed)
 
         silence = limits.SILENCE_OF_USER_CODE
-        link = session.link = Link(self._loop, peer.pipe, session.connection, event, closed, silence=silence)
+        link = session.link = Link(
+            self._loop, peer.pipe, session.connection, event, closed,
+            silence=silence, pause_above=limits.READ_PAUSE,
+        )  # fmt: skip
         link.feed(peer.leftover)
 
     def _link_closed(self, session: Session, reason: str, orderly: bool, error: KernelError | None) -> None:
@@ -136,15 +171,31 @@ class Sessions:
         if error is not None or session.farewell:
             self.end(session, str(error) if error is not None else f"it said goodbye: {session.farewell}")
             return
-        lease = limits.LEASE_AFTER_CLOSE if orderly else limits.LEASE_AFTER_SILENCE
+        lease = limits.LEASE_WITH_WORK if orderly else limits.LEASE_AFTER_SILENCE
+        without_work = limits.LEASE_AFTER_CLOSE if orderly else lease
+        now = self._loop.now()
+        short = lease if self._has_work(session) else without_work
         self._log(
-            f"{session.role} {session.key} at {session.peer}: {reason}; it may come back within {lease:.0f} s"
+            f"{session.role} {session.key} at {session.peer}: {reason}; it may come back within {short:.0f} s"
         )
+        self._look_in(_FIRST_LOOK, session, reason, now + without_work, now + lease)
+
+    def _look_in(self, delay: float, session: Session, reason: str, without_work: float, last: float) -> None:
         session.lease = self._loop.call_later(
-            lease,
-            lambda: self.end(session, f"{reason}, and it did not come back"),
+            delay,
+            lambda: self._look(session, reason, without_work, last),
             lambda error: self.broken(session, error),
         )
+
+    def _look(self, session: Session, reason: str, without_work: float, last: float) -> None:
+        """See whether a session whose link is gone should be kept: until ``last``, or ``without_work``."""
+        now = self._loop.now()
+        if processid.is_gone(session.process):
+            self.end(session, f"{reason}, and its process has ended")
+        elif now >= last or (now >= without_work and not self._has_work(session)):
+            self.end(session, f"{reason}, and it did not come back")
+        else:
+            self._look_in(limits.LEASE_LOOK, session, reason, without_work, last)
 
     def dismiss(self, reason: str) -> None:
         """Say goodbye to everybody."""

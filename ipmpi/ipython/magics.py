@@ -26,6 +26,22 @@ class Steers(Protocol):
         """What a command printed."""
 
 
+class Pending(Protocol):
+    """What the magics need of a result of a client that does not wait."""
+
+    called: bool
+
+    def done(self) -> bool:
+        """Whether it is here."""
+
+    def exception(self) -> BaseException | None:
+        """What :attr:`r` raises."""
+
+    @property
+    def r(self) -> Any:
+        """The result."""
+
+
 @magics_class
 class ParallelMagics(Magics):
     """``%px``, ``%%px``, ``%result`` and ``%autopx``.
@@ -37,6 +53,7 @@ class ParallelMagics(Magics):
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
         self.active: Steers | None = None
+        self._pending: list[Pending] = []
         self._autopx = AutoParallel(shell, "get_ipython().magics_manager.registry['ParallelMagics'].execute_cell")
 
     def deactivate(self) -> None:
@@ -73,8 +90,12 @@ class ParallelMagics(Magics):
 
     @line_magic
     def autopx(self, line: str) -> None:  # noqa: ARG002 - what IPython calls
-        """Switch on or off that every cell runs on the engines. Magics still run here."""
+        """Switch on or off that every cell runs on the engines. Magics still run here.
+
+        With ``block=False`` a cell's value is its PendingResult. What it printed is shown with a later cell.
+        """
         if self._autopx.enabled:
+            self._show_what_came()
             self._autopx.disable()
             print("Auto Parallel Disabled")
         elif self.active is None:
@@ -83,9 +104,29 @@ class ParallelMagics(Magics):
             self._autopx.enable()
             print("Auto Parallel Enabled\nType %autopx to disable")
 
-    def execute_cell(self, cell: str) -> None:
-        """Run one cell on the engines and print the result: what ``%autopx`` replaces a cell by."""
+    def execute_cell(self, cell: str) -> Any:
+        """Run one cell on the engines and print the result: what ``%autopx`` replaces a cell by.
+
+        Returns:
+            None; of a client that does not wait its PendingResult, for IPython to show and to keep as ``Out[n]``.
+            Its result is printed before the first cell that follows when it is there.
+        """
         if self.active is None:
             print(NO_ACTIVE_CONTROLLER)
-            return
-        print(repr(self.active.execute(cell)))
+            return None
+        self._show_what_came()
+        result = self.active.execute(cell)
+        if isinstance(result, list):
+            print(repr(result))
+            return None
+        self._pending.append(result)
+        return result
+
+    def _show_what_came(self) -> None:
+        came = [each for each in self._pending if each.done()]
+        self._pending = [each for each in self._pending if not each.done()]
+        for each in came:
+            if each.called:
+                continue  # whoever asked for it has seen it
+            error = each.exception()
+            print(repr(each.r) if error is None else f"{type(error).__name__}: {error}")

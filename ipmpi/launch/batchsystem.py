@@ -87,6 +87,7 @@ class Shell:
         end: lines that set ``end`` to the unix time of the job's end, or leave it empty; ``{walltime}`` is its
             length in seconds, and a line with that is left out where none was asked for.
         hostfile: the file with one line for each rank, or empty where MPI launchers know it by themselves.
+        nodes: how many machines the job has, or empty where that is not known.
         remote: a program that starts ``PROGRAM ARGUMENT ...`` on ``HOST``, for MPI launchers that do not know the
             batch system.
     """
@@ -98,6 +99,7 @@ class Shell:
     threads: str
     end: str
     hostfile: str = ""
+    nodes: str = ""
     remote: str = ""
 
 

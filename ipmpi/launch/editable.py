@@ -24,17 +24,21 @@ WALLTIME: Final = 3600
 
 _SURVIVES: Final = '--kill-on-bad-exit=0 --wait=0 --no-kill -c "$OMP_NUM_THREADS"'
 
+_FT: Final = "On several machines --with-ft ulfm rules out fast networks: leave it out"
+
 LAUNCHERS: Final = {
     "slurm": (
-        Line("mpirun --bind-to none --with-ft ulfm", "Open MPI 5"),
+        Line("mpirun --bind-to none --with-ft ulfm", f"Open MPI 5. {_FT}"),
         Line(f"srun --mpi=pmi2 {_SURVIVES}", "MPICH, MVAPICH, Intel MPI"),
         Line(f"srun {_SURVIVES}", "Cray: what the site chose is right"),
         Line('srun --mpi=pmix -c "$OMP_NUM_THREADS"', "any Open MPI; but when one engine dies, all end"),
     ),
     "pbs": (
         Line('mpiexec -n "$ranks"', "MPICH, Intel MPI"),
-        Line('mpiexec -n "$ranks" --ppn 4 --cpu-bind none', "Cray (PALS); ppn: engines on each machine"),
-        Line('mpirun -n "$ranks" --bind-to none --with-ft ulfm', "Open MPI 5"),
+        Line(
+            'mpiexec -n "$ranks" --ppn 4 --cpu-bind depth --genvall', "Cray (PALS); ppn: engines on each machine"
+        ),
+        Line('mpirun -n "$ranks" --bind-to none --with-ft ulfm', f"Open MPI 5. {_FT}"),
         Line(
             'mpirun -n "$ranks" --bind-to none --with-ft ulfm --hostfile "$PBS_NODEFILE" -x PATH',
             "Open MPI 5 that does not know PBS, as that of the package index: it goes by ssh",

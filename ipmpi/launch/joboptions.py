@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batchsystem import Shape
+from ipmpi.launch.mpi import FaultTolerance
 
 Kind = Literal["engines", "cluster", "array"]
 
@@ -23,7 +24,8 @@ class JobOptions:
 
     Attributes:
         kind: ``engines`` (one set of engines; the controller is elsewhere), ``cluster`` (a controller too, on the
-            first node), or ``array`` (a job array of single engines without MPI, for the farm).
+            first node), or ``array`` (a job array for the farm: of single engines without MPI, or with
+            ``per_node`` of sets of so many on one machine).
         n: how many engines; 0 means ``nodes`` times ``per_node``.
         nodes: on how many machines; 0 lets the batch system decide.
         per_node: engines on each machine; 0 likewise.
@@ -36,10 +38,14 @@ class JobOptions:
         constraint: which kind of node, where there is such a thing.
         memory: memory of each machine, like ``64G``.
         gpus_per_node: GPUs of each machine, to be shared among its engines.
+        gpu_order: in which order engines get them, like ``3,2,1,0``; empty for that of their numbers.
         extra_directives: further ones, without what they begin with: ``-C nvme``.
         skipped_directives: leave out directives that contain one of these texts.
         prologue: lines of shell that prepare the software, such as ``module load python``.
         launcher: ``auto``, ``srun``, ``mpirun``, ``mpiexec``, or the path of a launcher.
+        launcher_options: further options of the launcher, each of one word or more.
+        fault_tolerance: whether ranks of Open MPI outlive each other: ``auto`` (if they are on one machine),
+            ``on`` or ``off``.
         srun_mpi: the ``--mpi`` of srun: ``auto``, ``pmix``, ``pmi2``, ``cray_shasta`` or ``none``.
         mpi: ``auto``, ``mpi4py`` or ``none``, as for ``ipengine``.
         python: the interpreter of the engines.
@@ -66,10 +72,13 @@ class JobOptions:
     constraint: str = ""
     memory: str = ""
     gpus_per_node: int = 0
+    gpu_order: str = ""
     extra_directives: tuple[str, ...] = ()
     skipped_directives: tuple[str, ...] = ()
     prologue: tuple[str, ...] = ()
     launcher: str = "auto"
+    launcher_options: tuple[str, ...] = ()
+    fault_tolerance: FaultTolerance = "auto"
     srun_mpi: str = "auto"
     mpi: str = "auto"
     python: str = sys.executable
@@ -89,9 +98,15 @@ class JobOptions:
         """
         rest = (self.cores_per_engine, self.gpus_per_node, self.memory)
         if self.kind == "array":
-            if self.nodes or self.per_node or not self.n:
-                raise LauncherError("each element of a job array is one engine: say only how many, with -n N")
-            return Shape(1, 1, 1, *rest)
+            if self.nodes or not self.n:
+                raise LauncherError(
+                    "each element of a job array is on one machine: say how many engines, with -n N, and how many "
+                    "of them in each element, with --per-node N (1)"
+                )
+            each = self.per_node or 1
+            if self.n % each:
+                raise LauncherError(f"{self.n} engines are no whole number of elements with {each} in each")
+            return Shape(each, 1, each, *rest)
         n = self.n or self.nodes * self.per_node
         if n < 1:
             raise LauncherError("how many engines? Say -n N, or --nodes N and --per-node N")
@@ -105,6 +120,14 @@ class JobOptions:
                 "leave out one of -n, --nodes and --per-node"
             )
         return Shape(n, nodes, per_node, *rest)
+
+    def elements(self) -> int:
+        """Of how many elements a job array is; 1 for other jobs."""
+        return self.n // (self.per_node or 1) if self.kind == "array" else 1
+
+    def launched(self) -> bool:
+        """Whether a launcher starts the engines: single ones of a job array take the place of its script."""
+        return self.kind != "array" or self.per_node > 1
 
     def check(self) -> None:
         """Refuse what would make a script that means something else, or that shows a secret.

@@ -40,7 +40,9 @@ def render(system: BatchSystem, options: JobOptions) -> JobScript:
     """
     options.check()
     directives = job_directives(system, options)
-    started = None if options.kind == "array" else ranks(system, options, root=os.geteuid() == 0)
+    if options.launcher_options and not options.launched():
+        raise LauncherError("--launcher-option is for a launcher, and single engines of a job array have none")
+    started = ranks(system, options, root=os.geteuid() == 0) if options.launched() else None
     engine = engine_command(system, options)
     context = {
         "about": ["Written by ipcluster; other options, or a template of yours, make it write another one."],
@@ -124,10 +126,12 @@ def _wishes(options: JobOptions) -> list[Need]:
 
 def _output(system: BatchSystem, options: JobOptions) -> list[Need]:
     folder, why = shlex.quote(str(options.log_dir)), "what the job prints, beside the engines' own logs"
-    if options.kind != "array" or options.n == 1:
+    count = options.elements()
+    if count == 1:
         return [Need("output", folder, why, optional=True)]
     name = "output-array" if "output-array" in system.directives else "output"
-    elements = Need("array", options.n, f"{options.n} jobs, each of one engine")
+    each = options.shape().n
+    elements = Need("array", count, f"{count} jobs, each of {f'{each} engines' if each > 1 else 'one engine'}")
     return [Need(name, folder, why, optional=True), elements]
 
 
@@ -149,16 +153,17 @@ def _fates(options: JobOptions) -> list[Need]:
 
 def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
     """The command of one engine, and why it is so."""
-    log = system.shell.element if options.kind == "array" and options.n > 1 else system.shell.job
+    log = system.shell.element if options.elements() > 1 else system.shell.job
     command = [
         Line(f"{shlex.quote(options.python)} -m {ENGINE_MODULE}", "the interpreter that ipcluster runs with"),
         Line('--furl-file "$FURL_FILE"', "the controller's address and key"),
         Line(f'-l "$LOGS/ipengine-{log}-"', "one log file for each engine"),
-        Line(f"--mpi {'none' if options.kind == 'array' else options.mpi}", "whether they share a communicator"),
+        Line(f"--mpi {options.mpi if options.launched() else 'none'}", "whether they share a communicator"),
         Line(f"--wait {ENGINE_WAIT}", "a shared file system may show the furl file late"),
     ]
-    if options.gpus_per_node:
-        command.append(Line(f"--gpus {options.gpus_per_node}", "each engine sees its share of the node's GPUs"))
+    if options.gpu_order or options.gpus_per_node:
+        gpus = options.gpu_order or options.gpus_per_node
+        command.append(Line(f"--gpus {gpus}", "each engine sees its share of the node's GPUs"))
     if options.proxy:
         command.append(Line(f"--proxy {shlex.quote(options.proxy)}", "the way out of the compute nodes"))
     return command

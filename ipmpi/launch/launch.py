@@ -74,6 +74,10 @@ class Launch(ABC):
         for child in self.children():
             child.kill_session(ENGINE_MODULE)
 
+    def hints(self) -> list[str]:
+        """What may be the reason if these engines do not start."""
+        return []
+
     @abstractmethod
     def logs(self) -> list[Path]:
         """The files that explain a failure."""

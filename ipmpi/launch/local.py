@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.errors import LauncherError
+from ipmpi.launch.allocation import Allocation, allocation, leftover, machines, without_job, without_rank
+from ipmpi.launch.batch import JobState, batch_system
 from ipmpi.launch.happenings import EnginesEnded, Happening, RankEnded
 from ipmpi.launch.launch import Launch
-from ipmpi.launch.mpi import ENGINE_MODULE, MpiCommand, in_allocation, mpi_command
+from ipmpi.launch.mpi import ENGINE_MODULE, FaultTolerance, MpiCommand, mpi_command
 from ipmpi.launch.process import Child, session, tail
+from ipmpi.launch.queue import Queue
 
 RANK_POLL: Final = 0.5
 """Seconds between looks at the ranks while they start: their launcher tells nobody about the end of one."""
@@ -37,6 +40,8 @@ class EngineOptions:
         waits: the furl file may be an old one until the controller is ready (a fixed port), so start after that.
         timeout: seconds in which all engines have to be registered.
         oversubscribe: allow more ranks than cores.
+        fault_tolerance: whether ranks outlive each other; ``auto``: if they are on one machine.
+        launcher_options: further options of the launcher.
         arguments: further ones for ``ipengine``.
     """
 
@@ -48,6 +53,8 @@ class EngineOptions:
     waits: bool = False
     timeout: float = 60.0
     oversubscribe: bool = True
+    fault_tolerance: FaultTolerance = "auto"
+    launcher_options: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
 
 
@@ -61,6 +68,10 @@ def engine_commands(options: EngineOptions, controller_pid: int, environ: Mappin
     arguments = ["--furl-file", str(options.engine_furl_file), "-l", prefix]
     arguments += ["--mpi", options.mpi, "--wait", f"{options.timeout:g}", *options.arguments]
     if options.mpi == "none":
+        if options.launcher_options:
+            raise LauncherError(
+                "--launcher-option is for an mpiexec, and --mpi none starts none: leave out one of them"
+            )
         return [MpiCommand([sys.executable, "-m", ENGINE_MODULE, *arguments], {}) for _ in range(options.n)]
     command = mpi_command(
         options.n,
@@ -68,7 +79,9 @@ def engine_commands(options: EngineOptions, controller_pid: int, environ: Mappin
         engine_args=arguments,
         root=os.geteuid() == 0,
         oversubscribe=options.oversubscribe,
-        single_host=not in_allocation(environ),
+        single_host=machines(environ) == 1,
+        fault_tolerance=options.fault_tolerance,
+        launcher_options=options.launcher_options,
     )
     return [command]
 
@@ -128,6 +141,7 @@ class LocalEngines(Processes):
         self.options = options
         self._ranks: set[int] = set()
         self._next_look = 0.0
+        self._not_in: str | None = None
 
     def check(self) -> None:
         """Is there a usable ``mpiexec``?"""
@@ -140,24 +154,44 @@ class LocalEngines(Processes):
             child.note(f"ipcluster: {why}")
         self.started.clear()
         self._controller_pid = controller_pid
-        commands = engine_commands(self.options, controller_pid, os.environ)
+        environ = self._environment()
+        commands = engine_commands(self.options, controller_pid, environ)
         # Threads of n engines shall not fight for the cores; what the user set is left alone.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.n))}
         for number, command in enumerate(commands):
             title = f"engine process {number}" if self.options.mpi == "none" else Path(command.argv[0]).name
             try:
                 self.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-                environ = {**threads, **command.environ, **os.environ}
-                self.started.append(Child.start(title, command.argv, self.output, environ))
+                own = {**threads, **command.environ, **environ}
+                self.started.append(Child.start(title, command.argv, self.output, own))
             except OSError as error:
                 raise LauncherError(f"{command.argv[0]} could not be started: {error}") from error
 
     def said(self) -> list[str]:
         """Process ids."""
+        job, told = allocation(os.environ), []
+        if job is not None and self._not_in:
+            told = [f"The {job.prefix}* variables of {job.words} are left out of account: {self._not_in}."]
         if self.options.mpi == "none":
-            return [f"Starting engines:    Engines PIDs:   {[child.pid for child in self.started]}"]
+            return [*told, f"Starting engines:    Engines PIDs:   {[child.pid for child in self.started]}"]
         (launcher,) = self.started
-        return [f"Starting engines:    {self.n} ranks by {launcher.title}, PID: {launcher.pid}"]
+        return [*told, f"Starting engines:    {self.n} ranks by {launcher.title}, PID: {launcher.pid}"]
+
+    def _environment(self) -> dict[str, str]:
+        """Without the variables of a job in which we are not, or, in a step of a job, of our own rank."""
+        if self._not_in is None:
+            self._not_in = leftover(os.environ, os.uname().nodename, job_is_over)
+        return without_job(os.environ) if self._not_in else without_rank(os.environ)
+
+    def hints(self) -> list[str]:
+        """That mpiexec goes by the job in the environment."""
+        job = allocation(os.environ)
+        if job is None or self._not_in or self.options.mpi == "none":
+            return []
+        return [
+            f"The environment has {job.words} ({job.prefix}* variables), so the engines were to start there. If "
+            f"this terminal is none of that job's: {job.unset}"
+        ]
 
     def news(self, now: float, starting: bool) -> Iterable[Happening]:
         """Which processes have ended; while they start, also which ranks."""
@@ -187,6 +221,16 @@ class LocalEngines(Processes):
         if self._ranks or self.options.mpi == "none":
             return ""
         return failure_by_chance(tail(child.output, 200))
+
+
+def job_is_over(job: Allocation) -> bool | None:
+    """Whether the batch system says that a job has ended; None if it does not say."""
+    system = batch_system(job.title.lower())
+    try:
+        state = Queue(system).status(job.job).state if system.is_here() else JobState.UNKNOWN
+    except LauncherError:
+        return None
+    return None if state is JobState.UNKNOWN else state is JobState.ENDED
 
 
 def failure_by_chance(output: Sequence[str]) -> str:

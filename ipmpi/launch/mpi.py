@@ -13,7 +13,9 @@ from typing import Final, Literal, NamedTuple
 
 from ipmpi.errors import LauncherError
 
-Flavour = Literal["openmpi5", "openmpi4", "hydra", "unknown"]
+Flavour = Literal["openmpi5", "openmpi4", "hydra", "pals", "unknown"]
+
+FaultTolerance = Literal["auto", "on", "off"]
 
 ENGINE_MODULE: Final = "ipmpi.cli.ipengine"
 """Engines are started as a module: the console script may not be in PATH, the interpreter is always known."""
@@ -23,13 +25,20 @@ NO_MPIEXEC: Final = (
     "(or load your cluster's MPI module). Or start engines without MPI: ipcluster -n {n} --mpi none"
 )
 
+OPEN_MPI: Final[tuple[Flavour, ...]] = ("openmpi5", "openmpi4")
+
 _NAMES: Final = ("mpiexec", "mpirun")
 _COMPANIONS: Final[Mapping[str, Flavour]] = {
     "prterun": "openmpi5",
     "orted": "openmpi4",
     "hydra_pmi_proxy": "hydra",
+    "palstat": "pals",
 }
-_ALLOCATION: Final = ("SLURM_JOB_ID", "PBS_NODEFILE", "LSB_JOBID", "PE_HOSTFILE", "FLUX_URI", "PALS_APID")
+_WRAPPER_OF: Final = "pbs_tmrsh"
+"""PBS has an ``mpiexec`` of its own beside this, which starts the next ``mpiexec`` in PATH and is no MPI."""
+
+_ELSEWHERE: Final = re.compile(r"-{1,2}(\w*host\w*|\w*machine\w*|rankfile|rf|f|H|wdir)(=.*)?")
+"""Options of mpiexec that name machines."""
 
 
 class MpiLauncher(NamedTuple):
@@ -57,12 +66,27 @@ def find_mpi(path: str | None = None, prefix: str | None = None) -> MpiLauncher 
         prefix: the folder to look in first; None means the one of ``sys.executable``.
     """
     beside = os.path.dirname(sys.executable) if prefix is None else prefix
-    for folder in (beside, path):
+    for where in (beside, path):
         for name in _NAMES:
-            executable = shutil.which(name, path=folder)
+            executable = which_mpi(name, where)
             if executable is not None:
                 return MpiLauncher(executable, flavour_of(executable))
     return None
+
+
+def which_mpi(name: str, path: str | None = None) -> str | None:
+    """As ``shutil.which``, but for the ``mpiexec`` of PBS, which belongs to no MPI."""
+    for folder in (os.environ.get("PATH", os.defpath) if path is None else path).split(os.pathsep):
+        executable = shutil.which(name, path=folder) if folder else None
+        if executable is not None and not _is_wrapper(executable):
+            return executable
+    return None
+
+
+def _is_wrapper(executable: str) -> bool:
+    folder = os.path.dirname(os.path.realpath(executable))
+    has_mpi = any(os.path.exists(os.path.join(folder, name)) for name in _COMPANIONS)
+    return not has_mpi and os.path.exists(os.path.join(folder, _WRAPPER_OF))
 
 
 @functools.cache
@@ -99,6 +123,8 @@ def flavour_in(version_text: str) -> Flavour:
         return "openmpi5" if int(found.group(1)) >= 5 else "openmpi4"
     if "prterun" in version_text or "PRRTE" in version_text:
         return "openmpi5"
+    if re.search(r"\bPALS\b", version_text, re.IGNORECASE):
+        return "pals"
     return "hydra" if re.search(r"hydra|Intel\(R\) MPI", version_text, re.IGNORECASE) else "unknown"
 
 
@@ -112,6 +138,8 @@ def mpi_command(
     root: bool = False,
     oversubscribe: bool = True,
     single_host: bool = False,
+    fault_tolerance: FaultTolerance = "auto",
+    launcher_options: Sequence[str] = (),
 ) -> MpiCommand:
     """Write the command that starts ``n`` engines as the ranks of one MPI job.
 
@@ -125,6 +153,8 @@ def mpi_command(
         root: whether the ranks will run as root (a container), which Open MPI refuses unless told.
         oversubscribe: allow more ranks than cores.
         single_host: all ranks will run on this machine.
+        fault_tolerance: whether ranks outlive each other; auto: if they are on one machine. See :func:`survives`.
+        launcher_options: further options of the launcher, which go by themselves.
 
     Raises:
         LauncherError: there is no launcher, or it cannot be run.
@@ -136,38 +166,73 @@ def mpi_command(
         launcher, flavour = found.executable, flavour or found.flavour
     elif flavour is None:
         flavour = flavour_of(launcher)
+    single_host = single_host and not names_machines(launcher_options)
     options: list[str] = []
-    environ: dict[str, str] = {}
-    if flavour in ("openmpi5", "openmpi4"):
-        options, environ = _open_mpi(flavour, root=root, oversubscribe=oversubscribe, single_host=single_host)
+    environ = _on_loopback(flavour) if single_host else {}
+    if flavour in OPEN_MPI:
+        options = _open_mpi(flavour, oversubscribe=oversubscribe)
+        options += survives(flavour, fault_tolerance, 1 if single_host else None)
+        if root:
+            environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    elif flavour == "pals":
+        options = ["--cpu-bind", "none"]
+    options += launcher_options
     return MpiCommand([launcher, *options, "-n", str(n), python, "-m", ENGINE_MODULE, *engine_args], environ)
 
 
-def _open_mpi(
-    flavour: Flavour, *, root: bool, oversubscribe: bool, single_host: bool
-) -> tuple[list[str], dict[str, str]]:
+def names_machines(launcher_options: Sequence[str]) -> bool:
+    """Whether options of a launcher say on which machines it starts ranks."""
+    return any(map(_ELSEWHERE.fullmatch, launcher_options))
+
+
+def _open_mpi(flavour: Flavour, *, oversubscribe: bool) -> list[str]:
     # Engines mostly wait; bound to cores they would, with more ranks than cores, all sit on the first ones.
     options = ["--bind-to", "none"]
-    environ: dict[str, str] = {}
     if oversubscribe:
         # In version 5 `--oversubscribe` alone deals ranks out over the cores, so that rank 1 gets local rank 2.
         options += ["--map-by", ":OVERSUBSCRIBE"] if flavour == "openmpi5" else ["--oversubscribe"]
-    # One SIGKILLed rank (out of memory, say) must not take the others with it, which is the default.
-    # Version 5, measured with the packaged wheel, 4 ranks, one killed while the others are in allreduce:
-    #   --enable-recovery   the others live, and wait for the dead one for ever;
-    #   --with-ft ulfm      the others live, and get MPI_ERR_PROC_FAILED within 0.1 s; start time and
-    #                       bandwidth are the same.
-    # Its price: mpiexec's exit code says nothing, and a rank that ends before MPI_Init leaves the others waiting
-    # in it; ipcluster looks for both itself. Version 4 has only the first. Hydra (MPICH) has nothing that works.
-    options += ["--with-ft", "ulfm"] if flavour == "openmpi5" else ["--enable-recovery"]
-    if root:
-        environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    if single_host:
-        # Looking for network hardware takes the packaged Open MPI 1.0 s of its 1.1 s in MPI_Init (measured).
-        environ["OMPI_MCA_btl"] = "self,sm,tcp" if flavour == "openmpi5" else "self,vader,tcp"
-    return options, environ
+    return options
 
 
-def in_allocation(environ: Mapping[str, str]) -> bool:
-    """Whether this process is inside a job of a batch system, so that mpiexec may reach other machines."""
-    return any(environ.get(name) for name in _ALLOCATION)
+def survives(flavour: Flavour, fault_tolerance: FaultTolerance, machines: int | None) -> list[str]:
+    """Options by which the ranks of Open MPI live on when one of them is killed (out of memory, say).
+
+    By default all end with it. Version 5, measured with the packaged wheel, 4 ranks, one killed while the others
+    are in allreduce:
+
+    * ``--enable-recovery``: the others live, and wait for the dead one for ever;
+    * ``--with-ft ulfm``: the others live, and get MPI_ERR_PROC_FAILED within 0.1 s; start time and bandwidth on
+      one machine are the same.
+
+    The price of the latter: mpiexec's exit code says nothing, and a rank that ends before MPI_Init leaves the
+    others waiting in it; ipcluster looks for both itself. And between machines it leaves only transports of Open
+    MPI's own (TCP, mostly): by its documentation, UCX and all of libfabric are not used. So ``auto`` means it for
+    one machine.
+
+    Version 4 has only the first, which costs nothing. Hydra (MPICH) has nothing that works.
+
+    Args:
+        flavour: the MPI.
+        fault_tolerance: what was asked for.
+        machines: how many; None if it is not known.
+    """
+    if fault_tolerance == "off" or flavour not in OPEN_MPI:
+        return []
+    if flavour == "openmpi4":
+        return ["--enable-recovery"]
+    return ["--with-ft", "ulfm"] if fault_tolerance == "on" or machines == 1 else []
+
+
+def _on_loopback(flavour: Flavour) -> dict[str, str]:
+    """Settings by which the ranks of one machine use shared memory, and open no port to the network.
+
+    Looking for network hardware would also take the packaged Open MPI 1.0 s of its 1.1 s in MPI_Init (measured).
+    The launchers themselves (prterun, hydra) listen on all addresses, whatever they are told.
+    """
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    if flavour in OPEN_MPI:
+        # Its transport by TCP would listen on all addresses, too. Only MPI_Comm_spawn needs it on one machine.
+        return {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm" if flavour == "openmpi5" else "self,vader"}
+    if flavour == "hydra":
+        return dict.fromkeys(("UCX_NET_DEVICES", "FI_TCP_IFACE", "FI_SOCKETS_IFACE"), loopback)
+    return {}

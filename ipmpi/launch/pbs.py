@@ -224,6 +224,7 @@ PBS: Final = BatchSystem(
         threads='"${OMP_NUM_THREADS:-1}"',
         end=_UNTIL,
         hostfile="$PBS_NODEFILE",
+        nodes='$(sort -u "$PBS_NODEFILE" | wc -l)',
         remote="pbs_tmrsh",
     ),
     submitting=("qsub", "{script}"),

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, NamedTuple
 
+from ipmpi.processid import birth as birth
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -122,26 +124,6 @@ def _stat(pid: int) -> tuple[int, int, int] | None:
         return None if fields[0] in "ZX" else (pid, int(fields[1]), int(fields[3]))
     except (OSError, ValueError, IndexError):
         return None  # it ended in this moment
-
-
-def birth(pid: int) -> int:
-    """When a live process began, in ticks since the machine started; 0 if there is no such process.
-
-    On systems without ``/proc`` 1 stands for any time.
-    """
-    try:
-        fields = Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
-        return 0 if fields[0] in "ZX" else int(fields[19])
-    except (OSError, ValueError, IndexError):
-        if os.path.exists("/proc/self/stat"):
-            return 0
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return 0
-    except OSError:
-        pass
-    return 1
 
 
 def _command_line(pid: int) -> str:

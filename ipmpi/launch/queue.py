@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.errors import LauncherError
+from ipmpi.launch.allocation import without_job
 from ipmpi.launch.batchsystem import BatchSystem, JobState, JobStatus
 
 PATIENCE: Final = 60.0
@@ -21,7 +22,7 @@ def run_command(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.C
     """Run a program that gets no input, and take what it prints."""
     return subprocess.run(
         list(argv),
-        env={**os.environ, **environ},
+        env={**without_job(os.environ), **environ},  # another job is not to inherit from that in which we are
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batchsystem import BatchSystem, Line
 from ipmpi.launch.joboptions import JobOptions
-from ipmpi.launch.mpi import Flavour, MpiLauncher, find_mpi, flavour_of
-
-OPEN_MPI: Final[tuple[Flavour, ...]] = ("openmpi5", "openmpi4")
+from ipmpi.launch.mpi import OPEN_MPI, Flavour, MpiLauncher, find_mpi, flavour_of, survives, which_mpi
 
 ALONE: Final = "env"
 """Stands where a launcher would, and does nothing."""
@@ -26,7 +23,12 @@ SRUN_SURVIVES: Final = (
     Line("--no-kill", "when a machine fails, the engines on the others stay"),
 )
 
-_FAMILY: Final[dict[Flavour, str]] = {"openmpi5": "Open MPI", "openmpi4": "Open MPI", "hydra": "the MPICH family"}
+_FAMILY: Final[dict[Flavour, str]] = {
+    "openmpi5": "Open MPI",
+    "openmpi4": "Open MPI",
+    "hydra": "the MPICH family",
+    "pals": "PALS, for Cray's MPI",
+}
 
 _EXPORTS: Final = """\
 # Nodes that mpirun reaches by ssh get variables only when told.
@@ -84,10 +86,15 @@ def ranks(system: BatchSystem, options: JobOptions, *, root: bool) -> Ranks:
         # Newer versions of srun do not take this from the directives.
         command.append(Line(f"--cpus-per-task={options.cores_per_engine}", "cores of each engine"))
     elif found is not None:
-        command += _mpiexec_options(system, found.flavour)
+        command += _mpiexec_options(system, options, found.flavour)
+    if launcher == ALONE and options.launcher_options:
+        raise LauncherError("--launcher-option is for a launcher, and a single engine without MPI has none")
+    command += [Line(shlex.join(shlex.split(text)), "asked for") for text in options.launcher_options]
     if launcher != ALONE:
         command.append(Line(f"-n {options.shape().n}", "engines"))
     shell = bash_array("LAUNCH", command)
+    if found is not None and launcher != system.launcher:
+        shell += _survive_on_one(system, options, found.flavour)
     if found is not None and found.flavour in OPEN_MPI and launcher != system.launcher:
         shell = [*[AS_ROOT] * root, *shell, *_EXPORTS.splitlines() * bool(system.shell.hostfile)]
     if found is not None and _is_beside(found, options) and options.shape().nodes != 1:
@@ -129,7 +136,7 @@ def _chosen(system: BatchSystem, options: JobOptions) -> tuple[str, MpiLauncher 
 
 def _named(asked: str, beside: str) -> MpiLauncher:
     for folder in (beside, None):
-        executable = shutil.which(asked, path=folder)
+        executable = which_mpi(asked, folder)
         if executable is not None:
             return MpiLauncher(executable, flavour_of(executable))
     raise LauncherError(f"there is no {asked} here; name another one with --launcher PATH")
@@ -159,7 +166,14 @@ def _remote(system: BatchSystem, flavour: Flavour) -> list[str]:
 
 def _why_mpiexec(found: MpiLauncher, system: BatchSystem, options: JobOptions) -> str:
     where = "next to the interpreter" if _is_beside(found, options) else f"in PATH as {found.executable}"
-    better = f"; with it an engine may die alone, unlike with {system.launcher}" if system.launcher else ""
+    nodes = options.shape().nodes
+    on_one = bool(survives(found.flavour, options.fault_tolerance, 1))
+    here = bool(survives(found.flavour, options.fault_tolerance, nodes or None))
+    better = ""
+    if system.launcher and (here or (on_one and not nodes)):
+        better = (
+            f"; with it an engine may die alone{'' if here else ' on one machine'}, unlike with {system.launcher}"
+        )
     return f"of {_FAMILY.get(found.flavour, 'an unknown MPI')}, {where}{better}"
 
 
@@ -181,15 +195,33 @@ def _srun_mpi(options: JobOptions, found: MpiLauncher | None) -> list[Line]:
     return []
 
 
-def _mpiexec_options(system: BatchSystem, flavour: Flavour) -> list[Line]:
+def _mpiexec_options(system: BatchSystem, options: JobOptions, flavour: Flavour) -> list[Line]:
+    if flavour == "pals":
+        per_node = options.shape().per_node
+        return [
+            *[Line(f"--ppn {per_node}", "engines on each machine")] * bool(per_node),
+            Line(f"--cpu-bind depth --depth {options.cores_per_engine}", "each engine on cores of its own"),
+            Line("--genvall", "with the variables of this script"),
+        ]
     if flavour not in OPEN_MPI:
         return []
-    survives = "--with-ft ulfm" if flavour == "openmpi5" else "--enable-recovery"
-    options = [
-        Line("--bind-to none", "engines mostly wait; bound, their threads would share one core"),
-        Line(survives, "when one engine dies, the others stay"),
-    ]
+    shape = options.shape()
+    lives = survives(flavour, options.fault_tolerance, shape.nodes or (1 if shape.n == 1 else None))
+    command = [Line("--bind-to none", "engines mostly wait; bound, their threads would share one core")]
+    command += [Line(" ".join(lives), "when one engine dies, the others stay")] * bool(lives)
     if system.shell.hostfile:
         why = f"for an Open MPI that does not know {system.title}, as that of the package index"
-        options.append(Line(f'--hostfile "{system.shell.hostfile}"', why))
-    return options
+        command.append(Line(f'--hostfile "{system.shell.hostfile}"', why))
+    return command
+
+
+def _survive_on_one(system: BatchSystem, options: JobOptions, flavour: Flavour) -> list[str]:
+    """Lines for a job of which only the batch system knows on how many machines it runs."""
+    shape = options.shape()
+    one, several = (survives(flavour, options.fault_tolerance, machines) for machines in (1, None))
+    if shape.nodes or shape.n == 1 or one == several or not system.shell.nodes:
+        return []
+    return [
+        "# On one machine: when one engine dies, the others stay. Between machines it rules out fast networks.",
+        f'if [ "{system.shell.nodes}" = 1 ]; then LAUNCH+=({" ".join(one)}); fi',
+    ]

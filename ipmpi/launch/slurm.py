@@ -151,6 +151,7 @@ SLURM: Final = BatchSystem(
         element="$SLURM_ARRAY_JOB_ID-$SLURM_ARRAY_TASK_ID",
         folder="${SLURM_SUBMIT_DIR:-.}",
         ranks="$SLURM_NTASKS",
+        nodes="${SLURM_JOB_NUM_NODES:-}",
         threads='"${SLURM_CPUS_PER_TASK:-1}"',
         end=_UNTIL,
     ),

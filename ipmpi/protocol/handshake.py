@@ -22,7 +22,7 @@ from typing import Annotated, Final, NoReturn, TypeVar
 
 import msgspec
 
-from .. import limits
+from .. import limits, processid
 from ..errors import LocalProtocolError, RemoteProtocolError, SecurityError, VersionError
 
 MAGIC: Final = b"ipmp"
@@ -40,13 +40,14 @@ _SOFTWARE_CHARACTERS: Final = 100
 Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Versions = Annotated[list[Count], msgspec.Meta(max_length=64)]
+Process = Annotated[str, msgspec.Meta(max_length=processid.LONGEST)]
 
 
 class Hello(msgspec.Struct, frozen=True, tag_field="kind", tag="hello"):
     """The dialler's first frame.
 
     ``session`` is b'' for a new session or the 16 bytes of the one to resume; ``received`` counts the frames
-    of that session which arrived here.
+    of that session which arrived here. ``process`` is the dialler's identity (:mod:`ipmpi.processid`), if known.
     """
 
     versions: Versions
@@ -56,10 +57,11 @@ class Hello(msgspec.Struct, frozen=True, tag_field="kind", tag="hello"):
     proof: Key
     session: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
     received: Count = 0
+    process: Process = ""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag_field="kind", tag="welcome"):
-    """The controller's answer to a Hello whose proof is right; ``session`` has 16 bytes."""
+    """The controller's answer to a Hello whose proof is right; ``session`` has 16 bytes. ``process``: as there."""
 
     version: Count
     software: str
@@ -68,6 +70,7 @@ class Welcome(msgspec.Struct, frozen=True, tag_field="kind", tag="welcome"):
     session: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     received: Count = 0
     resumed: bool = False
+    process: Process = ""
 
 
 class Refusal(msgspec.Struct, frozen=True, tag_field="kind", tag="refusal"):
@@ -224,11 +227,12 @@ class DiallerHandshake:
         versions: Sequence[int] = VERSIONS,
         session: bytes = b"",
         received: int = 0,
+        process: str = "",
     ) -> None:
         _check_exporter(exporter)
         self._role, self._secret, self._exporter = role, secret, exporter
         self._software, self._versions = printable(software, _SOFTWARE_CHARACTERS), list(versions)
-        self._session, self._received = session, received
+        self._session, self._received, self._process = session, received, process
         self._nonce = random_source.token_bytes(_NONCE_BYTES)
         self._reader = _FrameReader()
         self._state = _State.START
@@ -243,8 +247,11 @@ class DiallerHandshake:
         self._state = _next(_DIALLER, self._state, _Event.HELLO_SENT)
         proof = _dialler_proof(self._secret, self._exporter, self._role, self._nonce)
         return _frame(
-            Hello(self._versions, self._software, self._role, self._nonce, proof, self._session, self._received)
-        )
+            Hello(
+                self._versions, self._software, self._role, self._nonce, proof, self._session, self._received,
+                self._process,
+            )
+        )  # fmt: skip
 
     def receive(self, data: bytes | bytearray | memoryview) -> Welcome | Refusal | None:
         """The controller's answer, or None while it is incomplete.
@@ -394,13 +401,14 @@ class ListenerHandshake:
             )
         self._secret = secret
 
-    def welcome(self, session: bytes, received: int, resumed: bool) -> bytes:
+    def welcome(self, session: bytes, received: int, resumed: bool, process: str = "") -> bytes:
         """The frame that accepts the peer.
 
         Args:
             session: the 16 bytes of the session's id.
             received: frames of that session which arrived at the controller.
             resumed: False for a new session, also where the peer asked for one that is gone.
+            process: the controller's identity.
         """
         state = _next(_LISTENER, self._state, _Event.WELCOME)
         hello = self._hello
@@ -409,7 +417,7 @@ class ListenerHandshake:
             raise LocalProtocolError(f"a session id has 16 bytes, not {len(session)}")
         nonce = random_source.token_bytes(_NONCE_BYTES)
         proof = _controller_proof(self._secret, self._exporter, hello.role, hello.nonce, nonce)
-        frame = _frame(Welcome(self.version, self._software, nonce, proof, session, received, resumed))
+        frame = _frame(Welcome(self.version, self._software, nonce, proof, session, received, resumed, process))
         self._state = state
         return frame
 

@@ -173,6 +173,13 @@ class Notice(Message, frozen=True, tag=28):
     text: str
 
 
+class EnginesChanged(Message, frozen=True, tag=30):
+    """Ids of engines that came, and that are gone. The first one in a session has all that are there."""
+
+    came: list[int]
+    gone: list[int]
+
+
 # --- controller to engine set ------------------------------------------------------------------------------
 
 
@@ -323,6 +330,7 @@ AnyMessage = (
     | TasksDone
     | TasksUndone
     | Notice
+    | EnginesChanged
     | TaskDone
     | Registered
     | Dispatch

@@ -19,7 +19,7 @@ from . import messages as m
 Table = frozenset[type[m.Message]]
 
 _LOOK: Final[Table] = frozenset({m.GetIds, m.ClusterInfo, m.Goodbye})
-_ANSWERS: Final[Table] = frozenset({m.Reply, m.Refused, m.Notice, m.Goodbye})
+_ANSWERS: Final[Table] = frozenset({m.Reply, m.Refused, m.Notice, m.EnginesChanged, m.Goodbye})
 _SET_ON_TASKS: Final[Table] = frozenset(
     {m.WantTasks, m.TaskResults, m.TaskResult, m.TasksReturned, m.WantTaskBody, m.PropertiesChanged}
 )

@@ -24,7 +24,7 @@ from ..furl import Furl
 from ..protocol.handshake import DiallerHandshake, Welcome
 from ..protocol.httpconnect import where
 from .loop import Loop, Timer
-from .negotiate import Authenticated, DialNegotiation, Unanswered
+from .negotiate import Authenticated, DialNegotiation, TurnedAway, Unanswered
 from .routes import DIRECT, Route, RouteError
 
 _STAGGER = 0.5
@@ -155,8 +155,11 @@ class Dial:
             self._on_done(peer, welcome, way)
         except Exception as error:
             self._loop.report(error)
-            peer.pipe.close()
             self._on_failed(internal_error(error, "when the controller had answered"))
+            descriptor = peer.pipe.fileno()
+            if descriptor is not None:
+                self._loop.unregister(descriptor)
+            peer.pipe.close()
 
     def _failed(self, number: int, error: KernelError) -> None:
         if self._over:
@@ -173,7 +176,7 @@ class Dial:
         self._over = True
         # The controller itself explains more than somebody who did not answer.
         for _, error in self._failures:
-            if isinstance(error, Unanswered | VersionError | ClientError | InternalError):
+            if isinstance(error, TurnedAway | Unanswered | VersionError | ClientError | InternalError):
                 self._on_failed(error)
                 return
         # A wrong certificate says nothing about other hints: its address may be another machine's in another

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .. import __version__, limits
+from .. import __version__, limits, processid
 from ..errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError, internal_error
 from ..furl import Furl
 from ..protocol import messages
@@ -67,12 +67,16 @@ class DialledSession:
         self._routes = routes
         self._way: Way | None = None
         self._session = b""
+        self._controller = ""
+        """The controller's process, see :mod:`ipmpi.processid`."""
         self._delay = limits.RECONNECT_FIRST
         self._give_up_at: float | None = None
         self._dial: Dial | None = None
         self._timer: Timer | None = None
         self._over = False
         self.link: Link | None = None
+        self._latest: Link | None = None
+        """The link that is here, or was here last; those before it have no say any more."""
         self.connection = Connection(may_receive)
 
     def open(self) -> None:
@@ -105,6 +109,7 @@ class DialledSession:
             SOFTWARE,
             session=self._session,
             received=self.connection.received,
+            process=processid.own(),
         )
 
     def _start_dial(self) -> None:
@@ -138,21 +143,46 @@ class DialledSession:
             self._end(error)
             return
         self._session = welcome.session
-        self.link = Link(self._loop, peer.pipe, self.connection, self._callbacks.event, self._closed)
-        if fresh:
-            self._callbacks.started()
-        self.link.feed(peer.leftover)
-        if self.connection.wants_to_send:
-            self.wake()
+        self._controller = welcome.process
+
+        def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
+            del orderly
+            if self._latest is link:
+                self._closed(reason, error)
+
+        event, silence = self._callbacks.event, limits.SILENCE
+        link = Link(self._loop, peer.pipe, self.connection, event, closed, silence=silence)
+        self.link = self._latest = link
+        try:
+            if fresh:
+                self._callbacks.started()
+            link.feed(peer.leftover)
+            if self.connection.wants_to_send:
+                self.wake()
+        except Exception as error:
+            link.fail(error)
 
     def _failed(self, error: KernelError) -> None:
         self._dial = None
+        if self.link is not None:  # something went wrong after all had gone well
+            self.link.fail(error)
+            return
         now = self._loop.now()
         final = isinstance(error, SecurityError | VersionError | ClientError)
         if isinstance(error, SecurityError) and self._session:
             # This furl was good before: the link died between Hello and Welcome, or the controller did, and
             # somebody else has its port for now.
             final = False
+        if not self._renew and processid.is_gone(self._controller):
+            # What was under way was lost with it, so there is nothing to wait for.
+            self._end(
+                ConnectionError(
+                    f"the controller (process {processid.number(self._controller)} on this machine) has ended; "
+                    "what was under way is lost. Make a new client when there is a controller again "
+                    "(ipcluster -n 4 starts one)"
+                )
+            )
+            return
         if self._give_up_at is None or final or now >= self._give_up_at:
             self._end(error)
             return
@@ -161,8 +191,7 @@ class DialledSession:
         self._delay = min(self._delay * limits.RECONNECT_FACTOR, limits.RECONNECT_LONGEST)
         self._timer = self._loop.call_later(delay, self._start_dial, self._broken)
 
-    def _closed(self, reason: str, orderly: bool, error: KernelError | None) -> None:
-        del orderly
+    def _closed(self, reason: str, error: KernelError | None) -> None:
         self.link = None
         if self._over:
             return

@@ -63,9 +63,9 @@ class Link:
         """While reading is paused: what has been read and not been looked at."""
         descriptor = pipe.fileno()
         if descriptor is not None:
-            loop.register(descriptor, READ, self._ready, self._broken)
+            loop.register(descriptor, READ, self._ready, self.fail)
         if watch:
-            self._timer = loop.call_later(limits.PING_INTERVAL, self._watch, self._broken)
+            self._timer = loop.call_later(limits.PING_INTERVAL, self._watch, self.fail)
         # The pipe may hold the end of a handshake, the connection what an earlier link could not send.
         self.wake()
 
@@ -82,7 +82,7 @@ class Link:
     def wake(self) -> None:
         """There is something to send."""
         if self._open and not self._writing:
-            self.loop.call_at_turn_end(self._write, self._broken)
+            self.loop.call_at_turn_end(self._write, self.fail)
 
     def feed(self, data: Buffer) -> None:
         """Bytes that arrived before the link was made (the end of a handshake's last read)."""
@@ -90,7 +90,7 @@ class Link:
             try:
                 self._receive(data)
             except Exception as error:
-                self._broken(error)
+                self.fail(error)
 
     def close(self, reason: str = "closed here") -> None:
         """End the link; what was queued and fits goes out before."""
@@ -104,7 +104,7 @@ class Link:
         if (events & WRITE or self._unheard is not None) and self._open:
             self._write()
 
-    def _broken(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Something went wrong that nobody foresaw, while this peer was dealt with: that is its session's end.
 
         It cannot be resumed: the message counts as received, and nobody knows how much of what it asks for was
@@ -160,7 +160,7 @@ class Link:
         if connection.wants_to_send or self._unheard is not None:
             self.wake()
         if connection.owes_acknowledgement and self._acknowledge_timer is None:
-            self._acknowledge_timer = self.loop.call_later(limits.ACK_DELAY, self._acknowledge, self._broken)
+            self._acknowledge_timer = self.loop.call_later(limits.ACK_DELAY, self._acknowledge, self.fail)
 
     def _acknowledge(self) -> None:
         self._acknowledge_timer = None
@@ -207,7 +207,7 @@ class Link:
         if self._unheard is not None:
             # Who does not acknowledge is read on: the acknowledgement may be in it.
             if self.connection.is_stalled or self.connection.control_backlog <= self._pause_above:
-                self.loop.call_soon(self._go_on, self._broken)
+                self.loop.call_soon(self._go_on, self.fail)
             else:
                 self._register()
 
@@ -216,7 +216,7 @@ class Link:
         descriptor = self.pipe.fileno()
         if descriptor is not None:
             events = (READ if self._unheard is None else 0) | (WRITE if self._writing else 0)
-            self.loop.register(descriptor, events, self._ready, self._broken)
+            self.loop.register(descriptor, events, self._ready, self.fail)
 
     def _watch(self) -> None:
         if not self._open:
@@ -228,7 +228,7 @@ class Link:
         if self._liveness.should_ping(now):
             self.connection.ping()
             self.wake()
-        self._timer = self.loop.call_later(limits.PING_INTERVAL / 3, self._watch, self._broken)
+        self._timer = self.loop.call_later(limits.PING_INTERVAL / 3, self._watch, self.fail)
 
     def _end(self, reason: str, orderly: bool, error: KernelError | None) -> None:
         self._open = False

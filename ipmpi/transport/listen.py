@@ -13,10 +13,12 @@ import socket
 from collections.abc import Callable, Mapping
 
 from .. import limits
-from ..errors import ConnectionError, ControllerStartError, KernelError, internal_error
+from ..errors import ConnectionError, KernelError, internal_error
 from ..protocol.handshake import Hello, ListenerHandshake
 from ..tls import Identity, TlsSession
+from .addresses import plain
 from .dialled import SOFTWARE
+from .listensocket import listen
 from .loop import READ, Loop, Timer
 from .negotiate import Authenticated, ListenNegotiation
 from .strangers import Strangers
@@ -36,6 +38,11 @@ class Listener:
         secrets: secret of each role that may come here.
         on_hello: called for each peer that has proved its role.
         log: called with a line about a peer that did not, at most once per source and minute.
+
+    Attributes:
+        address: on which it listens, as a number.
+        port: of that.
+        ipv6: whether peers may come by IPv6.
     """
 
     def __init__(
@@ -56,8 +63,10 @@ class Listener:
         self._numbers = itertools.count()
         self._logged: dict[str, float] = {}
         self._resume: Timer | None = None
-        self._sock = _listen(address)
+        self._sock = listen(*address)
+        self.address: str = self._sock.getsockname()[0]
         self.port: int = self._sock.getsockname()[1]
+        self.ipv6 = self._sock.family == socket.AF_INET6
         identity.context  # noqa: B018 - an OpenSSL that is not good enough is found now, not with the first peer
         loop.register(self._sock, READ, self._accept)
 
@@ -90,18 +99,21 @@ class Listener:
                 self._pause(error.strerror or str(error))
                 return
             try:
-                self._begin(sock, str(address[0]))
+                self._begin(sock, plain(str(address[0])))
             except Exception as error:
                 # It is this stranger's misfortune: the others get in.
+                self._loop.unregister(sock)
                 sock.close()
                 self._loop.report(error)
-                self._report(str(address[0]), internal_error(error, "while a connection was accepted"))
+                self._report(plain(str(address[0])), internal_error(error, "while a connection was accepted"))
 
     def _pause(self, reason: str) -> None:
         self._report("anybody", ConnectionError(f"it cannot be accepted: {reason}"))
         self._loop.unregister(self._sock)
         self._resume = self._loop.call_later(
-            _EXHAUSTED_PAUSE, lambda: self._loop.register(self._sock, READ, self._accept)
+            _EXHAUSTED_PAUSE,
+            lambda: self._loop.register(self._sock, READ, self._accept),
+            lambda error: self._pause(str(error)),
         )
 
     def _begin(self, sock: socket.socket, source: str) -> None:
@@ -138,35 +150,3 @@ class Listener:
                 self._logged.clear()
             self._logged[source] = now
             self._log(f"refused a connection from {source}: {error}")
-
-
-def _listen(address: tuple[str, int]) -> socket.socket:
-    host, port = address
-    if not 0 <= port <= 65535:
-        raise ControllerStartError(f"port {port} is not between 1 and 65535 (0 or no option: a free one)")
-    try:
-        family, kind, protocol, _, bound = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE, family=_family(host)
-        )[0]
-        sock = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ControllerStartError(f"cannot listen on {host!r}: {error.strerror or error}") from None
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(bound)
-        sock.listen(1024)
-    except OSError as error:
-        sock.close()
-        where = f"{host or 'all interfaces'}:{port}"
-        if error.errno == errno.EADDRINUSE:
-            raise ControllerStartError(
-                f"port {port} is taken on {where}. Stop the program that has it, choose another port, or leave "
-                "the port option out: then the system picks a free one and the furl files tell it to everyone."
-            ) from None
-        raise ControllerStartError(f"cannot listen on {where}: {error.strerror or error}") from None
-    sock.setblocking(False)
-    return sock
-
-
-def _family(host: str) -> int:
-    return socket.AF_INET if not host else socket.AF_UNSPEC

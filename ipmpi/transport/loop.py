@@ -172,12 +172,17 @@ class Loop:
     ) -> None:
         """Call ``callback(events)`` whenever ``file`` is ready; registering again changes the events."""
         descriptor = file if isinstance(file, int) else file.fileno()
-        if descriptor in self._callbacks and descriptor not in self._paused:
-            self._poller.modify(descriptor, events)
-        else:
-            self._poller.register(descriptor, events)
-            self._paused.discard(descriptor)
+        is_known = descriptor in self._callbacks and descriptor not in self._paused
+        self._paused.discard(descriptor)
         self._callbacks[descriptor] = callback, events, on_error
+        if is_known:
+            try:
+                self._poller.modify(descriptor, events)
+            except FileNotFoundError:
+                pass  # another file had this number, and was closed without a word
+            else:
+                return
+        self._poller.register(descriptor, events)
 
     def unregister(self, file: Any) -> None:
         """Forget a file; to be called before it is closed."""
@@ -187,7 +192,8 @@ class Loop:
         if descriptor in self._paused:
             self._paused.remove(descriptor)
         else:
-            self._poller.unregister(descriptor)
+            with contextlib.suppress(OSError, KeyError):  # it may have been closed before
+                self._poller.unregister(descriptor)
 
     def run(self) -> None:
         """Handle events until :meth:`stop` is called."""

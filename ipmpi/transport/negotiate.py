@@ -34,6 +34,10 @@ class Unanswered(SecurityError, ConnectionError):
     """The controller closed the connection after our Hello: the wrong secret, or the network at a bad moment."""
 
 
+class TurnedAway(ConnectionError):
+    """The controller refuses for now, and says why."""
+
+
 @dataclass
 class Authenticated:
     """A pipe whose other end has proved that it holds the secret of its role."""
@@ -224,7 +228,7 @@ class DialNegotiation(_Negotiation):
             raise RemoteProtocolError(f"{self.peer} spoke before it was spoken to")
         answer = self._handshake.receive(data)
         if isinstance(answer, Refusal):
-            raise ConnectionError(f"the controller at {self.peer} refuses: {answer.sentence}")
+            raise TurnedAway(f"the controller at {self.peer} refuses: {answer.sentence}")
         if answer is not None:
             self._release()
             self._on_done(Authenticated(self._pipe, self.peer, self._handshake.leftover), answer)

@@ -21,6 +21,8 @@ from ..protocol.frames import Buffer, size_of
 READ_SIZE = limits.CHUNK
 _GATHER = 64
 _FD = struct.Struct("i")
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+"""A program that user code starts in this moment must not keep gigabytes of shared memory."""
 _ATTACHED = socket.CMSG_SPACE(16 * _FD.size)
 
 
@@ -106,7 +108,7 @@ class UnixPipe:
     def receive(self) -> Buffer:
         """Bytes that have arrived; descriptors that came with them go to :attr:`files`."""
         try:
-            data, attached, _, _ = self._sock.recvmsg(READ_SIZE, _ATTACHED)
+            data, attached, _, _ = self._sock.recvmsg(READ_SIZE, _ATTACHED, _CLOSE_ON_EXEC)
         except (BlockingIOError, InterruptedError):
             return b""
         except OSError as error:

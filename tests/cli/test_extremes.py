@@ -31,6 +31,9 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "_gpus": (["", "x,", "a b", "\0", "\ud800", "-1", "0", str(2**64), "1.5"], ["1"]),
     # What else is wrong with a proxy is found when it is used: tests/reach/test_proxy.py.
     "_proxy": (["http://user:password@h:3128"], ["http://h:3128", "none"]),
+    "launcher_option": (["", " ", "'", "a\nb", "a\0b"], ["--bind-to none", "x"]),
+    "gpu_order": (["", "4", "x,y", "0,0", "0,-1", "1.5,2", "\ud800"], ["1,0", "3,2,1,0"]),
+    "count_or_none": ([*NO_INT, "-1", str(2**64)], ["0", "1"]),
     "int": (NO_INT, ["0", "8000"]),
 }
 """By the name of an option's ``type``: what its parser refuses, and extremes that it takes."""

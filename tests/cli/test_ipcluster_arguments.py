@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ipmpi.cli import ipcluster
-from ipmpi.cli.local import engine_options, parser
+from ipmpi.cli.local import engine_options, keep_engines_here, parser
 from ipmpi.cli.options import controller_arguments
+from ipmpi.errors import LauncherError
 from ipmpi.launch.local import EngineOptions, engine_commands
 
 
@@ -42,6 +43,63 @@ def test_an_impossible_number_of_engines_is_refused(number: str, capsys: pytest.
         options("-n", number)
     assert end.value.code == 2
     assert "is not a number of engines (1 to 65536)" in capsys.readouterr().err
+
+
+def test_options_for_the_launcher_and_the_gpus() -> None:
+    found = options(
+        *("--launcher-option=--cpu-bind cores", "--launcher-option=-v", "--fault-tolerance", "off"),
+        *("--gpus", "2", "--gpu-order", "1, 0"),
+    )
+    assert found.launcher_options == ("--cpu-bind", "cores", "-v")
+    assert found.fault_tolerance == "off"
+    assert found.arguments == ("--gpus", "1,0")
+    assert options("--gpus", "2").arguments == ("--gpus", "2")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--gpu-order", "2"], "'2' is no order of GPUs: give their numbers, as in 3,2,1,0"),
+        (["--gpu-order", "1,1"], "'1,1' is no order of GPUs"),
+        (["--gpu-order", "1,x"], "'1,x' is no order of GPUs"),
+        (["--launcher-option", "--x 'y"], "No closing quotation"),
+        (["--launcher-option", " "], "' ' is no option of a launcher"),
+        (["--fault-tolerance", "perhaps"], "invalid choice"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        options(*words)
+    assert complaint in capsys.readouterr().err
+
+
+def test_without_mpi_there_is_no_launcher_to_get_options() -> None:
+    with pytest.raises(LauncherError, match="--mpi none starts none: leave out one of them"):
+        engine_commands(options("--mpi", "none", "--launcher-option=-v"), 77, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "ip"),
+    [
+        ([], {}, "localhost"),
+        (["--engine-ip", "0.0.0.0"], {}, "0.0.0.0"),
+        (["--engine-port", "10201"], {}, None),
+        (["--engine-location", "login1"], {}, None),
+        (["--launcher-option=--hostfile hosts"], {}, None),
+        ([], {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1"}, None),
+    ],
+)
+def test_engines_of_one_machine_need_no_port_to_the_network(
+    words: list[str], environ: dict[str, str], ip: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    parsed = parser().parse_args(words)
+    keep_engines_here(parsed)
+    assert parsed.engine_ip == ip
 
 
 def test_without_mpi_there_is_one_command_for_each_engine() -> None:

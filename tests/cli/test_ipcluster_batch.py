@@ -238,8 +238,18 @@ def test_a_time_without_a_unit_is_refused(system: str, capsys: pytest.CaptureFix
 def test_options_reach_the_job_script() -> None:
     words = ["-n", "8", "--nodes", "2", "-q", "long", "-A", "me", "--time", "1-0:30:00", "--memory", "4G"]
     words += ["--gpus", "2", "--name", "big", "--resubmit", "-s", "mine.j2", "--requeue", "--mpi", "none"]
+    words += [
+        "--gpu-order",
+        "1,0",
+        "--launcher-option=--label",
+        "--launcher-option=-x A",
+        "--fault-tolerance",
+        "on",
+    ]
     parsed = parser("slurm").parse_args(words)
     found = job_options(parsed)
+    assert (found.gpu_order, found.launcher_options) == ("1,0", ("--label", "-x A"))
+    assert found.fault_tolerance == "on"
     assert (found.kind, found.n, found.nodes, found.queue, found.account) == ("engines", 8, 2, "long", "me")
     assert (found.walltime, found.memory, found.gpus_per_node) == (88200, "4G", 2)
     assert (found.name, found.template, found.requeue, found.mpi) == ("big", Path("mine.j2"), True, "none")

@@ -8,6 +8,8 @@ import resource
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ipmpi.client.connecting import connect
 from ipmpi.errors import SecurityError
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m
+from ipmpi.transport.addresses import is_unspecified
 from tests.security.cluster import LOOPBACK, Controller, controller, run_command, wait_until
 from tests.security.wire import Member
 
@@ -74,6 +77,28 @@ def test_locations_are_what_the_furls_say(tmp_path: Path) -> None:
         port = running.furl("mec").hints[0][1]
         assert running.furl("mec").hints == (("login.example", port), ("10.0.0.7", port))
         assert [host for host, _ in running.furl("engine").hints] == ["ib0.example"]
+
+
+@pytest.mark.parametrize("ip", ["", "::", "0.0.0.0"])
+def test_no_furl_has_an_address_that_means_another_machine_wherever_it_is_read(tmp_path: Path, ip: str) -> None:
+    options = ["--client-ip", ip, "--engine-ip", ip] if ip else []
+    with controller(tmp_path, options) as running:
+        for role in ("mec", "engine"):
+            hosts = [host for host, _ in running.furl(role).hints]
+            assert not any(map(is_unspecified, hosts)), hosts
+            assert hosts[-1] in ("127.0.0.1", "::1")
+            assert any(":" in host for host in hosts) <= (ip != "0.0.0.0")
+
+
+@pytest.mark.parametrize("location", ["0.0.0.0", "login1,::"])
+def test_a_location_that_means_this_machine_wherever_it_is_read_is_refused(tmp_path: Path, location: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ipmpi.cli.ipcontroller", *LOOPBACK, "--engine-location", location],
+        env={**os.environ, "IPYTHONDIR": str(tmp_path)}, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "means 'this machine' wherever it is read. Give a name or an address" in done.stderr
+    assert not (tmp_path / "security" / "ipcontroller-engine.furl").exists()
 
 
 def test_furl_files_where_they_were_asked_for(tmp_path: Path) -> None:

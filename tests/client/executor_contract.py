@@ -7,6 +7,7 @@ import concurrent.futures
 import os
 import threading
 import time
+import weakref
 from concurrent.futures import Future, as_completed, wait
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ def size_of_file(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+class Falsey(Exception):
+    """An exception of a library that counts its parts, and has none."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def raise_falsey() -> None:
+    raise Falsey("seen all the same")
+
+
 class Held:
     """Calls that keep all workers of an executor busy until they are let go."""
 
@@ -100,6 +112,50 @@ class ExecutorContract:
                 future.result()
         assert future.done()
         assert not future.cancelled()
+
+    def test_the_standard_librarys_names_catch_what_it_raises(
+        self, executor: concurrent.futures.Executor, workers: int, tmp_path: Path
+    ) -> None:
+        held = Held(executor, workers, tmp_path)
+        waiting = executor.submit(square, 3)
+        for timeout in (0, 0.01):
+            with pytest.raises(concurrent.futures.TimeoutError):
+                waiting.exception(timeout=timeout)
+        results = executor.map(square, [1], timeout=0)
+        with pytest.raises(concurrent.futures.TimeoutError):
+            next(results)
+        assert waiting.cancel()
+        with pytest.raises(concurrent.futures.CancelledError):
+            waiting.result()
+        held.go()
+
+    def test_a_future_of_a_loop_may_give_up(
+        self, executor: concurrent.futures.Executor, workers: int, tmp_path: Path
+    ) -> None:
+        held = Held(executor, workers, tmp_path)
+
+        async def use() -> None:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.wrap_future(held.futures[0]), 0.01)
+            loop = asyncio.get_running_loop()
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(loop.run_in_executor(executor, note, str(tmp_path / "noted")), 0.01)
+
+        asyncio.run(use())
+        held.go()
+        executor.shutdown()
+        assert held.futures[0].result() == 0
+        assert not (tmp_path / "noted").exists()
+
+    def test_a_result_is_not_kept_by_the_executor(self, executor: concurrent.futures.Executor) -> None:
+        future = executor.submit(names_given, 1)
+        seen = weakref.ref(future)
+        assert future.result(timeout=30) == ((1,), {})
+        # Those who tell of the end may have it for a moment longer.
+        executor.submit(square, 1).result(timeout=30)
+        executor.shutdown()
+        del future
+        assert seen() is None
 
     def test_callbacks_are_called_once_with_the_future(self, executor: concurrent.futures.Executor) -> None:
         called: list[tuple[str, Future[Any]]] = []

@@ -54,6 +54,10 @@ class FakeFarm:
 
     # --- what the client uses ----------------------------------------------------------------------------
 
+    @property
+    def engines(self) -> list[int]:
+        return list(range(len(self.runners)))
+
     def number(self) -> int:
         return next(self._numbers)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executor_contract import ExecutorContract, Held, reciprocal, square
+from executor_contract import ExecutorContract, Falsey, Held, raise_falsey, reciprocal, square
 from fake_farm import FakeFarm
 from thread_farm import ThreadFarm
 
@@ -87,6 +87,25 @@ class TestOptions:
                 make(**{name: print})
             empty: Any = () if name == "initargs" else None
             assert list(make(**{name: empty}).map(square, [3])) == [9]
+
+
+def test_an_exception_counts_whatever_its_truth_value(threaded: TaskClient) -> None:
+    """As from Python 3.12 on; before, its own futures have no result and no exception then."""
+    executor = threaded.executor()
+    future = executor.submit(raise_falsey)
+    assert future.exception(timeout=30) is not None
+    with pytest.raises(Falsey, match="seen all the same"):
+        future.result()
+    for failing in (
+        lambda: list(executor.map(lambda _: raise_falsey(), [1])),
+        lambda: threaded.map(lambda _: raise_falsey(), [1]),
+        lambda: next(threaded.imap(lambda _: raise_falsey(), [1])),
+        lambda: threaded.pool().apply(raise_falsey),
+        lambda: list(threaded.pool().imap(lambda _: raise_falsey(), iter([1]))),
+        lambda: threaded.pool().apply_async(raise_falsey, error_callback=print).get(30),
+    ):
+        with pytest.raises(Falsey):
+            failing()  # type: ignore[no-untyped-call]
 
 
 class TestMap:

@@ -51,6 +51,10 @@ class ThreadFarm:
 
     # --- what the client uses ----------------------------------------------------------------------------
 
+    @property
+    def engines(self) -> list[int]:
+        return list(range(len(self._runners)))
+
     def number(self) -> int:
         return next(self._numbers)
 

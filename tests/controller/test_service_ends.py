@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ipmpi import limits
+from ipmpi.controller.bounds import CLIENTS
 from ipmpi.controller.service import ControllerService
 from ipmpi.protocol import messages as m, operations, packed
 from ipmpi.protocol.connection import MessageReceived
@@ -22,6 +23,7 @@ class Peer:
     def __init__(self, service: ControllerService, key: int, role: str) -> None:
         self.service, self.key, self.role = service, key, role
         self.peer, self.farewell = "test", ""
+        self.bounds = CLIENTS
         self.connection = self
         self.heard: list[Any] = []
         self.stop_at: tuple[()] | type[Any] = ()

@@ -17,6 +17,7 @@ from ipmpi.launch.doctor.judge_engines import (
     judge_shared_files,
     judge_threads,
     judge_versions,
+    judge_writing,
 )
 
 HERE = Versions("3.11.7", "0.1.0", "4.1.2", "2.4.6", "3.1.3")
@@ -209,3 +210,18 @@ def test_one_clock_for_each_machine() -> None:
     other = Clock("engine 2 on n2", 0, 1, 1)
     engines = [engine(0, clock=slow), engine(1, clock=quick), engine(2, machine(host="n2"), clock=other)]
     assert clocks_by_host(engines) == [quick, other]
+
+
+# --- writing -----------------------------------------------------------------------------------------------
+
+
+def test_where_engines_can_write() -> None:
+    (finding,) = judge_writing([engine(0), engine(1)])
+    assert (finding.check, finding.level) == ("writable", Level.OK)
+    assert judge_writing([]) == []
+    read_only = {"/home/u/.ipython/log": "Read-only file system"}
+    (finding,) = judge_writing([engine(0, unwritable=read_only), engine(1, unwritable=read_only)])
+    assert finding.level is Level.WARNING
+    assert finding.text == "Engines 0-1 cannot write in /home/u/.ipython/log: Read-only file system."
+    assert "IPYTHONDIR" in finding.fix
+    assert "--logdir" in finding.fix

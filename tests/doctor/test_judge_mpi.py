@@ -90,6 +90,47 @@ def test_mpi_init_aborts_on_a_login_node() -> None:
     assert "MPICH_GPU_SUPPORT_ENABLED=0" in finding.fix
 
 
+def test_inside_a_job_nobody_is_sent_into_one() -> None:
+    """As on a PBS where ssh does not reach the other nodes."""
+    output = (
+        "ssh: connect to host node2 port 22: Connection refused", *("-" * 70,), "PRTE has lost communication",
+        "with a remote daemon.", "-" * 70,
+    )  # fmt: skip
+    finding = of(judge_trial(trial(PRTE, code=213, output=output, machines=2)), "start")
+    assert "ssh: connect to host node2 port 22: Connection refused" in finding.text
+    assert "inside a job" not in finding.fix
+    assert "needs no ssh" in finding.fix
+    assert "inside a job" not in of(judge_trial(trial(PRTE, code=1, output=output, machines=1)), "start").fix
+    assert "inside a job" in of(judge_trial(trial(PRTE, code=1, output=output)), "start").fix
+
+
+def test_a_trial_on_one_machine_of_several() -> None:
+    finding = of(judge_trial(trial(HYDRA, pair("hydra", MPICH), machines=2)), "machines")
+    assert (finding.level, finding.text) == (
+        Level.NOTE,
+        "This job has 2 machines; the ranks of this trial were all on n1.",
+    )
+    for count in (0, 1):
+        assert "machines" not in {f.check for f in judge_trial(trial(HYDRA, pair("hydra", MPICH), machines=count))}
+
+
+@pytest.mark.parametrize(
+    ("library", "transport", "machines", "level", "words"),
+    [
+        (OPENMPI, "ob1", 0, Level.OK, "ob1, which is Open MPI's own"),
+        (OPENMPI, "ob1", 2, Level.NOTE, "ob1, which is Open MPI's own"),
+        (OPENMPI, "ucx", 2, Level.OK, "transport: UCX."),
+        (OPENMPI, "cm/ofi", 2, Level.OK, "libfabric (cm/ofi)"),
+        (MPICH + "MPICH Device:       ch4:ofi\n", "", 2, Level.OK, "transport: ch4:ofi."),
+    ],
+)
+def test_by_what_messages_go(library: str, transport: str, machines: int, level: Level, words: str) -> None:
+    told = trial(PRTE, pair("openmpi", library), transport=transport, machines=machines)
+    finding = of(judge_trial(told), "transport")
+    assert (finding.level, words in finding.text) == (level, True)
+    assert ("--fault-tolerance" in finding.fix) is (level is Level.NOTE)
+
+
 def test_mpi4py_without_a_library() -> None:
     ranks = tuple(RankFacts(pid, "n1", launched("hydra", pid), error="cannot load MPI library") for pid in (0, 1))
     finding = of(judge_trial(trial(HYDRA, ranks, code=1)), "library")

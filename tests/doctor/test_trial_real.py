@@ -14,7 +14,14 @@ from ipmpi.errors import LauncherError
 from ipmpi.launch.doctor.facts import Launcher
 from ipmpi.launch.doctor.findings import Finding, Level
 from ipmpi.launch.doctor.judge_mpi import judge_trial
-from ipmpi.launch.doctor.trial import find_launcher, parse_told, run_trial, trial_command, understand
+from ipmpi.launch.doctor.trial import (
+    find_launcher,
+    parse_told,
+    parse_transport,
+    run_trial,
+    trial_command,
+    understand,
+)
 from ipmpi.launch.mpi import find_mpi
 
 ENVIRON = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -45,11 +52,14 @@ def test_what_fits(mpiexec: Launcher) -> None:
         "launcher",
         "library",
         "match",
+        "transport",
         "thread-level",
         "fault-tolerance",
     }
     assert [rank.size for rank in trial.ranks] == [2, 2]
     if mpiexec.flavour == "openmpi5":
+        assert trial.transport == "ob1"
+        assert not [line for line in trial.output if "select" in line]
         assert (trial.outlived, trial.raised) == (True, "MPI_ERR_PROC_FAILED")
 
 
@@ -173,6 +183,21 @@ def test_lines_of_others_do_not_disturb() -> None:
     assert said == ["WARNING: x", "[n1]", "last"]
     ranks, outlived, raised = understand(facts)
     assert (ranks[0].size, outlived, raised) == (2, None, "")
+
+
+def test_what_open_mpi_says_about_its_transport() -> None:
+    said = [
+        "[vm:8] mca: base: components_register: registering framework pml components",
+        "[vm:8] mca:base:select:(  mtl) Selected component [ofi]",
+        "[vm:8] select: init returned priority 25",
+        "[vm:8] selected cm best priority 25",
+        "[vm:8] select: component cm selected",
+        "[vm:8] something else went wrong",
+    ]
+    assert parse_transport(said) == ("cm/ofi", ["[vm:8] something else went wrong"])
+    ucx = [line.replace("selected cm", "selected ucx") for line in said]
+    assert parse_transport(ucx)[0] == "ucx"
+    assert parse_transport(["WARNING: x"]) == ("", ["WARNING: x"])
 
 
 def test_ranks_of_two_hosts_may_have_one_pid() -> None:

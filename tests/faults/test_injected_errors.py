@@ -8,11 +8,14 @@ IPMPI_INJECTED_ERRORS=1000 has more of them than a usual run; IPMPI_SEED gives a
 from __future__ import annotations
 
 import concurrent.futures
+import faulthandler
 import os
 import random
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -105,6 +108,13 @@ def do(client: Client, outcomes: Counter[str]) -> None:
             outcomes[type(error).__name__] += 1
 
 
+def _fulfil(future: concurrent.futures.Future[Any], call: Callable[[], Any]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)
+
+
 class Stage:
     """A controller that lives through all of it, its engines, and somebody who stays connected."""
 
@@ -114,17 +124,21 @@ class Stage:
         self.cluster = InProcess(lambda loop, owner: injector.owners.__setitem__(id(loop), owner))
         self.cluster.start_engines(2)
         self.other = Client(self.cluster)
-        self.pool = concurrent.futures.ThreadPoolExecutor(4)
         self.outcomes: Counter[str] = Counter()
 
     def in_time(self, call: Callable[[], Any]) -> Any:
-        future = self.pool.submit(call)
-        try:
-            return future.result(PATIENCE)
-        except concurrent.futures.TimeoutError:
-            if future.done():
-                raise
-            raise Hangs from None
+        (outcome,) = self._run([call], PATIENCE)
+        return outcome
+
+    def _run(self, calls: list[Callable[[], Any]], patience: float) -> list[Any]:
+        futures: list[concurrent.futures.Future[Any]] = []
+        for call in calls:
+            futures.append(concurrent.futures.Future())
+            threading.Thread(target=_fulfil, args=(futures[-1], call), daemon=True).start()
+        if concurrent.futures.wait(futures, patience).not_done:
+            faulthandler.dump_traceback(sys.__stderr__)
+            raise Hangs
+        return [future.result() for future in futures]
 
     def round(self) -> bool:
         """Two clients work at the same time; whether one of them lost its session."""
@@ -133,12 +147,8 @@ class Stage:
         keeper = threading.Thread(target=self._keep_engines, args=(stop,))
         keeper.start()
         try:
-            both = [self.pool.submit(do, client, self.outcomes) for client in (victim, self.other)]
-            done, _ = concurrent.futures.wait(both, 2 * PATIENCE)
-            if len(done) < 2:
-                raise Hangs
-            for each in both:
-                each.result()
+            clients = (victim, self.other)
+            self._run([partial(do, client, self.outcomes) for client in clients], 2 * PATIENCE)
             failed = [victim.has_failed(), self.other.has_failed()]
             self.in_time(victim.close)
             return all(failed)
@@ -174,7 +184,6 @@ class Stage:
 
     def close(self) -> None:
         self.other.close()
-        self.pool.shutdown()
         self.cluster.close()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 pytest.importorskip("IPython")
 from IPython.core.interactiveshell import InteractiveShell
 
-from ipmpi.client.results import ResultList
+from ipmpi.client.results import PendingResult, ResultList
 from ipmpi.client.views import EngineView
 from ipmpi.ipython import ParallelMagics, unload_ipython_extension
 from ipmpi.ipython.magics import NO_ACTIVE_CONTROLLER
@@ -155,6 +156,36 @@ def test_autopx_leaves_magics_here(shell: Any, client: FakeClient) -> None:
     shell.run_cell("%result 2")
     assert client.executed == []
     assert client.asked == [2]
+
+
+def test_autopx_of_a_client_that_does_not_wait_loses_nothing(
+    shell: Any, client: FakeClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.run_cell("%autopx")
+    futures: list[Future[Any]] = []
+
+    def execute(lines: str) -> PendingResult:
+        futures.append(Future())
+        return PendingResult(client, futures[-1], lambda _: printed(lines), "execute")
+
+    client.execute = execute  # type: ignore[method-assign, assignment]
+    first = shell.run_cell("a = 1").result
+    assert isinstance(first, PendingResult)
+    assert first in shell.user_ns["Out"].values()
+    assert "<PendingResult of execute: running>" in capsys.readouterr().out
+    shell.run_cell("b = 2")
+    assert "Results List" not in capsys.readouterr().out
+    futures[0].set_result(0)
+    futures[1].set_exception(RuntimeError("engines failed"))
+    shell.run_cell("c = 3")
+    out = capsys.readouterr().out
+    assert "<Results List>\n[0] In [1]: a = 1" in out
+    assert "RuntimeError: engines failed" in out
+    third = list(shell.user_ns["Out"].values())[-1]
+    futures[2].set_result(0)
+    assert repr(third.r).startswith("<Results List>\n[0] In [1]: c = 3")
+    shell.run_cell("%autopx")
+    assert "c = 3" not in capsys.readouterr().out  # it was seen
 
 
 def test_unloading_brings_cells_back(shell: Any, client: FakeClient) -> None:

@@ -28,6 +28,7 @@ REWRITE = os.environ.get("IPMPI_GOLDEN") == "write"
 
 OPEN_MPI = MpiLauncher("/env/bin/mpiexec", "openmpi5")
 MPICH = MpiLauncher("/env/bin/mpiexec", "hydra")
+PALS = MpiLauncher("/opt/pals/mpiexec", "pals")
 OF_SITE = MpiLauncher("/opt/mpi/bin/mpirun", "openmpi5")
 
 BASE = JobOptions(
@@ -133,7 +134,8 @@ def test_every_flag_has_a_reason(found: Found) -> None:
     reasons = dict(written.reasons)
     assert all(reasons.values())
     assert reasons["#SBATCH --gpus-per-node=2"] == "shared among the engines of a machine"
-    assert reasons["--with-ft ulfm"] == "when one engine dies, the others stay"
+    one = dict(script(nodes=1).reasons)
+    assert one["--with-ft ulfm"] == "when one engine dies, the others stay"
     assert {"#SBATCH --requeue", "--gpus 2", "--proxy http://p:1", "--bind-to none"} <= set(reasons)
     for flag in reasons:
         assert flag in written.text
@@ -148,6 +150,7 @@ def test_every_flag_has_a_reason(found: Found) -> None:
         ({"n": 8, "per_node": 4}, (8, 2, 4)),
         ({"nodes": 2, "per_node": 4}, (8, 2, 4)),
         ({"n": 8, "kind": "array"}, (1, 1, 1)),
+        ({"n": 8, "kind": "array", "per_node": 4}, (4, 1, 4)),
     ],
 )
 def test_numbers_that_fit_together(asked: dict[str, Any], shape: tuple[int, int, int]) -> None:
@@ -161,8 +164,9 @@ def test_numbers_that_fit_together(asked: dict[str, Any], shape: tuple[int, int,
         ({"nodes": 2}, "how many engines"),
         ({"n": 9, "nodes": 2, "per_node": 4}, "9 engines do not fill 2 nodes with 4 on each"),
         ({"n": 4, "nodes": 2, "per_node": 4}, "4 engines do not fill 2 nodes with 4 on each"),
-        ({"kind": "array"}, "say only how many, with -n N"),
-        ({"kind": "array", "n": 4, "nodes": 2}, "say only how many, with -n N"),
+        ({"kind": "array"}, "say how many engines, with -n N"),
+        ({"kind": "array", "n": 4, "nodes": 2}, "say how many engines, with -n N"),
+        ({"kind": "array", "n": 7, "per_node": 4}, "7 engines are no whole number of elements with 4 in each"),
     ],
 )
 def test_numbers_that_do_not(asked: dict[str, Any], complaint: str) -> None:
@@ -214,6 +218,33 @@ def test_repetition(found: Found) -> None:
     assert not any(line.startswith("-r") for line in directives("pbs", kind="array")), "has to be repeatable"
 
 
+@pytest.mark.parametrize("name", ["slurm", "pbs"])
+def test_an_element_of_an_array_may_be_a_set_of_engines(found: Found, name: str) -> None:
+    options = {"kind": "array", "n": 12, "per_node": 4}
+    text = script(name, **options).text
+    assert {"slurm": "--array=0-2", "pbs": "-J 0-2"}[name] in text
+    asked = directives(name, **options)
+    assert any("--ntasks-per-node=4" in line or "mpiprocs=4" in line for line in asked)
+    assert launch(name, **options)[-1] == "-n 4"
+    assert "--mpi auto" in text
+    assert 'exec "${ENGINE[@]}"' not in text
+    with pytest.raises(LauncherError, match="single engines of a job array have none"):
+        script(name, kind="array", n=4, launcher_options=("-v",))
+
+
+def test_a_single_engine_without_a_launcher_takes_no_options_for_one(found: Found) -> None:
+    found(None)
+    with pytest.raises(LauncherError, match="a single engine without MPI has none"):
+        script("pbs", n=1, mpi="none", launcher_options=("-v",))
+
+
+def test_the_order_of_gpus(found: Found) -> None:
+    assert "--gpus 4,5,2,3 " in script(gpu_order="4,5,2,3").text
+    text = script(gpu_order="3,2,1,0", gpus_per_node=4, nodes=2).text
+    assert "--gpus-per-node=4" in text
+    assert "--gpus 3,2,1,0 " in text
+
+
 def test_an_array_of_one_is_none(found: Found) -> None:
     """PBS refuses arrays of one element."""
     assert not any("-J" in line for line in directives("pbs", kind="array", n=1))
@@ -234,15 +265,20 @@ def launch(name: str = "slurm", **options: Any) -> list[str]:
     return [line.split("    #")[0].strip() for line in lines[begin + 1 : lines.index(")", begin)]]
 
 
+FT = "--with-ft ulfm"
+OWN = ["--gpu-bind=closest", "-C 'a b'"]
 SURVIVES = ["--kill-on-bad-exit=0", "--wait=0", "--no-kill", "--cpus-per-task=1"]
 
 
 @pytest.mark.parametrize(
     ("launcher", "options", "command"),
     [
-        (OPEN_MPI, {}, ["/env/bin/mpiexec", "--bind-to none", "--with-ft ulfm", "-n 6"]),
-        (OF_SITE, {}, ["/opt/mpi/bin/mpirun", "--bind-to none", "--with-ft ulfm", "-n 6"]),
-        (OF_SITE, {"prologue": ("module load x",)}, ["mpirun", "--bind-to none", "--with-ft ulfm", "-n 6"]),
+        (OPEN_MPI, {}, ["/env/bin/mpiexec", "--bind-to none", "-n 6"]),
+        (OPEN_MPI, {"nodes": 1}, ["/env/bin/mpiexec", "--bind-to none", "--with-ft ulfm", "-n 6"]),
+        (OPEN_MPI, {"nodes": 2, "fault_tolerance": "on"}, ["/env/bin/mpiexec", "--bind-to none", FT, "-n 6"]),
+        (OPEN_MPI, {"nodes": 1, "fault_tolerance": "off"}, ["/env/bin/mpiexec", "--bind-to none", "-n 6"]),
+        (OF_SITE, {"nodes": 2}, ["/opt/mpi/bin/mpirun", "--bind-to none", "-n 6"]),
+        (OF_SITE, {"prologue": ("module load x",)}, ["mpirun", "--bind-to none", "-n 6"]),
         (MpiLauncher("/x/mpirun", "openmpi4"), {}, ["/x/mpirun", "--bind-to none", "--enable-recovery", "-n 6"]),
         (MPICH, {}, ["srun", "--mpi=pmi2", *SURVIVES, "-n 6"]),
         (None, {}, ["srun", *SURVIVES, "-n 6"]),
@@ -250,6 +286,8 @@ SURVIVES = ["--kill-on-bad-exit=0", "--wait=0", "--no-kill", "--cpus-per-task=1"
         (OPEN_MPI, {"launcher": "srun"}, ["srun", "--mpi=pmix", *SURVIVES, "-n 6"]),
         (MPICH, {"srun_mpi": "cray_shasta"}, ["srun", "--mpi=cray_shasta", *SURVIVES, "-n 6"]),
         (OPEN_MPI, {"mpi": "none"}, ["srun", "--mpi=none", *SURVIVES, "-n 6"]),
+        (None, {"launcher_options": ("--gpu-bind=closest", "-C 'a b'")}, ["srun", *SURVIVES, *OWN, "-n 6"]),
+        (OPEN_MPI, {"launcher_options": ("-x A",)}, ["/env/bin/mpiexec", "--bind-to none", "-x A", "-n 6"]),
     ],
 )
 def test_the_launcher_in_slurm(
@@ -259,13 +297,30 @@ def test_the_launcher_in_slurm(
     assert launch(**options) == command
 
 
+def test_a_job_of_which_slurm_chooses_the_machines_asks_how_many(found: Found) -> None:
+    line = 'if [ "${SLURM_JOB_NUM_NODES:-}" = 1 ]; then LAUNCH+=(--with-ft ulfm); fi'
+    assert line in script().text
+    for options in ({"nodes": 1}, {"nodes": 3}, {"n": 1}, {"fault_tolerance": "on"}, {"fault_tolerance": "off"}):
+        assert "SLURM_JOB_NUM_NODES" not in script(**options).text
+    assert '"$(sort -u "$PBS_NODEFILE" | wc -l)" = 1' in script("pbs").text
+    found(MPICH)
+    assert "--with-ft" not in script("pbs").text
+
+
 HOSTFILE = '--hostfile "$PBS_NODEFILE"'
 
 
 @pytest.mark.parametrize(
     ("launcher", "options", "command"),
     [
-        (OPEN_MPI, {}, ["/env/bin/mpiexec", "--bind-to none", "--with-ft ulfm", HOSTFILE, "-n 6"]),
+        (OPEN_MPI, {}, ["/env/bin/mpiexec", "--bind-to none", HOSTFILE, "-n 6"]),
+        (OPEN_MPI, {"nodes": 1}, ["/env/bin/mpiexec", "--bind-to none", "--with-ft ulfm", HOSTFILE, "-n 6"]),
+        (PALS, {}, ["/opt/pals/mpiexec", "--cpu-bind depth --depth 1", "--genvall", "-n 6"]),
+        (
+            PALS,
+            {"nodes": 2, "per_node": 3, "cores_per_engine": 8},
+            ["/opt/pals/mpiexec", "--ppn 3", "--cpu-bind depth --depth 8", "--genvall", "-n 6"],
+        ),
         (MPICH, {}, ["/env/bin/mpiexec", "-n 6"]),
         (MpiLauncher("/opt/cray/mpiexec", "unknown"), {}, ["/opt/cray/mpiexec", "-n 6"]),
         (MPICH, {"mpi": "none"}, ["/env/bin/mpiexec", "-n 6"]),
@@ -291,8 +346,12 @@ def test_a_launcher_by_name_or_path(found: Found, tmp_path: Path) -> None:
 def test_the_choice_is_explained(found: Found) -> None:
     found(OF_SITE)
     assert dict(script().reasons)["/opt/mpi/bin/mpirun"] == (
-        "of Open MPI, in PATH as /opt/mpi/bin/mpirun; with it an engine may die alone, unlike with srun"
+        "of Open MPI, in PATH as /opt/mpi/bin/mpirun; "
+        "with it an engine may die alone on one machine, unlike with srun"
     )
+    found(OPEN_MPI)
+    assert "die alone" not in dict(script(nodes=2).reasons)["/env/bin/mpiexec"]
+    assert "die alone on one" not in dict(script(nodes=2, fault_tolerance="on").reasons)["/env/bin/mpiexec"]
     found(MPICH)
     why = dict(script().reasons)
     assert why["srun"] == "starts ranks of the MPICH family (/env/bin/mpiexec), and one may die alone"

@@ -267,9 +267,8 @@ def test_an_element_of_an_array_is_its_engine(start: Start, tmp_path: Path, name
 def test_open_mpi_under_pbs_passes_variables_on(start: Start, tmp_path: Path) -> None:
     (tmp_path / "bin" / "hydra_pmi_proxy").rename(tmp_path / "bin" / "prterun")
     argv = start("pbs", environ={"PYTHONPATH": "/p"}).line()["argv"]
-    assert argv[: argv.index("-n")] == [
-        *("--bind-to", "none", "--with-ft", "ulfm", "--hostfile", str(tmp_path / "nodes"))
-    ]
+    assert argv[: argv.index("-n")] == ["--bind-to", "none", "--hostfile", str(tmp_path / "nodes")]
+    assert "--with-ft" not in argv, "there are two machines"
     passed = [name for option, name in itertools.pairwise(argv) if option == "-x"]
     assert passed == ["PATH", "PYTHONPATH", "OMP_NUM_THREADS", "TMPDIR"]
 
@@ -304,6 +303,44 @@ def test_pbs_itself_reaches_the_other_machines(
     assert list(scratch.iterdir()) == []
     remote.unlink()
     assert options.partition(" ")[0] not in start("pbs").line()["argv"]
+
+
+@pytest.mark.parametrize(("name", "several"), [("slurm", True), ("slurm", False), ("pbs", True), ("pbs", False)])
+def test_engines_outlive_each_other_on_one_machine(start: Start, tmp_path: Path, name: str, several: bool) -> None:
+    (tmp_path / "bin" / "hydra_pmi_proxy").rename(tmp_path / "bin" / "prterun")
+    (tmp_path / "nodes").write_text("n1\nn1\nn2\n" if several else "n1\nn1\n")
+    argv = start(name, environ={"SLURM_JOB_NUM_NODES": "2" if several else "1"}).line()["argv"]
+    assert ("--with-ft" in argv) is not several
+    assert argv.index("ipmpi.cli.ipengine") > argv.index("-n")
+
+
+def test_an_element_with_several_engines(start: Start, tmp_path: Path) -> None:
+    environ = {"SLURM_ARRAY_JOB_ID": "4700", "SLURM_ARRAY_TASK_ID": "3"}
+    job = start(kind="array", n=8, per_node=4, environ=environ, launcher_options=("--label",))
+    said = job.line()
+    assert said["program"] == "srun"
+    assert said["argv"][said["argv"].index("-n") - 1 :][:3] == ["--label", "-n", "4"]
+    assert f"{tmp_path}/logs/ipengine-4700-3-" in said["argv"]
+    job.send(signal.SIGTERM)
+    assert job.line() == {"signal": "SIGTERM", "to": "srun"}
+    assert job.end() == 7
+
+
+@pytest.mark.parametrize("submission", [True, False], ids=["folder of submission", "nowhere but TMPDIR"])
+def test_logs_go_where_the_compute_node_can_write(
+    start: Start, tmp_path: Path, scratch: Path, submission: bool
+) -> None:
+    """Root may write anywhere, so what cannot be written is a file where a folder is to be."""
+    (tmp_path / "home").write_text("")
+    if not submission:
+        (tmp_path / "ipmpi-log").write_text("")
+    job = start(log_dir=tmp_path / "home" / "log", environ={"TMPDIR": str(scratch)})
+    assert job.process.stdout is not None
+    told = job.process.stdout.readline()
+    said = job.line()
+    place = tmp_path / "ipmpi-log" if submission else scratch
+    assert told == f"{tmp_path}/home/log cannot be written on {os.uname().nodename}: log files are in {place}\n"
+    assert f"{place}/ipengine-4711-" in said["argv"]
 
 
 def test_a_job_whose_folder_is_gone_ends(start: Start, tmp_path: Path) -> None:

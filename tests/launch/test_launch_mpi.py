@@ -12,7 +12,7 @@ import pytest
 
 from ipmpi.errors import LauncherError
 from ipmpi.launch import mpi
-from ipmpi.launch.mpi import MpiLauncher, find_mpi, flavour_in, flavour_of, in_allocation, mpi_command
+from ipmpi.launch.mpi import MpiLauncher, find_mpi, flavour_in, flavour_of, mpi_command, survives, which_mpi
 
 VERSIONS = {
     "mpiexec (Open MPI) 5.0.11\n\nReport bugs to https://www.open-mpi.org/community/help/\n": "openmpi5",
@@ -21,6 +21,7 @@ VERSIONS = {
     "prterun (PRRTE) 3.0.13\n": "openmpi5",
     "HYDRA build details:\n    Version:                                 5.0.2\n": "hydra",
     "Intel(R) MPI Library for Linux* OS, Version 2021.11\n": "hydra",
+    "mpiexec: PALS 1.2.12\n": "pals",
     "something else 1.0": "unknown",
 }
 
@@ -38,7 +39,8 @@ def test_flavour_by_version_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("companion", "flavour"), [("prterun", "openmpi5"), ("orted", "openmpi4"), ("hydra_pmi_proxy", "hydra")]
+    ("companion", "flavour"),
+    [("prterun", "openmpi5"), ("orted", "openmpi4"), ("hydra_pmi_proxy", "hydra"), ("palstat", "pals")],
 )
 def test_flavour_by_companion(tmp_path: Path, companion: str, flavour: str) -> None:
     launcher = program(tmp_path / "mpiexec", "exit 9")
@@ -64,6 +66,20 @@ def test_the_launcher_next_to_python_comes_first(tmp_path: Path) -> None:
     )
 
 
+def test_the_mpiexec_of_pbs_is_no_mpi(tmp_path: Path) -> None:
+    """It is in PATH wherever there is PBS, and starts the next one."""
+    of_pbs, of_site = tmp_path / "pbs", tmp_path / "site"
+    program(of_pbs / "mpiexec", "echo 'mpiexec: unexpected error - no non-PBS mpiexec in PBS_O_PATH'; exit 1")
+    program(of_pbs / "pbs_tmrsh")
+    assert find_mpi(str(of_pbs), str(tmp_path / "venv")) is None
+    program(of_site / "mpiexec", "echo 'mpiexec (Open MPI) 5.0.11'")
+    path = os.pathsep.join([str(of_pbs), "", str(of_site)])
+    assert find_mpi(path, str(tmp_path / "venv")) == MpiLauncher(str(of_site / "mpiexec"), "openmpi5")
+    assert which_mpi("mpiexec", path) == str(of_site / "mpiexec")
+    program(of_pbs / "hydra_pmi_proxy")  # a site that has all in one folder
+    assert which_mpi("mpiexec", path) == str(of_pbs / "mpiexec")
+
+
 def test_no_launcher_is_explained_with_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(mpi, "find_mpi", lambda: None)
     with pytest.raises(LauncherError) as info:
@@ -80,12 +96,54 @@ def test_a_launcher_that_cannot_be_run_is_explained(tmp_path: Path) -> None:
 
 def test_open_mpi_5_survives_ranks_and_leaves_cores_alone() -> None:
     command = mpi_command(
-        4, launcher="/m/mpiexec", python="/p/python", engine_args=["-l", "x"], flavour="openmpi5"
+        4, launcher="/m/mpiexec", python="/p/python", engine_args=["-l", "x"], flavour="openmpi5", single_host=True
     )
     assert command.argv == [
         *("/m/mpiexec", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE", "--with-ft", "ulfm"),
         *("-n", "4", "/p/python", "-m", "ipmpi.cli.ipengine", "-l", "x"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("flavour", "asked", "machines", "options"),
+    [
+        ("openmpi5", "auto", 1, ["--with-ft", "ulfm"]),
+        ("openmpi5", "auto", 2, []),
+        ("openmpi5", "auto", None, []),
+        ("openmpi5", "on", 2, ["--with-ft", "ulfm"]),
+        ("openmpi5", "off", 1, []),
+        ("openmpi4", "auto", 2, ["--enable-recovery"]),
+        ("openmpi4", "off", 1, []),
+        ("hydra", "on", 1, []),
+    ],
+)
+def test_fault_tolerance_between_machines_costs_the_fast_network(
+    flavour: mpi.Flavour, asked: mpi.FaultTolerance, machines: int | None, options: list[str]
+) -> None:
+    assert survives(flavour, asked, machines) == options
+    if machines is not None:
+        command = mpi_command(
+            2, launcher="/m/mpiexec", flavour=flavour, single_host=machines == 1, fault_tolerance=asked
+        )
+        assert [word for word in command.argv if word in ("--with-ft", "--enable-recovery")] == options[:1]
+
+
+def test_options_of_the_users_own_go_to_the_launcher_and_may_name_machines() -> None:
+    def environ(*options: str) -> dict[str, str]:
+        command = mpi_command(
+            2, launcher="/m/mpiexec", flavour="openmpi5", single_host=True, launcher_options=options
+        )
+        assert command.argv[: command.argv.index("-n")][-len(options) :] == list(options)
+        return command.environ
+
+    assert environ("--report-bindings")["OMPI_MCA_btl"] == "self,sm"
+    for options in (("--hostfile", "hosts"), ("--host", "a:2,b:2"), ("-machinefile", "f"), ("-f", "hosts")):
+        assert environ(*options) == {}
+
+
+def test_pals_has_options_of_its_own() -> None:
+    command = mpi_command(4, launcher="/m/mpiexec", python="/p/python", flavour="pals", root=True)
+    assert command.argv[:5] == ["/m/mpiexec", "--cpu-bind", "none", "-n", "4"]
     assert command.environ == {}
 
 
@@ -97,23 +155,17 @@ def test_open_mpi_4_has_its_own_words() -> None:
 
 @pytest.mark.parametrize("flavour", ["hydra", "unknown"])
 def test_other_launchers_get_nothing_but_the_number(flavour: mpi.Flavour) -> None:
-    command = mpi_command(
-        2, launcher="/m/mpiexec", python="/p/python", flavour=flavour, root=True, single_host=True
-    )
+    command = mpi_command(2, launcher="/m/mpiexec", python="/p/python", flavour=flavour, root=True)
     assert command.argv == ["/m/mpiexec", "-n", "2", "/p/python", "-m", "ipmpi.cli.ipengine"]
     assert command.environ == {}
 
 
 def test_one_machine_needs_no_network_hardware() -> None:
     command = mpi_command(2, launcher="/m/mpiexec", flavour="openmpi5", single_host=True, oversubscribe=False)
-    assert command.environ == {"OMPI_MCA_btl": "self,sm,tcp"}
+    assert command.environ == {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm"}
     assert "--map-by" not in command.argv
-
-
-def test_inside_a_job_other_machines_may_be_used() -> None:
-    assert in_allocation({"SLURM_JOB_ID": "1"})
-    assert in_allocation({"PBS_NODEFILE": "/n"})
-    assert not in_allocation({"PATH": "/bin"})
+    command = mpi_command(2, launcher="/m/mpiexec", flavour="openmpi4", single_host=True)
+    assert command.environ["OMPI_MCA_btl"] == "self,vader"
 
 
 found = find_mpi()

@@ -39,6 +39,12 @@ def wait_until(true: Callable[[], Any], what: str, seconds: float = START) -> An
     return found
 
 
+def memory_kib(pid: int) -> int:
+    """What a process has in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
 class Controller:
     """``ipcontroller`` in a process; reads its ``--ready-fd`` and its log."""
 

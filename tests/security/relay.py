@@ -29,6 +29,7 @@ class Relay:
         self.cuts = 0
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._pairs: list[_Pair] = []
         self._sock = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._sock.getsockname()[:2]
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -49,6 +50,7 @@ class Relay:
             self.connections += 1
             left, reset = self._budget()
             pair = _Pair(self, near, far, left, reset)
+            self._pairs.append(pair)
             with self._lock:
                 self._open |= {near, far}
             for source, sink, record in ((near, far, True), (far, near, False)):
@@ -67,6 +69,12 @@ class Relay:
             socks = list(self._open)
         for sock in socks:
             _end(sock, reset)
+        self.cuts += 1
+
+    def cut_far_ends(self) -> None:
+        """Cut every connection now, so that only its far end sees it: the near end hears nothing any more."""
+        for pair in list(self._pairs):
+            pair.cut_far_end()
         self.cuts += 1
 
     def close(self) -> None:
@@ -93,6 +101,12 @@ class _Pair:
         self._reset = reset
         self._lock = threading.Lock()
         self._running = 2
+        self._silent = False
+
+    def cut_far_end(self) -> None:
+        """Close the far end, and leave the near one open."""
+        self._silent = True
+        _end(self._socks[1], False)
 
     def pump(self, source: socket.socket, sink: socket.socket, record: bool) -> None:
         with suppress(OSError):
@@ -108,12 +122,12 @@ class _Pair:
                 if cut:
                     self._relay.cuts += 1
                     break
-        for sock in self._socks:
+        for sock in self._socks[1:] if self._silent else self._socks:
             _end(sock, self._reset)
         with self._lock:
             self._running -= 1
             last = not self._running
-        if last:
+        if last and not self._silent:
             for sock in self._socks:
                 sock.close()
             self._relay.forget(*self._socks)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +17,12 @@ import numpy as np
 import pytest
 
 from ipmpi import furl, limits
-from ipmpi.client import MultiEngineClient
-from ipmpi.errors import ConnectionError
+from ipmpi.client import MultiEngineClient, TaskClient
+from ipmpi.errors import CompositeError, ConnectionError
 from ipmpi.furl import Furl
-from tests.security.cluster import LOOPBACK, Controller, controller, engines, wait_until
+from tests.security.cluster import LOOPBACK, ROOT, Controller, controller, engines, wait_until
 from tests.security.relay import Relay
+from tests.security.wire import register
 
 pytestmark = [pytest.mark.timeout(90)]
 
@@ -99,6 +103,91 @@ def test_engine_that_is_cut_in_its_handshake_dials_again(tmp_path: Path) -> None
             mec.execute(f"i = {i}; s = '{'x' * 100}'")
         assert mec.pull("i") == [99]
         assert relay.cuts >= 3
+
+
+QUICK = """
+from ipmpi import limits
+limits.LEASE_AFTER_CLOSE, limits.SILENCE, limits.PING_INTERVAL = 0.3, 4.0, 3.0
+"""
+
+
+@pytest.mark.parametrize("side", ["mec", "engine"])
+def test_nothing_is_lost_when_only_the_controller_sees_the_end_of_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    """As with ssh -L and address translation: who dialled hears nothing, and finds out after ``SILENCE``."""
+    (tmp_path / "sitecustomize.py").write_text(QUICK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for name, value in (("SILENCE", 4.0), ("PING_INTERVAL", 3.0)):
+        monkeypatch.setattr(limits, name, value)
+    with cut_cluster(tmp_path, side, lambda: (-1, False)) as (mec, relay, running):
+        mec.execute("import time; done = []")
+        pending = [mec.execute(f"time.sleep(0.2); done.append({n})", block=False) for n in range(10)]
+        with TaskClient(str(running.furl_file("tc"))) as tc:
+            tasks = [tc.submit(pow, 2, n) for n in range(20)]
+            pending[1].get_result()
+            relay.cut_far_ends()
+            for result in pending:
+                result.get_result()
+            assert [task.result() for task in tasks] == [2**n for n in range(20)]
+        assert mec.pull("done") == [list(range(10))]
+        assert relay.connections == 2
+        assert "it may come back within 90 s" in running.log()
+        assert "unregistered" not in running.log()
+
+
+def test_an_engine_set_with_nothing_to_do_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(QUICK)
+    with controller(tmp_path, extra={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as running:
+        engine, _ = register(running.furl("engine"))
+        running.wait_engines(1)
+        engine.close()
+        running.wait_engines(0)
+
+
+@pytest.mark.parametrize("role", ["mec", "engine"])
+def test_a_process_on_this_machine_that_is_killed_is_not_waited_for(tmp_path: Path, role: str) -> None:
+    """Though it has work, and might come back where that could not be seen."""
+    with controller(tmp_path) as running, engines(tmp_path, 1) as (engine,):
+        running.wait_engines(1)
+        if role == "engine":
+            with MultiEngineClient(str(running.furl_file("mec"))) as mec:
+                mec.execute("import time")
+                pending = mec.execute("time.sleep(60)", block=False)
+                wait_until(lambda: mec.queue_status()[0][1]["pending"], "the command to begin")
+                engine.kill()
+                begin = time.monotonic()
+                with pytest.raises(CompositeError) as caught:
+                    pending.get_result()
+                assert "its process has ended" in str(caught.value.elist[0][1])
+        else:
+            code = (
+                "from ipmpi.client import MultiEngineClient; import time;"
+                f"mec = MultiEngineClient({str(running.furl_file('mec'))!r}); print(flush=True);"
+                "mec.execute('import time; time.sleep(60)')"
+            )
+            with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as client:
+                assert client.stdout is not None
+                client.stdout.readline()
+                client.kill()
+            begin = time.monotonic()
+            wait_until(lambda: "its process has ended" in running.log(), "the end of a session")
+        assert time.monotonic() - begin < 2
+
+
+def test_calls_end_at_once_when_the_controller_on_this_machine_is_killed(tmp_path: Path) -> None:
+    with controller(tmp_path) as running, engines(tmp_path, 1):
+        running.wait_engines(1)
+        mec = MultiEngineClient(str(running.furl_file("mec")))
+        pending = mec.execute("import time; time.sleep(60)", block=False)
+        running.stop(signal.SIGKILL)
+        begin = time.monotonic()
+        ended = rf"the controller \(process {running.pid} on this machine\) has ended"
+        with pytest.raises(ConnectionError, match=ended):
+            pending.get_result()
+        assert time.monotonic() - begin < 3
+        with pytest.raises(ConnectionError, match=r"ipcluster -n 4"):
+            mec.get_ids()
 
 
 def test_cutting_is_noticed_where_nothing_resumes(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.TasksUndone: (m.TasksUndone(1, bytes(4), "TaskAborted", "gone"), set()),
     m.TaskDone: (m.TaskDone(1, 0, 0, []), set()),
     m.Notice: (m.Notice("hello"), set()),
+    m.EnginesChanged: (m.EnginesChanged([0], []), set()),
     m.Registered: (m.Registered([0]), set()),
     m.Dispatch: (m.Dispatch(1, [0], "execute", b"x"), set()),
     m.InterruptRanks: (m.InterruptRanks([0]), set()),

@@ -116,3 +116,17 @@ def test_close_closes_files_that_nobody_took(pipes: tuple[UnixPipe, UnixPipe]) -
     a.close()
     b.close()
     assert len(os.listdir("/proc/self/fd")) == before - 2
+
+
+def test_files_that_arrive_are_not_passed_on_to_programs(
+    pipes: tuple[UnixPipe, UnixPipe],
+) -> None:
+    a, b = pipes
+    descriptor = file_with(b"shared")
+    a.send_file(descriptor)
+    os.close(descriptor)
+    a.send([b"x"])
+    assert a.flush()
+    assert b.receive() == b"x"
+    (arrived,) = b.files
+    assert not os.get_inheritable(arrived)

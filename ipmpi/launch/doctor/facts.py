@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -106,6 +107,8 @@ class EngineFacts:
     """Its ~/.ipython."""
     library: str = ""
     """MPI.Get_library_version(), if it has joined a communicator."""
+    unwritable: Mapping[str, str] = field(default_factory=dict)
+    """Folders for log files, or in which it runs, where it can write nothing; and why."""
     thread_level: str = ""
 
 
@@ -149,6 +152,9 @@ class Trial:
         raised: what MPI told rank 0 about the dead rank; 'waits' if it let rank 0 wait.
         output: the last lines that were printed.
         not_started: why it could not be tried at all.
+        transport: by what Open MPI moves messages from one rank to another: ``ob1``, ``ucx``, or ``cm`` with what
+            is below it, as ``cm/ofi``; ``""`` if it is not known.
+        machines: of the job in which this was tried, as far as known; 0 outside of a job.
     """
 
     launcher: Launcher
@@ -161,3 +167,5 @@ class Trial:
     raised: str = ""
     output: tuple[str, ...] = field(default=())
     not_started: str = ""
+    transport: str = ""
+    machines: int | None = 0

@@ -142,6 +142,7 @@ def understand_portrait(engine: int, printed: str, before: float, after: float) 
             folder=str(told["folder"]),
             library=str(told["library"]),
             thread_level=str(told["thread_level"]),
+            unwritable={str(folder): str(why) for folder, why in told.get("unwritable", {}).items()},
         )
     except (ValueError, KeyError, TypeError, IndexError):
         return None

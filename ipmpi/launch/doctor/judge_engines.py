@@ -181,6 +181,25 @@ def judge_shared_files(token: str, folder: str, engines: Sequence[EngineFacts]) 
     return [note(FILES, "shared-files", text, fix)]
 
 
+def judge_writing(engines: Sequence[EngineFacts]) -> list[Finding]:
+    """Whether engines can write where log files go, and where they were started."""
+    folders: dict[tuple[str, str], list[int]] = {}
+    for engine in engines:
+        for place in engine.unwritable.items():
+            folders.setdefault(place, []).append(engine.id)
+    if not folders:
+        where = "their folder of log files, and in the one in which they run"
+        return [ok(FILES, "writable", f"Engines can write in {where}.")] if engines else []
+    fix = (
+        "Compute nodes of some sites have home folders read-only: export IPYTHONDIR=/scratch/$USER/ipython for "
+        "controller, engines and clients alike, or give ipcluster --logdir DIR; submit jobs from such a folder."
+    )
+    return [
+        warning(FILES, "writable", f"{_first_upper(engines_named(ids))} cannot write in {folder}: {why}.", fix)
+        for (folder, why), ids in folders.items()
+    ]
+
+
 def judge_engine_machines(engines: Sequence[EngineFacts]) -> list[Finding]:
     """Limits and temporary files of engines; what many have in common is said once."""
     placeholder = "\0"

