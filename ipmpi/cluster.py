@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
+import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from ipmpi.client import MultiEngineClient, TaskClient
+from ipmpi import limits
+from ipmpi.client import MultiEngineClient, TaskClient, given
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
+from ipmpi.launch.batch import batch_systems
 from ipmpi.launch.follow import Followed
 from ipmpi.launch.process import tail
 
@@ -23,6 +28,13 @@ STOPPING: Final = 60.0
 
 INSISTING: Final = 15.0
 """Seconds more, once ``ipcluster`` has got SIGTERM, upon which it does not wait for anything."""
+
+OTHER_COMMANDS: Final = frozenset(
+    {"list", "status", "stop", "engines", "logs", "explain", "doctor", "relay", "follow"}
+)
+"""Commands of ``ipcluster`` that start no cluster."""
+
+_KINDS: Final = ("local", "mpiexec", "mpirun", "ssh")
 
 
 class Cluster:
@@ -49,6 +61,7 @@ class Cluster:
         jobs: ids of the jobs that were submitted.
 
     Raises:
+        TypeError, ValueError: an argument is nothing that could be one.
         LauncherError: ``ipcluster`` cannot be run. What goes wrong later is raised by :meth:`wait` and the others,
             in its own words.
     """
@@ -62,6 +75,9 @@ class Cluster:
         echo: Callable[[str], object] | None = print,
         **options: object,
     ) -> None:
+        words = command_line(kind, n, ssh, options)
+        if echo is not None:
+            given.function(echo, "echo")
         self.state = "starting"
         self.name = ""
         self.jobs: list[str] = []
@@ -71,7 +87,6 @@ class Cluster:
         self._clients: list[MultiEngineClient | TaskClient] = []
         self._news = threading.Condition()
         self._log = ipython_dir() / "log" / f"ipcluster-python-{time.time_ns()}.log"
-        words = command_line(kind, n, ssh, options)
         self._followed = Followed(words, self._log, terminal=bool(ssh))
         self._reader = threading.Thread(target=self._read, name="ipmpi-cluster", daemon=True)
         self._reader.start()
@@ -94,6 +109,7 @@ class Cluster:
             LauncherError: the cluster could not be started, or has ended.
             TimeoutError: the time was not enough; the cluster is still being started.
         """
+        timeout = given.waiting_time(timeout)
         with self._news:
             if not self._news.wait_for(lambda: self.state in ("up", "over"), timeout):
                 raise TimeoutError(f"the cluster is not up after {timeout:g} s, but {self.state}")
@@ -185,14 +201,39 @@ class Cluster:
 
 
 def command_line(kind: str, n: int | None, ssh: str, options: dict[str, object]) -> list[str]:
-    """The words for ``ipcluster``."""
-    words = [kind, *(["-n", str(n)] if n is not None else [])]
+    """The words for ``ipcluster``.
+
+    Raises:
+        TypeError, ValueError: an argument is nothing that could be one.
+    """
+    if not isinstance(kind, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", kind) or kind in OTHER_COMMANDS:
+        raise ValueError(f"kind must be one of {', '.join([*_KINDS, *batch_systems()])}: {given.shown(kind)}")
+    number = None if n is None else given.whole_number(n, "n, the number of engines,", 1, limits.MAX_ENGINES)
+    words = [kind, *(["-n", str(number)] if number is not None else [])]
     for name, value in {"ssh": ssh, **options}.items():
         option = f"--{name.rstrip('_').replace('_', '-')}"
-        values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        values = value if isinstance(value, (list, tuple)) else [value]
         for one in values:
             if one is True:
                 words.append(option)
-            elif one is not None and one is not False and one != "":  # 0 is a value
-                words.append(f"{option}={one}")
+            elif one is not None and one is not False:  # 0 is a value
+                word = _word(name, one)
+                words += [f"{option}={word}"] if word else []
     return words
+
+
+def _word(name: str, value: object) -> str:
+    """An option's value as a word of a command line."""
+    if isinstance(value, os.PathLike):
+        text = os.fsdecode(value)
+    elif isinstance(value, str):
+        text = value
+    elif hasattr(value, "__float__") and not hasattr(value, "__len__"):
+        if not math.isfinite(given.number(value, name)):
+            raise ValueError(f"{name} must be a finite number: {given.shown(value)}")
+        text = str(value)
+    else:
+        raise TypeError(f"{name} must be a str, a number, a path, True, or a list of these: {given.shown(value)}")
+    if "\0" in given.text(text, name, limits.LINE):
+        raise ValueError(f"{name} has a NUL character, which no command line can have: {given.shown(text)}")
+    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import select
 import signal
@@ -11,11 +12,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import ipmpi
-from ipmpi.cluster import Cluster, command_line
+from ipmpi.cli.ipcluster import COMMANDS, HIDDEN
+from ipmpi.cluster import OTHER_COMMANDS, Cluster, command_line
 from ipmpi.errors import LauncherError
 from ipmpi.launch import records
 
@@ -38,6 +42,51 @@ def test_options_become_words() -> None:
         *("--prologue=module load a", "--prologue=-x", "--directive=-C nvme", "--logdir=/l"),
     ]
     assert command_line("local", None, "", {}) == ["local"]
+
+
+def test_zero_is_a_value() -> None:
+    assert command_line("slurm", 8, "", {"warn_before": 0}) == ["slurm", "-n", "8", "--warn-before=0"]
+    assert command_line("slurm", np.int64(8), "", {"gpus": np.int32(0), "x": ""}) == [
+        "slurm",
+        "-n",
+        "8",
+        "--gpus=0",
+    ]
+
+
+WRONG: dict[str, list[Any]] = {
+    "kind": ["", "stop", "X", None, 5, b"local", "local\0", "\ud800", "a" * 1_000_000, ["local"]],
+    "n": [0, -1, 1.5, float("nan"), float("inf"), True, "4", b"4", [], 2**31, 2**64, 10**400],
+    "ssh": [5j, object(), "a\0", "\ud800", "a" * 1_000_000, {}, b"login"],
+    "echo": [5, "print", [], object()],
+    "options": [{"gpus": float("nan")}, {"gpus": float("inf")}, {"account": object()}, {"account": {}},
+                {"x": b"a"},
+                {"prologue": ["a", "b\0"]}, {"directive": [["a"]]}, {"account": "\ud800"},
+                {"partition": "a" * 200_000}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_refused_and_nothing_is_started(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr("ipmpi.cluster.Followed", lambda *args, **how: started.append(args))
+    for value in WRONG[name]:
+        arguments = dict(value) if name == "options" else {name: value}
+        with pytest.raises((TypeError, ValueError)) as caught:
+            Cluster(**arguments)
+        assert 10 < len(str(caught.value)) < 500, str(caught.value)[:100]
+    assert started == []
+
+
+def test_commands_that_start_no_cluster_are_no_kinds() -> None:
+    assert {
+        name for name, command in {**COMMANDS, **HIDDEN}.items() if command.module not in ("local", "hosts")
+    } == (OTHER_COMMANDS)
+
+
+def test_every_argument_has_a_row() -> None:
+    parameters = inspect.signature(Cluster.__init__).parameters
+    assert set(parameters) - {"self"} == set(WRONG), "add a row to WRONG with values that are to be refused"
 
 
 def test_importing_ipmpi_stays_light() -> None:

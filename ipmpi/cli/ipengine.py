@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import io
 import logging
@@ -76,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
         help="a node has N GPUs: share them among its ranks, before MPI starts. A list like 3,2,1,0 says in which "
         "order ranks get them",
     )  # fmt: skip
-    p.add_argument("--wait", type=float, default=0, metavar="S", help="wait so long for the controller to appear")
+    p.add_argument(
+        "--wait", type=_wait, default=0.0, metavar="S", help="wait so long for the controller to appear"
+    )
     p.add_argument(
         "--proxy", type=_proxy, default=None, metavar="URL",
         help="HTTP proxy to reach the controller through, as http://host:port; none: no proxy (default: that of "
@@ -101,6 +104,13 @@ def _walltime(text: str) -> float:
         return walltime.seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _wait(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= limits.LONGEST:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a time in seconds, 0 or more")
 
 
 def _gpus(text: str) -> list[str]:

@@ -25,7 +25,12 @@ Find = Callable[[int, str], "Entry"]
 
 
 def named(tasks: Tasks | None, find: Find, unknown: str) -> list[TaskFuture | Entry]:
-    """The tasks that somebody names. IndexError with the text ``unknown`` if there is no such task."""
+    """The tasks that somebody names.
+
+    Raises:
+        IndexError: with the text ``unknown``: there is no such task.
+        TypeError: it is nothing that names tasks.
+    """
     return [task if isinstance(task, TaskFuture) else find(task, unknown) for task in listed(tasks)]
 
 

@@ -27,7 +27,7 @@ from .progress import Progress
 from .results import wait_until_done
 from .session import Session
 from .submission import Tasks, named, needs_of, submit_call, submit_later
-from .taskids import task_id, task_ids
+from .taskids import several, task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
@@ -251,8 +251,8 @@ class TaskClient:
             self._desk.succeeded = self._desk.failed = 0
         missing = sorted(wanted - ended)
         if missing:
-            names = ", ".join(map(given.shown, missing[:20])) + (", ..." if len(missing) > 20 else "")
-            raise KeyError(f"Cleared {len(wanted & ended)} results, but no tasks found for ids: {names}")
+            cleared = len(wanted & ended)
+            raise KeyError(f"Cleared {cleared} results, but no tasks found for ids: {several(missing)}")
         return len(wanted)
 
     def spin(self) -> None:

@@ -43,3 +43,8 @@ def check_follow(task: Any) -> None:
     """Raise TypeError, if this is not one task, or None."""
     if task is not None and not isinstance(task, TaskFuture) and as_engine_id(task) is None:
         raise TypeError(f"follow names one task, a future or an id, on whose engine to run; not {shown(task)}")
+
+
+def several(ids: list[int]) -> str:
+    """Ids as messages show them: the first twenty."""
+    return ", ".join(map(shown, ids[:20])) + (", ..." if len(ids) > 20 else "")

@@ -324,10 +324,13 @@ def _check(message: m.SubmitTasks, engines: int) -> None:
     options = message.options
     if len(message.lengths) % 4 or len(message.lengths) > 4 * limits.TASKS_PER_MESSAGE:
         raise errors.ClientError(f"a group has at most {limits.TASKS_PER_MESSAGE} tasks")
-    if options.width < 1 or options.retries < 0:
+    if not (1 <= options.width <= limits.MAX_ENGINES and 0 <= options.retries <= limits.TASK_NUMBER):
         raise errors.ClientError(
-            f"a task runs on at least one rank, and cannot be retried {options.retries} times"
+            f"a task runs on 1 to {limits.MAX_ENGINES} ranks, and is retried 0 to {limits.TASK_NUMBER} times; "
+            f"not on {options.width}, and {options.retries} times"
         )
+    if not -limits.TASK_NUMBER <= options.priority + 1 <= limits.TASK_NUMBER + 1:
+        raise errors.ClientError(f"the priority of a task has 32 bits: {options.priority}")
     if not all(
         0 <= seconds <= limits.LONGEST
         for seconds in (options.timeout or 0, options.expected or 0)  # nor nan

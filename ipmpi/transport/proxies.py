@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import netrc
 import os
+import re
 from collections.abc import Callable, Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -17,6 +18,7 @@ from .routes import DIRECT, ProxyRoute, Route
 _VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _DEFAULT_PORT = 3128
 _NONE = "none"
+_HOST = re.compile(r"[^\s\x00-\x1f\ud800-\udfff]{1,253}")
 _EXAMPLE = "give it as http://HOST:PORT, or 'none'"
 
 
@@ -102,7 +104,7 @@ def _address(host: str) -> _Address | None:
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        usable = _HOST.fullmatch(parts.hostname or "") is not None and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
     # A URL may hold a password, so no message shows it.
