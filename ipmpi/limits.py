@@ -169,6 +169,9 @@ ANSWER_STUCK: Final = 5.0
 """An answer too large to be copied is given up after so many seconds in which its client has taken nothing of it,
 if others wait for the engine. Networks that lose packets recover within two or three."""
 
+INTERRUPT_REACTS: Final = 3.0
+"""Seconds for engines to end what was interrupted, before interrupt() says which have not."""
+
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""
 

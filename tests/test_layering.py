@@ -52,6 +52,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.sessions": (4, "controller"),
     "ipmpi.controller.service": (4, "controller"),
     "ipmpi.controller.stalled": (4, "controller"),
+    "ipmpi.controller.interruptions": (4, "controller"),
     "ipmpi.engine.child": (4, "engine"),
     "ipmpi.engine.departures": (4, "engine"),
     "ipmpi.engine.neighbours": (4, "engine"),

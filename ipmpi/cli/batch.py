@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.cli.watch import Watched
 from ipmpi.errors import LauncherError
+from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch import BatchSystem, batch_system
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.controller import Told
@@ -22,6 +25,7 @@ from ipmpi.launch.joboptions import JobOptions
 from ipmpi.launch.jobscript import render
 from ipmpi.launch.lifecycle import Plan
 from ipmpi.launch.process import Signals
+from ipmpi.launch.scratch import log_folder, mounts
 
 AS_OFTEN_AS_NEEDED: Final = 1_000_000
 
@@ -58,6 +62,9 @@ def main(command: str, words: Sequence[str]) -> int:
     parsed = parser(command).parse_args(words)
     if parsed.ssh:
         return login.main(command, words, parsed)
+    if parsed.logdir is None and not os.environ.get("IPYTHONDIR"):
+        with contextlib.suppress(OSError):  # the current folder may have been deleted
+            parsed.logdir = log_folder(Path.cwd(), ipython_dir().expanduser(), mounts())
     if parsed.dry_run:
         return _show(system, job_options(parsed))
     if parsed.detach and parsed.status_fd is None:

@@ -183,8 +183,12 @@ class Controller:
                 self.options.ready_fd = None
 
     def _tell_engines(self, count: int) -> None:
-        ordered = not count and self.service.ended_by_client
-        self._tell({"engines": count, "ordered": True} if ordered else {"engines": count})
+        record: dict[str, object] = {"engines": count}
+        if not count and self.service.ended_by_client:
+            record["ordered"] = True
+        if not count and self.service.tasks:
+            record["tasks"] = self.service.tasks
+        self._tell(record)
 
     def run(self) -> None:
         """Serve until told to stop."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ipmpi.cli import options
 from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
+from ipmpi.launch import restarts
 from ipmpi.launch.allocation import in_allocation
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.lifecycle import Plan
@@ -27,7 +28,7 @@ def main(command: str, words: Sequence[str]) -> int:
     with Signals() as signals:
         engines = LocalEngines(engine_options(parsed))
         cluster = Cluster(options.controller(parsed), engines, signals, parsed.lifeline_fd)
-        plan = Plan(parsed.n, parsed.timeout, engines_wait=engines.waits)
+        plan = Plan(parsed.n, parsed.timeout, engines_wait=engines.waits, restarts=parsed.restarts)
         record = options.new_record(parsed, "local", parsed.n)
         screen = options.screen(parsed)
         return Supervisor(cluster, plan, screen, record, options.mec_argument(parsed), log_files=log_files).run()
@@ -73,6 +74,10 @@ def parser(command: str = "local") -> argparse.ArgumentParser:
         help="GPUs of this machine, shared among its engines",
     )  # fmt: skip
     p.add_argument("--timeout", type=options.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
+    p.add_argument(
+        "--restarts", type=options.count_or_none, default=restarts.DEFAULT, metavar="N",
+        help=f"start engines again that have all ended, so often ({restarts.DEFAULT}); tasks wait for them",
+    )  # fmt: skip
     options.add_cluster_options(p)
     return p
 

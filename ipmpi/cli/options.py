@@ -131,6 +131,11 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of times")
 
 
+def count_or_none(text: str) -> int:
+    """How often, perhaps never, for argparse."""
+    return 0 if text == "0" else count(text)
+
+
 def whole_seconds(text: str) -> int:
     """A time that may be 0, for argparse."""
     if text.isdigit() and int(text) < 1_000_000:

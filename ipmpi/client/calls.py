@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import limits, serialize
 from ..protocol import messages
-from .results import PendingResult, PendingResults, wait_until_done
+from .partial import PARTIAL_AFTER, CommandFuture, Partial
+from .results import PendingResult, PendingResults, wait_and_tell, wait_until_done
 from .session import Submission
-from .waiting import SessionFuture, check_waiting
+from .waiting import check_waiting
 
 if TYPE_CHECKING:
     from .session import EngineReply, Session
@@ -48,7 +49,8 @@ def combined(
     futures: Sequence[concurrent.futures.Future[list[EngineReply]]],
 ) -> concurrent.futures.Future[list[EngineReply]]:
     """One future with all replies, in the order of ``futures``; the first exception, if there is one, instead."""
-    whole: concurrent.futures.Future[list[EngineReply]] = SessionFuture()
+    parts = [part for future in futures if isinstance(future, CommandFuture) for part in future.so_far]
+    whole: concurrent.futures.Future[list[EngineReply]] = CommandFuture(parts)
     missing = len(futures)
     lock = threading.Lock()
 
@@ -84,6 +86,7 @@ class Calls:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.pending = PendingResults()
+        self.partial_after: float | None = PARTIAL_AFTER
 
     def command(self, client: object, submission: Submission, finish: Finish, block: bool) -> Any:
         """Send one command; return ``finish(replies)``, or with ``block=False`` a PendingResult of it.
@@ -135,10 +138,11 @@ class Calls:
         method: str,
         has_failed: Callable[[Any], bool] | None = None,
     ) -> Any:
+        partial = Partial(future, method, self.partial_after)
         if block:
-            wait_until_done(future)
+            wait_and_tell(future, partial)
             return finish(future.result())
-        return self.pending.add(PendingResult(client, future, finish, method, has_failed))
+        return self.pending.add(PendingResult(client, future, finish, method, has_failed, partial))
 
 
 def _has_failed(replies: Sequence[EngineReply]) -> bool:

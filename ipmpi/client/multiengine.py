@@ -8,6 +8,7 @@ from ..errors import ClientError
 from ..transport.ssh import SshSession
 from .calls import Calls
 from .connecting import close_when_unreferenced, connect
+from .partial import seconds_until_told
 from .session import Session
 from .views import EngineView
 
@@ -64,6 +65,19 @@ class MultiEngineClient(EngineView):
 
     def __repr__(self) -> str:
         return f"<MultiEngineClient targets={self.targets!r}, block={self.block}>"
+
+    @property
+    def partial_after(self) -> float | None:
+        """Seconds after the first failure on an engine, from which on a call that waits for others says so.
+
+        2 at first; None: it says nothing. The line names the failures, and the engines that still run: most often
+        they wait in a collective of MPI for those that failed. It is printed once a call.
+        """
+        return self._calls.partial_after
+
+    @partial_after.setter
+    def partial_after(self, seconds: float | None) -> None:
+        self._calls.partial_after = seconds_until_told(seconds)
 
     def close(self) -> None:
         """End the connection. Work goes on; results that were not retrieved are lost to this client."""

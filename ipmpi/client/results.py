@@ -19,6 +19,8 @@ from typing import Any, Final
 from ..errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from ..serialize import stays_here
 from .failures import rebuild_exception as rebuild_exception
+from .notices import say
+from .partial import Partial
 from .waiting import SessionFuture, check_waiting
 
 _GREEN, _BLUE, _RED, _NORMAL = "\033[0;32m", "\033[0;34m", "\033[0;31m", "\033[0m"
@@ -88,6 +90,22 @@ def wait_until_done(future: concurrent.futures.Future[Any], timeout: float | Non
     return bool(concurrent.futures.wait([future], timeout).done) if timeout is not None else _wait(future)
 
 
+def wait_and_tell(future: concurrent.futures.Future[Any], partial: Partial) -> bool:
+    """As :func:`wait_until_done`; if some engines have failed, and others do not answer, say so once."""
+    if not partial.is_watched:
+        return wait_until_done(future)
+    if isinstance(future, SessionFuture):
+        future.check()
+    news = threading.Event()
+    future.add_done_callback(lambda _: news.set())
+    partial.announce(news)
+    while not news.wait(WINDOWS_WAIT if sys.platform == "win32" else None):
+        pass
+    if not wait_until_done(future, partial.after):
+        say(partial.line())
+    return wait_until_done(future)
+
+
 def _wait(future: concurrent.futures.Future[Any]) -> bool:
     with contextlib.suppress(concurrent.futures.CancelledError):
         # That of the base: ours open the result, which is for whoever asks for it.
@@ -152,6 +170,7 @@ class PendingResult(SessionFuture):
         finish: Callable[[Any], Any],
         name: str = "",
         has_failed: Callable[[Any], bool] | None = None,
+        partial: Partial | None = None,
     ) -> None:
         """Stand for ``finish(future.result())``, computed by whoever asks first.
 
@@ -161,6 +180,7 @@ class PendingResult(SessionFuture):
             finish: makes the result of the answers, or raises.
             name: of the method.
             has_failed: whether ``finish`` will raise for these answers; for who waits for the first exception.
+            partial: the part of the answers that is here.
         """
         super().__init__()
         # Not to be cancelled, as a call that an executor runs: others may be queued behind it.
@@ -173,6 +193,7 @@ class PendingResult(SessionFuture):
         self._finish: Callable[[Any], Any] | None = finish
         self._name = name
         self._has_failed = has_failed
+        self._partial = Partial(future, name, None) if partial is None else partial
         self._has_come = False
         self._answers: Any = None
         self._refusal: BaseException | None = None
@@ -208,7 +229,19 @@ class PendingResult(SessionFuture):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the result is here, at most ``timeout`` seconds; say whether it is. Raises nothing."""
-        return self.done() or wait_until_done(self, timeout)
+        if self.done():
+            return True
+        return wait_and_tell(self, self._partial) if timeout is None else wait_until_done(self, timeout)
+
+    @property
+    def done_ids(self) -> list[int]:
+        """Engines that have answered by now, ascending; empty for what the controller itself answers."""
+        return self._partial.done_ids
+
+    @property
+    def failures(self) -> dict[int, BaseException]:
+        """What was raised on those engines that have failed by now, by engine id. It is not raised here."""
+        return self._partial.failures
 
     def get_result(self, default: Any = None, block: bool = True, *, timeout: float | None = None) -> Any:
         """The result; every later call returns (or raises) the same again.

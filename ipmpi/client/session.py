@@ -32,6 +32,7 @@ from ..transport.transfers import Transfers
 from .desk import TaskDesk
 from .failures import kernel_error
 from .notices import say
+from .partial import CommandFuture, SoFar
 from .prepared import prepared_here
 from .waiting import SessionFuture, check_process, forks, in_clients_thread
 
@@ -60,7 +61,8 @@ class Submission(NamedTuple):
 
 @dataclass(eq=False)
 class _Command:
-    future: Future[list[EngineReply]]
+    future: CommandFuture
+    so_far: SoFar
     body: Sequence[Buffer]
     sizes: list[int]
     order: list[int] | None
@@ -153,7 +155,9 @@ class Session:
         """
         self.check()
         body = submission.body
-        command = _Command(SessionFuture(), body, [size_of([b]) for b in body], submission.targets)
+        so_far = SoFar(submission.targets)
+        sizes = [size_of([b]) for b in body]
+        command = _Command(CommandFuture([so_far]), so_far, body, sizes, submission.targets)
         operation = operations.encode(submission.operation)
         number = next(self._numbers)
         message = m.Command(
@@ -390,6 +394,7 @@ class Session:
             # No Accepted came before: this answer is of all engines that the command was given to.
             command.order = sorted(command.replies)
         order = command.order
+        command.so_far.add(replies, order)
         if len(command.replies) >= len(set(order)):
             del self._commands[number]
             self._inline -= command.inline

@@ -242,6 +242,11 @@ class Farm:
         else:
             self._ledger.succeeded(group, index, index + 1, seat.number)
 
+    @property
+    def unfinished(self) -> int:
+        """Tasks that have not ended."""
+        return self._ledger.scheduled + self._ledger.pending
+
     def has_tasks_of_others(self, key: int, client: int) -> bool:
         """Whether a set has tasks of other clients."""
         place = self._places.by_key.get(key)

@@ -57,7 +57,7 @@ class Farm:
     """The tasks of one set.
 
     Args:
-        root: the rank that this runs on, which gets the first task.
+        root: the rank that this runs on, which is the last to get something.
         joined: whether the ranks share a communicator, so that they can run tasks together.
     """
 
@@ -353,32 +353,25 @@ class Farm:
                     del roster.touched[number]
 
     def _idle_in_turn(self) -> list[int]:
-        """Idle ranks: the one that was busy last has its caches warm; rank 0 first, but last for what takes long.
+        """Idle ranks: the one that was busy last first, as its caches are warm; rank 0 last.
 
-        Tasks reach rank 0 soonest. But while it computes, so does the process through which all others hear of
-        theirs.
+        All others hear of their tasks through rank 0: while it computes that takes longer, and if a task ends its
+        process, all of them end.
         """
         roster, waiting = self._roster, self._waiting
         idle = reversed(roster.idle) if waiting.open_count else waiting.bound_ranks()
         order = [number for number in idle if number in roster.idle and number != self._root]
-        if self._root in roster.idle:
-            lot = waiting.first(self._root)
-            seconds = None if lot is None else lot.group.pace.seconds
-            order.insert(0 if seconds is None or seconds <= BRIEF else len(order), self._root)
-        return order
+        return [*order, self._root] if self._root in roster.idle else order
 
     def _offer(self, state: RankState, limit: float, now: float) -> None:
         """Give something to an idle rank."""
-        lot = self._waiting.first(state.number)
+        lot = self._waiting.first(state.number, spared=self._is_spared(state))
         if lot is None or lot.arrival >= limit:
             return
         seconds = lot.group.pace.seconds
         most = batch_size(seconds, self._waiting.count, self._ranks)
         if lot.alone:
             most = 1
-            others = self._roster.idle.keys() - self._wide.held - {self._root}
-            if state.number == self._root and others and not self._waiting.is_bound(lot):
-                return  # the end of this process would be that of the set
         if state.number in self._wide.held:
             spare = self._wide.spare_time(now)
             if seconds is None or seconds > spare:
@@ -386,6 +379,10 @@ class Farm:
             most = min(most, int(spare / seconds))
             self._wide.used_meanwhile(state.number)
         self._hand_out(state, lot, most, now)
+
+    def _is_spared(self, state: RankState) -> bool:
+        """Whether this rank runs nothing that may end its process if another can: all would end with it."""
+        return state.number == self._root and len(self._roster.states) > 1
 
     def _has_room(self, state: RankState, now: float) -> bool:
         """Whether a rank that has tasks will soon have ended them."""
@@ -396,7 +393,7 @@ class Farm:
 
     def _queue(self, state: RankState, limit: float, now: float) -> bool:
         """Give something to a rank that has tasks; whether it got any."""
-        lot = self._waiting.first(state.number)
+        lot = self._waiting.first(state.number, spared=self._is_spared(state))
         if lot is None or lot.alone or lot.arrival >= limit:
             return False
         seconds = lot.group.pace.seconds

@@ -129,7 +129,7 @@ def told(line: bytes) -> Happening:
         if "ended" in said:
             return ControllerEnded(int(said["ended"]))
         if "engines" in said:
-            return EngineCount(int(said["engines"]), bool(said.get("ordered")))
+            return EngineCount(int(said["engines"]), bool(said.get("ordered")), int(said.get("tasks", 0)))
         names = {"multiengine": "mec", "task": "tc"}
         files = {name.removesuffix("_furl_file"): str(value) for name, value in said.items() if name != "pid"}
         return ControllerReady({names.get(name, name): path for name, path in files.items()})

@@ -19,6 +19,8 @@ class EngineCount(NamedTuple):
     registered: int
     ordered: bool = False
     """A client ended them."""
+    tasks: int = 0
+    """So many wait for engines, or are run by them."""
 
 
 class ControllerEnded(NamedTuple):

@@ -25,15 +25,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final
 
 from ipmpi.launch import happenings as h
 from ipmpi.launch.batch import JobState, JobStatus
 from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
 from ipmpi.launch.happenings import Happening
+from ipmpi.launch.plan import Phase as Phase, Plan as Plan
 from ipmpi.launch.process import how_it_ended
+from ipmpi.launch.restarts import WITHOUT_ENGINES, Restarts
 
 EXPLANATION_GRACE: Final = 2.0
 """Seconds. When a client stops everything, engines end just before the controller: what looks like a failure
@@ -61,36 +61,6 @@ SUBMIT_TRIES: Final = 30
 hour."""
 
 
-class Phase(Enum):
-    """Where in its life a cluster is."""
-
-    QUEUED = "queued"
-    STARTING = "starting"
-    RUNNING = "running"
-    OVER = "over"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was asked for.
-
-    Attributes:
-        n: engines.
-        timeout: seconds in which all of them have to be registered, once their processes are started.
-        engines_wait: the engines can be started only when the controller is ready.
-        batch: they are a job, which may wait in a queue.
-        walltime: seconds that the job may run, if known.
-        resubmit: how often to submit the job again when it has reached its walltime, or was preempted.
-    """
-
-    n: int
-    timeout: float
-    engines_wait: bool = False
-    batch: bool = False
-    walltime: float | None = None
-    resubmit: int = 0
-
-
 class Lifecycle:
     """Turns what happened to controller and engines into what to do, and what to tell the user.
 
@@ -111,6 +81,9 @@ class Lifecycle:
         self._was_up = False
         self._started_again = False
         self._resubmissions = plan.resubmit
+        self._restarts = Restarts(plan.restarts)
+        self._tasks = 0  # that wait for engines
+        self._without_engines_until: float | None = None
         self._losses: list[str] = []
         self._told = 0
         self._loss_deadline: float | None = None
@@ -122,7 +95,7 @@ class Lifecycle:
         self._job_runs_since: float | None = None
         self._ask_at: float | None = None
         self._ask_interval = ASK_FIRST
-        self._patience = 0.0
+        self._patience = self._patience_for_end = 0.0
         self._submit_at: float | None = None
         self._tries = 0
         self._unclear = False
@@ -132,7 +105,10 @@ class Lifecycle:
         if self.phase is Phase.OVER:
             return None
         start = self._start_deadline if self.phase is Phase.STARTING else None
-        times = (start, self._loss_deadline, self._end_deadline, self._ask_at, self._submit_at)
+        times = (
+            start, self._loss_deadline, self._end_deadline, self._ask_at, self._submit_at,
+            self._without_engines_until,
+        )  # fmt: skip
         return min((time for time in times if time is not None), default=None)
 
     def happened(self, happening: Happening, now: float) -> list[Effect]:
@@ -143,8 +119,11 @@ class Lifecycle:
         """Time has passed."""
         if self.phase is Phase.STARTING and self._start_deadline is not None and now >= self._start_deadline:
             return self._timed_out(now)
-        if self.phase is Phase.RUNNING and self._end_deadline is not None and now >= self._end_deadline:
-            return self._launch_ended()
+        ending = self.phase is Phase.RUNNING or (self.phase is Phase.STARTING and self._was_up)
+        if ending and self._end_deadline is not None and now >= self._end_deadline:
+            return self._launch_ended(now)
+        if self._without_engines_until is not None and now >= self._without_engines_until:
+            return self._over(1, "All engines have ended, and no others came.", Blame.ENGINES)
         if self.phase is Phase.RUNNING and self._loss_deadline is not None and now >= self._loss_deadline:
             return self._report_loss(now)
         if self.phase is Phase.QUEUED and self._submit_at is not None and now >= self._submit_at:
@@ -164,9 +143,17 @@ class Lifecycle:
         self.controller_ready = True
         return [StartEngines()] if self.plan.engines_wait else []
 
-    def engines(self, count: int, now: float, ordered: bool = False) -> list[Effect]:
-        """The controller says how many engines are registered, and whether a client ended the others."""
+    def engines(self, count: int, now: float, ordered: bool = False, tasks: int = 0) -> list[Effect]:
+        """The controller says how many engines are registered, and whether a client ended the others.
+
+        ``tasks`` wait for engines or are run by them.
+        """
         self._registered = count
+        self._tasks = tasks
+        if self._without_engines_until is not None and count:
+            self._without_engines_until = None
+            self._others = self._reported = count
+            return [Note(f"{count} engine{'s are' if count != 1 else ' is'} there again.")]
         if self.phase is Phase.RUNNING and ordered and not count:
             return self._over(0, "All engines were ended by a client.", Blame.NOBODY)
         if self._submit_at is not None:
@@ -209,22 +196,23 @@ class Lifecycle:
         if self.phase is Phase.STARTING and chance and not self._started_again:
             self._started_again = True
             return [StartEngines(f'{title} ended ({how_it_ended(code)}): "{chance}" It is started once more.')]
-        if self.phase is Phase.STARTING:
+        if self.phase is Phase.STARTING and not self._was_up:
             return self._over(
                 1, f"The engines could not start: {title} ended ({how_it_ended(code)}).", Blame.ENGINES
             )
-        if self.phase is Phase.RUNNING:
+        if self.phase in (Phase.RUNNING, Phase.STARTING):
             self._losses.append(f"{title} ended ({how_it_ended(code)})")
             if left == 0:
                 self._loss_deadline = None
                 self._end_deadline = now + EXPLANATION_GRACE
+                self._patience_for_end = now + JOB_GRACE
             elif self._loss_deadline is None:
                 self._loss_deadline = now + EXPLANATION_GRACE
         return []
 
     def rank_ended(self, pid: int) -> list[Effect]:
         """One of several ranks ended, and the launcher let the others live."""
-        if self.phase is not Phase.STARTING:
+        if self.phase is not Phase.STARTING or self._was_up:
             return []  # the controller tells when it is about a registered engine
         reason = (
             f"The engines could not start: one of the {self.plan.n} (process {pid}) ended before it was "
@@ -342,6 +330,7 @@ class Lifecycle:
 
     def _up(self, now: float) -> list[Effect]:
         self.phase = Phase.RUNNING
+        self._restarts.up(now)
         self._reported = self._registered
         self._ask_interval = ASK_RUNNING
         if self._job_runs_since is None:
@@ -370,7 +359,7 @@ class Lifecycle:
         reason = (
             f"Only {self._registered} of {self.plan.n} engines were registered after {self.plan.timeout:g} s. "
         )
-        if self.plan.batch and self._registered > self._others:
+        if (self.plan.batch or self._was_up) and self._registered > self._others:
             # The job may have waited in the queue for a day: better a few ranks less than to give it back.
             return [Note(reason + "They can be used, and those that come later too."), *self._up(now)]
         hint = "If that is a matter of time (a slow file system), wait longer with --timeout SECONDS."
@@ -389,8 +378,11 @@ class Lifecycle:
         rest = " The others keep working." if self._registered else ""
         return [Note(f"{self._registered} of {self._own + self._others} engines are left{causes}.{rest}")]
 
-    def _launch_ended(self) -> list[Effect]:
+    def _launch_ended(self, now: float) -> list[Effect]:
         """All processes of the launch, or its job, have ended, and no client did that."""
+        if self.plan.restarts and self._own and self._registered > self._others and now < self._patience_for_end:
+            self._end_deadline = now + EXPLANATION_GRACE / 4  # the controller does not know yet
+            return []
         self._end_deadline = None
         story = "; ".join(self._losses[self._told :])
         self._told = len(self._losses)
@@ -402,8 +394,28 @@ class Lifecycle:
             self._own = 0
             self._job_id, self._ask_at = "", None  # there is nothing more to be learnt of it
             return [Note(f"The engines that were started here have ended: {story}. Others keep working.")]
+        story = story or "the last of them"
+        if self.plan.restarts:
+            effects = self._go_on(story, now)
+            if effects:
+                return effects
         code, blame = self._end
         return self._over(code, f"All engines have ended: {story or 'the last of them'}.", blame)
+
+    def _go_on(self, story: str, now: float) -> list[Effect]:
+        """No engine is left: start them again, or let tasks wait for others; nothing if neither is to be done."""
+        number = self._restarts.take(now) if self._own else ""
+        if number:
+            self.phase = Phase.STARTING
+            self._loss_deadline, self._start_deadline = None, now + self.plan.timeout
+            return [StartEngines(f"All engines have ended: {story}. They are started again ({number}).")]
+        if not self._tasks:
+            return []
+        self._own = self._others = self._reported = 0
+        self._without_engines_until = now + WITHOUT_ENGINES
+        tasks = f"{self._tasks} task{'s wait' if self._tasks != 1 else ' waits'} for others"
+        how = f"`ipcluster engines` starts some, within {WITHOUT_ENGINES / 60:.0f} minutes"
+        return [Note(f"All engines have ended: {story}. {tasks}: {how}.")]
 
     def _resubmitted(self, story: str) -> list[Effect]:
         self._may_go_on = False
@@ -445,7 +457,7 @@ _JOB: Final[Mapping[tuple[Phase, JobState], _JobMeaning]] = {
 
 _MEANING: Final[Mapping[type, Callable[[Lifecycle, Any, float], list[Effect]]]] = {
     h.ControllerReady: lambda life, _what, _now: life.ready(),
-    h.EngineCount: lambda life, what, now: life.engines(what.registered, now, what.ordered),
+    h.EngineCount: lambda life, what, now: life.engines(what.registered, now, what.ordered, what.tasks),
     h.ControllerEnded: lambda life, what, _now: life.controller_ended(what.code),
     h.EnginesEnded: lambda life, what, now: life.engines_ended(what.title, what.code, what.left, now, what.chance),
     h.RankEnded: lambda life, what, _now: life.rank_ended(what.pid),

@@ -93,7 +93,10 @@ class ClearQueue(Message, frozen=True, tag=5):
 
 
 class Interrupt(Message, frozen=True, tag=6):
-    """KeyboardInterrupt in what runs on engines now. Answer: list of engine ids that were busy."""
+    """KeyboardInterrupt in what runs on engines now. Answer: ``[[engine, ...], [[engine, label], ...]]``.
+
+    The first are those whose command has ended, the others those whose command still runs after a while.
+    """
 
     id: int
     targets: list[int] | None

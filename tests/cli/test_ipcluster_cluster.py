@@ -179,7 +179,7 @@ def test_the_death_of_one_engine_leaves_the_others(ipcluster: Callable[..., Run]
 
 
 def test_the_death_of_all_engines_ends_the_cluster(ipcluster: Callable[..., Run]) -> None:
-    run = ipcluster("-n", "2", "--mpi", "none")
+    run = ipcluster("-n", "2", "--mpi", "none", "--restarts", "0")
     run.until(READY)
     begin = time.monotonic()
     for pid in run.engine_sessions:

@@ -239,6 +239,11 @@ def test_all_are_there() -> None:
     assert (finding.level, finding.text) == (Level.OK, "All 3 engines are registered: 2 on n1, 1 on n2.")
 
 
+def test_engines_that_were_added_later() -> None:
+    (finding,) = judge_ranks(3, engines(0, 1, 2, 3, 4))
+    assert finding.text == "All 3 engines are registered, and 2 more that were added: 5 on n1."
+
+
 def test_which_ranks_are_missing_and_how_far_they_came() -> None:
     logs = [log_of(rank) for rank in (0, 1, 2)]
     (finding,) = judge_ranks(4, engines(0, 1), ["n1", "n2"], logs)

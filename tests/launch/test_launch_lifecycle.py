@@ -6,6 +6,7 @@ import pytest
 
 from ipmpi.launch.effects import Blame, Note, Over, Started, StartEngines
 from ipmpi.launch.lifecycle import EXPLANATION_GRACE, Lifecycle, Phase, Plan
+from ipmpi.launch.restarts import SETTLED, WITHOUT_ENGINES
 
 
 def running(n: int = 4) -> Lifecycle:
@@ -139,3 +140,87 @@ def test_engines_that_end_by_themselves_are_one() -> None:
     lifecycle = Lifecycle(Plan(2, 60), now=0)
     lifecycle.engines(2, 1)
     assert lifecycle.engines(0, 2) == []
+
+
+# --- engines that are started again --------------------------------------------------------------------------
+
+
+def restarting(n: int = 2, restarts: int = 3) -> Lifecycle:
+    lifecycle = Lifecycle(Plan(n, 60, restarts=restarts), now=0)
+    lifecycle.controller_ready = True
+    assert lifecycle.engines(n, 1) == [Started()]
+    return lifecycle
+
+
+def lose_all(lifecycle: Lifecycle, now: float, tasks: int = 0) -> list[object]:
+    """The launcher ends, and the controller sees all engines go; what follows when it is sure."""
+    assert lifecycle.engines_ended("mpiexec", 139, 0, now) == []
+    assert lifecycle.engines(0, now, tasks=tasks) == []
+    deadline = lifecycle.deadline()
+    assert deadline is not None
+    return list(lifecycle.tick(deadline))
+
+
+def test_engines_that_have_all_ended_are_started_again_a_few_times() -> None:
+    lifecycle = restarting()
+    for number in (1, 2, 3):
+        (start,) = lose_all(lifecycle, 10.0 * number)
+        assert start == StartEngines(
+            f"All engines have ended: mpiexec ended (exit code 139). They are started again ({number} of 3)."
+        )
+        assert lifecycle.engines(1, 10.0 * number + 3) == []
+        assert lifecycle.engines(2, 10.0 * number + 3) == [Note("All 2 engines are there again.")]
+    assert lose_all(lifecycle, 50) == [
+        Over(1, "All engines have ended: mpiexec ended (exit code 139).", Blame.ENGINES)
+    ]
+
+
+def test_engines_that_have_lived_for_long_count_anew() -> None:
+    lifecycle = restarting(restarts=1)
+    assert isinstance(lose_all(lifecycle, 10)[0], StartEngines)
+    lifecycle.engines(2, 15)
+    assert isinstance(lose_all(lifecycle, 15 + SETTLED)[0], StartEngines)
+    lifecycle.engines(2, 20 + SETTLED)
+    assert isinstance(lose_all(lifecycle, 25 + SETTLED)[0], Over)
+
+
+def test_they_wait_until_the_controller_has_seen_the_end_of_the_old_ones() -> None:
+    lifecycle = restarting()
+    lifecycle.engines_ended("mpiexec", 139, 0, 10)
+    assert lifecycle.tick(12) == []
+    assert lifecycle.tick(13) == []
+    assert lifecycle.engines(0, 14) == []
+    deadline = lifecycle.deadline()
+    assert deadline is not None
+    assert isinstance(lifecycle.tick(deadline)[0], StartEngines)
+
+
+def test_engines_that_end_while_they_start_again_are_started_once_more() -> None:
+    lifecycle = restarting()
+    lose_all(lifecycle, 10)
+    lifecycle.engines(1, 13)
+    assert isinstance(lose_all(lifecycle, 14)[0], StartEngines)
+
+
+def test_tasks_that_wait_keep_the_controller_for_a_while_when_no_engine_is_left() -> None:
+    lifecycle = restarting(restarts=1)
+    lose_all(lifecycle, 10)
+    lifecycle.engines(2, 12)
+    (note,) = lose_all(lifecycle, 20, tasks=600)
+    assert isinstance(note, Note)
+    assert "600 tasks wait for others: `ipcluster engines` starts some, within 10 minutes" in note.text
+    assert lifecycle.engines(3, 30) == [Note("3 engines are there again.")]
+    assert lifecycle.deadline() is None
+    again = restarting(restarts=1)
+    lose_all(again, 10)
+    again.engines(2, 12)
+    lose_all(again, 20, tasks=1)
+    deadline = again.deadline()
+    assert deadline == pytest.approx(20 + EXPLANATION_GRACE + WITHOUT_ENGINES)
+    assert again.tick(deadline) == [Over(1, "All engines have ended, and no others came.", Blame.ENGINES)]
+
+
+def test_engines_that_a_client_has_ended_are_not_started_again() -> None:
+    lifecycle = restarting()
+    (over,) = lifecycle.engines(0, 10, ordered=True)
+    assert over == Over(0, "All engines were ended by a client.", Blame.NOBODY)

@@ -79,7 +79,8 @@ def judge_ranks(
     where += f" and {len(hosts) - 16} more machines" if len(hosts) > 16 else ""
     if there >= asked:
         all_of_them = f"All {asked} engines are" if asked != 1 else "The one engine is"
-        return [ok(AREA, "engines", f"{all_of_them} registered: {where}.")]
+        more = f", and {there - asked} more that were added" if there > asked else ""
+        return [ok(AREA, "engines", f"{all_of_them} registered{more}: {where}.")]
     if starting:
         return [note(AREA, "engines", f"None of the {asked} engines is there yet: they start with the job.")]
     text = f"{there} of {asked} engines are registered{': ' + where if where else ''}."
