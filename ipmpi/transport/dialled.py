@@ -12,7 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import __version__, limits, processid
-from ..errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError, internal_error
+from ..errors import (
+    ClientError,
+    ConnectionError,
+    InternalError,
+    KernelError,
+    SecurityError,
+    VersionError,
+    internal_error,
+)
 from ..furl import Furl
 from ..protocol import messages
 from ..protocol.connection import Connection, Event
@@ -191,12 +199,11 @@ class DialledSession:
 
     def _failed(self, error: KernelError) -> None:
         self._dial = None
-        if self.link is not None:  # something went wrong after all had gone well
-            self.link.fail(error)
-            return
         now = self._loop.now()
         final = isinstance(error, SecurityError | VersionError | ClientError)
         if self.link is not None:
+            if isinstance(error, InternalError):  # something went wrong after all had gone well
+                self.link.fail(error)
             return  # the link that was to be replaced still works, and is looked at again
         if isinstance(error, SecurityError) and self._session:
             # This furl was good before: the link died between Hello and Welcome, or the controller did, and
