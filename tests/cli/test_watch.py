@@ -1,4 +1,4 @@
-"""News of a controller that is somebody else's process."""
+"""How often a controller of others is asked for its engines."""
 
 from __future__ import annotations
 
@@ -8,14 +8,32 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.cli.watch import Watched
+from ipmpi.cli.watch import COUNT_FIRST, COUNT_LONGEST, COUNT_STARTING, Watched, next_pause
+
+
+def pauses(complete: bool, times: int) -> list[float]:
+    found = [COUNT_FIRST]
+    for _ in range(times):
+        found.append(next_pause(found[-1], changed=False, complete=complete))
+    return found
+
+
+def test_a_whole_cluster_is_hardly_asked_at_all() -> None:
+    assert pauses(True, 10)[-1] == COUNT_LONGEST
+    # In an hour, where it was asked 14,400 times.
+    assert 3600 / COUNT_LONGEST <= 240
+
+
+def test_engines_that_are_still_missing_are_looked_for_more_often_and_at_once_when_they_come() -> None:
+    assert pauses(False, 10)[-1] == COUNT_STARTING
+    assert next_pause(COUNT_LONGEST, changed=True, complete=False) == COUNT_FIRST
 
 
 def test_nothing_is_written_into_a_file_that_gets_the_number_of_the_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watching thread is about to write when the pipe is closed, and its number is given to another file."""
-    watched = Watched({"mec": str(tmp_path / "none")}, lambda path: False, only_new=False)
+    watched = Watched({"mec": str(tmp_path / "none")}, lambda path: False, 1, only_new=False)
     write, about_to, go_on = os.write, threading.Event(), threading.Event()
     mine = threading.Thread(target=watched._tell, args=({"engines": 1},))
 
