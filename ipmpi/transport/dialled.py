@@ -199,12 +199,12 @@ class DialledSession:
 
     def _failed(self, error: KernelError) -> None:
         self._dial = None
-        now = self._loop.now()
-        final = isinstance(error, SecurityError | VersionError | ClientError)
         if self.link is not None:
             if isinstance(error, InternalError):  # something went wrong after all had gone well
                 self.link.fail(error)
-            return  # the link that was to be replaced still works, and is looked at again
+            return  # else the link that was to be replaced still works, and is looked at again
+        now = self._loop.now()
+        final = isinstance(error, SecurityError | VersionError | ClientError)
         if isinstance(error, SecurityError) and self._session:
             # This furl was good before: the link died between Hello and Welcome, or the controller did, and
             # somebody else has its port for now.
