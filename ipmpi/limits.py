@@ -98,6 +98,10 @@ LEASE_WITH_WORK: Final = SILENCE + 2 * PING_INTERVAL
 LEASE_LOOK: Final = 0.5
 """How often to look whether a peer on the same machine that may come back has ended."""
 
+TLS_RECORDS: Final = 1 << 23
+"""Records of one direction after which a link is replaced by a new one, with new keys. RFC 8446 (5.5) allows
+2**24.5 for AES-GCM; who dials looks every few seconds, in which some 100,000 may pass."""
+
 RECONNECT_FIRST: Final = 0.1
 RECONNECT_LONGEST: Final = 15.0
 RECONNECT_FACTOR: Final = 1.7
@@ -155,6 +159,9 @@ RUN_GRACE: Final = 10.0
 
 # --- Engines -------------------------------------------------------------------------------------------
 MAX_ENGINES: Final = 65_536
+REGISTER_PART: Final = 4096
+"""Engines in one Register message: with host names of 255 bytes they fit into MESSAGE."""
+
 FOLD_DELAY: Final = 0.002
 """Rank 0 waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
 

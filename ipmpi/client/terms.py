@@ -43,7 +43,7 @@ class Settings(NamedTuple):
         """The names of those that are not as usual."""
         if self == _USUAL:
             return []
-        return [name for name, value in self._asdict().items() if value != getattr(_USUAL, name)]
+        return [name for name, value, usual in zip(self._fields, self, _USUAL, strict=True) if value != usual]
 
     def check(self) -> None:
         """Raise TypeError or ValueError, saying what is wrong."""

@@ -135,7 +135,10 @@ class ControllerService:
         except RemoteProtocolError as error:
             self.sessions.end(session, str(error))
 
-    def _register(self, session: Session, message: m.Register) -> None:
+    def _register(self, session: Session, part: m.Register) -> None:
+        message = session.registration.add(part)
+        if message is None:
+            return
         ids = self.router.register(session.key, message)
         self.farm.registered(session.key)
         for number, info in zip(ids, message.engines, strict=True):

@@ -19,6 +19,7 @@ from ..errors import KernelError, internal_error
 from ..protocol import messages as m, operations
 from ..protocol.connection import Connection, Event, MessageReceived
 from ..protocol.frames import Buffer, size_of
+from ..protocol.registration import parts
 from ..protocol.states import FROM_BELOW
 from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.link import Link
@@ -144,7 +145,8 @@ class Proxy:
         """Tell the rank or controller above who is here; with the old ids if there were some."""
         self._offered = self._alive
         ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
-        self.send_up(m.Register(self._offered, self._mpi, self._python, ids))
+        for part in parts(m.Register(self._offered, self._mpi, self._python, ids)):
+            self.send_up(part)
         if self.is_root:
             self._tasks.registered([engine.rank for engine in self._offered])
             self.end.registered()
@@ -363,11 +365,10 @@ class Proxy:
             else:
                 self._collect(message, event.body)
         elif isinstance(message, m.Register):
-            child.engines = message.engines
-            for engine in message.engines:
-                self._route[engine.rank] = child
-            if self.is_complete:
-                self.on_complete()
+            if child.registers(message):
+                self._route.update(dict.fromkeys(child.ranks, child))
+                if self.is_complete:
+                    self.on_complete()
         elif isinstance(message, m.RanksLost):
             self._ranks_lost(child, message.ranks, message.reason, message.ordered)
         elif isinstance(message, m.EndIsNear):

@@ -228,12 +228,16 @@ class EngineInfo(Message, frozen=True):
 
 
 class Register(Message, frozen=True, tag=60):
-    """First message of an engine set: its engines, and the ids they had if this is a new link of old engines."""
+    """First message of an engine set: its engines, and the ids they had if this is a new link of old engines.
+
+    A large set needs several; ``more`` is set in all but the last, which has the ids.
+    """
 
     engines: list[EngineInfo]
     mpi: str
     python: str
     ids: list[int] = field(default_factory=list)
+    more: bool = False
 
 
 class RanksLost(Message, frozen=True, tag=61):

@@ -12,6 +12,7 @@ from ipmpi.controller.bounds import CLIENTS
 from ipmpi.controller.service import ControllerService
 from ipmpi.protocol import messages as m, operations, packed
 from ipmpi.protocol.connection import MessageReceived
+from ipmpi.protocol.registration import Registration
 from ipmpi.transport.loop import Loop
 
 
@@ -24,6 +25,7 @@ class Peer:
         self.service, self.key, self.role = service, key, role
         self.peer, self.farewell = "test", ""
         self.bounds = CLIENTS
+        self.registration = Registration()
         self.connection = self
         self.heard: list[Any] = []
         self.stop_at: tuple[()] | type[Any] = ()
