@@ -51,7 +51,7 @@ class Watched(Told):
 
     def close(self) -> None:
         """No more news."""
-        with self._lock:  # else the thread might write to what has this number by then
+        with self._lock:
             self._closed.set()
             super().close()
 

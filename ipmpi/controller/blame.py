@@ -2,8 +2,8 @@
 
 An engine that dies speaks against what it ran. One that is told to end does not, since jobs come to their end;
 unless the same task is there each time and the engines beside it stay: then it takes too much memory, most likely,
-and a service of the machine has ended it. Who is suspected runs alone, and is given up after ``limits.POISON``
-engines.
+and a service of the machine has ended it. Who is suspected runs beside nothing else on its rank, after a second
+time beside nothing else in its set, and is given up after ``limits.POISON`` engines.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import limits
-from .groups import Ending, Group
+from ..protocol import messages as m
+from .answers import numbers
+from .groups import Ending, Group, as_range
 from .ledger import Ledger
 from .places import Places, Seat
 
@@ -22,6 +24,24 @@ class Blame:
     def __init__(self, ledger: Ledger, places: Places) -> None:
         self._ledger = ledger
         self._places = places
+
+    def started(self, key: int, message: m.TasksStarted) -> None:
+        """Ranks of a set have these tasks."""
+        group = self._ledger.groups.get(message.group)
+        if group is None:
+            return
+        span = as_range(message.indices)
+        if span is not None and group.all_given(key, *span):
+            group.started[span[0] : span[1]] = b"\1" * (span[1] - span[0])
+            return
+        for index in numbers(message.indices):
+            if group.is_given(key, index):
+                group.started[index] = 1
+
+    @staticmethod
+    def split(group: Group, held: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Of the tasks that a set had, those that ranks had, and those that only waited at rank 0."""
+        return [i for i in held if group.started[i]], [i for i in held if not group.started[i]]
 
     def died(self, group: Group, indices: Sequence[int], last: str) -> list[int]:
         """These were on an engine that was lost; returns those that may try again."""

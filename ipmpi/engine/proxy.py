@@ -214,8 +214,7 @@ class Proxy:
     def _may_go_on(self, reason: str) -> bool:
         """Whether a new session is worth a try, now that something has gone wrong at the controller."""
         now = self.loop.now()
-        self._faults = [when for when in self._faults if now - when < _FAULTS_WITHIN]
-        self._faults.append(now)
+        self._faults = [now, *(when for when in self._faults if now - when < _FAULTS_WITHIN)]
         self._log(f"the controller has ended this session: {reason}. It is asked for a new one")
         return len(self._faults) < _FAULTS
 

@@ -61,8 +61,8 @@ class Timer:
         self.on_error = on_error
 
     def cancel(self) -> None:
-        """Do not make the call."""
-        self.call = None
+        """Do not make the call, and hold on to nothing that belongs to it."""
+        self.call = self.on_error = None
 
 
 class Loop:

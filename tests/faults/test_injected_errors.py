@@ -191,7 +191,9 @@ class Stage:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     # What would happen in minutes happens in this test: signs of life, leases, further tries.
     monkeypatch.setattr(limits, "PING_INTERVAL", 0.1)
-    monkeypatch.setattr(limits, "LEASE_AFTER_CLOSE", 0.5)
+    for name in ("LEASE_AFTER_CLOSE", "LEASE_AFTER_SILENCE", "LEASE_WITH_WORK"):
+        monkeypatch.setattr(limits, name, 0.5)
+    monkeypatch.setattr(limits, "LEASE_LOOK", 0.05)
     monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT", 2.0)
     monkeypatch.setattr(loop_module, "_PAUSE", 0.02)
     monkeypatch.setattr(proxy, "_FAULTS", 1_000_000)

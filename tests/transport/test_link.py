@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from ipmpi import limits
-from ipmpi.errors import ProtocolError, RemoteProtocolError
+from ipmpi.errors import InternalError, KernelError, ProtocolError, RemoteProtocolError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived
 from ipmpi.transport.link import Link
@@ -250,3 +250,59 @@ def test_nothing_is_read_from_who_asks_and_does_not_read(loop: Loop, reads_later
     assert most < 1.1 * limits.MIB
     theirs.close()
     link.close()
+
+
+@pytest.mark.parametrize("where", ["event", "written", "watch"])
+def test_what_nobody_foresaw_ends_the_session_and_both_ends_are_told(
+    where: str, loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("an unforeseen one")
+
+    x, y = socket.socketpair()
+    other = End(loop, y)
+    if where == "watch":
+        monkeypatch.setattr(limits, "PING_INTERVAL", 0.01)
+    one = End(loop, x)
+    if where == "event":
+        one.until = broken  # type: ignore[assignment]
+    elif where == "watch":
+        monkeypatch.setattr(one.link._liveness, "is_lost", broken)
+    else:
+        flush = one.link.pipe.flush
+        monkeypatch.setattr(
+            one.link.pipe, "flush", lambda: (monkeypatch.setattr(one.link.pipe, "flush", flush), 1 / 0)
+        )
+    other.send(m.GetIds(1))
+    if where == "written":
+        one.send(m.GetIds(1))
+    while not (one.closed and other.closed):
+        loop._stopped = False
+        loop.run()
+    ((reason, orderly, error),) = one.closed
+    assert isinstance(error, InternalError)
+    assert not orderly
+    assert "ZeroDivisionError" in reason
+    (goodbye,) = [message for message in other.heard if isinstance(message, m.Goodbye)]
+    assert goodbye.fault
+    assert goodbye.reason == reason
+    assert "Traceback" in caplog.text
+    other.link.close()
+
+
+def test_an_owner_who_cannot_deal_with_a_break_is_told_of_an_end(loop: Loop) -> None:
+    told: list[KernelError | None] = []
+
+    def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
+        told.append(error)
+        if error is None:
+            raise ZeroDivisionError
+
+    x, y = socket.socketpair()
+    Link(loop, UnixPipe(x), Connection(ALL), lambda event: None, closed)
+    y.close()
+    loop.call_later(0.01, loop.stop)
+    loop.run()
+    first, second = told
+    assert first is None
+    assert isinstance(second, InternalError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -375,3 +376,21 @@ def test_a_timer_of_next_year_is_no_trouble(loop: Loop) -> None:
     loop.stop()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_cancelled_timer_keeps_nothing_alive(loop: Loop) -> None:
+    """A link has timers that are due long after its end."""
+
+    class Owner:
+        def call(self) -> None:
+            pass
+
+        def fail(self, error: BaseException) -> None:
+            pass
+
+    owner = Owner()
+    gone = weakref.ref(owner)
+    timer = loop.call_later(1000, owner.call, owner.fail)
+    timer.cancel()
+    del owner
+    assert gone() is None
