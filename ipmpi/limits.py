@@ -192,6 +192,9 @@ each other, and longer than this only where a firewall swallows what they say.""
 RESULT_TEXT: Final = 1 * MIB
 """Captured stdout, stderr or traceback of one command; the middle of a longer one is replaced by a note."""
 
+LOG_BYTES: Final = 64 * MIB
+"""Of one log file. A process keeps the one before as well; more tells nobody more."""
+
 LABEL: Final = 120
 """Characters of a command shown in queue_status."""
 

@@ -27,6 +27,7 @@ from ..tls import Identity, load_or_create_identity
 from ..transport.addresses import is_unspecified, local_addresses
 from ..transport.listen import Listener
 from ..transport.loop import READ, Loop
+from .boundedlog import bound_log_files
 from .logs import start_log
 
 log = logging.getLogger("ipcontroller")
@@ -235,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     try:
         start_log(options.logfile)
+        bound_log_files()
         controller = Controller(options)
         controller.start()
     except KernelError as error:
