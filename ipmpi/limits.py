@@ -210,6 +210,9 @@ NAMES: Final = MIB
 LINE: Final = 64 * KIB
 """Characters of what is one word of a command line: the name of a machine, a furl, the name of a file."""
 
+LOG_BYTES: Final = 64 * MIB
+"""Of one log file. A process keeps the one before as well; more tells nobody more."""
+
 LABEL: Final = 120
 """Characters of a command shown in queue_status."""
 

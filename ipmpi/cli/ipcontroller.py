@@ -27,6 +27,7 @@ from ..tls import Identity, load_or_create_identity
 from ..transport.addresses import is_unspecified, local_addresses
 from ..transport.listen import Listener
 from ..transport.loop import READ, Loop
+from .boundedlog import bound_log_files
 from .logs import start_log
 
 log = logging.getLogger("ipcontroller")
@@ -271,6 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         engine_furl_file = _furl_file("engine", options.engine_furl_file, options.name)
         start_log(options.logfile, "ipcontroller", furl_file=engine_furl_file)
+        bound_log_files()
         controller = Controller(options)
         controller.start()
     except KernelError as error:

@@ -31,6 +31,7 @@ from ..protocol.messages import EngineInfo
 from ..protocol.states import FROM_ABOVE, RECEIVES
 from ..transport.loop import Loop
 from ..transport.unix import UnixListener, connect_unix
+from .boundedlog import bound_log_files
 from .logs import start_log
 
 if TYPE_CHECKING:
@@ -400,6 +401,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # By hand only: a thousand ranks do not need to know where furls are.
         furl_file = None if options.logfile else _furl_file(options)
         start_log(options.logfile, "ipengine", rank, furl_file)
+        bound_log_files()
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it warns, and would end a process that is not ready for it
         ends_at = _find_end(options.walltime, launched)
         if options.gpus:

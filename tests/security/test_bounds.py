@@ -72,3 +72,13 @@ def test_there_may_be_so_many_sessions_of_a_role(tmp_path: Path) -> None:
             return True
 
         wait_until(is_let_in, "room for a monitor")
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 30 * 86_400.0, 1e300, float("inf"), float("-inf"), float("nan")])
+def test_a_job_may_end_at_any_time(controller: Controller, seconds: float) -> None:
+    engine, _ = register(controller.furl("engine"))
+    with engine:
+        engine.say(m.JobEnds(seconds, "4711"))
+        engine.is_ended()
+        engine.say(m.Goodbye("the test is over"))
+    let_in(controller)
