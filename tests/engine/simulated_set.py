@@ -90,8 +90,14 @@ class SimulatedSet:
             self.now = until
 
     def pump(self) -> None:
+        said: set[tuple[int, int]] = set()
         for effect in self.farm.decide(self.now):
             self.messages[type(effect.message).__name__] += 1
+            if isinstance(effect.message, m.TasksStarted):
+                said.update((effect.message.group, index) for index in packed.unpack(effect.message.indices))
+            elif isinstance(effect.message, m.GiveTasks):
+                group = effect.message.group
+                assert said.issuperset((group, index) for index in packed.unpack(effect.message.indices))
             if isinstance(effect, Up):
                 self.later(LATENCY, lambda effect=effect: self.to_controller(effect.message))
             else:
@@ -330,6 +336,8 @@ class SimulatedSet:
                 self.end((message.group, message.index), "large")
             case m.TasksReturned():
                 self._returned(message)
+            case m.TasksStarted():
+                return  # that it comes before the tasks is seen where they are sent
             case _:
                 raise AssertionError(message)
         self.fill()
