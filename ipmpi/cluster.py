@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,10 @@ from ipmpi.launch.process import tail
 log = logging.getLogger("ipmpi")
 
 STOPPING: Final = 60.0
+"""Seconds for a cluster to end when it is told to. A batch system may take most of them to cancel a job."""
+
+INSISTING: Final = 15.0
+"""Seconds more, once ``ipcluster`` has got SIGTERM, upon which it does not wait for anything."""
 
 
 class Cluster:
@@ -110,13 +115,30 @@ class Cluster:
         return tc
 
     def stop(self) -> None:
-        """End engines, controller and job. Idempotent."""
+        """End engines, controller and job. Idempotent; in a forked process nothing happens.
+
+        Raises:
+            LauncherError: they do not end.
+        """
+        if not self._followed.is_own:
+            return
         for client in self._clients:
             client.close()
         self._clients.clear()
         self._followed.let_go()
-        self._reader.join(STOPPING)
-        self._followed.process.wait(STOPPING)
+        process = self._followed.process
+        try:
+            process.wait(STOPPING)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            try:
+                process.wait(INSISTING)
+            except subprocess.TimeoutExpired:
+                raise LauncherError(
+                    f"The cluster {self.name!r} has not ended within {STOPPING + INSISTING:g} s; its process is "
+                    f"{process.pid}. What it does: ipcluster logs {self.name}"
+                ) from None
+        self._reader.join(INSISTING)
 
     def __enter__(self) -> Cluster:
         return self
@@ -124,7 +146,12 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except Exception:
+            if value is None:
+                raise
+            log.exception("the cluster could not be stopped")  # what happened in the statement counts for more
 
     def _read(self) -> None:
         for told in self._followed.news():

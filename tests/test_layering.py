@@ -98,6 +98,8 @@ DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.transport.dialled"),
     ("ipmpi.cli.ipengine", "ipmpi.transport.proxies"),
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
+    ("ipmpi.cli.logs", "ipmpi.furl"),
+    ("ipmpi.cli.ipcontroller", "ipmpi.launch.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.world", "ipmpi.engine.comm"),
     ("ipmpi.engine.neighbours", "ipmpi.engine.nodelinks"),

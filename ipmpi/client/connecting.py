@@ -14,13 +14,19 @@ from .session import Session
 
 
 def connect(
-    furl_or_file: str = "", role: str = "mec", *, ssh: str | SshSession | None = None, proxy: str | None = None
+    furl_or_file: str = "",
+    role: str = "mec",
+    *,
+    name: str = "",
+    ssh: str | SshSession | None = None,
+    proxy: str | None = None,
 ) -> Session:
-    """A session with the controller of a furl, a furl file, or the default file of ``role``.
+    """A session with the controller of a furl, a furl file, a cluster, or the default file of ``role``.
 
     Args:
         furl_or_file: the furl, or the file.
         role: what the furl must be for.
+        name: a cluster, with ``ssh`` one that is there; instead of a furl.
         ssh: the login node to go through; without a furl, the default file *there* is meant.
         proxy: an HTTP proxy, 'none', or None for what the environment says, after the direct way.
 
@@ -29,7 +35,7 @@ def connect(
     """
     if ssh is None:
         routes = routes_by(proxy, os.environ, say)
-        session = Session(furl.load_furl_or_file(furl_or_file, role), routes)
+        session = Session(furl.load_furl_or_file(furl_or_file, role, name), routes)
     elif proxy:
         raise ClientError(
             "ssh= and proxy= together: ssh has a way of its own through a proxy, ProxyCommand in ~/.ssh/config"
@@ -37,10 +43,10 @@ def connect(
     else:
         login = shared_session(ssh) if isinstance(ssh, str) else ssh
         if furl_or_file.strip():
-            address = furl.load_furl_or_file(furl_or_file, role)
+            address = furl.load_furl_or_file(furl_or_file, role, name)
             login.open()
         else:
-            address = login.furl(role)
+            address = login.furl(role, name)
         session = Session(address, [login.route])
     session.open()
     return session

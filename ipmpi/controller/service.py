@@ -171,6 +171,8 @@ class ControllerService:
             farm.result(key, message, event.body, event.stream)
         elif isinstance(message, m.TasksReturned):
             farm.returned(key, message)
+        elif isinstance(message, m.TasksStarted):
+            farm.blame.started(key, message)
         elif isinstance(message, m.WantTasks):
             farm.want_tasks(key, message.window)
         elif isinstance(message, m.WantTaskBody):

@@ -37,6 +37,7 @@ from .tasks import (
     TaskResults as TaskResults,
     TasksDone as TasksDone,
     TasksReturned as TasksReturned,
+    TasksStarted as TasksStarted,
     TaskStatus as TaskStatus,
     TasksUndone as TasksUndone,
     TogetherEnded as TogetherEnded,
@@ -357,6 +358,7 @@ AnyMessage = (
     | TaskResults
     | TaskResult
     | TasksReturned
+    | TasksStarted
     | WantTaskBody
     | PropertiesChanged
     | SharedBody
