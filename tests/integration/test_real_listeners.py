@@ -23,8 +23,9 @@ import sys
 from mpi4py import MPI
 assert MPI.COMM_WORLD.allreduce(1) == MPI.COMM_WORLD.size
 MPI.COMM_WORLD.barrier()
-print("UP", flush=True)
-sys.stdin.readline() if MPI.COMM_WORLD.rank == 0 else None
+if MPI.COMM_WORLD.rank == 0:  # alone: launchers may mix what several print
+    print("UP", flush=True)
+    sys.stdin.readline()
 MPI.COMM_WORLD.barrier()
 """
 
@@ -60,7 +61,7 @@ def test_ranks_on_one_machine_open_no_port_to_the_network(flavour: Flavour) -> N
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
-        assert [process.stdout.readline() for _ in range(2)] == ["UP\n", "UP\n"]
+        assert process.stdout.readline() == "UP\n"
         open_to_all = open_ports(psutil.Process(process.pid))
         process.stdin.write("\n")
         process.stdin.close()
