@@ -28,9 +28,9 @@ from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
 from .aborts import Aborts
 from .answers import Sorted, check, numbers, sort_out
-from .blame import Blame
 from .bodies import Bodies
 from .effects import Effect, Send
+from .endings import Endings
 from .functions import Functions
 from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, Group, as_range, packed_range, runs
 from .large import LargeResults
@@ -38,6 +38,7 @@ from .ledger import Ledger
 from .places import Need, Place, Places, Seat, Verdict, rounded_up, sentence
 from .registry import Registry
 from .scheduler import Order, Priority, Queued
+from .suspects import Suspects
 from .waiting import Piece, Waiting
 
 _STATUS: int = 250_000
@@ -61,8 +62,9 @@ class Farm:
         self._ledger = Ledger(first_serial, self._ready, self._closed)
         self._functions = Functions()
         self._places = Places()
-        self._blame = Blame(self._ledger, self._places)
         self.aborts = Aborts(self._ledger)
+        self.blame = Suspects(self._ledger)
+        self._endings = Endings(self._ledger, self._places)
         self.bodies = Bodies(self._ledger)
         self.large = LargeResults(self._ledger, self._places, self._large_ended, self.returned)
         self._look_at: float | None = None
@@ -308,11 +310,9 @@ class Farm:
         seats = [seat.number] if seat is not None else [seat.number for seat in place.seats.values()]
         ended = message.why == "ended" or (message.why == "lost" and message.rank in place.told)
         if ended and seat is not None:
-            indices = self._blame.told_to_end(group, indices, seat)
+            indices = self._endings.told_to_end(group, indices, seat)
         elif message.why == "lost" and message.rank not in place.doomed:
-            indices = self._blame.died(
-                group, indices, seat.text if seat is not None else f"of a set: {message.text}"
-            )
+            indices = self.blame.strike(group, indices, seat.text if seat else f"of a set: {message.text}")
         elif message.why == "refused" and group.condition is not None:
             group.condition.refused.update(seats)
             self._waiting.judge_again(group.condition.needs)
@@ -357,7 +357,9 @@ class Farm:
             group = self._ledger.groups[serial]
             held = group.held_by(key)
             self._answered(place, group, len(held))
-            self._back(place, group, held, m.TasksReturned(serial, b"", -1, why, reason))
+            for indices, how in zip(self.blame.split(group, held), (why, "taken"), strict=True):
+                if indices:
+                    self._back(place, group, indices, m.TasksReturned(serial, b"", -1, how, reason))
         self._waiting.judge_again()
 
     # --- the queue -------------------------------------------------------------------------------------------
@@ -382,10 +384,12 @@ class Farm:
 
     def _need(self, group: Group, index: int = -1) -> Need:
         barred = frozenset(group.rejected.get(index, ())) if group.rejected else frozenset()
-        alone = bool(group.strikes and index in group.strikes)
+        strikes = group.strikes.get(index, 0) if group.strikes else 0
         options = group.options
-        seconds = rounded_up(options.expected)
-        return Need(options.width, options.same_node, group.follow, group.condition, barred, alone, seconds)
+        return Need(
+            options.width, options.same_node, group.follow, group.condition, barred, strikes > 0,
+            rounded_up(options.expected), strikes > 1,
+        )  # fmt: skip
 
     def _requeue(self, group: Group, indices: list[int], rank: tuple[float, ...]) -> None:
         indices.sort()
@@ -465,7 +469,7 @@ class Farm:
             self._give_piece(place, piece)
 
     def _give_piece(self, place: Place, piece: Piece) -> None:
-        group, start, stop, ranks, alone = piece
+        group, start, stop, ranks, alone, sole = piece
         effects = self._ledger.effects
         for key in group.options.functions:
             if key not in place.functions:
@@ -490,7 +494,7 @@ class Farm:
         if group.is_movable:
             place.movable += tasks
         place.given[group.serial] = place.given.get(group.serial, 0) + tasks
-        place.exclusive = alone and place.is_single
+        place.exclusive = sole
         # Whoever got something comes last the next time.
         self._places.open.pop(place.key, None)
         self._places.update(place)

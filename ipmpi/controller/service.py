@@ -146,9 +146,8 @@ class ControllerService:
         self._count_engines()
 
     def _ranks_lost(self, session: Session, message: m.RanksLost) -> None:
-        # What was told to end, and what ends with its job, is no sign against the tasks that it had.
-        over = self.deadlines.is_over(session.key, self._loop.now())
-        self.farm.ranks_lost(session.key, message.ranks, ordered=over, told=message.ordered)
+        key, over = session.key, self.deadlines.is_over(session.key, self._loop.now())
+        self.farm.ranks_lost(key, message.ranks, ordered=over, told=message.ordered)
         for number in self.router.ranks_lost(session.key, message.ranks, message.reason):
             self._log(f"unregistered engine with id: {number} ({message.reason})")
         self._count_engines()
@@ -171,6 +170,8 @@ class ControllerService:
             farm.result(key, message, event.body, event.stream)
         elif isinstance(message, m.TasksReturned):
             farm.returned(key, message)
+        elif isinstance(message, m.TasksStarted):
+            farm.blame.started(key, message)
         elif isinstance(message, m.WantTasks):
             farm.want_tasks(key, message.window)
         elif isinstance(message, m.WantTaskBody):

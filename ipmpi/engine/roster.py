@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ..protocol import packed
 from ..protocol.frames import Buffer
-from ..protocol.messages import AnyMessage
+from ..protocol.messages import AnyMessage, GiveTasks, RunTogether, TasksStarted
 from .lots import Group
 
 if TYPE_CHECKING:
@@ -236,3 +237,14 @@ class Roster:
             state.batches.clear()
         self.refresh(state)
         return True
+
+
+def started(effects: Iterable[Down | Up]) -> list[Up]:
+    """What the controller is to hear before ranks get these tasks: they may be the end of this process."""
+    found: dict[int, list[bytes]] = {}
+    for message in (effect.message for effect in effects if isinstance(effect, Down)):
+        if isinstance(message, GiveTasks):
+            found.setdefault(message.group, []).append(message.indices)
+        elif isinstance(message, RunTogether):
+            found.setdefault(message.group, []).append(packed.pack([message.index]))
+    return [Up(TasksStarted(group, b"".join(indices))) for group, indices in found.items()]

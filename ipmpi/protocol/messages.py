@@ -38,6 +38,7 @@ from .tasks import (
     TaskResults as TaskResults,
     TasksDone as TasksDone,
     TasksReturned as TasksReturned,
+    TasksStarted as TasksStarted,
     TaskStatus as TaskStatus,
     TasksUndone as TasksUndone,
     TogetherEnded as TogetherEnded,
@@ -359,6 +360,7 @@ AnyMessage = (
     | TaskResults
     | TaskResult
     | TasksReturned
+    | TasksStarted
     | WantTaskBody
     | PropertiesChanged
     | TaskHolds

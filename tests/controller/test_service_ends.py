@@ -85,7 +85,10 @@ def test_what_is_lost_before_is_one(service: ControllerService) -> None:
     client = Peer(service, 1, "tc")
     submit(client)
     for key in range(2, 2 + limits.POISON):
-        engine(service, key, m.JobEnds(3600.0)).is_gone()
+        peer = engine(service, key, m.JobEnds(3600.0))
+        (given,) = peer.all(m.GiveTasks)
+        peer.says(m.TasksStarted(given.group, given.indices))
+        peer.is_gone()
     (undone,) = client.all(m.TasksUndone)
     assert undone.error == "EngineLost"
 

@@ -315,3 +315,14 @@ def test_a_set_that_is_told_to_end_says_what_may_have_run() -> None:
     running = {index for indices in given.values() for index in indices[:1]}
     assert {index for indices, _, why in told if why == "ended" for index in indices} == running
     assert {index for indices, _, why in told if why == "taken" for index in indices} == {*range(6)} - running
+
+
+def test_the_controller_hears_of_tasks_before_ranks_get_them() -> None:
+    stage = Stage(2)
+    stage.give(range(5))
+    effects = stage.farm.decide(stage.now)
+    first = effects[0].message
+    assert isinstance(first, m.TasksStarted)
+    given = [e.message for e in effects if isinstance(e.message, m.GiveTasks)]
+    assert given
+    assert first.indices == b"".join(message.indices for message in given)

@@ -1,9 +1,8 @@
-"""Tasks that may be the cause of the loss of engines (layer L2, no I/O).
+"""Tasks that may be the cause of engines being told to end (layer L2, no I/O).
 
-An engine that dies speaks against what it ran. One that is told to end does not, since jobs come to their end;
-unless the same task is there each time and the engines beside it stay: then it takes too much memory, most likely,
-and a service of the machine has ended it. Who is suspected runs alone, and is given up after ``limits.POISON``
-engines.
+An engine that dies speaks against what it ran (:mod:`ipmpi.controller.suspects`). One that is told to end does
+not, since jobs come to their end; unless the same task is there each time and the engines beside it stay: then it
+takes too much memory, most likely, and a service of the machine has ended it.
 """
 
 from __future__ import annotations
@@ -16,23 +15,12 @@ from .ledger import Ledger
 from .places import Places, Seat
 
 
-class Blame:
-    """What is known against tasks."""
+class Endings:
+    """Engines that were told to end while they ran tasks."""
 
     def __init__(self, ledger: Ledger, places: Places) -> None:
         self._ledger = ledger
         self._places = places
-
-    def died(self, group: Group, indices: Sequence[int], last: str) -> list[int]:
-        """These were on an engine that was lost; returns those that may try again."""
-        group.strikes = group.strikes or {}
-        for index in indices:
-            group.strikes[index] = group.strikes.get(index, 0) + 1
-        text = (
-            f"{group.options.label} was given up: {limits.POISON} engines were lost while they had it. It is most "
-            f"likely the cause. The last was {last}"
-        )
-        return self._give_up(group, indices, limits.POISON, text)
 
     def told_to_end(self, group: Group, indices: Sequence[int], seat: Seat) -> list[int]:
         """These ran on an engine that was told to end; returns those that may try again."""
