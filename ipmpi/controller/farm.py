@@ -28,9 +28,9 @@ from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
 from .aborts import Aborts
 from .answers import Sorted, check, numbers, sort_out
-from .blame import Blame
 from .bodies import Bodies
 from .effects import Effect, Send
+from .endings import Endings
 from .functions import Functions
 from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, Group, as_range, packed_range, runs
 from .large import LargeResults
@@ -38,6 +38,7 @@ from .ledger import Ledger
 from .places import Need, Place, Places, Seat, Verdict, rounded_up, sentence
 from .registry import Registry
 from .scheduler import Order, Priority, Queued
+from .suspects import Suspects
 from .waiting import Piece, Waiting
 
 _STATUS: int = 250_000
@@ -61,8 +62,9 @@ class Farm:
         self._ledger = Ledger(first_serial, self._ready, self._closed)
         self._functions = Functions()
         self._places = Places()
-        self.blame = Blame(self._ledger, self._places)
         self.aborts = Aborts(self._ledger)
+        self.blame = Suspects(self._ledger)
+        self._endings = Endings(self._ledger, self._places)
         self.bodies = Bodies(self._ledger)
         self.large = LargeResults(self._ledger, self._places, self._large_ended, self.returned)
         self._look_at: float | None = None
@@ -308,11 +310,9 @@ class Farm:
         seats = [seat.number] if seat is not None else [seat.number for seat in place.seats.values()]
         ended = message.why == "ended" or (message.why == "lost" and message.rank in place.told)
         if ended and seat is not None:
-            indices = self.blame.told_to_end(group, indices, seat)
+            indices = self._endings.told_to_end(group, indices, seat)
         elif message.why == "lost" and message.rank not in place.doomed:
-            indices = self.blame.died(
-                group, indices, seat.text if seat is not None else f"of a set: {message.text}"
-            )
+            indices = self.blame.strike(group, indices, seat.text if seat else f"of a set: {message.text}")
         elif message.why == "refused" and group.condition is not None:
             group.condition.refused.update(seats)
             self._waiting.judge_again(group.condition.needs)

@@ -146,8 +146,8 @@ class ControllerService:
         self._count_engines()
 
     def _ranks_lost(self, session: Session, message: m.RanksLost) -> None:
-        over = self.deadlines.is_over(session.key, self._loop.now())
-        self.farm.ranks_lost(session.key, message.ranks, ordered=over, told=message.ordered)
+        key, over = session.key, self.deadlines.is_over(session.key, self._loop.now())
+        self.farm.ranks_lost(key, message.ranks, ordered=over, told=message.ordered)
         for number in self.router.ranks_lost(session.key, message.ranks, message.reason):
             self._log(f"unregistered engine with id: {number} ({message.reason})")
         self._count_engines()

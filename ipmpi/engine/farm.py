@@ -316,8 +316,7 @@ class Farm:
         if now >= self._look_at:
             self._look(now, spare)
         self._want()
-        out = [*started(self._out), *self._out]
-        self._out.clear()
+        out, self._out[:] = [*started(self._out), *self._out], []
         return out
 
     def next_deadline(self) -> float | None:
