@@ -19,7 +19,7 @@ EXTRAS = {
     # A bar while many tasks are waited for.
     "progress": ["tqdm"],
     "test": [
-        *("pytest>=8", "hypothesis", "mypy", "ruff", "ipython", "psutil", "setuptools>=70.1"),
+        *("pytest>=8", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
         *("tqdm", "joblib", "scipy", "emcee"),
     ],
     "docs": ["sphinx>=7"],
@@ -53,6 +53,8 @@ setup(
         "pyopenssl>=26.1",
         "cryptography",
         "msgspec",
+        # Looks after processes, on all systems alike.
+        "psutil",
         # Fills the templates of job scripts.
         "jinja2",
     ],

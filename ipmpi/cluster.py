@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,11 @@ from ipmpi.launch.process import tail
 log = logging.getLogger("ipmpi")
 
 STOPPING: Final = 60.0
+"""Seconds for a cluster to end when it is told to. A batch system may take most of them to cancel a job."""
+
+INSISTING: Final = 15.0
+"""Seconds more, once ``ipcluster`` has got SIGTERM, upon which it does not wait for anything."""
+
 OTHER_COMMANDS: Final = frozenset(
     {"list", "status", "stop", "engines", "logs", "explain", "doctor", "relay", "follow"}
 )
@@ -125,13 +131,30 @@ class Cluster:
         return tc
 
     def stop(self) -> None:
-        """End engines, controller and job. Idempotent."""
+        """End engines, controller and job. Idempotent; in a forked process nothing happens.
+
+        Raises:
+            LauncherError: they do not end.
+        """
+        if not self._followed.is_own:
+            return
         for client in self._clients:
             client.close()
         self._clients.clear()
         self._followed.let_go()
-        self._reader.join(STOPPING)
-        self._followed.process.wait(STOPPING)
+        process = self._followed.process
+        try:
+            process.wait(STOPPING)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            try:
+                process.wait(INSISTING)
+            except subprocess.TimeoutExpired:
+                raise LauncherError(
+                    f"The cluster {self.name!r} has not ended within {STOPPING + INSISTING:g} s; its process is "
+                    f"{process.pid}. What it does: ipcluster logs {self.name}"
+                ) from None
+        self._reader.join(INSISTING)
 
     def __enter__(self) -> Cluster:
         return self
@@ -139,7 +162,12 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except Exception:
+            if value is None:
+                raise
+            log.exception("the cluster could not be stopped")  # what happened in the statement counts for more
 
     def _read(self) -> None:
         for told in self._followed.news():

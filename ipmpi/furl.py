@@ -44,6 +44,10 @@ FILE_BYTES: Final = 8 * 1024
 HINTS: Final = 16
 """Addresses in one furl: one per network card of a login node, and a few for tunnels."""
 
+CLUSTER_NAME: Final = re.compile(r"(?!ipcontroller-)[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(\+[0-9]{1,4})?", re.ASCII)
+"""The name of a cluster, which is also that of its folders. With ``+`` and a number those engines of it are meant
+that were added as the second, third and so on."""
+
 _SCHEME: Final = "ipmpi://"
 _KEY_CHARACTERS: Final = 52
 _ROLE: Final = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
@@ -199,8 +203,19 @@ def security_dir(environ: Mapping[str, str] | None = None, home: Path | None = N
 
 
 def default_furl_file(role: str, environ: Mapping[str, str] | None = None, home: Path | None = None) -> Path:
-    """The file where a controller puts the furl of ``role``, and where that role's holder looks for it."""
+    """The file with the furl of ``role`` for those who name no cluster: of the newest cluster without a name."""
     return security_dir(environ, home) / FILES.get(role, f"ipcontroller-{role}.furl")
+
+
+def cluster_furl_file(role: str, name: str) -> Path:
+    """The file where the controller of a cluster puts the furl of ``role``.
+
+    Raises:
+        FurlError: no cluster can have this name.
+    """
+    if CLUSTER_NAME.fullmatch(name) is None:
+        raise FurlError(f"{name[:80]!r} cannot be the name of a cluster: `ipcluster list` shows those that run")
+    return security_dir() / name / default_furl_file(role).name
 
 
 def save(path: Path, furl: Furl) -> None:
@@ -252,14 +267,29 @@ def named(furl_or_file: str | os.PathLike[str]) -> str:
     return text
 
 
-def load_furl_or_file(text_or_path: str | os.PathLike[str], role: str) -> Furl:
-    """The furl that a user named: its text, a file, or '' for the default file of ``role``.
+def load_furl_or_file(text_or_path: str | os.PathLike[str], role: str, name: str = "") -> Furl:
+    """The furl that a user named: its text, a file, a cluster, or '' for the default file of ``role``.
+
+    Args:
+        text_or_path: the text or the file.
+        role: what it has to be for.
+        name: of a cluster that `ipcluster list` shows; instead of a text or file.
 
     Raises:
         TypeError: it is neither.
         FurlError, SecurityError: as :func:`load`.
     """
     given = named(text_or_path).strip()
+    if name and given:
+        raise FurlError(f"a furl and the name {name!r} of a cluster were given: one of them is enough")
+    if name:
+        path = cluster_furl_file(role, name)
+        if not path.parent.exists():
+            raise FurlError(
+                f"there is no cluster {name!r} here (no folder {path.parent}): `ipcluster list` shows those that "
+                "run"
+            )
+        return load(path, role)
     if not given:
         return load(default_furl_file(role), role)
     if "://" in given:
@@ -290,9 +320,9 @@ def _check_role(furl: Furl, expected: str, source: str) -> None:
 def write_private(path: Path, data: bytes) -> None:
     """Replace ``path`` in one step by a file that only its owner can read or write.
 
-    The folder is created with mode 0700; an existing ``security`` folder of ours is tightened to that, any
-    other is left alone but refused if others could exchange files in it. No name is ever followed through a
-    link, and the file has mode 0600 from the call that creates it.
+    The folder is created with mode 0700; an existing ``security`` folder of ours, and those of clusters in it, are
+    tightened to that, any other is left alone but refused if others could exchange files in it. No name is ever
+    followed through a link, and the file has mode 0600 from the call that creates it.
 
     Raises:
         SecurityError: the folder, or what is at ``path`` already, cannot be trusted.
@@ -309,6 +339,8 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def _open_folder(folder: Path) -> int:
+    if folder.parent == security_dir():
+        os.close(_open_folder(folder.parent))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -331,8 +363,9 @@ def _open_folder(folder: Path) -> int:
 
 def _check_folder(descriptor: int, folder: Path) -> None:
     status = os.fstat(descriptor)
-    # Only the folder that is ours by name: tightening whatever the user named could lock others out of /tmp.
-    if folder.name == "security" and status.st_uid == os.geteuid() and status.st_mode & 0o077:
+    # Only folders that are ours by name: tightening whatever the user named could lock others out of /tmp.
+    ours = folder.name == "security" or folder.parent == security_dir()
+    if ours and status.st_uid == os.geteuid() and status.st_mode & 0o077:
         os.fchmod(descriptor, 0o700)
         return
     # In a sticky folder (/tmp) others can add names but not replace ours.

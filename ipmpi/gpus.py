@@ -15,6 +15,8 @@ from .mpienv import LaunchedRank
 
 _BELOW: Final = "ROCR_VISIBLE_DEVICES"
 _ABOVE: Final = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK")
+_DIGITS: Final = 6
+"""No node has a hundred thousand GPUs."""
 _DEFAULT: Final = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 
 
@@ -25,7 +27,8 @@ def parse(text: str) -> list[str]:
         ValueError: it is neither a number nor a list of numbers.
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts) or len(set(parts)) != len(parts):
+    numbers = all(part.isascii() and part.isdigit() and len(part) < _DIGITS for part in parts)
+    if not numbers or len(set(parts)) != len(parts):
         raise ValueError(f"{text!r} are no GPUs: give how many a node has (4), or their order (3,2,1,0)")
     if len(parts) > 1:
         return parts

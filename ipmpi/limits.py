@@ -98,6 +98,10 @@ LEASE_WITH_WORK: Final = SILENCE + 2 * PING_INTERVAL
 LEASE_LOOK: Final = 0.5
 """How often to look whether a peer on the same machine that may come back has ended."""
 
+TLS_RECORDS: Final = 1 << 23
+"""Records of one direction after which a link is replaced by a new one, with new keys. RFC 8446 (5.5) allows
+2**24.5 for AES-GCM; who dials looks every few seconds, in which some 100,000 may pass."""
+
 RECONNECT_FIRST: Final = 0.1
 RECONNECT_LONGEST: Final = 15.0
 RECONNECT_FACTOR: Final = 1.7
@@ -155,6 +159,9 @@ RUN_GRACE: Final = 10.0
 
 # --- Engines -------------------------------------------------------------------------------------------
 MAX_ENGINES: Final = 65_536
+REGISTER_PART: Final = 4096
+"""Engines in one Register message: with host names of 255 bytes they fit into MESSAGE."""
+
 FOLD_DELAY: Final = 0.002
 """Rank 0 waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
 
@@ -168,6 +175,9 @@ ANSWER_COPIES: Final = 1 / 4
 ANSWER_STUCK: Final = 5.0
 """An answer too large to be copied is given up after so many seconds in which its client has taken nothing of it,
 if others wait for the engine. Networks that lose packets recover within two or three."""
+
+INTERRUPT_REACTS: Final = 3.0
+"""Seconds for engines to end what was interrupted, before interrupt() says which have not."""
 
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""

@@ -17,9 +17,10 @@ LONGEST: Final = 200
 
 
 def birth(pid: int) -> int:
-    """When a live process began, in ticks since the machine started; 0 if there is no such process.
+    """When a live process began, in a unit and from a time that this system keeps; 0 if there is no such process.
 
-    On systems without ``/proc`` 1 stands for any time.
+    On Linux in ticks since the machine started: the time of day at which it began changes when somebody sets the
+    clock, as the kernel keeps the ticks only. Elsewhere in milliseconds of unix time, as kept by the system.
     """
     try:
         fields = Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -27,25 +28,25 @@ def birth(pid: int) -> int:
     except (OSError, ValueError, IndexError):
         if os.path.exists("/proc/self/stat"):
             return 0
+    import psutil  # not for engines and clients on Linux
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(pid)
+        return 0 if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 1000)
+    except psutil.Error:
         return 0
-    except OSError:
-        pass
-    return 1
 
 
 def own() -> str:
     """The identity of this process; "" where the system does not offer what is needed for one."""
-    place = _place()
-    return f"{place} {os.getpid()} {birth(os.getpid())}" if place else ""
+    here = place()
+    return f"{here} {os.getpid()} {birth(os.getpid())}" if here else ""
 
 
 def is_gone(identity: str) -> bool:
     """Whether the process with this identity has certainly ended; False if that cannot be seen from here."""
-    place, pid, began = _parts(identity)
-    if not pid or not place or place != _place():
+    where, pid, began = _parts(identity)
+    if not pid or not where or where != place():
         return False
     try:
         os.kill(pid, 0)
@@ -68,7 +69,7 @@ def _parts(identity: str) -> tuple[str, int, int]:
     return (place, int(pid), int(began)) if known else (place, 0, 0)
 
 
-def _place() -> str:
+def place() -> str:
     """This boot of this machine, and the namespace of process ids here."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

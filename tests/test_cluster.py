@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import select
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +129,8 @@ def test_a_failed_start_is_told_in_the_words_of_ipcluster(options: dict[str, str
 class Followed:
     """An ipcluster that says something, and is up."""
 
+    is_own = True
+
     def __init__(self, *_: object, **__: object) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", ""])
 
@@ -167,3 +173,102 @@ def test_it_ends_with_the_process_that_started_it() -> None:
         assert select.select([descriptor], [], [], 20)[0]
         os.close(descriptor)
     assert records.living() == []
+
+
+@pytest.mark.slow
+def test_it_stops_though_a_forked_process_lives() -> None:
+    """As those of multiprocessing do, and workers that load data: they have copies of all open pipes."""
+    with Cluster("local", n=1, **HERE) as cluster:
+        cluster.wait()
+        pid = os.fork()
+        if not pid:
+            with contextlib.suppress(BaseException):
+                time.sleep(600)
+            os._exit(0)
+        try:
+            begin = time.monotonic()
+            cluster.stop()
+            assert time.monotonic() - begin < 30
+            assert cluster._followed.process.returncode == 0
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+@pytest.mark.slow
+def test_it_ends_with_its_process_though_a_forked_one_lives() -> None:
+    code = f"""if True:
+        import ipmpi, os, time
+        c = ipmpi.Cluster('local', n=1, **{HERE!r})
+        c.wait()
+        pid = os.fork()
+        if not pid:
+            os.closerange(1, 3)
+            time.sleep(600)
+        print(pid, flush=True)
+        os._exit(0)"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=True, capture_output=True, text=True)
+    forked = int(done.stdout.splitlines()[-1])
+    try:
+        for record in records.living():
+            descriptor = os.pidfd_open(record.pid)
+            assert select.select([descriptor], [], [], 20)[0]
+            os.close(descriptor)
+        assert records.living() == []
+    finally:
+        os.kill(forked, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_forked_process_that_leaves_the_statement_does_not_stop_the_cluster() -> None:
+    with Cluster("local", n=1, **HERE) as cluster:
+        mec = cluster.multiengine()
+        pid = os.fork()
+        if not pid:
+            try:
+                cluster.stop()
+            finally:
+                os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert mec.get_ids() == [0]
+        assert cluster.state == "up"
+
+
+class Deaf(Followed):
+    """An ipcluster that does not end."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)"
+        code += "; time.sleep(600)"
+        self.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+
+
+@pytest.fixture
+def deaf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    monkeypatch.setattr("ipmpi.cluster.Followed", Deaf)
+    monkeypatch.setattr("ipmpi.cluster.STOPPING", 0.1)
+    monkeypatch.setattr("ipmpi.cluster.INSISTING", 0.1)
+    cluster = Cluster("fake", echo=None)
+    yield cluster
+    process = cluster._followed.process
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+    cluster._reader.join(10)
+
+
+def test_a_cluster_that_does_not_end_is_told(deaf: Cluster) -> None:
+    pid = deaf.pid
+    with pytest.raises(LauncherError, match=rf"has not ended within 0\.2 s; its process is {pid}"):
+        deaf.stop()
+
+
+def test_a_cluster_that_does_not_end_does_not_hide_what_happened(
+    deaf: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ZeroDivisionError), deaf:
+        _ = 1 / 0
+    assert "the cluster could not be stopped" in caplog.text

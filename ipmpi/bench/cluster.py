@@ -82,8 +82,10 @@ def own_cluster(n: int, mpi: str, logs: Path | None = None) -> Iterator[Target]:
     with tempfile.TemporaryDirectory(prefix="ipmpi-bench-") as folder, _ipython_dir(folder), Signals() as signals:
         log_dir, furl_file = (logs or ipython_dir() / "log").absolute(), default_furl_file("engine")
         # On this machine only: nothing of a measurement needs to be reachable from outside.
-        controller = Controller(furl_file, log_dir, ("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1"))
-        engines = LocalEngines(EngineOptions(n, log_dir, furl_file, mpi, timeout=START_TIMEOUT))
+        only_here = ("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1")
+        run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        controller = Controller(furl_file, log_dir, only_here, run=run)
+        engines = LocalEngines(EngineOptions(n, log_dir, run, furl_file, mpi, timeout=START_TIMEOUT))
         cluster = Cluster(controller, engines, signals)
         started = False
         try:

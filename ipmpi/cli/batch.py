@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.cli.watch import Watched
 from ipmpi.errors import LauncherError
+from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch import BatchSystem, batch_system
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.controller import Told
@@ -22,6 +25,8 @@ from ipmpi.launch.joboptions import JobOptions
 from ipmpi.launch.jobscript import render
 from ipmpi.launch.lifecycle import Plan
 from ipmpi.launch.process import Signals
+from ipmpi.launch.records import DEFAULT_NAME
+from ipmpi.launch.scratch import log_folder, mounts
 
 AS_OFTEN_AS_NEEDED: Final = 1_000_000
 
@@ -58,26 +63,32 @@ def main(command: str, words: Sequence[str]) -> int:
     parsed = parser(command).parse_args(words)
     if parsed.ssh:
         return login.main(command, words, parsed)
+    if parsed.logdir is None and not os.environ.get("IPYTHONDIR"):
+        with contextlib.suppress(OSError):  # the current folder may have been deleted
+            parsed.logdir = log_folder(Path.cwd(), ipython_dir().expanduser(), mounts())
     if parsed.dry_run:
-        return _show(system, job_options(parsed))
+        return _show(system, job_options(parsed, parsed.name or DEFAULT_NAME))
     if parsed.detach and parsed.status_fd is None:
         until = "up" if parsed.wait_engines else "submitted"
-        return detach([command, *words], options.log_dir(parsed), until)
-    with Signals() as signals:
-        job = Job(system, job_options(parsed))
-        record = options.new_record(parsed, command, job.n)
+        return detach([command, *words], options.early_log_dir(parsed), until)
+    asked = job_options(parsed, parsed.name or DEFAULT_NAME)
+    n = asked.n or asked.nodes * asked.per_node
+    with Signals() as signals, options.claimed(parsed, command, n) as record:
+        job = Job(system, job_options(parsed, record.name), record.run)
         record.batch, record.job_name = command, job.options.name
         told: Told
         if parsed.in_job:
-            told = Watched(record.furl_files, lambda path: _is_new(path, job, record.started), only_new=False)
+            told = Watched(
+                record.furl_files, lambda path: _is_new(path, job, record.started), job.n, only_new=False
+            )
         else:
-            told = options.controller(parsed)
+            told = options.controller(parsed, record)
         cluster = Cluster(told, job, signals, parsed.lifeline_fd)
         plan = Plan(
             job.n, parsed.timeout, engines_wait=job.waits, batch=True,
             walltime=parsed.walltime, resubmit=parsed.resubmit,
         )  # fmt: skip
-        return Supervisor(cluster, plan, options.screen(parsed), record, options.mec_argument(parsed)).run()
+        return Supervisor(cluster, plan, options.screen(parsed), record, options.mec_arguments(parsed)).run()
 
 
 def parser(command: str = "slurm") -> argparse.ArgumentParser:
@@ -148,8 +159,8 @@ def _is_new(furl_file: Path, job: Job, since: float) -> bool:
         return False
 
 
-def job_options(parsed: argparse.Namespace) -> JobOptions:
-    """What the job script is to ask for, with a controller of its own.
+def job_options(parsed: argparse.Namespace, name: str) -> JobOptions:
+    """What the job script of a cluster is to ask for.
 
     Raises:
         LauncherError: options that exclude each other.
@@ -164,14 +175,14 @@ def job_options(parsed: argparse.Namespace) -> JobOptions:
             "--array, or --mpi mpi4py"
         )
     return replace(
-        engines_job(parsed, options.furl_file(parsed, "engine")),
+        engines_job(parsed, options.furl_file(parsed, "engine", name), options.log_dir(parsed, name)),
         kind="cluster" if parsed.in_job else "array" if parsed.array else "engines",
         name=parsed.name or "ipmpi",
-        controller_args=tuple(options.controller_arguments(parsed)),
+        controller_args=tuple(options.controller_arguments(parsed, name)),
     )
 
 
-def engines_job(parsed: argparse.Namespace, engine_furl_file: Path) -> JobOptions:
+def engines_job(parsed: argparse.Namespace, engine_furl_file: Path, log_dir: Path) -> JobOptions:
     """What :func:`add_job_options` has asked for."""
     names = [target for _, target, _, _ in _WORDS] + [target for _, target, _ in _NUMBERS]
     given: dict[str, Any] = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
@@ -185,7 +196,7 @@ def engines_job(parsed: argparse.Namespace, engine_furl_file: Path) -> JobOption
         fault_tolerance=parsed.fault_tolerance,
         gpu_order=parsed.gpu_order or "",
         engine_furl_file=engine_furl_file,
-        log_dir=options.log_dir(parsed),
+        log_dir=log_dir,
         warn_before=parsed.warn_before,
         template=parsed.template,
         requeue=parsed.requeue,

@@ -16,7 +16,8 @@ from ipmpi.launch.process import STOP_SIGNALS
 def detach(words: Sequence[str], log_dir: Path, until: str) -> int:
     """Run an ``ipcluster`` in the background, and show what it says until it is in a state.
 
-    Before that, what ends this process ends it: Ctrl-C, SIGTERM (an ssh that dies), the end of the terminal.
+    Before that, what ends this process ends it: Ctrl-C, SIGTERM (an ssh that dies), the end of the terminal, or
+    SIGKILL.
 
     Args:
         words: its command line, from the sub-command on.
@@ -26,8 +27,8 @@ def detach(words: Sequence[str], log_dir: Path, until: str) -> int:
     Returns:
         An exit code.
     """
-    log = log_dir / f"ipcluster-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    followed = Followed([*words, "--own-log", str(log)], log, lifeline=False)
+    log = log_dir / f"ipcluster-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"  # until it has a name
+    followed = Followed([*words, "--own-log", str(log)], log)
     stays = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()  # nohup
     before = {
         number: signal.signal(number, lambda *_: followed.process.terminate())
@@ -40,8 +41,9 @@ def detach(words: Sequence[str], log_dir: Path, until: str) -> int:
             if "complain" in news:
                 print(f"ipcluster: {news['complain']}", file=sys.stderr, flush=True)
             if news.get("state") == until:
+                followed.let_stay()
                 print(f"It goes on in the background; stop it with: ipcluster stop {news['name']}")
-                print(f"What it says from now on: {log}", flush=True)
+                print(f"What it says from now on: {news.get('log', log)}", flush=True)
                 return 0
         return followed.process.wait() or 1
     finally:

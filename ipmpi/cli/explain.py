@@ -16,7 +16,7 @@ from typing import Any, Final
 from .. import furl
 from ..client import MultiEngineClient
 from ..errors import FurlError, KernelError, LauncherError
-from ..furl import ipython_dir
+from ..furl import CLUSTER_NAME, ipython_dir
 from ..launch import records
 from ..launch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
 from ..launch.batchsystem import job_number
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``ipcluster explain``; returns its exit code."""
     options = parser().parse_args(arguments)
     try:
-        stray = None if options.what or records.living() else explain_controller()
+        stray = None if options.what or records.clusters() else explain_controller()
         record = None if stray is not None else _record(options.what)
         if stray is not None:
             account = stray
@@ -119,7 +119,7 @@ def _record(what: str) -> Record | None:
     """
     if not what:
         return records.find()
-    known = records.load(what) if re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", what) else None
+    known = records.load(what) if CLUSTER_NAME.fullmatch(what) else None
     if known is not None:
         return known  # also one whose process has died: that is what is to be explained
     if _JOB.fullmatch(what) is None:
@@ -154,13 +154,15 @@ def explain_job(system: BatchSystem, job: str, folder: Path | None, now: float) 
     if status.state is JobState.PENDING:
         return account
     logs: list[LogFacts] = []
-    places = [folder] if folder is not None else [Path("logs"), Path(), ipython_dir() / "log"]
+    kept = ipython_dir() / "log"
+    places = [Path("logs"), Path(), *sorted(kept.glob("*/"))] if folder is None else [folder]
     for place in places:
         logs = logs or read_logs(job_logs(system, place, "*", job))
     if status.outcome not in ("completed", "cancelled", "timeout", "preempted"):
         _add_log(account, logs, [], failed=status.outcome == "failed")
     if status.outcome == "failed" and account.log is None:
-        where = ", ".join(str(place.absolute()) for place in places)
+        looked_at = [place for place in places if place.parent != kept] + [kept] * (folder is None)
+        where = ", ".join(str(place.absolute()) for place in looked_at)
         text, fix = f"What it printed is not in {where}.", "Name the folder: ipcluster explain JOB --logdir DIR"
         account.findings.append(f.note(f"Job {status.id}", "job-output", text, fix.replace("JOB", job)))
     return account

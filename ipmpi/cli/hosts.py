@@ -21,23 +21,24 @@ def main(words: Sequence[str]) -> int:
     parsed = parser().parse_args(words)
     hosts = read_hosts(parsed.hosts) if parsed.hosts else read_clusterfile(parsed.clusterfile)
     if parsed.detach and parsed.status_fd is None:
-        return detach(["ssh", *words], options.log_dir(parsed), "up")
-    with Signals() as signals:
+        return detach(["ssh", *words], options.early_log_dir(parsed), "up")
+    with Signals() as signals, options.claimed(parsed, "ssh", sum(hosts.values())) as record:
         engines = HostEngines(
             HostOptions(
                 hosts,
-                log_dir=options.log_dir(parsed),
-                engine_furl_file=options.furl_file(parsed, "engine"),
+                log_dir=Path(record.log_dir),
+                run=record.run,
+                engine_furl_file=Path(record.furl_files["engine"]),
                 mpi=parsed.mpi,
                 remote=parsed.remote,
                 timeout=parsed.timeout,
             )
         )
-        cluster = Cluster(options.controller(parsed), engines, signals, parsed.lifeline_fd)
+        cluster = Cluster(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
         plan = Plan(engines.n, parsed.timeout, engines_wait=True)
-        record = options.new_record(parsed, "ssh", engines.n)
         screen = options.screen(parsed)
-        return Supervisor(cluster, plan, screen, record, options.mec_argument(parsed), log_files=log_files).run()
+        furl = options.mec_arguments(parsed)
+        return Supervisor(cluster, plan, screen, record, furl, log_files=log_files).run()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -62,8 +62,15 @@ def parser() -> argparse.ArgumentParser:
         "equal ones), or a class of your own as MODULE:CLASS",
     )  # fmt: skip
     p.add_argument(
-        "-l", "--logfile", default="", metavar="PREFIX", help="log to PREFIX<pid>.log (default: stdout)"
-    )
+        "--name", default="", metavar="NAME",
+        help="name of the cluster: furl files go to the folder security/NAME, for MultiEngineClient(name=NAME) "
+        "and ipengine --name NAME, the log file to log/NAME",
+    )  # fmt: skip
+    p.add_argument(
+        "-l", "--logfile", default="", metavar="PREFIX",
+        help="log to PREFIX<host>-<pid>.log only (default: to log/NAME/ipcontroller-<host>-<pid>.log in "
+        "$IPYTHONDIR or ~/.ipython, and to the terminal)",
+    )  # fmt: skip
     p.add_argument("--ready-fd", type=int, default=None, help=argparse.SUPPRESS)
     p.add_argument("--lifeline-fd", type=int, default=None, help=argparse.SUPPRESS)
     p.add_argument("--version", action="version", version=f"ipmpi {__version__}")
@@ -117,6 +124,12 @@ def _locations(side: str, option: str, ip: str, listener: Listener) -> list[str]
     return [listener.address] if ip == "localhost" else [ip]
 
 
+def _furl_file(role: str, given: str, name: str) -> Path:
+    if given:
+        return Path(given).expanduser()
+    return furl.cluster_furl_file(role, name) if name else furl.default_furl_file(role)
+
+
 class Controller:
     """A controller with its listeners and furl files."""
 
@@ -134,6 +147,7 @@ class Controller:
         )
         self.furl_files: dict[str, Path] = {}
         self.listeners: list[Listener] = []
+        self._replaced: dict[Path, bytes] = {}
 
     def start(self) -> None:
         """Listen, and write the furl files."""
@@ -143,20 +157,40 @@ class Controller:
         clients = [interface.role for interface in self.interfaces]
         for side, roles in (("client", clients), ("engine", ["engine"])):
             ip, port = getattr(o, f"{side}_ip"), getattr(o, f"{side}_port")
-            targets = {
-                role: Path(given).expanduser() if (given := files.get(role, "")) else furl.default_furl_file(role)
-                for role in roles
-            }
+            targets = {role: _furl_file(role, files.get(role, ""), o.name) for role in roles}
             identity, secrets = self._identity(side, port, targets)
             listener = Listener(self.loop, (ip, port), identity, secrets, self.service.sessions.admit, log.warning)
             self.listeners.append(listener)
             hosts = _locations(side, getattr(o, f"{side}_location"), ip, listener)
             hints = tuple((host, listener.port) for host in hosts)
+            if not (o.client_port or o.engine_port):  # else the files stay, for the next start
+                self._make_way(targets)
             for role, path in targets.items():
-                furl.save(path, Furl(identity.fingerprint, hints, role, secrets[role]))
+                made = Furl(identity.fingerprint, hints, role, secrets[role])
+                furl.save(path, made)
+                if path in self._replaced:
+                    self._replaced[path] = f"{made}\n".encode("ascii")
                 self.furl_files[role] = path
                 log.info("Saving furl for %s to file: %s", role, path)
             log.info("Listening for %s on %s:%d", ", ".join(roles), ip or "*", listener.port)
+
+    def _make_way(self, targets: dict[str, Path]) -> None:
+        """What is in the files that are found without a name comes back when this controller ends."""
+        own = [path for role, path in targets.items() if path == furl.default_furl_file(role)]
+        if own and not self._replaced:
+            # Only here: a controller that ipcluster has started needs to know nothing of others.
+            from ..launch import defaultfurls
+
+            with contextlib.suppress(OSError):  # writing them will say what is wrong
+                defaultfurls.set_aside()
+        self._replaced.update(dict.fromkeys(own, b""))
+
+    def _give_back(self) -> None:
+        if self._replaced:
+            from ..launch import defaultfurls
+
+            with contextlib.suppress(OSError):
+                defaultfurls.give_back(self._replaced)
 
     def _identity(self, side: str, port: int, targets: dict[str, Path]) -> tuple[Identity, dict[str, bytes]]:
         """Certificate and secrets: kept ones if the port is fixed, else new ones."""
@@ -210,6 +244,7 @@ class Controller:
         for listener in self.listeners:
             listener.close()
         self.service.sessions.dismiss("the controller was stopped")
+        self._give_back()
         log.info("Controller stopped")
 
     def _watch_lifeline(self, descriptor: int, stop: Callable[[], None]) -> None:
@@ -234,7 +269,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.umask(0o077)
     try:
-        start_log(options.logfile)
+        engine_furl_file = _furl_file("engine", options.engine_furl_file, options.name)
+        start_log(options.logfile, "ipcontroller", furl_file=engine_furl_file)
         controller = Controller(options)
         controller.start()
     except KernelError as error:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__, gpus, limits, mpienv, walltime
@@ -58,9 +59,12 @@ def parser() -> argparse.ArgumentParser:
         "--mpi", default="auto", choices=MODES,
         help="auto: join the communicator if an MPI launcher started this; none: each engine by itself",
     )  # fmt: skip
+    p.add_argument("--name", default="", metavar="NAME", help="the controller's name, instead of a furl file")
     p.add_argument(
-        "-l", "--logfile", default="", metavar="PREFIX", help="log to PREFIX<pid>.log (default: stdout)"
-    )
+        "-l", "--logfile", default="", metavar="PREFIX",
+        help="log to PREFIX<host>-<rank>-<pid>.log only (default: to log/NAME/ipengine-<host>-<rank>-<pid>.log in "
+        "$IPYTHONDIR or ~/.ipython, and to the terminal)",
+    )  # fmt: skip
     p.add_argument(
         "--walltime", type=_walltime, default=None, metavar="TIME",
         help="this job ends so long after the engine has started: 90m, 1h30m, 1:30:00, 1-12:00:00 with days, or "
@@ -230,16 +234,12 @@ class EngineProcess:
         from ..transport.proxies import routes_by
 
         try:
-            address = (
-                furl.load_furl_or_file(self.options.furl_file, "engine")
-                if self.options.furl_file
-                else furl.load(furl.default_furl_file("engine"), "engine")
-            )
+            address = furl.load_furl_or_file(self.options.furl_file, "engine", self.options.name)
             routes = routes_by(self.options.proxy, os.environ, log.warning)
         except KernelError as error:
             self._not_connected(error)
             return
-        self._log_once(f"Using furl file: {self.options.furl_file or furl.default_furl_file('engine')}")
+        self._log_once(f"Using furl file: {_furl_file(self.options)}")
         callbacks = Callbacks(
             event=self.proxy.from_above,
             started=self._started,
@@ -341,6 +341,15 @@ def _die_with(parent: int) -> None:
         log.info("the system cannot end this process together with its launcher: %s", error)
 
 
+def _furl_file(options: argparse.Namespace) -> Path:
+    """Where the controller's furl is, as it was given or by its name."""
+    from .. import furl
+
+    if options.furl_file:
+        return Path(options.furl_file if "://" not in options.furl_file else "given").expanduser()
+    return furl.cluster_furl_file("engine", options.name) if options.name else furl.default_furl_file("engine")
+
+
 def _find_end(option: float | None, launched: mpienv.LaunchedRank | None) -> float | None:
     """When this job ends, on the monotonic clock. Rank 0 also asks the batch system, before MPI starts."""
     now, first = time.monotonic(), launched is None or launched.rank == 0
@@ -375,7 +384,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"ipengine: {text}", file=sys.stderr, flush=True)
 
     try:
-        start_log(options.logfile)
+        rank = None if launched is None else launched.rank
+        # By hand only: a thousand ranks do not need to know where furls are.
+        furl_file = None if options.logfile else _furl_file(options)
+        start_log(options.logfile, "ipengine", rank, furl_file)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it warns, and would end a process that is not ready for it
         ends_at = _find_end(options.walltime, launched)
         if options.gpus:

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from ipmpi.cli import options
 from ipmpi.cli.detach import detach
@@ -17,21 +18,22 @@ from ipmpi.launch.lifecycle import Plan
 from ipmpi.launch.local import EngineOptions, LocalEngines
 from ipmpi.launch.mpi import names_machines
 from ipmpi.launch.process import Signals
+from ipmpi.launch.records import Record
 
 
 def main(command: str, words: Sequence[str]) -> int:
     """Run ``ipcluster local``; returns its exit code."""
     parsed = parser(command).parse_args(words)
     if parsed.detach and parsed.status_fd is None:
-        return detach([command, *words], options.log_dir(parsed), "up")
+        return detach([command, *words], options.early_log_dir(parsed), "up")
     keep_engines_here(parsed)
-    with Signals() as signals:
-        engines = LocalEngines(engine_options(parsed))
-        cluster = Cluster(options.controller(parsed), engines, signals, parsed.lifeline_fd)
+    with Signals() as signals, options.claimed(parsed, "local", parsed.n) as record:
+        engines = LocalEngines(engine_options(parsed, record))
+        cluster = Cluster(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
         plan = Plan(parsed.n, parsed.timeout, engines_wait=engines.waits, restarts=parsed.restarts)
-        record = options.new_record(parsed, "local", parsed.n)
         screen = options.screen(parsed)
-        return Supervisor(cluster, plan, screen, record, options.mec_argument(parsed), log_files=log_files).run()
+        furl = options.mec_arguments(parsed)
+        return Supervisor(cluster, plan, screen, record, furl, log_files=log_files).run()
 
 
 def keep_engines_here(parsed: argparse.Namespace) -> None:
@@ -82,12 +84,13 @@ def parser(command: str = "local") -> argparse.ArgumentParser:
     return p
 
 
-def engine_options(parsed: argparse.Namespace) -> EngineOptions:
+def engine_options(parsed: argparse.Namespace, record: Record) -> EngineOptions:
     """What was asked for."""
     return EngineOptions(
         n=parsed.n,
-        log_dir=options.log_dir(parsed),
-        engine_furl_file=options.furl_file(parsed, "engine"),
+        log_dir=Path(record.log_dir),
+        run=record.run,
+        engine_furl_file=Path(record.furl_files["engine"]),
         mpi=parsed.mpi,
         launcher=parsed.launcher,
         waits=options.keeps_furl(parsed),
@@ -98,9 +101,6 @@ def engine_options(parsed: argparse.Namespace) -> EngineOptions:
     )
 
 
-def log_files(cluster: Cluster) -> list[str]:
+def log_files(record: Record) -> list[str]:
     """Where they are."""
-    process = cluster.controller_process
-    pid = 0 if process is None else process.pid
-    files = (f"ipcluster-{os.getpid()}-*.log", f"ipcontroller{pid}.log", f"ipengine{pid}-*.log")
-    return [f"Log files: {cluster.engines.log_dir}/: {', '.join(files)}"]
+    return [f"Log files: {record.log_dir}/*-{record.run}-*.log"]

@@ -27,7 +27,8 @@ from ipmpi.cli import options
 from ipmpi.cli.screen import Screen
 from ipmpi.errors import ConnectionError, KernelError, LauncherError
 from ipmpi.furl import Furl, save
-from ipmpi.launch import records
+from ipmpi.launch import defaultfurls, records
+from ipmpi.launch.follow import STAY
 from ipmpi.launch.records import Record
 from ipmpi.protocol.handshake import printable_lines
 from ipmpi.transport.ssh import SshSession
@@ -56,9 +57,7 @@ KEPT: Final = """
 The cluster {far_name!r} goes on. To reach it from Python:
 
 from ipmpi import client
-from ipmpi.transport.ssh import SshSession
-login = SshSession({destination!r})
-mec = client.MultiEngineClient(str(login.furl('mec', {far_name!r})), ssh=login)
+mec = client.MultiEngineClient(name={far_name!r}, ssh={destination!r})
 
 To stop it: {stop}
 """
@@ -69,6 +68,7 @@ class Event(msgspec.Struct, frozen=True):
 
     say: str = ""
     complain: str = ""
+    only_here: bool = False
     state: Literal["", "submitted", "up", "over"] = ""
     job: str = ""
     code: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
@@ -93,8 +93,8 @@ def main(command: str, words: Sequence[str], parsed: argparse.Namespace) -> int:
             return session.run([command, *far_words(words)], lambda line: print(line, flush=True))
     name = parsed.name or f"from-{_plain(os.uname().nodename)}-{os.getpid()}"
     far = [command, *far_words(words), "--detach", "--name", name]
-    with SshSession(parsed.ssh) as session:
-        record = replace(options.new_record(parsed, command, parsed.n), ssh=session.destination, far_name=name)
+    with SshSession(parsed.ssh) as session, options.claimed(parsed, command, parsed.n) as record:
+        record.ssh, record.far_name = session.destination, name
         near = NearEnd(session, record, options.screen(parsed), far, keep=parsed.keep, given=parsed)
         return near.run(parsed.lifeline_fd)
 
@@ -124,7 +124,7 @@ class NearEnd:
         screen: where to tell about it.
         far: the far end's command line.
         keep: leave the cluster running at the end.
-        given: the options, for the names of furl files.
+        given: the options.
     """
 
     session: SshSession
@@ -157,8 +157,12 @@ class NearEnd:
             reason = f"{error}. {self._stop_it()}" if self._may_run else str(error)
             self.screen.report(state="over", code=1, reason=reason)
             return self.screen.complain(reason)
+        except Exception as error:
+            # Nobody expects the far cluster to go on, and its jobs to cost, when this end has failed.
+            self.screen.complain(f"{type(error).__name__}: {error}. Please report this")
+            self._end()
+            raise
         finally:
-            records.forget(self.record.name, self.record.pid)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -179,7 +183,7 @@ class NearEnd:
                 self._reach(news["furls"])
 
     def _show(self, event: Event) -> None:
-        if event.say and "up and running" not in event.say:  # how to connect there is not how it is here
+        if event.say and not event.only_here:  # how to connect there is not how it is here
             self.screen.say(event.say)
         if event.complain:
             self.screen.complain(event.complain)
@@ -205,10 +209,11 @@ class NearEnd:
         self.record.furl_files = {role: self.record.furl_files[role] for role in furls}
         self.record.up = time.time()
         records.save(self.record)
-        mec = options.mec_argument(self.given)
+        if self.record.unnamed:
+            defaultfurls.publish(self.record)
         stop = "Ctrl-C leaves the cluster running." if self.keep else "Ctrl-C stops the cluster."
         there = f"On {self.record.ssh} it is called {self.record.far_name}."
-        said = UP.format(ssh=self.record.ssh, mec=repr(mec) if mec else "", end=f"{stop} {there}")
+        said = UP.format(ssh=self.record.ssh, mec=options.mec_arguments(self.given), end=f"{stop} {there}")
         self.screen.say(said)
         self.screen.report(state="up", name=self.record.name, furl_files=self.record.furl_files)
 
@@ -300,9 +305,8 @@ class NearEnd:
             return 1
 
     def _watch_lifeline(self, descriptor: int) -> None:
-        while os.read(descriptor, 4096):
-            pass
-        self._inbox.put({"stop": True})
+        if os.read(descriptor, 4096) != STAY:
+            self._inbox.put({"stop": True})
 
 
 def _in_thread(call: Callable[[], None]) -> None:

@@ -4,34 +4,76 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Final, TextIO
 
 from ..errors import KernelError
+
+FORMAT: Final = "%(asctime)s %(name)s: %(message)s"
+TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
+
+SAME_NAMES: Final = 1000
+"""How many processes may have the same host name, rank and process id: those in containers do, and former ones."""
+
+UNNAMED: Final = "default"
 
 
 class LogError(KernelError):
     """The log file cannot be written."""
 
 
-def start_log(prefix: str) -> str | None:
-    """Log to ``<prefix><pid>.log``, which is returned, or without a prefix to stdout.
+def start_log(prefix: str, program: str, rank: int | None = None, furl_file: Path | None = None) -> Path | None:
+    """Log to a new file, whose path is returned.
+
+    Its name is ``<prefix><host>-<rank>-<pid>.log``, as many processes of several machines may write to one folder.
+    A file that is there is never added to: it belongs to somebody else.
+
+    Args:
+        prefix: beginning of the path. Without one, as for programs that were started by hand, the file goes to the
+            folder of the cluster, and what is logged is also printed; if that folder cannot be written, it is only
+            printed.
+        program: ``ipengine`` or ``ipcontroller``.
+        rank: of an engine that an MPI launcher has started.
+        furl_file: tells which cluster it is.
 
     Raises:
         LogError: the file cannot be written.
     """
+    handlers: list[logging.Handler] = []
     path = None
-    stream = sys.stdout
-    if prefix:
-        path = Path(f"{prefix}{os.getpid()}.log").expanduser()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open until the process ends
-        except OSError as error:
+    try:
+        path, stream = _new_file(prefix or str(log_folder(furl_file) / f"{program}-"), rank)
+        handlers.append(logging.StreamHandler(stream))
+    except OSError as error:
+        if prefix:
             raise LogError(
-                f"cannot write the log file {path}: {error.strerror}; choose another -l PREFIX"
+                f"cannot write the log file {error.filename}: {error.strerror}; choose another -l PREFIX"
             ) from None
-    logging.basicConfig(
-        stream=stream, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
-    )
-    return None if path is None else str(path)
+    if not prefix:
+        handlers.append(logging.StreamHandler(sys.stdout))
+    logging.basicConfig(handlers=handlers, level=logging.INFO, format=FORMAT, datefmt=TIME_FORMAT)
+    return path
+
+
+def log_folder(furl_file: Path | None = None) -> Path:
+    """The folder of the log files of the cluster to which a furl file belongs."""
+    from ..furl import ipython_dir, security_dir  # not for ranks that are told where to log
+
+    own = furl_file is not None and furl_file.absolute().parent.parent == security_dir().absolute()
+    return ipython_dir() / "log" / (furl_file.absolute().parent.name if own and furl_file else UNNAMED)
+
+
+def _new_file(prefix: str, rank: int | None) -> tuple[Path, TextIO]:
+    host = re.sub(r"[^\w.-]", "_", os.uname().nodename)
+    who = f"{host}-{os.getpid()}" if rank is None else f"{host}-{rank}-{os.getpid()}"
+    beginning = Path(f"{prefix}{who}").expanduser()
+    beginning.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for number in range(1, SAME_NAMES):
+        path = beginning.with_name(f"{beginning.name}{f'.{number}' if number > 1 else ''}.log")
+        try:
+            return path, open(path, "x", encoding="utf-8", errors="backslashreplace")
+        except FileExistsError:
+            continue
+    raise OSError(0, f"there are {SAME_NAMES} files of this name already", str(path))

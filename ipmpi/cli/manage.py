@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ipmpi.cli.growing import GrowingFiles
 from ipmpi.client import MultiEngineClient
 from ipmpi.errors import KernelError, LauncherError
-from ipmpi.launch import records
+from ipmpi.launch import defaultfurls, records
 from ipmpi.launch.batch import JobState, batch_system
 from ipmpi.launch.logs import log_files
 from ipmpi.launch.process import birth, tail
@@ -23,8 +24,12 @@ from ipmpi.launch.queue import Queue
 from ipmpi.launch.records import Record
 
 LINES: Final = 15
-STOP_TIME: Final = 30.0
-"""Seconds for a cluster to end. Its own process kills after some 10 s."""
+STOP_TIME: Final = 150.0
+"""Seconds for a cluster to end. Its own process kills after some 10 s, but waits for commands of the batch system,
+for a minute each."""
+
+SILENCE: Final = 2.0
+"""Seconds after which a wait says what it waits for."""
 
 LOOK: Final = 0.2
 """Seconds between looks at files that grow, and at a process of another parent that ends: nobody tells us."""
@@ -48,6 +53,9 @@ def parser(command: str = "list") -> argparse.ArgumentParser:
         p.add_argument("--json", action="store_true", help="print it as JSON")
     if command == "stop":
         p.add_argument("--all", action="store_true", help="all clusters of this machine")
+        p.add_argument(
+            "--forget", action="store_true", help="delete the record of a cluster on a machine that is no more"
+        )
     if command == "logs":
         p.add_argument("-f", "--follow", action="store_true", help="go on until the cluster ends, or Ctrl-C")
         p.add_argument("--lines", type=_lines, default=LINES, metavar="N", help=f"of each file ({LINES})")
@@ -77,7 +85,18 @@ def _list(parsed: argparse.Namespace) -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(f"{cell:{width}s}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\nTo connect:")
+    for record in there:
+        if not record.is_addition:
+            print(f"mec = client.MultiEngineClient({_arguments(record)})")
     return 0
+
+
+def _arguments(record: Record) -> str:
+    """What names a cluster for a client."""
+    path = record.furl_files.get("mec", "")
+    own = path == str(records.furl_files(record.name)["mec"])
+    return f"name={record.name!r}" if own else repr(path)
 
 
 def _row(record: Record) -> tuple[str, ...]:
@@ -94,17 +113,21 @@ def _state(record: Record) -> str:
 
 def _status(parsed: argparse.Namespace) -> int:
     record = records.find(parsed.name)
+    added = records.additions(record.name)
     told: dict[str, Any] = {**vars(record), "state": _state(record), **_engines(record)}
-    told["job_status"] = _jobs(record)
+    told["asked"] = record.n + sum(addition.n for addition in added)
+    told["job_status"] = [status for each in (record, *added) for status in _jobs(each)]
     if parsed.json:
         print(json.dumps(told, indent=1))
         return 0
     print(f"{record.name}: {record.kind}, {told['state']}, process {record.pid} on {record.host}")
     if told["error"]:
-        print(f"  engines: {record.n} asked for; the controller does not answer: {told['error']}")
+        print(f"  engines: {told['asked']} asked for; the controller does not answer: {told['error']}")
     else:
         hosts = ", ".join(f"{host} ({count})" for host, count in told["hosts"].items())
-        print(f"  engines: {told['registered']} of {record.n} registered" + (f", on {hosts}" if hosts else ""))
+        print(
+            f"  engines: {told['registered']} of {told['asked']} registered" + (f", on {hosts}" if hosts else "")
+        )
     if told["time_left"] is not None:
         print(f"  time left: {_duration(told['time_left'])}")
     for job in told["job_status"]:
@@ -154,6 +177,8 @@ def _duration(seconds: float) -> str:
 
 
 def _stop(parsed: argparse.Namespace) -> int:
+    if parsed.forget:
+        return _forget(records.find(parsed.name))
     if not parsed.all:
         return stop(records.find(parsed.name))
     code = 0
@@ -175,24 +200,58 @@ def stop(record: Record) -> int:
     """
     alive = record.is_alive()
     if alive is None:
-        raise LauncherError(
-            f"The cluster {record.name!r} is run by a process on {record.host}: log in there and stop it. Or do "
-            "it here from Python, with mec.kill(controller=True); its furl is in "
-            f"{record.furl_files.get('mec', '')}"
-        )
+        return _stop_from_afar(record)
     if not alive:
         return _clean_up(record)
     with contextlib.suppress(ProcessLookupError):  # it may end in this moment
         os.kill(record.pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIME
-    while birth(record.pid) == record.born and time.monotonic() < deadline:
+    begin = time.monotonic()
+    told = False
+    while birth(record.pid) == record.born and time.monotonic() < begin + STOP_TIME:
+        if not told and time.monotonic() > begin + SILENCE:
+            told = True
+            job = f" Its job {record.jobs[-1]} is being cancelled, which may take a minute." if record.jobs else ""
+            print(f"The cluster {record.name!r} is ending.{job}", flush=True)
         time.sleep(LOOK / 4)
     if birth(record.pid) == record.born:
+        hard = f"kill -KILL {record.pid}"
+        if record.jobs:
+            hard += f" ; ipcluster stop {record.name}    (which then cancels its job {record.jobs[-1]})"
         raise LauncherError(
             f"The cluster {record.name!r} has not ended within {STOP_TIME:g} s. What it does: ipcluster logs "
-            f"{record.name}. The hard way: kill -KILL {record.pid}"
+            f"{record.name}. The hard way: {hard}"
         )
+    left = records.load(record.name)
+    if left is not None and left.left_behind and left.pid == record.pid:
+        return _clean_up(left)
     print(f"Stopped the cluster {record.name!r}.")
+    return 0
+
+
+def _stop_from_afar(record: Record) -> int:
+    """The process is on another machine: its controller can be told from here."""
+    try:
+        with MultiEngineClient(record.furl_files.get("mec", "")) as mec:
+            mec.kill(controller=True)
+    except (KernelError, ValueError, OSError) as error:
+        raise LauncherError(
+            f"The cluster {record.name!r} is run by process {record.pid} on {record.host}: log in there and stop "
+            f"it. Its controller does not answer ({error}). If that machine, or its last start, is no more: "
+            f"ipcluster stop --forget {record.name}"
+        ) from error
+    print(f"Told the controller of the cluster {record.name!r} to stop, which runs on {record.host}.")
+    return 0
+
+
+def _forget(record: Record) -> int:
+    """Nobody will ever delete this record."""
+    if record.is_alive():
+        raise LauncherError(f"The cluster {record.name!r} runs: stop it with ipcluster stop {record.name}")
+    records.forget(record.name, record.pid)
+    defaultfurls.release(record.name)
+    print(f"The record of the cluster {record.name!r} on {record.host} is deleted.")
+    for job in record.jobs[-1:]:
+        print(f"Its job may still be in the queue: {' '.join(batch_system(record.batch).cancel(job))}")
     return 0
 
 
@@ -206,10 +265,14 @@ def _clean_up(record: Record) -> int:
         )
     queue = Queue(batch_system(record.batch))
     for job in record.jobs[-1:]:
-        if queue.status(job).state is not JobState.ENDED:
+        status = queue.status(job)
+        if (
+            status.state is not JobState.ENDED or not status.outcome
+        ):  # also one that is not known (any more, or yet)
             queue.cancel(job)
             print(f"Cancelled job {job}, which the cluster {record.name!r} had left behind.")
     records.forget(record.name, record.pid)
+    defaultfurls.release(record.name)
     print(f"The process of the cluster {record.name!r} had ended without a word; its record is deleted.")
     return 0
 
@@ -233,21 +296,18 @@ def _logs(parsed: argparse.Namespace) -> int:
 
 def _follow_files(record: Record, files: Sequence[Path]) -> None:
     """What is written from now on, also into new files, until the cluster ends."""
-    read = {path: path.stat().st_size for path in files}
+    grown = GrowingFiles(files)
     shown = files[-1] if files else None
     last = False
     while True:
         for path in log_files(record):
-            with path.open("rb") as stream:
-                stream.seek(read.get(path, 0))
-                data = stream.read()
-            read[path] = read.get(path, 0) + len(data)
-            if not data:
+            text = grown.read(path)
+            if not text:
                 continue
             if path != shown:
                 print(f"\n==> {path} <==")
                 shown = path
-            sys.stdout.write(data.decode(errors="replace"))
+            sys.stdout.write(text)
             sys.stdout.flush()
         if last:
             return

@@ -6,9 +6,11 @@ import argparse
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from ipmpi.cli import options
 from ipmpi.cli.batch import add_job_options, engines_job
@@ -29,6 +31,8 @@ from ipmpi.launch.local import EngineOptions, LocalEngines
 from ipmpi.launch.process import Signals, how_it_ended
 from ipmpi.launch.records import Record
 
+LOCAL: Final = ("local", "mpiexec", "mpirun")
+
 
 def main(words: Sequence[str]) -> int:
     """Run ``ipcluster engines``; returns its exit code."""
@@ -36,22 +40,46 @@ def main(words: Sequence[str]) -> int:
     if parsed.furl_file:
         with _furl_file(parsed.furl_file) as path, Signals() as signals:
             lifeline = 0 if parsed.furl_file == "-" else None
-            return _run_alone(Cluster(None, _local(parsed, path), signals, lifeline), Screen())
-    record = records.find(parsed.name)
+            run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+            started = _local(parsed, path, options.log_dir(parsed, _name_of(path)), run)
+            return _run_alone(Cluster(None, started, signals, lifeline), Screen())
+    record = records.find(parsed.name.partition("+")[0])
     if record.ssh:
         raise LauncherError(
             f"The cluster {record.name!r} is on {record.ssh}: log in there, and type "
             f"ipcluster engines {record.far_name} -n {parsed.n or 'N'}"
         )
-    with Signals() as signals:
-        engines = _engines(parsed, record)
-        told = Watched(record.furl_files, Path.exists, only_new=True)
+    with Signals() as signals, _addition(parsed, record) as own:
+        engines = _engines(parsed, own)
+        told = Watched(record.furl_files, Path.exists, engines.n, only_new=True)
         batch = isinstance(engines, Job)
         if batch:
             _warn_of_loopback(record)
         plan = Plan(engines.n, parsed.timeout, engines_wait=True, batch=batch, walltime=parsed.walltime)
-        own = replace(record, jobs=[], up=None, log="")
         return Supervisor(Cluster(told, engines, signals), plan, Screen(), own, adds=True).run()
+
+
+@contextlib.contextmanager
+def _addition(parsed: argparse.Namespace, cluster: Record) -> Iterator[Record]:
+    """A record of these engines, so that others know of them, and of their job."""
+
+    def make(name: str) -> Record:
+        return Record(
+            name=name,
+            kind=_kind(parsed, cluster),
+            n=parsed.n or (parsed.nodes or 0) * (parsed.per_node or 0),
+            log_dir=str(options.log_dir(parsed, cluster.name)),
+            furl_files=cluster.furl_files,
+            batch="" if _kind(parsed, cluster) in LOCAL else _kind(parsed, cluster),
+            job_name=cluster.job_name or "ipmpi",
+        )
+
+    record = records.claim(f"{cluster.name}+", make)
+    try:
+        yield record
+    finally:
+        if not record.left_behind:
+            records.forget(record.name, record.pid)
 
 
 def _warn_of_loopback(record: Record) -> None:
@@ -90,16 +118,20 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def _engines(parsed: argparse.Namespace, record: Record) -> Launch:
-    furl_file = Path(record.furl_files["engine"])
-    kind = parsed.kind or record.batch or "local"
-    if kind in ("local", "mpiexec", "mpirun"):
-        return _local(parsed, furl_file)
-    asked = replace(engines_job(parsed, furl_file), name=record.job_name or "ipmpi")
-    return Job(batch_system(kind), asked)
+def _kind(parsed: argparse.Namespace, cluster: Record) -> str:
+    """How they are to be started: as asked for, or as those of the cluster."""
+    return parsed.kind or cluster.batch or "local"
 
 
-def _local(parsed: argparse.Namespace, furl_file: Path) -> LocalEngines:
+def _engines(parsed: argparse.Namespace, own: Record) -> Launch:
+    furl_file, log_dir = Path(own.furl_files["engine"]), Path(own.log_dir)
+    if not own.batch:
+        return _local(parsed, furl_file, log_dir, own.run)
+    asked = replace(engines_job(parsed, furl_file, log_dir), name=own.job_name)
+    return Job(batch_system(own.batch), asked, own.run)
+
+
+def _local(parsed: argparse.Namespace, furl_file: Path, log_dir: Path, run: str) -> LocalEngines:
     if not parsed.n:
         raise LauncherError("how many engines? Say -n N")
     arguments = [] if parsed.walltime is None else ["--walltime", f"{parsed.walltime}s"]
@@ -107,7 +139,8 @@ def _local(parsed: argparse.Namespace, furl_file: Path) -> LocalEngines:
     return LocalEngines(
         EngineOptions(
             n=parsed.n,
-            log_dir=options.log_dir(parsed),
+            log_dir=log_dir,
+            run=run,
             engine_furl_file=furl_file,
             mpi=parsed.mpi,
             launcher=parsed.launcher or "auto",
@@ -133,6 +166,11 @@ def _furl_file(given: str) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _name_of(furl_file: Path) -> str:
+    """The cluster to which a furl file belongs, by its folder."""
+    return furl_file.parent.name if furl_file.parent.parent == security_dir().absolute() else records.DEFAULT_NAME
 
 
 def _read_furl() -> Furl:

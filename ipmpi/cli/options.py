@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from ipmpi import gpus
 from ipmpi.cli.screen import Screen
 from ipmpi.errors import LauncherError
-from ipmpi.furl import default_furl_file, ipython_dir
-from ipmpi.launch import records
+from ipmpi.furl import ipython_dir
+from ipmpi.launch import defaultfurls, records
 from ipmpi.launch.controller import Controller
-from ipmpi.launch.records import DEFAULT_NAME, Record
+from ipmpi.launch.records import Record
 from ipmpi.limits import MAX_ENGINES
 
 _PASSED_ON: Final = (
@@ -37,7 +39,7 @@ def add_cluster_options(p: argparse.ArgumentParser) -> None:
     """What every command that starts a controller takes."""
     p.add_argument(
         "--name", default="", metavar="NAME",
-        help="name of the cluster, for `ipcluster stop NAME` and the like; it gets furl files of its own",
+        help="name of the cluster, for `ipcluster stop NAME`, MultiEngineClient(name=NAME) and the like",
     )  # fmt: skip
     add_log_option(p)
     p.add_argument("--detach", action="store_true", help="leave the cluster running in the background")
@@ -49,7 +51,7 @@ def add_cluster_options(p: argparse.ArgumentParser) -> None:
 
 def add_log_option(p: argparse.ArgumentParser) -> None:
     """Where log files go."""
-    p.add_argument("--logdir", type=Path, default=None, metavar="DIR", help="log files (~/.ipython/log)")
+    p.add_argument("--logdir", type=Path, default=None, metavar="DIR", help="log files (~/.ipython/log/NAME)")
 
 
 def add_controller_options(p: argparse.ArgumentParser) -> None:
@@ -143,26 +145,57 @@ def whole_seconds(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds")
 
 
-def log_dir(parsed: argparse.Namespace) -> Path:
-    """Where log files go."""
+def log_dir(parsed: argparse.Namespace, name: str) -> Path:
+    """Where log files of a cluster go."""
+    given: Path | None = parsed.logdir
+    return records.log_folder(name) if given is None else given.expanduser().absolute()
+
+
+def early_log_dir(parsed: argparse.Namespace) -> Path:
+    """Where the log of a cluster is that has no name yet."""
     return (parsed.logdir or ipython_dir() / "log").expanduser().absolute()
 
 
-def new_record(parsed: argparse.Namespace, kind: str, n: int) -> Record:
-    """The record of a cluster that is about to start.
+@contextlib.contextmanager
+def claimed(parsed: argparse.Namespace, kind: str, n: int) -> Iterator[Record]:
+    """The record of a cluster that is about to start, which keeps its name from others until it has ended.
 
     Raises:
         LauncherError: the name cannot be taken.
     """
-    return Record(
-        name=records.free_name(parsed.name),
-        kind=kind,
-        n=n,
-        log_dir=str(log_dir(parsed)),
-        log=parsed.own_log,
-        events=f"{parsed.own_log}.events" if parsed.own_log else "",
-        furl_files={role: str(furl_file(parsed, role)) for role in records.ROLES},
-    )
+
+    def make(name: str) -> Record:
+        return Record(
+            name=name,
+            kind=kind,
+            n=n,
+            unnamed=not parsed.name,
+            log_dir=str(log_dir(parsed, name)),
+            furl_files={role: str(furl_file(parsed, role, name)) for role in records.ROLES},
+            keeps_furls=keeps_furl(parsed),
+        )
+
+    record = records.claim(parsed.name, make)
+    try:
+        _move_own_log(parsed, record)
+        yield record
+    finally:
+        if not record.left_behind:
+            if record.unnamed:
+                defaultfurls.release(record.name)
+            records.forget(record.name, record.pid)
+
+
+def _move_own_log(parsed: argparse.Namespace, record: Record) -> None:
+    """The file with what a detached ipcluster says goes to the others of its cluster."""
+    if not parsed.own_log:
+        return
+    path = Path(record.log_dir) / f"ipcluster-{record.run}.log"
+    with contextlib.suppress(OSError):  # then it stays where it is
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.rename(parsed.own_log, path)
+        parsed.own_log = str(path)
+    record.log, record.events = parsed.own_log, f"{parsed.own_log}.events"
 
 
 def screen(parsed: argparse.Namespace) -> Screen:
@@ -170,25 +203,20 @@ def screen(parsed: argparse.Namespace) -> Screen:
     return Screen(parsed.status_fd, Path(f"{parsed.own_log}.events") if parsed.own_log else None)
 
 
-def furl_file(parsed: argparse.Namespace, role: str) -> Path:
+def furl_file(parsed: argparse.Namespace, role: str, name: str) -> Path:
     """Where the furl of a role is written: as asked for, or by the cluster's name."""
     given = getattr(parsed, f"{records.ROLES[role]}_furl_file")
-    if given:
-        return Path(given).expanduser().absolute()
-    if parsed.name and parsed.name != DEFAULT_NAME:
-        return records.furl_files(parsed.name)[role]
-    return default_furl_file(role).absolute()
+    return Path(given).expanduser().absolute() if given else records.furl_files(name)[role]
 
 
-def mec_argument(parsed: argparse.Namespace) -> str:
-    """What ``MultiEngineClient`` is to be given, ``""`` if nothing."""
-    given: str = parsed.multiengine_furl_file or ""
-    if not given and parsed.name and parsed.name != DEFAULT_NAME:
-        return str(furl_file(parsed, "mec"))
-    return given
+def mec_arguments(parsed: argparse.Namespace) -> str:
+    """How ``MultiEngineClient`` is to be called for the cluster: the text between its parentheses."""
+    if parsed.multiengine_furl_file:
+        return repr(str(Path(parsed.multiengine_furl_file).expanduser()))
+    return f"name={parsed.name!r}" if parsed.name else ""
 
 
-def controller_arguments(parsed: argparse.Namespace) -> list[str]:
+def controller_arguments(parsed: argparse.Namespace, name: str) -> list[str]:
     """What is handed over to ``ipcontroller``.
 
     Raises:
@@ -199,13 +227,12 @@ def controller_arguments(parsed: argparse.Namespace) -> list[str]:
             "To reuse furl files, you must also set the client and engine ports using the --client-port and "
             "--engine-port options."
         )
-    named = parsed.name and parsed.name != DEFAULT_NAME
-    own = {f"--{records.ROLES[role]}-furl-file": path for role, path in records.furl_files(parsed.name).items()}
+    own = {f"--{records.ROLES[role]}-furl-file": path for role, path in records.furl_files(name).items()}
     passed: list[str] = []
-    for name, _, _ in _PASSED_ON:
-        value = getattr(parsed, name.lstrip("-").replace("-", "_")) or (own.get(name) if named else None)
+    for option, _, _ in _PASSED_ON:
+        value = getattr(parsed, option.lstrip("-").replace("-", "_")) or own.get(option)
         if value is not None:
-            passed += [name, str(value)]
+            passed += [option, str(value)]
     return passed
 
 
@@ -214,12 +241,16 @@ def keeps_furl(parsed: argparse.Namespace) -> bool:
     return (parsed.engine_port or "0") != "0"
 
 
-def controller(parsed: argparse.Namespace) -> Controller:
+def controller(parsed: argparse.Namespace, record: Record) -> Controller:
     """A controller as asked for.
 
     Raises:
         LauncherError: ``-r`` without ports.
     """
     return Controller(
-        furl_file(parsed, "engine"), log_dir(parsed), controller_arguments(parsed), keeps_furl=keeps_furl(parsed)
+        furl_file(parsed, "engine", record.name),
+        Path(record.log_dir),
+        controller_arguments(parsed, record.name),
+        run=record.run,
+        keeps_furl=keeps_furl(parsed),
     )

@@ -13,6 +13,7 @@ from .. import furl
 from ..errors import FurlError
 from ..launch import records
 from ..launch.follow import IPCLUSTER
+from ..launch.records import Record
 from ..transport.dialled import SOFTWARE
 from ..transport.loop import Loop
 from ..transport.relay import Relay
@@ -50,17 +51,16 @@ def read_furl(role: str, cluster: str) -> str:
     """The furl of a role as text: of the cluster with this name, or of the default file."""
     if not _ROLE.fullmatch(role):
         raise FurlError(f"{role!r} is not a role")
-    path = _file_of(cluster, role) if cluster else furl.default_furl_file(role)
-    return str(furl.load(path, role))
+    record = records.load(cluster) if cluster else None
+    if record is not None:
+        return str(furl.load(_file_of(record, role), role))
+    return str(furl.load_furl_or_file("", role, cluster))
 
 
-def _file_of(cluster: str, role: str) -> Path:
+def _file_of(record: Record, role: str) -> Path:
     """What the record says that `ipcluster` keeps of a cluster."""
-    record = records.load(cluster)
-    if record is None:
-        raise FurlError(f"there is no cluster {cluster!r}; `ipcluster list` shows those that are there")
     if not record.furl_files.get(role):
-        raise FurlError(f"the cluster {cluster!r} has no furl file for {role} yet; it is not up")
+        raise FurlError(f"the cluster {record.name!r} has no furl file for {role} yet; it is not up")
     return Path(record.furl_files[role])
 
 

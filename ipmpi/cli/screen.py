@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -32,9 +33,9 @@ class Screen:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 self._descriptors.append(os.open(events, flags, 0o600))
 
-    def say(self, text: str) -> None:
-        """Tell the user."""
-        self.report(say=text)
+    def say(self, text: str, *, only_here: bool = False) -> None:
+        """Tell the user; with ``only_here``, what is of no use to those who reach this machine by ssh."""
+        self.report(say=text, **({"only_here": True} if only_here else {}))
         with contextlib.suppress(OSError, ValueError):  # the terminal may be gone: SIGHUP is one way to stop
             print(text, flush=True)
 
@@ -54,7 +55,10 @@ class Screen:
             if lines:
                 shown = True
                 self.complain(f"The last lines of {path}:", [f"    {line}" for line in lines])
-        if not shown:
+        full = why_not_written(log_dir)
+        if full:
+            self.complain(f"Log files cannot be written: {full}. What they should have told may be missing.")
+        elif not shown:
             self.complain(f"It has written nothing to its log files in {log_dir}.")
 
     def report(self, **what: object) -> None:
@@ -65,3 +69,14 @@ class Screen:
                 os.write(descriptor, line)
             except OSError:  # nobody reads any more
                 self._descriptors.remove(descriptor)
+
+
+def why_not_written(folder: Path) -> str:
+    """What keeps files from being written to a folder; "" if nothing does."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x" * 4096)
+            file.flush()
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"
+    return ""

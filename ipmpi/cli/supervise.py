@@ -10,10 +10,10 @@ from typing import Final
 
 from ipmpi.cli.screen import Screen
 from ipmpi.errors import KernelError, LauncherError
-from ipmpi.launch import records
+from ipmpi.launch import defaultfurls, records
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
-from ipmpi.launch.happenings import ControllerReady, Happening, NotSubmitted
+from ipmpi.launch.happenings import ControllerReady, Happening, NotSubmitted, Submitted
 from ipmpi.launch.lifecycle import Lifecycle, Plan
 from ipmpi.launch.records import Record
 
@@ -44,8 +44,8 @@ class Supervisor:
         plan: what was asked for.
         screen: where to tell about it.
         record: where other commands find it.
-        furl: argument of ``MultiEngineClient`` where it is not the default.
-        adds: these engines are further ones of the cluster in the record, which is run by another process.
+        furl: arguments of ``MultiEngineClient``, as text.
+        adds: these engines are further ones of a cluster which is run by another process.
         log_files: says where the log files are, once there is something to say.
     """
 
@@ -55,32 +55,40 @@ class Supervisor:
     record: Record
     furl: str = ""
     adds: bool = False
-    log_files: Callable[[Cluster], list[str]] = lambda _cluster: []
-    _is_recorded: bool = False
+    log_files: Callable[[Record], list[str]] = lambda _record: []
 
     def run(self) -> int:
         """Returns the exit code."""
         self._life = Lifecycle(self.plan, time.monotonic())
         try:
             return self._run()
-        except KernelError as error:
-            self.cluster.stop(polite=False)
-            self.screen.report(state="over", code=1, reason=str(error))
-            return self.screen.complain(str(error))
+        except Exception as error:
+            # Whatever it is, what was started has to end, above all a job that nobody would know of.
+            known = isinstance(error, KernelError)
+            text = str(error) if known else f"{type(error).__name__}: {error}. Please report this"
+            self.screen.complain(text)
+            self._stop(polite=False)
+            self.screen.report(state="over", code=1, reason=text)
+            if not known:
+                raise
+            return 1
         finally:
             self.cluster.close()
-            if not self.adds:
-                records.forget(self.record.name, self.record.pid)
+
+    def _stop(self, *, polite: bool) -> list[str]:
+        problems = self.cluster.stop(polite=polite)
+        for problem in problems:
+            self.screen.complain(f"ERROR: {problem}")
+        if self.cluster.left_behind and self.record.jobs:
+            self.record.left_behind = True  # `ipcluster stop` tries again
+            self.screen.complain(f"To try again: ipcluster stop {self.record.name}")
+            self._save()
+        return problems
 
     def _save(self) -> None:
-        if self.adds:
-            return
         try:
             records.save(self.record)
-            self._is_recorded = True
         except LauncherError as error:
-            if not self._is_recorded:
-                raise
             self.screen.say(f"ipcluster: {error}")  # a full disk must not end a cluster that runs
 
     def _run(self) -> int:
@@ -93,7 +101,7 @@ class Supervisor:
             self.record.controller = process.pid
             self.screen.say(f"Starting controller: Controller PID: {process.pid}")
         self._save()
-        if not cluster.engines.waits:
+        if not (cluster.engines.waits or self.plan.batch):
             self._announce()
         while True:
             happenings = cluster.wait(self._life.deadline(), starting=self.record.up is None)
@@ -110,17 +118,21 @@ class Supervisor:
                 {role: path for role, path in happening.furl_files.items() if role in records.ROLES}
             )
             self._save()
-            self._warn_of_others()
+            self._publish()
+        if isinstance(happening, Submitted):
+            self._announce()
+            return []
+        if isinstance(happening, NotSubmitted) and not self.record.jobs:
+            raise LauncherError(happening.why)  # the first one: whoever has typed the command can mend it
         return self._life.happened(happening, now)
 
-    def _warn_of_others(self) -> None:
-        files = set(self.record.furl_files.values())
-        for other in records.living():
-            if other.name != self.record.name and files & set(other.furl_files.values()):
-                self.screen.say(
-                    f"ipcluster: the cluster {other.name!r} runs too; its furl files are replaced by those of "
-                    "this one. With --name NAME each has its own."
-                )
+    def _publish(self) -> None:
+        if self.record.unnamed:
+            try:
+                defaultfurls.publish(self.record)
+            except (KernelError, OSError) as error:
+                name = f"MultiEngineClient(name={self.record.name!r})"
+                self.screen.say(f"ipcluster: {error}. Until that is mended, clients have to say {name}")
 
     def _act(self, effect: Effect) -> Over | None:
         """Do what follows from a happening; returns the end, if it is that."""
@@ -134,7 +146,7 @@ class Supervisor:
             return self._start_engines(effect.text)
         else:
             assert isinstance(effect, AskQueue)
-            return self._answer(self.cluster.engines.ask())
+            self.cluster.engines.ask()
         return None
 
     def _start_engines(self, why: str) -> Over | None:
@@ -146,7 +158,8 @@ class Supervisor:
             if not (why and self.plan.batch):
                 raise
             return self._answer(NotSubmitted(str(error)))
-        self._announce()
+        if not self.plan.batch:
+            self._announce()
         return None
 
     def _answer(self, happening: Happening) -> Over | None:
@@ -159,26 +172,28 @@ class Supervisor:
 
     def _announce(self) -> None:
         """The engines were started."""
-        for line in [*self.cluster.engines.said(), *self.log_files(self.cluster)]:
-            self.screen.say(line)
         job = self.cluster.engines.job
         if job:
             self._life.submitted(job, time.monotonic())
             self.record.jobs.append(job)
-            self._save()
-            self.screen.report(state="submitted", name=self.record.name, job=job)
+            self._save()  # before anything else: from now on others have to be able to find it
+        for line in [*self.cluster.engines.said(), *self.log_files(self.record)]:
+            self.screen.say(line)
+        if job:
+            self.screen.report(state="submitted", name=self.record.name, job=job, log=self.record.log)
 
     def _say_that_it_is_up(self) -> None:
         self.record.up = time.time()
         self._save()
         if self.adds:
             added = f"{self.plan.n} engine{'s were' if self.plan.n != 1 else ' was'} added"
-            self.screen.say(f"ipcluster: {added} to the cluster {self.record.name!r}.")
+            self.screen.say(f"ipcluster: {added} to the cluster {self.record.cluster!r}.")
             return
-        furl = repr(self.furl) if self.furl else ""
         stop = f"ipcluster stop {self.record.name}" if self.record.log else f"kill -INT {os.getpid()}"
-        self.screen.say(UP_AND_RUNNING.format(furl=furl, stop=stop))
-        self.screen.report(state="up", name=self.record.name, furl_files=self.record.furl_files)
+        self.screen.say(UP_AND_RUNNING.format(furl=self.furl, stop=stop), only_here=True)
+        self.screen.report(
+            state="up", name=self.record.name, furl_files=self.record.furl_files, log=self.record.log
+        )
 
     def _finish(self, over: Over) -> int:
         """Tell why, take everything down, and give the exit code."""
@@ -197,10 +212,8 @@ class Supervisor:
         screen.say("Stopping cluster.  Cleaning up...")
         for child in cluster.living():
             screen.say(f"Stopping {child.title}, pid {child.pid}")
-        problems = cluster.stop(polite=controller_tells)
-        code = over.code
-        for problem in problems:
-            code = screen.complain(f"ERROR: {problem}")
+        problems = self._stop(polite=controller_tells)
+        code = 1 if problems else over.code
         if not problems:
             screen.say("OK: All processes cleaned up.")
         screen.report(state="over", code=code, reason=over.reason)

@@ -15,7 +15,13 @@ from ipmpi.errors import KernelError
 from ipmpi.launch.controller import Told
 
 LOOK: Final = 1.0
-"""Seconds between looks for the furl file, which comes by a shared file system, and for engines."""
+"""Seconds between looks for the furl file, which comes by a shared file system."""
+
+COUNT_FIRST: Final = 0.25
+COUNT_STARTING: Final = 2.0
+COUNT_LONGEST: Final = 15.0
+"""Seconds between questions to the controller for the number of engines: at first, at the most as long as some are
+missing, and at the most when all are there. Twice as long each time in which nothing has changed."""
 
 
 class Watched(Told):
@@ -24,12 +30,17 @@ class Watched(Told):
     Args:
         furl_files: where the controller has written, or will write, its furls: role to path.
         may_look: whether the furl file can be the right one by now.
+        n: how many engines are expected.
         only_new: engines that are there at first do not count, and with the controller all is over. Else it is the
             job that tells when all is over.
     """
 
-    def __init__(self, furl_files: dict[str, str], may_look: Callable[[Path], bool], *, only_new: bool) -> None:
+    def __init__(
+        self, furl_files: dict[str, str], may_look: Callable[[Path], bool], n: int, *, only_new: bool
+    ) -> None:
         super().__init__()
+        self._n = n
+        self._lock = threading.Lock()
         self._files = furl_files
         self._may_look = may_look
         self._only_new = only_new
@@ -38,8 +49,9 @@ class Watched(Told):
 
     def close(self) -> None:
         """No more news."""
-        self._closed.set()
-        super().close()
+        with self._lock:  # else the thread might write to what has this number by then
+            self._closed.set()
+            super().close()
 
     def _watch(self) -> None:
         path = Path(self._files["mec"])
@@ -62,14 +74,22 @@ class Watched(Told):
                 return
 
     def _count(self, mec: MultiEngineClient, before: int) -> None:
-        known = 0
-        while not self._closed.wait(LOOK / 4):
+        known, pause = 0, COUNT_FIRST
+        while not self._closed.wait(pause):
             engines = max(0, len(mec.get_ids()) - before)
+            pause = next_pause(pause, changed=engines != known, complete=engines >= self._n)
             if engines != known:
                 self._tell({"engines": engines})
                 known = engines
 
     def _tell(self, what: dict[str, object]) -> None:
-        with contextlib.suppress(OSError):  # closed in this moment
+        with self._lock:
             if not self._closed.is_set():
                 os.write(self._write_end, json.dumps(what).encode() + b"\n")
+
+
+def next_pause(pause: float, *, changed: bool, complete: bool) -> float:
+    """Seconds until the engines are counted again."""
+    if changed and not complete:
+        return COUNT_FIRST
+    return min(2 * pause, COUNT_LONGEST if complete else COUNT_STARTING)

@@ -18,14 +18,16 @@ def connect(
     furl_or_file: str | os.PathLike[str] = "",
     role: str = "mec",
     *,
+    name: str = "",
     ssh: str | SshSession | None = None,
     proxy: str | None = None,
 ) -> Session:
-    """A session with the controller of a furl, a furl file, or the default file of ``role``.
+    """A session with the controller of a furl, a furl file, a cluster, or the default file of ``role``.
 
     Args:
         furl_or_file: the furl, or the file.
         role: what the furl must be for.
+        name: a cluster, with ``ssh`` one that is there; instead of a furl.
         ssh: the login node to go through; without a furl, the default file *there* is meant.
         proxy: an HTTP proxy, 'none', or None for what the environment says, after the direct way.
 
@@ -40,7 +42,7 @@ def connect(
         given.text(proxy, "proxy=, the HTTP proxy,", limits.LINE)
     if ssh is None:
         routes = routes_by(proxy, os.environ, say)
-        session = Session(furl.load_furl_or_file(named, role), routes)
+        session = Session(furl.load_furl_or_file(named, role, name), routes)
     elif proxy:
         raise ClientError(
             "ssh= and proxy= together: ssh has a way of its own through a proxy, ProxyCommand in ~/.ssh/config"
@@ -48,10 +50,10 @@ def connect(
     else:
         login = shared_session(ssh) if isinstance(ssh, str) else ssh
         if named.strip():
-            address = furl.load_furl_or_file(named, role)
+            address = furl.load_furl_or_file(named, role, name)
             login.open()
         else:
-            address = login.furl(role)
+            address = login.furl(role, name)
         session = Session(address, [login.route])
     session.open()
     return session

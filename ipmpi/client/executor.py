@@ -14,6 +14,7 @@ from ..errors import ResultNotCompleted
 from . import given
 from .futures import TaskFuture, cancel_all
 from .given import waiting_time
+from .initializers import Initializer
 from .mapresults import MapResults
 from .task import TaskClient
 from .underway import Client, Row, Underway, checked_options, chunked, chunks, next_result
@@ -33,6 +34,9 @@ class Executor(concurrent.futures.Executor):
         max_workers: accepted, since other executors have it. As many calls run at once as there are engines.
         client: the :class:`~ipmpi.client.TaskClient` to use, which stays open. Without it there is one of its own,
             from the security folder, closed by :meth:`shutdown`.
+        initializer: called on each engine before the first call of each function there. What it raises, the call
+            raises.
+        initargs: its arguments.
         **options: for all calls: ``priority``, ``timeout``, ``expected``, ``retries``, ``depend``, ``ranks`` and
             ``same_node``, as in ``TaskClient.submit``.
 
@@ -40,12 +44,21 @@ class Executor(concurrent.futures.Executor):
         TypeError, ValueError: an option is unknown or wrong.
     """
 
-    def __init__(self, max_workers: int | None = None, *, client: Client | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        client: Client | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        **options: Any,
+    ) -> None:
         if max_workers is not None and given.integer(max_workers, "max_workers") <= 0:
             raise ValueError("max_workers must be greater than 0")
         self._options = checked_options(options)
+        before = Initializer(initializer, initargs)
         refusal = functools.partial(RuntimeError, "cannot schedule new futures after shutdown")
-        self._underway = Underway(TaskClient() if client is None else client, refusal, own=client is None)
+        self._underway = Underway(TaskClient() if client is None else client, refusal, client is None, before)
 
     def options(self, **options: Any) -> Executor:
         """This executor with other options for its calls; they are shut down together.

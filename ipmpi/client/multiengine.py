@@ -27,8 +27,10 @@ class MultiEngineClient(EngineView):
     referenced (nor a view or a pending result of it) is closed by itself.
 
     Args:
-        furl_or_file: a furl, or a file that contains one; the default is the file that the controller of this
-            machine wrote, ``ipcontroller-mec.furl``.
+        furl_or_file: a furl, or a file that contains one; the default is the file ``ipcontroller-mec.furl`` of the
+            newest cluster on this machine that was given no name.
+        name: a cluster by its name, as ``ipcluster list`` shows it; instead of a furl. With ``ssh``, one that is
+            there.
         session: an open session to use instead.
         ssh: ``user@login``, to reach the controller through that machine by your own OpenSSH, with its
             configuration, agent and jump hosts. The default furl is then the one that a controller has written
@@ -51,11 +53,12 @@ class MultiEngineClient(EngineView):
         self,
         furl_or_file: str | os.PathLike[str] = "",
         *,
+        name: str = "",
         session: Session | None = None,
         ssh: str | SshSession | None = None,
         proxy: str | None = None,
     ) -> None:
-        opened = connect(furl_or_file, "mec", ssh=ssh, proxy=proxy) if session is None else session
+        opened = connect(furl_or_file, "mec", name=name, ssh=ssh, proxy=proxy) if session is None else session
         role = getattr(opened, "role", "mec")
         if role != "mec":
             opened.close()

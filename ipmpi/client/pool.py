@@ -18,6 +18,7 @@ from ..errors import ResultNotCompleted
 from . import given
 from .futures import TaskFuture
 from .given import waiting_time
+from .initializers import Initializer
 from .mapresults import MapResults
 from .results import wait_until_done
 from .task import TaskClient
@@ -54,6 +55,9 @@ class Pool:
 
     Args:
         processes: accepted, since the original has it. As many calls run at once as there are engines.
+        initializer: called on each engine before the first call of each function there. What it raises, the call
+            raises.
+        initargs: its arguments.
         client: the :class:`~ipmpi.client.TaskClient` to use, which stays open. Without it there is one of its own,
             from the security folder, closed by :meth:`join` and at the end of the ``with`` statement.
         **options: for all calls: ``priority``, ``timeout``, ``expected``, ``retries``, ``depend``, ``ranks`` and
@@ -63,12 +67,21 @@ class Pool:
         TypeError, ValueError: an option is unknown or wrong.
     """
 
-    def __init__(self, processes: int | None = None, *, client: Client | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        *,
+        client: Client | None = None,
+        **options: Any,
+    ) -> None:
         if processes is not None and given.integer(processes, "processes") < 1:
             raise ValueError("Number of processes must be at least 1")
         self._options = checked_options(options)
+        before = Initializer(initializer, initargs)
         refusal = functools.partial(ValueError, "Pool not running")
-        self._underway = Underway(TaskClient() if client is None else client, refusal, own=client is None)
+        self._underway = Underway(TaskClient() if client is None else client, refusal, client is None, before)
         self._lock = threading.Lock()
         self._callbacks: concurrent.futures.ThreadPoolExecutor | None = None
         self._called: set[concurrent.futures.Future[None]] = set()

@@ -245,6 +245,7 @@ class Session:
             self._loop.call_threadsafe(lambda: self._failed(failure))
         finally:
             self._loop.close()
+            atexit.unregister(self._at_exit)  # it would keep this session, however it has ended
 
     def _failed(self, error: BaseException) -> None:
         """Something of the session itself has raised: it is over, and all who wait hear why."""

@@ -51,6 +51,7 @@ class TaskClient:
     Args:
         furl_or_file: a furl, or the path of a file with one; empty for ``ipcontroller-tc.furl`` in the
             security folder.
+        name: a cluster by its name, instead of a furl, as for :class:`~ipmpi.client.MultiEngineClient`.
         session: an open session to use instead.
         ssh, proxy: ways to reach the controller, as for :class:`~ipmpi.client.MultiEngineClient`.
     """
@@ -62,11 +63,12 @@ class TaskClient:
         self,
         furl_or_file: str | os.PathLike[str] = "",
         *,
+        name: str = "",
         session: Session | None = None,
         ssh: str | SshSession | None = None,
         proxy: str | None = None,
     ) -> None:
-        opened = connect(furl_or_file, "tc", ssh=ssh, proxy=proxy) if session is None else session
+        opened = connect(furl_or_file, "tc", name=name, ssh=ssh, proxy=proxy) if session is None else session
         self._session, self._desk = opened, opened.desk
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}

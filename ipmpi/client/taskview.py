@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Sequence
@@ -81,16 +82,26 @@ def check_meaning(function: Callable[..., Any], positional: int, settings: Setti
             )
 
 
-def _keywords(function: Callable[..., Any], positional: int) -> Iterable[str]:
+def _keywords(function: Callable[..., Any], positional: int) -> tuple[str, ...]:
     """Names of parameters that are not given by position, and may be by name."""
     if type(function) is types.FunctionType and not function.__dict__:  # a tenth of the time
         code = function.__code__
         end = code.co_argcount
         begin = min(end, max(positional, code.co_posonlyargcount))
         return (*code.co_varnames[begin:end], *code.co_varnames[end : end + code.co_kwonlyargcount])
+    if type(function) is types.BuiltinFunctionType and isinstance(function.__self__, types.ModuleType):
+        return _keywords_of_builtin(function, positional)
+    return _keywords_by_signature(function, positional)
+
+
+def _keywords_by_signature(function: Callable[..., Any], positional: int) -> tuple[str, ...]:
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # of something that is written in C
         return ()
     named = [p.name for p in parameters[positional:] if p.kind is p.POSITIONAL_OR_KEYWORD]
     return (*named, *(p.name for p in parameters if p.kind is p.KEYWORD_ONLY))
+
+
+_keywords_of_builtin = functools.lru_cache(maxsize=256)(_keywords_by_signature)
+"""Their signatures are texts, and take long to read."""

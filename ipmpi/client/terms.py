@@ -44,7 +44,7 @@ class Settings(NamedTuple):
         """The names of those that are not as usual."""
         if self._is_usual():
             return []
-        return [name for name, value in self.checked()._asdict().items() if value != getattr(_USUAL, name)]
+        return [n for n, value, usual in zip(self._fields, self.checked(), _USUAL, strict=True) if value != usual]
 
     def checked(self) -> Settings:
         """The same as plain numbers (numpy's are taken, too); TypeError or ValueError say what is wrong."""

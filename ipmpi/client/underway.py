@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from . import given
 from .functions import OfThisProgram
 from .futures import TaskFuture, cancel_all
+from .initializers import Initializer
 from .mapresults import MapResults
 from .terms import Settings
 from .waiting import check_waiting
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 OPTIONS: Final = frozenset({"priority", "timeout", "expected", "retries", "depend", "ranks", "same_node"})
 """What may be asked for all calls of an executor or pool."""
 
-_BEFORE = "run it on the engines before: mec.apply(f), or mec.execute('...')"
+_BEFORE = "give it to executor() or pool(), or run it before, on all engines: mec.apply(f)"
 _ONE_PROCESS = "an engine is one process for all calls, and ipcluster has started it"
 
 REFUSED: Final = {
@@ -106,10 +107,18 @@ class Underway:
         client: where the calls go.
         refusal: makes the exception for calls that come too late.
         own: whether to close the client in the end.
+        initializer: called before the functions.
     """
 
-    def __init__(self, client: Client, refusal: Callable[[], Exception], own: bool = False) -> None:
+    def __init__(
+        self,
+        client: Client,
+        refusal: Callable[[], Exception],
+        own: bool = False,
+        initializer: Initializer | None = None,
+    ) -> None:
         self.client = client
+        self._initializer = Initializer(None) if initializer is None else initializer
         self._refusal = refusal
         self._own = own
         self._lock = threading.RLock()
@@ -145,9 +154,8 @@ class Underway:
     def _call(
         self, options: dict[str, Any], function: Callable[..., Any], args: Row, kwargs: dict[str, Any]
     ) -> TaskFuture:
-        future = self.client.call(
-            OfThisProgram(function), args, kwargs, settings_of(options), options.get("depend")
-        )
+        known = OfThisProgram(self._initializer.before(function))
+        future = self.client.call(known, args, kwargs, settings_of(options), options.get("depend"))
         self._keep(future, future)
         return future
 
@@ -160,7 +168,7 @@ class Underway:
         columns = list(rows)
         with self._lock:
             self._check()
-            definition = self.client.define(OfThisProgram(function))
+            definition = self.client.define(OfThisProgram(self._initializer.before(function)))
             results = self.client.stream(definition, columns, settings_of(options), options.get("depend"), ordered)
             self._keep(results.ended, results)
             return results

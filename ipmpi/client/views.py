@@ -8,10 +8,12 @@ from typing import Any
 
 from .. import limits, serialize
 from ..protocol import messages, operations
+from ..spans import engines_named
 from . import benchmark, given, mapping, replies, results
 from .calls import label_of, of_this_process
 from .commands import EngineCommands
 from .mapper import MultiEngineMapper, ParallelFunction
+from .notices import say
 from .results import PendingResult
 from .session import Submission
 from .targets import Targets, as_engine_id, choose, select
@@ -260,9 +262,16 @@ class EngineView(EngineCommands):
         return self._request(lambda i: messages.Kill(i, wanted, controller), _nones, block, "kill")
 
     def interrupt(self, targets: Targets | None = None) -> list[int]:
-        """Raise KeyboardInterrupt in what engines run now; the ids of those that were busy. Always waits."""
+        """Raise KeyboardInterrupt in what engines run now. Always waits, for about three seconds at most.
+
+        Returns:
+            the ids of engines whose command has ended. Those that were busy and have not reacted are printed.
+        """
         wanted = self._wanted(targets)
-        answer: list[int] = self._request(lambda i: messages.Interrupt(i, wanted), list, True, "interrupt")
+        ended, stuck = self._request(lambda i: messages.Interrupt(i, wanted), list, True, "interrupt")
+        if stuck:
+            say(_not_interrupted(stuck))
+        answer: list[int] = ended
         return answer
 
     def cluster_info(self) -> dict[str, Any]:
@@ -339,6 +348,17 @@ class EngineView(EngineCommands):
         # Through IPython's own registry: the magics and the client know each other by these two names only.
         shell.extension_manager.load_extension("ipmpi.ipython")
         shell.magics_manager.registry["ParallelMagics"].active = self
+
+
+def _not_interrupted(stuck: Sequence[tuple[int, str]]) -> str:
+    ids = [engine for engine, _ in stuck]
+    labels = list(dict.fromkeys(label for _, label in stuck))
+    runs = labels[0] if len(labels) == 1 else f"{labels[0]} and others"
+    return (
+        f"{engines_named(ids)} did not react: {runs} still runs. A call into C or MPI is interrupted when it "
+        f"returns, and waits for ever if it waits for another rank. mec.kill(targets={ids[:3]}"
+        f"{'...' * (len(ids) > 3)}) ends engines, mec.kill() the whole set"
+    )
 
 
 def _sending(going: Sequence[str] = ()) -> dict[str, list[str]]:

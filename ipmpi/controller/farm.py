@@ -37,6 +37,7 @@ from .ledger import Ledger
 from .places import Need, Place, Places, Seat, Verdict, rounded_up, sentence
 from .registry import Registry
 from .scheduler import Order, Priority, Queued
+from .suspects import Suspects
 from .waiting import Piece, Waiting
 
 _STATUS: int = 250_000
@@ -61,6 +62,7 @@ class Farm:
         self._functions = Functions()
         self._places = Places()
         self.aborts = Aborts(self._ledger)
+        self.blame = Suspects(self._ledger)
         self.bodies = Bodies(self._ledger)
         self.large = LargeResults(self._ledger, self._places, self._large_ended, self.returned)
         self._look_at: float | None = None
@@ -305,7 +307,9 @@ class Farm:
         seat = place.former.get(message.rank)
         seats = [seat.number] if seat is not None else [seat.number for seat in place.seats.values()]
         if message.why == "lost" and message.rank not in place.doomed:
-            indices = self._strike(group, indices, seat.text if seat is not None else f"of a set: {message.text}")
+            indices = self.blame.strike(
+                group, indices, seat.text if seat is not None else f"of a set: {message.text}"
+            )
         elif message.why == "refused" and group.condition is not None:
             group.condition.refused.update(seats)
             self._waiting.judge_again(group.condition.needs)
@@ -320,19 +324,6 @@ class Farm:
                 self._ledger.undone(group, indices, "ConnectionError", f"{text}. {message.text}")
                 return
         self._requeue(group, indices, group.rank)
-
-    def _strike(self, group: Group, indices: list[int], last: str) -> list[int]:
-        """These were on an engine that was lost; returns those that may try again."""
-        group.strikes = group.strikes or {}
-        for index in indices:
-            group.strikes[index] = group.strikes.get(index, 0) + 1
-        poison = [index for index in indices if group.strikes[index] >= limits.POISON]
-        text = (
-            f"{group.options.label} was given up: {limits.POISON} engines were lost while they had it. It is most "
-            f"likely the cause. The last was {last}"
-        )
-        self._ledger.undone(group, poison, "EngineLost", text)
-        return [index for index in indices if group.strikes[index] < limits.POISON]
 
     def ranks_lost(self, key: int, ranks: Iterable[int], *, ordered: bool = False) -> None:
         """Engines are gone; their set will say what they had. ``ordered``: a client has ended them."""
@@ -358,7 +349,9 @@ class Farm:
             group = self._ledger.groups[serial]
             held = group.held_by(key)
             self._answered(place, group, len(held))
-            self._back(place, group, held, m.TasksReturned(serial, b"", -1, why, reason))
+            for indices, how in zip(self.blame.split(group, held), (why, "taken"), strict=True):
+                if indices:
+                    self._back(place, group, indices, m.TasksReturned(serial, b"", -1, how, reason))
         self._waiting.judge_again()
 
     # --- the queue -------------------------------------------------------------------------------------------
@@ -383,10 +376,12 @@ class Farm:
 
     def _need(self, group: Group, index: int = -1) -> Need:
         barred = frozenset(group.rejected.get(index, ())) if group.rejected else frozenset()
-        alone = bool(group.strikes and index in group.strikes)
+        strikes = group.strikes.get(index, 0) if group.strikes else 0
         options = group.options
-        seconds = rounded_up(options.expected)
-        return Need(options.width, options.same_node, group.follow, group.condition, barred, alone, seconds)
+        return Need(
+            options.width, options.same_node, group.follow, group.condition, barred, strikes > 0,
+            rounded_up(options.expected), strikes > 1,
+        )  # fmt: skip
 
     def _requeue(self, group: Group, indices: list[int], rank: tuple[float, ...]) -> None:
         indices.sort()
@@ -466,7 +461,7 @@ class Farm:
             self._give_piece(place, piece)
 
     def _give_piece(self, place: Place, piece: Piece) -> None:
-        group, start, stop, ranks, alone = piece
+        group, start, stop, ranks, alone, sole = piece
         effects = self._ledger.effects
         for key in group.options.functions:
             if key not in place.functions:
@@ -491,7 +486,7 @@ class Farm:
         if group.is_movable:
             place.movable += tasks
         place.given[group.serial] = place.given.get(group.serial, 0) + tasks
-        place.exclusive = alone and place.is_single
+        place.exclusive = sole
         # Whoever got something comes last the next time.
         self._places.open.pop(place.key, None)
         self._places.update(place)

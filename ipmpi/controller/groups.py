@@ -68,7 +68,7 @@ class Group:
     Attributes:
         serial: names the group between controller and engine sets.
         options: as engine sets get them (see :func:`for_engines`).
-        states: of each task.
+        states: of each task; ``started`` is 1 for those that ranks of the set have, which has it now.
         where: the key of the set that has the task; once it has ended on an engine, the number of its seat.
         unfinished: tasks that have not ended, or that a set still has.
         children: by index, the groups that wait for that task.
@@ -97,6 +97,7 @@ class Group:
         "rejected",
         "serial",
         "sizes",
+        "started",
         "states",
         "stream",
         "strikes",
@@ -126,6 +127,7 @@ class Group:
         if message.lengths:
             self.offsets = _offsets(message.lengths, len(self.payload))
         self.states = bytearray(self.count)
+        self.started = bytearray(self.count)
         self.where = array("I", bytes(_LENGTH * self.count))
         self.unfinished = self.count
         self.rank: tuple[float, ...] = ()
@@ -171,6 +173,7 @@ class Group:
     def give(self, key: int, start: int, stop: int) -> None:
         """A set has these tasks now."""
         self.states[start:stop] = bytes((GIVEN,)) * (stop - start)
+        self.started[start:stop] = bytes(stop - start)
         self.where[start:stop] = array("I", (key,)) * (stop - start)
 
     def end(self, start: int, stop: int, state: int, seat: int) -> None:

@@ -63,7 +63,7 @@ class Place:
         reserved: ranks that start no more tasks.
         explained: whether the set told of a lost rank, so that its own loss is no sign against its tasks.
         doomed: ranks that a client has ended: what they had is not to blame.
-        exclusive: whether its only engine has a task that is to be alone there.
+        exclusive: whether it has a task that is to be alone there.
         ends_at: when its job ends, and ``left`` the seconds until then; infinite if that is not known.
     """
 
@@ -125,7 +125,8 @@ class Need(NamedTuple):
     """What waiting tasks ask of the ranks they are given to.
 
     ``width`` ranks together, on one node if ``same_node``; the engine of ``seat`` unless that is 0; none that
-    refused ``condition``, and none of the seats ``barred``. If ``alone``, a rank has nothing else beside it. Where
+    refused ``condition``, and none of the seats ``barred``. If ``alone``, a rank has nothing else beside it; if
+    ``sole``, its whole set has not. Where
     less than ``expected`` seconds are left they are not begun.
     """
 
@@ -136,6 +137,7 @@ class Need(NamedTuple):
     barred: frozenset[int] = frozenset()
     alone: bool = False
     expected: float = 0.0
+    sole: bool = False
 
     @property
     def is_plain(self) -> bool:

@@ -170,10 +170,19 @@ class Router:
             self._clear(engine, "the queue was cleared by clear_queue()")
         return ids
 
-    def interrupt(self, targets: list[int] | None) -> list[int]:
-        """Interrupt what runs."""
-        busy = [e for e in self.registry.resolve(targets) if self._lanes[e].running is not None]
-        self._interrupting += busy  # told after what they were given in this turn
+    def interrupt(self, targets: list[int] | None) -> dict[int, CommandWork]:
+        """Interrupt what runs; what that is, by engine."""
+        lanes = {engine: self._lanes[engine] for engine in self.registry.resolve(targets)}
+        busy = {engine: lane.running for engine, lane in lanes.items() if lane.running is not None}
+        for engine, work in busy.items():
+            late = self._late.get(work, [])
+            if engine in late:  # the engine does not know of it
+                late.remove(engine)
+                self._will_not_run(work, engine, "KeyboardInterrupt", f"{work.label} waited for its data")
+                self._clear(engine, f"{work.label} was interrupted on engine {engine}, which cleared its queue")
+                self._free(engine, work)
+            else:
+                self._interrupting.append(engine)  # told after what they were given in this turn
         return busy
 
     def kill(self, targets: list[int] | None, reason: str = "it was ended by kill()") -> list[int]:
@@ -360,20 +369,20 @@ class Router:
         lane.stage = _Stage.STARTING
         self._starting.setdefault(work, []).append(engine)
 
-    def _runs(self, engine: int, work: CommandWork) -> bool:
+    def runs(self, engine: int, work: CommandWork) -> bool:
         """Whether this engine is still there with this work; another one may have got its id."""
         lane = self._lanes.get(engine)
         return lane is not None and lane.running is work
 
     def _free(self, engine: int, work: CommandWork) -> None:
-        if self._runs(engine, work):
+        if self.runs(engine, work):
             self._lanes[engine].running = None
             self._advance(engine)
 
     def _answered(self, work: CommandWork, ids: list[int], ok: bool) -> None:
         for engine in ids:
             self._settle(work, engine)
-            if not ok and not work.is_before_end and self._runs(engine, work):
+            if not ok and not work.is_before_end and self.runs(engine, work):
                 self._clear(engine, f"{work.label} failed on engine {engine}, which cleared its queue")
             self._free(engine, work)
 

@@ -26,6 +26,7 @@ from .deadlines import Deadlines
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from .farm import Farm
 from .interfaces import CLIENT_INTERFACES, Interface
+from .interruptions import Interruptions
 from .roll import Roll
 from .router import Router, refusal
 from .scheduler import Order
@@ -81,6 +82,9 @@ class ControllerService:
             loop, self.router, self.farm, self.sessions.by_key, self._log,
             lambda: loop.call_at_turn_end(self._flush, self._not_flushed),
         )  # fmt: skip
+        self.interruptions = Interruptions(
+            loop, self.router, lambda client, answer: self._send(client, answer, ())
+        )
         self._engines = 0
         self._stopping = False
         self.ended_by_client = False
@@ -90,7 +94,6 @@ class ControllerService:
             m.GetIds: lambda session, message: self._ids(),
             m.QueueStatus: lambda session, message: self._queue_status(message.targets),
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
-            m.Interrupt: lambda session, message: self.router.interrupt(message.targets),
             m.Kill: self._kill,
             m.ClusterInfo: lambda session, message: self.cluster_info(),
             m.TaskStatus: lambda session, message: self.farm.status(session.key),
@@ -132,7 +135,10 @@ class ControllerService:
         except RemoteProtocolError as error:
             self.sessions.end(session, str(error))
 
-    def _register(self, session: Session, message: m.Register) -> None:
+    def _register(self, session: Session, part: m.Register) -> None:
+        message = session.registration.add(part)
+        if message is None:
+            return
         ids = self.router.register(session.key, message)
         self.farm.registered(session.key)
         for number, info in zip(ids, message.engines, strict=True):
@@ -165,6 +171,8 @@ class ControllerService:
             farm.result(key, message, event.body, event.stream)
         elif isinstance(message, m.TasksReturned):
             farm.returned(key, message)
+        elif isinstance(message, m.TasksStarted):
+            farm.blame.started(key, message)
         elif isinstance(message, m.WantTasks):
             farm.want_tasks(key, message.window)
         elif isinstance(message, m.WantTaskBody):
@@ -200,7 +208,9 @@ class ControllerService:
 
     def _order(self, key: int, message: m.AnyMessage, event: MessageReceived) -> None:
         """What a client wants done, and what belongs to that."""
-        if isinstance(message, m.Command):
+        if isinstance(message, m.Interrupt):
+            self.interruptions.begin(key, message)
+        elif isinstance(message, m.Command):
             self._check_size(message, event.body)
             self.router.command(key, message, event.body, event.stream)
         elif isinstance(message, m.SubmitTasks):
@@ -359,6 +369,7 @@ class ControllerService:
                     self._perform(effect)
                 except Exception as error:
                     self._not_performed(effect, error)
+        self.interruptions.look()
         for deadline in (self.farm.next_deadline(), self.deadlines.next_deadline()):
             self._set_timer(deadline)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .. import limits, processid
 from ..errors import KernelError, ProtocolError, internal_error
 from ..protocol.connection import Connection, Event
 from ..protocol.handshake import Hello, ListenerHandshake
 from ..protocol.messages import Goodbye
+from ..protocol.registration import Registration
 from ..protocol.states import Table
 from ..transport.link import Link
 from ..transport.loop import Loop, Timer
@@ -32,6 +33,7 @@ class Session:
     bounds: Bounds
     process: str = ""
     """Which process the peer is, see :mod:`ipmpi.processid`."""
+    registration: Registration = field(default_factory=Registration)
     link: Link | None = None
     lease: Timer | None = None
     farewell: str = ""

@@ -29,13 +29,17 @@ class Range(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Tasks for a set that is to run them: on which of its ranks ([] for any), and beside nothing else."""
+    """Tasks for a set that is to run them: on which of its ranks ([] for any), and beside what else.
+
+    ``alone``: a rank has nothing else; ``sole``: the set has not.
+    """
 
     group: Group
     start: int
     stop: int
     ranks: list[int]
     alone: bool
+    sole: bool
 
 
 class _Lane:
@@ -170,7 +174,7 @@ class Waiting:
             if ranks is None:
                 passed_over.append(heapq.heappop(self._heads))
                 continue
-            only_one = need.alone and place.is_single
+            only_one = need.sole or (need.alone and place.is_single)
             if only_one and place.unanswered:
                 break  # when it has nothing else, it gets this one
             heapq.heappop(self._heads)
@@ -181,7 +185,7 @@ class Waiting:
                 self._drop_if_empty(lane)
             if stop > start:
                 room = 0 if only_one else room - (stop - start)
-                yield Piece(item.group, start, stop, ranks, need.alone)
+                yield Piece(item.group, start, stop, ranks, need.alone, only_one)
         for head in passed_over:
             heapq.heappush(self._heads, head)
 

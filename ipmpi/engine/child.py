@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..protocol.frames import Buffer
+from ..protocol.registration import Registration
 from ..transport.link import Link
 from ..transport.pipes import Pipe, UnixPipe
 
@@ -19,6 +20,7 @@ class Child:
     connection: Connection
     link: Link | None = None
     engines: list[m.EngineInfo] = field(default_factory=list)
+    registration: Registration = field(default_factory=Registration)
     farewell: str = ""
     """Why it was told to end, if it has said so."""
     fault: bool = False
@@ -28,6 +30,13 @@ class Child:
     def ranks(self) -> list[int]:
         """All ranks on this branch."""
         return [engine.rank for engine in self.engines]
+
+    def registers(self, part: m.Register) -> bool:
+        """It says who it is and who is below it; whether that is all now."""
+        message = self.registration.add(part)
+        if message is not None:
+            self.engines = message.engines
+        return message is not None
 
     @property
     def shares_memory(self) -> bool:

@@ -29,7 +29,7 @@ from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer, size_of
 from .lots import Group, Groups, Lot, Waiting
 from .pace import BATCH, BRIEF, LARGEST_WINDOW, LONG, Pace, batch_size, window_size
-from .roster import Down, RankState, Roster, Up
+from .roster import Down, RankState, Roster, Up, started
 from .wide import WideTask, WideTasks
 
 __all__ = ["Down", "Farm", "Up"]
@@ -311,7 +311,7 @@ class Farm:
         if now >= self._look_at:
             self._look(now, spare)
         self._want()
-        out = self._out[:]
+        out = [*started(self._out), *self._out]
         self._out.clear()
         return out
 

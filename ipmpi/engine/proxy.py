@@ -19,6 +19,7 @@ from ..errors import KernelError, internal_error
 from ..protocol import messages as m, operations
 from ..protocol.connection import Connection, Event, MessageReceived
 from ..protocol.frames import Buffer, size_of
+from ..protocol.registration import parts
 from ..protocol.states import FROM_BELOW
 from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.link import Link
@@ -26,6 +27,7 @@ from ..transport.loop import Loop, Timer
 from ..transport.pipes import Pipe, UnixPipe
 from ..transport.transfers import Endpoint, Transfers
 from .child import Child
+from .coming import Coming, for_ranks, writable
 from .fold import Fold, Folded
 from .namespace import Answer
 from .rank import Job, Rank
@@ -86,6 +88,7 @@ class Proxy:
         self._fold = Fold()
         self._fold_timer: Timer | None = None
         self.transfers = Transfers()
+        self._coming = Coming()
         self._shared: dict[int, list[Buffer]] = {}
         self._retired = False
         self._stopped = False
@@ -142,7 +145,8 @@ class Proxy:
         """Tell the rank or controller above who is here; with the old ids if there were some."""
         self._offered = self._alive
         ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
-        self.send_up(m.Register(self._offered, self._mpi, self._python, ids))
+        for part in parts(m.Register(self._offered, self._mpi, self._python, ids)):
+            self.send_up(part)
         if self.is_root:
             self._tasks.registered([engine.rank for engine in self._offered])
             self.end.registered()
@@ -182,8 +186,8 @@ class Proxy:
         elif isinstance(message, m.SharedBody):
             self._take_shared(message)
         elif isinstance(message, m.InterruptRanks):
-            # Not before a command that came with it: that one is handed over at the end of the turn.
-            self._split(message.ranks, lambda: self.loop.call_at_turn_end(self._interrupt), m.InterruptRanks)
+            self._coming.interrupt(message.ranks)
+            self._interrupt_ranks(message.ranks)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
@@ -203,6 +207,10 @@ class Proxy:
         self._faults.append(now)
         self._log(f"the controller has ended this session: {reason}. It is asked for a new one")
         return len(self._faults) < _FAULTS
+
+    def _interrupt_ranks(self, ranks: list[int]) -> None:
+        # Not before a command that came with it: that one is handed over at the end of the turn.
+        self._split(ranks, lambda: self.loop.call_at_turn_end(self._interrupt), m.InterruptRanks)
 
     def _interrupt(self) -> None:
         self.rank.interrupt()
@@ -267,27 +275,34 @@ class Proxy:
         nearby = [(child, ranks) for child, ranks in below if child.shares_memory]
         sinks: list[tuple[Any, Any]] = []
         for child, ranks in remote:
-            out = child.connection.send_streamed(_for_ranks(message, ranks), sum(message.sizes))
+            out = child.connection.send_streamed(for_ranks(message, ranks), sum(message.sizes))
             sinks.append((child, out))
         own = [self.own.rank] if self.own.rank in message.ranks else []
         if own or nearby:
-            here = _for_ranks(message, own + [rank for _, ranks in nearby for rank in ranks])
+            here = for_ranks(message, own + [rank for _, ranks in nearby for rank in ranks])
             try:
                 memory = (SharedMemory if nearby else PrivateMemory)(sum(message.sizes))
             except (OSError, ValueError, OverflowError) as error:
                 self._not_delivered(here, f"there is no memory for it on {self.own.host} ({error})", False)
             else:
+                self._coming.begin(here)
                 assembly = Assembly(
                     message.sizes, memory, lambda done: self._assembled(here, done),
-                    lambda: self._not_delivered(here, "its sender is gone", True),
+                    lambda: self._not_assembled(here),
                 )  # fmt: skip
                 sinks.append((assembly, assembly))
         self.transfers.start(self.above, stream, sinks)
 
+    def _not_assembled(self, message: m.Dispatch) -> None:
+        self._coming.end(message)
+        self._not_delivered(message, "its sender is gone", True)
+
     def _assembled(self, message: m.Dispatch, assembly: Assembly) -> None:
+        interrupted = self._coming.end(message)
         own = assembly.segments() if self.own.rank in message.ranks else []
         self._start(message, own, assembly.memory if isinstance(assembly.memory, SharedMemory) else None)
         assembly.memory.close()
+        self._interrupt_ranks(interrupted)  # while it was on its way
 
     def _start(self, message: m.Dispatch, body: Sequence[Buffer], shared: SharedMemory | None) -> None:
         """Give a command to the ranks here and below, with its body in hand or in shared memory."""
@@ -299,7 +314,7 @@ class Proxy:
                 child.pipe.send_file(shared.descriptor)
                 child.connection.send(m.Dispatch(message.id, ranks, message.method, message.operation))
             else:
-                child.connection.send(_for_ranks(message, ranks), body)
+                child.connection.send(for_ranks(message, ranks), body)
             child.wake()
         if self.own.rank in message.ranks:
             if self._retired:
@@ -310,7 +325,7 @@ class Proxy:
             def done(answer: Answer) -> None:
                 self.loop.call_now(lambda: self._answer(number, answer))
 
-            job = Job(message.method, message.operation, _writable(body), done)
+            job = Job(message.method, message.operation, writable(body), done)
             # After the others' share has been sent: once user code runs here, it also has the GIL.
             self.loop.call_at_turn_end(lambda: self.rank.submit(job))
 
@@ -350,11 +365,10 @@ class Proxy:
             else:
                 self._collect(message, event.body)
         elif isinstance(message, m.Register):
-            child.engines = message.engines
-            for engine in message.engines:
-                self._route[engine.rank] = child
-            if self.is_complete:
-                self.on_complete()
+            if child.registers(message):
+                self._route.update(dict.fromkeys(child.ranks, child))
+                if self.is_complete:
+                    self.on_complete()
         elif isinstance(message, m.RanksLost):
             self._ranks_lost(child, message.ranks, message.reason, message.ordered)
         elif isinstance(message, m.EndIsNear):
@@ -485,14 +499,3 @@ class Proxy:
 
 
 _RETIRED = Answer(False, operations.encode(operations.Failed("EngineLost", "this engine was ended", "")), [])
-
-
-def _writable(body: Sequence[Buffer]) -> Sequence[Buffer]:
-    """The pickle, and its buffers in memory that user code may write to: small bodies come in messages."""
-    if len(body) < 2:
-        return body
-    return [body[0], *(bytearray(b) if memoryview(b).readonly else b for b in body[1:])]
-
-
-def _for_ranks(message: m.Dispatch, ranks: list[int]) -> m.Dispatch:
-    return m.Dispatch(message.id, ranks, message.method, message.operation, message.sizes)

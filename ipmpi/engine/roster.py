@@ -6,8 +6,9 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..protocol import packed
 from ..protocol.frames import Buffer
-from ..protocol.messages import AnyMessage
+from ..protocol.messages import AnyMessage, GiveTasks, RunTogether, TasksStarted
 from .lots import Group
 
 if TYPE_CHECKING:
@@ -191,3 +192,14 @@ class Roster:
             state.alone = False
         self.refresh(state)
         return True
+
+
+def started(effects: Iterable[Down | Up]) -> list[Up]:
+    """What the controller is to hear before ranks get these tasks: they may be the end of this process."""
+    found: dict[int, list[bytes]] = {}
+    for message in (effect.message for effect in effects if isinstance(effect, Down)):
+        if isinstance(message, GiveTasks):
+            found.setdefault(message.group, []).append(message.indices)
+        elif isinstance(message, RunTogether):
+            found.setdefault(message.group, []).append(packed.pack([message.index]))
+    return [Up(TasksStarted(group, b"".join(indices))) for group, indices in found.items()]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.launch.controller import CONTROLLER_MODULE, Controller, Told
+from ipmpi.launch.follow import STAY
 from ipmpi.launch.happenings import ControllerEnded, Happening, StopRequest
 from ipmpi.launch.launch import Launch
 from ipmpi.launch.process import Child, Signals
@@ -29,7 +30,10 @@ class Cluster:
         controller: ours, or news about one that is elsewhere; None if there is nothing to be told.
         engines: the engines.
         signals: active for as long as this object is used.
-        lifeline_fd: whoever started us holds the other end, and ends us by closing it.
+        lifeline_fd: whoever started us holds the other end, and ends us by closing it, or by a byte.
+
+    Attributes:
+        left_behind: after :meth:`stop`: a job may go on that should not.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Cluster:
         self._selector = selectors.DefaultSelector()
         self._lifeline_fd = lifeline_fd
         self._controller_reported = False
+        self.left_behind = False
 
     @property
     def controller_process(self) -> Child | None:
@@ -70,8 +75,7 @@ class Cluster:
         Raises:
             LauncherError: that is not possible.
         """
-        process = self.controller_process
-        self.engines.start(os.getpid() if process is None else process.pid, why)
+        self.engines.start(why)
 
     def wait(self, deadline: float | None, *, starting: bool = False) -> list[Happening]:
         """Sleep until something happens, or until ``deadline`` (of ``time.monotonic``), and tell what.
@@ -80,7 +84,7 @@ class Cluster:
             deadline: when to come back with an empty list; None means never.
             starting: the engines are not all there yet, so look at them more closely.
         """
-        look = self.engines.next_look() if starting else None
+        look = self.engines.next_look(starting)
         times = [when for when in (deadline, look) if when is not None]
         timeout = max(0.0, min(times) - time.monotonic()) if times else None
         happenings: list[Happening] = []
@@ -115,11 +119,15 @@ class Cluster:
         if polite and controller is not None:
             controller.send(signal.SIGINT)
             hurry = self._await_end(POLITE)
-        problems = self.engines.end()
+        self.engines.end()
         if controller is not None and self.living() and not hurry:
             controller.send(signal.SIGTERM)
         if self.living() and not hurry:
-            self._await_end(INSISTENT)
+            hurry = self._await_end(INSISTENT)
+        while self.engines.is_ending and not hurry:
+            hurry = any(isinstance(happening, StopRequest) for happening in self.wait(None))
+        problems = self.engines.problems()
+        self.left_behind = bool(problems)
         self.engines.kill()
         if controller is not None:
             controller.kill_session(CONTROLLER_MODULE)
@@ -141,10 +149,9 @@ class Cluster:
         if descriptor == self._signals.fileno():
             return [StopRequest(number) for number in self._signals.read() if number != signal.SIGCHLD]
         if descriptor == self._lifeline_fd:
-            if os.read(descriptor, 4096):
-                return []
+            word = os.read(descriptor, 4096)
             self._selector.unregister(descriptor)
-            return [StopRequest(signal.SIGHUP)]
+            return [] if word == STAY else [StopRequest(signal.SIGHUP)]
         assert self.controller is not None
         happenings: list[Happening] | None = None
         try:

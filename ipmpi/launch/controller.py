@@ -60,6 +60,7 @@ class Controller(Told):
         engine_furl_file: where it is to write the engines' furl.
         log_dir: folder of its log files.
         arguments: further arguments of ``ipcontroller``.
+        run: a part of the names of the log files, which no others in the folder have.
         keeps_furl: the engines' furl lasts from one controller to the next (a fixed port), so it is not deleted.
 
     Attributes:
@@ -67,9 +68,16 @@ class Controller(Told):
     """
 
     def __init__(
-        self, engine_furl_file: Path, log_dir: Path, arguments: Sequence[str] = (), *, keeps_furl: bool = False
+        self,
+        engine_furl_file: Path,
+        log_dir: Path,
+        arguments: Sequence[str] = (),
+        *,
+        run: str,
+        keeps_furl: bool = False,
     ) -> None:
         super().__init__()
+        self._run = run
         self.process: Child | None = None
         self._engine_furl_file = engine_furl_file
         self._log_dir = log_dir
@@ -95,9 +103,9 @@ class Controller(Told):
         lifeline_read, self._lifeline_fd = os.pipe()
         try:
             argv = [sys.executable, "-m", CONTROLLER_MODULE, "--engine-furl-file", str(self._engine_furl_file)]
-            argv += [*self._arguments, "-l", str(self._log_dir / "ipcontroller")]
+            argv += [*self._arguments, "-l", str(self._log_dir / f"ipcontroller-{self._run}-")]
             argv += ["--ready-fd", str(self._write_end), "--lifeline-fd", str(lifeline_read)]
-            output = self._log_dir / f"ipcluster-{os.getpid()}-controller.log"
+            output = self._log_dir / f"ipcluster-{self._run}-controller.log"
             self.process = Child.start("controller", argv, output, pass_fds=(self._write_end, lifeline_read))
         finally:
             os.close(self._write_end)
@@ -108,7 +116,7 @@ class Controller(Told):
         """The files that explain a failure."""
         if self.process is None:
             return []
-        return [self.process.output, self._log_dir / f"ipcontroller{self.process.pid}.log"]
+        return [self.process.output, *self._log_dir.glob(f"ipcontroller-{self._run}-*.log")]
 
     def close(self) -> None:
         """Give back the pipes."""

@@ -64,7 +64,7 @@ SPARE: Final = {
 }
 """What a job may ask for besides: switched off."""
 
-_FURL_FILES: Final = {"cluster": "ipcontroller-engine-{job}.furl"}
+_FURL_FILES: Final = {"cluster": "ipmpi-{job}/ipcontroller-engine.furl"}
 _BEFORE: Final = """\
 Before:  start the controller where this job can reach it, for example on the login node:
              ipcontroller

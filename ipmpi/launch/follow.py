@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ipmpi.errors import LauncherError
 
 IPCLUSTER: list[str] = [sys.executable, "-m", "ipmpi.cli.ipcluster"]
+
+
+STOP: Final = b"s"
+STAY: Final = b"k"
+"""What is said through a lifeline before it is closed: that ipcluster is to end, or to go on by itself. Without a
+word, whoever held it was killed, and ipcluster ends. That alone is not enough: a process that was forked from the
+holder has a copy of this end of the pipe."""
+
+_all: weakref.WeakSet[Followed] = weakref.WeakSet()
 
 
 class Followed:
@@ -21,7 +32,7 @@ class Followed:
     Args:
         words: its command line, from the sub-command on.
         log: the file for what it prints; None means nowhere, as all of it also comes as news.
-        lifeline: whether it ends when this object is closed, or this process ends.
+        lifeline: whether it ends when this object is closed, or this process ends; see also :meth:`let_stay`.
         terminal: whether it stays with this terminal, so that ssh can ask for a password.
 
     Attributes:
@@ -34,6 +45,8 @@ class Followed:
     def __init__(
         self, words: Sequence[str], log: Path | None = None, *, lifeline: bool = True, terminal: bool = False
     ) -> None:
+        self._owner = os.getpid()
+        _all.add(self)
         self._news_fd, news_write = os.pipe()
         lifeline_read, self._lifeline_fd = os.pipe()
         passed = [news_write, lifeline_read]
@@ -66,10 +79,25 @@ class Followed:
                 if line.endswith("\n"):  # it may be killed while it writes
                     yield json.loads(line)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this process has started it, and is no fork of that."""
+        return self._owner == os.getpid()
+
     def let_go(self) -> None:
         """With a lifeline, it ends now; its last news can still be read."""
+        self._say(STOP)
+
+    def let_stay(self) -> None:
+        """It goes on, whatever becomes of this process."""
+        self._say(STAY)
+
+    def _say(self, word: bytes) -> None:
         descriptor, self._lifeline_fd = self._lifeline_fd, -1
         if descriptor >= 0:
+            if self.is_own:
+                with contextlib.suppress(BrokenPipeError):  # it has ended
+                    os.write(descriptor, word)
             os.close(descriptor)
 
     def close(self) -> None:
@@ -78,3 +106,12 @@ class Followed:
         descriptor, self._news_fd = self._news_fd, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _close_copies() -> None:
+    """In a forked process: ipcluster is to see when the one that has started it ends."""
+    for followed in list(_all):
+        followed.close()
+
+
+os.register_at_fork(after_in_child=_close_copies)

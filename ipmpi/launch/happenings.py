@@ -57,8 +57,14 @@ class JobUnclear(NamedTuple):
     why: str
 
 
+class Submitted(NamedTuple):
+    """The batch system has taken the job."""
+
+    job: str
+
+
 class NotSubmitted(NamedTuple):
-    """The batch system did not take the job again."""
+    """The batch system did not take the job."""
 
     why: str
 
@@ -77,6 +83,7 @@ Happening = (
     | RankEnded
     | JobNews
     | JobUnclear
+    | Submitted
     | NotSubmitted
     | StopRequest
 )

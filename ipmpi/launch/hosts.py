@@ -34,6 +34,7 @@ class HostOptions:
     Attributes:
         hosts: what ssh calls the machine, and how many engines there.
         log_dir: folder of log files, on this machine.
+        run: a part of their names, which no others in the folder have.
         engine_furl_file: the engines' furl, on this machine.
         mpi: ``auto``, ``mpi4py`` or ``none``; with MPI the engines of each host are a set.
         remote: what runs ipcluster there, for a shell.
@@ -42,6 +43,7 @@ class HostOptions:
 
     hosts: Mapping[str, int]
     log_dir: Path
+    run: str
     engine_furl_file: Path
     mpi: str = "auto"
     remote: str = "ipcluster"
@@ -52,15 +54,14 @@ class HostEngines(Processes):
     """Engines on other machines."""
 
     def __init__(self, options: HostOptions) -> None:
-        super().__init__(sum(options.hosts.values()), options.log_dir, waits=True)
+        super().__init__(sum(options.hosts.values()), options.log_dir, options.run, waits=True)
         self.options = options
 
     def check(self) -> None:
         """What ssh can do is seen when it is started."""
 
-    def start(self, controller_pid: int, why: str = "") -> None:  # noqa: ARG002 - these are started once
+    def start(self, why: str = "") -> None:  # noqa: ARG002 - these are started once
         """One ssh for each host."""
-        self._controller_pid = controller_pid
         furl = str(load(self.options.engine_furl_file, "engine")).encode()
         for host, count in self.options.hosts.items():
             argv = ssh_command(self.options, host, count, os.environ)

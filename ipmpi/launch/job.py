@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batchsystem import BatchSystem, JobState, job_number
-from ipmpi.launch.happenings import Happening, JobNews, JobUnclear
+from ipmpi.launch.batchsystem import BatchSystem, JobState, JobStatus, job_number
+from ipmpi.launch.happenings import Happening, JobNews, JobUnclear, NotSubmitted, Submitted
 from ipmpi.launch.joboptions import JobOptions
 from ipmpi.launch.jobscript import JobScript, render
 from ipmpi.launch.launch import Launch
 from ipmpi.launch.process import tail
 from ipmpi.launch.queue import Queue
+from ipmpi.launch.underway import Underway
+
+UNKNOWN_AGAIN: Final = 5.0
+UNKNOWN_AT_FIRST: Final = 60.0
+"""Seconds for which a batch system has to say that it does not know a job, before that counts as the job's end: of
+one that it did know, and of one that it has only just taken."""
 
 SHOWN_LOGS: Final = 3
 """How many log files of a job are worth to be shown."""
@@ -29,6 +34,7 @@ class Job(Launch):
     Args:
         system: the batch system.
         options: what the job script asks for.
+        run: a part of the name of its script, which no other in the folder has.
         queue: what runs the batch system's commands.
 
     Attributes:
@@ -36,17 +42,24 @@ class Job(Launch):
         jobs: the ids of all jobs that were submitted, newest last.
     """
 
-    def __init__(self, system: BatchSystem, options: JobOptions, queue: Queue | None = None) -> None:
+    def __init__(self, system: BatchSystem, options: JobOptions, run: str, queue: Queue | None = None) -> None:
         self.system = system
         self.options = options
         self.n = options.n or options.nodes * options.per_node
         self.log_dir = options.log_dir
+        self.run = run
         self.waits = options.kind != "cluster"
         self.script: Path | None = None
         self.jobs: list[str] = []
         self._rendered: JobScript | None = None
-        self._ended = False
         self._queue = Queue(system) if queue is None else queue
+        self._submission: Underway[str] | None = None
+        self._question: Underway[JobStatus] | None = None
+        self._cancellation: Underway[None] | None = None
+        self._shall_end = False
+        self._outcome_known = False
+        self._was_seen = False
+        self._unknown_since: float | None = None
 
     @property
     def job(self) -> str:
@@ -58,22 +71,24 @@ class Job(Launch):
         self._rendered = render(self.system, self.options)
         self._queue.check()
 
-    def start(self, controller_pid: int, why: str = "") -> None:  # noqa: ARG002 - the user is told why
-        """Submit the job.
+    def start(self, why: str = "") -> None:  # noqa: ARG002 - the user is told why
+        """Submit the job. What becomes of that comes with :meth:`news`.
 
         Raises:
-            LauncherError: the batch system refuses, with its words.
+            LauncherError: the script cannot be written.
         """
         rendered = self._rendered or render(self.system, self.options)
         try:
             self.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.script = self.log_dir / f"ipcluster-{os.getpid()}.{self.system.name}"
+            self.script = self.log_dir / f"ipcluster-{self.run}.{self.system.name}"
             self.script.write_text(rendered.text, "utf-8")
             self.script.chmod(0o700)
         except OSError as error:
             raise LauncherError(f"The job script cannot be written: {error}") from error
-        self.jobs.append(self._queue.submit(self.script))
-        self._ended = False
+        self._submission = self._queue.begin(self._queue.submitting(self.script))
+        self._outcome_known = False
+        self._unknown_since = None
+        self._was_seen = False
 
     def said(self) -> list[str]:
         """The job's id."""
@@ -83,24 +98,87 @@ class Job(Launch):
             f"Job script: {self.script}",
         ]
 
-    def ask(self) -> Happening:
-        """How is it?"""
-        try:
-            status = self._queue.status(self.job)
-        except LauncherError as error:
-            return JobUnclear(str(error))
-        self._ended = status.state is JobState.ENDED
-        return JobNews(status)
+    def ask(self) -> None:
+        """How is it? The answer comes with :meth:`news`."""
+        if self._question is None and self.job:
+            self._question = self._queue.begin(self._queue.asking(self.job))
 
-    def end(self) -> list[str]:
-        """Cancel the job."""
-        if not self.job or self._ended:
+    def news(self, now: float, starting: bool) -> Iterable[Happening]:  # noqa: ARG002 - a job is not looked at
+        """What the batch system has answered."""
+        submission, question = self._submission, self._question
+        if submission is not None and submission.look():
+            self._submission = None
+            try:
+                self.jobs.append(submission.result())
+            except LauncherError as error:
+                yield NotSubmitted(str(error))
+            else:
+                if self._shall_end:
+                    self._cancel()
+                else:
+                    yield Submitted(self.job)
+        if question is not None and question.look():
+            self._question = None
+            try:
+                yield from self._understand(question.result(), now)
+            except LauncherError as error:
+                yield JobUnclear(str(error))
+        if self._cancellation is not None:
+            self._cancellation.look()
+
+    def _understand(self, status: JobStatus, now: float) -> Iterable[Happening]:
+        if status.id != self.job:
+            return
+        if status.state is JobState.ENDED and not (status.native or status.outcome):
+            # A server that is busy, was just started, or took the job a moment ago may not know it yet.
+            self._unknown_since = now if self._unknown_since is None else self._unknown_since
+            if now - self._unknown_since < (UNKNOWN_AGAIN if self._was_seen else UNKNOWN_AT_FIRST):
+                return
+        elif status.state is not JobState.UNKNOWN:
+            self._unknown_since = None
+            self._was_seen = True
+            self._outcome_known = status.state is JobState.ENDED and bool(status.outcome)
+        yield JobNews(status)
+
+    def next_look(self, starting: bool) -> float | None:  # noqa: ARG002 - as above
+        """When a command of the batch system has had its time."""
+        commands = (self._submission, self._question, self._cancellation)
+        return min((each.deadline for each in commands if each is not None and not each.is_over), default=None)
+
+    def end(self) -> None:
+        """Cancel the job, as soon as its id is known."""
+        self._shall_end = True
+        if self._question is not None:
+            self._question.abandon()
+            self._question = None
+        if self._submission is None:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self.job and not self._outcome_known:
+            self._cancellation = self._queue.begin(self._queue.cancelling(self.job))
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the batch system has still to answer."""
+        unanswered = self._cancellation is not None and not self._cancellation.is_over
+        return self._submission is not None or unanswered
+
+    def problems(self) -> list[str]:
+        """Whether the job may go on."""
+        look = f"look at your jobs with {self.system.asking[0][0]}"
+        if self._submission is not None:
+            typed = " ".join(self._submission.argv)
+            return [f"`{typed}` has not answered, and may have submitted a job all the same: {look}"]
+        if self._cancellation is None:
             return []
+        if not self._cancellation.is_over:
+            typed = " ".join(self._cancellation.argv)
+            return [f"job {self.job} may go on: `{typed}` has not answered; {look}"]
         try:
-            self._queue.cancel(self.job)
+            self._cancellation.result()
         except LauncherError as error:
             return [f"job {self.job} could not be cancelled: {error}"]
-        self._ended = True
         return []
 
     def logs(self) -> list[Path]:
@@ -110,7 +188,7 @@ class Job(Launch):
 
 
 def job_logs(system: BatchSystem, log_dir: Path, name: str, job: str) -> Iterator[Path]:
-    """The files with the output of a job, and then those of its engines, newest first."""
+    """The files with the output of a job, then of a controller in it, and those of its engines, newest first."""
     if not job:
         return
     number = job_number(job)
@@ -118,6 +196,7 @@ def job_logs(system: BatchSystem, log_dir: Path, name: str, job: str) -> Iterato
     written = {path for pattern in system.output_files(name, job) for path in log_dir.glob(pattern)}
     yield from sorted(path for path in written if own.search(path.name))
     element = number.replace("_", "-")  # of an array of Slurm
+    yield from sorted(log_dir.glob(f"ipcontroller-{element}-*.log"))
     yield from sorted(log_dir.glob(f"ipengine-{element}-*.log"), key=_written, reverse=True)
 
 

@@ -140,6 +140,8 @@ class JobOptions:
             for text in value if isinstance(value, tuple) else (value,):
                 if isinstance(text, str) and re.search(r"[\r\n\0]", text):
                     raise LauncherError(f"there is a line break in {field.name.replace('_', ' ')}: {text!r}")
+                if isinstance(text, str) and not text.isascii() and re.search("[\ud800-\udfff]", text):
+                    raise LauncherError(f"{field.name.replace('_', ' ')} is no text in UTF-8: {text!r}")
         for name in ("queue", "account", "qos", "constraint"):
             if re.search(r"\s", getattr(self, name)):
                 raise LauncherError(f"there is a blank in the {name} {getattr(self, name)!r}")

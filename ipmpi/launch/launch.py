@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
-from ipmpi.launch.happenings import Happening, JobUnclear
+from ipmpi.launch.happenings import Happening
 from ipmpi.launch.mpi import ENGINE_MODULE
 from ipmpi.launch.process import Child
 
@@ -33,7 +33,7 @@ class Launch(ABC):
         """
 
     @abstractmethod
-    def start(self, controller_pid: int, why: str = "") -> None:
+    def start(self, why: str = "") -> None:
         """Start the engines; with ``why``, once more.
 
         Raises:
@@ -52,21 +52,33 @@ class Launch(ABC):
         """What has happened since the last call."""
         return ()
 
-    def next_look(self) -> float | None:
-        """When :meth:`news` wants to be called while engines start, or None: events wake it up."""
+    def next_look(self, starting: bool) -> float | None:  # noqa: ARG002 - for those who have to
+        """When :meth:`news` wants to be called at the latest, or None: events wake it up.
+
+        Args:
+            starting: the engines are not all there yet, so they are looked at more closely.
+        """
         return None
 
-    def ask(self) -> Happening:
-        """Ask the batch system."""
-        return JobUnclear("there is no job")
+    def ask(self) -> None:  # noqa: B027 - who has no job has nothing to do
+        """Ask the batch system; :meth:`news` has the answer, some time."""
 
     @property
     def job(self) -> str:
         """The id of the job, or ``""``."""
         return ""
 
-    def end(self) -> list[str]:
-        """Make what still runs end; returns what went wrong."""
+    @abstractmethod
+    def end(self) -> None:
+        """Make what still runs end."""
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether :meth:`end` is still to be waited for, by :meth:`news`, besides the end of all children."""
+        return False
+
+    def problems(self) -> list[str]:
+        """After :meth:`end`: what may go on although it should not."""
         return []
 
     def kill(self) -> None:

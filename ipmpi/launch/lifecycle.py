@@ -73,7 +73,8 @@ class Lifecycle:
         self.plan = plan
         self.phase = Phase.STARTING
         self.controller_ready = False
-        self._start_deadline: float | None = now + plan.timeout
+        # A job may be submitted late, and wait: the time for its engines begins when it runs.
+        self._start_deadline = None if plan.batch and not plan.engines_wait else now + plan.timeout
         self._registered = 0
         self._own = plan.n  # engines of this launch that are expected
         self._others = 0  # engines that belong to other launches
@@ -141,6 +142,8 @@ class Lifecycle:
     def ready(self) -> list[Effect]:
         """The controller listens."""
         self.controller_ready = True
+        if self.plan.batch:
+            self._start_deadline = None
         return [StartEngines()] if self.plan.engines_wait else []
 
     def engines(self, count: int, now: float, ordered: bool = False, tasks: int = 0) -> list[Effect]:

@@ -34,6 +34,7 @@ class EngineOptions:
     Attributes:
         n: how many engines.
         log_dir: folder of all log files.
+        run: a part of their names, which no others in the folder have.
         engine_furl_file: where they find the controller's furl.
         mpi: ``auto``, ``mpi4py`` or ``none``; with ``none`` the engines are plain processes.
         launcher: path of an ``mpiexec``, or ``auto``.
@@ -47,6 +48,7 @@ class EngineOptions:
 
     n: int
     log_dir: Path
+    run: str
     engine_furl_file: Path
     mpi: str = "auto"
     launcher: str = "auto"
@@ -58,13 +60,13 @@ class EngineOptions:
     arguments: tuple[str, ...] = ()
 
 
-def engine_commands(options: EngineOptions, controller_pid: int, environ: Mapping[str, str]) -> list[MpiCommand]:
+def engine_commands(options: EngineOptions, environ: Mapping[str, str]) -> list[MpiCommand]:
     """The commands that start the engines: one for all by MPI, or one for each without.
 
     Raises:
         LauncherError: no usable ``mpiexec``.
     """
-    prefix = str(options.log_dir / f"ipengine{controller_pid}-")
+    prefix = str(options.log_dir / f"ipengine-{options.run}-")
     arguments = ["--furl-file", str(options.engine_furl_file), "-l", prefix]
     arguments += ["--mpi", options.mpi, "--wait", f"{options.timeout:g}", *options.arguments]
     if options.mpi == "none":
@@ -89,18 +91,18 @@ def engine_commands(options: EngineOptions, controller_pid: int, environ: Mappin
 class Processes(Launch):
     """Engines that are processes which we start, or come from such: what these have in common."""
 
-    def __init__(self, n: int, log_dir: Path, *, waits: bool) -> None:
+    def __init__(self, n: int, log_dir: Path, run: str, *, waits: bool) -> None:
         self.n = n
         self.log_dir = log_dir
+        self.run = run
         self.waits = waits
         self.started: list[Child] = []
-        self._controller_pid = 0
         self._reported: set[int] = set()
 
     @property
     def output(self) -> Path:
         """The file with what they print."""
-        return self.log_dir / f"ipcluster-{os.getpid()}-engines.log"
+        return self.log_dir / f"ipcluster-{self.run}-engines.log"
 
     def children(self) -> list[Child]:
         """All that were started."""
@@ -118,18 +120,17 @@ class Processes(Launch):
     def _chance(self, _child: Child) -> str:
         return ""
 
-    def end(self) -> list[str]:
+    def end(self) -> None:
         """SIGTERM to all that run."""
         for child in self.started:
             if child.exit_code() is None:
                 child.send(signal.SIGTERM)
-        return []
 
     def logs(self) -> list[Path]:
         """Their own output, and the engine log written last."""
         if not self.started:
             return []
-        logs = [path for path in self.log_dir.glob(f"ipengine{self._controller_pid}-*.log") if tail(path, 1)]
+        logs = [path for path in self.log_dir.glob(f"ipengine-{self.run}-*.log") if tail(path, 1)]
         return [self.output, *sorted(logs, key=_written)[-1:]]
 
 
@@ -137,7 +138,7 @@ class LocalEngines(Processes):
     """Engines of this machine."""
 
     def __init__(self, options: EngineOptions) -> None:
-        super().__init__(options.n, options.log_dir, waits=options.waits)
+        super().__init__(options.n, options.log_dir, options.run, waits=options.waits)
         self.options = options
         self._ranks: set[int] = set()
         self._next_look = 0.0
@@ -145,17 +146,16 @@ class LocalEngines(Processes):
 
     def check(self) -> None:
         """Is there a usable ``mpiexec``?"""
-        engine_commands(self.options, 0, os.environ)
+        engine_commands(self.options, os.environ)
 
-    def start(self, controller_pid: int, why: str = "") -> None:
+    def start(self, why: str = "") -> None:
         """Start them; they wait for the furl file by themselves."""
         for child in self.started:
             child.kill_session(ENGINE_MODULE)
             child.note(f"ipcluster: {why}")
         self.started.clear()
-        self._controller_pid = controller_pid
         environ = self._environment()
-        commands = engine_commands(self.options, controller_pid, environ)
+        commands = engine_commands(self.options, environ)
         # Threads of n engines shall not fight for the cores; what the user set is left alone.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.n))}
         for number, command in enumerate(commands):
@@ -196,13 +196,13 @@ class LocalEngines(Processes):
     def news(self, now: float, starting: bool) -> Iterable[Happening]:
         """Which processes have ended; while they start, also which ranks."""
         yield from super().news(now, starting)
-        if starting and self.next_look() is not None and now >= self._next_look:
+        if self.next_look(starting) is not None and now >= self._next_look:
             self._next_look = now + RANK_POLL
             yield from self._look_at_ranks()
 
-    def next_look(self) -> float | None:
+    def next_look(self, starting: bool) -> float | None:
         """Each rank is watched, which takes a look at the process table twice a second."""
-        watched = self.started and self.options.mpi != "none"
+        watched = starting and self.started and self.options.mpi != "none"
         return self._next_look if watched else None
 
     def _look_at_ranks(self) -> Iterable[Happening]:

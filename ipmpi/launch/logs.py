@@ -19,11 +19,8 @@ def _named(record: Record) -> Iterator[Path]:
     folder = Path(record.log_dir)
     if record.log:
         yield Path(record.log)
-    patterns = [f"ipcluster-{record.pid}-*.log"]
-    if record.controller:
-        patterns += [f"ipcontroller{record.controller}.log", f"ipengine{record.controller}-*.log"]
-    for pattern in patterns:
-        yield from sorted(folder.glob(pattern))
+    for program in ("ipcluster", "ipcontroller", "ipengine"):
+        yield from sorted(folder.glob(f"{program}-{record.run}-*.log"))
     if record.batch:
         system = batch_system(record.batch)
         for job in record.jobs:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, NamedTuple
 
+import psutil
+
 from ipmpi.processid import birth as birth
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -100,15 +102,12 @@ class Member(NamedTuple):
 
 
 def session(sid: int) -> list[Member]:
-    """The live processes of a session and their descendants; empty on systems without ``/proc``.
+    """The live processes of a session and their descendants.
 
     Descendants, because hydra starts the ranks in sessions of their own. The session, because Open MPI's ranks
     stay in it when their launcher is killed, and have no parent then.
     """
-    try:
-        table = [found for entry in os.listdir("/proc") if entry.isdigit() and (found := _stat(int(entry)))]
-    except OSError:
-        return []
+    table = [found for process in psutil.process_iter() if (found := _place(process)) is not None]
     members: set[int] = {sid}
     before = 0
     while len(members) != before:
@@ -117,19 +116,20 @@ def session(sid: int) -> list[Member]:
     return [Member(pid, parent, _command_line(pid)) for pid, parent, _ in table if pid in members]
 
 
-def _stat(pid: int) -> tuple[int, int, int] | None:
+def _place(process: psutil.Process) -> tuple[int, int, int] | None:
     """A live process, its parent and its session."""
     try:
-        fields = Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else (pid, int(fields[1]), int(fields[3]))
-    except (OSError, ValueError, IndexError):
-        return None  # it ended in this moment
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        return process.pid, process.ppid(), os.getsid(process.pid)
+    except (psutil.Error, OSError):
+        return None  # it ended in this moment, or the system hides it from us
 
 
 def _command_line(pid: int) -> str:
     try:
-        return Path("/proc", str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
         return ""
 
 

@@ -6,15 +6,14 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TypeVar
 
 from ipmpi.errors import LauncherError
 from ipmpi.launch.allocation import without_job
 from ipmpi.launch.batchsystem import BatchSystem, JobState, JobStatus
+from ipmpi.launch.underway import PATIENCE, Steps, Underway
 
-PATIENCE: Final = 60.0
-"""Seconds for one command: the daemons of busy sites take their time."""
-
+T = TypeVar("T")
 Run = Callable[[Sequence[str], Mapping[str, str]], "subprocess.CompletedProcess[str]"]
 
 
@@ -36,6 +35,9 @@ def run_command(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.C
 class Queue:
     """Submits jobs, asks after them, and ends them.
 
+    Each of these is there twice: as a call that waits for the commands, and, for a process that does other things
+    meanwhile, as steps for :meth:`begin`.
+
     Args:
         system: the batch system.
         run: what runs a command, with variables to add to its environment.
@@ -54,13 +56,22 @@ class Queue:
         for program in self.system.missing():
             raise self._not_here(program)
 
+    def begin(self, steps: Steps[T]) -> Underway[T]:
+        """Make these steps while the caller does other things."""
+        return Underway(steps, self.system.environ)
+
     def submit(self, script: Path) -> str:
         """Submit a script, from the current folder; returns the id of the job.
 
         Raises:
             LauncherError: the batch system refused, with its words.
         """
-        return self.system.job_id(self._checked(self.system.submit(script)))
+        return self._wait_for(self.submitting(script))
+
+    def submitting(self, script: Path) -> Steps[str]:
+        """The steps of :meth:`submit`."""
+        said = yield from self._checked(self.system.submit(script))
+        return self.system.job_id(said)
 
     def status(self, id: str) -> JobStatus:
         """How a job is. A batch system that does not answer is no failure: the state is UNKNOWN then.
@@ -68,10 +79,14 @@ class Queue:
         Raises:
             LauncherError: its programs are not here, or this is no id.
         """
+        return self._wait_for(self.asking(id))
+
+    def asking(self, id: str) -> Steps[JobStatus]:
+        """The steps of :meth:`status`."""
         complaint, gone = "", False
         for argv in self.system.status(id):
             try:
-                done = self._run(argv, self.system.environ)
+                done = yield argv
             except FileNotFoundError as error:
                 if argv[0] in self.system.programs:
                     raise self._not_here(argv[0]) from error
@@ -94,8 +109,14 @@ class Queue:
         Raises:
             LauncherError: the batch system refused, with its words.
         """
+        self._wait_for(self.cancelling(id))
+
+    def cancelling(self, id: str) -> Steps[None]:
+        """The steps of :meth:`cancel`."""
         system = self.system
-        self._checked(self.system.cancel(id), fine=lambda said: system.is_gone(said) or system.is_ending(said))
+        yield from self._checked(
+            system.cancel(id), fine=lambda said: system.is_gone(said) or system.is_ending(said)
+        )
 
     def interrupt(self, id: str) -> None:
         """Interrupt what runs on the engines of a job, without the controller.
@@ -109,12 +130,26 @@ class Queue:
                 f"{self.system.title} cannot interrupt engines. From Python: mec.interrupt(). To end the job: "
                 + " ".join(self.system.cancel(id))
             )
-        self._checked(argv)
+        self._wait_for(self._checked(argv))
 
-    def _checked(self, argv: Sequence[str], *, fine: Callable[[str], bool] = lambda _said: False) -> str:
+    def _wait_for(self, steps: Steps[T]) -> T:
+        try:
+            argv = next(steps)
+            while True:
+                try:
+                    done = self._run(argv, self.system.environ)
+                except (OSError, subprocess.TimeoutExpired) as error:
+                    argv = steps.throw(error)
+                else:
+                    argv = steps.send(done)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _checked(self, argv: list[str], *, fine: Callable[[str], bool] = lambda _said: False) -> Steps[str]:
         typed = " ".join(argv)
         try:
-            done = self._run(argv, self.system.environ)
+            done = yield argv
         except FileNotFoundError as error:
             raise self._not_here(argv[0]) from error
         except subprocess.TimeoutExpired as error:

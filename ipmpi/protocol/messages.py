@@ -37,6 +37,7 @@ from .tasks import (
     TaskResults as TaskResults,
     TasksDone as TasksDone,
     TasksReturned as TasksReturned,
+    TasksStarted as TasksStarted,
     TaskStatus as TaskStatus,
     TasksUndone as TasksUndone,
     TogetherEnded as TogetherEnded,
@@ -93,7 +94,10 @@ class ClearQueue(Message, frozen=True, tag=5):
 
 
 class Interrupt(Message, frozen=True, tag=6):
-    """KeyboardInterrupt in what runs on engines now. Answer: list of engine ids that were busy."""
+    """KeyboardInterrupt in what runs on engines now. Answer: ``[[engine, ...], [[engine, label], ...]]``.
+
+    The first are those whose command has ended, the others those whose command still runs after a while.
+    """
 
     id: int
     targets: list[int] | None
@@ -224,12 +228,16 @@ class EngineInfo(Message, frozen=True):
 
 
 class Register(Message, frozen=True, tag=60):
-    """First message of an engine set: its engines, and the ids they had if this is a new link of old engines."""
+    """First message of an engine set: its engines, and the ids they had if this is a new link of old engines.
+
+    A large set needs several; ``more`` is set in all but the last, which has the ids.
+    """
 
     engines: list[EngineInfo]
     mpi: str
     python: str
     ids: list[int] = field(default_factory=list)
+    more: bool = False
 
 
 class RanksLost(Message, frozen=True, tag=61):
@@ -350,6 +358,7 @@ AnyMessage = (
     | TaskResults
     | TaskResult
     | TasksReturned
+    | TasksStarted
     | WantTaskBody
     | PropertiesChanged
     | SharedBody

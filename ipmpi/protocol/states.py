@@ -21,7 +21,15 @@ Table = frozenset[type[m.Message]]
 _LOOK: Final[Table] = frozenset({m.GetIds, m.ClusterInfo, m.Goodbye})
 _ANSWERS: Final[Table] = frozenset({m.Reply, m.Refused, m.Notice, m.EnginesChanged, m.Goodbye})
 _SET_ON_TASKS: Final[Table] = frozenset(
-    {m.WantTasks, m.TaskResults, m.TaskResult, m.TasksReturned, m.WantTaskBody, m.PropertiesChanged}
+    (
+        m.WantTasks,
+        m.TasksStarted,
+        m.TaskResults,
+        m.TaskResult,
+        m.TasksReturned,
+        m.WantTaskBody,
+        m.PropertiesChanged,
+    )
 )
 _TASKS_TO_SET: Final[Table] = frozenset(
     {m.DefineFunction, m.ForgetFunctions, m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.TaskBody, m.ReserveRanks}

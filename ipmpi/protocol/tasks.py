@@ -254,6 +254,16 @@ class TasksReturned(Message, frozen=True, tag=65):
     text: str = ""
 
 
+class TasksStarted(Message, frozen=True, tag=58):
+    """Ranks of the set were given these tasks. If the set is lost without a word, one of them may be the cause.
+
+    Said before they begin. ``indices`` are packed.
+    """
+
+    group: int
+    indices: bytes
+
+
 class WantTaskBody(Message, frozen=True, tag=66):
     """These ranks wait for the body of a large task."""
 

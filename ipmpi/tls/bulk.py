@@ -17,12 +17,18 @@ from OpenSSL import SSL
 _ssl_module: Any = SSL
 """The same module: its binding is not among the names it declares."""
 
-_RECORD: Final = 16 * 1024
+RECORD: Final = 16 * 1024
 _SCRATCH: Final = 512 * 1024
 
 
 class Bulk(Protocol):
-    """The way out of one connection."""
+    """The way out of one connection.
+
+    Attributes:
+        records: how many have been decrypted, or one more for each that was read in two parts.
+    """
+
+    records: int
 
     def plaintext(self, largest: int) -> tuple[bytes, SSL.Error | None]:
         """Decrypted bytes that are there, and the error that ended them; None when more may come."""
@@ -36,6 +42,7 @@ class PublicBulk:
 
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection = connection
+        self.records = 0
 
     def plaintext(self, largest: int) -> tuple[bytes, SSL.Error | None]:
         """One ``recv`` for each record."""
@@ -43,9 +50,10 @@ class PublicBulk:
         failure: SSL.Error | None = None
         try:
             while largest > 0:
-                piece = self._connection.recv(min(largest, _RECORD))
+                piece = self._connection.recv(min(largest, RECORD))
                 pieces.append(piece)
                 largest -= len(piece)
+                self.records += 1
         except SSL.WantReadError:
             pass
         except SSL.Error as error:
@@ -57,7 +65,7 @@ class PublicBulk:
         pieces: list[bytes] = []
         try:
             while True:
-                pieces.append(self._connection.bio_read(_RECORD))
+                pieces.append(self._connection.bio_read(RECORD))
         except SSL.WantReadError:
             return pieces
 
@@ -75,6 +83,7 @@ class DirectBulk:
     """By the same functions of OpenSSL that pyOpenSSL calls."""
 
     def __init__(self, connection: SSL.Connection) -> None:
+        self.records = 0
         self._connection: Any = connection
         self._ssl = self._connection._ssl
         self._bio = self._connection._from_ssl
@@ -102,7 +111,8 @@ class DirectBulk:
                     ended = True
                     break
                 filled += count
-                if count < _RECORD and self._is_all():
+                self.records += 1
+                if count < RECORD and self._is_all():
                     # Asking once more would be answered by an exception, which takes longer than all this.
                     ended = True
                     break

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from ..errors import LocalProtocolError, SecurityError
-from .bulk import bulk_of
+from .bulk import RECORD, bulk_of
 from .context import base_context
 from .diagnosis import TlsClosed, TlsError, check_dates, not_tls, reasons_of, sentence_for
 from .identity import Identity
@@ -59,6 +59,7 @@ class TlsSession:
         self._failure: TlsError | TlsClosed | None = None
         self._first_bytes = b""
         self._ciphertext: deque[bytes] = deque()
+        self._written = 0
         self._may_have_ciphertext = False
 
     @classmethod
@@ -190,6 +191,11 @@ class TlsSession:
 
     # --- plaintext
 
+    @property
+    def records(self) -> int:
+        """Records that were encrypted with one key: those of the direction that has more of them."""
+        return max(self._written, self._bulk.records)
+
     def write(self, buffer: Buffer) -> None:
         """Encrypt all of ``buffer`` (any contiguous buffer, not copied); the ciphertext waits to be sent.
 
@@ -205,6 +211,7 @@ class TlsSession:
             view = view.cast("B")
         for start in range(0, len(view), _WRITE_PIECE):
             piece = view[start : start + _WRITE_PIECE]
+            self._written += (len(piece) + RECORD - 1) // RECORD
             self._may_have_ciphertext = True
             try:
                 self._connection.sendall(piece)

@@ -1,7 +1,8 @@
 """A session that dials, and dials again when its link breaks (layer L3): the client's and the engine set's.
 
 The session outlives its links. A new link resumes it where the old one broke; if the controller does not know
-it any more (it was restarted, or the lease ran out) a fresh one begins, and the owner is told.
+it any more (it was restarted, or the lease ran out) a fresh one begins, and the owner is told. A link whose keys
+have encrypted as much as they should is replaced as well: it goes on until the new one is about to say Hello.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import __version__, limits, processid
-from ..errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError, internal_error
+from ..errors import (
+    ClientError,
+    ConnectionError,
+    InternalError,
+    KernelError,
+    SecurityError,
+    VersionError,
+    internal_error,
+)
 from ..furl import Furl
 from ..protocol import messages
 from ..protocol.connection import Connection, Event
@@ -21,6 +30,7 @@ from .link import Link
 from .loop import Loop, Timer
 from .negotiate import Authenticated
 from .routes import DIRECT, Route
+from .tlspipe import TlsPipe
 
 SOFTWARE = f"ipmpi {__version__}"
 
@@ -73,6 +83,8 @@ class DialledSession:
         self._give_up_at: float | None = None
         self._dial: Dial | None = None
         self._timer: Timer | None = None
+        self._wear_timer: Timer | None = None
+        self._pipe: TlsPipe | None = None
         self._over = False
         self.link: Link | None = None
         self._latest: Link | None = None
@@ -93,8 +105,9 @@ class DialledSession:
         if self._over:
             return
         self._over = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._wear_timer):
+            if timer is not None:
+                timer.cancel()
         if self._dial is not None:
             self._dial.cancel()
         if self.link is not None:
@@ -102,6 +115,11 @@ class DialledSession:
             self.link.close(reason)
 
     def _handshake(self, exporter: bytes) -> DiallerHandshake:
+        if self.link is not None:
+            # What arrives from now on is not in the count that Hello tells.
+            link, self.link, self._latest = self.link, None, None
+            self._give_up_at = self._loop.now() + self._patience
+            link.close("replaced by a new link")
         return DiallerHandshake(
             self._furl.role,
             self._furl.secret,
@@ -117,6 +135,21 @@ class DialledSession:
         if not self._over:
             ways = ways_to(self._furl, self._routes, self._way)
             self._dial = Dial(self._loop, self._furl, self._handshake, self._connected, self._failed, ways)
+
+    def _look_at_wear(self) -> None:
+        """Begin to replace the link, if it has been used for long enough."""
+        worn = self._pipe is not None and self._pipe.records >= limits.TLS_RECORDS
+        if self._over or self.link is None:
+            return
+        if worn and self._dial is None:
+            self._start_dial()
+        self._look_at_wear_later()
+
+    def _look_at_wear_later(self) -> None:
+        if self._wear_timer is not None:
+            self._wear_timer.cancel()
+        delay = limits.PING_INTERVAL / 3
+        self._wear_timer = self._loop.call_later(delay, self._look_at_wear, self._broken)
 
     def _broken(self, error: BaseException) -> None:
         self._loop.report(error)
@@ -144,6 +177,8 @@ class DialledSession:
             return
         self._session = welcome.session
         self._controller = welcome.process
+        self._pipe = peer.pipe
+        self._look_at_wear_later()
 
         def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
             del orderly
@@ -164,9 +199,10 @@ class DialledSession:
 
     def _failed(self, error: KernelError) -> None:
         self._dial = None
-        if self.link is not None:  # something went wrong after all had gone well
-            self.link.fail(error)
-            return
+        if self.link is not None:
+            if isinstance(error, InternalError):  # something went wrong after all had gone well
+                self.link.fail(error)
+            return  # else the link that was to be replaced still works, and is looked at again
         now = self._loop.now()
         final = isinstance(error, SecurityError | VersionError | ClientError)
         if isinstance(error, SecurityError) and self._session:
@@ -200,6 +236,8 @@ class DialledSession:
             return
         self._give_up_at = self._loop.now() + self._patience
         self._callbacks.interrupted(reason)
+        if self._dial is not None:
+            self._dial.cancel()
         self._start_dial()
 
     def _end(self, error: KernelError) -> None:

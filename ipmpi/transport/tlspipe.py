@@ -72,6 +72,11 @@ class TlsPipe:
         except OSError:
             return "a closed connection"
 
+    @property
+    def records(self) -> int:
+        """Records that were encrypted with one key, at most; see :data:`limits.TLS_RECORDS`."""
+        return self._tls.records
+
     def receive_ciphertext(self) -> bool:
         """Hand what arrived to TLS; False when nothing did."""
         buffer = _scratch.view

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from ipmpi.cli import ipcluster
 from ipmpi.cli.local import engine_options, keep_engines_here, parser
-from ipmpi.cli.options import controller_arguments
+from ipmpi.cli.options import claimed, controller_arguments
 from ipmpi.errors import LauncherError
 from ipmpi.launch.local import EngineOptions, engine_commands
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    return tmp_path
+
+
 def options(*arguments: str) -> EngineOptions:
-    return engine_options(parser().parse_args(arguments))
+    parsed = parser().parse_args(arguments)
+    with claimed(parsed, "local", parsed.n) as record:
+        return engine_options(parsed, record)
 
 
 @pytest.mark.parametrize("arguments", [["-n", "4"], ["local", "-n", "4"], ["mpiexec", "--n", "4"], ["--num", "4"]])
@@ -22,18 +31,22 @@ def test_all_ways_to_ask_for_four_engines(arguments: list[str]) -> None:
     assert options(*arguments).n == 4
 
 
-def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+def test_defaults(home: Path) -> None:
     found = options()
     assert found.n == 2
-    assert found.log_dir == tmp_path / "log"
-    assert found.engine_furl_file == tmp_path / "security" / "ipcontroller-engine.furl"
+    assert found.log_dir == home / "log" / "default"
+    assert found.engine_furl_file == home / "security" / "default" / "ipcontroller-engine.furl"
     assert not found.waits
 
 
-def test_options_of_the_controller_are_passed_on() -> None:
+def test_options_of_the_controller_are_passed_on(home: Path) -> None:
     words = ["--client-ip", "0.0.0.0", "--client-port", "10105", "--engine-port", "10201"]
-    assert controller_arguments(parser().parse_args(words)) == words
+    files = [
+        word
+        for name, role in (("multiengine", "mec"), ("task", "tc"), ("monitor", "monitor"))
+        for word in (f"--{name}-furl-file", str(home / "security" / "big" / f"ipcontroller-{role}.furl"))
+    ]
+    assert controller_arguments(parser().parse_args(words), "big") == [*words, *files]
     assert options(*words).waits
 
 
@@ -77,7 +90,7 @@ def test_options_that_mean_nothing_are_refused(
 
 def test_without_mpi_there_is_no_launcher_to_get_options() -> None:
     with pytest.raises(LauncherError, match="--mpi none starts none: leave out one of them"):
-        engine_commands(options("--mpi", "none", "--launcher-option=-v"), 77, {})
+        engine_commands(options("--mpi", "none", "--launcher-option=-v"), {})
 
 
 @pytest.mark.parametrize(
@@ -103,10 +116,10 @@ def test_engines_of_one_machine_need_no_port_to_the_network(
 
 
 def test_without_mpi_there_is_one_command_for_each_engine() -> None:
-    commands = engine_commands(options("-n", "3", "--mpi", "none", "--logdir", "/l"), 77, {})
+    commands = engine_commands(options("-n", "3", "--mpi", "none", "--logdir", "/l"), {})
     assert len(commands) == 3
     assert commands[0].argv[1:3] == ["-m", "ipmpi.cli.ipengine"]
-    assert commands[0].argv[commands[0].argv.index("-l") + 1] == "/l/ipengine77-"
+    assert re.fullmatch(r"/l/ipengine-\d{8}-\d{6}-\d+-", commands[0].argv[commands[0].argv.index("-l") + 1])
     assert commands[0].argv[commands[0].argv.index("--mpi") + 1] == "none"
 
 

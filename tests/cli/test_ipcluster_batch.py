@@ -115,8 +115,10 @@ def test_detached_it_goes_on_and_can_be_stopped(fake: Batch, monkeypatch: pytest
     monkeypatch.setenv("IPYTHONDIR", str(run.home))
     record = records.find("big")
     assert (record.kind, record.batch, record.jobs, record.up) == ("fake", "fake", ["1"], None)
-    assert Path(record.furl_files["mec"]).name == "big-mec.furl"
+    assert Path(record.furl_files["mec"]) == run.home / "security" / "big" / "ipcontroller-mec.furl"
     log = Path(record.log)
+    assert log == run.home / "log" / "big" / f"ipcluster-{record.run}.log"
+    assert f"What it says from now on: {log}\n" in run.text
     assert "Submitted job 1 to Fake" in log.read_text()
     descriptor = os.pidfd_open(record.pid)
     os.kill(record.pid, signal.SIGTERM)
@@ -222,7 +224,7 @@ def test_a_dry_run_submits_nothing_and_gives_reasons(fake: Batch) -> None:
 )
 def test_what_does_not_fit_together_is_refused(words: list[str], refusal: str) -> None:
     with pytest.raises(LauncherError, match=refusal):
-        job_options(parser().parse_args(words))
+        job_options(parser().parse_args(words), "big")
 
 
 @pytest.mark.parametrize("system", ["slurm", "pbs"])
@@ -247,7 +249,7 @@ def test_options_reach_the_job_script() -> None:
         "on",
     ]
     parsed = parser("slurm").parse_args(words)
-    found = job_options(parsed)
+    found = job_options(parsed, "big")
     assert (found.gpu_order, found.launcher_options) == ("1,0", ("--label", "-x A"))
     assert found.fault_tolerance == "on"
     assert (found.kind, found.n, found.nodes, found.queue, found.account) == ("engines", 8, 2, "long", "me")

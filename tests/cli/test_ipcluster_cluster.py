@@ -32,9 +32,10 @@ def test_a_cluster_comes_up_and_ctrl_c_ends_all_of_it(ipcluster: Callable[..., R
     assert "Stopping cluster.  Cleaning up..." in run.text
     assert run.text.endswith("OK: All processes cleaned up.\n")
     assert run.leftovers() == []
-    logs = sorted(path.name for path in (run.home / "log").glob(f"ipengine{run.controller}-*.log"))
-    assert len(logs) == 3
-    assert "goodbye" in (run.home / "log" / f"ipcontroller{run.controller}.log").read_text()
+    logs = run.home / "log" / "default"
+    assert len(list(logs.glob(f"ipengine-*-{run.process.pid}-*.log"))) == 3
+    (log,) = logs.glob(f"ipcontroller-*-{run.process.pid}-*-{run.controller}.log")
+    assert "goodbye" in log.read_text()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -50,8 +51,8 @@ def test_every_stop_signal_ends_all_processes(ipcluster: Callable[..., Run], sig
 def test_a_fixed_engine_port_keeps_the_furl_file(ipcluster: Callable[..., Run], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    furl = tmp_path / "security" / "ipcontroller-engine.furl"
-    furl.parent.mkdir()
+    furl = tmp_path / "security" / "default" / "ipcontroller-engine.furl"
+    furl.parent.mkdir(parents=True)
     furl.write_text("1")  # nobody listens there: engines that start before the controller would fail
     run = ipcluster("-n", "2", "--mpi", "none", "--engine-port", str(port))
     run.until(READY)
@@ -59,8 +60,8 @@ def test_a_fixed_engine_port_keeps_the_furl_file(ipcluster: Callable[..., Run], 
 
 
 def test_a_stale_furl_file_is_not_used(ipcluster: Callable[..., Run], tmp_path: Path) -> None:
-    furl = tmp_path / "security" / "ipcontroller-engine.furl"
-    furl.parent.mkdir()
+    furl = tmp_path / "security" / "default" / "ipcontroller-engine.furl"
+    furl.parent.mkdir(parents=True)
     furl.write_text("1")
     ipcluster("-n", "2", "--mpi", "none").until(READY)
 
@@ -154,7 +155,7 @@ def test_a_launcher_that_fails_by_chance_is_started_once_more(
     note = f'ipcluster: mpiexec ended (exit code 1): "{reason}" It is started once more.\n'
     assert run.text.count(f"\n{note}") == starts - 1
     assert len((tmp_path / "mpiexec.starts").read_text().split()) == starts
-    (log,) = (tmp_path / "log").glob("ipcluster-*-engines.log")
+    (log,) = (tmp_path / "log" / "default").glob("ipcluster-*-engines.log")
     assert log.read_text().count(note) == starts - 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from ipmpi.cli import manage, more
-from ipmpi.client import MultiEngineClient
+from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.launch import records
 from ipmpi.launch.records import Record, save
 from tests.cli.running import REAL, ROOT, Run
@@ -58,7 +59,8 @@ def test_nothing_runs() -> None:
 
 @pytest.mark.slow
 def test_a_cluster_is_listed_asked_about_and_stopped(pair: Run) -> None:
-    head, row = ask("list").stdout.splitlines()
+    head, row, *rest = ask("list").stdout.splitlines()
+    assert rest == ["", "To connect:", "mec = client.MultiEngineClient(name='default')"]
     assert head.split() == ["NAME", "KIND", "ENGINES", "STATE", "SINCE", "HOST", "JOBS"]
     assert row.split()[:4] == ["default", "local", "2", "up"]
     (listed,) = json.loads(ask("list", "--json").stdout)
@@ -77,15 +79,17 @@ def test_a_cluster_is_listed_asked_about_and_stopped(pair: Run) -> None:
 @pytest.mark.slow
 def test_the_logs_of_all_processes_are_shown(pair: Run) -> None:
     said = ask("logs", "--lines", "3").stdout
-    assert f"ipcontroller{pair.controller}.log <==\n" in said
-    assert said.count(f"ipengine{pair.controller}-") == 2
+    host = os.uname().nodename
+    run = records.find().run
+    assert f"/log/default/ipcontroller-{run}-{host}-{pair.controller}.log <==\n" in said
+    assert said.count(f"/log/default/ipengine-{run}-{host}-") == 2
     assert "Controller is ready" in ask("logs", "default").stdout
 
 
 @pytest.mark.slow
 def test_logs_are_followed_to_the_end(pair: Run, ipcluster: Callable[..., Run]) -> None:
     follower = ipcluster("logs", "-f", "--lines", "0", command=REAL)
-    follower.until(f"ipcontroller{pair.controller}.log <==")
+    follower.until(f"-{pair.controller}.log <==")
     pair.process.send_signal(signal.SIGINT)
     assert pair.ends() == 0
     assert follower.ends() == 0
@@ -143,13 +147,37 @@ def test_no_furl_on_standard_input_is_explained(text: str) -> None:
     assert "furl" in done.stderr
 
 
-def test_a_cluster_on_another_machine_cannot_be_stopped_from_here(home: Path) -> None:
-    save(Record("far", "local", 2, host="elsewhere", furl_files={"mec": str(home / "mec.furl")}))
+def test_a_cluster_on_another_machine_that_does_not_answer_can_be_forgotten(home: Path) -> None:
+    files = {"mec": str(home / "mec.furl")}
+    save(Record("far", "local", 2, host="elsewhere", machine="another", furl_files=files))
     done = ask("stop")
     assert done.returncode == 1
-    assert "is run by a process on elsewhere: log in there and stop it" in done.stderr
+    assert f"is run by process {os.getpid()} on elsewhere: log in there and stop it. Its controller" in done.stderr
     assert "mec.furl" in done.stderr
+    assert "ipcluster stop --forget far" in done.stderr
     assert "the controller does not answer" in ask("status").stdout
+    again = ask("-n", "1", *HERE, "--name", "far")
+    assert again.returncode == 1
+    assert ask("stop", "--forget", "far").returncode == 0
+    assert records.living() == []
+
+
+def test_a_cluster_that_runs_is_not_forgotten() -> None:
+    save(Record("here", "local", 2))
+    done = ask("stop", "--forget", "here")
+    assert done.returncode == 1
+    assert "The cluster 'here' runs: stop it with ipcluster stop here" in done.stderr
+    assert records.find("here").name == "here"
+
+
+@pytest.mark.slow
+def test_a_cluster_on_another_machine_is_stopped_through_its_controller(pair: Run) -> None:
+    record = records.find()
+    save(dataclasses.replace(record, host="elsewhere", machine="another"))
+    done = ask("stop")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Told the controller of the cluster 'default' to stop, which runs on elsewhere." in done.stdout
+    assert pair.ends() == 0
 
 
 def dead(name: str, **details: Any) -> Record:
@@ -206,7 +234,7 @@ def test_events_that_cannot_be_read_are_explained(home: Path) -> None:
 
 
 def test_engines_cannot_be_added_through_ssh_from_here() -> None:
-    save(Record("near", "slurm", 2, ssh="me@login", far_name="far", host="elsewhere"))
+    save(Record("near", "slurm", 2, ssh="me@login", far_name="far", host="elsewhere", machine="another"))
     done = ask("engines", "-n", "3")
     assert done.returncode == 1
     assert "The cluster 'near' is on me@login: log in there, and type ipcluster engines far -n 3" in done.stderr
@@ -221,9 +249,9 @@ def test_how_many_engines_to_add_has_to_be_said(home: Path) -> None:
 
 def test_engines_on_this_machine_are_told_their_time_and_gpus() -> None:
     words = ["-n", "2", "--time", "1h30m", "--gpus", "4"]
-    engines = more._local(more.parser().parse_args(words), Path("furl"))
+    engines = more._local(more.parser().parse_args(words), Path("furl"), Path("log"), "1")
     assert engines.options.arguments == ("--walltime", "5400s", "--gpus", "4")
-    engines = more._local(more.parser().parse_args(words[:2]), Path("furl"))
+    engines = more._local(more.parser().parse_args(words[:2]), Path("furl"), Path("log"), "1")
     assert engines.options.arguments == ()
 
 
@@ -232,10 +260,11 @@ def test_two_clusters_with_names_do_not_disturb_each_other(ipcluster: Callable[.
     runs = [ipcluster("-n", "1", *HERE, "--name", name, command=REAL) for name in ("one", "two")]
     for name, run in zip(("one", "two"), runs, strict=True):
         run.until("kill -INT")
-        path = str(home / "security" / f"{name}-mec.furl")
-        assert f"mec = client.MultiEngineClient({path!r})" in run.text
-        with MultiEngineClient(path) as mec:
+        assert f"mec = client.MultiEngineClient(name={name!r})" in run.text
+        with MultiEngineClient(name=name) as mec, TaskClient(name=name) as tc:
             assert mec.get_ids() == [0]
+            mec.execute("import os; pid = os.getpid()")
+            assert mec.pull("pid") == [tc.submit(os.getpid).result(20)]
     assert "Say which one is meant" in ask("stop").stderr
     assert ask("stop", "one").returncode == 0
     assert runs[0].ends() == 0
@@ -243,14 +272,6 @@ def test_two_clusters_with_names_do_not_disturb_each_other(ipcluster: Callable[.
     again = ask("-n", "1", *HERE, "--name", "two")
     assert again.returncode == 1
     assert "A cluster 'two' is running already" in again.stderr
-
-
-@pytest.mark.slow
-def test_a_second_cluster_without_a_name_says_what_it_replaces(pair: Run, ipcluster: Callable[..., Run]) -> None:
-    second = ipcluster("-n", "1", *HERE, command=REAL)
-    second.until("kill -INT")
-    assert "the cluster 'default' runs too; its furl files are replaced by those of this one" in second.text
-    assert [record.name for record in records.living()] == ["default", "default-2"]
 
 
 @pytest.mark.slow

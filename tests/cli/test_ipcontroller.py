@@ -112,7 +112,7 @@ def test_furl_files_where_they_were_asked_for(tmp_path: Path) -> None:
 
 def test_log_file_with_a_prefix(tmp_path: Path) -> None:
     with controller(tmp_path, [*LOOPBACK, "-l", str(tmp_path / "log" / "ipcontroller-")]) as running:
-        path = tmp_path / "log" / f"ipcontroller-{running.pid}.log"
+        path = tmp_path / "log" / f"ipcontroller-{os.uname().nodename}-{running.pid}.log"
         wait_until(lambda: "Controller is ready" in path.read_text(), "the last line of the start")
         assert running.log() == ""
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -10,7 +10,7 @@ import pytest
 
 from ipmpi.cli import batch, login
 from ipmpi.errors import ConnectionError, FurlError, KernelError
-from ipmpi.furl import Furl, load
+from ipmpi.furl import Furl
 from ipmpi.transport.sshprocess import split_destination
 
 OnLine = Callable[[str], None]
@@ -107,9 +107,11 @@ def test_ssh_dies_when_the_cluster_is_up(
     said, up = json.dumps({"say": "Submitted"}), json.dumps({"state": "up"})
     far = FarEnd([[said, up], [up, OVER]])
     far.trouble = [ConnectionError("the other end is gone")]
+    saved: dict[Path, Furl] = {}
+    monkeypatch.setattr(login, "save", lambda path, made: saved.update({path: made}))
     assert start(far, monkeypatch) == 0
     assert far.asked[1:] == [["follow", "big", "--skip", "0"], ["follow", "big", "--skip", "1"]]
-    assert load(home / "security" / "big-mec.furl", "mec").hints == (("127.0.0.1", 6),)
+    assert saved[home / "security" / "big" / "ipcontroller-mec.furl"].hints == (("127.0.0.1", 6),)
     assert "the other end is gone; trying again" in capsys.readouterr().out
 
 
@@ -132,3 +134,32 @@ def test_before_the_login_there_is_nothing_to_stop(
     far.no_login = ConnectionError("ssh does not reach login")
     assert start(far, monkeypatch) == 1
     assert capsys.readouterr().err == "ipcluster: ssh does not reach login\n"
+
+
+@pytest.mark.parametrize("words", [[], ["--keep"]])
+def test_when_this_end_fails_the_far_cluster_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    def full(path: Path, made: Furl) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(login, "save", full)
+    far = FarEnd([[json.dumps({"state": "up"})]])
+    with pytest.raises(OSError, match="No space left"):
+        start(far, monkeypatch, *words)
+    said = capsys.readouterr()
+    assert "OSError: [Errno 28] No space left on device. Please report this" in said.err
+    assert (["stop", "big"] in far.asked) is not bool(words)
+    if words:
+        assert "The cluster 'big' goes on." in said.out
+
+
+def test_how_to_connect_there_is_not_told_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = [
+        json.dumps({"say": "in any words", "only_here": True}),
+        json.dumps({"say": "up and running, all of it"}),
+    ]
+    assert start(FarEnd([[*said, OVER]]), monkeypatch) == 0
+    assert capsys.readouterr().out == "up and running, all of it\n"

@@ -67,6 +67,18 @@ def raise_falsey() -> None:
     raise Falsey("seen all the same")
 
 
+initial: Any = None
+
+
+def set_initial(value: str) -> None:
+    global initial
+    initial = value
+
+
+def initial_and(x: int) -> tuple[Any, int]:
+    return initial, x
+
+
 class Held:
     """Calls that keep all workers of an executor busy until they are let go."""
 
@@ -137,11 +149,14 @@ class ExecutorContract:
         async def use() -> None:
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.wrap_future(held.futures[0]), 0.01)
-            loop = asyncio.get_running_loop()
             with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(loop.run_in_executor(executor, note, str(tmp_path / "noted")), 0.01)
+                await asyncio.wait_for(asyncio.wrap_future(waiting), 0.01)
 
+        waiting, told = executor.submit(note, str(tmp_path / "noted")), threading.Event()
+        waiting.add_done_callback(lambda _: told.set())
         asyncio.run(use())
+        assert told.wait(30)
+        assert waiting.cancelled()
         held.go()
         executor.shutdown()
         assert held.futures[0].result() == 0

@@ -10,12 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executor_contract import ExecutorContract, Falsey, Held, raise_falsey, reciprocal, square
+from executor_contract import (
+    ExecutorContract,
+    Falsey,
+    Held,
+    hold,
+    initial_and,
+    note,
+    raise_falsey,
+    reciprocal,
+    set_initial,
+    square,
+)
 from fake_farm import FakeFarm
 from thread_farm import ThreadFarm
 
 from ipmpi.client import executor as executor_module
 from ipmpi.client.executor import Executor
+from ipmpi.client.pool import Pool
 from ipmpi.client.task import TaskClient
 from ipmpi.client.underway import REFUSED, chunked
 from ipmpi.errors import EngineLost
@@ -78,15 +90,14 @@ class TestOptions:
         with pytest.raises(error, match=text):
             Executor(client=tc, **options)
 
-    @pytest.mark.parametrize("name", sorted(REFUSED))
+    @pytest.mark.parametrize("name", sorted(REFUSED.keys() - {"initializer", "initargs"}))
     def test_what_only_processes_of_ones_own_can_do_is_refused_by_a_sentence(
         self, tc: TaskClient, name: str
     ) -> None:
         for make in (tc.executor, tc.pool):
             with pytest.raises(TypeError, match=f"'{name}' cannot be given to engines: "):
                 make(**{name: print})
-            empty: Any = () if name == "initargs" else None
-            assert list(make(**{name: empty}).map(square, [3])) == [9]
+            assert list(make(**{name: None}).map(square, [3])) == [9]
 
 
 def test_an_exception_counts_whatever_its_truth_value(threaded: TaskClient) -> None:
@@ -106,6 +117,63 @@ def test_an_exception_counts_whatever_its_truth_value(threaded: TaskClient) -> N
     ):
         with pytest.raises(Falsey):
             failing()  # type: ignore[no-untyped-call]
+
+
+class TestInitializer:
+    def test_it_runs_on_each_engine_before_its_first_call(self, threaded: TaskClient, tmp_path: Path) -> None:
+        folder = str(tmp_path)
+
+        def prepare(text: str) -> None:
+            note(f"{folder}/prepared", text)
+
+        executor = threaded.executor(initializer=prepare, initargs=("x",))
+        held = Held(executor, 3, tmp_path)
+        assert (tmp_path / "prepared").read_text() == "xxx"
+        held.go()
+        assert [executor.submit(hold, folder, number).result(30) for number in range(20)] == list(range(20))
+        assert (tmp_path / "prepared").read_text() == "xxx"
+
+    @pytest.mark.parametrize("kind", ["executor", "pool"])
+    def test_it_may_set_globals(self, tc: TaskClient, farm: FakeFarm, kind: str) -> None:
+        program: dict[str, Any] = {"__name__": "__main__"}
+        exec(PROGRAM, program)
+        executor = getattr(tc, kind)(initializer=program["prepare"], initargs=(7,))
+        for _ in range(3):
+            assert list(executor.map(program["work"], range(4))) == [(7, x) for x in range(4)]
+            assert list(executor.map(program["other"], range(2))) == [(7, 0), (7, 2)]
+        assert program["state"] is None
+        definitions = [each for each in farm.sent if isinstance(each, m.DefineFunction)]
+        assert len(definitions) == 2
+
+    def test_what_it_raises_the_calls_raise(self, tc: TaskClient) -> None:
+        executor = tc.executor(initializer=reciprocal, initargs=[0])
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                executor.submit(square, 2).result()
+
+    def test_it_must_be_callable(self, tc: TaskClient) -> None:
+        for make in (tc.executor, tc.pool):
+            with pytest.raises(TypeError, match="initializer must be a callable"):
+                make(initializer=3)
+
+    def test_a_pool_takes_it_by_position(self, tc: TaskClient) -> None:
+        pool = Pool(2, set_initial, ("here",), client=tc)
+        assert pool.map(initial_and, range(2)) == [("here", 0), ("here", 1)]
+
+
+PROGRAM = """
+state = None
+
+def prepare(value):
+    global state
+    state = value
+
+def work(x):
+    return state, x
+
+def other(x):
+    return state, 2 * x
+"""
 
 
 class TestMap:

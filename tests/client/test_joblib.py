@@ -80,7 +80,7 @@ def test_options_given_to_parallel_itself_are_used_or_refused(registered: Any, t
     for wrong, text in (
         (
             {"initializer": print},
-            r"'initializer' cannot be given to engines: run it on the engines before: mec.apply",
+            r"'initializer' cannot be given to engines: .* run it before, on all engines: mec\.apply",
         ),
         ({"colour": "red"}, r"'colour' is no option of calls"),
         ({"retries": "x"}, r"retries must be an int"),

@@ -545,10 +545,23 @@ def test_clear_queue_and_kill_answer_none_per_engine(mec: MultiEngineClient, ses
 
 
 def test_interrupt_tells_which_engines_were_busy(mec: MultiEngineClient, session: FakeSession) -> None:
-    session.answers[messages.Interrupt] = [1]
+    session.answers[messages.Interrupt] = [[1], []]
     mec.block = False
     assert mec.interrupt([0, 1]) == [1]
     assert session.requests[-1].targets == [0, 1]
+
+
+def test_interrupt_says_which_engines_did_not_react(
+    mec: MultiEngineClient, session: FakeSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session.answers[messages.Interrupt] = [
+        [1],
+        [[0, "execute('comm.barrier()')"], [3, "execute('comm.barrier()')"]],
+    ]
+    assert mec.interrupt() == [1]
+    told = capsys.readouterr().err
+    assert "engines 0, 3 did not react: execute('comm.barrier()') still runs" in told
+    assert "mec.kill(targets=[0, 3])" in told
 
 
 def test_cluster_info_is_the_controllers_account(mec: MultiEngineClient, session: FakeSession) -> None:

@@ -240,8 +240,8 @@ class TestOurs:
         pool.map(square, [1, 2])
         list(pool.imap(square, iter([1, 2])))
         assert {message.options.priority for message in farm.sent if hasattr(message, "options")} == {4}
-        with pytest.raises(TypeError, match="'initializer' cannot be given to engines"):
-            Pool(client=tc, initializer=print)
+        with pytest.raises(TypeError, match="'maxtasksperchild' cannot be given to engines"):
+            Pool(client=tc, maxtasksperchild=3)
         with pytest.raises(ValueError, match="Number of processes must be at least 1"):
             Pool(0, client=tc)
 

@@ -97,6 +97,11 @@ class Stage:
         self.farm.result_passed_on(key, stream, complete)
         self.flush()
 
+    def start(self, key: int, tasks: Iterable[Task]) -> None:
+        """Ranks of the set have these tasks."""
+        for task in tasks:
+            self.farm.blame.started(key, m.TasksStarted(self.given[key][task].serial, packed.pack([task[1]])))
+
     def return_(self, key: int, tasks: Iterable[Task], why: str, rank: int = -1, text: str = "") -> None:
         by_serial: dict[int, list[int]] = {}
         for task in tasks:

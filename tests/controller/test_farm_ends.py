@@ -200,6 +200,7 @@ def test_a_lost_set_counts_against_its_tasks_unless_it_said_why() -> None:
     for key in (10, 11):
         stage.add_set(key, 2)
         stage.submit(key, [b"", b""])
+    stage.start(10, [(10, 0), (10, 1)])
     stage.lose_set(10)
     stage.want(11, 4)
     assert [stage.given[11][10, i].alone for i in (0, 1)] == [True, True]
@@ -207,6 +208,40 @@ def test_a_lost_set_counts_against_its_tasks_unless_it_said_why() -> None:
     stage.lose_set(11)
     stage.add_set(12, 4)
     assert [stage.given[12][11, i].alone for i in (0, 1)] == [False, False]
+
+
+def test_what_only_waited_in_a_lost_set_is_no_suspect() -> None:
+    stage = Stage()
+    stage.add_set(10, 2, window=8)
+    stage.submit(1, [b""] * 8)
+    stage.start(10, [(1, 0), (1, 3)])
+    stage.lose_set(10)
+    stage.add_set(11, 8)
+    assert {task[1] for task, given in stage.given[11].items() if given.alone} == {0, 3}
+    assert len(stage.given[11]) == 8
+
+
+def test_only_the_cause_is_given_up_where_each_loss_takes_a_whole_set() -> None:
+    """Ranks of an MPI that does not survive a loss: a poison task, and others that ran beside it."""
+    stage = Stage()
+    stage.submit(1, [b""] * 40)
+    poison = (1, 5)
+    for key in range(10, 200):
+        stage.add_set(key, 4, window=12)
+        while stage.given[key]:
+            runs = stage.running[key][:4]
+            running = [task for task in runs if task in stage.given[key]][:4] or list(stage.given[key])[:4]
+            stage.start(key, running)
+            if poison in running:
+                stage.lose_set(key)
+                break
+            stage.answer(key, running)
+            stage.running[key] = [task for task in stage.running[key] if task in stage.given[key]]
+        else:
+            break
+    kinds = {index: stage.ends[1, 1, index][0].kind for index in range(40)}
+    assert {index for index, kind in kinds.items() if kind != "ok"} == {5}
+    assert kinds[5] == "EngineLost"
 
 
 def test_engines_that_a_client_ended_are_not_held_against_their_tasks(stage: Stage) -> None:

@@ -184,6 +184,8 @@ class World:
     def lose_set(self) -> None:
         if (key := self.a_set()) is not None:
             self.forget_reservations([e.id for e in self.stage.registry.sets[key].engines.values()])
+            given = list(self.stage.given[key])
+            self.stage.start(key, [task for task in given if self.chance.random() < 0.5])
             self.stage.lose_set(key)
 
     def forget_reservations(self, ids: list[int]) -> None:
@@ -221,9 +223,9 @@ class World:
         self.had = has
         for place in stage.farm._places.by_key.values():
             assert place.unanswered == len(stage.given[place.key]) == sum(place.given.values())
-            # An engine of its own is left to empty itself before it gets a task that is to be alone there.
+            # A set is left to empty itself before it gets a task that is to be alone there.
             lanes = stage.farm._waiting._lanes
-            empties = place.is_single and place.unanswered and any(need.alone for need in lanes)
+            empties = place.unanswered and any(need.sole or (need.alone and place.is_single) for need in lanes)
             if place.free and not empties:
                 for lane in stage.farm._waiting._lanes.values():
                     items = [i for i in lane.heap if i.group.next_waiting(i.start, i.stop)[0] < i.stop]

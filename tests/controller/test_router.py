@@ -192,9 +192,9 @@ def test_kill(router: Router) -> None:
 def test_interrupt_reaches_only_the_busy(router: Router) -> None:
     command(router, 1, [1, 4])
     router.flush()
-    assert router.interrupt(None) == [1, 4]
+    assert list(router.interrupt(None)) == [1, 4]
     assert router.flush() == [Send(SET, m.InterruptRanks([1])), Send(OTHER, m.InterruptRanks([1]))]
-    assert router.interrupt([0]) == []
+    assert router.interrupt([0]) == {}
     assert router.flush() == []
 
 
@@ -352,6 +352,23 @@ def test_an_answer_that_nobody_takes_is_given_up_if_others_wait_for_the_engine(r
     assert "others waited for the engine" in undone.text
 
 
+def test_a_command_that_waits_for_its_data_is_interrupted_at_once(router: Router) -> None:
+    command(router, 1, [0])
+    command(router, 2, [0, 1], stream=5)
+    ((_, first), *_) = dispatches(router)
+    answer(router, SET, first, [0])
+    router.flush()  # engine 1 had the data, engine 0 asks for them again
+    command(router, 3, [0])
+    busy = router.interrupt([0])
+    assert [work.id for work in busy.values()] == [2]
+    effects = router.flush()
+    ((to, undone),) = [(to, m_) for to, m_ in sent(effects, m.Undone) if m_.id == 2]
+    assert (to, undone.engines, undone.error) == (ALICE, [0], "KeyboardInterrupt")
+    assert [m_.error for _, m_ in sent(effects, m.Undone) if m_.id == 3] == ["QueueCleared"]
+    assert not sent(effects, m.InterruptRanks)
+    assert not any(router.runs(engine, work) for engine, work in busy.items())
+
+
 # --- clients that leave ----------------------------------------------------------------------------------
 
 
@@ -456,7 +473,7 @@ def test_an_interrupt_comes_after_the_command_it_is_for() -> None:
     router.register(1, m.Register([m.EngineInfo(0, 0, "n1", 100)], "", ""))
     router.flush()
     router.command(9, m.Command(1, [0], "execute", "execute", b"x"), [], 0)
-    assert router.interrupt([0]) == [0]
+    assert list(router.interrupt([0])) == [0]
     assert [type(effect.message) for effect in router.flush() if isinstance(effect, Send)] == [
         m.Dispatch,
         m.InterruptRanks,

@@ -12,6 +12,7 @@ from ipmpi.controller.bounds import CLIENTS
 from ipmpi.controller.service import ControllerService
 from ipmpi.protocol import messages as m, operations, packed
 from ipmpi.protocol.connection import MessageReceived
+from ipmpi.protocol.registration import Registration
 from ipmpi.transport.loop import Loop
 
 
@@ -24,6 +25,7 @@ class Peer:
         self.service, self.key, self.role = service, key, role
         self.peer, self.farewell = "test", ""
         self.bounds = CLIENTS
+        self.registration = Registration()
         self.connection = self
         self.heard: list[Any] = []
         self.stop_at: tuple[()] | type[Any] = ()
@@ -83,7 +85,10 @@ def test_what_is_lost_before_is_one(service: ControllerService) -> None:
     client = Peer(service, 1, "tc")
     submit(client)
     for key in range(2, 2 + limits.POISON):
-        engine(service, key, m.JobEnds(3600.0)).is_gone()
+        peer = engine(service, key, m.JobEnds(3600.0))
+        (given,) = peer.all(m.GiveTasks)
+        peer.says(m.TasksStarted(given.group, given.indices))
+        peer.is_gone()
     (undone,) = client.all(m.TasksUndone)
     assert undone.error == "EngineLost"
 

@@ -150,7 +150,7 @@ def test_nothing_is_known(home: Path, told: Told) -> None:
 
 def record_of(cluster: Cluster, n: int, **more: Any) -> Record:
     files = {"mec": cluster.files["multiengine_furl_file"], "engine": cluster.files["engine_furl_file"]}
-    known = {"kind": "local", "controller": 1, "log_dir": str(cluster.home / "log"), "furl_files": files, **more}
+    known = {"kind": "local", "run": "run1", "log_dir": str(cluster.home / "log"), "furl_files": files, **more}
     record = Record(name="mine", n=n, started=time.time() - 1, **known)
     records.save(record)
     return record
@@ -160,10 +160,10 @@ def record_of(cluster: Cluster, n: int, **more: Any) -> Record:
 def test_which_engine_is_missing_and_why(new_cluster: NewCluster, told: Told) -> None:
     cluster = new_cluster()
     log_dir = cluster.home / "log"
-    cluster.launch([*ENGINE, "-l", str(log_dir / "ipengine1-")])
+    cluster.launch([*ENGINE, "-l", str(log_dir / "ipengine-run1-")])
     cluster.wait_for_engines(1)
-    (log_dir / "ipengine2-7.log").write_text("error: this is about another cluster\n")
-    failed = cluster.launch([*ENGINE, "-l", str(log_dir / "ipengine1-"), "--furl-file", "/nowhere/x.furl"])
+    (log_dir / "ipengine-run2-h-7.log").write_text("error: this is about another cluster\n")
+    failed = cluster.launch([*ENGINE, "-l", str(log_dir / "ipengine-run1-"), "--furl-file", "/nowhere/x.furl"])
     assert failed.wait(20) == 1
     record_of(cluster, 2)
     for name in ("", "mine"):
@@ -171,7 +171,7 @@ def test_which_engine_is_missing_and_why(new_cluster: NewCluster, told: Told) ->
         assert code == 0
         assert "ok mine: local, 2 engines, started" in said
         assert f"1 of 2 engines are registered: 1 on {os.uname().nodename}." in said
-        assert f"The last lines of {log_dir}/ipengine1-{failed.pid}.log" in said
+        assert f"The last lines of {log_dir}/ipengine-run1-{os.uname().nodename}-{failed.pid}.log" in said
         assert "no furl file /nowhere/x.furl" in said
 
 
@@ -183,8 +183,8 @@ def test_an_engine_that_was_ended(new_cluster: NewCluster, told: Told) -> None:
     cluster.mec().kill(targets=[0])
     cluster.wait_for_engines(0)
     record_of(cluster, 1)
-    (cluster.home / "log").mkdir()
-    (cluster.home / "log" / "ipcontroller1.log").write_text((cluster.home / "controller.out").read_text())
+    log = cluster.home / "log" / "ipcontroller-run1-h-1.log"
+    log.write_text((cluster.home / "controller.out").read_text())
     _, said = told("mine")
     assert "0 of 1 engines are registered." in said
     assert "note Engine 0 (rank 0, pid" in said

@@ -231,12 +231,18 @@ def engines(*ranks: int, host: str = "n1", joined: bool = True) -> list[dict[str
 
 
 def log_of(rank: int, size: int = 4, failure: str = "") -> LogFacts:
-    return LogFacts(f"/l/ipengine7-{100 + rank}.log", "engine", rank, size, failure, (failure,) if failure else ())
+    path = f"/l/ipengine-20261124-233007-7-n1-{rank}-{100 + rank}.log"
+    return LogFacts(path, "engine", rank, size, failure, (failure,) if failure else ())
 
 
 def test_all_are_there() -> None:
     (finding,) = judge_ranks(3, engines(0, 1) + engines(2, host="n2"))
     assert (finding.level, finding.text) == (Level.OK, "All 3 engines are registered: 2 on n1, 1 on n2.")
+
+
+def test_engines_that_were_added_later() -> None:
+    (finding,) = judge_ranks(3, engines(0, 1, 2, 3, 4))
+    assert finding.text == "All 3 engines are registered, and 2 more that were added: 5 on n1."
 
 
 def test_which_ranks_are_missing_and_how_far_they_came() -> None:
@@ -277,6 +283,16 @@ def test_the_log_that_tells_most() -> None:
     assert failing_log([log_of(0)]) is None
     # User code of an engine that lives may print what it likes.
     assert failing_log([log_of(0, failure="error in the model")], engines(0)) is None
+    assert failing_log([log_of(0, failure="error in the model")], engines(0, host="n11")) is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["ipengine-n-1-5.log", "ipengine-4711-n-1-3-5.log", "x-n-1-0-5.2.log", "n-1-5.log"]
+)
+def test_the_log_of_an_engine_is_known_by_host_and_process(name: str) -> None:
+    log = LogFacts(f"/l/{name}", "engine", failure="error in the model")
+    for host, pid, known in (("n-1", 5, True), ("n-2", 5, False), ("-1", 5, False), ("n-1", 15, False)):
+        assert (failing_log([log], [{"host": host, "pid": pid}]) is None) is known
 
 
 def test_how_long_engines_have() -> None:

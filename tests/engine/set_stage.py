@@ -29,12 +29,15 @@ class Stage:
     ) -> None:
         """``root`` is the last rank unless told otherwise, so that tasks go to 0, 1, 2, ... in turn."""
         self.now = 0.0
+        self.started: list[m.TasksStarted] = []
         self.farm = Farm(max(nodes or range(ranks)) if root is None else root, joined)
         self.farm.add_ranks(nodes or dict.fromkeys(range(ranks), 0))
         assert self.said() == [Up(m.WantTasks(len(nodes or range(ranks))))]
 
     def said(self) -> list[Down | Up]:
-        return self.farm.decide(self.now)
+        effects = self.farm.decide(self.now)
+        self.started += [e.message for e in effects if isinstance(e.message, m.TasksStarted)]
+        return [effect for effect in effects if not isinstance(effect.message, m.TasksStarted)]
 
     def get(self, kind: type[M]) -> list[M]:
         """All messages of this kind in what it says now."""

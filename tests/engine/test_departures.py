@@ -163,3 +163,31 @@ def test_small_answers_are_taken_before_the_next_task_runs() -> None:
             assert (pulled(small, number) == number - 1).all()
     finally:
         small.close()
+
+
+def test_an_interrupt_while_the_data_of_a_command_is_on_its_way_hits_that_command(small: SmallSet) -> None:
+    for number, rank in enumerate((0, 1, 0, 1), 1):
+        segments = serialize.dumps({"x": np.ones(LARGE)})
+        sizes = [memoryview(segment).nbytes for segment in segments]
+        streams: list[Any] = []
+
+        def announce(number: int = number, rank: int = rank, sizes: list[int] = sizes) -> None:
+            message = m.Dispatch(number, [rank], "push", o.encode(o.Push()), sizes)
+            streams.append(small.controller.connection.send_streamed(message, sum(sizes)))  # noqa: B023
+            small.controller.connection.send(m.InterruptRanks([rank]))
+            small.controller.wake()
+
+        small.do(announce)
+        small.command(100 + number, [1 - rank], o.Execute("c = 1"))
+        small.hears(m.Result, lambda message, number=number: message.id == 100 + number)  # type: ignore[misc]
+
+        def feed(segments: list[Any] = segments, streams: list[Any] = streams) -> None:
+            for segment in segments:
+                small.controller.connection.feed(streams[0], segment)
+            small.controller.wake()
+
+        small.do(feed)
+        answer = small.hears(m.Result, lambda message, number=number: message.id == number)  # type: ignore[misc]
+        assert not answer.ok
+        assert isinstance(failed := o.decode_outcome(answer.outcome), o.Failed)
+        assert failed.type_name == "KeyboardInterrupt"

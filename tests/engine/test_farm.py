@@ -289,3 +289,14 @@ def test_a_new_controller_hears_nothing_of_what_the_old_one_gave() -> None:
     assert all(isinstance(effect.message, m.WantTasks) for effect in stage.said())
     stage.give([0], group=3)
     assert brief(stage.get(m.GiveTasks)) == {0: [0]}
+
+
+def test_the_controller_hears_of_tasks_before_ranks_get_them() -> None:
+    stage = Stage(2)
+    stage.give(range(5))
+    effects = stage.farm.decide(stage.now)
+    first = effects[0].message
+    assert isinstance(first, m.TasksStarted)
+    given = [e.message for e in effects if isinstance(e.message, m.GiveTasks)]
+    assert given
+    assert first.indices == b"".join(message.indices for message in given)

@@ -17,7 +17,7 @@ parser.add_argument("--engine-port", type=int, default=0)
 parser.add_argument("-l")
 options, _ = parser.parse_known_args()
 mode = os.environ.get("FAKE_CONTROLLER", "")
-log = open(f"{options.l}{os.getpid()}.log", "w", buffering=1)  # noqa: SIM115
+log = open(f"{options.l}{os.uname().nodename}-{os.getpid()}.log", "x", buffering=1)  # noqa: SIM115
 wake_read, wake_write = os.pipe()
 os.set_blocking(wake_write, False)
 signal.set_wakeup_fd(wake_write)

@@ -15,7 +15,7 @@ parser.add_argument("--wait", type=float)
 options = parser.parse_args()
 mode = os.environ.get("FAKE_ENGINE", "")
 rank = int(os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("PMI_RANK") or 0)
-with open(f"{options.l}{os.getpid()}.log", "w") as log:
+with open(f"{options.l}{os.uname().nodename}-{rank}-{os.getpid()}.log", "x") as log:
     log.write(f"engine rank {rank} threads {os.environ.get('OMP_NUM_THREADS')}\n")
 if mode == "import error" or (mode == "rank 1 fails" and rank == 1):
     time.sleep(0.6 if rank else 0)

@@ -180,6 +180,7 @@ def test_numbers_that_do_not(asked: dict[str, Any], complaint: str) -> None:
         ({"queue": "a b"}, "there is a blank in the queue 'a b'"),
         ({"name": "a/b"}, "'a/b' is no name for a job: use letters"),
         ({"prologue": ("a\nb",)}, "there is a line break in prologue"),
+        ({"launcher_options": ("-x \udcff",)}, "launcher options is no text in UTF-8"),
         ({"memory": "much"}, "'much' is no amount of memory: write it like 500M or 64G"),
         ({"proxy": "http://me:secret@proxy:3128"}, r"leave user and password out of --proxy.*--prologue"),
     ],

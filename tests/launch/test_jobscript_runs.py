@@ -242,7 +242,7 @@ def test_a_cluster_has_its_controller_beside_it(start: Start, tmp_path: Path) ->
     assert not furl_file.exists()
     assert said["python"]["argv"] == [
         *("-m", "ipmpi.cli.ipcontroller", "--client-location", "login 1"),
-        *("--engine-furl-file", str(furl_file), "-l", f"{tmp_path}/logs/ipcontroller"),
+        *("--engine-furl-file", str(furl_file), "-l", f"{tmp_path}/logs/ipcontroller-4711-"),
     ]
     job.send(signal.SIGTERM)
     assert job.line() == {"signal": "SIGTERM", "to": "srun"}

@@ -73,7 +73,7 @@ def test_a_missing_cluster_file(tmp_path: Path) -> None:
 
 
 def test_the_furl_is_not_in_the_command_line() -> None:
-    options = HostOptions({"h1": 2}, Path("/l"), Path("/secret.furl"), mpi="none", remote="env/bin/ipcluster")
+    options = HostOptions({"h1": 2}, Path("/l"), "1", Path("/secret.furl"), mpi="none", remote="env/bin/ipcluster")
     argv = ssh_command(options, "h1", 2, {"IPMPI_SSH": "ssh -F '/my config'"})
     assert argv[:3] == ["ssh", "-F", "/my config"]
     assert argv[-3:-1] == ["--", "h1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from ipmpi.errors import LauncherError
 from ipmpi.launch import records
+from ipmpi.launch.machine import can_see, identity
 from ipmpi.launch.process import birth
 from ipmpi.launch.records import Record, find, forget, free_name, living, load, records_dir, save
 
@@ -47,7 +49,7 @@ def test_the_record_of_a_dead_process_is_recognised_and_deleted() -> None:
 
 
 def test_nothing_is_said_about_processes_of_other_machines() -> None:
-    record = Record("far", "local", 2, pid=dead_process(), host="elsewhere")
+    record = Record("far", "local", 2, pid=dead_process(), host="elsewhere", machine="another start")
     save(record)
     assert record.is_alive() is None
     assert living() == [record]
@@ -131,3 +133,132 @@ def test_names_of_new_clusters() -> None:
 def test_names_that_could_be_paths_are_refused(name: str) -> None:
     with pytest.raises(LauncherError, match=re.escape(f"{name!r} cannot be the name of a cluster")):
         records.check_name(name)
+
+
+CLAIM = """
+import sys
+from ipmpi.launch.records import Record, claim
+print("ready", flush=True)
+sys.stdin.readline()
+print(claim(sys.argv[1], lambda name: Record(name, "local", 1)).name, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ("", ["default", "default-2", "default-3", "default-4", "default-5", "default-6"]),
+        ("big+", ["big+2", "big+3", "big+4", "big+5", "big+6", "big+7"]),
+    ],
+)
+def test_processes_that_start_at_once_get_names_of_their_own(wanted: str, names: list[str]) -> None:
+    save(Record("big", "local", 1))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIM, wanted], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in names
+    ]
+    assert {process.stdout.readline() for process in started if process.stdout} == {"ready\n"}
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    got = sorted(process.stdout.readline().strip() for process in started if process.stdout)
+    for process in started:
+        process.communicate("\n")
+    assert got == names
+
+
+def test_a_name_is_taken_once_also_where_files_cannot_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process takes it between the look and the creation of the file."""
+
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    look = records.free_name
+
+    def beaten(wanted: str, also_taken: str = "") -> str:
+        name = look(wanted, also_taken)
+        if not (records_dir() / "other").exists():
+            (records_dir() / "other").touch()
+            save(Record(name, "local", 9, pid=1, born=birth(1)))
+        return name
+
+    monkeypatch.setattr(records, "free_name", beaten)
+    assert records.claim("", lambda name: Record(name, "local", 1)).name == "default-2"
+    found = load("default")
+    assert found is not None
+    assert found.n == 9
+    (records_dir() / "other").unlink()
+    with pytest.raises(LauncherError, match="'big' is just being started"):
+        records.claim("big", lambda name: Record(name, "local", 1))
+
+
+def test_a_name_is_free_again_when_its_cluster_could_not_be_started() -> None:
+    def fail(name: str) -> Record:
+        raise ValueError(name)
+
+    with pytest.raises(ValueError, match="big"):
+        records.claim("big", fail)
+    assert records.claim("big", lambda name: Record(name, "local", 1)).name == "big"
+
+
+@pytest.mark.parametrize(
+    "name", ["ipcontroller-mec.furl", "a+2", "+2", "../x", "a/b", "", "x" * 65, "a\n", "\ud800", "a\0"]
+)
+def test_what_cannot_be_the_name_of_a_folder_is_no_name_of_a_cluster(name: str) -> None:
+    with pytest.raises(LauncherError, match="cannot be the name of a cluster"):
+        records.check_name(name, new=True)
+
+
+# --- machines ----------------------------------------------------------------------------------------------
+
+
+def test_a_machine_that_has_another_name_by_now_is_still_this_one() -> None:
+    """As laptops do in another network."""
+    record = Record("mine", "local", 2, host="its-name-at-home")
+    assert record.is_here
+    assert record.is_alive()
+
+
+def test_a_process_from_before_a_restart_of_the_machine_is_dead() -> None:
+    record = Record("old", "local", 2, machine="another-boot/pid:[1]")
+    save(record)
+    assert record.is_alive() is False
+    assert living() == []
+    elsewhere = Record("far", "local", 2, machine="another-boot/pid:[1]", host="elsewhere")
+    assert elsewhere.is_alive() is None
+    container = Record("in", "local", 2, machine=f"{identity().partition('/')[0]}/pid:[1]")
+    assert container.is_alive() is None
+
+
+@pytest.mark.parametrize(("host", "seen"), [("", True), ("elsewhere", None)])
+def test_where_the_system_has_no_identifier_the_name_of_the_host_counts(
+    monkeypatch: pytest.MonkeyPatch, host: str, seen: bool | None
+) -> None:
+    monkeypatch.setattr("ipmpi.launch.machine.identity", lambda: "")
+    assert can_see("", host or platform.node()) is seen
+
+
+def test_where_there_is_no_proc_births_differ_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_read, real_exists = Path.read_text, os.path.exists
+
+    def no_proc(self: Path, *args: object, **kwargs: object) -> str:
+        if str(self).startswith("/proc/"):
+            raise FileNotFoundError(2, "No such file")
+        return real_read(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "read_text", no_proc)
+    monkeypatch.setattr(os.path, "exists", lambda path: path != "/proc/self/stat" and real_exists(path))
+    own = birth(os.getpid())
+    assert own > 1
+    assert birth(os.getpid()) == own
+    assert birth(1) not in (0, 1, own)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert birth(process.pid) == 0  # a zombie
+    process.wait()
+    assert birth(process.pid) == 0

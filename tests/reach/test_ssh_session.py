@@ -270,7 +270,7 @@ def test_a_command_that_nobody_waits_for_cleans_up(session: SshSession, home: Pa
 def test_a_furl_that_is_not_there_says_on_which_machine(session: SshSession) -> None:
     with pytest.raises(FurlError, match=r"on login: no furl file .*/far/security/ipcontroller-mec.furl"):
         session.furl("mec")
-    with pytest.raises(FurlError, match=r"on login: there is no cluster 'big'; `ipcluster list`"):
+    with pytest.raises(FurlError, match=r"on login: there is no cluster 'big' here .*/far/security/big\): `ipcl"):
         session.furl("mec", "big")
 
 

@@ -136,6 +136,36 @@ def test_nothing_is_lost_when_only_the_controller_sees_the_end_of_a_link(
         assert "unregistered" not in running.log()
 
 
+RENEWED = """
+from ipmpi import limits
+limits.TLS_RECORDS, limits.PING_INTERVAL = 300, 3.0
+"""
+
+
+@pytest.mark.parametrize("side", ["mec", "engine"])
+def test_links_are_replaced_before_their_keys_are_worn_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], side: str
+) -> None:
+    """With work under way, of which nothing is lost or done twice, and nobody is told that anything broke."""
+    (tmp_path / "sitecustomize.py").write_text(RENEWED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(limits, "TLS_RECORDS", 300)
+    monkeypatch.setattr(limits, "PING_INTERVAL", 0.3)
+    array = np.random.default_rng(5).random(2_000_000)
+    with cut_cluster(tmp_path, side, lambda: (-1, False)) as (mec, relay, running):
+        mec.execute("n = 0")
+        rounds = 0
+        while relay.connections < 4:
+            rounds += 1
+            mec.push({"x": array})
+            mec.execute("n += 1")
+            assert np.array_equal(mec.pull("x")[0], array)
+        assert mec.pull("n") == [rounds]
+        assert "broke" not in capsys.readouterr().err
+        assert "unregistered" not in running.log()
+        assert running.log().count("is back from") >= 3
+
+
 def test_an_engine_set_with_nothing_to_do_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(QUICK)
     with controller(tmp_path, extra={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as running:

@@ -62,6 +62,7 @@ SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.CancelTasks: (m.CancelTasks(1, bytes(4), True), set()),
     m.TaskBody: (m.TaskBody(1, 0, [0], []), set()),
     m.ReserveRanks: (m.ReserveRanks([0], True), set()),
+    m.TasksStarted: (m.TasksStarted(1, bytes(4)), {"engine"}),
     m.WantTasks: (m.WantTasks(1), {"engine"}),
     m.TaskResults: (m.TaskResults(1, 0, bytes(4), b"", bytes(4), 0.0), {"engine"}),
     m.TaskResult: (m.TaskResult(1, 0, 0, 0.0, []), {"engine"}),

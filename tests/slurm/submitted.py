@@ -92,7 +92,8 @@ class Submitted:
 
     def output(self) -> str:
         """What it printed, and all log files."""
-        logs = [f"--- {path.name}\n{path.read_text(errors='replace')}" for path in self.home.rglob("log/*")]
+        files = [path for path in self.home.glob("log/**/*") if path.is_file()]
+        logs = [f"--- {path.name}\n{path.read_text(errors='replace')}" for path in files]
         return "\n".join([*self.lines, *logs])
 
     def stop(self) -> int:

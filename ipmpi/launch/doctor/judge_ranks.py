@@ -79,7 +79,8 @@ def judge_ranks(
     where += f" and {len(hosts) - 16} more machines" if len(hosts) > 16 else ""
     if there >= asked:
         all_of_them = f"All {asked} engines are" if asked != 1 else "The one engine is"
-        return [ok(AREA, "engines", f"{all_of_them} registered: {where}.")]
+        more = f", and {there - asked} more that were added" if there > asked else ""
+        return [ok(AREA, "engines", f"{all_of_them} registered{more}: {where}.")]
     if starting:
         return [note(AREA, "engines", f"None of the {asked} engines is there yet: they start with the job.")]
     text = f"{there} of {asked} engines are registered{': ' + where if where else ''}."
@@ -194,8 +195,10 @@ def failing_log(
 
     An engine's own words tell more than what a launcher says about it, and that more than the controller's.
     """
-    pids = {str(engine["pid"]) for engine in registered}
-    failed = [log for log in logs if log.failure and _pid_of(log.path) not in pids]
+    hosts: dict[str, list[str]] = {}
+    for engine in registered:
+        hosts.setdefault(str(engine["pid"]), []).append(str(engine["host"]))
+    failed = [log for log in logs if log.failure and not _is_of(log.path, hosts)]
     if not failed:
         return None
     order = {"engine": 0, "output": 1, "controller": 2}
@@ -204,9 +207,11 @@ def failing_log(
     return best, alike
 
 
-def _pid_of(path: str) -> str:
-    found = re.search(r"-(\d+)\.log$", path)
-    return found.group(1) if found else ""
+def _is_of(path: str, hosts: Mapping[str, Sequence[str]]) -> bool:
+    """Whether an engine wrote this log of which the host is known, by process id: ``...-HOST-RANK-PID.log``."""
+    name, _, pid = re.sub(r"(\.\d+)?\.log$", "", path).rpartition("-")
+    plain = [re.escape(re.sub(r"[^\w.-]", "_", host)) for host in hosts.get(pid, ())]
+    return any(re.search(rf"(^|[-/]){host}(-\d+)?$", name) for host in plain)
 
 
 def _gist(line: str) -> str:
