@@ -152,8 +152,11 @@ class DialledSession:
         self._wear_timer = self._loop.call_later(delay, self._look_at_wear, self._broken)
 
     def _broken(self, error: BaseException) -> None:
-        self._loop.report(error)
-        self._end(internal_error(error, "while the controller was dialled"))
+        if self.link is not None:  # the controller has to hear of it, too
+            self.link.fail(error)
+        else:
+            self._loop.report(error)
+            self._end(internal_error(error, "while the controller was dialled"))
 
     def _connected(self, peer: Authenticated, welcome: Welcome, way: Way) -> None:
         self._dial = None
