@@ -75,6 +75,7 @@ def _lines(text: str) -> int:
 
 def _list(parsed: argparse.Namespace) -> int:
     there = records.living()
+    defaultfurls.release()
     if parsed.json:
         print(json.dumps([vars(record) for record in there], indent=1))
         return 0

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,14 +36,20 @@ def publish(record: Record) -> None:
         _publish(record)
 
 
-def release(name: str) -> None:
-    """A cluster ends: its copies give way to what was there before, if they are still its own."""
+def release(name: str = "") -> None:
+    """A cluster ends: its copies give way to what was there before. So do those of one that was killed.
+
+    Args:
+        name: of the cluster that ends; without it, only killed ones are looked for.
+    """
     if not security_dir().is_dir():
         return
     with locked(security_dir()), contextlib.suppress(FurlError, SecurityError, OSError):
         copied = _copied()
-        if copied.get("name") == name and _digests() == copied.get("digests"):
-            _give_back(besides=name)
+        owner = copied.get("name", "")
+        has_ended = owner and (owner == name or all(record.name != owner for record in records.living()))
+        if has_ended and _digests() == copied.get("digests"):
+            _give_back(besides=(name, owner))
 
 
 def set_aside() -> None:
@@ -84,12 +90,12 @@ def _publish(record: Record) -> None:
     write_private(security_dir() / _COPIED, json.dumps({"name": record.name, "digests": digests}).encode())
 
 
-def _give_back(besides: str = "") -> None:
+def _give_back(besides: Collection[str] = ()) -> None:
     for role in FILES:
         default_furl_file(role).unlink(missing_ok=True)
     (security_dir() / _COPIED).unlink(missing_ok=True)
     for record in reversed(records.clusters()):
-        if record.unnamed and record.name != besides and record.is_alive() is not False and _is_ready(record):
+        if record.unnamed and record.name not in besides and record.is_alive() is not False and _is_ready(record):
             _publish(record)
             return
     earlier = security_dir() / _EARLIER

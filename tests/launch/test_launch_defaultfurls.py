@@ -68,6 +68,22 @@ def test_the_end_of_an_older_cluster_changes_nothing() -> None:
     assert found() == newer
 
 
+@pytest.mark.parametrize("ending", ["", "default"])
+def test_the_files_of_a_cluster_that_was_killed_are_not_left(ending: str) -> None:
+    """It could not release them; the next command that looks at clusters does, or the end of another one."""
+    first, files = cluster("default")
+    defaultfurls.publish(first)
+    second, _ = cluster("default-2")
+    defaultfurls.publish(second)
+    records.forget(second.name, second.pid)
+    if ending:
+        end(first)
+        assert found() == {}
+    else:
+        defaultfurls.release()
+        assert found() == files
+
+
 def test_what_was_there_before_comes_back() -> None:
     copied = {role: write(default_furl_file(role), role) for role in ("mec", "tc")}
     first, files = cluster("default")
