@@ -36,6 +36,8 @@ def connect(
         FurlError, SecurityError, ConnectionError, VersionError: what is wrong, and what to do.
     """
     named = furl.named(furl_or_file)
+    if name is not None:  # as some say it who mean none
+        given.text(name, "name=, the name of a cluster,", limits.LINE)
     if ssh is not None and not isinstance(ssh, SshSession):
         ssh = given.text(ssh, "ssh=, the login node,", limits.LINE)
     if proxy is not None:

@@ -135,7 +135,10 @@ class Partial:
             told.append(f"[{spans(others)}] other failures")
         seconds = time.monotonic() - self._begun
         told.append(f"[{spans(running)}] still running ({seconds:.0f} s)")
-        return f"{' · '.join(told)}. Ctrl-C ends the wait; mec.interrupt() then ends what still runs"
+        return (
+            f"{' · '.join(told)}. Ctrl-C ends the wait. Then mec.interrupt() ends what still runs, and mec.kill() "
+            "what waits inside MPI"
+        )
 
 
 def _in_short(reply: EngineReply) -> str:

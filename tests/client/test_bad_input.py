@@ -225,3 +225,10 @@ def test_extremes_that_are_right_are_taken(world: World, call: str) -> None:
             with contextlib.suppress(CompositeError, NoEnginesRegistered, TimeoutError):
                 attempt(function, SURFACE[call], {**usual(call, name), name: value})
         world.works()
+
+
+@pytest.mark.parametrize("kind", [MultiEngineClient, TaskClient])
+@pytest.mark.parametrize("name", [3, b"two", Path("two")])
+def test_the_name_of_a_cluster_is_a_str(kind: Callable[..., Any], name: Any) -> None:
+    with pytest.raises(TypeError, match=r"name=, the name of a cluster, must be a str, not "):
+        kind(name=name)

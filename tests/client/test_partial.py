@@ -67,7 +67,7 @@ def test_one_line_for_all_who_failed_alike(call: Callable[..., Call]) -> None:
     waiting.ends()
     assert waiting.told == [
         "[1-3] NameError: name 'MPI' is not defined · [0] still running (0 s). "
-        "Ctrl-C ends the wait; mec.interrupt() then ends what still runs"
+        "Ctrl-C ends the wait. Then mec.interrupt() ends what still runs, and mec.kill() what waits inside MPI"
     ]
 
 
