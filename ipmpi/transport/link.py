@@ -190,6 +190,15 @@ class Link:
         except PipeClosed:
             return
 
+    def _hear_last_words(self) -> None:
+        """Read what the peer said before it closed: it may have said goodbye, and why."""
+        try:
+            while self._open and len(data := self.pipe.receive()):
+                self._receive(data)
+        except PipeClosed as closed:
+            if self._open:
+                self._end(str(closed), closed.orderly, None)
+
     def _write(self) -> None:
         if not self._open:
             return
@@ -199,7 +208,9 @@ class Link:
                 self.pipe.send(self.connection.data_to_send())
                 done = self.pipe.flush()
         except PipeClosed as closed:
-            self._end(str(closed), closed.orderly, None)
+            self._hear_last_words()
+            if self._open:
+                self._end(str(closed), closed.orderly, None)
             return
         if done == self._writing:
             self._writing = not done

@@ -92,7 +92,8 @@ def test_at_its_walltime_the_job_is_submitted_again(fake: Batch) -> None:
     run.until("ipcluster: All 2 engines are there again.")
     fake.end(2, "TIMEOUT")
     assert run.ends() == 0
-    assert "All engines have ended: job 2 ended at its walltime." in run.text
+    # The controller may say first that its engines are gone, or the batch system that the job has ended.
+    assert "ob 2 ended at its walltime." in run.text
 
 
 def test_a_job_that_is_not_taken_again_at_once_is_no_end(fake: Batch) -> None:

@@ -179,8 +179,8 @@ def test_clients_that_are_not_closed_leave_nothing(furls: tuple[str, str], clust
     def clients() -> int:
         return len(cluster.service.cluster_info()["clients"])
 
-    wait_until(lambda: clients() == session_threads() == 0, "the end of earlier clients")
-    open_files = descriptors()
+    # Those of earlier tests: the controller keeps what a client has left that broke, for a while.
+    open_files, threads, earlier = descriptors(), session_threads(), clients()
     for _ in range(20):
         mec: Any = MultiEngineClient(furls[0])
         tc: Any = TaskClient(furls[1])
@@ -188,7 +188,7 @@ def test_clients_that_are_not_closed_leave_nothing(furls: tuple[str, str], clust
         assert tc.submit(abs, -3).result() == 3
     del mec, tc
     gc.collect()
-    wait_until(lambda: clients() == session_threads() == 0, "the end of forgotten clients")
+    wait_until(lambda: clients() <= earlier and session_threads() <= threads, "the end of forgotten clients")
     wait_until(lambda: descriptors() <= open_files, "the end of their descriptors")
 
 

@@ -128,7 +128,7 @@ def test_leaders_that_each_dial_all_know_the_end(
     cluster = new_cluster(flavour_named("openmpi"))
     program = (str(Path(__file__).parent / "disguised_nodes.py"),)
     argv = cluster.command(4, program=program, args=["--walltime", "1:00:00"])
-    cluster.launch(argv, IPMPI_TEST_LEADERS="0,0,2,2", IPMPI_TEST_ONE_TREE="0")
+    cluster.launch(argv, IPMPI_TEST_LEADERS="0,0,2,2", IPMPI_TEST_FIREWALL="1")
     cluster.wait_for_engines(4)
     engines = cluster.mec().cluster_info()["engines"]
     assert len({engine["set"] for engine in engines}) == 2

@@ -77,12 +77,12 @@ def test_secrets_are_in_furl_files_only(tmp_path: Path) -> None:
                     shown = repr(mec.get_result()) + repr(mec.cluster_info()) + repr(mec)
                 with Stranger(running.furl("mec"), secret=bytes(32)) as stranger:
                     assert stranger.rest() == b""
+                files = [path for path in tmp_path.rglob("*") if path.is_file()]
+                holding = {path.name for path in files if holds_secret(iter([path.read_bytes()]), wanted)}
         finally:
             assert not sampler.stop()
         assert sampler.samples > 3
     assert not any(form in shown.encode() for form in wanted)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    holding = {path.name for path in files if holds_secret(iter([path.read_bytes()]), wanted)}
     assert holding == set(FILES.values())
 
 

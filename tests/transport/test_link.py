@@ -68,6 +68,26 @@ def ends(loop: Loop) -> Iterator[tuple[End, End]]:
     two.link.close()
 
 
+def test_last_words_are_heard_though_nothing_can_be_sent_any_more(loop: Loop) -> None:
+    """A peer says goodbye and closes, with something unread; what was to be sent to it fails first."""
+    a, b = socket.socketpair()
+    peer = End(loop, b)
+    a.sendall(b"".join(bytes(part) for part in said(m.Goodbye("enough"))))
+    b.send(b"unread")
+    a.close()
+    peer.send(m.GetIds(1))
+    peer.link._write()  # before the loop has had a look at what can be read
+    loop.run()
+    assert peer.heard == [m.Goodbye("enough")]
+    assert len(peer.closed) == 1
+
+
+def said(message: m.AnyMessage) -> list[Any]:
+    connection = Connection(ALL)
+    connection.send(message)
+    return list(connection.data_to_send())
+
+
 def test_messages_both_ways(loop: Loop, ends: tuple[End, End]) -> None:
     a, b = ends
     for number in range(500):
