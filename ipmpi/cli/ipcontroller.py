@@ -149,6 +149,8 @@ class Controller:
         self.furl_files: dict[str, Path] = {}
         self.listeners: list[Listener] = []
         self._replaced: dict[Path, bytes] = {}
+        self._said = b""
+        self._why_stopped = ""
 
     def start(self) -> None:
         """Listen, and write the furl files."""
@@ -244,19 +246,42 @@ class Controller:
         self.loop.run()
         for listener in self.listeners:
             listener.close()
-        self.service.sessions.dismiss("the controller was stopped")
+        self._read_lifeline()  # what is said last may come together with the signal
+        why = f": {self._why_stopped.rstrip('.')}" if self._why_stopped else ""
+        self.service.sessions.dismiss(f"the controller was stopped{why}")
         self._give_back()
         log.info("Controller stopped")
 
     def _watch_lifeline(self, descriptor: int, stop: Callable[[], None]) -> None:
         def ready(_events: int) -> None:
-            if not os.read(descriptor, 64):
+            if not self._read_lifeline():
                 self.loop.unregister(descriptor)
                 log.info("whoever started this controller is gone")
                 stop()
 
         os.set_blocking(descriptor, False)
         self.loop.register(descriptor, READ, ready)
+
+    def _read_lifeline(self) -> bool:
+        """Take what ipcluster has for clients: a line each. False if it is gone."""
+        if self.options.lifeline_fd is None:
+            return True
+        try:
+            data = os.read(self.options.lifeline_fd, 65536)
+        except OSError:  # nothing new
+            return True
+        *lines, self._said = (self._said + data).split(b"\n")
+        for line in lines:
+            try:
+                said = json.loads(line)
+                if "stopped" in said:
+                    self._why_stopped = str(said["stopped"])
+                    log.info("About to be stopped: %s", self._why_stopped)
+                else:
+                    self.service.losses.explained(str(said["notice"]), self.loop.now())
+            except (ValueError, TypeError, KeyError):
+                log.warning("ipcluster said something unexpected: %.200r", line)
+        return bool(data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

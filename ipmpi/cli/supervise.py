@@ -141,7 +141,7 @@ class Supervisor:
         if isinstance(effect, Started):
             self._say_that_it_is_up()
         elif isinstance(effect, Note):
-            self.screen.say(f"ipcluster: {effect.text}")
+            self._tell(effect.text)
         elif isinstance(effect, StartEngines):
             return self._start_engines(effect.text)
         else:
@@ -149,9 +149,15 @@ class Supervisor:
             self.cluster.engines.ask()
         return None
 
+    def _tell(self, text: str) -> None:
+        """Say something at the terminal and, once they may have work for the engines, to clients."""
+        self.screen.say(f"ipcluster: {text}")
+        if self.record.up is not None:
+            self.cluster.tell_clients(text)
+
     def _start_engines(self, why: str) -> Over | None:
         if why:
-            self.screen.say(f"ipcluster: {why}")
+            self._tell(why)
         try:
             self.cluster.start_engines(why)
         except LauncherError as error:
@@ -207,6 +213,8 @@ class Supervisor:
                     screen.complain(hint)
         elif over.reason:
             screen.say(over.reason)
+        if over.reason:
+            cluster.tell_clients(over.reason, last=True)
         # Engines whose controller is dead keep trying to reach it: nobody will tell them to end.
         controller_tells = self.record.up is not None and over.blame is not Blame.CONTROLLER
         screen.say("Stopping cluster.  Cleaning up...")

@@ -112,6 +112,10 @@ class Ledger:
         self.scheduled += group.count
         return group
 
+    def clients(self) -> list[int]:
+        """Those with groups that have not ended."""
+        return [client for client, state in self._clients.items() if state.groups]
+
     def start(self, group: Group, options: m.TaskOptions) -> None:
         """Let a new group wait for its parents, or have it run."""
         state = self._clients[group.client]

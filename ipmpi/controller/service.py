@@ -27,6 +27,7 @@ from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
 from .farm import Farm
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
+from .losses import Losses
 from .roll import Roll
 from .router import Router
 from .scheduler import Order
@@ -71,12 +72,13 @@ class ControllerService:
         # Engines outlive a controller, and their answers to the old one must not be taken for answers to this one.
         self.router = Router(secrets.randbits(60))
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
+        self.losses = Losses(
+            self.router, self.farm.blame, self._log, lambda: loop.call_at_turn_end(self._flush, self._not_flushed)
+        )
         self.deadlines = Deadlines(self.router.registry)
         self._flush_timer: Timer | None = None
         self._roll = Roll(self.router.registry)
-        self.sessions = Sessions(
-            loop, tables, self._begun, self._event, self._ended, self._has_work, self._log
-        )  # fmt: skip
+        self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
         self.transfers = Transfers()
         self.stalled = Stalled(
             loop, self.router, self.farm, self.sessions.by_key, self._log,
@@ -148,8 +150,8 @@ class ControllerService:
     def _ranks_lost(self, session: Session, message: m.RanksLost) -> None:
         key, over = session.key, self.deadlines.is_over(session.key, self._loop.now())
         self.farm.ranks_lost(key, message.ranks, ordered=over, told=message.ordered)
-        for number in self.router.ranks_lost(session.key, message.ranks, message.reason):
-            self._log(f"unregistered engine with id: {number} ({message.reason})")
+        expected = over or message.ordered
+        self.losses.ranks_lost(key, message.ranks, message.reason, self._loop.now(), expected=expected)
         self._count_engines()
 
     def _job_ends(self, key: int, message: m.JobEnds) -> None:
@@ -305,11 +307,12 @@ class ControllerService:
         key = session.key
         if session.role == "engine":
             # Who says goodbye was told to end: by a signal, or with its allocation.
-            blame = (not session.farewell or session.fault) and not self.deadlines.is_over(key, self._loop.now())
+            now = self._loop.now()
+            blame = (not session.farewell or session.fault) and not self.deadlines.is_over(key, now)
             self._do_all(
                 lambda: self.farm.set_lost(key, reason, blame=blame),
                 lambda: self.deadlines.forget(key),
-                lambda: self._unregistered(self.router.set_lost(key, reason), reason),
+                lambda: self.losses.set_lost(key, reason, now, silent=session.is_dead, expected=not blame),
                 self._count_engines,
             )
         else:
@@ -323,10 +326,6 @@ class ControllerService:
                 step()
             except Exception as error:
                 self._loop.report(error)
-
-    def _unregistered(self, ids: list[int], reason: str) -> None:
-        for number in ids:
-            self._log(f"unregistered engine with id: {number} ({reason})")
 
     def _has_work(self, session: Session) -> bool:
         """Whether something would be lost with a session."""
@@ -359,7 +358,8 @@ class ControllerService:
 
     def _flush(self) -> None:
         now = self._loop.now()
-        for think in (lambda: self.deadlines.due(now), lambda: self.farm.flush(now), self.router.flush):
+        due, news, farm = self.deadlines.due, self.losses.flush, self.farm.flush
+        for think in (lambda: due(now), lambda: news(now), lambda: farm(now), self.router.flush):
             try:
                 effects = list(think())
             except Exception as error:
@@ -371,8 +371,8 @@ class ControllerService:
                 except Exception as error:
                     self._not_performed(effect, error)
         self.interruptions.look()
-        for deadline in (self.farm.next_deadline(), self.deadlines.next_deadline()):
-            self._set_timer(deadline)
+        for timed in (self.farm, self.deadlines, self.losses):
+            self._set_timer(timed.next_deadline())
 
     def _not_flushed(self, error: BaseException) -> None:
         """It is not known what was to be done; what is still to be done is looked for again, soon."""

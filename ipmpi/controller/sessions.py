@@ -39,6 +39,8 @@ class Session:
     farewell: str = ""
     fault: bool = False
     """It did not leave on purpose: something went wrong at its end."""
+    is_dead: bool = False
+    """Its process has ended, and had not said that it would."""
 
     def wake(self) -> None:
         """Something was sent on the connection."""
@@ -193,6 +195,7 @@ class Sessions:
         """See whether a session whose link is gone should be kept: until ``last``, or ``without_work``."""
         now = self._loop.now()
         if processid.is_gone(session.process):
+            session.is_dead = True
             self.end(session, f"{reason}, and its process has ended")
         elif now >= last or (now >= without_work and not self._has_work(session)):
             self.end(session, f"{reason}, and it did not come back")

@@ -34,6 +34,10 @@ class Suspects:
             if group.is_given(key, index):
                 group.started[index] = 1
 
+    def clients(self) -> list[int]:
+        """Those that have tasks, which a loss of engines concerns."""
+        return self._ledger.clients()
+
     @staticmethod
     def split(group: Group, held: Sequence[int]) -> tuple[list[int], list[int]]:
         """Of the tasks that a set had, those that ranks had, and those that only waited at rank 0."""
@@ -47,7 +51,7 @@ class Suspects:
         poison = [index for index in indices if group.strikes[index] >= limits.POISON]
         text = (
             f"{group.options.label} was given up: {limits.POISON} engines were lost while they had it. It is most "
-            f"likely the cause. The last was {last}"
+            f"likely the cause: it crashes, calls MPI_Abort, or takes too much memory. The last was {last}"
         )
         self._ledger.undone(group, poison, "EngineLost", text)
         return [index for index in indices if group.strikes[index] < limits.POISON]

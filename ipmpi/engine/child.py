@@ -38,6 +38,15 @@ class Child:
             self.engines = message.engines
         return message is not None
 
+    def silent_end(self) -> str:
+        """Why the ranks of this branch are gone, if its process ended and had not said that it would."""
+        causes = "a crash, MPI_Abort, or out of memory"
+        if len(self.engines) < 2:
+            return f"its process ended without a word: {causes}"
+        first = min(self.engines, key=lambda engine: engine.rank)
+        through = f"rank {first.rank} (pid {first.pid} on {first.host})"
+        return f"the process of {through}, through which it is reached, ended without a word: {causes}"
+
     @property
     def shares_memory(self) -> bool:
         """Whether descriptors can be handed to it."""

@@ -116,7 +116,7 @@ class Proxy:
         def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
             if error is not None:
                 reason = str(error)
-            self._child_lost(child, "its process ended" if orderly else f"its link broke: {reason}")
+            self._child_lost(child, child.silent_end() if orderly else f"its link broke: {reason}")
 
         child.link = Link(
             self.loop,

@@ -98,6 +98,11 @@ class Cluster:
         happenings += self.engines.news(time.monotonic(), starting)
         return happenings
 
+    def tell_clients(self, text: str, *, last: bool = False) -> None:
+        """Have a controller of our own tell its clients something; see :meth:`Controller.tell`."""
+        if isinstance(self.controller, Controller):
+            self.controller.tell(text, last=last)
+
     def living(self) -> list[Child]:
         """The started processes that still run."""
         started = [self.controller_process, *self.engines.children()]

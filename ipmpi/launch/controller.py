@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -110,7 +111,15 @@ class Controller(Told):
         finally:
             os.close(self._write_end)
             os.close(lifeline_read)
+            os.set_blocking(self._lifeline_fd, False)
             self._write_end = -1
+
+    def tell(self, text: str, *, last: bool = False) -> None:
+        """Have it tell clients something; with ``last``, why it is about to be stopped, when it says goodbye."""
+        if self._lifeline_fd >= 0:
+            line = json.dumps({"stopped" if last else "notice": text}).encode() + b"\n"
+            with contextlib.suppress(OSError):  # it has ended, or does not read: then it tells nobody anything
+                os.write(self._lifeline_fd, line)
 
     def logs(self) -> list[Path]:
         """The files that explain a failure."""

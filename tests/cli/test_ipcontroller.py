@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -16,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from ipmpi import furl
+from ipmpi.client import MultiEngineClient
 from ipmpi.client.connecting import connect
-from ipmpi.errors import SecurityError
+from ipmpi.errors import ConnectionError, SecurityError
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m
 from ipmpi.transport.addresses import is_unspecified
@@ -262,6 +264,23 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
         os.close(read)
         if write >= 0:
             os.close(write)
+
+
+def test_clients_are_told_why_it_was_stopped(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    try:
+        with controller(tmp_path, [*LOOPBACK, "--lifeline-fd", str(read)], pass_fds=[read]) as running:
+            client = MultiEngineClient(str(running.furl_file("mec")))
+            assert client.get_ids() == []
+            os.write(write, b"nonsense\n" + json.dumps({"stopped": "All engines have ended: because."}).encode())
+            os.write(write, b"\n")
+            assert running.stop(signal.SIGINT) == 0
+            with pytest.raises(ConnectionError, match=r"was stopped: All engines have ended: because\. Make"):
+                client.get_ids()
+            assert "said something unexpected: b'nonsense'" in running.log()
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def core_limit(pid: int) -> list[str]:

@@ -189,8 +189,8 @@ def test_a_task_that_takes_engines_down_is_given_up() -> None:
     assert end is not None
     assert end.kind == "EngineLost"
     assert end.payload == (
-        b"f1 was given up: 3 engines were lost while they had it. It is most likely the cause. "
-        b"The last was engine 2 (rank 2, pid 102 on h)"
+        b"f1 was given up: 3 engines were lost while they had it. It is most likely the cause: "
+        b"it crashes, calls MPI_Abort, or takes too much memory. The last was engine 2 (rank 2, pid 102 on h)"
     )
     assert list(stage.given[SET]) == tasks(1)
 
