@@ -92,7 +92,7 @@ def test_at_its_walltime_the_job_is_submitted_again(fake: Batch) -> None:
     run.until("ipcluster: All 2 engines are there again.")
     fake.end(2, "TIMEOUT")
     assert run.ends() == 0
-    # The controller may say first that its engines are gone, or the batch system that the job has ended.
+    # It says that all engines have ended, or the job, as it has heard of the one or the other first.
     assert "ob 2 ended at its walltime." in run.text
 
 

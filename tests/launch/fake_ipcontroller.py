@@ -61,6 +61,8 @@ while True:
                 engines.discard(key.fileobj)
                 selector.unregister(key.fileobj)
                 tell(engines=len(engines))
+        elif key.fileobj == options.lifeline_fd and os.read(options.lifeline_fd, 65536):
+            pass  # what ipcluster has for clients
         elif mode != "deaf":
             stop = True
     if stop:
