@@ -237,6 +237,7 @@ class Controller:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.loop.call_threadsafe(stop))
+        self.loop.wake_on_signals()
         if self.options.lifeline_fd is not None:
             self._watch_lifeline(self.options.lifeline_fd, stop)
         names = {"mec": "multiengine_furl_file", "tc": "task_furl_file"}

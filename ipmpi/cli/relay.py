@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda got, frame: relay.stop(f"got {signal.Signals(got).name}"))
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    loop.wake_on_signals()
     loop.run()
     return 0
 

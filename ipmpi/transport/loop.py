@@ -16,6 +16,7 @@ import itertools
 import math
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -97,6 +98,7 @@ class Loop:
         self._wake_write.setblocking(False)
         self.register(self._wake_read, READ, self._drain_wakeups)
         self.thread: int | None = None
+        self._hears_signals = False
 
     @staticmethod
     def now() -> float:
@@ -196,6 +198,15 @@ class Loop:
             with contextlib.suppress(OSError, KeyError):  # it may have been closed before
                 self._poller.unregister(descriptor)
 
+    def wake_on_signals(self) -> None:
+        """Have signals wake :meth:`run`, for a loop of the main thread; until :meth:`close`.
+
+        Python calls a signal's handler between two of its own steps. One that comes just before the system is asked
+        to wait would be handled when the next event comes, and that may be never.
+        """
+        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
+        self._hears_signals = True
+
     def run(self) -> None:
         """Handle events until :meth:`stop` is called."""
         self.thread = threading.get_ident()
@@ -219,6 +230,8 @@ class Loop:
 
     def close(self) -> None:
         """Free what the loop holds; it cannot be used any more."""
+        if self._hears_signals:
+            signal.set_wakeup_fd(-1)
         if self._has_epoll:
             self._poller.close()
         self._wake_read.close()

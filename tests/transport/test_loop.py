@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import signal
 import socket
 import sys
 import threading
@@ -394,3 +396,16 @@ def test_a_cancelled_timer_keeps_nothing_alive(loop: Loop) -> None:
     timer.cancel()
     del owner
     assert gone() is None
+
+
+def test_a_signal_that_comes_before_the_wait_ends_it(loop: Loop) -> None:
+    """Python has not called its handler when the system begins to wait; here it never does anything."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        loop.wake_on_signals()
+        signal.raise_signal(signal.SIGUSR1)
+        assert select.select([loop._wake_read], [], [], 10)[0]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    loop.close()
+    assert signal.set_wakeup_fd(-1) == -1
