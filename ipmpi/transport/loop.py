@@ -201,8 +201,8 @@ class Loop:
     def wake_on_signals(self) -> None:
         """Have signals wake :meth:`run`, for a loop of the main thread; until :meth:`close`.
 
-        Python calls a signal's handler between two of its own steps. One that comes just before the system is asked
-        to wait would be handled when the next event comes, and that may be never.
+        Python calls a signal's handler between two of its own steps. One that comes just before the system is
+        asked to wait would be handled when the next event comes, and that may be never.
         """
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
         self._hears_signals = True
