@@ -193,7 +193,8 @@ def test_tasks_outlive_more_jobs_than_a_culprit_would(
     tasks = [tc.submit(wait_for_file, str(tmp_path), "started", "go") for _ in range(2)]
     for number in range(4):
         mec = cluster.start(2)
-        if number % 2:
+        # Open MPI 4's mpirun kills its ranks right after SIGTERM: on a busy machine they cannot say goodbye.
+        if number % 2 or flavour.name == "debian":
             run_until_the_job_ends(cluster, tmp_path, mec, lambda pid: os.kill(pid, signal.SIGTERM))
         else:
             run_until_the_job_ends(cluster, tmp_path, mec, lambda _: cluster.launchers[-1].terminate())
