@@ -131,7 +131,7 @@ def test_nothing_is_lost_when_only_the_controller_sees_the_end_of_a_link(
                 result.get_result()
             assert [task.result() for task in tasks] == [2**n for n in range(20)]
         assert mec.pull("done") == [list(range(10))]
-        assert relay.connections == 2
+        assert relay.connections >= 2  # a busy machine may be silent for longer than this test's SILENCE
         assert "it may come back within 90 s" in running.log()
         assert "unregistered" not in running.log()
 
