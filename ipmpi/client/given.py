@@ -139,17 +139,6 @@ def path(value: Any, what: str) -> str:
     return found
 
 
-def choice(value: Any, what: str) -> bool:
-    """True or False, and nothing that only counts as one of these: much depends on it.
-
-    Raises:
-        TypeError: it is neither.
-    """
-    if value is True or value is False:
-        return bool(value)
-    raise TypeError(f"{what} must be True or False: {shown(value)}")
-
-
 def function(value: Any, what: str) -> Callable[..., Any]:
     """Something to call; TypeError for anything else."""
     if not callable(value):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .. import limits
+from ..errors import KernelError
 from ..protocol import messages as m
-from ..protocol.connection import Connection
+from ..protocol.connection import Connection, Event
 from ..protocol.frames import Buffer
 from ..protocol.registration import Registration
 from ..transport.link import Link
+from ..transport.loop import Loop
 from ..transport.pipes import Pipe, UnixPipe
 
 
@@ -51,6 +55,18 @@ class Child:
     def shares_memory(self) -> bool:
         """Whether descriptors can be handed to it."""
         return isinstance(self.pipe, UnixPipe)
+
+    def start(
+        self,
+        loop: Loop,
+        on_event: Callable[[Event], None],
+        on_closed: Callable[[str, bool, KernelError | None], None],
+    ) -> None:
+        """Begin to move bytes; the callbacks are those of :class:`~ipmpi.transport.link.Link`."""
+        self.link = Link(
+            loop, self.pipe, self.connection, on_event, on_closed, watch=not self.shares_memory,
+            silence=limits.SILENCE_OF_USER_CODE,
+        )  # fmt: skip
 
     def wake(self) -> None:
         """Send what was queued."""

@@ -21,7 +21,6 @@ from ..protocol.connection import Connection, Event, MessageReceived
 from ..protocol.frames import Buffer, size_of
 from ..protocol.registration import parts
 from ..protocol.states import FROM_BELOW
-from ..transport.link import Link
 from ..transport.loop import Loop
 from ..transport.pipes import Pipe, UnixPipe
 from ..transport.transfers import Endpoint, Transfers
@@ -118,15 +117,7 @@ class Proxy:
                 reason = str(error)
             self._child_lost(child, child.silent_end() if orderly else f"its link broke: {reason}")
 
-        child.link = Link(
-            self.loop,
-            pipe,
-            child.connection,
-            event,
-            closed,
-            watch=not isinstance(pipe, UnixPipe),
-            silence=limits.SILENCE_OF_USER_CODE,
-        )
+        child.start(self.loop, event, closed)
         self.children.append(child)
         return child
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from .. import limits
 from ..errors import KernelError
 from ..protocol import messages as m
 from ..protocol.connection import Connection, Event, StreamRefused
-from ..transport.link import Link
-from ..transport.pipes import Pipe, UnixPipe
+from ..transport.pipes import Pipe
 from .child import Child
 from .proxy import Proxy
 
@@ -24,14 +22,6 @@ def link_up(proxy: Proxy, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -
         del orderly
         proxy.stop(f"the rank above is gone: {error or reason}", orphaned=True)
 
-    above.link = Link(
-        proxy.loop,
-        pipe,
-        above.connection,
-        refused,
-        closed,
-        watch=not isinstance(pipe, UnixPipe),
-        silence=limits.SILENCE_OF_USER_CODE,
-    )
+    above.start(proxy.loop, refused, closed)
     proxy.above = above
     return above
