@@ -229,6 +229,9 @@ TASK_BATCH: Final = 96 * KIB
 FUNCTION: Final = 64 * MIB
 """The largest pickled function. It overtakes nothing, so a larger one would keep messages waiting for too long."""
 
+TASK_RESULT_WAITS: Final = 0.005
+"""Seconds that the result of a task may wait at its rank for others, to travel with them."""
+
 TASK_BACKLOG: Final = 256 * MIB
 """Payload that a client leaves with the controller at a time; what is more waits at the client."""
 

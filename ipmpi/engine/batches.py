@@ -1,39 +1,23 @@
-"""Batches of tasks between messages and items (layer L3): cut apart on the way in, put together on the way out."""
+"""Results of task items, put together into messages (layer L3)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 
 from .. import limits
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
-from .itemqueue import Finished, Given, Item
-from .taskrunner import DONE, FAILED, LARGE, REFUSED, Program
+from .itembook import Finished, Item
+from .outcomes import DONE, FAILED, REFUSED, SKIPPED
 
 Report = tuple[m.AnyMessage, Sequence[Buffer]]
 """A message and its body."""
 
 
-def items_of(message: m.GiveTasks, body: Sequence[Buffer], program: Program) -> list[Item]:
-    """The items of a message, which is not about a large task."""
-    data = b"".join(body)
-    indices = packed.unpack(message.indices)
-    if not indices:
-        return []
-    given = Given(message.group, program, message.options.timeout, indices[-1], message.options.label)
-    items: list[Item] = []
-    start = 0
-    for index, end in zip(indices, accumulate(packed.unpack(message.lengths)), strict=True):
-        items.append((given, index, data[start:end]))
-        start = end
-    return items
-
-
 def returned(items: Iterable[Item], rank: int, why: str) -> list[Report]:
     """What is said of items that did not run, one message for each group."""
     groups: dict[int, list[int]] = {}
-    for given, index, _ in items:
+    for given, index in items:
         groups.setdefault(given.group, []).append(index)
     return [(m.TasksReturned(group, packed.pack(sorted(found)), rank, why), ()) for group, found in groups.items()]
 
@@ -65,14 +49,12 @@ class _Batch:
         return message, [body] if body else []
 
 
-def reports(finished: Iterable[Finished], rank: int) -> tuple[list[Report], list[Finished]]:
-    """What is said of items that have run; and those with a large result, which go out as streams."""
+def reports(finished: Iterable[Finished], rank: int) -> list[Report]:
+    """What is said of items that have run, or were skipped."""
     out: list[Report] = []
-    large: list[Finished] = []
-    refused: list[Item] = []
+    others: dict[str, list[Item]] = {}
     batch: _Batch | None = None
-    for one in finished:
-        given, index, (kind, data), seconds = one
+    for given, index, (kind, data), seconds in finished:
         if kind in (DONE, FAILED):
             full = batch is not None and (
                 batch.size + len(data) > limits.TASK_BATCH or len(batch.indices) >= limits.TASKS_PER_MESSAGE
@@ -87,15 +69,18 @@ def reports(finished: Iterable[Finished], rank: int) -> tuple[list[Report], list
             batch.payloads.append(data)
             batch.size += len(data)
             batch.busy += seconds
-        elif kind == LARGE:
-            large.append(one)
         elif kind == REFUSED:
-            refused.append((given, index, b""))
+            others.setdefault("refused", []).append((given, index))
+        elif kind == SKIPPED:
+            others.setdefault(data.decode(), []).append((given, index))
         else:
-            out.append((m.TasksReturned(given.group, packed.pack([index]), rank, "rejected", data), ()))
+            text = data.decode(errors="replace")
+            out.append((m.TasksReturned(given.group, packed.pack([index]), rank, "rejected", text), ()))
     if batch is not None:
         out.append(batch.report(rank))
-    return out + returned(refused, rank, "refused"), large
+    for why, items in others.items():
+        out += returned(items, rank, why)
+    return out
 
 
 def single(group: int, index: int, rank: int, ok: bool, payload: bytes, busy: float) -> Report:

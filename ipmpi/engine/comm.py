@@ -34,16 +34,17 @@ class Teams:
     Args:
         mpi: the module mpi4py.MPI.
         parent: a duplicate of COMM_WORLD that nothing else uses.
+        left: says why the current task shall be left, or None: its calls raise PeerError with that.
 
     Attributes:
         abandoned: how many communicators were left behind after failures.
     """
 
-    def __init__(self, mpi: Any, parent: Any) -> None:
+    def __init__(self, mpi: Any, parent: Any, left: Callable[[], str | None] = lambda: None) -> None:
         self._mpi = mpi
         self._parent = parent
         self._group = parent.Get_group()
-        self._watch = Watch()
+        self._watch = Watch(left)
         self._requests = Requests(mpi, self._watch)
         self._communicators = Communicators(mpi, self._requests)
         self._serials: dict[tuple[int, ...], int] = {}
@@ -148,13 +149,8 @@ class Teams:
             self._communicators.kept_handles.discard(used.comm.handle)
             used.comm.Free()
 
-    def leave(self, text: str) -> None:
-        """Another rank has failed: calls of the current task raise PeerError(text), now and later. Any thread."""
-        self._watch.text = text
-
     def end(self) -> None:
         """The task is over: the next one is heard from its start. Main thread."""
-        self._watch.text = None
         has_open_requests = self._requests.sweep()
         if self._current is not None:
             self._current.task_ended(has_open_requests)

@@ -1,6 +1,6 @@
 """Which rank of a set runs which task (layer L2, no I/O; the time is an argument).
 
-The controller gives a set as many tasks as it wants to have; its rank 0 shares them out among the ranks.
+The controller gives a set as many tasks as it wants to have; the agent at its root shares them out among the ranks.
 
 The rules.
 
@@ -55,17 +55,15 @@ class Farm:
     """The tasks of one set.
 
     Args:
-        root: the rank that this runs on, which is the last to get something.
         joined: whether the ranks share a communicator, so that they can run tasks together.
     """
 
-    def __init__(self, root: int, joined: bool) -> None:
-        self._root = root
+    def __init__(self, joined: bool) -> None:
         self._out: list[Down | Up] = []
         self._roster = Roster()
         self._groups = Groups()
         self._waiting = Waiting()
-        self._wide = WideTasks(self._roster, self._groups, joined, root, self._out)
+        self._wide = WideTasks(self._roster, self._groups, joined, self._out)
         self._arrivals = 0
         self._pace = Pace()
         """Of whatever the set has run lately."""
@@ -85,11 +83,16 @@ class Farm:
 
     def add_ranks(self, nodes: Mapping[int, int]) -> None:
         """The ranks of the set, and the leader of the node of each."""
-        self._roster.add(nodes, self._root)
+        self._roster.add(nodes)
         self._wide.ranks_changed()
 
-    def remove_ranks(self, ranks: Iterable[int], now: float, *, died: bool = False) -> None:
-        """These are lost, or were ended: what they had is lost. ``died``: their processes are gone."""
+    def remove_ranks(
+        self, ranks: Iterable[int], now: float, *, died: bool = False, ordered: bool = False
+    ) -> None:
+        """These are lost, or were ended: what they had is lost.
+
+        ``died``: their processes are gone. ``ordered``: they were told to end, so nothing that ran is to blame.
+        """
         if died:
             self._wide.rank_died()
         gone = [state for number in ranks if (state := self._roster.remove(number)) is not None]
@@ -97,7 +100,7 @@ class Farm:
             for group, began, rest in state.parted():
                 del group.holders[state.number]
                 # Only what may have run is to blame for the loss.
-                self._return(group, began, state.number, "lost")
+                self._return(group, began, state.number, "ended" if ordered else "lost")
                 self._return(group, rest, -1, "taken")
             for group, left in self._waiting.remove_rank(state.number):
                 self._return(group, left, -1, "taken")
@@ -343,8 +346,6 @@ class Farm:
             if not waiting.open_count and not waiting.bound_count:
                 return
             self._offer(roster.states[number], limit, now)
-        if self._root in roster.idle:  # it may have been passed over
-            self._offer(roster.states[self._root], limit, now)
         again = True
         while again and roster.touched and (waiting.open_count or waiting.bound_count):
             again = False
@@ -357,19 +358,14 @@ class Farm:
                     del roster.touched[number]
 
     def _idle_in_turn(self) -> list[int]:
-        """Idle ranks: the one that was busy last first, as its caches are warm; rank 0 last.
-
-        All others hear of their tasks through rank 0: while it computes that takes longer, and if a task ends its
-        process, all of them end.
-        """
+        """Idle ranks: the one that was busy last first, as its caches are warm."""
         roster, waiting = self._roster, self._waiting
         idle = reversed(roster.idle) if waiting.open_count else waiting.bound_ranks()
-        order = [number for number in idle if number in roster.idle and number != self._root]
-        return [*order, self._root] if self._root in roster.idle else order
+        return [number for number in idle if number in roster.idle]
 
     def _offer(self, state: RankState, limit: float, now: float) -> None:
         """Give something to an idle rank."""
-        lot = self._waiting.first(state.number, spared=self._is_spared(state))
+        lot = self._waiting.first(state.number)
         if lot is None or lot.arrival >= limit:
             return
         seconds = lot.group.pace.seconds
@@ -384,10 +380,6 @@ class Farm:
             self._wide.used_meanwhile(state.number)
         self._hand_out(state, lot, most, now)
 
-    def _is_spared(self, state: RankState) -> bool:
-        """Whether this rank runs nothing that may end its process if another can: all would end with it."""
-        return state.number == self._root and len(self._roster.states) > 1
-
     def _has_room(self, state: RankState, now: float) -> bool:
         """Whether a rank that has tasks will soon have ended them."""
         if state.number in self._wide.held or now - state.progress > _SLOW:
@@ -397,7 +389,7 @@ class Farm:
 
     def _queue(self, state: RankState, limit: float, now: float) -> bool:
         """Give something to a rank that has tasks; whether it got any."""
-        lot = self._waiting.first(state.number, spared=self._is_spared(state))
+        lot = self._waiting.first(state.number)
         if lot is None or lot.alone or lot.arrival >= limit:
             return False
         seconds = lot.group.pace.seconds

@@ -216,13 +216,6 @@ class Waiting:
             lots.popleft()
         return None
 
-    def _harmless(self, lots: deque[Lot], rank: int) -> Lot | None:
-        """The first lot that is not to be alone, or that no other rank may run."""
-        for lot in lots:
-            if lot.waiting and (not lot.alone or self._ranks.get(lot) == {rank}):
-                return lot
-        return None
-
     def add(self, lot: Lot, ranks: Iterable[int] = ()) -> None:
         """A lot that any of ``ranks`` may run; none of them means all of the set."""
         lot.group.lots[lot] = None
@@ -240,21 +233,14 @@ class Waiting:
         """Ranks that something waits for that not all may run."""
         return list(self._bound)
 
-    def first(self, rank: int, *, spared: bool = False) -> Lot | None:
-        """What the rank shall run next; with ``spared``, nothing that may end it if another can run that."""
+    def first(self, rank: int) -> Lot | None:
+        """What the rank shall run next."""
         lot = self._head(self._open)
         bound = self._bound.get(rank)
-        if spared and lot is not None:
-            lot = self._harmless(self._open, rank)
         if bound is not None:
             other = self._head(bound)
             if other is None:
                 del self._bound[rank]
-                return lot
-            if spared:
-                other = self._harmless(bound, rank)
-            if other is None:
-                pass
             elif lot is None or other.arrival < lot.arrival:
                 return other
         return lot

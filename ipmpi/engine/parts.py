@@ -1,7 +1,7 @@
-"""The agent thread's part in tasks that this rank runs together with others (layer L4).
+"""A node agent's part in tasks that one of its ranks runs together with others (layer L4).
 
-The main thread gets its part at the moment at which it is heard of, in the order of commands and such parts, which
-is the same at all ranks. Large arguments come later, and the main thread waits for them.
+The rank gets its part at the moment at which it is heard of, in the order of commands and such parts, which is the
+same at all ranks. Large arguments come later, and the rank waits for them.
 """
 
 from __future__ import annotations
@@ -10,72 +10,115 @@ from collections.abc import Callable, Sequence
 
 from .. import limits
 from ..errors import TaskAborted
-from ..protocol import messages as m
+from ..protocol import messages as m, rankmessages as rm
 from ..protocol.frames import Buffer
 from ..transport.loop import Loop
 from .batches import single
-from .rank import Rank
+from .controlblock import CURRENT, LEAVE, SINCE, ControlBlock
+from .itembook import ItemBook
+from .largestreams import LargeAnswer
+from .outcomes import DONE, FAILED, LARGE, Outcome, overruled, packed_failure
 from .taskagent import TaskAgent, Way, not_ending, timed_out
-from .taskrunner import DONE, FAILED, LARGE, Outcome, packed_failure
-from .together import Part
 
 _CHECK_AGAIN = 1.0
 
 
+class Part:
+    """One part that the rank has, or has not answered yet.
+
+    Attributes:
+        number: group and index of the task.
+        serial: its number at the rank.
+        is_root: whether this rank's result is that of the task.
+        reason: why it shall not go on, once there is such a reason.
+        verdict: what it fails with if it is interrupted.
+        must_end: whether it was.
+    """
+
+    def __init__(self, message: m.RunTogether, serial: int, is_root: bool) -> None:
+        self.number = message.group, message.index
+        self.serial = serial
+        self.timeout = message.options.timeout
+        self.label = message.options.label
+        self.is_root = is_root
+        self.reason = ""
+        self.verdict: BaseException | None = None
+        self.must_end = False
+
+
 class Parts:
-    """This rank's parts of tasks, by group and index."""
+    """A rank's parts of tasks, by group and index.
+
+    Args:
+        send: sends a message to the rank.
+        interrupt: interrupts what runs there, if it has this serial number.
+    """
 
     def __init__(
-        self, loop: Loop, rank: Rank, number: int, way: Way, agent: TaskAgent, interrupt: Callable[[], None]
+        self,
+        loop: Loop,
+        block: ControlBlock,
+        items: ItemBook,
+        number: int,
+        way: Way,
+        agent: TaskAgent,
+        send: Callable[[rm.ToRank, Sequence[Buffer], tuple[int, ...]], None],
+        interrupt: Callable[[int], bool],
     ) -> None:
         self._loop = loop
-        self._rank = rank
+        self._block = block
+        self._items = items
         self._number = number
         self._way = way
         self._agent = agent
-        self._sent_interrupt = interrupt
+        self._send = send
+        self._interrupt = interrupt
         self._parts: dict[tuple[int, int], Part] = {}
+        self._by_serial: dict[int, Part] = {}
         self._without_body: set[tuple[int, int]] = set()
         self._kept: dict[tuple[int, int], tuple[Outcome, float]] = {}
         self._given_up: set[Part] = set()
         """Parts whose end was told although they still run."""
         self._retired = False
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the rank has parts."""
+        return bool(self._by_serial)
+
+    def label(self, serial: int) -> str:
+        """What displays call the task of a part; "" if there is none."""
+        part = self._by_serial.get(serial)
+        return "" if part is None else part.label
+
     def run(self, message: m.RunTogether, body: Sequence[Buffer]) -> None:
         """Begin a part."""
         number = message.group, message.index
-
-        def done(outcome: Outcome, seconds: float) -> None:
-            self._loop.call_now(lambda: self._ended(part, outcome, seconds))
-
-        program = self._rank.runner.program(message.options.operation)
-        part = Part(number, program, message.ranks, message.serial, message.options.timeout, done)
-        part.label = message.options.label
-        self._parts[number] = part
+        part = Part(message, self._items.new_serial(), message.ranks[0] == self._number)
+        self._parts[number] = self._by_serial[part.serial] = part
+        sizes = message.sizes if message.large and body else []
+        run = rm.RunPart(
+            part.serial, message.options.operation, message.ranks, message.serial, message.large, sizes
+        )
+        self._send(run, body, ())
         if self._retired:
-            part.call_off("this engine was ended")
-        elif not message.large:
-            part.set_body(b"".join(body))
-        elif body:
-            part.set_body(list(body))
-        else:
+            self._call_off(part, "this engine was ended")
+        elif message.large and not body:
             self._without_body.add(number)
             self._way.report(m.WantTaskBody(message.group, message.index, [self._number]), ())
         if part.timeout is not None:
             self._loop.call_later(part.timeout, lambda: self._check(part))
-        # As with commands: after the others' share has been sent, and in the order in which they came.
-        self._loop.call_at_turn_end(lambda: self._rank.submit(part))
 
     def waits_for(self, group: int, index: int) -> bool:
         """Whether the body of this task was asked for and is still wanted."""
         return (group, index) in self._without_body
 
-    def body_arrived(self, group: int, index: int, body: list[Buffer]) -> None:
-        """The body that was asked for."""
+    def body_arrived(self, group: int, index: int, sizes: list[int], descriptor: int) -> None:
+        """The body that was asked for, in a file in memory."""
         number = group, index
         if number in self._without_body:
             self._without_body.discard(number)
-            self._parts[number].set_body(body)
+            self._send(rm.PartBody(self._parts[number].serial, sizes), (), (descriptor,))
 
     def body_broken(self, group: int, index: int) -> None:
         """The body that was asked for will not come."""
@@ -91,10 +134,18 @@ class Parts:
         self._without_body.discard(number)
         part = self._parts.get(number)
         if part is not None:
-            self._rank.performer.leave(part, text)
+            self._call_off(part, text)
         kept = self._kept.pop(number, None)
-        if kept is not None and kept[0][0] == LARGE:
-            self._rank.items.release()
+        if kept is not None and isinstance(kept[0][1], LargeAnswer):
+            kept[0][1].drop()
+
+    def _call_off(self, part: Part, text: str) -> None:
+        """It shall not begin; if it has, calls of its communicator raise PeerError."""
+        part.reason = text
+        self._block.text = text
+        self._block.fence()
+        self._block.words[LEAVE] = part.serial
+        self._send(rm.PartLeft(part.serial, text), (), ())
 
     def deliver(self, message: m.DeliverTogether) -> None:
         """All parts have succeeded, and the result is this rank's."""
@@ -121,53 +172,77 @@ class Parts:
         for number in {*self._parts, *self._kept}:
             self._leave(*number, "the engine of this rank was ended")
 
+    def _started(self, part: Part) -> float | None:
+        """When it began to run (time.monotonic); None if it does not run."""
+        words = self._block.words
+        return words[SINCE] * 1e-9 if words[CURRENT] == part.serial else None
+
     def _overrule(self, part: Part, verdict: BaseException) -> None:
-        if self._rank.performer.overrule(part, verdict):
-            self._sent_interrupt()
+        part.verdict = verdict
+        if self._interrupt(part.serial):
             if not part.must_end:
                 part.must_end = True
                 self._loop.call_later(limits.TASK_GRACE, lambda: self._give_up(part, verdict))
-        elif part.started is None:
-            part.call_off(str(verdict))
+        else:
+            self._call_off(part, str(verdict))
 
     def _give_up(self, part: Part, verdict: BaseException) -> None:
         """It was interrupted, and has had time enough to end."""
         if self._parts.get(part.number) is not part or self._retired:
             return
+        started = self._started(part)
         self._given_up.add(part)
         self._way.report(m.TaskHolds(self._number, part.label), ())
-        seconds = 0.0 if part.started is None else self._loop.now() - part.started
+        seconds = 0.0 if started is None else self._loop.now() - started
         self._tell_ended(part, (FAILED, packed_failure(not_ending(verdict))), seconds)
 
     def _check(self, part: Part) -> None:
         if self._parts.get(part.number) is not part or part.timeout is None:
             return
-        left = part.timeout if part.started is None else part.started + part.timeout - self._loop.now()
+        started = self._started(part)
+        left = part.timeout if started is None else started + part.timeout - self._loop.now()
         if left <= 0:
             self._overrule(part, timed_out(part.timeout))
             left = _CHECK_AGAIN
         self._loop.call_later(left, lambda: self._check(part))
 
-    def _ended(self, part: Part, outcome: Outcome, seconds: float) -> None:
-        """The main thread has done its part."""
+    def ended(self, message: rm.PartDone, data: bytes | LargeAnswer) -> None:
+        """The rank has done its part."""
+        part = self._by_serial.pop(message.serial, None)
+        if part is None:
+            return
+        outcome: Outcome = (message.kind, data)
+        if message.hit and part.verdict is not None:
+            outcome = judged(outcome, part.verdict)
         if part in self._given_up:
             self._given_up.discard(part)
-            if outcome[0] == LARGE:
-                self._rank.items.release()
+            _forget(outcome)
             self._way.report(m.TaskHolds(self._number, ""), ())
             return
-        self._tell_ended(part, outcome, seconds)
+        self._tell_ended(part, outcome, message.seconds)
 
     def _tell_ended(self, part: Part, outcome: Outcome, seconds: float) -> None:
         kind, data = outcome
         self._parts.pop(part.number, None)
         self._without_body.discard(part.number)
-        if kind != FAILED and part.ranks[0] == self._number:
-            if part.reason is None and not self._retired:
-                self._kept[part.number] = outcome, seconds
-            elif kind == LARGE:
-                self._rank.items.release()
+        if kind != FAILED and part.is_root and not part.reason and not self._retired:
+            self._kept[part.number] = outcome, seconds
+        else:
+            _forget(outcome)
         ok = kind in (DONE, LARGE)
         body = [] if ok else [data]
         sizes = [len(data)] if body else []
         self._way.report(m.TogetherEnded(*part.number, self._number, ok, seconds, sizes), body)
+
+
+def judged(outcome: Outcome, verdict: BaseException) -> Outcome:
+    """:func:`~ipmpi.engine.outcomes.overruled`, also for a large value that is on its way here."""
+    decided = overruled(outcome, verdict)
+    if decided is not outcome:
+        _forget(outcome)
+    return decided
+
+
+def _forget(outcome: Outcome) -> None:
+    if isinstance(outcome[1], LargeAnswer):
+        outcome[1].drop()

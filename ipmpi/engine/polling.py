@@ -33,14 +33,14 @@ _MOVING = 0.00004
 class Watch:
     """A flag that ends what waits, and the waiting.
 
-    Attributes:
-        text: what the failure shall say; None while there is none. Any thread may set it.
+    Args:
+        left: gives what the failure shall say; None while nobody has failed.
     """
 
-    __slots__ = ("text",)
+    __slots__ = ("_left",)
 
-    def __init__(self) -> None:
-        self.text: str | None = None
+    def __init__(self, left: Callable[[], str | None] = lambda: None) -> None:
+        self._left = left
 
     def look(self) -> None:
         """Return while nobody has failed.
@@ -48,8 +48,9 @@ class Watch:
         Raises:
             PeerError: the flag is set.
         """
-        if self.text is not None:
-            raise PeerError(self.text)
+        text = self._left()
+        if text is not None:
+            raise PeerError(text)
 
     def wait(self, ask: Callable[[], Answer]) -> Answer:
         """Ask until the answer is true.

@@ -1,197 +1,282 @@
-"""The main thread of an engine: it runs user code, and nothing else (layer L3).
+"""A rank of an engine set: it runs user code, and nothing else (layer L3).
 
-Signals, plots and MPI programs expect the main thread. The agent thread, which owns all traffic, hands it jobs,
-which are done in their order: commands, and parts of tasks that several ranks run together. While there is none it
-works on a queue of task items. So a command waits for the end of one item at most.
+The process is the user's. It has no thread of ours, and does no traffic: its only thread sleeps in a read of the
+socket of its node agent, does one thing, and answers. Commands and parts of gang tasks are done in the order in
+which they come. While there are none it works on task items, so a command waits for the end of one item at most.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from queue import SimpleQueue
-from typing import NamedTuple
+import mmap
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
 
 from .. import limits
-from ..protocol import operations
-from ..protocol.frames import Buffer, size_of
+from ..protocol import operations, packed, rankmessages as rm
+from ..protocol.frames import Buffer, size_of, split
+from ..protocol.tasks import DefineFunction, ForgetFunctions
+from ..transport.packets import RankSocket
+from .controlblock import BELL, CURRENT, SENT, SINCE, SKIP, ControlBlock
 from .interrupts import Interrupts
-from .itemqueue import Item, ItemQueue
+from .items import Item, ItemRunner
+from .largeanswers import LargeAnswers
 from .namespace import Answer, Namespace
-from .taskrunner import LARGE, TaskRunner
-from .together import Part, Performer, Teams
+from .outcomes import LARGE, Payload
+from .taskrunner import TaskRunner
+from .together import MakeTeams, Part, Performer
 
+_BELL = rm.encode(rm.Bell())
 
-class Job(NamedTuple):
-    """An operation, and whom to tell of the answer (called in the main thread)."""
-
-    method: str
-    operation: bytes
-    body: Sequence[Buffer]
-    done: Callable[[Answer], None]
-
-
-class _Wake:
-    """A job that is nothing: there are new items."""
-
-
-_WAKE = _Wake()
+AGENT_GONE = rm.Stop("the agent of this node is gone", 1, "", True)
 
 
 class Rank:
-    """The namespace and the thread that works on it.
+    """The namespace, and the thread that works on it.
 
     Args:
-        on_signal: called for SIGINT, SIGTERM or SIGUSR1 from outside, with the signal's name.
+        namespace: of the engine.
+        socket: the way to the node agent.
+        block: what is shared with it.
         number: this rank's number in its set.
-        make_teams: called in the main thread when the first task on several ranks comes.
-
-    Attributes:
-        runner: knows the functions of tasks.
-        items: the task items.
-        performer: runs parts of tasks on several ranks.
-        interrupts: what the main thread does now.
+        make_teams: called when the first task on several ranks comes.
+        on_id: called with the id that the controller gives to this engine.
+        neighbours: how many ranks share the memory of this node.
     """
 
     def __init__(
         self,
         namespace: Namespace,
-        on_signal: Callable[[str], None],
+        socket: RankSocket,
+        block: ControlBlock,
         number: int = 0,
-        make_teams: Callable[[], Teams | None] = lambda: None,
+        make_teams: MakeTeams = lambda left: None,
+        on_id: Callable[[int], None] = lambda number: None,
+        neighbours: int = 1,
     ) -> None:
         self.namespace = namespace
-        self.interrupts = Interrupts()
-        self.runner = TaskRunner(namespace)
-        self.items = ItemQueue(self.runner, self.interrupts, lambda: None)
-        self.performer = Performer(self.runner, self.interrupts, number, make_teams)
-        self._on_signal = on_signal
+        self._socket = socket
+        self._block = block
+        self._on_id = on_id
         self._process = namespace.process
+        self.interrupts = Interrupts(block)
+        self._runner = TaskRunner(namespace)
+        self._large = LargeAnswers(socket, self._hear, neighbours)
+        self._items = ItemRunner(self._runner, block, self.interrupts, self._ring, self._send_large_item)
+        self._performer = Performer(
+            self._runner, block, self.interrupts, number, make_teams, self._hear_during_part
+        )
+        self._inbox: deque[Callable[[], None]] = deque()
+        """What is to be done, in this order."""
+        self._parts: dict[int, Part] = {}
+        self._stop: rm.Stop | None = None
         self._process.around_forks(self.interrupts.hold_back, self.interrupts.let_through)
         self._process.in_child(self.interrupts.uninstall)
-        self._inbox: SimpleQueue[Job | Part | _Wake | None] = SimpleQueue()
-        self._commands = 0
-        self._parts = 0
-        self._interrupt_next = False
-        self._lock = threading.Lock()
-        """Held while a command changes its state from waiting to running."""
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether user code runs now, or the main thread waits for other ranks."""
-        return self.interrupts.current is not None or self.performer.is_joining
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether something waits for the main thread, while that waits for its own large answer to go out."""
-        return self._commands > 0 or self._parts > 0 or self.items.has_items
-
-    # --- the agent thread ----------------------------------------------------------------------------------
-
-    def submit(self, job: Job | Part) -> None:
-        """Queue a command, or a part of a task (any thread)."""
-        with self._lock:
-            if isinstance(job, Job):
-                self._commands += 1
-            else:
-                self._parts += 1
-        self._inbox.put(job)
-
-    def give(self, items: Iterable[Item]) -> None:
-        """Queue task items, to be run while there are no jobs."""
-        if self.items.give(items):
-            self._inbox.put(_WAKE)
-
-    def stop(self) -> None:
-        """Let :meth:`run` return after what runs now (any thread)."""
-        self._inbox.put(None)
-        self.items.release()
-
-    def interrupt(self) -> None:
-        """KeyboardInterrupt in the command that runs now, if one does; never in a task.
-
-        A command that has been handed over and not started, or waits for a task item to end, is answered as if it
-        had been interrupted at once.
-        """
-        with self._lock:
-            current = self.interrupts.current
-            if isinstance(current, Job):
-                self.interrupts.send(current)
-            elif self._commands:
-                self._interrupt_next = True
-
-    def interrupt_all(self) -> None:
-        """KeyboardInterrupt in whatever runs now."""
-        current = self.interrupts.current
-        if current is not None:
-            self.interrupts.send(current)
-
-    # --- the main thread -----------------------------------------------------------------------------------
+        self._process.in_child(socket.abandon)
+        self._handlers: dict[type, Callable[[Any, memoryview, list[int]], None]] = {
+            rm.EngineId: self._take_id,
+            rm.Run: self._take_command,
+            rm.RunItems: self._take_items,
+            rm.RunItem: self._take_item,
+            rm.RunPart: self._take_part,
+            rm.PartBody: self._take_part_body,
+            rm.PartLeft: self._leave_part,
+            rm.Freed: lambda message, _body, _files: self._large.freed(message.size),
+            rm.Stop: self._take_stop,
+            DefineFunction: lambda message, body, _files: self._runner.define(message, body),
+            ForgetFunctions: lambda message, _body, _files: self._runner.forget(message.keys),
+        }
 
     def install_signals(self) -> None:
-        """Take SIGINT, SIGTERM and SIGUSR1."""
-        self.interrupts.install(self._on_signal)
+        """Take SIGINT, SIGTERM, SIGUSR1 and the agent's own signal."""
+        self.interrupts.install(lambda name: self._say(rm.Signalled(name)) and None)
 
-    def run(self) -> None:
-        """Work until :meth:`stop`."""
-        inbox, items = self._inbox, self.items
-        while True:
-            if items.has_items:
+    def run(self) -> rm.Stop:
+        """Work until the agent says that this is the end, or is gone; what it has said."""
+        inbox, items = self._inbox, self._items
+        while self._stop is None:
+            if inbox:
+                inbox.popleft()()
+            elif items.has_items:
                 self.interrupts.install_again()
-                items.work(inbox.empty)
-            job = inbox.get()
-            if job is None:
-                return
-            if isinstance(job, Job):
-                self.interrupts.install_again()
-                self._do(job)
-            elif isinstance(job, Part):
-                self.interrupts.install_again()
-                self._perform(job)
-            job = None  # large arguments must not live until the next command comes
+                items.work(self._nobody_speaks)
+                self._hear_what_is_there()
+            else:
+                self._hear()
+        return self._stop
 
-    def _do(self, job: Job) -> None:
-        answer = self._run(job)
-        self._process.leave_if_child()
-        done = job.done
-        del job
-        self.runner.names_changed()
-        with self._lock:
-            self._commands -= 1
-            self._interrupt_next = False
-        large = size_of(answer.body) > limits.INLINE_BODY
-        if not large:
-            # The agent thread may come to it when the arrays in it have changed.
-            answer = answer._replace(body=[bytes(buffer) for buffer in answer.body])
-        done(answer)
-        if large:
-            del answer
-            self.items.hold()
+    # --- hearing -------------------------------------------------------------------------------------------
 
-    def _run(self, job: Job) -> Answer:
-        answer = _INTERRUPTED
+    def _nobody_speaks(self) -> bool:
+        return bool(self._block.words[SENT] <= self._socket.received)
+
+    def _hear_what_is_there(self) -> None:
+        while self._stop is None and not self._nobody_speaks():
+            self._hear()
+
+    def _hear(self) -> bool:
+        """Take the next packet, and wait for it; False if there will be none."""
+        packet = self._socket.receive()
+        if packet is None:
+            self._stop = AGENT_GONE
+            return False
+        data, files = packet
         try:
-            with self._lock:
-                starts = not self._interrupt_next
-                if starts:
-                    self.interrupts.current = job
-            if starts:
-                answer = self.namespace.run(job.method, job.operation, job.body)
-            self.interrupts.current = None
+            message, body = rm.for_rank(data)
+            self._handlers[type(message)](message, body, files)
+        finally:
+            for descriptor in files:
+                os.close(descriptor)
+        return self._stop is None
+
+    def _hear_during_part(self) -> bool:
+        """The same while a part runs: an interrupt may end the wait, but must not lose a packet."""
+        self._socket.wait()
+        self.interrupts.shielded = True
+        try:
+            return self._hear()
+        finally:
+            self.interrupts.shielded = False
+
+    def _say(self, message: rm.ToAgent, body: Sequence[Buffer] = (), files: tuple[int, ...] = ()) -> bool:
+        return self._socket.send(rm.encode(message, body), files)
+
+    def _ring(self) -> None:
+        self._block.fence()
+        if not self._block.words[BELL]:
+            self._block.words[BELL] = 1
+            self._socket.send(_BELL)
+
+    def _take_id(self, message: rm.EngineId, _body: memoryview, _files: list[int]) -> None:
+        self.namespace.engine_id = message.id
+        self._on_id(message.id)
+
+    def _take_stop(self, message: rm.Stop, _body: memoryview, _files: list[int]) -> None:
+        self._stop = message
+
+    # --- commands ------------------------------------------------------------------------------------------
+
+    def _take_command(self, message: rm.Run, body: memoryview, files: list[int]) -> None:
+        failure = ""
+        segments: list[Buffer] = []
+        try:
+            segments = _mapped(files, message.sizes) if message.shared else _writable(body, message.sizes)
+        except (OSError, ValueError, MemoryError) as error:
+            failure = f"the data of this {message.method} did not arrive: there is no memory for it ({error})"
+        taken = [segments]
+        del segments
+        self._inbox.append(lambda: self._command(message, taken.pop(), failure))
+
+    def _command(self, message: rm.Run, body: list[Buffer], failure: str) -> None:
+        self.interrupts.install_again()
+        if failure:
+            outcome = operations.encode(operations.Failed("ConnectionError", failure, ""))
+            answer = Answer(False, outcome, [])
+        else:
+            answer = self._run(message, body)
+        del body
+        self._process.leave_if_child()
+        self._runner.names_changed()
+        sizes = [size_of([buffer]) for buffer in answer.body]
+        version = self.namespace.properties_version
+        streamed = sum(sizes) > limits.INLINE_BODY
+        said = rm.Answer(message.number, answer.ok, answer.outcome, version, sizes, streamed)
+        if streamed:
+            self._say(said)
+            self._large.send(answer.body)
+        else:
+            self._say(said, answer.body)
+
+    def _run(self, message: rm.Run, body: list[Buffer]) -> Answer:
+        words, answer = self._block.words, _INTERRUPTED
+        try:
+            words[SINCE] = time.monotonic_ns()
+            words[CURRENT] = -message.number
+            self._block.fence()
+            if words[SKIP] < message.number:
+                answer = self.namespace.run(message.method, message.operation, body)
+            words[CURRENT] = 0
         except KeyboardInterrupt:
             # No second one can come so soon.
-            self.interrupts.current = None
+            words[CURRENT] = 0
         return answer
 
-    def _perform(self, part: Part) -> None:
-        with self._lock:
-            self._parts -= 1
-        outcome, seconds = self.performer.perform(part)
+    # --- task items ----------------------------------------------------------------------------------------
+
+    def _take_items(self, message: rm.RunItems, body: memoryview, _files: list[int]) -> None:
+        program = self._runner.program(message.operation)
+        data, lengths = bytes(body), packed.unpack(message.lengths)
+        last = message.first + len(lengths) - 1
+        start = 0
+        items: list[Item] = []
+        for serial, end in enumerate(accumulate(lengths), message.first):
+            items.append((serial, program, data[start:end], serial == last))
+            start = end
+        self._items.give(items)
+
+    def _take_item(self, message: rm.RunItem, _body: memoryview, files: list[int]) -> None:
+        program = self._runner.program(message.operation)
+        self._items.give([(message.serial, program, _mapped(files, message.sizes), True)])
+
+    def _send_large_item(self, serial: int, seconds: float, segments: Sequence[Buffer]) -> None:
+        hit = self.interrupts.hit == serial
+        self._say(rm.ItemDone(serial, hit, seconds, [size_of([segment]) for segment in segments]))
+        self._large.send(segments)
+
+    # --- parts of gang tasks -------------------------------------------------------------------------------
+
+    def _take_part(self, message: rm.RunPart, body: memoryview, _files: list[int]) -> None:
+        payload: Payload | None = None
+        if not message.large:
+            payload = bytes(body)
+        elif message.sizes:
+            payload = list(_writable(body, message.sizes))
+        program = self._runner.program(message.operation)
+        part = Part(message.serial, program, message.ranks, message.communicator, payload)
+        self._parts[message.serial] = part
+        self._inbox.append(lambda: self._part(part))
+
+    def _take_part_body(self, message: rm.PartBody, _body: memoryview, files: list[int]) -> None:
+        part = self._parts.get(message.serial)
+        if part is not None:
+            part.payload = _mapped(files, message.sizes)
+
+    def _leave_part(self, message: rm.PartLeft, _body: memoryview, _files: list[int]) -> None:
+        part = self._parts.get(message.serial)
+        if part is not None:
+            part.reason = message.text
+
+    def _part(self, part: Part) -> None:
+        self.interrupts.install_again()
+        (kind, data), seconds = self._performer.perform(part)
+        del self._parts[part.serial]
         self._process.leave_if_child()
-        part.done(outcome, seconds)
-        if outcome[0] == LARGE:
-            del outcome
-            self.items.hold()
+        hit = self.interrupts.hit == part.serial
+        if kind == LARGE:
+            sizes = [size_of([segment]) for segment in data]
+            self._say(rm.PartDone(part.serial, kind, hit, seconds, sizes, True))
+            self._large.send(data)
+        else:
+            payload = data.encode() if isinstance(data, str) else data
+            self._say(rm.PartDone(part.serial, kind, hit, seconds, [len(payload)]), [payload])
+
+
+def _mapped(files: list[int], sizes: Sequence[int]) -> list[Buffer]:
+    """The segments in a file in memory, as private copy-on-write memory."""
+    total = sum(sizes)
+    if not total or not files:
+        return [bytearray() for _ in sizes]
+    memory = mmap.mmap(files[0], total, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    return split(memoryview(memory), sizes)
+
+
+def _writable(body: memoryview, sizes: Sequence[int]) -> list[Buffer]:
+    """The pickle, and its buffers in memory that user code may write to."""
+    first, *others = split(body, sizes) if sizes else [b""]
+    return [first, *map(bytearray, others)] if sizes else []
 
 
 _INTERRUPTED = Answer(

@@ -1,4 +1,4 @@
-"""The ranks of a set, as its rank 0 sees them when it hands out tasks (layer L2, no I/O)."""
+"""The ranks of a set, as the agent at its root sees them when it hands out tasks (layer L2, no I/O)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NONE: Final[frozenset[int]] = frozenset()
 
 
 class Down(NamedTuple):
-    """A message to these ranks, rank 0 perhaps among them."""
+    """A message to these ranks."""
 
     ranks: list[int]
     message: AnyMessage
@@ -158,9 +158,9 @@ class Roster:
         self.many: set[int] = set()
         self.available = 0
 
-    def add(self, nodes: Mapping[int, int], root: int) -> None:
-        """New ranks, and the leader of the node of each."""
-        for number in sorted(nodes, key=lambda number: (number != root, number), reverse=True):
+    def add(self, nodes: Mapping[int, int]) -> None:
+        """New ranks, and the lowest rank on the node of each."""
+        for number in sorted(nodes, reverse=True):
             if number not in self.states:
                 self.states[number] = RankState(number, nodes[number])
                 self.available += 1

@@ -1,7 +1,7 @@
-"""The agent thread's part in the tasks of one rank (layer L4).
+"""A node agent's part in the tasks of one of its ranks (layer L4).
 
-It hands items to the main thread, and sends their results up many at a time. No timer runs while the rank is idle,
-nor while it works on a long item and nothing else is to be told.
+It gives the rank items, and sends their results up many at a time. No timer runs while the rank is idle, nor while
+it works on a long item and nothing else is to be told.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Protocol
 
 from .. import limits
 from ..errors import TaskAborted, TaskTimeout
-from ..protocol import messages as m, packed
-from ..protocol.frames import Buffer, size_of
+from ..protocol import messages as m, packed, rankmessages as rm
+from ..protocol.frames import Buffer
 from ..transport.loop import Loop, Timer
-from .batches import items_of, reports, returned, single
-from .itemqueue import FLUSH, Finished, Given, Item
-from .rank import Rank
-from .taskrunner import LARGE, packed_failure
+from .batches import reports, returned, single
+from .itembook import Finished, Given, Item, ItemBook
+from .largestreams import LargeAnswer
+from .outcomes import packed_failure
 
 _BODIES = 2
 """Large arguments that a rank asks for at a time: those of the task that runs, and of the next one."""
@@ -29,42 +29,33 @@ _CHECK_AGAIN = 1.0
 
 
 class Way(Protocol):
-    """Where an agent's messages go: to the rank above, or to the farm of the set."""
+    """Where an agent's messages go: to the agent above, or to the farm of the set."""
 
     def report(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
-        """Send a message of this rank's."""
+        """Send a message of a rank's."""
 
-    def report_large(self, message: m.TaskResult, body: Sequence[Buffer], sent: Callable[[], None]) -> None:
-        """Send a large result; ``sent`` is called once, when its buffers are not needed any more."""
+    def report_large(self, message: m.TaskResult, answer: LargeAnswer) -> None:
+        """Send a large result."""
 
 
 class TaskAgent:
-    """Task items of this rank.
+    """Task items of one rank."""
 
-    Args:
-        interrupt: called when an interrupt was sent, to see to it that it is heard.
-    """
-
-    def __init__(self, loop: Loop, rank: Rank, number: int, way: Way, interrupt: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, items: ItemBook, number: int, way: Way) -> None:
         self._loop = loop
-        self._rank = rank
-        self._items = rank.items
+        self._items = items
         self._number = number
         self._way = way
-        self._sent_interrupt = interrupt
-        self._new: list[Item] = []
-        self._large: deque[tuple[Given, int]] = deque()
+        self._large: deque[Item] = deque()
         self._awaited: dict[tuple[int, int], Given] = {}
         self._here: set[tuple[int, int]] = set()
         self._watch_timer: Timer | None = None
         self._deadline_timer: Timer | None = None
-        self._overruled: tuple[Item, BaseException] | None = None
+        self._overruled: tuple[int, BaseException] | None = None
         """The item that was told to end, and what it fails with."""
         self._given_up: set[tuple[int, int]] = set()
         """Items whose end was told although they still run."""
-        self._properties = rank.namespace.properties_version
         self._retired = False
-        self._items.on_finished = lambda: loop.call_now(self._collect)
 
     # --- what comes from above -----------------------------------------------------------------------------
 
@@ -72,28 +63,29 @@ class TaskAgent:
         """Tasks to run."""
         if self._retired:
             return
-        program = self._rank.runner.program(message.options.operation)
+        options = message.options
+        given = Given(message.group, options.operation, options.timeout, options.label)
+        indices = packed.unpack(message.indices)
         if message.lengths:
-            self._queue(items_of(message, body, program))
+            self._items.give(given, indices, message.lengths, body)
+            self._given(given)
             return
-        for index in packed.unpack(message.indices):
-            given = Given(message.group, program, message.options.timeout, index, message.options.label)
-            self._large.append((given, index))
+        self._large.extend((given, index) for index in indices)
         self._ask()
 
     def take_back(self, count: int) -> None:
         """Return what would run last."""
-        self._hand_over()
         items: list[Item] = []
         while self._large and len(items) < count:
-            given, index = self._large.pop()
-            items.append((given, index, b""))
-        self._give_up(items + self._items.take_back(count - len(items)), "taken")
+            items.append(self._large.pop())
+        taken, finished = self._items.take_back(count - len(items))
+        self._report(finished)
+        self._give_up(items + taken, "taken")
 
     def cancel(self, group: int, indices: set[int], *, interrupt: bool) -> None:
         """Do not run these tasks, or interrupt them."""
-        self._hand_over()
-        found, running = self._items.remove(group, indices)
+        found, running, finished = self._items.remove(group, indices)
+        self._report(finished)
         large = [(given, index) for given, index in self._large if given.group == group and index in indices]
         if large:
             self._large = deque(one for one in self._large if one not in large)
@@ -101,63 +93,45 @@ class TaskAgent:
             given = self._awaited.pop((group, index), None)
             if given is not None:
                 large.append((given, index))
-        self._give_up(found + [(given, index, b"") for given, index in large], "cancelled")
+        self._give_up(found + large, "cancelled")
         for item in running:
             if not interrupt:
                 self._tell(returned([item], self._number, "running"))
             else:
-                self._overrule(item, TaskAborted("the task was cancelled while it ran"))
+                serial = self._items.serial_of(item)
+                self._overrule(serial, TaskAborted("the task was cancelled while it ran"))
 
     def waits_for(self, group: int, index: int) -> bool:
         """Whether the body of this task was asked for and is still wanted."""
         return (group, index) in self._awaited
 
-    def body_arrived(self, group: int, index: int, body: list[Buffer]) -> None:
-        """The body that was asked for."""
+    def body_arrived(self, group: int, index: int, sizes: list[int], descriptor: int) -> None:
+        """The body that was asked for, in a file in memory."""
         given = self._awaited.pop((group, index), None)
         if given is not None and not self._retired:
             self._here.add((group, index))
-            self._queue([(given, index, body)])
+            self._items.give_large(given, index, sizes, descriptor)
+            self._given(given)
 
     def body_broken(self, group: int, index: int) -> None:
         """The body that was asked for will not come."""
         given = self._awaited.pop((group, index), None)
         if given is not None:
-            self._give_up([(given, index, b"")], "broken")
+            self._give_up([(given, index)], "broken")
 
     def retire(self) -> None:
         """This engine was ended: nothing runs here, and nothing is told any more."""
         self._retired = True
-        self._new.clear()
         self._large.clear()
         self._awaited.clear()
         self._items.clear()
 
-    def command_answered(self) -> None:
-        """A command has ended here."""
-        version = self._rank.namespace.properties_version
-        if version != self._properties:
-            self._properties = version
-            self._way.report(m.PropertiesChanged([self._number]), ())
-
     # --- items ---------------------------------------------------------------------------------------------
 
-    def _queue(self, items: list[Item]) -> None:
-        # After the others' share has been sent: once user code runs here, it also has the GIL.
-        if items:
-            self._new += items
-            self._loop.call_at_turn_end(self._hand_over)
-
-    def _hand_over(self) -> None:
-        items, self._new = self._new, []
-        if not items:
-            return
-        self._rank.give(items)
+    def _given(self, given: Given) -> None:
         self._watch()
-        timeouts = {item[0].timeout for item in items}
-        for timeout in timeouts:
-            if timeout is not None:
-                self._check_at(self._loop.now() + timeout)
+        if given.timeout is not None:
+            self._check_at(self._loop.now() + given.timeout)
 
     def _ask(self) -> None:
         """Ask for the bodies of large tasks, but not for more than are soon needed."""
@@ -167,7 +141,7 @@ class TaskAgent:
             self._way.report(m.WantTaskBody(given.group, index, [self._number]), ())
 
     def _give_up(self, items: list[Item], why: str) -> None:
-        for given, index, _ in items:
+        for given, index in items:
             self._here.discard((given.group, index))
         self._tell(returned(items, self._number, why))
         self._ask()
@@ -181,31 +155,28 @@ class TaskAgent:
     def _watch(self) -> None:
         """See to it that no result waits behind a long item."""
         if self._watch_timer is None:
-            self._watch_timer = self._loop.call_later(FLUSH, self._watch_due)
+            self._watch_timer = self._loop.call_later(limits.TASK_RESULT_WAITS, self._watch_due)
 
     def _watch_due(self) -> None:
         self._watch_timer = None
         # Where nothing has happened for so long, the item that runs is a long one: its end is reported at once.
-        if self._items.has_finished or self._items.age < FLUSH:
-            self._collect()
+        if self._items.has_finished or self._items.age < limits.TASK_RESULT_WAITS:
+            self.collect()
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
         """Report what has run."""
-        finished = self._came_back(self._items.collect())
+        finished = self._items.collect()
         if self._items.is_active:
             self._watch()
-        if not finished:
-            return
-        found, large = reports(finished, self._number)
-        if self._retired:
-            for _ in large:
-                self._items.release()
+        self._report(finished)
+
+    def _report(self, finished: list[Finished]) -> None:
+        finished = self._came_back(finished)
+        if not finished or self._retired:
             return
         if self._here:
             self._here.difference_update((given.group, index) for given, index, _, _ in finished)
-        self._tell(found)
-        for given, index, (_, body), seconds in large:
-            self.send_large(given.group, index, body, seconds)
+        self._tell(reports(finished, self._number))
         self._ask()
 
     def _came_back(self, finished: list[Finished]) -> list[Finished]:
@@ -213,36 +184,57 @@ class TaskAgent:
         if not self._given_up:
             return finished
         late = [one for one in finished if (one[0].group, one[1]) in self._given_up]
-        for given, index, (kind, _), _ in late:
-            self._given_up.discard((given.group, index))
-            if kind == LARGE:
-                self._items.release()
-        if late:
-            self._way.report(m.TaskHolds(self._number, ""), ())
+        for given, index, _, _ in late:
+            self._let_go(given.group, index)
         return [one for one in finished if one not in late]
 
-    def send_large(self, group: int, index: int, body: list[Buffer], seconds: float) -> None:
-        """Send a large result; the main thread waits for that."""
-        sizes = [size_of([buffer]) for buffer in body]
-        message = m.TaskResult(group, index, self._number, seconds, sizes)
-        self._way.report_large(message, body, self._items.release)
+    def _let_go(self, group: int, index: int) -> bool:
+        """Whether this item's end was told before; now the rank has come back from it."""
+        if (group, index) not in self._given_up:
+            return False
+        self._given_up.discard((group, index))
+        self._way.report(m.TaskHolds(self._number, ""), ())
+        return True
+
+    def large_result(self, message: rm.ItemDone, answer: LargeAnswer) -> None:
+        """An item has ended with a large result, which begins to come."""
+        self.collect()
+        item = self._items.ended(message.serial)
+        if item is None or self._retired:
+            answer.drop()
+            return
+        given, index = item
+        self._here.discard((given.group, index))
+        if self._let_go(given.group, index):
+            answer.drop()
+        elif message.hit and isinstance(verdict := self._items.verdict_on(message.serial), TaskTimeout):
+            answer.drop()
+            failure = packed_failure(verdict)
+            self._tell([single(given.group, index, self._number, False, failure, message.seconds)])
+        else:
+            self.send_large(given.group, index, answer, message.seconds)
+        self._ask()
+
+    def send_large(self, group: int, index: int, answer: LargeAnswer, seconds: float) -> None:
+        """Send a large result."""
+        message = m.TaskResult(group, index, self._number, seconds, answer.sizes)
+        self._way.report_large(message, answer)
 
     # --- tasks that have to end ------------------------------------------------------------------------------
 
-    def _overrule(self, item: Item, verdict: BaseException) -> None:
+    def _overrule(self, serial: int, verdict: BaseException) -> None:
         """Interrupt an item, again if it was before; give it up when it has had time enough to end."""
-        if self._items.overrule(item, verdict):
-            self._sent_interrupt()
-            if self._overruled is None or self._overruled[0] is not item:
-                self._overruled = item, verdict
-                self._loop.call_later(limits.TASK_GRACE, lambda: self._give_up_on(item))
+        if self._items.overrule(serial, verdict) and (self._overruled is None or self._overruled[0] != serial):
+            self._overruled = serial, verdict
+            self._loop.call_later(limits.TASK_GRACE, lambda: self._give_up_on(serial))
 
-    def _give_up_on(self, item: Item) -> None:
+    def _give_up_on(self, serial: int) -> None:
+        self.collect()
         overruled = self._overruled
-        current, started = self._items.running()
-        if overruled is None or overruled[0] is not item or current is not item or self._retired:
+        current, item, started = self._items.running()
+        if overruled is None or overruled[0] != serial or current != serial or item is None or self._retired:
             return
-        given, index, _ = item
+        given, index = item
         self._given_up.add((given.group, index))
         self._here.discard((given.group, index))
         self._way.report(m.TaskHolds(self._number, given.label), ())
@@ -264,10 +256,10 @@ class TaskAgent:
     def _check(self) -> None:
         self._deadline_timer = None
         now = self._loop.now()
-        item, started = self._items.running()
+        serial, item, started = self._items.running()
         if item is not None and item[0].timeout is not None:
             if now - started >= item[0].timeout:
-                self._overrule(item, timed_out(item[0].timeout))
+                self._overrule(serial, timed_out(item[0].timeout))
                 self._check_at(now + _CHECK_AGAIN)
             else:
                 self._check_at(started + item[0].timeout)

@@ -1,12 +1,12 @@
-"""Tasks in the agent thread: their messages up and down the tree of ranks, and the set's farm (layer L4).
+"""Tasks at a node agent: their messages up and down the tree of agents, and the set's farm (layer L4).
 
-At rank 0 all that is said about tasks goes through the :class:`~ipmpi.engine.farm.Farm`, which decides who runs
-what; its own rank is one of those that it gives tasks to. Other ranks pass on what is not for them.
+At the root all that is said about tasks goes through the :class:`~ipmpi.engine.farm.Farm`, which decides which rank
+runs what. Other agents pass on what is not for their own ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -14,15 +14,14 @@ import msgspec
 from ..protocol import messages as m, packed
 from ..protocol.connection import MessageReceived
 from ..protocol.frames import Buffer
-from ..transport.assembly import Assembly, PrivateMemory
+from ..transport.assembly import Assembly
 from ..transport.loop import Loop, Timer
 from ..transport.transfers import Endpoint, Transfers
 from .child import Child
-from .departures import Departures
 from .farm import Down, Farm
-from .parts import Parts
-from .rank import Rank
-from .taskagent import TaskAgent
+from .largestreams import LargeAnswer
+from .localrank import LocalRank
+from .shared import SharedMemory
 
 Routed = m.GiveTasks | m.TakeBackTasks | m.CancelTasks | m.RunTogether | m.LeaveTogether | m.DeliverTogether
 _ROUTED = (m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.RunTogether, m.LeaveTogether, m.DeliverTogether)
@@ -31,59 +30,46 @@ _REPORTS = (m.PropertiesChanged, m.TaskResults, m.TasksReturned, m.WantTaskBody,
 
 
 class Tree(Protocol):
-    """This rank's place in the set: see :class:`ipmpi.engine.proxy.Proxy`."""
+    """This agent's place in the set: see :class:`ipmpi.engine.agent.Agent`."""
 
     loop: Loop
-    rank: Rank
-    own: m.EngineInfo
     above: Endpoint | None
     children: list[Child]
+    local: dict[int, LocalRank]
     transfers: Transfers
 
     @property
     def is_root(self) -> bool:
-        """Whether this rank speaks with the controller."""
+        """Whether this agent speaks with the controller."""
 
     def by_child(self, ranks: Sequence[int]) -> list[tuple[Child, list[int]]]:
-        """The ranks below, by the child through which they are reached."""
+        """The ranks below, by the agent through which they are reached."""
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
-        """Send to the rank or controller above."""
+        """Send to the agent or controller above."""
 
     def pass_up(self, child: Child, message: Any, stream: int) -> None:
         """Relay a message with its stream."""
-
-    def keep_interrupting(self) -> None:
-        """An interrupt was sent: see to it that it is heard."""
 
 
 class SetTasks:
     """Routes what is said about tasks.
 
     Args:
-        tree: where this rank is.
+        tree: where this agent is.
         joined: whether the ranks of the set share a communicator.
-        leaders: the leader of the node of each rank, by rank.
-
-    Attributes:
-        departures: large answers of this rank.
+        leaders: the lowest rank on the node of each rank, by rank.
     """
 
     def __init__(self, tree: Tree, joined: bool, leaders: Sequence[int]) -> None:
         self._tree = tree
         self._loop = tree.loop
-        self._number = tree.own.rank
         self._leaders = leaders
-        self._farm = Farm(self._number, joined)
+        self._farm = Farm(joined)
         self._known: set[int] = set()
         """Ranks that the farm has been told of; none but at the root."""
         self._farm_timer: Timer | None = None
         self._changed: set[int] = set()
-        rank = tree.rank
-        neighbours = leaders.count(self._node(self._number)) or 1
-        self.departures = Departures(tree.loop, rank, lambda stuck: tree.send_up(stuck), neighbours)
-        self._agent = TaskAgent(tree.loop, rank, self._number, self, tree.keep_interrupting)
-        self._parts = Parts(tree.loop, rank, self._number, self, self._agent, tree.keep_interrupting)
 
     # --- the set -------------------------------------------------------------------------------------------
 
@@ -102,11 +88,14 @@ class SetTasks:
     def _node(self, rank: int) -> int:
         return self._leaders[rank] if rank < len(self._leaders) else rank
 
-    def ranks_gone(self, ranks: Sequence[int], *, died: bool) -> None:
-        """Ranks are lost, or their engines were ended and their processes stay."""
+    def ranks_gone(self, ranks: Sequence[int], *, died: bool, ordered: bool = False) -> None:
+        """Ranks are lost, or their engines were ended and their processes stay.
+
+        ``ordered``: they were told to end, so that nothing that they had is to blame.
+        """
         if self._tree.is_root and self._known.intersection(ranks):
             self._known.difference_update(ranks)
-            self._farm.remove_ranks(ranks, self._loop.now(), died=died)
+            self._farm.remove_ranks(ranks, self._loop.now(), died=died, ordered=ordered)
             self._decide_soon()
 
     def command_given(self, ranks: Sequence[int]) -> None:
@@ -117,8 +106,6 @@ class SetTasks:
 
     def command_answered(self, ranks: Sequence[int]) -> None:
         """Ranks have answered a command."""
-        if self._number in ranks:
-            self._agent.command_answered()
         if self._tree.is_root:
             self._farm.command_answered(ranks, self._loop.now())
             self._decide_soon()
@@ -131,19 +118,13 @@ class SetTasks:
 
     def forget_controller(self) -> None:
         """The controller began anew."""
-        self.departures.forget()
         self._farm.reset()
         self._decide_soon()
-
-    def retire(self) -> None:
-        """This rank's engine was ended."""
-        self._agent.retire()
-        self._parts.retire()
 
     # --- from above ----------------------------------------------------------------------------------------
 
     def from_above(self, event: MessageReceived) -> bool:
-        """Handle a message of the controller or of the rank above; False if it is not about tasks."""
+        """Handle a message of the controller or of the agent above; False if it is not about tasks."""
         message, body = event.message, event.body
         if self._tree.is_root and self._to_farm(message, body):
             self._decide_soon()
@@ -173,85 +154,68 @@ class SetTasks:
         return True
 
     def _functions(self, message: m.DefineFunction | m.ForgetFunctions, body: Sequence[Buffer]) -> None:
-        """Functions go to all ranks below at once."""
+        """Functions go to all ranks at once."""
         for child in self._tree.children:
             child.connection.send(message, body)
             child.wake()
-        if isinstance(message, m.DefineFunction):
-            self._tree.rank.runner.define(message, b"".join(body))
-        else:
-            self._tree.rank.runner.forget(message.keys)
+        for local in self._tree.local.values():
+            local.send(message, body)
 
     def _pass_down(self, ranks: Sequence[int], message: Routed, body: Sequence[Buffer]) -> None:
         for child, theirs in self._tree.by_child(ranks):
             child.connection.send(_addressed(message, theirs), body)
             child.wake()
-        if self._number in ranks:
-            self._here(message, body)
-
-    def _here(self, message: Routed, body: Sequence[Buffer]) -> None:
-        """A message for this rank."""
-        if isinstance(message, m.GiveTasks):
-            self._agent.give(message, body)
-        elif isinstance(message, m.TakeBackTasks):
-            self._agent.take_back(message.count)
-        elif isinstance(message, m.CancelTasks):
-            indices = set(packed.unpack(message.indices))
-            self._parts.cancel(message.group, indices, interrupt=message.interrupt)
-            self._agent.cancel(message.group, indices, interrupt=message.interrupt)
-        elif isinstance(message, m.RunTogether):
-            self._parts.run(message, body)
-        elif isinstance(message, m.LeaveTogether):
-            self._parts.leave(message)
-        else:
-            self._parts.deliver(message)
+        for rank in ranks:
+            local = self._tree.local.get(rank)
+            if local is not None:
+                _give(local, message, body)
 
     # --- large arguments -----------------------------------------------------------------------------------
 
     def _take_body(self, message: m.TaskBody, body: Sequence[Buffer], stream: int) -> None:
         below = self._tree.by_child(message.ranks)
-        number = message.group, message.index
-        wanted = self._number in message.ranks and (
-            self._agent.waits_for(*number) or self._parts.waits_for(*number)
-        )
+        here = [
+            local
+            for rank in message.ranks
+            if (local := self._tree.local.get(rank)) is not None
+            and (local.tasks.waits_for(message.group, message.index)
+                 or local.parts.waits_for(message.group, message.index))
+        ]  # fmt: skip
+        number, sizes, total = (message.group, message.index), message.sizes, sum(message.sizes)
+        memory = self._memory(here, number, total)
         if not stream:
             for child, ranks in below:
-                child.connection.send(m.TaskBody(*number, ranks, message.sizes), body)
+                child.connection.send(m.TaskBody(*number, ranks, sizes), body)
                 child.wake()
-            if wanted:
-                self._arrived(number, [bytearray(segment) for segment in body])
+            if memory is not None:
+                memory.write(0, memoryview(b"".join(body)))
+                _arrived(here, number, sizes, memory)
             return
-        total = sum(message.sizes)
         sinks: list[tuple[Any, Any]] = [
-            (child, child.connection.send_streamed(m.TaskBody(*number, ranks, message.sizes), total))
+            (child, child.connection.send_streamed(m.TaskBody(*number, ranks, sizes), total))
             for child, ranks in below
         ]
-        if wanted:
-            try:
-                memory = PrivateMemory(total)
-            except (OSError, ValueError, OverflowError):
-                self._broken(number)
-            else:
-                assembly = Assembly(
-                    message.sizes, memory, lambda done: self._arrived(number, done.segments()),
-                    lambda: self._broken(number), lambda _reason: self._broken(number),
-                )  # fmt: skip
-                sinks.append((assembly, assembly))
+        if memory is not None:
+            assembly = Assembly(
+                sizes, memory, lambda _done: _arrived(here, number, sizes, memory),
+                lambda: _broken(here, number), lambda _reason: _broken(here, number),
+            )  # fmt: skip
+            sinks.append((assembly, assembly))
         assert self._tree.above is not None
         self._tree.transfers.start(self._tree.above, stream, sinks)
 
-    def _arrived(self, number: tuple[int, int], body: list[Buffer]) -> None:
-        self._agent.body_arrived(*number, body)
-        self._parts.body_arrived(*number, body)
+    def _memory(self, here: list[LocalRank], number: tuple[int, int], total: int) -> SharedMemory | None:
+        if here:
+            try:
+                return SharedMemory(total)
+            except (OSError, ValueError, OverflowError):
+                _broken(here, number)
+        return None
 
-    def _broken(self, number: tuple[int, int]) -> None:
-        self._agent.body_broken(*number)
-        self._parts.body_broken(*number)
-
-    # --- from below, and from this rank ----------------------------------------------------------------------
+    # --- from below, and from ranks of this node ---------------------------------------------------------------
 
     def from_below(self, child: Child, event: MessageReceived) -> bool:
-        """Handle a message of a rank below; False if it is not about tasks."""
+        """Handle a message of an agent below; False if it is not about tasks."""
         message = event.message
         if isinstance(message, m.TaskResult):
             self._learn(message)
@@ -271,7 +235,7 @@ class SetTasks:
             self._decide_soon()
 
     def report(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
-        """A message of this rank, or of one below, on its way to the controller."""
+        """A message of a rank of this node, or from below, on its way to the controller."""
         if isinstance(message, m.PropertiesChanged):
             self._changed.update(message.ranks)
             self._loop.call_at_turn_end(self._tell_changes)
@@ -298,15 +262,14 @@ class SetTasks:
         if ranks:
             self._tree.send_up(m.PropertiesChanged(ranks))
 
-    def report_large(self, message: m.TaskResult, body: Sequence[Buffer], sent: Callable[[], None]) -> None:
-        """Send a large result of this rank; ``sent`` is called when its buffers are not needed any more."""
+    def report_large(self, message: m.TaskResult, answer: LargeAnswer) -> None:
+        """Send a large result of a rank of this node."""
         self._learn(message)
         above = self._tree.above
-        stream = None if above is None else above.connection.send(message, body)
-        if above is not None:
-            above.wake()
-        stuck = m.AnswerStuck(self._number, 0, message.group, message.index)
-        self.departures.add(above, stream, stuck, sent)
+        if above is None:
+            answer.drop()
+        else:
+            answer.begin(above, message, self._tree.send_up)
 
     # --- the farm --------------------------------------------------------------------------------------------
 
@@ -332,6 +295,37 @@ class SetTasks:
     def _deadline(self) -> None:
         self._farm_timer = None
         self._decide()
+
+
+def _give(local: LocalRank, message: Routed, body: Sequence[Buffer]) -> None:
+    """A message for a rank of this node."""
+    if isinstance(message, m.GiveTasks):
+        local.tasks.give(message, body)
+    elif isinstance(message, m.TakeBackTasks):
+        local.tasks.take_back(message.count)
+    elif isinstance(message, m.CancelTasks):
+        indices = set(packed.unpack(message.indices))
+        local.parts.cancel(message.group, indices, interrupt=message.interrupt)
+        local.tasks.cancel(message.group, indices, interrupt=message.interrupt)
+    elif isinstance(message, m.RunTogether):
+        local.parts.run(message, body)
+    elif isinstance(message, m.LeaveTogether):
+        local.parts.leave(message)
+    else:
+        local.parts.deliver(message)
+
+
+def _arrived(here: list[LocalRank], number: tuple[int, int], sizes: list[int], memory: SharedMemory) -> None:
+    for local in here:
+        local.tasks.body_arrived(*number, sizes, memory.descriptor)
+        local.parts.body_arrived(*number, sizes, memory.descriptor)
+    memory.close()
+
+
+def _broken(here: list[LocalRank], number: tuple[int, int]) -> None:
+    for local in here:
+        local.tasks.body_broken(*number)
+        local.parts.body_broken(*number)
 
 
 def _addressed(message: Routed, ranks: list[int]) -> Routed:

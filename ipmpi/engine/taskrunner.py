@@ -1,8 +1,7 @@
 """Tasks in the namespace of one engine: an item in, an outcome out (layer L2).
 
 What tasks of a group have in common is decoded once, into a :class:`Program`; its functions arrive once, are
-unpickled when the first task needs them, and are kept until the namespace is cleared. The agent thread defines and
-forgets functions, the main thread runs.
+unpickled when the first task needs them, and are kept until the namespace is cleared.
 
 A no-op item should take no more than a few microseconds here, so what is common (a plain call, plain arguments, a
 plain result) goes a short way.
@@ -21,39 +20,30 @@ import msgspec
 
 from ipmpi import limits, serialize
 from ipmpi.engine.capture import shorten
-from ipmpi.engine.failures import failed
 from ipmpi.engine.functions import FunctionHome
 from ipmpi.engine.namespace import Namespace
+from ipmpi.engine.outcomes import (
+    DONE,
+    FAILED,
+    LARGE,
+    REFUSED,
+    REJECTED,
+    TEXT,
+    Outcome,
+    Payload,
+    packed_failure,
+)
 from ipmpi.engine.programs import ProgramHome
 from ipmpi.engine.statements import compile_task
-from ipmpi.errors import RemoteProtocolError, TaskAborted, TaskRejectError
+from ipmpi.errors import RemoteProtocolError, TaskRejectError
 from ipmpi.protocol.messages import DefineFunction
 from ipmpi.protocol.operations import (
     CallTaskOperation,
-    Failed,
     StringTaskOperation,
     TaskOperation,
     decode_task_operation,
 )
-from ipmpi.protocol.packed import pack_failure, unpack_failure
 from ipmpi.serialize import ATOMS, PROTOCOL, Buffer
-
-Payload = bytes | list[Buffer]
-"""The arguments of one task: a pickle that came in a batch, or the segments of a large one."""
-
-Outcome = tuple[int, Any]
-"""What became of a task, as one of the numbers below, and what goes with it."""
-
-DONE: Final = 0
-"""With the pickled value, or nothing for None."""
-LARGE: Final = 1
-"""With the segments of a large value. They are no copy: send them before anything else runs."""
-FAILED: Final = 2
-"""With the payload of :func:`~ipmpi.protocol.packed.pack_failure`."""
-REFUSED: Final = 3
-"""The condition of the task does not hold here."""
-REJECTED: Final = 4
-"""With the text of its TaskRejectError."""
 
 TASK_FILENAME: Final = "<ipmpi task>"
 
@@ -63,8 +53,6 @@ _LOOK_UP: Final = b"\x93"
 _PLAIN: Final = frozenset({list, tuple, dict, set})
 _FEW: Final = 1000
 """Elements up to which trying the short way first costs nothing that matters."""
-_TEXT: Final = 8 * limits.KIB
-_TRACEBACK: Final = 24 * limits.KIB
 _PROGRAMS: Final = 1024
 
 
@@ -125,7 +113,7 @@ class TaskRunner:
         self._generation = namespace.generation
         self._last: Program | None = None
 
-    # --- the agent thread ----------------------------------------------------------------------------------
+    # --- functions and programs ------------------------------------------------------------------------------
 
     def define(self, message: DefineFunction, piece: Buffer) -> None:
         """Take a piece of a pickled function; a piece that does not fit to those before it is dropped."""
@@ -162,7 +150,7 @@ class TaskRunner:
             program = self._programs[operation] = Program(operation)
         return program
 
-    # --- the main thread -----------------------------------------------------------------------------------
+    # --- running -----------------------------------------------------------------------------------------------
 
     def run(self, program: Program, payload: Payload) -> Outcome:
         """Run one task.
@@ -346,29 +334,5 @@ def _has_modules_by_value() -> bool:
 
 def _failure(error: BaseException) -> Outcome:
     if isinstance(error, TaskRejectError):
-        return REJECTED, shorten(str(error), _TEXT)
+        return REJECTED, shorten(str(error), TEXT)
     return FAILED, packed_failure(error)
-
-
-def packed_failure(error: BaseException, traceback: str | None = None) -> bytes:
-    """The payload of a task that raised ``error``, of at most ``limits.TASK_PAYLOAD`` bytes."""
-    described, body = failed(error)
-    described = Failed(
-        described.type_name,
-        shorten(described.text, _TEXT),
-        shorten(described.traceback if traceback is None else traceback, _TRACEBACK),
-    )
-    payload = pack_failure(described, [serialize.in_one_piece(body)] if body else [])
-    return payload if len(payload) <= limits.TASK_PAYLOAD else pack_failure(described, [])
-
-
-def overruled(outcome: Outcome, verdict: BaseException) -> Outcome:
-    """What becomes of a task that was interrupted for a reason: it fails with ``verdict``.
-
-    One that was cancelled and ended well nevertheless keeps its value.
-    """
-    kind, data = outcome
-    if kind in (REFUSED, REJECTED) or (kind != FAILED and isinstance(verdict, TaskAborted)):
-        return outcome
-    where = unpack_failure(data)[0].traceback if kind == FAILED else None
-    return FAILED, packed_failure(verdict, where)

@@ -1,4 +1,4 @@
-"""The way up from a rank to the rank above it (layer L4)."""
+"""The way up from a node agent to the one above it (layer L4)."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection, Event, StreamRefused
 from ..transport.pipes import Pipe
 from .child import Child
-from .proxy import Proxy
+from .agent import Agent
 
 
-def link_up(proxy: Proxy, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -> Child:
-    """Make ``pipe`` the proxy's way up, to another rank of the set."""
+def link_up(agent: Agent, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -> Child:
+    """Make ``pipe`` the way up of an agent, to that of another node."""
     above = Child(pipe, Connection(may_receive, resumable=False))
 
     def refused(event: Event) -> None:
         if not isinstance(event, StreamRefused):
-            proxy.from_above(event)
+            agent.from_above(event)
 
     def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
         del orderly
-        proxy.stop(f"the rank above is gone: {error or reason}", orphaned=True)
+        agent.stop(f"the node above is gone: {error or reason}", orphaned=True)
 
-    above.start(proxy.loop, refused, closed)
-    proxy.above = above
+    above.start(agent.loop, refused, closed)
+    agent.above = above
     return above

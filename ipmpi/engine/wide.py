@@ -128,15 +128,13 @@ class WideTasks:
 
     Args:
         joined: whether the ranks of the set share a communicator.
-        root: the rank whose failures are those of the set.
         out: takes what is to be sent.
     """
 
-    def __init__(self, roster: Roster, groups: Groups, joined: bool, root: int, out: list[Down | Up]) -> None:
+    def __init__(self, roster: Roster, groups: Groups, joined: bool, out: list[Down | Up]) -> None:
         self._roster = roster
         self._groups = groups
         self._hindrance = "" if joined else _NOT_JOINED
-        self._root = root
         self._out = out
         self._communicators = Communicators()
         self._waiting: list[WideTask] = []
@@ -202,7 +200,7 @@ class WideTasks:
                 f" task ({width} ranks) again."
             )
             failure, body = failed(error)
-            self._out.append(self._failure(task, self._root, packed.pack_failure(failure, body)))
+            self._out.append(self._failure(task, min(self._roster.states), packed.pack_failure(failure, body)))
             text = str(error)
         return bool(text)
 

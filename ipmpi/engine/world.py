@@ -45,17 +45,21 @@ class World:
     _parent: Any = None
 
     def exchange(self, value: object) -> list[Any]:
-        """Every rank's ``value``, by rank. Collective; main thread, before the agent thread starts."""
+        """Every rank's ``value``, by rank. Collective; while the set forms."""
         return [value] if self.mpi is None else list(self.mpi.COMM_WORLD.allgather(value))
 
-    def make_teams(self) -> Teams | None:
-        """What makes communicators for tasks on several ranks; None where ranks do not share one. Main thread."""
+    def make_teams(self, left: Callable[[], str | None]) -> Teams | None:
+        """What makes communicators for tasks on several ranks; None where ranks do not share one.
+
+        Args:
+            left: says why the current task shall be left, or None.
+        """
         if self._parent is None:
             return None
         # Only here, as each import costs on a thousand ranks.
         from . import comm
 
-        return comm.Teams(self.mpi, self._parent)
+        return comm.Teams(self.mpi, self._parent, left)
 
     def finalize(self) -> None:
         """MPI_Finalize: collective, so it waits for the other ranks of the set."""

@@ -1,63 +1,64 @@
-"""The agent thread of an engine: all traffic of one rank, and of the ranks below it (layer L4).
+"""The agent of one node of an engine set: all traffic of its ranks (layer L4).
 
-Every rank runs one. What makes rank 0 the proxy of its set is only its place in the tree: the link above it is
-the set's TLS link to the controller, for other ranks it is a Unix socket or MPI to the rank above. Commands come
-from above with a list of ranks and are passed on to those below or to this process's main thread; answers are
-folded on their way up.
+It is a process of its own, so it works while every rank is stuck, and no rank's death is its end. What makes an
+agent the root of its set is only its place in the tree: the link above it is the set's TLS link to the controller;
+for others it is a link to the agent of another node. Commands come from above with a list of ranks, and are passed
+on to ranks of this node and to the agents below; answers are folded on their way up.
 
-If the rank above is gone, so is the set, and this process ends at once: nobody may stay behind in an allocation.
+If the agent above is gone, so are its ranks, and this node ends at once: nobody may stay behind in an allocation.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import limits
 from ..errors import KernelError, internal_error
-from ..protocol import messages as m, operations
+from ..protocol import messages as m, operations, rankmessages as rm
 from ..protocol.connection import Connection, Event, MessageReceived
-from ..protocol.frames import Buffer, size_of
+from ..protocol.frames import Buffer
 from ..protocol.registration import parts
 from ..protocol.states import FROM_BELOW
 from ..transport.loop import Loop
-from ..transport.pipes import Pipe, UnixPipe
+from ..transport.pipes import Pipe
 from ..transport.transfers import Endpoint, Transfers
 from .child import Child
-from .deliveries import Deliveries, for_ranks, writable
-from .namespace import Answer
-from .rank import Job, Rank
+from .deliveries import Deliveries, for_ranks
+from .largestreams import LargeAnswer
+from .localrank import Command, LocalRank
 from .setend import SetEnd
-from .shared import SharedMemory, map_shared
+from .shared import SharedMemory
 from .tasking import SetTasks
 from .upward import Upward
 
 _FAULTS, _FAULTS_WITHIN = 10, 60.0
 """So many faults of the controller in so many seconds are the end: it would go wrong again and again."""
 
-_INTERRUPT_AGAIN = 0.05
-"""Seconds after which an interrupt that was not raised is sent again; then twice that, up to a second."""
 
-
-class Proxy:
+class Agent:
     """Routes commands down and answers up.
 
     Args:
-        own: this process's entry in the set.
+        host: the name of this node.
         mpi: description of the set's MPI, for the controller.
-        expected: how many ranks are right below.
+        expected: how many agents are right below.
         log: called with lines for the log.
-        on_stop: called once, when this process is to end, with the reason and whether the rank above is gone.
+        on_stop: called once, when this node is to end, with the reason and whether the agent above is gone.
         joined: whether the ranks share a communicator.
         leaders: for each rank, the lowest rank on its node.
+
+    Attributes:
+        local: the ranks of this node that have said who they are, by rank.
+        children: the agents below.
+        above: the way up: the session with the controller, or the link to the agent above.
+        has_failed: whether this node ends because something in its agent went wrong.
     """
 
     def __init__(
         self,
         loop: Loop,
-        rank: Rank,
-        own: m.EngineInfo,
+        host: str,
         mpi: str,
         python: str,
         expected: int,
@@ -68,45 +69,43 @@ class Proxy:
         leaders: Sequence[int] = (),
     ) -> None:
         self.loop = loop
-        self.rank = rank
-        self.own = own
+        self.host = host
         self._mpi = mpi
         self._python = python
+        self._joined = joined
         self._expected = expected
         self._log = log
         self._on_stop = on_stop
         self.above: Endpoint | None = None
-        """The way up: the session with the controller, or the link to the rank above."""
         self._ids: dict[int, int] = {}
         self._offered: list[m.EngineInfo] = []
         self._ended: set[int] = set()
         """Ranks whose engine was ended, and whose process stays until the set ends."""
+        self.local: dict[int, LocalRank] = {}
         self.children: list[Child] = []
         self._route: dict[int, Child] = {}
+        self.numbers = itertools.count(1)
         self._answers = Upward(loop, self.send_up)
         self.transfers = Transfers()
-        self._shared: dict[int, list[Buffer] | str] = {}
-        """Bodies that the rank above put into memory, or why there is none."""
-        self._deliveries = Deliveries(own, self._start, self._not_run)
-        self._retired = False
+        self._deliveries = Deliveries(host, self._run_shared, self._not_run)
         self._too_late = False
         self._stopped = False
         self._faults: list[float] = []
         self.has_failed = False
-        """Whether this process ends because something in its agent thread went wrong."""
         self._tasks = SetTasks(self, joined, leaders)
         self.end = SetEnd(self, self._tasks.job_ends, log)
         self.on_complete: Callable[[], None] = lambda: None
-        """Called when all ranks below have reported."""
+        """Called when all agents below have reported."""
 
     # --- building the set ----------------------------------------------------------------------------------
 
-    def accept(self, pipe: Pipe) -> None:
-        """A rank of this node has connected."""
-        self.add_child(pipe)
+    def add_rank(self, local: LocalRank, hello: rm.Hello, block: int) -> None:
+        """A rank of this node has said who it is; ``block`` is the descriptor of its control block."""
+        local.introduced(hello, block, self._tasks)
+        self.local[local.rank] = local
 
     def add_child(self, pipe: Pipe) -> Child:
-        """A rank below has connected."""
+        """An agent below has connected."""
         child = Child(pipe, Connection(FROM_BELOW, resumable=False))
 
         def event(happened: Event) -> None:
@@ -123,15 +122,15 @@ class Proxy:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all ranks below have said who they are."""
+        """Whether all agents below have said which ranks they have."""
         return sum(1 for child in self.children if child.engines) >= self._expected
 
     def wait_no_longer(self) -> None:
-        """Go on without the ranks below that have not said who they are; one that does so later is told to end."""
+        """Go on without the agents below that have not reported; one that does so later is told to end."""
         if not self.is_complete:
             there = sum(1 for child in self.children if child.engines)
             self._log(
-                f"{self._expected - there} of {self._expected} ranks have not reported; going on without them"
+                f"{self._expected - there} of {self._expected} nodes have not reported; going on without them"
             )
             self._expected = there
             self._too_late = True
@@ -139,12 +138,13 @@ class Proxy:
 
     @property
     def engines(self) -> list[m.EngineInfo]:
-        """This rank and those below, by rank."""
-        found = [self.own, *(engine for child in self.children for engine in child.engines)]
+        """The ranks of this node and those below, by rank."""
+        own = [local.info for local in self.local.values()]
+        found = [*own, *(engine for child in self.children for engine in child.engines)]
         return sorted(found, key=lambda engine: engine.rank)
 
     def register(self) -> None:
-        """Tell the rank or controller above who is here; with the old ids if there were some."""
+        """Tell the agent or controller above who is here; with the old ids if there were some."""
         self._offered = self._alive
         ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
         for part in parts(m.Register(self._offered, self._mpi, self._python, ids)):
@@ -159,7 +159,7 @@ class Proxy:
 
     @property
     def is_root(self) -> bool:
-        """Whether this rank speaks with the controller."""
+        """Whether this agent speaks with the controller."""
         return not isinstance(self.above, Child)
 
     def forget_controller(self) -> None:
@@ -169,7 +169,7 @@ class Proxy:
         self._tasks.forget_controller()
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
-        """Send to the rank or controller above."""
+        """Send to the agent or controller above."""
         if self.above is not None:
             self.above.connection.send(message, body)
             self.above.wake()
@@ -177,7 +177,7 @@ class Proxy:
     # --- from above ----------------------------------------------------------------------------------------
 
     def from_above(self, event: Event) -> None:
-        """Handle what the rank or controller above says."""
+        """Handle what the agent or controller above says."""
         if not isinstance(event, MessageReceived):
             assert self.above is not None
             self.transfers.handle(self.above, event)
@@ -185,11 +185,9 @@ class Proxy:
         message = event.message
         if isinstance(message, m.Dispatch):
             self.dispatch(message, event.body, event.stream)
-        elif isinstance(message, m.SharedBody):
-            self._take_shared(message)
         elif isinstance(message, m.InterruptRanks):
             self._deliveries.interrupt(message.ranks)
-            self._interrupt_ranks(message.ranks)
+            self._split(message.ranks, LocalRank.interrupt, m.InterruptRanks)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
@@ -209,33 +207,22 @@ class Proxy:
         self._log(f"the controller has ended this session: {reason}. It is asked for a new one")
         return len(self._faults) < _FAULTS
 
-    def _interrupt_ranks(self, ranks: list[int]) -> None:
-        # Not before a command that came with it: that one is handed over at the end of the turn.
-        self._split(ranks, lambda: self.loop.call_at_turn_end(self._interrupt), m.InterruptRanks)
-
-    def _interrupt(self) -> None:
-        self.rank.interrupt()
-        self.keep_interrupting()
-
-    def keep_interrupting(self) -> None:
-        """An interrupt was sent: see to it that it is heard."""
-        self.loop.call_later(_INTERRUPT_AGAIN, lambda: self._interrupt_again(_INTERRUPT_AGAIN))
-
-    def _interrupt_again(self, delay: float) -> None:
-        if self.rank.interrupts.send_again():
-            delay = min(2 * delay, 1.0)
-            self.loop.call_later(delay, lambda: self._interrupt_again(delay))
-
-    def _split(self, ranks: list[int], own: Callable[[], None], make: Callable[[list[int]], m.AnyMessage]) -> None:
-        """Do something here if this rank is meant, and pass it on to those below."""
-        if self.own.rank in ranks:
-            own()
+    def _split(
+        self, ranks: list[int], own: Callable[[LocalRank], object], make: Callable[[list[int]], m.AnyMessage]
+    ) -> None:
+        """Do something with those ranks that are here, and pass it on to the agents of the others."""
+        for local in self._here(ranks):
+            own(local)
         for child, theirs in self.by_child(ranks):
             child.connection.send(make(theirs))
             child.wake()
 
+    def _here(self, ranks: Sequence[int]) -> list[LocalRank]:
+        """Those of these ranks that are on this node."""
+        return [local for rank in ranks if (local := self.local.get(rank)) is not None]
+
     def by_child(self, ranks: Sequence[int]) -> list[tuple[Child, list[int]]]:
-        """The ranks below, by the child through which they are reached."""
+        """The ranks below, by the agent through which they are reached."""
         found: dict[Child, list[int]] = {}
         for rank in ranks:
             child = self._route.get(rank)
@@ -244,87 +231,66 @@ class Proxy:
         return list(found.items())
 
     def _registered(self, message: m.Registered) -> None:
-        # The controller answers what it was told. A rank above names ranks: some may have been lost meanwhile.
+        # The controller answers what it was told. An agent above names ranks: some may have been lost meanwhile.
         ranks = message.ranks or [engine.rank for engine in self._offered]
         if len(message.ids) != len(ranks):
             self.stop(f"the controller gave {len(message.ids)} ids to {len(ranks)} engines")
             return
         by_rank = dict(zip(ranks, message.ids, strict=True))
         self._ids.update(by_rank)
-        if self.own.rank in by_rank:
-            self.rank.namespace.engine_id = by_rank[self.own.rank]
-            self._log(f"engine registration succeeded, got id: {by_rank[self.own.rank]}")
+        for local in self._here(ranks):
+            local.send(rm.EngineId(by_rank[local.rank]))
         for child in self.children:
             order = [rank for rank in sorted(child.ranks) if rank in by_rank]
             if order:
                 child.connection.send(m.Registered([by_rank[rank] for rank in order], order))
                 child.wake()
 
+    # --- commands ------------------------------------------------------------------------------------------
+
     def dispatch(self, message: m.Dispatch, body: Sequence[Buffer] = (), stream: int = 0) -> None:
         """Give a command to the ranks here and below, whose body may come as a stream from above."""
         self._tasks.command_given(message.ranks)
         self.end.dispatched(message)
         self._answers.begin(message.id, message.ranks)
+        here = [local.rank for local in self._here(message.ranks)]
+        below = self.by_child(message.ranks)
         if not stream:
-            shared = self._shared.pop(message.id, None)
-            if isinstance(shared, str):
-                self._deliveries.failed(message, shared, False)
-                return
-            self._start(message, shared if shared is not None else body, None)
+            for child, ranks in below:
+                child.connection.send(for_ranks(message, ranks), body)
+                child.wake()
+            if here:
+                self._run(for_ranks(message, here), body, ())
             return
         assert self.above is not None
-        below = self.by_child(message.ranks)
-        remote = [(child, ranks) for child, ranks in below if not child.shares_memory]
-        nearby = [(child, ranks) for child, ranks in below if child.shares_memory]
-        sinks: list[tuple[Any, Any]] = []
-        for child, ranks in remote:
-            out = child.connection.send_streamed(for_ranks(message, ranks), sum(message.sizes))
-            sinks.append((child, out))
-        own = [self.own.rank] if self.own.rank in message.ranks else []
-        if own or nearby:
-            here = for_ranks(message, own + [rank for _, ranks in nearby for rank in ranks])
-            assembly = self._deliveries.expect(here, is_shared=bool(nearby))
+        sinks: list[tuple[Any, Any]] = [
+            (child, child.connection.send_streamed(for_ranks(message, ranks), sum(message.sizes)))
+            for child, ranks in below
+        ]
+        if here:
+            assembly = self._deliveries.expect(for_ranks(message, here))
             if assembly is not None:
                 sinks.append((assembly, assembly))
         self.transfers.start(self.above, stream, sinks)
 
-    def _start(self, message: m.Dispatch, body: Sequence[Buffer], shared: SharedMemory | None) -> None:
-        """Give a command to the ranks here and below, with its body in hand or in shared memory."""
-        for child, ranks in self.by_child(message.ranks):
-            if shared is not None:
-                if not isinstance(child.pipe, UnixPipe):
-                    continue  # on another node: its share was relayed
-                child.connection.send(m.SharedBody(message.id, message.sizes))
-                child.pipe.send_file(shared.descriptor)
-                child.connection.send(m.Dispatch(message.id, ranks, message.method, message.operation))
+    def _run_shared(self, message: m.Dispatch, memory: SharedMemory) -> None:
+        self._run(message, (), (memory.descriptor,))
+
+    def _run(self, message: m.Dispatch, body: Sequence[Buffer], files: tuple[int, ...]) -> None:
+        """Give a command to ranks of this node."""
+        number = next(self.numbers)
+        command = Command(message.id, message.method)
+        run = rm.Run(number, message.method, message.operation, message.sizes, bool(files))
+        packet = rm.encode(run, body)
+        gone = []
+        for rank in message.ranks:
+            local = self.local.get(rank)
+            if local is None or local.is_stopping:
+                gone.append(rank)
             else:
-                child.connection.send(for_ranks(message, ranks), body)
-            child.wake()
-        if self.own.rank in message.ranks:
-            if self._retired:
-                self._answer(message.id, _RETIRED)
-                return
-            number = message.id
-
-            def done(answer: Answer) -> None:
-                self.loop.call_now(lambda: self._answer(number, answer))
-
-            job = Job(message.method, message.operation, writable(body), done)
-            # After the others' share has been sent: once user code runs here, it also has the GIL.
-            self.loop.call_at_turn_end(lambda: self.rank.submit(job))
-
-    def _take_shared(self, message: m.SharedBody) -> None:
-        pipe = self.above.link.pipe if isinstance(self.above, Child) and self.above.link is not None else None
-        if not isinstance(pipe, UnixPipe) or not pipe.files:
-            self.stop("shared memory was announced and did not come")
-            return
-        descriptor = pipe.files.popleft()
-        try:
-            self._shared[message.id] = map_shared(descriptor, message.lengths)
-        except (OSError, ValueError, MemoryError) as error:
-            self._shared[message.id] = self._deliveries.no_memory(error)
-        finally:
-            os.close(descriptor)
+                local.run(number, packet, command, files)
+        if gone:  # meanwhile: RanksLost has been or will be said, which answers it
+            self._answers.leave_out(message.id, gone)
 
     def _not_run(self, message: m.Dispatch, ok: bool, outcome: bytes) -> None:
         """These ranks will not run a command, and answer so."""
@@ -332,6 +298,31 @@ class Proxy:
         self._tasks.command_answered(message.ranks)
         self._answers.leave_out(message.id, message.ranks)
         self.send_up(result)
+
+    def rank_answered(
+        self,
+        local: LocalRank,
+        command: Command,
+        message: rm.Answer,
+        body: Sequence[Buffer],
+        large: LargeAnswer | None,
+    ) -> None:
+        """A rank of this node has ended a command."""
+        if command.id == -1:  # nobody waits for it
+            if large is not None:
+                large.drop()
+            return
+        ranks = [local.rank]
+        self._tasks.command_answered(ranks)
+        result = m.Result(command.id, ranks, message.ok, message.outcome, message.sizes)
+        if large is None:
+            self._answers.add(result, body)
+            return
+        self._answers.leave_out(command.id, ranks)
+        if self.above is None:
+            large.drop()
+        else:
+            large.begin(self.above, result, self.send_up)
 
     # --- from below ----------------------------------------------------------------------------------------
 
@@ -348,7 +339,7 @@ class Proxy:
             else:
                 self._answers.add(message, event.body)
         elif isinstance(message, m.Register) and self._too_late and not child.engines:
-            child.connection.send(m.Goodbye("the set went on without this rank, which has reported too late"))
+            child.connection.send(m.Goodbye("the set went on without this node, which has reported too late"))
             child.wake()
         elif isinstance(message, m.Register):
             if child.registers(message):
@@ -356,7 +347,7 @@ class Proxy:
                 if self.is_complete:
                     self.on_complete()
         elif isinstance(message, m.RanksLost):
-            self._ranks_lost(child, message.ranks, message.reason, message.ordered)
+            self._below_lost(child, message.ranks, message.reason, message.ordered)
         elif isinstance(message, m.EndIsNear):
             self.end.warned()
         elif isinstance(message, m.AnswerStuck):
@@ -374,20 +365,9 @@ class Proxy:
         out = self.above.connection.send_streamed(message, sum(message.sizes))
         self.transfers.start(child, stream, [(self.above, out)])
 
-    def _answer(self, number: int, answer: Answer) -> None:
-        """This rank's own main thread has finished."""
-        self._tasks.command_answered([self.own.rank])
-        sizes = [size_of([buffer]) for buffer in answer.body]
-        message = m.Result(number, [self.own.rank], answer.ok, answer.outcome, sizes)
-        if sum(sizes) > limits.INLINE_BODY:
-            self._answers.leave_out(number, [self.own.rank])
-            out = None if self.above is None else self.above.connection.send(message, answer.body)
-            if self.above is not None:
-                self.above.wake()
-            stuck = m.AnswerStuck(self.own.rank, number)
-            self._tasks.departures.add(self.above, out, stuck, self.rank.items.release)
-        else:
-            self._answers.add(message, answer.body)
+    def properties_changed(self, local: LocalRank) -> None:
+        """The properties of an engine of this node were set or deleted."""
+        self._tasks.report(m.PropertiesChanged([local.rank]), ())
 
     # --- ends ----------------------------------------------------------------------------------------------
 
@@ -397,37 +377,45 @@ class Proxy:
             self.children.remove(child)
         if not child.engines and not self._stopped:
             # It ended before it had said who it was. The others need not wait for it.
-            self._log(f"a rank ended before it had registered: {reason}")
+            self._log(f"a node was lost before it had registered: {reason}")
             self._expected -= 1
             if self.is_complete:
                 self.on_complete()
             return
         if not self._stopped:
-            self._ranks_lost(
+            self._below_lost(
                 child, child.ranks, child.farewell or reason, bool(child.farewell) and not child.fault
             )
 
-    def _ranks_lost(self, child: Child, ranks: list[int], reason: str, ordered: bool) -> None:
+    def _below_lost(self, child: Child, ranks: list[int], reason: str, ordered: bool) -> None:
         child.engines = [engine for engine in child.engines if engine.rank not in ranks]
         for rank in ranks:
             self._route.pop(rank, None)
+        self._lost(ranks, reason, ordered)
+
+    def rank_lost(self, local: LocalRank, reason: str, ordered: bool) -> None:
+        """The process of a rank of this node has ended."""
+        if self.local.pop(local.rank, None) is not None and not self._stopped:
+            self._lost([local.rank], reason, ordered)
+
+    def _lost(self, ranks: list[int], reason: str, ordered: bool) -> None:
         if ranks:
             self._log(f"lost rank(s) {ranks}: {reason}")
             self._answers.leave_out(None, ranks)
             self.send_up(m.RanksLost(ranks, reason, ordered))
-            self._tasks.ranks_gone(ranks, died=True)
-        self._stop_if_ended()
+            self._tasks.ranks_gone(ranks, died=True, ordered=ordered)
+        self._stop_if_ended(reason if ordered else "")
 
     def _stop_ranks(self, ranks: list[int]) -> None:
         self._ended.update(ranks)
         self._tasks.ranks_gone(ranks, died=False)
-        if not self._stop_if_ended():
+        if not self._stop_if_ended("ended on request"):
             self._split(ranks, self._retire, m.StopRanks)
 
-    def _stop_if_ended(self) -> bool:
+    def _stop_if_ended(self, reason: str) -> bool:
         """Only the root sees the whole set, and whether an engine of it is left."""
-        if self.is_root and not self._alive:
-            self._stop_all("ended on request")
+        if self.is_root and not self._alive and not self._stopped:
+            self._stop_all(reason or "no rank is left")
             return True
         return False
 
@@ -438,38 +426,41 @@ class Proxy:
             child.wake()
         self.stop(reason)
 
-    def _retire(self) -> None:
-        """This engine ends, its set does not: MPI ends all ranks together, so the process stays and sleeps."""
-        self._retired = True
-        self._log("this engine was ended; its process stays until its set ends, as MPI demands")
-        self._tasks.retire()
-        self.rank.interrupt_all()
-        self.rank.submit(Job("reset", operations.encode(operations.Reset()), (), lambda _answer: None))
+    def _retire(self, local: LocalRank) -> None:
+        """This engine ends, its set does not."""
+        local.tasks.retire()
+        local.parts.retire()
+        if not self._joined:
+            local.farewell = "ended on request"
+            local.stop(rm.Stop("this engine was ended"))
+            return
+        # MPI ends all ranks together, so the process stays and sleeps.
+        local.retired = True
+        self._log(f"engine of rank {local.rank} was ended; its process stays until its set ends, as MPI demands")
+        local.interrupt_all()
+        local.run_for_itself("reset", operations.Reset())
 
     def fail(self, error: BaseException) -> None:
-        """Something in this thread has raised that should not: end this rank, and say why.
+        """Something in this process has raised that should not: end this node, and say why.
 
-        Nobody knows which answers are lost with it. So whoever waits for them is told that the engine is lost.
+        Nobody knows which answers are lost with it. So whoever waits for them is told that the engines are lost.
         """
         self.loop.report(error)
         self.has_failed = True
-        where = f"in the agent thread of rank {self.own.rank} on {self.own.host}"
-        self.stop(str(internal_error(error, where)))
+        self.stop(str(internal_error(error, f"in the node agent on {self.host}")))
 
-    def leave(self, reason: str) -> None:
-        """This process was told to end, by a signal."""
-        if not self._stopped:
-            self._tasks.leave()
-        self.stop(reason)
+    def leave(self, local: LocalRank, reason: str) -> None:
+        """A rank of this node was told to end, by a signal."""
+        if not local.is_stopping and not self._stopped:
+            local.farewell = reason
+            local.stop(rm.Stop(reason))
+            self.rank_lost(local, reason, True)
 
     def stop(self, reason: str, *, orphaned: bool = False) -> None:
-        """End this process, and with it the ranks below; at once if the rank above is gone."""
+        """End this node, and with it those below; at once if the agent above is gone."""
         if not self._stopped:
             self._stopped = True
             self._log(f"stopping: {reason}")
             if isinstance(self.above, Child) and not orphaned:
                 self.above.leave(reason, self.has_failed)
             self._on_stop(reason, orphaned)
-
-
-_RETIRED = Answer(False, operations.encode(operations.Failed("EngineLost", "this engine was ended", "")), [])

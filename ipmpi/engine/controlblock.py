@@ -1,0 +1,146 @@
+"""Memory that a rank and its node agent share (layer L2): what each knows of the other without a message.
+
+A rank runs user code, which may hold the interpreter for minutes. What the agent has to know or do meanwhile is
+here: what runs and since when, which items wait no longer, whom an interrupt is meant for, and the results that
+items have left while a later one takes long.
+
+Every word has one writer. Words are aligned and 8 bytes wide, so the processor reads and writes them in one piece.
+Where one side writes a word and then reads one of the other side's, while that does the same the other way round
+(*who was first?*), each calls :meth:`ControlBlock.fence` in between: the processor may otherwise read before its
+own write is seen. Taking and releasing a lock is such a barrier. Processors that may also swap two writes (ARM,
+POWER) need one between a result and its count, too.
+
+* The rank writes :data:`CLAIMED`, then looks whether the item is revoked. The agent revokes it, then looks at
+  CLAIMED. So an item that is not claimed then will not run, or has run and is among the results.
+* The rank writes :data:`RESULTS`, then looks at :data:`BELL`. The agent clears BELL, then looks at RESULTS. So
+  nobody has to ring for each result, and none is overlooked.
+"""
+
+from __future__ import annotations
+
+import _thread
+import mmap
+import os
+from typing import Final
+
+# Words that the agent writes.
+SENT: Final = 0
+"""Packets that the agent has sent: more than the rank has received are waiting for it."""
+TARGET: Final = 1
+"""What is to be interrupted: the number of a command, negated, or the serial number of an item or part."""
+INTERRUPTS: Final = 2
+"""How many interrupts the agent has meant; the rank raises one for each."""
+SKIP: Final = 3
+"""Commands up to this number are answered as interrupted, unless they have begun."""
+LEAVE: Final = 4
+"""Serial number of the part that shall not go on, as another rank has failed; the text is in the block."""
+TAKEN: Final = 5
+TAKEN_BYTES: Final = 6
+"""Results that the agent has taken, and bytes of their payloads."""
+
+# Words that the rank writes.
+CURRENT: Final = 16
+"""What runs: the number of a command, negated; the serial number of an item or part; 0 for nothing."""
+SINCE: Final = 17
+"""When that began, in nanoseconds of the monotonic clock."""
+HEARD: Final = 18
+"""How many interrupts have been raised, or found nothing to interrupt."""
+JOINING: Final = 19
+"""1 while the rank makes a communicator inside MPI, where no interrupt reaches it."""
+CLAIMED: Final = 22
+"""Serial number of the item that began last, or is about to. Its result, once it is left, precedes the next claim."""
+RESULTS: Final = 20
+RESULT_BYTES: Final = 21
+"""Results of items that the rank has left, and bytes of their payloads."""
+
+# A word that both write: the rank sets it, the agent clears it.
+BELL: Final = 32
+"""1 while the agent has been told of results and has not looked yet."""
+
+SWAPS_WRITES: Final = os.uname().machine not in ("x86_64", "i686", "s390x")
+"""Whether another processor may see two writes of this one in the other order."""
+
+_WORDS: Final = 64
+_TEXT: Final = 512
+"""Bytes for the reason why a part is left."""
+SERIALS: Final = 65_536
+"""Serial numbers are told apart by their remainder: an agent gives a rank far fewer items at a time."""
+SLOTS: Final = 8_192
+"""Results that a rank can leave before the agent has to take some."""
+RING: Final = 512 * 1024
+"""Bytes of their payloads."""
+
+_AT_TEXT: Final = 8 * _WORDS
+_AT_REVOKED: Final = _AT_TEXT + _TEXT
+_AT_RECORDS: Final = _AT_REVOKED + SERIALS
+_AT_RING: Final = _AT_RECORDS + 4 * 8 * SLOTS
+SIZE: Final = _AT_RING + RING
+
+
+class ControlBlock:
+    """The shared memory, mapped.
+
+    Args:
+        descriptor: of the file in memory.
+
+    Attributes:
+        words: the words named above.
+        revoked: by the remainder of its serial number, whether an item shall not be run. The agent writes.
+        serials: of results, by slot; the rank writes these four.
+        kinds: what became of them.
+        lengths: of their payloads.
+        seconds: that they took.
+        ring: their payloads, one after the other, round and round.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._map = mmap.mmap(descriptor, SIZE)
+        view = memoryview(self._map)
+        records = view[_AT_RECORDS:_AT_RING]
+        self.words = view[:_AT_TEXT].cast("q")
+        self._text = view[_AT_TEXT:_AT_REVOKED]
+        self.revoked = view[_AT_REVOKED:_AT_RECORDS]
+        self.serials = records[: 8 * SLOTS].cast("q")
+        self.kinds = records[8 * SLOTS : 16 * SLOTS].cast("q")
+        self.lengths = records[16 * SLOTS : 24 * SLOTS].cast("q")
+        self.seconds = records[24 * SLOTS :].cast("d")
+        self.ring = view[_AT_RING:]
+        self._lock = _thread.allocate_lock()
+
+    @classmethod
+    def create(cls) -> tuple[ControlBlock, int]:
+        """A new block, and the descriptor of its file; pages that nobody writes to take no memory."""
+        descriptor = os.memfd_create("ipmpi-rank", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, SIZE)
+        return cls(descriptor), descriptor
+
+    def fence(self) -> None:
+        """Have the other side see what was written before it is asked what it has written."""
+        with self._lock:
+            pass
+
+    @property
+    def text(self) -> str:
+        """Why the part :data:`LEAVE` is left; written before that word."""
+        return bytes(self._text).rstrip(b"\0").decode(errors="replace")
+
+    @text.setter
+    def text(self, value: str) -> None:
+        data = value.encode(errors="replace")[:_TEXT]
+        self._text[:] = data.ljust(_TEXT, b"\0")
+
+    def put(self, start: int, data: bytes) -> None:
+        """Write a payload into the ring, ``start`` bytes after the very first one."""
+        at = start % RING
+        room = RING - at
+        if len(data) <= room:
+            self.ring[at : at + len(data)] = data
+        else:
+            self.ring[at:] = data[:room]
+            self.ring[: len(data) - room] = data[room:]
+
+    def get(self, start: int, end: int) -> bytes:
+        """The bytes of the ring from ``start`` to ``end``, both counted since the very first one."""
+        at, size = start % RING, end - start
+        data = bytes(self.ring[at : at + size])
+        return data if len(data) == size else data + bytes(self.ring[: size - len(data)])

@@ -1,0 +1,285 @@
+"""What a rank and the agent of its node say to each other (layer L1).
+
+One message is one packet on a Unix socket, which keeps packets whole: four bytes with the length of the header,
+the header, and the inline body. What is too large for a packet comes as an open file in memory with it. Both ends
+are processes of one user on one machine and of one release, so this is no protocol between versions.
+
+A command is named by a number that counts all commands of an agent; task items and parts of gang tasks by a serial
+number of their rank. See :mod:`ipmpi.engine.controlblock` for what both ends know of them without a message.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from ..errors import RemoteProtocolError
+from .frames import Buffer
+from .message import Message
+from .tasks import DefineFunction, ForgetFunctions
+
+_LENGTH: Final = struct.Struct("<I")
+
+
+# --- agent to rank, while the set forms ----------------------------------------------------------------------
+
+
+class Greeting(Message, frozen=True, tag=1):
+    """First packet: who has the same ``token`` is on this node."""
+
+    token: bytes
+
+
+class Address(Message, frozen=True, tag=2):
+    """Where the agents of nodes below find this one; "" if there are none. To the lowest rank of a node."""
+
+    address: str
+
+
+class Met(Message, frozen=True, tag=3):
+    """The links with other nodes are there, or why they are not. To the lowest rank of a node."""
+
+    trouble: str
+
+
+# --- agent to rank --------------------------------------------------------------------------------------------
+
+
+class EngineId(Message, frozen=True, tag=10):
+    """The id that the controller has given to this rank's engine."""
+
+    id: int
+
+
+class Run(Message, frozen=True, tag=11):
+    """Run a command. ``shared``: its body is in the file in memory that comes along."""
+
+    number: int
+    method: str
+    operation: bytes
+    sizes: list[int] = msgspec.field(default_factory=list)
+    shared: bool = False
+
+
+class RunItems(Message, frozen=True, tag=12):
+    """Task items with the serial numbers from ``first`` on. ``lengths`` of their payloads, as in GiveTasks."""
+
+    first: int
+    operation: bytes
+    lengths: bytes
+
+
+class RunItem(Message, frozen=True, tag=13):
+    """One task item whose large body is in the file in memory that comes along."""
+
+    serial: int
+    operation: bytes
+    sizes: list[int]
+
+
+class RunPart(Message, frozen=True, tag=14):
+    """This rank's part of a gang task, with the communicator ``communicator`` of ``ranks``.
+
+    ``large``: its arguments are a list of segments, which come later in a :class:`PartBody` if there are none here.
+    """
+
+    serial: int
+    operation: bytes
+    ranks: list[int]
+    communicator: int
+    large: bool
+    sizes: list[int] = msgspec.field(default_factory=list)
+
+
+class PartBody(Message, frozen=True, tag=15):
+    """The arguments of a part, in the file in memory that comes along."""
+
+    serial: int
+    sizes: list[int]
+
+
+class PartLeft(Message, frozen=True, tag=16):
+    """A part is pointless: do not wait for its arguments, nor begin."""
+
+    serial: int
+    text: str
+
+
+class Freed(Message, frozen=True, tag=17):
+    """So many bytes of large answers have left, and their memory is free."""
+
+    size: int
+
+
+class Stop(Message, frozen=True, tag=18):
+    """End this process.
+
+    ``code`` is its exit code. ``words`` are for the terminal: the rank prints them. ``at_once``: other ranks may be
+    anywhere, so do not leave MPI together with them.
+    """
+
+    reason: str
+    code: int = 0
+    words: str = ""
+    at_once: bool = False
+
+
+# --- rank to agent, while the set forms ------------------------------------------------------------------------
+
+
+class Hello(Message, frozen=True, tag=30):
+    """Who this rank is. Its control block comes along.
+
+    ``wanted`` is the engine id it would like; ``expected`` how many ranks there are on its node, 0 if nobody knows;
+    ``leaders`` the lowest rank on the node of each rank, if they share a communicator; ``left`` the seconds until
+    the job ends, ``job`` its id for people; ``launcher`` the process that started it, 0 if that is no launcher.
+    """
+
+    rank: int
+    wanted: int
+    host: str
+    pid: int
+    expected: int
+    leaders: list[int]
+    joined: bool
+    mpi: str
+    python: str
+    left: float | None = None
+    job: str = ""
+    launcher: int = 0
+
+
+class Above(Message, frozen=True, tag=31):
+    """Where the agent above is; "" if there is none."""
+
+    address: str
+
+
+class Formed(Message, frozen=True, tag=32):
+    """All agents have met (``one_tree``), or else each of them is the root of a set of its own."""
+
+    one_tree: bool
+    trouble: str = ""
+
+
+# --- rank to agent ----------------------------------------------------------------------------------------------
+
+
+class Answer(Message, frozen=True, tag=40):
+    """A command has ended. ``version`` counts changes of this engine's properties.
+
+    ``streamed``: the body follows in :class:`Piece` messages.
+    """
+
+    number: int
+    ok: bool
+    outcome: bytes
+    version: int
+    sizes: list[int] = msgspec.field(default_factory=list)
+    streamed: bool = False
+
+
+class Bell(Message, frozen=True, tag=41):
+    """There are results of task items in the control block."""
+
+
+class ItemDone(Message, frozen=True, tag=42):
+    """A task item has ended with a large result, which follows in pieces. ``hit``: it was interrupted."""
+
+    serial: int
+    hit: bool
+    seconds: float
+    sizes: list[int]
+
+
+class PartDone(Message, frozen=True, tag=43):
+    """A part has ended; ``kind`` is that of an outcome. ``hit``: it was interrupted.
+
+    A large result follows in pieces; what else there is comes along.
+    """
+
+    serial: int
+    kind: int
+    hit: bool
+    seconds: float
+    sizes: list[int] = msgspec.field(default_factory=list)
+    streamed: bool = False
+
+
+class Piece(Message, frozen=True, tag=44):
+    """The next bytes of the large answer that was begun: in the file in memory that comes along, or here."""
+
+    size: int
+    shared: bool = True
+
+
+class Signalled(Message, frozen=True, tag=45):
+    """The process got a signal: SIGTERM, SIGINT, or SIGUSR1, by which batch systems warn."""
+
+    name: str
+
+
+class Leaving(Message, frozen=True, tag=46):
+    """This process ends now, as it was told to. The agent may go before it."""
+
+
+ToRank = (
+    Greeting
+    | Address
+    | Met
+    | EngineId
+    | Run
+    | RunItems
+    | RunItem
+    | RunPart
+    | PartBody
+    | PartLeft
+    | Freed
+    | Stop
+    | DefineFunction
+    | ForgetFunctions
+)
+ToAgent = (
+    Hello | Above | Formed | Answer | Bell | ItemDone | PartDone | Piece | Signalled | Leaving
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
+_to_agent: msgspec.msgpack.Decoder[ToAgent] = msgspec.msgpack.Decoder(ToAgent)
+
+
+def encode(message: ToRank | ToAgent, body: Sequence[Buffer] = ()) -> bytes:
+    """The packet of a message and its inline body."""
+    header = _encoder.encode(message)
+    return b"".join([_LENGTH.pack(len(header)), header, *body])
+
+
+def for_rank(packet: bytes) -> tuple[ToRank, memoryview]:
+    """What an agent has said to a rank, and its inline body; RemoteProtocolError for anything else."""
+    header, body = _cut(packet)
+    try:
+        return _to_rank.decode(header), body
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"a packet of the node agent that cannot be understood: {error}") from None
+
+
+def for_agent(packet: bytes) -> tuple[ToAgent, memoryview]:
+    """What a rank has said to its agent, and its inline body; RemoteProtocolError for anything else."""
+    header, body = _cut(packet)
+    try:
+        return _to_agent.decode(header), body
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"a packet of a rank that cannot be understood: {error}") from None
+
+
+def _cut(packet: bytes) -> tuple[memoryview, memoryview]:
+    view = memoryview(packet)
+    if len(view) < _LENGTH.size:
+        raise RemoteProtocolError("a packet without a header")
+    end = _LENGTH.size + _LENGTH.unpack_from(view)[0]
+    if end > len(view):
+        raise RemoteProtocolError("a packet whose header is cut off")
+    return view[_LENGTH.size : end], view[end:]

@@ -1,0 +1,258 @@
+"""Packets between a rank and the agent of its node (layer L3): a Unix socket that keeps them whole.
+
+The agent's end never blocks; the rank's end is where its main thread sleeps. Open files go along with packets. A
+packet that is larger than :data:`PACKET` goes as a file in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from .. import limits
+from ..protocol.frames import Buffer
+from .loop import READ, WRITE, Loop
+
+PACKET: Final = 96 * limits.KIB
+"""A socket takes packets up to its send buffer, 208 KiB where nobody has changed it, the kernel's own part included."""
+
+_IN_MEMORY: Final = b"\0\0\0\0"
+"""A packet that is nothing but this (a header has bytes) is in the file that comes with it."""
+_FD = struct.Struct("i")
+_ANCILLARY: Final = socket.CMSG_SPACE(4 * _FD.size)
+_FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_PACKETS_A_TURN: Final = 32
+
+Packet = tuple[bytes, list[int]]
+"""The bytes, and the descriptors that came along; whoever takes it closes them."""
+
+
+def in_memory(data: list[Buffer], name: str = "ipmpi-body") -> int:
+    """A new file in memory with these bytes; OSError if there is no room for it."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        for buffer in data:
+            view = memoryview(buffer).cast("B")
+            while len(view):
+                view = view[os.write(descriptor, view) :]
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def contents(descriptor: int) -> bytes:
+    """All bytes of a file in memory."""
+    size = os.fstat(descriptor).st_size
+    if not size:
+        return b""
+    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as memory:
+        return bytes(memory)
+
+
+def _send(sock: socket.socket, data: bytes, files: list[int]) -> None:
+    """Send one packet, and leave the files to the caller."""
+    if len(data) <= PACKET:
+        _send_small(sock, data, files)
+        return
+    whole = in_memory([data], "ipmpi-packet")
+    try:
+        _send_small(sock, _IN_MEMORY, [whole, *files])
+    finally:
+        os.close(whole)
+
+
+def _send_small(sock: socket.socket, data: bytes, files: list[int]) -> None:
+    if files:
+        rights = b"".join(map(_FD.pack, files))
+        sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    else:
+        sock.send(data)
+
+
+def _receive(sock: socket.socket) -> Packet | None:
+    """The next packet; None at the end."""
+    data, attached, _, _ = sock.recvmsg(PACKET, _ANCILLARY, _FLAGS)
+    files: list[int] = []
+    for level, kind, content in attached:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            files.extend(_FD.unpack_from(content, at)[0] for at in range(0, len(content), _FD.size))
+    if not data:
+        _close(files)
+        return None
+    if data == _IN_MEMORY and files:
+        whole = files.pop(0)
+        try:
+            data = contents(whole)
+        finally:
+            os.close(whole)
+    return data, files
+
+
+def _close(files: list[int]) -> None:
+    for descriptor in files:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+class PacketLink:
+    """The agent's end of a rank's socket, in its loop.
+
+    Args:
+        on_packet: called with each packet's bytes and descriptors, which are its to close.
+        on_closed: called once when the other end is gone.
+        on_sent: called for each packet that has been handed to the system.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        on_packet: Callable[[bytes, list[int]], None],
+        on_closed: Callable[[str], None],
+        on_sent: Callable[[], None] = lambda: None,
+    ) -> None:
+        sock.setblocking(False)
+        self._loop = loop
+        self._sock = sock
+        self._on_packet = on_packet
+        self._on_closed = on_closed
+        self.on_sent = on_sent
+        self._waiting: deque[tuple[bytes, list[int]]] = deque()
+        self.is_open = True
+        loop.register(sock, READ, self._ready, self._failed)
+
+    def send(self, packet: bytes, files: tuple[int, ...] = ()) -> None:
+        """Send a packet, with copies of open files; what the system does not take yet waits here."""
+        if not self.is_open:
+            return
+        if not self._waiting:
+            try:
+                _send(self._sock, packet, list(files))
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._loop.call_soon(lambda: self._end(error.strerror or str(error)))
+                return
+            else:
+                self.on_sent()
+                return
+            self._loop.register(self._sock, READ | WRITE, self._ready, self._failed)
+        self._waiting.append((packet, [os.dup(descriptor) for descriptor in files]))
+
+    def _ready(self, events: int) -> None:
+        if events & READ:
+            self._read()
+        if events & WRITE and self.is_open:
+            self._write()
+
+    def _read(self) -> None:
+        for _ in range(_PACKETS_A_TURN):
+            try:
+                packet = _receive(self._sock)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._end(error.strerror or str(error))
+                return
+            if packet is None:
+                self._end("its end of the socket is closed")
+                return
+            self._on_packet(*packet)
+            if not self.is_open:
+                return
+
+    def _write(self) -> None:
+        while self._waiting:
+            packet, files = self._waiting[0]
+            try:
+                _send(self._sock, packet, files)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._end(error.strerror or str(error))
+                return
+            self._waiting.popleft()
+            _close(files)
+            self.on_sent()
+        self._loop.register(self._sock, READ, self._ready, self._failed)
+
+    def _failed(self, error: BaseException) -> None:
+        self._loop.report(error)
+        self._end(f"an error of the agent while this rank was dealt with: {error!r}")
+
+    def _end(self, reason: str) -> None:
+        if self.is_open:
+            self.close()
+            self._on_closed(reason)
+
+    def close(self) -> None:
+        """Close the socket; no callback follows."""
+        if self.is_open:
+            self.is_open = False
+            self._loop.unregister(self._sock)
+            self._sock.close()
+            for _, files in self._waiting:
+                _close(files)
+            self._waiting.clear()
+
+
+class RankSocket:
+    """The rank's end: its main thread sleeps here.
+
+    Attributes:
+        received: packets that have been received.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self._sock = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self.received = 0
+
+    def send(self, packet: bytes, files: tuple[int, ...] = ()) -> bool:
+        """Send a packet, with copies of open files; False if the agent is gone. Also for signal handlers."""
+        try:
+            _send(self._sock, packet, list(files))
+        except OSError:
+            return False
+        return True
+
+    def wait(self) -> None:
+        """Return when there is a packet, or the agent is gone. An exception of a signal handler ends the wait."""
+        self._poll.poll()
+
+    def receive(self) -> Packet | None:
+        """The next packet; None if the agent is gone. Not to be ended by an exception of a signal handler."""
+        try:
+            packet = _receive(self._sock)
+        except OSError:
+            return None
+        self.received += 1
+        return packet
+
+    def abandon(self) -> None:
+        """Let go of the socket without touching the connection, in a forked child."""
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            os.dup2(nothing, self._sock.fileno(), inheritable=False)
+        os.close(nothing)
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Return when the agent is gone, or after so many seconds."""
+        with contextlib.suppress(OSError):
+            self._sock.settimeout(seconds)
+            while _receive(self._sock) is not None:
+                pass
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
