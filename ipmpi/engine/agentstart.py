@@ -46,8 +46,8 @@ def start_agent(listener_fd: int, main: Callable[[int], int], keep: Sequence[int
     """Run ``main`` in a process that is neither our child nor in our session, without any file of ours.
 
     To be called in the main thread, before there are others and before MPI is loaded. In the new process standard
-    input and output are ``/dev/null``, so ``main`` logs to what is in ``keep`` or opens files itself. There, do not
-    close Python objects of this rank that own other files: new files have their numbers.
+    input and output are ``/dev/null``, so ``main`` logs to what is in ``keep`` or opens files itself. Do not close
+    Python objects there that own other files of this rank: new files have their numbers.
 
     Args:
         listener_fd: where ``main`` listens; stays open there.
@@ -135,7 +135,8 @@ def _close_all_but(kept: Collection[int]) -> None:
         end = min(most, _MOST_DESCRIPTORS) if most > 0 else _MOST_DESCRIPTORS
         edges = [-1, *sorted(number for number in kept if number < end), end]
         for before, after in itertools.pairwise(edges):
-            os.closerange(before + 1, after)
+            if before + 1 < after:  # closerange(0, 0) closes everything
+                os.closerange(before + 1, after)
         return
     for number in found:
         if number not in kept:

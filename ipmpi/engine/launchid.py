@@ -6,8 +6,8 @@ What launchers say was recorded under each of them:
 * PMIx (Open MPI, ``srun --mpi=pmix``): ``PMIX_NAMESPACE``; process ids in it are used again, so the address of the
   node's server is added;
 * hydra: no variable. All ranks of a launch and node inherit one socket, the one in ``HYDI_CONTROL_FD``, and have
-  one ancestor, the ``hydra_pmi_proxy``. In a Slurm allocation ``SLURM_*``, ``PMI_JOBID`` and ``PMIX_NAMESPACE`` are
-  those of the step around it, which several launches may share;
+  one ancestor, the ``hydra_pmi_proxy``. In a Slurm allocation ``SLURM_*``, ``PMI_JOBID`` and ``PMIX_NAMESPACE``
+  are those of the step around it, which several launches may share;
 * srun: job and step;
 * PALS: ``PALS_APID``;
 * Flux: its job;
