@@ -54,6 +54,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.service": (4, "controller"),
     "ipmpi.controller.stalled": (4, "controller"),
     "ipmpi.controller.interruptions": (4, "controller"),
+    "ipmpi.engine.agentstart": (4, "engine"),
     "ipmpi.engine.child": (4, "engine"),
     "ipmpi.engine.deliveries": (4, "engine"),
     "ipmpi.engine.departures": (4, "engine"),

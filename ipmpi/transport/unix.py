@@ -7,16 +7,15 @@ import os
 import secrets
 import shutil
 import socket
-import struct
 import sys
 import tempfile
 from collections.abc import Callable
 
 from ..errors import LauncherError
+from .agentsocket import is_own
 from .loop import READ, Loop
 from .pipes import UnixPipe
 
-_UCRED = struct.Struct("3i")
 _WITHOUT_FILE = "@"
 """Begins a name without a file, as in /proc/net/unix; the system's own zero byte would not pass everywhere."""
 
@@ -61,7 +60,7 @@ class UnixListener:
                 sock, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError):
                 return
-            if not _is_own(sock):
+            if not is_own(sock):
                 sock.close()
                 return
             left -= 1
@@ -108,14 +107,6 @@ class UnixListener:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _is_own(sock: socket.socket) -> bool:
-    """Whether the process at the other end runs under our user (the folder keeps others out as well)."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True
-    _, user, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return bool(user == os.geteuid())
-
-
 def _address(path: str) -> str:
     return path.replace(_WITHOUT_FILE, "\0", 1) if path.startswith(_WITHOUT_FILE) else path
 
@@ -130,7 +121,7 @@ def connect_unix(path: str) -> UnixPipe:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(_address(path))
-        if not _is_own(sock):
+        if not is_own(sock):
             raise LauncherError(f"a process of another user listens at the address {path} of this node's leader")
     except BaseException:
         sock.close()
