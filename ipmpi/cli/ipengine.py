@@ -11,39 +11,35 @@ import os
 import platform
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import __version__, gpus, limits, mpienv, walltime
+from ..engine.agentstart import start_agent
+from ..engine.controlblock import ControlBlock
 from ..engine.environment import hide_rank_variables
+from ..engine.launchid import launch_id, local_size
+from ..engine.lifeline import Lifeline
+from ..engine.meeting import Conversation, leaders_of
 from ..engine.namespace import Namespace
-from ..engine.neighbours import meet
-from ..engine.proxy import Proxy
 from ..engine.rank import Rank
-from ..engine.uplink import link_up
+from ..engine.watch import parent_launcher
 from ..engine.world import MODES, World, host_and_pid, start_world
-from ..errors import FurlError, KernelError
+from ..errors import KernelError
 from ..ownpath import add_current_folder
-from ..protocol.messages import EngineInfo
-from ..protocol.states import FROM_ABOVE, RECEIVES
-from ..transport.loop import Loop
-from ..transport.unix import UnixListener, connect_unix
+from ..protocol import rankmessages as rm
+from ..transport.agentsocket import meet_agent
+from ..transport.packets import RankSocket
 from .boundedlog import bound_log_files
 from .logs import start_log
 
-if TYPE_CHECKING:
-    from ..engine.nodelinks import NodeLinks
-
 log = logging.getLogger("ipengine")
 
-_RETRY = 0.1
-_RETRY_FACTOR = 1.3
-_RETRY_LONGEST = 2.0
-"""Seconds between tries while the controller is waited for: it may be there in a moment, or in minutes."""
 _FINALIZE_TIMEOUT = 5.0
+_AGENT_ENDS_WITHIN = 2.0
+"""Seconds that a rank waits for the end of its agent, which should not be left behind."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -122,222 +118,127 @@ def _gpus(text: str) -> list[str]:
 
 
 class EngineProcess:
-    """One engine process: the main thread for user code, the agent thread for traffic.
+    """One rank: user code in its only thread, and a socket to the agent of its node.
 
     Args:
+        talk: with the agent, which is there.
+        lifeline: descriptor of the pipe by which this process hears that the agent is gone.
+        expected: ranks on this node, where they share no communicator.
         ends_at: when the job ends, on the monotonic clock; None if this process does not know.
-        launched: whether an MPI launcher started this process.
+        launcher: the process that started this one; 0 if it is no launcher.
     """
 
     def __init__(
-        self, options: argparse.Namespace, world: World, ends_at: float | None = None, *, launched: bool = False
+        self,
+        world: World,
+        talk: Conversation,
+        token: bytes,
+        lifeline: int,
+        expected: int,
+        ends_at: float | None = None,
+        launcher: int = 0,
     ) -> None:
-        self.options = options
-        self._launched = launched
         self.world = world
-        self.loop = Loop()
-        self.exit_code = 0
-        self._failed = False
-        self._give_up_at = time.monotonic() + options.wait
-        self._session: Any = None
-        self._registered = False
-        self._retry = _RETRY
-        self._told: set[str] = set()
-        self._parent = os.getppid()
+        self._talk = talk
         host, pid = host_and_pid()
-        self._place, self._links, trouble = meet(world.rank, world.leaders, host, world.exchange)
-        if trouble:
-            log.warning("nodes have no links with each other, so each connects to the controller (%s)", trouble)
-        namespace = Namespace(-1, world.mpi)
-        namespace.install_as_main()
-        namespace.process.in_child(self.loop.abandon)
-        self.rank = Rank(namespace, self._signalled, world.rank, world.make_teams)
-        own = EngineInfo(world.rank, world.rank if world.mpi else world.wanted, host, pid)
-        python = platform.python_version()
-        below = len(self._place.local) + len(self._place.remote)
-        self.proxy = Proxy(
-            self.loop, self.rank, own, world.description, python, below, log.info, self._stopping,
-            joined=world.mpi is not None, leaders=world.leaders,
-        )  # fmt: skip
-        self.proxy.on_complete = self._complete
-        self.loop.on_error = self.proxy.fail
-        self._listener = UnixListener() if self._place.local else None
-        # Collective: every rank learns where its leader listens, and by the first one's account when the job ends.
+        block, descriptor = ControlBlock.create()
+        # Collective: every rank learns who is on which node, and by the first one's account when the job ends.
         left = None if ends_at is None else ends_at - time.monotonic()
-        said = world.exchange((self._listener.path if self._listener else "", left))
-        self._paths = [path for path, _ in said]
-        self._know_end(said[0][1])
-
-    def _know_end(self, left: float | None) -> None:
+        said = world.exchange((token, left))
+        leaders = leaders_of([token for token, _ in said]) if world.mpi is not None else []
+        left = said[0][1]
         if left is not None:
             os.environ[walltime.JOB_END] = f"{time.time() + left:.0f}"  # for user code
-        ends_at = None if left is None else time.monotonic() + left
-        self.proxy.end.know(ends_at, walltime.job_id(os.environ))
+        is_leader = not leaders or leaders[world.rank] == world.rank
+        here = leaders.count(leaders[world.rank]) if leaders else expected
+        talk.say(
+            rm.Hello(
+                world.rank if world.mpi is not None else world.wanted, world.rank if world.mpi else world.wanted,
+                host, pid, here, leaders if is_leader else [], world.mpi is not None, world.description,
+                platform.python_version(), left, walltime.job_id(os.environ), launcher,
+            ),
+            (descriptor,),
+        )  # fmt: skip
+        os.close(descriptor)
+        if leaders:
+            talk.meet(world.rank, leaders, host, world.exchange)
+        namespace = Namespace(-1, world.mpi)
+        namespace.install_as_main()
+        self.rank = Rank(
+            namespace, talk.socket, block, world.rank, world.make_teams, _log_id, _log_note,
+            here, Lifeline(lifeline, _log_file()),
+        )  # fmt: skip
 
     def run(self) -> int:
         """Work until stopped; returns the exit code."""
         self.rank.install_signals()
-        agent = threading.Thread(target=self._agent, name="ipmpi-agent", daemon=True)
-        agent.start()
-        self.rank.run()
-        agent.join(_FINALIZE_TIMEOUT)
-        self._leave()
-        return self.exit_code
-
-    def _leave(self) -> None:
-        """End MPI together with the other ranks, but do not wait for ranks that cannot."""
+        stop = self.rank.run()
+        log.info("stopping: %s", stop.reason)
+        if stop.words:
+            print(stop.words, file=sys.stderr, flush=True)
+        self._talk.say(rm.Leaving())
+        self._talk.socket.wait_for_end(_AGENT_ENDS_WITHIN)
+        self.rank.close()
         sys.stdout.flush()
-        if self._failed:
+        if stop.at_once:
             # Others may be anywhere, also inside a collective: only the launcher can end them all.
-            os._exit(self.exit_code)
+            logging.shutdown()
+            os._exit(stop.code)
         # MPI_Finalize waits for all ranks, and keeps the GIL meanwhile: a thread of Python could not end the wait.
         with open(os.devnull, "w", encoding="ascii") as nowhere:
             faulthandler.dump_traceback_later(_FINALIZE_TIMEOUT, exit=True, file=nowhere)
             self.world.finalize()
             faulthandler.cancel_dump_traceback_later()
+        return stop.code
 
-    # --- the agent thread ----------------------------------------------------------------------------------
 
-    def _agent(self) -> None:
-        try:
-            self._connect()
-            if self._launched:
-                _die_with(self._parent)
-                self._watch_parent()
-            self.loop.run()
-        except BaseException:
-            log.exception("the agent thread failed; please report this")
-            self._fail(1)
-            self._end_now()
+def _log_id(number: int) -> None:
+    log.info("engine registration succeeded, got id: %d", number)
 
-    def _connect(self) -> None:
-        where = self._place
-        if self._listener is not None:
-            self._listener.accept(self.loop, len(where.local), self.proxy.add_child)
-        if where.above is not None and where.above_is_local:
-            link_up(self.proxy, connect_unix(self._paths[where.above]), FROM_ABOVE)
-        if self._links is not None:
-            self._use(self._links)
-        if self.proxy.is_complete:
-            self._complete()
-        else:
-            self.loop.call_later(limits.SET_FORMS, self.proxy.wait_no_longer)
 
-    def _use(self, links: NodeLinks) -> None:
-        """Take over the links with other nodes."""
-        for peer in links.below:
-            self.proxy.add_child(peer.pipe).feed(peer.leftover)
-        if links.above is not None:
-            link_up(self.proxy, links.above.pipe, FROM_ABOVE).feed(links.above.leftover)
+def _log_note(text: str) -> None:
+    log.info("%s", text)
 
-    def _complete(self) -> None:
-        """All ranks below are known."""
-        if self._place.above is None:
-            self._dial()
-        else:
-            self.proxy.register()
 
-    def _dial(self) -> None:
-        # Only the rank that dials needs these; a thousand others do not pay for importing them.
-        from .. import furl
-        from ..transport.dialled import Callbacks, DialledSession
-        from ..transport.proxies import routes_by
+def _log_file() -> Any:
+    """Where the stack goes of a rank that ends because its agent is gone."""
+    for handler in logging.getLogger().handlers:
+        stream = getattr(handler, "stream", None)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.fileno()  # type: ignore[union-attr]
+            return stream
+    return sys.stderr
 
-        try:
-            address = furl.load_furl_or_file(self.options.furl_file, "engine", self.options.name)
-            routes = routes_by(self.options.proxy, os.environ, log.warning)
-        except KernelError as error:
-            self._not_connected(error)
-            return
-        self._log_once(f"Using furl file: {_furl_file(self.options)}")
-        callbacks = Callbacks(
-            event=self.proxy.from_above,
-            started=self._started,
-            interrupted=lambda reason: log.warning("lost the link to the controller (%s); dialling again", reason),
-            ended=self._not_connected,
-        )
-        self._session = DialledSession(self.loop, address, RECEIVES["engine"], callbacks, routes=routes)
-        self._session.open()
 
-    def _log_once(self, text: str) -> None:
-        """What is the same at each try is told at the first."""
-        if text not in self._told:
-            self._told.add(text)
-            log.info("%s", text)
+def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: int) -> int:
+    """The life of the agent process, which has just been forked off; returns its exit code."""
+    root = logging.getLogger()
+    _of_rank.extend(root.handlers)  # to close them would close other files
+    root.handlers.clear()
+    start_log(options.logfile, "ipengine", "agent", furl_file)
+    bound_log_files()
+    # Only the agent needs these, and OpenSSL with them.
+    from ..engine.nodeagent import NodeAgent, Settings
 
-    def _started(self) -> None:
-        self._registered = True
-        self.proxy.forget_controller()
-        self.proxy.above = self._session
-        self.proxy.register()
+    settings = Settings(options.furl_file, options.name, options.proxy, options.wait, str(_furl_file(options)))
+    log.info("pid %d, the agent of this node", os.getpid())
+    agent = NodeAgent(
+        descriptor, settings, lambda text: log.info("%s", text), lambda text: log.warning("%s", text)
+    )
+    code = agent.run()
+    logging.shutdown()
+    return code
 
-    def _not_connected(self, error: KernelError) -> None:
-        waiting = not self._registered and time.monotonic() < self._give_up_at
-        if waiting and isinstance(error, OSError | FurlError):
-            self._log_once(f"waits for the controller, up to {self.options.wait:g} s: {error}")
-            self.loop.call_later(self._retry, self._dial)
-            self._retry = min(self._retry * _RETRY_FACTOR, _RETRY_LONGEST)
-            return
-        log.error("error connecting to controller: %s", error)
-        print(f"ipengine: {error}", file=sys.stderr, flush=True)
-        self._fail(1)
-        self.proxy.stop(str(error))
 
-    def _watch_parent(self) -> None:
-        """The launcher is our parent; when it is gone, nobody will ever end us."""
-        if os.getppid() != self._parent:
-            self._fail(1)
-            self.proxy.stop("the launcher (mpirun) is gone")
-            return
-        self.loop.call_later(limits.PARENT_POLL, self._watch_parent)
-
-    def _signalled(self, name: str) -> None:
-        if name == "SIGUSR1":
-            self.loop.call_threadsafe(self.proxy.end.warned)
-        else:
-            job = walltime.job_id(os.environ)
-            why = f", as when job {job} is cancelled or its time is up" if job else ""
-            self.loop.call_threadsafe(lambda: self.proxy.leave(f"got {name}{why}"))
-
-    def _fail(self, code: int) -> None:
-        self._failed = True
-        self.exit_code = code
-
-    def _stopping(self, reason: str, orphaned: bool) -> None:
-        if self.proxy.has_failed:
-            self._fail(1)
-        if orphaned:
-            # Where a launcher lets ranks survive others, it takes a code for a failure, and ends the whole set.
-            self._fail(0)
-            self._end_now()
-        if self._session is not None:
-            self._session.close(reason, self.proxy.has_failed)
-        if self._listener is not None:
-            self._listener.close()
-        self.rank.stop()
-        if self.rank.is_busy:
-            self.rank.interrupt_all()
-        # The main thread may be deep in a library; it has this long.
-        watch = threading.Timer(limits.INTERRUPT_GRACE, self._end_if_running)
-        watch.daemon = True
-        watch.start()
-        self.loop.stop()
-
-    def _end_if_running(self) -> None:
-        if self.rank.is_busy:
-            self._end_now()
-
-    def _end_now(self) -> None:
-        logging.shutdown()
-        os._exit(self.exit_code)
+_of_rank: list[logging.Handler] = []
+"""Handlers of the rank that forked the agent off."""
 
 
 def _die_with(parent: int) -> None:
     """Have the system kill this process when the launcher ends, even while user code keeps the GIL in C.
 
     The system goes by the launcher's thread that started us, which need not live as long as the launcher. So this
-    is done only where Linux shows that it was the first thread; :meth:`EngineProcess._watch_parent` is for the
-    rest, and ends more politely where it can.
+    is done only where Linux shows that it was the first thread; the node agent watches the launcher as well.
     """
     try:
         with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as file:
@@ -390,7 +291,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What tasks and threads print is for the log; a process that is killed has no time to write what it holds.
         sys.stdout.reconfigure(line_buffering=True)
-    sys.setswitchinterval(0.0005)  # the agent must not wait 5 ms for user code that computes
 
     def warn(text: str) -> None:
         if launched is None or launched.rank == 0:
@@ -404,24 +304,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         bound_log_files()
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it warns, and would end a process that is not ready for it
         ends_at = _find_end(options.walltime, launched)
+        expected = local_size(os.environ) or 1
+        launcher = parent_launcher(os.getpid())
+        parent = os.getppid()
+        # Before MPI starts, of which the agent must have nothing.
+        name = launch_id(os.environ, launcher)
+        talk = Conversation(
+            RankSocket(
+                meet_agent(
+                    name,
+                    lambda sock: start_agent(sock.fileno(), lambda fd: _be_agent(options, furl_file, fd)),
+                )
+            )
+        )
         if options.gpus:
             _take_gpus(options.gpus, launched)
         world = start_world(options.mpi, launched, sys.executable, warn)
+        greeting, files = talk.hear()
     except KernelError as error:
         warn(str(error))
         log.error("%s", error)
         return 1
+    assert isinstance(greeting, rm.Greeting)
     log.info("pid %d, %s", os.getpid(), world.description)
     if world.mpi is not None:
         log.info("MPI started with rank = %d and size = %d", world.rank, world.size)
     elif launched is not None and options.mpi == "auto":
-        warn(f"{world.description}; each engine connects by itself")
+        warn(f"{world.description}; the engines share no communicator")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if launched is not None:
         # After MPI_Init, which needs them; programs that user code starts are not this rank.
         hide_rank_variables()
+        _die_with(parent)
     try:
-        process = EngineProcess(options, world, ends_at, launched=launched is not None)
+        process = EngineProcess(
+            world, talk, greeting.token, files[0], expected, ends_at, launcher if launched is not None else 0
+        )
     except KernelError as error:
         log.error("%s", error)
         print(f"ipengine: {error}", file=sys.stderr, flush=True)

@@ -24,7 +24,9 @@ class LogError(KernelError):
     """The log file cannot be written."""
 
 
-def start_log(prefix: str, program: str, rank: int | None = None, furl_file: Path | None = None) -> Path | None:
+def start_log(
+    prefix: str, program: str, rank: int | str | None = None, furl_file: Path | None = None
+) -> Path | None:
     """Log to a new file, whose path is returned.
 
     Its name is ``<prefix><host>-<rank>-<pid>.log``, as many processes of several machines may write to one folder.
@@ -35,7 +37,7 @@ def start_log(prefix: str, program: str, rank: int | None = None, furl_file: Pat
             folder of the cluster, and what is logged is also printed; if that folder cannot be written, it is only
             printed.
         program: ``ipengine`` or ``ipcontroller``.
-        rank: of an engine that an MPI launcher has started.
+        rank: of an engine that an MPI launcher has started, or ``agent``.
         furl_file: tells which cluster it is.
 
     Raises:
@@ -65,7 +67,7 @@ def log_folder(furl_file: Path | None = None) -> Path:
     return ipython_dir() / "log" / (furl_file.absolute().parent.name if own and furl_file else UNNAMED)
 
 
-def _new_file(prefix: str, rank: int | None) -> tuple[Path, TextIO]:
+def _new_file(prefix: str, rank: int | str | None) -> tuple[Path, TextIO]:
     host = re.sub(r"[^\w.-]", "_", os.uname().nodename)
     who = f"{host}-{os.getpid()}" if rank is None else f"{host}-{rank}-{os.getpid()}"
     beginning = Path(f"{prefix}{who}").expanduser()

@@ -99,9 +99,9 @@ class Agent:
 
     # --- building the set ----------------------------------------------------------------------------------
 
-    def add_rank(self, local: LocalRank, hello: rm.Hello, block: int) -> None:
-        """A rank of this node has said who it is; ``block`` is the descriptor of its control block."""
-        local.introduced(hello, block, self._tasks)
+    def add_rank(self, local: LocalRank) -> None:
+        """A rank of this node has said who it is."""
+        local.join(self._tasks)
         self.local[local.rank] = local
 
     def add_child(self, pipe: Pipe) -> Child:
@@ -413,11 +413,11 @@ class Agent:
             self._split(ranks, self._retire, m.StopRanks)
 
     def _stop_if_ended(self, reason: str) -> bool:
-        """Only the root sees the whole set, and whether an engine of it is left."""
-        if self.is_root and not self._alive and not self._stopped:
+        """Only the root sees whether an engine of the set is left; others end with their last rank."""
+        gone = not self._alive if self.is_root else not self.local and not self.children
+        if gone and not self._stopped:
             self._stop_all(reason or "no rank is left")
-            return True
-        return False
+        return gone
 
     def _stop_all(self, reason: str) -> None:
         """End all ranks of the set in order, so that they leave MPI together."""

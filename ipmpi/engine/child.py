@@ -1,11 +1,10 @@
-"""A rank right below this one (layer L4)."""
+"""The agent of another node, right below or above this one (layer L4)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .. import limits
 from ..errors import KernelError
 from ..protocol import messages as m
 from ..protocol.connection import Connection, Event
@@ -13,12 +12,12 @@ from ..protocol.frames import Buffer
 from ..protocol.registration import Registration
 from ..transport.link import Link
 from ..transport.loop import Loop
-from ..transport.pipes import Pipe, UnixPipe
+from ..transport.pipes import Pipe
 
 
 @dataclass(eq=False)
 class Child:
-    """A rank right below this one (or above), and the ranks that are reached through it."""
+    """An agent, and the ranks that are reached through it."""
 
     pipe: Pipe
     connection: Connection
@@ -51,11 +50,6 @@ class Child:
         through = f"rank {first.rank} (pid {first.pid} on {first.host})"
         return f"the process of {through}, through which it is reached, ended without a word: {causes}"
 
-    @property
-    def shares_memory(self) -> bool:
-        """Whether descriptors can be handed to it."""
-        return isinstance(self.pipe, UnixPipe)
-
     def start(
         self,
         loop: Loop,
@@ -63,10 +57,7 @@ class Child:
         on_closed: Callable[[str, bool, KernelError | None], None],
     ) -> None:
         """Begin to move bytes; the callbacks are those of :class:`~ipmpi.transport.link.Link`."""
-        self.link = Link(
-            loop, self.pipe, self.connection, on_event, on_closed, watch=not self.shares_memory,
-            silence=limits.SILENCE_OF_USER_CODE,
-        )  # fmt: skip
+        self.link = Link(loop, self.pipe, self.connection, on_event, on_closed)
 
     def wake(self) -> None:
         """Send what was queued."""

@@ -48,7 +48,7 @@ HEARD: Final = 18
 JOINING: Final = 19
 """1 while the rank makes a communicator inside MPI, where no interrupt reaches it."""
 CLAIMED: Final = 22
-"""Serial number of the item that began last, or is about to. Its result, once it is left, precedes the next claim."""
+"""Serial number of the item that began last, or is about to. Its result is left before the next claim."""
 RESULTS: Final = 20
 RESULT_BYTES: Final = 21
 """Results of items that the rank has left, and bytes of their payloads."""

@@ -1,6 +1,6 @@
 """Which rank of a set runs which task (layer L2, no I/O; the time is an argument).
 
-The controller gives a set as many tasks as it wants to have; the agent at its root shares them out among the ranks.
+The controller gives a set as many tasks as it wants to have; its root agent shares them out among the ranks.
 
 The rules.
 
@@ -86,9 +86,7 @@ class Farm:
         self._roster.add(nodes)
         self._wide.ranks_changed()
 
-    def remove_ranks(
-        self, ranks: Iterable[int], now: float, *, died: bool = False, ordered: bool = False
-    ) -> None:
+    def remove_ranks(self, ranks: Iterable[int], now: float, *, died: bool = False, ordered: bool = False) -> None:
         """These are lost, or were ended: what they had is lost.
 
         ``died``: their processes are gone. ``ordered``: they were told to end, so nothing that ran is to blame.

@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
 
-from ..protocol import packed, rankmessages as rm
+from ..protocol import rankmessages as rm
 from ..protocol.frames import Buffer
 from .controlblock import (
     BELL,

@@ -1,7 +1,7 @@
 """Task items at the rank that runs them (layer L3).
 
-The agent sends batches, and revokes what it takes back in the control block. Results go into that block one by one,
-so that the agent can take them while a later item takes long. The agent is told of them when the queue is empty,
+The agent sends batches, and revokes what it takes back in the control block. Results go into that block one by
+one, so that the agent can take them while a later item takes long. It is told of them when the queue is empty,
 when a batch has ended, when much has come together, or when the last time was a while ago, not for each item.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from .. import limits
 from ..serialize import Buffer
@@ -116,7 +116,9 @@ class ItemRunner:
                 outcome = (FAILED, packed_failure(KeyboardInterrupt()))
             payload = b""  # large arguments must not live until the next item comes
             if outcome[0] == LARGE:
-                self._send_large(serial, seconds, outcome[1])
+                segments: Any = outcome[1]
+                self._send_large(serial, seconds, segments)
+                del segments
                 outcome, before = None, clock()
                 continue
             size += self._leave(serial, outcome, seconds, interrupts.hit == serial)

@@ -6,14 +6,12 @@ and what it does is read from memory that both share.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from .. import limits
 from ..protocol import messages as m, operations, rankmessages as rm
 from ..protocol.frames import Buffer, split
 from ..transport.loop import Loop
@@ -71,6 +69,7 @@ class LocalRank:
         is_stopping: it was told to end.
         retired: its engine was ended, and its process stays.
         farewell: why it is told to end, or nothing.
+        has_left: it has said that it ends.
     """
 
     tasks: TaskAgent
@@ -89,13 +88,13 @@ class LocalRank:
         self.is_stopping = False
         self.retired = False
         self.farewell = ""
+        self.has_left = False
         self._block: ControlBlock | None = None
+        self._block_file = -1
         self._commands: dict[int, Command] = {}
         self._properties = 0
         self._large: LargeAnswer | None = None
         """The large answer that is coming."""
-        self._part: rm.PartDone | None = None
-        self._early: list[rm.ToRank] = []
         self._interrupting = False
         self._link = PacketLink(node.loop, sock, self._packet, self._closed)
 
@@ -106,23 +105,23 @@ class LocalRank:
 
     # --- beginning -----------------------------------------------------------------------------------------
 
-    def introduced(self, hello: rm.Hello, descriptor: int, way: Way) -> None:
-        """It has said who it is; ``descriptor`` is that of its control block."""
-        self.hello = hello
-        self.pid = hello.pid
+    def join(self, way: Way) -> None:
+        """It becomes a part of the set, after its Hello."""
+        hello = self.hello
+        assert hello is not None
         self.info = m.EngineInfo(hello.rank, hello.wanted, hello.host, hello.pid)
-        self._block = block = ControlBlock(descriptor)
+        self._block = block = ControlBlock(self._block_file)
+        os.close(self._block_file)
         words = block.words
 
-        def sent() -> None:
-            words[SENT] += 1
+        def sent(count: int) -> None:
+            words[SENT] = count
 
+        sent(self._link.sent)
         self._link.on_sent = sent
         items = ItemBook(block, self._send, self._interrupt_if)
         self.tasks = TaskAgent(self._loop, items, hello.rank, way)
-        self.parts = Parts(
-            self._loop, block, items, hello.rank, way, self.tasks, self._send, self._interrupt_if
-        )
+        self.parts = Parts(self._loop, block, items, hello.rank, way, self.tasks, self._send, self._interrupt_if)
         self._items = items
 
     # --- to the rank ---------------------------------------------------------------------------------------
@@ -130,9 +129,9 @@ class LocalRank:
     def _send(self, message: rm.ToRank, body: Iterable[Buffer] = (), files: tuple[int, ...] = ()) -> None:
         self._link.send(rm.encode(message, list(body)), files)
 
-    def send(self, message: rm.ToRank, body: Sequence[Buffer] = ()) -> None:
+    def send(self, message: rm.ToRank, body: Sequence[Buffer] = (), files: tuple[int, ...] = ()) -> None:
         """Tell it something."""
-        self._link.send(rm.encode(message, body))
+        self._link.send(rm.encode(message, body), files)
 
     def run(self, number: int, packet: bytes, command: Command, files: tuple[int, ...] = ()) -> None:
         """Give it a command, whose packet is the same for all ranks that get it."""
@@ -244,9 +243,9 @@ class LocalRank:
             if isinstance(message, rm.Piece):
                 self._take_piece(message, body, files)
             elif isinstance(message, rm.Hello):
+                self.hello, self.pid = message, message.pid
+                self._block_file = os.dup(files[0])
                 self._node.rank_said(self, message)
-                if files and self._block is None:
-                    raise AssertionError("a rank that was not introduced")
             elif self._block is None:
                 self._node.rank_said(self, message)
             else:
@@ -281,7 +280,9 @@ class LocalRank:
         if message.version != self._properties:
             self._properties = message.version
             self._node.properties_changed(self)
-        self._node.rank_answered(self, command, message, split(body, message.sizes) if large is None else [], large)
+        self._node.rank_answered(
+            self, command, message, split(body, message.sizes) if large is None else [], large
+        )
 
     def _new_large(self, sizes: list[int], stuck: m.AnswerStuck) -> LargeAnswer:
         return LargeAnswer(self._loop, sizes, stuck, self._freed, lambda: self.is_wanted)
@@ -299,7 +300,12 @@ class LocalRank:
             self._large = None
 
     def _closed(self, reason: str) -> None:
+        self.break_off()
+        self._node.rank_gone(self, reason)
+
+    def break_off(self) -> None:
+        """It is gone: what it had begun to send will not come to its end."""
         if self._large is not None:
             self._large.break_off()
             self._large = None
-        self._node.rank_gone(self, reason)
+        self._link.close()

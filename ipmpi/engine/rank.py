@@ -24,6 +24,7 @@ from .controlblock import BELL, CURRENT, SENT, SINCE, SKIP, ControlBlock
 from .interrupts import Interrupts
 from .items import Item, ItemRunner
 from .largeanswers import LargeAnswers
+from .lifeline import Lifeline
 from .namespace import Answer, Namespace
 from .outcomes import LARGE, Payload
 from .taskrunner import TaskRunner
@@ -44,7 +45,9 @@ class Rank:
         number: this rank's number in its set.
         make_teams: called when the first task on several ranks comes.
         on_id: called with the id that the controller gives to this engine.
+        on_note: called with lines for the log.
         neighbours: how many ranks share the memory of this node.
+        lifeline: ends this process when the agent is gone while user code runs.
     """
 
     def __init__(
@@ -55,12 +58,16 @@ class Rank:
         number: int = 0,
         make_teams: MakeTeams = lambda left: None,
         on_id: Callable[[int], None] = lambda number: None,
+        on_note: Callable[[str], None] = lambda text: None,
         neighbours: int = 1,
+        lifeline: Lifeline | None = None,
     ) -> None:
         self.namespace = namespace
         self._socket = socket
         self._block = block
         self._on_id = on_id
+        self._on_note = on_note
+        self._lifeline = lifeline
         self._process = namespace.process
         self.interrupts = Interrupts(block)
         self._runner = TaskRunner(namespace)
@@ -76,6 +83,8 @@ class Rank:
         self._process.around_forks(self.interrupts.hold_back, self.interrupts.let_through)
         self._process.in_child(self.interrupts.uninstall)
         self._process.in_child(socket.abandon)
+        if lifeline is not None:
+            self._process.in_child(lifeline.close)
         self._handlers: dict[type, Callable[[Any, memoryview, list[int]], None]] = {
             rm.EngineId: self._take_id,
             rm.Run: self._take_command,
@@ -85,6 +94,7 @@ class Rank:
             rm.PartBody: self._take_part_body,
             rm.PartLeft: self._leave_part,
             rm.Freed: lambda message, _body, _files: self._large.freed(message.size),
+            rm.Note: lambda message, _body, _files: self._on_note(message.text),
             rm.Stop: self._take_stop,
             DefineFunction: lambda message, body, _files: self._runner.define(message, body),
             ForgetFunctions: lambda message, _body, _files: self._runner.forget(message.keys),
@@ -92,21 +102,36 @@ class Rank:
 
     def install_signals(self) -> None:
         """Take SIGINT, SIGTERM, SIGUSR1 and the agent's own signal."""
-        self.interrupts.install(lambda name: self._say(rm.Signalled(name)) and None)
+        self.interrupts.install(self._signalled)
+
+    def _signalled(self, name: str) -> None:
+        self._say(rm.Signalled(name))
 
     def run(self) -> rm.Stop:
         """Work until the agent says that this is the end, or is gone; what it has said."""
         inbox, items = self._inbox, self._items
+        lifeline = self._lifeline
         while self._stop is None:
+            if not inbox and not items.has_items:
+                self._hear()
+                continue
+            self.interrupts.install_again()
+            if lifeline is not None:
+                lifeline.let_through()
             if inbox:
                 inbox.popleft()()
-            elif items.has_items:
-                self.interrupts.install_again()
-                items.work(self._nobody_speaks)
-                self._hear_what_is_there()
             else:
-                self._hear()
+                items.work(self._nobody_speaks)
+            if lifeline is not None:
+                lifeline.hold()
+            self._hear_what_is_there()
         return self._stop
+
+    def close(self) -> None:
+        """This process ends by itself."""
+        if self._lifeline is not None:
+            self._lifeline.close()
+        self._socket.close()
 
     # --- hearing -------------------------------------------------------------------------------------------
 
@@ -171,7 +196,6 @@ class Rank:
         self._inbox.append(lambda: self._command(message, taken.pop(), failure))
 
     def _command(self, message: rm.Run, body: list[Buffer], failure: str) -> None:
-        self.interrupts.install_again()
         if failure:
             outcome = operations.encode(operations.Failed("ConnectionError", failure, ""))
             answer = Answer(False, outcome, [])
@@ -250,7 +274,6 @@ class Rank:
             part.reason = message.text
 
     def _part(self, part: Part) -> None:
-        self.interrupts.install_again()
         (kind, data), seconds = self._performer.perform(part)
         del self._parts[part.serial]
         self._process.leave_if_child()

@@ -7,7 +7,7 @@ it works on a long item and nothing else is to be told.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from .. import limits

@@ -1,7 +1,7 @@
 """Tasks at a node agent: their messages up and down the tree of agents, and the set's farm (layer L4).
 
-At the root all that is said about tasks goes through the :class:`~ipmpi.engine.farm.Farm`, which decides which rank
-runs what. Other agents pass on what is not for their own ranks.
+At the root all that is said about tasks goes through the :class:`~ipmpi.engine.farm.Farm`, which decides which
+rank runs what. Other agents pass on what is not for their own ranks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How commands travel inside an engine set (layer L2, pure).
 
-Ranks on one node hang on their *leader*, the lowest of them, by Unix sockets. Leaders form a tree over TCP in
-which each has up to :data:`ARITY` others below it, so the time to reach N nodes grows as log N. Rank 0 is the
-leader of its node and the root.
+The ranks of a node hang on its agent by Unix sockets. A node is named by its *leader*, the lowest rank on it.
+Agents form a tree over TCP in which each has up to :data:`ARITY` others below it, so the time to reach N nodes
+grows as log N. The agent of rank 0's node is the root.
 """
 
 from __future__ import annotations
@@ -14,29 +14,23 @@ ARITY = 8
 
 
 class Place(NamedTuple):
-    """A rank's neighbours: the rank above it (None at the top), those below on its node, and other leaders."""
+    """An agent's neighbours, by their leaders: the one above it (None at the top), and those below."""
 
     above: int | None
-    above_is_local: bool
-    local: list[int]
-    remote: list[int]
+    below: list[int]
 
 
 def place(rank: int, leaders: Sequence[int], *, one_tree: bool = True) -> Place:
-    """Where ``rank`` stands.
+    """Where the agent of ``rank`` stands.
 
     Args:
-        rank: the rank asked about.
+        rank: any rank of its node.
         leaders: the leader of each rank, by rank.
-        one_tree: False where nodes cannot reach each other: each leader is a root then.
+        one_tree: False where nodes cannot reach each other: each agent is a root then.
     """
-    leader = leaders[rank]
-    if rank != leader:
-        return Place(leader, True, [], [])
-    local = [other for other, its_leader in enumerate(leaders) if its_leader == rank and other != rank]
     if not one_tree:
-        return Place(None, False, local, [])
+        return Place(None, [])
     order = sorted(set(leaders))
-    index = order.index(rank)
-    remote = order[index * ARITY + 1 : index * ARITY + 1 + ARITY]
-    return Place(None if index == 0 else order[(index - 1) // ARITY], False, local, remote)
+    index = order.index(leaders[rank])
+    below = order[index * ARITY + 1 : index * ARITY + 1 + ARITY]
+    return Place(None if index == 0 else order[(index - 1) // ARITY], below)

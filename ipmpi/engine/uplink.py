@@ -6,8 +6,8 @@ from ..errors import KernelError
 from ..protocol import messages as m
 from ..protocol.connection import Connection, Event, StreamRefused
 from ..transport.pipes import Pipe
-from .child import Child
 from .agent import Agent
+from .child import Child
 
 
 def link_up(agent: Agent, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -> Child:

@@ -27,19 +27,22 @@ _LENGTH: Final = struct.Struct("<I")
 # --- agent to rank, while the set forms ----------------------------------------------------------------------
 
 
-class Greeting(Message, frozen=True, tag=1):
-    """First packet: who has the same ``token`` is on this node."""
+class Greeting(Message, frozen=True, tag=201):
+    """First packet: who has the same ``token`` is on this node.
+
+    With it comes the end of a pipe whose other end only the agent has.
+    """
 
     token: bytes
 
 
-class Address(Message, frozen=True, tag=2):
+class Address(Message, frozen=True, tag=202):
     """Where the agents of nodes below find this one; "" if there are none. To the lowest rank of a node."""
 
     address: str
 
 
-class Met(Message, frozen=True, tag=3):
+class Met(Message, frozen=True, tag=203):
     """The links with other nodes are there, or why they are not. To the lowest rank of a node."""
 
     trouble: str
@@ -48,13 +51,13 @@ class Met(Message, frozen=True, tag=3):
 # --- agent to rank --------------------------------------------------------------------------------------------
 
 
-class EngineId(Message, frozen=True, tag=10):
+class EngineId(Message, frozen=True, tag=210):
     """The id that the controller has given to this rank's engine."""
 
     id: int
 
 
-class Run(Message, frozen=True, tag=11):
+class Run(Message, frozen=True, tag=211):
     """Run a command. ``shared``: its body is in the file in memory that comes along."""
 
     number: int
@@ -64,7 +67,7 @@ class Run(Message, frozen=True, tag=11):
     shared: bool = False
 
 
-class RunItems(Message, frozen=True, tag=12):
+class RunItems(Message, frozen=True, tag=212):
     """Task items with the serial numbers from ``first`` on. ``lengths`` of their payloads, as in GiveTasks."""
 
     first: int
@@ -72,7 +75,7 @@ class RunItems(Message, frozen=True, tag=12):
     lengths: bytes
 
 
-class RunItem(Message, frozen=True, tag=13):
+class RunItem(Message, frozen=True, tag=213):
     """One task item whose large body is in the file in memory that comes along."""
 
     serial: int
@@ -80,10 +83,10 @@ class RunItem(Message, frozen=True, tag=13):
     sizes: list[int]
 
 
-class RunPart(Message, frozen=True, tag=14):
+class RunPart(Message, frozen=True, tag=214):
     """This rank's part of a gang task, with the communicator ``communicator`` of ``ranks``.
 
-    ``large``: its arguments are a list of segments, which come later in a :class:`PartBody` if there are none here.
+    ``large``: its arguments are segments, which come later in a :class:`PartBody` if there are none here.
     """
 
     serial: int
@@ -94,31 +97,37 @@ class RunPart(Message, frozen=True, tag=14):
     sizes: list[int] = msgspec.field(default_factory=list)
 
 
-class PartBody(Message, frozen=True, tag=15):
+class PartBody(Message, frozen=True, tag=215):
     """The arguments of a part, in the file in memory that comes along."""
 
     serial: int
     sizes: list[int]
 
 
-class PartLeft(Message, frozen=True, tag=16):
+class PartLeft(Message, frozen=True, tag=216):
     """A part is pointless: do not wait for its arguments, nor begin."""
 
     serial: int
     text: str
 
 
-class Freed(Message, frozen=True, tag=17):
+class Freed(Message, frozen=True, tag=217):
     """So many bytes of large answers have left, and their memory is free."""
 
     size: int
 
 
-class Stop(Message, frozen=True, tag=18):
+class Note(Message, frozen=True, tag=219):
+    """A line for the log of this rank: what its user should know of the set."""
+
+    text: str
+
+
+class Stop(Message, frozen=True, tag=218):
     """End this process.
 
-    ``code`` is its exit code. ``words`` are for the terminal: the rank prints them. ``at_once``: other ranks may be
-    anywhere, so do not leave MPI together with them.
+    ``code`` is its exit code. ``words`` are for the terminal: the rank prints them. ``at_once``: other ranks may
+    be anywhere, so do not leave MPI together with them.
     """
 
     reason: str
@@ -130,10 +139,10 @@ class Stop(Message, frozen=True, tag=18):
 # --- rank to agent, while the set forms ------------------------------------------------------------------------
 
 
-class Hello(Message, frozen=True, tag=30):
+class Hello(Message, frozen=True, tag=230):
     """Who this rank is. Its control block comes along.
 
-    ``wanted`` is the engine id it would like; ``expected`` how many ranks there are on its node, 0 if nobody knows;
+    ``wanted`` is the engine id it would like; ``expected`` how many ranks there are on its node;
     ``leaders`` the lowest rank on the node of each rank, if they share a communicator; ``left`` the seconds until
     the job ends, ``job`` its id for people; ``launcher`` the process that started it, 0 if that is no launcher.
     """
@@ -152,13 +161,13 @@ class Hello(Message, frozen=True, tag=30):
     launcher: int = 0
 
 
-class Above(Message, frozen=True, tag=31):
+class Above(Message, frozen=True, tag=231):
     """Where the agent above is; "" if there is none."""
 
     address: str
 
 
-class Formed(Message, frozen=True, tag=32):
+class Formed(Message, frozen=True, tag=232):
     """All agents have met (``one_tree``), or else each of them is the root of a set of its own."""
 
     one_tree: bool
@@ -168,7 +177,7 @@ class Formed(Message, frozen=True, tag=32):
 # --- rank to agent ----------------------------------------------------------------------------------------------
 
 
-class Answer(Message, frozen=True, tag=40):
+class Answer(Message, frozen=True, tag=240):
     """A command has ended. ``version`` counts changes of this engine's properties.
 
     ``streamed``: the body follows in :class:`Piece` messages.
@@ -182,11 +191,11 @@ class Answer(Message, frozen=True, tag=40):
     streamed: bool = False
 
 
-class Bell(Message, frozen=True, tag=41):
+class Bell(Message, frozen=True, tag=241):
     """There are results of task items in the control block."""
 
 
-class ItemDone(Message, frozen=True, tag=42):
+class ItemDone(Message, frozen=True, tag=242):
     """A task item has ended with a large result, which follows in pieces. ``hit``: it was interrupted."""
 
     serial: int
@@ -195,7 +204,7 @@ class ItemDone(Message, frozen=True, tag=42):
     sizes: list[int]
 
 
-class PartDone(Message, frozen=True, tag=43):
+class PartDone(Message, frozen=True, tag=243):
     """A part has ended; ``kind`` is that of an outcome. ``hit``: it was interrupted.
 
     A large result follows in pieces; what else there is comes along.
@@ -209,20 +218,20 @@ class PartDone(Message, frozen=True, tag=43):
     streamed: bool = False
 
 
-class Piece(Message, frozen=True, tag=44):
+class Piece(Message, frozen=True, tag=244):
     """The next bytes of the large answer that was begun: in the file in memory that comes along, or here."""
 
     size: int
     shared: bool = True
 
 
-class Signalled(Message, frozen=True, tag=45):
+class Signalled(Message, frozen=True, tag=245):
     """The process got a signal: SIGTERM, SIGINT, or SIGUSR1, by which batch systems warn."""
 
     name: str
 
 
-class Leaving(Message, frozen=True, tag=46):
+class Leaving(Message, frozen=True, tag=246):
     """This process ends now, as it was told to. The agent may go before it."""
 
 
@@ -238,13 +247,12 @@ ToRank = (
     | PartBody
     | PartLeft
     | Freed
+    | Note
     | Stop
     | DefineFunction
     | ForgetFunctions
 )
-ToAgent = (
-    Hello | Above | Formed | Answer | Bell | ItemDone | PartDone | Piece | Signalled | Leaving
-)
+ToAgent = Hello | Above | Formed | Answer | Bell | ItemDone | PartDone | Piece | Signalled | Leaving
 
 _encoder = msgspec.msgpack.Encoder()
 _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..errors import LauncherError
+from .loop import READ, Loop
 
 STARTS_WITHIN: Final = 30.0
 """Seconds until a rank gives up. Between the two system calls for which it waits is no work, but a node may be
@@ -75,6 +76,37 @@ def meet_agent(name: str, start: Callable[[socket.socket], None], timeout: float
                 "node and start them again"
             )
         time.sleep(_AGAIN)
+
+
+class AgentListener:
+    """The agent's end: accepts the ranks of its node.
+
+    Args:
+        descriptor: of the listening socket.
+        on_rank: called with the socket of each process of our user that connects.
+    """
+
+    def __init__(self, loop: Loop, descriptor: int, on_rank: Callable[[socket.socket], None]) -> None:
+        self._loop = loop
+        self._on_rank = on_rank
+        self._sock = socket.socket(fileno=descriptor)
+        self._sock.setblocking(False)
+        loop.register(self._sock, READ, self._ready)
+
+    def _ready(self, _events: int) -> None:
+        try:
+            sock, _ = self._sock.accept()
+        except OSError:
+            return
+        if is_own(sock):
+            self._on_rank(sock)
+        else:
+            sock.close()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._loop.unregister(self._sock)
+        self._sock.close()
 
 
 def is_own(sock: socket.socket) -> bool:

@@ -21,7 +21,7 @@ from ..protocol.frames import Buffer
 from .loop import READ, WRITE, Loop
 
 PACKET: Final = 96 * limits.KIB
-"""A socket takes packets up to its send buffer, 208 KiB where nobody has changed it, the kernel's own part included."""
+"""A socket takes packets up to its send buffer, by default 208 KiB with what the kernel adds."""
 
 _IN_MEMORY: Final = b"\0\0\0\0"
 """A packet that is nothing but this (a header has bytes) is in the file that comes with it."""
@@ -108,7 +108,7 @@ class PacketLink:
     Args:
         on_packet: called with each packet's bytes and descriptors, which are its to close.
         on_closed: called once when the other end is gone.
-        on_sent: called for each packet that has been handed to the system.
+        on_sent: called with the number of packets that have been handed to the system, for each of them.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class PacketLink:
         sock: socket.socket,
         on_packet: Callable[[bytes, list[int]], None],
         on_closed: Callable[[str], None],
-        on_sent: Callable[[], None] = lambda: None,
+        on_sent: Callable[[int], None] = lambda count: None,
     ) -> None:
         sock.setblocking(False)
         self._loop = loop
@@ -125,6 +125,7 @@ class PacketLink:
         self._on_packet = on_packet
         self._on_closed = on_closed
         self.on_sent = on_sent
+        self.sent = 0
         self._waiting: deque[tuple[bytes, list[int]]] = deque()
         self.is_open = True
         loop.register(sock, READ, self._ready, self._failed)
@@ -139,10 +140,11 @@ class PacketLink:
             except BlockingIOError:
                 pass
             except OSError as error:
-                self._loop.call_soon(lambda: self._end(error.strerror or str(error)))
+                reason = error.strerror or str(error)
+                self._loop.call_soon(lambda: self._end(reason))
                 return
             else:
-                self.on_sent()
+                self._count()
                 return
             self._loop.register(self._sock, READ | WRITE, self._ready, self._failed)
         self._waiting.append((packet, [os.dup(descriptor) for descriptor in files]))
@@ -181,8 +183,12 @@ class PacketLink:
                 return
             self._waiting.popleft()
             _close(files)
-            self.on_sent()
+            self._count()
         self._loop.register(self._sock, READ, self._ready, self._failed)
+
+    def _count(self) -> None:
+        self.sent += 1
+        self.on_sent(self.sent)
 
     def _failed(self, error: BaseException) -> None:
         self._loop.report(error)
