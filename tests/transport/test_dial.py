@@ -232,7 +232,9 @@ def test_a_connection_that_cannot_be_taken_is_closed(loop: Loop) -> None:
     assert isinstance(failed[0], InternalError)
 
 
-def test_a_handshake_does_not_outlive_its_way(loop: Loop, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handshake_does_not_outlive_its_way(
+    loop: Loop, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host = Host(loop, IDENTITY)
     stack.callback(host.close)
     begun: list[Any] = []
