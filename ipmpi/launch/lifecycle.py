@@ -433,6 +433,7 @@ class Lifecycle:
 
     def _resubmitted(self, story: str) -> list[Effect]:
         self._may_go_on = False
+        self._job_id, self._ask_at, self._end_deadline = "", None, None  # what is still heard of it is old
         self._resubmissions -= 1
         self._others = max(0, self._registered - self.plan.n)
         number = f" ({self.plan.resubmit - self._resubmissions} of {self.plan.resubmit})"
