@@ -204,6 +204,9 @@ def test_tasks_with_a_higher_priority_come_first(tc: TaskClient, tmp_path: Any) 
 
     later = [tc.submit(note, order, "l") for _ in range(40)]
     sooner = [tc.submit(note, order, "s", priority=5) for _ in range(40)]
+    # The controller answers what a client asks after what it has submitted, so all of them are queued now.
+    queued = tc.queue_status()
+    assert queued["scheduled"] + queued["pending"] == 84
     Path(go).touch()
     tc.gather([*busy, *later, *sooner])
     text = Path(order).read_text()
