@@ -34,6 +34,7 @@ from .failures import kernel_error
 from .notices import say
 from .partial import CommandFuture, SoFar
 from .prepared import prepared_here
+from .presence import Presence
 from .waiting import SessionFuture, check_process, forks, in_clients_thread
 
 Future = concurrent.futures.Future
@@ -77,6 +78,7 @@ class Session:
         desk: where tasks are submitted.
         role: of the furl.
         notices: what the controller said that no call asked for, newest last.
+        presence: which engines there are.
     """
 
     def __init__(self, address: Furl, routes: Sequence[Route] = (DIRECT,)) -> None:
@@ -91,7 +93,7 @@ class Session:
         self._transfers = Transfers()
         self.role = address.role
         self.notices: list[str] = []
-        self._engines: tuple[int, ...] = ()
+        self.presence = Presence()
         self.desk = TaskDesk(self)
         self._up: Future[None] = Future()
         table = RECEIVES.get(address.role, RECEIVES["mec"] | RECEIVES["tc"])
@@ -200,7 +202,7 @@ class Session:
     @property
     def engines(self) -> list[int]:
         """The ids of the engines that are registered, ascending, as the controller told last; nothing is asked."""
-        return list(self._engines)
+        return self.presence.ids
 
     @property
     def failure(self) -> KernelError | None:
@@ -336,7 +338,7 @@ class Session:
             else:
                 self.desk.body_wanted(message.id)
         elif isinstance(message, m.EnginesChanged):
-            self._engines = tuple(sorted((set(self._engines) | set(message.came)) - set(message.gone)))
+            self.presence.update(message.came, message.gone)
             if not self._up.done():
                 self._up.set_result(None)
         elif isinstance(message, m.Notice):
@@ -460,6 +462,7 @@ class Session:
         """The session is over: all who wait hear why."""
         if self._failure is None:
             self._failure = error
+        self.presence.end()
         waiting: list[Future[Any]] = [
             self._up,
             *self._requests.values(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -283,8 +284,16 @@ class EngineView(EngineCommands):
             ``'clients'``: the list of their roles; ``'up'``: seconds since the controller started; ``'time'``: its
             clock, in seconds since the epoch; ``'version'``: its release of ipmpi.
         """
-        answer: dict[str, Any] = self._request(messages.ClusterInfo, dict, True, "cluster_info")
-        return answer
+        engines: list[dict[str, Any]] = []
+        more, after = True, -1
+        while more:
+            answer: dict[str, Any] = self._request(
+                functools.partial(messages.ClusterInfo, after=after), dict, True, "cluster_info"
+            )
+            engines += answer["engines"]
+            after = engines[-1]["id"] if engines else -1
+            more = answer.pop("more", False)
+        return {**answer, "engines": engines}
 
     def time_left(self, targets: Targets | None = None) -> float | None:
         """Seconds until the first of these engines' jobs ends; None if no end is known. Always waits.

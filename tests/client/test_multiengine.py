@@ -569,6 +569,23 @@ def test_cluster_info_is_the_controllers_account(mec: MultiEngineClient, session
     assert mec.cluster_info() == {"engines": []}
 
 
+def test_cluster_info_puts_together_what_comes_in_several_messages(
+    mec: MultiEngineClient, session: FakeSession
+) -> None:
+    asked: list[messages.ClusterInfo] = []
+
+    def request(make: Callable[[int], messages.ClusterInfo]) -> concurrent.futures.Future[Any]:
+        asked.append(make(1))
+        after = asked[-1].after
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future.set_result({"engines": [{"id": after + 1}, {"id": after + 2}], "up": 3.0, "more": after < 3})
+        return future
+
+    session.request = request  # type: ignore[method-assign, assignment]
+    assert mec.cluster_info() == {"engines": [{"id": number} for number in range(6)], "up": 3.0}
+    assert [message.after for message in asked] == [-1, 1, 3]
+
+
 def engines_with(*lefts: float | None) -> dict[str, Any]:
     return {"engines": [{"id": number, "time_left": left} for number, left in enumerate(lefts)]}
 
