@@ -12,20 +12,21 @@ import pytest
 
 from ipmpi.cli.watch import Watched
 from ipmpi.client.session import Session
+from ipmpi.furl import save
 from ipmpi.launch.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
 from tests.in_process import in_process
 
 
-def read(watched: Watched) -> list[Happening]:
-    """The next line or lines; fails if there are none for a while."""
-    ready, _, _ = select.select([watched.fd], [], [], 10)
-    assert ready, "nothing was told"
-    return watched.read() or []
+def hear(watched: Watched, wanted: Happening) -> None:
+    """Read what is told until it is this; fails if nothing is told for a while."""
+    while wanted not in HEARD:
+        ready, _, _ = select.select([watched.fd], [], [], 10)
+        assert ready, f"{wanted} was not told, but {HEARD}"
+        HEARD.extend(watched.read() or [])
+    HEARD.clear()
 
 
-def count(watched: Watched, wanted: int) -> None:
-    while EngineCount(wanted) not in read(watched):
-        pass
+HEARD: list[Happening] = []
 
 
 @pytest.mark.parametrize("only_new", [False, True])
@@ -36,32 +37,28 @@ def test_engines_are_counted_as_they_come_and_go_and_nothing_is_asked(
     monkeypatch.setattr(Session, "request", lambda self, make: asked.append(make))
     file = tmp_path / "ipcontroller-mec.furl"
     with in_process(1) as cluster:
-        cluster.furls["mec"].save(file)
+        save(file, cluster.furls["mec"])
         watched = Watched({"mec": str(file)}, Path.exists, only_new=only_new)
         before = 1 if only_new else 0
-        assert any(isinstance(one, ControllerReady) for one in read(watched))
-        if not only_new:
-            count(watched, 1)
+        hear(watched, EngineCount(1) if not only_new else ControllerReady({"mec": str(file)}))
         began = time.monotonic()
         new = cluster.start_engines(2)
-        count(watched, 3 - before)
+        hear(watched, EngineCount(3 - before))
         assert time.monotonic() - began < 5
         cluster.engines.remove(new[0])
         new[0].close()
-        count(watched, 2 - before)
+        hear(watched, EngineCount(2 - before))
         assert asked == []
-    ended = EngineCount(0) if not only_new else ControllerEnded(0)
-    while ended not in read(watched):
-        pass
+    hear(watched, ControllerEnded(0) if only_new else EngineCount(0))
     watched.close()
 
 
 def test_who_waits_for_engines_is_let_go_at_the_end(tmp_path: Path) -> None:
     file = tmp_path / "ipcontroller-mec.furl"
     with in_process(1) as cluster:
-        cluster.furls["mec"].save(file)
+        save(file, cluster.furls["mec"])
         watched = Watched({"mec": str(file)}, Path.exists, only_new=False)
-        count(watched, 1)
+        hear(watched, EngineCount(1))
         (thread,) = [one for one in threading.enumerate() if one.name == "ipcluster-watch"]
         watched.close()
         thread.join(10)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import re
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -124,7 +124,7 @@ def test_cluster_info_has_all_engines_however_many_there_are(service: Controller
     while more:
         client.says(m.ClusterInfo(5, found[-1]["id"] if found else -1))
         answer = client.heard.pop()
-        assert len(encode_message(answer)) < limits.MESSAGE
+        assert len(m.encode(answer)) < limits.MESSAGE
         found += answer.value["engines"]
         more, messages = answer.value["more"], messages + 1
     assert [engine["rank"] for engine in found] == list(range(number))
