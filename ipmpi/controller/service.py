@@ -217,6 +217,7 @@ class ControllerService:
         elif isinstance(message, m.Command):
             self._check_size(message, event.body)
             self.router.command(key, message, event.body, event.stream)
+            self._loop.call_at_turn_end(self.stalled.look_for_silent_senders)
         elif isinstance(message, m.SubmitTasks):
             self.farm.submit(key, message, event.body, event.stream)
         elif isinstance(message, m.BodyAgain):
