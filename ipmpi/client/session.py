@@ -344,7 +344,8 @@ class Session:
         elif isinstance(message, m.Notice):
             self._notice(message.text)
         elif isinstance(message, m.Goodbye):
-            self._shut(f"the controller said goodbye: {message.reason}")
+            advice = "Make a new client when there is a controller again (ipcluster -n 4 starts one)"
+            self._shut(f"the controller said goodbye: {message.reason}", advice)
 
     def _body(
         self,
@@ -453,9 +454,9 @@ class Session:
         self._fail(error)
         self._loop.stop()
 
-    def _shut(self, reason: str) -> None:
+    def _shut(self, reason: str, advice: str = "Make a new client to go on") -> None:
         self._link.close(reason)
-        self._fail(ConnectionError(f"{reason}. Make a new client to go on"))
+        self._fail(ConnectionError(f"{reason}. {advice}"))
         self._loop.stop()
 
     def _fail(self, error: KernelError) -> None:

@@ -119,7 +119,6 @@ class ControllerService:
         if isinstance(message, m.Goodbye):
             session.farewell = message.reason or "it gave no reason"
             session.fault = message.fault
-            self._log(f"{session.role} {session.key} at {session.peer} leaves: {message.reason}")
         elif session.role == "engine":
             self._engine_message(session, event)
         else:

@@ -175,7 +175,10 @@ class LocalEngines(Processes):
         if self.options.mpi == "none":
             return [*told, f"Starting engines:    Engines PIDs:   {[child.pid for child in self.started]}"]
         (launcher,) = self.started
-        return [*told, f"Starting engines:    {self.n} ranks by {launcher.title}, PID: {launcher.pid}"]
+        return [
+            *told,
+            f"Starting engines:    {self.n} rank{'s' * (self.n != 1)} by {launcher.title}, PID: {launcher.pid}",
+        ]
 
     def _environment(self) -> dict[str, str]:
         """Without the variables of a job in which we are not, or, in a step of a job, of our own rank."""

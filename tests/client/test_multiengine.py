@@ -102,9 +102,9 @@ def test_without_engines_nothing_runs(mec: MultiEngineClient, session: FakeSessi
 
 
 def test_wrong_arguments_are_told_at_once_without_sending(mec: MultiEngineClient, session: FakeSession) -> None:
-    with pytest.raises(ValueError, match=r"^block must be True or False$"):
+    with pytest.raises(ValueError, match=r"^block must be True or False: "):
         mec.execute("a = 1", block=1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"^targets must be a str, list, tuple or int$"):
+    with pytest.raises(ValueError, match=r"^targets must be a str, list, tuple or int: "):
         mec.execute("a = 1", targets=1.5)  # type: ignore[arg-type]
     mec.targets = "0"
     with pytest.raises(
@@ -342,7 +342,8 @@ def test_run_executes_a_local_file(mec: MultiEngineClient, tmp_path: Path) -> No
     script = tmp_path / "script.py"
     script.write_text('"""A docstring."""\na = 10\nb = 30\n')
     result = mec.run(str(script))
-    assert type(result) is list
+    assert isinstance(result, list)
+    assert f"[3] In [1]: run({str(script)!r})" in repr(result)
     assert result[0]["input"]["raw"] == script.read_text()
     assert mec.pull(("a", "b"), 0) == [[10, 30]]
 
