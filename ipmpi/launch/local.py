@@ -13,6 +13,7 @@ from typing import Final
 from ipmpi.errors import LauncherError
 from ipmpi.launch.allocation import Allocation, allocation, leftover, machines, without_job, without_rank
 from ipmpi.launch.batch import JobState, batch_system
+from ipmpi.launch.faults import Faults
 from ipmpi.launch.happenings import EnginesEnded, Happening, RankEnded
 from ipmpi.launch.launch import Launch
 from ipmpi.launch.mpi import ENGINE_MODULE, FaultTolerance, MpiCommand, mpi_command
@@ -98,6 +99,7 @@ class Processes(Launch):
         self.waits = waits
         self.started: list[Child] = []
         self._reported: set[int] = set()
+        self._faults = Faults(lambda: [self.output], lambda: log_dir.glob(f"ipengine-{run}-*.log"))
 
     @property
     def output(self) -> Path:
@@ -126,10 +128,21 @@ class Processes(Launch):
             if child.exit_code() is None:
                 child.send(signal.SIGTERM)
 
+    def lost(self, rank: int, pid: int, host: str) -> None:
+        """It may be the one because of which others end."""
+        self._faults.lost(rank, pid, host)
+
+    def faults(self) -> list[str]:
+        """By the words of the launcher, of the rank itself, and of the controller."""
+        return self._faults.look() if self.started else []
+
     def logs(self) -> list[Path]:
-        """Their own output, and the engine log written last."""
+        """Their own output, and the log of the engine that ended first, or else the one written last."""
         if not self.started:
             return []
+        guilty = self._faults.log()
+        if guilty is not None:
+            return [self.output, guilty]
         logs = [path for path in self.log_dir.glob(f"ipengine-{self.run}-*.log") if tail(path, 1)]
         return [self.output, *sorted(logs, key=_written)[-1:]]
 
@@ -153,6 +166,8 @@ class LocalEngines(Processes):
         for child in self.started:
             child.kill_session(ENGINE_MODULE)
             child.note(f"ipcluster: {why}")
+        if self.started:
+            self._faults.begin()
         self.started.clear()
         environ = self._environment()
         commands = engine_commands(self.options, environ)
