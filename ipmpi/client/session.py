@@ -23,7 +23,7 @@ from ..protocol.frames import Buffer, size_of
 from ..protocol.operations import Nothing, Operation, Outcome
 from ..protocol.packed import pack
 from ..protocol.states import RECEIVES
-from ..spans import engines_named
+from ..spans import engines_named, spans
 from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.dialled import Callbacks, DialledSession
 from ..transport.loop import Loop
@@ -203,6 +203,12 @@ class Session:
     def engines(self) -> list[int]:
         """The ids of the engines that are registered, ascending, as the controller told last; nothing is asked."""
         return self.presence.ids
+
+    def shown(self) -> str:
+        """Which engines there are, or why the session is over, as clients show it."""
+        if self._failure is not None:
+            return f"(over: {self._failure})"
+        return f"engines: {spans(self.presence.ids) or 'none'}"
 
     @property
     def failure(self) -> KernelError | None:

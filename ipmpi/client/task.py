@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import text_of
 from ..protocol import messages
 from ..protocol.packed import unpack
 from ..transport.ssh import SshSession
@@ -80,11 +79,7 @@ class TaskClient:
     __reduce_ex__ = of_this_process
 
     def __repr__(self) -> str:
-        failure = self._session.failure
-        if failure is not None:
-            return f"<TaskClient: {text_of(failure)}>"
-        engines, number = len(self._session.engines), self._desk.open_tasks()
-        return f"<TaskClient: {engines} engine{'s' * (engines != 1)}, {number} open task{'s' * (number != 1)}>"
+        return f"<TaskClient {self._session.shown()}, open tasks: {self._desk.open_tasks()}>"
 
     def __enter__(self) -> TaskClient:
         return self

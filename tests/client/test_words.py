@@ -22,18 +22,16 @@ def cluster() -> Iterator[InProcess]:
 
 def test_a_task_client_and_an_executor_say_what_they_are(cluster: InProcess) -> None:
     tc = cluster.tc()
-    assert repr(tc) == "<TaskClient: 2 engines, 0 open tasks>"
+    assert repr(tc) == "<TaskClient engines: 0-1, open tasks: 0>"
     FIRST.close()
     task = tc.submit(first)
-    assert repr(tc) == "<TaskClient: 2 engines, 1 open task>"
-    assert (
-        repr(Executor(client=tc, priority=2)) == "<Executor on <TaskClient: 2 engines, 1 open task>: priority=2>"
-    )
+    assert repr(tc) == "<TaskClient engines: 0-1, open tasks: 1>"
+    assert repr(Executor(client=tc, priority=2)) == f"<Executor on {tc!r}: priority=2>"
     FIRST.open()
     task.result(timeout=10)
-    wait_until(lambda: "0 open" in repr(tc), "its end")
+    wait_until(lambda: "tasks: 0" in repr(tc), "its end")
     tc.close()
-    assert repr(tc) == "<TaskClient: the client was closed. Make a new client to go on>"
+    assert repr(tc) == "<TaskClient (over: the client was closed. Make a new client to go on), open tasks: 0>"
     assert repr(Executor(client=tc)) == f"<Executor on {tc!r}>"
 
 
@@ -43,7 +41,7 @@ def test_a_clients_end_is_one_line_of_the_controllers_log(cluster: InProcess) ->
     tc.close()
     wait_until(lambda: len(cluster.lines) > before, "a line")
     assert cluster.do(lambda: len(cluster.lines)) == before + 1
-    assert cluster.lines[-1].endswith("is gone: it said goodbye (the client was closed)")
+    assert cluster.lines[-1].endswith("is gone: it said goodbye: the client was closed")
 
 
 @pytest.mark.parametrize(
