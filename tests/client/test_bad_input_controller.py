@@ -1,4 +1,4 @@
-"""What is wrong, given to clients of a controller with engines: it is refused, and the controller never notices."""
+"""What is wrong, given to clients of a real controller: it is refused, and the controller never notices."""
 
 from __future__ import annotations
 
