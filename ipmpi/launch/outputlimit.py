@@ -15,11 +15,11 @@ from .. import limits
 KEPT: Final = 1 * limits.MIB
 """Bytes of the beginning and of the end that are left when a file is cut."""
 
-IDLE: Final = 30.0
-"""Seconds between looks at a file that hardly grows."""
+IDLE: Final = 2.0
+"""Seconds between looks at a file that hardly grows. One that begins to grow may do so by 400 MB/s (measured)."""
 
-BUSY: Final = 1.0
-"""And at one that does: a second of it is a few hundred MB at most."""
+BUSY: Final = 0.25
+"""And at one that does."""
 
 
 class OutputLimit:
