@@ -91,7 +91,8 @@ class Faults:
         try:
             with path.open("rb") as stream:
                 size = stream.seek(0, os.SEEK_END)
-                stream.seek(max(self._begin.get(path, 0), size - _OUTPUT, 0))
+                begin = self._begin.get(path, 0)
+                stream.seek(max(begin if begin <= size else 0, size - _OUTPUT, 0))  # it may have been cut
                 return stream.read(_OUTPUT).decode(errors="replace")
         except OSError:
             return ""
