@@ -47,8 +47,10 @@ class Child:
         if len(self.engines) < 2:
             return f"its process ended without a word: {causes}"
         first = min(self.engines, key=lambda engine: engine.rank)
-        through = f"rank {first.rank} (pid {first.pid} on {first.host})"
-        return f"the process of {through}, through which it is reached, ended without a word: {causes}"
+        return (
+            f"the agent on {first.host}, through which it is reached, ended without a word: {causes}, of a rank whose "
+            "launcher then ended all at once; or that agent was killed"
+        )
 
     def start(
         self,
