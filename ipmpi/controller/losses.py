@@ -111,7 +111,7 @@ class Losses:
 
 
 def _without_a_word(engines: Sequence[Engine], reason: str) -> str:
-    """Why a set is lost whose agent, on the node of the lowest rank that it has, had not said that it would end."""
+    """Why a set is lost whose agent, on the node of its lowest rank, had not said that it would end."""
     if len(engines) < 2:
         return f"{reason}, without a word: a crash, MPI_Abort, or out of memory"
     root = min(engines, key=lambda engine: engine.rank)

@@ -48,8 +48,8 @@ class Child:
             return f"its process ended without a word: {causes}"
         first = min(self.engines, key=lambda engine: engine.rank)
         return (
-            f"the agent on {first.host}, through which it is reached, ended without a word: {causes}, of a rank whose "
-            "launcher then ended all at once; or that agent was killed"
+            f"the agent on {first.host}, through which it is reached, ended without a word: {causes}, of a rank "
+            "whose launcher then ended all at once; or that agent was killed"
         )
 
     def start(
