@@ -81,9 +81,9 @@ SILENCE: Final = 60.0
 """No byte for this long: the network is cut. The link is closed and dialled again."""
 
 SILENCE_OF_USER_CODE: Final = 900.0
-"""The same for a client, which has user code beside its link. A library that holds the GIL for minutes also holds the
-thread that would answer; the kernel's keepalive, which needs no GIL, notices a dead machine after two. An engine set
-has a process of its own for its link, and is allowed SILENCE."""
+"""The same for a client, which has user code beside its link. A library that holds the GIL for minutes also holds
+the thread that would answer; the kernel's keepalive, which needs no GIL, notices a dead machine after two. An
+engine set has a process of its own for its link, and is allowed SILENCE."""
 
 LEASE_AFTER_SILENCE: Final = 120.0
 """A peer whose network was cut may come back for this long before its work counts as lost."""
@@ -175,8 +175,8 @@ SENDER_SILENT: Final = 0.6
 wait for engines to which it sends something. It loses only its place in their queues, so this may be short."""
 
 ANSWER_STUCK: Final = 5.0
-"""An answer too large to be copied as a whole is given up after so many seconds in which its client has taken nothing of it,
-if others wait for the engine. Networks that lose packets recover within two or three."""
+"""An answer too large to be copied as a whole is given up after so many seconds in which its client has taken
+nothing of it, if others wait for the engine. Networks that lose packets recover within two or three."""
 
 SET_FORMS: Final = 120.0
 """Ranks that have not reported so long after MPI had started all of them are left out of the set."""
