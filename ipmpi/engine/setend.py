@@ -1,4 +1,4 @@
-"""The end of the job in the agent thread: what is said of it up and down the tree of ranks (layer L4)."""
+"""The end of the job: what is said of it up and down the tree of agents (layer L4)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _DEAF = 5.0
 
 
 class Tree(Protocol):
-    """This rank's place in the set: see :class:`ipmpi.engine.proxy.Proxy`."""
+    """This agent's place in the set: see :class:`ipmpi.engine.agent.Agent`."""
 
     loop: Loop
     above: Endpoint | None
 
     @property
     def is_root(self) -> bool:
-        """Whether this rank speaks with the controller."""
+        """Whether this agent speaks with the controller."""
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
-        """Send to the rank or controller above."""
+        """Send to the agent or controller above."""
 
     def dispatch(self, message: m.Dispatch, body: Sequence[Buffer] = (), stream: int = 0) -> None:
         """Give a command to ranks."""
