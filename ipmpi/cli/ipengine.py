@@ -47,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="ipengine",
-        description="Start an engine. Under mpirun, mpiexec or srun all ranks become one engine set: rank 0 "
-        "connects to the controller, and the others through it.",
+        description="Start an engine. Under mpirun, mpiexec or srun all ranks become one engine set, "
+        "with one connection to the controller: a process beside them, which the first of them starts, has it.",
     )
     p.add_argument(
         "--furl-file", default="", metavar="FILE",

@@ -1,4 +1,4 @@
-"""The end of the job: what is said of it up and down the tree of agents (layer L4)."""
+"""The end of the job in the agents: what is said of it up and down their tree (layer L4)."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Tree(Protocol):
 
 
 class SetEnd:
-    """Knows when the set's job ends, at its root; other ranks pass warnings on.
+    """Knows when the set's job ends, at its root; other agents pass warnings on.
 
     Args:
-        tree: where this rank is.
+        tree: where this agent is.
         on_known: called with the time of the end when that is known.
         log: called with lines for the log.
     """
@@ -77,7 +77,7 @@ class SetEnd:
         return None if ends_at == math.inf else max(0.0, ends_at - self._loop.now())
 
     def warned(self) -> None:
-        """This rank, or one below, has got the batch system's warning."""
+        """A rank here or below has got the batch system's warning."""
         now = self._loop.now()
         if now < self._deaf_until:
             return
