@@ -21,6 +21,13 @@ PSEUDO_STEPS: Final = range(0xFFFFFFF0, 0x1_0000_0000)
 """Step ids that Slurm gives to what is no launch of ranks: interactive step, batch script, extern step."""
 
 
+TOGETHER: Final = "IPMPI_LAUNCH"
+"""Variable for processes without a launcher that are to be one launch: ``NAME:COUNT``, both for this node."""
+
+RANK: Final = "IPMPI_RANK"
+"""Variable with the number of such a process among them."""
+
+
 class LaunchedRank(NamedTuple):
     """What the launcher told this process about itself.
 
@@ -86,7 +93,7 @@ _OF_RANKS: Final = re.compile(
     r"|OMPI_MCA_(orte|ess)_\w+|OPAL_USER_PARAMS_GIVEN|PMIX_(?!MCA_)\w+|PRTE_(?!MCA_)\w+"
     r"|PMI_\w+|HYDI_\w+|MPI_LOCAL(NRANKS|RANKID)|MV2_COMM_WORLD_\w+|MPISPAWN_\w+|PALS_\w+"
     r"|SLURM_(STEP\w*|PROCID|LOCALID|NODEID|TASK_PID|GTIDS|LAUNCH_NODE_IPADDR|SRUN_\w+|PMIX?\w*|MPI_TYPE)"
-    r"|SLURM_(CPU_BIND\w*|DISTRIBUTION)|FLUX_(TASK_RANK|TASK_LOCAL_ID|JOB_SIZE|PMI_\w+)"
+    r"|IPMPI_(LAUNCH|RANK)|SLURM_(CPU_BIND\w*|DISTRIBUTION)|FLUX_(TASK_RANK|TASK_LOCAL_ID|JOB_SIZE|PMI_\w+)"
 )
 
 

@@ -20,7 +20,7 @@ from .. import __version__, gpus, limits, mpienv, walltime
 from ..engine.agentstart import start_agent
 from ..engine.controlblock import ControlBlock
 from ..engine.environment import hide_rank_variables
-from ..engine.launchid import launch_id, local_size
+from ..engine.launchid import launch_id, local_size, number_together
 from ..engine.lifeline import Lifeline
 from ..engine.meeting import Conversation, leaders_of
 from ..engine.namespace import Namespace
@@ -320,6 +320,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.gpus:
             _take_gpus(options.gpus, launched)
         world = start_world(options.mpi, launched, sys.executable, warn)
+        if launched is None and world.mpi is None:
+            world.wanted = number_together(os.environ)
         greeting, files = talk.hear()
     except KernelError as error:
         warn(str(error))
@@ -332,9 +334,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif launched is not None and options.mpi == "auto":
         warn(f"{world.description}; the engines share no communicator")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # After MPI_Init, which needs them; programs that user code starts are not this rank.
+    hide_rank_variables()
     if launched is not None:
-        # After MPI_Init, which needs them; programs that user code starts are not this rank.
-        hide_rank_variables()
         _die_with(parent)
     try:
         process = EngineProcess(

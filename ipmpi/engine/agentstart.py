@@ -21,7 +21,6 @@ from typing import Final, NoReturn
 
 from ..errors import LauncherError
 from ..mpienv import rank_variables
-from .launchid import TOGETHER
 from .watch import parent_launcher
 
 log = logging.getLogger("ipengine")
@@ -153,7 +152,7 @@ def _reset_signals() -> None:
 
 
 def _leave_environment() -> None:
-    gone = {*rank_variables(os.environ), TOGETHER}
+    gone = set(rank_variables(os.environ))
     gone.update(name for name in os.environ if name.startswith(_OF_LAUNCHERS) and name not in _OF_JOBS)
     for name in gone:
         os.environ.pop(name, None)

@@ -22,12 +22,9 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from .. import mpienv, processid
-
-TOGETHER: Final = "IPMPI_LAUNCH"
-"""Variable for processes without a launcher that are to be one launch: ``NAME:COUNT``, both for this node."""
+from ..mpienv import RANK, TOGETHER
 
 
 def launch_id(
@@ -113,6 +110,12 @@ def _step(environ: Mapping[str, str]) -> str:
     if not job or not step:
         return ""
     return "-".join(("step", job, step, environ.get("SLURM_RESTART_COUNT", "0"), environ.get("SLURM_NODEID", "0")))
+
+
+def number_together(environ: Mapping[str, str]) -> int:
+    """The number of this process among those that are one launch without a launcher; 0 where it is alone."""
+    text = environ.get(RANK, "")
+    return int(text) if _together(environ) and text.isascii() and text.isdigit() else 0
 
 
 def _together(environ: Mapping[str, str]) -> tuple[str, int] | None:

@@ -243,7 +243,10 @@ class NodeAgent:
             joined=hello.joined, leaders=hello.leaders,
         )  # fmt: skip
         for local in here:
-            agent.add_rank(local)
+            if local.hello is not None and local.hello.rank in agent.local:
+                local.stop(rm.Stop(f"there are two ranks {local.hello.rank} in this launch", 1, "", True))
+            else:
+                agent.add_rank(local)
         agent.on_complete = self._complete
         agent.end.know(None if hello.left is None else self.loop.now() + hello.left, hello.job)
         self._give_up_at = self.loop.now() + self._settings.wait

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from ipmpi.launch.launch import Launch
 from ipmpi.launch.mpi import ENGINE_MODULE, FaultTolerance, MpiCommand, mpi_command
 from ipmpi.launch.process import Child, session, tail
 from ipmpi.launch.queue import Queue
+from ipmpi.mpienv import RANK, TOGETHER
 
 RANK_POLL: Final = 0.5
 """Seconds between looks at the ranks while they start: their launcher tells nobody about the end of one."""
@@ -74,7 +76,8 @@ def engine_commands(options: EngineOptions, environ: Mapping[str, str]) -> list[
             raise LauncherError(
                 "--launcher-option is for an mpiexec, and --mpi none starts none: leave out one of them"
             )
-        return [MpiCommand([sys.executable, "-m", ENGINE_MODULE, *arguments], {}) for _ in range(options.n)]
+        words = [sys.executable, "-m", ENGINE_MODULE, *arguments]
+        return [MpiCommand(words, {RANK: str(number)}) for number in range(options.n)]
     command = mpi_command(
         options.n,
         launcher=options.launcher,
@@ -158,11 +161,12 @@ class LocalEngines(Processes):
         commands = engine_commands(self.options, environ)
         # Threads of n engines shall not fight for the cores; what the user set is left alone.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.n))}
+        together = {TOGETHER: f"{secrets.token_hex(8)}:{self.n}"} if self.options.mpi == "none" else {}
         for number, command in enumerate(commands):
             title = f"engine process {number}" if self.options.mpi == "none" else Path(command.argv[0]).name
             try:
                 self.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-                own = {**threads, **command.environ, **environ}
+                own = {**threads, **command.environ, **environ, **together}
                 self.started.append(Child.start(title, command.argv, self.output, own))
             except OSError as error:
                 raise LauncherError(f"{command.argv[0]} could not be started: {error}") from error
