@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..protocol import messages as m, operations, rankmessages as rm
 from ..protocol.frames import Buffer, split
 from ..transport.loop import Loop
-from ..transport.packets import PacketLink
+from ..transport.packets import PacketLink, Socket
 from .controlblock import CURRENT, HEARD, INTERRUPTS, JOINING, SENT, SINCE, SKIP, TARGET, ControlBlock
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
@@ -76,7 +75,7 @@ class LocalRank:
     parts: Parts
 
     def __init__(
-        self, node: Node, sock: socket.socket, numbers: itertools.count[int], send_signal: Callable[[int], None]
+        self, node: Node, sock: Socket, numbers: itertools.count[int], send_signal: Callable[[int], None]
     ) -> None:
         self._node = node
         self._loop = node.loop
