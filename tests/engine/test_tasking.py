@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -474,7 +473,7 @@ def test_large_results_are_streams_and_nothing_runs_before_they_have_gone(
         assert time.monotonic() < until
     small.command(5, [rank], o.Execute("big[:] = 1"))
     later = small.give(small.options(double), [(3,)], [rank])
-    while not small.ranks[rank]._inbox.qsize():
+    while not small.ranks[rank]._inbox:
         assert time.monotonic() < until
     small.do(small.take_streams)
     message, body = small.hears_all(m.TaskResult)
@@ -611,7 +610,7 @@ def test_a_rank_is_lost(start: Callable[..., SmallSet]) -> None:
     small = start(2)
     group = small.give(small.options(wait_at), [("a",)], [1])
     STARTED.get(timeout=PATIENCE)
-    small.sockets[0].shutdown(socket.SHUT_RDWR)
+    small.die(1)
     assert small.hears(m.RanksLost).ranks == [1]
     assert small.returned(group, "lost") == (1, [0])
     assert small.results(small.give(small.options(double), [(1,)]), 1) == {0: 2}
