@@ -172,6 +172,10 @@ copies what is left, and goes on: few answers take longer, and to copy 1 GB take
 ANSWER_COPIES: Final = 1 / 4
 """How much of the memory that a node has left its ranks may use for such copies, all together."""
 
+SENDER_SILENT: Final = 0.6
+"""A client of which nothing was heard for so long after it was asked for a sign of life gives way to others that
+wait for engines to which it sends something. It loses only its place in their queues, so this may be short."""
+
 ANSWER_STUCK: Final = 5.0
 """An answer too large to be copied is given up after so many seconds in which its client has taken nothing of it,
 if others wait for the engine. Networks that lose packets recover within two or three."""

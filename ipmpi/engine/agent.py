@@ -47,6 +47,7 @@ class Agent:
         on_stop: called once, when this node is to end, with the reason and whether the agent above is gone.
         joined: whether the ranks share a communicator.
         leaders: for each rank, the lowest rank on its node.
+        numbers: of commands, shared with the ranks.
 
     Attributes:
         local: the ranks of this node that have said who they are, by rank.
@@ -67,6 +68,7 @@ class Agent:
         *,
         joined: bool = False,
         leaders: Sequence[int] = (),
+        numbers: itertools.count[int] | None = None,
     ) -> None:
         self.loop = loop
         self.host = host
@@ -84,7 +86,7 @@ class Agent:
         self.local: dict[int, LocalRank] = {}
         self.children: list[Child] = []
         self._route: dict[int, Child] = {}
-        self.numbers = itertools.count(1)
+        self._numbers = numbers if numbers is not None else itertools.count(1)
         self._answers = Upward(loop, self.send_up)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
@@ -278,7 +280,7 @@ class Agent:
 
     def _run(self, message: m.Dispatch, body: Sequence[Buffer], files: tuple[int, ...]) -> None:
         """Give a command to ranks of this node."""
-        number = next(self.numbers)
+        number = next(self._numbers)
         command = Command(message.id, message.method)
         run = rm.Run(number, message.method, message.operation, message.sizes, bool(files))
         packet = rm.encode(run, body)
@@ -308,7 +310,7 @@ class Agent:
         large: LargeAnswer | None,
     ) -> None:
         """A rank of this node has ended a command."""
-        if command.id == -1:  # nobody waits for it
+        if not command.id:  # nobody waits for it
             if large is not None:
                 large.drop()
             return

@@ -26,7 +26,7 @@ from ..transport.proxies import routes_by
 from .agent import Agent
 from .interrupts import SIGNAL
 from .largestreams import LargeAnswer
-from .localrank import Command, LocalRank
+from .localrank import Command, LastPacket, LocalRank
 from .nodelinks import NodeLinks
 from .tree import Place, place
 from .uplink import link_up
@@ -88,6 +88,7 @@ class NodeAgent:
         self._warn_line = warn
         self._token = secrets.token_bytes(16)
         self._numbers = itertools.count(1)
+        self._last_packet = LastPacket()
         self._ranks: dict[LocalRank, Known] = {}
         self._expected = 0
         """How many ranks there are on this node; 0 while that is not known."""
@@ -144,7 +145,7 @@ class NodeAgent:
     # --- ranks come ----------------------------------------------------------------------------------------
 
     def _came(self, sock: socket.socket) -> None:
-        local = LocalRank(self, sock, self._numbers, lambda pid: self._interrupt(local, pid))
+        local = LocalRank(self, sock, self._numbers, self._last_packet, lambda pid: self._interrupt(local, pid))
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self._ranks[local] = Known(None, ours)
         try:
@@ -240,7 +241,7 @@ class NodeAgent:
                 self._links = None
         self.agent = agent = Agent(
             self.loop, hello.host, hello.mpi, hello.python, len(self._place.below), self._log, self._stop,
-            joined=hello.joined, leaders=hello.leaders,
+            joined=hello.joined, leaders=hello.leaders, numbers=self._numbers,
         )  # fmt: skip
         for local in here:
             if local.hello is not None and local.hello.rank in agent.local:

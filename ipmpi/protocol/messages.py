@@ -113,9 +113,14 @@ class Kill(Message, frozen=True, tag=7):
 
 
 class ClusterInfo(Message, frozen=True, tag=8):
-    """Who is there. Answer: a dict as in :meth:`ipmpi.client.MultiEngineClient.cluster_info`."""
+    """Who is there. Answer: a dict as in :meth:`ipmpi.client.MultiEngineClient.cluster_info`.
+
+    Of the engines it has those with ids above ``after``, as many as fit into one message. If there are ``more``,
+    the client asks again, after the last one.
+    """
 
     id: int
+    after: int = -1
 
 
 # --- controller to client --------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ _IN_MEMORY: Final = b"\0\0\0\0"
 _FD = struct.Struct("i")
 _ANCILLARY: Final = socket.CMSG_SPACE(4 * _FD.size)
 _FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-_PACKETS_A_TURN: Final = 32
 
 Packet = tuple[bytes, list[int]]
 """The bytes, and the descriptors that came along; whoever takes it closes them."""
@@ -156,20 +155,18 @@ class PacketLink:
             self._write()
 
     def _read(self) -> None:
-        for _ in range(_PACKETS_A_TURN):
-            try:
-                packet = _receive(self._sock)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                self._end(error.strerror or str(error))
-                return
-            if packet is None:
-                self._end("its end of the socket is closed")
-                return
+        # One packet: most often there is no other, and to find that out costs as much. The loop comes back.
+        try:
+            packet = _receive(self._sock)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._end(error.strerror or str(error))
+            return
+        if packet is None:
+            self._end("its end of the socket is closed")
+        else:
             self._on_packet(*packet)
-            if not self.is_open:
-                return
 
     def _write(self) -> None:
         while self._waiting:
