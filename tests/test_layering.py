@@ -37,12 +37,11 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller": (2, "controller"),
     "ipmpi.engine": (2, "engine"),
     "ipmpi.transport": (3, "transport"),
-    "ipmpi.engine.rank": (4, "engine"),
     "ipmpi.engine.interrupts": (3, "engine"),
+    "ipmpi.engine.batches": (3, "engine"),
     "ipmpi.engine.itembook": (3, "engine"),
     "ipmpi.engine.items": (3, "engine"),
     "ipmpi.engine.lifeline": (3, "engine"),
-    "ipmpi.engine.batches": (3, "engine"),
     "ipmpi.engine.together": (3, "engine"),
     "ipmpi.engine.shared": (3, "engine"),
     "ipmpi.engine.comm": (3, "engine"),
@@ -67,6 +66,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.nodeagent": (4, "engine"),
     "ipmpi.engine.nodelinks": (4, "engine"),
     "ipmpi.engine.parts": (4, "engine"),
+    "ipmpi.engine.rank": (4, "engine"),
     "ipmpi.engine.setend": (4, "engine"),
     "ipmpi.engine.taskagent": (4, "engine"),
     "ipmpi.engine.tasking": (4, "engine"),
@@ -102,7 +102,7 @@ OPTIONAL = {
     *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
     *("asyncio", "ctypes", "pprint", "joblib", "tomllib"),
 }
-# Modules of ours that are loaded only when needed, and by whom: ranks do not dial, and need no OpenSSL.
+# Modules of ours that are loaded only when needed, and by whom: only the agent of a node needs OpenSSL.
 DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.engine.nodeagent"),
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
