@@ -156,8 +156,8 @@ def test_a_process_that_ends_without_a_word_is_named(ranks: Set) -> None:
     assert child.silent_end() == "its process ended without a word: a crash, MPI_Abort, or out of memory"
     child.engines = [m.EngineInfo(1, 1, "n1", 77), m.EngineInfo(3, 3, "n2", 78)]
     assert child.silent_end() == (
-        "the agent on n1, through which it is reached, ended without a word: a crash, MPI_Abort, or out of memory, "
-        "of a rank whose launcher then ended all at once; or that agent was killed"
+        "the process of rank 1 (pid 77 on n1), through which it is reached, ended without a word: a crash, "
+        "MPI_Abort, or out of memory"
     )
 
 
