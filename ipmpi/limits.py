@@ -164,7 +164,7 @@ REGISTER_PART: Final = 4096
 """Engines in one Register message: with host names of 255 bytes they fit into MESSAGE."""
 
 FOLD_DELAY: Final = 0.002
-"""Rank 0 waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
+"""An agent waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
 
 ANSWER_COPIES: Final = 1 / 4
 """How much of the memory that a node has left its ranks may use for copies of large answers that are on their way,
@@ -186,9 +186,6 @@ INTERRUPT_REACTS: Final = 3.0
 
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""
-
-PARENT_POLL: Final = 2.0
-"""How often an engine looks whether its launcher is still there (no orphans within 10 s)."""
 
 NODES_MEET: Final = 10.0
 """For the nodes of a set to link up, while the other ranks wait in MPI. It takes milliseconds where they can reach

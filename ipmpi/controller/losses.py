@@ -116,6 +116,6 @@ def _without_a_word(engines: Sequence[Engine], reason: str) -> str:
         return f"{reason}, without a word: a crash, MPI_Abort, or out of memory"
     root = min(engines, key=lambda engine: engine.rank)
     return (
-        f"its set, which is reached through the node agent on {root.host}, ended without a word ({reason}): it was "
-        "killed, alone or by what has ended all ranks, or the node is down or out of memory"
+        f"its set, which is reached through the node agent on {root.host}, ended without a word ({reason}): it "
+        "was killed, alone or by what has ended all ranks, or the node is down or out of memory"
     )
