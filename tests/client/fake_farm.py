@@ -55,6 +55,9 @@ class FakeFarm:
     # --- what the client uses ----------------------------------------------------------------------------
 
     @property
+    def shown(self) -> str:
+        return f"engines: {len(self.runners)}"
+
     def engines(self) -> list[int]:
         return list(range(len(self.runners)))
 
