@@ -54,10 +54,10 @@ class FakeFarm:
 
     # --- what the client uses ----------------------------------------------------------------------------
 
-    @property
     def shown(self) -> str:
         return f"engines: {len(self.runners)}"
 
+    @property
     def engines(self) -> list[int]:
         return list(range(len(self.runners)))
 
