@@ -34,9 +34,7 @@ def test_the_exit_code_of_mpiexec_reaches_clients(
         assert re.search(rf"All engines have ended: {why}\. They are started again", told), told
         with pytest.raises(errors.CompositeError) as caught:
             mec.execute("import os; os._exit(3)", targets=0)
-        assert re.search(
-            r"reached through rank 0 \(pid \d+ on .*ended without a word.*MPI_Abort", str(caught.value)
-        )
+        assert re.search(r"its process ended without a word: (exit code 3|.*MPI_Abort)", str(caught.value))
         with pytest.raises(
             errors.ConnectionError, match=r"was stopped: All engines have ended: mpiexec ended \(exit code 3\)"
         ):
