@@ -393,7 +393,6 @@ class NodeAgent:
 
     def _end_forming(self, reason: str) -> None:
         """There will be no set."""
-        self._log_line(f"stopping: {reason}")
         self._failure = self._failure or reason
         self._stop(reason, False)
 
@@ -402,6 +401,7 @@ class NodeAgent:
         if self._stopping:
             return
         self._stopping = True
+        self._log_line(f"stopping: {reason}")  # each rank logs it as well
         failed = bool(self._failure) or (self.agent is not None and self.agent.has_failed)
         # Where a launcher lets ranks survive others, it takes a code for a failure, and ends the whole set.
         self.exit_code = 1 if failed and not orphaned else 0

@@ -277,7 +277,7 @@ _, most = resource.getrlimit(resource.RLIMIT_AS)
 resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, most))
 hoard = []
 size = 1 << 20
-while size > 64:
+while size > 16_384:
     try:
         while True: hoard.append(bytes(size))
     except MemoryError:
