@@ -36,10 +36,8 @@ def test_the_exit_code_of_mpiexec_reaches_clients(
             mec.execute("import os; os._exit(3)", targets=0)
         # How it ended is told by the kernel, unless its launcher was asked first on one that forgets it then.
         how = "(exit code 3|a crash, MPI_Abort, or out of memory)"
-        assert re.search(
-            rf"engine 0 \(rank 0, pid \d+ {where} is gone: its process ended without a word: {how}",
-            str(caught.value),
-        )
+        lost = rf"engine 0 \(rank 0, pid \d+ {where} is gone: its process ended without a word: {how}"
+        assert re.search(lost, str(caught.value))
         with pytest.raises(
             errors.ConnectionError, match=r"was stopped: All engines have ended: mpiexec ended \(exit code 3\)"
         ):
