@@ -15,17 +15,15 @@ from typing import Any
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.client.session import Session
 from ipmpi.controller.service import ControllerService
-from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.proxy import Proxy
-from ipmpi.engine.rank import Rank
 from ipmpi.errors import KernelError
 from ipmpi.furl import SECRET_BYTES, Furl
-from ipmpi.protocol.messages import EngineInfo
+from ipmpi.protocol import rankmessages as rm
 from ipmpi.protocol.states import RECEIVES
 from ipmpi.tls import Identity
 from ipmpi.transport.dialled import Callbacks, DialledSession
 from ipmpi.transport.listen import Listener
 from ipmpi.transport.loop import Loop
+from tests.node import Node
 
 ROLES = ("engine", "mec", "tc", "monitor")
 PATIENCE = 10.0
@@ -71,7 +69,7 @@ def wait_until(true: Callable[[], Any], what: str, seconds: float = PATIENCE) ->
 
 
 class Engine:
-    """One engine without MPI. Its main thread is a thread of its own, which no signal reaches."""
+    """One engine without MPI, and the agent of its node. The rank is a thread, which no signal reaches."""
 
     def __init__(
         self,
@@ -82,50 +80,50 @@ class Engine:
         self.loop = Loop()
         on_loop(self.loop, "engine")
         self.stopped: list[str] = []
-        self.rank = Rank(Namespace(-1), lambda name: None)
-        self.rank.interrupts._thread = None  # a signal would hit the test
-        own = EngineInfo(0, -1, "testhost", os.getpid())
-        self.proxy = Proxy(self.loop, self.rank, own, "no MPI", "3", 0, lambda line: log(line), self._stopping)
-        self.loop.on_error = self.proxy.fail
-        callbacks = Callbacks(self.proxy.from_above, self._started, lambda reason: None, self._ended)
+        self.node = Node(
+            self.loop, [0], 0, log, self._stopping, lambda: self.session.open(),
+            host="testhost", mpi="no MPI", wanted=lambda number: -1,
+        )  # fmt: skip
+        self.agent, self.rank = self.node.agent, self.node.ranks[0]
+        self.loop.on_error = self.agent.fail
+        callbacks = Callbacks(self.agent.from_above, self._started, lambda reason: None, self._ended)
         self.session = DialledSession(self.loop, furl, RECEIVES["engine"], callbacks)
-        self.threads = [
-            threading.Thread(target=call, name=name, daemon=True)
-            for name, call in (("engine-main", self.rank.run), ("engine-agent", self._agent))
-        ]
-        for thread in self.threads:
-            thread.start()
+        self.thread = threading.Thread(target=self._run, name="engine-agent", daemon=True)
+        self.node.start()
+        self.thread.start()
 
-    def _agent(self) -> None:
-        self.session.open()
+    def _run(self) -> None:
         self.loop.run()
+        for local in self.node.local.values():
+            local.close()
         self.loop.close()
 
     def _started(self) -> None:
-        self.proxy.forget_controller()
-        self.proxy.above = self.session
-        self.proxy.register()
+        self.agent.forget_controller()
+        self.agent.above = self.session
+        self.agent.register()
 
     def _ended(self, error: KernelError) -> None:
-        self.proxy.stop(str(error))
+        self.agent.stop(str(error))
 
     def _stopping(self, reason: str, orphaned: bool) -> None:
         del orphaned
         self.stopped.append(reason)
-        self.session.close(reason, self.proxy.has_failed)
-        self.rank.stop()
+        self.session.close(reason, self.agent.has_failed)
+        for local in self.node.local.values():
+            local.stop(rm.Stop(reason))
         self.loop.stop()
 
     @property
     def is_alive(self) -> bool:
-        return all(thread.is_alive() for thread in self.threads)
+        return self.thread.is_alive() and self.node.is_alive
 
     def close(self) -> None:
         """End it, and wait for that."""
-        self.loop.call_threadsafe(lambda: self.proxy.stop("the test is over"))
-        for thread in self.threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
+        self.loop.call_threadsafe(lambda: self.agent.stop("the test is over"))
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+        self.node.close(PATIENCE)
 
 
 class InProcess:

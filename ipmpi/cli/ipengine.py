@@ -31,7 +31,7 @@ from ..errors import KernelError
 from ..ownpath import add_current_folder
 from ..protocol import rankmessages as rm
 from ..transport.agentsocket import meet_agent
-from ..transport.packets import RankSocket
+from ..transport.packets import RankSocket, Socket
 from .boundedlog import bound_log_files
 from .logs import start_log
 
@@ -47,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="ipengine",
-        description="Start an engine. Under mpirun, mpiexec or srun all ranks become one engine set: rank 0 "
-        "connects to the controller, and the others through it.",
+        description="Start an engine. Under mpirun, mpiexec or srun all ranks become one engine set, "
+        "with one connection to the controller: a process beside them, which the first of them starts, has it.",
     )
     p.add_argument(
         "--furl-file", default="", metavar="FILE",
@@ -210,6 +210,15 @@ def _log_file() -> Any:
     return sys.stderr
 
 
+def _meet_agent(options: argparse.Namespace, furl_file: Path | None, launcher: int) -> Conversation:
+    """The agent of this node, which is started if it is not there."""
+
+    def start(sock: Socket) -> None:
+        start_agent(sock.fileno(), lambda descriptor: _be_agent(options, furl_file, descriptor))
+
+    return Conversation(RankSocket(meet_agent(launch_id(os.environ, launcher), start)))
+
+
 def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: int) -> int:
     """The life of the agent process, which has just been forked off; returns its exit code."""
     root = logging.getLogger()
@@ -307,16 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         expected = local_size(os.environ) or 1
         launcher = parent_launcher(os.getpid())
         parent = os.getppid()
-        # Before MPI starts, of which the agent must have nothing.
-        name = launch_id(os.environ, launcher)
-        talk = Conversation(
-            RankSocket(
-                meet_agent(
-                    name,
-                    lambda sock: start_agent(sock.fileno(), lambda fd: _be_agent(options, furl_file, fd)),
-                )
-            )
-        )
+        talk = _meet_agent(options, furl_file, launcher)  # before MPI starts, of which it must have nothing
         if options.gpus:
             _take_gpus(options.gpus, launched)
         world = start_world(options.mpi, launched, sys.executable, warn)
@@ -346,9 +346,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         print(f"ipengine: {error}", file=sys.stderr, flush=True)
         logging.shutdown()
-        os._exit(
-            1
-        )  # MPI_Finalize would wait for the other ranks, and they wait for this one: the launcher ends them
+        os._exit(1)  # MPI_Finalize would wait for ranks that wait for this one: the launcher ends them
     code = process.run()
     logging.shutdown()
     return code

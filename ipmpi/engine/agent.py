@@ -86,7 +86,7 @@ class Agent:
         self.local: dict[int, LocalRank] = {}
         self.children: list[Child] = []
         self._route: dict[int, Child] = {}
-        self._numbers = numbers if numbers is not None else itertools.count(1)
+        self.numbers = numbers if numbers is not None else itertools.count(1)
         self._answers = Upward(loop, self.send_up)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
@@ -280,7 +280,7 @@ class Agent:
 
     def _run(self, message: m.Dispatch, body: Sequence[Buffer], files: tuple[int, ...]) -> None:
         """Give a command to ranks of this node."""
-        number = next(self._numbers)
+        number = next(self.numbers)
         command = Command(message.id, message.method)
         run = rm.Run(number, message.method, message.operation, message.sizes, bool(files))
         packet = rm.encode(run, body)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..protocol import messages as m, operations, rankmessages as rm
 from ..protocol.frames import Buffer, split
 from ..transport.loop import Loop
-from ..transport.packets import PacketLink
+from ..transport.packets import PacketLink, Socket
 from .controlblock import CURRENT, HEARD, INTERRUPTS, JOINING, SENT, SINCE, SKIP, TARGET, ControlBlock
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
@@ -93,7 +92,7 @@ class LocalRank:
     def __init__(
         self,
         node: Node,
-        sock: socket.socket,
+        sock: Socket,
         numbers: itertools.count[int],
         last: LastPacket,
         send_signal: Callable[[int], None],

@@ -10,7 +10,6 @@ import itertools
 import os
 import secrets
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from ..protocol.states import FROM_ABOVE, RECEIVES
 from ..transport.agentsocket import AgentListener
 from ..transport.dialled import Callbacks, DialledSession
 from ..transport.loop import READ, Loop
+from ..transport.packets import Socket
 from ..transport.proxies import routes_by
 from .agent import Agent
 from .interrupts import SIGNAL
@@ -144,7 +144,7 @@ class NodeAgent:
 
     # --- ranks come ----------------------------------------------------------------------------------------
 
-    def _came(self, sock: socket.socket) -> None:
+    def _came(self, sock: Socket) -> None:
         local = LocalRank(self, sock, self._numbers, self._last_packet, lambda pid: self._interrupt(local, pid))
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self._ranks[local] = Known(None, ours)

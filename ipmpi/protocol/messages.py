@@ -292,14 +292,7 @@ class AnswerStuck(Message, frozen=True, tag=59):
     index: int = 0
 
 
-# --- inside an engine set (rank 0 and node leaders to ranks) ---------------------------------------------------
-
-
-class SharedBody(Message, frozen=True, tag=71):
-    """The body of :class:`Dispatch` ``id`` is in shared memory; the descriptor comes with this message."""
-
-    id: int
-    lengths: list[int]
+# --- inside an engine set, between the agents of its nodes -----------------------------------------------------
 
 
 class EndIsNear(Message, frozen=True, tag=76):
@@ -369,7 +362,6 @@ AnyMessage = (
     | WantTaskBody
     | PropertiesChanged
     | TaskHolds
-    | SharedBody
     | EndIsNear
     | RunTogether
     | TogetherEnded

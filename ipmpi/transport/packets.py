@@ -29,6 +29,9 @@ _FD = struct.Struct("i")
 _ANCILLARY: Final = socket.CMSG_SPACE(4 * _FD.size)
 _FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
+Socket = socket.socket
+"""For those who only pass one on."""
+
 Packet = tuple[bytes, list[int]]
 """The bytes, and the descriptors that came along; whoever takes it closes them."""
 

@@ -16,7 +16,7 @@ from ipmpi.client import MultiEngineClient
 from ipmpi.controller.farm import Farm
 from ipmpi.controller.places import rounded_up
 from ipmpi.controller.service import ControllerService
-from ipmpi.engine.proxy import Proxy
+from ipmpi.engine.agent import Agent
 from ipmpi.protocol import messages as m, packed
 from ipmpi.tls import Identity, context
 from ipmpi.transport.listen import Listener
@@ -127,15 +127,15 @@ def test_an_engine_set_goes_on_after_an_error_of_the_controller(
     assert all(engine.is_alive for engine in cluster.engines)
 
 
-def test_an_error_in_an_agent_thread_is_the_end_of_that_engine_and_says_why(
+def test_an_error_in_an_agent_is_the_end_of_that_engine_and_says_why(
     cluster: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mec = cluster.mec()
     number = mec.get_ids()[0]
-    monkeypatch.setattr(Proxy, "_answer", fails_once(Proxy._answer))
+    monkeypatch.setattr(Agent, "rank_answered", fails_once(Agent.rank_answered))
     with pytest.raises(errors.CompositeError) as raised:
         mec.execute("a = 1", targets=number)
-    assert "in the agent thread of rank 0 on testhost" in lost(raised.value)
+    assert "in the node agent on testhost" in lost(raised.value)
     assert "an unforeseen one" in lost(raised.value)
     assert mec.get_ids() == [1]
     assert mec.execute("a = 1")

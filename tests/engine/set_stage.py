@@ -24,13 +24,10 @@ def failure(name: str, text: str = "broken") -> bytes:
 class Stage:
     """A farm, and what it has said since it was asked last."""
 
-    def __init__(
-        self, ranks: int = 4, joined: bool = True, nodes: dict[int, int] | None = None, root: int | None = None
-    ) -> None:
-        """``root`` is the last rank unless told otherwise, so that tasks go to 0, 1, 2, ... in turn."""
+    def __init__(self, ranks: int = 4, joined: bool = True, nodes: dict[int, int] | None = None) -> None:
         self.now = 0.0
         self.started: list[m.TasksStarted] = []
-        self.farm = Farm(max(nodes or range(ranks)) if root is None else root, joined)
+        self.farm = Farm(joined)
         self.farm.add_ranks(nodes or dict.fromkeys(range(ranks), 0))
         assert self.said() == [Up(m.WantTasks(len(nodes or range(ranks))))]
 

@@ -72,7 +72,7 @@ class SimulatedSet:
         self.ends: dict[Task, str] = {}
         self.cancelled: set[Task] = set()
         self.ended_at = 0.0
-        self.farm = Farm(min(nodes), joined)
+        self.farm = Farm(joined)
         self.farm.add_ranks(nodes)
         self.pump()
 

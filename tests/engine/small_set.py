@@ -1,7 +1,7 @@
 """An engine set in one process, and a controller that remembers what it is told.
 
-Agent threads' code and pipes are real, in one loop; main threads are threads, or the test's own where it needs
-signals.
+Agents, links, sockets and shared memory are real. The agents are in one loop; ranks are threads, or the test's own
+where it needs signals.
 """
 
 from __future__ import annotations
@@ -13,24 +13,27 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import cloudpickle
 
 from ipmpi import serialize
-from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.proxy import Proxy
-from ipmpi.engine.rank import Rank
+from ipmpi.engine.child import Child
+from ipmpi.engine.interrupts import SIGNAL
+from ipmpi.engine.taskagent import TaskAgent
 from ipmpi.engine.uplink import link_up
-from ipmpi.protocol import messages as m, operations as o, packed
+from ipmpi.errors import PeerError
+from ipmpi.protocol import messages as m, operations as o, packed, rankmessages as rm
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, StreamAborted
 from ipmpi.protocol.frames import Buffer, split
 from ipmpi.protocol.states import CONTROLLER_RECEIVES, FROM_ABOVE, RECEIVES
 from ipmpi.transport.link import Link
 from ipmpi.transport.loop import Loop
 from ipmpi.transport.pipes import UnixPipe
+from tests.node import Node
 
 PATIENCE = 5.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.Signals(SIGNAL))
 Answer = TypeVar("Answer")
 Said = TypeVar("Said")
 
@@ -53,8 +56,8 @@ class FakeTeams:
 
     def __init__(self) -> None:
         self.joined: list[tuple[tuple[int, ...], int]] = []
-        self.left = threading.Event()
-        self.text = ""
+        self.why: Callable[[], str | None] = lambda: None
+        """Why the part that runs shall not go on, as the rank says."""
 
     def join(self, ranks: Sequence[int], serial: int) -> FakeTeams:
         self.joined.append((tuple(ranks), serial))
@@ -64,18 +67,27 @@ class FakeTeams:
         assert (tuple(ranks), serial) in self.joined
         return self
 
-    def leave(self, text: str) -> None:
-        self.text = text
-        self.left.set()
+    def wait(self) -> NoReturn:
+        """Wait for other ranks, as inside MPI, until it is pointless."""
+        until = time.monotonic() + PATIENCE
+        while (text := self.why()) is None:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        raise PeerError(text)
 
     def end(self) -> None:
-        self.left.clear()
+        pass
 
 
 class SmallSet:
-    """``size`` ranks on one node, joined by ``FakeTeams``."""
+    """``size`` ranks, joined by ``FakeTeams``.
 
-    def __init__(self, size: int, *, own_thread: bool = False) -> None:
+    Args:
+        one_node: whether they have one agent; else each has its own, and those of ranks above 0 are below that of 0.
+        own_thread: whether the test's own thread will be that of rank 0, see :func:`in_main_thread`.
+    """
+
+    def __init__(self, size: int, *, one_node: bool = False, own_thread: bool = False) -> None:
         self.loop = Loop()
         self.said: SimpleQueue[tuple[Any, list[bytes]]] = SimpleQueue()
         self.back: list[tuple[Any, list[bytes]]] = []
@@ -83,48 +95,78 @@ class SmallSet:
         self._streams: dict[int, tuple[Any, bytearray]] = {}
         self.takes_streams = True
         self.stopped: list[str] = []
+        self.log: list[str] = []
         self.teams = [FakeTeams() for _ in range(size)]
-        self.ranks = [
-            Rank(Namespace(n), lambda name: None, n, lambda n=n: self.teams[n])  # type: ignore[misc]
-            for n in range(size)
-        ]
-        self.proxies = [self._proxy(n, size) for n in range(size)]
-        self.sockets: list[socket.socket] = []
         self._groups = 0
         self._only_on: dict[int, Sequence[int]] = {}
         self._given: dict[int, tuple[m.TaskOptions, list[bytes]]] = {}
+        self._own_thread = own_thread
+        leaders = [0] * size if one_node else list(range(size))
+        self._ready = threading.Semaphore(0)
+        self.nodes = [self._node(leader, leaders) for leader in sorted(set(leaders))]
+        self.agents = [node.agent for node in self.nodes]
+        self.ranks = [rank for node in self.nodes for rank in node.ranks.values()]
+        self.local = [local for node in self.nodes for local in node.local.values()]
         ours, theirs = socket.socketpair()
         self._all_sockets = [ours, theirs]
         self.controller = End(self.loop, ours, CONTROLLER_RECEIVES["engine"], self._hear)
-        self.end = End(self.loop, theirs, RECEIVES["engine"], self.proxies[0].from_above)
-        self.proxies[0].above = self.end
-        for number in range(1, size):
+        self.end = End(self.loop, theirs, RECEIVES["engine"], self.agents[0].from_above)
+        self.agents[0].above = self.end
+        for agent in self.agents[1:]:
             above, below = socket.socketpair()
-            self.sockets.append(below)
             self._all_sockets += above, below
-            self.proxies[0].add_child(UnixPipe(above))
-            link_up(self.proxies[number], UnixPipe(below), FROM_ABOVE)
-        for rank in self.ranks[1:] if own_thread else self.ranks:
-            rank.interrupts._thread = None  # a signal would hit the test
-        work: list[Callable[[], None]] = [rank.run for rank in (self.ranks[1:] if own_thread else self.ranks)]
-        self.threads = [threading.Thread(target=call, daemon=True) for call in (*work, self.loop.run)]
-        for thread in self.threads:
-            thread.start()
+            self.agents[0].add_child(UnixPipe(above))
+            link_up(agent, UnixPipe(below), FROM_ABOVE)
+        for node in self.nodes:
+            node.start()
+        self._thread = threading.Thread(target=self.loop.run, daemon=True)
         complete = threading.Event()
-        self.proxies[0].on_complete = complete.set
-        for proxy in self.proxies[1:]:
-            self.do(proxy.register)
-        assert size == 1 or complete.wait(PATIENCE)
-        self.do(self.proxies[0].register)
+        self.agents[0].on_complete = complete.set
+        self._thread.start()
+        for _ in self.nodes:
+            assert self._ready.acquire(timeout=PATIENCE)
+        for agent in self.agents[1:]:
+            self.do(agent.register)
+        assert len(self.agents) == 1 or complete.wait(PATIENCE)
+        self.do(self.agents[0].register)
         self.hears(m.Register)
         self.tell(m.Registered(list(range(size))))
 
-    def _proxy(self, number: int, size: int) -> Proxy:
-        own = m.EngineInfo(number, number, "host", 100 + number)
-        return Proxy(
-            self.loop, self.ranks[number], own, "MPI", "3", size - 1 if number == 0 else 0, lambda text: None,
-            lambda reason, orphaned: self.stopped.append(reason), joined=True, leaders=[0] * size,
-        )  # fmt: skip
+    def _node(self, leader: int, leaders: list[int]) -> Node:
+        return Node(
+            self.loop,
+            [rank for rank, its in enumerate(leaders) if its == leader],
+            len(set(leaders)) - 1 if leader == 0 else 0,
+            self.log.append,
+            lambda reason, orphaned: self.stopped.append(reason),
+            self._ready.release,
+            joined=True,
+            leaders=leaders,
+            make_teams=self._make_teams,
+            in_main_thread=0 if self._own_thread else -1,
+        )
+
+    def _make_teams(self, number: int, left: Callable[[], str | None]) -> FakeTeams:
+        self.teams[number].why = left
+        return self.teams[number]
+
+    def tasks(self, rank: int) -> TaskAgent:
+        """The agent's side of a rank's items."""
+        return self.local[rank].tasks
+
+    def die(self, rank: int) -> None:
+        """The process of a rank ends."""
+        for node in self.nodes:
+            if rank in node.ranks:
+                node.die(rank)
+
+    def lose_node(self, rank: int) -> None:
+        """The agent of this rank's node is gone."""
+        (node,) = [node for node in self.nodes if rank in node.ranks]
+        above = node.agent.above
+        assert isinstance(above, Child)
+        assert above.link is not None
+        self.do(lambda: above.link.close("the test cuts it"))  # type: ignore[union-attr]
 
     def do(self, call: Callable[[], Answer]) -> Answer:
         """The answer of a call that is made in the loop."""
@@ -139,12 +181,15 @@ class SmallSet:
             assert time.monotonic() < until
 
     def close(self) -> None:
-        for rank in self.ranks:
-            rank.stop()
+        for local in self.local:
+            self.do(lambda local=local: local.stop(rm.Stop("the test is over")))  # type: ignore[misc]
+        for node in self.nodes:
+            node.close(PATIENCE)
         self.loop.stop()
-        for thread in self.threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        for local in self.local:
+            local.break_off()
         self.loop.close()
         for sock in self._all_sockets:
             sock.close()
@@ -288,10 +333,9 @@ def in_main_thread(small: SmallSet, work: Callable[[], None]) -> None:
         except BaseException as error:
             problems.append(error)
         finally:
-            small.ranks[0].interrupt_all()
-            small.ranks[0].stop()
+            small.do(lambda: small.local[0].stop(rm.Stop("the test is over")))
 
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     small.ranks[0].install_signals()
     thread = threading.Thread(target=run)
     thread.start()
@@ -299,7 +343,7 @@ def in_main_thread(small: SmallSet, work: Callable[[], None]) -> None:
         small.ranks[0].run()
         thread.join()
     finally:
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if problems:
         raise problems[0]

@@ -1,4 +1,4 @@
-"""What rank 0 says to its ranks and to the controller about tasks, event by event."""
+"""What the root agent says to its ranks and to the controller about tasks, event by event."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ipmpi.protocol import messages as m, packed
 # --- sharing out --------------------------------------------------------------------------------------------
 
 
-def test_of_unknown_tasks_each_rank_gets_one_and_the_root_the_last() -> None:
+def test_of_unknown_tasks_each_rank_gets_one() -> None:
     stage = Stage()
     stage.give(range(10))
     effects = stage.said()
@@ -39,7 +39,7 @@ def test_batches_of_short_tasks_are_large_and_end_small() -> None:
 
 
 def test_the_rank_that_became_idle_last_gets_the_next_task() -> None:
-    stage = Stage(root=0)
+    stage = Stage()
     stage.give(range(4))
     stage.said()
     for rank in (1, 3, 2):
@@ -47,19 +47,6 @@ def test_the_rank_that_became_idle_last_gets_the_next_task() -> None:
     stage.said()
     stage.give([10, 11])
     assert brief(stage.get(m.GiveTasks)) == {2: [10], 3: [11]}
-
-
-@pytest.mark.parametrize("seconds", [0.0001, 5.0])
-def test_rank_0_is_the_last_of_those_that_are_idle(seconds: float) -> None:
-    chosen = 2
-    stage = Stage(root=0)
-    stage.give(range(4))
-    stage.said()
-    for rank, task in ((3, 2), (2, 1), (0, 3)):
-        stage.answer(rank, [task], seconds)
-    stage.said()
-    stage.give([10])
-    assert brief(stage.get(m.GiveTasks)) == {chosen: [10]}
 
 
 def test_results_go_up_untouched_and_those_of_nobody_do_not() -> None:
@@ -86,40 +73,12 @@ def test_bound_tasks_run_where_they_must_and_go_back_when_that_rank_is_lost() ->
     assert returned(stage.said()) == [([4], -1, "taken")]
 
 
-def test_a_task_given_alone_has_a_rank_for_itself_and_not_the_root() -> None:
-    stage = Stage(2, root=0)
+def test_a_task_given_alone_has_a_rank_for_itself() -> None:
+    stage = Stage(2)
     stage.warm(1e-5)
     stage.give([0], alone=True)
     stage.give(range(10, 20))
     assert brief(stage.get(m.GiveTasks)) == {1: [0], 0: list(range(10, 20))}
-
-
-def test_what_may_end_a_process_waits_for_another_rank_than_the_root_and_others_pass_it() -> None:
-    stage = Stage(2, root=0)
-    stage.give([0, 1])
-    stage.said()
-    stage.answer(0, [1], 5.0)
-    stage.give([5], alone=True)
-    assert stage.get(m.GiveTasks) == []
-    stage.give([6])
-    assert brief(stage.get(m.GiveTasks)) == {0: [6]}
-    stage.answer(0, [6], 5.0)
-    assert stage.get(m.GiveTasks) == []
-    stage.answer(1, [0], 5.0)
-    assert brief(stage.get(m.GiveTasks)) == {1: [5]}
-
-
-def test_what_only_the_root_may_run_it_runs() -> None:
-    stage = Stage(2, root=0)
-    stage.give([5], ranks=[0], alone=True)
-    assert brief(stage.get(m.GiveTasks)) == {0: [5]}
-
-
-def test_a_root_that_is_the_only_rank_left_runs_everything() -> None:
-    stage = Stage(2, root=0)
-    stage.farm.remove_ranks([1], stage.now, died=True)
-    stage.give([5], alone=True)
-    assert brief(stage.get(m.GiveTasks)) == {0: [5]}
 
 
 def test_a_large_task_is_given_without_its_body_which_is_asked_for() -> None:

@@ -24,12 +24,13 @@ def test_an_answer_that_takes_longer() -> None:
 
 
 def test_a_flag_from_another_thread_ends_the_wait() -> None:
-    watch = Watch()
+    text: list[str] = []
+    watch = Watch(lambda: text[0] if text else None)
     asked = threading.Event()
 
     def leave() -> None:
         asked.wait()
-        watch.text = "rank 3 raised ValueError"
+        text.append("rank 3 raised ValueError")
 
     thread = threading.Thread(target=leave)
     thread.start()
@@ -39,23 +40,25 @@ def test_a_flag_from_another_thread_ends_the_wait() -> None:
 
 
 def test_the_flag_stays_until_it_is_taken_down() -> None:
-    watch = Watch()
+    text: list[str | None] = [None]
+    watch = Watch(lambda: text[0])
     watch.look()
-    watch.text = "gone"
+    text[0] = "gone"
     for _ in range(2):
         with pytest.raises(PeerError, match="gone"):
             watch.look()
         with pytest.raises(PeerError, match="gone"):
             watch.wait(lambda: False)
-    watch.text = None
+    text[0] = None
     watch.look()
 
 
 def test_what_has_come_is_not_lost_to_the_flag() -> None:
-    watch = Watch()
+    text: list[str | None] = [None]
+    watch = Watch(lambda: text[0])
 
     def answer() -> bool:
-        watch.text = "gone"
+        text[0] = "gone"
         return True
 
     assert watch.wait(answer)

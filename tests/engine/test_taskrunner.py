@@ -13,7 +13,8 @@ import pytest
 
 from ipmpi import limits, serialize
 from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.taskrunner import DONE, FAILED, LARGE, REFUSED, REJECTED, Outcome, Program, TaskRunner, overruled
+from ipmpi.engine.outcomes import DONE, FAILED, LARGE, REFUSED, REJECTED, Outcome, overruled
+from ipmpi.engine.taskrunner import Program, TaskRunner
 from ipmpi.errors import TaskAborted, TaskRejectError, TaskTimeout
 from ipmpi.protocol.messages import DefineFunction
 from ipmpi.protocol.operations import CallTaskOperation, Failed, StringTaskOperation, encode

@@ -1,4 +1,4 @@
-"""The tree of an engine set: every rank is reached exactly once, in few steps."""
+"""The tree of an engine set: every node is reached exactly once, in few steps."""
 
 from __future__ import annotations
 
@@ -12,20 +12,16 @@ from ipmpi.engine.tree import ARITY, place
 
 
 def reach(leaders: Sequence[int], *, root: int = 0, one_tree: bool = True) -> dict[int, int]:
-    """Depth of each rank below ``root``; fails if one is reached twice or does not know its way up."""
+    """Depth of each node below that of ``root``; fails if one is reached twice or does not know its way up."""
     depth = {root: 0}
     front = [root]
     while front:
-        rank = front.pop()
-        here = place(rank, leaders, one_tree=one_tree)
-        for below in [*here.local, *here.remote]:
-            assert below not in depth, f"rank {below} is reached twice"
-            depth[below] = depth[rank] + 1
-            there = place(below, leaders, one_tree=one_tree)
-            assert there.above == rank
-            assert there.above_is_local == (below in here.local)
-            if there.local or there.remote:
-                front.append(below)
+        leader = front.pop()
+        for below in place(leader, leaders, one_tree=one_tree).below:
+            assert below not in depth, f"node {below} is reached twice"
+            depth[below] = depth[leader] + 1
+            assert place(below, leaders, one_tree=one_tree).above == leader
+            front.append(below)
     return depth
 
 
@@ -40,11 +36,10 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("leaders", LAYOUTS.values(), ids=LAYOUTS)
-def test_every_rank_is_reached_once(leaders: list[int]) -> None:
+def test_every_node_is_reached_once(leaders: list[int]) -> None:
     depth = reach(leaders)
-    assert sorted(depth) == list(range(len(leaders)))
-    nodes = len(set(leaders))
-    assert max(depth.values()) <= 2 + math.log(nodes, ARITY) + 1
+    assert sorted(depth) == sorted(set(leaders))
+    assert max(depth.values()) <= 1 + math.log(len(depth), ARITY)
 
 
 def test_ten_thousand_nodes() -> None:
@@ -54,24 +49,24 @@ def test_ten_thousand_nodes() -> None:
     depth = {0: 0}
     for rank in inner:
         here = place(rank, leaders)
-        assert len(here.remote) <= ARITY
-        assert not reached.intersection(here.remote)
-        reached.update(here.remote)
-        depth.update((below, depth[rank] + 1) for below in here.remote)
+        assert len(here.below) <= ARITY
+        assert not reached.intersection(here.below)
+        reached.update(here.below)
+        depth.update((below, depth[rank] + 1) for below in here.below)
         # Ranks from 1,250 on are leaves, which the sample below confirms.
-        inner.extend(below for below in here.remote if below <= len(leaders) // ARITY)
+        inner.extend(below for below in here.below if below <= len(leaders) // ARITY)
     assert reached == set(leaders)
     assert max(depth.values()) == 5
     assert place(0, leaders).above is None
     for rank in random.Random(2).sample(range(1, 10_000), 100):
         here = place(rank, leaders)
         assert here.above is not None
-        assert rank in place(here.above, leaders).remote
-        assert here.remote == [] or rank <= len(leaders) // ARITY
+        assert rank in place(here.above, leaders).below
+        assert here.below == [] or rank <= len(leaders) // ARITY
 
 
-def test_without_mpi_beside_user_code_each_node_is_a_tree() -> None:
+def test_without_mpi_beside_user_code_each_agent_is_a_root() -> None:
     leaders = [0, 0, 2, 2, 2]
-    assert reach(leaders, one_tree=False) == {0: 0, 1: 1}
-    assert reach(leaders, root=2, one_tree=False) == {2: 0, 3: 1, 4: 1}
-    assert place(2, leaders, one_tree=False).above is None
+    for leader in (0, 2):
+        assert reach(leaders, root=leader, one_tree=False) == {leader: 0}
+        assert place(leader, leaders, one_tree=False).above is None

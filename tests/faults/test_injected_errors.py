@@ -23,7 +23,7 @@ import pytest
 from ipmpi import limits
 from ipmpi.client import MultiEngineClient, StringTask, TaskClient
 from ipmpi.client.session import Session
-from ipmpi.engine import proxy
+from ipmpi.engine import agent
 from ipmpi.errors import KernelError
 from ipmpi.transport import loop as loop_module
 from tests.faults.injector import CALLS, Injector, Site
@@ -196,7 +196,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(limits, "LEASE_LOOK", 0.05)
     monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT", 2.0)
     monkeypatch.setattr(loop_module, "_PAUSE", 0.02)
-    monkeypatch.setattr(proxy, "_FAULTS", 1_000_000)
+    monkeypatch.setattr(agent, "_FAULTS", 1_000_000)
     running = Stage(Injector(), monkeypatch)
     yield running
     running.close()
@@ -239,7 +239,7 @@ def test_no_error_takes_the_controller_down_and_nobody_hangs(stage: Stage) -> No
 
 def test_places_of_all_kinds_are_covered(stage: Stage) -> None:
     """The work above reaches every way in which callbacks are handed over."""
-    assert set(CALLS) >= {"register", "call_soon", "call_later", "call_at_turn_end", "call_threadsafe", "call_now"}
+    assert set(CALLS) >= {"register", "call_soon", "call_later", "call_at_turn_end", "call_threadsafe"}
     stage.round()
     kinds = {(site.owner, site.kind) for site in stage.injector.seen}
     for owner in ("controller", "engine", "client"):
@@ -251,4 +251,4 @@ def test_places_of_all_kinds_are_covered(stage: Stage) -> None:
         "Sessions",
     }
     assert {kind for owner, kind in kinds if owner == "client"} >= {"call_threadsafe", "DialledSession", "Dial"}
-    assert {kind for owner, kind in kinds if owner == "engine"} >= {"call_now", "DialledSession", "Dial"}
+    assert {kind for owner, kind in kinds if owner == "engine"} >= {"PacketLink", "DialledSession", "Dial"}

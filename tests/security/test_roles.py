@@ -70,7 +70,6 @@ SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.WantTaskBody: (m.WantTaskBody(1, 0, [0]), {"engine"}),
     m.PropertiesChanged: (m.PropertiesChanged([0]), {"engine"}),
     m.TaskHolds: (m.TaskHolds(0, "f"), {"engine"}),
-    m.SharedBody: (m.SharedBody(1, [1]), set()),
     m.EndIsNear: (m.EndIsNear(), set()),
     m.RunTogether: (m.RunTogether(1, 0, OPTIONS, [0], [0], 1, False), set()),
     m.TogetherEnded: (m.TogetherEnded(1, 0, 0, True, 0.0), set()),

@@ -24,7 +24,7 @@ SHARED_WANTED: Final = 64 << 20
 SOCKET_PATH: Final = 108
 """Bytes of a Unix socket's name."""
 NAME_ROOM: Final = 38
-"""Of these, what is needed below TMPDIR; it is what ipmpi.transport.unix leaves free."""
+"""Of these, what MPI libraries and multiprocessing need below TMPDIR."""
 SKEW: Final = 2.0
 """Seconds by which clocks may differ before times in logs mislead."""
 
@@ -77,7 +77,7 @@ def judge_scratch(who: str, machine: Machine) -> list[Finding]:
             f"TMPDIR of {who} has {length} characters ({scratch.folder}): names of Unix sockets below it would be "
             f"longer than the {SOCKET_PATH} that are possible."
         )
-        fix = "export TMPDIR=/tmp (ipengine uses /tmp by itself then; MPI libraries and your own programs may not)"
+        fix = "export TMPDIR=/tmp (ipengine needs no such names, but MPI libraries and your own programs may)"
         found.append(warning(SCRATCH, "tmpdir-length", text, fix))
     if scratch.free is not None and scratch.free < SPACE_WANTED:
         text = f"{who} has {size(scratch.free)} left in {scratch.folder} (TMPDIR)."
