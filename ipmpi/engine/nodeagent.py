@@ -339,6 +339,13 @@ class NodeAgent:
         self._end_later(local)
         self.agent.leave(local, f"got {name}{why}")
 
+    def terminated(self) -> None:
+        """This process got SIGTERM, as all processes of a job do: it is meant for the ranks as well."""
+        if self.agent is None:
+            self._end_forming("got SIGTERM")
+        for local in self._introduced if self.agent is not None else ():
+            self._signalled(local, "SIGTERM")
+
     def rank_gone(self, local: LocalRank, reason: str) -> None:
         """The socket of a rank is closed: its process has ended, or is about to."""
         known = self._ranks.get(local)
