@@ -339,6 +339,13 @@ class NodeAgent:
         self._end_later(local)
         self.agent.leave(local, f"got {name}{why}")
 
+    def terminated(self) -> None:
+        """This process got SIGTERM, as all processes of a job do: it is meant for the ranks as well."""
+        if self.agent is None:
+            self._end_forming("got SIGTERM")
+        for local in self._introduced if self.agent is not None else ():
+            self._signalled(local, "SIGTERM")
+
     def rank_gone(self, local: LocalRank, reason: str) -> None:
         """The socket of a rank is closed: its process has ended, or is about to."""
         known = self._ranks.get(local)
@@ -393,7 +400,6 @@ class NodeAgent:
 
     def _end_forming(self, reason: str) -> None:
         """There will be no set."""
-        self._log_line(f"stopping: {reason}")
         self._failure = self._failure or reason
         self._stop(reason, False)
 
@@ -402,6 +408,7 @@ class NodeAgent:
         if self._stopping:
             return
         self._stopping = True
+        self._log_line(f"stopping: {reason}")  # each rank logs it as well
         failed = bool(self._failure) or (self.agent is not None and self.agent.has_failed)
         # Where a launcher lets ranks survive others, it takes a code for a failure, and ends the whole set.
         self.exit_code = 1 if failed and not orphaned else 0
