@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections.abc import Iterator
@@ -126,7 +127,7 @@ def test_an_answer_of_more_than_fits_is_one_state_and_costs_few_copies(
         group = change(small, rank, 3)
         assert is_one_state(pulled(small, number))
         small.results(group, 3)
-    assert len(copied) == 3 * math.ceil(8 * WIDE / largeanswers.PIECE)
+    assert len(copied) == 3 * (1 + math.ceil(8 * WIDE / largeanswers.PIECE))  # and the pickle
     assert max(copied) <= 4 * largeanswers.PIECE
     small.when(lambda: not small.ranks[rank]._large._copied)  # all of it was given back
 
@@ -147,10 +148,9 @@ def test_an_engine_that_nobody_waits_for_may_wait_for_its_client(
     is_wanted = large._is_wanted
     monkeypatch.setattr(large, "_is_wanted", lambda: (looks.append(None), is_wanted())[1])
     small.when(lambda: len(looks) > 3)
-    assert not [message for message, _ in small.back if isinstance(message, m.AnswerStuck)]
-    assert small.said.empty()
     small.do(small.take_streams)
     assert is_one_state(pulled(small, 1))
+    assert not [message for message, _ in small.back if isinstance(message, m.AnswerStuck)]
 
 
 def test_where_no_file_in_memory_can_be_made_the_answer_comes_through_the_socket(
@@ -200,6 +200,7 @@ def test_no_open_files_are_left(small: SmallSet, rank: int) -> None:
         small.when(lambda: not small.ranks[rank]._large._copied)
 
     once(1)
+    gc.collect()  # what other tests have left
     before = len(os.listdir("/proc/self/fd"))
     for number in range(2, 8):
         once(number)
