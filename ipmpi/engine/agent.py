@@ -462,7 +462,6 @@ class Agent:
         """End this node, and with it those below; at once if the agent above is gone."""
         if not self._stopped:
             self._stopped = True
-            self._log(f"stopping: {reason}")
             if isinstance(self.above, Child) and not orphaned:
                 self.above.leave(reason, self.has_failed)
             self._on_stop(reason, orphaned)

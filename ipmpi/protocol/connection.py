@@ -217,6 +217,7 @@ class Connection:
     def abort(self, stream: OutgoingStream) -> None:
         """Give up a stream of ours."""
         if self._streams.pop(stream.id, None) is not None:
+            stream.clear()
             self._queue(True, [prefix(Kind.ABORT, 0, stream.id)])
 
     def feed(self, stream: OutgoingStream, data: Buffer) -> None:
@@ -224,13 +225,6 @@ class Connection:
         if stream.id in self._streams:
             stream.feed(data)
             self._schedule(stream)
-
-    def copy(self, stream: OutgoingStream, most: int) -> bool:
-        """Copy up to ``most`` bytes of what is left of a stream of ours; whether its memory is free now."""
-        if not stream.copy(most):
-            return False
-        self.detach()
-        return True
 
     def ping(self) -> None:
         """Ask for a sign of life."""
@@ -445,6 +439,7 @@ class Connection:
         elif kind is Kind.REFUSE:
             outgoing = self._streams.pop(stream, None)
             if outgoing is not None:
+                outgoing.clear()
                 self._queue(True, [prefix(Kind.ABORT, 0, stream)])
                 return StreamRefused(stream)
         elif kind is Kind.ABORT:

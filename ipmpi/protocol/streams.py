@@ -14,7 +14,7 @@ class OutgoingStream:
     ``last_frame`` is the number of the newest frame that has bytes of it.
     """
 
-    __slots__ = ("_copied", "_queue", "credit", "fed", "id", "last_frame", "sent", "total")
+    __slots__ = ("_queue", "credit", "fed", "id", "last_frame", "sent", "total")
 
     def __init__(self, number: int, total: int) -> None:
         self.id = number
@@ -24,7 +24,6 @@ class OutgoingStream:
         self.sent = 0
         self.last_frame = 0
         self._queue: deque[memoryview] = deque()
-        self._copied: deque[memoryview] = deque()
 
     def feed(self, data: Buffer) -> None:
         """Append data, to be sent when there is credit."""
@@ -42,28 +41,20 @@ class OutgoingStream:
         """Bytes that can go out now."""
         return min(self.fed, self.credit) - self.sent
 
-    def copy(self, most: int) -> bool:
-        """Replace up to ``most`` bytes that were fed by a copy, the last ones first; whether that is all."""
-        while self._queue and most > 0:
-            view = self._queue.pop()
-            if len(view) > most:
-                self._queue.append(view[:-most])
-                view = view[-most:]
-            most -= len(view)
-            self._copied.appendleft(memoryview(bytes(view)))
-        return not self._queue
+    def clear(self) -> None:
+        """Hold on to nothing that was fed: the stream is given up."""
+        self._queue.clear()
 
     def take(self, size: int) -> list[memoryview]:
         """Views of the next ``size`` bytes."""
         taken = []
         self.sent += size
         while size:
-            queue = self._queue or self._copied
-            view = queue[0]
+            view = self._queue[0]
             if len(view) <= size:
-                queue.popleft()
+                self._queue.popleft()
             else:
-                queue[0] = view[size:]
+                self._queue[0] = view[size:]
                 view = view[:size]
             size -= len(view)
             taken.append(view)

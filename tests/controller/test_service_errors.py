@@ -127,7 +127,7 @@ def test_an_engine_set_goes_on_after_an_error_of_the_controller(
     assert all(engine.is_alive for engine in cluster.engines)
 
 
-def test_an_error_in_an_agent_is_the_end_of_that_engine_and_says_why(
+def test_an_error_of_an_agent_about_a_rank_is_the_end_of_that_engine_and_says_why(
     cluster: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mec = cluster.mec()
@@ -135,7 +135,7 @@ def test_an_error_in_an_agent_is_the_end_of_that_engine_and_says_why(
     monkeypatch.setattr(Agent, "rank_answered", fails_once(Agent.rank_answered))
     with pytest.raises(errors.CompositeError) as raised:
         mec.execute("a = 1", targets=number)
-    assert "in the node agent on testhost" in lost(raised.value)
+    assert "an error of the agent while this rank was dealt with" in lost(raised.value)
     assert "an unforeseen one" in lost(raised.value)
     assert mec.get_ids() == [1]
     assert mec.execute("a = 1")

@@ -95,6 +95,7 @@ class SmallSet:
         self._streams: dict[int, tuple[Any, bytearray]] = {}
         self.takes_streams = True
         self.stopped: list[str] = []
+        """Why the agent at the root has told its node to end."""
         self.log: list[str] = []
         self.teams = [FakeTeams() for _ in range(size)]
         self._groups = 0
@@ -138,7 +139,7 @@ class SmallSet:
             [rank for rank, its in enumerate(leaders) if its == leader],
             len(set(leaders)) - 1 if leader == 0 else 0,
             self.log.append,
-            lambda reason, orphaned: self.stopped.append(reason),
+            lambda reason, orphaned: None if leader else self.stopped.append(reason),
             self._ready.release,
             joined=True,
             leaders=leaders,

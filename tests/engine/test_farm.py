@@ -43,7 +43,7 @@ def test_the_rank_that_became_idle_last_gets_the_next_task() -> None:
     stage.give(range(4))
     stage.said()
     for rank in (1, 3, 2):
-        stage.answer(rank, [rank - 1])
+        stage.answer(rank, [rank])
     stage.said()
     stage.give([10, 11])
     assert brief(stage.get(m.GiveTasks)) == {2: [10], 3: [11]}
@@ -78,7 +78,7 @@ def test_a_task_given_alone_has_a_rank_for_itself() -> None:
     stage.warm(1e-5)
     stage.give([0], alone=True)
     stage.give(range(10, 20))
-    assert brief(stage.get(m.GiveTasks)) == {1: [0], 0: list(range(10, 20))}
+    assert brief(stage.get(m.GiveTasks)) == {0: [0], 1: list(range(10, 20))}
 
 
 def test_a_large_task_is_given_without_its_body_which_is_asked_for() -> None:

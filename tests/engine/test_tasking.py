@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from small_set import PATIENCE, SmallSet, in_main_thread
 
 from ipmpi import limits, serialize
-from ipmpi.errors import PeerError, TaskRejectError
+from ipmpi.errors import TaskRejectError
 from ipmpi.protocol import messages as m, operations as o, packed
 from ipmpi.protocol.frames import size_of
 
@@ -45,7 +46,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[..., SmallSet]]:
     made: list[SmallSet] = []
 
     def make(size: int = 1, **how: Any) -> SmallSet:
-        made.append(SmallSet(size, one_node=request.param, **how))
+        made.append(SmallSet(size, **{"one_node": request.param, **how}))
         return made[-1]
 
     yield make
@@ -124,7 +125,7 @@ def collected(reports: SimpleQueue[list[int]], count: int) -> list[int]:
 
 
 def test_no_timer_runs_while_nothing_is_to_be_done(start: Callable[..., SmallSet]) -> None:
-    small = start(2)
+    small = start(2, one_node=True)  # links with other nodes look whether these are there
     small.results(small.give(small.options(double), [(n,) for n in range(500)]), 500)
     small.results(small.give(small.options(double, timeout=0.05), [(n,) for n in range(5)]), 5)
     until = time.monotonic() + PATIENCE
@@ -198,25 +199,36 @@ def no_memory(*_args: object) -> Any:
     raise OSError(12, "Cannot allocate memory")
 
 
-@pytest.mark.parametrize(
-    ("where", "without"),
-    [
-        ("ipmpi.engine.shared.SharedMemory.write", {0, 1, 2}),
-        ("ipmpi.engine.shared.map_shared", {0}),
-        ("ipmpi.engine.proxy.map_shared", {1, 2}),
-    ],
-    ids=["memory that takes nothing", "rank 0 cannot map it", "the others cannot map it"],
-)
 def test_ranks_without_memory_for_a_body_say_so_and_go_on(
-    start: Callable[..., SmallSet], monkeypatch: pytest.MonkeyPatch, where: str, without: set[int]
+    start: Callable[..., SmallSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = start(3)
-    monkeypatch.setattr(where, no_memory)
+    monkeypatch.setattr("ipmpi.engine.shared.SharedMemory.write", no_memory)
     small.command(5, [0, 1, 2], o.Push(), {"a": b"x" * 3_000_000})
+    reason = "the data of this method did not arrive: there is no memory for it on host"
+    tells_and_goes_on(small, {0, 1, 2}, reason, monkeypatch)
+
+
+def test_a_rank_that_cannot_map_a_body_says_so_and_goes_on(
+    start: Callable[..., SmallSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = start(3)
+    mapped = mmap.mmap
+
+    def in_one_rank(*args: Any, **how: Any) -> Any:
+        return no_memory() if threading.current_thread().name == "rank 1" else mapped(*args, **how)
+
+    monkeypatch.setattr(mmap, "mmap", in_one_rank)
+    small.command(5, [0, 1, 2], o.Push(), {"a": b"x" * 3_000_000})
+    tells_and_goes_on(small, {1}, "the data of this method did not arrive: there is no memory for it (", monkeypatch)
+
+
+def tells_and_goes_on(
+    small: SmallSet, without: set[int], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for rank, outcome in outcomes_of(small, {0, 1, 2}).items():
         assert isinstance(outcome, o.Failed) is (rank in without)
         if isinstance(outcome, o.Failed):
-            reason = "the data of this method did not arrive: there is no memory for it on host"
             assert outcome.text.startswith(reason)
     monkeypatch.undo()
     small.command(6, [0, 1, 2], o.Push(), {"b": b"x" * 3_000_000})
@@ -458,7 +470,7 @@ def test_a_large_task_that_is_cancelled_while_its_body_is_on_the_way(start: Call
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_large_results_are_streams_and_nothing_runs_before_they_have_gone(
+def test_large_results_are_streams_of_what_was_there_and_hold_nobody_up(
     start: Callable[..., SmallSet], rank: int
 ) -> None:
     small = start(2)
@@ -468,19 +480,15 @@ def test_large_results_are_streams_and_nothing_runs_before_they_have_gone(
     names: dict[str, Any] = {"__name__": "__main__"}
     exec("def f(): return big", names)
     group = small.give(small.options(names["f"]), [()], [rank])
-    until = time.monotonic() + PATIENCE
-    while not small.do(lambda: bool(small._streams)):
-        assert time.monotonic() < until
+    small.when(lambda: bool(small._streams))
     small.command(5, [rank], o.Execute("big[:] = 1"))
     later = small.give(small.options(double), [(3,)], [rank])
-    while not small.ranks[rank]._inbox:
-        assert time.monotonic() < until
+    assert small.hears(m.Result).id == 5
+    assert small.results(later, 1) == {0: 6}
     small.do(small.take_streams)
     message, body = small.hears_all(m.TaskResult)
     assert (message.group, message.rank) == (group, rank)
     assert not serialize.loads(body).any()
-    small.hears(m.Result)
-    assert small.results(later, 1) == {0: 6}
 
 
 # --- several ranks ----------------------------------------------------------------------------------------------
@@ -606,13 +614,33 @@ def test_cancelling_a_task_on_several_ranks(start: Callable[..., SmallSet]) -> N
 # --- losses -----------------------------------------------------------------------------------------------------
 
 
-def test_a_rank_is_lost(start: Callable[..., SmallSet]) -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_is_lost(start: Callable[..., SmallSet], rank: int) -> None:
     small = start(2)
-    group = small.give(small.options(wait_at), [("a",)], [1])
+    group = small.give(small.options(wait_at), [("a",), ("b",)], [rank])
     STARTED.get(timeout=PATIENCE)
+    small.die(rank)
+    lost = small.hears(m.RanksLost)
+    assert (lost.ranks, lost.ordered) == ([rank], False)
+    back = [small.hears(m.TasksReturned, lambda message: message.group == group) for _ in range(2)]
+    found = {message.why: (message.rank, list(packed.unpack(message.indices))) for message in back}
+    assert found == {"lost": (rank, [0]), "taken": (-1, [1])}
+    assert small.results(small.give(small.options(double), [(1,)]), 1) == {0: 2}
+    assert not small.stopped
+
+
+def test_a_rank_that_dies_while_its_large_result_is_on_the_way(start: Callable[..., SmallSet]) -> None:
+    small = start(2)
+    small.takes_streams = False
+    small.command(5, [1], o.Execute("a = bytes(100_000_000)"))
+    small.hears(m.Result)
+    small.ranks[1]._large.neighbours = 1 << 40  # no more than a few pieces are copied
+    small.command(6, [1], o.Pull(["a"], True))
+    small.when(lambda: bool(small._streams))
     small.die(1)
     assert small.hears(m.RanksLost).ranks == [1]
-    assert small.returned(group, "lost") == (1, [0])
+    small.do(small.take_streams)
+    assert small.hears_all(str) == ("aborted", [])  # type: ignore[comparison-overlap]
     assert small.results(small.give(small.options(double), [(1,)]), 1) == {0: 2}
 
 

@@ -49,8 +49,9 @@ def on_two_nodes(cluster: Cluster) -> None:
 
 def without_mpi(cluster: Cluster) -> None:
     """As ipcluster starts them."""
+    started = len(cluster.launchers)
     for rank in range(4):
-        own = {TOGETHER: f"{cluster.home.name}-{os.getpid()}:4", RANK: str(rank)}
+        own = {TOGETHER: f"{cluster.home}-{started}:4", RANK: str(rank)}
         cluster.launch([cluster.flavour.python, "-m", "ipmpi.cli.ipengine", "--mpi=none"], **own)
 
 
@@ -189,6 +190,39 @@ def test_ranks_do_not_outlive_their_agent(started: Callable[[Start], Cluster], s
         assert said.count("most recent call first") >= 2, said
 
 
+def wait_for_file(folder: str) -> str:
+    Path(folder, f"started{os.getpid()}").touch()
+    while not Path(folder, "go").exists():
+        time.sleep(0.02)
+    return "done"
+
+
+@pytest.mark.parametrize("start", [under_mpi, without_mpi])
+def test_the_end_of_a_job_that_tells_all_its_processes_blames_no_task(
+    started: Callable[[Start], Cluster], start: Start, tmp_path: Path
+) -> None:
+    """Batch systems send SIGTERM to each process of a job, the agent among them. It may be the first to get it."""
+    from real_clusters import wait_for
+
+    cluster = started(start)
+    tc = cluster.tc()
+    tasks = [tc.submit(wait_for_file, str(tmp_path)) for _ in range(4)]
+    for _ in range(3):  # a task that is there when so many engines crash is given up
+        assert wait_for(lambda: len(list(tmp_path.glob("started*"))) == 4, 30)
+        processes = [*cluster.agents(), *cluster.pids(cluster.mec()).values()]
+        assert len(processes) == 5
+        for pid in processes:
+            os.kill(pid, signal.SIGTERM)
+        all_gone(cluster)
+        cluster.wait_for_engines(0, 15)
+        for file in tmp_path.glob("started*"):
+            file.unlink()
+        start(cluster)
+        cluster.wait_for_engines(4)
+    (tmp_path / "go").touch()
+    assert [task.result(timeout=60) for task in tasks] == ["done"] * 4
+
+
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
@@ -277,7 +311,7 @@ _, most = resource.getrlimit(resource.RLIMIT_AS)
 resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, most))
 hoard = []
 size = 1 << 20
-while size > 64:
+while size > 16_384:
     try:
         while True: hoard.append(bytes(size))
     except MemoryError:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
 
 from ipmpi.engine.child import Child
-from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.proxy import Proxy
-from ipmpi.engine.rank import Rank
-from ipmpi.protocol import messages as m, operations
+from ipmpi.protocol import messages as m, operations, rankmessages as rm
 from ipmpi.protocol.connection import MessageReceived
 from ipmpi.transport.loop import Loop
+from tests.node import Node
 
 
 class Wire:
@@ -38,37 +38,42 @@ class Up:
     is_open = True
 
 
-class Set:
-    """Rank 0 with two ranks below it."""
+def with_rank_0(
+    expected: int, joined: bool, log: Callable[[str], object], on_stop: Callable[[str, bool], object]
+) -> Node:
+    """A node whose rank 0 has said who it is, and which expects so many nodes below."""
+    loop = Loop()
+    node = Node(loop, [0], expected, log, on_stop, loop.stop, joined=joined, leaders=[0, 1, 2])
+    loop.run()
+    loop._stopped = False
+    return node
 
-    def __init__(self) -> None:
-        self.loop = Loop()
+
+class Set:
+    """Rank 0, and two nodes below its own with a rank each."""
+
+    def __init__(self, joined: bool = True) -> None:
         self.stopped: list[str] = []
-        own = m.EngineInfo(0, 0, "host", 100)
-        self.rank = Rank(Namespace(-1, None), lambda name: None)
-        self.proxy = Proxy(
-            self.loop,
-            self.rank,
-            own,
-            "MPI",
-            "3.11",
-            2,
-            lambda text: None,
-            lambda reason, orphaned: self.stopped.append(reason),
+        self.node = with_rank_0(
+            2, joined, lambda text: None, lambda reason, orphaned: self.stopped.append(reason)
         )
+        self.loop, self.rank, self.agent = self.node.loop, self.node.ranks[0], self.node.agent
         self.above = Wire()
-        self.proxy.above = cast(Any, self.above)
+        self.agent.above = cast(Any, self.above)
         self.children = []
         for number in (1, 2):
             child = Child(cast(Any, None), cast(Any, Wire()))
-            self.proxy.children.append(child)
-            self.proxy._from_below(
+            self.agent.children.append(child)
+            self.agent._from_below(
                 child, received(m.Register([m.EngineInfo(number, number, "host", 100 + number)], "", "", []))
             )
             self.children.append(child)
 
+    def close(self) -> None:
+        end(self.node)
+
     def hears(self, message: m.AnyMessage) -> None:
-        self.proxy.from_above(received(message))
+        self.agent.from_above(received(message))
 
     def told(self, number: int) -> list[Any]:
         return cast(Wire, self.children[number - 1].connection).sent
@@ -81,26 +86,28 @@ def received(message: m.AnyMessage) -> MessageReceived:
 @pytest.fixture
 def ranks() -> Iterator[Set]:
     made = Set()
-    made.proxy.register()
+    made.agent.register()
     made.hears(m.Registered([10, 11, 12]))
     made.above.sent.clear()
     yield made
-    made.loop.close()
+    made.close()
 
 
 def test_ids_that_cross_the_loss_of_a_rank(ranks: Set) -> None:
     # The rank above has named ids for all, and this one has lost a rank of which that one does not know yet.
-    ranks.proxy._child_lost(ranks.children[0], "it was killed")
+    ranks.agent._child_lost(ranks.children[0], "it was killed")
     ranks.hears(m.Registered([20, 21, 22], [0, 1, 2]))
     assert not ranks.stopped
     assert ranks.told(2)[-1] == m.Registered([22], [2])
+    ranks.node.local[0].stop(rm.Stop("the test is over"))
+    ranks.rank.run()
     assert ranks.rank.namespace.engine_id == 20
 
 
 def test_after_a_loss_the_others_ask_for_their_old_ids(ranks: Set) -> None:
-    ranks.proxy._child_lost(ranks.children[0], "it was killed")
+    ranks.agent._child_lost(ranks.children[0], "it was killed")
     assert isinstance(ranks.above.sent.pop(), m.RanksLost)
-    ranks.proxy.register()
+    ranks.agent.register()
     (message,) = ranks.above.sent
     assert [engine.rank for engine in message.engines] == [0, 2]
     assert message.ids == [10, 12]
@@ -113,7 +120,7 @@ def test_an_engine_that_was_ended_does_not_come_back(ranks: Set) -> None:
     ranks.hears(m.StopRanks([0]))
     ranks.hears(m.StopRanks([1]))
     assert ranks.told(1)[-1] == m.StopRanks([1])
-    ranks.proxy.register()
+    ranks.agent.register()
     (message,) = ranks.above.sent
     assert [engine.rank for engine in message.engines] == [2]
     assert message.ids == [12]
@@ -132,8 +139,8 @@ def test_the_set_ends_with_its_last_engine(ranks: Set) -> None:
 
 def test_the_set_ends_if_the_last_engine_is_lost(ranks: Set) -> None:
     ranks.hears(m.StopRanks([0, 2]))
-    ranks.proxy._child_lost(ranks.children[0], "it was killed")
-    assert ranks.stopped == ["ended on request"]
+    ranks.agent._child_lost(ranks.children[0], "it was killed")
+    assert ranks.stopped == ["no rank is left"]
 
 
 def test_a_goodbye_reaches_all_ranks(ranks: Set) -> None:
@@ -144,9 +151,9 @@ def test_a_goodbye_reaches_all_ranks(ranks: Set) -> None:
 
 def test_a_rank_that_was_told_to_end_is_not_to_blame(ranks: Set) -> None:
     """At the end of a job all ranks get SIGTERM at once, and any of them may be the first to go."""
-    ranks.proxy._from_below(ranks.children[0], received(m.Goodbye("got SIGTERM")))
-    ranks.proxy._child_lost(ranks.children[0], "its process ended")
-    ranks.proxy._child_lost(ranks.children[1], "it was killed")
+    ranks.agent._from_below(ranks.children[0], received(m.Goodbye("got SIGTERM")))
+    ranks.agent._child_lost(ranks.children[0], "its process ended")
+    ranks.agent._child_lost(ranks.children[1], "it was killed")
     lost = [message for message in ranks.above.sent if isinstance(message, m.RanksLost)]
     assert [(message.ranks, message.ordered) for message in lost] == [([1], True), ([2], False)]
 
@@ -177,27 +184,27 @@ def before_walltime(ranks: Set, number: int, seconds: float, whom: list[int]) ->
 
 
 def test_the_controller_is_told_how_much_is_left(ranks: Set) -> None:
-    ranks.proxy.end.know(ranks.loop.now() + 100, "17")
-    ranks.proxy.register()
+    ranks.agent.end.know(ranks.loop.now() + 100, "17")
+    ranks.agent.register()
     (message,) = told_up(ranks, m.JobEnds)
     assert 99 < message.seconds <= 100
     assert (message.job, message.warned) == ("17", False)
 
 
 def test_of_a_job_whose_end_is_not_known_the_name_is_told(ranks: Set) -> None:
-    ranks.proxy.end.know(None, "17")
-    ranks.proxy.register()
+    ranks.agent.end.know(None, "17")
+    ranks.agent.register()
     assert told_up(ranks, m.JobEnds) == [m.JobEnds(None, "17")]
 
 
 def test_outside_of_a_job_nothing_is_told(ranks: Set) -> None:
-    ranks.proxy.register()
+    ranks.agent.register()
     assert told_up(ranks, m.JobEnds) == []
 
 
 def test_what_is_due_is_asked_for_once(ranks: Set) -> None:
-    ranks.proxy.end.know(ranks.loop.now() + 100, "")
-    ranks.proxy.register()
+    ranks.agent.end.know(ranks.loop.now() + 100, "")
+    ranks.agent.register()
     before_walltime(ranks, 5, 120.0, [0, 1, 2])
     (message,) = told_up(ranks, m.RunBeforeEnd)
     assert (message.ranks, message.label) == ([0, 1, 2], "before_walltime(save)")
@@ -209,23 +216,23 @@ def test_what_is_due_is_asked_for_once(ranks: Set) -> None:
 def test_a_warning_at_any_rank_is_heard_once(ranks: Set) -> None:
     before_walltime(ranks, 5, 60.0, [0, 1])
     assert told_up(ranks, m.RunBeforeEnd) == []
-    ranks.proxy._from_below(ranks.children[0], received(m.EndIsNear()))
-    ranks.proxy._from_below(ranks.children[1], received(m.EndIsNear()))
-    ranks.proxy.end.warned()
+    ranks.agent._from_below(ranks.children[0], received(m.EndIsNear()))
+    ranks.agent._from_below(ranks.children[1], received(m.EndIsNear()))
+    ranks.agent.end.warned()
     assert [type(message) for message in ranks.above.sent] == [m.JobEnds, m.RunBeforeEnd]
     assert ranks.above.sent[0] == m.JobEnds(None, "", True)
 
 
 def test_a_rank_in_the_middle_passes_warnings_on(ranks: Set) -> None:
     above = Child(cast(Any, None), cast(Any, ranks.above))
-    ranks.proxy.above = above
-    ranks.proxy.end.warned()
-    ranks.proxy._from_below(ranks.children[0], received(m.EndIsNear()))
+    ranks.agent.above = above
+    ranks.agent.end.warned()
+    ranks.agent._from_below(ranks.children[0], received(m.EndIsNear()))
     assert ranks.above.sent == [m.EndIsNear()]
 
 
 def test_without_a_controller_the_set_does_it_by_itself(ranks: Set) -> None:
-    ranks.proxy.end.know(ranks.loop.now() + 10, "")
+    ranks.agent.end.know(ranks.loop.now() + 10, "")
     ranks.above.link = None
     before_walltime(ranks, 5, 60.0, [1, 2])
     for number in (1, 2):
@@ -234,7 +241,7 @@ def test_without_a_controller_the_set_does_it_by_itself(ranks: Set) -> None:
         assert operations.decode_operation(second.operation) == operations.EndComes(b"k")
         assert second.ranks == [number]
     count = len(ranks.told(1))
-    ranks.proxy.end._look()
+    ranks.agent.end._look()
     assert len(ranks.told(1)) == count, "once"
 
 
@@ -245,29 +252,74 @@ def test_other_commands_of_that_name_are_the_ranks_affair(ranks: Set) -> None:
     assert [message.id for message in ranks.told(1)[-2:]] == [5, 6]
 
 
-def test_ranks_that_do_not_report_are_not_waited_for_for_ever() -> None:
-    forming = Set.__new__(Set)
-    forming.loop, forming.stopped = Loop(), []
-    own = m.EngineInfo(0, 0, "host", 100)
-    forming.rank = Rank(Namespace(-1, None), lambda name: None)
+def test_nodes_that_do_not_report_are_not_waited_for_for_ever() -> None:
     said: list[str] = []
-    proxy = forming.proxy = Proxy(
-        forming.loop, forming.rank, own, "MPI", "3.11", 2, said.append, lambda reason, orphaned: None
-    )
+    node = with_rank_0(2, True, said.append, lambda reason, orphaned: None)
+    agent = node.agent
     complete: list[list[int]] = []
-    proxy.on_complete = lambda: complete.append([engine.rank for engine in proxy.engines])
+    agent.on_complete = lambda: complete.append([engine.rank for engine in agent.engines])
     prompt, late = (Child(cast(Any, None), cast(Any, Wire())) for _ in range(2))
-    proxy.children += [prompt, late]
-    proxy._from_below(prompt, received(m.Register([m.EngineInfo(1, 1, "host", 101)], "", "", [])))
+    agent.children += [prompt, late]
+    agent._from_below(prompt, received(m.Register([m.EngineInfo(1, 1, "host", 101)], "", "", [])))
     assert not complete
-    proxy.wait_no_longer()
+    agent.wait_no_longer()
     assert complete == [[0, 1]]
-    assert said == ["1 of 2 ranks have not reported; going on without them"]
-    proxy._from_below(late, received(m.Register([m.EngineInfo(2, 2, "host", 102)], "", "", [])))
+    assert said == ["1 of 2 nodes have not reported; going on without them"]
+    agent._from_below(late, received(m.Register([m.EngineInfo(2, 2, "host", 102)], "", "", [])))
     (goodbye,) = cast(Wire, late.connection).sent
     assert isinstance(goodbye, m.Goodbye)
     assert "too late" in goodbye.reason
     assert complete == [[0, 1]]
-    proxy.wait_no_longer()
+    agent.wait_no_longer()
     assert complete == [[0, 1]]
-    forming.loop.close()
+    end(node)
+
+
+# --- ranks of this node ----------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_shares_no_communicator_ends_for_real() -> None:
+    alone = Set(joined=False)
+    alone.agent.register()
+    alone.hears(m.StopRanks([0]))
+    assert alone.rank.run().reason == "this engine was ended"
+    alone.close()
+
+
+def test_an_engine_of_mpi_that_was_ended_keeps_its_process(ranks: Set) -> None:
+    ranks.rank.namespace.names["a"] = 1
+    ranks.hears(m.StopRanks([0]))
+    with ThreadPoolExecutor(1) as thread:
+        process = thread.submit(ranks.rank.run)
+        until = time.monotonic() + 10
+        while "a" in ranks.rank.namespace.names:  # its memory is given back
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        assert not process.done()
+        ranks.node.local[0].stop(rm.Stop("the set ends"))
+        assert process.result(10).reason == "the set ends"
+
+
+def test_a_rank_that_was_told_to_end_by_a_signal_leaves_the_others_alone(ranks: Set) -> None:
+    local = ranks.node.local[0]
+    ranks.agent.leave(local, "got SIGTERM")
+    assert ranks.rank.run().reason == "got SIGTERM"
+    (lost,) = [message for message in ranks.above.sent if isinstance(message, m.RanksLost)]
+    assert lost == m.RanksLost([0], "got SIGTERM", True)
+    assert not ranks.stopped
+    ranks.agent.rank_lost(local, "its process ended", True)
+    assert len([message for message in ranks.above.sent if isinstance(message, m.RanksLost)]) == 1
+
+
+def test_ranks_hear_their_ids(ranks: Set) -> None:
+    ranks.node.local[0].stop(rm.Stop("the set ends"))
+    ranks.rank.run()
+    assert ranks.rank.namespace.engine_id == 10
+
+
+def end(node: Node) -> None:
+    for local in node.local.values():
+        local.break_off()
+    for rank in node.ranks.values():
+        rank.close()
+    node.loop.close()
