@@ -111,11 +111,11 @@ class Losses:
 
 
 def _without_a_word(engines: Sequence[Engine], reason: str) -> str:
-    """Why a set is lost whose process, of the lowest rank that it has, ended and had not said that it would."""
+    """Why a set is lost whose agent, on the node of its lowest rank, had not said that it would end."""
     if len(engines) < 2:
         return f"{reason}, without a word: a crash, MPI_Abort, or out of memory"
     root = min(engines, key=lambda engine: engine.rank)
     return (
-        f"its set, which is reached through rank {root.rank} (pid {root.pid} on {root.host}), ended without a "
-        f"word ({reason}): a crash, MPI_Abort, or out of memory, of that rank or another one"
+        f"its set, which is reached through the node agent on {root.host}, ended without a word ({reason}): it "
+        "was killed, alone or by what has ended all ranks, or the node is down or out of memory"
     )

@@ -1,4 +1,4 @@
-"""Peers of which nothing is heard: an engine set has a process for its link alone, a client has user code beside it."""
+"""Peers of which nothing is heard: an engine set has a process for its link, a client has user code beside it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Controller:
         self.loop = loop
         self.lines: list[str] = []
         self.sessions = Sessions(
-            loop, dict(CONTROLLER_RECEIVES), lambda _: None, lambda *_: None, lambda *_: None, lambda _: True, self.log
+            loop, dict(CONTROLLER_RECEIVES), lambda _: None, lambda *_: None, lambda *_: None, lambda _: True,
+            self.log,
         )  # fmt: skip
 
     def log(self, line: str) -> None:
@@ -71,5 +72,7 @@ def test_a_silent_engine_set_is_missed_before_a_silent_client(controller: Contro
     controller.loop.call_later(10.0, controller.loop.stop)
     controller.loop.run()
     assert engines.link is None
-    assert len(controller.lines) == 1 and "engine 2" in controller.lines[0]
-    assert client.link is not None and client.link.is_open
+    (line,) = controller.lines
+    assert "engine 2" in line
+    assert client.link is not None
+    assert client.link.is_open

@@ -89,8 +89,8 @@ def test_sending_on_a_link_that_failed_is_an_end_and_no_surprise(
 def test_a_peer_that_lives_and_does_not_read_is_not_cut_off_before_its_silence_ends() -> None:
     """An engine set's agent may be kept from reading for up to SILENCE, on a node that swaps say.
 
-    Linux counts that as time in which data is not taken (tcp(7), TCP_USER_TIMEOUT). A client whose Python is kept for
-    longer, by a library that holds the GIL, dials again and resumes its session.
+    Linux counts that as time in which data is not taken (tcp(7), TCP_USER_TIMEOUT). A client whose Python is kept
+    for longer, by a library that holds the GIL, dials again and resumes its session.
     """
     with socket.socket() as sock:
         prepare(sock)
