@@ -204,12 +204,12 @@ class LocalRank:
     def interrupt(self) -> None:
         """KeyboardInterrupt in the command that runs now, if one does; never in a task.
 
-        A command that has been handed over and has not begun is answered as if it had been interrupted at once.
+        If none runs, the next one that the rank has is answered as if it had been interrupted at once.
         """
         if self._block is None or not self._commands:
             return
         words = self._block.words
-        words[SKIP] = max(self._commands)
+        words[SKIP] = min(self._commands)
         self._block.fence()
         if words[CURRENT] < 0:
             self._interrupt(words[CURRENT])

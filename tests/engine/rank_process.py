@@ -1,4 +1,4 @@
-"""The main thread of an engine in a process of its own, since its signals are real."""
+"""A rank in the main thread of a process of its own, since its signals are real; its agent is a thread there."""
 
 from __future__ import annotations
 
@@ -8,43 +8,100 @@ import sys
 from pathlib import Path
 
 START = """
-import os, random, signal, sys, threading, time
+import os, pickle, random, signal, socket, sys, threading, time
+import itertools
+import cloudpickle
 from queue import SimpleQueue
+from ipmpi.engine.controlblock import ControlBlock
+from ipmpi.engine.localrank import Command, LocalRank
 from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.itemqueue import Given
-from ipmpi.engine.rank import Job, Rank
-from ipmpi.engine.together import Part
+from ipmpi.engine.rank import Rank
 from ipmpi.errors import TaskAborted
-from ipmpi.protocol import operations as o
+from ipmpi.protocol import messages as m, operations as o, packed, rankmessages as rm
+from ipmpi.transport.loop import Loop
+from ipmpi.transport.packets import RankSocket
+from tests.node import hit_main_thread
 
 class Teams:
     def __init__(self): self.calls = []
     def join(self, ranks, serial): self.calls.append("join"); return f"comm {serial}"
     def renew(self, ranks, serial): return f"comm {serial}"
-    def leave(self, text): self.calls.append(text)
     def end(self): self.calls.append("end")
 
-sys.setswitchinterval(0.0005)  # as ipengine sets it: the agent interrupts what computes
-outside = []
-teams = Teams()
-rank = Rank(Namespace(0), outside.append, 0, lambda: teams)
+outside, teams, answers = [], Teams(), SimpleQueue()
+
+class Agent:
+    "What the rank says ends up in ``answers``: names, groups and indices, and what became of them."
+    def __init__(self):
+        self.loop = Loop()
+    def rank_answered(self, local, command, message, body, large):
+        answers.put((command.method, message.ok, getattr(o.decode_outcome(message.outcome), "type_name", "")))
+    def rank_said(self, local, message):
+        if isinstance(message, rm.Hello): local.join(self)
+        elif isinstance(message, rm.Signalled): outside.append(message.name)
+    def rank_gone(self, local, reason): outside.append(reason)
+    def properties_changed(self, local): pass
+    def report(self, message, body):
+        data = b"".join(body)
+        if isinstance(message, m.TaskResults):
+            failed = set(packed.unpack(message.failed))
+            for at, index in enumerate(packed.unpack(message.indices)):
+                answers.put((message.group, index, 2 if at in failed else 0))
+        elif isinstance(message, m.TasksReturned):
+            for index in packed.unpack(message.indices): answers.put((message.group, index, message.why))
+        elif isinstance(message, m.TogetherEnded):
+            failed = None if message.ok else packed.unpack_failure(data)[0]
+            answers.put(("part", getattr(failed, "type_name", ""), getattr(failed, "text", "")))
+    def report_large(self, message, answer):
+        answers.put((message.group, message.index, 1))
+        answer.drop()
+
+node = Agent()
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+numbers = itertools.count(1)
+local = LocalRank(node, ours, numbers, hit_main_thread)
+block, descriptor = ControlBlock.create()
+rank = Rank(Namespace(0), RankSocket(theirs), block, 0, lambda left: teams)
+rank._socket.send(rm.encode(rm.Hello(0, 0, "host", os.getpid(), 1, [], True, "", "")), (descriptor,))
+os.close(descriptor)
 rank.install_signals()
-answers = SimpleQueue()
+key = b"k" * 16
 
-def string_task(source, group=1):
-    program = rank.runner.program(o.encode(o.StringTaskOperation(source, [])))
-    return lambda index: (Given(group, program, None, 99), index, b"")
-
-def outcomes():
-    return [(given.group, index, kind) for given, index, (kind, _), _ in rank.items.collect()]
-
-rank.items.on_finished = lambda: [answers.put(o) for o in outcomes()]
+def do(call):
+    "What a call gives that is made in the agent's loop."
+    given = SimpleQueue()
+    def make():
+        try: given.put((call(), None))
+        except BaseException as error: given.put((None, error))
+    node.loop.call_threadsafe(make)
+    value, error = given.get(timeout=30)
+    if error is not None: raise error
+    return value
 
 def submit(name, source):
-    def done(answer):
-        outcome = o.decode_outcome(answer.outcome)
-        answers.put((name, answer.ok, getattr(outcome, "type_name", "")))
-    rank.submit(Job("execute", o.encode(o.Execute(source)), (), done))
+    number = next(numbers)
+    packet = rm.encode(rm.Run(number, "execute", o.encode(o.Execute(source))))
+    do(lambda: local.run(number, packet, Command(number, name)))
+
+def interrupt():
+    do(local.interrupt)
+
+def give(source, indices=(0,), group=1, pull=()):
+    indices = list(indices)
+    options = m.TaskOptions(o.encode(o.StringTaskOperation(source, list(pull))), "label")
+    lengths = packed.pack([0] * len(indices))
+    do(lambda: local.tasks.give(m.GiveTasks(group, options, packed.pack(indices), lengths, [0]), [b""]))
+
+def cancel(group, indices):
+    do(lambda: local.tasks.cancel(group, set(indices), interrupt=True))
+
+def part(function, body=b"", index=0):
+    data = cloudpickle.dumps(function)
+    do(lambda: local.send(m.DefineFunction(key, 0, len(data), [len(data)]), [data]))
+    options = m.TaskOptions(o.encode(o.CallTaskOperation(key, together=True)), "label")
+    do(lambda: local.parts.run(m.RunTogether(7, index, options, [0], [0, 1], 5, not body), [body] if body else []))
+
+NO_ARGUMENTS = pickle.dumps(((), {}))
 
 def agent(work):
     failures = []
@@ -54,11 +111,17 @@ def agent(work):
         except BaseException as error:
             failures.append(error)
         finally:
-            rank.stop()
+            do(lambda: local.stop(rm.Stop("the test is over")))
+    loop = threading.Thread(target=node.loop.run, daemon=True)
     thread = threading.Thread(target=run)
+    loop.start()
+    do(lambda: None)
+    while do(lambda: local.hello is None): pass
     thread.start()
     rank.run()
     thread.join()
+    node.loop.stop()
+    loop.join()
     if failures:
         raise failures[0]
     print("main thread ended by itself", outside)

@@ -28,27 +28,14 @@ else:
     assert code == {}, code
 """
 WORK = """
-import cloudpickle, pickle
-from ipmpi.protocol.messages import DefineFunction
-from ipmpi.protocol.packed import unpack_failure
-
 fork = {fork!r}
-def together():
-    function = lambda comm, source: exec(source, {{}})
-    data = cloudpickle.dumps(function)
-    rank.runner.define(DefineFunction(b"key", 0, len(data), []), data)
-    program = rank.runner.program(o.encode(o.CallTaskOperation(b"key", together=True)))
-    part = Part((1, 0), program, [0, 1], 5, None, lambda outcome, seconds: answers.put(("part", outcome[0])))
-    part.set_body(pickle.dumps(((fork,), {{}})))
-    return part
-
 def work():
     submit("command", fork)
     assert answers.get() == ("command", True, "")
-    rank.give([string_task(fork)(0)])
+    give(fork)
     assert answers.get() == (1, 0, 0)
-    rank.submit(together())
-    assert answers.get() == ("part", 0)
+    part(lambda comm, source: exec(source, {{}}), pickle.dumps(((fork,), {{}})))
+    assert answers.get() == ("part", "", "")
     submit("last", "1")
     assert answers.get() == ("last", True, "")
 agent(work)

@@ -9,14 +9,14 @@ from rank_process import run
 
 IN_C = (
     "import ctypes; libc = ctypes.PyDLL(None); libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p); "
-    "libc.signal.restype = ctypes.c_void_p; libc.signal(2, {})"
+    "libc.signal.restype = ctypes.c_void_p; libc.signal(23, {})"
 )
 CHANGES = {
-    "default": "signal.signal(signal.SIGINT, signal.SIG_DFL)",
-    "ignored": "signal.signal(signal.SIGINT, signal.SIG_IGN)",
-    "Python's own": "signal.signal(signal.SIGINT, signal.default_int_handler)",
-    "another function": "signal.signal(signal.SIGINT, lambda *_: None)",
-    "blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})",
+    "default": "signal.signal(signal.SIGURG, signal.SIG_DFL)",
+    "ignored": "signal.signal(signal.SIGURG, signal.SIG_IGN)",
+    "Python's own": "signal.signal(signal.SIGURG, signal.default_int_handler)",
+    "another function": "signal.signal(signal.SIGURG, lambda *_: None)",
+    "blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})",
     "default, set by C code": IN_C.format(0),
     "ignored, set by C code": IN_C.format(1),
 }
@@ -35,24 +35,17 @@ def work():
     submit("later", ASLEEP)
     started.get()
     interrupt_until("later")
-    rank.give([string_task("import signal; " + change)(0), string_task(ASLEEP, 2)(0)])
+    give("import signal; " + change)
+    give(ASLEEP, group=2)
     assert answers.get() == (1, 0, 0)
     started.get()
-    item, _ = rank.items.running()
-    assert rank.items.overrule(item, TaskAborted("cancelled"))
-    insist()
+    cancel(2, {{0}})
     assert answers.get() == (2, 0, 2)
     submit("last", "1")
     assert answers.get() == ("last", True, "")
 
-def insist():
-    "As the agent thread does: a signal that comes just before a sleep is sent again."
-    while rank.interrupts.send_again():
-        time.sleep(0.05)
-
 def interrupt_until(name):
-    rank.interrupt()
-    insist()
+    interrupt()
     assert answers.get() == (name, False, "KeyboardInterrupt")
 ASLEEP = {asleep!r}
 agent(work)
