@@ -234,6 +234,7 @@ def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: i
     agent = NodeAgent(
         descriptor, settings, lambda text: log.info("%s", text), lambda text: log.warning("%s", text)
     )
+    agent.loop.wake_on_signals()
     signal.signal(signal.SIGTERM, lambda *_: agent.loop.call_threadsafe(agent.terminated))
     code = agent.run()
     logging.shutdown()

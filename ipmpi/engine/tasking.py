@@ -118,12 +118,6 @@ class SetTasks:
             ranks, self._answered = self._answered, []
             self._farm.command_answered(ranks, self._loop.now())
 
-    def leave(self) -> None:
-        """This set was told to end, and says goodbye next."""
-        if self._tree.is_root:
-            self._farm.leave()
-            self._decide()
-
     def forget_controller(self) -> None:
         """The controller began anew."""
         self._farm.reset()
