@@ -297,7 +297,8 @@ class PendingResult(SessionFuture):
         """
         if not self.wait(timeout):
             raise ResultNotCompleted(
-                f"{self!r} has no result after {timeout:g} s. It goes on: ask again, or see queue_status()"
+                f"{self!r} has no result after {timeout:g} s{self._partial.still_running}. It goes on: ask again, "
+                "or see queue_status()"
             )
         with self._lock:
             if not self.called:
