@@ -190,6 +190,32 @@ def test_ranks_do_not_outlive_their_agent(started: Callable[[Start], Cluster], s
         assert said.count("most recent call first") >= 2, said
 
 
+def test_the_end_of_an_agent_is_that_of_its_node(started: Callable[[Start], Cluster]) -> None:
+    """The other node goes on if its agent has the link to the controller; without that agent all end."""
+    from real_clusters import tcp_peers
+
+    cluster = started(on_two_nodes)
+    mec, tc = cluster.mec(), cluster.tc()
+    port = cluster.port("engine")
+    (root,) = (pid for pid in cluster.agents() if any(remote == port for _, remote in tcp_peers(pid)))
+    (other,) = (pid for pid in cluster.agents() if pid != root)
+    pending = occupy(cluster, mec, {2: KEEPS_THE_GIL, 3: LOOPS})
+    futures = [tc.submit(slowly, number) for number in range(200)]
+    os.kill(other, signal.SIGKILL)
+    cluster.wait_for_engines(2, GONE_WITHIN)
+    assert mec.get_ids() == [0, 1]
+    for rank, result in pending.items():
+        with pytest.raises((errors.CompositeError, errors.EngineLost)) as caught:
+            result.get_result(timeout=30)
+        assert f"engine {rank} (rank {rank}, pid " in str(caught.value)
+    mec.execute("x = id")
+    assert mec.pull("x") == [0, 1]
+    assert [future.result(timeout=60) for future in futures] == [-number for number in range(200)]
+    os.kill(root, signal.SIGKILL)
+    all_gone(cluster)
+    cluster.wait_for_engines(0, 15)
+
+
 def wait_for_file(folder: str) -> str:
     Path(folder, f"started{os.getpid()}").touch()
     while not Path(folder, "go").exists():
