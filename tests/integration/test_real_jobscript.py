@@ -73,4 +73,4 @@ def test_a_job_with_controller_and_engines(
         job.wait()
     names = {path.name.rstrip("0123456789.log-") for path in (tmp_path / "logs").iterdir()}
     host = os.uname().nodename
-    assert names == {f"ipcontroller-12-{host}", f"ipengine-12-{host}"}
+    assert names == {f"ipcontroller-12-{host}", f"ipengine-12-{host}", f"ipengine-12-{host}-agent"}
