@@ -376,7 +376,8 @@ class Alarm:
     def begin(self, number: int) -> None:
         with self._lock:
             self._now = number
-            self._left = self._early.pop(number, None)
+            if number in self._early:
+                self._left = self._early.pop(number)
 
     def end(self) -> None:
         with self._lock:
