@@ -134,7 +134,7 @@ def run(code: str, root: Path) -> str:
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=25,
         check=False,
     )
     assert done.returncode == 0, done.stderr
