@@ -50,6 +50,12 @@ class Pair:
             time.sleep(0.001)
         return self.heard
 
+    def turns(self) -> None:
+        """Return when the loop has done what it was told before."""
+        turned = threading.Event()
+        self.loop.call_threadsafe(turned.set)
+        assert turned.wait(PATIENCE)
+
     def close(self) -> None:
         self.loop.call_threadsafe(self.link.close)
         self.loop.stop()
@@ -76,6 +82,7 @@ def test_packets_of_all_sizes_stay_whole_and_in_order_both_ways(pair: Pair) -> N
     assert [packet[0] for packet in received if packet] == sent
     assert all(packet is not None and not packet[1] for packet in received)
     assert pair.rank.received == len(sent)
+    pair.turns()
     assert pair.counts == list(range(1, len(sent) + 1))
     assert all(pair.rank.send(data) for data in sent)
     assert [data for data, _ in pair.hears(len(sent))] == sent
@@ -102,10 +109,8 @@ def test_a_rank_that_does_not_read_holds_up_nobody(pair: Pair) -> None:
     ours = in_memory([b"x"])
     pair.send(*(b"%06d" % number for number in range(20_000)))
     pair.send(b"with a file", files=(ours,))
+    pair.turns()
     os.close(ours)  # the link has a copy
-    turned = threading.Event()
-    pair.loop.call_threadsafe(turned.set)
-    assert turned.wait(PATIENCE)
     pair.rank.send(b"still here")
     assert pair.hears(1)[0][0] == b"still here"
     assert pair.counts[-1] < 20_000, "only what the system has taken is counted"
@@ -126,7 +131,8 @@ def test_no_file_is_left_open() -> None:
     def once() -> None:
         pair = Pair()
         ours = in_memory([b"x"])
-        pair.send(*[bytes(2 * PACKET)] * 3000, files=(ours,))  # most of them wait for a rank that does not read
+        pair.send(*[bytes(2 * PACKET)] * 300, files=(ours,))  # most of them wait for a rank that does not read
+        pair.turns()
         packet = pair.rank.receive()
         assert packet is not None
         for descriptor in (ours, *packet[1]):
