@@ -290,13 +290,6 @@ class AnswerStuck(Message, frozen=True, tag=59):
 # --- inside an engine set (rank 0 and node leaders to ranks) ---------------------------------------------------
 
 
-class SharedBody(Message, frozen=True, tag=71):
-    """The body of :class:`Dispatch` ``id`` is in shared memory; the descriptor comes with this message."""
-
-    id: int
-    lengths: list[int]
-
-
 class EndIsNear(Message, frozen=True, tag=76):
     """A rank below has got SIGUSR1, the batch system's warning that the job ends soon."""
 
@@ -364,7 +357,6 @@ AnyMessage = (
     | WantTaskBody
     | PropertiesChanged
     | TaskHolds
-    | SharedBody
     | EndIsNear
     | RunTogether
     | TogetherEnded

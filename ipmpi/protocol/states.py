@@ -53,5 +53,5 @@ RECEIVES: Final[dict[str, Table]] = {
     "monitor": _ANSWERS,
 }
 
-FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {m.SharedBody, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
+FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {m.RunTogether, m.LeaveTogether, m.DeliverTogether}
 FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"] | {m.TogetherEnded, m.EndIsNear}

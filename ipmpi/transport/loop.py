@@ -91,7 +91,7 @@ class Loop:
         self._asleep = False
         self._stopped = False
         self._ended = False
-        # Held by whoever makes callbacks: the loop's thread, except while it waits, or one that came by call_now.
+        # Held by whoever makes callbacks: the loop's thread, and after its end whoever comes with a last call.
         self._turn_lock = threading.Lock()
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -147,25 +147,6 @@ class Loop:
         # Any number of callers may come here before the loop wakes; a full socket means it will.
         with contextlib.suppress(OSError):
             self._wake_write.send(b"!")
-
-    def call_now(self, call: Call, on_error: OnError | None = None) -> None:
-        """Make a call in this thread if the loop waits for events at this moment, else soon in its own thread.
-
-        It saves waking the loop's thread, which is most of the time that handing a small answer over takes. What
-        the call queued is sent before this returns. Order is kept with calls made by :meth:`call_threadsafe`.
-        """
-        if not self._asleep or not self._turn_lock.acquire(blocking=False):
-            self.call_threadsafe(call, on_error)
-            return
-        first = self._timers[0][0] if self._timers else math.inf
-        try:
-            self._foreign.append((call, on_error))
-            self._make_calls()
-        finally:
-            left = self._soon or self._foreign or self._turn_end or self._stopped
-            if left or (self._timers and self._timers[0][0] < first):
-                self._ring()
-            self._turn_lock.release()
 
     def _drain_wakeups(self, _events: int) -> None:
         self._wake_read.recv(4096)
@@ -259,11 +240,7 @@ class Loop:
         if timeout == 0:
             events = self._poller.poll(0)
         else:
-            self._turn_lock.release()
-            try:
-                events = self._wait(timeout)
-            finally:
-                self._turn_lock.acquire()
+            events = self._wait(timeout)
         self._asleep = False
         for descriptor, mask in events:
             # A callback may have unregistered a later one of this turn.

@@ -55,9 +55,7 @@ class Set:
 
     def __init__(self, joined: bool = True) -> None:
         self.stopped: list[str] = []
-        self.node = with_rank_0(
-            2, joined, lambda text: None, lambda reason, orphaned: self.stopped.append(reason)
-        )
+        self.node = with_rank_0(2, joined, lambda text: None, lambda reason, orphaned: self.stopped.append(reason))
         self.loop, self.rank, self.agent = self.node.loop, self.node.ranks[0], self.node.agent
         self.above = Wire()
         self.agent.above = cast(Any, self.above)

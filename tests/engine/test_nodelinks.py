@@ -146,7 +146,9 @@ def test_an_agent_that_ends_while_the_set_forms_says_why_or_where_to_look() -> N
         talk = Conversation(RankSocket(ours))
         with pytest.raises(LauncherError, match="^in words$"):
             talk.hear()
-        with pytest.raises(LauncherError, match="the agent process of this node ended while the set formed: its log"):
+        with pytest.raises(
+            LauncherError, match="the agent process of this node ended while the set formed: its log"
+        ):
             talk.hear()
 
 

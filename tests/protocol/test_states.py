@@ -75,7 +75,7 @@ FROM_CONTROLLER = {
     m.TasksUndone: "tc",
 }
 # Between the ranks of one set: what only those below hear, and what only those above do.
-DOWN_IN_A_SET = {m.SharedBody, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
+DOWN_IN_A_SET = {m.RunTogether, m.LeaveTogether, m.DeliverTogether}
 UP_IN_A_SET = {m.TogetherEnded, m.EndIsNear}
 
 OPTIONS = m.TaskOptions(b"", "x")
@@ -130,7 +130,6 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.WantTaskBody: m.WantTaskBody(1, 0, [0]),
     m.PropertiesChanged: m.PropertiesChanged([0]),
     m.TaskHolds: m.TaskHolds(0, "f"),
-    m.SharedBody: m.SharedBody(1, [1]),
     m.EndIsNear: m.EndIsNear(),
     m.RunTogether: m.RunTogether(1, 0, OPTIONS, [0], [0], 1, False),
     m.TogetherEnded: m.TogetherEnded(1, 0, 0, True, 0.0),

@@ -167,46 +167,12 @@ def test_end_of_the_other_end_is_readable(loop: Loop, pair: tuple[socket.socket,
     assert seen == [READ]
 
 
-def test_call_now_keeps_the_order_of_calls_and_is_never_made_twice(loop: Loop) -> None:
-    seen: list[int] = []
-    threads: set[int] = set()
-    started = threading.Event()
-    loop.call_soon(started.set)
-    thread = threading.Thread(target=loop.run)
-    thread.start()
-    started.wait(10)
-    for number in range(3000):
-        call = loop.call_now if number % 3 else loop.call_threadsafe
-
-        def heard(number: int = number) -> None:
-            seen.append(number)
-            threads.add(threading.get_ident())
-
-        call(heard)
-    loop.call_threadsafe(loop.stop)
-    thread.join(10)
-    assert not thread.is_alive()
-    assert seen == list(range(3000))
-    assert threads <= {loop.thread, threading.get_ident()}
-
-
-def test_what_call_now_queues_goes_out_at_its_end(loop: Loop) -> None:
-    seen: list[str] = []
-    # Nothing runs the loop: a call is kept for it.
-    loop.call_now(lambda: seen.append("early"))
-    assert seen == []
-    loop.call_soon(loop.stop)
-    loop.run()
-    assert seen == ["early"]
-
-
 def test_calls_after_the_end_are_made_at_once(loop: Loop) -> None:
     loop.call_soon(loop.stop)
     loop.run()
     made: list[str] = []
     loop.call_threadsafe(lambda: made.append("threadsafe"))
-    loop.call_now(lambda: made.append("now"))
-    assert made == ["threadsafe", "now"]
+    assert made == ["threadsafe"]
 
 
 def test_the_last_calls_may_make_further_ones(loop: Loop) -> None:
@@ -259,12 +225,11 @@ def test_who_is_to_be_told_of_an_error_is_told(loop: Loop, pair: tuple[socket.so
     loop.call_later(0, failing, lambda error: told.append("timer"))
     loop.call_at_turn_end(failing, lambda error: told.append("turn end"))
     loop.call_threadsafe(lambda: failing(), lambda error: told.append("threadsafe"))
-    loop.call_now(lambda: failing(), lambda error: told.append("now"))
     pair[1].send(b"x")
     loop.register(pair[0], READ, failing, lambda error: told.append("file"))
     loop.call_later(0.005, loop.stop)
     loop.run()
-    assert sorted(told) == ["file", "now", "soon", "threadsafe", "timer", "turn end"]
+    assert sorted(told) == ["file", "soon", "threadsafe", "timer", "turn end"]
 
 
 def test_telling_of_an_error_may_fail_too(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
@@ -344,8 +309,7 @@ def test_a_loop_that_fails_itself_still_makes_the_calls_that_others_wait_for(
     with pytest.raises(OSError, match="poller"):
         loop.run()
     loop.call_threadsafe(lambda: made.append("after it"))
-    loop.call_now(lambda: made.append("now"))
-    assert made == ["before the end", "after it", "now"]
+    assert made == ["before the end", "after it"]
 
 
 def test_calls_of_many_threads_after_the_end_are_all_made(loop: Loop) -> None:
