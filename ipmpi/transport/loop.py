@@ -237,10 +237,7 @@ class Loop:
         # From here until poll returns, other threads ring; what they left before is seen by this look.
         self._asleep = True
         timeout = self._timeout()
-        if timeout == 0:
-            events = self._poller.poll(0)
-        else:
-            events = self._wait(timeout)
+        events = self._poller.poll(0) if timeout == 0 else self._wait(timeout)
         self._asleep = False
         for descriptor, mask in events:
             # A callback may have unregistered a later one of this turn.

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import pytest
 
-from ipmpi.engine.agent import Agent
 from ipmpi.engine.child import Child
 from ipmpi.protocol import messages as m, operations, rankmessages as rm
 from ipmpi.protocol.connection import MessageReceived

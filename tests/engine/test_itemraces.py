@@ -1,4 +1,4 @@
-"""A rank that runs items, and an agent that takes them back at any moment: each runs or comes back, and only that."""
+"""A rank runs items, and its agent takes them back at any moment: each runs or comes back."""
 
 from __future__ import annotations
 
@@ -213,6 +213,7 @@ def test_results_can_be_seen_while_a_later_item_takes_long(block: tuple[ControlB
 
     class Slow(Echo):
         def run(self, program: Program, payload: bytes) -> tuple[int, bytes]:
+            del program
             if payload == b"slow":
                 assert go.wait(PATIENCE)
             return DONE, payload

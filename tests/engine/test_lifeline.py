@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -60,10 +61,8 @@ def end_of_rank(root: Path, source: str, errors: Path) -> str:
         with os.fdopen(said) as rest:
             return rest.read()  # until the rank's end of its output is closed: it has ended
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(process, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         os.close(process)
         agent.stdout.close()
 

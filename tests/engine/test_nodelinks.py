@@ -1,4 +1,4 @@
-"""Leaders of nodes find each other. Each rank and each agent is a thread here, and allgather a barrier; TCP and TLS are real."""
+"""Leaders of nodes find each other. Ranks and agents are threads here, allgather is a barrier."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_an_agent_that_ends_while_the_set_forms_says_why_or_where_to_look() -> N
         theirs.send(rm.encode(rm.Stop("in short", 1, "in words")))
         theirs.close()
         talk = Conversation(RankSocket(ours))
-        with pytest.raises(LauncherError, match="^in words$"):
+        with pytest.raises(LauncherError, match=r"^in words$"):
             talk.hear()
         with pytest.raises(
             LauncherError, match="the agent process of this node ended while the set formed: its log"

@@ -106,7 +106,7 @@ agent(work)
 
 
 def test_a_signal_that_does_not_come_in_time_is_sent_again(root: Path) -> None:
-    # One that Python has not looked at before a sleep begins would be noticed at its end; a lost one stands for it.
+    # One that Python has not looked at before a sleep begins is noticed at its end; a lost one stands for it.
     out = run(
         """
 def work():

@@ -15,7 +15,7 @@ import pytest
 from small_set import PATIENCE, SmallSet, in_main_thread
 
 from ipmpi import limits, serialize
-from ipmpi.errors import PeerError, TaskRejectError
+from ipmpi.errors import TaskRejectError
 from ipmpi.protocol import messages as m, operations as o, packed
 from ipmpi.protocol.frames import size_of
 

@@ -1,4 +1,4 @@
-"""Packets between a rank and its agent: whole, in order, with their files, and nobody waits for who does not read."""
+"""Packets between a rank and its agent: whole, in order, with their files; nobody waits for who does not read."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_packet_that_cannot_be_handled_ends_that_rank_only(pair: Pair) -> None
 
 
 def test_signals_lose_no_packet(pair: Pair) -> None:
-    """A handler that says something, at any moment of a receive; one that raises ends a wait, and loses nothing."""
+    """A handler may say something at any moment of a receive."""
     said = 0
 
     def tells(_number: int, _frame: object) -> None:
