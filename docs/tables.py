@@ -12,7 +12,7 @@ import msgspec
 
 from ipmpi import errors, limits
 from ipmpi.cli import ipcluster, ipcontroller, ipengine
-from ipmpi.protocol import frames, messages, mux, operations, states
+from ipmpi.protocol import frames, messages, mux, operations, rankmessages, states
 
 PLAIN = (Exception, BaseException, object)
 
@@ -151,6 +151,8 @@ def write(folder: Path) -> None:
         "mux-frames": mux_frame_kinds(),
         "mux-requests": structs(mux.Request),
         "messages": structs(messages.AnyMessage),
+        "to-rank": structs(rankmessages.ToRank),
+        "to-agent": structs(rankmessages.ToAgent),
         "legality": legality(),
         "task-options": task_options(),
         "operations": structs(operations.Operation),

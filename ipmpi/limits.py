@@ -81,8 +81,9 @@ SILENCE: Final = 60.0
 """No byte for this long: the network is cut. The link is closed and dialled again."""
 
 SILENCE_OF_USER_CODE: Final = 900.0
-"""The same for a peer that runs user code beside its link. A library that holds the GIL for minutes also holds the
-thread that would answer; the kernel's keepalive, which needs no GIL, notices a dead machine after two."""
+"""The same for a client, which has user code beside its link. A library that holds the GIL for minutes also holds
+the thread that would answer; the kernel's keepalive, which needs no GIL, notices a dead machine after two. An
+engine set has a process of its own for its link, and is allowed SILENCE."""
 
 LEASE_AFTER_SILENCE: Final = 120.0
 """A peer whose network was cut may come back for this long before its work counts as lost."""
@@ -163,18 +164,19 @@ REGISTER_PART: Final = 4096
 """Engines in one Register message: with host names of 255 bytes they fit into MESSAGE."""
 
 FOLD_DELAY: Final = 0.002
-"""Rank 0 waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
-
-ANSWER_HELD: Final = 0.25
-"""Seconds that an engine which others wait for leaves its memory alone while a large answer goes out. Then it
-copies what is left, and goes on: few answers take longer, and to copy 1 GB takes as long."""
+"""An agent waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
 
 ANSWER_COPIES: Final = 1 / 4
-"""How much of the memory that a node has left its ranks may use for such copies, all together."""
+"""How much of the memory that a node has left its ranks may use for copies of large answers that are on their way,
+all together."""
+
+SENDER_SILENT: Final = 0.6
+"""A client of which nothing was heard for so long after it was asked for a sign of life gives way to others that
+wait for engines to which it sends something. It loses only its place in their queues, so this may be short."""
 
 ANSWER_STUCK: Final = 5.0
-"""An answer too large to be copied is given up after so many seconds in which its client has taken nothing of it,
-if others wait for the engine. Networks that lose packets recover within two or three."""
+"""An answer too large to be copied as a whole is given up after so many seconds in which its client has taken
+nothing of it, if others wait for the engine. Networks that lose packets recover within two or three."""
 
 SET_FORMS: Final = 120.0
 """Ranks that have not reported so long after MPI had started all of them are left out of the set."""
@@ -184,9 +186,6 @@ INTERRUPT_REACTS: Final = 3.0
 
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""
-
-PARENT_POLL: Final = 2.0
-"""How often an engine looks whether its launcher is still there (no orphans within 10 s)."""
 
 NODES_MEET: Final = 10.0
 """For the nodes of a set to link up, while the other ranks wait in MPI. It takes milliseconds where they can reach

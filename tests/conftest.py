@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -43,6 +44,19 @@ def pytest_configure(config: pytest.Config) -> None:
     os.chmod(folder, 0o1777)  # a test starts ranks as another user
     os.environ.update(dict.fromkeys(SESSION_FOLDERS, folder))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def pytest_collection_finish() -> None:
+    """What there is before the first test stays: looking for garbage need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_open() -> Iterator[None]:
+    """Have what a module's tests leave open reported at its end, and not in the test that happens to run then."""
+    yield
+    gc.collect()
 
 
 def in_ci() -> bool:

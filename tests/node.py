@@ -16,7 +16,7 @@ from typing import Any
 from ipmpi.engine.agent import Agent
 from ipmpi.engine.controlblock import ControlBlock
 from ipmpi.engine.interrupts import SIGNAL
-from ipmpi.engine.localrank import Command, LocalRank
+from ipmpi.engine.localrank import Command, LastPacket, LocalRank
 from ipmpi.engine.namespace import Namespace
 from ipmpi.engine.rank import Rank
 from ipmpi.protocol import rankmessages as rm
@@ -90,7 +90,7 @@ class Node:
     ) -> None:  # fmt: skip
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         send_signal = hit_main_thread if number == self._in_main_thread else no_signal
-        self.local[number] = LocalRank(self, ours, self.agent.numbers, send_signal)
+        self.local[number] = LocalRank(self, ours, self.agent.numbers, LastPacket(), send_signal)
         block, descriptor = ControlBlock.create()
         self.sockets[number] = rank_socket = RankSocket(theirs)
         self.ranks[number] = Rank(

@@ -19,6 +19,7 @@ from OpenSSL import SSL
 
 from ipmpi.errors import LocalProtocolError, SecurityError
 from ipmpi.tls import Identity, TlsClosed, TlsError, TlsSession, load_or_create_identity
+from ipmpi.tls.context import base_context
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
@@ -276,6 +277,36 @@ def test_the_resumption_test_can_see_one() -> None:
     context.use_privatekey(IDENTITY.private_key)
     context.set_session_id(b"twin")
     assert _resumptions(context, 5) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "good"),
+    [
+        (0x30000070, "3.0.7, RHEL 9", True),
+        (0x300000D0, "3.0.13, Ubuntu 24.04", True),
+        (0x30200010, "3.2.1", True),
+        (0x40000000, "4.0", True),
+        (0x101010BF, "1.1.1k, RHEL 8", False),
+    ],
+)
+def test_an_openssl_that_a_distribution_maintains_will_do(
+    number: int, name: str, good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SSL, "OPENSSL_VERSION_NUMBER", number)
+    if good:
+        assert Identity.create(NOW).context
+        TlsSession.dialler()
+    else:
+        with pytest.raises(SecurityError, match=r"known holes \(3.0 or newer"):
+            base_context(SSL.TLS_SERVER_METHOD)
+
+
+@pytest.mark.parametrize("method", [SSL.TLS_SERVER_METHOD, SSL.TLS_CLIENT_METHOD])
+def test_no_session_is_kept_so_that_a_cache_that_grows_for_ever_is_never_used(method: int) -> None:
+    context = base_context(method)
+    # The setter gives what was there before.
+    assert context.set_session_cache_mode(SSL.SESS_CACHE_OFF) == SSL.SESS_CACHE_OFF
+    assert context.get_session_cache_mode() == SSL.SESS_CACHE_OFF
 
 
 # --- S6: the wrong controller hears nothing --------------------------------------------------------------

@@ -78,9 +78,7 @@ def main(command: str, words: Sequence[str]) -> int:
         record.batch, record.job_name = command, job.options.name
         told: Told
         if parsed.in_job:
-            told = Watched(
-                record.furl_files, lambda path: _is_new(path, job, record.started), job.n, only_new=False
-            )
+            told = Watched(record.furl_files, lambda path: _is_new(path, job, record.started), only_new=False)
         else:
             told = options.controller(parsed, record)
         cluster = Cluster(told, job, signals, parsed.lifeline_fd)

@@ -36,11 +36,15 @@ class BoundedFile:
         """Give the system what was written."""
         self._file.flush()
 
+    def fileno(self) -> int:
+        """The descriptor, which stays the same: stacks of processes that crash are written to it."""
+        return self._file.fileno()
+
     def _begin_anew(self) -> None:
+        self._file.flush()
         os.replace(self.name, f"{self.name}.1")
-        successor = open(self.name, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - stays open
-        self._file.close()
-        self._file = successor
+        with open(self.name, "ab") as successor:
+            os.dup2(successor.fileno(), self._file.fileno(), inheritable=False)
 
 
 def bound_log_files() -> None:

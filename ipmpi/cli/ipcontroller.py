@@ -225,6 +225,9 @@ class Controller:
             record["ordered"] = True
         if not count and self.service.tasks:
             record["tasks"] = self.service.tasks
+        if self.service.losses.last is not None:
+            record["lost"] = self.service.losses.last
+            self.service.losses.last = None
         self._tell(record)
 
     def run(self) -> None:

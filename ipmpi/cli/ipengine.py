@@ -47,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="ipengine",
-        description="Start an engine. Under mpirun, mpiexec or srun all ranks become one engine set: rank 0 "
-        "connects to the controller, and the others through it.",
+        description="Start an engine. Under mpirun, mpiexec or srun all ranks become one engine set, "
+        "with one connection to the controller: a process beside them, which the first of them starts, has it.",
     )
     p.add_argument(
         "--furl-file", default="", metavar="FILE",
@@ -234,6 +234,8 @@ def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: i
     agent = NodeAgent(
         descriptor, settings, lambda text: log.info("%s", text), lambda text: log.warning("%s", text)
     )
+    agent.loop.wake_on_signals()
+    signal.signal(signal.SIGTERM, lambda *_: agent.loop.call_threadsafe(agent.terminated))
     code = agent.run()
     logging.shutdown()
     return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import re
@@ -48,6 +49,8 @@ def start_log(
     try:
         path, stream = _new_file(prefix or str(log_folder(furl_file) / f"{program}-"), rank)
         handlers.append(logging.StreamHandler(stream))
+        # A crash in C: where Python was then. The file may be replaced by another one, so this needs its own.
+        faulthandler.enable(os.dup(stream.fileno()))
     except OSError as error:
         if prefix:
             raise LogError(

@@ -51,7 +51,7 @@ def main(words: Sequence[str]) -> int:
         )
     with Signals() as signals, _addition(parsed, record) as own:
         engines = _engines(parsed, own)
-        told = Watched(record.furl_files, Path.exists, engines.n, only_new=True)
+        told = Watched(record.furl_files, Path.exists, only_new=True)
         batch = isinstance(engines, Job)
         if batch:
             _warn_of_loopback(record)

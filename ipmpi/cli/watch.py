@@ -10,40 +10,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ipmpi.client import MultiEngineClient
+from ipmpi.client.connecting import connect
+from ipmpi.client.presence import Presence
 from ipmpi.errors import KernelError
 from ipmpi.launch.controller import Told
 
 LOOK: Final = 1.0
 """Seconds between looks for the furl file, which comes by a shared file system."""
 
-COUNT_FIRST: Final = 0.25
-COUNT_STARTING: Final = 2.0
-COUNT_LONGEST: Final = 15.0
-"""Seconds between questions to the controller for the number of engines: at first, at the most as long as some are
-missing, and at the most when all are there. Twice as long each time in which nothing has changed."""
-
 
 class Watched(Told):
-    """A thread looks for the furl file of a controller, connects, and counts engines.
+    """A thread looks for the furl file of a controller, connects, and hears which engines come and go.
 
     Args:
         furl_files: where the controller has written, or will write, its furls: role to path.
         may_look: whether the furl file can be the right one by now.
-        n: how many engines are expected.
         only_new: engines that are there at first do not count, and with the controller all is over. Else it is the
             job that tells when all is over.
     """
 
-    def __init__(
-        self, furl_files: dict[str, str], may_look: Callable[[Path], bool], n: int, *, only_new: bool
-    ) -> None:
+    def __init__(self, furl_files: dict[str, str], may_look: Callable[[Path], bool], *, only_new: bool) -> None:
         super().__init__()
-        self._n = n
         self._files = furl_files
         self._may_look = may_look
         self._only_new = only_new
         self._closed = threading.Event()
+        self._presence: Presence | None = None
         self._lock = threading.Lock()
         """Held while something is written, or the pipe closed: its number may be another file's right after."""
         os.set_blocking(self._write_end, False)
@@ -54,6 +46,8 @@ class Watched(Told):
         with self._lock:
             self._closed.set()
             super().close()
+        if self._presence is not None:
+            self._presence.end()
 
     def _watch(self) -> None:
         path = Path(self._files["mec"])
@@ -63,35 +57,35 @@ class Watched(Told):
             if not self._may_look(path):
                 continue
             try:
-                mec = MultiEngineClient(str(path))
+                session = connect(path, "mec")
             except (KernelError, ValueError, OSError):
                 continue  # not there yet; for how long to wait is decided elsewhere
-            with mec, contextlib.suppress(KernelError, OSError):  # until the controller is gone
-                before = len(mec.get_ids()) if self._only_new else 0
+            try:
                 names = {"mec": "multiengine", "tc": "task"}
                 self._tell({f"{names.get(role, role)}_furl_file": file for role, file in self._files.items()})
-                self._count(mec, before)
+                self._count(session.presence)
+            finally:
+                session.close()
             self._tell({"ended": 0} if self._only_new else {"engines": 0})
             if self._only_new:
                 return
 
-    def _count(self, mec: MultiEngineClient, before: int) -> None:
-        known, pause = 0, COUNT_FIRST
-        while not self._closed.wait(pause):
-            engines = max(0, len(mec.get_ids()) - before)
-            pause = next_pause(pause, changed=engines != known, complete=engines >= self._n)
-            if engines != known:
+    def _count(self, presence: Presence) -> None:
+        """Tell how many engines there are whenever that changes, until the controller is gone, or all is over."""
+        ids = presence.ids
+        before, told = len(ids) if self._only_new else 0, 0
+        self._presence = presence
+        while not self._closed.is_set():
+            engines = max(0, len(ids) - before)
+            if engines != told:
                 self._tell({"engines": engines})
-                known = engines
+                told = engines
+            others = presence.others_than(ids)
+            if others is None:
+                return
+            ids = others
 
     def _tell(self, what: dict[str, object]) -> None:
         with self._lock, contextlib.suppress(OSError):
             if not self._closed.is_set():
                 os.write(self._write_end, json.dumps(what).encode() + b"\n")
-
-
-def next_pause(pause: float, *, changed: bool, complete: bool) -> float:
-    """Seconds until the engines are counted again."""
-    if changed and not complete:
-        return COUNT_FIRST
-    return min(2 * pause, COUNT_LONGEST if complete else COUNT_STARTING)

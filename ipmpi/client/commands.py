@@ -5,6 +5,7 @@ How a call travels is in :mod:`.calls`, what becomes of the replies in :mod:`.re
 
 from __future__ import annotations
 
+import functools
 import os
 import tokenize
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from . import given, replies
 from .calls import Calls, Finish, label_of
 from .functions import label_of as name_of
 from .reservation import Reservation
-from .results import ResultList
+from .results import ResultList, RunResults
 from .session import Submission
 from .targets import Targets, parse_block, parse_targets
 
@@ -164,7 +165,7 @@ class EngineCommands:
         compile(source, name, "exec", dont_inherit=True)
         given.source(source, f"the file {name}")
         operation = operations.Execute(source, name, [name, *words], os.path.abspath(name))
-        return self._execute(operation, "run", targets, block, list)
+        return self._execute(operation, "run", targets, block, functools.partial(RunResults, name))
 
     def _execute(
         self,

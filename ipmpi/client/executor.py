@@ -60,6 +60,10 @@ class Executor(concurrent.futures.Executor):
         refusal = functools.partial(RuntimeError, "cannot schedule new futures after shutdown")
         self._underway = Underway(TaskClient() if client is None else client, refusal, client is None, before)
 
+    def __repr__(self) -> str:
+        given_options = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
+        return f"<Executor on {self._underway.client!r}{': ' * bool(given_options)}{given_options}>"
+
     def options(self, **options: Any) -> Executor:
         """This executor with other options for its calls; they are shut down together.
 

@@ -18,6 +18,14 @@ from .. import limits
 from ..errors import ClientError
 
 
+class WrongType(TypeError, ValueError):
+    """An argument of another type. The clients of former times raised ValueError for some, so it is that, too."""
+
+
+class WrongValue(ValueError, TypeError):
+    """An argument of the right type, with a value that is not possible; TypeError for the same reason."""
+
+
 def whole_number(value: Any, what: str, least: int, most: int) -> int:
     """An int.
 
@@ -28,15 +36,15 @@ def whole_number(value: Any, what: str, least: int, most: int) -> int:
         most: the largest.
 
     Raises:
-        TypeError: it is no whole number, or too small.
-        ValueError: it is too large, or more negative than can be sent.
+        TypeError: it is no whole number.
+        ValueError: it is too small or too large.
     """
     expected = f"{what} must be an int" + (f", {least} or more" if least >= 0 else "")
     whole: int = value if type(value) is int else _indexed(value, expected)
     if least <= whole <= most:
         return whole
     if whole < least and least >= 0:
-        raise TypeError(f"{expected}: {shown(whole)}")
+        raise WrongValue(f"{expected}: {shown(whole)}")
     raise ValueError(f"{what} must be an int from {least} to {most}: {shown(whole)}")
 
 
@@ -54,15 +62,15 @@ def seconds(value: Any, what: str) -> float | None:
     """A time that something may take: more than 0 and at most ``limits.LONGEST``; None for None.
 
     Raises:
-        TypeError: it is no number, or not above 0.
-        ValueError: it is more.
+        TypeError: it is no number.
+        ValueError: it is not above 0, or more.
     """
     if value is None:
         return None
     expected = f"{what} must be a number of seconds above 0, or None"
     length = _real(value, expected)
     if not length > 0:
-        raise TypeError(f"{expected}: {shown(value)}")
+        raise WrongValue(f"{expected}: {shown(value)}")
     if length > limits.LONGEST:
         raise ValueError(
             f"{what} must be a number of seconds above 0 and at most {limits.LONGEST:.0f} (a century), or None: "

@@ -75,6 +75,15 @@ def slices(length: int, parts: int, dist: str = "b") -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(starts)]
 
 
+def check_items(items: Any, what: str) -> None:
+    """TypeError unless this can be dealt out by :func:`partition`."""
+    if getattr(items, "shape", None) == () or not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
+        raise TypeError(
+            f"{what} must be something with items (a list, a string, an array of one or more dimensions): "
+            f"{shown(items)}. push() gives all engines the same value"
+        )
+
+
 def partition(items: Iterable[Any], parts: int, dist: str = "b") -> list[Any]:
     """The items dealt out to ``parts`` parts, of the same type as the whole; some parts may be empty.
 

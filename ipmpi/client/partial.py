@@ -111,6 +111,12 @@ class Partial:
         return dict(sorted(found.items()))
 
     @property
+    def still_running(self) -> str:
+        """Which engines have not answered, in words; nothing where none has to, or that is not known."""
+        waits = sorted({engine for part in self._parts for engine in part.look()[2]})
+        return f": [{spans(waits)}] still running ({time.monotonic() - self._begun:.0f} s)" if waits else ""
+
+    @property
     def is_watched(self) -> bool:
         """Whether who waits may have to be told something."""
         return self.after is not None and bool(self._parts)

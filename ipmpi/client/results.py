@@ -51,6 +51,20 @@ class ResultList(list[Any]):
         return "<Results List>\n" + "".join(_render_command(command, palette) for command in self)
 
 
+class RunResults(ResultList):
+    """What a file printed, one dict per engine; shown with the file's name instead of its text."""
+
+    def __init__(self, filename: str, commands: Iterable[Any] = ()) -> None:
+        super().__init__(commands)
+        self._filename = filename
+
+    def render(self, colours: bool = False) -> str:
+        """The text of all engines, with or without ANSI colours."""
+        run = f"run({self._filename!r})"
+        short = [{**each, "input": {"translated": run}} if isinstance(each, dict) else each for each in self]
+        return ResultList(short).render(colours)
+
+
 def _terminal_has_colours() -> bool:
     if sys.platform == "win32" or os.environ.get("NO_COLOR"):
         return False
@@ -210,7 +224,7 @@ class PendingResult(SessionFuture):
     __reduce_ex__ = stays_here("its result comes to this process. Send what its r gives")
 
     def __repr__(self) -> str:
-        state = "retrieved" if self.called else "done" if self.done() else "running"
+        state = "retrieved" if self.called else "done" if self.done() else "not done yet"
         return f"<PendingResult of {self._name or 'a call'}: {state}>"
 
     def __lt__(self, other: object) -> bool:
@@ -283,7 +297,8 @@ class PendingResult(SessionFuture):
         """
         if not self.wait(timeout):
             raise ResultNotCompleted(
-                f"{self!r} has no result after {timeout:g} s. It goes on: ask again, or see queue_status()"
+                f"{self!r} has no result after {timeout:g} s{self._partial.still_running}. It goes on: ask again, "
+                "or see queue_status()"
             )
         with self._lock:
             if not self.called:

@@ -23,7 +23,7 @@ from ..protocol.frames import Buffer, size_of
 from ..protocol.operations import Nothing, Operation, Outcome
 from ..protocol.packed import pack
 from ..protocol.states import RECEIVES
-from ..spans import engines_named
+from ..spans import engines_named, spans
 from ..transport.assembly import Assembly, PrivateMemory
 from ..transport.dialled import Callbacks, DialledSession
 from ..transport.loop import Loop
@@ -34,6 +34,7 @@ from .failures import kernel_error
 from .notices import say
 from .partial import CommandFuture, SoFar
 from .prepared import prepared_here
+from .presence import Presence
 from .waiting import SessionFuture, check_process, forks, in_clients_thread
 
 Future = concurrent.futures.Future
@@ -77,6 +78,7 @@ class Session:
         desk: where tasks are submitted.
         role: of the furl.
         notices: what the controller said that no call asked for, newest last.
+        presence: which engines there are.
     """
 
     def __init__(self, address: Furl, routes: Sequence[Route] = (DIRECT,)) -> None:
@@ -91,7 +93,7 @@ class Session:
         self._transfers = Transfers()
         self.role = address.role
         self.notices: list[str] = []
-        self._engines: tuple[int, ...] = ()
+        self.presence = Presence()
         self.desk = TaskDesk(self)
         self._up: Future[None] = Future()
         table = RECEIVES.get(address.role, RECEIVES["mec"] | RECEIVES["tc"])
@@ -200,7 +202,13 @@ class Session:
     @property
     def engines(self) -> list[int]:
         """The ids of the engines that are registered, ascending, as the controller told last; nothing is asked."""
-        return list(self._engines)
+        return self.presence.ids
+
+    def shown(self) -> str:
+        """Which engines there are, or why the session is over, as clients show it."""
+        if self._failure is not None:
+            return f"(over: {self._failure})"
+        return f"engines: {spans(self.presence.ids) or 'none'}"
 
     @property
     def failure(self) -> KernelError | None:
@@ -336,13 +344,14 @@ class Session:
             else:
                 self.desk.body_wanted(message.id)
         elif isinstance(message, m.EnginesChanged):
-            self._engines = tuple(sorted((set(self._engines) | set(message.came)) - set(message.gone)))
+            self.presence.update(message.came, message.gone)
             if not self._up.done():
                 self._up.set_result(None)
         elif isinstance(message, m.Notice):
             self._notice(message.text)
         elif isinstance(message, m.Goodbye):
-            self._shut(f"the controller said goodbye: {message.reason}")
+            advice = "Make a new client when there is a controller again (ipcluster -n 4 starts one)"
+            self._shut(f"the controller said goodbye: {message.reason}", advice)
 
     def _body(
         self,
@@ -451,15 +460,16 @@ class Session:
         self._fail(error)
         self._loop.stop()
 
-    def _shut(self, reason: str) -> None:
+    def _shut(self, reason: str, advice: str = "Make a new client to go on") -> None:
         self._link.close(reason)
-        self._fail(ConnectionError(f"{reason}. Make a new client to go on"))
+        self._fail(ConnectionError(f"{reason}. {advice}"))
         self._loop.stop()
 
     def _fail(self, error: KernelError) -> None:
         """The session is over: all who wait hear why."""
         if self._failure is None:
             self._failure = error
+        self.presence.end()
         waiting: list[Future[Any]] = [
             self._up,
             *self._requests.values(),

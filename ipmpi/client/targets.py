@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import limits
 from ..errors import InvalidEngineID, NoEnginesRegistered
-from .given import shown
+from .given import WrongType, shown
 
 Targets = int | str | Sequence[int]
 """An engine id, a list of them, or ``'all'``."""
@@ -28,7 +28,8 @@ def parse_targets(targets: Any) -> list[int] | None:
     """The engine ids that ``targets`` names; None for ``'all'``.
 
     Raises:
-        ValueError: it is of another type, or names an engine twice.
+        WrongType: it is of another type.
+        ValueError: it names an engine twice.
         InvalidEngineID: a string other than ``'all'``, or a list with something else than ids in it.
     """
     if isinstance(targets, str):
@@ -39,7 +40,7 @@ def parse_targets(targets: Any) -> list[int] | None:
     if single is not None:
         return [_existing(single)]
     if not _is_list(targets):
-        raise ValueError("targets must be a str, list, tuple or int")
+        raise WrongType(f"targets must be a str, list, tuple or int: {shown(targets)}")
     if len(targets) > limits.MAX_ENGINES:
         raise ValueError(f"targets names {len(targets)} engines; one controller has at most {limits.MAX_ENGINES}")
     ids = [engine for engine in map(as_engine_id, targets) if engine is not None]
@@ -70,10 +71,10 @@ def _not_targets(targets: Any) -> str:
 
 
 def parse_block(block: Any) -> bool:
-    """``block`` itself; ValueError unless it is True or False."""
+    """``block`` itself; WrongType unless it is True or False."""
     if block is True or block is False:
         return block
-    raise ValueError("block must be True or False")
+    raise WrongType(f"block must be True or False: {shown(block)}")
 
 
 def choose(wanted: list[int] | None, registered: list[int]) -> list[int]:

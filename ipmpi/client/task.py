@@ -78,6 +78,9 @@ class TaskClient:
 
     __reduce_ex__ = of_this_process
 
+    def __repr__(self) -> str:
+        return f"<TaskClient {self._session.shown()}, open tasks: {self._desk.open_tasks()}>"
+
     def __enter__(self) -> TaskClient:
         return self
 

@@ -56,7 +56,7 @@ class Settings(NamedTuple):
             given.whole_number(self.retries, "a task's retries", 0, most),
             given.whole_number(self.priority, "a task's priority", -most - 1, most),
             given.seconds(self.timeout, "a task's timeout"),
-            given.seconds(self.expected, "a task's expected"),
+            given.seconds(self.expected, "a task's expected time"),
             given.whole_number(self.ranks, "a task's ranks", 1, limits.MAX_ENGINES),
             bool(self.same_node),
             bool(self.clear_before),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -135,6 +136,7 @@ class EngineView(EngineCommands):
         """
         mapping.check_distribution(dist)
         given.text(key, "the name on the engines")
+        mapping.check_items(seq, "seq, what scatter deals out,")
         waits, engines = self._waits(block), self._registered(targets)
         # A range was a list when programs for this were written, and on the engines they append to it.
         whole = list(seq) if isinstance(seq, range) else seq
@@ -283,8 +285,16 @@ class EngineView(EngineCommands):
             ``'clients'``: the list of their roles; ``'up'``: seconds since the controller started; ``'time'``: its
             clock, in seconds since the epoch; ``'version'``: its release of ipmpi.
         """
-        answer: dict[str, Any] = self._request(messages.ClusterInfo, dict, True, "cluster_info")
-        return answer
+        engines: list[dict[str, Any]] = []
+        more, after = True, -1
+        while more:
+            answer: dict[str, Any] = self._request(
+                functools.partial(messages.ClusterInfo, after=after), dict, True, "cluster_info"
+            )
+            engines += answer["engines"]
+            after = engines[-1]["id"] if engines else -1
+            more = answer.pop("more", False)
+        return {**answer, "engines": engines}
 
     def time_left(self, targets: Targets | None = None) -> float | None:
         """Seconds until the first of these engines' jobs ends; None if no end is known. Always waits.

@@ -2,7 +2,7 @@
 
 The rules.
 
-* A set says how many tasks it wants to have (its window) and gets no more; its rank 0 shares them out among its
+* A set says how many tasks it wants to have (its window) and gets no more; its agent shares them out among its
   ranks. Tasks travel in batches, and there is no object per task: groups keep arrays, the queue keeps ranges.
 * A task runs at least once and its client hears of exactly one end. Results are accepted only from the set that
   the task was given to last.

@@ -41,11 +41,17 @@ class Losses:
         self._said: list[str] = []
         self._clients: dict[int, None] = {}
         self._due: float | None = None
+        self.last: tuple[int, int, str] | None = None
+        """Rank, process id and machine of the process that was lost last, and was not expected to end."""
 
     def ranks_lost(self, key: int, ranks: Sequence[int], reason: str, now: float, *, expected: bool) -> None:
         """Some engines of a set are lost; ``expected``: they were told to end, or their job has ended."""
         engine_set = self._router.registry.sets.get(key)
         engines = [] if engine_set is None else [engine_set.engines[r] for r in ranks if r in engine_set.engines]
+        if engines and not expected:
+            # Those below another one in the tree of the set are lost with it.
+            first = min(engines, key=lambda engine: engine.rank)
+            self.last = (first.rank, first.pid, first.host)
         self._note(engines, self._router.ranks_lost(key, ranks, reason), reason, None if expected else now)
 
     def set_lost(self, key: int, reason: str, now: float, *, silent: bool, expected: bool) -> None:
@@ -105,11 +111,11 @@ class Losses:
 
 
 def _without_a_word(engines: Sequence[Engine], reason: str) -> str:
-    """Why a set is lost whose process, of the lowest rank that it has, ended and had not said that it would."""
+    """Why a set is lost whose agent, on the node of its lowest rank, had not said that it would end."""
     if len(engines) < 2:
         return f"{reason}, without a word: a crash, MPI_Abort, or out of memory"
     root = min(engines, key=lambda engine: engine.rank)
     return (
-        f"its set, which is reached through rank {root.rank} (pid {root.pid} on {root.host}), ended without a "
-        f"word ({reason}): a crash, MPI_Abort, or out of memory, of that rank or another one"
+        f"its set, which is reached through the node agent on {root.host}, ended without a word ({reason}): it "
+        "was killed, alone or by what has ended all ranks, or the node is down or out of memory"
     )

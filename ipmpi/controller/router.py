@@ -21,7 +21,6 @@ Methods take events and change the state; :meth:`Router.flush` says what is to b
 
 from __future__ import annotations
 
-import enum
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -31,9 +30,11 @@ from .. import errors, limits
 from ..protocol import messages as m
 from ..protocol.frames import Buffer, size_of
 from ..spans import engines_named
+from .arriving import Arriving
 from .deadlines import failure
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from .held import Held
+from .lanes import Lane, Stage, join
 from .registry import Registry
 from .work import LARGEST_HEADER, CommandWork, check_size, header_size
 
@@ -45,24 +46,6 @@ NOT_TAKEN = (
 
 _BEFORE_END = 100
 """What a set may have waiting in one queue, beside the commands of clients."""
-
-
-class _Stage(enum.Enum):
-    """How far the command that an engine runs has come."""
-
-    STARTING = enum.auto()
-    """It has not been sent to the engine: this turn will, or its body has to come from the client first."""
-    GIVEN = enum.auto()
-    """The engine has it and owes an answer."""
-
-
-@dataclass
-class _Lane:
-    last: tuple[int, int] = (-1, 0)
-    """The place of the command that was begun last."""
-    running: CommandWork | None = None
-    stage: _Stage = _Stage.STARTING
-    waiting: deque[CommandWork] = field(default_factory=deque)
 
 
 @dataclass
@@ -86,7 +69,7 @@ class Router:
 
     def __init__(self, first_serial: int = 1) -> None:
         self.registry = Registry()
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: dict[int, Lane] = {}
         self._held = Held()
         self._clients: dict[int, _Client] = {}
         self._works: dict[int, CommandWork] = {}
@@ -97,6 +80,7 @@ class Router:
         self._late: dict[CommandWork, list[int]] = {}
         self._undone: dict[tuple[CommandWork, str, str], list[int]] = {}
         self._passing: dict[tuple[int, int], _Passing] = {}
+        self._arriving = Arriving(self._lanes, self._advance, self._will_not_run)
         self.stale_results = 0
         """Answers to what was not asked: counted, and dropped."""
 
@@ -208,6 +192,7 @@ class Router:
 
     def _drop_bodiless(self, work: CommandWork) -> None:
         """The body of a command will not come (again): no engine may wait for it."""
+        work.will_fail = True
         starting = self._starting.pop(work, [])
         starting += self._late.pop(work, [])
         for engine in list(work.outstanding):
@@ -226,7 +211,7 @@ class Router:
         self.set_lost(key, "its engine set registered anew")
         ids = self.registry.register(key, message)
         for number in ids:
-            self._lanes[number] = _Lane()
+            self._lanes[number] = Lane()
         self._effects.append(Send(key, m.Registered(ids)))
         return ids
 
@@ -236,10 +221,12 @@ class Router:
         ids: list[int] = []
         for number in dict.fromkeys(self.registry.of_ranks(key, message.engines)):
             lane = self._lanes[number]
-            if work is not None and lane.running is work and lane.stage is _Stage.GIVEN:
+            if work is not None and lane.running is work and lane.stage is Stage.GIVEN:
                 ids.append(number)
         if len(ids) < len(message.engines):
             self.stale_results += len(message.engines) - len(ids)
+        if work is not None and work.given_up:
+            ids = self._arriving.not_come(work, ids)
         if work is None or not ids:
             if stream:
                 self._effects.append(Decline(key, stream))
@@ -280,6 +267,7 @@ class Router:
 
     def forward_ended(self, source: int, stream: int, complete: bool = True) -> None:
         """A body has been passed on, or (not ``complete``) never will be."""
+        self._arriving.ended(source, stream)
         passing = self._passing.pop((source, stream), None)
         if passing is None or complete or passing.work.client not in self._clients:
             return
@@ -319,8 +307,7 @@ class Router:
 
     def is_wanted_by_others(self, engine: int, client: int) -> bool:
         """Whether commands of other clients run or wait on an engine."""
-        lane = self._lanes[engine]
-        return any(work.client != client for work in (lane.running, *lane.waiting) if work is not None)
+        return self._lanes[engine].is_wanted_by_others(client)
 
     def passing(self) -> dict[int, list[tuple[str, int]]]:
         """By engine, the answers on their way through: what was asked, and by which client."""
@@ -329,6 +316,17 @@ class Router:
             for engine in passing.engines:
                 found.setdefault(engine, []).append((passing.work.label, passing.work.client))
         return found
+
+    def held_up(self) -> dict[int, CommandWork]:
+        """By client, a command whose body engines wait for, while commands of others wait for the engines."""
+        return self._arriving.held_up(self._late)
+
+    def give_way(self, work: CommandWork) -> None:
+        """Let others pass a command whose client does not send its body; see :class:`Arriving`."""
+        commands = self._clients[work.client].commands.values()
+        later = [other for other in commands if other is not work and other.place > work.place]
+        work.asked_again = False
+        self._effects += self._arriving.give_way(work, later, self._late.pop(work, []), self._serial)
 
     def before_end(self, key: int, message: m.RunBeforeEnd) -> None:
         """A set wants something run on its ranks before the end of its job."""
@@ -344,8 +342,7 @@ class Router:
         work.outstanding = set(ids)
         self._works[work.serial] = work
         for engine in ids:
-            waiting = self._lanes[engine].waiting
-            waiting.insert(sum(other.place < work.place for other in waiting), work)
+            join(self._lanes[engine], work)
             self._advance(engine)
 
     def ranks_lost(self, key: int, ranks: Iterable[int], reason: str) -> list[int]:
@@ -371,8 +368,8 @@ class Router:
         if lane.running is not None or not lane.waiting:
             return
         work = lane.waiting.popleft()
-        lane.running, lane.last = work, work.place
-        lane.stage = _Stage.STARTING
+        lane.running, lane.last, work.is_begun = work, work.place, True
+        lane.stage = Stage.STARTING
         self._starting.setdefault(work, []).append(engine)
 
     def runs(self, engine: int, work: CommandWork) -> bool:
@@ -386,6 +383,7 @@ class Router:
             self._advance(engine)
 
     def _answered(self, work: CommandWork, ids: list[int], ok: bool) -> None:
+        work.is_answered = True
         for engine in ids:
             self._settle(work, engine)
             if not ok and not work.is_before_end and self.runs(engine, work):
@@ -479,7 +477,7 @@ class Router:
 
     def _messages(self, work: CommandWork, ids: list[int]) -> list[tuple[int, m.Dispatch]]:
         for engine in ids:
-            self._lanes[engine].stage = _Stage.GIVEN
+            self._lanes[engine].stage = Stage.GIVEN
         return [
             (key, m.Dispatch(work.serial, ranks, work.method, work.operation, work.sizes))
             for key, ranks in self.registry.by_set(ids).items()
@@ -489,6 +487,7 @@ class Router:
         if work.stream and ids:
             sinks = tuple(self._messages(work, ids))
             self._effects.append(Forward(work.client, work.stream, sum(work.sizes), sinks))
+            self._arriving.begin(work.stream, work, ids)
             work.stream = 0
             return
         self._late.setdefault(work, []).extend(ids)

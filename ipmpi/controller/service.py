@@ -23,6 +23,7 @@ from ..transport.loop import Loop, Timer
 from ..transport.transfers import Transfers
 from .bounds import is_observer
 from .deadlines import Deadlines
+from .describe import described
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
 from .farm import Farm
 from .interfaces import CLIENT_INTERFACES, Interface
@@ -97,7 +98,7 @@ class ControllerService:
             m.QueueStatus: lambda session, message: self._queue_status(message.targets),
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
             m.Kill: self._kill,
-            m.ClusterInfo: lambda session, message: self.cluster_info(),
+            m.ClusterInfo: lambda session, message: self.cluster_info(message.after),
             m.TaskStatus: lambda session, message: self.farm.status(session.key),
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
             m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
@@ -118,7 +119,6 @@ class ControllerService:
         if isinstance(message, m.Goodbye):
             session.farewell = message.reason or "it gave no reason"
             session.fault = message.fault
-            self._log(f"{session.role} {session.key} at {session.peer} leaves: {message.reason}")
         elif session.role == "engine":
             self._engine_message(session, event)
         else:
@@ -216,6 +216,7 @@ class ControllerService:
         elif isinstance(message, m.Command):
             self._check_size(message, event.body)
             self.router.command(key, message, event.body, event.stream)
+            self._loop.call_at_turn_end(self.stalled.look_for_silent_senders)
         elif isinstance(message, m.SubmitTasks):
             self.farm.submit(key, message, event.body, event.stream)
         elif isinstance(message, m.BodyAgain):
@@ -284,22 +285,15 @@ class ControllerService:
         """How many tasks wait, or are with engine sets."""
         return self.farm.unfinished
 
-    def cluster_info(self) -> dict[str, Any]:
+    def cluster_info(self, after: int = -1) -> dict[str, Any]:
         """Who is there: plain data, the same for every client."""
-        registry, now = self.router.registry, self._loop.now()
-        engines = [
-            {
-                "id": engine.id, "rank": engine.rank, "host": engine.host, "pid": engine.pid,
-                "set": engine.set_key, "mpi": registry.sets[engine.set_key].mpi,
-                "python": registry.sets[engine.set_key].python,
-                "job": self.deadlines.job(engine.set_key), "time_left": self.deadlines.left(engine.set_key, now),
-            }
-            for engine in (registry.engines[number] for number in registry.ids())
-        ]  # fmt: skip
         clients = [s.role for s in self.sessions.by_key.values() if s.role != "engine"]
         clock = time.time()
+        engines, more = described(self.router.registry, self.deadlines, after, self._loop.now())
         up = clock - self._started
-        return {"engines": engines, "clients": clients, "up": up, "time": clock, "version": __version__}
+        return {
+            "engines": engines, "clients": clients, "up": up, "time": clock, "version": __version__, "more": more,
+        }  # fmt: skip
 
     def _ended(self, session: Session, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")

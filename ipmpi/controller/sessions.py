@@ -162,7 +162,8 @@ class Sessions:
                 except Exception as failed:
                     self.broken(session, failed)
 
-        silence = limits.SILENCE_OF_USER_CODE
+        # Engine sets have their link in an agent process, beside no user code.
+        silence = limits.SILENCE if session.role == "engine" else limits.SILENCE_OF_USER_CODE
         link = session.link = Link(
             self._loop, peer.pipe, session.connection, event, closed,
             silence=silence, pause_above=limits.READ_PAUSE,

@@ -1,11 +1,13 @@
-"""Clients that take nothing of their answers, although others wait for the engines (layer L4)."""
+"""Clients that take nothing of their answers, or send nothing, although others wait for the engines (layer L4)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+from .. import limits
 from ..protocol import messages as m
-from ..transport.loop import Loop
+from ..transport.loop import Loop, Timer
 from .farm import Farm
 from .router import Router
 from .sessions import Session
@@ -38,6 +40,36 @@ class Stalled:
         self._log = log
         self._changed = changed
         self._since: dict[int, float] = {}
+        self._asked: dict[int, float] = {}
+        self._listening: Timer | None = None
+
+    def look_for_silent_senders(self) -> None:
+        """A command came in: does it wait behind one whose data do not come?
+
+        Clients that are in the way are asked for a sign of life. There are further looks only while they are.
+        """
+        if self._listening is None:
+            self._listen_to_senders()
+
+    def _listen_to_senders(self) -> None:
+        self._listening = None
+        now, in_the_way = self._loop.now(), self._router.held_up()
+        self._asked = {client: since for client, since in self._asked.items() if client in in_the_way}
+        for client, work in in_the_way.items():
+            session = self._sessions.get(client)
+            heard_at = -math.inf if session is None or session.link is None else session.link.heard_at
+            since = self._asked.get(client)
+            if since is None or since <= heard_at:
+                self._asked[client] = now
+                if session is not None:
+                    session.connection.ping()
+                    session.wake()
+            elif now - since >= limits.SENDER_SILENT:
+                self._log(f"client {client} sends nothing, and others wait: {work.label} gives way")
+                self._router.give_way(work)
+                self._changed()
+        if in_the_way:
+            self._listening = self._loop.call_later(limits.SENDER_SILENT / 3, self._listen_to_senders)
 
     def __contains__(self, client: int) -> bool:
         if client in self._since:

@@ -1,7 +1,8 @@
 """Which tasks may be the cause when engines are lost (layer L2, no I/O).
 
 A task that was with a rank when the rank, or its whole set, was lost is a suspect: it is run beside nothing else
-on its rank, after the second time beside nothing else in its set. After ``limits.POISON`` times it is given up.
+on its rank, after the second time beside nothing else in its set, since many launchers end all ranks when one
+dies. After ``limits.POISON`` times it is given up.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Suspects:
 
     @staticmethod
     def split(group: Group, held: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Of the tasks that a set had, those that ranks had, and those that only waited at rank 0."""
+        """Of the tasks that a set had, those that ranks had, and those that only waited at its agent."""
         return [i for i in held if group.started[i]], [i for i in held if not group.started[i]]
 
     def strike(self, group: Group, indices: list[int], last: str) -> list[int]:

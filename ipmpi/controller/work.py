@@ -41,11 +41,21 @@ class CommandWork:
     announce: list[int] = field(default_factory=list)
     inline_bytes: int = 0
     after: int | None = None
+    postponed: int = 0
+    """The number that gives it its place, if it gave way to others, as its client did not send the body."""
+    is_begun: bool = False
+    """An engine has taken it from its queue, and it was not put back."""
+    is_answered: bool = False
+    """An engine has run it."""
+    will_fail: bool = False
+    """It cannot give way, and fails where it has not been run."""
+    given_up: set[int] = field(default_factory=set)
+    """Engines that were told that the body will not come, and have not answered."""
 
     @property
     def place(self) -> tuple[int, int]:
         """Where it stands in the order of commands, which is that of all queues."""
-        return (self.serial, 0) if self.after is None else (self.after, self.serial)
+        return (self.postponed or self.serial, 0) if self.after is None else (self.after, self.serial)
 
     @property
     def is_before_end(self) -> bool:

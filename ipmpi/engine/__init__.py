@@ -1,1 +1,1 @@
-"""An engine: its namespace (L2), its MPI world and main loop (L3), and rank 0's link to the controller (L4)."""
+"""An engine: its namespace (L2), its MPI world and the rank's loop (L3), and the agent of its node (L4)."""

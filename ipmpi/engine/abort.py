@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import os
 import sys
-from typing import Any
+from typing import Any, Final
+
+_log: Final = logging.getLogger("ipmpi")
 
 
 def never_return_from_abort(mpi: Any) -> bool:
@@ -25,6 +28,7 @@ def never_return_from_abort(mpi: Any) -> bool:
 
     @functools.wraps(plain)
     def abort(comm: Any, errorcode: int = 0) -> None:
+        _log.error("MPI_Abort was called on this rank, with code %d", errorcode)  # MPICH's own words get lost
         plain(comm, errorcode)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -47,6 +47,7 @@ class Agent:
         on_stop: called once, when this node is to end, with the reason and whether the agent above is gone.
         joined: whether the ranks share a communicator.
         leaders: for each rank, the lowest rank on its node.
+        numbers: of commands, shared with the ranks.
 
     Attributes:
         local: the ranks of this node that have said who they are, by rank.
@@ -67,6 +68,7 @@ class Agent:
         *,
         joined: bool = False,
         leaders: Sequence[int] = (),
+        numbers: itertools.count[int] | None = None,
     ) -> None:
         self.loop = loop
         self.host = host
@@ -84,7 +86,7 @@ class Agent:
         self.local: dict[int, LocalRank] = {}
         self.children: list[Child] = []
         self._route: dict[int, Child] = {}
-        self.numbers = itertools.count(1)
+        self.numbers = numbers if numbers is not None else itertools.count(1)
         self._answers = Upward(loop, self.send_up)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
@@ -308,7 +310,7 @@ class Agent:
         large: LargeAnswer | None,
     ) -> None:
         """A rank of this node has ended a command."""
-        if command.id == -1:  # nobody waits for it
+        if not command.id:  # nobody waits for it
             if large is not None:
                 large.drop()
             return
@@ -460,7 +462,6 @@ class Agent:
         """End this node, and with it those below; at once if the agent above is gone."""
         if not self._stopped:
             self._stopped = True
-            self._log(f"stopping: {reason}")
             if isinstance(self.above, Child) and not orphaned:
                 self.above.leave(reason, self.has_failed)
             self._on_stop(reason, orphaned)

@@ -42,13 +42,12 @@ class Child:
         return message is not None
 
     def silent_end(self) -> str:
-        """Why the ranks of this branch are gone, if its process ended and had not said that it would."""
-        causes = "a crash, MPI_Abort, or out of memory"
-        if len(self.engines) < 2:
-            return f"its process ended without a word: {causes}"
-        first = min(self.engines, key=lambda engine: engine.rank)
-        through = f"rank {first.rank} (pid {first.pid} on {first.host})"
-        return f"the process of {through}, through which it is reached, ended without a word: {causes}"
+        """Why the ranks of this branch are gone, if its agent ended and had not said that it would."""
+        host = min(self.engines, key=lambda engine: engine.rank).host if self.engines else "another node"
+        return (
+            f"the node agent on {host}, through which it is reached, ended without a word: it was killed, or the "
+            "node is down or out of memory"
+        )
 
     def start(
         self,

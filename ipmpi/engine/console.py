@@ -20,7 +20,8 @@ KEPT_RESULTS: Final = 16 * MIB
 """Text of past results that get_result can still ask for; the oldest go first."""
 
 KEPT_HISTORY: Final = 1000
-"""Commands whose text and displayed value ``In`` and ``Out`` have, as in IPython. Older values are let go."""
+"""Commands that get_result can ask for, and whose text and displayed value ``In`` and ``Out`` have, as in IPython.
+Older ones are let go."""
 
 PRINTED: Final = RESULT_TEXT * 5 // 4
 """stdout and stderr of one command together, so that an answer stays below ``limits.MESSAGE``."""
@@ -112,6 +113,11 @@ class Console:
         try:
             return self._results[wanted]
         except KeyError:
+            if 0 < wanted <= self._number:
+                raise IndexError(
+                    f"the result of command {wanted} is no longer kept: an engine keeps those of the last "
+                    f"{KEPT_HISTORY:,} commands, up to {KEPT_RESULTS // MIB} MiB of text"
+                ) from None
             raise IndexError(f"index {wanted} out of range") from None
 
     def _run(self, source: str, filename: str) -> BaseException | None:
@@ -157,7 +163,7 @@ class Console:
     def _keep(self, executed: Executed) -> None:
         self._results[executed.number] = executed
         self._results_size += _size(executed)
-        while self._results_size > KEPT_RESULTS and len(self._results) > 1:
+        while len(self._results) > KEPT_HISTORY or (self._results_size > KEPT_RESULTS and len(self._results) > 1):
             _, oldest = self._results.popitem(last=False)
             self._results_size -= _size(oldest)
 

@@ -1,10 +1,10 @@
-"""What a set does before its job ends, and when (layer L2, no I/O; the time is an argument). Rank 0 thinks of it.
+"""What the root agent of a set does before its job ends, and when (layer L2, no I/O; the time is an argument).
 
 The rules.
 
-* A function that is to be called before the end is kept by each rank, under a key; rank 0 keeps the key, the
-  ranks, and the seconds.
-* When its time has come, or the batch system has warned, rank 0 asks the controller to give the ranks a command
+* A function that is to be called before the end is kept by each rank, under a key; the root agent keeps the key,
+  the ranks, and the seconds.
+* When its time has come, or the batch system has warned, it asks the controller to give the ranks a command
   which calls it. The controller has the queues: it finds a place in the order of commands that no rank has passed.
 * If half of the time is gone, and the controller cannot be heard, the set does without it.
 * A rank calls each function once, however often it is told to.

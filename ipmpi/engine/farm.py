@@ -175,15 +175,6 @@ class Farm:
         group.wide -= 1
         self._groups.tidy(group)
 
-    def leave(self) -> None:
-        """The set was told to end: return all tasks, and say which may have begun."""
-        for group, indices in self._all_waiting():
-            self._return(group, indices, -1, "taken")
-        for state in self._roster.states.values():
-            for group, began, rest in state.parted():
-                self._return(group, rest, -1, "taken")
-                self._return(group, began, state.number, "ended")
-
     def job_ends(self, ends_at: float) -> None:
         """The job ends at that time."""
         self._latest.ends_at = ends_at

@@ -11,11 +11,15 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import fcntl
+import importlib
 import os
 import signal
 import struct
 import threading
 from typing import Any, Final
+
+# The wrappers in the module signal make enums of all they return: 20 microseconds a call, twice a command.
+_signals: Final[Any] = importlib.import_module("_signal")
 
 _SIGNAL: Final = int(getattr(signal, "SIGRTMAX", signal.SIGTERM)) - 3
 """Nobody else's, as far as we know: Python, MPI and the C library use others."""
@@ -45,11 +49,11 @@ class Lifeline:
 
     def hold(self) -> None:
         """The signal waits: user code does not run."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, (_SIGNAL,))
+        _signals.pthread_sigmask(signal.SIG_BLOCK, (_SIGNAL,))
 
     def let_through(self) -> None:
         """User code runs."""
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (_SIGNAL,))
+        _signals.pthread_sigmask(signal.SIG_UNBLOCK, (_SIGNAL,))
 
     def close(self) -> None:
         """This process ends by itself now, or is a forked child."""

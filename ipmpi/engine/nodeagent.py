@@ -26,7 +26,7 @@ from ..transport.proxies import routes_by
 from .agent import Agent
 from .interrupts import SIGNAL
 from .largestreams import LargeAnswer
-from .localrank import Command, LocalRank
+from .localrank import Command, LastPacket, LocalRank
 from .nodelinks import NodeLinks
 from .tree import Place, place
 from .uplink import link_up
@@ -88,6 +88,7 @@ class NodeAgent:
         self._warn_line = warn
         self._token = secrets.token_bytes(16)
         self._numbers = itertools.count(1)
+        self._last_packet = LastPacket()
         self._ranks: dict[LocalRank, Known] = {}
         self._expected = 0
         """How many ranks there are on this node; 0 while that is not known."""
@@ -106,7 +107,7 @@ class NodeAgent:
         self.exit_code = 0
         self._listener = AgentListener(self.loop, descriptor, self._came)
         self.loop.on_error = self._broken
-        self.loop.call_later(limits.SET_FORMS, self._wait_no_longer)
+        self.loop.call_later(limits.SET_FORMS, self._look_whether_anybody_came)
 
     def run(self) -> int:
         """Work until the last rank is told to end, or has ended; returns the exit code."""
@@ -144,7 +145,7 @@ class NodeAgent:
     # --- ranks come ----------------------------------------------------------------------------------------
 
     def _came(self, sock: Socket) -> None:
-        local = LocalRank(self, sock, self._numbers, lambda pid: self._interrupt(local, pid))
+        local = LocalRank(self, sock, self._numbers, self._last_packet, lambda pid: self._interrupt(local, pid))
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self._ranks[local] = Known(None, ours)
         try:
@@ -175,6 +176,8 @@ class NodeAgent:
 
     def _hello(self, local: LocalRank, hello: rm.Hello) -> None:
         self._watch(local, hello)
+        if len(self._introduced) == 1:  # MPI has started, which may take minutes: the others are not far
+            self.loop.call_later(limits.SET_FORMS, self._wait_no_longer)
         self._expected = max(self._expected, hello.expected)
         self._look_whether_all_are_here()
 
@@ -209,12 +212,12 @@ class NodeAgent:
     def _wait_no_longer(self) -> None:
         """Go on without ranks that have not come; where MPI has started there are none."""
         here = self._introduced
-        if self.agent is not None or self._links is not None or self._stopping:
-            return
-        if here:
+        if here and self.agent is None and self._links is None and not self._stopping:
             self._warn(f"{self._expected - len(here)} ranks of this node have not come; going on without them")
             self._all_are_here(here)
-        else:
+
+    def _look_whether_anybody_came(self) -> None:
+        if not self._ranks and self.agent is None and not self._stopping:
             self._end_forming(f"no rank has come within {limits.SET_FORMS:.0f} s")
 
     def _all_are_here(self, here: list[LocalRank]) -> None:
@@ -240,7 +243,7 @@ class NodeAgent:
                 self._links = None
         self.agent = agent = Agent(
             self.loop, hello.host, hello.mpi, hello.python, len(self._place.below), self._log, self._stop,
-            joined=hello.joined, leaders=hello.leaders,
+            joined=hello.joined, leaders=hello.leaders, numbers=self._numbers,
         )  # fmt: skip
         for local in here:
             if local.hello is not None and local.hello.rank in agent.local:
@@ -338,6 +341,13 @@ class NodeAgent:
         self._end_later(local)
         self.agent.leave(local, f"got {name}{why}")
 
+    def terminated(self) -> None:
+        """This process got SIGTERM, as all processes of a job do: it is meant for the ranks as well."""
+        if self.agent is None:
+            self._end_forming("got SIGTERM")
+        for local in self._introduced if self.agent is not None else ():
+            self._signalled(local, "SIGTERM")
+
     def rank_gone(self, local: LocalRank, reason: str) -> None:
         """The socket of a rank is closed: its process has ended, or is about to."""
         known = self._ranks.get(local)
@@ -392,7 +402,6 @@ class NodeAgent:
 
     def _end_forming(self, reason: str) -> None:
         """There will be no set."""
-        self._log_line(f"stopping: {reason}")
         self._failure = self._failure or reason
         self._stop(reason, False)
 
@@ -401,6 +410,7 @@ class NodeAgent:
         if self._stopping:
             return
         self._stopping = True
+        self._log_line(f"stopping: {reason}")  # each rank logs it as well
         failed = bool(self._failure) or (self.agent is not None and self.agent.has_failed)
         # Where a launcher lets ranks survive others, it takes a code for a failure, and ends the whole set.
         self.exit_code = 1 if failed and not orphaned else 0

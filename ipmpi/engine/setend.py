@@ -1,4 +1,4 @@
-"""The end of the job in the agent thread: what is said of it up and down the tree of ranks (layer L4)."""
+"""The end of the job in the agents: what is said of it up and down their tree (layer L4)."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _DEAF = 5.0
 
 
 class Tree(Protocol):
-    """This rank's place in the set: see :class:`ipmpi.engine.proxy.Proxy`."""
+    """This agent's place in the set: see :class:`ipmpi.engine.agent.Agent`."""
 
     loop: Loop
     above: Endpoint | None
 
     @property
     def is_root(self) -> bool:
-        """Whether this rank speaks with the controller."""
+        """Whether this agent speaks with the controller."""
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
-        """Send to the rank or controller above."""
+        """Send to the agent or controller above."""
 
     def dispatch(self, message: m.Dispatch, body: Sequence[Buffer] = (), stream: int = 0) -> None:
         """Give a command to ranks."""
 
 
 class SetEnd:
-    """Knows when the set's job ends, at its root; other ranks pass warnings on.
+    """Knows when the set's job ends, at its root; other agents pass warnings on.
 
     Args:
-        tree: where this rank is.
+        tree: where this agent is.
         on_known: called with the time of the end when that is known.
         log: called with lines for the log.
     """
@@ -77,7 +77,7 @@ class SetEnd:
         return None if ends_at == math.inf else max(0.0, ends_at - self._loop.now())
 
     def warned(self) -> None:
-        """This rank, or one below, has got the batch system's warning."""
+        """A rank here or below has got the batch system's warning."""
         now = self._loop.now()
         if now < self._deaf_until:
             return

@@ -70,6 +70,8 @@ class SetTasks:
         """Ranks that the farm has been told of; none but at the root."""
         self._farm_timer: Timer | None = None
         self._changed: set[int] = set()
+        self._answered: list[int] = []
+        """Ranks that have answered a command, of which the farm will be told before it decides."""
 
     # --- the set -------------------------------------------------------------------------------------------
 
@@ -101,20 +103,20 @@ class SetTasks:
     def command_given(self, ranks: Sequence[int]) -> None:
         """Ranks are sent a command."""
         if self._tree.is_root:
+            self._tell_answered()
             self._farm.command_given(ranks)
             self._decide_soon()
 
     def command_answered(self, ranks: Sequence[int]) -> None:
         """Ranks have answered a command."""
         if self._tree.is_root:
-            self._farm.command_answered(ranks, self._loop.now())
+            self._answered += ranks
             self._decide_soon()
 
-    def leave(self) -> None:
-        """This set was told to end, and says goodbye next."""
-        if self._tree.is_root:
-            self._farm.leave()
-            self._decide()
+    def _tell_answered(self) -> None:
+        if self._answered:
+            ranks, self._answered = self._answered, []
+            self._farm.command_answered(ranks, self._loop.now())
 
     def forget_controller(self) -> None:
         """The controller began anew."""
@@ -278,6 +280,7 @@ class SetTasks:
             self._loop.call_at_turn_end(self._decide)
 
     def _decide(self) -> None:
+        self._tell_answered()
         now = self._loop.now()
         for effect in self._farm.decide(now):
             if isinstance(effect, Down):

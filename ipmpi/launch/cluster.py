@@ -9,9 +9,18 @@ import time
 from pathlib import Path
 from typing import Final
 
+from ipmpi.launch.batch import JobState
 from ipmpi.launch.controller import CONTROLLER_MODULE, Controller, Told
 from ipmpi.launch.follow import STAY
-from ipmpi.launch.happenings import ControllerEnded, Happening, StopRequest
+from ipmpi.launch.happenings import (
+    ControllerEnded,
+    EngineCount,
+    EnginesEnded,
+    Happening,
+    JobNews,
+    RankFailed,
+    StopRequest,
+)
 from ipmpi.launch.launch import Launch
 from ipmpi.launch.process import Child, Signals
 from ipmpi.limits import INTERRUPT_GRACE
@@ -45,6 +54,7 @@ class Cluster:
         self._selector = selectors.DefaultSelector()
         self._lifeline_fd = lifeline_fd
         self._controller_reported = False
+        self._registered = 0
         self.left_behind = False
 
     @property
@@ -96,7 +106,21 @@ class Cluster:
             self._controller_reported = True
             happenings.append(ControllerEnded(code))
         happenings += self.engines.news(time.monotonic(), starting)
-        return happenings
+        return [*self._failures(happenings), *happenings]
+
+    def _failures(self, happenings: list[Happening]) -> list[Happening]:
+        """Ranks because of which others may have ended: to be known before that is told."""
+        ended = False
+        for happening in happenings:
+            if isinstance(happening, EngineCount):
+                ended = ended or happening.registered < self._registered
+                self._registered = happening.registered
+                if happening.lost is not None:
+                    self.engines.lost(*happening.lost)
+            elif isinstance(happening, JobNews):
+                ended = ended or happening.status.state is JobState.ENDED
+            ended = ended or isinstance(happening, EnginesEnded)
+        return [RankFailed(text) for text in self.engines.faults()] if ended else []
 
     def tell_clients(self, text: str, *, last: bool = False) -> None:
         """Have a controller of our own tell its clients something; see :meth:`Controller.tell`."""

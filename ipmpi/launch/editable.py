@@ -132,7 +132,7 @@ def _engine(system: BatchSystem, options: JobOptions) -> list[str]:
     parts = [
         Line("ipengine", "of your software, see above"),
         Line('--furl-file "$FURL_FILE"', "the controller's address and key"),
-        Line(f'-l "$LOGS/ipengine-{log}-"', "one log file for each engine"),
+        Line(f'-l "$LOGS/ipengine-{log}-"', "one log file for each engine and agent"),
     ]
     if options.kind == "array":
         parts.append(Line("--mpi none", "an engine by itself"))

@@ -21,6 +21,8 @@ class EngineCount(NamedTuple):
     """A client ended them."""
     tasks: int = 0
     """So many wait for engines, or are run by them."""
+    lost: tuple[int, int, str] | None = None
+    """Rank, process id and machine of a process that was lost since the last time, and was not to end."""
 
 
 class ControllerEnded(NamedTuple):
@@ -43,6 +45,12 @@ class RankEnded(NamedTuple):
     """A rank that was seen is no longer there, while its launcher is."""
 
     pid: int
+
+
+class RankFailed(NamedTuple):
+    """A rank has ended before the others, which may have ended because of it."""
+
+    text: str
 
 
 class JobNews(NamedTuple):
@@ -81,6 +89,7 @@ Happening = (
     | ControllerEnded
     | EnginesEnded
     | RankEnded
+    | RankFailed
     | JobNews
     | JobUnclear
     | Submitted

@@ -11,6 +11,7 @@ from typing import Final
 
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batchsystem import BatchSystem, JobState, JobStatus, job_number
+from ipmpi.launch.faults import Faults
 from ipmpi.launch.happenings import Happening, JobNews, JobUnclear, NotSubmitted, Submitted
 from ipmpi.launch.joboptions import JobOptions
 from ipmpi.launch.jobscript import JobScript, render
@@ -23,6 +24,9 @@ UNKNOWN_AGAIN: Final = 5.0
 UNKNOWN_AT_FIRST: Final = 60.0
 """Seconds for which a batch system has to say that it does not know a job, before that counts as the job's end: of
 one that it did know, and of one that it has only just taken."""
+
+_ENGINE: Final = "ipengine-"
+_CONTROLLER: Final = "ipcontroller-"
 
 SHOWN_LOGS: Final = 3
 """How many log files of a job are worth to be shown."""
@@ -60,6 +64,7 @@ class Job(Launch):
         self._outcome_known = False
         self._was_seen = False
         self._unknown_since: float | None = None
+        self._faults = self._of_job()
 
     @property
     def job(self) -> str:
@@ -89,6 +94,7 @@ class Job(Launch):
         self._outcome_known = False
         self._unknown_since = None
         self._was_seen = False
+        self._faults = self._of_job()
 
     def said(self) -> list[str]:
         """The job's id."""
@@ -183,8 +189,29 @@ class Job(Launch):
 
     def logs(self) -> list[Path]:
         """What the job printed, and the engine logs written last."""
-        files = job_logs(self.system, self.log_dir, self.options.name, self.job)
-        return [path for path in files if tail(path, 1)][:SHOWN_LOGS]
+        files = [path for path in self._files() if tail(path, 1)]
+        guilty = self._faults.log()
+        if guilty is not None:
+            others = [path for path in files if not path.name.startswith(_ENGINE)]
+            return [*others[: SHOWN_LOGS - 1], guilty]
+        return files[:SHOWN_LOGS]
+
+    def lost(self, rank: int, pid: int, host: str) -> None:
+        """It may be the one because of which others end."""
+        self._faults.lost(rank, pid, host)
+
+    def faults(self) -> list[str]:
+        """By the words of the launcher, of the rank itself, and of the controller."""
+        return self._faults.look()
+
+    def _files(self) -> Iterator[Path]:
+        return job_logs(self.system, self.log_dir, self.options.name, self.job)
+
+    def _of_job(self) -> Faults:
+        return Faults(
+            lambda: [path for path in self._files() if not path.name.startswith((_ENGINE, _CONTROLLER))],
+            lambda: [path for path in self._files() if path.name.startswith(_ENGINE)],
+        )
 
 
 def job_logs(system: BatchSystem, log_dir: Path, name: str, job: str) -> Iterator[Path]:
@@ -196,8 +223,8 @@ def job_logs(system: BatchSystem, log_dir: Path, name: str, job: str) -> Iterato
     written = {path for pattern in system.output_files(name, job) for path in log_dir.glob(pattern)}
     yield from sorted(path for path in written if own.search(path.name))
     element = number.replace("_", "-")  # of an array of Slurm
-    yield from sorted(log_dir.glob(f"ipcontroller-{element}-*.log"))
-    yield from sorted(log_dir.glob(f"ipengine-{element}-*.log"), key=_written, reverse=True)
+    yield from sorted(log_dir.glob(f"{_CONTROLLER}{element}-*.log"))
+    yield from sorted(log_dir.glob(f"{_ENGINE}{element}-*.log"), key=_written, reverse=True)
 
 
 def _written(path: Path) -> float:

@@ -157,7 +157,7 @@ def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
     command = [
         Line(f"{shlex.quote(options.python)} -m {ENGINE_MODULE}", "the interpreter that ipcluster runs with"),
         Line('--furl-file "$FURL_FILE"', "the controller's address and key"),
-        Line(f'-l "$LOGS/ipengine-{log}-"', "one log file for each engine"),
+        Line(f'-l "$LOGS/ipengine-{log}-"', "one log file for each engine and agent"),
         Line(f"--mpi {options.mpi if options.launched() else 'none'}", "whether they share a communicator"),
         Line(f"--wait {ENGINE_WAIT}", "a shared file system may show the furl file late"),
     ]

@@ -52,6 +52,14 @@ class Launch(ABC):
         """What has happened since the last call."""
         return ()
 
+    def lost(self, rank: int, pid: int, host: str) -> None:
+        """The controller says that it has lost the process of this rank."""
+        del rank, pid, host
+
+    def faults(self) -> list[str]:
+        """Which rank ended first, and how, as far as that was not known at the last call."""
+        return []
+
     def next_look(self, starting: bool) -> float | None:  # noqa: ARG002 - for those who have to
         """When :meth:`news` wants to be called at the latest, or None: events wake it up.
 

@@ -86,6 +86,7 @@ class Lifecycle:
         self._tasks = 0  # that wait for engines
         self._without_engines_until: float | None = None
         self._losses: list[str] = []
+        self._failures: list[str] = []
         self._told = 0
         self._loss_deadline: float | None = None
         self._end_deadline: float | None = None
@@ -200,9 +201,8 @@ class Lifecycle:
             self._started_again = True
             return [StartEngines(f'{title} ended ({how_it_ended(code)}): "{chance}" It is started once more.')]
         if self.phase is Phase.STARTING and not self._was_up:
-            return self._over(
-                1, f"The engines could not start: {title} ended ({how_it_ended(code)}).", Blame.ENGINES
-            )
+            story = "; ".join([f"{title} ended ({how_it_ended(code)})", *self._failures])
+            return self._over(1, f"The engines could not start: {story}.", Blame.ENGINES)
         if self.phase in (Phase.RUNNING, Phase.STARTING):
             self._losses.append(f"{title} ended ({how_it_ended(code)})")
             if left == 0:
@@ -211,6 +211,11 @@ class Lifecycle:
                 self._patience_for_end = now + JOB_GRACE
             elif self._loss_deadline is None:
                 self._loss_deadline = now + EXPLANATION_GRACE
+        return []
+
+    def rank_failed(self, text: str) -> list[Effect]:
+        """A rank ended before others; it is told with what follows from that."""
+        self._failures.append(text)
         return []
 
     def rank_ended(self, pid: int) -> list[Effect]:
@@ -375,11 +380,18 @@ class Lifecycle:
         if self._job_id and self._registered <= self._others and now < self._patience:
             self._loss_deadline = now + EXPLANATION_GRACE  # the batch system will say why
             return []
-        causes = f" ({'; '.join(self._losses[self._told :])})" if self._losses[self._told :] else ""
-        self._told = len(self._losses)
+        story = self._story()
+        causes = f" ({story})" if story else ""
         self._reported = self._registered
         rest = " The others keep working." if self._registered else ""
         return [Note(f"{self._registered} of {self._own + self._others} engines are left{causes}.{rest}")]
+
+    def _story(self) -> str:
+        """What was lost, and why, since it was told last."""
+        told = [*self._losses[self._told :], *self._failures]
+        self._told = len(self._losses)
+        self._failures.clear()
+        return "; ".join(told)
 
     def _launch_ended(self, now: float) -> list[Effect]:
         """All processes of the launch, or its job, have ended, and no client did that."""
@@ -387,8 +399,7 @@ class Lifecycle:
             self._end_deadline = now + EXPLANATION_GRACE / 4  # the controller does not know yet
             return []
         self._end_deadline = None
-        story = "; ".join(self._losses[self._told :])
-        self._told = len(self._losses)
+        story = self._story()
         if self._may_go_on and self._resubmissions:
             return self._resubmitted(story)
         if self._others and self._registered and self._own:
@@ -422,6 +433,7 @@ class Lifecycle:
 
     def _resubmitted(self, story: str) -> list[Effect]:
         self._may_go_on = False
+        self._job_id, self._ask_at, self._end_deadline = "", None, None  # what is still heard of it is old
         self._resubmissions -= 1
         self._others = max(0, self._registered - self.plan.n)
         number = f" ({self.plan.resubmit - self._resubmissions} of {self.plan.resubmit})"
@@ -464,6 +476,7 @@ _MEANING: Final[Mapping[type, Callable[[Lifecycle, Any, float], list[Effect]]]] 
     h.ControllerEnded: lambda life, what, _now: life.controller_ended(what.code),
     h.EnginesEnded: lambda life, what, now: life.engines_ended(what.title, what.code, what.left, now, what.chance),
     h.RankEnded: lambda life, what, _now: life.rank_ended(what.pid),
+    h.RankFailed: lambda life, what, _now: life.rank_failed(what.text),
     h.JobNews: lambda life, what, now: life.job(what.status, now),
     h.JobUnclear: lambda life, what, _now: life.job_unclear(what.why),
     h.NotSubmitted: lambda life, what, now: life.not_submitted(what.why, now),

@@ -14,9 +14,11 @@ from typing import Final
 from ipmpi.errors import LauncherError
 from ipmpi.launch.allocation import Allocation, allocation, leftover, machines, without_job, without_rank
 from ipmpi.launch.batch import JobState, batch_system
+from ipmpi.launch.faults import Faults
 from ipmpi.launch.happenings import EnginesEnded, Happening, RankEnded
 from ipmpi.launch.launch import Launch
 from ipmpi.launch.mpi import ENGINE_MODULE, FaultTolerance, MpiCommand, mpi_command
+from ipmpi.launch.outputlimit import OutputLimit
 from ipmpi.launch.process import Child, session, tail
 from ipmpi.launch.queue import Queue
 from ipmpi.mpienv import RANK, TOGETHER
@@ -101,6 +103,8 @@ class Processes(Launch):
         self.waits = waits
         self.started: list[Child] = []
         self._reported: set[int] = set()
+        self._limit = OutputLimit(self.output)
+        self._faults = Faults(lambda: [self.output], lambda: log_dir.glob(f"ipengine-{run}-*.log"))
 
     @property
     def output(self) -> Path:
@@ -113,12 +117,18 @@ class Processes(Launch):
 
     def news(self, now: float, starting: bool) -> Iterable[Happening]:  # noqa: ARG002 - for those who look
         """Which processes have ended."""
+        if self.started:
+            self._limit.look(now)
         for child in self.started:
             code = child.exit_code()
             if code is not None and child.pid not in self._reported:
                 self._reported.add(child.pid)
                 left = sum(other.pid not in self._reported for other in self.started)
                 yield EnginesEnded(child.title, code, left, self._chance(child))
+
+    def next_look(self, starting: bool) -> float | None:  # noqa: ARG002 - for those who look at ranks
+        """Nobody else looks how long their output gets."""
+        return self._limit.due if self.started else None
 
     def _chance(self, _child: Child) -> str:
         return ""
@@ -129,10 +139,21 @@ class Processes(Launch):
             if child.exit_code() is None:
                 child.send(signal.SIGTERM)
 
+    def lost(self, rank: int, pid: int, host: str) -> None:
+        """It may be the one because of which others end."""
+        self._faults.lost(rank, pid, host)
+
+    def faults(self) -> list[str]:
+        """By the words of the launcher, of the rank itself, and of the controller."""
+        return self._faults.look() if self.started else []
+
     def logs(self) -> list[Path]:
-        """Their own output, and the engine log written last."""
+        """Their own output, and the log of the engine that ended first, or else the one written last."""
         if not self.started:
             return []
+        guilty = self._faults.log()
+        if guilty is not None:
+            return [self.output, guilty]
         logs = [path for path in self.log_dir.glob(f"ipengine-{self.run}-*.log") if tail(path, 1)]
         return [self.output, *sorted(logs, key=_written)[-1:]]
 
@@ -156,6 +177,8 @@ class LocalEngines(Processes):
         for child in self.started:
             child.kill_session(ENGINE_MODULE)
             child.note(f"ipcluster: {why}")
+        if self.started:
+            self._faults.begin()
         self.started.clear()
         environ = self._environment()
         commands = engine_commands(self.options, environ)
@@ -179,7 +202,10 @@ class LocalEngines(Processes):
         if self.options.mpi == "none":
             return [*told, f"Starting engines:    Engines PIDs:   {[child.pid for child in self.started]}"]
         (launcher,) = self.started
-        return [*told, f"Starting engines:    {self.n} ranks by {launcher.title}, PID: {launcher.pid}"]
+        return [
+            *told,
+            f"Starting engines:    {self.n} rank{'s' * (self.n != 1)} by {launcher.title}, PID: {launcher.pid}",
+        ]
 
     def _environment(self) -> dict[str, str]:
         """Without the variables of a job in which we are not, or, in a step of a job, of our own rank."""
@@ -200,14 +226,19 @@ class LocalEngines(Processes):
     def news(self, now: float, starting: bool) -> Iterable[Happening]:
         """Which processes have ended; while they start, also which ranks."""
         yield from super().news(now, starting)
-        if self.next_look(starting) is not None and now >= self._next_look:
+        if self._watches_ranks(starting) and now >= self._next_look:
             self._next_look = now + RANK_POLL
             yield from self._look_at_ranks()
 
     def next_look(self, starting: bool) -> float | None:
         """Each rank is watched, which takes a look at the process table twice a second."""
-        watched = starting and self.started and self.options.mpi != "none"
-        return self._next_look if watched else None
+        other = super().next_look(starting)
+        if other is None or not self._watches_ranks(starting):
+            return other
+        return min(other, self._next_look)
+
+    def _watches_ranks(self, starting: bool) -> bool:
+        return bool(starting and self.started and self.options.mpi != "none")
 
     def _look_at_ranks(self) -> Iterable[Happening]:
         launcher = self.started[0]

@@ -113,9 +113,14 @@ class Kill(Message, frozen=True, tag=7):
 
 
 class ClusterInfo(Message, frozen=True, tag=8):
-    """Who is there. Answer: a dict as in :meth:`ipmpi.client.MultiEngineClient.cluster_info`."""
+    """Who is there. Answer: a dict as in :meth:`ipmpi.client.MultiEngineClient.cluster_info`.
+
+    Of the engines it has those with ids above ``after``, as many as fit into one message. If there are ``more``,
+    the client asks again, after the last one.
+    """
 
     id: int
+    after: int = -1
 
 
 # --- controller to client --------------------------------------------------------------------------------
@@ -287,7 +292,7 @@ class AnswerStuck(Message, frozen=True, tag=59):
     index: int = 0
 
 
-# --- inside an engine set (rank 0 and node leaders to ranks) ---------------------------------------------------
+# --- inside an engine set, between the agents of its nodes -----------------------------------------------------
 
 
 class EndIsNear(Message, frozen=True, tag=76):

@@ -153,13 +153,13 @@ class TaskDone(Message, frozen=True, tag=29):
     sizes: list[int]
 
 
-# --- controller to engine set, and from rank 0 to its ranks -----------------------------------------------
+# --- controller to engine set, and from the set's root agent to its ranks -----------------------------------
 
 
 class GiveTasks(Message, frozen=True, tag=44):
     """Tasks to run: each on any one of ``ranks``, or of the whole set where that is empty.
 
-    From rank 0 to the ranks below, ``ranks`` is the one that shall run them. ``indices`` and ``lengths`` are
+    From the root agent to those below, ``ranks`` is the one that shall run them. ``indices`` and ``lengths`` are
     packed; payloads as in :class:`SubmitTasks`. Without ``lengths`` it is one large task, whose body is asked
     for by :class:`WantTaskBody`. ``alone``: each may end its process, so give a rank nothing else beside it.
     """
@@ -208,7 +208,7 @@ class ReserveRanks(Message, frozen=True, tag=48):
     on: bool
 
 
-# --- engine set to controller, and from ranks to rank 0 ---------------------------------------------------
+# --- engine set to controller, and from agents to the root agent --------------------------------------------
 
 
 class WantTasks(Message, frozen=True, tag=62):

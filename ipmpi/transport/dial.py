@@ -164,7 +164,9 @@ class Dial:
     def _failed(self, number: int, error: KernelError) -> None:
         if self._over:
             return
-        self._under_way.pop(number, None)
+        stop = self._under_way.pop(number, None)
+        if stop is not None:
+            stop()  # something may have gone wrong elsewhere, while it went on
         self._waits.pop(number, None)
         if self._speaks == number:
             self._speaks = None

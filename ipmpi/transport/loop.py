@@ -91,8 +91,8 @@ class Loop:
         self._asleep = False
         self._stopped = False
         self._ended = False
-        # Held by whoever makes callbacks: the loop's thread, and after its end whoever comes with a last call.
         self._turn_lock = threading.Lock()
+        """Held by whoever makes callbacks: the loop's thread, or after its end one that comes too late."""
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
@@ -236,8 +236,7 @@ class Loop:
     def _turn(self) -> None:
         # From here until poll returns, other threads ring; what they left before is seen by this look.
         self._asleep = True
-        timeout = self._timeout()
-        events = self._poller.poll(0) if timeout == 0 else self._wait(timeout)
+        events = self._wait(self._timeout())
         self._asleep = False
         for descriptor, mask in events:
             # A callback may have unregistered a later one of this turn.

@@ -28,7 +28,6 @@ _IN_MEMORY: Final = b"\0\0\0\0"
 _FD = struct.Struct("i")
 _ANCILLARY: Final = socket.CMSG_SPACE(4 * _FD.size)
 _FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-_PACKETS_A_TURN: Final = 32
 
 Socket = socket.socket
 """For those who only pass one on."""
@@ -80,9 +79,13 @@ def _send_small(sock: socket.socket, data: bytes, files: list[int]) -> None:
         sock.send(data)
 
 
-def _receive(sock: socket.socket) -> Packet | None:
-    """The next packet; None at the end."""
-    data, attached, _, _ = sock.recvmsg(PACKET, _ANCILLARY, _FLAGS)
+def _receive(sock: socket.socket, space: memoryview | None = None) -> Packet | None:
+    """The next packet, by way of ``space`` if that is given; None at the end."""
+    if space is None:
+        data, attached, _, _ = sock.recvmsg(PACKET, _ANCILLARY, _FLAGS)
+    else:
+        size, attached, _, _ = sock.recvmsg_into((space,), _ANCILLARY, _FLAGS)
+        data = bytes(space[:size])
     files: list[int] = []
     for level, kind, content in attached:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -159,20 +162,18 @@ class PacketLink:
             self._write()
 
     def _read(self) -> None:
-        for _ in range(_PACKETS_A_TURN):
-            try:
-                packet = _receive(self._sock)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                self._end(error.strerror or str(error))
-                return
-            if packet is None:
-                self._end("its end of the socket is closed")
-                return
+        # One packet: most often there is no other, and to find that out costs as much. The loop comes back.
+        try:
+            packet = _receive(self._sock)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._end(error.strerror or str(error))
+            return
+        if packet is None:
+            self._end("its end of the socket is closed")
+        else:
             self._on_packet(*packet)
-            if not self.is_open:
-                return
 
     def _write(self) -> None:
         while self._waiting:
@@ -223,6 +224,8 @@ class RankSocket:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
         self._sock = sock
+        # Made once: the rank hears its agent also when user code has taken all memory that it may have.
+        self._space = memoryview(bytearray(PACKET))
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self.received = 0
@@ -242,7 +245,7 @@ class RankSocket:
     def receive(self) -> Packet | None:
         """The next packet; None if the agent is gone. Not to be ended by an exception of a signal handler."""
         try:
-            packet = _receive(self._sock)
+            packet = _receive(self._sock, self._space)
         except OSError:
             return None
         self.received += 1
@@ -259,7 +262,7 @@ class RankSocket:
         """Return when the agent is gone, or after so many seconds."""
         with contextlib.suppress(OSError):
             self._sock.settimeout(seconds)
-            while _receive(self._sock) is not None:
+            while _receive(self._sock, self._space) is not None:
                 pass
 
     def close(self) -> None:

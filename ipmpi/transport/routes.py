@@ -135,7 +135,7 @@ class _Direct:
         sock = self._sock
         self._forget(close=False)
         self._over = True
-        self._on_done(sock)
+        _hand_over(sock, self._on_done)
 
     def _unreachable(self, reason: str) -> None:
         if self._others:
@@ -261,7 +261,7 @@ class _Tunnel:
         if done:
             sock = self._sock
             self._forget(close=False)
-            self._on_done(sock)
+            _hand_over(sock, self._on_done)
 
     def _too_late(self) -> None:
         self._fail(ConnectionError(f"{self._name} gave no answer within {limits.PROXY_TIMEOUT:.0f} s"))
@@ -279,6 +279,14 @@ class _Tunnel:
             if close:
                 self._sock.close()
             self._sock = None
+
+
+def _hand_over(sock: socket.socket, on_done: Done) -> None:
+    try:
+        on_done(sock)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def nonblocking_connect(address: SocketAddress, family: int) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,20 @@ def test_a_full_file_is_kept_and_a_new_one_begins(tmp_path: Path, monkeypatch: p
         assert len(texts[1]) < 1020
         assert len(list(tmp_path.iterdir())) == 2
         bounded._file.close()
+
+
+def test_the_descriptor_is_always_that_of_the_newest_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stacks of processes that crash are written to it, by number."""
+    monkeypatch.setattr(limits, "LOG_BYTES", 1000)
+    path = tmp_path / "engine.log"
+    with path.open("x", encoding="utf-8") as file:
+        bounded = BoundedFile(file)
+        number = bounded.fileno()
+        for _ in range(3):
+            bounded.write("x" * 1000 + "\n")
+            os.write(number, b"Fatal Python error\n")
+            assert path.read_text() == "Fatal Python error\n"
+        assert not os.get_inheritable(number)
 
 
 def test_log_files_are_bounded_and_terminals_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,37 +3,73 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from ipmpi.cli.watch import COUNT_FIRST, COUNT_LONGEST, COUNT_STARTING, Watched, next_pause
+from ipmpi.cli.watch import Watched
+from ipmpi.client.session import Session
+from ipmpi.furl import save
+from ipmpi.launch.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
+from tests.in_process import in_process
 
 
-def pauses(complete: bool, times: int) -> list[float]:
-    found = [COUNT_FIRST]
-    for _ in range(times):
-        found.append(next_pause(found[-1], changed=False, complete=complete))
-    return found
+def hear(watched: Watched, wanted: Happening) -> None:
+    """Read what is told until it is this; fails if nothing is told for a while."""
+    while wanted not in HEARD:
+        ready, _, _ = select.select([watched.fd], [], [], 10)
+        assert ready, f"{wanted} was not told, but {HEARD}"
+        HEARD.extend(watched.read() or [])
+    HEARD.clear()
 
 
-def test_a_whole_cluster_is_hardly_asked_at_all() -> None:
-    assert pauses(True, 10)[-1] == COUNT_LONGEST
-    # In an hour, where it was asked 14,400 times.
-    assert 3600 / COUNT_LONGEST <= 240
+HEARD: list[Happening] = []
 
 
-def test_engines_that_are_still_missing_are_looked_for_more_often_and_at_once_when_they_come() -> None:
-    assert pauses(False, 10)[-1] == COUNT_STARTING
-    assert next_pause(COUNT_LONGEST, changed=True, complete=False) == COUNT_FIRST
+@pytest.mark.parametrize("only_new", [False, True])
+def test_engines_are_counted_as_they_come_and_go_and_nothing_is_asked(
+    tmp_path: Path, only_new: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(Session, "request", lambda self, make: asked.append(make))
+    file = tmp_path / "ipcontroller-mec.furl"
+    with in_process(1) as cluster:
+        save(file, cluster.furls["mec"])
+        watched = Watched({"mec": str(file)}, Path.exists, only_new=only_new)
+        before = 1 if only_new else 0
+        hear(watched, EngineCount(1) if not only_new else ControllerReady({"mec": str(file)}))
+        began = time.monotonic()
+        new = cluster.start_engines(2)
+        hear(watched, EngineCount(3 - before))
+        assert time.monotonic() - began < 5
+        cluster.engines.remove(new[0])
+        new[0].close()
+        hear(watched, EngineCount(2 - before))
+        assert asked == []
+    hear(watched, ControllerEnded(0) if only_new else EngineCount(0))
+    watched.close()
+
+
+def test_who_waits_for_engines_is_let_go_at_the_end(tmp_path: Path) -> None:
+    file = tmp_path / "ipcontroller-mec.furl"
+    with in_process(1) as cluster:
+        save(file, cluster.furls["mec"])
+        watched = Watched({"mec": str(file)}, Path.exists, only_new=False)
+        hear(watched, EngineCount(1))
+        (thread,) = [one for one in threading.enumerate() if one.name == "ipcluster-watch"]
+        watched.close()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_nothing_is_written_into_a_file_that_gets_the_number_of_the_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watching thread is about to write when the pipe is closed, and its number is given to another file."""
-    watched = Watched({"mec": str(tmp_path / "none")}, lambda path: False, 1, only_new=False)
+    watched = Watched({"mec": str(tmp_path / "none")}, lambda path: False, only_new=False)
     write, about_to, go_on = os.write, threading.Event(), threading.Event()
     mine = threading.Thread(target=watched._tell, args=({"engines": 1},))
 

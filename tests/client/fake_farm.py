@@ -54,6 +54,9 @@ class FakeFarm:
 
     # --- what the client uses ----------------------------------------------------------------------------
 
+    def shown(self) -> str:
+        return f"engines: {len(self.runners)}"
+
     @property
     def engines(self) -> list[int]:
         return list(range(len(self.runners)))

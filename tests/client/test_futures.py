@@ -411,7 +411,7 @@ class TestOptions:
         [
             ({"priority": 1.5}, "priority must be an int: 1.5"),
             ({"timeout": 0}, "timeout must be a number of seconds above 0, or None: 0"),
-            ({"expected": "1"}, "expected must be a number of seconds"),
+            ({"expected": "1"}, "expected time must be a number of seconds"),
             ({"ranks": 0}, "ranks must be an int, 1 or more: 0"),
             ({"retries": -1}, "retries must be an int, 0 or more: -1"),
         ],

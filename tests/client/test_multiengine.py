@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import re
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,9 +102,9 @@ def test_without_engines_nothing_runs(mec: MultiEngineClient, session: FakeSessi
 
 
 def test_wrong_arguments_are_told_at_once_without_sending(mec: MultiEngineClient, session: FakeSession) -> None:
-    with pytest.raises(ValueError, match=r"^block must be True or False$"):
+    with pytest.raises(ValueError, match=r"^block must be True or False: "):
         mec.execute("a = 1", block=1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"^targets must be a str, list, tuple or int$"):
+    with pytest.raises(ValueError, match=r"^targets must be a str, list, tuple or int: "):
         mec.execute("a = 1", targets=1.5)  # type: ignore[arg-type]
     mec.targets = "0"
     with pytest.raises(
@@ -340,7 +342,8 @@ def test_run_executes_a_local_file(mec: MultiEngineClient, tmp_path: Path) -> No
     script = tmp_path / "script.py"
     script.write_text('"""A docstring."""\na = 10\nb = 30\n')
     result = mec.run(str(script))
-    assert type(result) is list
+    assert isinstance(result, list)
+    assert f"[3] In [1]: run({str(script)!r})" in repr(result)
     assert result[0]["input"]["raw"] == script.read_text()
     assert mec.pull(("a", "b"), 0) == [[10, 30]]
 
@@ -567,6 +570,23 @@ def test_interrupt_says_which_engines_did_not_react(
 def test_cluster_info_is_the_controllers_account(mec: MultiEngineClient, session: FakeSession) -> None:
     session.answers[messages.ClusterInfo] = {"engines": []}
     assert mec.cluster_info() == {"engines": []}
+
+
+def test_cluster_info_puts_together_what_comes_in_several_messages(
+    mec: MultiEngineClient, session: FakeSession
+) -> None:
+    asked: list[messages.ClusterInfo] = []
+
+    def request(make: Callable[[int], messages.ClusterInfo]) -> concurrent.futures.Future[Any]:
+        asked.append(make(1))
+        after = asked[-1].after
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future.set_result({"engines": [{"id": after + 1}, {"id": after + 2}], "up": 3.0, "more": after < 3})
+        return future
+
+    session.request = request  # type: ignore[method-assign, assignment]
+    assert mec.cluster_info() == {"engines": [{"id": number} for number in range(6)], "up": 3.0}
+    assert [message.after for message in asked] == [-1, 1, 3]
 
 
 def engines_with(*lefts: float | None) -> dict[str, Any]:

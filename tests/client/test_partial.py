@@ -60,6 +60,15 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Call]:
     return lambda order, after=0.0: Call(order, after, monkeypatch)
 
 
+def test_who_still_runs_is_said_where_a_wait_has_an_end() -> None:
+    so_far = SoFar([0, 1, 2, 3])
+    partial = Partial(CommandFuture([so_far]), "execute", None)
+    so_far.add([good(1), bad(0)], [0, 1, 2, 3])
+    assert partial.still_running == ": [2-3] still running (0 s)"
+    so_far.add([good(2), good(3)], [0, 1, 2, 3])
+    assert partial.still_running == ""
+
+
 def test_one_line_for_all_who_failed_alike(call: Callable[..., Call]) -> None:
     waiting = call([0, 1, 2, 3])
     waiting.answers(bad(1), bad(2), bad(3))

@@ -205,7 +205,7 @@ def test_a_barrier_refuses_what_it_cannot_wait_for() -> None:
 
 def test_repr_tells_the_state() -> None:
     result, future = pending()
-    assert repr(result) == "<PendingResult of execute: running>"
+    assert repr(result) == "<PendingResult of execute: not done yet>"
     future.set_result(1)
     assert repr(result) == "<PendingResult of execute: done>"
     _ = result.r

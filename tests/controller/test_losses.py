@@ -77,7 +77,7 @@ def test_a_set_that_ends_without_a_word_is_said_to_have_done_so() -> None:
     stage.losses.set_lost(SET, "the connection was closed", 10.0, silent=True, expected=False)
     assert len(stage.log) == 3
     assert (
-        "reached through rank 0 (pid 100 on h), ended without a word (the connection was closed): " in stage.log[2]
+        "reached through the node agent on h, ended without a word (the connection was closed): " in stage.log[2]
     )
     stage.losses.set_lost(OTHER, "it said goodbye: got SIGTERM", 10.0, silent=False, expected=True)
     assert stage.log[3] == "unregistered engine with id: 3 (it said goodbye: got SIGTERM)"

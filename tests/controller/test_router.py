@@ -494,3 +494,103 @@ def test_the_task_that_an_engine_does_not_come_back_from_is_shown(router: Router
     router.task_holds(SET, m.TaskHolds(1, ""))
     router.task_holds(SET, m.TaskHolds(7, "of a rank that is not there"))
     assert router.queue_status([0, 1]) == [[0, None, []], [1, "command 1", []]]
+
+
+# --- a client that does not send what it announced -------------------------------------------------------
+
+
+def not_come(router: Router, key: int, dispatch: m.AnyMessage, ranks: list[int]) -> None:
+    """What a set says when a body was given up: it has failed, and that concerns nobody's queue."""
+    answer(router, key, dispatch, ranks)
+
+
+def running(router: Router, *engines: int) -> list[str | None]:
+    return [row[1] for row in router.queue_status(list(engines))]  # type: ignore[misc]
+
+
+def test_only_who_keeps_others_waiting_is_in_the_way(router: Router) -> None:
+    command(router, 1, [0, 1], stream=5)
+    command(router, 2, [0])
+    router.flush()
+    assert router.held_up() == {}, "only its own client waits"
+    command(router, 3, [1], client=BOB)
+    assert [(client, work.label) for client, work in router.held_up().items()] == [(ALICE, "command 1")]
+    router.forward_ended(ALICE, 5)
+    assert router.held_up() == {}, "the engines have it"
+
+
+def test_a_command_gives_way_on_all_its_engines_with_those_after_it(router: Router) -> None:
+    command(router, 1, [0], client=BOB)
+    command(router, 2, [0, 1], stream=5)
+    command(router, 3, [0, 1])
+    command(router, 4, [0, 1], client=BOB)
+    (_, first), (_, second) = dispatches(router)
+    router.give_way(router.held_up()[ALICE])
+    assert GiveUp(ALICE, 5) in router.flush()
+    not_come(router, SET, second, [1])
+    assert running(router, 0, 1) == ["command 1", "command 4"]
+    answer(router, SET, first, [0])
+    assert router.queue_status([0, 1]) == [[e, "command 4", ["command 2", "command 3"]] for e in (0, 1)]
+    effects = router.flush()
+    assert not sent(effects, m.Result) or [to for to, _ in sent(effects, m.Result)] == [BOB]
+    command(router, 5, [0, 1], client=BOB)
+    waiting = [row[2] for row in router.queue_status([0, 1])]
+    assert waiting == [["command 2", "command 3", "command 5"]] * 2, "later ones do not pass it"
+
+
+def test_a_command_that_gave_way_is_run_with_its_body_sent_again(router: Router) -> None:
+    command(router, 1, [0], stream=5)
+    command(router, 2, [0], client=BOB)
+    ((_, pushed),) = dispatches(router)
+    router.give_way(router.held_up()[ALICE])
+    router.flush()
+    not_come(router, SET, pushed, [0])
+    ((_, bobs),) = dispatches(router)
+    answer(router, SET, bobs, [0])
+    assert sent(router.flush(), m.SendBodyAgain) == [(ALICE, m.SendBodyAgain(1))]
+    router.body_again(ALICE, m.BodyAgain(1, [BIG]), 6)
+    ((_, again),) = dispatches(router)
+    assert (again.id, again.ranks) == (pushed.id, [0])
+    answer(router, SET, again, [0])
+    assert [(to, message.id) for to, message in sent(router.flush(), m.Result)] == [(ALICE, 1)]
+    assert router.queue_status([0]) == [[0, None, []]]
+
+
+def test_a_client_that_does_not_answer_when_it_is_asked_again_gives_way_as_well(router: Router) -> None:
+    command(router, 1, [1], client=BOB)
+    command(router, 2, [0, 1], stream=5)
+    (_, first), (_, pushed) = dispatches(router)
+    answer(router, SET, pushed, [0])
+    answer(router, SET, first, [1])
+    assert sent(router.flush(), m.SendBodyAgain)
+    command(router, 3, [1], client=BOB)
+    router.give_way(router.held_up()[ALICE])
+    assert running(router, 1) == ["command 3"]
+    ((_, undone),) = sent(router.flush(), m.Undone)
+    assert (undone.id, undone.engines, undone.error) == (2, [1], "ConnectionError"), "engine 0 has run it"
+    assert "this client was silent" in undone.text
+    assert "Call it again" in undone.text
+
+
+def test_where_later_commands_have_begun_a_command_fails_instead_of_giving_way(router: Router) -> None:
+    command(router, 1, [0], stream=5)
+    command(router, 2, [0])
+    command(router, 3, [1])
+    command(router, 4, [0], client=BOB)
+    (_, pushed), _ = dispatches(router)
+    router.give_way(router.held_up()[ALICE])
+    not_come(router, SET, pushed, [0])
+    undone = {message.id: message.error for _, message in sent(router.flush(), m.Undone)}
+    assert undone == {1: "ConnectionError", 2: "QueueCleared"}
+    assert router.queue_status([0]) == [[0, "command 4", []]]
+
+
+def test_an_engine_is_lost_or_the_client_while_a_command_gives_way(router: Router) -> None:
+    command(router, 1, [0, 1], stream=5)
+    command(router, 2, [0, 1], client=BOB)
+    ((_, pushed),) = dispatches(router)
+    router.give_way(router.held_up()[ALICE])
+    router.ranks_lost(SET, [0], "killed")
+    router.client_lost(ALICE)
+    not_come(router, SET, pushed, [1])
+    assert router.queue_status([1]) == [[1, "command 2", []]], "nobody is left who could send it"

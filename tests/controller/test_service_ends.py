@@ -114,6 +114,23 @@ def test_cluster_info_has_the_job_and_what_is_left(service: ControllerService) -
     assert (second["time_left"], second["job"]) == (None, "")
 
 
+@pytest.mark.parametrize("length", [12, 255])
+def test_cluster_info_has_all_engines_however_many_there_are(service: ControllerService, length: int) -> None:
+    client, number = Peer(service, 1, "mec"), 25_000 if length == 12 else 5_000
+    infos = [m.EngineInfo(rank, -1, "é" * (length - 6) + f"{rank:06}", 2**31) for rank in range(number)]
+    service.router.register(2, m.Register(infos, "Open MPI 5.0.8, thread multiple", "3.11.7"))
+    found: list[dict[str, Any]] = []
+    more, messages = True, 0
+    while more:
+        client.says(m.ClusterInfo(5, found[-1]["id"] if found else -1))
+        answer = client.heard.pop()
+        assert len(m.encode(answer)) < limits.MESSAGE
+        found += answer.value["engines"]
+        more, messages = answer.value["more"], messages + 1
+    assert [engine["rank"] for engine in found] == list(range(number))
+    assert 1 < messages < 20
+
+
 def test_all_clients_hear_of_a_failure_and_no_engine_does(service: ControllerService) -> None:
     clients = [Peer(service, key, role) for key, role in ((1, "mec"), (2, "tc"), (3, "monitor"))]
     peer = engine(service, 4)

@@ -175,6 +175,18 @@ def test_old_results_make_room(namespace: Namespace, monkeypatch: pytest.MonkeyP
     assert isinstance(result(namespace, 4), Executed)
 
 
+def test_results_are_kept_for_the_last_commands_only(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "KEPT_HISTORY", 3)
+    for _ in range(5):
+        execute(namespace, "1")
+    gone = result(namespace, 2)
+    assert isinstance(gone, Failed)
+    assert gone.text.startswith("the result of command 2 is no longer kept: an engine keeps those of the last 3 ")
+    assert [result(namespace, number).number for number in (3, 4, 5)] == [3, 4, 5]  # type: ignore[union-attr]
+
+
 # --- Output ----------------------------------------------------------------------------------------------------
 
 

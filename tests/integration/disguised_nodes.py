@@ -6,22 +6,34 @@ other.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 
+from ipmpi import mpienv
 from ipmpi.cli import ipengine
-from ipmpi.engine import nodelinks, world
-from ipmpi.mpienv import LaunchedRank
+from ipmpi.engine import launchid, nodelinks
 
 LEADERS = [int(part) for part in os.environ["IPMPI_TEST_LEADERS"].split(",")]
 FIREWALL = "IPMPI_TEST_FIREWALL" in os.environ
 
 
-def start_world(mode: str, launched: LaunchedRank | None, python: str, warn: Callable[[str], None]) -> world.World:
-    real = world.start_world(mode, launched, python, warn)
-    return dataclasses.replace(real, leaders=LEADERS)
+def leader() -> int:
+    launched = mpienv.detect(os.environ)
+    assert launched is not None
+    return LEADERS[launched.rank]
+
+
+NODE = leader()
+
+
+def launch_id(environ: Mapping[str, str], launcher: int, *, alone: bool = False) -> str:
+    """Ranks of each node find an agent of their own, as they would on two machines."""
+    return f"{launchid.launch_id(environ, launcher, alone=alone)}-node{NODE}"
+
+
+def local_size(_environ: Mapping[str, str]) -> int:
+    return LEADERS.count(NODE)
 
 
 class Unreachable(nodelinks.NodeLinks):
@@ -33,7 +45,9 @@ class Unreachable(nodelinks.NodeLinks):
 
 
 if __name__ == "__main__":
-    vars(ipengine)["start_world"] = start_world
+    vars(ipengine)["launch_id"] = launch_id
+    vars(ipengine)["local_size"] = local_size
     if FIREWALL:
+        # The agent imports it after it has been forked off.
         vars(nodelinks)["NodeLinks"] = Unreachable
     sys.exit(ipengine.main())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ipmpi.client import MultiEngineClient, TaskClient
+from ipmpi.engine.agentstart import PROCESS_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_AGAIN = 0.05
@@ -221,6 +222,20 @@ class Cluster:
                 if b"python" in os.path.basename(words[0]) and b"--ready-fd" not in words:
                     found.append(pid)
         return found
+
+    def agents(self) -> list[int]:
+        """The agent processes: one for each node and launch, oldest first."""
+        found = []
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == PROCESS_NAME:
+                    found.append(pid)
+        return sorted(found)
+
+    def engine_log(self) -> str:
+        """What engines and agents have in their log files."""
+        files = sorted(self.home.glob("log/*/ipengine-*.log"))
+        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')}" for path in files)
 
     def stop(self) -> None:
         """End all by pid; what would not end is killed, and told."""

@@ -352,8 +352,9 @@ def do_same() -> None:
 class Alarm:
     """What the agents of the ranks do in an engine set: tell the others of a failure, while they wait."""
 
-    def __init__(self, teams: Teams, folder: Path) -> None:
-        self.teams = teams
+    def __init__(self, folder: Path) -> None:
+        self._left: str | None = None
+        self.teams = Teams(MPI, World.Dup(), lambda: self._left)
         self._folder = folder
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(folder / str(rank)))
@@ -368,19 +369,19 @@ class Alarm:
             number, text = self._socket.recv(1000).decode().split(" ", 1)
             with self._lock:
                 if int(number) == self._now:
-                    self.teams.leave(text)
+                    self._left = text
                 elif int(number) > self._now:
                     self._early[int(number)] = text
 
     def begin(self, number: int) -> None:
         with self._lock:
             self._now = number
-            if number in self._early:
-                self.teams.leave(self._early.pop(number))
+            self._left = self._early.pop(number, None)
 
     def end(self) -> None:
         with self._lock:
             self._now += 1
+            self._left = None
             self.teams.end()
 
     def ring(self, ranks: Sequence[int], number: int, text: str) -> None:
@@ -443,7 +444,7 @@ def run_round(alarm: Alarm, ranks: Sequence[int], serial: int, number: int, fail
 
 def do_rounds(folder: Path, rounds: int = 1000) -> None:
     """One random rank of all raises, again and again; between the failures the communicator is used twice."""
-    alarm = Alarm(Teams(MPI, World.Dup()), folder)
+    alarm = Alarm(folder)
     began = time.monotonic()
     heard = []
     serial = 2**59
@@ -487,7 +488,7 @@ def do_exhaust(folder: Path) -> None:
 
 def do_groups(folder: Path) -> None:
     """Overlapping groups in many orders; some fail, and only their communicator is replaced."""
-    alarm = Alarm(Teams(MPI, World.Dup()), folder)
+    alarm = Alarm(folder)
     dice = random.Random(7)
     serials: dict[tuple[int, ...], int] = {}
     newest = 100
@@ -578,7 +579,8 @@ def failure_of(call: Callable[[], Any]) -> str:
 
 def do_memory(folder: Path) -> None:
     """What MPI may still write to stays, and no longer than that."""
-    teams = Teams(MPI, World.Dup())
+    failures: list[str] = []
+    teams = Teams(MPI, World.Dup(), lambda: failures[0] if failures else None)
     comm = teams.join(everybody, 1)
     array = numpy.zeros(1000)
     posted = weakref.ref(array)
@@ -601,10 +603,11 @@ def do_memory(folder: Path) -> None:
     assert sum(one() is not None for one in many) < 1000
     World.Barrier()
     if rank < size - 1:
-        threading.Timer(0.05, teams.leave, ("rank failed",)).start()
+        threading.Timer(0.05, failures.append, ("rank failed",)).start()
         for _ in range(2):
             assert failure_of(functools.partial(comm.Allreduce, MPI.IN_PLACE, buffer)) == "rank failed"
     del buffer
+    failures.clear()
     teams.end()
     gc.collect()
     assert posted() is None, "the receive was cancelled"

@@ -24,7 +24,7 @@ def no_mpi4py(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("option", ["none", "auto"])
-def test_each_rank_dials_by_itself_without_mpi4py(
+def test_ranks_without_mpi4py_share_an_agent_and_nothing_else(
     flavour: Flavour, new_cluster: Callable[..., Cluster], no_mpi4py: str, option: str
 ) -> None:
     from real_clusters import tcp_peers, wait_for
@@ -41,11 +41,12 @@ def test_each_rank_dials_by_itself_without_mpi4py(
         "loaded = 'mpi4py.MPI' in sys.modules"
     )
     assert mec.pull(("id", "rank", "loaded")) == [[i, i, False] for i in range(3)]
-    port = cluster.port("engine")
+    (agent,) = cluster.agents()
+    assert [remote for _, remote in tcp_peers(agent)] == [cluster.port("engine")], "one link for all"
     for engine in mec.cluster_info()["engines"]:
         assert engine["mpi"].startswith("not joined")
-        assert sum(1 for _, remote in tcp_peers(engine["pid"]) if remote == port) == 1
-    explained = "each engine connects by itself" in cluster.output()
+        assert tcp_peers(engine["pid"]) == []
+    explained = "the engines share no communicator" in cluster.output()
     assert explained == (option == "auto")
     mec.kill()
     assert cluster.launchers[0].wait(20) == 0, cluster.output()

@@ -17,6 +17,7 @@ import pytest
 
 from ipmpi import client, errors
 from ipmpi.client import MapTask, StringTask
+from ipmpi.protocol import messages
 
 if TYPE_CHECKING:
     from real_clusters import Cluster
@@ -198,14 +199,23 @@ def test_a_task_that_runs_too_long_ends_with_a_timeout(tc: TaskClient) -> None:
     assert tc.submit(square, 9, timeout=10.0).result(timeout=30) == 81
 
 
-def test_tasks_with_a_higher_priority_come_first(tc: TaskClient, tmp_path: Any) -> None:
-    go, order = str(tmp_path / "go"), str(tmp_path / "order")
-    busy = [tc.submit(wait_for_file, go) for _ in range(4)]
+def all_have_arrived(tc: TaskClient, number: int) -> None:
+    """Wait until the controller has that many tasks: what is submitted travels a moment later."""
+    until = time.monotonic() + 30
+    while True:
+        status = tc._desk.request(messages.TaskStatus).result(timeout=30)
+        if status["scheduled"] + status["pending"] >= number:
+            return
+        assert time.monotonic() < until, status
 
-    later = [tc.submit(note, order, "l") for _ in range(40)]
-    sooner = [tc.submit(note, order, "s", priority=5) for _ in range(40)]
-    Path(go).touch()
-    tc.gather([*busy, *later, *sooner])
+
+def test_tasks_with_a_higher_priority_come_first(tc: TaskClient, mec: MultiEngineClient, tmp_path: Any) -> None:
+    order = str(tmp_path / "order")
+    with mec.reserve():  # else some of the first would be with the ranks before the others are submitted
+        later = [tc.submit(note, order, "l") for _ in range(40)]
+        sooner = [tc.submit(note, order, "s", priority=5) for _ in range(40)]
+        all_have_arrived(tc, 80)
+    tc.gather([*later, *sooner])
     text = Path(order).read_text()
     assert text.count("s") == text.count("l") == 40
     assert text[:30].count("s") > 20

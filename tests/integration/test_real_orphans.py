@@ -161,13 +161,23 @@ def test_with_recovery_the_others_go_on(
 
 
 @pytest.mark.parametrize("name", RECOVERY)
-def test_with_recovery_nobody_outlives_rank_0(
+def test_with_recovery_the_others_outlive_rank_0(
     flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster], name: str
 ) -> None:
+    """Commands to them, tasks on them, and what ran on them: as if nothing had happened."""
     cluster = new_cluster(flavour_named(name))
-    mec = cluster.start(3, *RECOVERY[name])
-    occupy(cluster, mec, SLEEPS, SORTS)
-    os.kill(cluster.pids(mec)[0], signal.SIGKILL)
+    mec = cluster.start(4, *RECOVERY[name])
+    _, running = occupy(cluster, mec, KEEPS_THE_GIL, "import time; time.sleep(3); kept = id")
+    pids = cluster.pids(mec)
+    os.kill(pids[0], signal.SIGKILL)
+    cluster.wait_for_engines(3, 15)
+    assert mec.get_ids() == [1, 2, 3]
+    mec.execute("x = id", targets=[3])
+    running.get_result(timeout=30)
+    assert mec.pull("kept", targets=[2]) == [2]
+    with pytest.raises(errors.InvalidEngineID, match="0"):
+        mec.execute("x = 1", targets=[0])
+    cluster.launchers[0].kill()
     all_gone(cluster)
 
 

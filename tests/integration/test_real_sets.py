@@ -57,18 +57,18 @@ def check_connections(cluster: Cluster, mec: MultiEngineClient) -> None:
     from real_clusters import tcp_peers
 
     port = cluster.port("engine")
-    pids = cluster.pids(mec)
-    to_controller = {
-        rank: [peer for peer in tcp_peers(pid) if peer[1] in (port, cluster.port("multiengine"))]
-        for rank, pid in pids.items()
-    }
-    assert {rank: len(found) for rank, found in to_controller.items()} == {0: 1, **dict.fromkeys(range(1, 16), 0)}
+    (agent,) = cluster.agents()
+    assert [remote for _, remote in tcp_peers(agent)] == [port], "one link for the set"
+    ours = (port, cluster.port("multiengine"))
+    assert not [peer for pid in cluster.pids(mec).values() for peer in tcp_peers(pid) if peer[1] in ours]
     at_controller = [peer for peer in tcp_peers(cluster.controller.pid) if peer[0] == port]
     assert len(at_controller) == 1
     # Whatever else is open belongs to MPI; ipmpi's Python modules hold no other TCP socket.
     held = "[s for s in __import__('gc').get_objects() if type(s).__name__ == 'socket' and s.fileno() >= 0]"
     mec.execute(f"import socket; inet = len([s for s in {held} if s.family != socket.AF_UNIX])")
-    assert mec.pull("inet") == [1] + [0] * 15
+    assert mec.pull("inet") == [0] * 16
+    mec.execute("import threading; threads = threading.active_count()")
+    assert mec.pull("threads") == [1] * 16, "no thread of ours"
 
 
 def test_eight_megabytes_to_all_and_to_one_and_back(mec: MultiEngineClient) -> None:

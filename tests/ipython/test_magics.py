@@ -172,7 +172,7 @@ def test_autopx_of_a_client_that_does_not_wait_loses_nothing(
     first = shell.run_cell("a = 1").result
     assert isinstance(first, PendingResult)
     assert first in shell.user_ns["Out"].values()
-    assert "<PendingResult of execute: running>" in capsys.readouterr().out
+    assert "<PendingResult of execute: not done yet>" in capsys.readouterr().out
     shell.run_cell("b = 2")
     assert "Results List" not in capsys.readouterr().out
     futures[0].set_result(0)

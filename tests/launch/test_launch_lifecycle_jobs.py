@@ -204,6 +204,20 @@ def test_at_its_walltime_a_job_is_submitted_again() -> None:
     ]
 
 
+def test_an_old_answer_about_the_last_job_does_not_end_the_next_one() -> None:
+    story = Story(walltime=3600.0, resubmit=1).running()
+    story.wait(3590)
+    story.count(0)
+    story.job(JobState.ENDED, outcome="timeout")
+    (again,) = story.wait(EXPLANATION_GRACE)
+    assert isinstance(again, StartEngines)
+    story.job(JobState.ENDED, outcome="timeout")
+    story.life.submitted("13", story.now)
+    story.job(JobState.RUNNING, "13")
+    assert story.count(4) == [Note("All 4 engines are there again.")]
+    assert not [effect for effect in story.wait(60) if isinstance(effect, Over)]
+
+
 @pytest.mark.parametrize(("ran", "again"), [(3500.0, True), (1800.0, False)])
 def test_a_job_that_ended_just_before_its_walltime_ended_because_of_it(ran: float, again: bool) -> None:
     """Engines that were warned may have left in good order."""

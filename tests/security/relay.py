@@ -85,6 +85,8 @@ class Relay:
         self.cut_all()
         for thread in self._threads:
             thread.join(5)
+        for pair in self._pairs:
+            pair.close()
 
     def __enter__(self) -> Relay:
         return self
@@ -108,6 +110,11 @@ class _Pair:
         self._silent = True
         _end(self._socks[1], False)
 
+    def close(self) -> None:
+        """Close both ends; nobody uses them any more."""
+        for sock in self._socks:
+            sock.close()
+
     def pump(self, source: socket.socket, sink: socket.socket, record: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
@@ -128,8 +135,7 @@ class _Pair:
             self._running -= 1
             last = not self._running
         if last and not self._silent:
-            for sock in self._socks:
-                sock.close()
+            self.close()
             self._relay.forget(*self._socks)
 
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from ipmpi import limits
-from ipmpi.errors import ConnectionError, KernelError, SecurityError
+from ipmpi.errors import ConnectionError, InternalError, KernelError, SecurityError
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.handshake import DiallerHandshake, Hello, ListenerHandshake
@@ -21,6 +21,7 @@ from ipmpi.transport.dialled import Callbacks, DialledSession
 from ipmpi.transport.listen import Listener
 from ipmpi.transport.loop import Loop
 from ipmpi.transport.negotiate import Authenticated
+from ipmpi.transport.routes import DIRECT
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
 SECRET = bytes(range(32))
@@ -210,3 +211,42 @@ def test_somebody_else_on_the_port_does_not_end_a_session_that_was_up(
     assert again.hellos[0].session == SESSION
     assert heard.told == ["started", "interrupted"]
     session.close("the test is over")
+
+
+def test_a_connection_that_cannot_be_taken_is_closed(loop: Loop) -> None:
+    given: list[socket.socket] = []
+    failed: list[KernelError] = []
+
+    def end(error: KernelError) -> None:
+        failed.append(error)
+        loop.stop()
+
+    def cannot_take(sock: socket.socket) -> None:
+        given.append(sock)
+        raise ZeroDivisionError
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        DIRECT.connect(loop, server.getsockname()[:2], cannot_take, end)
+        loop.run()
+    assert given[0].fileno() == -1
+    assert isinstance(failed[0], InternalError)
+
+
+def test_a_handshake_does_not_outlive_its_way(
+    loop: Loop, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(loop, IDENTITY)
+    stack.callback(host.close)
+    begun: list[Any] = []
+    connected = Dial._connected
+
+    def raises_after(self: Dial, number: int, sock: socket.socket) -> None:
+        connected(self, number, sock)
+        begun.append(sock)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Dial, "_connected", raises_after)
+    (outcome,) = dialled(loop, furl(host.port))
+    assert isinstance(outcome, InternalError)
+    assert begun[0].fileno() == -1
+    assert not host.hellos

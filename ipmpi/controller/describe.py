@@ -1,0 +1,41 @@
+"""Who the engines are, as clients are told it, in pieces that fit into messages (layer L2, no I/O)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import limits
+from .deadlines import Deadlines
+from .registry import Registry
+
+_PIECE = limits.MESSAGE // 2
+"""Bytes of one piece, about; what else is in the answer comes on top."""
+
+_ROW = 128
+"""Bytes of what is said of one engine, without its texts: names, numbers and lengths."""
+
+
+def described(
+    registry: Registry, deadlines: Deadlines, after: int, now: float
+) -> tuple[list[dict[str, Any]], bool]:
+    """The engines with ids above ``after``, ascending, as many as fit into a message; are there more."""
+    engines: list[dict[str, Any]] = []
+    size = 0
+    for number in registry.ids():
+        if number <= after:
+            continue
+        if size > _PIECE:
+            return engines, True
+        engine = registry.engines[number]
+        engine_set = registry.sets[engine.set_key]
+        texts = {
+            "host": engine.host, "mpi": engine_set.mpi, "python": engine_set.python,
+            "job": deadlines.job(engine.set_key),
+        }  # fmt: skip
+        numbers = {
+            "id": number, "rank": engine.rank, "pid": engine.pid, "set": engine.set_key,
+            "time_left": deadlines.left(engine.set_key, now),
+        }  # fmt: skip
+        engines.append({**numbers, **texts})
+        size += _ROW + sum(len(text.encode("utf-8", "replace")) for text in texts.values())
+    return engines, False

@@ -1,0 +1,38 @@
+"""What an engine runs, and what waits for it (layer L2, no I/O)."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+
+from .work import CommandWork
+
+
+class Stage(enum.Enum):
+    """How far the command that an engine runs has come."""
+
+    STARTING = enum.auto()
+    """It has not been sent to the engine: this turn will, or its body has to come from the client first."""
+    GIVEN = enum.auto()
+    """The engine has it and owes an answer."""
+
+
+@dataclass
+class Lane:
+    """The commands of one engine."""
+
+    last: tuple[int, int] = (-1, 0)
+    """The place of the command that was begun last."""
+    running: CommandWork | None = None
+    stage: Stage = Stage.STARTING
+    waiting: deque[CommandWork] = field(default_factory=deque)
+
+    def is_wanted_by_others(self, client: int) -> bool:
+        """Whether commands of other clients run or wait here."""
+        return any(work.client != client for work in (self.running, *self.waiting) if work is not None)
+
+
+def join(lane: Lane, work: CommandWork) -> None:
+    """Enter the queue, which is in the order of places."""
+    lane.waiting.insert(sum(other.place < work.place for other in lane.waiting), work)
