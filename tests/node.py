@@ -125,6 +125,7 @@ class Node:
 
     def rank_said(self, local: LocalRank, message: rm.ToAgent) -> None:
         """A rank has said something about itself."""
+        del local
         if not isinstance(message, rm.Hello):
             self.said.append(message)
             return

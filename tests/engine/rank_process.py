@@ -65,7 +65,6 @@ rank = Rank(Namespace(0), RankSocket(theirs), block, 0, lambda left: teams)
 rank._socket.send(rm.encode(rm.Hello(0, 0, "host", os.getpid(), 1, [], True, "", "")), (descriptor,))
 os.close(descriptor)
 rank.install_signals()
-key = b"k" * 16
 
 def do(call):
     "What a call gives that is made in the agent's loop."
@@ -96,7 +95,7 @@ def cancel(group, indices):
     do(lambda: local.tasks.cancel(group, set(indices), interrupt=True))
 
 def part(function, body=b"", index=0):
-    data = cloudpickle.dumps(function)
+    data, key = cloudpickle.dumps(function), index.to_bytes(16, "big")
     do(lambda: local.send(m.DefineFunction(key, 0, len(data), [len(data)]), [data]))
     options = m.TaskOptions(o.encode(o.CallTaskOperation(key, together=True)), "label")
     do(lambda: local.parts.run(m.RunTogether(7, index, options, [0], [0, 1], 5, not body), [body] if body else []))
@@ -134,7 +133,7 @@ def run(code: str, root: Path) -> str:
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=25,
         check=False,
     )
     assert done.returncode == 0, done.stderr

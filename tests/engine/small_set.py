@@ -83,7 +83,7 @@ class SmallSet:
     """``size`` ranks, joined by ``FakeTeams``.
 
     Args:
-        one_node: whether they have one agent; else each has its own, and those of ranks above 0 are below that of 0.
+        one_node: whether they have one agent; else each has its own, and the others' are below that of rank 0.
         own_thread: whether the test's own thread will be that of rank 0, see :func:`in_main_thread`.
     """
 

@@ -54,9 +54,7 @@ class Set:
 
     def __init__(self, joined: bool = True) -> None:
         self.stopped: list[str] = []
-        self.node = with_rank_0(
-            2, joined, lambda text: None, lambda reason, orphaned: self.stopped.append(reason)
-        )
+        self.node = with_rank_0(2, joined, lambda text: None, lambda reason, orphaned: self.stopped.append(reason))
         self.loop, self.rank, self.agent = self.node.loop, self.node.ranks[0], self.node.agent
         self.above = Wire()
         self.agent.above = cast(Any, self.above)
@@ -158,13 +156,12 @@ def test_a_rank_that_was_told_to_end_is_not_to_blame(ranks: Set) -> None:
     assert [(message.ranks, message.ordered) for message in lost] == [([1], True), ([2], False)]
 
 
-def test_a_process_that_ends_without_a_word_is_named(ranks: Set) -> None:
+def test_a_node_whose_agent_ends_without_a_word_is_named(ranks: Set) -> None:
     child = ranks.children[0]
-    assert child.silent_end() == "its process ended without a word: a crash, MPI_Abort, or out of memory"
-    child.engines = [m.EngineInfo(1, 1, "n1", 77), m.EngineInfo(3, 3, "n2", 78)]
+    child.engines = [m.EngineInfo(3, 3, "n2", 78), m.EngineInfo(1, 1, "n1", 77)]
     assert child.silent_end() == (
-        "the process of rank 1 (pid 77 on n1), through which it is reached, ended without a word: a crash, "
-        "MPI_Abort, or out of memory"
+        "the node agent on n1, through which it is reached, ended without a word: it was killed, or the node is "
+        "down or out of memory"
     )
 
 

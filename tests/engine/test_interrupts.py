@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,14 @@ from rank_process import run
 
 IN_C = (
     "import ctypes; libc = ctypes.PyDLL(None); libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p); "
-    "libc.signal.restype = ctypes.c_void_p; libc.signal(23, {})"
+    "libc.signal.restype = ctypes.c_void_p; libc.signal({{number:d}}, {})"
 )
 CHANGES = {
-    "default": "signal.signal(signal.SIGURG, signal.SIG_DFL)",
-    "ignored": "signal.signal(signal.SIGURG, signal.SIG_IGN)",
-    "Python's own": "signal.signal(signal.SIGURG, signal.default_int_handler)",
-    "another function": "signal.signal(signal.SIGURG, lambda *_: None)",
-    "blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})",
+    "default": "signal.signal({number}, signal.SIG_DFL)",
+    "ignored": "signal.signal({number}, signal.SIG_IGN)",
+    "Python's own": "signal.signal({number}, signal.default_int_handler)",
+    "another function": "signal.signal({number}, lambda *_: None)",
+    "blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, {{{number}}})",
     "default, set by C code": IN_C.format(0),
     "ignored, set by C code": IN_C.format(1),
 }
@@ -27,17 +28,18 @@ def work():
     import builtins
     started = SimpleQueue()
     builtins.started = started.put
-    submit("while it runs", "import signal; " + change + ASLEEP)
-    started.get()
-    interrupt_until("while it runs")
+    if {number} != signal.SIGURG:
+        submit("while it runs", "import signal; " + change + ASLEEP)
+        started.get()
+        interrupt_until("while it runs")
     submit("changes", "import signal; " + change)
     assert answers.get() == ("changes", True, "")
     submit("later", ASLEEP)
     started.get()
     interrupt_until("later")
     give("import signal; " + change)
-    give(ASLEEP, group=2)
     assert answers.get() == (1, 0, 0)
+    give(ASLEEP, group=2)
     started.get()
     cancel(2, {{0}})
     assert answers.get() == (2, 0, 2)
@@ -52,9 +54,11 @@ agent(work)
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGURG], ids=["SIGINT", "SIGURG"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_interrupts_arrive_whatever_code_does_with_the_signal(root: Path, change: str) -> None:
-    out = run(WORK.format(change=change + "; ", asleep=ASLEEP), root)
+def test_interrupts_arrive_whatever_code_does_with_a_signal(root: Path, change: str, number: int) -> None:
+    source = change.format(number=int(number)) + "; "
+    out = run(WORK.format(change=source, asleep=ASLEEP, number=int(number)), root)
     assert out == "main thread ended by itself []\n"
 
 

@@ -170,7 +170,9 @@ def test_large_results_of_tasks_are_copied_too_until_they_are_too_many(
 ) -> None:
     size = 8 * WIDE
     monkeypatch.setattr(limits, "ANSWER_COPIES", 1.0)
-    monkeypatch.setattr(largeanswers, "available_bytes", lambda: 2 * size + 1_000_000 - small.ranks[1]._large._copied)
+    monkeypatch.setattr(
+        largeanswers, "available_bytes", lambda: 2 * size + 1_000_000 - small.ranks[1]._large._copied
+    )
     monkeypatch.setattr(limits, "ANSWER_STUCK", 0.2)
     small.takes_streams = False
     options = small.options(lambda: np.ones(WIDE))

@@ -1,4 +1,4 @@
-"""Leaders of nodes find each other. Each rank is a thread here, and allgather a barrier; TCP and TLS are real."""
+"""Leaders of nodes find each other. Ranks and agents are threads here, allgather is a barrier."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from ipmpi import limits
 from ipmpi.engine import nodelinks
-from ipmpi.engine.neighbours import Neighbourhood, meet
+from ipmpi.engine.meeting import Conversation, leaders_of
 from ipmpi.engine.nodelinks import NodeLinks
+from ipmpi.engine.tree import Place, place
+from ipmpi.errors import LauncherError
 from ipmpi.furl import Furl
+from ipmpi.protocol import rankmessages as rm
 from ipmpi.tls import LONG_LIVED_SUITES
 from ipmpi.transport.negotiate import Authenticated
+from ipmpi.transport.packets import PACKET, RankSocket
 
 
 class Exchange:
@@ -38,12 +42,40 @@ class Exchange:
         return exchange
 
 
-def met(leaders: list[int]) -> list[Neighbourhood]:
+class Met(NamedTuple):
+    """What became of a rank's node: its place, its agent's links, and why there are none."""
+
+    place: Place
+    links: NodeLinks | None
+    trouble: str
+    formed: rm.Formed | None
+
+
+def agent(sock: socket.socket, below: int) -> tuple[NodeLinks, rm.Formed]:
+    """What a node's agent says to its lowest rank."""
+    links = nodelinks.NodeLinks(below)
+    sock.send(rm.encode(rm.Address(links.address)))
+    above, _ = rm.for_agent(sock.recv(PACKET))
+    assert isinstance(above, rm.Above)
+    sock.send(rm.encode(rm.Met(links.connect(above.address))))
+    formed, _ = rm.for_agent(sock.recv(PACKET))
+    assert isinstance(formed, rm.Formed)
+    return links, formed
+
+
+def met(leaders: list[int]) -> list[Met]:
     """Where every rank of a set finds itself."""
     exchange = Exchange(len(leaders))
 
-    def start(rank: int) -> Neighbourhood:
-        return meet(rank, leaders, f"n{leaders[rank]}", exchange.of(rank))
+    def start(rank: int) -> Met:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs, ThreadPoolExecutor(1) as thread:
+            is_leader = rank == leaders[rank]
+            other = thread.submit(agent, theirs, len(place(rank, leaders).below)) if is_leader else None
+            trouble = Conversation(RankSocket(ours)).meet(rank, leaders, f"n{leaders[rank]}", exchange.of(rank))
+            links, formed = other.result(30) if other is not None else (None, None)
+            one_tree = formed.one_tree if formed is not None else not trouble
+            return Met(place(rank, leaders, one_tree=one_tree), links, trouble, formed)
 
     with ThreadPoolExecutor(len(leaders)) as ranks:
         return list(ranks.map(start, range(len(leaders))))
@@ -67,7 +99,7 @@ def hear(peer: Authenticated, size: int) -> bytes:
     return bytes(heard)
 
 
-def close(found: list[Neighbourhood]) -> None:
+def close(found: list[Met]) -> None:
     for one in found:
         if one.links is not None:
             one.links.close()
@@ -78,12 +110,12 @@ def test_each_leader_has_a_link_with_its_neighbours(leaders: list[int]) -> None:
     found = met(leaders)
     for rank, one in enumerate(found):
         assert one.trouble == ""
-        assert one.place.above is not None or rank == 0
+        assert one.place.above is not None or leaders[rank] == 0
         if leaders[rank] != rank:
             assert one.links is None
             continue
         assert one.links is not None
-        assert len(one.links.below) == len(one.place.remote)
+        assert len(one.links.below) == len(one.place.below)
         for peer in one.links.below:
             say(peer, b"from %4d" % rank)
     for one in found:
@@ -97,8 +129,27 @@ def test_one_node_needs_no_links_and_exchanges_nothing() -> None:
     def exchange(value: object) -> list[Any]:
         raise AssertionError("it is collective, and costs time")
 
-    one = meet(1, [0, 0, 0], "n0", exchange)
-    assert (one.links, one.trouble, one.place.above) == (None, "", 0)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        assert Conversation(RankSocket(ours)).meet(1, [0, 0, 0], "n0", exchange) == ""
+
+
+def test_ranks_with_one_agent_are_on_one_node() -> None:
+    assert leaders_of([b"a", b"b", b"a", b"c", b"b"]) == [0, 1, 0, 3, 1]
+
+
+def test_an_agent_that_ends_while_the_set_forms_says_why_or_where_to_look() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        theirs.send(rm.encode(rm.Stop("in short", 1, "in words")))
+        theirs.close()
+        talk = Conversation(RankSocket(ours))
+        with pytest.raises(LauncherError, match=r"^in words$"):
+            talk.hear()
+        with pytest.raises(
+            LauncherError, match="the agent process of this node ended while the set formed: its log"
+        ):
+            talk.hear()
 
 
 def test_nobody_listens_once_all_have_come() -> None:
@@ -167,7 +218,8 @@ def test_if_one_node_is_not_reached_each_connects_by_itself(monkeypatch: pytest.
     monkeypatch.setattr(nodelinks, "NodeLinks", Unreachable)
     monkeypatch.setattr(limits, "NODES_MEET", 2.0)
     found = met([0, 1, 0, 1])
-    assert [one.place.above for one in found] == [None, None, 0, 1]
-    assert all(one.links is None for one in found)
+    assert [one.formed.one_tree for one in found if one.formed is not None] == [False, False]
+    assert all(one.place.above is None for one in found)
     assert len({one.trouble for one in found}) == 1
     assert "rank" in found[0].trouble
+    close(found)

@@ -106,7 +106,7 @@ agent(work)
 
 
 def test_a_signal_that_does_not_come_in_time_is_sent_again(root: Path) -> None:
-    # One that Python has not looked at before a sleep begins would be noticed at its end; a lost one stands for it.
+    # One that Python has not looked at before a sleep begins is noticed at its end; a lost one stands for it.
     out = run(
         """
 def work():
@@ -145,7 +145,8 @@ def work():
     go.put(1)
     seen = [answers.get() for _ in range(5)]
     assert builtins.order == [0, 1, 1, 1], builtins.order
-    assert seen == [(1, 0, 0), ("overtakes", True, ""), (2, 0, 0), (2, 1, 0), (2, 2, 0)], seen
+    assert seen[0] == (1, 0, 0), seen
+    assert set(seen[1:]) == {("overtakes", True, ""), (2, 0, 0), (2, 1, 0), (2, 2, 0)}, seen
 agent(work)
 """,
         root,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 
-from ipmpi.engine.shared import SharedMemory, map_shared
+from ipmpi.engine.rank import _mapped
+from ipmpi.engine.shared import SharedMemory
 
 
 def shared(data: bytes) -> SharedMemory:
@@ -16,18 +17,17 @@ def shared(data: bytes) -> SharedMemory:
     return memory
 
 
-def test_segments() -> None:
+def test_what_was_written_in_pieces_is_there_and_outlives_the_file() -> None:
     memory = shared(b"hello, world")
-    parts = memory.segments([5, 0, 7])
+    parts = _mapped([memory.descriptor], [5, 0, 7])
+    memory.close()
+    memory.close()
     assert [bytes(part) for part in parts] == [b"hello", b"", b", world"]
-    memory.close()
-    memory.close()
-    assert bytes(parts[0]) == b"hello", "mappings outlive the file"
 
 
 def test_writes_stay_in_their_mapping() -> None:
     memory = shared(bytes(10_000))
-    (one,), (two,) = memory.segments([10_000]), memory.segments([10_000])
+    (one,), (two,) = _mapped([memory.descriptor], [10_000]), _mapped([memory.descriptor], [10_000])
     assert isinstance(one, memoryview)
     one[5000] = 7
     assert (one[5000], two[5000]) == (7, 0)
@@ -37,13 +37,13 @@ def test_writes_stay_in_their_mapping() -> None:
 
 def test_writes_stay_in_their_process() -> None:
     memory = shared(b"a" * 100_000)
-    (mine,) = memory.segments([100_000])
+    (mine,) = _mapped([memory.descriptor], [100_000])
     assert isinstance(mine, memoryview)
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            (theirs,) = map_shared(memory.descriptor, [100_000])
+            (theirs,) = _mapped([memory.descriptor], [100_000])
             assert isinstance(theirs, memoryview)
             before = bytes(theirs[:4])
             theirs[:4] = b"bbbb"

@@ -220,12 +220,12 @@ def test_a_rank_that_cannot_map_a_body_says_so_and_goes_on(
 
     monkeypatch.setattr(mmap, "mmap", in_one_rank)
     small.command(5, [0, 1, 2], o.Push(), {"a": b"x" * 3_000_000})
-    tells_and_goes_on(small, {1}, "the data of this method did not arrive: there is no memory for it (", monkeypatch)
+    tells_and_goes_on(
+        small, {1}, "the data of this method did not arrive: there is no memory for it (", monkeypatch
+    )
 
 
-def tells_and_goes_on(
-    small: SmallSet, without: set[int], reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def tells_and_goes_on(small: SmallSet, without: set[int], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for rank, outcome in outcomes_of(small, {0, 1, 2}).items():
         assert isinstance(outcome, o.Failed) is (rank in without)
         if isinstance(outcome, o.Failed):
