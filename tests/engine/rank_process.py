@@ -13,7 +13,7 @@ import itertools
 import cloudpickle
 from queue import SimpleQueue
 from ipmpi.engine.controlblock import ControlBlock
-from ipmpi.engine.localrank import Command, LocalRank
+from ipmpi.engine.localrank import Command, LastPacket, LocalRank
 from ipmpi.engine.namespace import Namespace
 from ipmpi.engine.rank import Rank
 from ipmpi.errors import TaskAborted
@@ -59,7 +59,7 @@ class Agent:
 node = Agent()
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 numbers = itertools.count(1)
-local = LocalRank(node, ours, numbers, hit_main_thread)
+local = LocalRank(node, ours, numbers, LastPacket(), hit_main_thread)
 block, descriptor = ControlBlock.create()
 rank = Rank(Namespace(0), RankSocket(theirs), block, 0, lambda left: teams)
 rank._socket.send(rm.encode(rm.Hello(0, 0, "host", os.getpid(), 1, [], True, "", "")), (descriptor,))
