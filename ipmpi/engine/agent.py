@@ -383,6 +383,7 @@ class Agent:
             self._expected -= 1
             if self.is_complete:
                 self.on_complete()
+            self._stop_if_ended("")
             return
         if not self._stopped:
             self._below_lost(
@@ -397,8 +398,10 @@ class Agent:
 
     def rank_lost(self, local: LocalRank, reason: str, ordered: bool) -> None:
         """The process of a rank of this node has ended."""
-        if self.local.pop(local.rank, None) is not None and not self._stopped:
-            self._lost([local.rank], reason, ordered)
+        if self.local.pop(local.rank, None) is not None:
+            local.gone()
+            if not self._stopped:
+                self._lost([local.rank], reason, ordered)
 
     def _lost(self, ranks: list[int], reason: str, ordered: bool) -> None:
         if ranks:

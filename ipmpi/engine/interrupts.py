@@ -107,7 +107,7 @@ class Interrupts:
         if meant == words[HEARD] or self.shielded:
             return
         target, now = words[TARGET], time.monotonic()
-        if target != words[CURRENT]:
+        if not target or target != words[CURRENT]:
             words[HEARD] = meant
         elif now - self._hit_at >= _APART:  # else it comes too early, and will be sent again
             words[HEARD] = meant

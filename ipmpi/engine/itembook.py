@@ -121,7 +121,10 @@ class ItemBook:
         return [self._held.pop(serial) for serial in wanted if serial in self._held], running, finished
 
     def _revoke(self, serials: list[int]) -> tuple[list[Finished], int]:
-        """Have the rank not begin these; what has run, and what may run now although it is among them."""
+        """Have the rank not begin these; what has run, and which of them may be running.
+
+        Those that have begun are taken out of ``serials``.
+        """
         if not serials:
             return [], 0
         revoked = self._block.revoked
@@ -130,11 +133,11 @@ class ItemBook:
         self._block.fence()
         claimed = self._block.words[CLAIMED]
         finished = self.collect()
-        if claimed in serials and claimed in self._held:
-            # Whether it was faster is not known yet: it ends, or comes back as skipped.
-            serials.remove(claimed)
-            return finished, claimed
-        return finished, 0
+        # Items begin in the order of their numbers, so these have begun. One with a large result may have ended,
+        # which a packet tells. Whether the claimed one was faster is not known: it ends, or comes back skipped.
+        begun = {serial for serial in serials if serial <= claimed and serial in self._held}
+        serials[:] = [serial for serial in serials if serial not in begun]
+        return finished, claimed if claimed in begun else 0
 
     def clear(self) -> None:
         """Forget all of it; what waits is not run."""
@@ -222,7 +225,9 @@ class ItemBook:
         """What comes of an item that was skipped, or hit by an interrupt."""
         kind, data = outcome
         if kind == SKIPPED:
-            return SKIPPED, b"cancelled" if serial in self._cancelled else b"taken"
+            cancelled = serial in self._cancelled
+            self._cancelled.discard(serial)
+            return SKIPPED, b"cancelled" if cancelled else b"taken"
         self._cancelled.discard(serial)
         outcome = kind & ~HIT, data
         verdict = self.verdict_on(serial)

@@ -84,10 +84,6 @@ class ItemRunner:
         """Append items."""
         self._waiting.extend(items)
 
-    def clear(self) -> None:
-        """Forget what waits."""
-        self._waiting.clear()
-
     def work(self, may_go_on: Callable[[], bool]) -> None:
         """Run items as long as there are any, and ``may_go_on`` says so."""
         waiting, interrupts, process = self._waiting, self._interrupts, self._process
@@ -103,12 +99,12 @@ class ItemRunner:
                 words[CLAIMED] = words[CURRENT] = serial
                 fence()
                 outcome = _SKIPPED if revoked[serial & _MASK] else run(program, payload)
+                if process.is_child:
+                    process.leave_if_child()
                 words[CURRENT] = 0
             except KeyboardInterrupt:
                 # No second one can come so soon.
                 words[CURRENT] = 0
-            if process.is_child:
-                process.leave_if_child()
             now = clock()
             seconds = (now - before) * 1e-9
             before = now

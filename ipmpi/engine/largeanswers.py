@@ -7,6 +7,7 @@ than it should, the rank waits until some of it has left: then nothing runs here
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -56,15 +57,22 @@ class LargeAnswers:
             self._send(piece)
 
     def _send(self, piece: memoryview) -> None:
+        if self._send_in_memory(piece):
+            return
+        # No room for files in memory, or no descriptor: through the socket, then.
+        for at in range(0, len(piece), _INLINE):
+            part = piece[at : at + _INLINE]
+            self._socket.send(encode(Piece(len(part), shared=False), [part]))
+
+    def _send_in_memory(self, piece: memoryview) -> bool:
         try:
             descriptor = in_memory([piece])
-        except OSError:  # no room for files in memory: through the socket, then
-            for at in range(0, len(piece), _INLINE):
-                part = piece[at : at + _INLINE]
-                self._socket.send(encode(Piece(len(part), shared=False), [part]))
-            return
-        with open(descriptor, "rb", closefd=True):
-            self._socket.send(encode(Piece(len(piece))), (descriptor,))
+        except OSError:
+            return False
+        try:
+            return self._socket.send(encode(Piece(len(piece))), (descriptor,))
+        finally:
+            os.close(descriptor)
 
 
 def _pieces(segments: Sequence[Buffer]) -> Iterator[memoryview]:

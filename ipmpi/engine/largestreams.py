@@ -6,6 +6,7 @@ ask for it again.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import weakref
 from collections.abc import Callable
@@ -67,6 +68,11 @@ class LargeAnswer:
         self._above = above
         self._connection = above.connection
         self._stream = self._connection.send_streamed(message, sum(self.sizes))
+        if self._dropped:  # its rank is gone
+            self._connection.abort(self._stream)
+            above.wake()
+            self._end()
+            return
         waiting, self._waiting = self._waiting, []
         for piece in waiting:
             self._connection.feed(self._stream, piece)
@@ -111,6 +117,8 @@ class LargeAnswer:
             self._end()
 
     def _mapped(self, size: int, descriptor: int) -> Buffer:
+        if descriptor < 0:
+            raise OSError(errno.EMFILE, "no descriptor is left for a piece of a large answer")
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
         memory = mmap.mmap(descriptor, size, flags=flags, prot=mmap.PROT_READ)
         weakref.finalize(memory, self._give_back, size).atexit = False
@@ -126,7 +134,10 @@ class LargeAnswer:
     def _look(self, tell: Callable[[m.AnyMessage], None]) -> None:
         """The rank waits for room: see whether its answer gets on, if others wait for the rank."""
         now = self._loop.now()
-        if self._stream is None:
+        if self._stream is None or self._above is None:
+            return
+        if self._above.connection is not self._connection:  # a new controller: nobody waits for it
+            self.drop()
             return
         if self._stream.sent != self._sent or not self._is_wanted():
             self._sent, self._moved_at = self._stream.sent, now

@@ -211,15 +211,17 @@ class LocalRank:
         words = self._block.words
         words[SKIP] = min(self._commands)
         self._block.fence()
-        if words[CURRENT] < 0:
-            self._interrupt(words[CURRENT])
+        current = words[CURRENT]
+        if current < 0:
+            self._interrupt(current)
 
     def interrupt_all(self) -> None:
         """KeyboardInterrupt in whatever runs now."""
         if self._block is not None:
             self.interrupt()
-            if self._block.words[CURRENT]:
-                self._interrupt(self._block.words[CURRENT])
+            current = self._block.words[CURRENT]
+            if current > 0:
+                self._interrupt(current)
 
     def _interrupt_if(self, serial: int) -> bool:
         """Interrupt an item or a part if it runs; whether it did."""
@@ -324,9 +326,18 @@ class LocalRank:
         self.break_off()
         self._node.rank_gone(self, reason)
 
+    def gone(self) -> None:
+        """Its process has ended: what it has left is told, and nothing of it is waited for any more."""
+        self.tasks.collect()
+        self.tasks.retire()
+        self.parts.gone()
+
     def break_off(self) -> None:
         """It is gone: what it had begun to send will not come to its end."""
         if self._large is not None:
             self._large.break_off()
             self._large = None
+        if self._block is None and self._block_file >= 0:
+            os.close(self._block_file)
+            self._block_file = -1
         self._link.close()

@@ -37,6 +37,16 @@ class Conversation:
         Raises:
             LauncherError: the agent is gone, or says that this is the end.
         """
+        message, files = self._next()
+        while isinstance(message, rm.Note):
+            message, files = self._next()
+        if isinstance(message, rm.Stop):
+            for descriptor in files:
+                os.close(descriptor)
+            raise LauncherError(message.words or message.reason)
+        return message, files
+
+    def _next(self) -> tuple[rm.ToRank, list[int]]:
         packet = self.socket.receive()
         if packet is None:
             raise LauncherError(
@@ -44,12 +54,7 @@ class Conversation:
                 "says why"
             )
         data, files = packet
-        message, _ = rm.for_rank(data)
-        if isinstance(message, rm.Stop):
-            for descriptor in files:
-                os.close(descriptor)
-            raise LauncherError(message.words or message.reason)
-        return message, files
+        return rm.for_rank(data)[0], files
 
     def say(self, message: rm.ToAgent, files: tuple[int, ...] = ()) -> None:
         """Tell the agent something."""

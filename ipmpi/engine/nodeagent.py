@@ -73,7 +73,6 @@ class NodeAgent:
         settings: how to reach the controller.
         log: called with lines for the log.
         warn: called with warnings.
-        fail: called with what nobody foresaw.
 
     Attributes:
         exit_code: of this process.
@@ -97,9 +96,9 @@ class NodeAgent:
         self.agent: Agent | None = None
         self._session: DialledSession | None = None
         self._registered = False
+        self._is_complete = False
         self._stopping = False
         self._failure = ""
-        self._orphaned = False
         self._launcher: int | None = None
         self._told: set[str] = set()
         self._retry = _RETRY
@@ -157,7 +156,8 @@ class NodeAgent:
 
     def _interrupt(self, local: LocalRank, pid: int) -> None:
         known = self._ranks.get(local)
-        send_signal(None if known is None else known.pidfd, pid, SIGNAL)
+        if known is not None:  # else its number may be another process's by now
+            send_signal(known.pidfd, pid, SIGNAL)
 
     def rank_said(self, local: LocalRank, message: rm.ToAgent) -> None:
         """A rank has said something about itself."""
@@ -266,8 +266,11 @@ class NodeAgent:
     # --- the controller ------------------------------------------------------------------------------------
 
     def _complete(self) -> None:
-        """All ranks below are known."""
+        """All ranks below are known; said once, whatever is lost later."""
         assert self.agent is not None
+        if self._is_complete:
+            return
+        self._is_complete = True
         if self._place.above is None:
             self._dial()
         else:
@@ -345,8 +348,11 @@ class NodeAgent:
         """This process got SIGTERM, as all processes of a job do: it is meant for the ranks as well."""
         if self.agent is None:
             self._end_forming("got SIGTERM")
-        for local in self._introduced if self.agent is not None else ():
+            return
+        for local in self._introduced:
             self._signalled(local, "SIGTERM")
+        if not self._ranks:
+            self.agent.stop("got SIGTERM")
 
     def rank_gone(self, local: LocalRank, reason: str) -> None:
         """The socket of a rank is closed: its process has ended, or is about to."""
@@ -382,6 +388,7 @@ class NodeAgent:
                 self._log(f"a rank ended while the set formed: {reason}")
             if not self._ranks:
                 self._end_forming("no rank is left")
+                self._look_whether_over()
             return
         self.agent.rank_lost(local, local.farewell or reason, bool(local.farewell))
         self._look_whether_over()
@@ -441,9 +448,6 @@ class NodeAgent:
         local.has_left = True
         if not self._stopping:
             local.close()
-            if self.agent is None or not self.agent.local:
-                self._look_whether_over()
-            return
         self._look_whether_over()
 
     def _look_whether_over(self) -> None:

@@ -3,7 +3,7 @@
 The leaders of nodes form a tree (:mod:`ipmpi.engine.tree`). Each that has others below it listens for as long as
 it takes them to come, which is milliseconds; afterwards nothing of the set listens on a network. A link is TLS 1.3
 over TCP. Whom to expect is told by MPI: addresses, the hash of the listener's certificate and a secret that both
-ends have to prove. That is a furl, which never leaves the memory of the ranks.
+ends have to prove. That is a furl, which never leaves the memory of the set's processes.
 
 MPI itself would be there too, but has nothing to wait on: somebody would have to ask it all the time, beside user
 code that also calls it.

@@ -12,8 +12,8 @@ from ipmpi.protocol.operations import Failed
 from ipmpi.protocol.packed import pack_failure, unpack_failure
 from ipmpi.serialize import Buffer
 
-Payload = bytes | list[Buffer]
-"""The arguments of one task: a pickle that came in a batch, or the segments of a large one."""
+Payload = bytes | list[Buffer] | MemoryError
+"""The arguments of one task: a pickle that came in a batch, the segments of a large one, or why it has none."""
 
 Outcome = tuple[int, Any]
 """What became of a task, as one of the numbers below, and what goes with it."""

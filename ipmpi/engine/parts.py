@@ -172,6 +172,16 @@ class Parts:
         for number in {*self._parts, *self._kept}:
             self._leave(*number, "the engine of this rank was ended")
 
+    def gone(self) -> None:
+        """The process of this rank has ended."""
+        for outcome, _ in self._kept.values():
+            _forget(outcome)
+        for known in (self._kept, self._parts, self._by_serial):
+            known.clear()
+        self._without_body.clear()
+        self._given_up.clear()
+        self._retired = True
+
     def _started(self, part: Part) -> float | None:
         """When it began to run (time.monotonic); None if it does not run."""
         words = self._block.words

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+import msgspec
+
 from .. import limits
 from ..protocol import operations, packed, rankmessages as rm
 from ..protocol.frames import Buffer, size_of, split
@@ -208,11 +210,15 @@ class Rank:
         version = self.namespace.properties_version
         streamed = sum(sizes) > limits.INLINE_BODY
         said = rm.Answer(message.number, answer.ok, answer.outcome, version, sizes, streamed)
-        if streamed:
-            self._say(said)
+        if not streamed and self._say(said, answer.body):
+            return
+        if answer.body:  # also what is small, and finds no descriptor for its packet
+            self._say(msgspec.structs.replace(said, streamed=True))
             self._large.send(answer.body)
         else:
-            self._say(said, answer.body)
+            text = "its answer could not be sent: this process has too many open files, or no memory"
+            failed = operations.encode(operations.Failed("OSError", text, ""))
+            self._say(rm.Answer(message.number, False, failed, version))
 
     def _run(self, message: rm.Run, body: list[Buffer]) -> Answer:
         words, answer = self._block.words, _INTERRUPTED
@@ -243,7 +249,7 @@ class Rank:
 
     def _take_item(self, message: rm.RunItem, _body: memoryview, files: list[int]) -> None:
         program = self._runner.program(message.operation)
-        self._items.give([(message.serial, program, _mapped(files, message.sizes), True)])
+        self._items.give([(message.serial, program, _arguments(files, message.sizes), True)])
 
     def _send_large_item(self, serial: int, seconds: float, segments: Sequence[Buffer]) -> None:
         hit = self.interrupts.hit == serial
@@ -266,7 +272,7 @@ class Rank:
     def _take_part_body(self, message: rm.PartBody, _body: memoryview, files: list[int]) -> None:
         part = self._parts.get(message.serial)
         if part is not None:
-            part.payload = _mapped(files, message.sizes)
+            part.payload = _arguments(files, message.sizes)
 
     def _leave_part(self, message: rm.PartLeft, _body: memoryview, _files: list[int]) -> None:
         part = self._parts.get(message.serial)
@@ -285,6 +291,14 @@ class Rank:
         else:
             payload = data.encode() if isinstance(data, str) else data
             self._say(rm.PartDone(part.serial, kind, hit, seconds, [len(payload)]), [payload])
+
+
+def _arguments(files: list[int], sizes: Sequence[int]) -> Payload:
+    """The arguments of a task in a file in memory, or why they cannot be had."""
+    try:
+        return _mapped(files, sizes)
+    except (OSError, ValueError, MemoryError) as error:
+        return MemoryError(f"there is no memory for the arguments of this task ({error})")
 
 
 def _mapped(files: list[int], sizes: Sequence[int]) -> list[Buffer]:

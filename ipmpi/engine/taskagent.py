@@ -122,6 +122,9 @@ class TaskAgent:
     def retire(self) -> None:
         """This engine was ended: nothing runs here, and nothing is told any more."""
         self._retired = True
+        for timer in (self._watch_timer, self._deadline_timer):
+            if timer is not None:
+                timer.cancel()
         self._large.clear()
         self._awaited.clear()
         self._items.clear()

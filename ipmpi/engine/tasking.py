@@ -190,8 +190,13 @@ class SetTasks:
                 child.connection.send(m.TaskBody(*number, ranks, sizes), body)
                 child.wake()
             if memory is not None:
-                memory.write(0, memoryview(b"".join(body)))
-                _arrived(here, number, sizes, memory)
+                try:
+                    memory.write(0, memoryview(b"".join(body)))
+                except OSError:
+                    memory.close()
+                    _broken(here, number)
+                else:
+                    _arrived(here, number, sizes, memory)
             return
         sinks: list[tuple[Any, Any]] = [
             (child, child.connection.send_streamed(m.TaskBody(*number, ranks, sizes), total))

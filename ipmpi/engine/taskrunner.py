@@ -187,6 +187,7 @@ class TaskRunner:
         """
         try:
             outcome = self._run_special(program, payload, (comm,), wanted=wanted)
+            self.process.leave_if_child()
             if outcome[0] == REFUSED:
                 raise TaskRejectError("the condition of this task does not hold on one of the ranks it got")
             return outcome
@@ -224,6 +225,8 @@ class TaskRunner:
         namespace = self._namespace
         namespace.home.uncover()
         if payload:
+            if isinstance(payload, MemoryError):
+                raise payload
             namespace.merge(namespace.home.loads([payload] if isinstance(payload, bytes) else payload, stays=True))
         namespace.console.sources.add(TASK_FILENAME, operation.source)
         self._last = None  # it may assign to a name that a function brought
@@ -239,6 +242,8 @@ class TaskRunner:
 
     def _arguments(self, payload: Payload, program: Program) -> Any:
         home = self._home_of(program.space)
+        if isinstance(payload, MemoryError):
+            raise payload
         if isinstance(payload, list):
             return home.loads(payload)
         if b"__main__" not in payload and b"cloudpickle" not in payload:

@@ -300,6 +300,8 @@ def free_name(wanted: str, also_taken: str = "") -> str:
         base, sign = (wanted[:-1], "+") if wanted else (DEFAULT_NAME, "-")
         candidates = [*([] if wanted else [base]), *(f"{base}{sign}{k}" for k in range(2, len(taken) + 4))]
         seen = candidates.index(also_taken) + 1 if also_taken in candidates else 0
+        # Others may have taken the last of these a moment ago.
+        candidates += [f"{base}{sign}{k}" for k in range(len(taken) + 4, len(taken) + 5 + seen)]
         free = [name for name in candidates[seen:] if name not in taken]
         if not free:
             raise LauncherError(f"No name is free in {records_dir()}; give one with --name")

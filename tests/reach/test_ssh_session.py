@@ -263,7 +263,7 @@ def test_a_command_that_nobody_waits_for_cleans_up(session: SshSession, home: Pa
     loopback = ["--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1"]
     with pytest.raises(KeyboardInterrupt):
         session.run(["local", "-n", "1", "--mpi", "none", *loopback], stop)
-    assert len(running) == 3, "ipcluster, controller, engine"
+    assert len(running) == 4, "ipcluster, controller, engine and its agent"
     wait_until(lambda: set(processes_with(f"IPYTHONDIR={home}")) <= set(relays(home)), "the end of the cluster")
 
 
