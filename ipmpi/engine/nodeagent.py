@@ -113,6 +113,15 @@ class NodeAgent:
         self.loop.run()
         return self.exit_code
 
+    def close(self) -> None:
+        """Free what this holds, in a process that goes on; the end of its own process does the same."""
+        self._listener.close()
+        for local, known in self._ranks.items():
+            local.close()
+            os.close(known.lifeline)
+        self._ranks.clear()
+        self.loop.close()
+
     def _broken(self, error: BaseException) -> None:
         if self.agent is not None:
             self.agent.fail(error)

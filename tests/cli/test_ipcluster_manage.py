@@ -82,7 +82,7 @@ def test_the_logs_of_all_processes_are_shown(pair: Run) -> None:
     host = os.uname().nodename
     run = records.find().run
     assert f"/log/default/ipcontroller-{run}-{host}-{pair.controller}.log <==\n" in said
-    assert said.count(f"/log/default/ipengine-{run}-{host}-") == 2
+    assert said.count(f"/log/default/ipengine-{run}-{host}-") == 3, "two engines, and their agent"
     assert "Controller is ready" in ask("logs", "default").stdout
 
 
