@@ -21,7 +21,7 @@ from ipmpi.launch.batch import BatchSystem, batch_system
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.controller import Told
 from ipmpi.launch.job import Job
-from ipmpi.launch.joboptions import JobOptions
+from ipmpi.launch.joboptions import MEMORY, JobOptions
 from ipmpi.launch.jobscript import render
 from ipmpi.launch.lifecycle import Plan
 from ipmpi.launch.process import Signals
@@ -30,12 +30,20 @@ from ipmpi.launch.scratch import log_folder, mounts
 
 AS_OFTEN_AS_NEEDED: Final = 1_000_000
 
+
+def _memory(text: str) -> str:
+    """An amount of memory, for argparse."""
+    if text and not MEMORY.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory: write it like 500M or 64G")
+    return text
+
+
 _WORDS: Final = (
     (("-q", "--queue", "--partition"), "queue", "NAME", texts.word, "queue or partition"),
     (("-A", "--account"), "account", "NAME", texts.word, "project that pays for the job"),
     (("--qos",), "qos", "NAME", texts.word, "quality of service"),
     (("--constraint",), "constraint", "WORD", texts.word, "which kind of node"),
-    (("--memory",), "memory", "SIZE", texts.memory, "memory of each node, like 64G"),
+    (("--memory",), "memory", "SIZE", _memory, "memory of each node, like 64G"),
     (
         ("--launcher",),
         "launcher",

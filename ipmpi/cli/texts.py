@@ -22,7 +22,6 @@ _MESSAGE: Final = 700
 _PATH_BYTES: Final = 4095
 _FILE_NAME_BYTES: Final = 255
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9_.:%\[\]][A-Za-z0-9_.:%\[\]-]*", re.ASCII)
-_MEMORY: Final = re.compile(r"\d{1,12}[KMGT]?", re.IGNORECASE | re.ASCII)
 _MODULE: Final = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 
 
@@ -57,13 +56,6 @@ def word(text: str) -> str:
     """A word for a batch system."""
     if re.search(r"\s", line(text)):
         raise argparse.ArgumentTypeError(f"there is a blank in {text!r}")
-    return text
-
-
-def memory(text: str) -> str:
-    """An amount of memory."""
-    if text and not _MEMORY.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory: write it like 500M or 64G")
     return text
 
 

@@ -6,11 +6,12 @@ The options are found by introspection. An option without a row fails: see ``KIN
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from ipmpi.cli import ipcluster, ipcontroller, ipengine
+from ipmpi.cli import ipcluster, ipcontroller, ipengine, local, options as options_of
 from ipmpi.limits import MAX_ENGINES
 
 DEEP = "/" + "a/" * 1000
@@ -46,7 +47,7 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "url": (["-x", "http://h: 3128"], ["http://h:3128", "none", "", "..", DEEP]),
     "some_line": (["", " ", "\t"], ["-C nvme", "module load x", "-x", "..", DEEP]),
     "word": (["a b", "a\tb"], ["", "gpu&ib", "-x", "..", DEEP]),
-    "memory": (["-x", "..", DEEP, "64 G", "1.5G", "G", "9" * 13], ["", "64G", "500M", "1"]),
+    "_memory": (["-x", "..", DEEP, "64 G", "1.5G", "G", "9" * 13], ["", "64G", "500M", "1"]),
     "path_name": ([LONG[:256], "~no-such-user/x", "/a" * 2048], ["", "-x", "..", DEEP, "~/x", "\udcff", "a b"]),
     "path": ([LONG[:256], "~no-such-user/x", "/a" * 2048], ["", "-x", "..", DEEP, "~/x", "\udcff", "a b"]),
     "some_path": (["", " ", LONG[:256], "~no-such-user/x"], ["-x", "..", DEEP, "~/x", "a b"]),
@@ -67,7 +68,7 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "_hosts": (["", "-x", "..", DEEP, "a:0", "a:-1", f"a:{2**64}", "a,a", "a:1,", "a b"], ["a", "me@a:2,b:3"]),
     "destination": (
         ["-x", "a b", "me@", "me@-x", "a:'", ":x"],
-        ["", "..", DEEP, "me@a", "a:venv/bin/ipcluster -x"],
+        ["", "..", DEEP, "me@a", "a:bin/ipcluster -x"],
     ),
     "command": (["-x", " ", "'"], ["", "..", DEEP, "srun --mpi=pmix"]),
     "scheduler": (["-x", "..", DEEP, "a b", "a:b:c", ":x", "1a"], ["", "lifo", "my.module:Order"]),
@@ -154,3 +155,47 @@ def test_a_default_is_what_the_option_would_take(
 def test_the_table_names_what_there_is() -> None:
     """Rows of options and types that are no more would say that something is tested which is not."""
     assert set(KINDS) <= {getattr(action.type, "__name__", "") for *_, action in ALL}
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (ipcontroller.main, ["--name=a/b"]),
+        (ipcontroller.main, ["-l", "~no-such-user/log"]),
+        (ipcontroller.main, ["--client-port=65536"]),
+        (ipengine.main, ["--furl-file=a\0b"]),
+        (ipcluster.main, ["--task-furl-file", LONG]),
+        (ipcluster.main, ["--detach", "--logdir=~no-such-user/log"]),
+        (ipcluster.main, ["ssh", "--hosts="]),
+        (ipcluster.main, ["slurm", "-n", "2", "--detach", "--memory=much"]),
+        (ipcluster.main, ["engines", "--kind=condor"]),
+        (ipcluster.main, [LONG]),
+        (ipcluster.main, ["stop", "-" + LONG]),
+    ],
+    ids=lambda each: each[0][:20] if isinstance(each, list) else each.__module__,
+)
+def test_nothing_was_begun(
+    main: Callable[[list[str]], int],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    try:
+        code: object = main(words)
+    except SystemExit as ended:
+        code = ended.code
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert code == (1 if words == [LONG] else 2)
+    assert said.startswith(main.__module__.rpartition(".")[2])
+    assert len(said) < 1000
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_begins_with_a_dash_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    parsed = local.parser().parse_args(["--task-furl-file=-x", "--client-ip=::1"])
+    again = ipcontroller.parser().parse_args(options_of.controller_arguments(parsed, "default"))
+    assert (again.task_furl_file, again.client_ip) == ("./-x", "::1")
