@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from .. import limits
-from ..errors import FurlError
 
 _MESSAGE: Final = 700
 """Characters of what is said about a command line: its words may be of any length."""
@@ -90,16 +89,10 @@ def some_path(text: str) -> Path:
 
 
 def furl_or_path(text: str) -> str:
-    """A furl, or the name of a file with one, or ``-``."""
-    if "://" not in text:
-        return text if text == "-" else path_name(text)
-    from .. import furl
-
-    try:
-        furl.Furl.parse(line(text))
-    except FurlError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
+    """A furl, which is read where it is used, or the name of a file with one, or ``-``."""
+    if "://" in text:
+        return line(text)
+    return text if text == "-" else path_name(text)
 
 
 def cluster_name(text: str) -> str:

@@ -52,8 +52,8 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "path": ([LONG[:256], "~no-such-user/x", "/a" * 2048], ["", "-x", "..", DEEP, "~/x", "\udcff", "a b"]),
     "some_path": (["", " ", LONG[:256], "~no-such-user/x"], ["-x", "..", DEEP, "~/x", "a b"]),
     "furl_or_path": (
-        [LONG[:256], "~no-such-user/x", "ipmpi://", f"ipmpi://{LONG}", "ipmpi://a@\0/mec/a", "pb://abc@host:1/x"],
-        ["", "-", "-x", "..", DEEP, "~/x"],
+        [LONG[:256], "~no-such-user/x", f"ipmpi://{LONG}", "ipmpi://a@\0/mec/a"],
+        ["", "-", "-x", "..", DEEP, "~/x", "ipmpi://"],
     ),
     "cluster_name": (["-x", "..", DEEP, "a/b", "ipcontroller-x", "a b", LONG[:65]], ["", "a", "a+2", LONG[:64]]),
     "new_cluster_name": (["-x", "..", DEEP, "a/b", "ipcontroller-x", "a b", "a+2"], ["", "a", LONG[:64]]),
