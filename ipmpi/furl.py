@@ -47,6 +47,9 @@ HINTS: Final = 16
 CLUSTER_NAME: Final = re.compile(r"(?!ipcontroller-)[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(\+[0-9]{1,4})?", re.ASCII)
 """The name of a cluster, which is also that of its folders. With ``+`` and a number those engines of it are meant
 that were added as the second, third and so on."""
+NAME_RULE: Final = (
+    "take up to 64 letters, digits, '-', '_' and '.', with a letter or digit first, and not 'ipcontroller-'"
+)
 
 _SCHEME: Final = "ipmpi://"
 _KEY_CHARACTERS: Final = 52

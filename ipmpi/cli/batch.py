@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipmpi import walltime
-from ipmpi.cli import login, options
+from ipmpi.cli import login, options, texts
 from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.cli.watch import Watched
@@ -21,7 +21,7 @@ from ipmpi.launch.batch import BatchSystem, batch_system
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.controller import Told
 from ipmpi.launch.job import Job
-from ipmpi.launch.joboptions import JobOptions
+from ipmpi.launch.joboptions import MEMORY, JobOptions
 from ipmpi.launch.jobscript import render
 from ipmpi.launch.lifecycle import Plan
 from ipmpi.launch.process import Signals
@@ -30,14 +30,28 @@ from ipmpi.launch.scratch import log_folder, mounts
 
 AS_OFTEN_AS_NEEDED: Final = 1_000_000
 
+
+def _memory(text: str) -> str:
+    """An amount of memory, for argparse."""
+    if text and not MEMORY.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory: write it like 500M or 64G")
+    return text
+
+
 _WORDS: Final = (
-    (("-q", "--queue", "--partition"), "queue", "NAME", "queue or partition"),
-    (("-A", "--account"), "account", "NAME", "project that pays for the job"),
-    (("--qos",), "qos", "NAME", "quality of service"),
-    (("--constraint",), "constraint", "WORD", "which kind of node"),
-    (("--memory",), "memory", "SIZE", "memory of each node, like 64G"),
-    (("--launcher",), "launcher", "NAME", "what starts the ranks: auto, srun, mpirun, mpiexec, or a path (auto)"),
-    (("--proxy",), "proxy", "URL", "HTTP proxy through which engines reach the controller"),
+    (("-q", "--queue", "--partition"), "queue", "NAME", texts.word, "queue or partition"),
+    (("-A", "--account"), "account", "NAME", texts.word, "project that pays for the job"),
+    (("--qos",), "qos", "NAME", texts.word, "quality of service"),
+    (("--constraint",), "constraint", "WORD", texts.word, "which kind of node"),
+    (("--memory",), "memory", "SIZE", _memory, "memory of each node, like 64G"),
+    (
+        ("--launcher",),
+        "launcher",
+        "NAME",
+        texts.path_name,
+        "what starts the ranks: auto, srun, mpirun, mpiexec, or a path (auto)",
+    ),
+    (("--proxy",), "proxy", "URL", texts.url, "HTTP proxy through which engines reach the controller"),
 )
 _NUMBERS: Final = (
     ("--nodes", "nodes", "number of nodes"),
@@ -91,7 +105,7 @@ def main(command: str, words: Sequence[str]) -> int:
 
 def parser(command: str = "slurm") -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(
+    p = texts.Parser(
         prog=f"ipcluster {command}",
         description="Start a controller here and submit a job with N engines. It stays in the foreground, says "
         "what the job waits for, and stops all on Ctrl-C, unless --detach is given.",
@@ -128,8 +142,8 @@ def add_job_options(p: argparse.ArgumentParser) -> None:
         "--time", "--walltime", dest="walltime", type=_walltime, default=None, metavar="TIME",
         help="how long the job may last: 90m, 1h30m, 1:30:00, or 1-12:00:00 with days",
     )  # fmt: skip
-    for names, target, metavar, text in _WORDS:
-        p.add_argument(*names, dest=target, default=None, metavar=metavar, help=text)
+    for names, target, metavar, kind, text in _WORDS:
+        p.add_argument(*names, dest=target, type=kind, default=None, metavar=metavar, help=text)
     p.add_argument("--mpi", choices=["auto", "mpi4py", "none"], default="auto", help="none: each engine by itself")
     p.add_argument(
         "--srun-mpi", choices=["auto", "pmix", "pmi2", "cray_shasta", "none"], default="auto",
@@ -137,9 +151,11 @@ def add_job_options(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     options.add_launcher_options(p)
     for name, target, metavar, text in _LISTS:
-        p.add_argument(name, dest=target, action="append", default=[], metavar=metavar, help=text)
+        p.add_argument(
+            name, dest=target, action="append", type=texts.some_line, default=[], metavar=metavar, help=text
+        )
     p.add_argument(
-        "-s", "--template", "--pbs-script", "--slurm-script", dest="template", type=Path, default=None,
+        "-s", "--template", "--pbs-script", "--slurm-script", dest="template", type=texts.path, default=None,
         metavar="FILE", help="a template of your own for the job script",
     )  # fmt: skip
     p.add_argument(
@@ -182,8 +198,8 @@ def job_options(parsed: argparse.Namespace, name: str) -> JobOptions:
 
 def engines_job(parsed: argparse.Namespace, engine_furl_file: Path, log_dir: Path) -> JobOptions:
     """What :func:`add_job_options` has asked for."""
-    names = [target for _, target, _, _ in _WORDS] + [target for _, target, _ in _NUMBERS]
-    given: dict[str, Any] = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
+    names = [target for _, target, *_ in _WORDS] + [target for _, target, _ in _NUMBERS]
+    given: dict[str, Any] = {name: getattr(parsed, name) for name in names if getattr(parsed, name)}
     given |= {target: tuple(getattr(parsed, target)) for _, target, _, _ in _LISTS}
     return JobOptions(
         n=parsed.n,

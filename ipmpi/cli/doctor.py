@@ -48,7 +48,9 @@ from ..launch.local import job_is_over
 from ..transport.proxies import routes_by
 from ..transport.reach import try_hints
 from ..transport.routes import ProxyRoute
+from . import texts
 from .checkup import Checkup, Way, check_up
+from .login import destination
 from .printing import show
 
 OTHER_RELEASE: Final = f"Use one release everywhere: pip install 'ipmpi=={__version__}' where the controller runs."
@@ -57,34 +59,36 @@ OTHER_FURL: Final = "Copy ipcontroller-mec.furl again from where the controller 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(
+    p = texts.Parser(
         prog="ipcluster doctor",
         description="Look at MPI, limits, furl files, the way to the controller, and the engines; and say what to "
         "do about each thing that is not as it should be. Useful before a cluster is started, and while it runs. "
         "The exit code is 1 if something does not work.",
     )
     p.add_argument(
-        "name", nargs="?", default="", metavar="NAME",
+        "name", nargs="?", type=texts.cluster_name, default="", metavar="NAME",
         help="look at this cluster (see ipcluster list; default: the one whose furls have no name)",
     )  # fmt: skip
     p.add_argument(
-        "--furl-file", default="", metavar="FILE",
+        "--furl-file", type=texts.furl_or_path, default="", metavar="FILE",
         help="look at the controller of this furl (default: ipcontroller-mec.furl in ~/.ipython/security)",
     )  # fmt: skip
     p.add_argument(
         "--ssh",
+        type=destination,
         default="",
         metavar="USER@LOGIN",
         help="reach the controller through this login node, as a client does",
     )
     p.add_argument(
         "--proxy",
+        type=texts.url,
         default="",
         metavar="URL",
         help="reach the controller through this HTTP proxy (none: through none)",
     )
     p.add_argument(
-        "--launcher", default="", metavar="COMMAND",
+        "--launcher", type=texts.command, default="", metavar="COMMAND",
         help="what starts ranks, with its options: 'srun --mpi=pmix' (default: the mpiexec that ipcluster takes)",
     )  # fmt: skip
     p.add_argument(

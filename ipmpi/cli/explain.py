@@ -31,6 +31,8 @@ from ..launch.logs import log_files
 from ..launch.nodelist import expand_nodes
 from ..launch.queue import Queue
 from ..launch.records import Record
+from . import texts
+from .options import system_name
 from .printing import show
 
 LINES: Final = 20
@@ -40,22 +42,31 @@ CLUSTER: Final = "Cluster"
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(
+    p = texts.Parser(
         prog="ipcluster explain",
         description="Say why a job waits and how long still, how it ended, which engines of a cluster are "
         "missing, and show the end of the log that tells what failed. The exit code is 1 if something failed.",
     )
     p.add_argument(
-        "what", nargs="?", default="", metavar="NAME|JOB",
+        "what", nargs="?", type=_cluster_or_job, default="", metavar="NAME|JOB",
         help="a cluster (see ipcluster list; default: the one there is), or the id of a job",
     )  # fmt: skip
-    p.add_argument("--batch", default="", metavar="SYSTEM", help="of a job: slurm, pbs (default: the one here)")
     p.add_argument(
-        "--logdir", type=Path, default=None, metavar="DIR", help="where the log files of a job are (logs)"
+        "--batch", type=system_name, default="", metavar="SYSTEM",
+        help="of a job: slurm, pbs (default: the one here)",
+    )  # fmt: skip
+    p.add_argument(
+        "--logdir", type=texts.path, default=None, metavar="DIR", help="where the log files of a job are (logs)"
     )
     p.add_argument("--lines", type=_lines, default=LINES, metavar="N", help=f"of the failing log ({LINES})")
     p.add_argument("--json", action="store_true", help="print the findings as JSON")
     return p
+
+
+def _cluster_or_job(text: str) -> str:
+    if text and CLUSTER_NAME.fullmatch(text) is None and _JOB.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither the name of a cluster nor the id of a job")
+    return texts.line(text)
 
 
 def _lines(text: str) -> int:

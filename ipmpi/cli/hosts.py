@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ipmpi.cli import options
+from ipmpi.cli import options, texts
 from ipmpi.cli.detach import detach
 from ipmpi.cli.local import log_files
 from ipmpi.cli.supervise import Supervisor
+from ipmpi.errors import LauncherError
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.hosts import HostEngines, HostOptions, read_clusterfile, read_hosts
 from ipmpi.launch.lifecycle import Plan
@@ -19,7 +20,7 @@ from ipmpi.launch.process import Signals
 def main(words: Sequence[str]) -> int:
     """Run ``ipcluster ssh``; returns its exit code."""
     parsed = parser().parse_args(words)
-    hosts = read_hosts(parsed.hosts) if parsed.hosts else read_clusterfile(parsed.clusterfile)
+    hosts = parsed.hosts or read_clusterfile(parsed.clusterfile)
     if parsed.detach and parsed.status_fd is None:
         return detach(["ssh", *words], options.early_log_dir(parsed), "up")
     with Signals() as signals, options.claimed(parsed, "ssh", sum(hosts.values())) as record:
@@ -30,7 +31,7 @@ def main(words: Sequence[str]) -> int:
                 run=record.run,
                 engine_furl_file=Path(record.furl_files["engine"]),
                 mpi=parsed.mpi,
-                remote=parsed.remote,
+                remote=parsed.remote or "ipcluster",
                 timeout=parsed.timeout,
             )
         )
@@ -43,21 +44,31 @@ def main(words: Sequence[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(
+    p = texts.Parser(
         prog="ipcluster ssh",
         description="Start a controller here, and engines on other machines by ssh, which must not need a "
         "password (keys or an agent). ipmpi has to be installed there. IPMPI_SSH names another ssh, with options.",
     )
     where = p.add_mutually_exclusive_group(required=True)
-    where.add_argument("--hosts", default="", metavar="H1:2,H2:4", help="hosts, and how many engines on each")
     where.add_argument(
-        "--clusterfile", type=Path, default=None, metavar="FILE",
+        "--hosts", type=_hosts, default=None, metavar="H1:2,H2:4", help="hosts, and how many engines on each"
+    )
+    where.add_argument(
+        "--clusterfile", type=texts.some_path, default=None, metavar="FILE",
         help="a file with these, TOML or like engines = {'h1': 2, 'h2': 4}",
     )  # fmt: skip
     p.add_argument("--mpi", choices=["auto", "mpi4py", "none"], default="auto", help="none: each engine by itself")
     p.add_argument(
-        "--remote", default="ipcluster", metavar="COMMAND", help="what runs ipcluster there (ipcluster)"
-    )
+        "--remote", type=texts.command, default="ipcluster", metavar="COMMAND",
+        help="what runs ipcluster there (ipcluster)",
+    )  # fmt: skip
     p.add_argument("--timeout", type=options.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
     options.add_cluster_options(p)
     return p
+
+
+def _hosts(text: str) -> dict[str, int]:
+    try:
+        return read_hosts(texts.line(text))
+    except LauncherError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -67,7 +67,7 @@ def function_of(command: str, function: str) -> Callable[..., Any]:
     """
     found = HIDDEN.get(command) or COMMANDS.get(command) or commands().get(command)
     if found is None:
-        raise LauncherError(f"{command!r} is no command. There are: {', '.join(commands())}")
+        raise LauncherError(f"{command[:80]!r} is no command. There are: {', '.join(commands())}")
     name = f"ipmpi.cli.{found.module}"
     try:
         called: Callable[..., Any] = getattr(importlib.import_module(name), function)

@@ -27,6 +27,7 @@ from ..tls import Identity, load_or_create_identity
 from ..transport.addresses import is_unspecified, local_addresses
 from ..transport.listen import Listener
 from ..transport.loop import READ, Loop
+from . import texts
 from .boundedlog import bound_log_files
 from .logs import start_log
 
@@ -35,40 +36,33 @@ log = logging.getLogger("ipcontroller")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(
+    p = texts.Parser(
         prog="ipcontroller",
         description="Start the controller that engines and clients connect to.",
         epilog="With --client-port and --engine-port, certificate and secrets are kept, so that furl files copied "
         "once stay valid. Without them everything is new at each start.",
     )
-    for side, who in (("client", "clients"), ("engine", "engines")):
-        group = p.add_argument_group(f"where {who} connect")
-        group.add_argument(f"--{side}-ip", default="", metavar="IP", help="address to listen on (default: all)")
-        group.add_argument(f"--{side}-port", type=int, default=0, metavar="N", help="port (default: a free one)")
-        group.add_argument(
-            f"--{side}-location", default="", metavar="HOST[,HOST]",
-            help="host names or addresses to put into the furl (default: found out)",
-        )  # fmt: skip
-    files = p.add_argument_group("furl files (default: in the security folder of $IPYTHONDIR or ~/.ipython)")
-    files.add_argument("--engine-furl-file", default="", metavar="FILE", help="furl for engines")
-    files.add_argument("--multiengine-furl-file", default="", metavar="FILE", help="furl for MultiEngineClient")
-    files.add_argument("--task-furl-file", default="", metavar="FILE", help="furl for TaskClient")
-    files.add_argument("--monitor-furl-file", default="", metavar="FILE", help="furl for monitors (read only)")
+    _add_addresses(p)
     p.add_argument(
-        "--interface", action="append", default=[], metavar="MODULE:NAME", help="a further client interface"
+        "--interface",
+        action="append",
+        type=texts.plug_in,
+        default=[],
+        metavar="MODULE:NAME",
+        help="a further client interface",
     )
     p.add_argument(
-        "--scheduler", default="priority", metavar="ORDER",
+        "--scheduler", type=texts.scheduler, default="priority", metavar="ORDER",
         help="in which order tasks are given to engines: fifo, lifo, priority (default; first in, first out among "
         "equal ones), or a class of your own as MODULE:CLASS",
     )  # fmt: skip
     p.add_argument(
-        "--name", default="", metavar="NAME",
+        "--name", type=texts.cluster_name, default="", metavar="NAME",
         help="name of the cluster: furl files go to the folder security/NAME, for MultiEngineClient(name=NAME) "
         "and ipengine --name NAME, the log file to log/NAME",
     )  # fmt: skip
     p.add_argument(
-        "-l", "--logfile", default="", metavar="PREFIX",
+        "-l", "--logfile", type=texts.path_name, default="", metavar="PREFIX",
         help="log to PREFIX<host>-<pid>.log only (default: to log/NAME/ipcontroller-<host>-<pid>.log in "
         "$IPYTHONDIR or ~/.ipython, and to the terminal)",
     )  # fmt: skip
@@ -76,6 +70,30 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--lifeline-fd", type=int, default=None, help=argparse.SUPPRESS)
     p.add_argument("--version", action="version", version=f"ipmpi {__version__}")
     return p
+
+
+def _add_addresses(p: argparse.ArgumentParser) -> None:
+    """Where it listens, and the files that tell so."""
+    for side, who in (("client", "clients"), ("engine", "engines")):
+        group = p.add_argument_group(f"where {who} connect")
+        group.add_argument(
+            f"--{side}-ip", type=texts.host, default="", metavar="IP", help="address to listen on (default: all)"
+        )
+        group.add_argument(
+            f"--{side}-port", type=texts.port, default=0, metavar="N", help="port (default: a free one)"
+        )
+        group.add_argument(
+            f"--{side}-location", type=texts.hosts, default="", metavar="HOST[,HOST]",
+            help="host names or addresses to put into the furl (default: found out)",
+        )  # fmt: skip
+    files = p.add_argument_group("furl files (default: in the security folder of $IPYTHONDIR or ~/.ipython)")
+    for role, text in (
+        ("engine", "engines"), ("multiengine", "MultiEngineClient"), ("task", "TaskClient"),
+        ("monitor", "monitors (read only)"),
+    ):  # fmt: skip
+        files.add_argument(
+            f"--{role}-furl-file", type=texts.path_name, default="", metavar="FILE", help=f"furl for {text}"
+        )
 
 
 def _load(option: str, name: str, form: str) -> Any:
@@ -142,7 +160,7 @@ class Controller:
             self.loop,
             log.info,
             interfaces=self.interfaces,
-            order=_scheduler(options.scheduler),
+            order=_scheduler(options.scheduler or "priority"),
             on_engines=self._tell_engines,
             on_stop=self.loop.stop,
         )

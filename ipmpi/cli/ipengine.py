@@ -33,6 +33,7 @@ from ..ownpath import add_current_folder
 from ..protocol import rankmessages as rm
 from ..transport.agentsocket import meet_agent
 from ..transport.packets import RankSocket, Socket
+from . import texts
 from .boundedlog import bound_log_files
 from .logs import start_log
 
@@ -46,22 +47,25 @@ _PR_SET_PDEATHSIG = 1
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(
+    p = texts.Parser(
         prog="ipengine",
         description="Start an engine. Under mpirun, mpiexec or srun all ranks become one engine set, "
         "with one connection to the controller: a process beside them, which the first of them starts, has it.",
     )
     p.add_argument(
-        "--furl-file", default="", metavar="FILE",
+        "--furl-file", type=texts.furl_or_path, default="", metavar="FILE",
         help="the controller's furl file (default: ipcontroller-engine.furl in ~/.ipython/security)",
     )  # fmt: skip
     p.add_argument(
         "--mpi", default="auto", choices=MODES,
         help="auto: join the communicator if an MPI launcher started this; none: each engine by itself",
     )  # fmt: skip
-    p.add_argument("--name", default="", metavar="NAME", help="the controller's name, instead of a furl file")
     p.add_argument(
-        "-l", "--logfile", default="", metavar="PREFIX",
+        "--name", type=texts.cluster_name, default="", metavar="NAME",
+        help="the controller's name, instead of a furl file",
+    )  # fmt: skip
+    p.add_argument(
+        "-l", "--logfile", type=texts.path_name, default="", metavar="PREFIX",
         help="log to PREFIX<host>-<rank>-<pid>.log only (default: to log/NAME/ipengine-<host>-<rank>-<pid>.log in "
         "$IPYTHONDIR or ~/.ipython, and to the terminal)",
     )  # fmt: skip
@@ -79,22 +83,12 @@ def parser() -> argparse.ArgumentParser:
         "--wait", type=_wait, default=0.0, metavar="S", help="wait so long for the controller to appear"
     )
     p.add_argument(
-        "--proxy", type=_proxy, default=None, metavar="URL",
+        "--proxy", type=texts.proxy, default=None, metavar="URL",
         help="HTTP proxy to reach the controller through, as http://host:port; none: no proxy (default: that of "
         "https_proxy or all_proxy in the environment, where the direct way fails)",
     )  # fmt: skip
     p.add_argument("--version", action="version", version=f"ipmpi {__version__}")
     return p
-
-
-def _proxy(text: str) -> str:
-    if "@" in text:
-        raise argparse.ArgumentTypeError(
-            "a password does not belong into a command line, which everybody on this machine can read. Leave it "
-            "out, write `machine PROXYHOST login USER password PASSWORD` into ~/.netrc, and run "
-            "`chmod 600 ~/.netrc`"
-        )
-    return text
 
 
 def _walltime(text: str) -> float:

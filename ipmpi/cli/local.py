@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ipmpi.cli import options
+from ipmpi.cli import options, texts
 from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.launch import restarts
@@ -41,7 +41,7 @@ def keep_engines_here(parsed: argparse.Namespace) -> None:
 
     In an allocation on a login node, also in one of a single machine, engines are elsewhere.
     """
-    asked = parsed.engine_ip or parsed.engine_port or parsed.engine_location
+    asked = parsed.engine_ip or parsed.engine_port is not None or parsed.engine_location
     if not (asked or in_allocation(os.environ) or names_machines(launcher_words(parsed))):
         parsed.engine_ip = "localhost"
 
@@ -53,7 +53,7 @@ def launcher_words(parsed: argparse.Namespace) -> tuple[str, ...]:
 
 def parser(command: str = "local") -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(
+    p = texts.Parser(
         prog=f"ipcluster {command}",
         description="Start a controller and N engines on this machine, and stop them together. "
         "The engines are the ranks of one MPI job, unless --mpi none is given.",
@@ -69,7 +69,7 @@ def parser(command: str = "local") -> argparse.ArgumentParser:
     p.add_argument(
         "--mpi", choices=["auto", "mpi4py", "none"], default="auto", help="none: plain processes without MPI"
     )
-    p.add_argument("--launcher", default="auto", metavar="PATH", help="the mpiexec to use")
+    p.add_argument("--launcher", type=texts.path_name, default="auto", metavar="PATH", help="the mpiexec to use")
     options.add_launcher_options(p)
     p.add_argument(
         "--gpus", dest="gpus_per_node", type=options.engine_number, default=None, metavar="N",
@@ -92,7 +92,7 @@ def engine_options(parsed: argparse.Namespace, record: Record) -> EngineOptions:
         run=record.run,
         engine_furl_file=Path(record.furl_files["engine"]),
         mpi=parsed.mpi,
-        launcher=parsed.launcher,
+        launcher=parsed.launcher or "auto",
         waits=options.keeps_furl(parsed),
         timeout=parsed.timeout,
         fault_tolerance=parsed.fault_tolerance,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import re
 import shlex
 import signal
 import threading
@@ -23,15 +24,16 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from ipmpi.cli import options
+from ipmpi.cli import options, texts
 from ipmpi.cli.screen import Screen
-from ipmpi.errors import ConnectionError, KernelError, LauncherError
+from ipmpi.errors import ClientError, ConnectionError, KernelError, LauncherError
 from ipmpi.furl import Furl, save
 from ipmpi.launch import defaultfurls, records
 from ipmpi.launch.follow import STAY
 from ipmpi.launch.records import Record
 from ipmpi.protocol.handshake import printable_lines
 from ipmpi.transport.ssh import SshSession
+from ipmpi.transport.sshprocess import split_destination
 
 STOPPING: Final = 60.0
 """Seconds for the far end to stop a cluster."""
@@ -79,11 +81,23 @@ def add_options(p: argparse.ArgumentParser) -> None:
     """What only concerns ssh."""
     group = p.add_argument_group("from another machine")
     group.add_argument(
-        "--ssh", default="", metavar="USER@HOST[:COMMAND]",
+        "--ssh", type=destination, default="", metavar="USER@HOST[:COMMAND]",
         help="do this on another machine, by ssh, and reach the cluster from here; COMMAND is what runs ipcluster "
         "there, such as venv/bin/ipcluster",
     )  # fmt: skip
     group.add_argument("--keep", action="store_true", help="leave that cluster running when this command ends")
+
+
+def destination(text: str) -> str:
+    """Where to log in by ssh, perhaps with what runs ipcluster there, for argparse."""
+    try:
+        found = split_destination(texts.line(text), "x") if text else ("x", "x")
+    except ClientError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if re.fullmatch(r"(?:.*@)?(?:|-.*|:[^:]*)", found[0]):
+        raise argparse.ArgumentTypeError(f"{text!r} names no machine: give it as 'user@host'")
+    texts.command(found[1])
+    return text
 
 
 def main(command: str, words: Sequence[str], parsed: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ipmpi.cli import texts
 from ipmpi.cli.growing import GrowingFiles
 from ipmpi.client import MultiEngineClient
 from ipmpi.errors import KernelError, LauncherError
@@ -46,9 +47,12 @@ def main(command: str, words: Sequence[str]) -> int:
 
 def parser(command: str = "list") -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog=f"ipcluster {command}", description=_PURPOSES[command])
+    p = texts.Parser(prog=f"ipcluster {command}", description=_PURPOSES[command])
     if command != "list":
-        p.add_argument("name", nargs="?", default="", metavar="NAME", help="which cluster, if there are several")
+        p.add_argument(
+            "name", nargs="?", type=texts.cluster_name, default="", metavar="NAME",
+            help="which cluster, if there are several",
+        )  # fmt: skip
     if command in ("list", "status"):
         p.add_argument("--json", action="store_true", help="print it as JSON")
     if command == "stop":

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from ipmpi.cli import options
+from ipmpi.cli import options, texts
 from ipmpi.cli.batch import add_job_options, engines_job
 from ipmpi.cli.local import launcher_words
 from ipmpi.cli.screen import Screen
@@ -96,19 +96,25 @@ def _warn_of_loopback(record: Record) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(
+    p = texts.Parser(
         prog="ipcluster engines",
         description="Add a set of engines to a cluster that runs. It stays in the foreground, and ends with the "
         "cluster; Ctrl-C ends these engines only. Engines are started as those of the cluster are: on this "
         "machine, or as a job. The options about jobs are those of `ipcluster slurm`.",
     )
-    p.add_argument("name", nargs="?", default="", metavar="NAME", help="which cluster, if there are several")
     p.add_argument(
-        "--furl-file", default="", metavar="FILE",
+        "name", nargs="?", type=texts.cluster_name, default="", metavar="NAME",
+        help="which cluster, if there are several",
+    )  # fmt: skip
+    p.add_argument(
+        "--furl-file", type=texts.furl_or_path, default="", metavar="FILE",
         help="engines on this machine for the controller of this furl file; - reads the furl from standard "
         "input, and the engines end with that",
     )  # fmt: skip
-    p.add_argument("--kind", default="", metavar="KIND", help="local, or a batch system (as the cluster is)")
+    p.add_argument(
+        "--kind", type=_kind_named, default="", metavar="KIND",
+        help="local, or a batch system (as the cluster is)",
+    )  # fmt: skip
     add_job_options(p)
     p.add_argument(
         "--timeout", type=options.seconds, default=60.0, metavar="SECONDS",
@@ -116,6 +122,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     options.add_log_option(p)
     return p
+
+
+def _kind_named(text: str) -> str:
+    return text if text in LOCAL else options.system_name(text)
 
 
 def _kind(parsed: argparse.Namespace, cluster: Record) -> str:

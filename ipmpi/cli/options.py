@@ -5,40 +5,51 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from ipmpi import gpus
+from ipmpi.cli import texts
 from ipmpi.cli.screen import Screen
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
 from ipmpi.launch import defaultfurls, records
+from ipmpi.launch.batch import batch_systems
 from ipmpi.launch.controller import Controller
 from ipmpi.launch.records import Record
 from ipmpi.limits import MAX_ENGINES
 
 _PASSED_ON: Final = (
-    ("--client-ip", "IP", "address the controller listens on for clients"),
-    ("--client-port", "N", "its port; with a fixed port, furls stay valid from one start to the next"),
-    ("--client-location", "HOST", "address that clients use to reach the controller, written into their furls"),
-    ("--engine-ip", "IP", "address the controller listens on for engines"),
-    ("--engine-port", "N", "its port"),
-    ("--engine-location", "HOST", "address that engines use to reach the controller"),
-    ("--multiengine-furl-file", "FILE", "where to write the furl of MultiEngineClient"),
-    ("--task-furl-file", "FILE", "where to write the furl of TaskClient"),
-    ("--monitor-furl-file", "FILE", "where to write the furl of monitors (read only)"),
-    ("--scheduler", "ORDER", "in which order tasks are given to engines: fifo, lifo, priority, or MODULE:CLASS"),
+    ("--client-ip", "IP", texts.host, "address the controller listens on for clients"),
+    ("--client-port", "N", texts.port, "its port; with a fixed port, furls stay valid from one start to the next"),
+    (
+        "--client-location",
+        "HOST",
+        texts.hosts,
+        "address that clients use to reach the controller, written into their furls",
+    ),
+    ("--engine-ip", "IP", texts.host, "address the controller listens on for engines"),
+    ("--engine-port", "N", texts.port, "its port"),
+    ("--engine-location", "HOST", texts.hosts, "address that engines use to reach the controller"),
+    ("--multiengine-furl-file", "FILE", texts.path_name, "where to write the furl of MultiEngineClient"),
+    ("--task-furl-file", "FILE", texts.path_name, "where to write the furl of TaskClient"),
+    ("--monitor-furl-file", "FILE", texts.path_name, "where to write the furl of monitors (read only)"),
+    (
+        "--scheduler",
+        "ORDER",
+        texts.scheduler,
+        "in which order tasks are given to engines: fifo, lifo, priority, or MODULE:CLASS",
+    ),
 )
-"""Options of ipcontroller that ipcluster takes and hands over: name, metavar, help."""
+"""Options of ipcontroller that ipcluster takes and hands over: name, metavar, type, help."""
 
 
 def add_cluster_options(p: argparse.ArgumentParser) -> None:
     """What every command that starts a controller takes."""
     p.add_argument(
-        "--name", default="", metavar="NAME",
+        "--name", type=texts.new_cluster_name, default="", metavar="NAME",
         help="name of the cluster, for `ipcluster stop NAME`, MultiEngineClient(name=NAME) and the like",
     )  # fmt: skip
     add_log_option(p)
@@ -51,19 +62,21 @@ def add_cluster_options(p: argparse.ArgumentParser) -> None:
 
 def add_log_option(p: argparse.ArgumentParser) -> None:
     """Where log files go."""
-    p.add_argument("--logdir", type=Path, default=None, metavar="DIR", help="log files (~/.ipython/log/NAME)")
+    p.add_argument(
+        "--logdir", type=texts.path, default=None, metavar="DIR", help="log files (~/.ipython/log/NAME)"
+    )
     p.set_defaults(log_base=None)  # where the folder of each cluster is, if not in ~/.ipython/log
 
 
 def add_controller_options(p: argparse.ArgumentParser) -> None:
     """What is handed over to ``ipcontroller``."""
-    p.add_argument("--engine-furl-file", type=Path, default=None, metavar="FILE", help="the engines' furl")
+    p.add_argument("--engine-furl-file", type=texts.path, default=None, metavar="FILE", help="the engines' furl")
     p.add_argument(
         "-r", dest="reuse", action="store_true",
         help="reuse furl files of the last start; needs both ports, and is what happens with these anyway",
     )  # fmt: skip
-    for name, metavar, text in _PASSED_ON:
-        p.add_argument(name, metavar=metavar, default=None, help=text)
+    for name, metavar, kind, text in _PASSED_ON:
+        p.add_argument(name, type=kind, metavar=metavar, default=None, help=text)
 
 
 def add_launcher_options(p: argparse.ArgumentParser) -> None:
@@ -86,11 +99,19 @@ def add_launcher_options(p: argparse.ArgumentParser) -> None:
 def launcher_option(text: str) -> str:
     """An option for a launcher, with its value if it has one, for argparse."""
     try:
-        words = shlex.split(text)
+        words = shlex.split(texts.line(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-    if not words or re.search(r"[\r\n\0]", text):
+    if not words:
         raise argparse.ArgumentTypeError(f"{text!r} is no option of a launcher")
+    return text
+
+
+def system_name(text: str) -> str:
+    """The name of a batch system, for argparse."""
+    if text and text not in batch_systems():
+        there = ", ".join(sorted(batch_systems()))
+        raise argparse.ArgumentTypeError(f"there is no batch system {text!r}; there are: {there}")
     return text
 
 
@@ -233,7 +254,7 @@ def controller_arguments(parsed: argparse.Namespace, name: str) -> list[str]:
         )
     own = {f"--{records.ROLES[role]}-furl-file": path for role, path in records.furl_files(name).items()}
     passed: list[str] = []
-    for option, _, _ in _PASSED_ON:
+    for option, *_ in _PASSED_ON:
         value = getattr(parsed, option.lstrip("-").replace("-", "_")) or own.get(option)
         if value is not None:
             passed += [option, str(value)]
@@ -242,7 +263,7 @@ def controller_arguments(parsed: argparse.Namespace, name: str) -> list[str]:
 
 def keeps_furl(parsed: argparse.Namespace) -> bool:
     """Whether the engines' furl lasts from one controller to the next."""
-    return (parsed.engine_port or "0") != "0"
+    return bool(parsed.engine_port)
 
 
 def controller(parsed: argparse.Namespace, record: Record) -> Controller:

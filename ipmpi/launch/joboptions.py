@@ -15,7 +15,7 @@ from ipmpi.launch.mpi import FaultTolerance
 
 Kind = Literal["engines", "cluster", "array"]
 
-_MEMORY: Final = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
+MEMORY: Final = re.compile(r"\d{1,12}[KMGT]?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class JobOptions:
                 raise LauncherError(f"there is a blank in the {name} {getattr(self, name)!r}")
         if not re.fullmatch(r"[\w.+-]+", self.name):
             raise LauncherError(f"{self.name!r} is no name for a job: use letters, digits and any of _ . + -")
-        if self.memory and not _MEMORY.fullmatch(self.memory):
+        if self.memory and not MEMORY.fullmatch(self.memory):
             raise LauncherError(f"{self.memory!r} is no amount of memory: write it like 500M or 64G")
         if "@" in urlsplit(self.proxy).netloc:
             raise LauncherError(

@@ -25,7 +25,7 @@ from typing import Annotated, Final
 import msgspec
 
 from ipmpi.errors import FurlError, LauncherError, SecurityError
-from ipmpi.furl import CLUSTER_NAME, cluster_furl_file, ipython_dir, read_private, write_private
+from ipmpi.furl import CLUSTER_NAME, NAME_RULE, cluster_furl_file, ipython_dir, read_private, write_private
 from ipmpi.launch.locks import locked
 from ipmpi.launch.machine import can_see, identity
 from ipmpi.launch.process import birth
@@ -139,10 +139,7 @@ def check_name(name: str, *, new: bool = False) -> str:
         LauncherError: it cannot.
     """
     if CLUSTER_NAME.fullmatch(name) is None or (new and "+" in name):
-        raise LauncherError(
-            f"{name!r} cannot be the name of a cluster: take up to 64 letters, digits, '-', '_' and '.', "
-            "with a letter or digit first, and not 'ipcontroller-'"
-        )
+        raise LauncherError(f"{name!r} cannot be the name of a cluster: {NAME_RULE}")
     return name
 
 

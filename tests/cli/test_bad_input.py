@@ -34,10 +34,10 @@ def mec(running: Controller) -> Iterator[MultiEngineClient]:
         yield client
 
 
-def fails(module: str, home: Path, *arguments: str, extra: dict[str, str] | None = None) -> str:
+def fails(module: str, home: Path, *arguments: str, extra: dict[str, str] | None = None, expected: int = 1) -> str:
     """Run a command that must fail as users deserve it; gives what it says on the screen."""
     code, screen, seconds = run_command(module, home, *arguments, extra=extra)
-    assert code == 1, screen
+    assert code == expected, screen
     assert seconds < 5
     assert "Traceback" not in screen
     sentence = [line for line in screen.splitlines() if line.startswith(module.rpartition(".")[2] + ": ")]
@@ -231,7 +231,7 @@ def test_port_is_taken(running: Controller, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("port", ["70000", "-5"])
 def test_port_that_is_none(tmp_path: Path, port: str) -> None:
-    said = fails(CONTROLLER, tmp_path, *LOOPBACK, f"--client-port={port}")
+    said = fails(CONTROLLER, tmp_path, *LOOPBACK, f"--client-port={port}", expected=2)
     assert f"port {port} is not between 1 and 65535" in said
 
 
@@ -241,7 +241,7 @@ def test_address_that_is_not_ours(tmp_path: Path) -> None:
 
 
 def test_location_that_is_none(tmp_path: Path) -> None:
-    said = fails(CONTROLLER, tmp_path, *LOOPBACK, "--client-location", "http://me")
+    said = fails(CONTROLLER, tmp_path, *LOOPBACK, "--client-location", "http://me", expected=2)
     assert "'http://me' is not a host name or address" in said
 
 

@@ -1,0 +1,193 @@
+"""Types of options that are text, for argparse, and a parser that says in short what is wrong (layer L5).
+
+What is wrong with a text is said before anything is started, written or sent. An empty text is as if the option
+had not been given, as in a shell script whose variable is not set; it is refused where something has to be named.
+A thousand ranks import this: what few options need is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Final, NoReturn
+
+from .. import limits
+
+_MESSAGE: Final = 700
+"""Characters of what is said about a command line: its words may be of any length."""
+_PATH_BYTES: Final = 4095
+_FILE_NAME_BYTES: Final = 255
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9_.:%\[\]][A-Za-z0-9_.:%\[\]-]*", re.ASCII)
+_MODULE: Final = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are short, whatever was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and exit with code 2."""
+        half = _MESSAGE // 2
+        super().error(message if len(message) <= _MESSAGE else f"{message[:half]} ... {message[-half:]}")
+
+
+def line(text: str) -> str:
+    """Text of one line."""
+    if len(text) > limits.LINE:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}... has {len(text)} characters, of at most {limits.LINE}")
+    if re.search(r"[\r\n\0]", text):
+        raise argparse.ArgumentTypeError(f"there is a line break or a NUL character in {text!r}")
+    if not text.isascii() and re.search("[\ud800-\udfff]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no text in UTF-8")
+    return text
+
+
+def some_line(text: str) -> str:
+    """Text of one line that says something."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"there is nothing in {text!r}")
+    return line(text)
+
+
+def word(text: str) -> str:
+    """A word for a batch system."""
+    if re.search(r"\s", line(text)):
+        raise argparse.ArgumentTypeError(f"there is a blank in {text!r}")
+    return text
+
+
+def path_name(text: str) -> str:
+    """The name of a file or folder, or what such names begin with; one that begins with a dash gets ``./``."""
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} has a character that no file name has") from None
+    if re.search(rb"[\r\n\0]", encoded):
+        raise argparse.ArgumentTypeError(f"there is a line break or a NUL character in the file name {text!r}")
+    if len(encoded) > _PATH_BYTES or max(map(len, encoded.split(b"/"))) > _FILE_NAME_BYTES:
+        raise argparse.ArgumentTypeError(
+            f"the file name {text[:40]!r}... is too long: it may have {_FILE_NAME_BYTES} bytes from one / to the "
+            f"next, and {_PATH_BYTES} in all"
+        )
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no such user, or no home folder") from None
+    return f"./{text}" if text.startswith("-") else text
+
+
+def path(text: str) -> Path | None:
+    """A file or folder; None for an empty text, which would be the current folder."""
+    return Path(path_name(text)) if text else None
+
+
+def some_path(text: str) -> Path:
+    """A file that has to be named."""
+    return Path(path_name(some_line(text)))
+
+
+def furl_or_path(text: str) -> str:
+    """A furl, which is read where it is used, or the name of a file with one, or ``-``."""
+    if "://" in text:
+        return line(text)
+    return text if text == "-" else path_name(text)
+
+
+def cluster_name(text: str) -> str:
+    """The name of a cluster."""
+    if not text:
+        return text
+    from .. import furl
+
+    if furl.CLUSTER_NAME.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a cluster: {furl.NAME_RULE}")
+    return text
+
+
+def new_cluster_name(text: str) -> str:
+    """The name of a cluster that is to be started."""
+    if "+" in cluster_name(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is a name for engines that are added to a cluster: leave out '+'"
+        )
+    return text
+
+
+def host(text: str) -> str:
+    """The name or address of a machine."""
+    labels = [] if ":" in text else text.removesuffix(".").split(".")
+    if text and (
+        not _ADDRESS.fullmatch(text) or len(text) > 253 or not all(1 <= len(label) <= 63 for label in labels)
+    ):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a host name or address")
+    return text
+
+
+def hosts(text: str) -> str:
+    """Names or addresses of one machine."""
+    named = [part.strip() for part in line(text).split(",") if part.strip()]
+    if not named:
+        return ""
+    from .. import furl
+
+    if len(named) > furl.HINTS:
+        raise argparse.ArgumentTypeError(f"{text!r} are {len(named)} addresses, of at most {furl.HINTS}")
+    return ",".join(map(host, named))
+
+
+def command(text: str) -> str:
+    """A command line for a shell."""
+    try:
+        words = shlex.split(line(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    if text and (not words or words[0].startswith("-")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no command")
+    return text
+
+
+def port(text: str) -> int:
+    """A port."""
+    try:
+        number = int(text) if len(text) < 20 else -1
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a port") from None
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"port {text} is not between 1 and 65535 (0 or no option: a free one)")
+    return number
+
+
+def url(text: str) -> str:
+    """A URL of a proxy, or ``none``; without a password, which is seen where it is used."""
+    if text.startswith("-") or re.search(r"\s", line(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no proxy: write it like http://host:port")
+    return text
+
+
+def proxy(text: str) -> str:
+    """The same for those who have a ~/.netrc."""
+    if "@" in url(text):
+        raise argparse.ArgumentTypeError(
+            "a password does not belong into a command line, which everybody on this machine can read. Leave it "
+            "out, write `machine PROXYHOST login USER password PASSWORD` into ~/.netrc, and run "
+            "`chmod 600 ~/.netrc`"
+        )
+    return text
+
+
+def scheduler(text: str) -> str:
+    """An order of tasks: the name of one, or a class."""
+    if line(text) and not re.fullmatch(rf"{_MODULE}(?::[^\W\d]\w*)?", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no order of tasks: write fifo, lifo, priority or MODULE:CLASS"
+        )
+    return text
+
+
+def plug_in(text: str) -> str:
+    """Something in a module."""
+    if not re.fullmatch(rf"{_MODULE}:[^\W\d]\w*", line(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no plug-in: it is written MODULE:NAME")
+    return text
