@@ -377,7 +377,7 @@ class Agent:
         self.transfers.endpoint_lost(child)
         if child in self.children:
             self.children.remove(child)
-        if not child.engines and not self._stopped:
+        if not child.has_registered and not self._stopped:
             # It ended before it had said who it was. The others need not wait for it.
             self._log(f"a node was lost before it had registered: {reason}")
             self._expected -= 1

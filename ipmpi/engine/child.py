@@ -24,6 +24,8 @@ class Child:
     link: Link | None = None
     engines: list[m.EngineInfo] = field(default_factory=list)
     registration: Registration = field(default_factory=Registration)
+    has_registered: bool = False
+    """It has said which ranks it has; they may be lost since."""
     farewell: str = ""
     """Why it was told to end, if it has said so."""
     fault: bool = False
@@ -39,6 +41,7 @@ class Child:
         message = self.registration.add(part)
         if message is not None:
             self.engines = message.engines
+            self.has_registered = True
         return message is not None
 
     def silent_end(self) -> str:

@@ -7,6 +7,7 @@ what started them, as processes, so it knows of their ends whatever they were do
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import secrets
 import signal
@@ -38,6 +39,10 @@ _RETRY_LONGEST = 2.0
 """Seconds between tries while the controller is waited for: it may be there in a moment, or in minutes."""
 _STATUS_WITHIN = 0.2
 """Seconds from the end of a rank's socket to the end of its process, which tells how it ended."""
+
+
+_MEANT_FOR_ALL = 5.0
+"""Seconds in which a signal that a rank has got explains the ends of others."""
 
 
 class Settings(NamedTuple):
@@ -97,6 +102,8 @@ class NodeAgent:
         self._session: DialledSession | None = None
         self._registered = False
         self._is_complete = False
+        self._told_to_end = "", -math.inf
+        """Why the last rank was told to end by a signal, and when."""
         self._stopping = False
         self._failure = ""
         self._launcher: int | None = None
@@ -351,7 +358,8 @@ class NodeAgent:
         job = local.hello.job if local.hello is not None else ""
         why = f", as when job {job} is cancelled or its time is up" if job else ""
         self._end_later(local)
-        self.agent.leave(local, f"got {name}{why}")
+        self._told_to_end = f"got {name}{why}", self.loop.now()
+        self.agent.leave(local, self._told_to_end[0])
 
     def terminated(self) -> None:
         """This process got SIGTERM, as all processes of a job do: it is meant for the ranks as well."""
@@ -399,8 +407,17 @@ class NodeAgent:
                 self._end_forming("no rank is left")
                 self._look_whether_over()
             return
-        self.agent.rank_lost(local, local.farewell or reason, bool(local.farewell))
+        farewell = local.farewell or self._end_for_all()
+        self.agent.rank_lost(local, farewell or reason, bool(farewell))
         self._look_whether_over()
+
+    def _end_for_all(self) -> str:
+        """Why ranks were told to end a moment ago, or nothing.
+
+        A launcher passes a signal on to all, and kills those that are still there when others have gone.
+        """
+        reason, when = self._told_to_end
+        return reason if self.loop.now() - when < _MEANT_FOR_ALL else ""
 
     def _launcher_ended(self) -> None:
         """Nobody else will ever end the ranks."""
