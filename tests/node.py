@@ -16,7 +16,7 @@ from typing import Any
 from ipmpi.engine.agent import Agent
 from ipmpi.engine.controlblock import ControlBlock
 from ipmpi.engine.interrupts import SIGNAL
-from ipmpi.engine.localrank import Command, LastPacket, LocalRank
+from ipmpi.engine.localrank import LastPacket, LocalRank
 from ipmpi.engine.namespace import Namespace
 from ipmpi.engine.rank import Rank
 from ipmpi.protocol import rankmessages as rm
@@ -90,7 +90,7 @@ class Node:
     ) -> None:  # fmt: skip
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         send_signal = hit_main_thread if number == self._in_main_thread else no_signal
-        self.local[number] = LocalRank(self, ours, self.agent.numbers, LastPacket(), send_signal)
+        self.local[number] = LocalRank(self, ours, LastPacket(), send_signal)
         block, descriptor = ControlBlock.create()
         self.sockets[number] = rank_socket = RankSocket(theirs)
         self.ranks[number] = Rank(
@@ -134,19 +134,9 @@ class Node:
                 self.agent.add_rank(one)
             self._on_ready()
 
-    def rank_answered(
-        self, local: LocalRank, command: Command, message: rm.Answer, body: Sequence[Any], large: Any
-    ) -> None:
-        """A rank has ended a command."""
-        self.agent.rank_answered(local, command, message, body, large)
-
     def rank_gone(self, local: LocalRank, reason: str) -> None:
         """A rank's socket is closed."""
         self.agent.rank_lost(local, local.farewell or reason, bool(local.farewell))
-
-    def properties_changed(self, local: LocalRank) -> None:
-        """The properties of an engine were set or deleted."""
-        self.agent.properties_changed(local)
 
 
 def _work(rank: Rank) -> None:

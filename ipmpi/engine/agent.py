@@ -47,7 +47,6 @@ class Agent:
         on_stop: called once, when this node is to end, with the reason and whether the agent above is gone.
         joined: whether the ranks share a communicator.
         leaders: for each rank, the lowest rank on its node.
-        numbers: of commands, shared with the ranks.
 
     Attributes:
         local: the ranks of this node that have said who they are, by rank.
@@ -68,7 +67,6 @@ class Agent:
         *,
         joined: bool = False,
         leaders: Sequence[int] = (),
-        numbers: itertools.count[int] | None = None,
     ) -> None:
         self.loop = loop
         self.host = host
@@ -86,7 +84,8 @@ class Agent:
         self.local: dict[int, LocalRank] = {}
         self.children: list[Child] = []
         self._route: dict[int, Child] = {}
-        self.numbers = numbers if numbers is not None else itertools.count(1)
+        self._numbers = itertools.count(1)
+        """Of commands to ranks of this node."""
         self._answers = Upward(loop, self.send_up)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
@@ -103,7 +102,7 @@ class Agent:
 
     def add_rank(self, local: LocalRank) -> None:
         """A rank of this node has said who it is."""
-        local.join(self._tasks)
+        local.join(self, self._tasks)
         self.local[local.rank] = local
 
     def add_child(self, pipe: Pipe) -> Child:
@@ -280,7 +279,7 @@ class Agent:
 
     def _run(self, message: m.Dispatch, body: Sequence[Buffer], files: tuple[int, ...]) -> None:
         """Give a command to ranks of this node."""
-        number = next(self.numbers)
+        number = next(self._numbers)
         command = Command(message.id, message.method)
         run = rm.Run(number, message.method, message.operation, message.sizes, bool(files))
         packet = rm.encode(run, body)
@@ -440,10 +439,10 @@ class Agent:
             local.stop(rm.Stop("this engine was ended"))
             return
         # MPI ends all ranks together, so the process stays and sleeps.
-        local.retired = True
         self._log(f"engine of rank {local.rank} was ended; its process stays until its set ends, as MPI demands")
         local.interrupt_all()
-        local.run_for_itself("reset", operations.Reset())
+        number, reset = next(self._numbers), operations.encode(operations.Reset())
+        local.run(number, rm.encode(rm.Run(number, "reset", reset)), Command(0, "reset"))
 
     def fail(self, error: BaseException) -> None:
         """Something in this process has raised that should not: end this node, and say why.

@@ -7,7 +7,7 @@ Whether an item that was revoked may still have begun is told by the control blo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from ..protocol import rankmessages as rm
@@ -67,7 +67,7 @@ class ItemBook:
     def __init__(
         self,
         block: ControlBlock,
-        send: Callable[[rm.ToRank, Iterable[Buffer], tuple[int, ...]], None],
+        send: Callable[[rm.ToRank, Sequence[Buffer], tuple[int, ...]], None],
         interrupt: Callable[[int], bool],
     ) -> None:
         self._block = block
@@ -90,7 +90,7 @@ class ItemBook:
 
     # --- coming and going ----------------------------------------------------------------------------------
 
-    def give(self, given: Given, indices: Iterable[int], lengths: bytes, body: Iterable[Buffer]) -> None:
+    def give(self, given: Given, indices: Iterable[int], lengths: bytes, body: Sequence[Buffer]) -> None:
         """Items with small arguments; ``lengths`` and ``body`` are passed on."""
         first = self._next
         for index in indices:

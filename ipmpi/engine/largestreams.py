@@ -27,7 +27,6 @@ class LargeAnswer:
 
     Args:
         sizes: of its segments.
-        stuck: what the controller is to hear if it does not get on.
         freed: called with a number of bytes that the rank may use again.
         is_wanted: whether something waits for the rank.
     """
@@ -36,13 +35,11 @@ class LargeAnswer:
         self,
         loop: Loop,
         sizes: list[int],
-        stuck: m.AnswerStuck,
         freed: Callable[[int], None],
         is_wanted: Callable[[], bool],
     ) -> None:
         self._loop = loop
         self.sizes = sizes
-        self._stuck = stuck
         self._freed = freed
         self._is_wanted = is_wanted
         self._left = sum(sizes)
@@ -61,10 +58,10 @@ class LargeAnswer:
         """Whether all of it has come from the rank."""
         return self._left <= 0
 
-    def begin(self, above: Endpoint, message: m.AnyMessage, tell: Callable[[m.AnyMessage], None]) -> None:
-        """Send it as the body of a message."""
-        if isinstance(message, m.TaskResult):
-            self._stuck = m.AnswerStuck(message.rank, 0, message.group, message.index)
+    def begin(
+        self, above: Endpoint, message: m.Result | m.TaskResult, tell: Callable[[m.AnyMessage], None]
+    ) -> None:
+        """Send it as the body of a message; ``tell`` is called with what the controller is to hear of it."""
         self._above = above
         self._connection = above.connection
         self._stream = self._connection.send_streamed(message, sum(self.sizes))
@@ -78,7 +75,7 @@ class LargeAnswer:
             self._connection.feed(self._stream, piece)
         above.wake()
         if not self.is_complete:
-            self._timer = self._loop.call_later(_LOOK, lambda: self._look(tell))
+            self._timer = self._loop.call_later(_LOOK, lambda: self._look(message, tell))
 
     def drop(self) -> None:
         """Nobody wants it: what has come and is to come is forgotten."""
@@ -131,7 +128,7 @@ class LargeAnswer:
     def _give_back(self, size: int) -> None:
         self._loop.call_soon(lambda: self._freed(size))
 
-    def _look(self, tell: Callable[[m.AnyMessage], None]) -> None:
+    def _look(self, message: m.Result | m.TaskResult, tell: Callable[[m.AnyMessage], None]) -> None:
         """The rank waits for room: see whether its answer gets on, if others wait for the rank."""
         now = self._loop.now()
         if self._stream is None or self._above is None:
@@ -143,5 +140,12 @@ class LargeAnswer:
             self._sent, self._moved_at = self._stream.sent, now
         elif now - self._moved_at >= limits.ANSWER_STUCK:
             self._moved_at = now  # and again after as long
-            tell(self._stuck)
-        self._timer = self._loop.call_later(_LOOK, lambda: self._look(tell))
+            tell(_stuck(message))
+        self._timer = self._loop.call_later(_LOOK, lambda: self._look(message, tell))
+
+
+def _stuck(message: m.Result | m.TaskResult) -> m.AnswerStuck:
+    """What the controller is to hear of an answer that does not get on."""
+    if isinstance(message, m.TaskResult):
+        return m.AnswerStuck(message.rank, 0, message.group, message.index)
+    return m.AnswerStuck(message.engines[0], message.id)

@@ -6,12 +6,11 @@ and what it does is read from memory that both share.
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
-from ..protocol import messages as m, operations, rankmessages as rm
+from ..protocol import messages as m, rankmessages as rm
 from ..protocol.frames import Buffer, split
 from ..transport.loop import Loop
 from ..transport.packets import PacketLink, Socket
@@ -54,16 +53,25 @@ class Node(Protocol):
 
     loop: Loop
 
-    def rank_answered(
-        self, local: LocalRank, command: Command, message: rm.Answer, body: Sequence[Buffer], large: Any
-    ) -> None:
-        """A rank has ended a command; ``large`` is the :class:`LargeAnswer` if it has one."""
-
     def rank_said(self, local: LocalRank, message: rm.ToAgent) -> None:
         """A rank has said something about itself."""
 
     def rank_gone(self, local: LocalRank, reason: str) -> None:
         """The process of a rank has ended, or its socket broke."""
+
+
+class Answers(Protocol):
+    """Who hears what becomes of commands: see :class:`ipmpi.engine.agent.Agent`."""
+
+    def rank_answered(
+        self,
+        local: LocalRank,
+        command: Command,
+        message: rm.Answer,
+        body: Sequence[Buffer],
+        large: LargeAnswer | None,
+    ) -> None:
+        """A rank has ended a command; ``large`` is its body if that is large."""
 
     def properties_changed(self, local: LocalRank) -> None:
         """The properties of an engine were set or deleted."""
@@ -81,32 +89,29 @@ class LocalRank:
         tasks: its task items.
         parts: its parts of gang tasks.
         is_stopping: it was told to end.
-        retired: its engine was ended, and its process stays.
         farewell: why it is told to end, or nothing.
         has_left: it has said that it ends.
     """
 
     tasks: TaskAgent
     parts: Parts
+    _answers: Answers
 
     def __init__(
         self,
         node: Node,
         sock: Socket,
-        numbers: itertools.count[int],
         last: LastPacket,
         send_signal: Callable[[int], None],
     ) -> None:
         self._node = node
         self._loop = node.loop
-        self._numbers = numbers
         self._heard_last = last
         self._send_signal = send_signal
         self.info = _GONE
         self.hello: rm.Hello | None = None
         self.pid = 0
         self.is_stopping = False
-        self.retired = False
         self.farewell = ""
         self.has_left = False
         self._block: ControlBlock | None = None
@@ -125,10 +130,11 @@ class LocalRank:
 
     # --- beginning -----------------------------------------------------------------------------------------
 
-    def join(self, way: Way) -> None:
+    def join(self, answers: Answers, way: Way) -> None:
         """It becomes a part of the set, after its Hello."""
         hello = self.hello
         assert hello is not None
+        self._answers = answers
         self.info = m.EngineInfo(hello.rank, hello.wanted, hello.host, hello.pid)
         self._block = block = ControlBlock(self._block_file)
         os.close(self._block_file)
@@ -139,15 +145,12 @@ class LocalRank:
 
         sent(self._link.sent)
         self._link.on_sent = sent
-        items = ItemBook(block, self._send, self._interrupt_if)
+        items = ItemBook(block, self.send, self._interrupt_if)
         self.tasks = TaskAgent(self._loop, items, hello.rank, way)
-        self.parts = Parts(self._loop, block, items, hello.rank, way, self.tasks, self._send, self._interrupt_if)
+        self.parts = Parts(self._loop, block, items, hello.rank, way, self.tasks, self.send, self._interrupt_if)
         self._items = items
 
     # --- to the rank ---------------------------------------------------------------------------------------
-
-    def _send(self, message: rm.ToRank, body: Iterable[Buffer] = (), files: tuple[int, ...] = ()) -> None:
-        self._link.send(rm.encode(message, list(body)), files)
 
     def send(self, message: rm.ToRank, body: Sequence[Buffer] = (), files: tuple[int, ...] = ()) -> None:
         """Tell it something."""
@@ -158,16 +161,10 @@ class LocalRank:
         self._commands[number] = command
         self._link.send(packet, files)
 
-    def run_for_itself(self, method: str, operation: operations.Operation) -> None:
-        """Give it a command that nobody waits for."""
-        number = next(self._numbers)
-        packet = rm.encode(rm.Run(number, method, operations.encode(operation)))
-        self.run(number, packet, Command(0, method))
-
     def stop(self, message: rm.Stop) -> None:
         """Tell it to end, and interrupt what it does."""
         self.is_stopping = True
-        self._send(message)
+        self.send(message)
         self.interrupt_all()
 
     def close(self) -> None:
@@ -283,12 +280,11 @@ class LocalRank:
         elif isinstance(message, rm.Answer):
             self._answered(message, body)
         elif isinstance(message, rm.ItemDone):
-            stuck = m.AnswerStuck(self.rank, 0)
-            self._large = self._new_large(message.sizes, stuck)
+            self._large = self._new_large(message.sizes)
             self.tasks.large_result(message, self._large)
         elif isinstance(message, rm.PartDone):
             if message.streamed:
-                self._large = self._new_large(message.sizes, m.AnswerStuck(self.rank, 0))
+                self._large = self._new_large(message.sizes)
             self.parts.ended(message, self._large if message.streamed and self._large else bytes(body))
         else:
             self._node.rank_said(self, message)
@@ -299,19 +295,19 @@ class LocalRank:
             return
         large = None
         if message.streamed:
-            large = self._large = self._new_large(message.sizes, m.AnswerStuck(self.rank, command.id))
+            large = self._large = self._new_large(message.sizes)
         if message.version != self._properties:
             self._properties = message.version
-            self._node.properties_changed(self)
-        self._node.rank_answered(
+            self._answers.properties_changed(self)
+        self._answers.rank_answered(
             self, command, message, split(body, message.sizes) if large is None else [], large
         )
 
-    def _new_large(self, sizes: list[int], stuck: m.AnswerStuck) -> LargeAnswer:
-        return LargeAnswer(self._loop, sizes, stuck, self._freed, lambda: self.is_wanted)
+    def _new_large(self, sizes: list[int]) -> LargeAnswer:
+        return LargeAnswer(self._loop, sizes, self._freed, lambda: self.is_wanted)
 
     def _freed(self, size: int) -> None:
-        self._send(rm.Freed(size))
+        self.send(rm.Freed(size))
 
     def _take_piece(self, message: rm.Piece, body: memoryview, files: list[int]) -> None:
         large = self._large

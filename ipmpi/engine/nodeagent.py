@@ -6,18 +6,16 @@ what started them, as processes, so it knows of their ends whatever they were do
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import secrets
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import furl, limits
 from ..errors import FurlError, KernelError
 from ..protocol import rankmessages as rm
-from ..protocol.frames import Buffer
 from ..protocol.states import FROM_ABOVE, RECEIVES
 from ..transport.agentsocket import AgentListener
 from ..transport.dialled import Callbacks, DialledSession
@@ -26,8 +24,7 @@ from ..transport.packets import Socket
 from ..transport.proxies import routes_by
 from .agent import Agent
 from .interrupts import SIGNAL
-from .largestreams import LargeAnswer
-from .localrank import Command, LastPacket, LocalRank
+from .localrank import LastPacket, LocalRank
 from .nodelinks import NodeLinks
 from .tree import Place, place
 from .uplink import link_up
@@ -91,7 +88,6 @@ class NodeAgent:
         self._log_line = log
         self._warn_line = warn
         self._token = secrets.token_bytes(16)
-        self._numbers = itertools.count(1)
         self._last_packet = LastPacket()
         self._ranks: dict[LocalRank, Known] = {}
         self._expected = 0
@@ -160,7 +156,7 @@ class NodeAgent:
     # --- ranks come ----------------------------------------------------------------------------------------
 
     def _came(self, sock: Socket) -> None:
-        local = LocalRank(self, sock, self._numbers, self._last_packet, lambda pid: self._interrupt(local, pid))
+        local = LocalRank(self, sock, self._last_packet, lambda pid: self._interrupt(local, pid))
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self._ranks[local] = Known(None, ours)
         try:
@@ -259,7 +255,7 @@ class NodeAgent:
                 self._links = None
         self.agent = agent = Agent(
             self.loop, hello.host, hello.mpi, hello.python, len(self._place.below), self._log, self._stop,
-            joined=hello.joined, leaders=hello.leaders, numbers=self._numbers,
+            joined=hello.joined, leaders=hello.leaders,
         )  # fmt: skip
         for local in here:
             if local.hello is not None and local.hello.rank in agent.local:
@@ -331,23 +327,6 @@ class NodeAgent:
         self.agent.stop(str(error))
 
     # --- what ranks do -------------------------------------------------------------------------------------
-
-    def rank_answered(
-        self,
-        local: LocalRank,
-        command: Command,
-        message: rm.Answer,
-        body: Sequence[Buffer],
-        large: LargeAnswer | None,
-    ) -> None:
-        """A rank has ended a command."""
-        assert self.agent is not None
-        self.agent.rank_answered(local, command, message, body, large)
-
-    def properties_changed(self, local: LocalRank) -> None:
-        """The properties of an engine were set or deleted."""
-        assert self.agent is not None
-        self.agent.properties_changed(local)
 
     def _signalled(self, local: LocalRank, name: str) -> None:
         if self.agent is None:

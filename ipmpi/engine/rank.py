@@ -193,7 +193,7 @@ class Rank:
             segments = _mapped(files, message.sizes) if message.shared else _writable(body, message.sizes)
         except (OSError, ValueError, MemoryError) as error:
             failure = f"the data of this {message.method} did not arrive: there is no memory for it ({error})"
-        taken = [segments]
+        taken = [segments]  # nothing else may keep them alive, once the command has them
         del segments
         self._inbox.append(lambda: self._command(message, taken.pop(), failure))
 
@@ -312,8 +312,8 @@ def _mapped(files: list[int], sizes: Sequence[int]) -> list[Buffer]:
 
 def _writable(body: memoryview, sizes: Sequence[int]) -> list[Buffer]:
     """The pickle, and its buffers in memory that user code may write to."""
-    first, *others = split(body, sizes) if sizes else [b""]
-    return [first, *map(bytearray, others)] if sizes else []
+    segments = split(body, sizes)
+    return segments[:1] + [bytearray(segment) for segment in segments[1:]]
 
 
 _INTERRUPTED = Answer(

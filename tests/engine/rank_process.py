@@ -37,7 +37,7 @@ class Agent:
     def rank_answered(self, local, command, message, body, large):
         answers.put((command.method, message.ok, getattr(o.decode_outcome(message.outcome), "type_name", "")))
     def rank_said(self, local, message):
-        if isinstance(message, rm.Hello): local.join(self)
+        if isinstance(message, rm.Hello): local.join(self, self)
         elif isinstance(message, rm.Signalled): outside.append(message.name)
     def rank_gone(self, local, reason): outside.append(reason)
     def properties_changed(self, local): pass
@@ -59,7 +59,7 @@ class Agent:
 node = Agent()
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 numbers = itertools.count(1)
-local = LocalRank(node, ours, numbers, LastPacket(), hit_main_thread)
+local = LocalRank(node, ours, LastPacket(), hit_main_thread)
 block, descriptor = ControlBlock.create()
 rank = Rank(Namespace(0), RankSocket(theirs), block, 0, lambda left: teams)
 rank._socket.send(rm.encode(rm.Hello(0, 0, "host", os.getpid(), 1, [], True, "", "")), (descriptor,))
