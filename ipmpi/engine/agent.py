@@ -457,8 +457,10 @@ class Agent:
         """A rank of this node was told to end, by a signal."""
         if not local.is_stopping and not self._stopped:
             local.farewell = reason
-            local.stop(rm.Stop(reason))
+            # First, so that the interrupt does not become the outcome of the task that runs there.
             self.rank_lost(local, reason, True)
+            if not local.is_stopping:
+                local.stop(rm.Stop(reason))
 
     def stop(self, reason: str, *, orphaned: bool = False) -> None:
         """End this node, and with it those below; at once if the agent above is gone."""
