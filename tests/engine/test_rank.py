@@ -95,7 +95,7 @@ def work():
         assert name == ("bystander", n), name
         # One that was queued may have begun before interrupt() was called; it was what ran then.
         assert ok or (queued and spared and kind == "KeyboardInterrupt"), (queued, spared, kind)
-    assert hit > 3, hit  # how many depends on how busy this machine is
+    assert hit > 50, hit
     submit("last", "1")
     assert answers.get() == ("last", True, "")
 agent(work)
@@ -228,7 +228,7 @@ def work():
         assert seen[1] == (2, n, 0), seen
         assert seen[0] in [(1, n, 0), (1, n, 2)], seen
         hit += seen[0][2] == 2
-    assert hit > 3, hit  # how many depends on how busy this machine is
+    assert hit > 50, hit
 agent(work)
 """,
         root,
