@@ -19,6 +19,7 @@ from ipmpi.cli.screen import Screen
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.cli.watch import Watched
 from ipmpi.errors import FurlError, LauncherError
+from ipmpi.exits import how_it_ended
 from ipmpi.furl import FILE_BYTES, Furl, load, load_furl_or_file, save, security_dir
 from ipmpi.launch import records
 from ipmpi.launch.batch import batch_system
@@ -28,7 +29,7 @@ from ipmpi.launch.job import Job
 from ipmpi.launch.launch import Launch
 from ipmpi.launch.lifecycle import Plan
 from ipmpi.launch.local import EngineOptions, LocalEngines
-from ipmpi.launch.process import Signals, how_it_ended
+from ipmpi.launch.process import Signals
 from ipmpi.launch.records import Record
 
 LOCAL: Final = ("local", "mpiexec", "mpirun")

@@ -16,6 +16,8 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from ..exits import how_it_ended
+
 _PIDFD_OPEN: Final = 434
 """Number of the system call, the same on all machines that Linux runs on today."""
 _PIDFD_GET_INFO: Final = 0xC040FF0B
@@ -120,14 +122,7 @@ def describe_status(status: int | None) -> str:
     """Words for what :func:`exit_status` found: ``killed by SIGSEGV (core dumped)``, ``exit code 3``."""
     if status is None:
         return "exit status unknown"
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"killed by {name}" + " (core dumped)" * os.WCOREDUMP(status)
+    return how_it_ended(os.waitstatus_to_exitcode(status)) + " (core dumped)" * os.WCOREDUMP(status)
 
 
 def parent_launcher(pid: int, proc: Path = _PROC) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.launch.lastwords import Fault, told_by_itself, told_by_launcher
-from ipmpi.launch.process import tail
+from ipmpi.launch.process import tail, written_at
 
 MOST: Final = 2000
 """Logs that are looked at: those of more ranks take too long to read, on a file system that others use."""
@@ -73,7 +73,7 @@ class Faults:
 
     def _found(self) -> Fault | None:
         recent = self._recent()
-        crashed = [(_written(path), path, how) for path in recent if (how := told_by_itself(_end(path)))]
+        crashed = [(written_at(path), path, how) for path in recent if (how := told_by_itself(_end(path)))]
         told = told_by_launcher("\n".join(self._new_of(path) for path in self._outputs()))
         if crashed and not (told is not None and told.is_sure and told.rank is not None):
             _, path, how = min(crashed)
@@ -111,7 +111,7 @@ def _log_of(fault: Fault, logs: Iterable[Path]) -> Path | None:
     named = [(path, name) for path in logs if (name := _NAME.search(path.name))]
     by_pid = [path for path, name in named if fault.pid and int(name["pid"]) == fault.pid]
     by_rank = [path for path, name in named if fault.rank is not None and int(name["rank"]) == fault.rank]
-    return max(by_pid or by_rank, key=_written, default=None)
+    return max(by_pid or by_rank, key=written_at, default=None)
 
 
 def _end(path: Path) -> str:
@@ -123,10 +123,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _written(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -16,7 +14,7 @@ from ipmpi.launch.happenings import Happening, JobNews, JobUnclear, NotSubmitted
 from ipmpi.launch.joboptions import JobOptions
 from ipmpi.launch.jobscript import JobScript, render
 from ipmpi.launch.launch import Launch
-from ipmpi.launch.process import tail
+from ipmpi.launch.process import tail, written_at
 from ipmpi.launch.queue import Queue
 from ipmpi.launch.underway import Underway
 
@@ -224,10 +222,4 @@ def job_logs(system: BatchSystem, log_dir: Path, name: str, job: str) -> Iterato
     yield from sorted(path for path in written if own.search(path.name))
     element = number.replace("_", "-")  # of an array of Slurm
     yield from sorted(log_dir.glob(f"{_CONTROLLER}{element}-*.log"))
-    yield from sorted(log_dir.glob(f"{_ENGINE}{element}-*.log"), key=_written, reverse=True)
-
-
-def _written(path: Path) -> float:
-    with contextlib.suppress(OSError):
-        return path.stat().st_mtime
-    return time.time()
+    yield from sorted(log_dir.glob(f"{_ENGINE}{element}-*.log"), key=written_at, reverse=True)

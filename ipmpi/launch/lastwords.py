@@ -10,6 +10,8 @@ import signal
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from ipmpi.exits import signal_name
+
 _CLEANING_UP: Final = (signal.SIGKILL, signal.SIGTERM)
 """Launchers end the other ranks by these."""
 
@@ -122,11 +124,3 @@ def told_by_itself(log: str) -> str:
     if not found:
         return ""
     return f"was killed by {_NAMES[found[-1]]}" if found[-1] in _NAMES else f"crashed ({found[-1][:200]})"
-
-
-def signal_name(number: int) -> str:
-    """``SIGSEGV`` for 11."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -27,12 +27,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from ipmpi.exits import how_it_ended
 from ipmpi.launch import happenings as h
 from ipmpi.launch.batch import JobState, JobStatus
 from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
 from ipmpi.launch.happenings import Happening
 from ipmpi.launch.plan import Phase as Phase, Plan as Plan
-from ipmpi.launch.process import how_it_ended
 from ipmpi.launch.restarts import WITHOUT_ENGINES, Restarts
 
 EXPLANATION_GRACE: Final = 2.0

@@ -19,7 +19,7 @@ from ipmpi.launch.happenings import EnginesEnded, Happening, RankEnded
 from ipmpi.launch.launch import Launch
 from ipmpi.launch.mpi import ENGINE_MODULE, FaultTolerance, MpiCommand, mpi_command
 from ipmpi.launch.outputlimit import OutputLimit
-from ipmpi.launch.process import Child, session, tail
+from ipmpi.launch.process import Child, session, tail, written_at
 from ipmpi.launch.queue import Queue
 from ipmpi.mpienv import RANK, TOGETHER
 
@@ -155,7 +155,7 @@ class Processes(Launch):
         if guilty is not None:
             return [self.output, guilty]
         logs = [path for path in self.log_dir.glob(f"ipengine-{self.run}-*.log") if tail(path, 1)]
-        return [self.output, *sorted(logs, key=_written)[-1:]]
+        return [self.output, *sorted(logs, key=written_at)[-1:]]
 
 
 class LocalEngines(Processes):
@@ -272,10 +272,3 @@ def failure_by_chance(output: Sequence[str]) -> str:
     """Which of :data:`FAILS_BY_CHANCE` a launcher has printed, over several lines perhaps; empty if none."""
     text = " ".join(" ".join(output).split())
     return next((words for words in FAILS_BY_CHANCE if words in text), "")
-
-
-def _written(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

@@ -133,14 +133,12 @@ def _command_line(pid: int) -> str:
         return ""
 
 
-def how_it_ended(code: int) -> str:
-    """Words for an exit code of :class:`subprocess.Popen`."""
-    if code >= 0:
-        return f"exit code {code}"
+def written_at(path: Path) -> float:
+    """When a file was written last (time.time); 0 if there is none."""
     try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def tail(path: Path, lines: int = 15) -> list[str]:

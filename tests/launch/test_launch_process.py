@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch.process import Child, Signals, how_it_ended, session, tail
+from ipmpi.exits import how_it_ended
+from ipmpi.launch.process import Child, Signals, session, tail
 
 linux = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
 

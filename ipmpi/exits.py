@@ -1,0 +1,18 @@
+"""How processes end, in words (layer L0)."""
+
+from __future__ import annotations
+
+import signal
+
+
+def signal_name(number: int) -> str:
+    """``SIGSEGV`` for 11."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def how_it_ended(code: int) -> str:
+    """Words for an exit code as :class:`subprocess.Popen` gives it: negative for a signal."""
+    return f"exit code {code}" if code >= 0 else f"killed by {signal_name(-code)}"
