@@ -8,7 +8,6 @@ import importlib
 import json
 import logging
 import os
-import resource
 import signal
 import sys
 import time
@@ -30,6 +29,7 @@ from ..transport.loop import READ, Loop
 from . import texts
 from .boundedlog import bound_log_files
 from .logs import start_log
+from .ownlimits import guard_secrets_and_allow_links
 
 log = logging.getLogger("ipcontroller")
 
@@ -309,12 +309,7 @@ class Controller:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a controller; returns the exit code."""
     options = parser().parse_args(argv)
-    # A core file would hold the secrets.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # One descriptor for each link; the usual soft limit of 1,024 is there for programs that use select().
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    guard_secrets_and_allow_links()
     os.umask(0o077)
     try:
         engine_furl_file = _furl_file("engine", options.engine_furl_file, options.name)

@@ -9,7 +9,6 @@ import io
 import logging
 import os
 import platform
-import resource
 import signal
 import sys
 import time
@@ -36,6 +35,7 @@ from ..transport.packets import RankSocket, Socket
 from . import texts
 from .boundedlog import bound_log_files
 from .logs import start_log
+from .ownlimits import guard_secrets_and_allow_links
 
 log = logging.getLogger("ipengine")
 
@@ -224,11 +224,7 @@ def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: i
     # Only the agent needs these, and OpenSSL with them.
     from ..engine.nodeagent import NodeAgent, Settings
 
-    # A core file would hold the secrets. And large answers take a descriptor for each piece.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    guard_secrets_and_allow_links()
     settings = Settings(options.furl_file, options.name, options.proxy, options.wait, str(_furl_file(options)))
     log.info("pid %d, the agent of this node", os.getpid())
     agent = NodeAgent(
