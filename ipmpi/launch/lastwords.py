@@ -59,7 +59,7 @@ _PATTERNS: Final = tuple(
         r"The first process to do so was: Process name: \[\S*,(?P<rank>\d+)\] Exit code: (?P<code>\d+)",
         # Hydra
         r"= RANK (?P<rank>\d+) PID (?P<pid>\d+) RUNNING AT (?P<host>\S+) = KILLED BY SIGNAL: (?P<signal>\d+)",
-        r"= (?:RANK (?P<rank>\d+) )?PID (?P<pid>\d+) RUNNING AT (?P<host>\S+) = EXIT CODE: (?P<code>\d+)"
+        r"= (?:RANK (?P<rank>\d+) )?PID (?P<pid>\d+) RUNNING AT (?P<host>\S+) = EXIT CODE: (?P<status>\d+)"
         r"(?: = [A-Z]+(?: [A-Z]+)*)*(?: =+ YOUR APPLICATION TERMINATED WITH THE EXIT STRING: [\w -]+ "
         r"\(signal (?P<signal>\d+)\))?",
         # srun
@@ -105,7 +105,7 @@ def _all_told(text: str) -> Iterator[tuple[tuple[int, int], Fault]]:
 
 
 def _how(told: dict[str, str | None]) -> tuple[str, int | None] | None:
-    """Words for it, and the signal."""
+    """Words for it, and the signal, or what may be one."""
     if told.get("abort"):
         return f"called MPI_Abort with code {told['abort']}", None
     if told.get("fatal"):
@@ -113,6 +113,8 @@ def _how(told: dict[str, str | None]) -> tuple[str, int | None] | None:
     killed = int(told["signal"] or 0) if told.get("signal") else _WORDS.get((told.get("words") or "").lower())
     if killed:
         return f"was killed by {signal_name(killed)}", killed
+    if told.get("status"):  # hydra's, of a signal or an exit; it says which of the two a moment later
+        return f"ended with exit code {told['status']}", int(told["status"] or 0)
     return (f"ended with exit code {told['code']}", None) if told.get("code") else None
 
 
