@@ -90,6 +90,8 @@ class NodeAgent:
         self._token = secrets.token_bytes(16)
         self._last_packet = LastPacket()
         self._ranks: dict[LocalRank, Known] = {}
+        self._ending: dict[LocalRank, str] = {}
+        """Ranks that end, in the order in which they began to; and how, once that is known."""
         self._expected = 0
         """How many ranks there are on this node; 0 while that is not known."""
         self._links: NodeLinks | None = None
@@ -356,21 +358,39 @@ class NodeAgent:
         if known is None:
             return
         if known.pidfd is None:
-            self._ended(local, f"its process ended without a word: {reason}")
+            self._ends(local, f"its process ended without a word: {reason}")
         else:
-            self.loop.call_later(_STATUS_WITHIN, lambda: self._ended(local, reason))
+            self._ends(local)
+            self.loop.call_later(_STATUS_WITHIN, lambda: self._ends(local, reason))
 
     def _process_ended(self, local: LocalRank) -> None:
-        known = self._ranks.get(local)
-        status = None if known is None else exit_status(local.pid, known.pidfd)
+        known = self._ranks[local]
+        if known.pidfd is not None:
+            self.loop.unregister(known.pidfd)
+        status = exit_status(local.pid, known.pidfd)
         if status is None:
             how = "without a word: a crash, MPI_Abort, or out of memory"
         else:
             how = f"without a word: {describe_status(status)}"
-        self._ended(local, f"its process ended {how}")
+        self._ends(local, f"its process ended {how}")
+
+    def _ends(self, local: LocalRank, how: str = "") -> None:
+        """Tell of ranks in the order in which their sockets closed: the first may have taken the others along.
+
+        A process that dies closes its files before it has ended, this socket as the first of them. A launcher
+        that sees one of the other files closed kills all other ranks, and some of those may have ended sooner.
+        """
+        if local in self._ranks:
+            self._ending[local] = how or self._ending.get(local, "")
+        while self._ending:
+            first, how = next(iter(self._ending.items()))
+            if not how:
+                return
+            self._ended(first, how)
 
     def _ended(self, local: LocalRank, reason: str) -> None:
         """A rank is gone."""
+        self._ending.pop(local, None)
         known = self._ranks.pop(local, None)
         if known is None:
             return

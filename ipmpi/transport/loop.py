@@ -34,6 +34,8 @@ OnError = Callable[[BaseException], object]
 # The numbers of poll(2); epoll's are the same.
 READ = 1
 WRITE = 4
+HANGUP = 16
+"""The other end is gone; always told beside the others, and never asked for."""
 
 _LONGEST_WAIT = 86_400.0
 """Seconds that one wait lasts at most; poll() takes no more than 24 days, and timers may be later."""
@@ -244,7 +246,7 @@ class Loop:
             if entry is not None:
                 try:
                     # Errors and hang-ups show themselves to whoever reads.
-                    entry[0](mask & (READ | WRITE) or READ)
+                    entry[0]((mask & (READ | WRITE) or READ) | (mask & HANGUP))
                 except BaseException as error:
                     self._failed(error, entry[2])
                     self._pause(descriptor, entry)

@@ -7,6 +7,7 @@ packet that is larger than :data:`PACKET` goes as a file in memory.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import select
@@ -18,7 +19,7 @@ from typing import Final
 
 from .. import limits
 from ..protocol.frames import Buffer
-from .loop import READ, WRITE, Loop
+from .loop import HANGUP, READ, WRITE, Loop
 
 PACKET: Final = 96 * limits.KIB
 """A socket takes packets up to its send buffer, by default 208 KiB with what the kernel adds."""
@@ -28,6 +29,10 @@ _IN_MEMORY: Final = b"\0\0\0\0"
 _FD = struct.Struct("i")
 _ANCILLARY: Final = socket.CMSG_SPACE(4 * _FD.size)
 _FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+_HIGH: Final = 960
+"""Above the files that MPI and most programs open, and below the 1,024 that a process has by default."""
+_GONE: Final = (BrokenPipeError, ConnectionResetError)
 
 Socket = socket.socket
 """For those who only pass one on."""
@@ -108,6 +113,19 @@ def _close(files: list[int]) -> None:
             os.close(descriptor)
 
 
+def _with_high_number(sock: socket.socket) -> socket.socket:
+    """The same socket, as the last file of this process where that can be.
+
+    When a process dies, Linux closes its files from the last one down. A launcher that sees its own socket to a
+    rank closed kills the others within a millisecond, and the agent shall know by then which was the first.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        high = fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+        sock.close()
+        return socket.socket(fileno=high)
+    return sock
+
+
 class PacketLink:
     """The agent's end of a rank's socket, in its loop.
 
@@ -145,6 +163,8 @@ class PacketLink:
                 _send(self._sock, packet, list(files))
             except BlockingIOError:
                 pass
+            except _GONE:
+                return  # the loop tells of that in its turn, after what the rank has said before
             except OSError as error:
                 reason = error.strerror or str(error)
                 self._loop.call_soon(lambda: self._end(reason))
@@ -156,24 +176,29 @@ class PacketLink:
         self._waiting.append((packet, [os.dup(descriptor) for descriptor in files]))
 
     def _ready(self, events: int) -> None:
-        if events & READ:
+        if events & HANGUP:
+            # To its end at once: which of several ranks was the first to end?
+            while self.is_open and self._read():
+                pass
+        elif events & READ:
             self._read()
         if events & WRITE and self.is_open:
             self._write()
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
         # One packet: most often there is no other, and to find that out costs as much. The loop comes back.
         try:
             packet = _receive(self._sock)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self._end(error.strerror or str(error))
-            return
+            return False
         if packet is None:
             self._end("its end of the socket is closed")
-        else:
-            self._on_packet(*packet)
+            return False
+        self._on_packet(*packet)
+        return True
 
     def _write(self) -> None:
         while self._waiting:
@@ -182,6 +207,8 @@ class PacketLink:
                 _send(self._sock, packet, files)
             except BlockingIOError:
                 return
+            except _GONE:
+                break
             except OSError as error:
                 self._end(error.strerror or str(error))
                 return
@@ -223,11 +250,11 @@ class RankSocket:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
-        self._sock = sock
+        self._sock = _with_high_number(sock)
         # Made once: the rank hears its agent also when user code has taken all memory that it may have.
         self._space = memoryview(bytearray(PACKET))
         self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        self._poll.register(self._sock, select.POLLIN)
         self.received = 0
 
     def send(self, packet: bytes, files: tuple[int, ...] = ()) -> bool:

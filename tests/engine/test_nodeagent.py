@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from ipmpi.engine.controlblock import ControlBlock
 from ipmpi.engine.nodeagent import NodeAgent, Settings
+from ipmpi.protocol import rankmessages as rm
 
 PATIENCE = 10.0
 
@@ -27,10 +33,23 @@ class Process:
         self.agent = NodeAgent(listener.detach(), settings, self.lines.append, self.lines.append)
         self.thread = threading.Thread(target=self.agent.run, daemon=True)
         self.thread.start()
-        self.rank = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.rank.settimeout(PATIENCE)
-        self.rank.connect(address)
-        self.rank.recvmsg(4096, 64)  # its greeting: it is known
+        self._address = address
+        self.rank = self.comes()
+
+    def comes(self) -> socket.socket:
+        """One more rank."""
+        rank = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        rank.settimeout(PATIENCE)
+        rank.connect(self._address)
+        rank.recvmsg(4096, 64)  # its greeting: it is known
+        return rank
+
+    def knows(self, count: int) -> None:
+        """Return when so many ranks have said who they are."""
+        until = time.monotonic() + PATIENCE
+        while len(self.agent._introduced) < count:
+            assert time.monotonic() < until
+            time.sleep(0.001)
 
     @property
     def has_ended(self) -> bool:
@@ -61,3 +80,32 @@ def test_an_agent_that_is_told_to_end_while_its_set_forms_does_not_stay_behind(p
     process.rank.close()  # a rank in MPI_Init says nothing more
     assert process.has_ended
     assert "stopping: got SIGTERM" in process.lines
+
+
+def test_of_ranks_that_end_at_the_same_time_the_one_whose_socket_was_closed_first_is_told_of_first(
+    process: Process,
+) -> None:
+    """What a launcher kills because of it has often ended before it, as the kernel tells."""
+    children = [subprocess.Popen(["sleep", "100"]) for _ in range(2)]
+    ranks = [process.comes() for _ in children]
+    for rank, child in zip(ranks, children, strict=True):
+        _, block = ControlBlock.create()
+        socket.send_fds(rank, [rm.encode(rm.Hello(0, -1, "host", child.pid, 0, [], False, "", ""))], [block])
+        os.close(block)
+    process.knows(2)
+    ranks[0].close()
+    _end(children[1], signal.SIGKILL)
+    ranks[1].close()
+    _end(children[0], signal.SIGTERM)
+    process.rank.close()
+    assert process.has_ended
+    ended = [line for line in process.lines if "a rank ended" in line]
+    assert ["SIGKILL" in line for line in ended] == [False, True, False], ended
+    for child in children:
+        child.wait()
+
+
+def _end(child: subprocess.Popen[bytes], signum: int) -> None:
+    """It has ended, and nobody has asked how."""
+    child.send_signal(signum)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

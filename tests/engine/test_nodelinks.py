@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import pytest
@@ -69,10 +70,10 @@ def met(leaders: list[int]) -> list[Met]:
 
     def start(rank: int) -> Met:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs, ThreadPoolExecutor(1) as thread:
+        with closing(RankSocket(ours)) as sock, theirs, ThreadPoolExecutor(1) as thread:
             is_leader = rank == leaders[rank]
             other = thread.submit(agent, theirs, len(place(rank, leaders).below)) if is_leader else None
-            trouble = Conversation(RankSocket(ours)).meet(rank, leaders, f"n{leaders[rank]}", exchange.of(rank))
+            trouble = Conversation(sock).meet(rank, leaders, f"n{leaders[rank]}", exchange.of(rank))
             links, formed = other.result(30) if other is not None else (None, None)
             one_tree = formed.one_tree if formed is not None else not trouble
             return Met(place(rank, leaders, one_tree=one_tree), links, trouble, formed)
@@ -130,8 +131,8 @@ def test_one_node_needs_no_links_and_exchanges_nothing() -> None:
         raise AssertionError("it is collective, and costs time")
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        assert Conversation(RankSocket(ours)).meet(1, [0, 0, 0], "n0", exchange) == ""
+    with closing(RankSocket(ours)) as sock, theirs:
+        assert Conversation(sock).meet(1, [0, 0, 0], "n0", exchange) == ""
 
 
 def test_ranks_with_one_agent_are_on_one_node() -> None:
@@ -140,10 +141,10 @@ def test_ranks_with_one_agent_are_on_one_node() -> None:
 
 def test_an_agent_that_ends_while_the_set_forms_says_why_or_where_to_look() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
+    with closing(RankSocket(ours)) as sock:
         theirs.send(rm.encode(rm.Stop("in short", 1, "in words")))
         theirs.close()
-        talk = Conversation(RankSocket(ours))
+        talk = Conversation(sock)
         with pytest.raises(LauncherError, match=r"^in words$"):
             talk.hear()
         with pytest.raises(

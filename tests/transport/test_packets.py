@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -261,3 +263,59 @@ def test_no_room_for_a_file_in_memory_leaves_none_open(monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="No space"):
         in_memory([b"x"])
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_of_two_ranks_the_first_that_ended_is_the_first_to_be_told_of_however_much_it_had_said() -> None:
+    loop = Loop()
+    told: list[str] = []
+    ranks = []
+
+    def ended(name: str, _reason: str) -> None:
+        told.append(name)
+        if len(told) == 2:
+            loop.stop()
+
+    for name in ("first", "second"):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        PacketLink(loop, ours, lambda data, files: None, partial(ended, name))
+        ranks.append(RankSocket(theirs))
+    for _ in range(20):
+        ranks[0].send(b"last words")
+    for rank in ranks:
+        rank.close()
+    loop.call_later(PATIENCE, loop.stop)
+    loop.run()
+    assert told == ["first", "second"]
+    loop.close()
+
+
+def test_when_a_rank_dies_its_agent_is_told_before_its_launcher() -> None:
+    """Which of several ranks was the first, when a launcher kills the others as soon as it knows of one?"""
+    launchers, rank_has = socket.socketpair()
+    agents, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        RankSocket(theirs).send(b"here")
+        os.dup2(rank_has.fileno(), 900)  # newer than all files that it has opened itself
+        rank_has.close()
+        agents.close()
+        launchers.close()
+        signal.pause()
+    theirs.close()
+    rank_has.close()
+    try:
+        assert agents.recv(10) == b"here"
+        with select.epoll() as poll:
+            for end in (agents, launchers):
+                poll.register(end, select.EPOLLIN)
+            os.kill(pid, signal.SIGKILL)
+            order: list[int] = []
+            while len(order) < 2:
+                for descriptor, _ in poll.poll(PATIENCE):
+                    order.append(descriptor)
+                    poll.unregister(descriptor)
+            assert order == [agents.fileno(), launchers.fileno()]
+    finally:
+        os.waitpid(pid, 0)
+        agents.close()
+        launchers.close()
