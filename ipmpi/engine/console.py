@@ -169,5 +169,5 @@ class Console:
 
 
 def _size(executed: Executed) -> int:
-    texts = (executed.stdout, executed.stderr, executed.source, executed.display_repr, executed.display_pprint)
-    return 200 + sum(len(text or "") for text in texts)
+    displayed = len(executed.display_repr or "") + len(executed.display_pprint or "")
+    return 200 + len(executed.source) + len(executed.stdout) + len(executed.stderr) + displayed
