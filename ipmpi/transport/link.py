@@ -249,7 +249,10 @@ class Link:
         descriptor = self.pipe.fileno()
         if descriptor is not None:
             self.loop.unregister(descriptor)
-        self.pipe.close()
+        try:
+            self.pipe.close()
+        except Exception as raised:
+            self.loop.report(raised)
         try:
             self._on_closed(reason, orderly, error)
         except Exception as raised:

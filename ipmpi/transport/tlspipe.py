@@ -150,4 +150,5 @@ class TlsPipe:
             self.flush()
         except (PipeClosed, TlsError, TlsClosed):
             pass
-        self._sock.close()
+        finally:  # also where there is no memory for a goodbye
+            self._sock.close()

@@ -6,7 +6,7 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import pytest
 
@@ -326,3 +326,23 @@ def test_an_owner_who_cannot_deal_with_a_break_is_told_of_an_end(loop: Loop) -> 
     first, second = told
     assert first is None
     assert isinstance(second, InternalError)
+
+
+def test_an_end_is_told_although_the_pipe_cannot_say_goodbye(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where memory is short: what broke the link breaks its goodbye, too."""
+
+    def broken(*_: object) -> NoReturn:
+        raise MemoryError
+
+    x, y = socket.socketpair()
+    one = End(loop, x)
+    monkeypatch.setattr(one.link.pipe, "close", broken)
+    monkeypatch.setattr(one.link.pipe, "send", broken)
+    one.send(m.GetIds(1))
+    loop.call_later(5, loop.stop)
+    loop.run()
+    ((reason, _, error),) = one.closed
+    assert isinstance(error, InternalError)
+    assert "no memory left" in reason
+    x.close()
+    y.close()

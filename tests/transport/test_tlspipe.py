@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -96,3 +97,19 @@ def test_a_peer_that_lives_and_does_not_read_is_not_cut_off_before_its_silence_e
         prepare(sock)
         bound = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     assert bound == 0 or bound >= 1000 * limits.SILENCE
+
+
+def test_a_pipe_closes_its_socket_although_it_cannot_say_goodbye(
+    pipes: tuple[TlsPipe, TlsPipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> NoReturn:
+        raise MemoryError
+
+    near, far = pipes
+    with monkeypatch.context() as patch:
+        patch.setattr(near, "collect", broken)
+        with pytest.raises(MemoryError):
+            near.close()
+    assert near.fileno() in (None, -1)
+    with pytest.raises(PipeClosed):
+        for_ever(far.receive)
