@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,36 +39,36 @@ def fragile(request: pytest.FixtureRequest, slurm: Slurm) -> Iterator[Submitted]
     submitted.stop()
 
 
-def _waits() -> Callable[[str], int]:
-    # Defined inside, so that it travels by value: engines do not have this module.
-    def wait_for_file(path: str) -> int:
-        import os
-        import time
-
-        while not os.path.exists(path):
-            time.sleep(0.1)
-        return os.getpid()
-
-    return wait_for_file
+DIE = """
+import os, signal, time
+open(f"{folder}/busy-{id}", "w").close()
+while not os.path.exists(f"{folder}/die"):
+    time.sleep(0.05)
+if id == 2:
+    os.kill(os.getpid(), signal.SIGKILL)
+signal.pause()
+"""
+"""What each engine runs: engine 2 kills itself when a file is there."""
 
 
 def test_a_set_is_started_again_in_its_job(fragile: Submitted, slurm: Slurm) -> None:
     mec, tc, job = fragile.mec(), fragile.tc(), fragile.job
     before = {engine["id"]: engine["pid"] for engine in mec.cluster_info()["engines"]}
-    going_on = fragile.home / "go on"
-    tasks = [tc.submit(_waits(), str(going_on)) for _ in range(6)]
+    mec.push({"folder": str(fragile.home)})
+    pending = mec.execute(DIE, block=False)
+    assert wait_for(lambda: len(list(fragile.home.glob("busy-*"))) == 4, 30)
+    tasks = [tc.submit(pow, n, 2) for n in range(20)]
+    (fragile.home / "die").touch()
     with pytest.raises(CompositeError) as caught:
-        mec.execute("import os, signal\nif id == 2: os.kill(os.getpid(), signal.SIGKILL)\nelse: signal.pause()")
+        pending.get_result()
     assert {kind for kind, _, _ in caught.value.elist} == {EngineLost}
     assert wait_for(lambda: set(mec.get_ids()) == set(before) and pids(mec).isdisjoint(before.values()), WITHIN)
+    assert [task.result(timeout=60) for task in tasks] == [n * n for n in range(20)]
     assert fragile.job == job
     assert slurm.state(job) == "RUNNING"
     told = fragile.said("starts them again (1 of 3)")
-    assert "rank 2 " in told, fragile.output()
-    assert "SIGKILL" in told
+    assert re.search(r"\(rank 2 \(pid \d+ on n2\) ", told), fragile.output()
     fragile.said("All 4 engines are there again.")
-    going_on.touch()
-    assert len([task.result(timeout=60) for task in tasks]) == 6
     (output,) = (fragile.home / "log").glob(f"**/ipmpi-{job}.out")
     assert "its engines are started again (1 of 3)" in output.read_text()
 
