@@ -163,8 +163,10 @@ MAX_ENGINES: Final = 65_536
 REGISTER_PART: Final = 4096
 """Engines in one Register message: with host names of 255 bytes they fit into MESSAGE."""
 
-FOLD_DELAY: Final = 0.002
-"""An agent waits this long for the other ranks' answers, to fold equal ones, before it reports what it has."""
+FOLD_PAUSE: Final = 0.002
+FOLD_DELAY: Final = 0.02
+"""An agent folds equal answers of its ranks: it reports what it has when none has come for FOLD_PAUSE seconds, and
+FOLD_DELAY after the first at the latest."""
 
 ANSWER_COPIES: Final = 1 / 4
 """How much of the memory that a node has left its ranks may use for copies of large answers that are on their way,

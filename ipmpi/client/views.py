@@ -236,13 +236,14 @@ class EngineView(EngineCommands):
     def queue_status(self, targets: Targets | None = None, block: bool | None = None) -> Any:
         """What runs and what waits: ``[(0, {'queue': [label, ...], 'pending': label or 'None'}), ...]``.
 
-        Where large answers are on their way from an engine to a client, ``'sending'`` lists which, and to whom.
+        ``'seconds'`` tells how long ago the engine was given the command that it runs. Where large answers are on
+        their way from an engine to a client, ``'sending'`` lists which, and to whom.
         """
         wanted = self._wanted(targets)
 
         def finish(rows: list[Any]) -> list[Any]:
             return [
-                (engine, {"queue": list(waiting), "pending": running or "None", **_sending(*more)})
+                (engine, {"queue": list(waiting), "pending": running or "None", **_busy(*more)})
                 for engine, running, waiting, *more in rows
             ]
 
@@ -371,8 +372,9 @@ def _not_interrupted(stuck: Sequence[tuple[int, str]]) -> str:
     )
 
 
-def _sending(going: Sequence[str] = ()) -> dict[str, list[str]]:
-    return {"sending": list(going)} if going else {}
+def _busy(going: Sequence[str] = (), seconds: float | None = None) -> dict[str, Any]:
+    sending = {"sending": list(going)} if going else {}
+    return sending if seconds is None else {"seconds": round(seconds, 1), **sending}
 
 
 def _nones(engines: list[int]) -> list[None]:

@@ -26,7 +26,24 @@ class Lane:
     """The place of the command that was begun last."""
     running: CommandWork | None = None
     stage: Stage = Stage.STARTING
+    since: float = 0.0
+    """When the engine was given what it runs."""
     waiting: deque[CommandWork] = field(default_factory=deque)
+
+    @property
+    def runs(self) -> str | None:
+        """What the engine runs, in words."""
+        return None if self.running is None else self.running.label
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the engine runs a command, or commands wait for it."""
+        return self.running is not None or bool(self.waiting)
+
+    @property
+    def busy_since(self) -> float | None:
+        """When the engine was given what it runs; None if there is nothing that it has."""
+        return self.since if self.running is not None and self.stage is Stage.GIVEN else None
 
     def is_wanted_by_others(self, client: int) -> bool:
         """Whether commands of other clients run or wait here."""

@@ -74,6 +74,7 @@ class Router:
         self._clients: dict[int, _Client] = {}
         self._works: dict[int, CommandWork] = {}
         self._serial = itertools.count(first_serial)
+        self._now = 0.0
         self._effects: list[Effect] = []
         self._interrupting: list[int] = []
         self._starting: dict[CommandWork, list[int]] = {}
@@ -134,19 +135,20 @@ class Router:
     def has_work(self, key: int) -> bool:
         """Whether any engine of a set runs a command, or commands wait for it."""
         engine_set = self.registry.sets.get(key)
-        lanes = (
-            [self._lanes[engine.id] for engine in engine_set.engines.values()] if engine_set is not None else []
-        )
-        return any(lane.running is not None or lane.waiting for lane in lanes)
+        engines = engine_set.engines.values() if engine_set is not None else ()
+        return any(self._lanes[engine.id].is_busy for engine in engines)
 
     def queue_status(self, targets: list[int] | None) -> list[list[object]]:
         """``[engine, running label or None, [waiting label, ...]]`` for each target."""
-        found: list[list[object]] = []
-        for engine in self.registry.resolve(targets):
-            lane = self._lanes[engine]
-            running = None if lane.running is None else lane.running.label
-            found.append([engine, self._held.shown(engine, running), [work.label for work in lane.waiting]])
-        return found
+        lanes = [(engine, self._lanes[engine]) for engine in self.registry.resolve(targets)]
+        return [
+            [engine, self._held.shown(engine, lane.runs), [work.label for work in lane.waiting]]
+            for engine, lane in lanes
+        ]
+
+    def busy_since(self, engine: int) -> float | None:
+        """When an engine was given what it runs; None if it runs no command."""
+        return self._lanes[engine].busy_since
 
     def task_holds(self, key: int, message: m.TaskHolds) -> None:
         """An engine does not come back from a task, or has come back."""
@@ -441,8 +443,9 @@ class Router:
 
     # --- what is to be done ------------------------------------------------------------------------------------
 
-    def flush(self) -> list[Effect]:
+    def flush(self, now: float = 0.0) -> list[Effect]:
         """The effects of all that happened since the last call, in order."""
+        self._now = now
         for (work, error, text), ids in self._undone.items():
             if work.client in self._clients:
                 self._announce(work)
@@ -477,7 +480,7 @@ class Router:
 
     def _messages(self, work: CommandWork, ids: list[int]) -> list[tuple[int, m.Dispatch]]:
         for engine in ids:
-            self._lanes[engine].stage = Stage.GIVEN
+            self._lanes[engine].stage, self._lanes[engine].since = Stage.GIVEN, self._now
         return [
             (key, m.Dispatch(work.serial, ranks, work.method, work.operation, work.sizes))
             for key, ranks in self.registry.by_set(ids).items()

@@ -240,7 +240,13 @@ class ControllerService:
             )
 
     def _queue_status(self, targets: list[int] | None) -> list[list[object]]:
-        return [[*row, self.stalled.who_holds(int(str(row[0])))] for row in self.router.queue_status(targets)]
+        now = self._loop.now()
+
+        def more(engine: int) -> list[object]:
+            since = self.router.busy_since(engine)
+            return [self.stalled.who_holds(engine), None if since is None else max(0.0, now - since)]
+
+        return [[*row, *more(int(str(row[0])))] for row in self.router.queue_status(targets)]
 
     def _kill(self, session: Session, message: m.Kill) -> list[int]:
         if message.controller and not self.router.registry.engines:
@@ -352,8 +358,8 @@ class ControllerService:
 
     def _flush(self) -> None:
         now = self._loop.now()
-        due, news, farm = self.deadlines.due, self.losses.flush, self.farm.flush
-        for think in (lambda: due(now), lambda: news(now), lambda: farm(now), self.router.flush):
+        due, news, farm, commands = self.deadlines.due, self.losses.flush, self.farm.flush, self.router.flush
+        for think in (lambda: due(now), lambda: news(now), lambda: farm(now), lambda: commands(now)):
             try:
                 effects = list(think())
             except Exception as error:

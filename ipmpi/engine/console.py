@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from collections import OrderedDict
@@ -33,6 +34,7 @@ _PRETTY: Final = 64 * KIB
 _LINE: Final = 79
 _LAST: Final = ("_", "__", "___")
 _NO_VALUE: Final = object()
+_NO_SCRIPT: Final = contextlib.nullcontext()
 _DEFAULT_FILENAME: Final = Execute.__struct_defaults__[0]
 
 
@@ -57,7 +59,7 @@ class Console:
         self._last_success: int | None = None
         self._inputs: list[str] = [""]
         self._outputs: dict[int, Any] = {}
-        self._results: OrderedDict[int, Executed] = OrderedDict()
+        self._results: OrderedDict[int, tuple[Executed, str]] = OrderedDict()
         self._results_size = 0
         self._flags = 0
         self._displayed: Any = _NO_VALUE
@@ -90,7 +92,9 @@ class Console:
         displayhook = sys.displayhook
         with warnings.catch_warnings():
             pass  # forget which warnings were shown: each is shown once in a command, not once in an engine's life
-        with self._capture, as_script(self._names, operation.argv, operation.path):
+        words = operation.argv
+        around = _NO_SCRIPT if words is None else as_script(self._names, words, operation.path)
+        with self._capture, around:
             sys.displayhook = self._display
             try:
                 error = self._run(source, filename)
@@ -100,7 +104,7 @@ class Console:
             finally:
                 sys.displayhook = displayhook
                 self._displayed = _NO_VALUE
-        self._keep(msgspec.structs.replace(executed, source=shorten(source, RESULT_TEXT // 4)))
+        self._keep(executed, shorten(source, RESULT_TEXT // 4))
         if error is None:
             self._last_success = self._number
         return executed, error
@@ -111,7 +115,8 @@ class Console:
         if wanted is None:
             raise IndexError("no command has succeeded on this engine yet; run one with execute")
         try:
-            return self._results[wanted]
+            executed, source = self._results[wanted]
+            return msgspec.structs.replace(executed, source=source)
         except KeyError:
             if 0 < wanted <= self._number:
                 raise IndexError(
@@ -160,14 +165,14 @@ class Console:
             stdout, stderr = share([stdout, stderr], PRINTED)
         return Executed(self._number, stdout, stderr, pretty, text)
 
-    def _keep(self, executed: Executed) -> None:
-        self._results[executed.number] = executed
-        self._results_size += _size(executed)
+    def _keep(self, executed: Executed, source: str) -> None:
+        self._results[executed.number] = executed, source
+        self._results_size += _size(executed, source)
         while len(self._results) > KEPT_HISTORY or (self._results_size > KEPT_RESULTS and len(self._results) > 1):
             _, oldest = self._results.popitem(last=False)
-            self._results_size -= _size(oldest)
+            self._results_size -= _size(*oldest)
 
 
-def _size(executed: Executed) -> int:
-    texts = (executed.stdout, executed.stderr, executed.source, executed.display_repr, executed.display_pprint)
-    return 200 + sum(len(text or "") for text in texts)
+def _size(executed: Executed, source: str) -> int:
+    displayed = len(executed.display_repr or "") + len(executed.display_pprint or "")
+    return 200 + len(source) + len(executed.stdout) + len(executed.stderr) + displayed

@@ -114,6 +114,11 @@ class Farm:
             if state.commanded is None:
                 self._commanded.append(state)
 
+    @property
+    def awaits_ranks(self) -> bool:
+        """Whether it matters at once that a rank has answered a command: there are tasks, or ranks are missed."""
+        return bool(self._groups) or self._roster.available < len(self._roster.states)
+
     def command_answered(self, ranks: Iterable[int], now: float) -> None:
         """Ranks have answered a command."""
         for state in self._roster.get(ranks):

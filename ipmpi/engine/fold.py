@@ -1,12 +1,14 @@
 """Folding equal answers on their way up (layer L2; the time is an argument).
 
-After a push to 1,000 ranks there are 1,000 equal answers. Each node in the tree waits for the ranks below it,
-but not for long: what has come within :data:`limits.FOLD_DELAY` of the first answer is reported, so that one
-slow rank does not hold up the others. Answers are equal if status, outcome and body are, byte for byte.
+After a push to 1,000 ranks there are 1,000 equal answers. Each node in the tree waits for the ranks below it, as
+long as one answer comes soon after the other: what has come is reported when there was none for
+:data:`limits.FOLD_PAUSE` seconds, or :data:`limits.FOLD_DELAY` after the first, so that one slow rank does not
+hold up the others. Answers are equal if status, outcome and body are, byte for byte.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -23,12 +25,20 @@ class Folded(NamedTuple):
 
 
 class _Open:
-    __slots__ = ("deadline", "groups", "waiting")
+    __slots__ = ("groups", "latest", "since", "waiting")
 
     def __init__(self, ranks: Iterable[int]) -> None:
         self.waiting = set(ranks)
         self.groups: dict[tuple[bool, bytes, tuple[bytes, ...]], Folded] = {}
-        self.deadline: float | None = None
+        self.since = 0.0
+        self.latest = 0.0
+
+    @property
+    def deadline(self) -> float:
+        """When to report what has come."""
+        if not self.groups:
+            return math.inf
+        return min(self.since + limits.FOLD_DELAY, self.latest + limits.FOLD_PAUSE)
 
 
 class Fold:
@@ -50,6 +60,9 @@ class Fold:
         entry = self._open.get(message.id)
         if entry is None:
             return [Folded(message, body)]
+        if not entry.groups:
+            entry.since = now
+        entry.latest = now
         kept = tuple(bytes(buffer) for buffer in body)
         key = (message.ok, message.outcome, kept)
         same = entry.groups.get(key)
@@ -58,8 +71,6 @@ class Fold:
         else:
             same.message.engines.extend(message.engines)
         entry.waiting.difference_update(message.engines)
-        if entry.deadline is None:
-            entry.deadline = now + limits.FOLD_DELAY
         return self._finished(message.id, entry)
 
     def leave_out(self, number: int | None, ranks: Iterable[int]) -> list[Folded]:
@@ -83,13 +94,13 @@ class Fold:
         """What has waited long enough."""
         ready: list[Folded] = []
         for entry in self._open.values():
-            if entry.deadline is not None and entry.deadline <= now:
+            if entry.deadline <= now:
                 ready += entry.groups.values()
                 entry.groups = {}
-                entry.deadline = None
         return ready
 
     @property
     def next_deadline(self) -> float | None:
-        """When :meth:`due` will have something."""
-        return min((e.deadline for e in self._open.values() if e.deadline is not None), default=None)
+        """When :meth:`due` will have something, unless more answers come before; None if it has nothing."""
+        deadline = min((entry.deadline for entry in self._open.values()), default=math.inf)
+        return None if deadline == math.inf else deadline

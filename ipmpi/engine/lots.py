@@ -65,6 +65,9 @@ class Groups:
             group = self._groups[serial] = Group(serial, options, self._paces.of(options))
         return group
 
+    def __len__(self) -> int:
+        return len(self._groups)
+
     def all(self) -> list[Group]:
         """All of them."""
         return list(self._groups.values())

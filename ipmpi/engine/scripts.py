@@ -11,17 +11,14 @@ _MISSING: Final = object()
 
 
 @contextlib.contextmanager
-def as_script(names: dict[str, Any], argv: list[str] | None, path: str) -> Iterator[None]:
+def as_script(names: dict[str, Any], argv: list[str], path: str) -> Iterator[None]:
     """Have ``sys.argv`` and ``__file__`` as a script has them, and in the end as they were.
 
     Args:
         names: in which it is run.
-        argv: its words; None if it is no script but a command, which has those of an interactive session.
+        argv: its words.
         path: of its file.
     """
-    if argv is None:
-        yield
-        return
     words, file = sys.argv, names.get("__file__", _MISSING)
     sys.argv, names["__file__"] = list(argv), path
     try:

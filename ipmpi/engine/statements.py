@@ -14,6 +14,13 @@ from typing import Final
 KEPT_SOURCES: Final = 500
 """Commands whose lines tracebacks can still show. Later ones push out the oldest."""
 
+_KEPT_CODES: Final = 64
+_KEPT_SOURCE: Final = 10_000
+"""How many commands' code is kept, since who steers a program sends the same text again and again; and up to how
+many characters."""
+
+_kept: dict[tuple[str, int], CodeType] = {}
+
 _FUTURE: Final[int] = functools.reduce(
     int.__or__, (getattr(__future__, n).compiler_flag for n in __future__.all_feature_names)
 )
@@ -30,6 +37,18 @@ def compile_interactive(source: str, filename: str, flags: int = 0) -> CodeType:
     Raises:
         SyntaxError, ValueError, RecursionError, MemoryError: as ``compile`` does; nothing has run then.
     """
+    kept = _kept.get((source, flags))
+    if kept is not None:
+        return _renamed(kept, filename)
+    code = _compiled(source, filename, flags)
+    if len(source) <= _KEPT_SOURCE:
+        if len(_kept) >= _KEPT_CODES:
+            del _kept[next(iter(_kept))]
+        _kept[source, flags] = code
+    return code
+
+
+def _compiled(source: str, filename: str, flags: int) -> CodeType:
     if "\n" not in source:
         # One statement needs no tree, which takes longer than all the rest of a short command.
         with contextlib.suppress(SyntaxError):
@@ -38,6 +57,12 @@ def compile_interactive(source: str, filename: str, flags: int = 0) -> CodeType:
     module: ast.Module = compile(source, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
     code = compile(ast.Interactive(module.body), filename, "single", flags, dont_inherit=True)
     return code
+
+
+def _renamed(code: CodeType, filename: str) -> CodeType:
+    """The same code, and that of the functions and classes in it, under another filename."""
+    inner = [_renamed(each, filename) if isinstance(each, CodeType) else each for each in code.co_consts]
+    return code.replace(co_filename=filename, co_consts=tuple(inner))
 
 
 @functools.lru_cache(maxsize=64)

@@ -111,7 +111,8 @@ class SetTasks:
         """Ranks have answered a command."""
         if self._tree.is_root:
             self._answered += ranks
-            self._decide_soon()
+            if self._farm.awaits_ranks:  # else it is told with what comes next
+                self._decide_soon()
 
     def _tell_answered(self) -> None:
         if self._answered:

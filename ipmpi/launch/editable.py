@@ -14,6 +14,7 @@ from typing import Final, get_args
 from ipmpi.launch.batchsystem import BatchSystem, Line
 from ipmpi.launch.joboptions import JobOptions, Kind
 from ipmpi.launch.jobscript import fill, job_directives, job_end, log_name, started_again
+from ipmpi.launch.mpi import ULFM
 from ipmpi.launch.pbs import PBS
 from ipmpi.launch.ranks import bash_array
 from ipmpi.launch.restarts import DEFAULT
@@ -25,11 +26,12 @@ WALLTIME: Final = 3600
 
 _SURVIVES: Final = '--kill-on-bad-exit=0 --wait=0 --no-kill -c "$OMP_NUM_THREADS"'
 
+_ULFM: Final = " ".join(ULFM)
 _FT: Final = "On several machines --with-ft ulfm rules out fast networks: leave it out"
 
 LAUNCHERS: Final = {
     "slurm": (
-        Line("mpirun --bind-to none --with-ft ulfm", f"Open MPI 5. {_FT}"),
+        Line(f"mpirun --bind-to none {_ULFM}", f"Open MPI 5. {_FT}"),
         Line(f"srun --mpi=pmi2 {_SURVIVES}", "MPICH, MVAPICH, Intel MPI"),
         Line(f"srun {_SURVIVES}", "Cray: what the site chose is right"),
         Line('srun --mpi=pmix -c "$OMP_NUM_THREADS"', "any Open MPI; but when one engine dies, all end"),
@@ -39,9 +41,9 @@ LAUNCHERS: Final = {
         Line(
             'mpiexec -n "$ranks" --ppn 4 --cpu-bind depth --genvall', "Cray (PALS); ppn: engines on each machine"
         ),
-        Line('mpirun -n "$ranks" --bind-to none --with-ft ulfm', f"Open MPI 5. {_FT}"),
+        Line(f'mpirun -n "$ranks" --bind-to none {_ULFM}', f"Open MPI 5. {_FT}"),
         Line(
-            'mpirun -n "$ranks" --bind-to none --with-ft ulfm --hostfile "$PBS_NODEFILE" -x PATH',
+            f'mpirun -n "$ranks" --bind-to none {_ULFM}\n    --hostfile "$PBS_NODEFILE" -x PATH',
             "Open MPI 5 that does not know PBS, as that of the package index: it goes by ssh",
         ),
     ),
@@ -125,7 +127,8 @@ def _launch(system: BatchSystem) -> list[str]:
     if "$ranks" in LAUNCHERS[system.name][0].text:
         lines.insert(0, f"ranks={system.shell.ranks}    # one line for each engine")
     for number, line in enumerate(LAUNCHERS[system.name]):
-        lines += [f"# {line.why}:", f"{'# ' * bool(number)}LAUNCH=({line.text})"]
+        off = "# " * bool(number)
+        lines += [f"# {line.why}:", *(off + part for part in f"LAUNCH=({line.text})".splitlines())]
     return lines
 
 

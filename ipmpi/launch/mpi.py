@@ -194,6 +194,11 @@ def _open_mpi(flavour: Flavour, *, oversubscribe: bool) -> list[str]:
     return options
 
 
+ULFM: Final = ("--with-ft", "ulfm", "--prtemca", "state_base_error_non_zero_exit", "0")
+"""By which ranks of Open MPI 5 outlive others. With the first two alone they outlive those that were killed by a
+signal, but of those that ended with an exit code other than 0 only the first: the second ends the set."""
+
+
 def survives(flavour: Flavour, fault_tolerance: FaultTolerance, machines: int | None) -> list[str]:
     """Options by which the ranks of Open MPI live on when one of them is killed (out of memory, say).
 
@@ -220,7 +225,7 @@ def survives(flavour: Flavour, fault_tolerance: FaultTolerance, machines: int | 
         return []
     if flavour == "openmpi4":
         return ["--enable-recovery"]
-    return ["--with-ft", "ulfm"] if fault_tolerance == "on" or machines == 1 else []
+    return list(ULFM) if fault_tolerance == "on" or machines == 1 else []
 
 
 def _on_loopback(flavour: Flavour) -> dict[str, str]:

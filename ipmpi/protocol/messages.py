@@ -78,9 +78,11 @@ class GetIds(Message, frozen=True, tag=3):
 
 
 class QueueStatus(Message, frozen=True, tag=4):
-    """What waits on engines. Answer: list of ``[engine, pending label or None, [label, ...], [answer, ...]]``.
+    """What waits on engines.
 
-    The last list has the large answers that are on their way to clients, in words.
+    Answer: list of ``[engine, pending label or None, [label, ...], [answer, ...], seconds or None]``. The second
+    list has the large answers that are on their way to clients, in words; ``seconds`` is how long ago the engine
+    was given the command that it runs.
     """
 
     id: int

@@ -518,9 +518,11 @@ def test_a_call_of_several_commands_fails_if_one_is_refused(mec: MultiEngineClie
 
 
 def test_queue_status_shows_what_runs_and_what_waits(mec: MultiEngineClient, session: FakeSession) -> None:
-    session.answers[messages.QueueStatus] = [[0, "execute('a')", ["pull('b')"]], [1, None, []]]
+    session.answers[messages.QueueStatus] = [
+        [0, "execute('a')", ["pull('b')"], [], 12.345], [1, None, [], [], None],
+    ]  # fmt: skip
     assert mec.queue_status(targets=[0, 1]) == [
-        (0, {"queue": ["pull('b')"], "pending": "execute('a')"}),
+        (0, {"queue": ["pull('b')"], "pending": "execute('a')", "seconds": 12.3}),
         (1, {"queue": [], "pending": "None"}),
     ]
     assert session.requests[-1].targets == [0, 1]

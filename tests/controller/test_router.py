@@ -93,6 +93,19 @@ def test_queue_order_and_one_at_a_time(router: Router) -> None:
     assert second.id < third.id
 
 
+def test_since_when_an_engine_runs_a_command(router: Router) -> None:
+    assert router.busy_since(0) is None
+    command(router, 1, [0])
+    command(router, 2, [0])
+    (given,) = [effect.message for effect in router.flush(100.0) if isinstance(effect, Send)]
+    router.flush(200.0)
+    assert [router.busy_since(0), router.busy_since(1)] == [100.0, None]
+    answer(router, SET, given, [0])
+    assert router.busy_since(0) is None, "it was not given the next one yet"
+    router.flush(300.0)
+    assert router.busy_since(0) == 300.0
+
+
 def test_a_command_joins_all_queues_in_one_step(router: Router) -> None:
     command(router, 1, [0])
     command(router, 2, [0, 1])

@@ -266,6 +266,26 @@ def test_text_that_is_no_utf8_is_escaped(namespace: Namespace) -> None:
 # --- Failures --------------------------------------------------------------------------------------------------
 
 
+def test_a_command_that_is_sent_again_shows_its_own_number_in_tracebacks(namespace: Namespace) -> None:
+    for source, function in (("1 / 0", "<module>"), ("def f():\n    return [1 / x for x in (0,)]\nf()", "f")):
+        for _ in range(3):
+            failed = fail(namespace, source)
+            number = namespace.console._number
+            lines = [line.split(", in ")[0] for line in failed.traceback.splitlines() if ", in " in line]
+            wanted = [1] if function == "<module>" else [3, 2, 2] if sys.version_info < (3, 12) else [3, 2]
+            assert lines == [f'  File "<ipmpi {number}>", line {line}' for line in wanted], failed.traceback
+            if function == "f":
+                assert inspect.getsource(namespace.names["f"]) == source.rpartition("\n")[0] + "\n"
+                assert namespace.names["f"].__code__.co_filename == f"<ipmpi {number}>"
+
+
+def test_a_command_that_is_sent_again_after_a_future_import_is_compiled_anew(namespace: Namespace) -> None:
+    source = "def g(a: no_such_name): pass"
+    assert "NameError" in fail(namespace, source).traceback
+    assert execute(namespace, "from __future__ import annotations").stderr == ""
+    execute(namespace, source)
+
+
 def test_tracebacks_show_user_frames_and_their_lines(namespace: Namespace) -> None:
     execute(namespace, "def f(x):\n    return 1 / x\n")
     text = fail(namespace, "y = 0\nf(y)").traceback

@@ -54,12 +54,26 @@ def test_a_slow_rank_holds_nobody_up() -> None:
     fold.add(answer(0), [], 10.0)
     fold.add(answer(1), [], 10.001)
     deadline = fold.next_deadline
-    assert deadline == 10.0 + limits.FOLD_DELAY
+    assert deadline == 10.001 + limits.FOLD_PAUSE
     assert fold.due(deadline - 1e-6) == []
     assert brief(fold.due(deadline)) == [([0, 1], b"same")]
     assert fold.next_deadline is None
     assert fold.due(99.0) == []
     assert brief(fold.add(answer(2), [], 20.0)) == [([2], b"same")]
+
+
+def test_answers_that_come_one_soon_after_the_other_go_up_together_but_not_for_ever() -> None:
+    fold = Fold()
+    fold.begin(1, range(1000))
+    now, rank, reported = 10.0, 0, []
+    while not reported:
+        assert fold.add(answer(rank), [], now) == []
+        rank, now = rank + 1, now + 0.9 * limits.FOLD_PAUSE
+        reported = fold.due(now)
+    assert brief(reported) == [(list(range(rank)), b"same")]
+    assert 10.0 + limits.FOLD_DELAY <= now < 10.0 + limits.FOLD_DELAY + limits.FOLD_PAUSE
+    fold.add(answer(rank), [], now)
+    assert fold.next_deadline == now + limits.FOLD_PAUSE
 
 
 def test_bodies_are_kept_apart_from_the_senders_memory() -> None:
@@ -94,7 +108,7 @@ def test_commands_do_not_mix() -> None:
     fold.begin(2, [0, 1])
     fold.add(answer(0, number=1), [], 0.0)
     fold.add(answer(0, number=2), [], 5.0)
-    assert fold.next_deadline == limits.FOLD_DELAY
+    assert fold.next_deadline == limits.FOLD_PAUSE
     assert brief(fold.due(1.0)) == [([0], b"same")]
     (folded,) = fold.add(answer(1, number=2), [], 5.0)
     assert (folded.message.id, folded.message.engines) == (2, [0, 1])

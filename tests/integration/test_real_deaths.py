@@ -16,6 +16,7 @@ import cloudpickle
 import pytest
 
 from ipmpi import errors
+from ipmpi.launch.mpi import ULFM
 from ipmpi.mpienv import RANK, TOGETHER
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ KEEPS_THE_GIL = "import ctypes; ctypes.PyDLL(None).sleep(300)"
 
 
 def under_ulfm(cluster: Cluster) -> None:
-    cluster.launch(cluster.command(4, "--with-ft", "ulfm"))
+    cluster.launch(cluster.command(4, *ULFM))
 
 
 def on_two_nodes(cluster: Cluster) -> None:
-    argv = cluster.command(4, "--with-ft", "ulfm", program=(str(NODES),))
+    argv = cluster.command(4, *ULFM, program=(str(NODES),))
     cluster.launch(argv, IPMPI_TEST_LEADERS="0,0,2,2")
 
 
@@ -160,6 +161,24 @@ def test_a_segfault_on_rank_0_is_told_and_ends_nobody_else(
     assert "killed by SIGSEGV" in said or "a crash" in said
     assert mec.execute("x = id", targets=[1, 2, 3]) is not None
     assert mec.pull("x") == [1, 2, 3]
+
+
+def test_ranks_that_end_with_an_exit_code_leave_the_last_one_alone(started: Callable[[Start], Cluster]) -> None:
+    """As ``sys.exit`` of a library in C does, or MPI_Abort of one rank."""
+    from real_clusters import is_running
+
+    cluster = started(under_ulfm)
+    mec = cluster.mec()
+    pids = cluster.pids(mec)
+    for rank in (2, 0, 3):
+        with pytest.raises((errors.CompositeError, errors.EngineLost)) as caught:
+            mec.execute("import os; os._exit(7)", targets=[rank])
+        assert "exit code 7" in str(caught.value)
+    with pytest.raises((errors.CompositeError, errors.EngineLost)) as caught:
+        # Long enough for a launcher to do what it wants to do.
+        mec.execute("import os, time; time.sleep(3); os.kill(os.getpid(), 9)", targets=[1])
+    assert "killed by SIGKILL" in str(caught.value)
+    assert not is_running(pids[1])
 
 
 BUSY = {0: KEEPS_THE_GIL, 1: SLEEPS, 2: LOOPS}

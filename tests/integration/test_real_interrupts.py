@@ -130,6 +130,7 @@ def test_the_queue_is_shown_and_can_be_cleared(cluster: Cluster, mec: MultiEngin
     for _, lane in status:
         assert lane["pending"].startswith("execute(")
         assert lane["queue"] == ["execute('a = 1')", "push(['b'])"]
+        assert 0.0 <= lane["seconds"] < 60.0
     mec.clear_queue(targets=[0, 1])
     assert [len(lane["queue"]) for _, lane in mec.queue_status()] == [0, 0, 2, 2]
     mec.interrupt(targets=[0, 1])

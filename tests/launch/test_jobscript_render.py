@@ -135,7 +135,7 @@ def test_every_flag_has_a_reason(found: Found) -> None:
     assert all(reasons.values())
     assert reasons["#SBATCH --gpus-per-node=2"] == "shared among the engines of a machine"
     one = dict(script(nodes=1).reasons)
-    assert one["--with-ft ulfm"] == "when one engine dies, the others stay"
+    assert one[FT] == "when one engine dies, the others stay"
     assert {"#SBATCH --requeue", "--gpus 2", "--proxy http://p:1", "--bind-to none"} <= set(reasons)
     for flag in reasons:
         assert flag in written.text
@@ -266,7 +266,7 @@ def launch(name: str = "slurm", **options: Any) -> list[str]:
     return [line.split("    #")[0].strip() for line in lines[begin + 1 : lines.index(")", begin)]]
 
 
-FT = "--with-ft ulfm"
+FT = "--with-ft ulfm --prtemca state_base_error_non_zero_exit 0"
 OWN = ["--gpu-bind=closest", "-C 'a b'"]
 SURVIVES = ["--kill-on-bad-exit=0", "--wait=0", "--no-kill", "--cpus-per-task=1"]
 
@@ -275,7 +275,7 @@ SURVIVES = ["--kill-on-bad-exit=0", "--wait=0", "--no-kill", "--cpus-per-task=1"
     ("launcher", "options", "command"),
     [
         (OPEN_MPI, {}, ["/env/bin/mpiexec", "--bind-to none", "-n 6"]),
-        (OPEN_MPI, {"nodes": 1}, ["/env/bin/mpiexec", "--bind-to none", "--with-ft ulfm", "-n 6"]),
+        (OPEN_MPI, {"nodes": 1}, ["/env/bin/mpiexec", "--bind-to none", FT, "-n 6"]),
         (OPEN_MPI, {"nodes": 2, "fault_tolerance": "on"}, ["/env/bin/mpiexec", "--bind-to none", FT, "-n 6"]),
         (OPEN_MPI, {"nodes": 1, "fault_tolerance": "off"}, ["/env/bin/mpiexec", "--bind-to none", "-n 6"]),
         (OF_SITE, {"nodes": 2}, ["/opt/mpi/bin/mpirun", "--bind-to none", "-n 6"]),
@@ -299,7 +299,7 @@ def test_the_launcher_in_slurm(
 
 
 def test_a_job_of_which_slurm_chooses_the_machines_asks_how_many(found: Found) -> None:
-    line = 'if [ "${SLURM_JOB_NUM_NODES:-}" = 1 ]; then LAUNCH+=(--with-ft ulfm); fi'
+    line = 'if [ "${SLURM_JOB_NUM_NODES:-}" = 1 ]; then LAUNCH+=(' + FT + "); fi"
     assert line in script().text
     for options in ({"nodes": 1}, {"nodes": 3}, {"n": 1}, {"fault_tolerance": "on"}, {"fault_tolerance": "off"}):
         assert "SLURM_JOB_NUM_NODES" not in script(**options).text
@@ -315,7 +315,7 @@ HOSTFILE = '--hostfile "$PBS_NODEFILE"'
     ("launcher", "options", "command"),
     [
         (OPEN_MPI, {}, ["/env/bin/mpiexec", "--bind-to none", HOSTFILE, "-n 6"]),
-        (OPEN_MPI, {"nodes": 1}, ["/env/bin/mpiexec", "--bind-to none", "--with-ft ulfm", HOSTFILE, "-n 6"]),
+        (OPEN_MPI, {"nodes": 1}, ["/env/bin/mpiexec", "--bind-to none", FT, HOSTFILE, "-n 6"]),
         (PALS, {}, ["/opt/pals/mpiexec", "--cpu-bind depth --depth 1", "--genvall", "-n 6"]),
         (
             PALS,

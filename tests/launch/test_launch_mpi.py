@@ -99,7 +99,7 @@ def test_open_mpi_5_survives_ranks_and_leaves_cores_alone() -> None:
         4, launcher="/m/mpiexec", python="/p/python", engine_args=["-l", "x"], flavour="openmpi5", single_host=True
     )
     assert command.argv == [
-        *("/m/mpiexec", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE", "--with-ft", "ulfm"),
+        *("/m/mpiexec", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE", *mpi.ULFM),
         *("-n", "4", "/p/python", "-m", "ipmpi.cli.ipengine", "-l", "x"),
     ]
 
@@ -107,10 +107,10 @@ def test_open_mpi_5_survives_ranks_and_leaves_cores_alone() -> None:
 @pytest.mark.parametrize(
     ("flavour", "asked", "machines", "options"),
     [
-        ("openmpi5", "auto", 1, ["--with-ft", "ulfm"]),
+        ("openmpi5", "auto", 1, [*mpi.ULFM]),
         ("openmpi5", "auto", 2, []),
         ("openmpi5", "auto", None, []),
-        ("openmpi5", "on", 2, ["--with-ft", "ulfm"]),
+        ("openmpi5", "on", 2, [*mpi.ULFM]),
         ("openmpi5", "off", 1, []),
         ("openmpi4", "auto", 2, ["--enable-recovery"]),
         ("openmpi4", "off", 1, []),
