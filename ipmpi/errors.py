@@ -27,6 +27,8 @@ from __future__ import annotations
 
 import builtins
 import concurrent.futures
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -208,11 +210,23 @@ class InternalError(KernelError):
     """Something in ipmpi went wrong that nobody foresaw. What it concerned has ended, the rest goes on."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this process cannot have more memory."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+
+
 def internal_error(cause: BaseException, where: str = "") -> InternalError:
     """The error for whoever has to hear of an exception that nobody foresaw."""
     place = f" {where}" if where else ""
     said = f"{type(cause).__name__}: {text_of(cause)}"[:500]
-    error = InternalError(f"an error in ipmpi{place} that was not foreseen ({said}); please report this")
+    if is_out_of_memory(cause):
+        text = (
+            f"process {os.getpid()} on {os.uname().nodename} has no memory left{place} ({said}); see who takes it "
+            "there, and what ulimit -v and the job allow"
+        )
+    else:
+        text = f"an error in ipmpi{place} that was not foreseen ({said}); please report this"
+    error = InternalError(text)
     error.__cause__ = cause
     return error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 _CGROUPS = (
@@ -15,6 +17,12 @@ def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cg
     """Memory that can be had without swapping, within what a batch system or container allows; 0 if unknown."""
     found = [_free(proc), *(_left(cgroups, limit, used) for limit, used in _CGROUPS)]
     return max(0, min((size for size in found if size is not None), default=0))
+
+
+def address_space() -> int:
+    """Bytes that this process may map (``ulimit -v``); ``sys.maxsize`` where there is no limit."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _free(proc: Path) -> int | None:

@@ -5,8 +5,10 @@ import builtins
 import concurrent.futures
 import contextlib
 import copy
+import errno
 import importlib.util
 import inspect
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -223,3 +225,12 @@ def test_what_ends_iterators_is_a_runtime_error(error: Exception) -> None:
 def test_other_exceptions_are_raised_as_they_are() -> None:
     error = ValueError("a")
     assert errors.raisable(error, "the task") is error
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_a_process_without_memory_is_no_bug(error: Exception) -> None:
+    said = str(errors.internal_error(error, "while this rank was dealt with"))
+    assert f"process {os.getpid()} on {os.uname().nodename} has no memory left while this rank" in said
+    assert "ulimit -v" in said
+    assert "report" not in said
+    assert "please report this" in str(errors.internal_error(ZeroDivisionError()))

@@ -7,6 +7,9 @@ moment; a signal that comes too late finds something else, or nothing, and hits 
 The signal is SIGURG: nothing else uses it here, a process without a handler ignores it, and user code may do with
 SIGINT what it likes. User code may also set a handler for SIGURG and forget to take it back. So ours are set anew
 before each command and task.
+
+An import that is under way comes to its end first, within :data:`IMPORT`: one that was broken off leaves modules
+that cannot be imported again in this process, and modules in C often lose the exception on their way.
 """
 
 from __future__ import annotations
@@ -30,6 +33,11 @@ SIGNAL: Final = int(signal.SIGURG)
 _APART: Final = 0.01
 """Seconds between two interrupts. The main thread needs some of this to get out of what the first one hit."""
 
+IMPORT: Final = 1.5
+"""Seconds that an import has for its end: less than a task has, or an engine that is to end."""
+
+_IMPORTS: Final = "<frozen importlib._bootstrap>"
+
 _TOLD: Final = (int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIGUSR1))
 
 
@@ -46,6 +54,8 @@ class Interrupts:
         self.hit = 0
         self.shielded = False
         self._hit_at = 0.0
+        self._held = 0, 0.0
+        """What runs an import that an interrupt waits for, and since when it does."""
         self._handlers: dict[int, Any] = {}
         self._masks: dict[int, set[int]] = {}
 
@@ -57,8 +67,8 @@ class Interrupts:
                 the end of the job is near.
         """
 
-        def interrupted(_number: int, _frame: FrameType | None) -> None:
-            self.arrived()
+        def interrupted(_number: int, frame: FrameType | None) -> None:
+            self.arrived(frame)
 
         def told(number: int, _frame: FrameType | None) -> None:
             on_signal(signal.Signals(number).name)
@@ -100,8 +110,8 @@ class Interrupts:
             signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
         self.let_through()
 
-    def arrived(self) -> None:
-        """A signal of the agent came: raises KeyboardInterrupt if what it is meant for runs."""
+    def arrived(self, frame: FrameType | None = None) -> None:
+        """A signal of the agent came, in this frame: raises KeyboardInterrupt if what it is meant for runs."""
         words = self._words
         meant = words[INTERRUPTS]
         if meant == words[HEARD] or self.shielded:
@@ -109,8 +119,24 @@ class Interrupts:
         target, now = words[TARGET], time.monotonic()
         if not target or target != words[CURRENT]:
             words[HEARD] = meant
-        elif now - self._hit_at >= _APART:  # else it comes too early, and will be sent again
+        elif now - self._hit_at >= _APART and not self._waits_for_import(target, now, frame):
+            # Else it comes too early, and will be sent again.
             words[HEARD] = meant
             self._hit_at = now
             self.hit = target
             raise KeyboardInterrupt
+
+    def _waits_for_import(self, target: int, now: float, frame: FrameType | None) -> bool:
+        if not _is_importing(frame):
+            return False
+        if self._held[0] != target:
+            self._held = target, now
+        return now - self._held[1] < IMPORT
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTS:
+            return True
+        frame = frame.f_back
+    return False

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from .. import limits
-from ..memory import available_bytes
+from ..memory import address_space, available_bytes
 from ..protocol.frames import Buffer
 from ..protocol.rankmessages import Piece, encode
 from ..transport.packets import PACKET, RankSocket, in_memory
@@ -37,6 +37,7 @@ class LargeAnswers:
         self._wait = wait
         self.neighbours = max(1, neighbours)
         self._copied = 0
+        self._address_space = address_space()
 
     def freed(self, size: int) -> None:
         """The agent needs so many bytes no more."""
@@ -49,7 +50,9 @@ class LargeAnswers:
             size = len(piece)
             if self._copied + size > most:
                 share = limits.ANSWER_COPIES / self.neighbours
-                most = max(_LEAST, int(share * (available_bytes() + self._copied)))
+                # The agent maps what it sends, and has the same limit as its ranks had when they began.
+                left = min(available_bytes() + self._copied, self._address_space)
+                most = max(_LEAST, int(share * left))
             while self._copied + size > most:
                 if not self._wait():
                     return  # the agent is gone

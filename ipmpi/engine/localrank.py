@@ -128,6 +128,11 @@ class LocalRank:
         """Its number in the set."""
         return self.info.rank
 
+    @property
+    def given_up(self) -> str:
+        """Why its agent has nothing to do with it any more, or nothing."""
+        return self._link.failure
+
     # --- beginning -----------------------------------------------------------------------------------------
 
     def join(self, answers: Answers, way: Way) -> None:

@@ -371,7 +371,9 @@ class NodeAgent:
         known = self._ranks.get(local)
         if known is None:
             return
-        if known.pidfd is None:
+        if local.given_up:  # so its process ends: how it does so explains nothing
+            self._ends(local, f"its node agent gave it up: {reason}")
+        elif known.pidfd is None:
             self._ends(local, f"its process ended without a word: {reason}")
         else:
             self._ends(local)

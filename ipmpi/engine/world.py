@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import LauncherError
 from ..mpienv import LaunchedRank, mismatch_sentence
 from .abort import never_return_from_abort
+from .spawning import refuse_spawn
 from .together import Teams
 
 _LAST_WORDS = 2.0
@@ -134,7 +135,9 @@ def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
         sentence = mismatch_sentence(launched, world.Get_size(), mpi.Get_library_version(), python)
         if sentence is not None:
             raise LauncherError(sentence)
-    if "open mpi" not in library.lower():  # whose MPI_Abort does not return
+    if "open mpi" in library.lower():  # whose MPI_Abort does not return
+        refuse_spawn(mpi, os.environ)
+    else:
         never_return_from_abort(mpi)
     multiple = mpi.Query_thread() == mpi.THREAD_MULTIPLE
     # The names the original gave to the module, and mpi4py's examples still use.

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 from .. import limits
+from ..errors import internal_error
 from ..protocol.frames import Buffer
 from .loop import HANGUP, READ, WRITE, Loop
 
@@ -133,6 +134,9 @@ class PacketLink:
         on_packet: called with each packet's bytes and descriptors, which are its to close.
         on_closed: called once when the other end is gone.
         on_sent: called with the number of packets that have been handed to the system, for each of them.
+
+    Attributes:
+        failure: why this side gave it up, if it did.
     """
 
     def __init__(
@@ -150,6 +154,7 @@ class PacketLink:
         self._on_closed = on_closed
         self.on_sent = on_sent
         self.sent = 0
+        self.failure = ""
         self._waiting: deque[tuple[bytes, list[int]]] = deque()
         self.is_open = True
         loop.register(sock, READ, self._ready, self._failed)
@@ -167,7 +172,7 @@ class PacketLink:
                 return  # the loop tells of that in its turn, after what the rank has said before
             except OSError as error:
                 reason = error.strerror or str(error)
-                self._loop.call_soon(lambda: self._end(reason))
+                self._loop.call_soon(lambda: self._give_up(f"a message to it could not be sent: {reason}"))
                 return
             else:
                 self._count()
@@ -210,7 +215,7 @@ class PacketLink:
             except _GONE:
                 break
             except OSError as error:
-                self._end(error.strerror or str(error))
+                self._give_up(f"a message to it could not be sent: {error.strerror or error}")
                 return
             self._waiting.popleft()
             _close(files)
@@ -223,7 +228,12 @@ class PacketLink:
 
     def _failed(self, error: BaseException) -> None:
         self._loop.report(error)
-        self._end(f"an error of the agent while this rank was dealt with: {error!r}")
+        self._give_up(str(internal_error(error, "while this rank was dealt with")))
+
+    def _give_up(self, reason: str) -> None:
+        if self.is_open:
+            self.failure = reason
+        self._end(reason)
 
     def _end(self, reason: str) -> None:
         if self.is_open:

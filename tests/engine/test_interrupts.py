@@ -78,3 +78,52 @@ agent(work)
         root,
     )
     assert out == f"main thread ended by itself ['{name}']\n"
+
+
+MODULE = """
+import builtins, time
+builtins.started(1)
+{rest}
+whole = True
+"""
+
+
+def test_an_import_comes_to_its_end_before_it_is_interrupted(root: Path, tmp_path: Path) -> None:
+    """One that was broken off cannot be had again: modules in C are loaded once."""
+    (tmp_path / "imported.py").write_text(MODULE.format(rest="time.sleep(0.3)"))
+    out = run(
+        f"""
+def work():
+    import builtins
+    started = SimpleQueue()
+    builtins.started = started.put
+    submit("imports", "import sys; sys.path.insert(0, {str(tmp_path)!r}); import imported\\nwhile True: pass")
+    started.get()
+    interrupt()
+    assert answers.get() == ("imports", False, "KeyboardInterrupt")
+    submit("has it", "assert sys.modules['imported'].whole")
+    assert answers.get() == ("has it", True, "")
+agent(work)
+""",
+        root,
+    )
+    assert out == "main thread ended by itself []\n"
+
+
+def test_an_import_that_does_not_end_is_interrupted(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "imported.py").write_text(MODULE.format(rest="while True: pass"))
+    out = run(
+        f"""
+def work():
+    import builtins
+    started = SimpleQueue()
+    builtins.started = started.put
+    submit("imports", "import sys; sys.path.insert(0, {str(tmp_path)!r}); import imported")
+    started.get()
+    interrupt()
+    assert answers.get() == ("imports", False, "KeyboardInterrupt")
+agent(work)
+""",
+        root,
+    )
+    assert out == "main thread ended by itself []\n"

@@ -109,6 +109,20 @@ def test_where_there_is_no_memory_for_a_copy_the_controller_is_told_and_may_refu
     assert (small.ranks[rank].namespace.names["a"] == 1).all()
 
 
+def test_copies_fit_into_the_address_space_of_the_agent(
+    small: SmallSet, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the limit of its ranks (``ulimit -v``), and maps what it sends."""
+    large = largeanswers.LargeAnswers(small.ranks[rank]._socket, lambda: False, neighbours=4)
+    monkeypatch.setattr(largeanswers, "address_space", lambda: 320 * limits.MIB)
+    limited = largeanswers.LargeAnswers(small.ranks[rank]._socket, lambda: False, neighbours=4)
+    monkeypatch.setattr(largeanswers, "available_bytes", lambda: 1 << 40)
+    for answers, copied in ((large, 60), (limited, 20)):
+        monkeypatch.setattr(answers, "_send", lambda piece: None)
+        answers.send([bytes(60 * limits.MIB)])  # returns when it would have to wait
+        assert answers._copied == copied * limits.MIB
+
+
 def test_an_answer_of_more_than_fits_is_one_state_and_costs_few_copies(
     small: SmallSet, rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

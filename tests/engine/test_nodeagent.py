@@ -105,6 +105,25 @@ def test_of_ranks_that_end_at_the_same_time_the_one_whose_socket_was_closed_firs
         child.wait()
 
 
+def test_of_a_rank_that_its_agent_gives_up_the_reason_is_told_and_not_its_exit_code(process: Process) -> None:
+    rank, child = process.comes(), subprocess.Popen(["sh", "-c", "read x; exit 1"], stdin=subprocess.PIPE)
+    _, block = ControlBlock.create()
+    socket.send_fds(rank, [rm.encode(rm.Hello(0, -1, "host", child.pid, 0, [], False, "", ""))], [block])
+    os.close(block)
+    process.knows(1)
+    rank.send(b"nonsense")
+    while rank.recv(4096):
+        pass
+    rank.close()
+    child.communicate()  # as a rank ends whose socket is closed
+    assert child.returncode == 1
+    process.rank.close()
+    assert process.has_ended
+    (line,) = [line for line in process.lines if "its node agent gave it up" in line]
+    assert "in ipmpi while this rank was dealt with" in line
+    assert not [line for line in process.lines if "exit code 1" in line]
+
+
 def _end(child: subprocess.Popen[bytes], signum: int) -> None:
     """It has ended, and nobody has asked how."""
     child.send_signal(signum)

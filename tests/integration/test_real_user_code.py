@@ -102,6 +102,40 @@ def test_abort_in_a_command_is_no_success(
         mec.execute("mpi.COMM_WORLD.Abort(3)", targets=[1])
 
 
+SPAWN = """
+import sys
+from mpi4py import MPI
+child = "from mpi4py import MPI; up = MPI.Comm.Get_parent(); up.gather(MPI.COMM_WORLD.rank); up.Disconnect()"
+between = MPI.COMM_WORLD.Spawn(sys.executable, ["-c", child], maxprocs=2)
+got = between.gather(None, root=MPI.ROOT if MPI.COMM_WORLD.rank == 0 else MPI.PROC_NULL)
+between.Disconnect()
+"""
+
+
+@pytest.mark.parametrize("name", ["openmpi", "mpich"])
+def test_ranks_can_start_further_processes_of_mpi(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster], name: str
+) -> None:
+    mec = new_cluster(flavour_named(name)).start(2)
+    mec.execute(SPAWN)
+    assert mec.pull("got") == [[0, 1], None]
+
+
+def test_a_spawn_that_would_wait_for_ever_says_how_it_can_work(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    environ = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm"}  # as ipcluster has it on one machine
+    mec = new_cluster(flavour_named("openmpi"), **environ).start(2)
+    with pytest.raises(errors.CompositeError) as info:
+        mec.execute(SPAWN)
+    assert len(info.value.exceptions) == 2
+    for error in info.value.exceptions:
+        assert isinstance(error, errors.KernelError)
+        assert "OMPI_MCA_btl=self,sm,tcp in its environment" in str(error)
+    mec.execute("total = mpi.COMM_WORLD.allreduce(1)")
+    assert mec.pull("total") == [2, 2]
+
+
 def test_settings_of_a_communicator_end_with_their_task(cluster: Cluster) -> None:
     def sets(comm: Any) -> None:
         from mpi4py import MPI
