@@ -17,6 +17,7 @@ from ipmpi.cli.supervise import Supervisor
 from ipmpi.cli.watch import Watched
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
+from ipmpi.launch import restarts
 from ipmpi.launch.batch import BatchSystem, batch_system
 from ipmpi.launch.cluster import Cluster
 from ipmpi.launch.controller import Told
@@ -98,7 +99,7 @@ def main(command: str, words: Sequence[str]) -> int:
         cluster = Cluster(told, job, signals, parsed.lifeline_fd)
         plan = Plan(
             job.n, parsed.timeout, engines_wait=job.waits, batch=True,
-            walltime=parsed.walltime, resubmit=parsed.resubmit,
+            walltime=parsed.walltime, resubmit=parsed.resubmit, restarts=0 if parsed.in_job else parsed.restarts,
         )  # fmt: skip
         return Supervisor(cluster, plan, options.screen(parsed), record, options.mec_arguments(parsed)).run()
 
@@ -162,6 +163,11 @@ def add_job_options(p: argparse.ArgumentParser) -> None:
         "--warn-before", type=options.whole_seconds, default=120, metavar="SECONDS",
         help="signal the engines so long before the end, where the batch system can (120)",
     )  # fmt: skip
+    p.add_argument(
+        "--restarts", type=options.count_or_none, default=restarts.DEFAULT, metavar="N",
+        help="start engines again that have all ended, in the same job, so often "
+        f"({restarts.DEFAULT}): as when one has died and their launcher has ended the others; tasks wait",
+    )  # fmt: skip
     p.add_argument("--requeue", action="store_true", help="have the job started again when a node fails")
 
 
@@ -214,6 +220,7 @@ def engines_job(parsed: argparse.Namespace, engine_furl_file: Path, log_dir: Pat
         warn_before=parsed.warn_before,
         template=parsed.template,
         requeue=parsed.requeue,
+        restarts=parsed.restarts,
         **given,
     )
 

@@ -83,6 +83,11 @@ def parser() -> argparse.ArgumentParser:
         "--wait", type=_wait, default=0.0, metavar="S", help="wait so long for the controller to appear"
     )
     p.add_argument(
+        "--ids-dir", type=texts.path_name, default="", metavar="DIR",
+        help="keep the ids of this set in DIR until it is told to end, and ask for those that are in DIR.before; "
+        "job scripts start a set again that has died",
+    )  # fmt: skip
+    p.add_argument(
         "--proxy", type=texts.proxy, default=None, metavar="URL",
         help="HTTP proxy to reach the controller through, as http://host:port; none: no proxy (default: that of "
         "https_proxy or all_proxy in the environment, where the direct way fails)",
@@ -225,7 +230,9 @@ def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: i
     from ..engine.nodeagent import NodeAgent, Settings
 
     guard_secrets_and_allow_links()
-    settings = Settings(options.furl_file, options.name, options.proxy, options.wait, str(_furl_file(options)))
+    settings = Settings(
+        options.furl_file, options.name, options.proxy, options.wait, str(_furl_file(options)), options.ids_dir
+    )
     log.info("pid %d, the agent of this node", os.getpid())
     agent = NodeAgent(
         descriptor, settings, lambda text: log.info("%s", text), lambda text: log.warning("%s", text)

@@ -11,7 +11,7 @@ If the agent above is gone, so are its ranks, and this node ends at once: nobody
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import KernelError, internal_error
@@ -53,6 +53,7 @@ class Agent:
         children: the agents below.
         above: the way up: the session with the controller, or the link to the agent above.
         has_failed: whether this node ends because something in its agent went wrong.
+        is_dismissed: whether a client or the controller has told the whole set to end.
     """
 
     def __init__(
@@ -93,10 +94,13 @@ class Agent:
         self._stopped = False
         self._faults: list[float] = []
         self.has_failed = False
+        self.is_dismissed = False
         self._tasks = SetTasks(self, joined, leaders)
         self.end = SetEnd(self, self._tasks.job_ends, log)
         self.on_complete: Callable[[], None] = lambda: None
         """Called when all agents below have reported."""
+        self.on_ids: Callable[[Mapping[int, int]], None] = lambda ids: None
+        """Called with the ids of all ranks of this node and those below, when they are known."""
 
     # --- building the set ----------------------------------------------------------------------------------
 
@@ -143,6 +147,10 @@ class Agent:
         own = [local.info for local in self.local.values()]
         found = [*own, *(engine for child in self.children for engine in child.engines)]
         return sorted(found, key=lambda engine: engine.rank)
+
+    def ask_for(self, ids: Mapping[int, int]) -> None:
+        """Ask for these ids, by rank, as if the set had had them."""
+        self._ids.update(ids)
 
     def register(self) -> None:
         """Tell the agent or controller above who is here; with the old ids if there were some."""
@@ -195,6 +203,7 @@ class Agent:
             self._registered(message)
         elif isinstance(message, m.Goodbye):
             if not (message.fault and self.is_root and self._may_go_on(message.reason)):
+                self.is_dismissed = True
                 self._stop_all(
                     f"the controller said goodbye: {message.reason}" if self.is_root else message.reason
                 )
@@ -239,6 +248,7 @@ class Agent:
             return
         by_rank = dict(zip(ranks, message.ids, strict=True))
         self._ids.update(by_rank)
+        self.on_ids(self._ids)
         for local in self._here(ranks):
             local.send(rm.EngineId(by_rank[local.rank]))
         for child in self.children:
@@ -413,6 +423,7 @@ class Agent:
     def _stop_ranks(self, ranks: list[int]) -> None:
         self._ended.update(ranks)
         self._tasks.ranks_gone(ranks, died=False)
+        self.is_dismissed = not self._alive
         if not self._stop_if_ended("ended on request"):
             self._split(ranks, self._retire, m.StopRanks)
 

@@ -10,7 +10,7 @@ import math
 import os
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from .. import furl, limits
@@ -23,6 +23,7 @@ from ..transport.loop import READ, Loop
 from ..transport.packets import Socket
 from ..transport.proxies import routes_by
 from .agent import Agent
+from .idsfile import IdsFile
 from .interrupts import SIGNAL
 from .localrank import LastPacket, LocalRank
 from .nodelinks import NodeLinks
@@ -51,6 +52,7 @@ class Settings(NamedTuple):
         proxy: to reach it through; None for that of the environment.
         wait: seconds to wait for it to appear.
         shown: the furl file, for people.
+        ids_dir: folder for the ids of the set, for the one that is started in its place; "" for none.
     """
 
     furl_file: str
@@ -58,6 +60,7 @@ class Settings(NamedTuple):
     proxy: str | None
     wait: float
     shown: str
+    ids_dir: str = ""
 
 
 class Known(NamedTuple):
@@ -100,6 +103,7 @@ class NodeAgent:
         self._session: DialledSession | None = None
         self._registered = False
         self._is_complete = False
+        self._ids_file = IdsFile("", 0)
         self._told_to_end = "", -math.inf
         """Why the last rank was told to end by a signal, and when."""
         self._stopping = False
@@ -286,9 +290,18 @@ class NodeAgent:
             return
         self._is_complete = True
         if self._place.above is None:
+            self._ids_file = IdsFile(self._settings.ids_dir, min(engine.rank for engine in self.agent.engines))
+            self.agent.ask_for(self._ids_file.former())
+            self.agent.on_ids = self._keep_ids
             self._dial()
         else:
             self.agent.register()
+
+    def _keep_ids(self, ids: Mapping[int, int]) -> None:
+        try:
+            self._ids_file.keep(ids)
+        except OSError as error:
+            self._warn(f"if these engines end, others are not started in their place: {error}")
 
     def _dial(self) -> None:
         assert self.agent is not None
@@ -326,6 +339,7 @@ class NodeAgent:
             return
         self._log(f"error connecting to controller: {error}")
         self._failure = str(error)
+        self.agent.is_dismissed = True  # those that are started again would not find it either
         self.agent.stop(str(error))
 
     # --- what ranks do -------------------------------------------------------------------------------------
@@ -445,6 +459,8 @@ class NodeAgent:
             return
         self._stopping = True
         self._log_line(f"stopping: {reason}")  # each rank logs it as well
+        if self.agent is not None and self.agent.is_dismissed:
+            self._ids_file.remove()
         failed = bool(self._failure) or (self.agent is not None and self.agent.has_failed)
         # Where a launcher lets ranks survive others, it takes a code for a failure, and ends the whole set.
         self.exit_code = 1 if failed and not orphaned else 0

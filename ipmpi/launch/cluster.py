@@ -19,6 +19,7 @@ from ipmpi.launch.happenings import (
     Happening,
     JobNews,
     RankFailed,
+    StartedAgain,
     StopRequest,
 )
 from ipmpi.launch.launch import Launch
@@ -119,7 +120,7 @@ class Cluster:
                     self.engines.lost(*happening.lost)
             elif isinstance(happening, JobNews):
                 ended = ended or happening.status.state is JobState.ENDED
-            ended = ended or isinstance(happening, EnginesEnded)
+            ended = ended or isinstance(happening, EnginesEnded | StartedAgain)
         return [RankFailed(text) for text in self.engines.faults()] if ended else []
 
     def tell_clients(self, text: str, *, last: bool = False) -> None:

@@ -13,10 +13,11 @@ from typing import Final, get_args
 
 from ipmpi.launch.batchsystem import BatchSystem, Line
 from ipmpi.launch.joboptions import JobOptions, Kind
-from ipmpi.launch.jobscript import fill, job_directives, job_end
+from ipmpi.launch.jobscript import fill, job_directives, job_end, log_name, started_again
 from ipmpi.launch.mpi import ULFM
 from ipmpi.launch.pbs import PBS
 from ipmpi.launch.ranks import bash_array
+from ipmpi.launch.restarts import DEFAULT
 from ipmpi.launch.slurm import SLURM
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -83,7 +84,7 @@ Lines that begin with "#{prefix}" are switched off; remove one # to use them.
 def editable(system: BatchSystem, kind: Kind) -> str:
     """The script of a kind of job, with the usual choices made, and the others beside them."""
     array = kind == "array"
-    options = JobOptions(kind=kind, walltime=WALLTIME, log_dir=Path("."))
+    options = JobOptions(kind=kind, walltime=WALLTIME, log_dir=Path("."), restarts=DEFAULT)
     options = replace(options, n=16) if array else replace(options, nodes=1, per_node=4)
     stop = "mec.kill(controller=True) in Python" if kind == "cluster" else "mec.kill() in Python"
     about = _ABOUT.format(
@@ -109,6 +110,7 @@ def editable(system: BatchSystem, kind: Kind) -> str:
         "log_dir": "logs",
         "ends": job_end(system, WALLTIME),
         "controller": "ipcontroller",
+        "restarts": started_again(system, options),
     }
     return fill(f"{kind}.sh.j2", context)
 
@@ -131,16 +133,18 @@ def _launch(system: BatchSystem) -> list[str]:
 
 
 def _engine(system: BatchSystem, options: JobOptions) -> list[str]:
-    log = system.shell.element if options.kind == "array" else system.shell.job
+    again = started_again(system, options)
     parts = [
         Line("ipengine", "of your software, see above"),
         Line('--furl-file "$FURL_FILE"', "the controller's address and key"),
-        Line(f'-l "$LOGS/ipengine-{log}-"', "one log file for each engine and agent"),
+        Line(f'-l "{log_name(system, options)}-"', "one log file for each engine and agent"),
     ]
     if options.kind == "array":
         parts.append(Line("--mpi none", "an engine by itself"))
     if options.kind == "cluster":
         parts.append(Line("--wait 60", "for the controller, which is started at the same time"))
+    if again is not None:
+        parts.append(Line(f"--ids-dir {again.ids}", "those that are started in their place get the same ids"))
     off = Line("# --gpus 4", "each engine sees its share of the GPUs of its machine")
     return bash_array("ENGINE", [*parts, off])
 

@@ -40,10 +40,14 @@ class Faults:
         self._told: set[tuple[int | None, int | None]] = set()
         self._fault: Fault | None = None
 
-    def begin(self) -> None:
-        """Ranks are started, perhaps once more: what was written before is no matter of theirs."""
+    def begin(self, when: float | None = None) -> None:
+        """Ranks are started, perhaps once more: what was written before is no matter of theirs.
+
+        Args:
+            when: the file system's time of that; None means now.
+        """
         self._begin = {path: _size(path) for path in self._outputs()}
-        self._old = set(self._logs())
+        self._old = {path for path in self._logs() if when is None or written_at(path) <= when}
         self._first = self._fault = None
 
     def lost(self, rank: int, pid: int, host: str) -> None:

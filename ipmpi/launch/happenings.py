@@ -65,6 +65,12 @@ class JobUnclear(NamedTuple):
     why: str
 
 
+class StartedAgain(NamedTuple):
+    """The job's script has started engines again that had all ended: for which time, as in "1 of 3"."""
+
+    number: str
+
+
 class Submitted(NamedTuple):
     """The batch system has taken the job."""
 
@@ -92,6 +98,7 @@ Happening = (
     | RankFailed
     | JobNews
     | JobUnclear
+    | StartedAgain
     | Submitted
     | NotSubmitted
     | StopRequest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -10,12 +11,13 @@ from typing import Final
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batchsystem import BatchSystem, JobState, JobStatus, job_number
 from ipmpi.launch.faults import Faults
-from ipmpi.launch.happenings import Happening, JobNews, JobUnclear, NotSubmitted, Submitted
+from ipmpi.launch.happenings import Happening, JobNews, JobUnclear, NotSubmitted, StartedAgain, Submitted
 from ipmpi.launch.joboptions import JobOptions
 from ipmpi.launch.jobscript import JobScript, render
 from ipmpi.launch.launch import Launch
 from ipmpi.launch.process import tail, written_at
 from ipmpi.launch.queue import Queue
+from ipmpi.launch.restartnotes import NOTES, Restart, RestartNotes
 from ipmpi.launch.underway import Underway
 
 UNKNOWN_AGAIN: Final = 5.0
@@ -63,6 +65,8 @@ class Job(Launch):
         self._was_seen = False
         self._unknown_since: float | None = None
         self._faults = self._of_job()
+        self._notes = RestartNotes(self._note_files)
+        self._restart: Restart | None = None
 
     @property
     def job(self) -> str:
@@ -93,6 +97,7 @@ class Job(Launch):
         self._unknown_since = None
         self._was_seen = False
         self._faults = self._of_job()
+        self._notes = RestartNotes(self._note_files)
 
     def said(self) -> list[str]:
         """The job's id."""
@@ -108,7 +113,10 @@ class Job(Launch):
             self._question = self._queue.begin(self._queue.asking(self.job))
 
     def news(self, now: float, starting: bool) -> Iterable[Happening]:  # noqa: ARG002 - a job is not looked at
-        """What the batch system has answered."""
+        """What the batch system has answered, and what the job's script has done."""
+        for restart in self._notes.look(now):
+            self._restart = restart
+            yield StartedAgain(restart.number)
         submission, question = self._submission, self._question
         if submission is not None and submission.look():
             self._submission = None
@@ -145,9 +153,10 @@ class Job(Launch):
         yield JobNews(status)
 
     def next_look(self, starting: bool) -> float | None:  # noqa: ARG002 - as above
-        """When a command of the batch system has had its time."""
+        """When a command of the batch system has had its time, or the job's script may have done something."""
         commands = (self._submission, self._question, self._cancellation)
-        return min((each.deadline for each in commands if each is not None and not each.is_over), default=None)
+        times = [each.deadline for each in commands if each is not None and not each.is_over]
+        return min([*times, *([] if self._notes.due is None else [self._notes.due])], default=None)
 
     def end(self) -> None:
         """Cancel the job, as soon as its id is known."""
@@ -200,10 +209,22 @@ class Job(Launch):
 
     def faults(self) -> list[str]:
         """By the words of the launcher, of the rank itself, and of the controller."""
-        return self._faults.look()
+        found = self._faults.look()
+        restart, self._restart = self._restart, None
+        if restart is None:
+            self._notes.expect(time.monotonic())
+        else:
+            self._faults.begin(restart.written)
+        return found
 
     def _files(self) -> Iterator[Path]:
         return job_logs(self.system, self.log_dir, self.options.name, self.job)
+
+    def _note_files(self) -> list[Path]:
+        """Of an array each element has one."""
+        beginning = f"{_ENGINE}{job_number(self.job)}"
+        found = (self.log_dir.glob(f"{beginning}{element}{NOTES}") for element in ("", "-*"))
+        return [path for paths in found for path in paths] if self.job else []
 
     def _of_job(self) -> Faults:
         return Faults(

@@ -56,6 +56,8 @@ class JobOptions:
         proxy: for ``ipengine --proxy``.
         template: path of a template to use instead of the built-in one.
         requeue: start the job again if a node fails.
+        restarts: how often the job starts engines again that have all ended, as when one has died and their
+            launcher has ended the others. Single engines of a job array are not.
         controller_args: further arguments of ``ipcontroller``.
     """
 
@@ -88,6 +90,7 @@ class JobOptions:
     proxy: str = ""
     template: Path | None = None
     requeue: bool = False
+    restarts: int = 0
     controller_args: tuple[str, ...] = ()
 
     def shape(self) -> Shape:

@@ -12,6 +12,8 @@ from ipmpi.launch.batchsystem import BatchSystem, Line
 from ipmpi.launch.joboptions import JobOptions, Kind, clock
 from ipmpi.launch.mpi import ENGINE_MODULE
 from ipmpi.launch.ranks import bash_array, ranks
+from ipmpi.launch.restartnotes import NOTES
+from ipmpi.launch.restarts import SETTLED
 
 if TYPE_CHECKING:
     import jinja2
@@ -58,6 +60,7 @@ def render(system: BatchSystem, options: JobOptions) -> JobScript:
         "log_dir": shlex.quote(str(options.log_dir)),
         "ends": job_end(system, options.walltime),
         "controller": controller_command(options),
+        "restarts": started_again(system, options),
     }
     text = fill(options.template or f"{options.kind}.sh.j2", context)
     command = [*(started.command if started else []), *engine]
@@ -151,16 +154,47 @@ def _fates(options: JobOptions) -> list[Need]:
     return needs
 
 
+class StartedAgain(NamedTuple):
+    """What a job script needs to start engines again.
+
+    Attributes:
+        most: how often.
+        settled: seconds after which those that live are not failing ones, so that it counts anew.
+        ids: the folder for their ids, quoted for the shell.
+        notes: the file that gets a line each time, quoted for the shell.
+    """
+
+    most: int
+    settled: int
+    ids: str
+    notes: str
+
+
+def started_again(system: BatchSystem, options: JobOptions) -> StartedAgain | None:
+    """What the script needs for that; None if it is not to be done."""
+    if not (options.restarts and options.launched()):
+        return None
+    log = log_name(system, options)
+    return StartedAgain(options.restarts, int(SETTLED), f'"{log}-ids"', f'"{log}{NOTES}"')
+
+
+def log_name(system: BatchSystem, options: JobOptions) -> str:
+    """What the names of all files begin with that engines write into the folder of logs."""
+    return f"$LOGS/ipengine-{system.shell.element if options.elements() > 1 else system.shell.job}"
+
+
 def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
     """The command of one engine, and why it is so."""
-    log = system.shell.element if options.elements() > 1 else system.shell.job
+    log, again = log_name(system, options), started_again(system, options)
     command = [
         Line(f"{shlex.quote(options.python)} -m {ENGINE_MODULE}", "the interpreter that ipcluster runs with"),
         Line('--furl-file "$FURL_FILE"', "the controller's address and key"),
-        Line(f'-l "$LOGS/ipengine-{log}-"', "one log file for each engine and agent"),
+        Line(f'-l "{log}-"', "one log file for each engine and agent"),
         Line(f"--mpi {options.mpi if options.launched() else 'none'}", "whether they share a communicator"),
         Line(f"--wait {ENGINE_WAIT}", "a shared file system may show the furl file late"),
     ]
+    if again is not None:
+        command.append(Line(f"--ids-dir {again.ids}", "those that are started in their place get the same ids"))
     if options.gpu_order or options.gpus_per_node:
         gpus = options.gpu_order or options.gpus_per_node
         command.append(Line(f"--gpus {gpus}", "each engine sees its share of the node's GPUs"))

@@ -23,7 +23,6 @@ Nothing is done here. Effects say what there is to do: :class:`StartEngines` (al
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -32,6 +31,7 @@ from ipmpi.launch import happenings as h
 from ipmpi.launch.batch import JobState, JobStatus
 from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
 from ipmpi.launch.happenings import Happening
+from ipmpi.launch.jobends import ENDS, time_of_day
 from ipmpi.launch.plan import Phase as Phase, Plan as Plan
 from ipmpi.launch.restarts import WITHOUT_ENGINES, Restarts
 
@@ -81,6 +81,7 @@ class Lifecycle:
         self._reported = plan.n
         self._was_up = False
         self._started_again = False
+        self._missed = False  # engines of ours that may come back
         self._resubmissions = plan.resubmit
         self._restarts = Restarts(plan.restarts)
         self._tasks = 0  # that wait for engines
@@ -163,6 +164,8 @@ class Lifecycle:
         if self._submit_at is not None:
             return []  # ours are not even in the queue
         if self.phase in (Phase.STARTING, Phase.QUEUED) and self._all_there:
+            return self._up(now)
+        if self.phase is Phase.RUNNING and self._missed and self._all_there:
             return self._up(now)
         if self.phase is Phase.RUNNING:
             self._others = max(self._others, count - self._own)
@@ -266,6 +269,20 @@ class Lifecycle:
         meaning = _JOB.get((self.phase, status.state))
         return [] if meaning is None else meaning(self, status, before, now)
 
+    def started_again(self, number: str, now: float) -> list[Effect]:
+        """The job goes on, and its script starts engines again that had all ended."""
+        if self.phase not in (Phase.STARTING, Phase.RUNNING) or self._end_deadline is not None:
+            return []
+        story = self._story()
+        causes = f" ({story})" if story else ""
+        self._missed = True
+        self._loss_deadline = None
+        if self._registered <= self._others:  # of an array there may be others
+            self.phase = Phase.STARTING
+            self._start_deadline = now + self.plan.timeout
+            self._ask_soon(now)
+        return [Note(f"Engines of job {self._job_id} have ended{causes}. The job starts them again ({number}).")]
+
     def job_unclear(self, why: str) -> list[Effect]:
         """The batch system gave no answer. It is asked again anyway."""
         first, self._unclear = not self._unclear, True
@@ -277,7 +294,7 @@ class Lifecycle:
         if before is not None and before.state is JobState.PENDING and before.reason == status.reason:
             return []
         reason = f" ({status.reason})" if status.reason and status.reason.lower() != "none" else ""
-        start = "" if status.start is None else f", expected to start at {_clock(status.start)}"
+        start = "" if status.start is None else f", expected to start at {time_of_day(status.start)}"
         return [Note(f"Job {status.id} waits in the queue{reason}{start}.")]
 
     def _runs(self, status: JobStatus, _before: JobStatus | None, now: float) -> list[Effect]:
@@ -293,24 +310,25 @@ class Lifecycle:
         return [Note(f"Job {status.id} is back in the queue{reason}. Tasks wait for it.")]
 
     def _ends_early(self, status: JobStatus, _before: JobStatus | None, _now: float) -> list[Effect]:
-        _, how, blame = _ENDS.get(status.outcome, _ENDS["failed"])
+        _, how, blame = ENDS.get(status.outcome, ENDS["failed"])
         if status.outcome == "preempted" and self._resubmissions:
             return self._resubmitted(f"job {status.id} {how}")
         if self.phase is Phase.STARTING:
             blame = Blame.ENGINES
         reason = f" ({status.reason})" if status.reason else ""
-        text = f"Job {status.id} {how}{reason}, before all {self.plan.n} engines were registered."
+        again = " again" if self._was_up else ""
+        text = f"Job {status.id} {how}{reason}, before all {self.plan.n} engines were registered{again}."
         return self._over(1, text, blame)
 
     def _ends(self, status: JobStatus, _before: JobStatus | None, now: float) -> list[Effect]:
         if self._end_deadline is not None:
             return []
-        code, how, blame = _ENDS.get(status.outcome, _ENDS["failed"])
+        code, how, blame = ENDS.get(status.outcome, ENDS["failed"])
         preempted = status.outcome == "preempted"
         at_walltime = not preempted and (status.outcome == "timeout" or self._is_near_end(status, now))
         self._may_go_on = preempted or at_walltime
         if at_walltime:
-            code, how, blame = _ENDS["timeout"]
+            code, how, blame = ENDS["timeout"]
         reason = f" ({status.reason})" if status.reason and code else ""
         self._losses.append(f"job {status.id} {how}{reason}")
         self._end = (code, blame)
@@ -338,6 +356,8 @@ class Lifecycle:
 
     def _up(self, now: float) -> list[Effect]:
         self.phase = Phase.RUNNING
+        self._missed = False
+        self._loss_deadline = None
         self._restarts.up(now)
         self._reported = self._registered
         self._ask_interval = ASK_RUNNING
@@ -382,6 +402,7 @@ class Lifecycle:
             return []
         story = self._story()
         causes = f" ({story})" if story else ""
+        self._missed = bool(self._job_id) and self._registered <= self._others
         self._reported = self._registered
         rest = " The others keep working." if self._registered else ""
         return [Note(f"{self._registered} of {self._own + self._others} engines are left{causes}.{rest}")]
@@ -409,16 +430,16 @@ class Lifecycle:
             self._job_id, self._ask_at = "", None  # there is nothing more to be learnt of it
             return [Note(f"The engines that were started here have ended: {story}. Others keep working.")]
         story = story or "the last of them"
-        if self.plan.restarts:
+        code, blame = self._end
+        if self.plan.restarts and code:
             effects = self._go_on(story, now)
             if effects:
                 return effects
-        code, blame = self._end
         return self._over(code, f"All engines have ended: {story or 'the last of them'}.", blame)
 
     def _go_on(self, story: str, now: float) -> list[Effect]:
         """No engine is left: start them again, or let tasks wait for others; nothing if neither is to be done."""
-        number = self._restarts.take(now) if self._own else ""
+        number = "" if self.plan.batch or not self._own else self._restarts.take(now)
         if number:
             self.phase = Phase.STARTING
             self._loss_deadline, self._start_deadline = None, now + self.plan.timeout
@@ -426,6 +447,7 @@ class Lifecycle:
         if not self._tasks:
             return []
         self._own = self._others = self._reported = 0
+        self._job_id, self._ask_at = "", None
         self._without_engines_until = now + WITHOUT_ENGINES
         tasks = f"{self._tasks} task{'s wait' if self._tasks != 1 else ' waits'} for others"
         how = f"`ipcluster engines` starts some, within {WITHOUT_ENGINES / 60:.0f} minutes"
@@ -446,17 +468,6 @@ class Lifecycle:
         self.phase = Phase.OVER
         return [Over(code, reason, blame)]
 
-
-_ENDS: Final[Mapping[str, tuple[int, str, Blame]]] = {
-    "completed": (0, "has ended", Blame.NOBODY),
-    "cancelled": (0, "was cancelled", Blame.NOBODY),
-    "timeout": (0, "ended at its walltime", Blame.NOBODY),
-    "preempted": (0, "was preempted by a job that goes first", Blame.NOBODY),
-    "": (1, "has ended", Blame.ENGINES),
-    "failed": (1, "failed", Blame.ENGINES),
-    "node-failure": (1, "lost a node", Blame.ENGINES),
-}
-"""Exit code of ``ipcluster`` when the job ends like this, words for it, and whose log explains it."""
 
 _JobMeaning = Callable[[Lifecycle, JobStatus, "JobStatus | None", float], "list[Effect]"]
 _JOB: Final[Mapping[tuple[Phase, JobState], _JobMeaning]] = {
@@ -479,13 +490,7 @@ _MEANING: Final[Mapping[type, Callable[[Lifecycle, Any, float], list[Effect]]]] 
     h.RankFailed: lambda life, what, _now: life.rank_failed(what.text),
     h.JobNews: lambda life, what, now: life.job(what.status, now),
     h.JobUnclear: lambda life, what, _now: life.job_unclear(what.why),
+    h.StartedAgain: lambda life, what, now: life.started_again(what.number, now),
     h.NotSubmitted: lambda life, what, now: life.not_submitted(what.why, now),
     h.StopRequest: lambda life, _what, _now: life.stop_requested(),
 }
-
-
-def _clock(when: float) -> str:
-    """A unix time, as short as it can be: today's without the date."""
-    local, today = time.localtime(when), time.localtime()
-    same_day = local[:3] == today[:3]
-    return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", local)

@@ -26,7 +26,8 @@ class Plan:
         batch: they are a job, which may wait in a queue.
         walltime: seconds that the job may run, if known.
         resubmit: how often to submit the job again when it has reached its walltime, or was preempted.
-        restarts: how often to start engines again that have ended and should not have.
+        restarts: how often to start engines again that have ended and should not have. What starts those of a job
+            again is its script; here it means that tasks are kept when the job has failed.
     """
 
     n: int

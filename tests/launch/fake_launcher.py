@@ -1,4 +1,7 @@
-"""Stands for srun, mpiexec or an interpreter in a job: says how it was started, and which signals it got."""
+"""Stands for srun, mpiexec or an interpreter in a job: says how it was started, and which signals it got.
+
+With ``FAKE_IDS`` its engines are registered with these ids; with ``FAKE_EXIT`` it ends at once, with this code.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
@@ -15,7 +19,18 @@ def say(**what: object) -> None:
 
 
 signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-say(program=sys.argv[1], argv=sys.argv[2:], pid=os.getpid(), cwd=os.getcwd(), environ=dict(os.environ))
+former = ""
+if "--ids-dir" in sys.argv:
+    ids = Path(sys.argv[sys.argv.index("--ids-dir") + 1])
+    before = ids.with_name(f"{ids.name}.before") / "0"
+    former = before.read_text() if before.exists() else ""
+    if "FAKE_IDS" in os.environ:
+        ids.mkdir()
+        (ids / "0").write_text(os.environ["FAKE_IDS"])
+say(
+    program=sys.argv[1], argv=sys.argv[2:], pid=os.getpid(), cwd=os.getcwd(), environ=dict(os.environ),
+    former=former,
+)  # fmt: skip
 if "FAKE_EXIT" in os.environ and "ipmpi.cli.ipcontroller" not in sys.argv:
     sys.exit(int(os.environ["FAKE_EXIT"]))
 while True:

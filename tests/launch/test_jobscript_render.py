@@ -33,7 +33,7 @@ OF_SITE = MpiLauncher("/opt/mpi/bin/mpirun", "openmpi5")
 
 BASE = JobOptions(
     n=6, walltime=5400, python="/env/bin/python", engine_furl_file=Path("/home/a/engine.furl"),
-    log_dir=Path("/home/a/log"),
+    log_dir=Path("/home/a/log"), restarts=3,
 )  # fmt: skip
 FULL = replace(
     BASE, nodes=3, per_node=2, cores_per_engine=4, queue="gpu", account="project", gpus_per_node=4, memory="64G",

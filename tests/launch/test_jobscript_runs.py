@@ -348,3 +348,100 @@ def test_a_job_whose_folder_is_gone_ends(start: Start, tmp_path: Path) -> None:
     assert job.process.stdout is not None
     assert "No such file or directory" in job.process.stdout.read()
     assert job.process.wait(10) == 1
+
+
+# --- Engines that are started again -----------------------------------------------------------------------
+
+ARRAY = {"SLURM_ARRAY_JOB_ID": "4700", "SLURM_ARRAY_TASK_ID": "3", "PBS_ARRAY_INDEX": "3"}
+
+
+@pytest.fixture
+def at_once(tmp_path: Path, start: Start) -> None:
+    """No pause before engines are started again."""
+    sleep = tmp_path / "bin" / "sleep"
+    sleep.write_text("#!/bin/sh\n")
+    sleep.chmod(0o755)
+
+
+def ended(job: Job) -> tuple[int, list[dict[str, Any]], list[str]]:
+    """The exit status of a job, what its launchers have said, and the other lines."""
+    assert job.process.stdout is not None
+    lines = job.process.stdout.read().splitlines()
+    said = [json.loads(line) for line in lines if line.startswith("{")]
+    launched = [each for each in said if "ipmpi.cli.ipengine" in each.get("argv", [])]
+    return job.process.wait(10), launched, [line for line in lines if not line.startswith("{")]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("name", "launcher"), [("slurm", "srun"), ("pbs", "mpiexec")])
+@pytest.mark.parametrize("kind", ["engines", "cluster", "array"])
+def test_engines_that_were_registered_and_have_failed_are_started_again(
+    start: Start, name: str, launcher: str, kind: str, tmp_path: Path
+) -> None:
+    environ = {"FAKE_EXIT": "137", "FAKE_IDS": "4 5 6 7", **ARRAY}
+    job = start(
+        name, kind=kind, n=8, per_node=4, restarts=2, environ=environ, engine_furl_file=tmp_path / "e.furl"
+    )
+    code, launched, told = ended(job)
+    assert code == 137
+    assert [each["former"] for each in launched] == ["", "4 5 6 7", "4 5 6 7"]
+    lines = [
+        f"ipmpi: {launcher} has ended with exit status 137; its engines are started again ({number} of 2)"
+        for number in (1, 2)
+    ]
+    assert told == lines
+    notes = {path.name: path.read_text().splitlines() for path in (tmp_path / "logs").iterdir()}
+    element = {"slurm": "4700-3", "pbs": "12-3"} if kind == "array" else {"slurm": "4711", "pbs": "12"}
+    assert notes == {f"ipengine-{element[name]}-restarts.txt": lines}, "the ids are of no use any more"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_ranks_of_pals_are_started_again(start: Start, tmp_path: Path) -> None:
+    """Its mpiexec ends all ranks when one dies."""
+    (tmp_path / "bin" / "hydra_pmi_proxy").rename(tmp_path / "bin" / "palstat")
+    job = start("pbs", restarts=1, environ={"FAKE_EXIT": "143", "FAKE_IDS": "0 1 2 3"})
+    code, launched, told = ended(job)
+    assert ["--genvall" in each["argv"] for each in launched] == [True, True]
+    assert (code, len(told)) == (143, 1)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    ("environ", "restarts"),
+    [
+        ({"FAKE_EXIT": "3"}, 3),
+        ({"FAKE_EXIT": "0", "FAKE_IDS": "0 1 2 3"}, 3),
+        ({"FAKE_EXIT": "3", "FAKE_IDS": "0 1 2 3"}, 0),
+    ],
+    ids=["never registered, or told to end", "all went well", "not asked for"],
+)
+def test_engines_are_not_started_again(start: Start, environ: dict[str, str], restarts: int) -> None:
+    code, launched, told = ended(start(restarts=restarts, environ=environ))
+    assert (code, len(launched), told) == (int(environ["FAKE_EXIT"]), 1, [])
+
+
+@pytest.mark.parametrize("before", [[signal.SIGTERM], [signal.SIGUSR1, signal.SIGTERM]])
+def test_engines_of_a_job_that_ends_are_not_started_again(start: Start, before: list[int]) -> None:
+    """By the word of the batch system: its end, or the warning that it is near."""
+    job = start(restarts=3, environ={"FAKE_IDS": "0 1 2 3"})
+    launched = job.line()
+    for signum in before:
+        if signum == signal.SIGTERM and len(before) > 1:
+            os.kill(launched["pid"], signum)  # the launcher ends by itself, after the warning
+        else:
+            job.send(signum)
+        assert job.line()["signal"] == signal.Signals(signum).name
+    assert job.end() == 7
+
+
+def test_a_job_may_end_while_its_engines_are_about_to_be_started_again(start: Start, tmp_path: Path) -> None:
+    sleep = tmp_path / "bin" / "sleep"
+    sleep.write_text("#!/bin/sh\necho '{\"sleeps\": true}'\nexec /bin/sleep 60\n")
+    sleep.chmod(0o755)
+    job = start(restarts=3, environ={"FAKE_IDS": "0 1 2 3", "FAKE_EXIT": "3"})
+    assert job.line()["program"] == "srun"
+    assert job.process.stdout is not None
+    assert "started again (1 of 3)" in job.process.stdout.readline()
+    assert job.line() == {"sleeps": True}
+    job.send(signal.SIGTERM)
+    assert job.process.wait(10) == 3

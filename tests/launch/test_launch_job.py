@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from ipmpi.launch.batch import batch_system
-from ipmpi.launch.job import job_logs
+from ipmpi.launch.happenings import StartedAgain
+from ipmpi.launch.job import Job, job_logs
+from ipmpi.launch.joboptions import JobOptions
+from ipmpi.launch.restartnotes import EVERY, EXPECTED, RestartNotes
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,35 @@ def test_logs_of_jobs_whose_numbers_begin_alike_are_told_apart(
         (tmp_path / name).write_text("text\n")
     for pattern in ("run", "*"):
         assert [path.name for path in job_logs(batch_system(system), tmp_path, pattern, job)] == own
+
+
+def test_scripts_tell_that_they_have_started_engines_again(tmp_path: Path) -> None:
+    notes = RestartNotes(lambda: tmp_path.glob("*.txt"))
+    (tmp_path / "a.txt").write_text(
+        "ipmpi: srun has ended with exit status 1; its engines are started again (1 of 3)\n"
+    )
+    assert notes.due is None
+    assert notes.look(0.0) == [], "it is looked at only when engines have ended"
+    notes.expect(0.0)
+    assert notes.due is not None
+    (found,) = notes.look(notes.due)
+    assert (found.number, found.written) == ("1 of 3", (tmp_path / "a.txt").stat().st_mtime)
+    with (tmp_path / "a.txt").open("a") as file:
+        file.write("ipmpi: srun has ended with exit status 1; its engines are started again (2 o")
+        file.flush()
+        assert notes.look(notes.due) == []
+        file.write("f 3)\n")
+    assert [restart.number for restart in notes.look(notes.due)] == ["2 of 3"]
+    assert notes.look(EXPECTED + EVERY) == []
+    assert notes.due is None
+
+
+def test_notes_of_jobs_whose_numbers_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    for name in ("12", "12-0", "123", "112"):
+        (tmp_path / f"ipengine-{name}-restarts.txt").write_text(f"ipmpi: engines of {name} (1 of 3)\n")
+    job = Job(batch_system("slurm"), JobOptions(n=4, log_dir=tmp_path), "run")
+    job.jobs.append("12")
+    assert job.faults() == []
+    now = job.next_look(False)
+    assert now is not None
+    assert list(job.news(now, False)) == [StartedAgain("1 of 3")] * 2

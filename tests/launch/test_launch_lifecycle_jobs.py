@@ -8,7 +8,15 @@ import pytest
 
 from ipmpi.launch.batch import JobState, JobStatus
 from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
-from ipmpi.launch.happenings import ControllerReady, EngineCount, JobNews, JobUnclear, NotSubmitted
+from ipmpi.launch.happenings import (
+    ControllerReady,
+    EngineCount,
+    JobNews,
+    JobUnclear,
+    NotSubmitted,
+    RankFailed,
+    StartedAgain,
+)
 from ipmpi.launch.lifecycle import (
     ASK_LONGEST,
     ASK_RUNNING,
@@ -396,3 +404,79 @@ def test_whatever_happens_something_leads_on_and_nothing_spins(seed: int) -> Non
         assert life.phase is Phase.RUNNING or life.deadline() is not None
         still = 0 if chance.step() else still + 1
         assert still < 6
+
+
+# --- The script of a job starts its engines again ---------------------------------------------------------
+
+
+def again(story: Story, number: str = "1 of 3") -> list[Effect]:
+    return story.life.happened(StartedAgain(number), story.now)
+
+
+def test_a_job_that_starts_its_engines_again_is_waited_for() -> None:
+    story = Story(restarts=3).running()
+    story.life.happened(RankFailed("rank 2 (pid 7 on n1) was killed by SIGKILL"), story.now)
+    assert story.count(3) == story.count(0) == []
+    ended = "Engines of job 12 have ended (rank 2 (pid 7 on n1) was killed by SIGKILL). "
+    assert again(story) == [Note(ended + "The job starts them again (1 of 3).")]
+    assert story.life.phase is Phase.STARTING
+    assert story.job(JobState.RUNNING) == story.count(2) == story.wait(50) == []
+    assert story.count(4) == [Note("All 4 engines are there again.")]
+    assert story.life.phase is Phase.RUNNING
+    assert story.wait(1000) == []
+
+
+def test_a_new_start_may_be_known_before_the_controller_has_lost_the_engines() -> None:
+    story = Story(restarts=3).running()
+    assert again(story) == [Note("Engines of job 12 have ended. The job starts them again (1 of 3).")]
+    assert story.count(0) == story.wait(5) == []
+    assert story.count(4) == [Note("All 4 engines are there again.")]
+    assert story.wait(1000) == []
+
+
+def test_engines_that_come_again_are_told_also_if_the_note_of_the_script_cannot_be_read() -> None:
+    story = Story(restarts=3).running()
+    story.count(0)
+    assert story.wait(JOB_GRACE + 5) == [Note("0 of 4 engines are left.")]
+    assert story.count(4) == [Note("All 4 engines are there again.")]
+
+
+def test_a_new_start_that_brings_no_engines_has_a_deadline() -> None:
+    story = Story(restarts=3).running()
+    story.count(0)
+    again(story)
+    (over,) = story.wait(100)
+    assert isinstance(over, Over)
+    assert over.reason.startswith("Only 0 of 4 engines were registered after 60 s.")
+
+
+def test_a_job_that_fails_at_its_new_start() -> None:
+    story = Story(restarts=3).running()
+    story.count(0)
+    again(story)
+    text = "Job 12 failed, before all 4 engines were registered again."
+    assert story.job(JobState.ENDED, outcome="failed") == [Over(1, text, Blame.ENGINES)]
+
+
+def test_one_of_several_sets_of_a_job_is_started_again() -> None:
+    story = Story(restarts=3).running()
+    story.life.engines(6, story.now)  # two of somebody else
+    story.life.engines(4, story.now)
+    (note,) = again(story)
+    assert isinstance(note, Note)
+    assert story.life.phase is Phase.RUNNING, "the others work"
+    assert story.count(6) == [Note("All 4 engines are there again.")]
+
+
+@pytest.mark.parametrize(("tasks", "outcome"), [(3, "failed"), (0, "failed"), (3, "cancelled")])
+def test_tasks_of_a_job_that_has_failed_wait_for_other_engines(tasks: int, outcome: str) -> None:
+    story = Story(restarts=3).running()
+    story.life.happened(EngineCount(0, False, tasks), story.now)
+    story.job(JobState.ENDED, outcome=outcome)
+    (effect,) = story.wait(EXPLANATION_GRACE + 1)
+    if tasks and outcome == "failed":
+        assert isinstance(effect, Note)
+        assert effect.text.startswith("All engines have ended: job 12 failed. 3 tasks wait for others:")
+        assert story.count(2) == [Note("2 engines are there again.")]
+    else:
+        assert isinstance(effect, Over)

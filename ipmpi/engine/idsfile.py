@@ -1,0 +1,59 @@
+"""The ids of an engine set, kept in files for the set that is started in its place (layer L4).
+
+A launcher that ends all ranks because one has died is started again by the job script. The file says that the set
+was registered, and which ids its engines had. It goes when the set is told to end: then nothing is started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+BEFORE: Final = ".before"
+"""What the name of the folder ends with in which the job script puts the files of the set before this one."""
+
+
+class IdsFile:
+    """The file of one agent that has a link to the controller; a set has several if its nodes have no links.
+
+    Args:
+        folder: for the files of a set; "" for none.
+        rank: the lowest one of this part of the set.
+    """
+
+    def __init__(self, folder: str, rank: int) -> None:
+        self._path = Path(folder) / str(rank) if folder else None
+
+    def former(self) -> dict[int, int]:
+        """Rank to id of the set before this one; empty if there was none, or nobody can say."""
+        if self._path is None:
+            return {}
+        path = self._path.parent.with_name(self._path.parent.name + BEFORE) / self._path.name
+        try:
+            found = json.loads(path.read_text("ascii"))
+            return {int(rank): int(number) for rank, number in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def keep(self, ids: Mapping[int, int]) -> None:
+        """The set is registered, with these ids by rank.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if self._path is None:
+            return
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps({str(rank): ids[rank] for rank in sorted(ids)}), "ascii")
+        unfinished.replace(self._path)
+
+    def remove(self) -> None:
+        """The set was told to end."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()

@@ -1,0 +1,69 @@
+"""Where a job tells that it has started its engines again, and who reads that (layer L4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+NOTES: Final = "-restarts.txt"
+"""What the names of these files end with."""
+
+EXPECTED: Final = 180.0
+"""Seconds from the end of an engine in which a line may come: network file systems may show a new file late."""
+
+EVERY: Final = 1.0
+"""Seconds between looks meanwhile."""
+
+_LINE: Final = re.compile(r"^ipmpi: .*\((?P<number>\d+ of \d+)\)$")
+
+
+class Restart(NamedTuple):
+    """A set was started again.
+
+    Attributes:
+        number: the how manieth time it is, as in "1 of 3".
+        written: the file's time of this.
+    """
+
+    number: str
+    written: float
+
+
+class RestartNotes:
+    """Reads what scripts of a job add to these files, for some time after an engine has ended.
+
+    Args:
+        files: gives those that are there.
+    """
+
+    def __init__(self, files: Callable[[], Iterable[Path]]) -> None:
+        self._files = files
+        self._read: dict[Path, int] = {}
+        self._until = 0.0
+        self.due: float | None = None
+        """When :meth:`look` wants to be called; None means never."""
+
+    def expect(self, now: float) -> None:
+        """An engine has ended."""
+        self._until = now + EXPECTED
+        self.due = now + EVERY
+
+    def look(self, now: float) -> list[Restart]:
+        """What is new."""
+        if self.due is None or now < self.due:
+            return []
+        self.due = now + EVERY if now < self._until else None
+        return [restart for path in sorted(self._files()) for restart in self._new_of(path)]
+
+    def _new_of(self, path: Path) -> Iterable[Restart]:
+        try:
+            written, lines = path.stat().st_mtime, path.read_text("utf-8", "replace").splitlines(keepends=True)
+        except OSError:
+            return
+        whole = [line.rstrip("\n") for line in lines if line.endswith("\n")]
+        before, self._read[path] = self._read.get(path, 0), len(whole)
+        for line in whole[before:]:
+            if found := _LINE.match(line):
+                yield Restart(found["number"], written)
