@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ipmpi import furl
+from ipmpi.client import MultiEngineClient
 from ipmpi.furl import Furl
 from tests.security.cluster import Controller, controller
 
@@ -43,3 +47,28 @@ def test_it_says_that_there_is_no_furl_file(tmp_path: Path) -> None:
     assert done.returncode == 1
     (waits,) = [line for line in done.stdout.splitlines() if "waits for the controller" in line]
     assert "ipcontroller-engine.furl" in waits
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told to end", "killed"])
+def test_its_ids_stay_only_if_nobody_has_told_it_to_end(tmp_path: Path, told: bool) -> None:
+    """A job script starts engines again if they are there, and these ask for the same."""
+    before, ids = tmp_path / "ids.before", tmp_path / "ids"
+    before.mkdir()
+    (before / "0").write_text('{"0": 5}')
+    with controller(tmp_path) as running:
+        words = [*ENGINE, "--furl-file", str(running.furl_file("engine")), "--ids-dir", str(ids)]
+        engine = subprocess.Popen(
+            words, env={**os.environ, "IPYTHONDIR": str(tmp_path)}, stdout=subprocess.DEVNULL
+        )
+        running.wait_engines(1)
+        with MultiEngineClient(str(running.furl_file("mec"))) as mec:
+            assert mec.get_ids() == [5]
+            mec.execute("pass")
+            assert (ids / "0").read_text() == '{"0": 5}'
+            if told:
+                mec.kill()
+            else:
+                engine.send_signal(signal.SIGKILL)
+        engine.wait(20)
+        running.wait_engines(0)
+        assert (ids / "0").exists() is not told
