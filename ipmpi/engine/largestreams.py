@@ -99,7 +99,6 @@ class LargeAnswer:
 
     def add(self, size: int, piece: Buffer | None, descriptor: int) -> None:
         """The next bytes have come: here, or in a file in memory, which may be closed afterwards."""
-        self._left -= size
         if self._dropped or (self._above is not None and self._above.connection is not self._connection):
             self._freed(size)
         else:
@@ -110,6 +109,7 @@ class LargeAnswer:
                 self._connection.feed(self._stream, view)
                 if self._above is not None:
                     self._above.wake()
+        self._left -= size  # now, as a piece that cannot be mapped has not come
         if self.is_complete and self._stream is not None:
             self._end()
 

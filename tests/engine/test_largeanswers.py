@@ -249,3 +249,25 @@ def test_an_interrupt_while_the_data_of_a_command_is_on_its_way_hits_that_comman
         assert not answer.ok
         assert isinstance(failed := o.decode_outcome(answer.outcome), o.Failed)
         assert failed.type_name == "KeyboardInterrupt"
+
+
+def test_an_answer_whose_last_piece_cannot_be_mapped_is_broken_off() -> None:
+    """Nobody goes on waiting for it."""
+    aborted: list[object] = []
+
+    class Above:
+        connection: Any
+
+        def wake(self) -> None:
+            pass
+
+    above = Above()
+    above.connection = above
+    vars(above).update(send_streamed=lambda *_: "stream", feed=lambda *_: None, abort=aborted.append)
+    answer: Any = largestreams.LargeAnswer(None, [8], lambda size: None, lambda: False)  # type: ignore[arg-type]
+    answer._loop = type("L", (), {"call_later": lambda *_: type("T", (), {"cancel": lambda _: None})()})()
+    answer.begin(above, m.TaskResult(1, 0, 0, 0.0, [8]), lambda message: None)
+    with pytest.raises(OSError, match="no descriptor"):
+        answer.add(8, None, -1)
+    answer.break_off()
+    assert aborted == ["stream"]
