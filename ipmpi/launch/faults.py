@@ -62,6 +62,10 @@ class Faults:
         self._told.add((self._fault.rank, self._fault.pid))
         return [str(self._fault)]
 
+    def first(self) -> list[str]:
+        """The rank that the controller has lost first, in words, where nobody says how it has ended."""
+        return [] if self._first is None else [str(Fault("ended first", *self._first))]
+
     def log(self) -> Path | None:
         """The log of the rank that has ended first; None if it is not known."""
         fault = self._found() or self._fault

@@ -214,6 +214,9 @@ class Job(Launch):
         if restart is None:
             self._notes.expect(time.monotonic())
         else:
+            # The set did not end in order. A launcher may tell of it later than the script: srun's words come by a
+            # network.
+            found = found or self._faults.first()
             self._faults.begin(restart.written)
         return found
 

@@ -78,6 +78,6 @@ def test_an_idle_rank_leaves_in_order(root: Path, tmp_path: Path) -> None:
     ids=["in C, with the GIL", "in Python", "it computes"],
 )
 def test_a_rank_that_runs_user_code_ends_at_once(root: Path, tmp_path: Path, sleep: str) -> None:
-    source = f"import os; os.write(1, b'runs\\n')\ndef busy():\n    {sleep}\nbusy()"
+    source = f"import os\ndef busy():\n    os.write(1, b'runs\\n')\n    {sleep}\nbusy()"
     assert end_of_rank(root, source, tmp_path / "log") == ""
     assert "in busy" in (tmp_path / "log").read_text(), "its stack is in the log"

@@ -81,3 +81,13 @@ def test_a_new_start_has_nothing_to_do_with_what_was_written_before(launch: Laun
         output.write("The first process to do so was: Process name: [prterun-vm-1@1,2] Exit code: 3\n")
     assert launch.faults.look() == ["rank 2 (pid 22) ended with exit code 3"]
     assert launch.faults.log() == again
+
+
+def test_the_rank_that_was_lost_first_is_known_where_the_launcher_has_not_said_anything(launch: Launch) -> None:
+    assert launch.faults.first() == []
+    launch.faults.lost(2, 12, "vm")
+    launch.faults.lost(0, 10, "vm")
+    assert launch.faults.look() == []
+    assert launch.faults.first() == ["rank 2 (pid 12 on vm) ended first"]
+    launch.faults.begin()
+    assert launch.faults.first() == []

@@ -100,7 +100,7 @@ def test_only_the_messages_of_a_role_are_listened_to(controller: Controller, rol
             observer.say(m.GetIds(1))
             assert observer.hear(m.Reply).value == [number]
             observer.say(m.QueueStatus(2, None))
-            assert observer.hear(m.Reply).value == [[number, None, [], []]]
+            assert observer.hear(m.Reply).value == [[number, None, [], [], None]]
         assert not engine.is_ended()
         assert not engine._arrived
 

@@ -213,7 +213,7 @@ def test_recorded_session_cannot_be_replayed(controller: Controller) -> None:
                 clients = observer.hear(m.Reply).value["clients"]
             assert clients == ["mec"]
             observer.say(m.QueueStatus(2, None))
-            assert observer.hear(m.Reply).value == [[number, None, [], []]]
+            assert observer.hear(m.Reply).value == [[number, None, [], [], None]]
             observer.say(m.Goodbye("done"))
         engine.ping()
         assert not engine._arrived, "the command came once"
