@@ -63,6 +63,12 @@ class Relay:
         with self._lock:
             self._open -= set(socks)
 
+    def passed_all_on(self) -> None:
+        """Return when all connections have been ended by who dialled, and the other ends have been told."""
+        for thread in self._threads[1:]:
+            thread.join(10)
+            assert not thread.is_alive()
+
     def cut_all(self, reset: bool = True) -> None:
         """Cut every connection now."""
         with self._lock:
