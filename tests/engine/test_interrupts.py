@@ -88,42 +88,41 @@ whole = True
 """
 
 
-def test_an_import_comes_to_its_end_before_it_is_interrupted(root: Path, tmp_path: Path) -> None:
-    """One that was broken off cannot be had again: modules in C are loaded once."""
-    (tmp_path / "imported.py").write_text(MODULE.format(rest="time.sleep(0.3)"))
-    out = run(
+def imports_and_is_interrupted(root: Path, folder: Path, rest: str, then: str = "", after: str = "") -> str:
+    """A command imports a module that ends with ``rest``, and is interrupted meanwhile.
+
+    Args:
+        then: what the command does when it has the module.
+        after: what the agent does when the interrupt has become the command's answer.
+    """
+    (folder / "imported.py").write_text(MODULE.format(rest=rest))
+    return run(
         f"""
 def work():
     import builtins
     started = SimpleQueue()
     builtins.started = started.put
-    submit("imports", "import sys; sys.path.insert(0, {str(tmp_path)!r}); import imported\\nwhile True: pass")
+    submit("imports", "import sys; sys.path.insert(0, {str(folder)!r}); import imported{then}")
     started.get()
     interrupt()
     assert answers.get() == ("imports", False, "KeyboardInterrupt")
-    submit("has it", "assert sys.modules['imported'].whole")
-    assert answers.get() == ("has it", True, "")
+{after}
 agent(work)
 """,
         root,
     )
+
+
+def test_an_import_comes_to_its_end_before_it_is_interrupted(root: Path, tmp_path: Path) -> None:
+    """One that was broken off cannot be had again: modules in C are loaded once."""
+    after = """
+    submit("has it", "assert sys.modules['imported'].whole")
+    assert answers.get() == ("has it", True, "")
+"""
+    out = imports_and_is_interrupted(root, tmp_path, "time.sleep(0.3)", r"\nwhile True: pass", after)
     assert out == "main thread ended by itself []\n"
 
 
 def test_an_import_that_does_not_end_is_interrupted(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "imported.py").write_text(MODULE.format(rest="while True: pass"))
-    out = run(
-        f"""
-def work():
-    import builtins
-    started = SimpleQueue()
-    builtins.started = started.put
-    submit("imports", "import sys; sys.path.insert(0, {str(tmp_path)!r}); import imported")
-    started.get()
-    interrupt()
-    assert answers.get() == ("imports", False, "KeyboardInterrupt")
-agent(work)
-""",
-        root,
-    )
+    out = imports_and_is_interrupted(root, tmp_path, "while True: pass")
     assert out == "main thread ended by itself []\n"
