@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .pickled import ObjectCollectives
+from .polling import FIRST
 from .requests import Requests
 
 _NEIGHBORS = ("Neighbor_allgather", "Neighbor_allgatherv", "Neighbor_alltoall", "Neighbor_alltoallv")
@@ -129,13 +130,24 @@ class Communicators:
     # --- makers of methods ---------------------------------------------------------------------------------
 
     def _blocking(self, twin: Any, collective: bool = False) -> Callable[..., None]:
-        look, settle = self._requests.watch.look, self._requests.settle
+        look, wait, drop = self._requests.watch.look, self._requests.watch.wait, self._requests.drop
 
+        # As Requests.settle does, but in one function and with the first questions here: what one rank spends
+        # here, all ranks of a small collective wait for.
         def call(comm: Any, *args: Any, **kwargs: Any) -> None:
             look()
             if collective:
                 comm.collectives += 1
-            settle(twin(comm, *args, **kwargs), (args, kwargs))
+            request = twin(comm, *args, **kwargs)
+            try:
+                ask = request.Test
+                for _ in FIRST:
+                    if ask():
+                        return
+                wait(ask)
+            except BaseException:
+                drop(request, (args, kwargs), False)
+                raise
 
         return call
 

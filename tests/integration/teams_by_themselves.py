@@ -651,8 +651,9 @@ def do_speed(folder: Path, everything: bool = False) -> None:
         times = 300 if name in small else 4
         one_way, other_way = functools.partial(call, plain), functools.partial(call, polled)
         one_way(), other_way()
-        rounds = [(microseconds(one_way, times), microseconds(other_way, times)) for _ in range(7)]
-        before, after = (sorted(figures)[3] for figures in zip(*rounds, strict=True))
+        rounds = [(microseconds(one_way, times), microseconds(other_way, times)) for _ in range(21)]
+        # Four ranks share two cores with whatever else runs there, which can only make a round longer.
+        before, after = (min(figures) for figures in zip(*rounds, strict=True))
         ratio = World.bcast(after / before)
         if rank == 0:
             print(f"{name}: mpi4py {before:.1f} us, polled {after:.1f} us, ratio {ratio:.2f}", flush=True)
