@@ -45,9 +45,9 @@ from ..launch.doctor.judge_mpi import AREA as MPI, judge_no_launcher, judge_srun
 from ..launch.doctor.judge_network import AREA as NETWORK, judge_hints
 from ..launch.doctor.trial import find_launcher, run_trial
 from ..launch.local import job_is_over
-from ..transport.proxies import routes_by
-from ..transport.reach import try_hints
-from ..transport.routes import ProxyRoute
+from ..transport.dial.proxies import routes_by
+from ..transport.dial.reach import try_hints
+from ..transport.dial.routes import ProxyRoute
 from . import texts
 from .checkup import Checkup, Way, check_up
 from .login import destination

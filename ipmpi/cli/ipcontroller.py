@@ -23,8 +23,8 @@ from ..errors import ControllerStartError, KernelError
 from ..furl import Furl
 from ..ownpath import add_current_folder
 from ..tls import Identity, load_or_create_identity
-from ..transport.addresses import is_unspecified, local_addresses
-from ..transport.listen import Listener
+from ..transport.dial.addresses import is_unspecified, local_addresses
+from ..transport.dial.listen import Listener
 from ..transport.loop import READ, Loop
 from . import texts
 from .boundedlog import bound_log_files

@@ -32,8 +32,8 @@ from ipmpi.launch import defaultfurls, records
 from ipmpi.launch.follow import STAY
 from ipmpi.launch.records import Record
 from ipmpi.protocol.handshake import printable_lines
-from ipmpi.transport.ssh import SshSession
-from ipmpi.transport.sshprocess import split_destination
+from ipmpi.transport.ssh.ssh import SshSession
+from ipmpi.transport.ssh.sshprocess import split_destination
 
 STOPPING: Final = 60.0
 """Seconds for the far end to stop a cluster."""

@@ -16,7 +16,7 @@ import ipmpi
 from ipmpi.client import MultiEngineClient
 from ipmpi.launch import records
 from ipmpi.launch.mpi import find_mpi
-from ipmpi.transport.ssh import SshSession
+from ipmpi.transport.ssh.ssh import SshSession
 from tests.cli.running import REAL, WITH_FAKE_BATCH, Batch, Run
 from tests.reach.conftest import NAME, Server, login, sshd
 

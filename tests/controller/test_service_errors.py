@@ -19,7 +19,7 @@ from ipmpi.controller.service import ControllerService
 from ipmpi.engine.agent import Agent
 from ipmpi.protocol import messages as m, packed
 from ipmpi.tls import Identity, context
-from ipmpi.transport.listen import Listener
+from ipmpi.transport.dial.listen import Listener
 from tests.in_process import InProcess, in_process, wait_until
 from tests.security.wire import Member, register
 

@@ -15,7 +15,7 @@ from ipmpi.launch.doctor.findings import Finding, Level
 from ipmpi.launch.doctor.gather import look_at_folder, look_at_furl_file, look_at_furl_files, token_in
 from ipmpi.launch.doctor.judge_files import judge_folder, judge_furl_files
 from ipmpi.launch.doctor.judge_network import judge_hints
-from ipmpi.transport.reach import Hint
+from ipmpi.transport.dial.reach import Hint
 
 ME = os.geteuid()
 ONE, OTHER = b"1" * 32, b"2" * 32

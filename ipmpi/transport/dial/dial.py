@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..errors import (
+from ...errors import (
     ClientError,
     ConnectionError,
     InternalError,
@@ -20,10 +20,10 @@ from ..errors import (
     VersionError,
     internal_error,
 )
-from ..furl import Furl
-from ..protocol.handshake import DiallerHandshake, Welcome
-from ..protocol.httpconnect import where
-from .loop import Loop, Timer
+from ...furl import Furl
+from ...protocol.handshake import DiallerHandshake, Welcome
+from ...protocol.httpconnect import where
+from ..loop import Loop, Timer
 from .negotiate import Authenticated, DialNegotiation, TurnedAway, Unanswered
 from .routes import DIRECT, Route, RouteError
 

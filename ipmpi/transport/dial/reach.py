@@ -1,6 +1,6 @@
 """Try each address of a furl by itself, and tell how far one gets (layer L3, blocking).
 
-:class:`~ipmpi.transport.dial.Dial` stops at the first address that works; here all are tried, and none is
+:class:`~ipmpi.transport.dial.dial.Dial` stops at the first address that works; here all are tried, and none is
 authenticated: after the certificate was compared, the connection is closed. The controller notes that somebody
 left before he said who he is.
 """
@@ -15,9 +15,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from ..errors import KernelError, SecurityError
-from ..furl import Furl
-from ..tls import TlsSession
+from ...errors import KernelError, SecurityError
+from ...furl import Furl
+from ...tls import TlsSession
 
 TIMEOUT: Final = 5.0
 """Seconds for one address. They are tried at the same time."""

@@ -23,12 +23,12 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from .. import limits
-from ..errors import KernelError
-from ..protocol import mux
-from .loop import READ, Loop, Timer
+from ... import limits
+from ...errors import KernelError
+from ...protocol import mux
+from ..dial.routes import DIRECT, Cancel
+from ..loop import READ, Loop, Timer
 from .muxlink import MuxLink, Splice
-from .routes import DIRECT, Cancel
 
 _MOMENT = 0.2
 

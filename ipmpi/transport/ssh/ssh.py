@@ -19,8 +19,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
-from .. import limits
-from ..errors import (
+from ... import limits
+from ...errors import (
     ClientError,
     ConnectionError,
     FurlError,
@@ -28,14 +28,14 @@ from ..errors import (
     LocalProtocolError,
     internal_error,
 )
-from ..furl import Furl
-from ..protocol import mux
-from ..protocol.handshake import printable_lines
-from .loop import READ, Loop, Timer
+from ...furl import Furl
+from ...protocol import mux
+from ...protocol.handshake import printable_lines
+from ..dial.routes import Cancel, Done, Failed
+from ..loop import READ, Loop, Timer
+from ..tlspipe import prepare
 from .muxlink import MuxLink
-from .routes import Cancel, Done, Failed
 from .sshprocess import SshProcess, split_destination
-from .tlspipe import prepare
 from .wishes import Arriving, Asking, Connecting, Forwarded, Wish
 
 log = logging.getLogger("ipmpi")

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from ..errors import ConnectionError, KernelError
-from ..furl import FILE_BYTES
-from ..protocol import mux
-from .loop import Loop
+from ...errors import ConnectionError, KernelError
+from ...furl import FILE_BYTES
+from ...protocol import mux
+from ..dial.routes import Done, Failed, RouteError
+from ..loop import Loop
 from .muxlink import MuxLink, Splice
-from .routes import Done, Failed, RouteError
 
 
 class Wish(Protocol):

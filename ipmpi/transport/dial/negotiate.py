@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .. import limits
-from ..errors import (
+from ... import limits
+from ...errors import (
     ConnectionError,
     KernelError,
     RemoteProtocolError,
@@ -21,13 +21,13 @@ from ..errors import (
     VersionError,
     internal_error,
 )
-from ..furl import Furl
-from ..protocol.frames import Buffer
-from ..protocol.handshake import DiallerHandshake, Hello, ListenerHandshake, Refusal, Welcome
-from ..tls import TlsClosed, TlsSession
-from .loop import READ, WRITE, Loop
-from .pipes import PipeClosed
-from .tlspipe import TlsPipe
+from ...furl import Furl
+from ...protocol.frames import Buffer
+from ...protocol.handshake import DiallerHandshake, Hello, ListenerHandshake, Refusal, Welcome
+from ...tls import TlsClosed, TlsSession
+from ..loop import READ, WRITE, Loop
+from ..pipes import PipeClosed
+from ..tlspipe import TlsPipe
 
 
 class Unanswered(SecurityError, ConnectionError):

@@ -2,7 +2,7 @@
 
 Whoever connects has :data:`limits.HANDSHAKE_TIMEOUT` seconds to prove who it is. When :data:`limits.HALF_OPEN`
 strangers are at that, the next ones wait in the kernel until some are done, or have been slow
-(:mod:`ipmpi.transport.strangers`) and are dropped. So an honest peer gets in after a moment at most.
+(:mod:`ipmpi.transport.dial.strangers`) and are dropped. So an honest peer gets in after a moment at most.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import itertools
 import socket
 from collections.abc import Callable, Mapping
 
-from .. import limits
-from ..errors import ConnectionError, KernelError, internal_error
-from ..protocol.handshake import Hello, ListenerHandshake
-from ..tls import Identity, TlsSession
+from ... import limits
+from ...errors import ConnectionError, KernelError, internal_error
+from ...protocol.handshake import Hello, ListenerHandshake
+from ...tls import Identity, TlsSession
+from ..loop import READ, Loop, Timer
+from ..tlspipe import prepare
 from .addresses import plain
 from .dialled import SOFTWARE
 from .listensocket import listen
-from .loop import READ, Loop, Timer
 from .negotiate import Authenticated, ListenNegotiation
 from .strangers import Strangers
-from .tlspipe import prepare
 
 OnHello = Callable[[Authenticated, Hello, ListenerHandshake], None]
 

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from .. import limits
-from ..errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError
-from ..protocol.handshake import printable, printable_lines
-from ..protocol.mux import GreetingReader
-from .loop import READ, Loop, Timer
-from .routes import is_address
+from ... import limits
+from ...errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError
+from ...protocol.handshake import printable, printable_lines
+from ...protocol.mux import GreetingReader
+from ..dial.routes import is_address
+from ..loop import READ, Loop, Timer
 
 _SHIELD: Final = 'trap "" INT QUIT; exec "$@"'
 """Ctrl-C interrupts engines; it must not end the ssh that the interrupt travels through. What is ignored stays so

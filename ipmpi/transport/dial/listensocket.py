@@ -6,7 +6,7 @@ import errno
 import socket
 from typing import Final
 
-from ..errors import ControllerStartError
+from ...errors import ControllerStartError
 from .addresses import is_unspecified
 
 _BACKLOG: Final = 1024

@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from .. import limits
-from ..errors import RemoteProtocolError
-from ..protocol import mux
-from ..protocol.frames import Buffer
-from ..protocol.liveness import Liveness
-from .loop import READ, WRITE, Loop, Timer
-from .pipes import PipeClosed, closed_by, flush_socket
+from ... import limits
+from ...errors import RemoteProtocolError
+from ...protocol import mux
+from ...protocol.frames import Buffer
+from ...protocol.liveness import Liveness
+from ..loop import READ, WRITE, Loop, Timer
+from ..pipes import PipeClosed, closed_by, flush_socket
 
 log = logging.getLogger("ipmpi")
 

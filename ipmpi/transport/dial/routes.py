@@ -13,11 +13,11 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from .. import limits
-from ..errors import ConnectionError, KernelError, internal_error
-from ..protocol.httpconnect import ConnectRequest, where
-from .loop import READ, WRITE, Loop, Timer
-from .tlspipe import prepare
+from ... import limits
+from ...errors import ConnectionError, KernelError, internal_error
+from ...protocol.httpconnect import ConnectRequest, where
+from ..loop import READ, WRITE, Loop, Timer
+from ..tlspipe import prepare
 
 # (host, port), and for IPv6 also flow and scope.
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]

@@ -8,7 +8,7 @@ import socket
 import struct
 from typing import Final
 
-from ..furl import HINTS
+from ...furl import HINTS
 
 _ADDRESS_OF_INTERFACE: Final = 0x8915
 """The request SIOCGIFADDR of Linux; see netdevice(7)."""

@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .. import __version__, limits, processid
-from ..errors import (
+from ... import __version__, limits, processid
+from ...errors import (
     ClientError,
     ConnectionError,
     InternalError,
@@ -21,16 +21,16 @@ from ..errors import (
     VersionError,
     internal_error,
 )
-from ..furl import Furl
-from ..protocol import messages
-from ..protocol.connection import Connection, Event
-from ..protocol.handshake import DiallerHandshake, Welcome
+from ...furl import Furl
+from ...protocol import messages
+from ...protocol.connection import Connection, Event
+from ...protocol.handshake import DiallerHandshake, Welcome
+from ..link import Link
+from ..loop import Loop, Timer
+from ..tlspipe import TlsPipe
 from .dial import Dial, Way, ways_to
-from .link import Link
-from .loop import Loop, Timer
 from .negotiate import Authenticated
 from .routes import DIRECT, Route
-from .tlspipe import TlsPipe
 
 SOFTWARE = f"ipmpi {__version__}"
 
