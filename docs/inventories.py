@@ -1,8 +1,8 @@
 """What the pages of other projects are called, for links to them.
 
-Sphinx usually fetches each project's inventory when it builds. Then a build needs the network, and fails where there
-is none. The few names that these pages use are kept in ``inventories/*.txt`` instead, one a line, as Sphinx's own
-inventories have them: name, domain and role, priority, address ($ stands for the name), title (- for the name).
+Sphinx usually fetches each project's inventory during the build, which then needs a network. The few names that these
+pages use are kept in ``inventories/*.txt`` instead, one per line, in the format of Sphinx's own inventories: name,
+domain and role, priority, address ($ stands for the name), title (- stands for the name).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SITES = {
 
 def packed(name: str) -> bytes:
     """The inventory of one project in the form that Sphinx reads."""
-    head = f"# Sphinx inventory version 2\n# Project: {name}\n# Version: \n# The remainder is compressed using zlib.\n"
+    head = f"# Sphinx inventory version 2\n# Project: {name}\n# Version: \n# zlib:\n"
     return head.encode() + zlib.compress((SOURCES / f"{name}.txt").read_bytes())
 
 
