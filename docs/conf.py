@@ -10,10 +10,11 @@ DOCS = Path(__file__).resolve().parent
 MADE = DOCS / "_build"
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
-import inventories  # noqa: E402 - found through the line above
-import tables  # noqa: E402 - so is this
+import figures  # noqa: E402 - found through the line above
+import inventories  # noqa: E402 - so is this
+import tables  # noqa: E402 - and this
 
-import ipmpi  # noqa: E402 - and this
+import ipmpi  # noqa: E402 - from this checkout
 
 project = "ipmpi"
 author = "the ipmpi developers"
@@ -43,16 +44,24 @@ html_css_files = ["ipmpi.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_align": "left",
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "show_toc_level": 2,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-# Nothing to choose between on the first page, and it fits on one screen without a sidebar.
-html_sidebars = {"index": []}
+html_context = {"default_mode": "auto"}
+# These pages have none below them that a sidebar could show.
+ALONE = ("index", "tutorial", "interfaces", "from-ipython-kernel", "glossary", "contributing", "changelog")
+html_sidebars: dict[str, list[str]] = {page: [] for page in ALONE}
+
+
+def make(_app: Any) -> None:
+    """Make what the pages include."""
+    tables.write(MADE / "tables")
+    figures.write(MADE / "figures")
 
 
 def setup(app: Any) -> None:
-    """Write what the pages include before they are read."""
-    app.connect("builder-inited", lambda _app: tables.write(MADE / "tables"))
+    """Have that made before the pages are read."""
+    app.connect("builder-inited", make)

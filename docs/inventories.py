@@ -1,8 +1,8 @@
 """What the pages of other projects are called, for links to them.
 
-Sphinx usually fetches each project's inventory during the build, which then needs a network. The few names that these
-pages use are kept in ``inventories/*.txt`` instead, one per line, in the format of Sphinx's own inventories: name,
-domain and role, priority, address ($ stands for the name), title (- stands for the name).
+Sphinx usually fetches each project's inventory during the build, which then needs a network. The few names that
+these pages use are kept in ``inventories/*.txt`` instead, one per line, in the format of Sphinx's own inventories:
+name, domain and role, priority, address ($ stands for the name), title (- stands for the name).
 """
 
 from __future__ import annotations
