@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Level(Enum):
-    """How bad a finding is. The exit code tells of problems only."""
+    """How bad a diagnostic is. The exit code tells of problems only."""
 
     OK = "ok"
     NOTE = "note"
@@ -17,7 +17,7 @@ class Level(Enum):
     PROBLEM = "problem"
 
 
-class Finding(NamedTuple):
+class Diagnostic(NamedTuple):
     """One thing that was looked at.
 
     Attributes:
@@ -39,40 +39,40 @@ class Finding(NamedTuple):
         return {**self._asdict(), "level": self.level.value}
 
 
-def ok(area: str, check: str, text: str) -> Finding:
+def ok(area: str, check: str, text: str) -> Diagnostic:
     """Nothing to do."""
-    return Finding(area, check, Level.OK, text)
+    return Diagnostic(area, check, Level.OK, text)
 
 
-def note(area: str, check: str, text: str, fix: str = "") -> Finding:
+def note(area: str, check: str, text: str, fix: str = "") -> Diagnostic:
     """Worth knowing."""
-    return Finding(area, check, Level.NOTE, text, fix)
+    return Diagnostic(area, check, Level.NOTE, text, fix)
 
 
-def warning(area: str, check: str, text: str, fix: str) -> Finding:
+def warning(area: str, check: str, text: str, fix: str) -> Diagnostic:
     """Something works worse than it could, or will fail for some uses."""
-    return Finding(area, check, Level.WARNING, text, fix)
+    return Diagnostic(area, check, Level.WARNING, text, fix)
 
 
-def problem(area: str, check: str, text: str, fix: str) -> Finding:
+def problem(area: str, check: str, text: str, fix: str) -> Diagnostic:
     """Something does not work."""
-    return Finding(area, check, Level.PROBLEM, text, fix)
+    return Diagnostic(area, check, Level.PROBLEM, text, fix)
 
 
-def exit_code(findings: Sequence[Finding]) -> int:
+def exit_code(diagnostics: Sequence[Diagnostic]) -> int:
     """1 if there is a problem."""
-    return int(any(finding.level is Level.PROBLEM for finding in findings))
+    return int(any(diagnostic.level is Level.PROBLEM for diagnostic in diagnostics))
 
 
-def render(findings: Sequence[Finding], width: int = 100) -> str:
-    """The findings as text, by area, in the order in which the areas come first."""
+def render(diagnostics: Sequence[Diagnostic], width: int = 100) -> str:
+    """The diagnostics as text, by area, in the order in which the areas come first."""
     lines: list[str] = []
-    for area in dict.fromkeys(finding.area for finding in findings):
+    for area in dict.fromkeys(diagnostic.area for diagnostic in diagnostics):
         lines += [*([""] if lines else []), area]
-        for finding in findings:
-            if finding.area == area:
-                lines += _wrapped(f"  {finding.level.value:<8} ", finding.text, width)
-                lines += _wrapped(" " * 11 + "-> ", finding.fix, width) if finding.fix else []
+        for diagnostic in diagnostics:
+            if diagnostic.area == area:
+                lines += _wrapped(f"  {diagnostic.level.value:<8} ", diagnostic.text, width)
+                lines += _wrapped(" " * 11 + "-> ", diagnostic.fix, width) if diagnostic.fix else []
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from ipmpi.transport.reach import Hint
 
-from .findings import Finding, note, ok, problem, warning
+from .diagnostics import Diagnostic, note, ok, problem, warning
 
 AREA: Final = "Reaching the controller"
 _LOOPBACK: Final = ("localhost", "127.", "::1")
@@ -19,7 +19,7 @@ _WAYS: Final = (
 )
 
 
-def judge_hints(role: str, hints: Sequence[Hint], asked_for: bool, environ: Mapping[str, str]) -> list[Finding]:
+def check_hints(role: str, hints: Sequence[Hint], asked_for: bool, environ: Mapping[str, str]) -> list[Diagnostic]:
     """The addresses of one furl.
 
     Args:
@@ -49,7 +49,7 @@ def judge_hints(role: str, hints: Sequence[Hint], asked_for: bool, environ: Mapp
 
 def _unreached(
     check: str, role: str, hints: Sequence[Hint], asked_for: bool, environ: Mapping[str, str]
-) -> Finding:
+) -> Diagnostic:
     stages = {hint.stage for hint in hints}
     if "dates" in stages:
         text = f"The certificate of the controller is not valid now: {_list(hints)}."

@@ -7,7 +7,7 @@ from typing import Final
 
 from ipmpi.launch.batchsystem import JobState, JobStatus
 
-from .findings import Finding, note, ok, problem, warning
+from .diagnostics import Diagnostic, note, ok, problem, warning
 from .reasons import explain_reason
 
 _SPECIAL: Final = {
@@ -25,7 +25,7 @@ _UNSEEN: Final = 600.0
 then. A job that has used even less was suspended meanwhile."""
 
 
-def judge_job(system: str, title: str, status: JobStatus, now: float) -> list[Finding]:
+def check_job(system: str, title: str, status: JobStatus, now: float) -> list[Diagnostic]:
     """What the state of a job means.
 
     Args:
@@ -48,7 +48,7 @@ def judge_job(system: str, title: str, status: JobStatus, now: float) -> list[Fi
     return [warning(area, "job-unknown", f"{title} does not tell how it is{said}.", fix)]
 
 
-def _pending(area: str, system: str, title: str, status: JobStatus, now: float) -> list[Finding]:
+def _pending(area: str, system: str, title: str, status: JobStatus, now: float) -> list[Diagnostic]:
     meaning, fix = explain_reason(system, status.reason)
     if status.native in _SPECIAL and not status.reason:
         meaning, fix = _SPECIAL[status.native]
@@ -66,7 +66,7 @@ def _pending(area: str, system: str, title: str, status: JobStatus, now: float) 
     return found
 
 
-def _running(area: str, status: JobStatus, now: float) -> list[Finding]:
+def _running(area: str, status: JobStatus, now: float) -> list[Diagnostic]:
     text = "It runs"
     text += f" on {status.nodes}" if status.nodes else ""
     text += f" since {moment(status.start, now)}" if status.start is not None else ""
@@ -85,7 +85,7 @@ def _left(status: JobStatus, now: float) -> float | None:
     return status.time_left - behind if 0 < behind < _UNSEEN else status.time_left
 
 
-def _ended(area: str, title: str, status: JobStatus) -> Finding:
+def _ended(area: str, title: str, status: JobStatus) -> Diagnostic:
     check = "job-ended"
     reason = f" ({status.reason})" if status.reason else ""
     if status.outcome == "completed":

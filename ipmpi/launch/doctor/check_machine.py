@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from .diagnostics import Diagnostic, note, ok, problem, size, warning
 from .facts import Clock, Machine
-from .findings import Finding, note, ok, problem, size, warning
 
 LIMITS: Final = "Limits"
 SCRATCH: Final = "Temporary files"
@@ -29,7 +29,7 @@ SKEW: Final = 2.0
 """Seconds by which clocks may differ before times in logs mislead."""
 
 
-def judge_limits(who: str, machine: Machine) -> list[Finding]:
+def check_limits(who: str, machine: Machine) -> list[Diagnostic]:
     """``ulimit``: open files, locked memory, processes, core files."""
     limits = machine.limits
     found = [*_files(who, machine)]
@@ -52,7 +52,7 @@ def judge_limits(who: str, machine: Machine) -> list[Finding]:
     return found
 
 
-def _files(who: str, machine: Machine) -> list[Finding]:
+def _files(who: str, machine: Machine) -> list[Diagnostic]:
     files, hard = machine.limits.files, machine.limits.files_hard
     if files is None or files >= FILES_WANTED:
         return []
@@ -64,7 +64,7 @@ def _files(who: str, machine: Machine) -> list[Finding]:
     return [warning(LIMITS, "ulimit-files", f"{text} That is little for many engines or files of your own.", fix)]
 
 
-def judge_scratch(who: str, machine: Machine) -> list[Finding]:
+def check_scratch(who: str, machine: Machine) -> list[Diagnostic]:
     """TMPDIR: long enough names for sockets, and room."""
     scratch = machine.scratch
     if scratch.error:
@@ -99,7 +99,7 @@ def skew(clock: Clock) -> float:
     return min(0.0, clock.reading - clock.before)
 
 
-def judge_clocks(clocks: Sequence[Clock]) -> list[Finding]:
+def check_clocks(clocks: Sequence[Clock]) -> list[Diagnostic]:
     """Controller and engines against this machine."""
     if not clocks:
         return []

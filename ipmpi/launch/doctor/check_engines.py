@@ -7,9 +7,9 @@ from typing import Final
 
 from ipmpi.spans import engines_named
 
+from .check_machine import LIMITS, check_limits, check_scratch
+from .diagnostics import Diagnostic, Level, note, ok, problem, warning
 from .facts import Clock, EngineFacts, Machine, Versions
-from .findings import Finding, Level, note, ok, problem, warning
-from .judge_machine import LIMITS, judge_limits, judge_scratch
 
 VERSIONS: Final = "Versions"
 THREADS: Final = "Threads and cores"
@@ -27,9 +27,9 @@ def _grouped(engines: Iterable[EngineFacts], key: Callable[[EngineFacts], str]) 
 # --- versions ----------------------------------------------------------------------------------------------
 
 
-def judge_versions(client: Versions, controller: str, engines: Sequence[EngineFacts]) -> list[Finding]:
+def check_versions(client: Versions, controller: str, engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """Python and packages of engines against the client's; the release of the controller ("" if it tells none)."""
-    found: list[Finding] = []
+    found: list[Diagnostic] = []
     if controller != client.ipmpi:
         text = f"The controller has ipmpi {controller or 'of an older release'}, this client has {client.ipmpi}."
         found.append(warning(VERSIONS, "version-ipmpi", text, _same_release(client.ipmpi)))
@@ -52,7 +52,7 @@ _TITLES: Final[Mapping[str, str]] = {
 }
 
 
-def _compare(package: str, ours: str, theirs: str, ids: Sequence[int]) -> list[Finding]:
+def _compare(package: str, ours: str, theirs: str, ids: Sequence[int]) -> list[Diagnostic]:
     who = _first_upper(engines_named(ids))
     have = "has" if len(ids) == 1 else "have"
     check, title = f"version-{package}", _TITLES[package]
@@ -92,20 +92,20 @@ def _same_release(ours: str) -> str:
 # --- threads -----------------------------------------------------------------------------------------------
 
 
-def judge_threads(engines: Sequence[EngineFacts]) -> list[Finding]:
+def check_threads(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """OMP_NUM_THREADS against the cores that each rank has."""
     hosts: dict[str, list[EngineFacts]] = {}
     for engine in engines:
         hosts.setdefault(engine.machine.host, []).append(engine)
-    found: dict[tuple[str, str], Finding] = {}
+    found: dict[tuple[str, str], Diagnostic] = {}
     for host, here in hosts.items():
-        finding = _threads_of_host(host, here)
-        # A thousand equal nodes are one finding.
-        found.setdefault((finding.check, finding.level.value), finding)
+        diagnostic = _threads_of_host(host, here)
+        # A thousand equal nodes are one diagnostic.
+        found.setdefault((diagnostic.check, diagnostic.level.value), diagnostic)
     return list(found.values())
 
 
-def _threads_of_host(host: str, here: Sequence[EngineFacts]) -> Finding:
+def _threads_of_host(host: str, here: Sequence[EngineFacts]) -> Diagnostic:
     ranks, cores = len(here), max(engine.machine.all_cores for engine in here)
     wanted = sum(threads_of(engine.machine) for engine in here)
     fitting = max(1, cores // ranks)
@@ -134,7 +134,7 @@ def clocks_by_host(engines: Sequence[EngineFacts]) -> list[Clock]:
     return list(best.values())
 
 
-def judge_own_threads(machine: Machine) -> list[Finding]:
+def check_own_threads(machine: Machine) -> list[Diagnostic]:
     """Where no engines run yet: what those that are started from here will find."""
     if machine.threads or machine.all_cores == 1:
         return []
@@ -156,7 +156,7 @@ def _count(number: int, thing: str) -> str:
 # --- files, MPI, and who answers -----------------------------------------------------------------------------
 
 
-def judge_shared_files(token: str, folder: str, engines: Sequence[EngineFacts]) -> list[Finding]:
+def check_shared_files(token: str, folder: str, engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """Whether engines see the folder of ipmpi that this client sees.
 
     Args:
@@ -181,7 +181,7 @@ def judge_shared_files(token: str, folder: str, engines: Sequence[EngineFacts]) 
     return [note(FILES, "shared-files", text, fix)]
 
 
-def judge_writing(engines: Sequence[EngineFacts]) -> list[Finding]:
+def check_writing(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """Whether engines can write where log files go, and where they were started."""
     folders: dict[tuple[str, str], list[int]] = {}
     for engine in engines:
@@ -200,20 +200,20 @@ def judge_writing(engines: Sequence[EngineFacts]) -> list[Finding]:
     ]
 
 
-def judge_engine_machines(engines: Sequence[EngineFacts]) -> list[Finding]:
+def check_engine_machines(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """Limits and temporary files of engines; what many have in common is said once."""
     placeholder = "\0"
-    found: dict[tuple[str, Level], tuple[Finding, list[EngineFacts]]] = {}
+    found: dict[tuple[str, Level], tuple[Diagnostic, list[EngineFacts]]] = {}
     for engine in engines:
-        for finding in judge_limits(placeholder, engine.machine) + judge_scratch(placeholder, engine.machine):
-            if finding.level is not Level.OK:
-                found.setdefault((finding.check, finding.level), (finding, []))[1].append(engine)
+        for diagnostic in check_limits(placeholder, engine.machine) + check_scratch(placeholder, engine.machine):
+            if diagnostic.level is not Level.OK:
+                found.setdefault((diagnostic.check, diagnostic.level), (diagnostic, []))[1].append(engine)
     if engines and not found:
         who = _first_upper(engines_named([engine.id for engine in engines]))
         return [ok(LIMITS, "engine-limits", f"{who}: limits and temporary files are as they should be.")]
     return [
-        finding._replace(text=_first_upper(finding.text.replace(placeholder, _on_hosts(those))))
-        for finding, those in found.values()
+        diagnostic._replace(text=_first_upper(diagnostic.text.replace(placeholder, _on_hosts(those))))
+        for diagnostic, those in found.values()
     ]
 
 
@@ -229,10 +229,10 @@ def _first_upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def judge_libraries(engines: Sequence[EngineFacts]) -> list[Finding]:
+def check_libraries(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """MPI library and thread level of the engines that have joined a communicator."""
     joined = [engine for engine in engines if engine.library]
-    found: list[Finding] = []
+    found: list[Diagnostic] = []
     for library, ids in _grouped(joined, lambda engine: engine.library).items():
         found.append(ok(ENGINES, "engines-mpi", f"{_first_upper(engines_named(ids))}: {library}."))
     low = [engine.id for engine in joined if engine.thread_level not in ("", "multiple")]
@@ -251,7 +251,9 @@ THREAD_LEVEL_FIX: Final = (
 )
 
 
-def judge_presence(registered: Sequence[int], answered: Sequence[int], silent: Mapping[int, str]) -> list[Finding]:
+def check_presence(
+    registered: Sequence[int], answered: Sequence[int], silent: Mapping[int, str]
+) -> list[Diagnostic]:
     """Which engines are there, and which were too busy to answer.
 
     Args:

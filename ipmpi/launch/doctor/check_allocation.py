@@ -6,12 +6,12 @@ from typing import Final
 
 from ipmpi.launch.allocation import Allocation
 
-from .findings import Finding, note, ok, warning
+from .diagnostics import Diagnostic, note, ok, warning
 
 AREA: Final = "Job"
 
 
-def judge_allocation(job: Allocation | None, leftover: str, host: str) -> list[Finding]:
+def check_allocation(job: Allocation | None, leftover: str, host: str) -> list[Diagnostic]:
     """What the variables of a batch system mean here.
 
     Args:
