@@ -22,7 +22,7 @@ from ..launch.batch import BatchSystem, JobState, JobStatus, batch_system, batch
 from ..launch.batchsystem import job_number
 from ..launch.doctor import diagnostics as f
 from ..launch.doctor.check_engines import check_presence
-from ..launch.doctor.check_job import check_job, moment
+from ..launch.doctor.check_job import check_job
 from ..launch.doctor.check_ranks import LogFacts, check_losses, check_ranks, check_time, failing_log
 from ..launch.doctor.diagnostics import Diagnostic
 from ..launch.doctor.logfiles import read_logs, read_losses
@@ -31,6 +31,7 @@ from ..launch.logs import log_files
 from ..launch.nodelist import expand_nodes
 from ..launch.queue import Queue
 from ..launch.records import Record
+from ..walltime import moment
 from . import texts
 from .options import system_name
 from .printing import show

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ipmpi.launch.batch import JobState, JobStatus
-from ipmpi.launch.doctor.check_job import check_job, duration, moment
+from ipmpi.launch.doctor.check_job import check_job
 from ipmpi.launch.doctor.check_ranks import (
     LogFacts,
     Loss,
@@ -197,14 +197,6 @@ def test_a_batch_system_that_does_not_answer() -> None:
     (diagnostic,) = check_job("pbs", "PBS", status, NOW)
     assert diagnostic.level is Level.WARNING
     assert diagnostic.text == "PBS does not tell how it is: socket timed out."
-
-
-def test_times() -> None:
-    assert [duration(s) for s in (0, 5, 61, 599, 3600, 7800, 90_000, -3)] == [
-        *("0 s", "5 s", "1 min 1 s", "9 min 59 s", "1 h", "2 h 10 min", "1 d 1 h", "0 s")
-    ]
-    assert duration(3540) == "59 min"
-    assert moment(NOW + 86400, NOW) == "2026-11-25 12:00"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Judge the job in the environment: is this process in it at all (layer L4, no I/O)?"""
+"""Check the job in the environment: is this process in it at all (layer L4, no I/O)?"""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ from typing import Final
 
 from ipmpi.launch.allocation import Allocation
 
-from .diagnostics import Diagnostic, note, ok, warning
+from .diagnostics import Diagnostic, Table, always, first, note, ok, warning
 
 AREA: Final = "Job"
+_CHECK: Final = "job-variables"
+_CHECKS: Final[Table] = (
+    (lambda f: f.leftover, warning(
+        AREA, _CHECK, "{named}, and this process is not in it: {leftover}.",
+        "{job.unset}. ipcluster leaves them out of account; other programs, as mpiexec by hand, do not.")),
+    (lambda f: f.elsewhere, note(
+        AREA, _CHECK, "{named}, to which {host} does not belong: mpiexec starts ranks there and not here.",
+        "Right in an allocation on a login node. If the job is over, or somebody else's: {job.unset}")),
+    (always, ok(AREA, _CHECK, "This is in {job.words}.")),
+)  # fmt: skip
 
 
 def check_allocation(job: Allocation | None, leftover: str, host: str) -> list[Diagnostic]:
@@ -22,13 +32,5 @@ def check_allocation(job: Allocation | None, leftover: str, host: str) -> list[D
     if job is None:
         return []
     named = f"The environment has {job.words} ({job.prefix}* variables)"
-    if leftover:
-        text = f"{named}, and this process is not in it: {leftover}."
-        fix = f"{job.unset}. ipcluster leaves them out of account; other programs, as mpiexec by hand, do not."
-        return [warning(AREA, "job-variables", text, fix)]
-    short = host.partition(".")[0]
-    if job.nodes and short not in {node.partition(".")[0] for node in job.nodes}:
-        text = f"{named}, to which {host} does not belong: mpiexec starts ranks there and not here."
-        fix = f"Right in an allocation on a login node. If the job is over, or somebody else's: {job.unset}"
-        return [note(AREA, "job-variables", text, fix)]
-    return [ok(AREA, "job-variables", f"This is in {job.words}.")]
+    elsewhere = job.nodes and host.partition(".")[0] not in {node.partition(".")[0] for node in job.nodes}
+    return first(_CHECKS, job=job, leftover=leftover, host=host, named=named, elsewhere=elsewhere)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from ipmpi.launch.batchsystem import JobState, JobStatus
+from ipmpi.walltime import duration, moment
 
-from .diagnostics import Diagnostic, note, ok, problem, warning
+from .diagnostics import Diagnostic, Table, always, first, note, ok, problem, warning
 from .reasons import explain_reason
 
 _SPECIAL: Final = {
@@ -25,6 +25,37 @@ _UNSEEN: Final = 600.0
 then. A job that has used even less was suspended meanwhile."""
 
 
+_AREA, _ENDED = "Job {id}", "job-ended"
+
+_CHECKS: Final[Table] = (
+    (lambda f: f.state is JobState.RUNNING and f.native in ("SUSPENDED", "STOPPED", "S", "U"), note(
+        _AREA, "job-suspended", "It is suspended ({native}), for jobs that go first.")),
+    (lambda f: f.state is JobState.RUNNING, ok(_AREA, "job-runs", "It runs{how}.")),
+    (lambda f: f.state is JobState.ENDING, note(_AREA, "job-ending", "It is ending ({native}).")),
+    (lambda f: f.state is not JobState.ENDED, warning(
+        _AREA, "job-unknown", "{title} does not tell how it is{said}.",
+        "Ask again in a minute, on a machine that can submit jobs; batch systems restart now and then.")),
+    (lambda f: f.outcome == "completed", ok(_AREA, _ENDED, "It has ended, in good order.")),
+    (lambda f: f.outcome == "timeout", warning(
+        _AREA, _ENDED, "It was ended at its walltime{why}.",
+        "Submit it again, with a longer --time; with --resubmit ipcluster does it by itself.")),
+    (lambda f: f.outcome == "cancelled", note(
+        _AREA, _ENDED, "It was cancelled{why}.", "If that was not you, ask the administrators.")),
+    (lambda f: f.outcome == "preempted", warning(
+        _AREA, _ENDED, "It was preempted: a job that goes first took its nodes{why}.",
+        "Submit it again; with --resubmit ipcluster does it by itself.")),
+    (lambda f: f.outcome == "node-failure", problem(
+        _AREA, _ENDED, "It ended since one of its nodes failed{why}.", "Submit it again.")),
+    (lambda f: f.outcome == "failed" and f.why, problem(
+        _AREA, _ENDED, "It failed{why}.", "The end of its output says why.")),
+    (lambda f: f.outcome == "failed", problem(
+        _AREA, _ENDED, "It failed ({native}).", "The end of its output says why.")),
+    (always, note(
+        _AREA, _ENDED, "{title} does not know it any more: it has ended, or never was.",
+        "Its output may tell how it ended; batch systems forget jobs after some minutes.")),
+)  # fmt: skip
+
+
 def check_job(system: str, title: str, status: JobStatus, now: float) -> list[Diagnostic]:
     """What the state of a job means.
 
@@ -34,18 +65,14 @@ def check_job(system: str, title: str, status: JobStatus, now: float) -> list[Di
         status: what it says.
         now: unix time.
     """
-    area = f"Job {status.id}"
     if status.state is JobState.PENDING:
-        return _pending(area, system, title, status, now)
-    if status.state is JobState.RUNNING:
-        return _running(area, status, now)
-    if status.state is JobState.ENDING:
-        return [note(area, "job-ending", f"It is ending ({status.native}).")]
-    if status.state is JobState.ENDED:
-        return [_ended(area, title, status)]
-    said = f": {status.reason}" if status.reason else ""
-    fix = "Ask again in a minute, on a machine that can submit jobs; batch systems restart now and then."
-    return [warning(area, "job-unknown", f"{title} does not tell how it is{said}.", fix)]
+        return _pending(f"Job {status.id}", system, title, status, now)
+    left = _left(status, now)
+    how = f" on {status.nodes}" if status.nodes else ""
+    how += f" since {moment(status.start, now)}" if status.start is not None else ""
+    how += f"; {duration(left)} are left" if left is not None else ""
+    said, why = (f": {status.reason}", f" ({status.reason})") if status.reason else ("", "")
+    return first(_CHECKS, **status._asdict(), title=title, how=how, said=said, why=why)
 
 
 def _pending(area: str, system: str, title: str, status: JobStatus, now: float) -> list[Diagnostic]:
@@ -66,57 +93,9 @@ def _pending(area: str, system: str, title: str, status: JobStatus, now: float) 
     return found
 
 
-def _running(area: str, status: JobStatus, now: float) -> list[Diagnostic]:
-    text = "It runs"
-    text += f" on {status.nodes}" if status.nodes else ""
-    text += f" since {moment(status.start, now)}" if status.start is not None else ""
-    left = _left(status, now)
-    text += f"; {duration(left)} are left" if left is not None else ""
-    if status.native in ("SUSPENDED", "STOPPED", "S", "U"):
-        return [note(area, "job-suspended", f"It is suspended ({status.native}), for jobs that go first.")]
-    return [ok(area, "job-runs", f"{text}.")]
-
-
 def _left(status: JobStatus, now: float) -> float | None:
     """Seconds until its time is up: the earlier one of two accounts, unless it was suspended."""
     if status.time_left is None or status.end is None:
         return status.time_left
     behind = status.time_left - (status.end - now)
     return status.time_left - behind if 0 < behind < _UNSEEN else status.time_left
-
-
-def _ended(area: str, title: str, status: JobStatus) -> Diagnostic:
-    check = "job-ended"
-    reason = f" ({status.reason})" if status.reason else ""
-    if status.outcome == "completed":
-        return ok(area, check, "It has ended, in good order.")
-    if status.outcome == "timeout":
-        fix = "Submit it again, with a longer --time; with --resubmit ipcluster does it by itself."
-        return warning(area, check, f"It was ended at its walltime{reason}.", fix)
-    if status.outcome == "cancelled":
-        return note(area, check, f"It was cancelled{reason}.", "If that was not you, ask the administrators.")
-    if status.outcome == "preempted":
-        fix = "Submit it again; with --resubmit ipcluster does it by itself."
-        return warning(area, check, f"It was preempted: a job that goes first took its nodes{reason}.", fix)
-    if status.outcome == "node-failure":
-        return problem(area, check, f"It ended since one of its nodes failed{reason}.", "Submit it again.")
-    if status.outcome == "failed":
-        fix = "The end of its output says why."
-        return problem(area, check, f"It failed{reason or f' ({status.native})'}.", fix)
-    fix = "Its output may tell how it ended; batch systems forget jobs after some minutes."
-    return note(area, check, f"{title} does not know it any more: it has ended, or never was.", fix)
-
-
-def moment(when: float, now: float) -> str:
-    """A time of day, with the date if it is not today, in this machine's zone."""
-    that, today = time.localtime(when), time.localtime(now)
-    return time.strftime("%H:%M" if that[:3] == today[:3] else "%Y-%m-%d %H:%M", that)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in two words: ``2 h 10 min``."""
-    whole = max(0, round(seconds))
-    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
-    first = next((at for at, (number, _) in enumerate(parts) if number), 3)
-    shown = parts[first : first + 2] if first < 2 or whole < 600 else parts[first : first + 1]
-    return " ".join(f"{number} {unit}" for number, unit in shown if number) or "0 s"

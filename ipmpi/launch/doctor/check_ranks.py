@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ipmpi.spans import engines_named, ranks_named
+from ipmpi.walltime import duration
 
-from .check_job import duration
 from .diagnostics import Diagnostic, note, ok, warning
 
 AREA: Final = "Engines"

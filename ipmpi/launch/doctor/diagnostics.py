@@ -1,10 +1,11 @@
-"""Findings: what is so, how bad it is, and what to do (layer L4, no I/O)."""
+"""Diagnostics: what is so, how bad it is, and what to do; and tables that say which applies (layer L4, no I/O)."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 
@@ -59,20 +60,53 @@ def problem(area: str, check: str, text: str, fix: str) -> Diagnostic:
     return Diagnostic(area, check, Level.PROBLEM, text, fix)
 
 
+# --- tables ------------------------------------------------------------------------------------------------
+
+Table = Sequence[tuple[Callable[[Any], object], Diagnostic | None]]
+"""Conditions on facts, and what is said where they are true: its texts have names of facts in braces. None says
+nothing. The facts that a condition gets are attributes."""
+
+
+def always(_facts: object) -> bool:
+    """Apply the last row of a table if no other does."""
+    return True
+
+
+def every(table: Table, **facts: Any) -> list[Diagnostic]:
+    """What is said by all rows whose condition is true."""
+    seen = SimpleNamespace(**facts)
+    return [_filled(said, facts) for condition, said in table if condition(seen) and said is not None]
+
+
+def first(table: Table, **facts: Any) -> list[Diagnostic]:
+    """What is said by the first row whose condition is true; nothing if there is none."""
+    seen = SimpleNamespace(**facts)
+    said = next((said for condition, said in table if condition(seen)), None)
+    return [] if said is None else [_filled(said, facts)]
+
+
+def _filled(said: Diagnostic, facts: dict[str, Any]) -> Diagnostic:
+    area, check, text, fix = (words.format_map(facts) for words in (said.area, said.check, said.text, said.fix))
+    return Diagnostic(area, check, said.level, text, fix)
+
+
+# --- reports -----------------------------------------------------------------------------------------------
+
+
 def exit_code(diagnostics: Sequence[Diagnostic]) -> int:
     """1 if there is a problem."""
-    return int(any(diagnostic.level is Level.PROBLEM for diagnostic in diagnostics))
+    return int(any(each.level is Level.PROBLEM for each in diagnostics))
 
 
 def render(diagnostics: Sequence[Diagnostic], width: int = 100) -> str:
     """The diagnostics as text, by area, in the order in which the areas come first."""
     lines: list[str] = []
-    for area in dict.fromkeys(diagnostic.area for diagnostic in diagnostics):
+    for area in dict.fromkeys(each.area for each in diagnostics):
         lines += [*([""] if lines else []), area]
-        for diagnostic in diagnostics:
-            if diagnostic.area == area:
-                lines += _wrapped(f"  {diagnostic.level.value:<8} ", diagnostic.text, width)
-                lines += _wrapped(" " * 11 + "-> ", diagnostic.fix, width) if diagnostic.fix else []
+        for each in diagnostics:
+            if each.area == area:
+                lines += _wrapped(f"  {each.level.value:<8} ", each.text, width)
+                lines += _wrapped(" " * 11 + "-> ", each.fix, width) if each.fix else []
     return "\n".join(lines)
 
 
