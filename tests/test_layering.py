@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.sessions": (4, "controller"),
     "ipmpi.controller.service": (4, "controller"),
     "ipmpi.controller.stalled": (4, "controller"),
-    "ipmpi.controller.interruptions": (4, "controller"),
+    "ipmpi.controller.commands.interruptions": (4, "controller"),
     "ipmpi.engine.agent": (4, "engine"),
     "ipmpi.engine.agentstart": (4, "engine"),
     "ipmpi.engine.child": (4, "engine"),

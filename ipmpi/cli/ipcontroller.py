@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, furl
+from ..controller.farm.scheduler import ORDERS, Order, Queued
 from ..controller.interfaces import CLIENT_INTERFACES, Interface
-from ..controller.scheduler import ORDERS, Order, Queued
 from ..controller.service import ControllerService
 from ..errors import ControllerStartError, KernelError
 from ..furl import Furl
@@ -122,7 +122,7 @@ def _scheduler(name: str) -> Order:
     except Exception as error:
         raise ControllerStartError(
             f"--scheduler {name}: {type(error).__name__}: {error}. It has to be a class like those in "
-            "ipmpi.controller.scheduler"
+            "ipmpi.controller.farm.scheduler"
         ) from error
     return order
 

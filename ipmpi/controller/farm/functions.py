@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from .. import errors, limits
-from ..errors import RemoteProtocolError
-from ..protocol import messages as m
-from ..protocol.frames import Buffer
+from ... import errors, limits
+from ...errors import RemoteProtocolError
+from ...protocol import messages as m
+from ...protocol.frames import Buffer
 
 KEY: Final = 16
 """Bytes of a key, which is the BLAKE2b hash of the function's bytes: what has the same key is the same."""

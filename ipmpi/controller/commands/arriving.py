@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from .effects import GiveUp
+from ..effects import GiveUp
 from .lanes import Lane, join
 from .work import CommandWork
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .. import limits
-from ..protocol import messages as m
-from ..transport.loop import Loop
+from ... import limits
+from ...protocol import messages as m
+from ...transport.loop import Loop
 from .router import Router
 from .work import CommandWork
 

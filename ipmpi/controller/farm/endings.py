@@ -1,15 +1,15 @@
 """Tasks that may be the cause of engines being told to end (layer L2, no I/O).
 
-An engine that dies speaks against what it ran (:mod:`ipmpi.controller.suspects`). One that is told to end does
-not, since jobs come to their end; unless the same task is there each time and the engines beside it stay: then it
-takes too much memory, most likely, and a service of the machine has ended it.
+An engine that dies speaks against what it ran (:mod:`ipmpi.controller.farm.suspects`). One that is told to end
+does not, since jobs come to their end; unless the same task is there each time and the engines beside it stay:
+then it takes too much memory, most likely, and a service of the machine has ended it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .. import limits
+from ... import limits
 from .groups import Ending, Group
 from .ledger import Ledger
 from .places import Places, Seat

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..errors import ClientError
-from ..protocol import messages as m, packed
-from .effects import Send
+from ...errors import ClientError
+from ...protocol import messages as m, packed
+from ..effects import Send
 from .groups import CANCELLING, GIVEN, INTERRUPTED, WAITING, Group
 from .ledger import Ledger
 

@@ -6,9 +6,9 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..errors import RemoteProtocolError
-from ..protocol import messages as m, packed
-from ..protocol.frames import Buffer, size_of
+from ...errors import RemoteProtocolError
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer, size_of
 from .groups import DROPPED, INTERRUPTED, Group
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..protocol import messages as m, packed
-from ..protocol.frames import Buffer
-from .effects import Decline, Forward, GiveUp, Send
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer
+from ..effects import Decline, Forward, GiveUp, Send
 from .groups import DROPPED, GIVEN, INTERRUPTED, Group
 from .ledger import Ledger
 from .places import Place, Places, Seat

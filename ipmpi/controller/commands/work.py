@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .. import limits
-from ..errors import MessageSizeError
-from ..protocol.frames import Buffer
-from ..protocol.messages import Command
+from ... import limits
+from ...errors import MessageSizeError
+from ...protocol.frames import Buffer
+from ...protocol.messages import Command
 
 LARGEST_HEADER = limits.MESSAGE - limits.INLINE_BODY - limits.KIB
 """What a message may have beside its body so that it can be passed on, whatever the body."""

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from .. import errors, limits
-from ..protocol import messages as m, packed
-from ..protocol.frames import Buffer
-from .effects import Decline, Effect, Send
+from ... import errors, limits
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer
+from ..commands.work import LARGEST_HEADER, header_size
+from ..effects import Decline, Effect, Send
 from .groups import (
     DROPPED,
     FAILED,
@@ -29,7 +30,6 @@ from .groups import (
     for_engines,
 )
 from .places import Condition, Need
-from .work import LARGEST_HEADER, header_size
 
 RECORDS: Final = 4096
 """Groups of one client that are remembered after their end, so that others can still refer to their tasks."""

@@ -23,20 +23,20 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any
 
-from .. import limits
-from ..protocol import messages as m, packed
-from ..protocol.frames import Buffer
+from ... import limits
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer
+from ..effects import Effect, Send
+from ..registry import Registry
 from .aborts import Aborts
 from .answers import Sorted, check, numbers, sort_out
 from .bodies import Bodies
-from .effects import Effect, Send
 from .endings import Endings
 from .functions import Functions
 from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, Group, as_range, packed_range, runs
 from .large import LargeResults
 from .ledger import Ledger
 from .places import Need, Place, Places, Seat, Verdict, rounded_up, sentence
-from .registry import Registry
 from .scheduler import Order, Priority, Queued
 from .suspects import Suspects
 from .waiting import Piece, Waiting

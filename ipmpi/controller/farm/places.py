@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from .. import limits
-from ..protocol import messages as m
-from .effects import Effect, Send
-from .registry import EngineSet
+from ... import limits
+from ...protocol import messages as m
+from ..effects import Effect, Send
+from ..registry import EngineSet
 
 TAKE_BACK_INTERVAL = 0.05
 """Seconds between two requests to one set to return tasks: the first has been answered by then."""

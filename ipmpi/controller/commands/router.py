@@ -14,7 +14,7 @@ The rules.
 * Engines that become free for the same command in one turn get it in one message per set; a body that has to
   come from the client then comes once.
 
-Tasks are none of its business (:mod:`ipmpi.controller.farm`): an engine that has both runs commands first.
+Tasks are none of its business (:mod:`ipmpi.controller.farm.farm`): an engine that has both runs commands first.
 
 Methods take events and change the state; :meth:`Router.flush` says what is to be done about it.
 """
@@ -26,16 +26,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .. import errors, limits
-from ..protocol import messages as m
-from ..protocol.frames import Buffer, size_of
-from ..spans import engines_named
+from ... import errors, limits
+from ...protocol import messages as m
+from ...protocol.frames import Buffer, size_of
+from ...spans import engines_named
+from ..deadlines import failure
+from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
+from ..registry import Registry
 from .arriving import Arriving
-from .deadlines import failure
-from .effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from .held import Held
 from .lanes import Lane, Stage, join
-from .registry import Registry
 from .work import LARGEST_HEADER, CommandWork, check_size, header_size
 
 NOT_TAKEN = (

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from .. import limits
+from ... import limits
 from .groups import Group
 from .places import Need, Place, Verdict
 from .scheduler import Rank

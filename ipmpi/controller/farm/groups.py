@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from .. import limits
-from ..errors import ClientError
-from ..protocol import messages as m, packed
-from ..protocol.frames import Buffer
+from ... import limits
+from ...errors import ClientError
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer
 from .places import Condition
 
 # What a task is. Up to DROPPED it has not ended; from GIVEN to DROPPED an engine set has it.

@@ -6,9 +6,9 @@ again, the client is asked for its body again.
 
 from __future__ import annotations
 
-from ..protocol import messages as m
-from ..protocol.frames import split
-from .effects import Decline, Forward, Send
+from ...protocol import messages as m
+from ...protocol.frames import split
+from ..effects import Decline, Forward, Send
 from .groups import DROPPED, Group
 from .ledger import Ledger
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .. import limits
-from ..protocol import messages as m
+from ... import limits
+from ...protocol import messages as m
 from .answers import numbers
 from .groups import Group, as_range
 from .ledger import Ledger

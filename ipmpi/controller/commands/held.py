@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import limits
+from ... import limits
 
 
 class Held:
