@@ -15,13 +15,13 @@ from typing import Final
 
 from ipmpi.errors import LauncherError
 from ipmpi.furl import default_furl_file, ipython_dir
-from ipmpi.launch.cluster import Cluster
-from ipmpi.launch.controller import Controller
-from ipmpi.launch.effects import Blame, Over, Started, StartEngines
-from ipmpi.launch.lifecycle import Lifecycle, Plan
-from ipmpi.launch.local import EngineOptions, LocalEngines
-from ipmpi.launch.mpi import find_mpi
-from ipmpi.launch.process import Signals, session, tail
+from ipmpi.launch.cluster.cluster import Cluster
+from ipmpi.launch.cluster.controller import Controller
+from ipmpi.launch.cluster.effects import Blame, Over, Started, StartEngines
+from ipmpi.launch.cluster.lifecycle import Lifecycle, Plan
+from ipmpi.launch.cluster.local import EngineOptions, LocalEngines
+from ipmpi.launch.processes.mpi import find_mpi
+from ipmpi.launch.processes.process import Signals, session, tail
 
 START_TIMEOUT: Final = 30.0
 

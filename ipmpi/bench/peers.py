@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.allocation import machines
-from ipmpi.launch.mpi import mpi_command
-from ipmpi.launch.process import tail
+from ipmpi.launch.batch.allocation import machines
+from ipmpi.launch.processes.mpi import mpi_command
+from ipmpi.launch.processes.process import tail
 
 from .figures import Figure
 

@@ -14,8 +14,9 @@ from typing import Final
 from .. import __version__, furl
 from ..errors import FurlError, KernelError, LauncherError, SecurityError, VersionError
 from ..furl import Furl, ipython_dir, security_dir
-from ..launch import records
-from ..launch.allocation import allocation, leftover, without_job
+from ..launch.batch.allocation import allocation, leftover, without_job
+from ..launch.cluster import records
+from ..launch.cluster.local import job_is_over
 from ..launch.doctor import findings as f
 from ..launch.doctor.facts import RankFacts, Versions
 from ..launch.doctor.findings import Finding
@@ -44,7 +45,6 @@ from ..launch.doctor.judge_machine import judge_clocks, judge_limits, judge_scra
 from ..launch.doctor.judge_mpi import AREA as MPI, judge_no_launcher, judge_srun, judge_trial
 from ..launch.doctor.judge_network import AREA as NETWORK, judge_hints
 from ..launch.doctor.trial import find_launcher, run_trial
-from ..launch.local import job_is_over
 from ..transport.dial.proxies import routes_by
 from ..transport.dial.reach import try_hints
 from ..transport.dial.routes import ProxyRoute

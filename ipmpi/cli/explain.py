@@ -17,20 +17,20 @@ from .. import furl
 from ..client import MultiEngineClient
 from ..errors import FurlError, KernelError, LauncherError
 from ..furl import CLUSTER_NAME, ipython_dir
-from ..launch import records
-from ..launch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
-from ..launch.batchsystem import job_number
+from ..launch.batch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
+from ..launch.batch.batchsystem import job_number
+from ..launch.batch.nodelist import expand_nodes
+from ..launch.cluster import records
+from ..launch.cluster.job import job_logs
+from ..launch.cluster.logs import log_files
+from ..launch.cluster.queue import Queue
+from ..launch.cluster.records import Record
 from ..launch.doctor import findings as f
 from ..launch.doctor.findings import Finding
 from ..launch.doctor.judge_engines import judge_presence
 from ..launch.doctor.judge_job import judge_job, moment
 from ..launch.doctor.judge_ranks import LogFacts, failing_log, judge_losses, judge_ranks, judge_time
 from ..launch.doctor.logfiles import read_logs, read_losses
-from ..launch.job import job_logs
-from ..launch.logs import log_files
-from ..launch.nodelist import expand_nodes
-from ..launch.queue import Queue
-from ..launch.records import Record
 from . import texts
 from .options import system_name
 from .printing import show

@@ -200,7 +200,7 @@ class Controller:
         own = [path for role, path in targets.items() if path == furl.default_furl_file(role)]
         if own and not self._replaced:
             # Only here: a controller that ipcluster has started needs to know nothing of others.
-            from ..launch import defaultfurls
+            from ..launch.cluster import defaultfurls
 
             with contextlib.suppress(OSError):  # writing them will say what is wrong
                 defaultfurls.set_aside()
@@ -208,7 +208,7 @@ class Controller:
 
     def _give_back(self) -> None:
         if self._replaced:
-            from ..launch import defaultfurls
+            from ..launch.cluster import defaultfurls
 
             with contextlib.suppress(OSError):
                 defaultfurls.give_back(self._replaced)

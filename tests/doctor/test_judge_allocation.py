@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipmpi.launch.allocation import Allocation
+from ipmpi.launch.batch.allocation import Allocation
 from ipmpi.launch.doctor.findings import Level
 from ipmpi.launch.doctor.judge_allocation import judge_allocation
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ipmpi.launch.batch import JobState, JobStatus
+from ipmpi.launch.batch.batch import JobState, JobStatus
+from ipmpi.launch.batch.nodelist import expand_nodes
 from ipmpi.launch.doctor.findings import Level
 from ipmpi.launch.doctor.judge_job import duration, judge_job, moment
 from ipmpi.launch.doctor.judge_ranks import (
@@ -21,7 +22,6 @@ from ipmpi.launch.doctor.judge_ranks import (
     understand_log,
 )
 from ipmpi.launch.doctor.reasons import TABLES, explain_reason
-from ipmpi.launch.nodelist import expand_nodes
 
 NOW = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
 

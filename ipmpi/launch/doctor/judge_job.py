@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from ipmpi.launch.batchsystem import JobState, JobStatus
+from ipmpi.launch.batch.batchsystem import JobState, JobStatus
 
 from .findings import Finding, note, ok, problem, warning
 from .reasons import explain_reason

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batchsystem import BatchSystem, Line
-from ipmpi.launch.joboptions import JobOptions, Kind, clock
-from ipmpi.launch.mpi import ENGINE_MODULE
-from ipmpi.launch.ranks import bash_array, ranks
-from ipmpi.launch.restartnotes import NOTES
-from ipmpi.launch.restarts import SETTLED
+from ipmpi.launch.batch.batchsystem import BatchSystem, Line
+from ipmpi.launch.batch.joboptions import JobOptions, Kind, clock
+from ipmpi.launch.batch.ranks import bash_array, ranks
+from ipmpi.launch.batch.restartnotes import NOTES
+from ipmpi.launch.cluster.restarts import SETTLED
+from ipmpi.launch.processes.mpi import ENGINE_MODULE
 
 if TYPE_CHECKING:
     import jinja2
@@ -246,7 +246,7 @@ def environment() -> jinja2.Environment:
 
 def templates() -> Path:
     """The folder with the built-in templates: inside the installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     places = [folder / "jobscripts" / "templates" for folder in (package, package.parent)]
     return next((place for place in places if place.is_dir()), places[0])
 

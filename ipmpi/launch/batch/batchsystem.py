@@ -1,6 +1,7 @@
 """What a batch system is to us: a record of its commands, directives and states (layer L4, thinking only).
 
-A new one is one file with one such record; :mod:`ipmpi.launch.slurm` and :mod:`ipmpi.launch.pbs` are two.
+A new one is one file with one such record; :mod:`ipmpi.launch.batch.slurm` and :mod:`ipmpi.launch.batch.pbs` are
+two.
 """
 
 from __future__ import annotations

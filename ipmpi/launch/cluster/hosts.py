@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from ipmpi.errors import LauncherError
 from ipmpi.furl import load
-from ipmpi.launch.local import Processes
-from ipmpi.launch.process import Child
+from ipmpi.launch.cluster.local import Processes
+from ipmpi.launch.processes.process import Child
 from ipmpi.limits import MAX_ENGINES
 
 _HOST: Final = re.compile(r"(?:[\w.-]+@)?[\w][\w.-]*")

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
-from ipmpi.launch.happenings import Happening
-from ipmpi.launch.mpi import ENGINE_MODULE
-from ipmpi.launch.process import Child
+from ipmpi.launch.cluster.happenings import Happening
+from ipmpi.launch.processes.mpi import ENGINE_MODULE
+from ipmpi.launch.processes.process import Child
 
 
 class Launch(ABC):

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from .. import limits
+from ... import limits
 
 KEPT: Final = 1 * limits.MIB
 """Bytes of the beginning and of the end that are left when a file is cut."""

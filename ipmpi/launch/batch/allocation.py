@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ipmpi import mpienv
-from ipmpi.launch.nodelist import expand_nodes
+from ipmpi.launch.batch.nodelist import expand_nodes
 
 
 class Allocation(NamedTuple):

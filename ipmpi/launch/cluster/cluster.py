@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-from ipmpi.launch.batch import JobState
-from ipmpi.launch.controller import CONTROLLER_MODULE, Controller, Told
-from ipmpi.launch.follow import STAY
-from ipmpi.launch.happenings import (
+from ipmpi.launch.batch.batch import JobState
+from ipmpi.launch.cluster.controller import CONTROLLER_MODULE, Controller, Told
+from ipmpi.launch.cluster.follow import STAY
+from ipmpi.launch.cluster.happenings import (
     ControllerEnded,
     EngineCount,
     EnginesEnded,
@@ -22,8 +22,8 @@ from ipmpi.launch.happenings import (
     StartedAgain,
     StopRequest,
 )
-from ipmpi.launch.launch import Launch
-from ipmpi.launch.process import Child, Signals
+from ipmpi.launch.cluster.launch import Launch
+from ipmpi.launch.processes.process import Child, Signals
 from ipmpi.limits import INTERRUPT_GRACE
 
 POLITE: Final = INTERRUPT_GRACE + 1.5

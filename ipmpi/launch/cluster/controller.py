@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
-from ipmpi.launch.process import Child
+from ipmpi.launch.cluster.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
+from ipmpi.launch.processes.process import Child
 
 CONTROLLER_MODULE: Final = "ipmpi.cli.ipcontroller"
 

@@ -10,8 +10,8 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batchsystem import Shape
-from ipmpi.launch.mpi import FaultTolerance
+from ipmpi.launch.batch.batchsystem import Shape
+from ipmpi.launch.processes.mpi import FaultTolerance
 
 Kind = Literal["engines", "cluster", "array"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from ipmpi.launch.batchsystem import BatchSystem, JobState, JobStatus, Line, Shape, Shell
+from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus, Line, Shape, Shell
 
 STATES: Final = {
     **dict.fromkeys(

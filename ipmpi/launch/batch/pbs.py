@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batchsystem import BatchSystem, JobState, JobStatus, Line, Shape, Shell
+from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus, Line, Shape, Shell
 
 STATES: Final = {
     **dict.fromkeys("QHWTM", JobState.PENDING),  # queued, held, waits for its time, moved twice

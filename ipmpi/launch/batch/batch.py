@@ -6,9 +6,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batchsystem import BatchSystem, JobState, JobStatus, Line, Shape, Shell
-from ipmpi.launch.pbs import PBS
-from ipmpi.launch.slurm import SLURM
+from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus, Line, Shape, Shell
+from ipmpi.launch.batch.pbs import PBS
+from ipmpi.launch.batch.slurm import SLURM
 
 __all__ = ["BatchSystem", "JobState", "JobStatus", "Line", "Shape", "Shell", "batch_system", "batch_systems"]
 

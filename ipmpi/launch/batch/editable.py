@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, get_args
 
-from ipmpi.launch.batchsystem import BatchSystem, Line
-from ipmpi.launch.joboptions import JobOptions, Kind
-from ipmpi.launch.jobscript import fill, job_directives, job_end, log_name, started_again
-from ipmpi.launch.mpi import ULFM
-from ipmpi.launch.pbs import PBS
-from ipmpi.launch.ranks import bash_array
-from ipmpi.launch.restarts import DEFAULT
-from ipmpi.launch.slurm import SLURM
+from ipmpi.launch.batch.batchsystem import BatchSystem, Line
+from ipmpi.launch.batch.joboptions import JobOptions, Kind
+from ipmpi.launch.batch.jobscript import fill, job_directives, job_end, log_name, started_again
+from ipmpi.launch.batch.pbs import PBS
+from ipmpi.launch.batch.ranks import bash_array
+from ipmpi.launch.batch.slurm import SLURM
+from ipmpi.launch.cluster.restarts import DEFAULT
+from ipmpi.launch.processes.mpi import ULFM
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ipmpi.launch.batch import batch_system
-from ipmpi.launch.job import job_logs
-from ipmpi.launch.records import Record
+from ipmpi.launch.batch.batch import batch_system
+from ipmpi.launch.cluster.job import job_logs
+from ipmpi.launch.cluster.records import Record
 
 
 def log_files(record: Record) -> list[Path]:

@@ -26,9 +26,9 @@ import msgspec
 
 from ipmpi.errors import FurlError, LauncherError, SecurityError
 from ipmpi.furl import CLUSTER_NAME, NAME_RULE, cluster_furl_file, ipython_dir, read_private, write_private
-from ipmpi.launch.locks import locked
-from ipmpi.launch.machine import can_see, identity
-from ipmpi.launch.process import birth
+from ipmpi.launch.processes.locks import locked
+from ipmpi.launch.processes.machine import can_see, identity
+from ipmpi.launch.processes.process import birth
 from ipmpi.limits import KIB
 
 DEFAULT_NAME: Final = "default"
@@ -53,7 +53,7 @@ class Record:
         kind: ``local``, ``ssh``, or a batch system.
         n: engines that were asked for.
         host: name of the machine of the process ``pid``.
-        machine: which machine that is, see :func:`ipmpi.launch.machine.identity`.
+        machine: which machine that is, see :func:`ipmpi.launch.processes.machine.identity`.
         pid: of the ``ipcluster`` process that runs it; 0 if everything is inside a job.
         born: when that process began, in the kernel's ticks; 0 for none.
         started: unix time.

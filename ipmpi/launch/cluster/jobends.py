@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from ipmpi.launch.effects import Blame
+from ipmpi.launch.cluster.effects import Blame
 
 ENDS: Final[Mapping[str, tuple[int, str, Blame]]] = {
     "completed": (0, "has ended", Blame.NOBODY),

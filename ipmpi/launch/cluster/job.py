@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batchsystem import BatchSystem, JobState, JobStatus, job_number
-from ipmpi.launch.faults import Faults
-from ipmpi.launch.happenings import Happening, JobNews, JobUnclear, NotSubmitted, StartedAgain, Submitted
-from ipmpi.launch.joboptions import JobOptions
-from ipmpi.launch.jobscript import JobScript, render
-from ipmpi.launch.launch import Launch
-from ipmpi.launch.process import tail, written_at
-from ipmpi.launch.queue import Queue
-from ipmpi.launch.restartnotes import NOTES, Restart, RestartNotes
-from ipmpi.launch.underway import Underway
+from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus, job_number
+from ipmpi.launch.batch.joboptions import JobOptions
+from ipmpi.launch.batch.jobscript import JobScript, render
+from ipmpi.launch.batch.restartnotes import NOTES, Restart, RestartNotes
+from ipmpi.launch.cluster.happenings import Happening, JobNews, JobUnclear, NotSubmitted, StartedAgain, Submitted
+from ipmpi.launch.cluster.launch import Launch
+from ipmpi.launch.cluster.queue import Queue
+from ipmpi.launch.cluster.underway import Underway
+from ipmpi.launch.processes.faults import Faults
+from ipmpi.launch.processes.process import tail, written_at
 
 UNKNOWN_AGAIN: Final = 5.0
 UNKNOWN_AT_FIRST: Final = 60.0

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from ipmpi.launch.lastwords import Fault, told_by_itself, told_by_launcher
-from ipmpi.launch.process import tail, written_at
+from ipmpi.launch.processes.lastwords import Fault, told_by_itself, told_by_launcher
+from ipmpi.launch.processes.process import tail, written_at
 
 MOST: Final = 2000
 """Logs that are looked at: those of more ranks take too long to read, on a file system that others use."""

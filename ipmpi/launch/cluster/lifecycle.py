@@ -27,13 +27,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ipmpi.exits import how_it_ended
-from ipmpi.launch import happenings as h
-from ipmpi.launch.batch import JobState, JobStatus
-from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
-from ipmpi.launch.happenings import Happening
-from ipmpi.launch.jobends import ENDS, time_of_day
-from ipmpi.launch.plan import Phase as Phase, Plan as Plan
-from ipmpi.launch.restarts import WITHOUT_ENGINES, Restarts
+from ipmpi.launch.batch.batch import JobState, JobStatus
+from ipmpi.launch.cluster import happenings as h
+from ipmpi.launch.cluster.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
+from ipmpi.launch.cluster.happenings import Happening
+from ipmpi.launch.cluster.jobends import ENDS, time_of_day
+from ipmpi.launch.cluster.plan import Phase as Phase, Plan as Plan
+from ipmpi.launch.cluster.restarts import WITHOUT_ENGINES, Restarts
 
 EXPLANATION_GRACE: Final = 2.0
 """Seconds. When a client stops everything, engines end just before the controller: what looks like a failure

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.allocation import Allocation, allocation, leftover, machines, without_job, without_rank
-from ipmpi.launch.batch import JobState, batch_system
-from ipmpi.launch.faults import Faults
-from ipmpi.launch.happenings import EnginesEnded, Happening, RankEnded
-from ipmpi.launch.launch import Launch
-from ipmpi.launch.mpi import ENGINE_MODULE, FaultTolerance, MpiCommand, mpi_command
-from ipmpi.launch.outputlimit import OutputLimit
-from ipmpi.launch.process import Child, session, tail, written_at
-from ipmpi.launch.queue import Queue
+from ipmpi.launch.batch.allocation import Allocation, allocation, leftover, machines, without_job, without_rank
+from ipmpi.launch.batch.batch import JobState, batch_system
+from ipmpi.launch.cluster.happenings import EnginesEnded, Happening, RankEnded
+from ipmpi.launch.cluster.launch import Launch
+from ipmpi.launch.cluster.queue import Queue
+from ipmpi.launch.processes.faults import Faults
+from ipmpi.launch.processes.mpi import ENGINE_MODULE, FaultTolerance, MpiCommand, mpi_command
+from ipmpi.launch.processes.outputlimit import OutputLimit
+from ipmpi.launch.processes.process import Child, session, tail, written_at
 from ipmpi.mpienv import RANK, TOGETHER
 
 RANK_POLL: Final = 0.5

@@ -31,7 +31,7 @@ class StartEngines(NamedTuple):
 
 
 class AskQueue(NamedTuple):
-    """Ask the batch system about the job; answer with :class:`~ipmpi.launch.happenings.JobNews`."""
+    """Ask the batch system about the job; answer with :class:`~ipmpi.launch.cluster.happenings.JobNews`."""
 
 
 class Over(NamedTuple):

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from ipmpi.errors import FurlError, SecurityError
 from ipmpi.furl import FILES, default_furl_file, read_private, security_dir, write_private
-from ipmpi.launch import records
-from ipmpi.launch.locks import locked
-from ipmpi.launch.records import Record
+from ipmpi.launch.cluster import records
+from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.processes.locks import locked
 
 _EARLIER: Final = ".earlier"
 _COPIED: Final = ".copied.json"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batchsystem import BatchSystem, Line
-from ipmpi.launch.joboptions import JobOptions
-from ipmpi.launch.mpi import OPEN_MPI, Flavour, MpiLauncher, find_mpi, flavour_of, survives, which_mpi
+from ipmpi.launch.batch.batchsystem import BatchSystem, Line
+from ipmpi.launch.batch.joboptions import JobOptions
+from ipmpi.launch.processes.mpi import OPEN_MPI, Flavour, MpiLauncher, find_mpi, flavour_of, survives, which_mpi
 
 ALONE: Final = "env"
 """Stands where a launcher would, and does nothing."""
