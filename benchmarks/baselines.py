@@ -15,9 +15,9 @@ from typing import Final
 
 from ipmpi.bench.figures import Figure
 from ipmpi.errors import LauncherError
-from ipmpi.launch.allocation import machines
-from ipmpi.launch.mpi import mpi_command
-from ipmpi.launch.process import tail
+from ipmpi.launch.batch.allocation import machines
+from ipmpi.launch.processes.mpi import mpi_command
+from ipmpi.launch.processes.process import tail
 
 SYSTEM_MODULE: Final = "benchmarks.systems"
 PACKAGES: Final = {"mpi4py.futures": "mpi4py", "dask.distributed": "distributed", "ipyparallel": "ipyparallel"}

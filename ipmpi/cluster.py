@@ -17,9 +17,9 @@ from ipmpi import limits
 from ipmpi.client import MultiEngineClient, TaskClient, given
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
-from ipmpi.launch.batch import batch_systems
-from ipmpi.launch.follow import Followed
-from ipmpi.launch.process import tail
+from ipmpi.launch.batch.batch import batch_systems
+from ipmpi.launch.cluster.follow import Followed
+from ipmpi.launch.processes.process import tail
 
 log = logging.getLogger("ipmpi")
 

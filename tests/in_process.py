@@ -20,8 +20,8 @@ from ipmpi.furl import SECRET_BYTES, Furl
 from ipmpi.protocol import rankmessages as rm
 from ipmpi.protocol.states import RECEIVES
 from ipmpi.tls import Identity
-from ipmpi.transport.dialled import Callbacks, DialledSession
-from ipmpi.transport.listen import Listener
+from ipmpi.transport.dial.dialled import Callbacks, DialledSession
+from ipmpi.transport.dial.listen import Listener
 from ipmpi.transport.loop import Loop
 from tests.node import Node
 

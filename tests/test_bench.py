@@ -21,7 +21,7 @@ from ipmpi.bench.farm import MOST, TRIAL, count_for
 from ipmpi.bench.figures import from_times, greedy_bound, quantile, single
 from ipmpi.bench.goals import BIG_BYTES, GOAL_BYTES, GOAL_ENGINES, GOALS, Goal, goal_for
 from ipmpi.bench.timing import TookTooLong, limited, sample
-from ipmpi.launch.mpi import find_mpi
+from ipmpi.launch.processes.mpi import find_mpi
 
 ROOT = Path(__file__).parents[1]
 

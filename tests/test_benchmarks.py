@@ -17,7 +17,7 @@ from benchmarks.baselines import BaselineFailed
 from benchmarks.ratios import ratio_table, ratios
 from ipmpi.bench import machine
 from ipmpi.bench.figures import Figure, from_times, single
-from ipmpi.launch.mpi import find_mpi
+from ipmpi.launch.processes.mpi import find_mpi
 
 ROOT = Path(__file__).parents[1]
 

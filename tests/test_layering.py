@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.sessions": (4, "controller"),
     "ipmpi.controller.service": (4, "controller"),
     "ipmpi.controller.stalled": (4, "controller"),
-    "ipmpi.controller.interruptions": (4, "controller"),
+    "ipmpi.controller.commands.interruptions": (4, "controller"),
     "ipmpi.engine.agent": (4, "engine"),
     "ipmpi.engine.agentstart": (4, "engine"),
     "ipmpi.engine.child": (4, "engine"),
@@ -86,7 +86,7 @@ NEIGHBOURS = {("ipython", "client"), ("bench", "cluster")}
 ONLY: dict[str, tuple[str, ...]] = {
     "socket": ("ipmpi.transport",),
     "select": ("ipmpi.transport",),
-    "selectors": ("ipmpi.launch.cluster",),  # the latter reads pipes of processes, no network
+    "selectors": ("ipmpi.launch.cluster.cluster",),  # the latter reads pipes of processes, no network
     "asyncio": ("ipmpi.client.results",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
@@ -108,7 +108,7 @@ DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
     ("ipmpi.cli.logs", "ipmpi.furl"),
     ("ipmpi.cli.texts", "ipmpi.furl"),
-    ("ipmpi.cli.ipcontroller", "ipmpi.launch.defaultfurls"),
+    ("ipmpi.cli.ipcontroller", "ipmpi.launch.cluster.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.world", "ipmpi.engine.comm"),
     ("ipmpi.client.task", "ipmpi.client.executor"),  # these two import that one

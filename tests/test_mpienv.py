@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch.mpi import find_mpi, mpi_command
+from ipmpi.launch.processes.mpi import find_mpi, mpi_command
 from ipmpi.mpienv import LaunchedRank, detect, mismatch_sentence
 
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4", "SLURM_NODEID": "0"}

@@ -16,9 +16,9 @@ import psutil
 
 from ipmpi.cluster import Cluster
 from ipmpi.furl import default_furl_file
-from ipmpi.launch.controller import CONTROLLER_MODULE
-from ipmpi.launch.mpi import find_mpi
-from ipmpi.launch.process import session
+from ipmpi.launch.cluster.controller import CONTROLLER_MODULE
+from ipmpi.launch.processes.mpi import find_mpi
+from ipmpi.launch.processes.process import session
 
 START_TIMEOUT: Final = 30
 

@@ -14,8 +14,9 @@ from typing import Final
 from .. import __version__, furl
 from ..errors import FurlError, KernelError, LauncherError, SecurityError, VersionError
 from ..furl import Furl, ipython_dir, security_dir
-from ..launch import records
-from ..launch.allocation import allocation, leftover, without_job
+from ..launch.batch.allocation import allocation, leftover, without_job
+from ..launch.cluster import records
+from ..launch.cluster.local import job_is_over
 from ..launch.doctor import diagnostics as f
 from ..launch.doctor.check_allocation import check_allocation
 from ..launch.doctor.check_engines import (
@@ -44,10 +45,9 @@ from ..launch.doctor.gather import (
     token_in,
 )
 from ..launch.doctor.trial import find_launcher, run_trial
-from ..launch.local import job_is_over
-from ..transport.proxies import routes_by
-from ..transport.reach import try_hints
-from ..transport.routes import ProxyRoute
+from ..transport.dial.proxies import routes_by
+from ..transport.dial.reach import try_hints
+from ..transport.dial.routes import ProxyRoute
 from . import texts
 from .checkup import Checkup, Way, check_up
 from .login import destination

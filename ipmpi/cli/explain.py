@@ -17,20 +17,20 @@ from .. import furl
 from ..client import MultiEngineClient
 from ..errors import FurlError, KernelError, LauncherError
 from ..furl import CLUSTER_NAME, ipython_dir
-from ..launch import records
-from ..launch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
-from ..launch.batchsystem import job_number
+from ..launch.batch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
+from ..launch.batch.batchsystem import job_number
+from ..launch.batch.nodelist import expand_nodes
+from ..launch.cluster import records
+from ..launch.cluster.job import job_logs
+from ..launch.cluster.logs import log_files
+from ..launch.cluster.queue import Queue
+from ..launch.cluster.records import Record
 from ..launch.doctor import diagnostics as f
 from ..launch.doctor.check_engines import check_presence
 from ..launch.doctor.check_job import check_job
 from ..launch.doctor.check_ranks import LogFacts, check_losses, check_ranks, check_time, failing_log
 from ..launch.doctor.diagnostics import Diagnostic
 from ..launch.doctor.logfiles import read_logs, read_losses
-from ..launch.job import job_logs
-from ..launch.logs import log_files
-from ..launch.nodelist import expand_nodes
-from ..launch.queue import Queue
-from ..launch.records import Record
 from ..walltime import moment
 from . import texts
 from .options import system_name

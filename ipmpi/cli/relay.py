@@ -11,12 +11,12 @@ from pathlib import Path
 
 from .. import furl
 from ..errors import FurlError
-from ..launch import records
-from ..launch.follow import IPCLUSTER
-from ..launch.records import Record
-from ..transport.dialled import SOFTWARE
+from ..launch.cluster import records
+from ..launch.cluster.follow import IPCLUSTER
+from ..launch.cluster.records import Record
+from ..transport.dial.dialled import SOFTWARE
 from ..transport.loop import Loop
-from ..transport.relay import Relay
+from ..transport.ssh.relay import Relay
 
 _ROLE = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
 

@@ -13,7 +13,7 @@ from typing import Final
 from ipmpi.client.connecting import connect
 from ipmpi.client.presence import Presence
 from ipmpi.errors import KernelError
-from ipmpi.launch.controller import Told
+from ipmpi.launch.cluster.controller import Told
 
 LOOK: Final = 1.0
 """Seconds between looks for the furl file, which comes by a shared file system."""

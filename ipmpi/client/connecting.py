@@ -7,8 +7,8 @@ import weakref
 
 from .. import furl, limits
 from ..errors import ClientError
-from ..transport.proxies import routes_by
-from ..transport.ssh import SshSession, shared_session
+from ..transport.dial.proxies import routes_by
+from ..transport.ssh.ssh import SshSession, shared_session
 from . import given
 from .notices import say
 from .session import Session

@@ -6,7 +6,7 @@ import os
 from types import TracebackType
 
 from ..errors import ClientError
-from ..transport.ssh import SshSession
+from ..transport.ssh.ssh import SshSession
 from .calls import Calls
 from .connecting import close_when_unreferenced, connect
 from .partial import seconds_until_told

@@ -25,9 +25,9 @@ from ..protocol.packed import pack
 from ..protocol.states import RECEIVES
 from ..spans import engines_named, spans
 from ..transport.assembly import Assembly, PrivateMemory
-from ..transport.dialled import Callbacks, DialledSession
+from ..transport.dial.dialled import Callbacks, DialledSession
+from ..transport.dial.routes import DIRECT, Route
 from ..transport.loop import Loop
-from ..transport.routes import DIRECT, Route
 from ..transport.transfers import Transfers
 from .desk import TaskDesk
 from .failures import kernel_error

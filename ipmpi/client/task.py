@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..protocol import messages
 from ..protocol.packed import unpack
-from ..transport.ssh import SshSession
+from ..transport.ssh.ssh import SshSession
 from . import given
 from .calls import of_this_process, registered
 from .connecting import close_when_unreferenced, connect

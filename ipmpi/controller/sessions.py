@@ -14,9 +14,9 @@ from ..protocol.handshake import Hello, ListenerHandshake
 from ..protocol.messages import Goodbye
 from ..protocol.registration import Registration
 from ..protocol.states import Table
+from ..transport.dial.negotiate import Authenticated
 from ..transport.link import Link
 from ..transport.loop import Loop, Timer
-from ..transport.negotiate import Authenticated
 from ..transport.pipes import PipeClosed
 from .bounds import Bounds, bounds_of
 

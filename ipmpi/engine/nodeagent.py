@@ -18,10 +18,10 @@ from ..errors import FurlError, KernelError
 from ..protocol import rankmessages as rm
 from ..protocol.states import FROM_ABOVE, RECEIVES
 from ..transport.agentsocket import AgentListener
-from ..transport.dialled import Callbacks, DialledSession
+from ..transport.dial.dialled import Callbacks, DialledSession
+from ..transport.dial.proxies import routes_by
 from ..transport.loop import READ, Loop
 from ..transport.packets import Socket
-from ..transport.proxies import routes_by
 from .agent import Agent
 from .idsfile import IdsFile
 from .interrupts import SIGNAL

@@ -21,12 +21,12 @@ from ..furl import Furl
 from ..protocol.handshake import DiallerHandshake, Hello, ListenerHandshake, Welcome
 from ..protocol.httpconnect import where
 from ..tls import LONG_LIVED_SUITES, Identity
-from ..transport.addresses import local_addresses
-from ..transport.dial import Dial, Way
-from ..transport.dialled import SOFTWARE
-from ..transport.listen import Listener
+from ..transport.dial.addresses import local_addresses
+from ..transport.dial.dial import Dial, Way
+from ..transport.dial.dialled import SOFTWARE
+from ..transport.dial.listen import Listener
+from ..transport.dial.negotiate import Authenticated
 from ..transport.loop import Loop
-from ..transport.negotiate import Authenticated
 from ..transport.pipes import PipeClosed
 
 ROLE: Final = "node"

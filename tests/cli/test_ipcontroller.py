@@ -22,7 +22,7 @@ from ipmpi.client.connecting import connect
 from ipmpi.errors import ConnectionError, SecurityError
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m
-from ipmpi.transport.addresses import is_unspecified
+from ipmpi.transport.dial.addresses import is_unspecified
 from tests.security.cluster import LOOPBACK, Controller, controller, run_command, wait_until
 from tests.security.wire import Member
 

@@ -11,7 +11,7 @@ import pytest
 from ipmpi.cli import batch, login
 from ipmpi.errors import ConnectionError, FurlError, KernelError
 from ipmpi.furl import Furl
-from ipmpi.transport.sshprocess import split_destination
+from ipmpi.transport.ssh.sshprocess import split_destination
 
 OnLine = Callable[[str], None]
 OVER = json.dumps({"state": "over", "code": 0, "reason": ""})

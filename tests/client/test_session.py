@@ -19,7 +19,7 @@ from ipmpi import errors
 from ipmpi.client import MultiEngineClient, StringTask, TaskClient, joblib_backend
 from ipmpi.client.session import Session
 from ipmpi.protocol import messages as m
-from ipmpi.transport.dialled import DialledSession
+from ipmpi.transport.dial.dialled import DialledSession
 from tests.in_process import FIRST, SECOND, InProcess, first, in_process, second, wait_until
 from tests.security.wire import register
 

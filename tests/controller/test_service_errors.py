@@ -13,13 +13,13 @@ import pytest
 
 from ipmpi import errors, limits
 from ipmpi.client import MultiEngineClient
-from ipmpi.controller.farm import Farm
-from ipmpi.controller.places import rounded_up
+from ipmpi.controller.farm.farm import Farm
+from ipmpi.controller.farm.places import rounded_up
 from ipmpi.controller.service import ControllerService
 from ipmpi.engine.agent import Agent
 from ipmpi.protocol import messages as m, packed
 from ipmpi.tls import Identity, context
-from ipmpi.transport.listen import Listener
+from ipmpi.transport.dial.listen import Listener
 from tests.in_process import InProcess, in_process, wait_until
 from tests.security.wire import Member, register
 

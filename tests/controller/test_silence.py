@@ -11,8 +11,8 @@ from ipmpi import limits
 from ipmpi.controller.sessions import Session, Sessions
 from ipmpi.protocol.handshake import Hello
 from ipmpi.protocol.states import CONTROLLER_RECEIVES
+from ipmpi.transport.dial.negotiate import Authenticated
 from ipmpi.transport.loop import Loop
-from ipmpi.transport.negotiate import Authenticated
 
 
 class Silent:

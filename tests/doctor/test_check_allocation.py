@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipmpi.launch.allocation import Allocation
+from ipmpi.launch.batch.allocation import Allocation
 from ipmpi.launch.doctor.check_allocation import check_allocation
 from ipmpi.launch.doctor.diagnostics import Level
 

@@ -15,7 +15,7 @@ from ipmpi.launch.doctor.check_network import check_hints
 from ipmpi.launch.doctor.diagnostics import Diagnostic, Level
 from ipmpi.launch.doctor.facts import FolderFacts
 from ipmpi.launch.doctor.gather import look_at_folder, look_at_furl_file, look_at_furl_files, token_in
-from ipmpi.transport.reach import Hint
+from ipmpi.transport.dial.reach import Hint
 
 ME = os.geteuid()
 ONE, OTHER = b"1" * 32, b"2" * 32

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ipmpi.launch.batch import JobState, JobStatus
+from ipmpi.launch.batch.batch import JobState, JobStatus
+from ipmpi.launch.batch.nodelist import expand_nodes
 from ipmpi.launch.doctor.check_job import check_job
 from ipmpi.launch.doctor.check_ranks import (
     LogFacts,
@@ -21,7 +22,6 @@ from ipmpi.launch.doctor.check_ranks import (
 )
 from ipmpi.launch.doctor.diagnostics import Level
 from ipmpi.launch.doctor.reasons import TABLES, explain_reason
-from ipmpi.launch.nodelist import expand_nodes
 
 NOW = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
 

@@ -19,7 +19,7 @@ import pytest
 from ipmpi import __version__, furl
 from ipmpi.cli import doctor
 from ipmpi.furl import Furl
-from ipmpi.launch import records
+from ipmpi.launch.cluster import records
 
 if TYPE_CHECKING:
     from real_clusters import Cluster

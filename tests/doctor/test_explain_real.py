@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmpi.cli import explain, ipcluster
-from ipmpi.launch import records
-from ipmpi.launch.records import Record
+from ipmpi.launch.cluster import records
+from ipmpi.launch.cluster.records import Record
 
 if TYPE_CHECKING:
     from real_clusters import Cluster

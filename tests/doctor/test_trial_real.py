@@ -22,7 +22,7 @@ from ipmpi.launch.doctor.trial import (
     trial_command,
     understand,
 )
-from ipmpi.launch.mpi import find_mpi
+from ipmpi.launch.processes.mpi import find_mpi
 
 ENVIRON = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 

@@ -21,7 +21,7 @@ from ipmpi.errors import LauncherError
 from ipmpi.furl import Furl
 from ipmpi.protocol import rankmessages as rm
 from ipmpi.tls import LONG_LIVED_SUITES
-from ipmpi.transport.negotiate import Authenticated
+from ipmpi.transport.dial.negotiate import Authenticated
 from ipmpi.transport.packets import PACKET, RankSocket
 
 

@@ -16,7 +16,7 @@ import cloudpickle
 import pytest
 
 from ipmpi import errors
-from ipmpi.launch.mpi import ULFM
+from ipmpi.launch.processes.mpi import ULFM
 from ipmpi.mpienv import RANK, TOGETHER
 
 if TYPE_CHECKING:

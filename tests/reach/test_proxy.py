@@ -13,8 +13,8 @@ import pytest
 from ipmpi import limits
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import ClientError, ConnectionError, KernelError
+from ipmpi.transport.dial.routes import ProxyRoute
 from ipmpi.transport.loop import Loop
-from ipmpi.transport.routes import ProxyRoute
 from tests.reach.proxy import Proxy
 from tests.security.cluster import Controller, controller, engines, run_command
 

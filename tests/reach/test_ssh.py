@@ -16,9 +16,9 @@ from ipmpi import furl
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import CompositeError, ConnectionError, FurlError, SecurityError
 from ipmpi.furl import Furl
-from ipmpi.launch import records
-from ipmpi.launch.records import Record
-from ipmpi.transport.ssh import SshSession, shared_session
+from ipmpi.launch.cluster import records
+from ipmpi.launch.cluster.records import Record
+from ipmpi.transport.ssh.ssh import SshSession, shared_session
 from tests.reach.conftest import NAME, Server, relays, words_of
 from tests.security.cluster import Controller, controller, engines, wait_until
 
@@ -215,9 +215,7 @@ def test_a_host_key_that_has_changed(sshd: Server, monkeypatch: pytest.MonkeyPat
 def test_questions_of_ssh_are_asked_on_the_terminal(sshd: Server, login: str, tmp_path: Path) -> None:
     config = (sshd.folder / "ssh_config").read_text().replace("Checking yes", "Checking ask")
     (tmp_path / "config").write_text(config.replace(str(sshd.folder / "known"), str(tmp_path / "known")))
-    program = (
-        "import sys; from ipmpi.transport.ssh import SshSession; print(SshSession(sys.argv[1]).run(['--help']))"
-    )
+    program = "import sys; from ipmpi.transport.ssh import ssh; print(ssh.SshSession(sys.argv[1]).run(['--help']))"
     spawn = "import pty, sys; pty.spawn(sys.argv[1:])"
     with subprocess.Popen(
         [sys.executable, "-c", spawn, sys.executable, "-c", program, login],

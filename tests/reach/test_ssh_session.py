@@ -18,10 +18,10 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.errors import ClientError, ConnectionError, FurlError, KernelError, SecurityError, VersionError
-from ipmpi.transport import sshprocess
 from ipmpi.transport.loop import Loop
-from ipmpi.transport.ssh import SshSession, shared_session
-from ipmpi.transport.sshprocess import explain, split_destination, ssh_argv
+from ipmpi.transport.ssh import sshprocess
+from ipmpi.transport.ssh.ssh import SshSession, shared_session
+from ipmpi.transport.ssh.sshprocess import explain, split_destination, ssh_argv
 from tests.reach.conftest import far_command, processes_with, relays
 from tests.security.cluster import wait_until
 
@@ -277,7 +277,7 @@ def test_a_furl_that_is_not_there_says_on_which_machine(session: SshSession) -> 
 def test_no_orphans_when_the_laptop_is_killed(fake_ssh: Path, home: Path) -> None:
     remote = far_command(fake_ssh, home, {})
     program = (
-        "import sys; from ipmpi.transport.ssh import SshSession\n"
+        "import sys; from ipmpi.transport.ssh.ssh import SshSession\n"
         "s = SshSession(sys.argv[1]); s.run(['--help'])\n"
         "print('up', flush=True); sys.stdin.read()"
     )

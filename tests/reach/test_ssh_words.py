@@ -12,7 +12,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.errors import ConnectionError
-from ipmpi.transport.ssh import SshSession
+from ipmpi.transport.ssh.ssh import SshSession
 
 
 @pytest.fixture

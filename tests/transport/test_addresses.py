@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ipmpi.transport.addresses import is_unspecified, local_addresses, plain
+from ipmpi.transport.dial.addresses import is_unspecified, local_addresses, plain
 
 NETWORKS = """
 ip link set lo up
@@ -20,7 +20,7 @@ ip link add docker0 type bridge && ip addr add 172.17.0.1/16 dev docker0 && ip l
 
 
 def in_network_of_its_own(*commands: str) -> list[str]:
-    look = f"{sys.executable} -c 'from ipmpi.transport.addresses import *; print(*local_addresses())'"
+    look = f"{sys.executable} -c 'from ipmpi.transport.dial.addresses import *; print(*local_addresses())'"
     done = subprocess.run(
         ["unshare", "--net", "sh", "-ec", "\n".join([NETWORKS, *commands, look])],
         capture_output=True, text=True, check=True,

@@ -16,12 +16,12 @@ from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.handshake import DiallerHandshake, Hello, ListenerHandshake
 from ipmpi.tls import Identity
-from ipmpi.transport.dial import Dial
-from ipmpi.transport.dialled import Callbacks, DialledSession
-from ipmpi.transport.listen import Listener
+from ipmpi.transport.dial.dial import Dial
+from ipmpi.transport.dial.dialled import Callbacks, DialledSession
+from ipmpi.transport.dial.listen import Listener
+from ipmpi.transport.dial.negotiate import Authenticated
+from ipmpi.transport.dial.routes import DIRECT
 from ipmpi.transport.loop import Loop
-from ipmpi.transport.negotiate import Authenticated
-from ipmpi.transport.routes import DIRECT
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
 SECRET = bytes(range(32))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ipmpi.errors import ControllerStartError
-from ipmpi.transport.listensocket import listen
+from ipmpi.transport.dial.listensocket import listen
 
 HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
 
@@ -61,7 +61,7 @@ def test_where_a_family_is_missing_the_other_one_is_used(
 ) -> None:
     need("making a network namespace needs root", os.geteuid() == 0)
     look = (
-        "from ipmpi.transport.listensocket import *; "
+        "from ipmpi.transport.dial.listensocket import *; "
         "print(*(listen(host, 0).getsockname()[0] for host in ('', 'localhost')))"
     )
     other = "::1" if "." in networks else "127.0.0.1"

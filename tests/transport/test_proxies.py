@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import ClientError
-from ipmpi.transport.proxies import exceptions, proxy_route, routes_by
-from ipmpi.transport.routes import DIRECT, ProxyRoute, Route
+from ipmpi.transport.dial.proxies import exceptions, proxy_route, routes_by
+from ipmpi.transport.dial.routes import DIRECT, ProxyRoute, Route
 
 URL = "http://proxy.site.org:3128"
 

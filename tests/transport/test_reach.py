@@ -11,7 +11,7 @@ import pytest
 
 from ipmpi.furl import Furl
 from ipmpi.tls import Identity, TlsClosed, TlsError, TlsSession
-from ipmpi.transport.reach import try_hint, try_hints
+from ipmpi.transport.dial.reach import try_hint, try_hints
 
 LOCAL = "127.0.0.1"
 

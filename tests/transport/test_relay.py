@@ -10,7 +10,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.transport.loop import Loop
-from ipmpi.transport.relay import Keeper
+from ipmpi.transport.ssh.relay import Keeper
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ipmpi.launch.allocation import Allocation
+from ipmpi.launch.batch.allocation import Allocation
 
 from .diagnostics import Diagnostic, Table, always, first, note, ok, warning
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ipmpi.launch.batchsystem import JobState, JobStatus
+from ipmpi.launch.batch.batchsystem import JobState, JobStatus
 from ipmpi.walltime import duration, moment
 
 from .diagnostics import Diagnostic, Table, always, first, note, ok, problem, warning

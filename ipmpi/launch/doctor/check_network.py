@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from ipmpi.transport.reach import Hint
+from ipmpi.transport.dial.reach import Hint
 
 from .diagnostics import Diagnostic, Table, always, every, first, note, ok, problem, warning
 

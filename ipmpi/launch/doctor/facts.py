@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ipmpi.furl import Furl
-from ipmpi.launch.mpi import Flavour
+from ipmpi.launch.processes.mpi import Flavour
 
 
 class FolderFacts(NamedTuple):

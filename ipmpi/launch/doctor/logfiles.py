@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from ipmpi.launch.process import tail
+from ipmpi.launch.processes.process import tail
 
 from .check_ranks import LOOKED_AT, LogFacts, Loss, parse_losses, understand_log
 

@@ -1,0 +1,152 @@
+"""The controller's ears: listening sockets, and a bound on strangers (layer L3).
+
+Whoever connects has :data:`limits.HANDSHAKE_TIMEOUT` seconds to prove who it is. When :data:`limits.HALF_OPEN`
+strangers are at that, the next ones wait in the kernel until some are done, or have been slow
+(:mod:`ipmpi.transport.dial.strangers`) and are dropped. So an honest peer gets in after a moment at most.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import socket
+from collections.abc import Callable, Mapping
+
+from ... import limits
+from ...errors import ConnectionError, KernelError, internal_error
+from ...protocol.handshake import Hello, ListenerHandshake
+from ...tls import Identity, TlsSession
+from ..loop import READ, Loop, Timer
+from ..tlspipe import prepare
+from .addresses import plain
+from .dialled import SOFTWARE
+from .listensocket import listen
+from .negotiate import Authenticated, ListenNegotiation
+from .strangers import Strangers
+
+OnHello = Callable[[Authenticated, Hello, ListenerHandshake], None]
+
+_ACCEPTS_A_TURN = 32
+_EXHAUSTED_PAUSE = 0.2
+"""Seconds without accepting when there is no room or descriptor left: what waits stays ready all the time."""
+
+
+class Listener:
+    """One listening socket for peers of the given roles.
+
+    Args:
+        secrets: secret of each role that may come here.
+        on_hello: called for each peer that has proved its role.
+        log: called with a line about a peer that did not, at most once per source and minute.
+
+    Attributes:
+        address: on which it listens, as a number.
+        port: of that.
+        ipv6: whether peers may come by IPv6.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        address: tuple[str, int],
+        identity: Identity,
+        secrets: Mapping[str, bytes],
+        on_hello: OnHello,
+        log: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._identity = identity
+        self._secrets = secrets
+        self._on_hello = on_hello
+        self._log = log
+        self._strangers = Strangers(loop.now)
+        self._numbers = itertools.count()
+        self._logged: dict[str, float] = {}
+        self._resume: Timer | None = None
+        identity.check()  # an OpenSSL that is not good enough is found now, and not with the first peer
+        self._sock = listen(*address)
+        self.address: str = self._sock.getsockname()[0]
+        self.port: int = self._sock.getsockname()[1]
+        self.ipv6 = self._sock.family == socket.AF_INET6
+        loop.register(self._sock, READ, self._accept)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._resume is not None:
+            self._resume.cancel()
+        self._loop.unregister(self._sock)
+        self._sock.close()
+        for stranger in self._strangers:
+            stranger.cancel()
+
+    def _accept(self, _events: int) -> None:
+        for _ in range(_ACCEPTS_A_TURN):
+            self._strangers.drop_slow(limits.HALF_OPEN - 1)
+            if len(self._strangers) >= limits.HALF_OPEN:
+                self._pause(f"{len(self._strangers)} others have connected and not yet said who they are")
+                return
+            try:
+                sock, address = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                there = len(self._strangers)
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    # It says so also when nobody waits: whoever got the last one must have time to speak.
+                    self._strangers.drop_slow(there - 1)
+                if len(self._strangers) < there:
+                    continue
+                self._pause(error.strerror or str(error))
+                return
+            try:
+                self._begin(sock, plain(str(address[0])))
+            except Exception as error:
+                # It is this stranger's misfortune: the others get in.
+                self._loop.unregister(sock)
+                sock.close()
+                self._loop.report(error)
+                self._report(plain(str(address[0])), internal_error(error, "while a connection was accepted"))
+
+    def _pause(self, reason: str) -> None:
+        self._report("anybody", ConnectionError(f"it cannot be accepted: {reason}"))
+        self._loop.unregister(self._sock)
+        self._resume = self._loop.call_later(
+            _EXHAUSTED_PAUSE,
+            lambda: self._loop.register(self._sock, READ, self._accept),
+            lambda error: self._pause(str(error)),
+        )
+
+    def _begin(self, sock: socket.socket, source: str) -> None:
+        number = next(self._numbers)
+
+        def hello(peer: Authenticated, message: Hello, handshake: ListenerHandshake) -> None:
+            self._strangers.remove(number)
+            self._on_hello(peer, message, handshake)
+
+        def failed(error: KernelError) -> None:
+            self._strangers.remove(number)
+            self._report(source, error)
+
+        try:
+            prepare(sock)
+        except OSError:
+            sock.close()
+            return
+        negotiation = ListenNegotiation(
+            self._loop,
+            sock,
+            TlsSession.listener(self._identity),
+            lambda exporter: ListenerHandshake(exporter, self._secrets, SOFTWARE),
+            hello,
+            failed,
+            lambda: self._strangers.stepped(number),
+        )
+        self._strangers.add(number, negotiation)
+
+    def _report(self, source: str, error: KernelError) -> None:
+        now = self._loop.now()
+        if now - self._logged.get(source, -limits.REFUSAL_LOG_INTERVAL) >= limits.REFUSAL_LOG_INTERVAL:
+            if len(self._logged) > 10_000:
+                self._logged.clear()
+            self._logged[source] = now
+            self._log(f"refused a connection from {source}: {error}")

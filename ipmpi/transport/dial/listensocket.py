@@ -1,0 +1,75 @@
+"""The socket of a listener: by one address, or by all of this machine's, of both families (layer L3)."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+from ...errors import ControllerStartError
+from .addresses import is_unspecified
+
+_BACKLOG: Final = 1024
+_NO_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+"""What the system says where it has no IPv6, or no IPv4."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen on one address, or with an unspecified one (``""``, ``0.0.0.0``, ``::``) on all.
+
+    Of a name with several addresses, ``localhost`` for one, it is the first that this machine has. ``""`` and
+    ``::`` mean IPv6 and IPv4, as far as there are any.
+
+    Raises:
+        ControllerStartError: the port is taken, or there is no such address here.
+    """
+    if not 0 <= port <= 65535:
+        raise ControllerStartError(f"port {port} is not between 1 and 65535 (0 or no option: a free one)")
+    everywhere = is_unspecified(host)
+    try:
+        if everywhere:
+            places = [(socket.AF_INET6, ("::", port)), (socket.AF_INET, ("0.0.0.0", port))]
+            places = places if host in ("", "::") else [place for place in places if place[1][0] == host] or places
+        elif host == "localhost":  # whatever /etc/hosts has for it
+            places = [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
+        else:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            places = [(entry[0], entry[4]) for entry in found]  # type: ignore[misc]
+    except (OSError, UnicodeError) as error:
+        raise ControllerStartError(f"cannot listen on {host!r}: {_said(error)}") from None
+    failure: OSError | None = None
+    for family, place in places:
+        try:
+            return _bound(family, place)
+        except OSError as error:
+            failure = failure or error
+            if error.errno not in _NO_FAMILY:
+                failure = error
+                break
+    assert failure is not None
+    where = f"{'all interfaces' if everywhere else host}:{port}"
+    if failure.errno == errno.EADDRINUSE:
+        raise ControllerStartError(
+            f"port {port} is taken on {where}. Stop the program that has it, choose another port, or leave "
+            "the port option out: then the system picks a free one and the furl files tell it to everyone."
+        )
+    raise ControllerStartError(f"cannot listen on {where}: {_said(failure)}")
+
+
+def _bound(family: int, place: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and place[0] == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(place)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def _said(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
