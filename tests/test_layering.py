@@ -87,7 +87,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "socket": ("ipmpi.transport",),
     "select": ("ipmpi.transport",),
     "selectors": ("ipmpi.launch.cluster.cluster",),  # the latter reads pipes of processes, no network
-    "asyncio": ("ipmpi.client.results",),  # a result can be awaited in the user's own loop
+    "asyncio": ("ipmpi.client.session.results",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
     "mpi4py": ("ipmpi.engine.world", "ipmpi.launch.doctor.probe"),  # the latter is a program of its own
@@ -111,8 +111,8 @@ DEFERRED = {
     ("ipmpi.cli.ipcontroller", "ipmpi.launch.cluster.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.world", "ipmpi.engine.comm"),
-    ("ipmpi.client.task", "ipmpi.client.executor"),  # these two import that one
-    ("ipmpi.client.task", "ipmpi.client.pool"),
+    ("ipmpi.client.tasks.task", "ipmpi.client.pools.executor"),  # these two import that one
+    ("ipmpi.client.tasks.task", "ipmpi.client.pools.pool"),
 }
 
 FILE_LINES = 500
