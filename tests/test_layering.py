@@ -17,17 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # in a lower layer, and its own group.
 LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi": (0, "foundation"),
+    "ipmpi.environment": (0, "environment"),
     "ipmpi.errors": (0, "foundation"),
     "ipmpi.furl": (0, "foundation"),
     "ipmpi.limits": (0, "foundation"),
     "ipmpi.memory": (0, "foundation"),
-    "ipmpi.mpienv": (0, "foundation"),
-    "ipmpi.gpus": (0, "foundation"),
-    "ipmpi.jobend": (0, "foundation"),
     "ipmpi.processid": (0, "foundation"),
     "ipmpi.ownpath": (0, "foundation"),
     "ipmpi.spans": (0, "foundation"),
-    "ipmpi.walltime": (0, "foundation"),
     "ipmpi.protocol": (1, "protocol"),
     "ipmpi.serialize": (1, "serialize"),
     "ipmpi.byvalue": (1, "serialize"),
@@ -80,7 +77,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.bench": (5, "bench"),
 }
 # Pairs of groups in one layer of which the first may import the second.
-NEIGHBOURS = {("ipython", "client")}
+NEIGHBOURS = {("ipython", "client"), ("environment", "foundation")}
 
 # Library -> the only modules or packages that may import it.
 ONLY: dict[str, tuple[str, ...]] = {

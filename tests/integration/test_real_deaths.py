@@ -16,8 +16,8 @@ import cloudpickle
 import pytest
 
 from ipmpi import errors
+from ipmpi.environment.mpienv import RANK, TOGETHER
 from ipmpi.launch.processes.mpi import ULFM
-from ipmpi.mpienv import RANK, TOGETHER
 
 if TYPE_CHECKING:
     from real_clusters import Cluster, Flavour

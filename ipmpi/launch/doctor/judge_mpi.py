@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from ipmpi.mpienv import LaunchedRank, mismatch_sentence
+from ipmpi.environment.mpienv import LaunchedRank, mismatch_sentence
 
 from .facts import Launcher, RankFacts, Trial
 from .findings import Finding, note, ok, problem, warning

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from .errors import LauncherError
+from ..errors import LauncherError
 from .mpienv import LaunchedRank
 
 _BELOW: Final = "ROCR_VISIBLE_DEVICES"
