@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ipmpi import jobend, walltime
+from ipmpi.environment import jobend, walltime
 
 NOW = 1_800_000_000.0
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ipmpi import walltime
 from ipmpi.cli import login, options, texts
 from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.cli.watch import Watched
+from ipmpi.environment import walltime
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch.batch import BatchSystem, batch_system

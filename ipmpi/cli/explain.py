@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from .. import furl
 from ..client import MultiEngineClient
+from ..environment.walltime import moment
 from ..errors import FurlError, KernelError, LauncherError
 from ..furl import CLUSTER_NAME, ipython_dir
 from ..launch.batch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
@@ -31,7 +32,6 @@ from ..launch.doctor.check_job import check_job
 from ..launch.doctor.check_ranks import LogFacts, check_losses, check_ranks, check_time, failing_log
 from ..launch.doctor.diagnostics import Diagnostic
 from ..launch.doctor.logfiles import read_logs, read_losses
-from ..walltime import moment
 from . import texts
 from .options import system_name
 from .printing import show

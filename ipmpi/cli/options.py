@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ipmpi import gpus
 from ipmpi.cli import texts
 from ipmpi.cli.screen import Screen
+from ipmpi.environment import gpus
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch.batch import batch_systems

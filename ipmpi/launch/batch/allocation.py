@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ipmpi import mpienv
+from ipmpi.environment import mpienv
 from ipmpi.launch.batch.nodelist import expand_nodes
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ipmpi.environment.mpienv import RANK, TOGETHER
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.allocation import Allocation, allocation, leftover, machines, without_job, without_rank
 from ipmpi.launch.batch.batch import JobState, batch_system
@@ -21,7 +22,6 @@ from ipmpi.launch.processes.faults import Faults
 from ipmpi.launch.processes.mpi import ENGINE_MODULE, FaultTolerance, MpiCommand, mpi_command
 from ipmpi.launch.processes.outputlimit import OutputLimit
 from ipmpi.launch.processes.process import Child, session, tail, written_at
-from ipmpi.mpienv import RANK, TOGETHER
 
 RANK_POLL: Final = 0.5
 """Seconds between looks at the ranks while they start: their launcher tells nobody about the end of one."""

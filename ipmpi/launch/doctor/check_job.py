@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ipmpi.environment.walltime import duration, moment
 from ipmpi.launch.batch.batchsystem import JobState, JobStatus
-from ipmpi.walltime import duration, moment
 
 from .diagnostics import Diagnostic, Table, always, first, note, ok, problem, warning
 from .reasons import explain_reason

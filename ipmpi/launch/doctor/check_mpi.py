@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from ipmpi.mpienv import LaunchedRank, mismatch_sentence
+from ipmpi.environment.mpienv import LaunchedRank, mismatch_sentence
 
 from .check_engines import THREAD_LEVEL_FIX
 from .diagnostics import Diagnostic, Table, always, every, first, note, ok, problem, warning

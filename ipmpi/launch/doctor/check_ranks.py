@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from ipmpi.environment.walltime import duration
 from ipmpi.spans import engines_named, ranks_named
-from ipmpi.walltime import duration
 
 from .diagnostics import Diagnostic, note, ok, warning
 

@@ -126,7 +126,7 @@ class RankFacts:
     """What one rank of a trial told, as far as it came.
 
     Attributes:
-        launched: what :func:`ipmpi.mpienv.detect` found, as a dict; None if no launcher was recognised.
+        launched: what :func:`ipmpi.environment.mpienv.detect` found, as a dict; None if it recognised no launcher.
         library: MPI.Get_library_version(); '' if mpi4py could not be imported, ``error`` says why.
         size: of COMM_WORLD; 0 if MPI_Init did not return.
     """
