@@ -66,7 +66,7 @@ docs: .venv-test/stamp
 	@echo "docs/_build/html/index.html"
 
 jobscripts: .venv-test/stamp
-	@.venv-test/bin/python -m ipmpi.launch.editable jobscripts
+	@.venv-test/bin/python -m ipmpi.launch.batch.editable jobscripts
 
 clean:
 	rm -rf .venv-demo .venv-test .venv-mpich build dist ./*.egg-info docs/_build \

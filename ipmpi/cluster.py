@@ -14,12 +14,13 @@ from types import TracebackType
 from typing import Any, Final
 
 from ipmpi import limits
-from ipmpi.client import MultiEngineClient, TaskClient, given
+from ipmpi.client import MultiEngineClient, TaskClient
+from ipmpi.client.session import given
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
-from ipmpi.launch.batch import batch_systems
-from ipmpi.launch.follow import Followed
-from ipmpi.launch.process import tail
+from ipmpi.launch.batch.batch import batch_systems
+from ipmpi.launch.cluster.follow import Followed
+from ipmpi.launch.processes.process import tail
 
 log = logging.getLogger("ipmpi")
 

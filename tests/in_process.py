@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ipmpi.client import MultiEngineClient, TaskClient
-from ipmpi.client.session import Session
+from ipmpi.client.session.session import Session
 from ipmpi.controller.service import ControllerService
 from ipmpi.errors import KernelError
 from ipmpi.furl import SECRET_BYTES, Furl

@@ -21,7 +21,7 @@ import ipmpi
 from ipmpi.cli.ipcluster import COMMANDS, HIDDEN
 from ipmpi.cluster import OTHER_COMMANDS, Cluster, command_line
 from ipmpi.errors import LauncherError
-from ipmpi.launch import records
+from ipmpi.launch.cluster import records
 
 HERE = {"mpi": "none", "client_ip": "127.0.0.1", "engine_ip": "127.0.0.1"}
 

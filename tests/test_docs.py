@@ -24,7 +24,7 @@ import pytest
 from ipmpi import client, errors
 from ipmpi.cli.ipcluster import HIDDEN, split
 from ipmpi.client import MultiEngineClient
-from ipmpi.launch.mpi import find_mpi
+from ipmpi.launch.processes.mpi import find_mpi
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

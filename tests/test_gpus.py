@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ipmpi import gpus
+from ipmpi.environment import gpus
+from ipmpi.environment.mpienv import LaunchedRank
 from ipmpi.errors import LauncherError
-from ipmpi.mpienv import LaunchedRank
 
 
 def ranks(local_rank: int | None, local_size: int | None) -> LaunchedRank:

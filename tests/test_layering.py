@@ -17,17 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # in a lower layer, and its own group.
 LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi": (0, "foundation"),
+    "ipmpi.environment": (0, "environment"),
     "ipmpi.errors": (0, "foundation"),
     "ipmpi.furl": (0, "foundation"),
     "ipmpi.limits": (0, "foundation"),
     "ipmpi.memory": (0, "foundation"),
-    "ipmpi.mpienv": (0, "foundation"),
-    "ipmpi.gpus": (0, "foundation"),
-    "ipmpi.jobend": (0, "foundation"),
     "ipmpi.processid": (0, "foundation"),
     "ipmpi.ownpath": (0, "foundation"),
     "ipmpi.spans": (0, "foundation"),
-    "ipmpi.walltime": (0, "foundation"),
     "ipmpi.protocol": (1, "protocol"),
     "ipmpi.serialize": (1, "serialize"),
     "ipmpi.byvalue": (1, "serialize"),
@@ -54,7 +51,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.sessions": (4, "controller"),
     "ipmpi.controller.service": (4, "controller"),
     "ipmpi.controller.stalled": (4, "controller"),
-    "ipmpi.controller.interruptions": (4, "controller"),
+    "ipmpi.controller.commands.interruptions": (4, "controller"),
     "ipmpi.engine.agent": (4, "engine"),
     "ipmpi.engine.agentstart": (4, "engine"),
     "ipmpi.engine.child": (4, "engine"),
@@ -80,14 +77,14 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.bench": (5, "bench"),
 }
 # Pairs of groups in one layer of which the first may import the second.
-NEIGHBOURS = {("ipython", "client")}
+NEIGHBOURS = {("ipython", "client"), ("environment", "foundation"), ("bench", "cluster")}
 
 # Library -> the only modules or packages that may import it.
 ONLY: dict[str, tuple[str, ...]] = {
     "socket": ("ipmpi.transport",),
     "select": ("ipmpi.transport",),
-    "selectors": ("ipmpi.launch.cluster",),  # the latter reads pipes of processes, no network
-    "asyncio": ("ipmpi.client.results",),  # a result can be awaited in the user's own loop
+    "selectors": ("ipmpi.launch.cluster.cluster",),  # the latter reads pipes of processes, no network
+    "asyncio": ("ipmpi.client.session.results",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
     "mpi4py": ("ipmpi.engine.world", "ipmpi.launch.doctor.probe"),  # the latter is a program of its own
@@ -108,11 +105,11 @@ DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
     ("ipmpi.cli.logs", "ipmpi.furl"),
     ("ipmpi.cli.texts", "ipmpi.furl"),
-    ("ipmpi.cli.ipcontroller", "ipmpi.launch.defaultfurls"),
+    ("ipmpi.cli.ipcontroller", "ipmpi.launch.cluster.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.world", "ipmpi.engine.comm"),
-    ("ipmpi.client.task", "ipmpi.client.executor"),  # these two import that one
-    ("ipmpi.client.task", "ipmpi.client.pool"),
+    ("ipmpi.client.tasks.task", "ipmpi.client.pools.executor"),  # these two import that one
+    ("ipmpi.client.tasks.task", "ipmpi.client.pools.pool"),
 }
 
 FILE_LINES = 500

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch.mpi import find_mpi, mpi_command
-from ipmpi.mpienv import LaunchedRank, detect, mismatch_sentence
+from ipmpi.environment.mpienv import LaunchedRank, detect, mismatch_sentence
+from ipmpi.launch.processes.mpi import find_mpi, mpi_command
 
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4", "SLURM_NODEID": "0"}
 """What every process in an sbatch script has, rank or not."""
@@ -134,7 +134,7 @@ def test_environment(name: str) -> None:
 def test_the_mpiexec_at_hand_is_recognised(tmp_path: Path) -> None:
     command = mpi_command(2, root=os.geteuid() == 0, single_host=True)
     program = (
-        "import json, os; from ipmpi.mpienv import detect; found = detect(os.environ)\n"
+        "import json, os; from ipmpi.environment.mpienv import detect; found = detect(os.environ)\n"
         f"open(os.path.join({str(tmp_path)!r}, str(found.rank)), 'w').write(json.dumps(found))"
     )
     argv = [*command.argv[: command.argv.index("-m")], "-c", program]
@@ -183,5 +183,5 @@ def test_under_srun_the_way_out_is_another_plugin(library: str, kind: str) -> No
 
 
 def test_detection_imports_no_mpi() -> None:
-    code = "import sys, ipmpi.mpienv; assert not any(m.startswith('mpi4py') for m in sys.modules)"
+    code = "import sys, ipmpi.environment.mpienv; assert not any(m.startswith('mpi4py') for m in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30, cwd=Path(__file__).parents[1])

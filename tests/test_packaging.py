@@ -84,7 +84,7 @@ class TestWheel:
 
     def test_writes_job_scripts_from_there(self, wheel: zipfile.ZipFile, tmp_path: Path) -> None:
         wheel.extractall(tmp_path)
-        code = "from ipmpi.launch import editable; print(editable.editable(editable.SLURM, 'array'))"
+        code = "from ipmpi.launch.batch import editable; print(editable.editable(editable.SLURM, 'array'))"
         environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60,

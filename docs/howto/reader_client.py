@@ -1,8 +1,8 @@
 """Look at the engines by a furl of the interface "reader"."""
 
 from ipmpi.client import EngineView
-from ipmpi.client.calls import Calls
-from ipmpi.client.connecting import connect
+from ipmpi.client.session.calls import Calls
+from ipmpi.client.session.connecting import connect
 
 session = connect(role="reader")  # or connect("path/to/ipcontroller-reader.furl", role="reader")
 engines = EngineView(Calls(session))

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 
-from .. import jobend
+from ..environment import jobend
 
 PATIENCE = 10.0
 """Seconds for an answer. A batch system that is busy shall not keep engines from starting."""

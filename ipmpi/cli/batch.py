@@ -10,24 +10,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ipmpi import walltime
 from ipmpi.cli import login, options, texts
 from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.cli.watch import Watched
+from ipmpi.environment import walltime
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
-from ipmpi.launch import restarts
-from ipmpi.launch.batch import BatchSystem, batch_system
-from ipmpi.launch.cluster import Cluster
-from ipmpi.launch.controller import Told
-from ipmpi.launch.job import Job
-from ipmpi.launch.joboptions import MEMORY, JobOptions
-from ipmpi.launch.jobscript import render
-from ipmpi.launch.lifecycle import Plan
-from ipmpi.launch.process import Signals
-from ipmpi.launch.records import DEFAULT_NAME
-from ipmpi.launch.scratch import log_folder, mounts
+from ipmpi.launch.batch.batch import BatchSystem, batch_system
+from ipmpi.launch.batch.joboptions import MEMORY, JobOptions
+from ipmpi.launch.batch.jobscript import render
+from ipmpi.launch.cluster import restarts
+from ipmpi.launch.cluster.cluster import Cluster
+from ipmpi.launch.cluster.controller import Told
+from ipmpi.launch.cluster.job import Job
+from ipmpi.launch.cluster.lifecycle import Plan
+from ipmpi.launch.cluster.records import DEFAULT_NAME
+from ipmpi.launch.processes.process import Signals
+from ipmpi.launch.processes.scratch import log_folder, mounts
 
 AS_OFTEN_AS_NEEDED: Final = 1_000_000
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ipmpi.launch.follow import Followed
-from ipmpi.launch.process import STOP_SIGNALS
+from ipmpi.launch.cluster.follow import Followed
+from ipmpi.launch.processes.process import STOP_SIGNALS
 
 
 def detach(words: Sequence[str], log_dir: Path, until: str) -> int:

@@ -11,10 +11,10 @@ from ipmpi.cli.detach import detach
 from ipmpi.cli.local import log_files
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.errors import LauncherError
-from ipmpi.launch.cluster import Cluster
-from ipmpi.launch.hosts import HostEngines, HostOptions, read_clusterfile, read_hosts
-from ipmpi.launch.lifecycle import Plan
-from ipmpi.launch.process import Signals
+from ipmpi.launch.cluster.cluster import Cluster
+from ipmpi.launch.cluster.hosts import HostEngines, HostOptions, read_clusterfile, read_hosts
+from ipmpi.launch.cluster.lifecycle import Plan
+from ipmpi.launch.processes.process import Signals
 
 
 def main(words: Sequence[str]) -> int:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, furl
+from ..controller.farm.scheduler import ORDERS, Order, Queued
 from ..controller.interfaces import CLIENT_INTERFACES, Interface
-from ..controller.scheduler import ORDERS, Order, Queued
 from ..controller.service import ControllerService
 from ..errors import ControllerStartError, KernelError
 from ..furl import Furl
@@ -122,7 +122,7 @@ def _scheduler(name: str) -> Order:
     except Exception as error:
         raise ControllerStartError(
             f"--scheduler {name}: {type(error).__name__}: {error}. It has to be a class like those in "
-            "ipmpi.controller.scheduler"
+            "ipmpi.controller.farm.scheduler"
         ) from error
     return order
 
@@ -200,7 +200,7 @@ class Controller:
         own = [path for role, path in targets.items() if path == furl.default_furl_file(role)]
         if own and not self._replaced:
             # Only here: a controller that ipcluster has started needs to know nothing of others.
-            from ..launch import defaultfurls
+            from ..launch.cluster import defaultfurls
 
             with contextlib.suppress(OSError):  # writing them will say what is wrong
                 defaultfurls.set_aside()
@@ -208,7 +208,7 @@ class Controller:
 
     def _give_back(self) -> None:
         if self._replaced:
-            from ..launch import defaultfurls
+            from ..launch.cluster import defaultfurls
 
             with contextlib.suppress(OSError):
                 defaultfurls.give_back(self._replaced)

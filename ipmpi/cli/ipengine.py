@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, gpus, limits, mpienv, walltime
+from .. import __version__, limits
 from ..engine.agentstart import start_agent
 from ..engine.controlblock import ControlBlock
 from ..engine.environment import hide_rank_variables
@@ -27,6 +27,7 @@ from ..engine.namespace import Namespace
 from ..engine.rank import Rank
 from ..engine.watch import parent_launcher
 from ..engine.world import MODES, World, host_and_pid, start_world
+from ..environment import gpus, mpienv, walltime
 from ..errors import KernelError
 from ..ownpath import add_current_folder
 from ..protocol import rankmessages as rm

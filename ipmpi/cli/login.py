@@ -28,9 +28,9 @@ from ipmpi.cli import options, texts
 from ipmpi.cli.screen import Screen
 from ipmpi.errors import ClientError, ConnectionError, KernelError, LauncherError
 from ipmpi.furl import Furl, save
-from ipmpi.launch import defaultfurls, records
-from ipmpi.launch.follow import STAY
-from ipmpi.launch.records import Record
+from ipmpi.launch.cluster import defaultfurls, records
+from ipmpi.launch.cluster.follow import STAY
+from ipmpi.launch.cluster.records import Record
 from ipmpi.protocol.handshake import printable_lines
 from ipmpi.transport.ssh.ssh import SshSession
 from ipmpi.transport.ssh.sshprocess import split_destination

@@ -17,12 +17,12 @@ from ipmpi.cli import texts
 from ipmpi.cli.growing import GrowingFiles
 from ipmpi.client import MultiEngineClient
 from ipmpi.errors import KernelError, LauncherError
-from ipmpi.launch import defaultfurls, records
-from ipmpi.launch.batch import JobState, batch_system
-from ipmpi.launch.logs import log_files
-from ipmpi.launch.process import birth, tail
-from ipmpi.launch.queue import Queue
-from ipmpi.launch.records import Record
+from ipmpi.launch.batch.batch import JobState, batch_system
+from ipmpi.launch.cluster import defaultfurls, records
+from ipmpi.launch.cluster.logs import log_files
+from ipmpi.launch.cluster.queue import Queue
+from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.processes.process import birth, tail
 
 LINES: Final = 15
 STOP_TIME: Final = 150.0

@@ -21,16 +21,16 @@ from ipmpi.cli.watch import Watched
 from ipmpi.errors import FurlError, LauncherError
 from ipmpi.exits import how_it_ended
 from ipmpi.furl import FILE_BYTES, Furl, load, load_furl_or_file, save, security_dir
-from ipmpi.launch import records
-from ipmpi.launch.batch import batch_system
-from ipmpi.launch.cluster import Cluster
-from ipmpi.launch.happenings import EnginesEnded, StopRequest
-from ipmpi.launch.job import Job
-from ipmpi.launch.launch import Launch
-from ipmpi.launch.lifecycle import Plan
-from ipmpi.launch.local import EngineOptions, LocalEngines
-from ipmpi.launch.process import Signals
-from ipmpi.launch.records import Record
+from ipmpi.launch.batch.batch import batch_system
+from ipmpi.launch.cluster import records
+from ipmpi.launch.cluster.cluster import Cluster
+from ipmpi.launch.cluster.happenings import EnginesEnded, StopRequest
+from ipmpi.launch.cluster.job import Job
+from ipmpi.launch.cluster.launch import Launch
+from ipmpi.launch.cluster.lifecycle import Plan
+from ipmpi.launch.cluster.local import EngineOptions, LocalEngines
+from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.processes.process import Signals
 
 LOCAL: Final = ("local", "mpiexec", "mpirun")
 

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ipmpi import gpus
 from ipmpi.cli import texts
 from ipmpi.cli.screen import Screen
+from ipmpi.environment import gpus
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
-from ipmpi.launch import defaultfurls, records
-from ipmpi.launch.batch import batch_systems
-from ipmpi.launch.controller import Controller
-from ipmpi.launch.records import Record
+from ipmpi.launch.batch.batch import batch_systems
+from ipmpi.launch.cluster import defaultfurls, records
+from ipmpi.launch.cluster.controller import Controller
+from ipmpi.launch.cluster.records import Record
 from ipmpi.limits import MAX_ENGINES
 
 _PASSED_ON: Final = (

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from .. import furl
 from ..errors import FurlError
-from ..launch import records
-from ..launch.follow import IPCLUSTER
-from ..launch.records import Record
+from ..launch.cluster import records
+from ..launch.cluster.follow import IPCLUSTER
+from ..launch.cluster.records import Record
 from ..transport.dial.dialled import SOFTWARE
 from ..transport.loop import Loop
 from ..transport.ssh.relay import Relay

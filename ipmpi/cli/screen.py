@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from ipmpi.launch.process import tail
+from ipmpi.launch.processes.process import tail
 
 LOG_LINES: Final = 15
 

@@ -10,12 +10,12 @@ from typing import Final
 
 from ipmpi.cli.screen import Screen
 from ipmpi.errors import KernelError, LauncherError
-from ipmpi.launch import defaultfurls, records
-from ipmpi.launch.cluster import Cluster
-from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
-from ipmpi.launch.happenings import ControllerReady, Happening, NotSubmitted, Submitted
-from ipmpi.launch.lifecycle import Lifecycle, Plan
-from ipmpi.launch.records import Record
+from ipmpi.launch.cluster import defaultfurls, records
+from ipmpi.launch.cluster.cluster import Cluster
+from ipmpi.launch.cluster.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
+from ipmpi.launch.cluster.happenings import ControllerReady, Happening, NotSubmitted, Submitted
+from ipmpi.launch.cluster.lifecycle import Lifecycle, Plan
+from ipmpi.launch.cluster.records import Record
 
 UP_AND_RUNNING: Final = """
 Your cluster is up and running.

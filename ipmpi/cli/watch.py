@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ipmpi.client.connecting import connect
-from ipmpi.client.presence import Presence
+from ipmpi.client.session.connecting import connect
+from ipmpi.client.session.presence import Presence
 from ipmpi.errors import KernelError
-from ipmpi.launch.controller import Told
+from ipmpi.launch.cluster.controller import Told
 
 LOOK: Final = 1.0
 """Seconds between looks for the furl file, which comes by a shared file system."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ..errors import CompositeError
-from .futures import TaskFuture, as_completed, wait
-from .mapresults import MapResults
-from .multiengine import MultiEngineClient
-from .results import PendingResult, ResultList
-from .task import TaskClient
-from .tasktypes import MapTask, StringTask
-from .views import EngineView
+from .engines.multiengine import MultiEngineClient
+from .engines.views import EngineView
+from .session.results import PendingResult, ResultList
+from .tasks.futures import TaskFuture, as_completed, wait
+from .tasks.mapresults import MapResults
+from .tasks.task import TaskClient
+from .tasks.tasktypes import MapTask, StringTask
 
 __all__ = [
     "CompositeError",

@@ -11,10 +11,10 @@ from typing import Final
 
 from ..protocol.messages import Notice
 from ..spans import engines_named
+from .commands.router import Router
 from .effects import Effect, Send
+from .farm.suspects import Suspects
 from .registry import Engine
-from .router import Router
-from .suspects import Suspects
 
 _SHORT_WHILE: Final = 0.5
 """Seconds in which further losses go into the same notice: engines without MPI are lost one by one."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from .. import limits
 from ..protocol import messages as m
 from ..transport.loop import Loop, Timer
-from .farm import Farm
-from .router import Router
+from .commands.router import Router
+from .farm.farm import Farm
 from .sessions import Session
 
 _LOOK = 0.5

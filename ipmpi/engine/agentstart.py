@@ -19,8 +19,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from ..environment.mpienv import rank_variables
 from ..errors import LauncherError
-from ..mpienv import rank_variables
 from .watch import parent_launcher
 
 log = logging.getLogger("ipengine")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ipmpi import mpienv
+from ipmpi.environment import mpienv
 
 
 class _Environ(type(os.environ)):  # type: ignore[misc, unused-ignore]

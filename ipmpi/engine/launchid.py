@@ -23,8 +23,9 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 
-from .. import mpienv, processid
-from ..mpienv import RANK, TOGETHER
+from .. import processid
+from ..environment import mpienv
+from ..environment.mpienv import RANK, TOGETHER
 
 
 def launch_id(

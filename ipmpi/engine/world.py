@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..environment.mpienv import LaunchedRank, mismatch_sentence
 from ..errors import LauncherError
-from ..mpienv import LaunchedRank, mismatch_sentence
 from .abort import never_return_from_abort
 from .spawning import refuse_spawn
 from .together import Teams
@@ -79,7 +79,7 @@ def start_world(
     Args:
         mode: 'auto' joins when an MPI launcher started this process and mpi4py is there; 'mpi4py' always;
             'none' never.
-        launched: what :func:`ipmpi.mpienv.detect` found.
+        launched: what :func:`ipmpi.environment.mpienv.detect` found.
         python: the interpreter's path, for messages.
         warn: called with what may be the last words of this process: an MPI_Init that fails aborts it.
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from ipmpi.launch.batchsystem import BatchSystem, JobState, JobStatus, Line, Shape, Shell
+from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus, Line, Shape, Shell
 
 PROGRAMS = {
     "qfsub": """#!/bin/bash

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ipmpi.launch.process import Member, session
+from ipmpi.launch.processes.process import Member, session
 from tests.cli.fake_batch_system import install
 
 ROOT = Path(__file__).parents[2]

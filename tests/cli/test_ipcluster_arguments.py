@@ -11,7 +11,7 @@ from ipmpi.cli import ipcluster
 from ipmpi.cli.local import engine_options, keep_engines_here, parser
 from ipmpi.cli.options import claimed, controller_arguments
 from ipmpi.errors import LauncherError
-from ipmpi.launch.local import EngineOptions, engine_commands
+from ipmpi.launch.cluster.local import EngineOptions, engine_commands
 
 
 @pytest.fixture(autouse=True)

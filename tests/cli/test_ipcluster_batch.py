@@ -13,9 +13,9 @@ import pytest
 from ipmpi.cli import batch
 from ipmpi.cli.batch import job_options, parser
 from ipmpi.errors import LauncherError
-from ipmpi.launch import records
-from ipmpi.launch.mpi import find_mpi
-from ipmpi.launch.process import session
+from ipmpi.launch.cluster import records
+from ipmpi.launch.processes.mpi import find_mpi
+from ipmpi.launch.processes.process import session
 from tests.cli.running import Batch, Run
 
 UP = "Your cluster is up and running."

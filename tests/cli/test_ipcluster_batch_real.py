@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipmpi.client import MultiEngineClient, TaskClient
-from ipmpi.launch.mpi import find_mpi
+from ipmpi.launch.processes.mpi import find_mpi
 from tests.cli.running import WITH_FAKE_BATCH, Batch
 
 LOCAL = ("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch.mpi import find_mpi
+from ipmpi.launch.processes.mpi import find_mpi
 from tests.cli.running import Run
 
 READY = "You can then cleanly stop"

@@ -15,8 +15,8 @@ import pytest
 
 from ipmpi.cli import manage, more
 from ipmpi.client import MultiEngineClient, TaskClient
-from ipmpi.launch import records
-from ipmpi.launch.records import Record, save
+from ipmpi.launch.cluster import records
+from ipmpi.launch.cluster.records import Record, save
 from tests.cli.running import REAL, ROOT, Run
 
 HERE = ("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1", "--mpi", "none")

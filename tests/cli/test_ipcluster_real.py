@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch.mpi import find_mpi
+from ipmpi.launch.processes.mpi import find_mpi
 
 ROOT = Path(__file__).parents[2]
 THERE = all(importlib.util.find_spec(f"ipmpi.cli.{name}") for name in ("ipcontroller", "ipengine"))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch import records
-from ipmpi.launch.mpi import find_mpi
+from ipmpi.launch.cluster import records
+from ipmpi.launch.processes.mpi import find_mpi
 from tests.cli.running import Batch, Run
 
 pytestmark = pytest.mark.skipif(find_mpi() is None, reason="no mpiexec here")

@@ -14,8 +14,8 @@ import pytest
 
 import ipmpi
 from ipmpi.client import MultiEngineClient
-from ipmpi.launch import records
-from ipmpi.launch.mpi import find_mpi
+from ipmpi.launch.cluster import records
+from ipmpi.launch.processes.mpi import find_mpi
 from ipmpi.transport.ssh.ssh import SshSession
 from tests.cli.running import REAL, WITH_FAKE_BATCH, Batch, Run
 from tests.reach.conftest import NAME, Server, login, sshd
@@ -137,7 +137,7 @@ def test_kept_it_goes_on_over_there_and_python_finds_it(
     fake: Batch, sshd: Server, there: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("IPMPI_SSH", sshd.client)
-    monkeypatch.setattr("ipmpi.launch.follow.IPCLUSTER", WITH_FAKE_BATCH)
+    monkeypatch.setattr("ipmpi.launch.cluster.follow.IPCLUSTER", WITH_FAKE_BATCH)
     said: list[str] = []
     options = {"client_ip": "127.0.0.1", "engine_ip": "127.0.0.1", "name": "big", "keep": True}
     with ipmpi.Cluster("fake", n=2, ssh=f"{NAME}:{there}", echo=said.append, **options) as cluster:

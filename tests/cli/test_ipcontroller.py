@@ -18,7 +18,7 @@ import pytest
 
 from ipmpi import furl
 from ipmpi.client import MultiEngineClient
-from ipmpi.client.connecting import connect
+from ipmpi.client.session.connecting import connect
 from ipmpi.errors import ConnectionError, SecurityError
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m

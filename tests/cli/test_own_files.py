@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ipmpi.client import MultiEngineClient
-from ipmpi.launch import records
+from ipmpi.launch.cluster import records
 from tests.cli.running import REAL, ROOT, WITH_FAKE_BATCH, WITH_FAKES, Batch, Run
 from tests.security.cluster import LOOPBACK, controller, wait_until
 

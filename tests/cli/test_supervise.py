@@ -17,9 +17,9 @@ from ipmpi.cli.local import parser
 from ipmpi.cli.screen import Screen, why_not_written
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.errors import LauncherError
-from ipmpi.launch import records
-from ipmpi.launch.happenings import StopRequest
-from ipmpi.launch.lifecycle import Plan
+from ipmpi.launch.cluster import records
+from ipmpi.launch.cluster.happenings import StopRequest
+from ipmpi.launch.cluster.lifecycle import Plan
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ipmpi.cli.watch import Watched
-from ipmpi.client.session import Session
+from ipmpi.client.session.session import Session
 from ipmpi.furl import save
-from ipmpi.launch.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
+from ipmpi.launch.cluster.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
 from tests.in_process import in_process
 
 

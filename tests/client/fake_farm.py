@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from ipmpi.client.desk import TaskDesk
+from ipmpi.client.tasks.desk import TaskDesk
 from ipmpi.engine import taskrunner
 from ipmpi.engine.namespace import Namespace
 from ipmpi.engine.taskrunner import TaskRunner

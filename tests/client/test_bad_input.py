@@ -20,14 +20,14 @@ from bad_values import CALLBACKS, KINDS, NOT_FOR_USERS, OPTIONS, PARAMETERS, SPE
 from fake_farm import FakeFarm
 
 from ipmpi.client import MapTask, MultiEngineClient, StringTask, TaskClient
-from ipmpi.client.executor import Executor
-from ipmpi.client.futures import TaskFuture
-from ipmpi.client.mapper import MultiEngineMapper
-from ipmpi.client.mapresults import MapResults
-from ipmpi.client.pool import AsyncResult, IMapIterator, Pool
-from ipmpi.client.results import PendingResult
-from ipmpi.client.tasktypes import BaseTask
-from ipmpi.client.taskview import TaskView
+from ipmpi.client.engines.mapper import MultiEngineMapper
+from ipmpi.client.pools.executor import Executor
+from ipmpi.client.pools.pool import AsyncResult, IMapIterator, Pool
+from ipmpi.client.session.results import PendingResult
+from ipmpi.client.tasks.futures import TaskFuture
+from ipmpi.client.tasks.mapresults import MapResults
+from ipmpi.client.tasks.tasktypes import BaseTask
+from ipmpi.client.tasks.taskview import TaskView
 from ipmpi.errors import CompositeError, KernelError, NoEnginesRegistered
 from ipmpi.protocol import messages as m
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ipmpi.client import MultiEngineClient
-from ipmpi.client.contexts import RemoteMultiEngine, body_after, remote
+from ipmpi.client.engines.contexts import RemoteMultiEngine, body_after, remote
 from ipmpi.errors import ClientError, CompositeError, StopLocalExecution
 
 

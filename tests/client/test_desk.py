@@ -8,7 +8,7 @@ from fake_farm import FakeFarm
 
 from ipmpi import limits
 from ipmpi.client import TaskClient
-from ipmpi.client.desk import IDLE_FUNCTIONS
+from ipmpi.client.tasks.desk import IDLE_FUNCTIONS
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.packed import count, unpack
 

@@ -25,11 +25,11 @@ from executor_contract import (
 from fake_farm import FakeFarm
 from thread_farm import ThreadFarm
 
-from ipmpi.client import executor as executor_module
-from ipmpi.client.executor import Executor
-from ipmpi.client.pool import Pool
-from ipmpi.client.task import TaskClient
-from ipmpi.client.underway import REFUSED, chunked
+from ipmpi.client.pools import executor as executor_module
+from ipmpi.client.pools.executor import Executor
+from ipmpi.client.pools.pool import Pool
+from ipmpi.client.pools.underway import REFUSED, chunked
+from ipmpi.client.tasks.task import TaskClient
 from ipmpi.errors import EngineLost
 from ipmpi.protocol import messages as m
 

@@ -13,7 +13,7 @@ import cloudpickle
 import pytest
 
 from ipmpi import limits
-from ipmpi.client.functions import KEPT, FunctionShelf, OfThisProgram
+from ipmpi.client.session.functions import KEPT, FunctionShelf, OfThisProgram
 from ipmpi.errors import SerializationError
 
 

@@ -13,7 +13,7 @@ from fake_farm import FakeFarm
 
 from ipmpi import client, errors
 from ipmpi.client import MapTask, StringTask, TaskClient, TaskFuture
-from ipmpi.client.futures import cancel_all
+from ipmpi.client.tasks.futures import cancel_all
 from ipmpi.errors import DependencyError
 from ipmpi.protocol import messages as m
 

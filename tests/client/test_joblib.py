@@ -14,10 +14,10 @@ from executor_contract import hold, note, reciprocal, square
 from fake_farm import FakeFarm
 from thread_farm import ThreadFarm
 
-from ipmpi.client import joblib_backend
-from ipmpi.client.failures import EngineTraceback
-from ipmpi.client.joblib_backend import register_joblib
-from ipmpi.client.task import TaskClient
+from ipmpi.client.pools import joblib_backend
+from ipmpi.client.pools.joblib_backend import register_joblib
+from ipmpi.client.session.failures import EngineTraceback
+from ipmpi.client.tasks.task import TaskClient
 from ipmpi.errors import SerializationError
 from ipmpi.protocol import messages as m
 

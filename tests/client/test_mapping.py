@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ipmpi.client.mapping import join, partition, partition_together
+from ipmpi.client.engines.mapping import join, partition, partition_together
 
 
 @pytest.mark.parametrize("dist", ["b", "r"])

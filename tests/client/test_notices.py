@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipmpi.client import notices
+from ipmpi.client.session import notices
 
 Captured = pytest.CaptureFixture[str]
 

@@ -8,8 +8,8 @@ import pytest
 from fake_farm import FakeFarm
 
 from ipmpi.client import MultiEngineClient, TaskClient
-from ipmpi.client.pool import Pool
-from ipmpi.client.underway import Underway
+from ipmpi.client.pools.pool import Pool
+from ipmpi.client.pools.underway import Underway
 from ipmpi.engine.namespace import Namespace
 from ipmpi.errors import CompositeError
 from ipmpi.protocol.operations import Push, encode
@@ -52,7 +52,7 @@ def test_pools(tc: TaskClient, inside: Any) -> None:
 
 def test_joblib(tc: TaskClient, inside: Any) -> None:
     joblib = pytest.importorskip("joblib")
-    from ipmpi.client.joblib_backend import register_joblib
+    from ipmpi.client.pools.joblib_backend import register_joblib
 
     register_joblib(tc)
     with joblib.parallel_backend("ipmpi"):

@@ -16,9 +16,9 @@ from executor_contract import hold, names_given, note, reciprocal, size_of_file,
 from fake_farm import FakeFarm
 from thread_farm import ThreadFarm
 
-from ipmpi.client import pool as pool_module
-from ipmpi.client.pool import Pool
-from ipmpi.client.task import TaskClient
+from ipmpi.client.pools import pool as pool_module
+from ipmpi.client.pools.pool import Pool
+from ipmpi.client.tasks.task import TaskClient
 
 WORKERS = 3
 Need = Callable[[str, object], None]

@@ -6,8 +6,9 @@ import types
 import pytest
 from fake_farm import FakeFarm
 
-from ipmpi.client import TaskClient, progress
-from ipmpi.client.progress import Progress
+from ipmpi.client import TaskClient
+from ipmpi.client.session import progress
+from ipmpi.client.session.progress import Progress
 from ipmpi.errors import ClientError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ipmpi.client.results import PendingResult, PendingResults, ResultList, barrier
+from ipmpi.client.session.results import PendingResult, PendingResults, ResultList, barrier
 from ipmpi.errors import InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 
 
@@ -214,7 +214,7 @@ def test_repr_tells_the_state() -> None:
 
 def test_on_windows_a_wait_looks_for_ctrl_c_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "win32")
-    monkeypatch.setattr("ipmpi.client.results.WINDOWS_WAIT", 0.001)
+    monkeypatch.setattr("ipmpi.client.session.results.WINDOWS_WAIT", 0.001)
     result, future = pending()
     waits: list[float] = []
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from ipmpi import errors
-from ipmpi.client import MultiEngineClient, StringTask, TaskClient, joblib_backend
-from ipmpi.client.session import Session
+from ipmpi.client import MultiEngineClient, StringTask, TaskClient
+from ipmpi.client.pools import joblib_backend
+from ipmpi.client.session.session import Session
 from ipmpi.protocol import messages as m
 from ipmpi.transport.dial.dialled import DialledSession
 from tests.in_process import FIRST, SECOND, InProcess, first, in_process, second, wait_until

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ipmpi.client.targets import choose, parse_block, parse_targets, select
+from ipmpi.client.session.targets import choose, parse_block, parse_targets, select
 from ipmpi.errors import InvalidEngineID, NoEnginesRegistered
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_farm import FakeFarm
 
-from ipmpi.client.task import BaseTask, MapTask, StringTask, TaskClient, TaskResult
+from ipmpi.client.tasks.task import BaseTask, MapTask, StringTask, TaskClient, TaskResult
 from ipmpi.errors import (
     ClientError,
     EngineLost,

@@ -10,7 +10,7 @@ import pytest
 
 from ipmpi import errors
 from ipmpi.client import TaskClient
-from ipmpi.client.executor import Executor
+from ipmpi.client.pools.executor import Executor
 from tests.in_process import FIRST, InProcess, first, in_process, wait_until
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ipmpi.controller.effects import Decline, Forward, Send
-from ipmpi.controller.farm import Farm
+from ipmpi.controller.farm.farm import Farm
+from ipmpi.controller.farm.scheduler import Order
 from ipmpi.controller.registry import Registry
-from ipmpi.controller.scheduler import Order
 from ipmpi.protocol import messages as m, packed
 
 ALICE, BOB, SET, OTHER = 1, 2, 10, 11

@@ -6,7 +6,7 @@ import pytest
 from farm_stage import OTHER, SET, Stage
 
 from ipmpi import limits
-from ipmpi.controller.places import rounded_up
+from ipmpi.controller.farm.places import rounded_up
 from ipmpi.protocol import messages as m
 
 

@@ -10,7 +10,7 @@ from farm_stage import BIG, Stage
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from ipmpi import limits
-from ipmpi.controller.scheduler import Fifo, Lifo, Order, Priority
+from ipmpi.controller.farm.scheduler import Fifo, Lifo, Order, Priority
 from ipmpi.errors import DependencyError
 from ipmpi.protocol import messages as m, packed
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ipmpi.controller.commands.router import Router
 from ipmpi.controller.effects import Send
 from ipmpi.controller.losses import Losses
-from ipmpi.controller.router import Router
 from ipmpi.protocol import messages as m
 
 CLIENT, SET, OTHER = 1, 7, 8

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ipmpi import errors, limits
+from ipmpi.controller.commands.router import Router
 from ipmpi.controller.effects import Decline, Effect, Forward, GiveUp, Send, refusal
-from ipmpi.controller.router import Router
 from ipmpi.protocol import messages as m
 
 ALICE, BOB, SET, OTHER = 1, 2, 10, 11

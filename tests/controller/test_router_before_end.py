@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ipmpi.controller.commands.router import Router
 from ipmpi.controller.effects import Announce, Effect, Send
-from ipmpi.controller.router import Router
 from ipmpi.protocol import messages as m, operations
 
 ALICE, SET = 1, 10

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ipmpi.controller.commands.router import Router
 from ipmpi.controller.effects import Forward, GiveUp, Send
-from ipmpi.controller.router import Router
 from ipmpi.errors import KernelError
 from ipmpi.protocol import messages as m
 

@@ -13,8 +13,8 @@ import pytest
 
 from ipmpi import errors, limits
 from ipmpi.client import MultiEngineClient
-from ipmpi.controller.farm import Farm
-from ipmpi.controller.places import rounded_up
+from ipmpi.controller.farm.farm import Farm
+from ipmpi.controller.farm.places import rounded_up
 from ipmpi.controller.service import ControllerService
 from ipmpi.engine.agent import Agent
 from ipmpi.protocol import messages as m, packed

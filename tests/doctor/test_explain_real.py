@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmpi.cli import explain, ipcluster
-from ipmpi.launch import records
-from ipmpi.launch.records import Record
+from ipmpi.launch.cluster import records
+from ipmpi.launch.cluster.records import Record
 
 if TYPE_CHECKING:
     from real_clusters import Cluster
@@ -268,7 +268,7 @@ def test_json_and_the_way_through_ipcluster(new_cluster: NewCluster, capsys: pyt
     assert ipcluster.main(["explain", "mine", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["log"] is None
-    far = next(finding for finding in found["findings"] if finding["check"] == "cluster-far")
+    far = next(diagnostic for diagnostic in found["findings"] if diagnostic["check"] == "cluster-far")
     assert far["fix"] == "ssh user@login ipcluster explain far"
     assert ipcluster.main(["doctor", "--mpi", "none", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["findings"]

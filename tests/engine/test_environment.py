@@ -54,6 +54,6 @@ def test_launchers_variables_are_not_inherited(root: Path) -> None:
     ["OMPI_MCA_btl", "PMIX_MCA_gds", "PRTE_MCA_plm", "SLURM_JOB_ID", "SLURM_NTASKS", "HYDRA_IFACE", "PATH", "PMI"],
 )
 def test_settings_and_what_describes_the_job_stay(name: str) -> None:
-    from ipmpi.mpienv import rank_variables
+    from ipmpi.environment.mpienv import rank_variables
 
     assert rank_variables({name: "x", "PMIX_RANK": "1"}) == ["PMIX_RANK"]

@@ -160,8 +160,8 @@ def _name(call: Any) -> str:
 
 def _classes() -> list[type]:
     modules = [
-        importlib.import_module(f"ipmpi.transport.{found.name}")
-        for found in pkgutil.iter_modules(ipmpi.transport.__path__)
+        importlib.import_module(found.name)
+        for found in pkgutil.walk_packages(ipmpi.transport.__path__, "ipmpi.transport.")
     ]
     found = {
         value

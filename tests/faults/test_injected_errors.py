@@ -22,7 +22,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.client import MultiEngineClient, StringTask, TaskClient
-from ipmpi.client.session import Session
+from ipmpi.client.session.session import Session
 from ipmpi.engine import agent
 from ipmpi.errors import KernelError
 from ipmpi.transport import loop as loop_module

@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from ipmpi.controller.effects import Send
-from ipmpi.controller.farm import Farm
+from ipmpi.controller.farm.farm import Farm
 from ipmpi.controller.registry import Registry
 from ipmpi.errors import KernelError
 from ipmpi.protocol import messages as m

@@ -14,10 +14,10 @@ import socket
 import sys
 import time
 
-from ipmpi import mpienv
 from ipmpi.engine.agentstart import start_agent
 from ipmpi.engine.launchid import launch_id, local_size
 from ipmpi.engine.watch import parent_launcher
+from ipmpi.environment import mpienv
 from ipmpi.transport.agentsocket import is_own, meet_agent
 
 mode, then = sys.argv[1:]

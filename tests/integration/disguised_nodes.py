@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Mapping
 
-from ipmpi import mpienv
 from ipmpi.cli import ipengine
 from ipmpi.engine import launchid, nodelinks
+from ipmpi.environment import mpienv
 
 LEADERS = [int(part) for part in os.environ["IPMPI_TEST_LEADERS"].split(",")]
 FIREWALL = "IPMPI_TEST_FIREWALL" in os.environ

@@ -16,14 +16,14 @@ import cloudpickle
 import pytest
 
 from ipmpi import errors
-from ipmpi.launch.mpi import ULFM
-from ipmpi.mpienv import RANK, TOGETHER
+from ipmpi.environment.mpienv import RANK, TOGETHER
+from ipmpi.launch.processes.mpi import ULFM
 
 if TYPE_CHECKING:
     from real_clusters import Cluster, Flavour
 
     from ipmpi.client import MultiEngineClient
-    from ipmpi.client.results import PendingResult
+    from ipmpi.client.session.results import PendingResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import pytest
 
-from ipmpi.client.executor import Executor
-from ipmpi.client.failures import EngineTraceback
-from ipmpi.client.joblib_backend import register_joblib
+from ipmpi.client.pools.executor import Executor
+from ipmpi.client.pools.joblib_backend import register_joblib
+from ipmpi.client.session.failures import EngineTraceback
 from tests.client import executor_contract
 from tests.client.executor_contract import ExecutorContract, reciprocal, square
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from real_clusters import Cluster, Flavour
 
     from ipmpi.client import MultiEngineClient, TaskClient
-    from ipmpi.client.results import PendingResult
+    from ipmpi.client.session.results import PendingResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 import ipmpi
-from ipmpi.launch.mpi import find_mpi, mpi_command
+from ipmpi.launch.processes.mpi import find_mpi, mpi_command
 
 if TYPE_CHECKING:
     from real_clusters import Flavour

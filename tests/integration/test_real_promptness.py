@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ipmpi import errors
-from ipmpi.client.session import Submission
+from ipmpi.client.session.session import Submission
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.operations import Execute
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import pytest
 
-from ipmpi import walltime
+from ipmpi.environment import walltime
 
 if TYPE_CHECKING:
     from real_clusters import Cluster, Flavour

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("IPython")
 from IPython.core.interactiveshell import InteractiveShell
 
-from ipmpi.client.results import PendingResult, ResultList
-from ipmpi.client.views import EngineView
+from ipmpi.client.engines.views import EngineView
+from ipmpi.client.session.results import PendingResult, ResultList
 from ipmpi.ipython import ParallelMagics, unload_ipython_extension
 from ipmpi.ipython.magics import NO_ACTIVE_CONTROLLER
 

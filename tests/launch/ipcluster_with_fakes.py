@@ -9,17 +9,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path, os.environ.get("PYTHONPAT
 
 from fake_batch_system import FAKE  # noqa: E402
 
-from ipmpi.launch import (  # noqa: E402
-    batch,
-    cluster,
-    controller,
-    follow,
-    jobscript,
-    launch,
-    lifecycle,
-    local,
-    mpi,
-)
+from ipmpi.launch.batch import batch, jobscript  # noqa: E402
+from ipmpi.launch.cluster import cluster, controller, follow, launch, lifecycle, local  # noqa: E402
+from ipmpi.launch.processes import mpi  # noqa: E402
 
 cluster.CONTROLLER_MODULE = controller.CONTROLLER_MODULE = "fake_ipcontroller"  # type: ignore[misc]
 for module in (mpi, jobscript, launch, local):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch import local
-from ipmpi.launch.allocation import (
+from ipmpi.launch.batch.allocation import (
     Allocation,
     allocation,
     in_allocation,
@@ -16,7 +15,8 @@ from ipmpi.launch.allocation import (
     without_job,
     without_rank,
 )
-from ipmpi.launch.queue import run_command
+from ipmpi.launch.cluster import local
+from ipmpi.launch.cluster.queue import run_command
 
 SLURM = {"SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "node[16-17]", "SLURM_NTASKS": "4", "SLURM_CONF": "/s"}
 RANK = {

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batch import JobState, JobStatus, Shape
-from ipmpi.launch.pbs import PBS
-from ipmpi.launch.queue import Queue
+from ipmpi.launch.batch.batch import JobState, JobStatus, Shape
+from ipmpi.launch.batch.pbs import PBS
+from ipmpi.launch.cluster.queue import Queue
 
 JSON, TEXT, _, _ = PBS.status("12.server")
 ANSWERS = Path(__file__).with_name("pbs_answers")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batch import JobState, JobStatus, Shape
-from ipmpi.launch.slurm import SLURM
+from ipmpi.launch.batch.batch import JobState, JobStatus, Shape
+from ipmpi.launch.batch.slurm import SLURM
 
 SQUEUE, SCONTROL, SACCT = SLURM.status("4711")
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batch import BatchSystem, JobState, batch_system, batch_systems
-from ipmpi.launch.joboptions import JobOptions, Kind
-from ipmpi.launch.jobscript import render
-from ipmpi.launch.pbs import PBS
-from ipmpi.launch.slurm import SLURM
+from ipmpi.launch.batch.batch import BatchSystem, JobState, batch_system, batch_systems
+from ipmpi.launch.batch.joboptions import JobOptions, Kind
+from ipmpi.launch.batch.jobscript import render
+from ipmpi.launch.batch.pbs import PBS
+from ipmpi.launch.batch.slurm import SLURM
 
 PLUG_IN = """\
 from dataclasses import replace
-from ipmpi.launch.slurm import SLURM
+from ipmpi.launch.batch.slurm import SLURM
 FAST = replace(SLURM, name="fast", title="Fast Slurm", submitting=("fastbatch", "{script}"))
 WRONG = "a text"
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch.faults import Faults
+from ipmpi.launch.processes.faults import Faults
 
 KILLED = "prterun noticed that process rank 2 with PID 12 on node vm exited on signal 9 (Killed).\n"
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch import jobscript, ranks
-from ipmpi.launch.batch import batch_system
-from ipmpi.launch.editable import KINDS, editable, main
-from ipmpi.launch.joboptions import JobOptions, clock
-from ipmpi.launch.jobscript import JobScript, render
-from ipmpi.launch.mpi import MpiLauncher
-from ipmpi.launch.slurm import SLURM
+from ipmpi.launch.batch import jobscript, ranks
+from ipmpi.launch.batch.batch import batch_system
+from ipmpi.launch.batch.editable import KINDS, editable, main
+from ipmpi.launch.batch.joboptions import JobOptions, clock
+from ipmpi.launch.batch.jobscript import JobScript, render
+from ipmpi.launch.batch.slurm import SLURM
+from ipmpi.launch.processes.mpi import MpiLauncher
 
 Need = Callable[[str, object], None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipmpi.launch.lastwords import told_by_itself, told_by_launcher
+from ipmpi.launch.processes.lastwords import told_by_itself, told_by_launcher
 
 RULE = "-" * 74
 DOUBLE = "=" * 83

@@ -9,8 +9,8 @@ import pytest
 
 from ipmpi import furl
 from ipmpi.furl import Furl, default_furl_file
-from ipmpi.launch import defaultfurls, records
-from ipmpi.launch.records import Record
+from ipmpi.launch.cluster import defaultfurls, records
+from ipmpi.launch.cluster.records import Record
 
 ROLES = ("engine", "mec", "tc", "monitor")
 

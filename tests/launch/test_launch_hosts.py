@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.hosts import HostOptions, read_clusterfile, read_hosts, ssh_command
+from ipmpi.launch.cluster.hosts import HostOptions, read_clusterfile, read_hosts, ssh_command
 
 PYTHON = """
 # as the original had it

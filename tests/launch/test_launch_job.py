@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch.batch import batch_system
-from ipmpi.launch.happenings import StartedAgain
-from ipmpi.launch.job import Job, job_logs
-from ipmpi.launch.joboptions import JobOptions
-from ipmpi.launch.restartnotes import EVERY, EXPECTED, RestartNotes
+from ipmpi.launch.batch.batch import batch_system
+from ipmpi.launch.batch.joboptions import JobOptions
+from ipmpi.launch.batch.restartnotes import EVERY, EXPECTED, RestartNotes
+from ipmpi.launch.cluster.happenings import StartedAgain
+from ipmpi.launch.cluster.job import Job, job_logs
 
 
 @pytest.mark.parametrize(

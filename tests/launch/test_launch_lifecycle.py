@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ipmpi.launch.effects import Blame, Note, Over, Started, StartEngines
-from ipmpi.launch.lifecycle import EXPLANATION_GRACE, Lifecycle, Phase, Plan
-from ipmpi.launch.restarts import SETTLED, WITHOUT_ENGINES
+from ipmpi.launch.cluster.effects import Blame, Note, Over, Started, StartEngines
+from ipmpi.launch.cluster.lifecycle import EXPLANATION_GRACE, Lifecycle, Phase, Plan
+from ipmpi.launch.cluster.restarts import SETTLED, WITHOUT_ENGINES
 
 
 def running(n: int = 4) -> Lifecycle:

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from ipmpi.launch.batch import JobState, JobStatus
-from ipmpi.launch.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
-from ipmpi.launch.happenings import (
+from ipmpi.launch.batch.batch import JobState, JobStatus
+from ipmpi.launch.cluster.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
+from ipmpi.launch.cluster.happenings import (
     ControllerReady,
     EngineCount,
     JobNews,
@@ -17,7 +17,7 @@ from ipmpi.launch.happenings import (
     RankFailed,
     StartedAgain,
 )
-from ipmpi.launch.lifecycle import (
+from ipmpi.launch.cluster.lifecycle import (
     ASK_LONGEST,
     ASK_RUNNING,
     EXPLANATION_GRACE,

@@ -11,8 +11,16 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch import mpi
-from ipmpi.launch.mpi import MpiLauncher, find_mpi, flavour_in, flavour_of, mpi_command, survives, which_mpi
+from ipmpi.launch.processes import mpi
+from ipmpi.launch.processes.mpi import (
+    MpiLauncher,
+    find_mpi,
+    flavour_in,
+    flavour_of,
+    mpi_command,
+    survives,
+    which_mpi,
+)
 
 VERSIONS = {
     "mpiexec (Open MPI) 5.0.11\n\nReport bugs to https://www.open-mpi.org/community/help/\n": "openmpi5",
@@ -196,6 +204,6 @@ os._exit(0)
 
 def test_finding_the_launcher_imports_no_mpi() -> None:
     program_text = (
-        "import sys, ipmpi.launch.mpi; assert not any(name.startswith('mpi4py') for name in sys.modules)"
+        "import sys, ipmpi.launch.processes.mpi; assert not any(name.startswith('mpi4py') for name in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program_text], check=True, timeout=30, cwd=Path(__file__).parents[2])

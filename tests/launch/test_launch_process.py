@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ipmpi.exits import how_it_ended
-from ipmpi.launch.process import Child, Signals, session, tail
+from ipmpi.launch.processes.process import Child, Signals, session, tail
 
 linux = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch import records
-from ipmpi.launch.machine import can_see, identity
-from ipmpi.launch.process import birth
-from ipmpi.launch.records import Record, find, forget, free_name, living, load, records_dir, save
+from ipmpi.launch.cluster import records
+from ipmpi.launch.cluster.records import Record, find, forget, free_name, living, load, records_dir, save
+from ipmpi.launch.processes.machine import can_see, identity
+from ipmpi.launch.processes.process import birth
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +137,7 @@ def test_names_that_could_be_paths_are_refused(name: str) -> None:
 
 CLAIM = """
 import sys
-from ipmpi.launch.records import Record, claim
+from ipmpi.launch.cluster.records import Record, claim
 print("ready", flush=True)
 sys.stdin.readline()
 print(claim(sys.argv[1], lambda name: Record(name, "local", 1)).name, flush=True)
@@ -239,7 +239,7 @@ def test_a_process_from_before_a_restart_of_the_machine_is_dead() -> None:
 def test_where_the_system_has_no_identifier_the_name_of_the_host_counts(
     monkeypatch: pytest.MonkeyPatch, host: str, seen: bool | None
 ) -> None:
-    monkeypatch.setattr("ipmpi.launch.machine.identity", lambda: "")
+    monkeypatch.setattr("ipmpi.launch.processes.machine.identity", lambda: "")
     assert can_see("", host or platform.node()) is seen
 
 

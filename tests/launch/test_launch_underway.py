@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch import job as jobs
-from ipmpi.launch.batchsystem import JobState, JobStatus
-from ipmpi.launch.happenings import JobNews
-from ipmpi.launch.job import Job
-from ipmpi.launch.joboptions import JobOptions
-from ipmpi.launch.process import Signals
-from ipmpi.launch.queue import Queue
-from ipmpi.launch.slurm import SLURM
-from ipmpi.launch.underway import Steps, Underway
+from ipmpi.launch.batch.batchsystem import JobState, JobStatus
+from ipmpi.launch.batch.joboptions import JobOptions
+from ipmpi.launch.batch.slurm import SLURM
+from ipmpi.launch.cluster import job as jobs
+from ipmpi.launch.cluster.happenings import JobNews
+from ipmpi.launch.cluster.job import Job
+from ipmpi.launch.cluster.queue import Queue
+from ipmpi.launch.cluster.underway import Steps, Underway
+from ipmpi.launch.processes.process import Signals
 
 
 def python(code: str) -> list[str]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from ipmpi import limits
-from ipmpi.launch import outputlimit
-from ipmpi.launch.local import Processes
-from ipmpi.launch.outputlimit import BUSY, IDLE, OutputLimit
-from ipmpi.launch.process import Child
+from ipmpi.launch.cluster.local import Processes
+from ipmpi.launch.processes import outputlimit
+from ipmpi.launch.processes.outputlimit import BUSY, IDLE, OutputLimit
+from ipmpi.launch.processes.process import Child
 
 
 @pytest.fixture(autouse=True)

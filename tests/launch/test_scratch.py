@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch import scratch
-from ipmpi.launch.scratch import log_folder
+from ipmpi.launch.processes import scratch
+from ipmpi.launch.processes.scratch import log_folder
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

@@ -16,8 +16,8 @@ from ipmpi import furl
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import CompositeError, ConnectionError, FurlError, SecurityError
 from ipmpi.furl import Furl
-from ipmpi.launch import records
-from ipmpi.launch.records import Record
+from ipmpi.launch.cluster import records
+from ipmpi.launch.cluster.records import Record
 from ipmpi.transport.ssh.ssh import SshSession, shared_session
 from tests.reach.conftest import NAME, Server, relays, words_of
 from tests.security.cluster import Controller, controller, engines, wait_until

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipmpi import limits
-from ipmpi.client.connecting import connect
+from ipmpi.client.session.connecting import connect
 from ipmpi.errors import ConnectionError
 from ipmpi.protocol import messages as m
 from ipmpi.tls import TlsError

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
-from ipmpi.client.connecting import connect
+from ipmpi.client.session.connecting import connect
 from ipmpi.errors import SecurityError
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from ipmpi.mpienv import detect
+from ipmpi.environment.mpienv import detect
 
 found = detect(os.environ)
 told: dict[str, object] = {"found": None if found is None else found._asdict(), "node": os.uname().nodename}

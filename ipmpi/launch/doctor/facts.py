@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ipmpi.furl import Furl
-from ipmpi.launch.mpi import Flavour
+from ipmpi.launch.processes.mpi import Flavour
 
 
 class FolderFacts(NamedTuple):
@@ -126,7 +126,7 @@ class RankFacts:
     """What one rank of a trial told, as far as it came.
 
     Attributes:
-        launched: what :func:`ipmpi.mpienv.detect` found, as a dict; None if no launcher was recognised.
+        launched: what :func:`ipmpi.environment.mpienv.detect` found, as a dict; None if it recognised no launcher.
         library: MPI.Get_library_version(); '' if mpi4py could not be imported, ``error`` says why.
         size: of COMM_WORLD; 0 if MPI_Init did not return.
     """

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from ipmpi import mpienv
+from ipmpi.environment import mpienv
 
 MARK = "ipmpi-probe "
 """What the lines begin with: launchers and MPI libraries print lines of their own."""

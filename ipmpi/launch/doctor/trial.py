@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.allocation import in_allocation, machines, without_rank
-from ipmpi.launch.local import failure_by_chance
-from ipmpi.launch.mpi import ENGINE_MODULE, MpiCommand, find_mpi, flavour_of, mpi_command
-from ipmpi.launch.process import session
+from ipmpi.launch.batch.allocation import in_allocation, machines, without_rank
+from ipmpi.launch.cluster.local import failure_by_chance
+from ipmpi.launch.processes.mpi import ENGINE_MODULE, MpiCommand, find_mpi, flavour_of, mpi_command
+from ipmpi.launch.processes.process import session
 
 from .facts import Launcher, RankFacts, Trial
 from .probe import MARK

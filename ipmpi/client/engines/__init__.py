@@ -1,0 +1,1 @@
+"""Engines that are steered together: MultiEngineClient and its parts."""

@@ -1,0 +1,172 @@
+"""How a sequence is dealt out to engines and put together again: pure functions (layer L4, no I/O).
+
+Two distributions. ``'b'``: consecutive blocks, where the first ``len % n`` get one item more. ``'r'``: round
+robin, where part ``k`` gets the items ``k, k + n, k + 2n, ...``. numpy is used only where arrays are already.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections import UserList
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from ..session.given import shown
+
+DISTRIBUTIONS = ("b", "r")
+
+
+def check_distribution(dist: str) -> None:
+    """Raise KeyError unless ``dist`` is ``'b'`` (blocks) or ``'r'`` (round robin)."""
+    if not isinstance(dist, str) or dist not in DISTRIBUTIONS:
+        raise KeyError(f"dist must be 'b' (blocks) or 'r' (round robin), not {shown(dist)}")
+
+
+def sliceable(items: Iterable[Any]) -> Any:
+    """The items as something with a length and slices: themselves where they can, else a list of them.
+
+    Raises:
+        TypeError: they cannot be gone through, or have no length (an array of no dimensions).
+    """
+    return items if isinstance(items, _SLICES) or _has_slices(items) else list(items)
+
+
+_SLICES: Final = (list, tuple, range, str, bytes, bytearray)
+"""Types of which all is known: their slices have the items that going through them gives."""
+
+
+def _has_slices(items: Any) -> bool:
+    if isinstance(items, Mapping) or not hasattr(items, "__getitem__"):
+        return False
+    try:
+        len(items)
+        items[0:0]
+    except Exception:  # a deque, a data set that takes numbers only, a sparse matrix, which has no length
+        return False
+    return True
+
+
+def listed(items: Iterable[Any]) -> Any:
+    """The items with a length and slices, such that these have exactly what ``list(items)`` has.
+
+    The slices of a table of pandas are rows, while going through it gives the names of its columns.
+    """
+    numpy = sys.modules.get("numpy")
+    same = isinstance(items, _SLICES) or (numpy is not None and isinstance(items, numpy.ndarray))
+    return sliceable(items) if same else list(items)
+
+
+def slices(length: int, parts: int, dist: str = "b") -> list[slice]:
+    """Which items each of ``parts`` parts gets, out of ``length`` items.
+
+    >>> slices(5, 2)
+    [slice(0, 3, None), slice(3, 5, None)]
+    >>> slices(5, 2, 'r')
+    [slice(0, None, 2), slice(1, None, 2)]
+    """
+    check_distribution(dist)
+    if not parts and length:
+        raise ValueError(f"there is no engine to deal out {length} items to: targets is empty")
+    if dist == "r" or not parts:
+        return [slice(part, None, parts) for part in range(parts)]
+    size, longer = divmod(length, parts)
+    starts = [part * size + min(part, longer) for part in range(parts + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(starts)]
+
+
+def check_items(items: Any, what: str) -> None:
+    """TypeError unless this can be dealt out by :func:`partition`."""
+    if getattr(items, "shape", None) == () or not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
+        raise TypeError(
+            f"{what} must be something with items (a list, a string, an array of one or more dimensions): "
+            f"{shown(items)}. push() gives all engines the same value"
+        )
+
+
+def partition(items: Iterable[Any], parts: int, dist: str = "b") -> list[Any]:
+    """The items dealt out to ``parts`` parts, of the same type as the whole; some parts may be empty.
+
+    >>> partition('abcde', 2)
+    ['abc', 'de']
+    """
+    whole = sliceable(items)
+    places = getattr(whole, "iloc", whole)  # pandas has slices of labels, too
+    return [places[chosen] for chosen in slices(len(whole), parts, dist)]
+
+
+def partition_together(sequences: Sequence[Iterable[Any]], parts: int, dist: str = "b") -> list[list[Any]]:
+    """For each part its share of every sequence; never more parts than there are items, so none is empty.
+
+    Raises:
+        ValueError: the sequences differ in length.
+    """
+    wholes = [listed(items) for items in sequences]
+    lengths = {len(whole) for whole in wholes}
+    if len(lengths) > 1:
+        raise ValueError("all sequences must have equal length")
+    length = lengths.pop() if lengths else 0
+    chosen = slices(length, min(parts, length), dist)
+    return [[whole[share] for whole in wholes] for share in chosen]
+
+
+def join(parts: Sequence[Any], dist: str = "b") -> Any:
+    """Put together what :func:`partition` dealt out: the opposite for arrays, lists and tuples.
+
+    Arrays become one array, and lists, tuples and ranges one list. Anything else (scalars, strings, tables, arrays
+    of a class of which nothing is known here) stays a list of the parts. Which of these it is, the first part that
+    is not a scalar decides, so that parts of one item that were flattened find their place.
+    """
+    check_distribution(dist)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and any(isinstance(part, numpy.ndarray) for part in parts):
+        return _join_arrays(numpy, parts, dist)
+    if not any(type(part) in _LISTS for part in parts):
+        return list(parts)
+    rows = [part if type(part) in _LISTS else [part] for part in parts]
+    if dist == "b":
+        return [item for row in rows for item in row]
+    longest = max(map(len, rows))
+    return [row[turn] for turn in range(longest) for row in rows if turn < len(row)]
+
+
+_LISTS: Final = (list, tuple, range, UserList)
+"""Not what is derived from them: a named tuple is one thing."""
+
+
+def _join_arrays(numpy: Any, parts: Sequence[Any], dist: str) -> Any:
+    together = _concatenation(numpy, parts)
+    if together is None:
+        return list(parts)
+    arrays = [numpy.atleast_1d(part) for part in parts]
+    whole = together(arrays)
+    if dist == "b":
+        return whole
+    # Item j of part k was item j * n + k of the whole, whatever the lengths are now.
+    places = [numpy.arange(len(array)) * len(arrays) + k for k, array in enumerate(arrays)]
+    return whole[numpy.argsort(numpy.concatenate(places))]
+
+
+def _concatenation(numpy: Any, parts: Sequence[Any]) -> Callable[[list[Any]], Any] | None:
+    """What joins these arrays to one of their class; None where that is not known.
+
+    ``numpy.concatenate`` makes a plain array of most classes, and drops masks, without a word.
+    """
+    plain = (numpy.ndarray, numpy.matrix, numpy.memmap)
+    kinds = {type(part) for part in parts if isinstance(part, numpy.ndarray)}
+    special = [kind for kind in kinds if kind not in plain]
+    if not special:
+        join: Callable[[list[Any]], Any] = numpy.concatenate
+        return join
+    if all(issubclass(kind, numpy.ma.MaskedArray) for kind in special):
+        known = (numpy.ma.MaskedArray, type(numpy.ma.masked))
+        joined: Callable[[list[Any]], Any] = numpy.ma.concatenate
+        return joined if all(kind in known for kind in special) else None
+    if len(kinds) > 1:
+        return None
+    kind = special[0]
+    if kind is numpy.recarray:
+        return lambda arrays: numpy.concatenate(arrays).view(kind)
+    # A class that says how numpy's functions treat it (those with units do) also knows how it is joined.
+    own = kind.__array_function__ is not numpy.ndarray.__array_function__
+    return numpy.concatenate if own else None

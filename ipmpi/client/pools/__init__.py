@@ -1,0 +1,1 @@
+"""Tasks by the interfaces of other libraries: executors, process pools, joblib."""

@@ -1,0 +1,217 @@
+"""The engines as a backend of joblib, and so of scikit-learn (layer L4).
+
+::
+
+    from ipmpi.client.pools.joblib_backend import register_joblib
+
+    register_joblib()
+    with joblib.parallel_backend("ipmpi"):
+        results = joblib.Parallel()(joblib.delayed(pow)(2, n) for n in range(100))
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..session.functions import OfThisProgram
+from ..session.waiting import forks
+from ..tasks.futures import TaskFuture, cancel_all
+from ..tasks.task import TaskClient
+from .underway import Client, checked_options, settings_of
+
+log = logging.getLogger(__name__)
+
+Batch = concurrent.futures.Future[Any]
+Callback = Callable[[Batch], object]
+
+_JOBLIBS_OWN: Final = frozenset(
+    {"max_nbytes", "temp_folder", "mmap_mode", "prefer", "require", "verbose", "context", "inner_max_num_threads"}
+)
+"""What ``Parallel`` tells every backend, meant for those that have processes of their own."""
+
+
+def register_joblib(client: Client | None = None) -> None:
+    """Make the backend ``'ipmpi'`` known to joblib.
+
+    ``joblib.parallel_backend('ipmpi', ...)`` then takes ``client=`` and the options of ``TaskClient.executor``;
+    ``joblib.Parallel(backend='ipmpi', ...)`` takes these options. Others are a TypeError.
+    Jobs of one call go to the engines in batches. Calls of ``Parallel`` inside of them use threads there. If one
+    fails, the others are taken back or interrupted. Engines must have joblib, too.
+
+    Args:
+        client: a :class:`~ipmpi.client.TaskClient`. Without it one is connected, from the security folder, when
+            there is something to do; it stays open.
+
+    Raises:
+        ImportError: there is no joblib.
+    """
+    from joblib import register_parallel_backend
+
+    register_parallel_backend("ipmpi", functools.partial(_new_backend, _Connection(client)))
+
+
+class _Connection:
+    """The client of all backends for which nobody gave another; connected when it is first used.
+
+    In each process anew: backends of joblib that fork use it inside their workers.
+    """
+
+    def __init__(self, client: Client | None) -> None:
+        self._client = client
+        self._is_given = client is not None
+        self._born = forks()
+        self._lock = threading.Lock()
+
+    def client(self) -> Client:
+        with self._lock:
+            if self._client is None or (self._born != forks() and not self._is_given):
+                self._client, self._born = TaskClient(), forks()
+            return self._client
+
+
+class _Batches:
+    """The batches of jobs under way of one backend.
+
+    Their callbacks read on in the user's iterable and pickle what they find. So they are called in a thread of
+    their own, and not in the session's, whose work has to go on.
+    """
+
+    def __init__(self, client: Client, options: dict[str, Any]) -> None:
+        self._client = client
+        self._options = options
+        self._lock = threading.Lock()
+        self._open: set[TaskFuture] = set()
+        self._ended: queue.SimpleQueue[tuple[Batch, Callback] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, batch: Callable[[], Any], callback: Callback | None) -> Batch:
+        future = self._submit(batch)
+        if callback is not None:
+            self._start()
+            notify = callback
+            future.add_done_callback(lambda ended: self._ended.put((future, notify)))
+        return future
+
+    def _submit(self, batch: Callable[[], Any]) -> Batch:
+        try:
+            # The batch is an argument: a function would be sent to all engines and kept there.
+            task = self._client.call(
+                OfThisProgram(_CALL), (batch,), {}, settings_of(self._options), self._options.get("depend")
+            )
+        except Exception as error:
+            # Joblib waits for the batch already, and it asks for later ones where nobody would see an exception.
+            failed: Batch = concurrent.futures.Future()
+            failed.set_exception(error)
+            return failed
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+        return task
+
+    def cancel(self) -> None:
+        """Take back what has not started, and interrupt what runs."""
+        cancel_all(list(self._open), running=True)
+
+    def stop(self) -> None:
+        """Call no more callbacks."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._ended.put(None)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=_deliver, args=(self._ended,), name="ipmpi-joblib", daemon=True
+                )
+                self._thread.start()
+
+
+def _deliver(ended: queue.SimpleQueue[tuple[Batch, Callback] | None]) -> None:
+    while (each := ended.get()) is not None:
+        future, callback = each
+        try:
+            callback(future)
+        except Exception:  # the other batches have to be told of all the same
+            log.exception("a callback of joblib has failed")
+        del each, future, callback  # results may be large
+
+
+def _calling() -> Callable[[Callable[[], Any]], Any]:
+    # Made in here so that it travels by value: engines need not import the client.
+    def call(batch: Callable[[], Any]) -> Any:
+        return batch()
+
+    return call
+
+
+_CALL = _calling()
+
+
+def _new_backend(connection: _Connection, client: Client | None = None, **arguments: Any) -> Any:
+    return _backend_class()(connection, client, **arguments)
+
+
+@functools.cache
+def _backend_class() -> Any:
+    """Joblib's interface on :class:`_Batches`; a class of joblib's is its base, so it is made when needed."""
+    from joblib._parallel_backends import FallbackToBackend, SequentialBackend
+    from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
+
+    class IpmpiBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+        default_n_jobs = -1
+        supports_retrieve_callback = True
+
+        def __init__(
+            self, connection: _Connection, client: Client | None, nesting_level: int | None = None, **options: Any
+        ) -> None:
+            super().__init__(nesting_level=nesting_level)
+            self._connection = connection if client is None else _Connection(client)
+            self._options = checked_options(options)
+            self._batches: _Batches | None = None
+            self.parallel: Any = None
+
+        def effective_n_jobs(self, n_jobs: int | None) -> int:
+            if n_jobs == 0:
+                raise ValueError("n_jobs == 0 in Parallel has no meaning")
+            if n_jobs is None:
+                return 1
+            if n_jobs > 0:
+                return n_jobs
+            # With 1, joblib would work here, though the engines were asked for.
+            return max(2, len(self._connection.client().get_ids()) + 1 + n_jobs)
+
+        def configure(self, n_jobs: int = 1, parallel: Any = None, **given: Any) -> int:
+            own = {name: value for name, value in given.items() if name not in _JOBLIBS_OWN}
+            options = checked_options({**self._options, **own})
+            jobs = self.effective_n_jobs(n_jobs)
+            if jobs == 1:
+                raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+            self.parallel = parallel
+            self._batches = _Batches(self._connection.client(), options)
+            return jobs
+
+        def submit(self, func: Callable[[], Any], callback: Callback | None = None) -> Batch:
+            assert self._batches is not None, "configure() comes first"
+            return self._batches.submit(func, callback)
+
+        def retrieve_result_callback(self, out: Batch) -> Any:
+            return out.result()
+
+        def abort_everything(self, ensure_ready: bool = True) -> None:  # noqa: ARG002 - joblib calls it so
+            if self._batches is not None:
+                self._batches.cancel()
+
+        def terminate(self) -> None:
+            batches, self._batches = self._batches, None
+            if batches is not None:
+                batches.stop()
+            self.reset_batch_stats()
+
+    return IpmpiBackend

@@ -1,0 +1,1 @@
+"""One connection to a controller, what goes through it, and results that are waited for."""

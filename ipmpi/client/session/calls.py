@@ -1,0 +1,150 @@
+"""How a client's methods reach engines: submissions to the session, and waiting for them or not (layer L4)."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ... import limits, serialize
+from ...protocol import messages
+from .partial import PARTIAL_AFTER, CommandFuture, Partial
+from .results import PendingResult, PendingResults, wait_and_tell, wait_until_done
+from .session import Submission
+from .waiting import check_waiting
+
+if TYPE_CHECKING:
+    from .session import EngineReply, Session
+
+of_this_process = serialize.stays_here(
+    "it works through this process's link to the controller. Give the function what it needs of it, or let it "
+    "connect for itself"
+)
+"""The ``__reduce_ex__`` of clients and views."""
+
+Finish = Callable[[list[Any]], Any]
+"""Makes the result of a call from the replies of its engines. It runs in the thread that asks for the result."""
+
+
+def label_of(method: str, *shown: object) -> str:
+    """How queue_status shows a call: ``execute('a = 1')``, cut to a line's length."""
+    text = f"{method}({', '.join(_short(item) for item in shown)})"
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= limits.LABEL else f"{text[: limits.LABEL - 4]}...)"
+
+
+def _short(item: object) -> str:
+    if callable(item):
+        return str(getattr(item, "__name__", type(item).__name__))
+    # The repr of a program of a megabyte would be made to show a hundred characters of it.
+    return repr(item[: limits.LABEL] if isinstance(item, (str, tuple, list)) else item)
+
+
+def copied(body: Sequence[serialize.Buffer]) -> list[serialize.Buffer]:
+    """The body in memory of its own, so that arrays may change while it is being sent."""
+    return [item if isinstance(item, bytes) else bytes(item) for item in body]
+
+
+def combined(
+    futures: Sequence[concurrent.futures.Future[list[EngineReply]]],
+) -> concurrent.futures.Future[list[EngineReply]]:
+    """One future with all replies, in the order of ``futures``; the first exception, if there is one, instead."""
+    parts = [part for future in futures if isinstance(future, CommandFuture) for part in future.so_far]
+    whole: concurrent.futures.Future[list[EngineReply]] = CommandFuture(parts)
+    missing = len(futures)
+    lock = threading.Lock()
+
+    def arrived(_: object) -> None:
+        nonlocal missing
+        with lock:
+            missing -= 1
+            if missing > 0:
+                return
+        try:
+            whole.set_result([reply for future in futures for reply in future.result()])
+        except BaseException as error:  # also CancelledError: whoever waits has to hear of any of them
+            whole.set_exception(error)
+
+    for future in futures:
+        future.add_done_callback(arrived)
+    if not futures:
+        whole.set_result([])
+    return whole
+
+
+def registered(session: Session) -> list[int]:
+    """The ids of the engines that are registered now, ascending: what the controller answers."""
+    check_waiting()
+    answer = session.request(messages.GetIds)
+    wait_until_done(answer)
+    return sorted(answer.result())
+
+
+class Calls:
+    """One session, shared by a client and its views, with the results of it that are pending."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.pending = PendingResults()
+        self.partial_after: float | None = PARTIAL_AFTER
+
+    def command(self, client: object, submission: Submission, finish: Finish, block: bool) -> Any:
+        """Send one command; return ``finish(replies)``, or with ``block=False`` a PendingResult of it.
+
+        Its buffers are sent from where they are if the call waits, else from a copy.
+        """
+        return self.commands(client, [submission], finish, block, submission.method)
+
+    def commands(
+        self, client: object, submissions: Sequence[Submission], finish: Finish, block: bool, method: str
+    ) -> Any:
+        """Send several commands of one call: as :meth:`command`, with ``finish`` applied to the replies of all."""
+        if block:
+            check_waiting()
+        else:
+            submissions = [each._replace(body=copied(each.body)) for each in submissions]
+        # None means all engines; no engine at all needs nobody to answer.
+        futures = [self.session.command(each) for each in submissions if each.targets != []]
+        future = futures[0] if len(futures) == 1 else combined(futures)
+        return self._result(client, future, finish, block, method, _has_failed)
+
+    def request(
+        self,
+        client: object,
+        factory: Callable[[int], messages.AnyMessage],
+        finish: Callable[[Any], Any],
+        block: bool,
+        method: str,
+    ) -> Any:
+        """Ask the controller itself; the result as in :meth:`command`."""
+        if block:
+            check_waiting()
+        return self._result(client, self.session.request(factory), finish, block, method)
+
+    def known(self) -> list[int]:
+        """The ids of the engines, ascending, as the controller told last; nothing is asked."""
+        return sorted(self.session.engines)
+
+    def ids(self) -> list[int]:
+        """The ids of the engines that are registered now, ascending."""
+        return registered(self.session)
+
+    def _result(
+        self,
+        client: object,
+        future: concurrent.futures.Future[Any],
+        finish: Callable[[Any], Any],
+        block: bool,
+        method: str,
+        has_failed: Callable[[Any], bool] | None = None,
+    ) -> Any:
+        partial = Partial(future, method, self.partial_after)
+        if block:
+            wait_and_tell(future, partial)
+            return finish(future.result())
+        return self.pending.add(PendingResult(client, future, finish, method, has_failed, partial))
+
+
+def _has_failed(replies: Sequence[EngineReply]) -> bool:
+    return not all(reply.ok for reply in replies)

@@ -1,0 +1,175 @@
+"""What has come of a call's answers while others are awaited (layer L4).
+
+One engine raises, the others wait for it in a collective: a call that waits for all of them would wait for ever,
+and its user would not know why. So whoever waits is told, once and in one line, however many engines there are.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import math
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ...errors import ClientError
+from ...protocol.operations import Failed
+from ...spans import spans
+from .failures import failure_of
+from .waiting import SessionFuture
+
+if TYPE_CHECKING:
+    from .session import EngineReply
+
+PARTIAL_AFTER: Final = 2.0
+"""Seconds after the first failure: engines that fail at the same time for the same reason have done so by then."""
+
+_MOST: Final = 3
+"""Different failures that the line shows."""
+
+_TEXT: Final = 120
+
+
+class SoFar:
+    """The answers to one command, as they come: added in the session's thread, read in any.
+
+    Attributes:
+        order: the engines that were asked; None while that is not known.
+        done: those that have answered.
+        failed: the answers that are failures, by engine.
+    """
+
+    def __init__(self, order: Sequence[int] | None) -> None:
+        self.order = order
+        self.done: set[int] = set()
+        self.failed: dict[int, EngineReply] = {}
+        self._lock = threading.Lock()
+        self._waiters: list[threading.Event] = []
+
+    def add(self, replies: Iterable[EngineReply], order: Sequence[int] | None) -> None:
+        """Answers have come."""
+        with self._lock:
+            self.order = order
+            for reply in replies:
+                self.done.add(reply.engine)
+                if not reply.ok:
+                    self.failed[reply.engine] = reply
+            waiters = self._waiters if self.failed else []
+        for waiter in waiters:
+            waiter.set()
+
+    def announce(self, waiter: threading.Event) -> None:
+        """Set ``waiter`` when there is a failure."""
+        with self._lock:
+            self._waiters.append(waiter)
+            if self.failed:
+                waiter.set()
+
+    def look(self) -> tuple[list[int], list[EngineReply], list[int]]:
+        """Engines that have answered, failures, and engines that have not answered."""
+        with self._lock:
+            return sorted(self.done), list(self.failed.values()), sorted(set(self.order or ()) - self.done)
+
+
+class CommandFuture(SessionFuture):
+    """The replies to one command, or to several of one call; see :attr:`so_far` before they are complete."""
+
+    def __init__(self, so_far: Sequence[SoFar]) -> None:
+        super().__init__()
+        self.so_far = list(so_far)
+
+
+class Partial:
+    """The part of a call's answers that is here.
+
+    Args:
+        future: of all answers; one of no command has no part.
+        method: what was called, for exceptions.
+        after: seconds after the first failure, from which on who waits is told; None for never.
+    """
+
+    def __init__(self, future: concurrent.futures.Future[Any], method: str, after: float | None) -> None:
+        self._parts = future.so_far if isinstance(future, CommandFuture) else []
+        self._method = method
+        self.after = after
+        self._begun = time.monotonic()
+
+    @property
+    def done_ids(self) -> list[int]:
+        """Engines that have answered, ascending."""
+        return sorted({engine for part in self._parts for engine in part.look()[0]})
+
+    @property
+    def failures(self) -> dict[int, BaseException]:
+        """What was raised on engines, by id."""
+        found: dict[int, BaseException] = {}
+        for reply in (reply for part in self._parts for reply in part.look()[1]):
+            error = failure_of(reply, self._method)
+            if error is not None:
+                found[reply.engine] = error
+        return dict(sorted(found.items()))
+
+    @property
+    def still_running(self) -> str:
+        """Which engines have not answered, in words; nothing where none has to, or that is not known."""
+        waits = sorted({engine for part in self._parts for engine in part.look()[2]})
+        return f": [{spans(waits)}] still running ({time.monotonic() - self._begun:.0f} s)" if waits else ""
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether who waits may have to be told something."""
+        return self.after is not None and bool(self._parts)
+
+    def announce(self, waiter: threading.Event) -> None:
+        """Set ``waiter`` when there is a failure."""
+        for part in self._parts:
+            part.announce(waiter)
+
+    def line(self) -> str:
+        """Who has failed how, who still runs, and what to do about it."""
+        engines: dict[str, list[int]] = {}
+        running: list[int] = []
+        for part in self._parts:
+            _, failed, waits = part.look()
+            running += waits
+            for reply in failed:
+                engines.setdefault(_in_short(reply), []).append(reply.engine)
+        told = [f"[{spans(ids)}] {text}" for text, ids in list(engines.items())[:_MOST]]
+        if len(engines) > _MOST:
+            others = [engine for ids in list(engines.values())[_MOST:] for engine in ids]
+            told.append(f"[{spans(others)}] other failures")
+        seconds = time.monotonic() - self._begun
+        told.append(f"[{spans(running)}] still running ({seconds:.0f} s)")
+        return (
+            f"{' · '.join(told)}. Ctrl-C ends the wait. Then mec.interrupt() ends what still runs, and mec.kill() "
+            "what waits inside MPI"
+        )
+
+
+def _in_short(reply: EngineReply) -> str:
+    """The last line of a traceback, about."""
+    if isinstance(reply.outcome, Failed):
+        name, text = reply.outcome.type_name, reply.outcome.text
+    else:
+        name, text = reply.undone or ("", "")
+    first = " ".join(text.split("\n", 1)[0].split())
+    short = first if len(first) <= _TEXT else first[: _TEXT - 3] + "..."
+    name = name.removeprefix("builtins.").removeprefix("ipmpi.errors.")
+    return f"{name}: {short}" if short else name
+
+
+def seconds_until_told(value: float | None) -> float | None:
+    """A value of ``partial_after``.
+
+    Raises:
+        TypeError: it is no number, and not None.
+        ClientError: it is negative, or not a finite number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"partial_after is a number of seconds, or None, not {value!r}")
+    if not math.isfinite(value) or not 0 <= value <= threading.TIMEOUT_MAX:
+        raise ClientError(f"partial_after is a number of seconds, 0 or more, or None for never; not {value!r}")
+    return float(value)

@@ -1,0 +1,88 @@
+"""A bar for waits that take long (layer L4)."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from types import TracebackType
+from typing import Any, Final
+
+from ...errors import ClientError
+
+SILENT: Final = 1.0
+"""Seconds of waiting before anything is shown."""
+
+INTERVAL: Final = 0.2
+"""Seconds between two looks at how far it is."""
+
+
+class Progress:
+    """Shows how many tasks of some have ended, once the wait has taken a second; used in a with-statement.
+
+    Args:
+        total: of tasks.
+        wanted: False: show nothing. None: show it where somebody looks (a terminal, a notebook).
+
+    Attributes:
+        interval: seconds after which :meth:`update` is to be called again; None if nothing will be shown.
+
+    Raises:
+        ClientError: ``wanted`` is True, and tqdm is not installed.
+    """
+
+    def __init__(self, total: int, wanted: bool | None = None) -> None:
+        self._total = total
+        self._bar: Any = None
+        self._start = time.monotonic()
+        can = wanted is not False and total > 0 and (wanted or _somebody_looks())
+        if can and not _has_tqdm():
+            if wanted:
+                raise ClientError("progress=True needs the package tqdm: pip install tqdm")
+            can = False
+        self.interval: float | None = INTERVAL if can else None
+
+    def update(self, done: int) -> None:
+        """So many have ended."""
+        if self.interval is None:
+            return
+        if self._bar is None:
+            if time.monotonic() - self._start < SILENT:
+                return
+            self._bar = _new_bar(self._total)
+        self._bar.update(done - self._bar.n)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            if kind is None:
+                self._bar.update(self._total - self._bar.n)
+            self._bar.close()
+
+
+def _has_tqdm() -> bool:
+    return importlib.util.find_spec("tqdm") is not None
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def _somebody_looks() -> bool:
+    isatty = getattr(sys.stderr, "isatty", None)
+    return _in_notebook() or bool(isatty is not None and isatty())
+
+
+def _new_bar(total: int) -> Any:
+    # Only now: most waits are short, and the import is not.
+    if _in_notebook():
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+    return tqdm(total=total, unit=" tasks", file=sys.stderr, smoothing=0.1)

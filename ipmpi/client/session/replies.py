@@ -1,0 +1,74 @@
+"""From the replies of engines to Python values (layer L4)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ... import serialize
+from ...protocol.operations import Executed, Value
+from .failures import Body, raise_failures
+from .results import ResultList
+
+if TYPE_CHECKING:
+    from .session import EngineReply
+
+
+def values(replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = ()) -> list[Any]:
+    """One value per reply; None for an answer without a body.
+
+    Raises:
+        CompositeError: one engine or more failed.
+    """
+    raise_failures(replies, method, args)
+    owners = Counter(id(reply.body) for reply in replies)
+    return [
+        serialize.loads(_own_buffers(reply.body, owners[id(reply.body)] > 1))
+        if isinstance(reply.outcome, Value)
+        else None
+        for reply in replies
+    ]
+
+
+def _own_buffers(body: Body, shared: bool) -> list[serialize.Buffer]:
+    # Equal answers arrive folded, as one body for many engines. The arrays made of them must be the user's own,
+    # and writable, as if each engine had sent its copy.
+    stream, *buffers = body
+    return [stream, *(bytearray(item) if shared or memoryview(item).readonly else item for item in buffers)]
+
+
+def executed(
+    replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = (), source: str | None = None
+) -> ResultList:
+    """What commands printed and displayed, one dict per reply.
+
+    Args:
+        replies: of engines that ran a command, or were asked for the result of one.
+        method: what was called, for the CompositeError.
+        args: with which arguments, for the exceptions' ``_ipython_engine_info``.
+        source: the text that was run; None where the engine tells it.
+
+    Raises:
+        CompositeError: one engine or more failed.
+    """
+    raise_failures(replies, method, args)
+    return ResultList(
+        _command(reply.engine, reply.outcome, source) for reply in replies if isinstance(reply.outcome, Executed)
+    )
+
+
+def _command(engine: int, outcome: Executed, source: str | None) -> dict[str, Any]:
+    text = outcome.source if source is None else source
+    command: dict[str, Any] = {
+        "input": {"translated": text, "raw": text},
+        "number": outcome.number,
+        "id": engine,
+        "stdout": outcome.stdout,
+    }
+    if outcome.stderr:
+        command["stderr"] = outcome.stderr
+    if outcome.display_repr is not None:
+        pretty = outcome.display_repr if outcome.display_pprint is None else outcome.display_pprint
+        command["display"] = {"pprint": pretty, "repr": outcome.display_repr}
+    return command

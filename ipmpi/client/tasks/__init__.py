@@ -1,0 +1,1 @@
+"""Tasks for whatever engine is free: TaskClient and its parts."""

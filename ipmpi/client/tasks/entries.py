@@ -1,0 +1,191 @@
+"""The tasks that have ids (layer L4): each with its attempts, and in the end its result."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from ...errors import DependencyError, EngineLost, TaskAborted, TaskRejectError, TaskTimeout, text_of
+from ..session.waiting import SessionFuture
+from .dependencies import Needs
+from .desk import TaskDesk, Ticket
+from .payloads import Payload, failure_of, story_of, value_of
+from .taskresult import TaskResult
+from .tasktypes import BaseTask, StringTask
+
+_FAILURES: Final = (EngineLost, TaskTimeout, TaskRejectError)
+"""Errors of the controller's that are a failure of the task: its recovery task follows."""
+
+
+class Attempt:
+    """A task, ready to be submitted: serialised when the user called run(), so that a bad one raises there."""
+
+    def __init__(self, task: BaseTask, desk: TaskDesk, needs: Needs) -> None:
+        self.task = task
+        self.needs = needs
+        self.terms = task.terms(desk.define)
+        self.payload: Payload = task.payload()
+        self.ticket: Ticket | None = None
+
+
+class _End(NamedTuple):
+    """The answer of an engine."""
+
+    engine: int
+    ok: bool
+    payload: Payload
+
+
+class Entry:
+    """One task id: the attempt under way, those that may follow it, and in the end the result.
+
+    ``ended`` resolves once, when the task has a result or an error that keeps it from having one. Changes happen
+    under ``lock``: the session's thread and the user's meet here.
+    """
+
+    def __init__(self, taskid: int, attempts: list[Attempt], desk: TaskDesk) -> None:
+        self.taskid = taskid
+        self.label = f"task {taskid}"
+        self.aborted = False
+        # Reentrant, because an attempt that cannot be submitted ends at once, inside start().
+        self.lock = threading.RLock()
+        self.ended = SessionFuture()
+        self._desk = desk
+        self._waiting = attempts
+        self._current = attempts[0]
+        self._end: _End | None = None
+        self._error: BaseException | None = None
+        self._result: tuple[bool, Any] | None = None
+        self._submitted = self._completed = time.time()
+
+    def start(self) -> None:
+        """Give the next attempt to the controller, as soon as nothing it waits for keeps it here."""
+        with self.lock:
+            self._current = attempt = self._waiting.pop(0)
+        if attempt.needs:
+            attempt.needs.when_ready(self._desk, lambda: self._submit(attempt), self.undone)
+        else:
+            self._submit(attempt)
+
+    def _submit(self, attempt: Attempt) -> None:
+        terms = attempt.terms(*(attempt.needs.references() if attempt.needs else ((), None)))
+        with self.lock:
+            if self.ended.done():
+                return
+            payload, attempt.payload = attempt.payload, b""
+            attempt.ticket = self._desk.submit_one(terms, payload, self)
+
+    # --- how it ends, in the session's thread ----------------------------------------------------------------
+
+    def arrived(self, engine: int, ok: bool, payload: Payload) -> None:
+        """See :class:`~ipmpi.client.tasks.desk.Sink`."""
+        if ok or not self._recovers():
+            self._finish(None, _End(engine, ok, payload))
+
+    def undone(self, error: BaseException) -> None:
+        """See :class:`~ipmpi.client.tasks.desk.Sink`."""
+        if isinstance(error, TaskAborted):
+            error = TaskAborted(f"task {self.taskid} was aborted")
+        if not isinstance(error, _FAILURES) or not self._recovers():
+            self._finish(error, None)
+
+    def _recovers(self) -> bool:
+        """Whether the recovery task is on its way, now that the one before it has failed; or the end is noted."""
+        with self.lock:
+            if self.ended.done():
+                return True
+            if not self._waiting:
+                return False
+            if self.aborted:
+                self._finish(TaskAborted(f"task {self.taskid} was aborted before its recovery task"), None)
+                return True
+            try:
+                self.start()
+            except Exception as refused:  # shown to whoever asks for the result: no one is here to catch it
+                self._finish(refused, None)
+            return True
+
+    def _finish(self, error: BaseException | None, end: _End | None) -> None:
+        with self.lock:
+            if self.ended.done():
+                return
+            self._waiting.clear()
+            self._error, self._end = error, end
+            self._completed = time.time()
+            self.ended.set_result(None)
+
+    def abort(self) -> None:
+        """End the task here, whatever its engine says later."""
+        self._finish(TaskAborted(f"task {self.taskid} was aborted"), None)
+
+    # --- what became of it -----------------------------------------------------------------------------------
+
+    @property
+    def ticket(self) -> Ticket | None:
+        """The attempt under way, or the last one; None while it waits here."""
+        return self._current.ticket
+
+    def was_aborted(self) -> bool:
+        """Whether the task has ended by an abort."""
+        return isinstance(self._error, TaskAborted)
+
+    def succeeded(self) -> bool:
+        """Whether a task that has ended has a result."""
+        return self._end is not None and self._end.ok
+
+    def result(self) -> Any:
+        """The user's result of a task that has ended, or raise; the same object on every call."""
+        with self.lock:
+            if self._result is None:
+                self._result = self._make_result()
+                if self.succeeded() and self._end is not None:
+                    self._end = self._end._replace(payload=b"")  # opened, and no longer needed
+        is_value, value = self._result
+        if is_value:
+            return value
+        raise value
+
+    def _make_result(self) -> tuple[bool, Any]:
+        task, end, failure = self._current.task, self._end, self._error
+        value: Any = None
+        if end is None:
+            if not isinstance(task, StringTask) or not isinstance(failure, (*_FAILURES, DependencyError)):
+                return False, failure
+        elif not end.ok:
+            payload = end.payload
+            failure = failure_of(payload if isinstance(payload, bytes) else b"".join(payload), end.engine)
+        else:
+            try:
+                value = task.process_result(value_of(end.payload))
+            except Exception as unreadable:  # a class that is not importable here, say
+                failure = unreadable
+        if isinstance(task, StringTask):
+            engine = -1 if end is None else end.engine
+            return True, TaskResult(self.taskid, engine, value or {}, failure, self._submitted, self._completed)
+        return (True, value) if failure is None else (False, failure)
+
+    # --- what depends on it; see dependencies.Parent ---------------------------------------------------------
+
+    def done(self) -> bool:
+        """Whether the task has ended."""
+        return self.ended.done()
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
+        """Call ``fn(something)`` when it has."""
+        self.ended.add_done_callback(fn)
+
+    def reference(self) -> Ticket | None:
+        """The task, if there is no recovery task that would take its place."""
+        with self.lock:
+            return None if self._waiting else self._current.ticket
+
+    def trouble(self) -> str | None:
+        """How it failed."""
+        end, error = self._end, self._error
+        if end is not None:
+            return None if end.ok else f"failed: {story_of(end.payload)}"
+        if error is None or isinstance(error, TaskAborted):
+            return "was aborted"
+        return f"failed: {type(error).__name__}: {text_of(error)}"

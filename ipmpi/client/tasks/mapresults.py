@@ -1,0 +1,348 @@
+"""The results of a function mapped over many items (layer L4): one object for all, and no future for each."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import pickle
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any, Final
+
+from ...errors import KernelError, ResultNotCompleted
+from ...limits import TASKS_PER_MESSAGE
+from ...protocol.packed import count, unpack
+from ...serialize import stays_here
+from ..session.given import waiting_time
+from ..session.progress import Progress
+from ..session.waiting import SessionFuture
+from .desk import Batch, TaskDesk, Terms
+from .futures import may_wait
+from .payloads import Payload, failure_of, packed_rows, value_of
+
+_MISSING: Final = object()
+
+FIRST: Final = 64
+"""Items in the first group. Those that follow are larger: engines begin early, and messages are few."""
+
+AT_ONCE: Final = 4096
+"""Results that whoever wants all is woken for."""
+
+
+class _Failure:
+    """Stands for the result of an item that has none."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class MapResults(Iterator[Any]):
+    """The results, as they come; made by ``TaskClient.imap``.
+
+    A failed item raises what its function raised, when it is its turn; those after it can still be had. Whoever
+    leaves the loop early closes it: by dropping it, by :meth:`close`, or by a ``with`` statement. Then what has
+    not started is not run.
+
+    Attributes:
+        ended: a future of nothing; it is done when all items have ended.
+    """
+
+    def __init__(self, desk: TaskDesk, ordered: bool = True) -> None:
+        self._desk = desk
+        self._ordered = ordered
+        self._groups: list[int] = []
+        self._values: list[Any] = []
+        self._position = 0
+        self._opened = 0
+        self._failures = 0
+        self._in_turn: deque[int] = deque()
+        self._closed = False
+        # Both threads use these, without a lock: each is changed by one of them only, or by a single step.
+        self._inbox: deque[Batch | tuple[Sequence[int], _Failure | int, Payload]] = deque()
+        self._arrived = 0
+        self._wanted = 1
+        self._urgent = False
+        self._broken: KernelError | None = None
+        self._wake = threading.Event()
+        self._fed = False
+        self.ended = SessionFuture()
+        self._relay = _Relay(self, desk)
+
+    __reduce_ex__ = stays_here("its results come to this process. Send list(...) of it")
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # Python may be ending, or this was never made
+            self.close()
+
+    def feed(self, terms: Terms, rows: Iterable[tuple[Any, ...]], label: str) -> None:
+        """Submit one task for each row of arguments. If one cannot be sent, those before it are dropped."""
+        remaining = iter(rows)
+        size = FIRST
+        try:
+            while chunk := list(islice(remaining, size)):
+                payloads = packed_rows(chunk, label)
+                base = len(self._values)
+                self._values += [_MISSING] * len(chunk)
+                self._groups += self._desk.submit_many(terms, payloads, self._relay, base)
+                size = min(4 * size, TASKS_PER_MESSAGE)
+        except BaseException:
+            self.close()
+            raise
+        self._fed = True
+        self._end_if_all_have()
+
+    # --- the user's side -------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._values) - self._position
+
+    def __next__(self) -> Any:
+        try:
+            return self.next()
+        finally:
+            del self  # as in next()
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next result, waited for.
+
+        Raises:
+            StopIteration: there was no other item.
+            ResultNotCompleted: (a TimeoutError) ``timeout`` seconds were not enough; ask again.
+            Exception: what the function raised for this item, as from :meth:`TaskFuture.result`.
+        """
+        timeout = waiting_time(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._position == len(self._values) or self._closed:
+                raise StopIteration
+            number = self._position if self._ordered else self._in_turn[0] if self._in_turn else -1
+            value = _MISSING if number < 0 else self._values[number]
+            if value is not _MISSING:
+                break
+            left = None if deadline is None else deadline - time.monotonic()
+            if not self._open_some(1, left) and left is not None and left <= 0:
+                raise ResultNotCompleted(f"no result came in {timeout:g} s; the tasks go on")
+        self._values[number] = None  # it may be large
+        self._position += 1
+        if not self._ordered:
+            self._in_turn.popleft()
+        if not isinstance(value, _Failure):
+            return value
+        try:
+            raise value.error
+        finally:
+            del value, self  # the traceback holds this frame, and this would keep the results from being dropped
+
+    def collect(self, progress: bool | None = None) -> list[Any]:
+        """All results, in the order of the items; raises what the first failed one raised, and drops the others.
+
+        Args:
+            progress: see :func:`ipmpi.client.tasks.futures.gather`.
+        """
+        total = len(self._values)
+        try:
+            with Progress(total, progress) as bar:
+                while self._opened < total:
+                    self._open_some(min(AT_ONCE, total - self._opened), bar.interval)
+                    bar.update(self._opened)
+                    if self._failures:
+                        self._raise_first()
+        except BaseException:
+            self.close()
+            raise
+        return self._values
+
+    def _raise_first(self) -> None:
+        """Raise the failure of an item, if all items before it have succeeded."""
+        while self._position < len(self._values):
+            value = self._values[self._position]
+            if value is _MISSING:
+                return
+            if isinstance(value, _Failure):
+                raise value.error
+            self._position += 1
+
+    def close(self) -> None:
+        """Want no more results: what has not started is not run. What runs goes on to its end."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._arrived < len(self._values):
+            for group in self._groups:
+                self._desk.abort(group, None, "cancel")
+
+    def cancel(self, running: bool = False) -> None:
+        """Take back what has not started: when its turn comes, TaskAborted is raised.
+
+        Asks the controller, and waits for its answer, except in a callback of a future.
+
+        Args:
+            running: stop those that run as well, by KeyboardInterrupt. Their end is not waited for.
+        """
+        if self.ended.done():
+            return
+        how = "interrupt" if running else "cancel"
+        answers = [self._desk.abort(group, None, how) for group in self._groups]
+        if may_wait(self._desk):
+            for answer in answers:
+                with contextlib.suppress(KernelError):  # the session has ended, and so have the tasks
+                    answer.result()
+
+    def __enter__(self) -> MapResults:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_some(self, wanted: int, timeout: float | None) -> bool:
+        """Wait for so many results and open all that are there; False if none is."""
+        if self._arrived < self._opened + wanted and self._broken is None:
+            self.ended.check()
+        self._wake.clear()
+        self._wanted = self._opened + wanted
+        if self._arrived < self._wanted and not self._urgent and self._broken is None:
+            self._wake.wait(None if timeout is None else max(0.0, timeout))
+        self._urgent = False
+        if not self._inbox:
+            if self._broken is not None:
+                raise self._broken
+            return False
+        while self._inbox:
+            arrival = self._inbox.popleft()
+            if isinstance(arrival, Batch):
+                self._open_batch(arrival)
+            else:
+                numbers, what, payload = arrival
+                for number in numbers:
+                    self._store(number, what if isinstance(what, _Failure) else _opened(payload))
+        return True
+
+    def _store(self, number: int, value: Any) -> None:
+        self._failures += isinstance(value, _Failure)
+        self._values[number] = value
+        self._opened += 1
+        if not self._ordered:
+            self._in_turn.append(number)
+
+    def _open_batch(self, batch: Batch) -> None:
+        base, message, body = batch
+        indices, lengths = unpack(message.indices), unpack(message.lengths)
+        failed = set(unpack(message.failed)) if message.failed else ()
+        values, loads = self._values, pickle.loads
+        start = 0
+        if failed or not self._ordered:
+            for position, (index, length) in enumerate(zip(indices, lengths, strict=True)):
+                payload = body[start : start + length]
+                start += length
+                is_failure = position in failed
+                value = _Failure(failure_of(payload, message.engine)) if is_failure else _opened(payload)
+                self._store(base + index, value)
+            return
+        try:
+            for index, length in zip(indices, lengths, strict=True):
+                end = start + length
+                values[base + index] = loads(body[start:end]) if length else None
+                start = end
+        except Exception:
+            # One cannot be unpickled here. Begin again, one by one.
+            start = 0
+            for index, length in zip(indices, lengths, strict=True):
+                self._store(base + index, _opened(body[start : start + length]))
+                start += length
+        else:
+            self._opened += len(indices)
+
+    # --- the desk's side, in the session's thread ------------------------------------------------------------
+
+    def batch_arrived(self, batch: Batch) -> None:
+        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        self._inbox.append(batch)
+        self._add(count(batch.message.indices), bool(batch.message.failed))
+
+    def large_arrived(self, number: int, engine: int, payload: Payload) -> None:
+        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        self._inbox.append(([number], engine, payload))
+        self._add(1, False)
+
+    def batch_undone(self, numbers: Sequence[int], error: KernelError) -> None:
+        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        self._inbox.append((numbers, _Failure(error), b""))
+        self._add(len(numbers), True)
+
+    def batch_failed(self, error: KernelError) -> None:
+        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        self._broken = error
+        self._wake.set()
+        self._end_if_all_have()
+
+    def _add(self, number: int, failed: bool) -> None:
+        self._arrived += number
+        self._end_if_all_have()
+        if self._closed:
+            self._inbox.clear()
+            return
+        self._urgent = self._urgent or failed
+        if failed or self._arrived >= self._wanted:
+            self._wake.set()
+
+    def _end_if_all_have(self) -> None:
+        """Called in both threads, each after it has changed what is looked at here: so the later one sees all."""
+        if self._fed and (self._arrived >= len(self._values) or self._broken is not None):
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                self.ended.set_result(None)
+
+
+class _Relay:
+    """What the desk knows of map results: it counts, and tells them as long as somebody wants them.
+
+    The desk has it until the last task has ended; had it the results, nobody could drop these.
+    """
+
+    def __init__(self, results: MapResults, desk: TaskDesk) -> None:
+        self._results = weakref.ref(results)
+        self._desk = desk
+
+    def batch_arrived(self, batch: Batch) -> None:
+        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        failed = count(batch.message.failed)
+        self._desk.failed += failed
+        self._desk.succeeded += count(batch.message.indices) - failed
+        results = self._results()
+        if results is not None:
+            results.batch_arrived(batch)
+
+    def large_arrived(self, number: int, engine: int, payload: Payload) -> None:
+        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        self._desk.succeeded += 1
+        results = self._results()
+        if results is not None:
+            results.large_arrived(number, engine, payload)
+
+    def batch_undone(self, numbers: Sequence[int], error: KernelError) -> None:
+        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        self._desk.failed += len(numbers)
+        results = self._results()
+        if results is not None:
+            results.batch_undone(numbers, error)
+
+    def batch_failed(self, error: KernelError) -> None:
+        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        results = self._results()
+        if results is not None:
+            results.batch_failed(error)
+
+
+def _opened(payload: Payload) -> Any:
+    try:
+        return value_of(payload)
+    except Exception as unreadable:  # a class that cannot be imported here, say
+        return _Failure(unreadable)

@@ -1,0 +1,80 @@
+"""Tasks that go to the controller together, as the client keeps them (layer L4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ... import limits
+from ...errors import KernelError
+from ...protocol.frames import Buffer
+
+if TYPE_CHECKING:
+    from .desk import BatchSink, Sink, Terms
+
+
+class Group:
+    """Tasks under way: with one sink each, or one ``batch`` sink for all, which calls the first one ``base``."""
+
+    __slots__ = (
+        "base",
+        "batch",
+        "cancelled",
+        "left",
+        "number",
+        "payloads",
+        "segments",
+        "sent",
+        "sinks",
+        "size",
+        "terms",
+    )
+
+    def __init__(self, number: int, terms: Terms, batch: BatchSink | None = None, base: int = 0) -> None:
+        self.number = number
+        self.terms = terms
+        self.batch = batch
+        self.base = base
+        self.payloads: list[bytes] = []
+        self.segments: list[Buffer] | None = None
+        self.sinks: list[Sink | None] = []
+        self.cancelled: set[int] = set()
+        self.left = 0
+        self.size = 0
+        self.sent = False
+
+    def tell_undone(self, indices: Iterable[int], error: KernelError) -> None:
+        """Tell the sinks of tasks that were not told before."""
+        if self.batch is not None:
+            self.batch.batch_undone([self.base + index for index in indices], error)
+            return
+        for index in indices:
+            sink, self.sinks[index] = self.sinks[index], None
+            if sink is not None:
+                sink.undone(error)
+
+    def tell_failed(self, error: KernelError) -> None:
+        """Tell all that still wait."""
+        if self.batch is not None:
+            self.batch.batch_failed(error)
+        else:
+            self.tell_undone(range(len(self.sinks)), error)
+
+
+class Known:
+    """A function that the controller has: its size, and how many groups under way name it."""
+
+    __slots__ = ("size", "uses")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.uses = 0
+
+
+def fits(group: Group, terms: Terms, size: int) -> bool:
+    """Whether one more task may go with a group."""
+    return (
+        (group.terms is terms or group.terms.options == terms.options)
+        and len(group.payloads) < limits.TASKS_PER_MESSAGE
+        and group.size + size <= limits.TASK_BATCH
+    )

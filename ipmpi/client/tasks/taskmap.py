@@ -1,0 +1,133 @@
+"""One task per item of some sequences (layer L4): what ``tc.map``, ``tc.mapper`` and ``tc.parallel`` use."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from ..session import given
+from ..session.functions import Definition
+from .mapresults import MapResults
+from .tasktypes import BaseTask, Condition, Define, MapTask
+from .terms import MakeTerms, Settings, call_terms
+
+
+class TaskRunner(Protocol):
+    """The part of :class:`~ipmpi.client.tasks.task.TaskClient` that mapping needs."""
+
+    def run(self, task: BaseTask, block: bool = False) -> Any:
+        """Submit a task; returns its id, or with ``block`` its result."""
+
+    def get_task_result(self, taskid: int, block: bool = False) -> Any:
+        """Return the result of a task."""
+
+    def define(self, function: Callable[..., Any]) -> Definition:
+        """Pickle a function."""
+
+    def stream(
+        self,
+        definition: Definition,
+        rows: Iterable[tuple[Any, ...]],
+        settings: Settings,
+        depend: Condition | None = None,
+        ordered: bool = True,
+    ) -> MapResults:
+        """Submit a call for each row of arguments."""
+
+
+class _ItemTask(MapTask):
+    """A :class:`MapTask` whose function was pickled before."""
+
+    definition: Definition
+
+    def terms(self, define: Define) -> MakeTerms:
+        """See :meth:`BaseTask.terms`."""
+        depend = None if self.depend is None else define(self.depend)
+        return functools.partial(call_terms, self.definition, self.settings(), True, depend)
+
+
+class TaskMapper:
+    """Map functions over sequences, one task per item; made by ``TaskClient.mapper``.
+
+    Attributes:
+        task_client: where the tasks go.
+        clear_before: option of each task; so are ``clear_after``, ``retries``, ``recovery_task``, ``depend``.
+        block: whether :meth:`map` waits.
+    """
+
+    def __init__(
+        self,
+        task_client: TaskRunner,
+        clear_before: bool = False,
+        clear_after: bool = False,
+        retries: int = 0,
+        recovery_task: BaseTask | None = None,
+        depend: Condition | None = None,
+        block: bool = True,
+    ) -> None:
+        self.task_client = task_client
+        self.clear_before = clear_before
+        self.clear_after = clear_after
+        self.retries = retries
+        self.recovery_task = recovery_task
+        self.depend = depend
+        self.block = block
+        self._settings()
+        if depend is not None:
+            given.function(depend, "depend")
+        if recovery_task is not None and not isinstance(recovery_task, BaseTask):
+            raise TypeError(f"a recovery_task must be a Task object: {given.shown(recovery_task)}")
+
+    def _settings(self) -> Settings:
+        return Settings(
+            self.retries, clear_before=bool(self.clear_before), clear_after=bool(self.clear_after)
+        ).checked()
+
+    def map(self, func: Callable[..., Any], *sequences: Iterable[Any], progress: bool | None = None) -> list[Any]:
+        """Call ``func`` on each item; returns the results in order, or without ``block`` the task ids.
+
+        Args:
+            func: the function.
+            *sequences: of equal length, one for each argument of the function.
+            progress: show a bar; None: if this is a terminal or notebook, and takes more than a second.
+
+        Raises:
+            ValueError: the sequences differ in length.
+            Exception: what the first item that failed raised (with ``block``). Items that have not started then
+                are not run, except with a ``recovery_task``.
+        """
+        if not sequences:
+            raise TypeError("map() needs a function and at least one sequence")
+        columns = [list(sequence) for sequence in sequences]
+        if len({len(column) for column in columns}) > 1:
+            raise ValueError("all sequences must have equal length")
+        if not callable(func):
+            raise TypeError("a task function must be a FunctionType")
+        definition = self.task_client.define(func)
+        rows = zip(*columns, strict=True)
+        if self.block and self.recovery_task is None:
+            return self.task_client.stream(definition, rows, self._settings(), self.depend).collect(progress)
+        taskids = [self.task_client.run(self._task(func, definition, item)) for item in rows]
+        if not self.block:
+            return taskids
+        return [self.task_client.get_task_result(taskid, block=True) for taskid in taskids]
+
+    def _task(self, func: Callable[..., Any], definition: Definition, item: tuple[Any, ...]) -> MapTask:
+        options = (self.clear_before, self.clear_after, self.retries, self.recovery_task, self.depend)
+        task = _ItemTask(func, item, None, *options)
+        task.definition = definition
+        return task
+
+
+class TaskParallelFunction:
+    """A function that maps itself over sequences as tasks; made by ``TaskClient.parallel``."""
+
+    def __init__(self, func: Callable[..., Any], mapper: TaskMapper) -> None:
+        functools.update_wrapper(self, func)
+        self.func = func
+        self.mapper = mapper
+
+    def __call__(self, *sequences: Iterable[Any]) -> list[Any]:
+        """Call the function on each item of the sequences; see :meth:`TaskMapper.map`."""
+        return self.mapper.map(self.func, *sequences)

@@ -1,0 +1,131 @@
+"""How a task ended, as its user sees it (layer L4): names, values, times, or the failure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from ...errors import text_of
+
+TIME_FORMAT = "%Y/%m/%d %H:%M:%S"
+
+
+class TaskFailure:
+    """The exception of a task, held until somebody wants it raised.
+
+    Attributes:
+        type: its class.
+        value: the exception itself, with the engine's traceback in ``_ipython_traceback_text``.
+    """
+
+    def __init__(self, value: BaseException) -> None:
+        self.type = type(value)
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.type!r}>"
+
+    def __str__(self) -> str:
+        return f"{self.type.__name__}: {text_of(self.value)}"
+
+    def raise_exception(self) -> NoReturn:
+        """Raise the exception."""
+        raise self.value
+
+    raiseException = raise_exception
+
+    def get_traceback(self) -> str:
+        """The engine's formatted traceback, or the exception in one line where the engine gave none."""
+        return str(getattr(self.value, "_ipython_traceback_text", None) or self)
+
+
+class ResultNS:
+    """The results of a task as attributes: ``tr.ns.a``, also ``tr.ns['a']``."""
+
+    __slots__ = ("_values",)
+    _values: dict[str, Any]
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "_values", dict(values))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_values":  # copy and pickle ask before it is set
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(
+                f"the task has no result {name!r}; it pulled: {', '.join(self._values) or 'nothing'}"
+            ) from None
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("the results of a task cannot be changed")
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._values)
+
+    def __repr__(self) -> str:
+        return f"NS{self._values!r}"
+
+
+class TaskResult:
+    """What became of a :class:`~ipmpi.client.tasks.tasktypes.StringTask`; getting one never raises.
+
+    Attributes:
+        taskid: the id that ``TaskClient.run`` gave.
+        engineid: the engine that ran it last; -1 where none did.
+        results: dict of the pulled names; empty on failure.
+        keys: list of the pulled names.
+        failure: None, or a :class:`TaskFailure`.
+        submitted: local time as ``'2008/03/08 03:41:42'``; so is ``completed``.
+        completed: when the result was there.
+        duration: seconds between the two, a float.
+    """
+
+    def __init__(
+        self,
+        taskid: int,
+        engineid: int,
+        results: Mapping[str, Any],
+        failure: BaseException | None = None,
+        submitted: float = 0.0,
+        completed: float = 0.0,
+    ) -> None:
+        self.taskid = taskid
+        self.engineid = engineid
+        self.failure = None if failure is None else TaskFailure(failure)
+        self.results = dict(results)
+        self.keys = list(self.results)
+        self.submitted = time.strftime(TIME_FORMAT, time.localtime(submitted))
+        self.completed = time.strftime(TIME_FORMAT, time.localtime(completed))
+        self.duration = completed - submitted
+        self._ns = ResultNS(self.results)
+
+    def __repr__(self) -> str:
+        return f"TaskResult[ID:{self.taskid}]:{self.results if self.failure is None else self.failure!r}"
+
+    def __getitem__(self, key: str) -> Any:
+        self.raise_exception()
+        return self.results[key]
+
+    @property
+    def ns(self) -> ResultNS:
+        """The results as attributes; raises the failure if there is one."""
+        self.raise_exception()
+        return self._ns
+
+    @ns.setter
+    def ns(self, value: object) -> NoReturn:  # noqa: ARG002
+        raise Exception("the ns attribute cannot be changed")
+
+    def raise_exception(self) -> None:
+        """Raise what the task raised; None if it succeeded."""
+        if self.failure is not None:
+            self.failure.raise_exception()

@@ -1,0 +1,107 @@
+"""A task client with options for its calls (layer L4): what ``tc.options(...)`` returns."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..pools.underway import checked_options, settings_of
+from ..session.functions import label_of
+from .futures import TaskFuture
+from .mapresults import MapResults
+from .terms import Settings
+
+if TYPE_CHECKING:
+    from .task import TaskClient
+
+PARENTS = frozenset({"after", "follow"})
+"""Options that name other tasks."""
+
+
+class TaskView:
+    """Submits calls with the same options; every keyword argument of :meth:`submit` is the function's.
+
+    ``tc.options(timeout=5).submit(f, timeout=3)`` calls ``f(timeout=3)``, for which it may take 5 seconds.
+    """
+
+    def __init__(self, client: TaskClient, options: dict[str, Any]) -> None:
+        self._client = client
+        self._parents = {name: value for name, value in options.items() if name in PARENTS}
+        self._options = checked_options({n: value for n, value in options.items() if n not in PARENTS})
+        self._settings = settings_of(self._options)
+
+    def __repr__(self) -> str:
+        given = {**self._options, **self._parents}
+        return f"<TaskView: {', '.join(f'{name}={value!r}' for name, value in given.items()) or 'no options'}>"
+
+    def options(self, **options: Any) -> TaskView:
+        """A view with these options, too; see :meth:`TaskClient.options`."""
+        return TaskView(self._client, {**self._options, **self._parents, **options})
+
+    def submit(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
+        """Call ``f(*args, **kwargs)`` on an engine; returns at once, and raises, as :meth:`TaskClient.submit`."""
+        depend = self._options.get("depend")
+        return self._client.call(f, args, kwargs, self._settings, depend, **self._parents)
+
+    def imap(self, f: Callable[..., Any], /, *iterables: Iterable[Any], ordered: bool = True) -> MapResults:
+        """As :meth:`TaskClient.imap`."""
+        if self._parents:
+            raise TypeError("after and follow are options of submit; the tasks of a map wait for no others")
+        return self._client.imap(f, *iterables, ordered=ordered, **self._options)
+
+    def map(self, func: Callable[..., Any], *sequences: Iterable[Any], progress: bool | None = None) -> list[Any]:
+        """As :meth:`TaskClient.map`."""
+        columns: list[Sequence[Any]] = [list(sequence) for sequence in sequences]
+        if len({len(column) for column in columns}) > 1:
+            raise ValueError("all sequences must have equal length")
+        return self.imap(func, *columns).collect(progress)
+
+
+def check_meaning(function: Callable[..., Any], positional: int, settings: Settings, **others: object) -> None:
+    """Raise TypeError if an option that was given may be meant for the function.
+
+    Args:
+        function: what is to be called.
+        positional: how many arguments it gets by position, beside the communicator of a task on several ranks.
+        settings: some of the options.
+        **others: the others, None where they are not given.
+    """
+    given = [*settings.given(), *(name for name, value in others.items() if value is not None)]
+    if not given:
+        return
+    own = _keywords(function, positional + (settings.ranks != 1))
+    for name in given:
+        if name in own:
+            raise TypeError(
+                f"{label_of(function)} has a parameter {name!r} of its own, so {name}= may mean two things here: "
+                f"tc.options({name}=...).submit(f, ...) sets the option, and "
+                f"tc.options().submit(f, ..., {name}=...) gives it to the function"
+            )
+
+
+def _keywords(function: Callable[..., Any], positional: int) -> tuple[str, ...]:
+    """Names of parameters that are not given by position, and may be by name."""
+    if type(function) is types.FunctionType and not function.__dict__:  # a tenth of the time
+        code = function.__code__
+        end = code.co_argcount
+        begin = min(end, max(positional, code.co_posonlyargcount))
+        return (*code.co_varnames[begin:end], *code.co_varnames[end : end + code.co_kwonlyargcount])
+    if type(function) is types.BuiltinFunctionType and isinstance(function.__self__, types.ModuleType):
+        return _keywords_of_builtin(function, positional)
+    return _keywords_by_signature(function, positional)
+
+
+def _keywords_by_signature(function: Callable[..., Any], positional: int) -> tuple[str, ...]:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # of something that is written in C
+        return ()
+    named = [p.name for p in parameters[positional:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return (*named, *(p.name for p in parameters if p.kind is p.KEYWORD_ONLY))
+
+
+_keywords_of_builtin = functools.lru_cache(maxsize=256)(_keywords_by_signature)
+"""Their signatures are texts, and take long to read."""

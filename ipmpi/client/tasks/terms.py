@@ -1,0 +1,157 @@
+"""What may be asked for tasks, checked, and as the controller is told it (layer L4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ... import limits
+from ...errors import ClientError
+from ...protocol import messages as m, operations
+from ..session import given
+from ..session.functions import Definition
+from ..session.prepared import prepared_here
+from .desk import Terms
+
+Reference = tuple[int, int]
+MakeTerms = Callable[[Sequence[Reference], Reference | None], Terms]
+"""Makes the terms of a task, when it is known what it comes after, and whom it follows."""
+
+
+class Settings(NamedTuple):
+    """The options that tasks of every kind have.
+
+    Attributes:
+        retries: how often it is tried again after it raised.
+        priority: larger first; any int.
+        timeout: seconds that it may run.
+        expected: seconds that it will take, by the user's guess.
+        ranks: that run it together.
+        same_node: whether these have to be on one node.
+        clear_before: empty the namespace first; ``clear_after``: in the end.
+    """
+
+    retries: int = 0
+    priority: int = 0
+    timeout: float | None = None
+    expected: float | None = None
+    ranks: int = 1
+    same_node: bool = False
+    clear_before: bool = False
+    clear_after: bool = False
+
+    def given(self) -> list[str]:
+        """The names of those that are not as usual."""
+        if self._is_usual():
+            return []
+        checked = zip(self._fields, self.checked(), _USUAL, strict=True)
+        return [name for name, value, usual in checked if value != usual]
+
+    def checked(self) -> Settings:
+        """The same as plain numbers (numpy's are taken, too); TypeError or ValueError say what is wrong."""
+        if self._is_usual():
+            return self  # a task is checked several times on its way
+        most = limits.TASK_NUMBER
+        return Settings(
+            given.whole_number(self.retries, "a task's retries", 0, most),
+            given.whole_number(self.priority, "a task's priority", -most - 1, most),
+            given.seconds(self.timeout, "a task's timeout"),
+            given.seconds(self.expected, "a task's expected time"),
+            given.whole_number(self.ranks, "a task's ranks", 1, limits.MAX_ENGINES),
+            bool(self.same_node),
+            bool(self.clear_before),
+            bool(self.clear_after),
+        )
+
+    def _is_usual(self) -> bool:
+        if not (type(self.retries) is type(self.ranks) is type(self.priority) is int):
+            return False
+        return self.timeout is None and self.expected is None and self == _USUAL
+
+
+_USUAL = Settings()
+
+
+def call_terms(
+    definition: Definition,
+    settings: Settings,
+    spread: bool,
+    depend: Definition | None = None,
+    after: Sequence[Reference] = (),
+    follow: Reference | None = None,
+) -> Terms:
+    """The terms of calls of a function; the same object for the same terms, so that calls go together.
+
+    Args:
+        definition: of the function.
+        settings: see there; they are checked.
+        spread: whether the payloads are positional arguments only.
+        depend: of the condition.
+        after: tasks that have to succeed first.
+        follow: the task on whose engine it is to run.
+    """
+    settings = settings.checked()
+    key = (settings, spread, depend)
+    alone = not after and follow is None
+    if alone:
+        known = definition.cache.get(key)
+        if known is not None:
+            found: Terms = known
+            return found
+    operation = operations.CallTaskOperation(
+        definition.key,
+        spread,
+        settings.ranks > 1,
+        settings.clear_before,
+        settings.clear_after,
+        b"" if depend is None else depend.key,
+        definition.space,
+    )
+    terms = make_terms(operation, definition.label, [definition], settings, depend, after, follow)
+    if alone:
+        definition.cache[key] = terms
+    return terms
+
+
+def make_terms(
+    operation: operations.TaskOperation,
+    label: str,
+    definitions: Sequence[Definition],
+    settings: Settings,
+    depend: Definition | None = None,
+    after: Sequence[Reference] = (),
+    follow: Reference | None = None,
+) -> Terms:
+    """The terms of any task; see :func:`call_terms`.
+
+    Raises:
+        TypeError, ValueError: a setting is wrong.
+        ClientError: they cannot be sent, or are too large for that.
+    """
+    settings = settings.checked()
+    encoded = operations.encode(operation)
+    room = limits.MESSAGE - limits.INLINE_BODY - 64 * limits.KIB
+    if len(encoded) > room:
+        raise ClientError(f"the text of this task has {len(encoded)} bytes; push() large data, and use it by name")
+    if len(encoded) + 11 * len(after) > room:
+        raise ClientError(
+            f"this task comes after {len(after)} others, which is too much for one message: let some tasks in "
+            "between each come after a part of them"
+        )
+    used = [*definitions, *([] if depend is None else [depend])]
+    options = m.TaskOptions(
+        encoded,
+        label,
+        [definition.key for definition in used],
+        settings.retries,
+        settings.priority,
+        settings.ranks,
+        settings.same_node,
+        settings.timeout,
+        settings.expected,
+        depend is not None,
+        list(after),
+        follow,
+    )
+    prepared_here(m.SubmitTasks(0, options, b"", [0]))
+    return Terms(options, tuple(used))

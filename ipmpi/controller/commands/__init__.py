@@ -1,0 +1,1 @@
+"""Queues of commands for engines, without I/O."""

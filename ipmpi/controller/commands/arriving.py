@@ -1,0 +1,129 @@
+"""Bodies of commands on their way from clients to engines, and who waits for them (layer L2, no I/O).
+
+An engine that waits for a body runs nothing else. If the client does not send it (it was stopped, say), and others
+wait for the engine, the command gives way. It comes behind all that waits, on all its engines, and so do the
+client's later commands. That is as if they had been submitted now, so engines that work together still see the
+same order, and the client is asked for the body again. If some of these commands have begun, this is not possible:
+then the command fails instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from ..effects import GiveUp
+from .lanes import Lane, join
+from .work import CommandWork
+
+
+class Arriving:
+    """Which streams of clients carry the body of which command, to which engines.
+
+    Args:
+        lanes: of all engines.
+        advance: gives a free engine its next command.
+        drop: tells a client that a command will not be run on an engine, with the name of an error and a sentence.
+    """
+
+    def __init__(
+        self,
+        lanes: Mapping[int, Lane],
+        advance: Callable[[int], None],
+        drop: Callable[[CommandWork, int, str, str], None],
+    ) -> None:
+        self._lanes = lanes
+        self._advance = advance
+        self._drop = drop
+        self._by_stream: dict[tuple[int, int], tuple[CommandWork, list[int]]] = {}
+
+    def begin(self, stream: int, work: CommandWork, engines: Iterable[int]) -> None:
+        """The body of a command begins to come."""
+        self._by_stream[work.client, stream] = work, list(engines)
+
+    def ended(self, client: int, stream: int) -> None:
+        """It is through, or will not come."""
+        self._by_stream.pop((client, stream), None)
+
+    def held_up(self, late: Mapping[CommandWork, Sequence[int]]) -> dict[int, CommandWork]:
+        """By client, a command whose body engines wait for, while commands of others wait for the engines.
+
+        Args:
+            late: the commands whose bodies were asked for again, and for which engines.
+        """
+        waiting = [*self._by_stream.values(), *late.items()]
+        found: dict[int, CommandWork] = {}
+        for work, engines in waiting:
+            if any(self._runs(e, work) and self._lanes[e].is_wanted_by_others(work.client) for e in engines):
+                found.setdefault(work.client, work)
+        return found
+
+    def give_way(
+        self, work: CommandWork, later: Sequence[CommandWork], late: Sequence[int], numbers: Iterator[int]
+    ) -> list[GiveUp]:
+        """Let others pass a command.
+
+        Args:
+            work: the command.
+            later: what its client has submitted after it.
+            late: engines for which its body was asked for again.
+            numbers: give new places at the end.
+        """
+        mine = {name: engines for name, (other, engines) in self._by_stream.items() if other is work}
+        work.given_up = {e for engines in mine.values() for e in engines if self._runs(e, work)}
+        running = {engine for engine in work.outstanding if self._runs(engine, work)}
+        work.will_fail = (
+            work.is_answered
+            or running != work.given_up | {e for e in late if self._runs(e, work)}
+            or any(other.is_begun for other in later)
+        )
+        if work.will_fail:
+            for engine in work.outstanding - running:
+                self._leave(engine, work)
+                self._drop(work, engine, "ConnectionError", _not_sent(work))
+        else:
+            work.is_begun = False
+            for each in (work, *sorted(later, key=lambda other: other.place)):
+                each.postponed = next(numbers)
+                for engine in each.outstanding - (running if each is work else set()):
+                    self._leave(engine, each)
+                    join(self._lanes[engine], each)
+        for engine in late:
+            self._put_back(engine, work)
+        return [GiveUp(*name) for name in mine]
+
+    def not_come(self, work: CommandWork, ids: Sequence[int]) -> list[int]:
+        """Engines say that a body has not come; those of ``ids`` for which it was not given up."""
+        back = [engine for engine in ids if engine in work.given_up]
+        for engine in back:
+            work.given_up.discard(engine)
+            self._put_back(engine, work)
+        return [engine for engine in ids if engine not in back]
+
+    def _put_back(self, engine: int, work: CommandWork) -> None:
+        """A command that gave way leaves its engine."""
+        if not self._runs(engine, work):
+            return
+        lane = self._lanes[engine]
+        lane.running = None
+        if work.will_fail:
+            self._drop(work, engine, "ConnectionError", _not_sent(work))
+            for other in [each for each in lane.waiting if each.client == work.client]:
+                lane.waiting.remove(other)
+                self._drop(other, engine, "QueueCleared", _not_sent(work))
+        else:
+            join(lane, work)
+        self._advance(engine)
+
+    def _leave(self, engine: int, work: CommandWork) -> None:
+        self._lanes[engine].waiting.remove(work)
+
+    def _runs(self, engine: int, work: CommandWork) -> bool:
+        lane = self._lanes.get(engine)
+        return lane is not None and lane.running is work
+
+
+def _not_sent(work: CommandWork) -> str:
+    return (
+        f"the data of {work.label} did not arrive: this client was silent (was it stopped, or its network cut?), "
+        "and others waited for the engines. Call it again"
+    )

@@ -1,0 +1,58 @@
+"""Requests to interrupt engines, which are answered when it is known what came of them (layer L4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ... import limits
+from ...protocol import messages as m
+from ...transport.loop import Loop
+from .router import Router
+from .work import CommandWork
+
+
+@dataclass(eq=False)
+class _Request:
+    client: int
+    id: int
+    works: dict[int, CommandWork]
+
+
+class Interruptions:
+    """Those that are not answered yet.
+
+    The answer is ``[[engine, ...], [[engine, label], ...]]``: engines whose command has ended, and those whose
+    command still runs after ``limits.INTERRUPT_REACTS`` seconds.
+
+    Args:
+        send: called with the client and the answer.
+    """
+
+    def __init__(self, loop: Loop, router: Router, send: Callable[[int, m.Reply], None]) -> None:
+        self._loop = loop
+        self._router = router
+        self._send = send
+        self._requests: list[_Request] = []
+
+    def begin(self, client: int, message: m.Interrupt) -> None:
+        """Interrupt engines; raises the error to refuse it with."""
+        request = _Request(client, message.id, self._router.interrupt(message.targets))
+        self._requests.append(request)
+        if request.works:
+            self._loop.call_later(limits.INTERRUPT_REACTS, lambda: self._answer(request))
+
+    def look(self) -> None:
+        """Something has happened: answer those of which all engines have reacted."""
+        for request in list(self._requests):
+            if not any(self._router.runs(engine, work) for engine, work in request.works.items()):
+                self._answer(request)
+
+    def _answer(self, request: _Request) -> None:
+        if request not in self._requests:
+            return
+        self._requests.remove(request)
+        runs = {engine for engine, work in request.works.items() if self._router.runs(engine, work)}
+        ended = [engine for engine in request.works if engine not in runs]
+        stuck = [[engine, work.label] for engine, work in request.works.items() if engine in runs]
+        self._send(request.client, m.Reply(request.id, [ended, stuck]))

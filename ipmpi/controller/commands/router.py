@@ -1,0 +1,499 @@
+"""Who runs which command when: a queue per engine, and the way back for answers (layer L2, no I/O).
+
+The rules.
+
+* Every engine has a lane: one command that runs, and a queue of commands that wait. A command joins the queues of
+  all its targets in one step, so engines that work together see the same order.
+* An engine is given the next command when the one before is answered. Where the answer has a large body, the
+  engine sees to it that this does not change on its way (:mod:`ipmpi.engine.departures`). If it cannot, and the
+  client takes nothing, the answer is given up as soon as anybody else wants something of the engine.
+* A failure clears the failing engine's queue; what waited there is answered with QueueCleared. The queue is
+  shared, so this reaches the commands of all clients.
+* What is to be run on engines before the end of their job stands in all their queues behind the same command, the
+  last one that any of them has begun. It is never cleared, its failure clears nothing, and all clients hear of it.
+* Engines that become free for the same command in one turn get it in one message per set; a body that has to
+  come from the client then comes once.
+
+Tasks are none of its business (:mod:`ipmpi.controller.farm.farm`): an engine that has both runs commands first.
+
+Methods take events and change the state; :meth:`Router.flush` says what is to be done about it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ... import errors, limits
+from ...protocol import messages as m
+from ...protocol.frames import Buffer, size_of
+from ...spans import engines_named
+from ..deadlines import failure
+from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
+from ..registry import Registry
+from .arriving import Arriving
+from .held import Held
+from .lanes import Lane, Stage, join
+from .work import LARGEST_HEADER, CommandWork, check_size, header_size
+
+NOT_TAKEN = (
+    f"this client took nothing of it for {limits.ANSWER_STUCK:.0f} s (was it stopped, or its network cut?), and "
+    "others waited for the engine. Ask again"
+)
+"""Why an answer was given up."""
+
+_BEFORE_END = 100
+"""What a set may have waiting in one queue, beside the commands of clients."""
+
+
+@dataclass
+class _Passing:
+    """An answer whose body is on its way through: of which engines, and why the rest will not come."""
+
+    work: CommandWork
+    engines: list[int]
+    error: str = "EngineLost"
+    reason: str = "the engine was lost while it sent it"
+
+
+@dataclass
+class _Client:
+    commands: dict[int, CommandWork] = field(default_factory=dict)
+    inline_bytes: int = 0
+
+
+class Router:
+    """The state of all queues."""
+
+    def __init__(self, first_serial: int = 1) -> None:
+        self.registry = Registry()
+        self._lanes: dict[int, Lane] = {}
+        self._held = Held()
+        self._clients: dict[int, _Client] = {}
+        self._works: dict[int, CommandWork] = {}
+        self._serial = itertools.count(first_serial)
+        self._now = 0.0
+        self._effects: list[Effect] = []
+        self._interrupting: list[int] = []
+        self._starting: dict[CommandWork, list[int]] = {}
+        self._late: dict[CommandWork, list[int]] = {}
+        self._undone: dict[tuple[CommandWork, str, str], list[int]] = {}
+        self._passing: dict[tuple[int, int], _Passing] = {}
+        self._arriving = Arriving(self._lanes, self._advance, self._will_not_run)
+        self.stale_results = 0
+        """Answers to what was not asked: counted, and dropped."""
+
+    # --- clients -------------------------------------------------------------------------------------------
+
+    def command(self, client: int, message: m.Command, body: Sequence[Buffer], stream: int) -> None:
+        """Queue a command; raises the error to refuse it with."""
+        targets = self.registry.resolve(message.targets)
+        if not targets:
+            raise errors.InvalidEngineID("a command for no engine at all: the list of targets is empty")
+        check_size(message, len(targets))
+        state = self._clients.setdefault(client, _Client())
+        inline = size_of(body)
+        if message.id in state.commands:
+            raise errors.ClientError(f"command {message.id} is under way already")
+        if len(state.commands) >= limits.CLIENT_COMMANDS or (
+            inline and state.inline_bytes + inline > 2 * limits.CLIENT_INLINE_BACKLOG
+        ):
+            raise errors.Backpressure(
+                f"{len(state.commands)} commands of this client wait for their answers: wait for some before "
+                "sending more"
+            )
+        work = CommandWork(
+            next(self._serial), client, message.id, message.method, message.label[: limits.LABEL],
+            message.operation, message.sizes, [bytes(b) for b in body], stream,
+        )  # fmt: skip
+        work.outstanding = set(targets)
+        work.inline_bytes = inline
+        state.inline_bytes += inline
+        if message.targets is None:
+            work.announce = targets
+        state.commands[message.id] = work
+        self._works[work.serial] = work
+        for engine in targets:
+            self._lanes[engine].waiting.append(work)
+            self._advance(engine)
+
+    def body_again(self, client: int, message: m.BodyAgain, stream: int) -> None:
+        """The client sends a body once more, for engines that were not free the first time."""
+        work = next((w for w in self._late if w.client == client and w.id == message.id), None)
+        if work is None or sum(work.sizes) != sum(message.sizes):
+            self._effects.append(Decline(client, stream))
+            return
+        work.asked_again = False
+        work.stream = stream
+        engines = self._late.pop(work)
+        # All that asked for it may be gone; the stream is kept for the engines that have not come to it yet.
+        if engines:
+            self._dispatch_streamed(work, engines)
+
+    def has_work(self, key: int) -> bool:
+        """Whether any engine of a set runs a command, or commands wait for it."""
+        engine_set = self.registry.sets.get(key)
+        engines = engine_set.engines.values() if engine_set is not None else ()
+        return any(self._lanes[engine.id].is_busy for engine in engines)
+
+    def queue_status(self, targets: list[int] | None) -> list[list[object]]:
+        """``[engine, running label or None, [waiting label, ...]]`` for each target."""
+        lanes = [(engine, self._lanes[engine]) for engine in self.registry.resolve(targets)]
+        return [
+            [engine, self._held.shown(engine, lane.runs), [work.label for work in lane.waiting]]
+            for engine, lane in lanes
+        ]
+
+    def busy_since(self, engine: int) -> float | None:
+        """When an engine was given what it runs; None if it runs no command."""
+        return self._lanes[engine].busy_since
+
+    def task_holds(self, key: int, message: m.TaskHolds) -> None:
+        """An engine does not come back from a task, or has come back."""
+        for number in self.registry.of_ranks(key, [message.rank]):
+            self._held.note(number, message.label)
+
+    def clear_queue(self, targets: list[int] | None) -> list[int]:
+        """Drop what waits; what runs goes on."""
+        ids = self.registry.resolve(targets)
+        for engine in ids:
+            self._clear(engine, "the queue was cleared by clear_queue()")
+        return ids
+
+    def interrupt(self, targets: list[int] | None) -> dict[int, CommandWork]:
+        """Interrupt what runs; what that is, by engine."""
+        lanes = {engine: self._lanes[engine] for engine in self.registry.resolve(targets)}
+        busy = {engine: lane.running for engine, lane in lanes.items() if lane.running is not None}
+        for engine, work in busy.items():
+            late = self._late.get(work, [])
+            if engine in late:  # the engine does not know of it
+                late.remove(engine)
+                self._will_not_run(work, engine, "KeyboardInterrupt", f"{work.label} waited for its data")
+                self._clear(engine, f"{work.label} was interrupted on engine {engine}, which cleared its queue")
+                self._free(engine, work)
+            else:
+                self._interrupting.append(engine)  # told after what they were given in this turn
+        return busy
+
+    def kill(self, targets: list[int] | None, reason: str = "it was ended by kill()") -> list[int]:
+        """End engines."""
+        ids = self.registry.resolve(targets)
+        for key, ranks in self.registry.by_set(ids).items():
+            self._effects.append(Send(key, m.StopRanks(ranks)))
+        self._lose(ids, reason)
+        return ids
+
+    def client_lost(self, client: int) -> None:
+        """A client will not come back. Its commands run to their end if their bodies are here."""
+        state = self._clients.pop(client, None)
+        for work in list(state.commands.values()) if state else []:
+            if work.is_streamed:
+                self._drop_bodiless(work)
+
+    def _drop_bodiless(self, work: CommandWork) -> None:
+        """The body of a command will not come (again): no engine may wait for it."""
+        work.will_fail = True
+        starting = self._starting.pop(work, [])
+        starting += self._late.pop(work, [])
+        for engine in list(work.outstanding):
+            lane = self._lanes.get(engine)
+            if lane is not None and work in lane.waiting:
+                lane.waiting.remove(work)
+                self._settle(work, engine)
+        for engine in starting:
+            self._settle(work, engine)
+            self._free(engine, work)
+
+    # --- engine sets -----------------------------------------------------------------------------------------
+
+    def register(self, key: int, message: m.Register) -> list[int]:
+        """A set is there."""
+        self.set_lost(key, "its engine set registered anew")
+        ids = self.registry.register(key, message)
+        for number in ids:
+            self._lanes[number] = Lane()
+        self._effects.append(Send(key, m.Registered(ids)))
+        return ids
+
+    def result(self, key: int, message: m.Result, body: Sequence[Buffer], stream: int) -> None:
+        """Ranks have answered."""
+        work = self._works.get(message.id)
+        ids: list[int] = []
+        for number in dict.fromkeys(self.registry.of_ranks(key, message.engines)):
+            lane = self._lanes[number]
+            if work is not None and lane.running is work and lane.stage is Stage.GIVEN:
+                ids.append(number)
+        if len(ids) < len(message.engines):
+            self.stale_results += len(message.engines) - len(ids)
+        if work is not None and work.given_up:
+            ids = self._arriving.not_come(work, ids)
+        if work is None or not ids:
+            if stream:
+                self._effects.append(Decline(key, stream))
+            return
+        if header_size(message.outcome, message.sizes, len(ids)) > LARGEST_HEADER:
+            self._unsendable(work, ids, key, stream)
+        else:
+            self._command_result(work, ids, message, body, key, stream)
+
+    def _unsendable(self, work: CommandWork, ids: list[int], key: int, stream: int) -> None:
+        """An answer that would not fit into the message to the client, which is a little longer."""
+        text = f"the answer to {work.label} is too large for one message; pull() large data by name"
+        if stream:
+            self._effects.append(Decline(key, stream))
+        for engine in ids:
+            self._will_not_run(work, engine, "MessageSizeError", text)
+            self._free(engine, work)
+
+    def _command_result(
+        self, work: CommandWork, ids: list[int], message: m.Result, body: Sequence[Buffer], key: int, stream: int
+    ) -> None:
+        answer = m.Result(work.id, ids, message.ok, message.outcome, message.sizes)
+        known = work.client in self._clients
+        if known and set(ids) == set(work.announce):
+            work.announce = []  # the answer itself tells which engines they were
+        elif known:
+            self._announce(work)
+        if stream and known:
+            self._effects.append(Forward(key, stream, sum(message.sizes), ((work.client, answer),)))
+            self._passing[key, stream] = _Passing(work, ids)
+        elif stream:
+            self._effects.append(Decline(key, stream))
+        elif known:
+            self._effects.append(Send(work.client, answer, body))
+        if work.is_before_end and not message.ok:
+            self._effects.append(failure(ids, work.label, message.outcome))
+        self._answered(work, ids, message.ok)
+
+    def forward_ended(self, source: int, stream: int, complete: bool = True) -> None:
+        """A body has been passed on, or (not ``complete``) never will be."""
+        self._arriving.ended(source, stream)
+        passing = self._passing.pop((source, stream), None)
+        if passing is None or complete or passing.work.client not in self._clients:
+            return
+        label, engines = passing.work.label, engines_named(passing.engines)
+        text = f"the answer of {engines} to {label} did not arrive: {passing.reason}"
+        self._effects.append(
+            Send(passing.work.client, m.Undone(passing.work.id, passing.engines, passing.error, text))
+        )
+
+    def stuck(self, key: int, message: m.AnswerStuck, others_wait: Callable[[int, int], bool]) -> int:
+        """An engine waits for its answer to be taken; gives it up if anybody but its client waits for the engine.
+
+        Args:
+            key: of its set.
+            message: which answer.
+            others_wait: asked with engine and client, whether others have tasks there.
+
+        Returns:
+            the client if that is so, else 0.
+        """
+        for (source, stream), passing in self._passing.items():
+            ids = self.registry.of_ranks(key, [message.rank])
+            if source != key or passing.work.serial != message.id or not set(ids) & set(passing.engines):
+                continue
+            client = passing.work.client
+            if not any(self.is_wanted_by_others(number, client) or others_wait(number, client) for number in ids):
+                return 0
+            self._effects.append(GiveUp(source, stream))
+            return client
+        return 0
+
+    def give_up(self, source: int, stream: int) -> None:
+        """The body of an answer is not passed on any further, as nobody takes it."""
+        passing = self._passing.get((source, stream))
+        if passing is not None:
+            passing.error, passing.reason = "ConnectionError", NOT_TAKEN
+
+    def is_wanted_by_others(self, engine: int, client: int) -> bool:
+        """Whether commands of other clients run or wait on an engine."""
+        return self._lanes[engine].is_wanted_by_others(client)
+
+    def passing(self) -> dict[int, list[tuple[str, int]]]:
+        """By engine, the answers on their way through: what was asked, and by which client."""
+        found: dict[int, list[tuple[str, int]]] = {}
+        for passing in self._passing.values():
+            for engine in passing.engines:
+                found.setdefault(engine, []).append((passing.work.label, passing.work.client))
+        return found
+
+    def held_up(self) -> dict[int, CommandWork]:
+        """By client, a command whose body engines wait for, while commands of others wait for the engines."""
+        return self._arriving.held_up(self._late)
+
+    def give_way(self, work: CommandWork) -> None:
+        """Let others pass a command whose client does not send its body; see :class:`Arriving`."""
+        commands = self._clients[work.client].commands.values()
+        later = [other for other in commands if other is not work and other.place > work.place]
+        work.asked_again = False
+        self._effects += self._arriving.give_way(work, later, self._late.pop(work, []), self._serial)
+
+    def before_end(self, key: int, message: m.RunBeforeEnd) -> None:
+        """A set wants something run on its ranks before the end of its job."""
+        ids = self.registry.of_ranks(key, message.ranks)
+        if not ids or sum(work.is_before_end for work in self._lanes[ids[0]].waiting) >= _BEFORE_END:
+            return
+        # Some engines may be further than others: behind what any of them has begun, none has passed the place.
+        after = max(self._lanes[engine].last for engine in ids)[0]
+        label = message.label[: limits.LABEL]
+        work = CommandWork(
+            next(self._serial), key, 0, "before_walltime", label, message.operation, [], after=after
+        )
+        work.outstanding = set(ids)
+        self._works[work.serial] = work
+        for engine in ids:
+            join(self._lanes[engine], work)
+            self._advance(engine)
+
+    def ranks_lost(self, key: int, ranks: Iterable[int], reason: str) -> list[int]:
+        """Processes of a set ended."""
+        ids = self.registry.of_ranks(key, ranks)
+        self._lose(ids, reason)
+        return ids
+
+    def set_lost(self, key: int, reason: str) -> list[int]:
+        """A whole set is gone."""
+        engine_set = self.registry.sets.get(key)
+        ids = [] if engine_set is None else [engine.id for engine in engine_set.engines.values()]
+        self._lose(ids, reason)
+        for source, stream in [name for name in self._passing if name[0] == key]:
+            self.forward_ended(source, stream, complete=False)
+        return ids
+
+    # --- lanes -----------------------------------------------------------------------------------------------
+
+    def _advance(self, engine: int) -> None:
+        """Give a free engine its next command."""
+        lane = self._lanes[engine]
+        if lane.running is not None or not lane.waiting:
+            return
+        work = lane.waiting.popleft()
+        lane.running, lane.last, work.is_begun = work, work.place, True
+        lane.stage = Stage.STARTING
+        self._starting.setdefault(work, []).append(engine)
+
+    def runs(self, engine: int, work: CommandWork) -> bool:
+        """Whether this engine is still there with this work; another one may have got its id."""
+        lane = self._lanes.get(engine)
+        return lane is not None and lane.running is work
+
+    def _free(self, engine: int, work: CommandWork) -> None:
+        if self.runs(engine, work):
+            self._lanes[engine].running = None
+            self._advance(engine)
+
+    def _answered(self, work: CommandWork, ids: list[int], ok: bool) -> None:
+        work.is_answered = True
+        for engine in ids:
+            self._settle(work, engine)
+            if not ok and not work.is_before_end and self.runs(engine, work):
+                self._clear(engine, f"{work.label} failed on engine {engine}, which cleared its queue")
+            self._free(engine, work)
+
+    def _settle(self, work: CommandWork, engine: int) -> None:
+        """One engine fewer to wait for."""
+        work.outstanding.discard(engine)
+        if not work.outstanding:
+            self._forget(work)
+
+    def _forget(self, work: CommandWork) -> None:
+        if self._works.pop(work.serial, None) is None:
+            return
+        self._late.pop(work, None)
+        if work.stream:
+            self._effects.append(Decline(work.client, work.stream))
+            work.stream = 0
+        client = self._clients.get(work.client)
+        if client is not None:
+            client.commands.pop(work.id, None)
+            client.inline_bytes -= work.inline_bytes
+
+    def _clear(self, engine: int, reason: str) -> None:
+        lane = self._lanes[engine]
+        waiting, lane.waiting = lane.waiting, deque(work for work in lane.waiting if work.is_before_end)
+        for work in waiting:
+            if not work.is_before_end:
+                self._will_not_run(work, engine, "QueueCleared", reason)
+
+    def _will_not_run(self, work: CommandWork, engine: int, error: str, text: str) -> None:
+        self._undone.setdefault((work, error, text), []).append(engine)
+        self._settle(work, engine)
+
+    def _lose(self, ids: Iterable[int], reason: str) -> None:
+        reason = reason[: 8 * limits.LABEL]
+        for number in list(ids):
+            engine = self.registry.engines[number]
+            text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
+            lane = self._lanes.pop(number)
+            self._held.note(number, "")
+            self.registry.remove([number])
+            for works in (self._starting, self._late):
+                for engines in works.values():
+                    if number in engines:
+                        engines.remove(number)
+            for passing in self._passing.values():
+                if number in passing.engines:
+                    passing.error, passing.reason = "EngineLost", text
+            if lane.running is not None:
+                self._will_not_run(lane.running, number, "EngineLost", text)
+            for work in lane.waiting:
+                self._will_not_run(work, number, "EngineLost", text)
+
+    # --- what is to be done ------------------------------------------------------------------------------------
+
+    def flush(self, now: float = 0.0) -> list[Effect]:
+        """The effects of all that happened since the last call, in order."""
+        self._now = now
+        for (work, error, text), ids in self._undone.items():
+            if work.client in self._clients:
+                self._announce(work)
+                self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text)))
+            elif work.is_before_end:
+                self._effects.append(
+                    Announce(f"{work.label} did not come to its end on {engines_named(ids)}: {text}")
+                )
+        self._undone.clear()
+        for starting, ids in self._starting.items():
+            if ids:
+                self._dispatch(starting, ids)
+        self._starting.clear()
+        still_there = [engine for engine in self._interrupting if engine in self._lanes]
+        for key, ranks in self.registry.by_set(still_there).items():
+            self._effects.append(Send(key, m.InterruptRanks(ranks)))
+        self._interrupting.clear()
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _announce(self, work: CommandWork) -> None:
+        if work.announce:
+            self._effects.append(Send(work.client, m.Accepted(work.id, work.announce)))
+            work.announce = []
+
+    def _dispatch(self, work: CommandWork, ids: list[int]) -> None:
+        if work.is_streamed:
+            self._dispatch_streamed(work, ids)
+            return
+        for key, message in self._messages(work, ids):
+            self._effects.append(Send(key, message, work.body))
+
+    def _messages(self, work: CommandWork, ids: list[int]) -> list[tuple[int, m.Dispatch]]:
+        for engine in ids:
+            self._lanes[engine].stage, self._lanes[engine].since = Stage.GIVEN, self._now
+        return [
+            (key, m.Dispatch(work.serial, ranks, work.method, work.operation, work.sizes))
+            for key, ranks in self.registry.by_set(ids).items()
+        ]
+
+    def _dispatch_streamed(self, work: CommandWork, ids: list[int]) -> None:
+        if work.stream and ids:
+            sinks = tuple(self._messages(work, ids))
+            self._effects.append(Forward(work.client, work.stream, sum(work.sizes), sinks))
+            self._arriving.begin(work.stream, work, ids)
+            work.stream = 0
+            return
+        self._late.setdefault(work, []).extend(ids)
+        if not work.asked_again:
+            work.asked_again = True
+            self._effects.append(Send(work.client, m.SendBodyAgain(work.id)))

@@ -1,0 +1,61 @@
+"""Large arguments of tasks: where they are, and who waits for them (layer L2, no I/O).
+
+They stay with the client until an engine waits for them. A stream can be used once; when a task has to be run
+again, the client is asked for its body again.
+"""
+
+from __future__ import annotations
+
+from ...protocol import messages as m
+from ...protocol.frames import split
+from ..effects import Decline, Forward, Send
+from .groups import DROPPED, Group
+from .ledger import Ledger
+
+
+class Bodies:
+    """The bodies of all large tasks."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def want(self, key: int, message: m.WantTaskBody) -> None:
+        """Ranks of a set wait for the body of a task that the set was given."""
+        group = self._ledger.groups.get(message.group)
+        if group is None or not group.is_large or not group.is_given(key, message.index):
+            return
+        if group.states[message.index] == DROPPED:
+            return  # its set knows that, or will in a moment
+        if group.payload or not sum(group.sizes):
+            body = m.TaskBody(group.serial, message.index, message.ranks, group.sizes)
+            self._ledger.effects.append(Send(key, body, split(memoryview(group.payload), group.sizes)))
+            return
+        group.wanted = (key, message.ranks)
+        if group.stream:
+            self._pass_on(group)
+        elif not group.asked:
+            group.asked = True
+            self._ledger.effects.append(Send(group.client, m.SendBodyAgain(group.id)))
+
+    def again(self, client: int, message: m.BodyAgain, stream: int) -> bool:
+        """A body comes once more; False if no task's was asked for."""
+        group = self._ledger.of_client(client, message.id)
+        if group is None or not group.asked or not stream:
+            return False
+        if sum(message.sizes) != sum(group.sizes):
+            self._ledger.effects.append(Decline(client, stream))
+            return True
+        group.asked = False
+        group.stream = stream
+        if group.wanted is not None:
+            self._pass_on(group)
+        return True
+
+    def _pass_on(self, group: Group) -> None:
+        assert group.wanted is not None
+        key, ranks = group.wanted
+        group.wanted = None
+        if group.is_given(key, 0):
+            sinks = ((key, m.TaskBody(group.serial, 0, ranks, group.sizes)),)
+            self._ledger.effects.append(Forward(group.client, group.stream, sum(group.sizes), sinks))
+            group.stream = 0

@@ -1,0 +1,500 @@
+"""The controller's half of the task farm: which engine set gets which tasks (layer L2, no I/O).
+
+The rules.
+
+* A set says how many tasks it wants to have (its window) and gets no more; its agent shares them out among its
+  ranks. Tasks travel in batches, and there is no object per task: groups keep arrays, the queue keeps ranges.
+* A task runs at least once and its client hears of exactly one end. Results are accepted only from the set that
+  the task was given to last.
+* A task that fails is queued again at the tail while it has retries. One that comes back for any other reason
+  keeps its place in the order and uses none. One that was on an engine that was lost is from then on given
+  alone, so that it shows whether it was the cause; after ``limits.POISON`` engines it is given up.
+* A task that rejects an engine goes to another one, and fails when all have been tried. One whose condition an
+  engine refuses waits for another engine, or for its properties to change.
+* A set whose job ends before a task is expected to end does not get it; others do not wait behind it.
+* What no engine would run is parked, and given up after ``limits.UNPLACED`` seconds.
+
+Methods take events and change the state; :meth:`Farm.flush` says what is to be done about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import count
+from typing import Any
+
+from ... import limits
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer
+from ..effects import Effect, Send
+from ..registry import Registry
+from .aborts import Aborts
+from .answers import Sorted, check, numbers, sort_out
+from .bodies import Bodies
+from .endings import Endings
+from .functions import Functions
+from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, Group, as_range, packed_range, runs
+from .large import LargeResults
+from .ledger import Ledger
+from .places import Need, Place, Places, Seat, Verdict, rounded_up, sentence
+from .scheduler import Order, Priority, Queued
+from .suspects import Suspects
+from .waiting import Piece, Waiting
+
+_STATUS: int = 250_000
+"""Running tasks that one TaskStatus names: they have to fit into a message."""
+
+
+class Farm:
+    """All tasks, and the engine sets that run them.
+
+    Args:
+        registry: says which ids engines have.
+        first_serial: the number of the first group between this controller and engine sets.
+        order: in which order tasks are given.
+    """
+
+    def __init__(self, registry: Registry, first_serial: int = 1, order: Order | None = None) -> None:
+        self._registry = registry
+        self._order: Order = order if order is not None else Priority()
+        self._waiting = Waiting(self._order.newest_first)
+        self._arrivals = count(1)
+        self._ledger = Ledger(first_serial, self._ready, self._closed)
+        self._functions = Functions()
+        self._places = Places()
+        self.aborts = Aborts(self._ledger)
+        self.blame = Suspects(self._ledger)
+        self._endings = Endings(self._ledger, self._places)
+        self.bodies = Bodies(self._ledger)
+        self.large = LargeResults(self._ledger, self._places, self._large_ended, self.returned)
+        self._look_at: float | None = None
+        self.stale_results = 0
+        """Tasks in answers to what was not asked: counted, and dropped."""
+
+    # --- clients -------------------------------------------------------------------------------------------
+
+    def submit(self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int) -> None:
+        """Queue a group of tasks; raises the error to refuse it with."""
+        self._functions.use(client, message.options.functions)
+        try:
+            group = self._ledger.open(client, message, body, stream, len(self._registry.engines))
+        except Exception:
+            self._forget(self._functions.unuse(message.options.functions))
+            raise
+        self._places.group_opened(group.options.expected)
+        self._ledger.start(group, message.options)
+
+    def define(self, client: int, message: m.DefineFunction, body: Sequence[Buffer]) -> None:
+        """A piece of a function that tasks will name; RemoteProtocolError if it is not the next one."""
+        self._functions.define(client, message, body)
+
+    def forget(self, client: int, message: m.ForgetFunctions) -> None:
+        """A client will not name these functions again."""
+        self._forget(self._functions.forget(client, message.keys))
+
+    def _forget(self, keys: list[bytes]) -> None:
+        for place in self._places.by_key.values() if keys else ():
+            theirs = [key for key in keys if key in place.functions]
+            place.functions.difference_update(theirs)
+            if theirs:
+                self._ledger.effects.append(Send(place.key, m.ForgetFunctions(theirs)))
+
+    def recheck(self, client: int) -> None:
+        """Ask all engines again about the conditions of a client's tasks."""
+        for condition in self._ledger.conditions(client):
+            condition.refused.clear()
+            self._waiting.judge_again(condition.needs)
+
+    def status(self, client: int) -> dict[str, Any]:
+        """The answer to :class:`TaskStatus`."""
+        ledger = self._ledger
+        return {
+            "scheduled": ledger.scheduled, "pending": ledger.pending, "succeeded": ledger.n_succeeded,
+            "failed": ledger.n_failed, "running": ledger.running(client, _STATUS),
+        }  # fmt: skip
+
+    def reserve(self, client: int, targets: list[int] | None) -> list[int]:
+        """Start no more tasks on these engines; returns their ids."""
+        ids = self._registry.resolve(targets)
+        self._ledger.effects += self._places.reserve(client, self._seats(ids))
+        return ids
+
+    def release(self, client: int, targets: list[int]) -> list[int]:
+        """The end of a reservation; returns the ids of those engines that are still there."""
+        ids = [number for number in targets if number in self._registry.engines]
+        self._ledger.effects += self._places.release(client, self._seats(ids))
+        return ids
+
+    def _seats(self, ids: Iterable[int]) -> list[Seat]:
+        engines = [self._registry.engines[number] for number in ids]
+        return [self._places.by_key[engine.set_key].seats[engine.rank] for engine in engines]
+
+    def client_lost(self, client: int) -> None:
+        """A client will not come back: what waits is dropped, what runs is cancelled if it has not started."""
+        for group in self._ledger.client_lost(client):
+            held = [index for index, state in enumerate(group.states) if GIVEN <= state <= INTERRUPTED]
+            waiting = [index for index, state in enumerate(group.states) if state == WAITING]
+            self.aborts.tell_sets(group, held, interrupt=False)
+            self._ledger.undone(group, held, "TaskAborted", "", still_there=True)
+            self._ledger.undone(group, waiting, "TaskAborted", "")
+        self.resume(client)
+        self._forget(self._functions.client_lost(client))
+        self._ledger.effects += self._places.client_lost(client)
+
+    # --- engine sets -----------------------------------------------------------------------------------------
+
+    def registered(self, key: int) -> None:
+        """A set is in the registry now."""
+        self.set_lost(key, "its engine set registered anew", blame=False)
+        self._places.register(self._registry.sets[key])
+        self._waiting.judge_again()
+
+    def has_work(self, key: int) -> bool:
+        """Whether a set has been given tasks that have not come back from it."""
+        place = self._places.by_key.get(key)
+        return place is not None and place.unanswered > 0
+
+    def want_tasks(self, key: int, window: int) -> None:
+        """A set wants to have so many tasks at a time."""
+        place = self._places.by_key.get(key)
+        if place is not None:
+            place.window = window
+            self._places.update(place)
+
+    def job_ends(self, key: int, ends_at: float | None) -> None:
+        """The job of a set ends at that time, None if it is not known."""
+        place = self._places.by_key.get(key)
+        if place is not None:
+            self._places.ends(place, ends_at)
+
+    def properties_changed(self, key: int, ranks: Iterable[int]) -> None:
+        """Conditions that these ranks refused may hold now."""
+        place = self._places.by_key.get(key)
+        if place is not None:
+            self._waiting.judge_again(
+                self._ledger.properties_changed({place.seats[r].number for r in ranks if r in place.seats})
+            )
+
+    def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
+        """Tasks have ended on a rank."""
+        place, group = self._places.by_key.get(key), self._ledger.groups.get(message.group)
+        seat = place.former.get(message.rank) if place is not None else None
+        if place is None or group is None or seat is None:
+            self.stale_results += len(numbers(message.indices))
+            return
+        check(message, body)
+        span = as_range(message.indices)
+        if span is not None and group.all_given(key, *span) and not (message.failed and group.options.retries):
+            # Nothing is to be left out: what has come is passed on as it is.
+            self._answered(place, group, span[1] - span[0])
+            positions = packed.unpack(message.failed) if message.failed else ()
+            failed = sorted({span[0] + p for p in positions if p < span[1] - span[0]})
+            done = m.TasksDone(group.id, seat.id, message.indices, message.failed, message.lengths, message.sizes)
+            self._ledger.effects.append(Send(group.client, done, body))
+            self._record(group, [span] if not failed else runs(sorted({*range(*span)}.difference(failed))),
+                         failed, seat)  # fmt: skip
+            return
+        found = sort_out(key, group, message, body)
+        self._answered(place, group, found.answered)
+        self.stale_results += found.stale
+        self._sorted(group, seat, found)
+
+    def _sorted(self, group: Group, seat: Seat, found: Sorted) -> None:
+        """An answer that is not passed on whole."""
+        if found.indices:
+            done = m.TasksDone(
+                group.id, seat.id, packed.pack(found.indices), packed.pack(found.failed_positions),
+                packed.pack(found.lengths), [sum(found.lengths)],
+            )  # fmt: skip
+            self._ledger.effects.append(Send(group.client, done, [b"".join(found.payloads)]))
+        for index in found.settled:
+            self.aborts.settle(group, index, False)
+        for index in found.dropped:
+            self._ledger.gone(group, index)
+        self._interrupted(group, found.interrupted)
+        for index in found.retried:
+            group.tries = group.tries or {}
+            group.tries[index] = group.tries.get(index, 0) + 1
+        if found.retried:
+            self._requeue(group, found.retried, self._rank(group, len(found.retried)))
+        self._record(group, runs(found.succeeded), found.failed, seat)
+
+    def _record(self, group: Group, succeeded: list[tuple[int, int]], failed: list[int], seat: Seat) -> None:
+        for start, stop in succeeded:
+            self._ledger.succeeded(group, start, stop, seat.number)
+        if failed:
+            self._ledger.failed(group, failed, seat.number)
+
+    def _interrupted(self, group: Group, indices: list[int]) -> None:
+        self._ledger.undone(group, indices, "TaskAborted", f"{group.options.label} was interrupted")
+
+    def result(self, key: int, message: m.TaskResult, body: Sequence[Buffer], stream: int) -> None:
+        """A task has succeeded with a large result."""
+        self.stale_results += not self.large.result(key, message, body, stream)
+
+    def result_passed_on(self, key: int, stream: int, complete: bool) -> None:
+        """A large result is through (or its client does not want it), or will not come."""
+        self.large.passed_on(key, stream, complete)
+
+    def _large_ended(self, place: Place, group: Group, index: int, seat: Seat) -> None:
+        self._answered(place, group, 1)
+        self.aborts.settle(group, index, False)
+        if group.states[index] == DROPPED:
+            self._ledger.gone(group, index)
+        elif group.states[index] == INTERRUPTED:
+            self._interrupted(group, [index])
+        else:
+            self._ledger.succeeded(group, index, index + 1, seat.number)
+
+    @property
+    def unfinished(self) -> int:
+        """Tasks that have not ended."""
+        return self._ledger.scheduled + self._ledger.pending
+
+    def has_tasks_of_others(self, key: int, client: int) -> bool:
+        """Whether a set has tasks of other clients."""
+        place = self._places.by_key.get(key)
+        return place is not None and any(self._ledger.groups[serial].client != client for serial in place.given)
+
+    def pause(self, client: int) -> None:
+        """Give no tasks of a client, which does not take results."""
+        self._waiting.pause(client)
+
+    def resume(self, client: int) -> None:
+        """The client takes results again, or is gone."""
+        self._waiting.resume(client)
+
+    # --- tasks that come back --------------------------------------------------------------------------------
+
+    def returned(self, key: int, message: m.TasksReturned) -> None:
+        """Tasks will not be answered by this set, or (why: 'running') not be cancelled there."""
+        place, group = self._places.by_key.get(key), self._ledger.groups.get(message.group)
+        indices = dict.fromkeys(numbers(message.indices))
+        if place is None or group is None:
+            self.stale_results += len(indices)
+            return
+        back = [index for index in indices if group.is_given(key, index)]
+        self.stale_results += len(indices) - len(back)
+        if message.why == "running":
+            for index in back:
+                if group.states[index] == CANCELLING:
+                    group.states[index] = GIVEN
+                    self.aborts.settle(group, index, False)
+            return
+        self._answered(place, group, len(back))
+        self._back(place, group, back, message)
+
+    def _back(self, place: Place, group: Group, indices: list[int], message: m.TasksReturned) -> None:
+        """A set does not have these tasks any more."""
+        group.wanted = None
+        again: list[int] = []
+        cancelled: list[int] = []
+        interrupted: list[int] = []
+        for index in indices:
+            state = group.states[index]
+            if state == DROPPED:
+                self._ledger.gone(group, index)
+            else:
+                (again if state == GIVEN else cancelled if state == CANCELLING else interrupted).append(index)
+        self._ledger.undone(
+            group, cancelled, "TaskAborted", f"{group.options.label} was cancelled before it started"
+        )
+        self._interrupted(group, interrupted)
+        for index in indices:
+            self.aborts.settle(group, index, message.why == "cancelled" or index in cancelled)
+        if again:
+            self._again(place, group, again, message)
+
+    def _again(self, place: Place, group: Group, indices: list[int], message: m.TasksReturned) -> None:
+        seat = place.former.get(message.rank)
+        seats = [seat.number] if seat is not None else [seat.number for seat in place.seats.values()]
+        ended = message.why == "ended" or (message.why == "lost" and message.rank in place.told)
+        if ended and seat is not None:
+            indices = self._endings.told_to_end(group, indices, seat)
+        elif message.why == "lost" and message.rank not in place.doomed:
+            indices = self.blame.strike(group, indices, seat.text if seat else f"of a set: {message.text}")
+        elif message.why == "refused" and group.condition is not None:
+            group.condition.refused.update(seats)
+            self._waiting.judge_again(group.condition.needs)
+        elif message.why in ("refused", "rejected"):
+            group.rejected, group.last_refusal = group.rejected or {}, message.text
+            for index in indices:
+                group.rejected.setdefault(index, set()).update(seats)
+        elif message.why == "broken":
+            group.broken += 1
+            if group.broken >= limits.POISON:
+                text = f"{group.options.label}: its arguments did not reach an engine in {group.broken} attempts"
+                self._ledger.undone(group, indices, "ConnectionError", f"{text}. {message.text}")
+                return
+        self._requeue(group, indices, group.rank)
+
+    def ranks_lost(self, key: int, ranks: Iterable[int], *, ordered: bool = False, told: bool = False) -> None:
+        """Engines are gone; their set will say what they had.
+
+        With ``ordered`` a client has ended them, or their job; with ``told`` they were told to end, by a signal.
+        """
+        place = self._places.by_key.get(key)
+        if place is None:
+            return
+        if ordered:
+            place.doomed.update(ranks)
+        elif told:
+            place.told.update(ranks)
+        self._places.remove_ranks(place, ranks)
+        if not place.seats:
+            self.set_lost(key, "its engines are gone", blame=not (ordered or told))
+        place.explained = True
+        self._waiting.judge_again()
+
+    def set_lost(self, key: int, reason: str, *, blame: bool = True) -> None:
+        """A set is gone, and with it all that it had."""
+        place = self._places.by_key.get(key)
+        if place is None:
+            return
+        self._places.remove(place)
+        why = "lost" if blame and not place.explained else "taken"
+        for serial in list(place.given):
+            group = self._ledger.groups[serial]
+            held = group.held_by(key)
+            self._answered(place, group, len(held))
+            for indices, how in zip(self.blame.split(group, held), (why, "taken"), strict=True):
+                if indices:
+                    self._back(place, group, indices, m.TasksReturned(serial, b"", -1, how, reason))
+        self._waiting.judge_again()
+
+    # --- the queue -------------------------------------------------------------------------------------------
+
+    def _ready(self, group: Group) -> None:
+        """A group waits for nothing but an engine."""
+        group.rank = self._rank(group, group.count)
+        need = self._need(group)
+        self._waiting.add(need, group.rank, group, 0, group.count)
+
+    def _closed(self, group: Group) -> None:
+        """Nothing is left of a group."""
+        self._waiting.group_ended()
+        self._places.group_closed(group.options.expected)
+        self._forget(self._functions.unuse(group.options.functions))
+
+    def _rank(self, group: Group, tasks: int) -> tuple[float, ...]:
+        options = group.options
+        return self._order.rank(
+            Queued(next(self._arrivals), group.client, tasks, options.priority, options.expected)
+        )
+
+    def _need(self, group: Group, index: int = -1) -> Need:
+        barred = frozenset(group.rejected.get(index, ())) if group.rejected else frozenset()
+        strikes = group.strikes.get(index, 0) if group.strikes else 0
+        options = group.options
+        return Need(
+            options.width, options.same_node, group.follow, group.condition, barred, strikes > 0,
+            rounded_up(options.expected), strikes > 1,
+        )  # fmt: skip
+
+    def _requeue(self, group: Group, indices: list[int], rank: tuple[float, ...]) -> None:
+        indices.sort()
+        self._ledger.requeued(group, indices)
+        if group.strikes or group.rejected:
+            by_need: dict[Need, list[int]] = {}
+            for index in indices:
+                by_need.setdefault(self._need(group, index), []).append(index)
+        else:
+            by_need = {self._need(group): indices}
+        for need, theirs in by_need.items():
+            for start, stop in runs(theirs):
+                self._waiting.add(need, rank, group, start, stop)
+
+    def _answered(self, place: Place, group: Group, tasks: int) -> None:
+        """A set has so many tasks of a group less."""
+        if not tasks:
+            return
+        place.unanswered -= tasks
+        place.exclusive = place.exclusive and place.in_hand > 0
+        if group.is_movable:
+            place.movable -= tasks
+        place.given[group.serial] -= tasks
+        if not place.given[group.serial]:
+            del place.given[group.serial]
+        self._places.update(place)
+
+    # --- what is to be done ------------------------------------------------------------------------------------
+
+    def flush(self, now: float) -> list[Effect]:
+        """The effects of all that happened since the last call, in order; ``now`` is in seconds."""
+        for verdict, need, group, indices in self._waiting.settle(self._places.judge, now):
+            self._give_up(verdict, need, group, indices)
+        for need, group, indices in self._waiting.expire(now):
+            self._give_up(Verdict.PARK, need, group, indices)
+        self._places.time_is(now)
+        if self._waiting.count and self._places.open:
+            self._share_out()
+        for client, text in self._waiting.too_long(self._places.longest_left):
+            self._ledger.effects.append(Send(client, m.Notice(text)))
+        effects, self._look_at = self._places.look_for_surplus(now)
+        self._ledger.effects += effects
+        effects, self._ledger.effects = self._ledger.effects, []
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`flush` is to be called if nothing happens before."""
+        times = [when for when in (self._waiting.deadline(), self._look_at) if when is not None]
+        return min(times, default=None)
+
+    def _give_up(self, verdict: Verdict, need: Need, group: Group, indices: list[int]) -> None:
+        self._ledger.undone(group, indices, *sentence(verdict, need, group.options.label, group.last_refusal))
+
+    def _share_out(self) -> None:
+        """Give waiting tasks to idle engines if these suffice, else to sets in proportion to what they want."""
+        places = self._places
+        sets = list(places.open.values())
+        if self._waiting.count < len(sets):
+            wanted = {place.key: 1 for place in sets if place.idle}
+        else:
+            rooms = {place.key: place.idle for place in sets}
+            if self._waiting.count > sum(rooms.values()):
+                rooms = {place.key: place.free for place in sets}
+            total, tasks = sum(rooms.values()), self._waiting.count
+            wanted = {key: min(room, -(-tasks * room // total)) for key, room in rooms.items() if room}
+        for place in sets:
+            if not self._waiting.count:
+                return
+            self._give(place, wanted.get(place.key, 0))
+        for place in sets:
+            if not self._waiting.count:
+                return
+            self._give(place, place.free)
+
+    def _give(self, place: Place, room: int) -> None:
+        for piece in self._waiting.take(place, room):
+            self._give_piece(place, piece)
+
+    def _give_piece(self, place: Place, piece: Piece) -> None:
+        group, start, stop, ranks, alone, sole = piece
+        effects = self._ledger.effects
+        for key in group.options.functions:
+            if key not in place.functions:
+                place.functions.add(key)
+                effects += [Send(place.key, *definition) for definition in self._functions.pieces(key)]
+        indices = packed_range(start, stop)
+        if group.is_large:
+            effects.append(Send(place.key, m.GiveTasks(group.serial, group.options, indices, b"", ranks, alone)))
+        else:
+            payloads: Buffer
+            if self._order.newest_first and stop - start > 1:
+                indices = packed.pack(range(stop - 1, start - 1, -1))
+                lengths, payloads = group.parts_backwards(start, stop)
+            else:
+                lengths, payloads = group.parts(start, stop)
+            message = m.GiveTasks(group.serial, group.options, indices, lengths, ranks, alone, [len(payloads)])
+            effects.append(Send(place.key, message, [payloads]))
+        group.give(place.key, start, stop)
+        tasks = stop - start
+        self._ledger.given(tasks)
+        place.unanswered += tasks
+        if group.is_movable:
+            place.movable += tasks
+        place.given[group.serial] = place.given.get(group.serial, 0) + tasks
+        place.exclusive = sole
+        # Whoever got something comes last the next time.
+        self._places.open.pop(place.key, None)
+        self._places.update(place)

@@ -1,0 +1,257 @@
+"""One group of tasks as the controller keeps it: a few arrays, no object per task (layer L2, no I/O)."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final, NamedTuple
+
+from ... import limits
+from ...errors import ClientError
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer
+from .places import Condition
+
+# What a task is. Up to DROPPED it has not ended; from GIVEN to DROPPED an engine set has it.
+WAITING: Final = 0
+GIVEN: Final = 1
+CANCELLING: Final = 2
+"""Given, and the set was asked whether it has started: if not, it is cancelled."""
+INTERRUPTED: Final = 3
+"""Given, and it is to stop; the client hears that it was aborted once it has."""
+DROPPED: Final = 4
+"""Given, but the client has been told that it was aborted, or is gone."""
+SUCCEEDED: Final = 5
+FAILED: Final = 6
+UNDONE: Final = 7
+
+NUMBERS: Final = packed.pack(range(limits.TASKS_PER_MESSAGE))
+"""The packed numbers from 0 on: those of a range of tasks are a part of it, so nothing needs to be packed."""
+
+_LENGTH: Final = 4
+
+
+def packed_range(start: int, stop: int) -> bytes:
+    """``packed.pack(range(start, stop))``."""
+    return NUMBERS[_LENGTH * start : _LENGTH * stop]
+
+
+def as_range(indices: bytes) -> tuple[int, int] | None:
+    """Start and stop if packed numbers are consecutive and possible, else None."""
+    start = int.from_bytes(indices[:_LENGTH], "little")
+    stop = start + len(indices) // _LENGTH
+    if indices and stop <= limits.TASKS_PER_MESSAGE and indices == packed_range(start, stop):
+        return start, stop
+    return None
+
+
+def for_engines(options: m.TaskOptions) -> m.TaskOptions:
+    """Options without what only the controller needs."""
+    return m.TaskOptions(
+        options.operation, options.label[: limits.LABEL], options.functions, options.retries, options.priority,
+        options.width, options.same_node, options.timeout, options.expected, options.conditional,
+    )  # fmt: skip
+
+
+class Record(NamedTuple):
+    """What is remembered of a group that has ended: states, and where its tasks ran."""
+
+    label: str
+    states: bytearray
+    where: array[int]
+
+
+class Ending(NamedTuple):
+    """An engine that was told to end: its set, its host, and the newest engine at that time."""
+
+    key: int
+    host: str
+    newest: int
+
+
+class Group:
+    """The tasks of one group.
+
+    Attributes:
+        serial: names the group between controller and engine sets.
+        options: as engine sets get them (see :func:`for_engines`).
+        states: of each task; ``started`` is 1 for those that ranks of the set have, which has it now.
+        where: the key of the set that has the task; once it has ended on an engine, the number of its seat.
+        unfinished: tasks that have not ended, or that a set still has.
+        children: by index, the groups that wait for that task.
+        missing: how many tasks this group waits for.
+        follows: the task on whose engine it must run, if any, and ``follow`` that engine's seat once it is known.
+    """
+
+    __slots__ = (
+        "asked",
+        "broken",
+        "children",
+        "client",
+        "condition",
+        "count",
+        "endings",
+        "follow",
+        "follows",
+        "id",
+        "last_refusal",
+        "lengths",
+        "missing",
+        "offsets",
+        "options",
+        "payload",
+        "priority",
+        "rank",
+        "rejected",
+        "serial",
+        "sizes",
+        "started",
+        "states",
+        "stream",
+        "strikes",
+        "tries",
+        "unfinished",
+        "wanted",
+        "where",
+    )
+
+    def __init__(
+        self,
+        serial: int,
+        client: int,
+        message: m.SubmitTasks,
+        body: Sequence[Buffer],
+        options: m.TaskOptions,
+    ) -> None:
+        self.serial = serial
+        self.client = client
+        self.id = message.id
+        self.options = options
+        self.count = packed.count(message.lengths) or 1
+        self.lengths = message.lengths
+        self.payload = b"".join(body)
+        self.sizes = message.sizes
+        self.offsets = array("I")
+        if message.lengths:
+            self.offsets = _offsets(message.lengths, len(self.payload))
+        self.states = bytearray(self.count)
+        self.started = bytearray(self.count)
+        self.where = array("I", bytes(_LENGTH * self.count))
+        self.unfinished = self.count
+        self.rank: tuple[float, ...] = ()
+        self.condition: Condition | None = None
+        self.children: dict[int, list[Group]] | None = None
+        self.missing = 0
+        self.follows = message.options.follow
+        self.follow = 0
+        # What few groups need, by index: retries used, engines lost, numbers of engines that rejected it.
+        self.tries: dict[int, int] | None = None
+        self.strikes: dict[int, int] | None = None
+        self.endings: dict[int, list[Ending]] | None = None
+        self.rejected: dict[int, set[int]] | None = None
+        self.last_refusal = ""
+        # For a large task: its body's stream if there is one, whether the client was asked for it again, who
+        # waits for it, and how often it did not arrive.
+        self.stream = 0
+        self.asked = False
+        self.wanted: tuple[int, list[int]] | None = None
+        self.broken = 0
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether any set could run these tasks."""
+        return self.options.width == 1 and self.follows is None and self.condition is None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether this is one task whose body travels by itself."""
+        return not self.lengths
+
+    def parts(self, start: int, stop: int) -> tuple[bytes, memoryview]:
+        """Packed lengths and payloads of consecutive tasks."""
+        view = memoryview(self.payload)[self.offsets[start] : self.offsets[stop]]
+        return self.lengths[_LENGTH * start : _LENGTH * stop], view
+
+    def parts_backwards(self, start: int, stop: int) -> tuple[bytes, bytes]:
+        """The same, the last one first."""
+        view, offsets = memoryview(self.payload), self.offsets
+        backwards = range(stop - 1, start - 1, -1)
+        lengths = packed.pack(offsets[i + 1] - offsets[i] for i in backwards)
+        return lengths, b"".join([view[offsets[i] : offsets[i + 1]] for i in backwards])
+
+    def give(self, key: int, start: int, stop: int) -> None:
+        """A set has these tasks now."""
+        self.states[start:stop] = bytes((GIVEN,)) * (stop - start)
+        self.started[start:stop] = bytes(stop - start)
+        self.where[start:stop] = array("I", (key,)) * (stop - start)
+
+    def end(self, start: int, stop: int, state: int, seat: int) -> None:
+        """These tasks have ended on one engine."""
+        self.states[start:stop] = bytes((state,)) * (stop - start)
+        self.where[start:stop] = array("I", (seat,)) * (stop - start)
+
+    def all_given(self, key: int, start: int, stop: int) -> bool:
+        """Whether that set has all of these tasks, and nothing else is to be done about any of them."""
+        count = stop - start
+        return (
+            stop <= self.count
+            and self.states.count(GIVEN, start, stop) == count
+            and self.where[start:stop] == array("I", (key,)) * count
+        )
+
+    def is_given(self, key: int, index: int) -> bool:
+        """Whether that set has this task."""
+        return 0 <= index < self.count and GIVEN <= self.states[index] <= DROPPED and self.where[index] == key
+
+    def tries_left(self, index: int) -> int:
+        """How often a task may still be tried again after a failure."""
+        return self.options.retries - (self.tries.get(index, 0) if self.tries else 0)
+
+    def held_by(self, key: int) -> list[int]:
+        """The tasks that a set has."""
+        return [i for i, (s, k) in enumerate(zip(self.states, self.where, strict=True)) if k == key and _held(s)]
+
+    def given(self) -> list[int]:
+        """The tasks that engine sets have, and whose results the client waits for."""
+        if not any(state in self.states for state in (GIVEN, CANCELLING, INTERRUPTED)):
+            return []  # which is true of most when a million wait
+        return [i for i, state in enumerate(self.states) if GIVEN <= state < DROPPED]
+
+    def next_waiting(self, start: int, stop: int) -> tuple[int, int]:
+        """The first run of waiting tasks in a range; empty at ``stop`` if there is none."""
+        states = self.states
+        if states.count(WAITING, start, stop) == stop - start:
+            return start, stop
+        first = states.find(WAITING, start, stop)
+        if first < 0:
+            return stop, stop
+        rest = states[first:stop]
+        return first, stop - len(rest.lstrip(bytes((WAITING,))))
+
+
+def _held(state: int) -> bool:
+    return GIVEN <= state <= DROPPED
+
+
+def _offsets(lengths: bytes, size: int) -> array[int]:
+    """Where each payload begins, and the end; ClientError if the lengths do not add up."""
+    total = sum(numbers := packed.unpack(lengths))
+    if total != size:
+        raise ClientError(f"payloads of {total} bytes in a body of {size}: the client and its message disagree")
+    return array("I", accumulate(numbers, initial=0))
+
+
+def runs(indices: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending indices as ranges."""
+    found: list[tuple[int, int]] = []
+    start = stop = -1
+    for index in indices:
+        if index != stop:
+            if stop > start:
+                found.append((start, stop))
+            start = index
+        stop = index + 1
+    if stop > start:
+        found.append((start, stop))
+    return found

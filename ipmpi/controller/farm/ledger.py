@@ -1,0 +1,351 @@
+"""Clients' groups of tasks, how each of them stands, and what clients are told (layer L2, no I/O).
+
+Every task has exactly one end, and its client hears of it once: :meth:`Ledger.succeeded` and the like change the
+state, :meth:`Ledger.undone` also tells. A group that waits for tasks of others is told to the farm when they have
+succeeded; when one of them ends otherwise, the group ends as well.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from ... import errors, limits
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer
+from ..commands.work import LARGEST_HEADER, header_size
+from ..effects import Decline, Effect, Send
+from .groups import (
+    DROPPED,
+    FAILED,
+    GIVEN,
+    INTERRUPTED,
+    SUCCEEDED,
+    UNDONE,
+    WAITING,
+    Group,
+    Record,
+    for_engines,
+)
+from .places import Condition, Need
+
+RECORDS: Final = 4096
+"""Groups of one client that are remembered after their end, so that others can still refer to their tasks."""
+
+_OTHER_FIELDS: Final = 48 * limits.KIB
+"""In the message that gives tasks to a set: indices and lengths, label, numbers."""
+
+
+class _Undone(NamedTuple):
+    group: Group
+    indices: Sequence[int] | None
+    """None: all that wait by then."""
+    error: str
+    text: str
+    state: int
+
+
+@dataclass
+class _Client:
+    groups: dict[int, Group] = field(default_factory=dict)
+    records: dict[int, Record] = field(default_factory=dict)
+    conditions: dict[bytes, Condition] = field(default_factory=dict)
+    held: int = 0
+
+
+class Ledger:
+    """All groups, counts over all clients, and the effects that tell clients.
+
+    Args:
+        first_serial: the number of the first group.
+        on_ready: called with each group whose tasks may be run now.
+        on_closed: called with each group when nothing of it is left anywhere.
+    """
+
+    def __init__(
+        self, first_serial: int, on_ready: Callable[[Group], None], on_closed: Callable[[Group], None]
+    ) -> None:
+        self._serials = itertools.count(first_serial)
+        self._on_ready = on_ready
+        self._on_closed = on_closed
+        self._clients: dict[int, _Client] = {}
+        # Groups that follow each other often have the same options: they share them then.
+        self._last_options = (m.TaskOptions(b"", ""), m.TaskOptions(b"", ""))
+        self.groups: dict[int, Group] = {}
+        self.effects: list[Effect] = []
+        self.scheduled = 0
+        self.pending = 0
+        self.n_succeeded = 0
+        self.n_failed = 0
+
+    # --- clients -------------------------------------------------------------------------------------------
+
+    def open(
+        self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int, engines: int
+    ) -> Group:
+        """A new group; call :meth:`start` next. Raises the error to refuse it with."""
+        state = self._clients.setdefault(client, _Client())
+        _check(message, engines)
+        if message.id in state.groups or message.id in state.records:
+            raise errors.ClientError(
+                f"there was a group of tasks {message.id} before; each needs a number of its own"
+            )
+        size = sum(message.sizes) if body else 0
+        if state.held + size > limits.TASK_BYTES:
+            raise errors.Backpressure(
+                f"tasks of this client hold {state.held >> 20} MiB of arguments at the controller: wait for some "
+                "before sending more"
+            )
+        for parent in _parents(message.options):
+            self._check_parent(state, message, parent)
+        if message.options != self._last_options[0]:
+            self._last_options = (message.options, for_engines(message.options))
+        group = Group(next(self._serials), client, message, body, self._last_options[1])
+        group.stream = stream
+        if message.options.conditional:
+            group.condition = state.conditions.setdefault(message.options.operation, Condition())
+            group.condition.groups += 1
+        state.held += size
+        state.groups[group.id] = self.groups[group.serial] = group
+        self.scheduled += group.count
+        return group
+
+    def clients(self) -> list[int]:
+        """Those with groups that have not ended."""
+        return [client for client, state in self._clients.items() if state.groups]
+
+    def start(self, group: Group, options: m.TaskOptions) -> None:
+        """Let a new group wait for its parents, or have it run."""
+        state = self._clients[group.client]
+        for name in _parents(options):
+            parent = state.groups.get(name[0])
+            known: Group | Record = state.records[name[0]] if parent is None else parent
+            parent_state = known.states[name[1]]
+            if parent_state == SUCCEEDED:
+                if name == group.follows:
+                    group.follow = known.where[name[1]]
+            elif parent is None or parent_state > INTERRUPTED:
+                self._undone_now([_orphan(group, _label(known), name)])
+                return
+            else:
+                parent.children = parent.children or {}
+                parent.children.setdefault(name[1], []).append(group)
+                group.missing += 1
+        if not group.missing:
+            self._on_ready(group)
+
+    def _check_parent(self, state: _Client, message: m.SubmitTasks, parent: tuple[int, int]) -> None:
+        number, index = parent
+        known = state.groups.get(number) or state.records.get(number)
+        if known is None or not 0 <= index < len(known.states):
+            raise errors.DependencyError(
+                f"{message.options.label} is to run after task {index} of group {number}, which is not known (any "
+                f"more): a task can depend on tasks that were submitted before it, among the last {RECORDS} groups"
+            )
+
+    def of_client(self, client: int, number: int) -> Group | None:
+        """A group that has not ended."""
+        state = self._clients.get(client)
+        return None if state is None else state.groups.get(number)
+
+    def conditions(self, client: int) -> Iterable[Condition]:
+        """Of all conditional groups of a client."""
+        return self._clients[client].conditions.values() if client in self._clients else ()
+
+    def properties_changed(self, seats: set[int]) -> list[Need]:
+        """Forget what these engines said of conditions; returns the needs of the tasks that this may help."""
+        needs: list[Need] = []
+        for state in self._clients.values():
+            for condition in state.conditions.values():
+                if not condition.refused.isdisjoint(seats):
+                    condition.refused -= seats
+                    needs += condition.needs
+        return needs
+
+    def running(self, client: int, most: int) -> list[list[object]]:
+        """``[group, packed indices]`` of a client's tasks that engine sets have, up to about so many tasks."""
+        state = self._clients.get(client)
+        found: list[list[object]] = []
+        for group in state.groups.values() if state is not None else ():
+            indices = group.given()
+            most -= len(indices)
+            if most < 0:
+                break
+            if indices:
+                found.append([group.id, packed.pack(indices)])
+        return found
+
+    def client_lost(self, client: int) -> list[Group]:
+        """A client will not come back; returns its groups, of which the farm is to drop what is left."""
+        state = self._clients.pop(client, None)
+        if state is None:
+            return []
+        groups = list(state.groups.values())
+        for group in groups:
+            group.children = None
+            group.payload = b""
+        return groups
+
+    # --- how tasks stand -----------------------------------------------------------------------------------
+
+    def given(self, count: int) -> None:
+        """So many tasks were given to sets."""
+        self.scheduled -= count
+        self.pending += count
+
+    def requeued(self, group: Group, indices: Iterable[int]) -> None:
+        """These wait again."""
+        for index in indices:
+            group.states[index] = WAITING
+            group.where[index] = 0
+            self.scheduled += 1
+            self.pending -= 1
+
+    def succeeded(self, group: Group, start: int, stop: int, seat: int) -> None:
+        """All of these tasks have succeeded on one engine; the client is told by the caller."""
+        count = stop - start
+        group.end(start, stop, SUCCEEDED, seat)
+        self.pending -= count
+        self.n_succeeded += count
+        if group.children:
+            for index in sorted(group.children):
+                if start <= index < stop:
+                    self._parent_succeeded(group.children.pop(index), (group.id, index), seat)
+        self._fewer(group, count)
+
+    def failed(self, group: Group, indices: Sequence[int], seat: int) -> None:
+        """Tasks have failed for good on one engine; the client is told by the caller."""
+        for index in indices:
+            group.end(index, index + 1, FAILED, seat)
+        self.pending -= len(indices)
+        self.n_failed += len(indices)
+        self._undone_now(self._orphans(group, indices))
+        self._fewer(group, len(indices))
+
+    def undone(
+        self, group: Group, indices: Sequence[int], error: str, text: str, *, still_there: bool = False
+    ) -> None:
+        """These have no outcome, and no one has them; tell the client.
+
+        With ``still_there`` an engine set has them; call :meth:`gone` when it has not any more.
+        """
+        self._undone_now([_Undone(group, indices, error, text, DROPPED if still_there else UNDONE)])
+
+    def _undone_now(self, todo: list[_Undone]) -> None:
+        # A list instead of recursion: a task may wait for a task that waits for a task, ten thousand times.
+        while todo:
+            group, indices, error, text, state = todo.pop()
+            if indices is None:
+                indices = [index for index, known in enumerate(group.states) if known == WAITING]
+            if not indices:
+                continue
+            given = sum(GIVEN <= group.states[index] <= INTERRUPTED for index in indices)
+            self.pending -= given
+            self.scheduled -= len(indices) - given
+            self.n_failed += len(indices)
+            for index in indices:
+                group.states[index] = state
+            if group.client in self._clients:
+                short = text[: 64 * limits.LABEL]
+                message = m.TasksUndone(group.id, packed.pack(indices), error, short)
+                self.effects.append(Send(group.client, message))
+            todo += self._orphans(group, indices)
+            if state == UNDONE:
+                self._fewer(group, len(indices))
+
+    def gone(self, group: Group, index: int) -> None:
+        """What the client was told of before has come back from its set."""
+        group.states[index] = UNDONE
+        self._fewer(group, 1)
+
+    # --- groups that wait for others ---------------------------------------------------------------------------
+
+    def _parent_succeeded(self, children: list[Group], name: tuple[int, int], seat: int) -> None:
+        for child in children:
+            child.missing -= 1
+            if child.follows == name:
+                child.follow = seat
+            if child.missing == 0 and child.unfinished:
+                self._on_ready(child)
+
+    def _orphans(self, group: Group, indices: Iterable[int]) -> list[_Undone]:
+        """What becomes of the groups that waited for these tasks."""
+        if not group.children:
+            return []
+        return [
+            _orphan(child, group.options.label, (group.id, index))
+            for index in indices
+            for child in group.children.pop(index, ())
+        ]
+
+    # --- the end -------------------------------------------------------------------------------------------
+
+    def _fewer(self, group: Group, count: int) -> None:
+        group.unfinished -= count
+        if group.unfinished:
+            return
+        del self.groups[group.serial]
+        if group.stream:
+            self.effects.append(Decline(group.client, group.stream))
+            group.stream = 0
+        state = self._clients.get(group.client)
+        if state is not None:
+            del state.groups[group.id]
+            state.held -= len(group.payload)
+            state.records[group.id] = Record(group.options.label, group.states, group.where)
+            if len(state.records) > RECORDS:
+                del state.records[next(iter(state.records))]
+            if group.condition is not None:
+                group.condition.groups -= 1
+                if not group.condition.groups:
+                    state.conditions.pop(group.options.operation, None)
+        group.payload = b""
+        group.lengths = b""
+        self._on_closed(group)
+
+
+def _parents(options: m.TaskOptions) -> dict[tuple[int, int], None]:
+    """The tasks that have to succeed first."""
+    return dict.fromkeys(options.after if options.follow is None else [*options.after, options.follow])
+
+
+def _orphan(group: Group, parent: str, name: tuple[int, int]) -> _Undone:
+    text = (
+        f"{group.options.label} was not run: it waited for {parent} (task {name[1]} of group {name[0]}), which "
+        "did not succeed"
+    )
+    return _Undone(group, None, "DependencyError", text, UNDONE)
+
+
+def _label(known: Group | Record) -> str:
+    return known.label if isinstance(known, Record) else known.options.label
+
+
+def _check(message: m.SubmitTasks, engines: int) -> None:
+    """Refuse what makes no sense, or would not fit into the message that gives it to a set."""
+    options = message.options
+    if len(message.lengths) % 4 or len(message.lengths) > 4 * limits.TASKS_PER_MESSAGE:
+        raise errors.ClientError(f"a group has at most {limits.TASKS_PER_MESSAGE} tasks")
+    if not (1 <= options.width <= limits.MAX_ENGINES and 0 <= options.retries <= limits.TASK_NUMBER):
+        raise errors.ClientError(
+            f"a task runs on 1 to {limits.MAX_ENGINES} ranks, and is retried 0 to {limits.TASK_NUMBER} times; "
+            f"not on {options.width}, and {options.retries} times"
+        )
+    if not -limits.TASK_NUMBER <= options.priority + 1 <= limits.TASK_NUMBER + 1:
+        raise errors.ClientError(f"the priority of a task has 32 bits: {options.priority}")
+    if not all(
+        0 <= seconds <= limits.LONGEST
+        for seconds in (options.timeout or 0, options.expected or 0)  # nor nan
+    ):
+        raise errors.ClientError(
+            f"timeout and expected are numbers of seconds from 0 to {limits.LONGEST:.0f} (a century); leave them "
+            "out for none"
+        )
+    size = header_size(options.operation, message.sizes, engines) + 18 * len(options.functions)
+    if size > LARGEST_HEADER - _OTHER_FIELDS:
+        raise errors.MessageSizeError(
+            f"{options.label[: limits.LABEL]}: {size} bytes beside its arguments do not fit into one message. "
+            "Push large data first, and use it by name"
+        )

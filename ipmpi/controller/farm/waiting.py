@@ -1,0 +1,250 @@
+"""The queue of the task farm: ranges of tasks, by what they need (layer L2, no I/O).
+
+Tasks with the same need wait in one lane, a heap. A second heap holds the first of each lane, so that a set of
+engines finds the first task that it may run without looking at all that it may not. Tasks that leave the queue
+while they wait (they were cancelled) stay in their range and are passed over when its turn comes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from ... import limits
+from .groups import Group
+from .places import Need, Place, Verdict
+from .scheduler import Rank
+
+
+class Range(NamedTuple):
+    """Tasks ``start`` to ``stop`` of a group; compared by what stands first."""
+
+    rank: Rank
+    serial: int
+    start: int
+    stop: int
+    group: Group
+
+
+class Piece(NamedTuple):
+    """Tasks for a set that is to run them: on which of its ranks ([] for any), and beside what else.
+
+    ``alone``: a rank has nothing else; ``sole``: the set has not.
+    """
+
+    group: Group
+    start: int
+    stop: int
+    ranks: list[int]
+    alone: bool
+    sole: bool
+
+
+class _Lane:
+    __slots__ = ("heap", "need", "parked", "told")
+
+    def __init__(self, need: Need) -> None:
+        self.need = need
+        self.heap: list[Range] = []
+        self.parked: list[tuple[float, Range]] = []
+        self.told = False
+
+
+class Waiting:
+    """All tasks that could be given now, if there was an engine for them.
+
+    Args:
+        newest_first: whether a range is taken from its end.
+    """
+
+    def __init__(self, newest_first: bool = False) -> None:
+        self._newest_first = newest_first
+        self._lanes: dict[Need, _Lane] = {}
+        self._heads: list[tuple[Range, Need]] = []
+        self._unjudged: dict[Need, None] = {}
+        self._paused: dict[int, list[tuple[Need, Range]]] = {}
+        """Clients of which nothing is given, and what its turn came of."""
+        self._ended = 0
+        self._tidy_after = 1000
+        self.count = 0
+        """Tasks in the queue that are not parked; cancelled ones count until they are passed over."""
+
+    def add(self, need: Need, rank: Rank, group: Group, start: int, stop: int) -> None:
+        """Tasks join the queue."""
+        lane = self._lanes.get(need)
+        if lane is None:
+            lane = self._lanes[need] = _Lane(need)
+            if need.condition is not None:
+                need.condition.needs.add(need)
+        self._push(lane, Range(rank, group.serial, start, stop, group))
+        if not need.is_plain:
+            self._unjudged[need] = None
+
+    def _push(self, lane: _Lane, item: Range) -> None:
+        self.count += item.stop - item.start
+        heapq.heappush(lane.heap, item)
+        if lane.heap[0] is item:
+            heapq.heappush(self._heads, (item, lane.need))
+
+    def _pop(self, lane: _Lane) -> Range:
+        item = heapq.heappop(lane.heap)
+        self.count -= item.stop - item.start
+        return item
+
+    # --- who can run it ------------------------------------------------------------------------------------
+
+    def judge_again(self, needs: Iterable[Need] | None = None) -> None:
+        """Engines, or what they said, have changed for these needs (None: for all)."""
+        self._unjudged.update((need, None) for need in (self._lanes if needs is None else needs))
+
+    def settle(self, judge: Callable[[Need], Verdict], now: float) -> list[tuple[Verdict, Need, Group, list[int]]]:
+        """Park what nobody can run, bring back what somebody can; returns the tasks that nobody ever will."""
+        ended: list[tuple[Verdict, Need, Group, list[int]]] = []
+        unjudged, self._unjudged = self._unjudged, {}
+        for need in unjudged:
+            lane = self._lanes.get(need)
+            if lane is None:
+                continue
+            verdict = judge(need)
+            if verdict is Verdict.OPEN:
+                parked, lane.parked = lane.parked, []
+                for _, item in parked:
+                    self._push(lane, item)
+            elif verdict is Verdict.PARK:
+                while lane.heap:
+                    lane.parked.append((now + limits.UNPLACED, self._pop(lane)))
+            else:
+                while lane.heap:
+                    lane.parked.append((now, self._pop(lane)))
+                ended += [(verdict, need, item.group, _left(item)) for _, item in lane.parked]
+                lane.parked = []
+                self._drop_if_empty(lane)
+        return ended
+
+    def deadline(self) -> float | None:
+        """When the first parked task is given up."""
+        return min((lane.parked[0][0] for lane in self._lanes.values() if lane.parked), default=None)
+
+    def expire(self, now: float) -> Iterator[tuple[Need, Group, list[int]]]:
+        """Take out the tasks that were parked for too long."""
+        for lane in [lane for lane in self._lanes.values() if lane.parked and lane.parked[0][0] <= now]:
+            while lane.parked and lane.parked[0][0] <= now:
+                item = lane.parked.pop(0)[1]
+                yield lane.need, item.group, _left(item)
+            self._drop_if_empty(lane)
+
+    def too_long(self, left: float) -> Iterator[tuple[int, str]]:
+        """Whom to tell, once, that tasks take longer than the ``left`` seconds that any set has; and the words."""
+        for lane in self._lanes.values() if left < math.inf else ():
+            if lane.need.expected > left and lane.heap and not lane.told:
+                lane.told = True
+                group = lane.heap[0].group
+                takes = f"{group.options.label}, expected to take {group.options.expected:.0f} s,"
+                yield group.client, f"{takes} waits for other engines: the jobs of those that are there end before"
+
+    # --- clients that do not listen --------------------------------------------------------------------------
+
+    def pause(self, client: int) -> None:
+        """Give nothing of this client."""
+        self._paused.setdefault(client, [])
+
+    def resume(self, client: int) -> None:
+        """Give its tasks again."""
+        for need, item in self._paused.pop(client, ()):
+            if item.group.unfinished:
+                self.add(need, item.rank, item.group, item.start, item.stop)
+
+    # --- giving --------------------------------------------------------------------------------------------
+
+    def take(self, place: Place, room: int) -> Iterator[Piece]:
+        """The next tasks for a set, at most ``room``. They must be given before the next one is asked for."""
+        passed_over = []
+        while room > 0 and self._heads:
+            item, need = self._heads[0]
+            lane = self._lanes.get(need)
+            if lane is None or not lane.heap or lane.heap[0] is not item:
+                heapq.heappop(self._heads)
+                continue
+            if item.group.client in self._paused:
+                self._set_aside(lane)
+                continue
+            ranks = need.ranks_now(place)
+            if ranks is None:
+                passed_over.append(heapq.heappop(self._heads))
+                continue
+            only_one = need.sole or (need.alone and place.is_single)
+            if only_one and place.unanswered:
+                break  # when it has nothing else, it gets this one
+            heapq.heappop(self._heads)
+            start, stop = self._cut(lane, 1 if only_one else room)
+            if lane.heap:
+                heapq.heappush(self._heads, (lane.heap[0], need))
+            else:
+                self._drop_if_empty(lane)
+            if stop > start:
+                room = 0 if only_one else room - (stop - start)
+                yield Piece(item.group, start, stop, ranks, need.alone, only_one)
+        for head in passed_over:
+            heapq.heappush(self._heads, head)
+
+    def _set_aside(self, lane: _Lane) -> None:
+        """The first of a lane waits until its client listens."""
+        heapq.heappop(self._heads)
+        item = self._pop(lane)
+        self._paused[item.group.client].append((lane.need, item))
+        if lane.heap:
+            heapq.heappush(self._heads, (lane.heap[0], lane.need))
+        else:
+            self._drop_if_empty(lane)
+
+    def _cut(self, lane: _Lane, room: int) -> tuple[int, int]:
+        """Up to ``room`` tasks from the first range of a lane, whose rest stays; none if they were cancelled."""
+        item = self._pop(lane)
+        start, stop = item.start, item.stop
+        if not self._newest_first:
+            first, end = item.group.next_waiting(start, stop)
+            end = min(end, first + room)
+            rest = (end, stop)
+        else:
+            end = stop
+            while end > start and item.group.states[end - 1]:
+                end -= 1
+            first = end
+            while first > start and end - first < room and not item.group.states[first - 1]:
+                first -= 1
+            rest = (start, first)
+        if rest[0] < rest[1]:
+            heapq.heappush(lane.heap, Range(item.rank, item.serial, *rest, item.group))
+            self.count += rest[1] - rest[0]
+        return first, end
+
+    def _drop_if_empty(self, lane: _Lane) -> None:
+        if not lane.heap and not lane.parked:
+            self._lanes.pop(lane.need, None)
+            if lane.need.condition is not None:
+                lane.need.condition.needs.discard(lane.need)
+
+    # --- tidiness ------------------------------------------------------------------------------------------
+
+    def group_ended(self) -> None:
+        """Something of it may be queued, if it was cancelled: forget such ranges now and then."""
+        self._ended += 1
+        if self._ended < self._tidy_after:
+            return
+        for lane in list(self._lanes.values()):
+            self.count -= sum(item.stop - item.start for item in lane.heap if not item.group.unfinished)
+            lane.heap = [item for item in lane.heap if item.group.unfinished]
+            heapq.heapify(lane.heap)
+            lane.parked = [(when, item) for when, item in lane.parked if item.group.unfinished]
+            self._drop_if_empty(lane)
+        self._heads = [(lane.heap[0], lane.need) for lane in self._lanes.values() if lane.heap]
+        heapq.heapify(self._heads)
+        left = sum(len(lane.heap) + len(lane.parked) for lane in self._lanes.values())
+        self._ended, self._tidy_after = 0, max(1000, left)
+
+
+def _left(item: Range) -> list[int]:
+    """The tasks of a range that still wait."""
+    return [index for index in range(item.start, item.stop) if not item.group.states[index]]

@@ -1,0 +1,1 @@
+"""Batch systems: options, job scripts, commands and what they answer."""

@@ -1,0 +1,156 @@
+"""The controller's process, and what it tells through a pipe (layer L4)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ipmpi.errors import LauncherError
+from ipmpi.launch.cluster.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
+from ipmpi.launch.processes.process import Child
+
+CONTROLLER_MODULE: Final = "ipmpi.cli.ipcontroller"
+
+
+class Told:
+    """The reading end of a pipe in which a controller, or somebody who watches one, writes a line for each event.
+
+    Attributes:
+        fd: to wait for.
+        furl_files: what the controller wrote where, once it is ready: role to path.
+    """
+
+    def __init__(self) -> None:
+        self.fd, self._write_end = os.pipe()
+        self.furl_files: dict[str, str] = {}
+        self._unfinished_line = b""
+
+    def read(self) -> list[Happening] | None:
+        """What the lines mean that have come; None if nobody writes any more.
+
+        Raises:
+            LauncherError: this is not what ipcontroller of this release writes.
+        """
+        data = os.read(self.fd, 65536)
+        if not data:
+            return None
+        *lines, self._unfinished_line = (self._unfinished_line + data).split(b"\n")
+        happenings = [told(line) for line in lines if line.strip()]
+        for happening in happenings:
+            if isinstance(happening, ControllerReady):
+                self.furl_files = happening.furl_files
+        return happenings
+
+    def close(self) -> None:
+        """Give back the pipe."""
+        for descriptor in (self.fd, self._write_end):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.fd = self._write_end = -1
+
+
+class Controller(Told):
+    """A controller of our own. It stops when :meth:`close`, or the end of this process, closes its lifeline.
+
+    Args:
+        engine_furl_file: where it is to write the engines' furl.
+        log_dir: folder of its log files.
+        arguments: further arguments of ``ipcontroller``.
+        run: a part of the names of the log files, which no others in the folder have.
+        keeps_furl: the engines' furl lasts from one controller to the next (a fixed port), so it is not deleted.
+
+    Attributes:
+        process: once started.
+    """
+
+    def __init__(
+        self,
+        engine_furl_file: Path,
+        log_dir: Path,
+        arguments: Sequence[str] = (),
+        *,
+        run: str,
+        keeps_furl: bool = False,
+    ) -> None:
+        super().__init__()
+        self._run = run
+        self.process: Child | None = None
+        self._engine_furl_file = engine_furl_file
+        self._log_dir = log_dir
+        self._arguments = list(arguments)
+        self._keeps_furl = keeps_furl
+        self._lifeline_fd = -1
+
+    def start(self) -> None:
+        """Start it.
+
+        Raises:
+            LauncherError: it cannot be run, or a folder cannot be written.
+        """
+        try:
+            self._log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._keeps_furl:
+                self._engine_furl_file.unlink(missing_ok=True)  # engines must not take the last controller's
+            self._start()
+        except OSError as error:
+            raise LauncherError(f"The controller could not be started: {error}") from error
+
+    def _start(self) -> None:
+        lifeline_read, self._lifeline_fd = os.pipe()
+        try:
+            argv = [sys.executable, "-m", CONTROLLER_MODULE, "--engine-furl-file", str(self._engine_furl_file)]
+            argv += [*self._arguments, "-l", str(self._log_dir / f"ipcontroller-{self._run}-")]
+            argv += ["--ready-fd", str(self._write_end), "--lifeline-fd", str(lifeline_read)]
+            output = self._log_dir / f"ipcluster-{self._run}-controller.log"
+            self.process = Child.start("controller", argv, output, pass_fds=(self._write_end, lifeline_read))
+        finally:
+            os.close(self._write_end)
+            os.close(lifeline_read)
+            os.set_blocking(self._lifeline_fd, False)
+            self._write_end = -1
+
+    def tell(self, text: str, *, last: bool = False) -> None:
+        """Have it tell clients something; with ``last``, why it is about to be stopped, when it says goodbye."""
+        if self._lifeline_fd >= 0:
+            line = json.dumps({"stopped" if last else "notice": text}).encode() + b"\n"
+            with contextlib.suppress(OSError):  # it has ended, or does not read: then it tells nobody anything
+                os.write(self._lifeline_fd, line)
+
+    def logs(self) -> list[Path]:
+        """The files that explain a failure."""
+        if self.process is None:
+            return []
+        return [self.process.output, *self._log_dir.glob(f"ipcontroller-{self._run}-*.log")]
+
+    def close(self) -> None:
+        """Give back the pipes."""
+        super().close()
+        if self._lifeline_fd >= 0:
+            os.close(self._lifeline_fd)
+        self._lifeline_fd = -1
+
+
+def told(line: bytes) -> Happening:
+    """Understand one line of the controller.
+
+    Raises:
+        LauncherError: it is not what ipcontroller of this release writes.
+    """
+    try:
+        said = json.loads(line)
+        if "ended" in said:
+            return ControllerEnded(int(said["ended"]))
+        if "engines" in said:
+            rank, pid, host = said.get("lost") or (None, 0, "")
+            lost = None if rank is None else (int(rank), int(pid), str(host))
+            return EngineCount(int(said["engines"]), bool(said.get("ordered")), int(said.get("tasks", 0)), lost)
+        names = {"multiengine": "mec", "task": "tc"}
+        files = {name.removesuffix("_furl_file"): str(value) for name, value in said.items() if name != "pid"}
+        return ControllerReady({names.get(name, name): path for name, path in files.items()})
+    except (ValueError, TypeError, AttributeError):
+        raise LauncherError(f"The controller said something unexpected: {line[:200]!r}") from None

@@ -1,0 +1,45 @@
+"""What can follow from a happening: things to do for the process that runs a cluster (layer L4)."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Blame(Enum):
+    """Whose log files explain what happened."""
+
+    NOBODY = "nobody"
+    CONTROLLER = "controller"
+    ENGINES = "engines"
+
+
+class Started(NamedTuple):
+    """All engines are registered."""
+
+
+class Note(NamedTuple):
+    """Something that the user should know, and that changes nothing."""
+
+    text: str
+
+
+class StartEngines(NamedTuple):
+    """Start the engines, or submit their job. If it is not for the first time, the text says why."""
+
+    text: str = ""
+
+
+class AskQueue(NamedTuple):
+    """Ask the batch system about the job; answer with :class:`~ipmpi.launch.cluster.happenings.JobNews`."""
+
+
+class Over(NamedTuple):
+    """The cluster has to be taken down: why, with which exit code, and whose log files to show."""
+
+    code: int
+    reason: str
+    blame: Blame
+
+
+Effect = Started | Note | StartEngines | AskQueue | Over

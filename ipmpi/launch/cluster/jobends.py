@@ -1,0 +1,27 @@
+"""How a job can end, and when it will start, in words (layer L4, thinking only)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from ipmpi.launch.cluster.effects import Blame
+
+ENDS: Final[Mapping[str, tuple[int, str, Blame]]] = {
+    "completed": (0, "has ended", Blame.NOBODY),
+    "cancelled": (0, "was cancelled", Blame.NOBODY),
+    "timeout": (0, "ended at its walltime", Blame.NOBODY),
+    "preempted": (0, "was preempted by a job that goes first", Blame.NOBODY),
+    "": (1, "has ended", Blame.ENGINES),
+    "failed": (1, "failed", Blame.ENGINES),
+    "node-failure": (1, "lost a node", Blame.ENGINES),
+}
+"""Exit code of ``ipcluster`` when the job ends like this, words for it, and whose log explains it."""
+
+
+def time_of_day(when: float) -> str:
+    """A unix time, as short as it can be: today's without the date."""
+    local, today = time.localtime(when), time.localtime()
+    same_day = local[:3] == today[:3]
+    return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", local)

@@ -1,0 +1,496 @@
+"""What the events in the life of a cluster mean (layer L4, thinking only: the time is an argument).
+
+A cluster is a controller and one launch of engines. The engines of a launch may be processes of this machine, of
+others behind ssh, or a job of a batch system; all live the same life::
+
+                  submitted          the job runs           all engines are registered
+    STARTING ------------> QUEUED ------------> STARTING ------------> RUNNING
+                             ^ ^                    |                     |
+                             | '--- back in the queue, or submitted again-'
+                             |                      |                     |
+                             '----------------------'                     v
+         and from each of them, when something ends that should not, or the user asks for it:  OVER
+
+Without a batch system there is no QUEUED. QUEUED has no deadline, as a job may wait for days. STARTING has one: it
+begins with the processes, or when the job runs. What was RUNNING is not over because of the first bad sign. A
+client that stops the whole cluster makes engines, launcher, job and controller end one after the other, in any
+order, so a loss is looked at again after a grace, and then its reason is known: somebody's wish, the end of the
+walltime, or a failure. A job's engines are seen to go before the batch system says why; then it is asked.
+
+Nothing is done here. Effects say what there is to do: :class:`StartEngines` (also once more, or as a new job),
+:class:`AskQueue`, :class:`Started` and :class:`Note` for the user, :class:`Over`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ipmpi.exits import how_it_ended
+from ipmpi.launch.batch.batch import JobState, JobStatus
+from ipmpi.launch.cluster import happenings as h
+from ipmpi.launch.cluster.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
+from ipmpi.launch.cluster.happenings import Happening
+from ipmpi.launch.cluster.jobends import ENDS, time_of_day
+from ipmpi.launch.cluster.plan import Phase as Phase, Plan as Plan
+from ipmpi.launch.cluster.restarts import WITHOUT_ENGINES, Restarts
+
+EXPLANATION_GRACE: Final = 2.0
+"""Seconds. When a client stops everything, engines end just before the controller: what looks like a failure
+has to last this long to be one."""
+
+JOB_GRACE: Final = 40.0
+"""Seconds that a job's engines may be gone before the batch system says that the job has ended. Slurm waits 30 s
+between SIGTERM and SIGKILL."""
+
+ASK_FIRST: Final = 2.0
+ASK_FACTOR: Final = 1.5
+ASK_LONGEST: Final = 30.0
+"""Seconds between questions to the batch system, which serves everybody: fewer while nothing changes."""
+
+ASK_RUNNING: Final = 120.0
+"""The same while all engines are there. Their loss is noticed without it."""
+
+NEAR_THE_END: Final = 120.0
+"""Seconds. A job that ends so shortly before its walltime ended because of it."""
+
+
+SUBMIT_PAUSE: Final = 60.0
+SUBMIT_TRIES: Final = 30
+"""Busy batch systems refuse a job that they take a minute later. Tasks wait for it, so it is tried for half an
+hour."""
+
+
+class Lifecycle:
+    """Turns what happened to controller and engines into what to do, and what to tell the user.
+
+    Args:
+        plan: what was asked for.
+        now: seconds of any monotonic clock.
+    """
+
+    def __init__(self, plan: Plan, now: float) -> None:
+        self.plan = plan
+        self.phase = Phase.STARTING
+        self.controller_ready = False
+        # A job may be submitted late, and wait: the time for its engines begins when it runs.
+        self._start_deadline = None if plan.batch and not plan.engines_wait else now + plan.timeout
+        self._registered = 0
+        self._own = plan.n  # engines of this launch that are expected
+        self._others = 0  # engines that belong to other launches
+        self._reported = plan.n
+        self._was_up = False
+        self._started_again = False
+        self._missed = False  # engines of ours that may come back
+        self._resubmissions = plan.resubmit
+        self._restarts = Restarts(plan.restarts)
+        self._tasks = 0  # that wait for engines
+        self._without_engines_until: float | None = None
+        self._losses: list[str] = []
+        self._failures: list[str] = []
+        self._told = 0
+        self._loss_deadline: float | None = None
+        self._end_deadline: float | None = None
+        self._end: tuple[int, Blame] = (1, Blame.ENGINES)
+        self._may_go_on = False
+        self._job_id = ""
+        self._job: JobStatus | None = None
+        self._job_runs_since: float | None = None
+        self._ask_at: float | None = None
+        self._ask_interval = ASK_FIRST
+        self._patience = self._patience_for_end = 0.0
+        self._submit_at: float | None = None
+        self._tries = 0
+        self._unclear = False
+
+    def deadline(self) -> float | None:
+        """When :meth:`tick` wants to be called, or None."""
+        if self.phase is Phase.OVER:
+            return None
+        start = self._start_deadline if self.phase is Phase.STARTING else None
+        times = (
+            start, self._loss_deadline, self._end_deadline, self._ask_at, self._submit_at,
+            self._without_engines_until,
+        )  # fmt: skip
+        return min((time for time in times if time is not None), default=None)
+
+    def happened(self, happening: Happening, now: float) -> list[Effect]:
+        """What follows from a happening."""
+        return _MEANING[type(happening)](self, happening, now)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time has passed."""
+        if self.phase is Phase.STARTING and self._start_deadline is not None and now >= self._start_deadline:
+            return self._timed_out(now)
+        ending = self.phase is Phase.RUNNING or (self.phase is Phase.STARTING and self._was_up)
+        if ending and self._end_deadline is not None and now >= self._end_deadline:
+            return self._launch_ended(now)
+        if self._without_engines_until is not None and now >= self._without_engines_until:
+            return self._over(1, "All engines have ended, and no others came.", Blame.ENGINES)
+        if self.phase is Phase.RUNNING and self._loss_deadline is not None and now >= self._loss_deadline:
+            return self._report_loss(now)
+        if self.phase is Phase.QUEUED and self._submit_at is not None and now >= self._submit_at:
+            self._submit_at = None
+            return [StartEngines("Submitting the job again.")]
+        if self.phase is not Phase.OVER and self._ask_at is not None and now >= self._ask_at:
+            longest = ASK_RUNNING if self._all_there else ASK_LONGEST
+            self._ask_interval = min(self._ask_interval * ASK_FACTOR, longest)
+            self._ask_at = now + self._ask_interval
+            return [AskQueue()]
+        return []
+
+    # --- controller and engines --------------------------------------------------------------------------
+
+    def ready(self) -> list[Effect]:
+        """The controller listens."""
+        self.controller_ready = True
+        if self.plan.batch:
+            self._start_deadline = None
+        return [StartEngines()] if self.plan.engines_wait else []
+
+    def engines(self, count: int, now: float, ordered: bool = False, tasks: int = 0) -> list[Effect]:
+        """The controller says how many engines are registered, and whether a client ended the others.
+
+        ``tasks`` wait for engines or are run by them.
+        """
+        self._registered = count
+        self._tasks = tasks
+        if self._without_engines_until is not None and count:
+            self._without_engines_until = None
+            self._others = self._reported = count
+            return [Note(f"{count} engine{'s are' if count != 1 else ' is'} there again.")]
+        if self.phase is Phase.RUNNING and ordered and not count:
+            return self._over(0, "All engines were ended by a client.", Blame.NOBODY)
+        if self._submit_at is not None:
+            return []  # ours are not even in the queue
+        if self.phase in (Phase.STARTING, Phase.QUEUED) and self._all_there:
+            return self._up(now)
+        if self.phase is Phase.RUNNING and self._missed and self._all_there:
+            return self._up(now)
+        if self.phase is Phase.RUNNING:
+            self._others = max(self._others, count - self._own)
+        self._reported = max(self._reported, min(count, self._own + self._others))
+        if self.phase is Phase.RUNNING and self._end_deadline is not None and count <= self._others:
+            self._end_deadline = min(self._end_deadline, now + EXPLANATION_GRACE)
+        if self.phase is not Phase.RUNNING or self._end_deadline is not None:
+            return []
+        if not count and not self._own:
+            self._end_deadline = now + EXPLANATION_GRACE
+        elif count < self._reported and self._loss_deadline is None:
+            self._loss_deadline = now + EXPLANATION_GRACE
+            self._patience = now + JOB_GRACE
+            self._ask_soon(now)
+        return []
+
+    def controller_ended(self, code: int) -> list[Effect]:
+        """The controller's process ended."""
+        if not self.controller_ready:
+            return self._over(1, f"The controller could not start ({how_it_ended(code)}).", Blame.CONTROLLER)
+        if code == 0:
+            return self._over(0, "The cluster was stopped by a client.", Blame.NOBODY)
+        return self._over(1, f"The controller ended unexpectedly ({how_it_ended(code)}).", Blame.CONTROLLER)
+
+    def engines_ended(self, title: str, code: int, left: int, now: float, chance: str = "") -> list[Effect]:
+        """A process that is, or launched, engines ended; ``left`` others still run.
+
+        Args:
+            title: what it is called.
+            code: its exit code.
+            left: how many others run.
+            now: the time.
+            chance: what it wrote, if this failure comes and goes and no engine was there yet.
+        """
+        if self.phase is Phase.STARTING and chance and not self._started_again:
+            self._started_again = True
+            return [StartEngines(f'{title} ended ({how_it_ended(code)}): "{chance}" It is started once more.')]
+        if self.phase is Phase.STARTING and not self._was_up:
+            story = "; ".join([f"{title} ended ({how_it_ended(code)})", *self._failures])
+            return self._over(1, f"The engines could not start: {story}.", Blame.ENGINES)
+        if self.phase in (Phase.RUNNING, Phase.STARTING):
+            self._losses.append(f"{title} ended ({how_it_ended(code)})")
+            if left == 0:
+                self._loss_deadline = None
+                self._end_deadline = now + EXPLANATION_GRACE
+                self._patience_for_end = now + JOB_GRACE
+            elif self._loss_deadline is None:
+                self._loss_deadline = now + EXPLANATION_GRACE
+        return []
+
+    def rank_failed(self, text: str) -> list[Effect]:
+        """A rank ended before others; it is told with what follows from that."""
+        self._failures.append(text)
+        return []
+
+    def rank_ended(self, pid: int) -> list[Effect]:
+        """One of several ranks ended, and the launcher let the others live."""
+        if self.phase is not Phase.STARTING or self._was_up:
+            return []  # the controller tells when it is about a registered engine
+        reason = (
+            f"The engines could not start: one of the {self.plan.n} (process {pid}) ended before it was "
+            "registered."
+        )
+        return self._over(1, reason, Blame.ENGINES)
+
+    def stop_requested(self) -> list[Effect]:
+        """The user wants an end."""
+        return self._over(0, "", Blame.NOBODY)
+
+    # --- the job -----------------------------------------------------------------------------------------
+
+    def submitted(self, job: str, now: float) -> None:
+        """The engines' job is in the queue."""
+        self._job_id = job
+        self.phase = Phase.QUEUED
+        self._tries = 0
+        self._job = None
+        self._job_runs_since = None
+        self._ask_soon(now)
+
+    def not_submitted(self, why: str, now: float) -> list[Effect]:
+        """The batch system did not take the job, which is not the first one."""
+        self._tries += 1
+        if self._tries >= SUBMIT_TRIES:
+            return self._over(1, f"The job cannot be submitted again: {why}", Blame.NOBODY)
+        self.phase = Phase.QUEUED
+        self._ask_at = None
+        self._submit_at = now + SUBMIT_PAUSE
+        return [Note(f"{why}. It is tried again in {SUBMIT_PAUSE:g} s.")]
+
+    def job(self, status: JobStatus, now: float) -> list[Effect]:
+        """The batch system tells about the job."""
+        if status.id != self._job_id:
+            return []  # about the one before
+        if status.state is JobState.UNKNOWN:
+            return self.job_unclear(status.reason)
+        before, self._job = self._job, status
+        self._unclear = False
+        if self.phase is not Phase.RUNNING and (before is None or before.state is not status.state):
+            self._ask_interval = ASK_FIRST
+        meaning = _JOB.get((self.phase, status.state))
+        return [] if meaning is None else meaning(self, status, before, now)
+
+    def started_again(self, number: str, now: float) -> list[Effect]:
+        """The job goes on, and its script starts engines again that had all ended."""
+        if self.phase not in (Phase.STARTING, Phase.RUNNING) or self._end_deadline is not None:
+            return []
+        story = self._story()
+        causes = f" ({story})" if story else ""
+        self._missed = True
+        self._loss_deadline = None
+        if self._registered <= self._others:  # of an array there may be others
+            self.phase = Phase.STARTING
+            self._start_deadline = now + self.plan.timeout
+            self._ask_soon(now)
+        return [Note(f"Engines of job {self._job_id} have ended{causes}. The job starts them again ({number}).")]
+
+    def job_unclear(self, why: str) -> list[Effect]:
+        """The batch system gave no answer. It is asked again anyway."""
+        first, self._unclear = not self._unclear, True
+        return (
+            [Note(f"What becomes of job {self._job_id} is not known now: {why or 'no answer'}")] if first else []
+        )
+
+    def _waits(self, status: JobStatus, before: JobStatus | None, _now: float) -> list[Effect]:
+        if before is not None and before.state is JobState.PENDING and before.reason == status.reason:
+            return []
+        reason = f" ({status.reason})" if status.reason and status.reason.lower() != "none" else ""
+        start = "" if status.start is None else f", expected to start at {time_of_day(status.start)}"
+        return [Note(f"Job {status.id} waits in the queue{reason}{start}.")]
+
+    def _runs(self, status: JobStatus, _before: JobStatus | None, now: float) -> list[Effect]:
+        self.phase = Phase.STARTING
+        self._job_runs_since = now
+        self._start_deadline = now + self.plan.timeout
+        where = f" on {status.nodes}" if status.nodes else ""
+        return [Note(f"Job {status.id} runs{where}; its engines start.")]
+
+    def _back_in_queue(self, status: JobStatus, _before: JobStatus | None, now: float) -> list[Effect]:
+        self._to_queue(now)
+        reason = f" ({status.reason})" if status.reason else ""
+        return [Note(f"Job {status.id} is back in the queue{reason}. Tasks wait for it.")]
+
+    def _ends_early(self, status: JobStatus, _before: JobStatus | None, _now: float) -> list[Effect]:
+        _, how, blame = ENDS.get(status.outcome, ENDS["failed"])
+        if status.outcome == "preempted" and self._resubmissions:
+            return self._resubmitted(f"job {status.id} {how}")
+        if self.phase is Phase.STARTING:
+            blame = Blame.ENGINES
+        reason = f" ({status.reason})" if status.reason else ""
+        again = " again" if self._was_up else ""
+        text = f"Job {status.id} {how}{reason}, before all {self.plan.n} engines were registered{again}."
+        return self._over(1, text, blame)
+
+    def _ends(self, status: JobStatus, _before: JobStatus | None, now: float) -> list[Effect]:
+        if self._end_deadline is not None:
+            return []
+        code, how, blame = ENDS.get(status.outcome, ENDS["failed"])
+        preempted = status.outcome == "preempted"
+        at_walltime = not preempted and (status.outcome == "timeout" or self._is_near_end(status, now))
+        self._may_go_on = preempted or at_walltime
+        if at_walltime:
+            code, how, blame = ENDS["timeout"]
+        reason = f" ({status.reason})" if status.reason and code else ""
+        self._losses.append(f"job {status.id} {how}{reason}")
+        self._end = (code, blame)
+        self._loss_deadline = None
+        # The batch system may know before the engines are told; their own words are better than the controller's.
+        leaving = self._registered > self._others
+        self._end_deadline = now + (JOB_GRACE if leaving else EXPLANATION_GRACE)
+        return []
+
+    def _is_near_end(self, status: JobStatus, now: float) -> bool:
+        """Whether the job, which may have ended by itself, did so because of its walltime."""
+        if status.outcome in ("cancelled", "node-failure") or self.plan.walltime is None:
+            return False
+        if status.start is not None and status.end is not None:
+            ran = status.end - status.start
+        else:
+            ran = 0.0 if self._job_runs_since is None else now - self._job_runs_since
+        return ran >= self.plan.walltime - min(NEAR_THE_END, self.plan.walltime / 4)
+
+    # --- ends and beginnings -----------------------------------------------------------------------------
+
+    @property
+    def _all_there(self) -> bool:
+        return self._registered >= self._own + self._others
+
+    def _up(self, now: float) -> list[Effect]:
+        self.phase = Phase.RUNNING
+        self._missed = False
+        self._loss_deadline = None
+        self._restarts.up(now)
+        self._reported = self._registered
+        self._ask_interval = ASK_RUNNING
+        if self._job_runs_since is None:
+            self._job_runs_since = now
+        if self._was_up:
+            return [Note(f"All {self.plan.n} engines are there again.")]
+        self._was_up = True
+        return [Started()]
+
+    def _to_queue(self, now: float) -> None:
+        self.phase = Phase.QUEUED
+        self._others = max(0, self._registered - self.plan.n)
+        self._loss_deadline = self._end_deadline = self._job_runs_since = None
+        self._ask_soon(now)
+
+    def _ask_soon(self, now: float) -> None:
+        if self._job_id:
+            self._ask_interval = ASK_FIRST
+            self._ask_at = now + ASK_FIRST / 2
+
+    def _timed_out(self, now: float) -> list[Effect]:
+        self._start_deadline = None
+        if not self.controller_ready:
+            reason = f"The controller was not ready after {self.plan.timeout:g} s."
+            return self._over(1, reason, Blame.CONTROLLER)
+        reason = (
+            f"Only {self._registered} of {self.plan.n} engines were registered after {self.plan.timeout:g} s. "
+        )
+        if (self.plan.batch or self._was_up) and self._registered > self._others:
+            # The job may have waited in the queue for a day: better a few ranks less than to give it back.
+            return [Note(reason + "They can be used, and those that come later too."), *self._up(now)]
+        hint = "If that is a matter of time (a slow file system), wait longer with --timeout SECONDS."
+        return self._over(1, reason + hint, Blame.ENGINES)
+
+    def _report_loss(self, now: float) -> list[Effect]:
+        self._loss_deadline = None
+        if self._registered >= self._reported:
+            return []  # it came back, or the controller still hopes that it will
+        if self._job_id and self._registered <= self._others and now < self._patience:
+            self._loss_deadline = now + EXPLANATION_GRACE  # the batch system will say why
+            return []
+        story = self._story()
+        causes = f" ({story})" if story else ""
+        self._missed = bool(self._job_id) and self._registered <= self._others
+        self._reported = self._registered
+        rest = " The others keep working." if self._registered else ""
+        return [Note(f"{self._registered} of {self._own + self._others} engines are left{causes}.{rest}")]
+
+    def _story(self) -> str:
+        """What was lost, and why, since it was told last."""
+        told = [*self._losses[self._told :], *self._failures]
+        self._told = len(self._losses)
+        self._failures.clear()
+        return "; ".join(told)
+
+    def _launch_ended(self, now: float) -> list[Effect]:
+        """All processes of the launch, or its job, have ended, and no client did that."""
+        if self.plan.restarts and self._own and self._registered > self._others and now < self._patience_for_end:
+            self._end_deadline = now + EXPLANATION_GRACE / 4  # the controller does not know yet
+            return []
+        self._end_deadline = None
+        story = self._story()
+        if self._may_go_on and self._resubmissions:
+            return self._resubmitted(story)
+        if self._others and self._registered and self._own:
+            # Ours may still be among those that are registered, for as long as the controller hopes for them.
+            self._others = self._reported = max(self._registered - self._own, 1)
+            self._own = 0
+            self._job_id, self._ask_at = "", None  # there is nothing more to be learnt of it
+            return [Note(f"The engines that were started here have ended: {story}. Others keep working.")]
+        story = story or "the last of them"
+        code, blame = self._end
+        if self.plan.restarts and code:
+            effects = self._go_on(story, now)
+            if effects:
+                return effects
+        return self._over(code, f"All engines have ended: {story or 'the last of them'}.", blame)
+
+    def _go_on(self, story: str, now: float) -> list[Effect]:
+        """No engine is left: start them again, or let tasks wait for others; nothing if neither is to be done."""
+        number = "" if self.plan.batch or not self._own else self._restarts.take(now)
+        if number:
+            self.phase = Phase.STARTING
+            self._loss_deadline, self._start_deadline = None, now + self.plan.timeout
+            return [StartEngines(f"All engines have ended: {story}. They are started again ({number}).")]
+        if not self._tasks:
+            return []
+        self._own = self._others = self._reported = 0
+        self._job_id, self._ask_at = "", None
+        self._without_engines_until = now + WITHOUT_ENGINES
+        tasks = f"{self._tasks} task{'s wait' if self._tasks != 1 else ' waits'} for others"
+        how = f"`ipcluster engines` starts some, within {WITHOUT_ENGINES / 60:.0f} minutes"
+        return [Note(f"All engines have ended: {story}. {tasks}: {how}.")]
+
+    def _resubmitted(self, story: str) -> list[Effect]:
+        self._may_go_on = False
+        self._job_id, self._ask_at, self._end_deadline = "", None, None  # what is still heard of it is old
+        self._resubmissions -= 1
+        self._others = max(0, self._registered - self.plan.n)
+        number = f" ({self.plan.resubmit - self._resubmissions} of {self.plan.resubmit})"
+        which = number if self.plan.resubmit < 1000 else ""
+        return [StartEngines(f"{story[0].upper()}{story[1:]}. Submitting it again{which}; tasks wait for it.")]
+
+    def _over(self, code: int, reason: str, blame: Blame) -> list[Effect]:
+        if self.phase is Phase.OVER:
+            return []
+        self.phase = Phase.OVER
+        return [Over(code, reason, blame)]
+
+
+_JobMeaning = Callable[[Lifecycle, JobStatus, "JobStatus | None", float], "list[Effect]"]
+_JOB: Final[Mapping[tuple[Phase, JobState], _JobMeaning]] = {
+    (Phase.QUEUED, JobState.PENDING): Lifecycle._waits,
+    (Phase.QUEUED, JobState.RUNNING): Lifecycle._runs,
+    (Phase.QUEUED, JobState.ENDED): Lifecycle._ends_early,
+    (Phase.STARTING, JobState.PENDING): Lifecycle._back_in_queue,
+    (Phase.STARTING, JobState.ENDED): Lifecycle._ends_early,
+    (Phase.RUNNING, JobState.PENDING): Lifecycle._back_in_queue,
+    (Phase.RUNNING, JobState.ENDED): Lifecycle._ends,
+}
+"""What is new in the batch system's answer. Other pairs say nothing new: nothing follows."""
+
+_MEANING: Final[Mapping[type, Callable[[Lifecycle, Any, float], list[Effect]]]] = {
+    h.ControllerReady: lambda life, _what, _now: life.ready(),
+    h.EngineCount: lambda life, what, now: life.engines(what.registered, now, what.ordered, what.tasks),
+    h.ControllerEnded: lambda life, what, _now: life.controller_ended(what.code),
+    h.EnginesEnded: lambda life, what, now: life.engines_ended(what.title, what.code, what.left, now, what.chance),
+    h.RankEnded: lambda life, what, _now: life.rank_ended(what.pid),
+    h.RankFailed: lambda life, what, _now: life.rank_failed(what.text),
+    h.JobNews: lambda life, what, now: life.job(what.status, now),
+    h.JobUnclear: lambda life, what, _now: life.job_unclear(what.why),
+    h.StartedAgain: lambda life, what, now: life.started_again(what.number, now),
+    h.NotSubmitted: lambda life, what, now: life.not_submitted(what.why, now),
+    h.StopRequest: lambda life, _what, _now: life.stop_requested(),
+}

@@ -1,0 +1,177 @@
+"""Runs the commands of a batch system (layer L4)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ipmpi.errors import LauncherError
+from ipmpi.launch.batch.allocation import without_job
+from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus
+from ipmpi.launch.cluster.underway import PATIENCE, Steps, Underway
+
+T = TypeVar("T")
+Run = Callable[[Sequence[str], Mapping[str, str]], "subprocess.CompletedProcess[str]"]
+
+
+def run_command(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a program that gets no input, and take what it prints."""
+    return subprocess.run(
+        list(argv),
+        env={**without_job(os.environ), **environ},  # another job is not to inherit from that in which we are
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=PATIENCE,
+        check=False,
+        start_new_session=True,  # Ctrl-C at the terminal must not end it half-way through
+    )
+
+
+class Queue:
+    """Submits jobs, asks after them, and ends them.
+
+    Each of these is there twice: as a call that waits for the commands, and, for a process that does other things
+    meanwhile, as steps for :meth:`begin`.
+
+    Args:
+        system: the batch system.
+        run: what runs a command, with variables to add to its environment.
+    """
+
+    def __init__(self, system: BatchSystem, run: Run = run_command) -> None:
+        self.system = system
+        self._run = run
+
+    def check(self) -> None:
+        """Is the batch system here?
+
+        Raises:
+            LauncherError: one of its programs is missing.
+        """
+        for program in self.system.missing():
+            raise self._not_here(program)
+
+    def begin(self, steps: Steps[T]) -> Underway[T]:
+        """Make these steps while the caller does other things."""
+        return Underway(steps, self.system.environ)
+
+    def submit(self, script: Path) -> str:
+        """Submit a script, from the current folder; returns the id of the job.
+
+        Raises:
+            LauncherError: the batch system refused, with its words.
+        """
+        return self._wait_for(self.submitting(script))
+
+    def submitting(self, script: Path) -> Steps[str]:
+        """The steps of :meth:`submit`."""
+        said = yield from self._checked(self.system.submit(script))
+        return self.system.job_id(said)
+
+    def status(self, id: str) -> JobStatus:
+        """How a job is. A batch system that does not answer is no failure: the state is UNKNOWN then.
+
+        Raises:
+            LauncherError: its programs are not here, or this is no id.
+        """
+        return self._wait_for(self.asking(id))
+
+    def asking(self, id: str) -> Steps[JobStatus]:
+        """The steps of :meth:`status`."""
+        complaint, gone = "", False
+        for argv in self.system.status(id):
+            try:
+                done = yield argv
+            except FileNotFoundError as error:
+                if argv[0] in self.system.programs:
+                    raise self._not_here(argv[0]) from error
+                continue
+            except (OSError, subprocess.TimeoutExpired) as error:
+                complaint = complaint or f"{argv[0]}: {error}"
+                continue
+            found = self.system.parse_status(id, argv, done.stdout)
+            if found is not None:
+                return found
+            gone = gone or self.system.is_gone(done.stderr)
+            complaint = complaint or _last_line(done.stderr)
+        if gone:
+            return JobStatus(id, JobState.ENDED, "", reason=f"{self.system.title} does not know it any more")
+        return JobStatus(id, JobState.UNKNOWN, "", reason=complaint)
+
+    def cancel(self, id: str) -> None:
+        """End a job, also one that waits; nothing happens if it has ended, or is about to.
+
+        Raises:
+            LauncherError: the batch system refused, with its words.
+        """
+        self._wait_for(self.cancelling(id))
+
+    def cancelling(self, id: str) -> Steps[None]:
+        """The steps of :meth:`cancel`."""
+        system = self.system
+        yield from self._checked(
+            system.cancel(id), fine=lambda said: system.is_gone(said) or system.is_ending(said)
+        )
+
+    def interrupt(self, id: str) -> None:
+        """Interrupt what runs on the engines of a job, without the controller.
+
+        Raises:
+            LauncherError: the batch system refused, or has no way to do it.
+        """
+        argv = self.system.interrupt(id)
+        if not argv:
+            raise LauncherError(
+                f"{self.system.title} cannot interrupt engines. From Python: mec.interrupt(). To end the job: "
+                + " ".join(self.system.cancel(id))
+            )
+        self._wait_for(self._checked(argv))
+
+    def _wait_for(self, steps: Steps[T]) -> T:
+        try:
+            argv = next(steps)
+            while True:
+                try:
+                    done = self._run(argv, self.system.environ)
+                except (OSError, subprocess.TimeoutExpired) as error:
+                    argv = steps.throw(error)
+                else:
+                    argv = steps.send(done)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _checked(self, argv: list[str], *, fine: Callable[[str], bool] = lambda _said: False) -> Steps[str]:
+        typed = " ".join(argv)
+        try:
+            done = yield argv
+        except FileNotFoundError as error:
+            raise self._not_here(argv[0]) from error
+        except subprocess.TimeoutExpired as error:
+            raise LauncherError(
+                f"`{typed}` gave no answer within {PATIENCE:g} s. It may have worked all the same: "
+                f"look at your jobs with {self.system.asking[0][0]} before you try again"
+            ) from error
+        except OSError as error:
+            raise LauncherError(f"`{typed}` could not be run: {error}") from error
+        if done.returncode != 0 and not fine(done.stderr):
+            said = (done.stderr.strip() or done.stdout.strip() or "it said nothing")[:2000]
+            raise LauncherError(f"`{typed}` failed with exit code {done.returncode}: {said}")
+        return done.stdout
+
+    def _not_here(self, program: str) -> LauncherError:
+        system = self.system
+        return LauncherError(
+            f"there is no {program} in PATH, so this machine has no {system.title}. Log in to the cluster and try "
+            f"again there, or let ssh do it from here: ipcluster {system.name} --ssh USER@LOGIN_NODE -n N"
+        )
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
