@@ -54,7 +54,7 @@ setup(
         "cryptography",
         "msgspec",
         # Looks after processes, on all systems alike.
-        "psutil",
+        "psutil>=5.9",
         # Fills the templates of job scripts.
         "jinja2",
     ],

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from ipmpi.bench import bulk, cluster, machine, peers, report, workloads
+from ipmpi.bench import bulk, cluster, machine, report, workloads
 from ipmpi.bench.__main__ import PARTS, Run, main, parse_size, parser
 from ipmpi.bench.farm import MOST, TRIAL, count_for
-from ipmpi.bench.figures import Figure, from_times, greedy_bound, quantile, ratios, single
+from ipmpi.bench.figures import from_times, greedy_bound, quantile, single
 from ipmpi.bench.goals import BIG_BYTES, GOAL_BYTES, GOAL_ENGINES, GOALS, Goal, goal_for
 from ipmpi.bench.timing import TookTooLong, limited, sample
 from ipmpi.launch.processes.mpi import find_mpi
@@ -84,18 +84,6 @@ def test_the_greedy_bound_is_that_of_list_scheduling() -> None:
     assert greedy_bound([], 3) == 0
     with pytest.raises(ValueError, match="engine"):
         greedy_bound([1.0], 0)
-
-
-def test_ratios_say_how_many_times_better_ours_is() -> None:
-    figures = [
-        single("one", "execute", "ms", 0.5),
-        single("pull", "pull", "GB/s", 1.0),
-        single("own", "only ours", "ms", 1.0),
-        single("one", "execute", "ms", 2.0)._replace(system="peer"),
-        single("pull", "pull", "GB/s", 0.25)._replace(system="peer"),
-        single("own", "another unit", "s", 1.0)._replace(system="peer"),
-    ]
-    assert {(r.key, r.peer): r.times for r in ratios(figures)} == {("one", "peer"): 4.0, ("pull", "peer"): 4.0}
 
 
 def test_the_number_of_tasks_fits_their_speed() -> None:
@@ -175,15 +163,17 @@ def test_the_table_is_aligned_and_sectioned() -> None:
     assert "12,346" in lines[3]
     assert lines[5].startswith("a peer")
     assert lines[2].index(" ms") == lines[3].index("tasks/s") + 4
-    assert report.ratio_table(ratios(figures)).split()[-2:] == ["13", "x"]
 
 
 def test_everything_goes_into_the_json() -> None:
-    figures = [single("idle", "idle", "%", 0.1)._replace(goal=Goal(2.0, None))]
-    told = json.loads(json.dumps(report.as_json({"cores": 2}, {"n": 4}, figures, [], ["a note"])))
+    run = Run(parser().parse_args(["idle"]))
+    run.figures = [single("idle", "idle", "%", 0.1)._replace(goal=Goal(2.0, None))]
+    run.note("a note")
+    told = json.loads(json.dumps(run.record()))
     assert told["figures"][0]["goal"] == {"final": 2.0, "first": None}
     assert told["figures"][0]["verdict"] == "yes"
     assert told["notes"] == ["a note"]
+    assert told["options"]["n"] == 4
 
 
 # --- Arguments and bad input ------------------------------------------------------------------------------------
@@ -225,27 +215,6 @@ def test_a_push_that_does_not_fit_is_left_out_with_a_sentence(monkeypatch: pytes
     assert bulk.lacking_memory(1_000_000_000) == ""
     assert "needs about 16 GB" in bulk.lacking_memory(4_000_000_000)
     assert "--size" in bulk.lacking_memory(4_000_000_000)
-
-
-def test_a_peer_that_fails_tells_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        peers, "_command", lambda *_: ([sys.executable, "-c", "raise SystemExit('no scheduler here')"], {})
-    )
-    with pytest.raises(peers.PeerFailed, match=r"(?s)dask\.distributed ended with exit code 1.*no scheduler here"):
-        peers.measure("dask.distributed", ["steer"], 2, 1000, 1)
-
-
-def test_a_peer_that_hangs_is_ended_with_all_it_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # setsid, as some peers do: it is not in the group of what was started
-    pid_file = tmp_path / "pid"
-    script = f"setsid sh -c 'echo $$ > {pid_file}; exec sleep 100' & wait"
-    monkeypatch.setattr(peers, "_command", lambda *_: (["sh", "-c", script], {}))
-    monkeypatch.setattr(peers, "LIMIT", 1.0)
-    with pytest.raises(peers.PeerFailed, match=r"ipyparallel was given up after 1 s"):
-        peers.measure("ipyparallel", ["steer"], 2, 1000, 1)
-    pid, end = int(pid_file.read_text()), time.monotonic() + 5
-    while machine.resident_bytes(pid):  # SIGKILL takes its time; what is dead has no memory
-        assert time.monotonic() < end, "it outlives the measurement"
 
 
 # --- The real thing --------------------------------------------------------------------------------
@@ -295,8 +264,3 @@ def test_bulk_checks_what_it_moves_and_watches_the_controller(tmp_path: Path, ne
     assert figures["controller_memory"]["median"] < 300
     assert all(each["verdict"] == "" for each in figures.values())
     assert "The goals are for 4 engines and 100 MB: not compared." in text
-
-
-def test_figures_survive_the_way_from_a_peer() -> None:
-    figure = from_times("tasks", "map", "tasks/s", [0.5], 10)
-    assert Figure(**{**json.loads(json.dumps(figure._asdict())), "system": "ipmpi"}) == figure

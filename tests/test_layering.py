@@ -77,7 +77,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.bench": (5, "bench"),
 }
 # Pairs of groups in one layer of which the first may import the second.
-NEIGHBOURS = {("ipython", "client"), ("environment", "foundation")}
+NEIGHBOURS = {("ipython", "client"), ("environment", "foundation"), ("bench", "cluster")}
 
 # Library -> the only modules or packages that may import it.
 ONLY: dict[str, tuple[str, ...]] = {

@@ -158,3 +158,12 @@ UNKNOWN = "qstat: Unknown Job Id 12.server\n"
 @pytest.mark.parametrize("output", ["", "{", "[]", '{"Jobs": {}}', '{"Jobs": {"12": {}}}', NO_START, UNKNOWN])
 def test_pbs_does_not_always_know(output: str) -> None:
     assert pbs(output) is None
+
+
+def test_times_as_people_read_them() -> None:
+    now = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
+    assert [walltime.duration(s) for s in (0, 5, 61, 599, 3600, 7800, 90_000, -3)] == [
+        *("0 s", "5 s", "1 min 1 s", "9 min 59 s", "1 h", "2 h 10 min", "1 d 1 h", "0 s")
+    ]
+    assert walltime.duration(3540) == "59 min"
+    assert walltime.moment(now + 86400, now) == "2026-11-25 12:00"

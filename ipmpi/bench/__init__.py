@@ -1,1 +1,1 @@
-"""``python -m ipmpi.bench``: measures a cluster on this machine against the goals and other systems (layer L5)."""
+"""``python -m ipmpi.bench``: measures a cluster, yours or one on this machine, against the goals (layer L5)."""

@@ -14,9 +14,9 @@ from typing import Any, Final
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import KernelError
 
-from . import bulk, farm, machine, peers, report, steer
+from . import bulk, farm, machine, report, steer
 from .cluster import Target, foreign, mpi_or_none, own_cluster
-from .figures import OURS, Figure, from_times, ratios, single
+from .figures import OURS, Figure, from_times, single
 from .goals import GOAL_BYTES, GOAL_ENGINES, goal_for
 from .timing import TookTooLong, limited
 from .workloads import mpi_library
@@ -27,11 +27,14 @@ PART_LIMIT: Final = 60.0
 IDLE_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 1.0
 UNITS: Final = {"GB": 1_000_000_000, "MB": 1_000_000, "KB": 1_000}
-PEER_PARTS: Final = ("steer", "bulk", "farm")
+FAILURES: Final = (TookTooLong, bulk.WrongData, KernelError, ConnectionError)
+"""What keeps a part from being measured, and leaves the others alone."""
 
 
 class Run:
     """One run: collects figures and notes, and shows progress."""
+
+    failures: tuple[type[Exception], ...] = FAILURES
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -57,12 +60,12 @@ class Run:
                     if figure.system == OURS:
                         goal = goal_for(figure.key, self.engines, self.options.transfer, self.options.size)
                     self.figures.append(figure._replace(goal=goal))
-        except (TookTooLong, bulk.WrongData, peers.PeerFailed, KernelError, ConnectionError) as error:
+        except self.failures as error:
             self.failed = True
             self.note(f"{part}: {error}")
 
     def everything(self) -> None:
-        """Measure what was asked for: ours first, then the others."""
+        """Measure what was asked for."""
         if self.options.furl is not None:
             self._ours(foreign(self.options.furl))
         else:
@@ -74,8 +77,6 @@ class Run:
             if self.parts != ["start"] and not self.failed:
                 with own_cluster(self.engines, mpi, self.options.keep_logs) as target:
                     self._ours(target)
-        if self.options.peers:
-            self._peers()
 
     def _starts(self, mpi: str) -> Iterator[Figure]:
         times = []
@@ -128,18 +129,19 @@ class Run:
             elif self.options.queue:
                 self.collect("queue", farm.measure_queue(tc, target, self.options.queue), 5 * PART_LIMIT)
 
-    def _peers(self) -> None:
-        parts = [part for part in self.parts if part in PEER_PARTS]
-        found = peers.installed()
-        missing = [name for name in peers.PEERS if name not in found]
-        if missing:
-            self.note(f"not installed, so not compared: {', '.join(missing)}")
-        for name in found if parts else []:
-            self.collect(name, self._peer(name, parts), peers.LIMIT + 20)
+    def tables(self) -> str:
+        """What was measured, for people."""
+        return report.table(self.figures) if self.figures else ""
 
-    def _peer(self, name: str, parts: list[str]) -> Iterator[Figure]:
-        # A generator, so that a failure comes up where figures are collected.
-        yield from peers.measure(name, parts, self.engines, self.options.transfer, self.options.repeat)
+    def record(self) -> dict[str, Any]:
+        """Everything, for ``json.dump``."""
+        options = {key: value for key, value in vars(self.options).items() if key != "json"}
+        return {
+            "machine": self.machine,
+            "options": {**options, "n": self.engines},
+            "figures": [figure.as_dict() for figure in self.figures],
+            "notes": self.notes,
+        }
 
 
 def _idle(target: Target) -> Iterator[Figure]:
@@ -174,18 +176,15 @@ def _positive(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str = "python -m ipmpi.bench") -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m ipmpi.bench",
+        prog=prog,
         description="Measure a cluster: a new one on this machine, stopped at the end, or that of --furl.",
     )
     p.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"], help="what to measure (all)")
     p.add_argument("-n", type=_positive, default=GOAL_ENGINES, metavar="N", help=f"engines ({GOAL_ENGINES})")
     p.add_argument("--furl", type=Path, metavar="FILE", help="ipcontroller-mec.furl of a running cluster")
-    p.add_argument(
-        "--peers", action="store_true", help=f"compare with those installed of {', '.join(peers.PEERS)}"
-    )
     p.add_argument(
         "--repeat", type=_positive, default=5, metavar="K", help="samples: K of bulk, 100 K of others (5)"
     )
@@ -201,28 +200,8 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def show(run: Run) -> None:
-    """Print the tables, and write the JSON file."""
-    found = ratios(run.figures)
-    print(report.machine_lines(run.machine, run.engines))
-    if run.figures:
-        print("\n" + report.table(run.figures))
-    if found:
-        print("\n" + report.ratio_table(found))
-    if any(figure.goal is not None for figure in run.figures):
-        print("\nGoals are of medians; docs/performance.rst has what they are for.")
-    elif run.figures:
-        print(f"\nThe goals are for {GOAL_ENGINES} engines and {GOAL_BYTES / 1e6:g} MB: not compared.")
-    print(*(f"note: {note}" for note in run.notes), sep="\n")
-    if run.options.json is not None:
-        options: dict[str, Any] = {key: value for key, value in vars(run.options).items() if key != "json"}
-        record = report.as_json(run.machine, {**options, "n": run.engines}, run.figures, found, run.notes)
-        run.options.json.write_text(json.dumps(record, indent=1, default=str) + "\n")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def finish(run: Run) -> int:
     """Measure and report; returns the exit code, which is not 0 if a part failed (a missed goal is no failure)."""
-    run = Run(parser().parse_args(arguments))
     try:
         run.everything()
     except KeyboardInterrupt:
@@ -235,6 +214,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.failed = True
     show(run)
     return int(run.failed)
+
+
+def show(run: Run) -> None:
+    """Print the tables, and write the JSON file."""
+    print(report.machine_lines(run.machine, run.engines))
+    if tables := run.tables():
+        print("\n" + tables)
+    if any(figure.goal is not None for figure in run.figures):
+        print("\nGoals are of medians; docs/performance.rst has what they are for.")
+    elif run.figures:
+        print(f"\nThe goals are for {GOAL_ENGINES} engines and {GOAL_BYTES / 1e6:g} MB: not compared.")
+    print(*(f"note: {note}" for note in run.notes), sep="\n")
+    if run.options.json is not None:
+        run.options.json.write_text(json.dumps(run.record(), indent=1, default=str) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return finish(Run(parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

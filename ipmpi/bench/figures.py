@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from .goals import Goal
@@ -104,32 +103,6 @@ def from_times(key: str, name: str, unit: str, times: Sequence[float], amount: f
 def single(key: str, name: str, unit: str, value: float) -> Figure:
     """The figure for something that was measured once."""
     return Figure(key, name, unit, value, value, value, 1)
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times better this system did the same work than a peer, in this run; below 1 it is worse."""
-
-    key: str
-    name: str
-    peer: str
-    times: float
-
-
-def ratios(figures: Iterable[Figure]) -> list[Ratio]:
-    """Compare the medians of ours and of each peer, wherever both have a figure with the same key and unit."""
-    everything = list(figures)
-    ours = {figure.key: figure for figure in everything if figure.system == OURS}
-    found = []
-    for theirs in everything:
-        own = ours.get(theirs.key)
-        if theirs.system == OURS or own is None or own.unit != theirs.unit:
-            continue
-        if min(own.median, theirs.median) <= 0:
-            continue
-        better = own.median / theirs.median if own.unit in MORE_IS_BETTER else theirs.median / own.median
-        found.append(Ratio(own.key, own.name, theirs.system, better))
-    return found
 
 
 def greedy_bound(durations: Iterable[float], engines: int) -> float:

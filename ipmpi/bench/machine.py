@@ -1,4 +1,4 @@
-"""What this machine is, and what its processes use, as ``/proc`` tells it."""
+"""What this machine is, and what its processes use, as the system tells it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from ..memory import available_bytes as available_bytes
 
 
@@ -17,7 +19,7 @@ def describe(mpi_library: str) -> dict[str, Any]:
     return {
         "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "memory_gb": round(_kilobytes(Path("/proc/meminfo"), "MemTotal") / 1e6, 1),
+        "memory_gb": round(psutil.virtual_memory().total / 1.024e9, 1),
         "load": round(os.getloadavg()[0], 2),
         "system": platform.platform(terse=True),
         "python": f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})",
@@ -47,20 +49,23 @@ def _thread_seconds(pid: int) -> float:
 
 def _tick_seconds(pid: int) -> float:
     try:
-        fields = Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, IndexError, ValueError):
+        return float(sum(psutil.Process(pid).cpu_times()[:2]))
+    except psutil.Error:
         return 0.0
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory that a process has now."""
-    return _kilobytes(Path("/proc", str(pid), "status"), "VmRSS") * 1024
+    """Memory that a process has now; 0 if there is no such process."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def peak_bytes(pid: int) -> int:
     """The most that it ever had, or had since :func:`forget_peak`."""
-    return _kilobytes(Path("/proc", str(pid), "status"), "VmHWM") * 1024
+    kilobytes = _field(Path("/proc", str(pid), "status"), "VmHWM").partition(" ")[0]
+    return int(kilobytes) * 1024 if kilobytes else 0
 
 
 def forget_peak(pid: int) -> None:
@@ -80,8 +85,3 @@ def _field(path: Path, name: str) -> str:
     except OSError:
         pass
     return ""
-
-
-def _kilobytes(path: Path, name: str) -> int:
-    first = _field(path, name).partition(" ")[0]
-    return int(first) if first.isdigit() else 0

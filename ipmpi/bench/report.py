@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .figures import MORE_IS_BETTER, OURS, Figure, Ratio
+from .figures import MORE_IS_BETTER, Figure
 
-HEADINGS = ("", "median", "p90", "p99", "unit", "first", "goal", "reached")
+HEADINGS = ("median", "p90", "p99", "unit", "first", "goal", "reached")
 
 
 def number(value: float) -> str:
@@ -29,26 +29,15 @@ def row(figure: Figure) -> tuple[str, ...]:
 
 def table(figures: Sequence[Figure]) -> str:
     """Aligned columns, one section for each system."""
-    systems = list(dict.fromkeys(figure.system for figure in figures))
-    rows = [HEADINGS, *(row(figure) for figure in figures)]
-    widths = [max(len(cells[column]) for cells in rows) for column in range(len(HEADINGS))]
-    lines = []
-    for system in systems:
-        own = [row(figure) for figure in figures if figure.system == system]
-        lines += ["", _aligned((system, *HEADINGS[1:]), widths), "-" * (sum(widths) + 2 * (len(widths) - 1))]
-        lines += [_aligned(cells, widths) for cells in own]
-    return "\n".join(lines[1:])
-
-
-def ratio_table(found: Sequence[Ratio]) -> str:
-    """How many times better than each peer."""
-    peers = list(dict.fromkeys(ratio.peer for ratio in found))
-    names = {ratio.key: ratio.name for ratio in found}
-    times = {(ratio.key, ratio.peer): f"{ratio.times:.3g} x" for ratio in found}
-    rows = [(f"{OURS} is better by", *peers)]
-    rows += [(name, *(times.get((key, peer), "") for peer in peers)) for key, name in names.items()]
-    widths = [max(len(cells[column]) for cells in rows) for column in range(1 + len(peers))]
-    return "\n".join(_aligned(cells, widths) for cells in rows)
+    rows: list[tuple[str, ...]] = []
+    for system in dict.fromkeys(figure.system for figure in figures):
+        rows += [(system, *HEADINGS), *(row(figure) for figure in figures if figure.system == system)]
+    lines = aligned(rows)
+    ruler = "-" * max(map(len, lines))
+    sections = (
+        f"\n{line}\n{ruler}" if cells[1:] == HEADINGS else line for cells, line in zip(rows, lines, strict=True)
+    )
+    return "\n".join(sections).lstrip("\n")
 
 
 def machine_lines(machine: dict[str, Any], engines: int) -> str:
@@ -59,24 +48,10 @@ def machine_lines(machine: dict[str, Any], engines: int) -> str:
     )
 
 
-def as_json(
-    machine: dict[str, Any],
-    options: dict[str, Any],
-    figures: Sequence[Figure],
-    found: Sequence[Ratio],
-    notes: list[str],
-) -> dict[str, Any]:
-    """Everything, for ``json.dump``."""
-    return {
-        "machine": machine,
-        "options": options,
-        "figures": [figure.as_dict() for figure in figures],
-        "ratios": [vars(ratio) for ratio in found],
-        "notes": notes,
-    }
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = cells
-    padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-    return "  ".join([first.ljust(widths[0]), *padded]).rstrip()
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns: the first one to the left, the others to the right."""
+    columns = max(len(cells) for cells in rows)
+    padded = [(*cells, *[""] * (columns - len(cells))) for cells in rows]
+    widths = [max(len(cells[column]) for cells in padded) for column in range(columns)]
+    pad = [str.ljust, *[str.rjust] * (columns - 1)]
+    return ["  ".join(p(c, w) for p, c, w in zip(pad, cells, widths, strict=True)).rstrip() for cells in padded]

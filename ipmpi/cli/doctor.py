@@ -17,9 +17,25 @@ from ..furl import Furl, ipython_dir, security_dir
 from ..launch.batch.allocation import allocation, leftover, without_job
 from ..launch.cluster import records
 from ..launch.cluster.local import job_is_over
-from ..launch.doctor import findings as f
+from ..launch.doctor import diagnostics as f
+from ..launch.doctor.check_allocation import check_allocation
+from ..launch.doctor.check_engines import (
+    check_engine_machines,
+    check_libraries,
+    check_own_threads,
+    check_presence,
+    check_shared_files,
+    check_threads,
+    check_versions,
+    check_writing,
+    clocks_by_host,
+)
+from ..launch.doctor.check_files import AREA as FURL_FILES, check_folder, check_furl_file, check_furl_files
+from ..launch.doctor.check_machine import check_clocks, check_limits, check_scratch
+from ..launch.doctor.check_mpi import AREA as MPI, check_no_launcher, check_srun, check_trial
+from ..launch.doctor.check_network import AREA as NETWORK, check_hints
+from ..launch.doctor.diagnostics import Diagnostic
 from ..launch.doctor.facts import RankFacts, Versions
-from ..launch.doctor.findings import Finding
 from ..launch.doctor.gather import (
     look_at_folder,
     look_at_furl_file,
@@ -28,22 +44,6 @@ from ..launch.doctor.gather import (
     this_process,
     token_in,
 )
-from ..launch.doctor.judge_allocation import judge_allocation
-from ..launch.doctor.judge_engines import (
-    clocks_by_host,
-    judge_engine_machines,
-    judge_libraries,
-    judge_own_threads,
-    judge_presence,
-    judge_shared_files,
-    judge_threads,
-    judge_versions,
-    judge_writing,
-)
-from ..launch.doctor.judge_files import AREA as FURL_FILES, judge_folder, judge_furl_file, judge_furl_files
-from ..launch.doctor.judge_machine import judge_clocks, judge_limits, judge_scratch
-from ..launch.doctor.judge_mpi import AREA as MPI, judge_no_launcher, judge_srun, judge_trial
-from ..launch.doctor.judge_network import AREA as NETWORK, judge_hints
 from ..launch.doctor.trial import find_launcher, run_trial
 from ..transport.dial.proxies import routes_by
 from ..transport.dial.reach import try_hints
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     host = os.uname().nodename
     if options.json:
-        report = {"ipmpi": __version__, "host": host, "findings": [finding.as_dict() for finding in found]}
+        report = {"ipmpi": __version__, "host": host, "findings": [diagnostic.as_dict() for diagnostic in found]}
         show(json.dumps(report, indent=1))
     else:
         show(f"ipmpi {__version__}, Python {sys.version.split()[0]} on {host}: {sys.executable}\n")
@@ -133,8 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return f.exit_code(found)
 
 
-def _summary(found: Sequence[Finding]) -> str:
-    count = {level: sum(1 for finding in found if finding.level is level) for level in f.Level}
+def _summary(found: Sequence[Diagnostic]) -> str:
+    count = {level: sum(1 for diagnostic in found if diagnostic.level is level) for level in f.Level}
     problems, warnings = count[f.Level.PROBLEM], count[f.Level.WARNING]
     if not problems and not warnings:
         return "Nothing is wrong."
@@ -144,7 +144,7 @@ def _summary(found: Sequence[Finding]) -> str:
     return ", ".join(parts) + "."
 
 
-def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Finding]:
+def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Diagnostic]:
     """Gather all facts, and judge them.
 
     Raises:
@@ -154,20 +154,20 @@ def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Fin
     machine, versions = this_process()
     found, environ = _allocation(environ)
     found += [] if options.mpi == "none" else _mpi(options.launcher, environ)
-    found += judge_limits("This process", machine) + judge_scratch("This machine", machine)
+    found += check_limits("This process", machine) + check_scratch("This machine", machine)
     if options.ssh:
         way = Way(options.furl_file, ssh=options.ssh, via=f"through ssh {options.ssh}")
         found += _cluster(way, options.timeout, versions)[0]
         return found
-    furls, finding = _files(options.furl_file, {} if record is None else record.furl_files)
-    found += finding
-    reached, finding = _network(furls, bool(options.furl_file or options.name), environ)
+    furls, diagnostic = _files(options.furl_file, {} if record is None else record.furl_files)
+    found += diagnostic
+    reached, diagnostic = _network(furls, bool(options.furl_file or options.name), environ)
     via = _proxy(options.proxy, furls.get("mec"), environ)
     if "mec" not in furls or not (reached or via):
-        return found + finding + judge_own_threads(machine)
+        return found + diagnostic + check_own_threads(machine)
     way = Way(str(furls["mec"]), proxy=options.proxy, via="" if reached and not options.proxy else via)
     more, worked = _cluster(way, options.timeout, versions)
-    return found + (_softened(finding) if worked and not reached else finding) + more
+    return found + (_softened(diagnostic) if worked and not reached else diagnostic) + more
 
 
 def _proxy(chosen: str, address: Furl | None, environ: Mapping[str, str]) -> str:
@@ -183,35 +183,35 @@ def _proxy(chosen: str, address: Furl | None, environ: Mapping[str, str]) -> str
     return proxies[0].via if proxies else ""
 
 
-def _softened(found: Sequence[Finding]) -> list[Finding]:
+def _softened(found: Sequence[Diagnostic]) -> list[Diagnostic]:
     """That there is no direct way is no problem where another way works."""
     hard = (f.Level.WARNING, f.Level.PROBLEM)
     return [each._replace(level=f.Level.NOTE, fix="") if each.level in hard else each for each in found]
 
 
-def _allocation(environ: Mapping[str, str]) -> tuple[list[Finding], Mapping[str, str]]:
+def _allocation(environ: Mapping[str, str]) -> tuple[list[Diagnostic], Mapping[str, str]]:
     """What is said of the job in the environment; and that environment, without a job in which we are not."""
     host = os.uname().nodename
     left = leftover(environ, host, job_is_over)
-    return judge_allocation(allocation(environ), left, host), without_job(environ) if left else environ
+    return check_allocation(allocation(environ), left, host), without_job(environ) if left else environ
 
 
-def _mpi(chosen: str, environ: Mapping[str, str]) -> list[Finding]:
+def _mpi(chosen: str, environ: Mapping[str, str]) -> list[Diagnostic]:
     ranks: tuple[RankFacts, ...] = ()
     try:
         launcher = find_launcher(chosen)
         if launcher is None:
-            found = judge_no_launcher(sys.executable)
+            found = check_no_launcher(sys.executable)
         else:
             trial = run_trial(launcher, environ)
-            found, ranks = judge_trial(trial), trial.ranks
+            found, ranks = check_trial(trial), trial.ranks
     except LauncherError as error:
         found = [f.problem(MPI, "launcher", f"{error}.", "Name another one: ipcluster doctor --launcher PATH")]
     srun = srun_kinds(environ)
-    return found if srun is None else found + judge_srun(srun[0], ranks, srun[1])
+    return found if srun is None else found + check_srun(srun[0], ranks, srun[1])
 
 
-def _files(chosen: str, of_cluster: Mapping[str, str]) -> tuple[dict[str, Furl], list[Finding]]:
+def _files(chosen: str, of_cluster: Mapping[str, str]) -> tuple[dict[str, Furl], list[Diagnostic]]:
     """The furls that can be used, by role, and what is to be said of their files."""
     user = os.geteuid()
     if "://" in chosen:
@@ -224,33 +224,35 @@ def _files(chosen: str, of_cluster: Mapping[str, str]) -> tuple[dict[str, Furl],
         if facts.kind == "missing":
             text, fix = f"There is no file {facts.path}.", "Copy it from where the controller runs (mode 600)."
             return {}, [f.problem(FURL_FILES, "furl-file", text, fix)]
-        files, found = [facts], judge_furl_files([facts], user)
+        files, found = [facts], check_furl_files([facts], user)
     elif of_cluster:
         files = [look_at_furl_file(Path(path), role) for role, path in of_cluster.items()]
-        found = judge_furl_files(files, user)
+        found = check_furl_files(files, user)
     else:
         folder = security_dir().expanduser().absolute()
         files = look_at_furl_files(folder)
-        found = judge_folder(look_at_folder(folder), user) + judge_furl_files(files, user)
+        found = check_folder(look_at_folder(folder), user) + check_furl_files(files, user)
     usable = {
-        facts.role: facts.furl for facts in files if facts.furl is not None and not judge_furl_file(facts, user)
+        facts.role: facts.furl for facts in files if facts.furl is not None and not check_furl_file(facts, user)
     }
     return usable, found
 
 
-def _network(furls: Mapping[str, Furl], asked_for: bool, environ: Mapping[str, str]) -> tuple[bool, list[Finding]]:
+def _network(
+    furls: Mapping[str, Furl], asked_for: bool, environ: Mapping[str, str]
+) -> tuple[bool, list[Diagnostic]]:
     """Whether the controller answers clients, and what is to be said of each address."""
-    found: list[Finding] = []
+    found: list[Diagnostic] = []
     answers = False
     for role in ("mec", "engine"):  # the others have the address of the first
         if role in furls:
             hints = try_hints(furls[role])
-            found += judge_hints(role, hints, asked_for, environ)
+            found += check_hints(role, hints, asked_for, environ)
             answers = answers or (role == "mec" and any(hint.stage == "reached" for hint in hints))
     return answers, found
 
 
-def _cluster(way: Way, timeout: float, versions: Versions) -> tuple[list[Finding], bool]:
+def _cluster(way: Way, timeout: float, versions: Versions) -> tuple[list[Diagnostic], bool]:
     """Ask a running controller, and its engines; and whether the client got through."""
     folder = ipython_dir().expanduser().absolute()
     try:
@@ -278,13 +280,13 @@ def _fix_of(error: KernelError, way: Way) -> str:
     return "It may have ended in this moment: ask again."
 
 
-def _judge(seen: Checkup, versions: Versions, token: str, folder: str) -> list[Finding]:
+def _judge(seen: Checkup, versions: Versions, token: str, folder: str) -> list[Diagnostic]:
     engines = seen.engines
-    found = judge_presence(seen.registered, [engine.id for engine in engines], seen.silent)
-    found += judge_libraries(engines) + judge_versions(versions, seen.version, engines)
-    found += judge_clocks(([] if seen.clock is None else [seen.clock]) + clocks_by_host(engines))
-    found += judge_threads(engines) + judge_engine_machines(engines)
-    return found + judge_shared_files(token, folder, engines) + judge_writing(engines)
+    found = check_presence(seen.registered, [engine.id for engine in engines], seen.silent)
+    found += check_libraries(engines) + check_versions(versions, seen.version, engines)
+    found += check_clocks(([] if seen.clock is None else [seen.clock]) + clocks_by_host(engines))
+    found += check_threads(engines) + check_engine_machines(engines)
+    return found + check_shared_files(token, folder, engines) + check_writing(engines)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from .. import furl
 from ..client import MultiEngineClient
+from ..environment.walltime import moment
 from ..errors import FurlError, KernelError, LauncherError
 from ..furl import CLUSTER_NAME, ipython_dir
 from ..launch.batch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
@@ -25,11 +26,11 @@ from ..launch.cluster.job import job_logs
 from ..launch.cluster.logs import log_files
 from ..launch.cluster.queue import Queue
 from ..launch.cluster.records import Record
-from ..launch.doctor import findings as f
-from ..launch.doctor.findings import Finding
-from ..launch.doctor.judge_engines import judge_presence
-from ..launch.doctor.judge_job import judge_job, moment
-from ..launch.doctor.judge_ranks import LogFacts, failing_log, judge_losses, judge_ranks, judge_time
+from ..launch.doctor import diagnostics as f
+from ..launch.doctor.check_engines import check_presence
+from ..launch.doctor.check_job import check_job
+from ..launch.doctor.check_ranks import LogFacts, check_losses, check_ranks, check_time, failing_log
+from ..launch.doctor.diagnostics import Diagnostic
 from ..launch.doctor.logfiles import read_logs, read_losses
 from . import texts
 from .options import system_name
@@ -76,10 +77,10 @@ def _lines(text: str) -> int:
 
 
 @dataclass
-class Account:
-    """What is to be told: findings, and the log that tells what failed with the number of those that end alike."""
+class Report:
+    """What is to be told: diagnostics, and the log that tells what failed; so many others end alike."""
 
-    findings: list[Finding] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
     log: LogFacts | None = None
     alike: int = 0
 
@@ -91,31 +92,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stray = None if options.what or records.clusters() else explain_controller()
         record = None if stray is not None else _record(options.what)
         if stray is not None:
-            account = stray
+            report = stray
         elif record is not None:
-            account = explain_cluster(record, time.time())
+            report = explain_cluster(record, time.time())
         else:
             system = _system(options.batch, options.what)
-            account = explain_job(system, options.what, options.logdir, time.time())
+            report = explain_job(system, options.what, options.logdir, time.time())
     except KernelError as error:
         print(f"ipcluster: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    _print(account, options.lines, as_json=options.json)
-    return f.exit_code(account.findings)
+    _print(report, options.lines, as_json=options.json)
+    return f.exit_code(report.diagnostics)
 
 
-def _print(account: Account, lines: int, *, as_json: bool) -> None:
-    log = account.log
+def _print(report: Report, lines: int, *, as_json: bool) -> None:
+    log = report.log
     shown = [] if log is None or not lines else list(log.lines[-lines:])
     if as_json:
-        told = None if log is None else {"path": log.path, "lines": shown, "alike": account.alike}
-        show(json.dumps({"findings": [each.as_dict() for each in account.findings], "log": told}, indent=1))
+        told = None if log is None else {"path": log.path, "lines": shown, "alike": report.alike}
+        show(json.dumps({"findings": [each.as_dict() for each in report.diagnostics], "log": told}, indent=1))
         return
-    show(f.render(account.findings, min(shutil.get_terminal_size().columns, 110)))
+    show(f.render(report.diagnostics, min(shutil.get_terminal_size().columns, 110)))
     if log is not None and shown:
-        more = f" ({account.alike} more end alike)" if account.alike else ""
+        more = f" ({report.alike} more end alike)" if report.alike else ""
         show("\n".join([f"\nThe last lines of {log.path}{more}:", *(f"    {line}" for line in shown)]))
 
 
@@ -158,25 +159,25 @@ def _system(name: str, job: str) -> BatchSystem:
 # --- a job ---------------------------------------------------------------------------------------------------
 
 
-def explain_job(system: BatchSystem, job: str, folder: Path | None, now: float) -> Account:
+def explain_job(system: BatchSystem, job: str, folder: Path | None, now: float) -> Report:
     """One job, by its batch system and what it printed."""
     status = _status(system, job)
-    account = Account(judge_job(system.name, system.title, status, now))
+    report = Report(check_job(system.name, system.title, status, now))
     if status.state is JobState.PENDING:
-        return account
+        return report
     logs: list[LogFacts] = []
     kept = ipython_dir() / "log"
     places = [Path("logs"), Path(), *sorted(kept.glob("*/"))] if folder is None else [folder]
     for place in places:
         logs = logs or read_logs(job_logs(system, place, "*", job))
     if status.outcome not in ("completed", "cancelled", "timeout", "preempted"):
-        _add_log(account, logs, [], failed=status.outcome == "failed")
-    if status.outcome == "failed" and account.log is None:
+        _add_log(report, logs, [], failed=status.outcome == "failed")
+    if status.outcome == "failed" and report.log is None:
         looked_at = [place for place in places if place.parent != kept] + [kept] * (folder is None)
         where = ", ".join(str(place.absolute()) for place in looked_at)
         text, fix = f"What it printed is not in {where}.", "Name the folder: ipcluster explain JOB --logdir DIR"
-        account.findings.append(f.note(f"Job {status.id}", "job-output", text, fix.replace("JOB", job)))
-    return account
+        report.diagnostics.append(f.note(f"Job {status.id}", "job-output", text, fix.replace("JOB", job)))
+    return report
 
 
 def _status(system: BatchSystem, job: str) -> JobStatus:
@@ -191,20 +192,20 @@ def _status(system: BatchSystem, job: str) -> JobStatus:
 
 
 def _add_log(
-    account: Account, logs: Sequence[LogFacts], engines: Sequence[dict[str, Any]], *, failed: bool = False
+    report: Report, logs: Sequence[LogFacts], engines: Sequence[dict[str, Any]], *, failed: bool = False
 ) -> None:
     """Show the log that tells what went wrong; of a job that failed, what it printed in any case."""
     found = failing_log(logs, engines)
     if found is not None:
-        account.log, account.alike = found
+        report.log, report.alike = found
     elif failed:
-        account.log = next((log for log in logs if log.kind == "output" and log.lines), None)
+        report.log = next((log for log in logs if log.kind == "output" and log.lines), None)
 
 
 # --- a controller that was started by hand ---------------------------------------------------------------------
 
 
-def explain_controller() -> Account | None:
+def explain_controller() -> Report | None:
     """The controller of the furl files without a name, if one answers."""
     try:
         with MultiEngineClient() as mec:
@@ -212,47 +213,47 @@ def explain_controller() -> Account | None:
     except KernelError:
         return None
     text = "A controller runs that was not started by ipcluster, so its jobs and log files are not known."
-    account = Account([f.note(CLUSTER, "cluster", text, "Ask about a job by its id: ipcluster explain JOB")])
+    report = Report([f.note(CLUSTER, "cluster", text, "Ask about a job by its id: ipcluster explain JOB")])
     if engines:
         # How many there should be, nobody has said.
-        account.findings += judge_ranks(len(engines), engines) + judge_time(engines)
+        report.diagnostics += check_ranks(len(engines), engines) + check_time(engines)
     else:
-        account.findings += judge_presence([], [], {})
-    return account
+        report.diagnostics += check_presence([], [], {})
+    return report
 
 
 # --- a cluster -----------------------------------------------------------------------------------------------
 
 
-def explain_cluster(record: Record, now: float) -> Account:
+def explain_cluster(record: Record, now: float) -> Report:
     """A cluster: its process, its jobs, its engines, its logs."""
-    account = Account(_describe(record, now))
+    report = Report(_describe(record, now))
     if record.ssh:
         text = f"It is on {record.ssh}; what its jobs and logs say can be seen there only."
         fix = f"ssh {record.ssh} ipcluster explain {record.far_name or record.name}"
-        account.findings.append(f.note(CLUSTER, "cluster-far", text, fix))
+        report.diagnostics.append(f.note(CLUSTER, "cluster-far", text, fix))
     statuses = _jobs(record)
     if record.batch:
         system = batch_system(record.batch)
         for status in statuses:
-            account.findings += judge_job(system.name, system.title, status, now)
-    engines, finding = _registered(record)
-    account.findings += finding
+            report.diagnostics += check_job(system.name, system.title, status, now)
+    engines, diagnostic = _registered(record)
+    report.diagnostics += diagnostic
     logs = read_logs(log_files(record)) if record.log_dir and not record.ssh else []
     waits = bool(statuses) and statuses[-1].state is JobState.PENDING
-    if not finding:
+    if not diagnostic:
         nodes = [node for status in statuses for node in expand_nodes(status.nodes)]
-        account.findings += judge_ranks(record.n, engines, nodes, logs, starting=waits and not engines)
+        report.diagnostics += check_ranks(record.n, engines, nodes, logs, starting=waits and not engines)
         if not record.batch:  # else the batch system has said it
-            account.findings += judge_time(engines)
+            report.diagnostics += check_time(engines)
         if len(engines) < record.n and not record.ssh:
-            account.findings += judge_losses(read_losses(logs), engines)
+            report.diagnostics += check_losses(read_losses(logs), engines)
     if len(engines) < record.n and not waits:
-        _add_log(account, logs, engines, failed=bool(statuses) and statuses[-1].outcome == "failed")
-    return account
+        _add_log(report, logs, engines, failed=bool(statuses) and statuses[-1].outcome == "failed")
+    return report
 
 
-def _describe(record: Record, now: float) -> list[Finding]:
+def _describe(record: Record, now: float) -> list[Diagnostic]:
     engines = f"{record.n} engine{'s' * (record.n != 1)}"
     text = f"{record.name}: {record.kind}, {engines}, started {moment(record.started, now)} on {record.host}"
     alive = record.is_alive()
@@ -272,7 +273,7 @@ def _jobs(record: Record) -> list[JobStatus]:
     return [status for status in found[:-1] if status.state is not JobState.ENDED] + found[-1:]
 
 
-def _registered(record: Record) -> tuple[list[dict[str, Any]], list[Finding]]:
+def _registered(record: Record) -> tuple[list[dict[str, Any]], list[Diagnostic]]:
     """The engines that the controller has; or why it cannot be asked."""
     path = record.furl_files.get("mec", "")
     try:

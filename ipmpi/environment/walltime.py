@@ -94,3 +94,18 @@ def left() -> float | None:
         return max(0.0, float(os.environ[JOB_END]) - time.time())
     except (KeyError, ValueError):
         return None
+
+
+def moment(when: float, now: float) -> str:
+    """A time of day, with the date if it is not today, in this machine's zone."""
+    that, today = time.localtime(when), time.localtime(now)
+    return time.strftime("%H:%M" if that[:3] == today[:3] else "%Y-%m-%d %H:%M", that)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in two words: ``2 h 10 min``."""
+    whole = max(0, round(seconds))
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    first = next((at for at, (number, _) in enumerate(parts) if number), 3)
+    shown = parts[first : first + 2] if first < 2 or whole < 600 else parts[first : first + 1]
+    return " ".join(f"{number} {unit}" for number, unit in shown if number) or "0 s"

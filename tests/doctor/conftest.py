@@ -40,7 +40,7 @@ def new_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 
 @pytest.fixture
 def examined(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, dict[str, dict[str, Any]]]]:
-    """Run the doctor: its exit code, and its findings by their checks. No secret is in what it says."""
+    """Run the doctor: its exit code, and its diagnostics by their checks. No secret is in what it says."""
 
     def run(*options: str) -> tuple[int, dict[str, dict[str, Any]]]:
         code = doctor.main(["--mpi", "none", "--json", *options])
@@ -50,10 +50,10 @@ def examined(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, dic
             assert not secret or secret not in said.out + said.err
         found: dict[str, dict[str, Any]] = {}
         rank = ["ok", "note", "warning", "problem"]
-        for finding in json.loads(said.out)["findings"]:
-            known = found.get(finding["check"])
-            if known is None or rank.index(known["level"]) < rank.index(finding["level"]):
-                found[finding["check"]] = finding
+        for diagnostic in json.loads(said.out)["findings"]:
+            known = found.get(diagnostic["check"])
+            if known is None or rank.index(known["level"]) < rank.index(diagnostic["level"]):
+                found[diagnostic["check"]] = diagnostic
         return code, found
 
     return run

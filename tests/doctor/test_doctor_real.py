@@ -317,8 +317,8 @@ def test_through_ssh(new_cluster: NewCluster, tmp_path: Path) -> None:
             [sys.executable, "-m", "ipmpi.cli.doctor", "--mpi", "none", "--json", "--ssh", f"user@login:{far}"],
             env=environ, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
-        findings = json.loads(done.stdout)["findings"]
-        return done.returncode, {finding["check"]: finding for finding in findings}
+        diagnostics = json.loads(done.stdout)["findings"]
+        return done.returncode, {diagnostic["check"]: diagnostic for diagnostic in diagnostics}
 
     code, found = run()
     assert code == 0, found
@@ -342,7 +342,7 @@ def test_a_small_limit_of_this_process(tmp_path: Path) -> None:
         env={**os.environ, "IPYTHONDIR": str(tmp_path), "PYTHONPATH": ROOT},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    found = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+    found = {diagnostic["check"]: diagnostic for diagnostic in json.loads(done.stdout)["findings"]}
     assert done.returncode == 1
     assert found["ulimit-files"]["text"].startswith("This process may have 100 open files")
 
@@ -395,9 +395,9 @@ def test_srun_that_is_not_set_up(
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     doctor.main(["--launcher", "nosuchmpiexec", "--json"])
-    found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
+    found = {diagnostic["check"]: diagnostic for diagnostic in json.loads(capsys.readouterr().out)["findings"]}
     assert "Could not establish" in found["srun-mpi"]["text"]
     srun.write_text("#!/bin/sh\necho 'MPI plugin types are...'; echo '\tnone'; echo '\tpmi2'\n")
     doctor.main(["--launcher", "nosuchmpiexec", "--json"])
-    found = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
+    found = {diagnostic["check"]: diagnostic for diagnostic in json.loads(capsys.readouterr().out)["findings"]}
     assert found["srun-mpi"]["text"] == "srun offers --mpi=none, pmi2."

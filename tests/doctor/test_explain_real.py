@@ -268,7 +268,7 @@ def test_json_and_the_way_through_ipcluster(new_cluster: NewCluster, capsys: pyt
     assert ipcluster.main(["explain", "mine", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["log"] is None
-    far = next(finding for finding in found["findings"] if finding["check"] == "cluster-far")
+    far = next(diagnostic for diagnostic in found["findings"] if diagnostic["check"] == "cluster-far")
     assert far["fix"] == "ssh user@login ipcluster explain far"
     assert ipcluster.main(["doctor", "--mpi", "none", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["findings"]

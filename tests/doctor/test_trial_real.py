@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
+from ipmpi.launch.doctor.check_mpi import check_trial
+from ipmpi.launch.doctor.diagnostics import Diagnostic, Level
 from ipmpi.launch.doctor.facts import Launcher
-from ipmpi.launch.doctor.findings import Finding, Level
-from ipmpi.launch.doctor.judge_mpi import judge_trial
 from ipmpi.launch.doctor.trial import (
     find_launcher,
     parse_told,
@@ -38,17 +38,17 @@ def mpiexec(need: Need) -> Launcher:
     return found
 
 
-def of(findings: list[Finding], check: str) -> Finding:
-    return next(finding for finding in findings if finding.check == check)
+def of(diagnostics: list[Diagnostic], check: str) -> Diagnostic:
+    return next(diagnostic for diagnostic in diagnostics if diagnostic.check == check)
 
 
 @pytest.mark.slow
 @pytest.mark.mpi
 def test_what_fits(mpiexec: Launcher) -> None:
     trial = run_trial(mpiexec, ENVIRON)
-    found = judge_trial(trial)
-    assert {finding.level for finding in found} <= {Level.OK, Level.NOTE}, trial
-    assert {finding.check for finding in found} == {
+    found = check_trial(trial)
+    assert {diagnostic.level for diagnostic in found} <= {Level.OK, Level.NOTE}, trial
+    assert {diagnostic.check for diagnostic in found} == {
         "launcher",
         "library",
         "match",
@@ -70,7 +70,7 @@ def test_mpich_by_itself_ends_all_when_one_dies(mpich_python: str) -> None:
     launcher = find_launcher(str(Path(mpich_python).with_name("mpiexec")))
     assert launcher is not None
     trial = run_trial(launcher, ENVIRON, mpich_python)
-    found = judge_trial(trial)
+    found = check_trial(trial)
     assert of(found, "match").level is Level.OK, trial
     assert of(found, "fault-tolerance").level is Level.NOTE
     assert trial.outlived is False
@@ -84,17 +84,17 @@ def test_launcher_and_library_of_two_mpis(mpiexec: Launcher, mpich_python: str, 
     launcher = find_launcher(str(Path(mpich_python).with_name("mpiexec"))) if ours else mpiexec
     assert launcher is not None
     python = sys.executable if ours else mpich_python
-    finding = of(judge_trial(run_trial(launcher, ENVIRON, python)), "match")
-    assert finding.level is Level.PROBLEM
-    assert "started 2 ranks, but each thinks it is alone" in finding.text
-    assert str(Path(python).with_name("mpiexec")) in finding.fix
+    diagnostic = of(check_trial(run_trial(launcher, ENVIRON, python)), "match")
+    assert diagnostic.level is Level.PROBLEM
+    assert "started 2 ranks, but each thinks it is alone" in diagnostic.text
+    assert str(Path(python).with_name("mpiexec")) in diagnostic.fix
 
 
 @pytest.mark.slow
 @pytest.mark.mpi
 def test_a_low_thread_level(mpiexec: Launcher) -> None:
     trial = run_trial(mpiexec, {**ENVIRON, "MPI4PY_RC_THREAD_LEVEL": "funneled"})
-    assert of(judge_trial(trial), "thread-level").level is Level.NOTE
+    assert of(check_trial(trial), "thread-level").level is Level.NOTE
 
 
 @pytest.mark.slow
@@ -104,8 +104,8 @@ def test_mpi4py_that_cannot_be_imported(mpiexec: Launcher, tmp_path: Path) -> No
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('hidden by the test')\n")
     trial = run_trial(mpiexec, {**ENVIRON, "PYTHONPATH": f"{tmp_path}:{ENVIRON['PYTHONPATH']}"})
-    finding = of([f for f in judge_trial(trial) if f.level is Level.PROBLEM], "library")
-    assert "hidden by the test" in finding.text
+    diagnostic = of([f for f in check_trial(trial) if f.level is Level.PROBLEM], "library")
+    assert "hidden by the test" in diagnostic.text
 
 
 def program(path: Path, text: str) -> str:
@@ -118,7 +118,7 @@ def test_a_launcher_that_does_nothing_is_ended(tmp_path: Path) -> None:
     launcher = Launcher((program(tmp_path / "mpiexec", "echo waiting; exec sleep 100"), "--x"), "unknown")
     trial = run_trial(launcher, ENVIRON, timeout=0.3)
     assert (trial.code, trial.ranks, trial.output) == (None, (), ("waiting",))
-    assert of(judge_trial(trial), "start").level is Level.PROBLEM
+    assert of(check_trial(trial), "start").level is Level.PROBLEM
 
 
 def test_a_launcher_that_hangs_is_told_to_end_before_it_is_killed(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_launcher_that_is_no_program(tmp_path: Path) -> None:
     path.chmod(0o755)
     trial = run_trial(Launcher((str(path), "-x"), "unknown"), ENVIRON)
     assert trial.not_started
-    assert of(judge_trial(trial), "launcher").level is Level.PROBLEM
+    assert of(check_trial(trial), "launcher").level is Level.PROBLEM
 
 
 def test_a_launcher_that_is_not_there() -> None:

@@ -18,8 +18,8 @@ from ipmpi.errors import KernelError
 from ipmpi.furl import FILES, Furl, load
 
 from . import portrait as portrait_source
+from .check_mpi import parse_mpi_list
 from .facts import Clock, EngineFacts, FolderFacts, FurlFileFacts, Limits, Machine, Scratch, Versions
-from .judge_mpi import parse_mpi_list
 from .portrait import portrait
 
 MARK: Final = "ipmpi-portrait "

@@ -10,7 +10,7 @@ from typing import Final
 
 from ipmpi.launch.processes.process import tail
 
-from .judge_ranks import LOOKED_AT, LogFacts, Loss, parse_losses, understand_log
+from .check_ranks import LOOKED_AT, LogFacts, Loss, parse_losses, understand_log
 
 BEGINNING: Final = 4096
 """Bytes of a log in which a rank says who it is."""

@@ -7,9 +7,9 @@ from typing import Final
 
 from ipmpi.spans import engines_named
 
+from .check_machine import LIMITS, check_limits, check_scratch
+from .diagnostics import Diagnostic, Level, Table, always, first, note, ok, problem, warning
 from .facts import Clock, EngineFacts, Machine, Versions
-from .findings import Finding, Level, note, ok, problem, warning
-from .judge_machine import LIMITS, judge_limits, judge_scratch
 
 VERSIONS: Final = "Versions"
 THREADS: Final = "Threads and cores"
@@ -27,100 +27,94 @@ def _grouped(engines: Iterable[EngineFacts], key: Callable[[EngineFacts], str]) 
 # --- versions ----------------------------------------------------------------------------------------------
 
 
-def judge_versions(client: Versions, controller: str, engines: Sequence[EngineFacts]) -> list[Finding]:
+_HAVE: Final = "{who} {have} {title} {theirs}, this client has {shown}."
+_CHECK: Final = "version-{package}"
+_SAME_RELEASE: Final = (
+    "Use one release everywhere: pip install 'ipmpi=={ours}', and start controller and engines again."
+)
+_PICKLING: Final = ("numpy", "cloudpickle")
+
+_VERSION_CHECKS: Final[Table] = (
+    (lambda f: f.theirs == f.ours or f.package == "mpi4py", None),
+    (lambda f: not f.theirs and f.package in _PICKLING, problem(
+        VERSIONS, _CHECK, "{who} {have} no {title}: {lost} cannot be sent there.",
+        "pip install {package} in the environment of the engines")),
+    (lambda f: not f.theirs, None),
+    (lambda f: f.package == "python" and _part(f.ours, 2) != _part(f.theirs, 2), problem(
+        VERSIONS, _CHECK, f"{_HAVE} Functions that are defined in a session travel as bytecode, which differs "
+            f"from one "
+        "Python to the next.", "Use Python {our_minor} for the engines, or {their_minor} here. Source text works "
+        "meanwhile: execute, run, StringTask.")),
+    (lambda f: f.package == "ipmpi", warning(VERSIONS, _CHECK, _HAVE, _SAME_RELEASE)),
+    (lambda f: f.package in _PICKLING and _part(f.ours, 1) != _part(f.theirs, 1), warning(
+        VERSIONS, _CHECK, f"{_HAVE} What one pickles, the other may be unable to load.",
+        "Use the same major version on both sides: pip install '{package}=={our_major}.*'")),
+    (always, note(VERSIONS, _CHECK, _HAVE)),
+)  # fmt: skip
+
+
+def check_versions(client: Versions, controller: str, engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """Python and packages of engines against the client's; the release of the controller ("" if it tells none)."""
-    found: list[Finding] = []
+    found: list[Diagnostic] = []
     if controller != client.ipmpi:
         text = f"The controller has ipmpi {controller or 'of an older release'}, this client has {client.ipmpi}."
-        found.append(warning(VERSIONS, "version-ipmpi", text, _same_release(client.ipmpi)))
-    for package in Versions._fields:
-        ours = getattr(client, package)
+        found.append(warning(VERSIONS, "version-ipmpi", text, _SAME_RELEASE.format(ours=client.ipmpi)))
+    for package, ours in client._asdict().items():
         for theirs, ids in _grouped(engines, lambda engine, p=package: getattr(engine.versions, p)).items():  # type: ignore[misc]
-            found += _compare(package, ours, theirs, ids)
+            found += first(
+                _VERSION_CHECKS, package=package, title=_title(package), ours=ours, theirs=theirs,
+                shown=ours or "none", who=_who(ids), have="has" if len(ids) == 1 else "have",
+                lost="arrays" if package == "numpy" else "functions",
+                our_major=_part(ours, 1), our_minor=_part(ours, 2), their_minor=_part(theirs, 2),
+            )  # fmt: skip
     if engines and not found:
-        same = ", ".join(f"{_TITLES[name]} {value}" for name, value in client._asdict().items() if value)
+        same = ", ".join(f"{_title(name)} {value}" for name, value in client._asdict().items() if value)
         found = [ok(VERSIONS, "version", f"Client, controller and engines agree: {same}.")]
     return found
 
 
-_TITLES: Final[Mapping[str, str]] = {
-    "python": "Python",
-    "ipmpi": "ipmpi",
-    "mpi4py": "mpi4py",
-    "numpy": "numpy",
-    "cloudpickle": "cloudpickle",
-}
-
-
-def _compare(package: str, ours: str, theirs: str, ids: Sequence[int]) -> list[Finding]:
-    who = _first_upper(engines_named(ids))
-    have = "has" if len(ids) == 1 else "have"
-    check, title = f"version-{package}", _TITLES[package]
-    text = f"{who} {have} {title} {theirs}, this client has {ours or 'none'}."
-    if theirs == ours:
-        return []
-    if not theirs:
-        if package not in ("numpy", "cloudpickle"):
-            return []
-        lost = "arrays cannot be sent there" if package == "numpy" else "functions cannot be sent there"
-        fix = f"pip install {package} in the environment of the engines"
-        return [problem(VERSIONS, check, f"{who} {have} no {title}: {lost}.", fix)]
-    if package == "python":
-        if _part(ours, 2) == _part(theirs, 2):
-            return [note(VERSIONS, check, text)]
-        return [
-            problem(VERSIONS, check, f"{text} Functions that are defined in a session travel as bytecode, which "
-                    "differs from one Python to the next.", f"Use Python {_part(ours, 2)} for the engines, or "
-                    f"{_part(theirs, 2)} here. Source text works meanwhile: execute, run, StringTask.")
-        ]  # fmt: skip
-    if package == "ipmpi":
-        return [warning(VERSIONS, check, text, _same_release(ours))]
-    if package in ("numpy", "cloudpickle") and _part(ours, 1) != _part(theirs, 1):
-        fix = f"Use the same major version on both sides: pip install '{package}=={_part(ours, 1)}.*'"
-        return [warning(VERSIONS, check, f"{text} What one pickles, the other may be unable to load.", fix)]
-    return [note(VERSIONS, check, text)] if package != "mpi4py" else []
+def _title(package: str) -> str:
+    return "Python" if package == "python" else package
 
 
 def _part(version: str, count: int) -> str:
     return ".".join(version.split(".")[:count])
 
 
-def _same_release(ours: str) -> str:
-    return f"Use one release everywhere: pip install 'ipmpi=={ours}', and start controller and engines again."
-
-
 # --- threads -----------------------------------------------------------------------------------------------
 
 
-def judge_threads(engines: Sequence[EngineFacts]) -> list[Finding]:
+_THREADS: Final = "{host}: {ranks_text} on {cores_text}, OMP_NUM_THREADS is {told}"
+_THREAD_CHECKS: Final[Table] = (
+    (lambda f: f.wanted > f.cores and f.wanted > f.ranks, warning(
+        THREADS, "threads", f"{_THREADS}: numerical libraries may start {{wanted}} threads there.",
+        "export OMP_NUM_THREADS={fitting} before the engines start")),
+    (lambda f: f.ranks > f.cores, note(
+        THREADS, "threads", f"{_THREADS}: more engines than cores.",
+        "Fewer engines for each node, if they compute at the same time.")),
+    (lambda f: f.wanted * 2 <= f.cores and f.told != "unset", note(
+        THREADS, "threads", f"{_THREADS}: {{wanted}} of the {{cores}} cores are used.",
+        "If your libraries use threads: export OMP_NUM_THREADS={fitting}")),
+    (always, ok(THREADS, "threads", f"{_THREADS}.")),
+)  # fmt: skip
+
+
+def check_threads(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """OMP_NUM_THREADS against the cores that each rank has."""
-    hosts: dict[str, list[EngineFacts]] = {}
+    hosts: dict[str, list[Machine]] = {}
     for engine in engines:
-        hosts.setdefault(engine.machine.host, []).append(engine)
-    found: dict[tuple[str, str], Finding] = {}
+        hosts.setdefault(engine.machine.host, []).append(engine.machine)
+    found: dict[Level, Diagnostic] = {}
     for host, here in hosts.items():
-        finding = _threads_of_host(host, here)
-        # A thousand equal nodes are one finding.
-        found.setdefault((finding.check, finding.level.value), finding)
+        ranks, cores = len(here), max(machine.all_cores for machine in here)
+        (said,) = first(
+            _THREAD_CHECKS, host=host, ranks=ranks, cores=cores, wanted=sum(map(threads_of, here)),
+            fitting=max(1, cores // ranks),
+            told=" or ".join(sorted({machine.threads or "unset" for machine in here})),
+            ranks_text=_count(ranks, "engine"), cores_text=_count(cores, "core"),
+        )  # fmt: skip
+        found.setdefault(said.level, said)  # a thousand equal nodes are one diagnostic
     return list(found.values())
-
-
-def _threads_of_host(host: str, here: Sequence[EngineFacts]) -> Finding:
-    ranks, cores = len(here), max(engine.machine.all_cores for engine in here)
-    wanted = sum(threads_of(engine.machine) for engine in here)
-    fitting = max(1, cores // ranks)
-    told = sorted({engine.machine.threads or "unset" for engine in here})
-    text = f"{host}: {_count(ranks, 'engine')} on {_count(cores, 'core')}, OMP_NUM_THREADS is {' or '.join(told)}"
-    if wanted > cores and wanted > ranks:
-        fix = f"export OMP_NUM_THREADS={fitting} before the engines start"
-        return warning(THREADS, "threads", f"{text}: numerical libraries may start {wanted} threads there.", fix)
-    if ranks > cores:
-        fix = "Fewer engines for each node, if they compute at the same time."
-        return note(THREADS, "threads", f"{text}: more engines than cores.", fix)
-    if wanted * 2 <= cores and told != ["unset"]:
-        fix = f"If your libraries use threads: export OMP_NUM_THREADS={fitting}"
-        return note(THREADS, "threads", f"{text}: {wanted} of the {cores} cores are used.", fix)
-    return ok(THREADS, "threads", f"{text}.")
 
 
 def clocks_by_host(engines: Sequence[EngineFacts]) -> list[Clock]:
@@ -134,7 +128,7 @@ def clocks_by_host(engines: Sequence[EngineFacts]) -> list[Clock]:
     return list(best.values())
 
 
-def judge_own_threads(machine: Machine) -> list[Finding]:
+def check_own_threads(machine: Machine) -> list[Diagnostic]:
     """Where no engines run yet: what those that are started from here will find."""
     if machine.threads or machine.all_cores == 1:
         return []
@@ -156,7 +150,7 @@ def _count(number: int, thing: str) -> str:
 # --- files, MPI, and who answers -----------------------------------------------------------------------------
 
 
-def judge_shared_files(token: str, folder: str, engines: Sequence[EngineFacts]) -> list[Finding]:
+def check_shared_files(token: str, folder: str, engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """Whether engines see the folder of ipmpi that this client sees.
 
     Args:
@@ -171,7 +165,7 @@ def judge_shared_files(token: str, folder: str, engines: Sequence[EngineFacts]) 
         return [ok(FILES, "shared-files", f"Engines and this client share {folder}.")]
     ids = [engine.id for engine in without]
     elsewhere = sorted({engine.folder for engine in without if engine.folder != folder})
-    who = _first_upper(engines_named(ids))
+    who = _who(ids)
     text = f"{who} {'does' if len(ids) == 1 else 'do'} not see {folder} of this machine"
     text += f" (there: {', '.join(elsewhere)})." if elsewhere else "."
     fix = (
@@ -181,7 +175,7 @@ def judge_shared_files(token: str, folder: str, engines: Sequence[EngineFacts]) 
     return [note(FILES, "shared-files", text, fix)]
 
 
-def judge_writing(engines: Sequence[EngineFacts]) -> list[Finding]:
+def check_writing(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """Whether engines can write where log files go, and where they were started."""
     folders: dict[tuple[str, str], list[int]] = {}
     for engine in engines:
@@ -195,25 +189,25 @@ def judge_writing(engines: Sequence[EngineFacts]) -> list[Finding]:
         "controller, engines and clients alike, or give ipcluster --logdir DIR; submit jobs from such a folder."
     )
     return [
-        warning(FILES, "writable", f"{_first_upper(engines_named(ids))} cannot write in {folder}: {why}.", fix)
+        warning(FILES, "writable", f"{_who(ids)} cannot write in {folder}: {why}.", fix)
         for (folder, why), ids in folders.items()
     ]
 
 
-def judge_engine_machines(engines: Sequence[EngineFacts]) -> list[Finding]:
+def check_engine_machines(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """Limits and temporary files of engines; what many have in common is said once."""
     placeholder = "\0"
-    found: dict[tuple[str, Level], tuple[Finding, list[EngineFacts]]] = {}
+    found: dict[tuple[str, Level], tuple[Diagnostic, list[EngineFacts]]] = {}
     for engine in engines:
-        for finding in judge_limits(placeholder, engine.machine) + judge_scratch(placeholder, engine.machine):
-            if finding.level is not Level.OK:
-                found.setdefault((finding.check, finding.level), (finding, []))[1].append(engine)
+        for diagnostic in check_limits(placeholder, engine.machine) + check_scratch(placeholder, engine.machine):
+            if diagnostic.level is not Level.OK:
+                found.setdefault((diagnostic.check, diagnostic.level), (diagnostic, []))[1].append(engine)
     if engines and not found:
-        who = _first_upper(engines_named([engine.id for engine in engines]))
+        who = _who([engine.id for engine in engines])
         return [ok(LIMITS, "engine-limits", f"{who}: limits and temporary files are as they should be.")]
     return [
-        finding._replace(text=_first_upper(finding.text.replace(placeholder, _on_hosts(those))))
-        for finding, those in found.values()
+        diagnostic._replace(text=_first_upper(diagnostic.text.replace(placeholder, _on_hosts(those))))
+        for diagnostic, those in found.values()
     ]
 
 
@@ -225,19 +219,23 @@ def _on_hosts(engines: Sequence[EngineFacts]) -> str:
     return f"{each}{engines_named(ids)} on {', '.join(hosts[:3])}{more}"
 
 
+def _who(ids: Sequence[int]) -> str:
+    return _first_upper(engines_named(ids))
+
+
 def _first_upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def judge_libraries(engines: Sequence[EngineFacts]) -> list[Finding]:
+def check_libraries(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
     """MPI library and thread level of the engines that have joined a communicator."""
     joined = [engine for engine in engines if engine.library]
-    found: list[Finding] = []
+    found: list[Diagnostic] = []
     for library, ids in _grouped(joined, lambda engine: engine.library).items():
-        found.append(ok(ENGINES, "engines-mpi", f"{_first_upper(engines_named(ids))}: {library}."))
+        found.append(ok(ENGINES, "engines-mpi", f"{_who(ids)}: {library}."))
     low = [engine.id for engine in joined if engine.thread_level not in ("", "multiple")]
     if low:
-        text = f"{_first_upper(engines_named(low))}: MPI gives less than MPI_THREAD_MULTIPLE."
+        text = f"{_who(low)}: MPI gives less than MPI_THREAD_MULTIPLE."
         found.append(note(ENGINES, "thread-level", text, THREAD_LEVEL_FIX))
     if len({engine.library for engine in joined}) > 1:
         fix = "Two sets with MPI libraries of their own are fine; within one set it would be a mistake."
@@ -251,7 +249,9 @@ THREAD_LEVEL_FIX: Final = (
 )
 
 
-def judge_presence(registered: Sequence[int], answered: Sequence[int], silent: Mapping[int, str]) -> list[Finding]:
+def check_presence(
+    registered: Sequence[int], answered: Sequence[int], silent: Mapping[int, str]
+) -> list[Diagnostic]:
     """Which engines are there, and which were too busy to answer.
 
     Args:
@@ -271,7 +271,7 @@ def judge_presence(registered: Sequence[int], answered: Sequence[int], silent: M
         works.setdefault(work, []).append(engine)
     for work, ids in works.items():
         doing = f"busy with {work}" if work else "busy, or cannot be reached"
-        text = f"{_first_upper(engines_named(ids))} did not answer in time: {doing}. Nothing is known about it."
+        text = f"{_who(ids)} did not answer in time: {doing}. Nothing is known about it."
         fix = "Ask again later, or wait longer: ipcluster doctor --timeout 60"
         found.append(note(ENGINES, "engines-busy", text, fix))
     return found

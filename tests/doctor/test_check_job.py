@@ -9,18 +9,18 @@ import pytest
 
 from ipmpi.launch.batch.batch import JobState, JobStatus
 from ipmpi.launch.batch.nodelist import expand_nodes
-from ipmpi.launch.doctor.findings import Level
-from ipmpi.launch.doctor.judge_job import duration, judge_job, moment
-from ipmpi.launch.doctor.judge_ranks import (
+from ipmpi.launch.doctor.check_job import check_job
+from ipmpi.launch.doctor.check_ranks import (
     LogFacts,
     Loss,
+    check_losses,
+    check_ranks,
+    check_time,
     failing_log,
-    judge_losses,
-    judge_ranks,
-    judge_time,
     parse_losses,
     understand_log,
 )
+from ipmpi.launch.doctor.diagnostics import Level
 from ipmpi.launch.doctor.reasons import TABLES, explain_reason
 
 NOW = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
@@ -113,62 +113,63 @@ def test_what_never_starts_says_how_to_submit_it(system: str) -> None:
 
 
 def test_a_job_that_waits() -> None:
-    first, second = judge_job("slurm", "Slurm", pending("Priority", start=NOW + 7800), NOW)
+    first, second = check_job("slurm", "Slurm", pending("Priority", start=NOW + 7800), NOW)
     assert (first.area, first.level) == ("Job 123", Level.NOTE)
     assert first.text == "It waits: jobs with a higher priority are before it (Priority)."
     assert "--time" in first.fix
     assert second.text == "Slurm expects to start it at 14:10, in 2 h 10 min."
-    _, second = judge_job("slurm", "Slurm", pending("Resources"), NOW)
+    _, second = check_job("slurm", "Slurm", pending("Resources"), NOW)
     assert second.text == "Slurm does not say yet when it will start."
 
 
 def test_a_job_that_will_never_start_is_a_problem() -> None:
-    (finding,) = judge_job("slurm", "Slurm", pending("PartitionTimeLimit"), NOW)
-    assert finding.level is Level.PROBLEM
-    (finding, _) = judge_job("slurm", "Slurm", pending("JobHeldUser"), NOW)
-    assert finding.fix == "scontrol release 123"
+    (diagnostic,) = check_job("slurm", "Slurm", pending("PartitionTimeLimit"), NOW)
+    assert diagnostic.level is Level.PROBLEM
+    (diagnostic, _) = check_job("slurm", "Slurm", pending("JobHeldUser"), NOW)
+    assert diagnostic.fix == "scontrol release 123"
 
 
 def test_held_by_whom_and_what_to_do() -> None:
     for reason in ("", "held by its user", "Job held by user1 on Thu Nov 26 20:28:02 2026"):
-        finding = judge_job("pbs", "PBS", pending(reason, "H"), NOW)[0]
-        assert "qrls 123" in finding.fix, reason
-    finding = judge_job("pbs", "PBS", pending("depend=afterok:21.login@login", "H"), NOW)[0]
+        diagnostic = check_job("pbs", "PBS", pending(reason, "H"), NOW)[0]
+        assert "qrls 123" in diagnostic.fix, reason
+    diagnostic = check_job("pbs", "PBS", pending("depend=afterok:21.login@login", "H"), NOW)[0]
     assert (
-        finding.text == "It waits: it waits for another job, as its script asks (depend=afterok:21.login@login)."
+        diagnostic.text
+        == "It waits: it waits for another job, as its script asks (depend=afterok:21.login@login)."
     )
-    assert "minute" not in finding.fix
+    assert "minute" not in diagnostic.fix
 
 
 def test_a_job_that_starts_at_a_certain_time() -> None:
-    first, second = judge_job("pbs", "PBS", pending("", "W", start=NOW + 3600), NOW)
+    first, second = check_job("pbs", "PBS", pending("", "W", start=NOW + 3600), NOW)
     assert first.text == "It waits: it is not to start before a certain time, as was asked for."
     assert "at 13:00" in second.text
 
 
 def test_an_account_of_the_used_time_that_is_behind() -> None:
     status = JobStatus("7", JobState.RUNNING, "R", start=NOW - 60, end=NOW, time_left=11.0)
-    assert judge_job("pbs", "PBS", status, NOW)[0].text == "It runs since 11:59; 0 s are left."
+    assert check_job("pbs", "PBS", status, NOW)[0].text == "It runs since 11:59; 0 s are left."
     suspended = status._replace(time_left=3600.0)
-    assert "; 1 h are left" in judge_job("pbs", "PBS", suspended, NOW)[0].text
+    assert "; 1 h are left" in check_job("pbs", "PBS", suspended, NOW)[0].text
     ahead = status._replace(time_left=11.0, end=NOW + 60)
-    assert "; 11 s are left" in judge_job("pbs", "PBS", ahead, NOW)[0].text
+    assert "; 11 s are left" in check_job("pbs", "PBS", ahead, NOW)[0].text
 
 
 def test_native_states_that_say_more() -> None:
-    assert "being started" in judge_job("slurm", "Slurm", pending("", "CONFIGURING"), NOW)[0].text
-    assert "it is held" in judge_job("pbs", "PBS", pending("", "H"), NOW)[0].text
+    assert "being started" in check_job("slurm", "Slurm", pending("", "CONFIGURING"), NOW)[0].text
+    assert "it is held" in check_job("pbs", "PBS", pending("", "H"), NOW)[0].text
 
 
 def test_a_job_that_runs() -> None:
     status = JobStatus("7", JobState.RUNNING, "RUNNING", start=NOW - 60, time_left=3540, nodes="n[1-2]")
-    (finding,) = judge_job("slurm", "Slurm", status, NOW)
-    assert finding.level is Level.OK
-    assert finding.text == "It runs on n[1-2] since 11:59; 59 min are left."
-    (finding,) = judge_job("slurm", "Slurm", status._replace(native="SUSPENDED"), NOW)
-    assert (finding.level, "suspended" in finding.text) == (Level.NOTE, True)
-    (finding,) = judge_job("slurm", "Slurm", status._replace(state=JobState.ENDING, native="COMPLETING"), NOW)
-    assert finding.text == "It is ending (COMPLETING)."
+    (diagnostic,) = check_job("slurm", "Slurm", status, NOW)
+    assert diagnostic.level is Level.OK
+    assert diagnostic.text == "It runs on n[1-2] since 11:59; 59 min are left."
+    (diagnostic,) = check_job("slurm", "Slurm", status._replace(native="SUSPENDED"), NOW)
+    assert (diagnostic.level, "suspended" in diagnostic.text) == (Level.NOTE, True)
+    (diagnostic,) = check_job("slurm", "Slurm", status._replace(state=JobState.ENDING, native="COMPLETING"), NOW)
+    assert diagnostic.text == "It is ending (COMPLETING)."
 
 
 @pytest.mark.parametrize(
@@ -185,25 +186,17 @@ def test_a_job_that_runs() -> None:
 )
 def test_how_it_ended(outcome: str, level: Level, words: str, fix: str) -> None:
     status = JobStatus("7", JobState.ENDED, "X", reason="NonZeroExitCode", outcome=outcome)
-    (finding,) = judge_job("slurm", "Slurm", status, NOW)
-    assert finding.level is level
-    assert words in finding.text
-    assert fix in finding.fix
+    (diagnostic,) = check_job("slurm", "Slurm", status, NOW)
+    assert diagnostic.level is level
+    assert words in diagnostic.text
+    assert fix in diagnostic.fix
 
 
 def test_a_batch_system_that_does_not_answer() -> None:
     status = JobStatus("7", JobState.UNKNOWN, "", reason="socket timed out")
-    (finding,) = judge_job("pbs", "PBS", status, NOW)
-    assert finding.level is Level.WARNING
-    assert finding.text == "PBS does not tell how it is: socket timed out."
-
-
-def test_times() -> None:
-    assert [duration(s) for s in (0, 5, 61, 599, 3600, 7800, 90_000, -3)] == [
-        *("0 s", "5 s", "1 min 1 s", "9 min 59 s", "1 h", "2 h 10 min", "1 d 1 h", "0 s")
-    ]
-    assert duration(3540) == "59 min"
-    assert moment(NOW + 86400, NOW) == "2026-11-25 12:00"
+    (diagnostic,) = check_job("pbs", "PBS", status, NOW)
+    assert diagnostic.level is Level.WARNING
+    assert diagnostic.text == "PBS does not tell how it is: socket timed out."
 
 
 @pytest.mark.parametrize(
@@ -236,39 +229,39 @@ def log_of(rank: int, size: int = 4, failure: str = "") -> LogFacts:
 
 
 def test_all_are_there() -> None:
-    (finding,) = judge_ranks(3, engines(0, 1) + engines(2, host="n2"))
-    assert (finding.level, finding.text) == (Level.OK, "All 3 engines are registered: 2 on n1, 1 on n2.")
+    (diagnostic,) = check_ranks(3, engines(0, 1) + engines(2, host="n2"))
+    assert (diagnostic.level, diagnostic.text) == (Level.OK, "All 3 engines are registered: 2 on n1, 1 on n2.")
 
 
 def test_engines_that_were_added_later() -> None:
-    (finding,) = judge_ranks(3, engines(0, 1, 2, 3, 4))
-    assert finding.text == "All 3 engines are registered, and 2 more that were added: 5 on n1."
+    (diagnostic,) = check_ranks(3, engines(0, 1, 2, 3, 4))
+    assert diagnostic.text == "All 3 engines are registered, and 2 more that were added: 5 on n1."
 
 
 def test_which_ranks_are_missing_and_how_far_they_came() -> None:
     logs = [log_of(rank) for rank in (0, 1, 2)]
-    (finding,) = judge_ranks(4, engines(0, 1), ["n1", "n2"], logs)
-    assert finding.level is Level.WARNING
-    assert finding.text == (
+    (diagnostic,) = check_ranks(4, engines(0, 1), ["n1", "n2"], logs)
+    assert diagnostic.level is Level.WARNING
+    assert diagnostic.text == (
         "2 of 4 engines are registered: 2 on n1. Missing: ranks 2-3. Of these, rank 2 did start; rank 3 wrote no "
         "log. Nothing is there from n2."
     )
-    assert "file system" in finding.fix
-    (finding,) = judge_ranks(4, engines(0, 1, 2), logs=[log_of(3, failure="error")])
-    assert "Missing: rank 3. All of these did start." in finding.text
-    assert finding.fix == "The log below says what failed."
+    assert "file system" in diagnostic.fix
+    (diagnostic,) = check_ranks(4, engines(0, 1, 2), logs=[log_of(3, failure="error")])
+    assert "Missing: rank 3. All of these did start." in diagnostic.text
+    assert diagnostic.fix == "The log below says what failed."
 
 
 def test_engines_without_a_communicator_have_no_ranks_to_miss() -> None:
-    (finding,) = judge_ranks(4, engines(0, joined=False))
-    assert finding.text == "1 of 4 engines are registered: 1 on n1."
-    (finding,) = judge_ranks(4, [])
-    assert finding.text == "0 of 4 engines are registered."
+    (diagnostic,) = check_ranks(4, engines(0, joined=False))
+    assert diagnostic.text == "1 of 4 engines are registered: 1 on n1."
+    (diagnostic,) = check_ranks(4, [])
+    assert diagnostic.text == "0 of 4 engines are registered."
 
 
 def test_engines_start_with_their_job() -> None:
-    (finding,) = judge_ranks(4, [], starting=True)
-    assert (finding.level, finding.text) == (
+    (diagnostic,) = check_ranks(4, [], starting=True)
+    assert (diagnostic.level, diagnostic.text) == (
         Level.NOTE,
         "None of the 4 engines is there yet: they start with the job.",
     )
@@ -297,11 +290,11 @@ def test_the_log_of_an_engine_is_known_by_host_and_process(name: str) -> None:
 
 def test_how_long_engines_have() -> None:
     here = [{**each, "job": "99", "time_left": 3600.0 - each["id"]} for each in engines(0, 1)]
-    (finding,) = judge_time([*here, *engines(2)])
-    assert (finding.level, finding.text) == (Level.OK, "Job 99 of engines 0-1 ends in 59 min.")
-    (finding,) = judge_time([{**engines(3)[0], "job": "", "time_left": 65.0}])
-    assert (finding.level, finding.text) == (Level.NOTE, "The time of engine 3 ends in 1 min 5 s.")
-    assert judge_time(engines(0)) == []
+    (diagnostic,) = check_time([*here, *engines(2)])
+    assert (diagnostic.level, diagnostic.text) == (Level.OK, "Job 99 of engines 0-1 ends in 59 min.")
+    (diagnostic,) = check_time([{**engines(3)[0], "job": "", "time_left": 65.0}])
+    assert (diagnostic.level, diagnostic.text) == (Level.NOTE, "The time of engine 3 ends in 1 min 5 s.")
+    assert check_time(engines(0)) == []
 
 
 CONTROLLER = """\
@@ -321,14 +314,14 @@ def test_engines_that_are_gone_and_why() -> None:
         (1, "its process ended"),
         (2, "it said goodbye: got SIGTERM"),
     ]
-    lost, left = judge_losses(losses, engines(0))
+    lost, left = check_losses(losses, engines(0))
     assert (lost.level, left.level) == (Level.WARNING, Level.NOTE)
     assert lost.text == "Engine 1 (rank 1, pid 2447 on n1) was there, and left: its process ended."
     assert "dmesg" in lost.fix
-    assert judge_losses(losses, engines(0, 1, 2)) == []
+    assert check_losses(losses, engines(0, 1, 2)) == []
     many = [Loss(i, "", "its process ended") for i in range(4)]
-    (finding,) = judge_losses(many, [])
-    assert finding.text == "Engines 0-3 were there, and left: its process ended."
+    (diagnostic,) = check_losses(many, [])
+    assert diagnostic.text == "Engines 0-3 were there, and left: its process ended."
 
 
 def test_a_log_is_understood() -> None:

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from ipmpi.environment.walltime import duration
 from ipmpi.spans import engines_named, ranks_named
 
-from .findings import Finding, note, ok, warning
-from .judge_job import duration
+from .diagnostics import Diagnostic, note, ok, warning
 
 AREA: Final = "Engines"
 SOON: Final = 600.0
@@ -57,13 +57,13 @@ def understand_log(path: str, kind: str, beginning: str, end: Sequence[str]) -> 
     return LogFacts(path, kind, rank, size, failures[-1] if failures else "", tuple(end))
 
 
-def judge_ranks(
+def check_ranks(
     asked: int,
     engines: Sequence[Mapping[str, Any]],
     nodes: Sequence[str] = (),
     logs: Sequence[LogFacts] = (),
     starting: bool = False,
-) -> list[Finding]:
+) -> list[Diagnostic]:
     """Engines that were asked for, against those that are registered.
 
     Args:
@@ -120,7 +120,7 @@ def _silent_nodes(hosts: Mapping[str, int], nodes: Sequence[str]) -> list[str]:
     return [f"Nothing is there from {', '.join(silent[:8])}{more}."]
 
 
-def judge_time(engines: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def check_time(engines: Sequence[Mapping[str, Any]]) -> list[Diagnostic]:
     """How long the jobs of engines last still, as the engines told the controller."""
     jobs: dict[str, list[Mapping[str, Any]]] = {}
     for engine in engines:
@@ -164,8 +164,8 @@ def parse_losses(log: str) -> list[Loss]:
     return list(gone.values())
 
 
-def judge_losses(losses: Sequence[Loss], engines: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """Why engines are gone that were there; equal reasons are one finding."""
+def check_losses(losses: Sequence[Loss], engines: Sequence[Mapping[str, Any]]) -> list[Diagnostic]:
+    """Why engines are gone that were there; equal reasons are one diagnostic."""
     there = {int(engine["id"]) for engine in engines}
     reasons: dict[str, list[Loss]] = {}
     for loss in losses:

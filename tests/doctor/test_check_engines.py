@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from ipmpi.launch.doctor.facts import Clock, EngineFacts, Limits, Machine, Scratch, Versions
-from ipmpi.launch.doctor.findings import Finding, Level
-from ipmpi.launch.doctor.judge_engines import (
+from ipmpi.launch.doctor.check_engines import (
+    check_engine_machines,
+    check_libraries,
+    check_own_threads,
+    check_presence,
+    check_shared_files,
+    check_threads,
+    check_versions,
+    check_writing,
     clocks_by_host,
-    judge_engine_machines,
-    judge_libraries,
-    judge_own_threads,
-    judge_presence,
-    judge_shared_files,
-    judge_threads,
-    judge_versions,
-    judge_writing,
 )
+from ipmpi.launch.doctor.diagnostics import Diagnostic, Level
+from ipmpi.launch.doctor.facts import Clock, EngineFacts, Limits, Machine, Scratch, Versions
 
 HERE = Versions("3.11.7", "0.1.0", "4.1.2", "2.4.6", "3.1.3")
 LIMITS = Limits(4096, 4096, None, None, 0)
@@ -34,17 +34,17 @@ def engine(id: int, where: Machine | None = None, versions: Versions = HERE, **m
     return EngineFacts(id, where or machine(), versions, "/venv/bin/python", **known)
 
 
-def told(findings: list[Finding]) -> dict[str, Level]:
-    return {finding.check: finding.level for finding in findings}
+def told(diagnostics: list[Diagnostic]) -> dict[str, Level]:
+    return {diagnostic.check: diagnostic.level for diagnostic in diagnostics}
 
 
 # --- versions ----------------------------------------------------------------------------------------------
 
 
 def test_equal_versions_are_one_line() -> None:
-    (finding,) = judge_versions(HERE, "0.1.0", [engine(0), engine(1)])
-    assert finding.level is Level.OK
-    assert finding.text.endswith("Python 3.11.7, ipmpi 0.1.0, mpi4py 4.1.2, numpy 2.4.6, cloudpickle 3.1.3.")
+    (diagnostic,) = check_versions(HERE, "0.1.0", [engine(0), engine(1)])
+    assert diagnostic.level is Level.OK
+    assert diagnostic.text.endswith("Python 3.11.7, ipmpi 0.1.0, mpi4py 4.1.2, numpy 2.4.6, cloudpickle 3.1.3.")
 
 
 @pytest.mark.parametrize(
@@ -98,22 +98,22 @@ def test_equal_versions_are_one_line() -> None:
 )
 def test_each_difference(other: dict[str, str], check: str, level: Level, text: str, fix: str) -> None:
     old = HERE._replace(**other)
-    (finding,) = judge_versions(HERE, "0.1.0", [engine(0), engine(1, versions=old), engine(2, versions=old)])
-    assert (finding.check, finding.level) == (check, level)
-    assert text in finding.text
-    assert fix in finding.fix
+    (diagnostic,) = check_versions(HERE, "0.1.0", [engine(0), engine(1, versions=old), engine(2, versions=old)])
+    assert (diagnostic.check, diagnostic.level) == (check, level)
+    assert text in diagnostic.text
+    assert fix in diagnostic.fix
 
 
 def test_mpi4py_may_differ_or_be_missing() -> None:
-    assert told(judge_versions(HERE, "0.1.0", [engine(0, versions=HERE._replace(mpi4py=""))])) == {
+    assert told(check_versions(HERE, "0.1.0", [engine(0, versions=HERE._replace(mpi4py=""))])) == {
         "version": Level.OK
     }
 
 
 def test_an_older_controller_does_not_tell_its_release() -> None:
-    (finding,) = judge_versions(HERE, "", [])
-    assert finding.level is Level.WARNING
-    assert finding.text == "The controller has ipmpi of an older release, this client has 0.1.0."
+    (diagnostic,) = check_versions(HERE, "", [])
+    assert diagnostic.level is Level.WARNING
+    assert diagnostic.text == "The controller has ipmpi of an older release, this client has 0.1.0."
 
 
 # --- threads -----------------------------------------------------------------------------------------------
@@ -133,44 +133,44 @@ def test_an_older_controller_does_not_tell_its_release() -> None:
     ],
 )
 def test_threads_against_cores(ranks: int, cores: int, threads: str, level: Level, words: str) -> None:
-    (finding,) = judge_threads([engine(i, machine(cores=cores, threads=threads)) for i in range(ranks)])
-    assert finding.level is level, finding
-    assert words in finding.text
+    (diagnostic,) = check_threads([engine(i, machine(cores=cores, threads=threads)) for i in range(ranks)])
+    assert diagnostic.level is level, diagnostic
+    assert words in diagnostic.text
 
 
 def test_what_to_export() -> None:
-    (finding,) = judge_threads([engine(i, machine(all_cores=8, cores=8, threads="")) for i in range(2)])
-    assert finding.fix == "export OMP_NUM_THREADS=4 before the engines start"
+    (diagnostic,) = check_threads([engine(i, machine(all_cores=8, cores=8, threads="")) for i in range(2)])
+    assert diagnostic.fix == "export OMP_NUM_THREADS=4 before the engines start"
 
 
 def test_a_thousand_equal_nodes_are_one_finding() -> None:
     engines = [engine(i, machine(host=f"n{i // 4}", threads="")) for i in range(40)]
-    assert len(judge_threads(engines)) == 1
+    assert len(check_threads(engines)) == 1
 
 
 def test_before_engines_run() -> None:
-    assert told(judge_own_threads(machine(threads=""))) == {"threads": Level.NOTE}
-    assert judge_own_threads(machine(threads="1")) == []
+    assert told(check_own_threads(machine(threads=""))) == {"threads": Level.NOTE}
+    assert check_own_threads(machine(threads="1")) == []
 
 
 # --- the rest ----------------------------------------------------------------------------------------------
 
 
 def test_shared_files() -> None:
-    (finding,) = judge_shared_files("t", "/home/u/.ipython", [engine(0), engine(1)])
-    assert finding.level is Level.OK
-    (finding,) = judge_shared_files(
+    (diagnostic,) = check_shared_files("t", "/home/u/.ipython", [engine(0), engine(1)])
+    assert diagnostic.level is Level.OK
+    (diagnostic,) = check_shared_files(
         "t", "/home/u/.ipython", [engine(0), engine(1, token="", folder="/scratch/ipy")]
     )
-    assert finding.level is Level.NOTE
-    assert finding.text == "Engine 1 does not see /home/u/.ipython of this machine (there: /scratch/ipy)."
-    assert "ipcontroller-engine.furl" in finding.fix
-    assert judge_shared_files("", "/x", [engine(0)]) == []
+    assert diagnostic.level is Level.NOTE
+    assert diagnostic.text == "Engine 1 does not see /home/u/.ipython of this machine (there: /scratch/ipy)."
+    assert "ipcontroller-engine.furl" in diagnostic.fix
+    assert check_shared_files("", "/x", [engine(0)]) == []
 
 
 def test_engines_that_are_busy_are_said_to_be() -> None:
-    found = judge_presence([0, 1, 2, 3], [0, 1], {2: "execute('work()')", 3: ""})
-    assert [finding.level for finding in found] == [Level.OK, Level.NOTE, Level.NOTE]
+    found = check_presence([0, 1, 2, 3], [0, 1], {2: "execute('work()')", 3: ""})
+    assert [diagnostic.level for diagnostic in found] == [Level.OK, Level.NOTE, Level.NOTE]
     assert found[0].text == "4 engines registered, 2 answered."
     assert found[1].text.startswith("Engine 2 did not answer in time: busy with execute('work()').")
     assert found[2].text.startswith("Engine 3 did not answer in time: busy, or cannot be reached.")
@@ -178,31 +178,31 @@ def test_engines_that_are_busy_are_said_to_be() -> None:
 
 
 def test_no_engine_yet() -> None:
-    (finding,) = judge_presence([], [], {})
-    assert finding.level is Level.NOTE
-    assert "ipcluster explain" in finding.fix
+    (diagnostic,) = check_presence([], [], {})
+    assert diagnostic.level is Level.NOTE
+    assert "ipcluster explain" in diagnostic.fix
 
 
 def test_limits_of_many_engines_are_said_once() -> None:
     few = machine(host="n2", limits=LIMITS._replace(files=64))
-    (finding,) = judge_engine_machines([engine(0), *(engine(i, few) for i in (1, 2, 3))])
-    assert finding.level is Level.PROBLEM
-    assert finding.text.startswith("Each of engines 1-3 on n2 may have 64 open files")
-    (finding,) = judge_engine_machines([engine(0), engine(1)])
-    assert (finding.level, finding.text[:12]) == (Level.OK, "Engines 0-1:")
+    (diagnostic,) = check_engine_machines([engine(0), *(engine(i, few) for i in (1, 2, 3))])
+    assert diagnostic.level is Level.PROBLEM
+    assert diagnostic.text.startswith("Each of engines 1-3 on n2 may have 64 open files")
+    (diagnostic,) = check_engine_machines([engine(0), engine(1)])
+    assert (diagnostic.level, diagnostic.text[:12]) == (Level.OK, "Engines 0-1:")
     long = machine(scratch=Scratch("/v/" + "x" * 90, 1 << 30))
-    (finding,) = judge_engine_machines([engine(5, long)])
-    assert finding.text.startswith("TMPDIR of engine 5 on n1 has 93 characters")
+    (diagnostic,) = check_engine_machines([engine(5, long)])
+    assert diagnostic.text.startswith("TMPDIR of engine 5 on n1 has 93 characters")
 
 
 def test_libraries_of_engines() -> None:
     a, b = "Open MPI v5.0.11", "MPICH 5.0.2"
-    found = judge_libraries([engine(0, library=a, thread_level="multiple"), engine(1)])
-    assert [finding.text for finding in found] == ["Engine 0: Open MPI v5.0.11."]
+    found = check_libraries([engine(0, library=a, thread_level="multiple"), engine(1)])
+    assert [diagnostic.text for diagnostic in found] == ["Engine 0: Open MPI v5.0.11."]
     low = [engine(i, library=a, thread_level="funneled") for i in (0, 1)]
-    assert told(judge_libraries(low))["thread-level"] is Level.NOTE
+    assert told(check_libraries(low))["thread-level"] is Level.NOTE
     two = [engine(0, library=a, thread_level="multiple"), engine(1, library=b, thread_level="multiple")]
-    assert told(judge_libraries(two))["engines-mpi-differ"] is Level.NOTE
+    assert told(check_libraries(two))["engines-mpi-differ"] is Level.NOTE
 
 
 def test_one_clock_for_each_machine() -> None:
@@ -216,12 +216,12 @@ def test_one_clock_for_each_machine() -> None:
 
 
 def test_where_engines_can_write() -> None:
-    (finding,) = judge_writing([engine(0), engine(1)])
-    assert (finding.check, finding.level) == ("writable", Level.OK)
-    assert judge_writing([]) == []
+    (diagnostic,) = check_writing([engine(0), engine(1)])
+    assert (diagnostic.check, diagnostic.level) == ("writable", Level.OK)
+    assert check_writing([]) == []
     read_only = {"/home/u/.ipython/log": "Read-only file system"}
-    (finding,) = judge_writing([engine(0, unwritable=read_only), engine(1, unwritable=read_only)])
-    assert finding.level is Level.WARNING
-    assert finding.text == "Engines 0-1 cannot write in /home/u/.ipython/log: Read-only file system."
-    assert "IPYTHONDIR" in finding.fix
-    assert "--logdir" in finding.fix
+    (diagnostic,) = check_writing([engine(0, unwritable=read_only), engine(1, unwritable=read_only)])
+    assert diagnostic.level is Level.WARNING
+    assert diagnostic.text == "Engines 0-1 cannot write in /home/u/.ipython/log: Read-only file system."
+    assert "IPYTHONDIR" in diagnostic.fix
+    assert "--logdir" in diagnostic.fix

@@ -1,4 +1,4 @@
-"""Measure one other system with the same work; run by :mod:`ipmpi.bench.peers`, in a process of its own.
+"""Measure one other system with the same work; run by :mod:`benchmarks.baselines`, in a process of its own.
 
 The other systems are loaded by name when they are asked for: none of them is a dependency.
 """
@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from .farm import count_for
-from .figures import Figure, from_times
-from .timing import sample
-from .workloads import doubles, nothing
+from ipmpi.bench.farm import count_for
+from ipmpi.bench.figures import Figure, from_times
+from ipmpi.bench.timing import sample
+from ipmpi.bench.workloads import doubles, nothing
 
 TRIAL: Final = 1_000
 
 
-class Peer(ABC):
+class System(ABC):
     """What is measured of each system; its nearest equivalent where it lacks something."""
 
     @abstractmethod
@@ -51,7 +51,7 @@ class Peer(ABC):
         """Run so many no-op tasks, one per item, and wait for all results."""
 
 
-class Dask(Peer):
+class Dask(System):
     """dask.distributed: a local cluster of processes with one thread each."""
 
     def __init__(self, engines: int) -> None:
@@ -64,23 +64,23 @@ class Dask(Peer):
         self._first = sorted(self._client.scheduler_info(n_workers=-1)["workers"])[0]
         self._array: Any = None
 
-    def run_one(self) -> object:  # noqa: D102 - see Peer
+    def run_one(self) -> object:  # noqa: D102 - see System
         return self._client.submit(nothing, pure=False, workers=[self._first]).result()
 
-    def run_all(self) -> object:  # noqa: D102 - see Peer
+    def run_all(self) -> object:  # noqa: D102 - see System
         return self._client.run(nothing)
 
-    def push_all(self, array: Any) -> object:  # noqa: D102 - see Peer
+    def push_all(self, array: Any) -> object:  # noqa: D102 - see System
         return self._client.scatter(array, broadcast=True, hash=False)
 
-    def prepare_pull(self, size: int) -> None:  # noqa: D102 - see Peer
+    def prepare_pull(self, size: int) -> None:  # noqa: D102 - see System
         self._array = self._client.submit(doubles, size, pure=False, workers=[self._first])
         importlib.import_module("distributed").wait(self._array)
 
-    def pull_one(self) -> Any:  # noqa: D102 - see Peer
+    def pull_one(self) -> Any:  # noqa: D102 - see System
         return self._array.result()
 
-    def map(self, count: int) -> object:  # noqa: D102 - see Peer
+    def map(self, count: int) -> object:  # noqa: D102 - see System
         return self._client.gather(self._client.map(nothing, range(count), pure=False))
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Dask(Peer):
         self._cluster.close()
 
 
-class IPyParallel(Peer):
+class IPyParallel(System):
     """ipyparallel: a local cluster, direct view and load-balanced view."""
 
     def __init__(self, engines: int) -> None:
@@ -99,22 +99,22 @@ class IPyParallel(Peer):
         self._all, self._first = self._client[:], self._client[0]
         self._balanced = self._client.load_balanced_view()
 
-    def run_one(self) -> object:  # noqa: D102 - see Peer
+    def run_one(self) -> object:  # noqa: D102 - see System
         return self._first.execute("pass", block=True)
 
-    def run_all(self) -> object:  # noqa: D102 - see Peer
+    def run_all(self) -> object:  # noqa: D102 - see System
         return self._all.execute("pass", block=True)
 
-    def push_all(self, array: Any) -> object:  # noqa: D102 - see Peer
+    def push_all(self, array: Any) -> object:  # noqa: D102 - see System
         return self._all.push({"bench_a": array}, block=True)
 
-    def prepare_pull(self, size: int) -> None:  # noqa: D102 - see Peer
+    def prepare_pull(self, size: int) -> None:  # noqa: D102 - see System
         self._first.push({"bench_p": doubles(size)}, block=True)
 
-    def pull_one(self) -> Any:  # noqa: D102 - see Peer
+    def pull_one(self) -> Any:  # noqa: D102 - see System
         return self._first.pull("bench_p", block=True)
 
-    def map(self, count: int) -> object:  # noqa: D102 - see Peer
+    def map(self, count: int) -> object:  # noqa: D102 - see System
         return self._balanced.map_sync(nothing, range(count), chunksize=1)
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class IPyParallel(Peer):
         self._client.close()
 
 
-class Mpi4pyFutures(Peer):
+class Mpi4pyFutures(System):
     """mpi4py.futures under ``mpiexec``. It has no names on engines: a push is one call with the array for each."""
 
     def __init__(self, engines: int) -> None:
@@ -133,23 +133,23 @@ class Mpi4pyFutures(Peer):
         self._engines = engines
         self._size = 0
 
-    def run_one(self) -> object:  # noqa: D102 - see Peer
+    def run_one(self) -> object:  # noqa: D102 - see System
         return self._pool.submit(nothing).result()
 
-    def run_all(self) -> object:  # noqa: D102 - see Peer
+    def run_all(self) -> object:  # noqa: D102 - see System
         return [future.result() for future in [self._pool.submit(nothing) for _ in range(self._engines)]]
 
-    def push_all(self, array: Any) -> object:  # noqa: D102 - see Peer
+    def push_all(self, array: Any) -> object:  # noqa: D102 - see System
         calls = [self._pool.submit(nothing, array) for _ in range(self._engines)]
         return [future.result() for future in calls]
 
-    def prepare_pull(self, size: int) -> None:  # noqa: D102 - see Peer
+    def prepare_pull(self, size: int) -> None:  # noqa: D102 - see System
         self._size = size
 
-    def pull_one(self) -> Any:  # noqa: D102 - see Peer
+    def pull_one(self) -> Any:  # noqa: D102 - see System
         return self._pool.submit(doubles, self._size).result()
 
-    def map(self, count: int) -> object:  # noqa: D102 - see Peer
+    def map(self, count: int) -> object:  # noqa: D102 - see System
         return list(self._pool.map(nothing, range(count)))
 
     def close(self) -> None:
@@ -164,33 +164,33 @@ SYSTEMS: Final[dict[str, Callable[[int], Any]]] = {
 }
 
 
-def measure(peer: Peer, parts: list[str], size: int, repeat: int) -> Iterator[Figure]:
+def measure(system: System, parts: list[str], size: int, repeat: int) -> Iterator[Figure]:
     """The same work as the parts of the same names do with ours; keys and units are the same, too."""
 
     def latency(key: str, name: str, call: Callable[[], object]) -> Figure:
         return from_times(key, name, "ms", sample(call, 100 * repeat, warm=5, budget=3.0))
 
     if "steer" in parts:
-        yield latency("execute_one", "execute on one engine", peer.run_one)
-        yield latency("execute_all", "execute on all", peer.run_all)
+        yield latency("execute_one", "execute on one engine", system.run_one)
+        yield latency("execute_all", "execute on all", system.run_all)
     if "bulk" in parts:
         array = doubles(size)
         text = f"{array.nbytes / 1e6:g} MB"
-        times = sample(lambda: peer.push_all(array), repeat, budget=6.0)
+        times = sample(lambda: system.push_all(array), repeat, budget=6.0)
         yield from_times("push_all", f"push {text} to all", "s", times)
-        peer.prepare_pull(size)
-        times = sample(peer.pull_one, repeat, budget=6.0)
+        system.prepare_pull(size)
+        times = sample(system.pull_one, repeat, budget=6.0)
         yield from_times("pull_one", f"pull {text} from one engine", "GB/s", times, array.nbytes)
     if "farm" in parts:
-        count = count_for(min(sample(lambda: peer.map(TRIAL), 1)))
-        times = sample(lambda: peer.map(count), min(repeat, 3), warm=0, budget=8.0)
+        count = count_for(min(sample(lambda: system.map(TRIAL), 1)))
+        times = sample(lambda: system.map(count), min(repeat, 3), warm=0, budget=8.0)
         yield from_times("tasks", f"map, {count:,} no-op tasks", "tasks/s", times, count)
-        yield latency("submit_result", "one task, submit to result", peer.run_one)
+        yield latency("submit_result", "one task, submit to result", system.run_one)
 
 
 def main() -> None:
     """Measure, and write the figures to the file of ``--json``."""
-    parser = argparse.ArgumentParser(prog="python -m ipmpi.bench.peer", description="Measure one other system.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.systems", description="Measure one other system.")
     parser.add_argument("system", choices=list(SYSTEMS))
     parser.add_argument("parts", nargs="+")
     parser.add_argument("-n", type=int, default=4)
@@ -198,8 +198,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    with contextlib.closing(SYSTEMS[options.system](options.n)) as peer:
-        figures = list(measure(peer, options.parts, options.size, options.repeat))
+    with contextlib.closing(SYSTEMS[options.system](options.n)) as system:
+        figures = list(measure(system, options.parts, options.size, options.repeat))
         # Written before the end: some systems take long, or fail, to end.
         temporary = options.json.with_suffix(".part")
         temporary.write_text(json.dumps([{**figure._asdict(), "goal": None} for figure in figures]))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ipmpi.launch.doctor.check_machine import check_clocks, check_limits, check_scratch, skew
+from ipmpi.launch.doctor.diagnostics import Diagnostic, Level, exit_code, render, size
 from ipmpi.launch.doctor.facts import Clock, Limits, Machine, Scratch
-from ipmpi.launch.doctor.findings import Finding, Level, exit_code, render, size
-from ipmpi.launch.doctor.judge_machine import judge_clocks, judge_limits, judge_scratch, skew
 from ipmpi.spans import spans
 
 GOOD = Limits(files=4096, files_hard=8192, locked=8 << 20, processes=30_000, core=0)
@@ -16,12 +16,12 @@ def machine(limits: Limits = GOOD, scratch: Scratch | None = None, **more: str) 
     return Machine("n1", 4, 4, "1", limits, scratch or Scratch("/tmp", 1 << 30, "", 1 << 30), **more)
 
 
-def told(findings: list[Finding]) -> dict[str, Level]:
-    return {finding.check: finding.level for finding in findings}
+def told(diagnostics: list[Diagnostic]) -> dict[str, Level]:
+    return {diagnostic.check: diagnostic.level for diagnostic in diagnostics}
 
 
 def test_good_limits_are_one_line() -> None:
-    assert told(judge_limits("This process", machine())) == {"ulimit": Level.OK}
+    assert told(check_limits("This process", machine())) == {"ulimit": Level.OK}
 
 
 @pytest.mark.parametrize(
@@ -36,15 +36,15 @@ def test_good_limits_are_one_line() -> None:
     ],
 )
 def test_each_limit_has_its_fix(limits: Limits, network: str, check: str, level: Level, fix: str) -> None:
-    (finding,) = judge_limits("Engine 3", machine(limits, fast_network=network))
-    assert (finding.check, finding.level) == (check, level)
-    assert finding.text.startswith("Engine 3 ")
-    assert finding.fix.startswith(fix)
+    (diagnostic,) = check_limits("Engine 3", machine(limits, fast_network=network))
+    assert (diagnostic.check, diagnostic.level) == (check, level)
+    assert diagnostic.text.startswith("Engine 3 ")
+    assert diagnostic.fix.startswith(fix)
 
 
 def test_unlimited_is_enough() -> None:
     limits = Limits(files=None, locked=None, processes=None, core=0)
-    assert told(judge_limits("x", machine(limits, fast_network="Slingshot (cxi0)"))) == {"ulimit": Level.OK}
+    assert told(check_limits("x", machine(limits, fast_network="Slingshot (cxi0)"))) == {"ulimit": Level.OK}
 
 
 @pytest.mark.parametrize(
@@ -62,15 +62,15 @@ def test_unlimited_is_enough() -> None:
     ],
 )
 def test_temporary_files(scratch: Scratch, check: str, level: Level, words: str) -> None:
-    (finding,) = judge_scratch("This machine", machine(scratch=scratch))
-    assert (finding.check, finding.level) == (check, level)
-    assert words in finding.text
-    assert finding.fix
+    (diagnostic,) = check_scratch("This machine", machine(scratch=scratch))
+    assert (diagnostic.check, diagnostic.level) == (check, level)
+    assert words in diagnostic.text
+    assert diagnostic.fix
 
 
 def test_a_length_that_fits_exactly_is_fine() -> None:
-    assert told(judge_scratch("x", machine(scratch=Scratch("/" + "x" * 69, 1 << 30)))) == {"tmpdir": Level.OK}
-    assert "tmpdir-length" in told(judge_scratch("x", machine(scratch=Scratch("/" + "x" * 70, 1 << 30))))
+    assert told(check_scratch("x", machine(scratch=Scratch("/" + "x" * 69, 1 << 30)))) == {"tmpdir": Level.OK}
+    assert "tmpdir-length" in told(check_scratch("x", machine(scratch=Scratch("/" + "x" * 70, 1 << 30))))
 
 
 @pytest.mark.parametrize(
@@ -82,19 +82,19 @@ def test_an_answer_that_took_long_says_less(reading: float, ahead: float) -> Non
 
 def test_clocks() -> None:
     right = Clock("the controller", 100.0, 100.5, 101.0)
-    assert told(judge_clocks([right])) == {"clock": Level.OK}
-    (finding,) = judge_clocks([right, Clock("engine 3 on n2", 100.0, 10.0, 101.0)])
-    assert finding.level is Level.WARNING
-    assert finding.text.startswith("The clock of engine 3 on n2 is 90 s behind this machine's")
-    assert "NTP" in finding.fix
-    assert judge_clocks([]) == []
+    assert told(check_clocks([right])) == {"clock": Level.OK}
+    (diagnostic,) = check_clocks([right, Clock("engine 3 on n2", 100.0, 10.0, 101.0)])
+    assert diagnostic.level is Level.WARNING
+    assert diagnostic.text.startswith("The clock of engine 3 on n2 is 90 s behind this machine's")
+    assert "NTP" in diagnostic.fix
+    assert check_clocks([]) == []
 
 
 def test_what_is_printed() -> None:
     found = [
-        Finding("Clocks", "clock", Level.OK, "Clocks agree."),
-        Finding("MPI", "match", Level.PROBLEM, "Word " * 20, "Use the launcher /a-very/long-path/bin/mpiexec"),
-        Finding("Clocks", "other", Level.NOTE, "Second."),
+        Diagnostic("Clocks", "clock", Level.OK, "Clocks agree."),
+        Diagnostic("MPI", "match", Level.PROBLEM, "Word " * 20, "Use the launcher /a-very/long-path/bin/mpiexec"),
+        Diagnostic("Clocks", "other", Level.NOTE, "Second."),
     ]
     lines = render(found, 50).split("\n")
     assert lines[:3] == ["Clocks", "  ok       Clocks agree.", "  note     Second."]

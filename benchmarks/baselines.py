@@ -13,42 +13,41 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from ipmpi.bench.figures import Figure
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.allocation import machines
 from ipmpi.launch.processes.mpi import mpi_command
 from ipmpi.launch.processes.process import tail
 
-from .figures import Figure
-
-PEER_MODULE: Final = "ipmpi.bench.peer"
-PEERS: Final = {"mpi4py.futures": "mpi4py", "dask.distributed": "distributed", "ipyparallel": "ipyparallel"}
-"""Names of peers, and the package that has to be installed."""
+SYSTEM_MODULE: Final = "benchmarks.systems"
+PACKAGES: Final = {"mpi4py.futures": "mpi4py", "dask.distributed": "distributed", "ipyparallel": "ipyparallel"}
+"""Names of other systems, and the package that has to be installed."""
 LIMIT: Final = 90.0
-MARK: Final = "IPMPI_BENCH_PEER"
-"""Variable in the environment of everything that a peer starts: some of it leaves the session and the group."""
+MARK: Final = "IPMPI_BENCHMARK"
+"""Variable in the environment of all that such a system starts: some of it leaves the session and the group."""
 
 
-class PeerFailed(Exception):
-    """A peer could not be measured."""
+class BaselineFailed(Exception):
+    """Another system could not be measured."""
 
 
 def installed() -> list[str]:
-    """The peers that this Python has."""
-    return [name for name, package in PEERS.items() if importlib.util.find_spec(package) is not None]
+    """Those that this Python has."""
+    return [name for name, package in PACKAGES.items() if importlib.util.find_spec(package) is not None]
 
 
 def measure(name: str, parts: list[str], engines: int, size: int, repeat: int) -> list[Figure]:
-    """The figures of one peer.
+    """The figures of one of them.
 
     Raises:
-        PeerFailed: it is not installed as it has to be, failed, or took too long.
+        BaselineFailed: it is not installed as it has to be, failed, or took too long.
     """
-    with tempfile.TemporaryDirectory(prefix="ipmpi-bench-peer-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ipmpi-benchmark-") as folder:
         answer, output = Path(folder, "figures.json"), Path(folder, "output")
-        arguments = [PEER_MODULE, name, "-n", str(engines), "--size", str(size)]
+        arguments = [SYSTEM_MODULE, name, "-n", str(engines), "--size", str(size)]
         arguments += ["--repeat", str(repeat), "--json", str(answer), *parts]
         argv, extra = _command(name, engines, arguments)
-        above = str(Path(__file__).parents[2])
+        above = str(Path(__file__).parents[1])
         environ = {**extra, **os.environ, "IPYTHONDIR": folder, MARK: folder}
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [above, os.environ.get("PYTHONPATH", "")]))
         code = _run(argv, environ, output)
@@ -56,7 +55,9 @@ def measure(name: str, parts: list[str], engines: int, size: int, repeat: int) -
             found = json.loads(answer.read_text())
         except (OSError, ValueError):
             how = f"was given up after {LIMIT:g} s" if code is None else f"ended with exit code {code}"
-            raise PeerFailed("\n".join([f"{name} {how}.", *(f"    {line}" for line in tail(output, 6))])) from None
+            raise BaselineFailed(
+                "\n".join([f"{name} {how}.", *(f"    {line}" for line in tail(output, 6))])
+            ) from None
     return [Figure(**{**each, "system": name}) for each in found]
 
 
@@ -66,7 +67,7 @@ def _command(name: str, engines: int, arguments: list[str]) -> tuple[list[str], 
     try:  # one rank more: the first one is the client
         command = mpi_command(engines + 1, root=os.geteuid() == 0, single_host=machines(os.environ) == 1)
     except LauncherError as error:
-        raise PeerFailed(f"{name}: {error}") from error
+        raise BaselineFailed(f"{name}: {error}") from error
     launch = command.argv[: command.argv.index(sys.executable) + 1]
     return [*launch, "-m", "mpi4py.futures", "-m", *arguments], command.environ
 

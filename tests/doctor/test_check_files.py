@@ -10,11 +10,11 @@ import pytest
 
 from ipmpi import furl
 from ipmpi.furl import Furl
+from ipmpi.launch.doctor.check_files import check_folder, check_furl_files
+from ipmpi.launch.doctor.check_network import check_hints
+from ipmpi.launch.doctor.diagnostics import Diagnostic, Level
 from ipmpi.launch.doctor.facts import FolderFacts
-from ipmpi.launch.doctor.findings import Finding, Level
 from ipmpi.launch.doctor.gather import look_at_folder, look_at_furl_file, look_at_furl_files, token_in
-from ipmpi.launch.doctor.judge_files import judge_folder, judge_furl_files
-from ipmpi.launch.doctor.judge_network import judge_hints
 from ipmpi.transport.dial.reach import Hint
 
 ME = os.geteuid()
@@ -30,14 +30,14 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def judged(folder: Path) -> list[Finding]:
-    return judge_furl_files(look_at_furl_files(folder), ME)
+def judged(folder: Path) -> list[Diagnostic]:
+    return check_furl_files(look_at_furl_files(folder), ME)
 
 
 def test_furl_files_as_a_controller_leaves_them(folder: Path) -> None:
-    (finding,) = judged(folder)
-    assert (finding.check, finding.level) == ("furl-permissions", Level.OK)
-    assert finding.text == "Only you can read the furl files (engine, mec, tc, monitor)."
+    (diagnostic,) = judged(folder)
+    assert (diagnostic.check, diagnostic.level) == ("furl-permissions", Level.OK)
+    assert diagnostic.text == "Only you can read the furl files (engine, mec, tc, monitor)."
 
 
 def readable(path: Path) -> None:
@@ -83,8 +83,8 @@ def test_a_furl_file_that_is_spoilt(
     path = folder / "ipcontroller-mec.furl"
     secret = path.read_text().strip().rpartition("/")[2]
     spoil(path)
-    wrong = [finding for finding in judged(folder) if finding.level is Level.PROBLEM]
-    assert [finding.check for finding in wrong] == [check]
+    wrong = [diagnostic for diagnostic in judged(folder) if diagnostic.level is Level.PROBLEM]
+    assert [diagnostic.check for diagnostic in wrong] == [check]
     assert str(path) in wrong[0].text
     assert text in wrong[0].text
     assert fix in wrong[0].fix
@@ -92,30 +92,30 @@ def test_a_furl_file_that_is_spoilt(
 
 
 def test_a_furl_file_of_somebody_else(folder: Path) -> None:
-    found = judge_furl_files(look_at_furl_files(folder), ME + 1)
-    assert {finding.check for finding in found} == {"furl-permissions"}
+    found = check_furl_files(look_at_furl_files(folder), ME + 1)
+    assert {diagnostic.check for diagnostic in found} == {"furl-permissions"}
     assert f"belongs to user {ME}, you are user {ME + 1}" in found[0].text
 
 
 def test_furl_files_of_two_controllers(folder: Path) -> None:
     furl.save(folder / "ipcontroller-tc.furl", Furl.create(OTHER, (("127.0.0.1", 10105),), "tc"))
-    finding = next(finding for finding in judged(folder) if finding.level is not Level.OK)
-    assert (finding.check, finding.level) == ("furl-controllers", Level.WARNING)
-    assert "2 different controllers" in finding.text
+    diagnostic = next(diagnostic for diagnostic in judged(folder) if diagnostic.level is not Level.OK)
+    assert (diagnostic.check, diagnostic.level) == ("furl-controllers", Level.WARNING)
+    assert "2 different controllers" in diagnostic.text
 
 
 def test_no_furl_files(tmp_path: Path) -> None:
-    (finding,) = judged(tmp_path)
-    assert finding.level is Level.NOTE
-    assert "ipcluster -n 4" in finding.fix
+    (diagnostic,) = judged(tmp_path)
+    assert diagnostic.level is Level.NOTE
+    assert "ipcluster -n 4" in diagnostic.fix
     assert look_at_furl_file(tmp_path / "x", "mec").kind == "missing"
 
 
 def test_the_folder(folder: Path) -> None:
     def check() -> tuple[str, Level]:
-        (finding,) = judge_folder(look_at_folder(folder), ME)
-        assert finding.level is Level.OK or finding.fix
-        return finding.text, finding.level
+        (diagnostic,) = check_folder(look_at_folder(folder), ME)
+        assert diagnostic.level is Level.OK or diagnostic.fix
+        return diagnostic.text, diagnostic.level
 
     assert check() == (f"Only you can enter the folder {folder}.", Level.OK)
     assert list(folder.glob(".ipmpi*")) == []
@@ -124,23 +124,23 @@ def test_the_folder(folder: Path) -> None:
     folder.chmod(0o777)
     assert check() == (f"Others can exchange files in the folder {folder} (mode 0777).", Level.PROBLEM)
     folder = folder.rename(folder.with_name("elsewhere"))
-    (finding,) = judge_folder(look_at_folder(folder.with_name("security")), ME)
-    assert finding.level is Level.OK
+    (diagnostic,) = check_folder(look_at_folder(folder.with_name("security")), ME)
+    assert diagnostic.level is Level.OK
     folder.with_name("security").symlink_to(folder)
-    (finding,) = judge_folder(look_at_folder(folder.with_name("security")), ME)
-    assert (finding.level, "is no folder" in finding.text) == (Level.PROBLEM, True)
+    (diagnostic,) = check_folder(look_at_folder(folder.with_name("security")), ME)
+    assert (diagnostic.level, "is no folder" in diagnostic.text) == (Level.PROBLEM, True)
 
 
 def test_folders_that_cannot_be_used() -> None:
-    (finding,) = judge_folder(
+    (diagnostic,) = check_folder(
         FolderFacts("/home/u/.ipython/security", "folder", 0o700, ME, "Disk quota exceeded"), ME
     )
-    assert finding.level is Level.PROBLEM
-    assert "Disk quota exceeded" in finding.text
-    (finding,) = judge_folder(FolderFacts("/ro/security", "missing", error="nothing can be written in /ro"), ME)
-    assert "IPYTHONDIR" in finding.fix
-    (finding,) = judge_folder(FolderFacts("/home/u/.ipython/security", "folder", 0o700, ME + 1), ME)
-    assert f"belongs to user {ME + 1}" in finding.text
+    assert diagnostic.level is Level.PROBLEM
+    assert "Disk quota exceeded" in diagnostic.text
+    (diagnostic,) = check_folder(FolderFacts("/ro/security", "missing", error="nothing can be written in /ro"), ME)
+    assert "IPYTHONDIR" in diagnostic.fix
+    (diagnostic,) = check_folder(FolderFacts("/home/u/.ipython/security", "folder", 0o700, ME + 1), ME)
+    assert f"belongs to user {ME + 1}" in diagnostic.text
 
 
 def test_a_token_lives_as_long_as_it_is_needed(tmp_path: Path) -> None:
@@ -161,33 +161,33 @@ NAMELESS = Hint("login.nowhere", 10105, "name", "its name cannot be looked up")
 
 
 def test_an_address_that_answers() -> None:
-    (finding,) = judge_hints("mec", [REACHED], False, {})
-    assert finding.level is Level.OK
-    assert finding.text == "10.0.0.1:10105 answers in 2 ms, with the certificate of the mec furl."
+    (diagnostic,) = check_hints("mec", [REACHED], False, {})
+    assert diagnostic.level is Level.OK
+    assert diagnostic.text == "10.0.0.1:10105 answers in 2 ms, with the certificate of the mec furl."
 
 
 def test_others_do_no_harm() -> None:
-    found = judge_hints("mec", [SILENT, REACHED], False, {})
-    assert [finding.level for finding in found] == [Level.OK, Level.NOTE]
+    found = check_hints("mec", [SILENT, REACHED], False, {})
+    assert [diagnostic.level for diagnostic in found] == [Level.OK, Level.NOTE]
     assert "ipcontroller --client-location 10.0.0.1" in found[1].fix
 
 
 def test_a_controller_that_has_ended_is_a_problem_only_if_it_was_asked_for() -> None:
-    (finding,) = judge_hints("mec", [SILENT, REFUSED], False, {})
-    assert finding.level is Level.WARNING
-    assert "10.0.0.1:10105: Connection refused" in finding.text
-    (finding,) = judge_hints("mec", [REFUSED], True, {})
-    assert finding.level is Level.PROBLEM
+    (diagnostic,) = check_hints("mec", [SILENT, REFUSED], False, {})
+    assert diagnostic.level is Level.WARNING
+    assert "10.0.0.1:10105: Connection refused" in diagnostic.text
+    (diagnostic,) = check_hints("mec", [REFUSED], True, {})
+    assert diagnostic.level is Level.PROBLEM
 
 
 def test_nothing_can_be_reached() -> None:
-    (finding,) = judge_hints("engine", [SILENT, NAMELESS], False, {"https_proxy": "http://u:pw@proxy:3128"})
-    assert finding.level is Level.PROBLEM
-    assert "ipcontroller --engine-location HOST" in finding.fix
-    assert "A proxy is set here, in https_proxy." in finding.fix
-    assert "pw" not in finding.fix
-    (finding,) = judge_hints("mec", [NAMELESS], False, {})
-    assert "a name that is known here" in finding.fix
+    (diagnostic,) = check_hints("engine", [SILENT, NAMELESS], False, {"https_proxy": "http://u:pw@proxy:3128"})
+    assert diagnostic.level is Level.PROBLEM
+    assert "ipcontroller --engine-location HOST" in diagnostic.fix
+    assert "A proxy is set here, in https_proxy." in diagnostic.fix
+    assert "pw" not in diagnostic.fix
+    (diagnostic,) = check_hints("mec", [NAMELESS], False, {})
+    assert "a name that is known here" in diagnostic.fix
 
 
 @pytest.mark.parametrize(
@@ -199,12 +199,12 @@ def test_nothing_can_be_reached() -> None:
     ],
 )
 def test_somebody_else_answers(stage: str, words: str) -> None:
-    (finding,) = judge_hints("mec", [SILENT, REFUSED._replace(stage=stage, text="because")], False, {})
-    assert finding.level is Level.PROBLEM
-    assert words in finding.text
+    (diagnostic,) = check_hints("mec", [SILENT, REFUSED._replace(stage=stage, text="because")], False, {})
+    assert diagnostic.level is Level.PROBLEM
+    assert words in diagnostic.text
 
 
 def test_engines_elsewhere_cannot_use_loopback() -> None:
-    found = judge_hints("engine", [REACHED._replace(host="127.0.0.1")], False, {})
+    found = check_hints("engine", [REACHED._replace(host="127.0.0.1")], False, {})
     assert (found[1].check, found[1].level) == ("reach-elsewhere", Level.NOTE)
-    assert len(judge_hints("mec", [REACHED._replace(host="127.0.0.1")], False, {})) == 1
+    assert len(check_hints("mec", [REACHED._replace(host="127.0.0.1")], False, {})) == 1

@@ -1,0 +1,129 @@
+"""Diagnostics: what is so, how bad it is, and what to do; and tables that say which applies (layer L4, no I/O)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from enum import Enum
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+
+class Level(Enum):
+    """How bad a diagnostic is. The exit code tells of problems only."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+class Diagnostic(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        area: the heading that it is shown under.
+        check: its name for programs, which stays the same from release to release.
+        level: how bad it is.
+        text: what is so.
+        fix: what to do about it; empty if nothing has to be done.
+    """
+
+    area: str
+    check: str
+    level: Level
+    text: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for ``--json``."""
+        return {**self._asdict(), "level": self.level.value}
+
+
+def ok(area: str, check: str, text: str) -> Diagnostic:
+    """Nothing to do."""
+    return Diagnostic(area, check, Level.OK, text)
+
+
+def note(area: str, check: str, text: str, fix: str = "") -> Diagnostic:
+    """Worth knowing."""
+    return Diagnostic(area, check, Level.NOTE, text, fix)
+
+
+def warning(area: str, check: str, text: str, fix: str) -> Diagnostic:
+    """Something works worse than it could, or will fail for some uses."""
+    return Diagnostic(area, check, Level.WARNING, text, fix)
+
+
+def problem(area: str, check: str, text: str, fix: str) -> Diagnostic:
+    """Something does not work."""
+    return Diagnostic(area, check, Level.PROBLEM, text, fix)
+
+
+# --- tables ------------------------------------------------------------------------------------------------
+
+Table = Sequence[tuple[Callable[[Any], object], Diagnostic | None]]
+"""Conditions on facts, and what is said where they are true: its texts have names of facts in braces. None says
+nothing. The facts that a condition gets are attributes."""
+
+
+def always(_facts: object) -> bool:
+    """Apply the last row of a table if no other does."""
+    return True
+
+
+def every(table: Table, **facts: Any) -> list[Diagnostic]:
+    """What is said by all rows whose condition is true."""
+    seen = SimpleNamespace(**facts)
+    return [_filled(said, facts) for condition, said in table if condition(seen) and said is not None]
+
+
+def first(table: Table, **facts: Any) -> list[Diagnostic]:
+    """What is said by the first row whose condition is true; nothing if there is none."""
+    seen = SimpleNamespace(**facts)
+    said = next((said for condition, said in table if condition(seen)), None)
+    return [] if said is None else [_filled(said, facts)]
+
+
+def _filled(said: Diagnostic, facts: dict[str, Any]) -> Diagnostic:
+    area, check, text, fix = (words.format_map(facts) for words in (said.area, said.check, said.text, said.fix))
+    return Diagnostic(area, check, said.level, text, fix)
+
+
+# --- reports -----------------------------------------------------------------------------------------------
+
+
+def exit_code(diagnostics: Sequence[Diagnostic]) -> int:
+    """1 if there is a problem."""
+    return int(any(each.level is Level.PROBLEM for each in diagnostics))
+
+
+def render(diagnostics: Sequence[Diagnostic], width: int = 100) -> str:
+    """The diagnostics as text, by area, in the order in which the areas come first."""
+    lines: list[str] = []
+    for area in dict.fromkeys(each.area for each in diagnostics):
+        lines += [*([""] if lines else []), area]
+        for each in diagnostics:
+            if each.area == area:
+                lines += _wrapped(f"  {each.level.value:<8} ", each.text, width)
+                lines += _wrapped(" " * 11 + "-> ", each.fix, width) if each.fix else []
+    return "\n".join(lines)
+
+
+def _wrapped(margin: str, text: str, width: int) -> list[str]:
+    # A command or a path that is broken at its hyphens could not be copied.
+    return textwrap.wrap(
+        text, max(width, 40), initial_indent=margin, subsequent_indent=" " * len(margin),
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def size(count: int) -> str:
+    """A number of bytes as a person reads it."""
+    if count < 1024:
+        return f"{count} bytes"
+    value, step = float(count), 0
+    while value >= 1000 and step < 4:
+        value /= 1024
+        step += 1
+    return f"{value:.3g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[step]}"
