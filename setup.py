@@ -22,7 +22,11 @@ EXTRAS = {
         *("pytest>=8", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
         *("tqdm", "joblib", "scipy", "emcee"),
     ],
-    "docs": ["sphinx>=7"],
+    "docs": [
+        *("sphinx>=7", "pydata-sphinx-theme", "sphinx-copybutton", "sphinx-design"),
+        # Draws what the heat equation of the tutorial has computed.
+        "matplotlib",
+    ],
 }
 
 setup(

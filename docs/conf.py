@@ -1,4 +1,4 @@
-"""Settings of Sphinx, and the tables that are made from the code."""
+"""Settings of Sphinx. Tables, inventories and figures are made from the code before the pages are read."""
 
 from __future__ import annotations
 
@@ -7,23 +7,61 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parent
+MADE = DOCS / "_build"
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
-import tables  # noqa: E402 - found through the line above
+import figures  # noqa: E402 - found through the line above
+import inventories  # noqa: E402 - so is this
+import tables  # noqa: E402 - and this
 
-import ipmpi  # noqa: E402 - so is this
+import ipmpi  # noqa: E402 - from this checkout
 
 project = "ipmpi"
 author = "the ipmpi developers"
 copyright = "2026, the ipmpi developers"
 version = release = ipmpi.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 exclude_patterns = ["_build"]
-html_theme = "alabaster"
 autodoc_typehints = "none"
+
+intersphinx_mapping = inventories.mapping(MADE / "inventories")
+
+# The button copies what one types, and neither prompts nor output.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+html_theme = "pydata_sphinx_theme"
+html_title = "ipmpi"
+html_static_path = ["_static"]
+html_css_files = ["ipmpi.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_context = {"default_mode": "auto"}
+# These pages have none below them that a sidebar could show.
+ALONE = ("index", "tutorial", "interfaces", "from-ipython-kernel", "glossary", "contributing", "changelog")
+html_sidebars: dict[str, list[str]] = {page: [] for page in ALONE}
+
+
+def make(_app: Any) -> None:
+    """Make what the pages include."""
+    tables.write(MADE / "tables")
+    figures.write(MADE / "figures")
 
 
 def setup(app: Any) -> None:
-    """Write the tables before the sources are read."""
-    app.connect("builder-inited", lambda _app: tables.write(DOCS / "_build" / "tables"))
+    """Have that made before the pages are read."""
+    app.connect("builder-inited", make)

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,8 +108,17 @@ def four_engines(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Iterat
 @pytest.mark.slow
 @pytest.mark.mpi
 @pytest.mark.parametrize("page", WITH_SESSIONS, ids=named)
-def test_sessions_run_as_shown(page: Path, four_engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_run_as_shown(
+    page: Path, four_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: Need
+) -> None:
+    if "import matplotlib" in page.read_text("utf-8"):
+        need("no matplotlib; 'make docs' installs it", importlib.util.find_spec("matplotlib"))
+        monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.setenv("IPYTHONDIR", str(four_engines))
+    # What a page has its reader save in the current folder is there.
+    for program in (DOCS / page.stem).glob("*.py"):
+        shutil.copy(program, tmp_path)
+    monkeypatch.chdir(tmp_path)
     with MultiEngineClient() as mec:
         mec.reset()
     text = with_blank_lines_marked(page.read_text("utf-8"))
@@ -130,6 +140,12 @@ def test_blank_lines_are_marked_in_output_only() -> None:
     text = "Text::\n\n    >>> f()\n    a\n\n    b\n\n    >>> g()\n\nMore.\n\n>>> h()\nc\n\nEnd.\n"
     marked = with_blank_lines_marked(text)
     assert marked == text.replace("    a\n\n", "    a\n    <BLANKLINE>\n")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_no_marks_of_doctest_are_shown(page: Path) -> None:
+    """Sphinx takes its flags away, not this one."""
+    assert "<BLANKLINE>" not in page.read_text("utf-8")
 
 
 # --- Command lines ---------------------------------------------------------------------------------------
