@@ -366,7 +366,7 @@ def test_a_forked_process_is_told_to_make_a_client_of_its_own(
 def test_joblib_makes_a_client_of_its_own_in_a_forked_process(
     furls: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joblib_backend, "TaskClient", lambda: TaskClient(furls[1]))
+    monkeypatch.setattr(joblib_backend, "TaskCaller", lambda: TaskClient(furls[1]))
     connection = joblib_backend._Connection(None)
     client = connection.client()
     assert client.get_ids() == [0, 1]
