@@ -104,7 +104,7 @@ DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.engine.nodeagent"),
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
     ("ipmpi.cli.logs", "ipmpi.furl"),
-    ("ipmpi.cli.texts", "ipmpi.furl"),
+    ("ipmpi.cli.argtypes", "ipmpi.furl"),
     ("ipmpi.cli.ipcontroller", "ipmpi.launch.cluster.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.world", "ipmpi.engine.comm"),

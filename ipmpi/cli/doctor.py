@@ -48,7 +48,7 @@ from ..launch.doctor.trial import find_launcher, run_trial
 from ..transport.dial.proxies import routes_by
 from ..transport.dial.reach import try_hints
 from ..transport.dial.routes import ProxyRoute
-from . import texts
+from . import argtypes
 from .checkup import Checkup, Way, check_up
 from .login import destination
 from .printing import show
@@ -59,18 +59,18 @@ OTHER_FURL: Final = "Copy ipcontroller-mec.furl again from where the controller 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(
+    p = argtypes.Parser(
         prog="ipcluster doctor",
         description="Look at MPI, limits, furl files, the way to the controller, and the engines; and say what to "
         "do about each thing that is not as it should be. Useful before a cluster is started, and while it runs. "
         "The exit code is 1 if something does not work.",
     )
     p.add_argument(
-        "name", nargs="?", type=texts.cluster_name, default="", metavar="NAME",
+        "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
         help="look at this cluster (see ipcluster list; default: the one whose furls have no name)",
     )  # fmt: skip
     p.add_argument(
-        "--furl-file", type=texts.furl_or_path, default="", metavar="FILE",
+        "--furl-file", type=argtypes.furl_or_path, default="", metavar="FILE",
         help="look at the controller of this furl (default: ipcontroller-mec.furl in ~/.ipython/security)",
     )  # fmt: skip
     p.add_argument(
@@ -82,33 +82,23 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--proxy",
-        type=texts.url,
+        type=argtypes.url,
         default="",
         metavar="URL",
         help="reach the controller through this HTTP proxy (none: through none)",
     )
     p.add_argument(
-        "--launcher", type=texts.command, default="", metavar="COMMAND",
+        "--launcher", type=argtypes.command, default="", metavar="COMMAND",
         help="what starts ranks, with its options: 'srun --mpi=pmix' (default: the mpiexec that ipcluster takes)",
     )  # fmt: skip
     p.add_argument(
         "--mpi", choices=["auto", "none"], default="auto", help="none: start no ranks to see whether MPI works"
     )
     p.add_argument(
-        "--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="wait so long for engines (10)"
+        "--timeout", type=argtypes.seconds, default=10.0, metavar="SECONDS", help="wait so long for engines (10)"
     )
     p.add_argument("--json", action="store_true", help="print the findings as JSON")
     return p
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
-    return seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

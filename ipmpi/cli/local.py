@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ipmpi.cli import options, texts
+from ipmpi.cli import argtypes, options
 from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.launch.batch.allocation import in_allocation
@@ -53,7 +53,7 @@ def launcher_words(parsed: argparse.Namespace) -> tuple[str, ...]:
 
 def parser(command: str = "local") -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(
+    p = argtypes.Parser(
         prog=f"ipcluster {command}",
         description="Start a controller and N engines on this machine, and stop them together. "
         "The engines are the ranks of one MPI job, unless --mpi none is given.",
@@ -65,19 +65,21 @@ def parser(command: str = "local") -> argparse.ArgumentParser:
         choices=["local", "mpiexec", "mpirun"],
         help="all three do the same: engines on this machine, started by mpiexec",
     )
-    p.add_argument("-n", "--n", "--num", type=options.engine_number, default=2, metavar="N", help="engines (2)")
+    p.add_argument("-n", "--n", "--num", type=argtypes.engine_number, default=2, metavar="N", help="engines (2)")
     p.add_argument(
         "--mpi", choices=["auto", "mpi4py", "none"], default="auto", help="none: plain processes without MPI"
     )
-    p.add_argument("--launcher", type=texts.path_name, default="auto", metavar="PATH", help="the mpiexec to use")
+    p.add_argument(
+        "--launcher", type=argtypes.path_name, default="auto", metavar="PATH", help="the mpiexec to use"
+    )
     options.add_launcher_options(p)
     p.add_argument(
-        "--gpus", dest="gpus_per_node", type=options.engine_number, default=None, metavar="N",
+        "--gpus", dest="gpus_per_node", type=argtypes.engine_number, default=None, metavar="N",
         help="GPUs of this machine, shared among its engines",
     )  # fmt: skip
-    p.add_argument("--timeout", type=options.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
+    p.add_argument("--timeout", type=argtypes.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
     p.add_argument(
-        "--restarts", type=options.count_or_none, default=restarts.DEFAULT, metavar="N",
+        "--restarts", type=argtypes.times_or_never, default=restarts.DEFAULT, metavar="N",
         help=f"start engines again that have all ended, so often ({restarts.DEFAULT}); tasks wait for them",
     )  # fmt: skip
     options.add_cluster_options(p)

@@ -24,9 +24,9 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from ipmpi.cli import options, texts
+from ipmpi.cli import argtypes, options
 from ipmpi.cli.screen import Screen
-from ipmpi.errors import ClientError, ConnectionError, KernelError, LauncherError
+from ipmpi.errors import ConnectionError, KernelError, LauncherError
 from ipmpi.furl import Furl, save
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.follow import STAY
@@ -90,13 +90,11 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 def destination(text: str) -> str:
     """Where to log in by ssh, perhaps with what runs ipcluster there, for argparse."""
-    try:
-        found = split_destination(texts.line(text), "x") if text else ("x", "x")
-    except ClientError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    split = argtypes.checked(lambda given: split_destination(given, "x"))
+    found = split(argtypes.line(text)) if text else ("x", "x")
     if re.fullmatch(r"(?:.*@)?(?:|-.*|:[^:]*)", found[0]):
         raise argparse.ArgumentTypeError(f"{text!r} names no machine: give it as 'user@host'")
-    texts.command(found[1])
+    argtypes.command(found[1])
     return text
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from ipmpi.cli import options, texts
+from ipmpi.cli import argtypes, options
 from ipmpi.cli.batch import add_job_options, engines_job
 from ipmpi.cli.local import launcher_words
 from ipmpi.cli.screen import Screen
@@ -97,18 +97,18 @@ def _warn_of_loopback(record: Record) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(
+    p = argtypes.Parser(
         prog="ipcluster engines",
         description="Add a set of engines to a cluster that runs. It stays in the foreground, and ends with the "
         "cluster; Ctrl-C ends these engines only. Engines are started as those of the cluster are: on this "
         "machine, or as a job. The options about jobs are those of `ipcluster slurm`.",
     )
     p.add_argument(
-        "name", nargs="?", type=texts.cluster_name, default="", metavar="NAME",
+        "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
         help="which cluster, if there are several",
     )  # fmt: skip
     p.add_argument(
-        "--furl-file", type=texts.furl_or_path, default="", metavar="FILE",
+        "--furl-file", type=argtypes.furl_or_path, default="", metavar="FILE",
         help="engines on this machine for the controller of this furl file; - reads the furl from standard "
         "input, and the engines end with that",
     )  # fmt: skip
@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_job_options(p)
     p.add_argument(
-        "--timeout", type=options.seconds, default=60.0, metavar="SECONDS",
+        "--timeout", type=argtypes.seconds, default=60.0, metavar="SECONDS",
         help="for the engines to come once they are started (60)",
     )  # fmt: skip
     options.add_log_option(p)

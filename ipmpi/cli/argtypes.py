@@ -1,4 +1,4 @@
-"""Types of options that are text, for argparse, and a parser that says in short what is wrong (layer L5).
+"""Types of options, for argparse, and a parser that says in short what is wrong (layer L5).
 
 What is wrong with a text is said before anything is started, written or sent. An empty text is as if the option
 had not been given, as in a shell script whose variable is not set; it is refused where something has to be named.
@@ -8,13 +8,20 @@ A thousand ranks import this: what few options need is imported where it is used
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 from .. import limits
+from ..environment import gpus as gpu_numbers, walltime as times
+from ..errors import KernelError
+
+T = TypeVar("T")
 
 _MESSAGE: Final = 700
 """Characters of what is said about a command line: its words may be of any length."""
@@ -31,6 +38,43 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong, and exit with code 2."""
         half = _MESSAGE // 2
         super().error(message if len(message) <= _MESSAGE else f"{message[:half]} ... {message[-half:]}")
+
+
+def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """A type that is read by ``parse``, whose ValueError or KernelError says what is wrong."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except (ValueError, KernelError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parsed
+
+
+def number(what: str, least: T, most: T) -> Callable[[str], T]:
+    """A number from ``least`` to ``most``, which are of its type; ``what`` it is goes into the message."""
+
+    def parsed(text: str) -> T:
+        with contextlib.suppress(ValueError):
+            found: T = type(least)(text)  # type: ignore[call-arg]
+            if least <= found <= most:  # type: ignore[operator]
+                return found
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what}")
+
+    return parsed
+
+
+engine_number: Final = number(f"a number of engines (1 to {limits.MAX_ENGINES})", 1, limits.MAX_ENGINES)
+times_over: Final = number("a number of times", 1, 999_999)
+times_or_never: Final = number("a number of times", 0, 999_999)
+lines: Final = number("a number of lines", 0, 9_999_999)
+seconds: Final = number("a time in seconds", math.ulp(0.0), 1e6)
+seconds_or_none: Final = number("a time in seconds, 0 or more", 0.0, limits.LONGEST)
+whole_seconds: Final = number("a whole number of seconds", 0, 999_999)
+walltime: Final = checked(times.seconds)
+job_walltime: Final = checked(times.job_seconds)
+gpus: Final = checked(gpu_numbers.parse)
 
 
 def line(text: str) -> str:
@@ -139,13 +183,17 @@ def hosts(text: str) -> str:
 
 def command(text: str) -> str:
     """A command line for a shell."""
-    try:
-        words = shlex.split(line(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    words = _words(text)
     if text and (not words or words[0].startswith("-")):
         raise argparse.ArgumentTypeError(f"{text!r} is no command")
     return text
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(line(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
 def port(text: str) -> int:
@@ -191,3 +239,21 @@ def plug_in(text: str) -> str:
     if not re.fullmatch(rf"{_MODULE}:[^\W\d]\w*", line(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is no plug-in: it is written MODULE:NAME")
     return text
+
+
+def launcher_option(text: str) -> str:
+    """An option for a launcher, with its value if it has one."""
+    if not _words(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no option of a launcher")
+    return text
+
+
+def gpu_order(text: str) -> str:
+    """GPUs of a node."""
+    try:
+        order = gpu_numbers.parse(text) if "," in text else []
+    except ValueError:
+        order = []
+    if not order:
+        raise argparse.ArgumentTypeError(f"{text!r} is no order of GPUs: give their numbers, as in 3,2,1,0")
+    return ",".join(order)
