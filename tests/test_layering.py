@@ -77,7 +77,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.bench": (5, "bench"),
 }
 # Pairs of groups in one layer of which the first may import the second.
-NEIGHBOURS = {("ipython", "client"), ("environment", "foundation"), ("bench", "cluster")}
+NEIGHBOURS = {("ipython", "client"), ("environment", "foundation"), ("bench", "cluster"), ("bench", "cli")}
 
 # Library -> the only modules or packages that may import it.
 ONLY: dict[str, tuple[str, ...]] = {
@@ -97,7 +97,7 @@ NEVER: dict[str, tuple[str, ...]] = {
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.
 OPTIONAL = {
     *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
-    *("asyncio", "ctypes", "pprint", "joblib", "tomllib"),
+    *("asyncio", "ctypes", "pprint", "joblib", "tomllib", "shtab"),
 }
 # Modules of ours that are loaded only when needed, and by whom: only the agent of a node needs OpenSSL.
 DEFERRED = {

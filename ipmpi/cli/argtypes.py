@@ -40,19 +40,20 @@ class Parser(argparse.ArgumentParser):
         super().error(message if len(message) <= _MESSAGE else f"{message[:half]} ... {message[-half:]}")
 
 
-def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """A type that is read by ``parse``, whose ValueError or KernelError says what is wrong."""
+def checked(name: str, parse: Callable[[str], T]) -> Callable[[str], T]:
+    """A type that is read from one line by ``parse``, whose ValueError or KernelError says what is wrong."""
 
     def parsed(text: str) -> T:
         try:
-            return parse(text)
+            return parse(line(text))
         except (ValueError, KernelError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
+    parsed.__name__ = name
     return parsed
 
 
-def number(what: str, least: T, most: T) -> Callable[[str], T]:
+def number(name: str, what: str, least: T, most: T) -> Callable[[str], T]:
     """A number from ``least`` to ``most``, which are of its type; ``what`` it is goes into the message."""
 
     def parsed(text: str) -> T:
@@ -62,19 +63,23 @@ def number(what: str, least: T, most: T) -> Callable[[str], T]:
                 return found
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what}")
 
+    parsed.__name__ = name
     return parsed
 
 
-engine_number: Final = number(f"a number of engines (1 to {limits.MAX_ENGINES})", 1, limits.MAX_ENGINES)
-times_over: Final = number("a number of times", 1, 999_999)
-times_or_never: Final = number("a number of times", 0, 999_999)
-lines: Final = number("a number of lines", 0, 9_999_999)
-seconds: Final = number("a time in seconds", math.ulp(0.0), 1e6)
-seconds_or_none: Final = number("a time in seconds, 0 or more", 0.0, limits.LONGEST)
-whole_seconds: Final = number("a whole number of seconds", 0, 999_999)
-walltime: Final = checked(times.seconds)
-job_walltime: Final = checked(times.job_seconds)
-gpus: Final = checked(gpu_numbers.parse)
+_LONG: Final = math.nextafter(1e6, 0)
+engine_number: Final = number(
+    "engine_number", f"a number of engines (1 to {limits.MAX_ENGINES})", 1, limits.MAX_ENGINES
+)
+count: Final = number("count", "a number of times", 1, 999_999)
+count_or_none: Final = number("count_or_none", "a number of times", 0, 999_999)
+lines: Final = number("lines", "a number of lines", 0, 9_999_999)
+seconds: Final = number("seconds", "a time in seconds", math.ulp(0.0), _LONG)
+seconds_or_none: Final = number("seconds_or_none", "a time in seconds, 0 or more", 0.0, limits.LONGEST)
+whole_seconds: Final = number("whole_seconds", "a whole number of seconds", 0, 999_999)
+walltime: Final = checked("walltime", times.seconds)
+job_walltime: Final = checked("walltime", times.job_seconds)
+gpus: Final = checked("gpus", gpu_numbers.parse)
 
 
 def line(text: str) -> str:

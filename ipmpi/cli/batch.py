@@ -119,7 +119,7 @@ def parser(command: str = "slurm") -> argparse.ArgumentParser:
     )
     p.add_argument("--dry-run", action="store_true", help="print the job script, and why it is so; submit nothing")
     p.add_argument(
-        "--resubmit", nargs="?", type=argtypes.times_over, const=AS_OFTEN_AS_NEEDED, default=0, metavar="N",
+        "--resubmit", nargs="?", type=argtypes.count, const=AS_OFTEN_AS_NEEDED, default=0, metavar="N",
         help="submit the job again when it has reached its walltime or was preempted, N times (without N: as "
         "often as needed); tasks that wait go on",
     )  # fmt: skip
@@ -163,7 +163,7 @@ def add_job_options(p: argparse.ArgumentParser) -> None:
         help="signal the engines so long before the end, where the batch system can (120)",
     )  # fmt: skip
     p.add_argument(
-        "--restarts", type=argtypes.times_or_never, default=restarts.DEFAULT, metavar="N",
+        "--restarts", type=argtypes.count_or_none, default=restarts.DEFAULT, metavar="N",
         help="start engines again that have all ended, in the same job, so often "
         f"({restarts.DEFAULT}): as when one has died and their launcher has ended the others; tasks wait",
     )  # fmt: skip

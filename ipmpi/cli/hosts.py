@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     where = p.add_mutually_exclusive_group(required=True)
     where.add_argument(
-        "--hosts", type=argtypes.checked(lambda text: read_hosts(argtypes.line(text))), default=None,
+        "--hosts", type=argtypes.checked("engines_on_hosts", read_hosts), default=None,
         metavar="H1:2,H2:4", help="hosts, and how many engines on each",
     )  # fmt: skip
     where.add_argument(

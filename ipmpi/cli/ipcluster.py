@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "engines": Command("more", "add engines to a running cluster"),
     "logs": Command("manage", "what a cluster's processes wrote", True),
     "explain": Command("explain", "why a job waits, which ranks are missing, what failed"),
+    "completion": Command("completion", "command lines completed by the Tab key, in bash, zsh and tcsh"),
     "doctor": Command("doctor", "check MPI, network, files and limits, before and after the start"),
 }
 """Batch systems are commands too, see :func:`commands`."""

@@ -79,7 +79,7 @@ def parser(command: str = "local") -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument("--timeout", type=argtypes.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
     p.add_argument(
-        "--restarts", type=argtypes.times_or_never, default=restarts.DEFAULT, metavar="N",
+        "--restarts", type=argtypes.count_or_none, default=restarts.DEFAULT, metavar="N",
         help=f"start engines again that have all ended, so often ({restarts.DEFAULT}); tasks wait for them",
     )  # fmt: skip
     options.add_cluster_options(p)

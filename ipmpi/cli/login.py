@@ -90,8 +90,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 def destination(text: str) -> str:
     """Where to log in by ssh, perhaps with what runs ipcluster there, for argparse."""
-    split = argtypes.checked(lambda given: split_destination(given, "x"))
-    found = split(argtypes.line(text)) if text else ("x", "x")
+    split = argtypes.checked("destination", lambda given: split_destination(given, "x"))
+    found = split(text) if text else ("x", "x")
     if re.fullmatch(r"(?:.*@)?(?:|-.*|:[^:]*)", found[0]):
         raise argparse.ArgumentTypeError(f"{text!r} names no machine: give it as 'user@host'")
     argtypes.command(found[1])
