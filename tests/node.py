@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ipmpi.engine.agent import Agent
-from ipmpi.engine.controlblock import ControlBlock
-from ipmpi.engine.interrupts import SIGNAL
-from ipmpi.engine.localrank import LastPacket, LocalRank
-from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.rank import Rank
+from ipmpi.engine.agent.agent import Agent
+from ipmpi.engine.agent.localrank import LastPacket, LocalRank
+from ipmpi.engine.rank.controlblock import ControlBlock
+from ipmpi.engine.rank.interrupts import SIGNAL
+from ipmpi.engine.rank.rank import Rank
+from ipmpi.engine.session.namespace import Namespace
 from ipmpi.protocol import rankmessages as rm
 from ipmpi.transport.loop import Loop
 from ipmpi.transport.packets import RankSocket

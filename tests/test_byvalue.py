@@ -94,7 +94,7 @@ sys.stdout.buffer.write(serialize.in_one_piece(serialize.dumps(calls)))
 
 THERE = """
 import json, sys
-from ipmpi.engine.namespace import Namespace
+from ipmpi.engine.session.namespace import Namespace
 calls = Namespace(0).home.loads([sys.stdin.buffer.read()])
 print(json.dumps({name: call(*args) for name, (call, *args) in calls.items()}))
 """

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import json
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -264,6 +265,34 @@ def test_every_error_is_documented_and_in_the_tree(name: str) -> None:
     assert ".. automodule:: ipmpi.errors\n   :members:\n" in reference()
     assert vars(getattr(errors, name)).get("__doc__")
     assert re.search(rf"\b{name}\b", tables().error_tree())
+
+
+IMPORT = re.compile(r"\bfrom (ipmpi[\w.]*) import (\w+)|``(ipmpi\.\w+\.[\w.]*\w)``")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_what_the_pages_import_exists(page: Path) -> None:
+    """In sessions, in code that is only shown, and in the text."""
+    for module, name, whole in IMPORT.findall(page.read_text("utf-8")):
+        pkgutil.resolve_name(whole or f"{module}.{name}")
+
+
+TEST = re.compile(r"``(tests/[\w/]+\.py)(?:::(\w+))?``")
+SOURCE = re.compile(r"``(?:ipmpi/)?([\w/]+\.py)``")
+OLD = DOCS / "decisions"
+"""Pages of the time in which each decision was made."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if OLD not in page.parents], ids=named)
+def test_files_and_tests_that_the_pages_name_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for path, test in TEST.findall(text):
+        assert f"def {test}(" in (ROOT / path).read_text("utf-8") if test else (ROOT / path).exists(), (path, test)
+    for path in SOURCE.findall(text):
+        if "/" in path:
+            assert any((folder / path).exists() for folder in (ROOT, ROOT / "ipmpi", DOCS)), path
+        elif page.name == "architecture.rst":  # elsewhere it may be a reader's own file
+            assert any((ROOT / "ipmpi").rglob(path)), path
 
 
 # --- Examples in files -----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ total = 0
 THERE = """
 import sys
 from ipmpi import serialize
-from ipmpi.engine.namespace import Namespace
+from ipmpi.engine.session.namespace import Namespace
 counter, colour = Namespace(0).home.loads([sys.stdin.buffer.read()])
 kind = type(counter)
 kind.made = 99                                  # what the engine's copy of the class has, is the engine's

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..engine.agentstart import start_agent
-from ..engine.controlblock import ControlBlock
-from ..engine.environment import hide_rank_variables
-from ..engine.launchid import launch_id, local_size, number_together
-from ..engine.lifeline import Lifeline
-from ..engine.meeting import Conversation, leaders_of
-from ..engine.namespace import Namespace
-from ..engine.rank import Rank
-from ..engine.watch import parent_launcher
-from ..engine.world import MODES, World, host_and_pid, start_world
+from ..engine.agent.agentstart import start_agent
+from ..engine.agent.launchid import launch_id, local_size, number_together
+from ..engine.agent.meeting import Conversation, leaders_of
+from ..engine.agent.watch import parent_launcher
+from ..engine.mpi.world import MODES, World, host_and_pid, start_world
+from ..engine.rank.controlblock import ControlBlock
+from ..engine.rank.environment import hide_rank_variables
+from ..engine.rank.lifeline import Lifeline
+from ..engine.rank.rank import Rank
+from ..engine.session.namespace import Namespace
 from ..environment import gpus, mpienv, walltime
 from ..errors import KernelError
 from ..ownpath import add_current_folder
@@ -211,7 +211,7 @@ def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: i
     start_log(options.logfile, "ipengine", "agent", furl_file)
     bound_log_files()
     # Only the agent needs these, and OpenSSL with them.
-    from ..engine.nodeagent import NodeAgent, Settings
+    from ..engine.agent.nodeagent import NodeAgent, Settings
 
     guard_secrets_and_allow_links()
     settings = Settings(

@@ -5,7 +5,7 @@ the header, and the inline body. What is too large for a packet comes as an open
 are processes of one user on one machine and of one release, so this is no protocol between versions.
 
 A command is named by a number that counts all commands of an agent; task items and parts of gang tasks by a serial
-number of their rank. See :mod:`ipmpi.engine.controlblock` for what both ends know of them without a message.
+number of their rank. See :mod:`ipmpi.engine.rank.controlblock` for what both ends know of them without a message.
 """
 
 from __future__ import annotations

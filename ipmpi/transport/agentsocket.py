@@ -39,7 +39,7 @@ def meet_agent(name: str, start: Callable[[socket.socket], None], timeout: float
     """A connection to the agent process of a launch, which is started if it is not there.
 
     Args:
-        name: the launch, from :func:`~ipmpi.engine.launchid.launch_id`.
+        name: the launch, from :func:`~ipmpi.engine.agent.launchid.launch_id`.
         start: called in exactly one of the ranks that come, to start a process that has this listening socket.
             This rank's own copy is closed afterwards.
         timeout: seconds to try.

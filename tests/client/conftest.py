@@ -11,7 +11,7 @@ import pytest
 from ipmpi import errors
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.client.session.session import EngineReply, Submission
-from ipmpi.engine.namespace import Namespace
+from ipmpi.engine.session.namespace import Namespace
 from ipmpi.protocol import messages, operations
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from ipmpi.client.tasks.desk import TaskDesk
-from ipmpi.engine import taskrunner
-from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.taskrunner import TaskRunner
+from ipmpi.engine.rank import taskrunner
+from ipmpi.engine.rank.taskrunner import TaskRunner
+from ipmpi.engine.session.namespace import Namespace
 from ipmpi.errors import KernelError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.packed import pack, slices, unpack

@@ -10,7 +10,7 @@ from fake_farm import FakeFarm
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.client.pools.pool import Pool
 from ipmpi.client.pools.underway import Underway
-from ipmpi.engine.namespace import Namespace
+from ipmpi.engine.session.namespace import Namespace
 from ipmpi.errors import CompositeError
 from ipmpi.protocol.operations import Push, encode
 from ipmpi.serialize import dumps

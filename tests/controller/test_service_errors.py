@@ -16,7 +16,7 @@ from ipmpi.client import MultiEngineClient
 from ipmpi.controller.farm.farm import Farm
 from ipmpi.controller.farm.places import rounded_up
 from ipmpi.controller.service import ControllerService
-from ipmpi.engine.agent import Agent
+from ipmpi.engine.agent.agent import Agent
 from ipmpi.protocol import messages as m, packed
 from ipmpi.tls import Identity, context
 from ipmpi.transport.dial.listen import Listener

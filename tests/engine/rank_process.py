@@ -12,10 +12,10 @@ import os, pickle, random, signal, socket, sys, threading, time
 import itertools
 import cloudpickle
 from queue import SimpleQueue
-from ipmpi.engine.controlblock import ControlBlock
-from ipmpi.engine.localrank import Command, LastPacket, LocalRank
-from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.rank import Rank
+from ipmpi.engine.rank.controlblock import ControlBlock
+from ipmpi.engine.agent.localrank import Command, LastPacket, LocalRank
+from ipmpi.engine.session.namespace import Namespace
+from ipmpi.engine.rank.rank import Rank
 from ipmpi.errors import TaskAborted
 from ipmpi.protocol import messages as m, operations as o, packed, rankmessages as rm
 from ipmpi.transport.loop import Loop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from ipmpi.engine.farm import Down, Farm, Up
+from ipmpi.engine.farm.farm import Down, Farm, Up
 from ipmpi.protocol import messages as m, packed
 from ipmpi.protocol.frames import Buffer
 from ipmpi.protocol.operations import Failed

@@ -15,7 +15,7 @@ from typing import Any
 from simulated_rank import LATENCY, Part, SimulatedRank, Task, payload_of
 
 from ipmpi import limits
-from ipmpi.engine.farm import Down, Farm, Up
+from ipmpi.engine.farm.farm import Down, Farm, Up
 from ipmpi.protocol import messages as m, packed
 from ipmpi.protocol.frames import Buffer
 

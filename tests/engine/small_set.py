@@ -18,10 +18,10 @@ from typing import Any, NoReturn, TypeVar
 import cloudpickle
 
 from ipmpi import serialize
-from ipmpi.engine.child import Child
-from ipmpi.engine.interrupts import SIGNAL
-from ipmpi.engine.taskagent import TaskAgent
-from ipmpi.engine.uplink import link_up
+from ipmpi.engine.agent.child import Child
+from ipmpi.engine.agent.taskagent import TaskAgent
+from ipmpi.engine.agent.uplink import link_up
+from ipmpi.engine.rank.interrupts import SIGNAL
 from ipmpi.errors import PeerError
 from ipmpi.protocol import messages as m, operations as o, packed, rankmessages as rm
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, StreamAborted

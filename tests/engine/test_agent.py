@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from ipmpi.engine.child import Child
+from ipmpi.engine.agent.child import Child
 from ipmpi.protocol import messages as m, operations, rankmessages as rm
 from ipmpi.protocol.connection import MessageReceived
 from ipmpi.transport.loop import Loop

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from ipmpi.engine.watch import open_pidfd
+from ipmpi.engine.agent.watch import open_pidfd
 
 START = """
 import atexit, json, os, signal, socket, sys, time
-from ipmpi.engine.agentstart import start_agent
+from ipmpi.engine.agent.agentstart import start_agent
 from ipmpi.errors import LauncherError
 
 folder = sys.argv[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.engine.pickled import fold, fold_up_to
+from ipmpi.engine.mpi.pickled import fold, fold_up_to
 
 
 def in_brackets(a: str, b: str) -> str:
@@ -42,6 +42,6 @@ def test_fold_up_to_combines_as_recursive_doubling(count: int, expected: str) ->
 
 
 def test_importing_them_loads_no_mpi(root: Path) -> None:
-    code = "import sys, ipmpi.engine.comm; print({'mpi4py', 'mpi4py.MPI', 'numpy'} & set(sys.modules))"
+    code = "import sys, ipmpi.engine.mpi.comm; print({'mpi4py', 'mpi4py.MPI', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipmpi.engine.ending import Call, Ending
+from ipmpi.engine.agent.ending import Call, Ending
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from ipmpi import limits, serialize
-from ipmpi.engine import console
-from ipmpi.engine.failures import failed
-from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.statements import Sources
+from ipmpi.engine.session import console
+from ipmpi.engine.session.failures import failed
+from ipmpi.engine.session.namespace import Namespace
+from ipmpi.engine.session.statements import Sources
 from ipmpi.protocol.operations import Apply, Execute, Executed, Failed, GetResult, Pull, decode_outcome, encode
 
 
@@ -455,7 +455,7 @@ def test_values_that_are_let_go_are_freed(namespace: Namespace, monkeypatch: pyt
 
 
 WARNS = """
-from ipmpi.engine.namespace import Namespace
+from ipmpi.engine.session.namespace import Namespace
 from ipmpi.protocol.operations import Execute, decode_outcome, encode
 namespace = Namespace(0)
 def printed(source):

@@ -6,7 +6,7 @@ import pytest
 from set_stage import Stage, brief, options, returned
 
 from ipmpi import limits
-from ipmpi.engine.farm import Down, Up
+from ipmpi.engine.farm.farm import Down, Up
 from ipmpi.errors import RemoteProtocolError
 from ipmpi.protocol import messages as m, packed
 

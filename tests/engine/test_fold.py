@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipmpi import limits
-from ipmpi.engine.fold import Fold, Folded
+from ipmpi.engine.agent.fold import Fold, Folded
 from ipmpi.protocol.messages import Result
 
 

@@ -11,8 +11,8 @@ import cloudpickle
 import pytest
 
 from ipmpi import serialize
-from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.taskrunner import DONE, TaskRunner
+from ipmpi.engine.rank.taskrunner import DONE, TaskRunner
+from ipmpi.engine.session.namespace import Namespace
 from ipmpi.protocol.messages import DefineFunction
 from ipmpi.protocol.operations import (
     Apply,

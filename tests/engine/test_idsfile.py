@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.engine.idsfile import BEFORE, IdsFile
+from ipmpi.engine.agent.idsfile import BEFORE, IdsFile
 
 
 def test_the_next_set_finds_the_ids_where_the_job_script_puts_them(tmp_path: Path) -> None:

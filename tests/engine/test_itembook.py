@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ipmpi.engine.controlblock import CLAIMED, CURRENT, INTERRUPTS, ControlBlock
-from ipmpi.engine.interrupts import Interrupts
-from ipmpi.engine.itembook import Given, ItemBook
+from ipmpi.engine.agent.itembook import Given, ItemBook
+from ipmpi.engine.rank.controlblock import CLAIMED, CURRENT, INTERRUPTS, ControlBlock
+from ipmpi.engine.rank.interrupts import Interrupts
 from ipmpi.protocol import packed
 
 

@@ -13,12 +13,12 @@ from typing import Any, cast
 
 import pytest
 
-from ipmpi.engine.controlblock import BELL, RESULT_BYTES, RESULTS, RING, SLOTS, TAKEN, ControlBlock
-from ipmpi.engine.interrupts import Interrupts
-from ipmpi.engine.itembook import Finished, Given, ItemBook
-from ipmpi.engine.items import ItemRunner
-from ipmpi.engine.outcomes import DONE, SKIPPED
-from ipmpi.engine.taskrunner import Program
+from ipmpi.engine.agent.itembook import Finished, Given, ItemBook
+from ipmpi.engine.rank.controlblock import BELL, RESULT_BYTES, RESULTS, RING, SLOTS, TAKEN, ControlBlock
+from ipmpi.engine.rank.interrupts import Interrupts
+from ipmpi.engine.rank.items import ItemRunner
+from ipmpi.engine.rank.outcomes import DONE, SKIPPED
+from ipmpi.engine.rank.taskrunner import Program
 from ipmpi.protocol import packed, rankmessages as rm
 
 SECONDS = float(os.environ.get("IPMPI_RACE_SECONDS", "3"))

@@ -13,7 +13,8 @@ import pytest
 from small_set import SmallSet
 
 from ipmpi import limits, serialize
-from ipmpi.engine import largeanswers, largestreams
+from ipmpi.engine.agent import largestreams
+from ipmpi.engine.rank import largeanswers
 from ipmpi.protocol import messages as m, operations as o
 
 LARGE = 500_000

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from ipmpi.engine.launchid import launch_id, local_size
+from ipmpi.engine.agent.launchid import launch_id, local_size
 
 OMPI = {
     "OMPI_COMM_WORLD_RANK": "1",

@@ -14,7 +14,7 @@ import pytest
 
 RANK = """
 import ctypes, os, sys, time
-from ipmpi.engine.lifeline import Lifeline
+from ipmpi.engine.rank.lifeline import Lifeline
 
 def busy_in_a_library():
     print("there", flush=True)

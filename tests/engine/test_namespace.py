@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ipmpi import limits, serialize
-from ipmpi.engine.namespace import Answer, Namespace
+from ipmpi.engine.session.namespace import Answer, Namespace
 from ipmpi.protocol.operations import (
     Apply,
     BeforeWalltime,
@@ -392,7 +392,7 @@ def test_without_installation_too_names_of_main_are_found_in_what_is_sent(engine
 
 def test_importing_it_is_light() -> None:
     code = (
-        "import sys; from ipmpi.engine.namespace import Namespace; Namespace()\n"
+        "import sys; from ipmpi.engine.session.namespace import Namespace; Namespace()\n"
         "print({'numpy', 'cloudpickle', 'mpi4py', 'asyncio', 'pprint', 'OpenSSL'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ipmpi.engine.controlblock import ControlBlock
-from ipmpi.engine.nodeagent import NodeAgent, Settings
+from ipmpi.engine.agent.nodeagent import NodeAgent, Settings
+from ipmpi.engine.rank.controlblock import ControlBlock
 from ipmpi.protocol import rankmessages as rm
 
 PATIENCE = 10.0

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from ipmpi import limits
-from ipmpi.engine import nodelinks
-from ipmpi.engine.meeting import Conversation, leaders_of
-from ipmpi.engine.nodelinks import NodeLinks
-from ipmpi.engine.tree import Place, place
+from ipmpi.engine.agent import nodelinks
+from ipmpi.engine.agent.meeting import Conversation, leaders_of
+from ipmpi.engine.agent.nodelinks import NodeLinks
+from ipmpi.engine.agent.tree import Place, place
 from ipmpi.errors import LauncherError
 from ipmpi.furl import Furl
 from ipmpi.protocol import rankmessages as rm

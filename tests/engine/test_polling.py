@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ipmpi.engine.polling import Watch
+from ipmpi.engine.mpi.polling import Watch
 from ipmpi.errors import PeerError
 
 

@@ -13,10 +13,10 @@ import pytest
 
 RANK = """
 import ctypes, os, socket, sys
-from ipmpi.engine.controlblock import ControlBlock
-from ipmpi.engine.lifeline import Lifeline
-from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.rank import Rank
+from ipmpi.engine.rank.controlblock import ControlBlock
+from ipmpi.engine.rank.lifeline import Lifeline
+from ipmpi.engine.session.namespace import Namespace
+from ipmpi.engine.rank.rank import Rank
 from ipmpi.transport.packets import RankSocket
 sock = socket.socket(fileno=int(sys.argv[1]))
 block, descriptor = ControlBlock.create()

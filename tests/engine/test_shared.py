@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import struct
 
-from ipmpi.engine.rank import _mapped
-from ipmpi.engine.shared import SharedMemory
+from ipmpi.engine.agent.shared import SharedMemory
+from ipmpi.engine.rank.rank import _mapped
 
 
 def shared(data: bytes) -> SharedMemory:

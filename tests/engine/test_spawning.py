@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ipmpi.engine.spawning import refuse_spawn
+from ipmpi.engine.mpi.spawning import refuse_spawn
 from ipmpi.errors import KernelError
 
 

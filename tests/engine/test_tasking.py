@@ -203,7 +203,7 @@ def test_ranks_without_memory_for_a_body_say_so_and_go_on(
     start: Callable[..., SmallSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = start(3)
-    monkeypatch.setattr("ipmpi.engine.shared.SharedMemory.write", no_memory)
+    monkeypatch.setattr("ipmpi.engine.agent.shared.SharedMemory.write", no_memory)
     small.command(5, [0, 1, 2], o.Push(), {"a": b"x" * 3_000_000})
     reason = "the data of this method did not arrive: there is no memory for it on host"
     tells_and_goes_on(small, {0, 1, 2}, reason, monkeypatch)

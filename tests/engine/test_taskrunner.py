@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from ipmpi import limits, serialize
-from ipmpi.engine.namespace import Namespace
-from ipmpi.engine.outcomes import DONE, FAILED, LARGE, REFUSED, REJECTED, Outcome, overruled
-from ipmpi.engine.taskrunner import Program, TaskRunner
+from ipmpi.engine.rank.outcomes import DONE, FAILED, LARGE, REFUSED, REJECTED, Outcome, overruled
+from ipmpi.engine.rank.taskrunner import Program, TaskRunner
+from ipmpi.engine.session.namespace import Namespace
 from ipmpi.errors import TaskAborted, TaskRejectError, TaskTimeout
 from ipmpi.protocol.messages import DefineFunction
 from ipmpi.protocol.operations import CallTaskOperation, Failed, StringTaskOperation, encode

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ipmpi.engine.tree import ARITY, place
+from ipmpi.engine.agent.tree import ARITY, place
 
 
 def reach(leaders: Sequence[int], *, root: int = 0, one_tree: bool = True) -> dict[int, int]:

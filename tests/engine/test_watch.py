@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.engine.watch import describe_status, exit_status, open_pidfd, parent_launcher, send_signal
+from ipmpi.engine.agent.watch import describe_status, exit_status, open_pidfd, parent_launcher, send_signal
 
 TELLS_LATER = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) >= (6, 15)
 """Whether this kernel knows how a process ended whose parent has asked already."""
@@ -110,7 +110,7 @@ def test_exit_codes_of_real_processes() -> None:
 
 # --- who started a rank ----------------------------------------------------------------------------------
 
-LOOK = "from ipmpi.engine.watch import parent_launcher; import os; print(parent_launcher(os.getpid()))"
+LOOK = "from ipmpi.engine.agent.watch import parent_launcher; import os; print(parent_launcher(os.getpid()))"
 RANK = {"PMI_RANK": "2", "PMI_SIZE": "4", "PMI_FD": "9"}
 
 

@@ -14,9 +14,9 @@ import socket
 import sys
 import time
 
-from ipmpi.engine.agentstart import start_agent
-from ipmpi.engine.launchid import launch_id, local_size
-from ipmpi.engine.watch import parent_launcher
+from ipmpi.engine.agent.agentstart import start_agent
+from ipmpi.engine.agent.launchid import launch_id, local_size
+from ipmpi.engine.agent.watch import parent_launcher
 from ipmpi.environment import mpienv
 from ipmpi.transport.agentsocket import is_own, meet_agent
 

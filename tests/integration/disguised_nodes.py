@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 
 from ipmpi.cli import ipengine
-from ipmpi.engine import launchid, nodelinks
+from ipmpi.engine.agent import launchid, nodelinks
 from ipmpi.environment import mpienv
 
 LEADERS = [int(part) for part in os.environ["IPMPI_TEST_LEADERS"].split(",")]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 from mpi4py import MPI
 
-from ipmpi.engine.comm import Teams
+from ipmpi.engine.mpi.comm import Teams
 
 World = MPI.COMM_WORLD
 rank, size = World.Get_rank(), World.Get_size()

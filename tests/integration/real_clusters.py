@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ipmpi.client import MultiEngineClient, TaskClient
-from ipmpi.engine.agentstart import PROCESS_NAME
+from ipmpi.engine.agent.agentstart import PROCESS_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_AGAIN = 0.05

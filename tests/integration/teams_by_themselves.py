@@ -19,7 +19,7 @@ from typing import Any
 import numpy
 from mpi4py import MPI
 
-from ipmpi.engine.comm import Teams
+from ipmpi.engine.mpi.comm import Teams
 from ipmpi.errors import KernelError, PeerError
 
 World = MPI.COMM_WORLD

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipmpi.engine.watch import open_pidfd
+from ipmpi.engine.agent.watch import open_pidfd
 
 if TYPE_CHECKING:
     from real_clusters import Flavour

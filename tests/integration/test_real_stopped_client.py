@@ -121,7 +121,9 @@ def test_an_answer_is_given_up_where_there_is_no_memory_for_a_copy(
 ) -> None:
     mec = cluster.mec()
     mec.execute(f"import numpy as np; a = np.ones({SIZE})", 0)
-    without = "import ipmpi.engine.largeanswers as d; there = d.available_bytes; d.available_bytes = lambda: 0"
+    without = (
+        "import ipmpi.engine.rank.largeanswers as d; there = d.available_bytes; d.available_bytes = lambda: 0"
+    )
     mec.execute(without, 0)
     tell(
         other, "from ipmpi import client",

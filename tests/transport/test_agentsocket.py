@@ -26,7 +26,7 @@ ROUNDS = 12
 
 WORKER = """
 import os, socket, sys
-from ipmpi.engine.agentstart import start_agent
+from ipmpi.engine.agent.agentstart import start_agent
 from ipmpi.transport.agentsocket import meet_agent
 
 def agent(descriptor):

@@ -1,0 +1,106 @@
+"""Folding equal answers on their way up (layer L2; the time is an argument).
+
+After a push to 1,000 ranks there are 1,000 equal answers. Each node in the tree waits for the ranks below it, as
+long as one answer comes soon after the other: what has come is reported when there was none for
+:data:`limits.FOLD_PAUSE` seconds, or :data:`limits.FOLD_DELAY` after the first, so that one slow rank does not
+hold up the others. Answers are equal if status, outcome and body are, byte for byte.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ... import limits
+from ...protocol.frames import Buffer
+from ...protocol.messages import Result
+
+
+class Folded(NamedTuple):
+    """An answer, and the body that goes with it."""
+
+    message: Result
+    body: Sequence[Buffer]
+
+
+class _Open:
+    __slots__ = ("groups", "latest", "since", "waiting")
+
+    def __init__(self, ranks: Iterable[int]) -> None:
+        self.waiting = set(ranks)
+        self.groups: dict[tuple[bool, bytes, tuple[bytes, ...]], Folded] = {}
+        self.since = 0.0
+        self.latest = 0.0
+
+    @property
+    def deadline(self) -> float:
+        """When to report what has come."""
+        if not self.groups:
+            return math.inf
+        return min(self.since + limits.FOLD_DELAY, self.latest + limits.FOLD_PAUSE)
+
+
+class Fold:
+    """The answers that are being collected, by command."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, _Open] = {}
+
+    def begin(self, number: int, ranks: Iterable[int]) -> None:
+        """Ranks were given a command."""
+        entry = self._open.get(number)
+        if entry is None:
+            self._open[number] = _Open(ranks)
+        else:
+            entry.waiting.update(ranks)
+
+    def add(self, message: Result, body: Sequence[Buffer], now: float) -> list[Folded]:
+        """An answer came; what can be reported now."""
+        entry = self._open.get(message.id)
+        if entry is None:
+            return [Folded(message, body)]
+        if not entry.groups:
+            entry.since = now
+        entry.latest = now
+        kept = tuple(bytes(buffer) for buffer in body)
+        key = (message.ok, message.outcome, kept)
+        same = entry.groups.get(key)
+        if same is None:
+            entry.groups[key] = Folded(message, kept)
+        else:
+            same.message.engines.extend(message.engines)
+        entry.waiting.difference_update(message.engines)
+        return self._finished(message.id, entry)
+
+    def leave_out(self, number: int | None, ranks: Iterable[int]) -> list[Folded]:
+        """Ranks whose answer (to one command, or to all) does not come here: it is streamed, or they are lost."""
+        ready: list[Folded] = []
+        gone = set(ranks)
+        for key in list(self._open) if number is None else [number]:
+            entry = self._open.get(key)
+            if entry is not None:
+                entry.waiting -= gone
+                ready += self._finished(key, entry)
+        return ready
+
+    def _finished(self, number: int, entry: _Open) -> list[Folded]:
+        if entry.waiting:
+            return []
+        del self._open[number]
+        return list(entry.groups.values())
+
+    def due(self, now: float) -> list[Folded]:
+        """What has waited long enough."""
+        ready: list[Folded] = []
+        for entry in self._open.values():
+            if entry.deadline <= now:
+                ready += entry.groups.values()
+                entry.groups = {}
+        return ready
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When :meth:`due` will have something, unless more answers come before; None if it has nothing."""
+        deadline = min((entry.deadline for entry in self._open.values()), default=math.inf)
+        return None if deadline == math.inf else deadline

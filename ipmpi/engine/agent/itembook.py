@@ -1,0 +1,234 @@
+"""Task items that a rank has, as its node agent keeps account of them (layer L3).
+
+Whether an item that was revoked may still have begun is told by the control block, see
+:mod:`ipmpi.engine.rank.controlblock`; the rank is never waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+
+from ...protocol import rankmessages as rm
+from ...protocol.frames import Buffer
+from ..rank.controlblock import (
+    BELL,
+    CLAIMED,
+    CURRENT,
+    RESULT_BYTES,
+    RESULTS,
+    SERIALS,
+    SINCE,
+    SLOTS,
+    TAKEN,
+    TAKEN_BYTES,
+    ControlBlock,
+)
+from ..rank.outcomes import HIT, SKIPPED, Outcome, overruled
+
+_MASK = SERIALS - 1
+
+
+class Given:
+    """Tasks of one group that came together: what they have in common.
+
+    Attributes:
+        group: the controller's number of the group.
+        operation: what runs them, encoded.
+        timeout: seconds that each may run, or None.
+        label: what displays call them.
+    """
+
+    __slots__ = ("group", "label", "operation", "timeout")
+
+    def __init__(self, group: int, operation: bytes, timeout: float | None, label: str = "") -> None:
+        self.group = group
+        self.operation = operation
+        self.timeout = timeout
+        self.label = label
+
+
+Item = tuple[Given, int]
+"""A task: what it shares with others, and its index in its group."""
+
+Finished = tuple[Given, int, Outcome, float]
+"""A task that has run: its index, what became of it, and the seconds it took."""
+
+
+class ItemBook:
+    """The items of one rank.
+
+    Args:
+        send: sends a message to the rank.
+        interrupt: interrupts what runs there, if it has this serial number.
+    """
+
+    def __init__(
+        self,
+        block: ControlBlock,
+        send: Callable[[rm.ToRank, Sequence[Buffer], tuple[int, ...]], None],
+        interrupt: Callable[[int], bool],
+    ) -> None:
+        self._block = block
+        self._send = send
+        self._interrupt = interrupt
+        self._next = 1
+        self._held: dict[int, Item] = {}
+        """By serial number, in the order in which they run."""
+        self._collected_at = 0.0
+        self._verdict: tuple[int, BaseException] | None = None
+        self._cancelled: set[int] = set()
+        """Those that were to be cancelled, and had been claimed."""
+
+    def new_serial(self) -> int:
+        """The number of the next thing that the rank does."""
+        serial = self._next
+        self._next += 1
+        self._block.revoked[serial & _MASK] = 0
+        return serial
+
+    # --- coming and going ----------------------------------------------------------------------------------
+
+    def give(self, given: Given, indices: Iterable[int], lengths: bytes, body: Sequence[Buffer]) -> None:
+        """Items with small arguments; ``lengths`` and ``body`` are passed on."""
+        first = self._next
+        for index in indices:
+            self._held[self.new_serial()] = given, index
+        if self._next > first:
+            self._send(rm.RunItems(first, given.operation, lengths), body, ())
+
+    def give_large(self, given: Given, index: int, sizes: list[int], descriptor: int) -> None:
+        """An item whose arguments are in a file in memory."""
+        serial = self.new_serial()
+        self._held[serial] = given, index
+        self._send(rm.RunItem(serial, given.operation, sizes), (), (descriptor,))
+
+    def take_back(self, count: int) -> tuple[list[Item], list[Finished]]:
+        """Up to ``count`` items that have not begun, the last first; and what has run."""
+        last = list(islice(reversed(self._held), max(0, count)))
+        finished, _ = self._revoke(last)
+        return [item for serial in last if (item := self._held.pop(serial, None)) is not None], finished
+
+    def remove(self, group: int, indices: set[int]) -> tuple[list[Item], list[Item], list[Finished]]:
+        """Take these tasks of a group back: those that waited, those that run (one at most), what has run."""
+        wanted = [s for s, (given, index) in self._held.items() if given.group == group and index in indices]
+        finished, current = self._revoke(wanted)
+        running = []
+        if current:
+            self._cancelled.add(current)
+            running.append(self._held[current])
+        return [self._held.pop(serial) for serial in wanted if serial in self._held], running, finished
+
+    def _revoke(self, serials: list[int]) -> tuple[list[Finished], int]:
+        """Have the rank not begin these; what has run, and which of them may be running.
+
+        Those that have begun are taken out of ``serials``.
+        """
+        if not serials:
+            return [], 0
+        revoked = self._block.revoked
+        for serial in serials:
+            revoked[serial & _MASK] = 1
+        self._block.fence()
+        claimed = self._block.words[CLAIMED]
+        finished = self.collect()
+        # Items begin in the order of their numbers, so these have begun. One with a large result may have ended,
+        # which a packet tells. Whether the claimed one was faster is not known: it ends, or comes back skipped.
+        begun = {serial for serial in serials if serial <= claimed and serial in self._held}
+        serials[:] = [serial for serial in serials if serial not in begun]
+        return finished, claimed if claimed in begun else 0
+
+    def clear(self) -> None:
+        """Forget all of it; what waits is not run."""
+        self._revoke(list(self._held))
+        self._held.clear()
+
+    # --- what runs -----------------------------------------------------------------------------------------
+
+    def running(self) -> tuple[int, Item | None, float]:
+        """Serial number of the item that runs now, the item, and since when (time.monotonic)."""
+        words = self._block.words
+        current = words[CURRENT]
+        item = self._held.get(current)
+        return (current, item, words[SINCE] * 1e-9) if item is not None else (0, None, 0.0)
+
+    def overrule(self, serial: int, verdict: BaseException) -> bool:
+        """Interrupt an item if it runs; when it ends, ``verdict`` is what it failed with. Whether it ran."""
+        self._verdict = serial, verdict
+        return self._interrupt(serial)
+
+    def verdict_on(self, serial: int) -> BaseException | None:
+        """What an item was told to fail with, if it was."""
+        return self._verdict[1] if self._verdict is not None and self._verdict[0] == serial else None
+
+    def serial_of(self, item: Item) -> int:
+        """The serial number of an item that is held, or 0."""
+        return next((serial for serial, held in self._held.items() if held == item), 0)
+
+    def shortest_timeout(self) -> float | None:
+        """The shortest time that one of the items may run, if any has a limit."""
+        given = {item[0] for item in self._held.values()}
+        return min((one.timeout for one in given if one.timeout is not None), default=None)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether more will be finished."""
+        return bool(self._held)
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether :meth:`collect` would find anything."""
+        return bool(self._block.words[RESULTS] != self._block.words[TAKEN])
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last :meth:`collect`."""
+        return time.monotonic() - self._collected_at
+
+    def ended(self, serial: int) -> Item | None:
+        """An item has ended, of which the rank tells by itself."""
+        return self._held.pop(serial, None)
+
+    def collect(self) -> list[Finished]:
+        """What has run since the last call."""
+        block = self._block
+        words = block.words
+        words[BELL] = 0
+        block.fence()
+        self._collected_at = time.monotonic()
+        first, end = words[TAKEN], words[RESULTS]
+        if first == end:
+            return []
+        block.fence()
+        start = words[TAKEN_BYTES]
+        data = block.get(start, words[RESULT_BYTES])
+        serials, kinds, lengths, seconds = block.serials, block.kinds, block.lengths, block.seconds
+        found: list[Finished] = []
+        at, pop = 0, self._held.pop
+        for result in range(first, end):
+            slot = result % SLOTS
+            stop = at + lengths[slot]
+            kind, serial = kinds[slot], serials[slot]
+            item = pop(serial, None)
+            if item is not None:
+                outcome: Outcome = (kind, data[at:stop])
+                if kind >= SKIPPED:
+                    outcome = self._judged(serial, outcome)
+                found.append((item[0], item[1], outcome, seconds[slot]))
+            at = stop
+        words[TAKEN_BYTES] = start + at
+        words[TAKEN] = end
+        return found
+
+    def _judged(self, serial: int, outcome: Outcome) -> Outcome:
+        """What comes of an item that was skipped, or hit by an interrupt."""
+        kind, data = outcome
+        if kind == SKIPPED:
+            cancelled = serial in self._cancelled
+            self._cancelled.discard(serial)
+            return SKIPPED, b"cancelled" if cancelled else b"taken"
+        self._cancelled.discard(serial)
+        outcome = kind & ~HIT, data
+        verdict = self.verdict_on(serial)
+        return outcome if verdict is None else overruled(outcome, verdict)

@@ -1,0 +1,344 @@
+"""A rank of this node, as its agent sees it (layer L4).
+
+All that the agent does for it goes through here, and nothing waits for the rank: what it does not take is queued,
+and what it does is read from memory that both share.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from ...protocol import messages as m, rankmessages as rm
+from ...protocol.frames import Buffer, split
+from ...transport.loop import Loop
+from ...transport.packets import PacketLink, Socket
+from ..rank.controlblock import CURRENT, HEARD, INTERRUPTS, JOINING, SENT, SINCE, SKIP, TARGET, ControlBlock
+from .itembook import ItemBook
+from .largestreams import LargeAnswer
+from .parts import Parts
+from .taskagent import TaskAgent, Way
+
+_INTERRUPT_AGAIN = 0.05
+"""Seconds after which an interrupt that was not raised is sent again; then twice that, up to a second."""
+
+_GONE = m.EngineInfo(-1, -1, "", 0)
+
+
+class LastPacket:
+    """The packet that was decoded last, by any rank of a node."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._meaning: tuple[rm.ToAgent, memoryview] = rm.Bell(), memoryview(b"")
+
+    def understood(self, data: bytes) -> tuple[rm.ToAgent, memoryview]:
+        """What a packet says, and its inline body."""
+        if data != self._data:
+            self._meaning = rm.for_agent(data)
+            self._data = data
+        return self._meaning
+
+
+class Command(NamedTuple):
+    """A command that the rank has not answered: the controller's number (0: nobody waits), and its method."""
+
+    id: int
+    method: str
+
+
+class Node(Protocol):
+    """The agent of the ranks: see :class:`ipmpi.engine.agent.agent.Agent`."""
+
+    loop: Loop
+
+    def rank_said(self, local: LocalRank, message: rm.ToAgent) -> None:
+        """A rank has said something about itself."""
+
+    def rank_gone(self, local: LocalRank, reason: str) -> None:
+        """The process of a rank has ended, or its socket broke."""
+
+
+class Answers(Protocol):
+    """Who hears what becomes of commands: see :class:`ipmpi.engine.agent.agent.Agent`."""
+
+    def rank_answered(
+        self,
+        local: LocalRank,
+        command: Command,
+        message: rm.Answer,
+        body: Sequence[Buffer],
+        large: LargeAnswer | None,
+    ) -> None:
+        """A rank has ended a command; ``large`` is its body if that is large."""
+
+    def properties_changed(self, local: LocalRank) -> None:
+        """The properties of an engine were set or deleted."""
+
+
+class LocalRank:
+    """One rank: its socket, its control block, and what it has to do.
+
+    Args:
+        send_signal: sends it the signal of interrupts.
+
+    Attributes:
+        info: who it is, once it has said so.
+        hello: what it has said of itself.
+        tasks: its task items.
+        parts: its parts of gang tasks.
+        is_stopping: it was told to end.
+        farewell: why it is told to end, or nothing.
+        has_left: it has said that it ends.
+    """
+
+    tasks: TaskAgent
+    parts: Parts
+    _answers: Answers
+
+    def __init__(
+        self,
+        node: Node,
+        sock: Socket,
+        last: LastPacket,
+        send_signal: Callable[[int], None],
+    ) -> None:
+        self._node = node
+        self._loop = node.loop
+        self._heard_last = last
+        self._send_signal = send_signal
+        self.info = _GONE
+        self.hello: rm.Hello | None = None
+        self.pid = 0
+        self.is_stopping = False
+        self.farewell = ""
+        self.has_left = False
+        self._block: ControlBlock | None = None
+        self._block_file = -1
+        self._commands: dict[int, Command] = {}
+        self._properties = 0
+        self._large: LargeAnswer | None = None
+        """The large answer that is coming."""
+        self._interrupting = False
+        self._link = PacketLink(node.loop, sock, self._packet, self._closed)
+
+    @property
+    def rank(self) -> int:
+        """Its number in the set."""
+        return self.info.rank
+
+    @property
+    def given_up(self) -> str:
+        """Why its agent has nothing to do with it any more, or nothing."""
+        return self._link.failure
+
+    # --- beginning -----------------------------------------------------------------------------------------
+
+    def join(self, answers: Answers, way: Way) -> None:
+        """It becomes a part of the set, after its Hello."""
+        hello = self.hello
+        assert hello is not None
+        self._answers = answers
+        self.info = m.EngineInfo(hello.rank, hello.wanted, hello.host, hello.pid)
+        self._block = block = ControlBlock(self._block_file)
+        os.close(self._block_file)
+        words = block.words
+
+        def sent(count: int) -> None:
+            words[SENT] = count
+
+        sent(self._link.sent)
+        self._link.on_sent = sent
+        items = ItemBook(block, self.send, self._interrupt_if)
+        self.tasks = TaskAgent(self._loop, items, hello.rank, way)
+        self.parts = Parts(self._loop, block, items, hello.rank, way, self.tasks, self.send, self._interrupt_if)
+        self._items = items
+
+    # --- to the rank ---------------------------------------------------------------------------------------
+
+    def send(self, message: rm.ToRank, body: Sequence[Buffer] = (), files: tuple[int, ...] = ()) -> None:
+        """Tell it something."""
+        self._link.send(rm.encode(message, body), files)
+
+    def run(self, number: int, packet: bytes, command: Command, files: tuple[int, ...] = ()) -> None:
+        """Give it a command, whose packet is the same for all ranks that get it."""
+        self._commands[number] = command
+        self._link.send(packet, files)
+
+    def stop(self, message: rm.Stop) -> None:
+        """Tell it to end, and interrupt what it does."""
+        self.is_stopping = True
+        self.send(message)
+        self.interrupt_all()
+
+    def close(self) -> None:
+        """Say nothing more, and hear nothing."""
+        self._link.close()
+
+    # --- interrupts ----------------------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether user code runs, or it waits for other ranks inside MPI."""
+        block = self._block
+        return block is not None and bool(block.words[CURRENT] or block.words[JOINING])
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether something waits for it."""
+        return bool(self._commands) or self._items.is_active or self.parts.is_active
+
+    def running(self) -> tuple[str, float] | None:
+        """What runs, in words, and since when (time.monotonic); None while it is idle."""
+        if self._block is None:
+            return None
+        current, since = self._block.words[CURRENT], self._block.words[SINCE] * 1e-9
+        if current < 0:
+            command = self._commands.get(-current)
+            return (command.method if command is not None else "a command"), since
+        if current > 0:
+            _, item, _ = self._items.running()
+            label = item[0].label if item is not None else self.parts.label(current)
+            return f"task {label}".rstrip(), since
+        return None
+
+    def interrupt(self) -> None:
+        """KeyboardInterrupt in the command that runs now, if one does; never in a task.
+
+        If none runs, the next one that the rank has is answered as if it had been interrupted at once.
+        """
+        if self._block is None or not self._commands:
+            return
+        words = self._block.words
+        words[SKIP] = min(self._commands)
+        self._block.fence()
+        current = words[CURRENT]
+        if current < 0:
+            self._interrupt(current)
+
+    def interrupt_all(self) -> None:
+        """KeyboardInterrupt in whatever runs now."""
+        if self._block is not None:
+            self.interrupt()
+            current = self._block.words[CURRENT]
+            if current > 0:
+                self._interrupt(current)
+
+    def _interrupt_if(self, serial: int) -> bool:
+        """Interrupt an item or a part if it runs; whether it did."""
+        assert self._block is not None
+        if self._block.words[CURRENT] != serial:
+            return False
+        self._interrupt(serial)
+        return True
+
+    def _interrupt(self, target: int) -> None:
+        assert self._block is not None
+        words = self._block.words
+        words[TARGET] = target
+        self._block.fence()
+        words[INTERRUPTS] += 1
+        self._send_signal(self.pid)
+        if not self._interrupting:
+            self._interrupting = True
+            self._loop.call_later(_INTERRUPT_AGAIN, lambda: self._interrupt_again(_INTERRUPT_AGAIN))
+
+    def _interrupt_again(self, delay: float) -> None:
+        """See to it that an interrupt is heard.
+
+        Python looks for signals between instructions. One that comes between that look and the beginning of a
+        sleep, or of a read, would be noticed at its end only; one more cuts it short.
+        """
+        assert self._block is not None
+        words = self._block.words
+        if not self._link.is_open or words[HEARD] == words[INTERRUPTS] or words[CURRENT] != words[TARGET]:
+            self._interrupting = False
+            return
+        self._send_signal(self.pid)
+        delay = min(2 * delay, 1.0)
+        self._loop.call_later(delay, lambda: self._interrupt_again(delay))
+
+    # --- from the rank -------------------------------------------------------------------------------------
+
+    def _packet(self, data: bytes, files: list[int]) -> None:
+        try:
+            # Ranks that do the same say the same, byte for byte.
+            message, body = self._heard_last.understood(data)
+            if isinstance(message, rm.Piece):
+                self._take_piece(message, body, files)
+            elif isinstance(message, rm.Hello):
+                self.hello, self.pid = message, message.pid
+                self._block_file = os.dup(files[0])
+                self._node.rank_said(self, message)
+            elif self._block is None:
+                self._node.rank_said(self, message)
+            else:
+                self._heard(message, body)
+        finally:
+            for descriptor in files:
+                os.close(descriptor)
+
+    def _heard(self, message: rm.ToAgent, body: memoryview) -> None:
+        if isinstance(message, rm.Bell):
+            self.tasks.collect()
+        elif isinstance(message, rm.Answer):
+            self._answered(message, body)
+        elif isinstance(message, rm.ItemDone):
+            self._large = self._new_large(message.sizes)
+            self.tasks.large_result(message, self._large)
+        elif isinstance(message, rm.PartDone):
+            if message.streamed:
+                self._large = self._new_large(message.sizes)
+            self.parts.ended(message, self._large if message.streamed and self._large else bytes(body))
+        else:
+            self._node.rank_said(self, message)
+
+    def _answered(self, message: rm.Answer, body: memoryview) -> None:
+        command = self._commands.pop(message.number, None)
+        if command is None:
+            return
+        large = None
+        if message.streamed:
+            large = self._large = self._new_large(message.sizes)
+        if message.version != self._properties:
+            self._properties = message.version
+            self._answers.properties_changed(self)
+        self._answers.rank_answered(
+            self, command, message, split(body, message.sizes) if large is None else [], large
+        )
+
+    def _new_large(self, sizes: list[int]) -> LargeAnswer:
+        return LargeAnswer(self._loop, sizes, self._freed, lambda: self.is_wanted)
+
+    def _freed(self, size: int) -> None:
+        self.send(rm.Freed(size))
+
+    def _take_piece(self, message: rm.Piece, body: memoryview, files: list[int]) -> None:
+        large = self._large
+        if large is None:
+            self._freed(message.size)
+            return
+        large.add(message.size, None if message.shared else body, files[0] if files else -1)
+        if large.is_complete:
+            self._large = None
+
+    def _closed(self, reason: str) -> None:
+        self.break_off()
+        self._node.rank_gone(self, reason)
+
+    def gone(self) -> None:
+        """Its process has ended: what it has left is told, and nothing of it is waited for any more."""
+        self.tasks.collect()
+        self.tasks.retire()
+        self.parts.gone()
+
+    def break_off(self) -> None:
+        """It is gone: what it had begun to send will not come to its end."""
+        if self._large is not None:
+            self._large.break_off()
+            self._large = None
+        if self._block is None and self._block_file >= 0:
+            os.close(self._block_file)
+            self._block_file = -1
+        self._link.close()

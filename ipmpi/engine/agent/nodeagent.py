@@ -1,0 +1,498 @@
+"""The process of a node agent, from its first rank to its last (layer L4).
+
+It ends before its last rank does: batch systems kill what is left then, and wait for it. It watches its ranks, and
+what started them, as processes, so it knows of their ends whatever they were doing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import signal
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ... import furl, limits
+from ...errors import FurlError, KernelError
+from ...protocol import rankmessages as rm
+from ...protocol.states import FROM_ABOVE, RECEIVES
+from ...transport.agentsocket import AgentListener
+from ...transport.dial.dialled import Callbacks, DialledSession
+from ...transport.dial.proxies import routes_by
+from ...transport.loop import READ, Loop
+from ...transport.packets import Socket
+from ..rank.interrupts import SIGNAL
+from .agent import Agent
+from .idsfile import IdsFile
+from .localrank import LastPacket, LocalRank
+from .nodelinks import NodeLinks
+from .tree import Place, place
+from .uplink import link_up
+from .watch import describe_status, exit_status, open_pidfd, send_signal
+
+_RETRY = 0.1
+_RETRY_FACTOR = 1.3
+_RETRY_LONGEST = 2.0
+"""Seconds between tries while the controller is waited for: it may be there in a moment, or in minutes."""
+_STATUS_WITHIN = 0.2
+"""Seconds from the end of a rank's socket to the end of its process, which tells how it ended."""
+
+
+_MEANT_FOR_ALL = 5.0
+"""Seconds in which a signal that a rank has got explains the ends of others."""
+
+
+class Settings(NamedTuple):
+    """How to reach the controller, as given to ``ipengine``.
+
+    Attributes:
+        furl_file: its furl file, or the furl; "" for the default.
+        name: of the cluster.
+        proxy: to reach it through; None for that of the environment.
+        wait: seconds to wait for it to appear.
+        shown: the furl file, for people.
+        ids_dir: folder for the ids of the set, for the one that is started in its place; "" for none.
+    """
+
+    furl_file: str
+    name: str
+    proxy: str | None
+    wait: float
+    shown: str
+    ids_dir: str = ""
+
+
+class Known(NamedTuple):
+    """What is kept of a rank beside :class:`LocalRank`: its pidfd, and the agent's end of its lifeline."""
+
+    pidfd: int | None
+    lifeline: int
+
+
+class NodeAgent:
+    """One agent process.
+
+    Args:
+        descriptor: of the socket on which it listens for its ranks.
+        settings: how to reach the controller.
+        log: called with lines for the log.
+        warn: called with warnings.
+
+    Attributes:
+        exit_code: of this process.
+    """
+
+    def __init__(
+        self, descriptor: int, settings: Settings, log: Callable[[str], None], warn: Callable[[str], None]
+    ) -> None:
+        self.loop = Loop()
+        self._settings = settings
+        self._log_line = log
+        self._warn_line = warn
+        self._token = secrets.token_bytes(16)
+        self._last_packet = LastPacket()
+        self._ranks: dict[LocalRank, Known] = {}
+        self._ending: dict[LocalRank, str] = {}
+        """Ranks that end, in the order in which they began to; and how, once that is known."""
+        self._expected = 0
+        """How many ranks there are on this node; 0 while that is not known."""
+        self._links: NodeLinks | None = None
+        self._place = Place(None, [])
+        self.agent: Agent | None = None
+        self._session: DialledSession | None = None
+        self._registered = False
+        self._is_complete = False
+        self._ids_file = IdsFile("", 0)
+        self._told_to_end = "", -math.inf
+        """Why the last rank was told to end by a signal, and when."""
+        self._stopping = False
+        self._failure = ""
+        self._launcher: int | None = None
+        self._told: set[str] = set()
+        self._retry = _RETRY
+        self._give_up_at = 0.0
+        self.exit_code = 0
+        self._listener = AgentListener(self.loop, descriptor, self._came)
+        self.loop.on_error = self._broken
+        self.loop.call_later(limits.SET_FORMS, self._look_whether_anybody_came)
+
+    def run(self) -> int:
+        """Work until the last rank is told to end, or has ended; returns the exit code."""
+        self.loop.run()
+        return self.exit_code
+
+    def close(self) -> None:
+        """Free what this holds, in a process that goes on; the end of its own process does the same."""
+        self._listener.close()
+        for local, known in self._ranks.items():
+            local.close()
+            os.close(known.lifeline)
+        self._ranks.clear()
+        self.loop.close()
+
+    def _broken(self, error: BaseException) -> None:
+        if self.agent is not None:
+            self.agent.fail(error)
+        else:
+            self.loop.report(error)
+            self._end_forming(f"an error of the node agent while the set formed: {error!r}")
+
+    def _log(self, text: str) -> None:
+        """A line for the log of this process, and for that of a rank, which people look at."""
+        self._log_line(text)
+        self._note(text)
+
+    def _warn(self, text: str) -> None:
+        self._warn_line(text)
+        self._note(text)
+
+    def _note(self, text: str) -> None:
+        for local in self._ranks:
+            if not local.is_stopping:
+                local.send(rm.Note(text))
+                return
+
+    def _log_once(self, text: str) -> None:
+        """What is the same at each try is told at the first."""
+        if text not in self._told:
+            self._told.add(text)
+            self._log(text)
+
+    # --- ranks come ----------------------------------------------------------------------------------------
+
+    def _came(self, sock: Socket) -> None:
+        local = LocalRank(self, sock, self._last_packet, lambda pid: self._interrupt(local, pid))
+        theirs, ours = os.pipe2(os.O_CLOEXEC)
+        self._ranks[local] = Known(None, ours)
+        try:
+            local.send(rm.Greeting(self._token), files=(theirs,))
+        finally:
+            os.close(theirs)
+        if self.agent is not None or self._stopping:
+            local.stop(rm.Stop("the set has formed without this rank, which came too late", 1, "", True))
+
+    def _interrupt(self, local: LocalRank, pid: int) -> None:
+        known = self._ranks.get(local)
+        if known is not None:  # else its number may be another process's by now
+            send_signal(known.pidfd, pid, SIGNAL)
+
+    def rank_said(self, local: LocalRank, message: rm.ToAgent) -> None:
+        """A rank has said something about itself."""
+        if isinstance(message, rm.Hello):
+            self._hello(local, message)
+        elif isinstance(message, rm.Above):
+            assert self._links is not None
+            trouble = self._links.connect(message.address)
+            local.send(rm.Met(trouble))
+        elif isinstance(message, rm.Formed):
+            self._formed(message.one_tree, message.trouble)
+        elif isinstance(message, rm.Signalled):
+            self._signalled(local, message.name)
+        elif isinstance(message, rm.Leaving):
+            self._leaves(local)
+
+    def _hello(self, local: LocalRank, hello: rm.Hello) -> None:
+        self._watch(local, hello)
+        if len(self._introduced) == 1:  # MPI has started, which may take minutes: the others are not far
+            self.loop.call_later(limits.SET_FORMS, self._wait_no_longer)
+        self._expected = max(self._expected, hello.expected)
+        self._look_whether_all_are_here()
+
+    def _watch(self, local: LocalRank, hello: rm.Hello) -> None:
+        try:
+            pidfd = open_pidfd(hello.pid)
+        except ProcessLookupError:
+            return  # its socket tells
+        except OSError:
+            pidfd = None
+        if pidfd is not None:
+            self._ranks[local] = self._ranks[local]._replace(pidfd=pidfd)
+            self.loop.register(pidfd, READ, lambda _events: self._process_ended(local))
+        if self._launcher is None and hello.launcher:
+            try:
+                self._launcher = open_pidfd(hello.launcher)
+            except (ProcessLookupError, OSError):
+                return
+            if self._launcher is not None:
+                self.loop.register(self._launcher, READ, lambda _events: self._launcher_ended())
+
+    @property
+    def _introduced(self) -> list[LocalRank]:
+        found = [local for local in self._ranks if local.hello is not None]
+        return sorted(found, key=lambda local: local.hello.rank if local.hello else 0)
+
+    def _look_whether_all_are_here(self) -> None:
+        here = self._introduced
+        if self.agent is None and self._links is None and self._expected and len(here) >= self._expected:
+            self._all_are_here(here)
+
+    def _wait_no_longer(self) -> None:
+        """Go on without ranks that have not come; where MPI has started there are none."""
+        here = self._introduced
+        if here and self.agent is None and self._links is None and not self._stopping:
+            self._warn(f"{self._expected - len(here)} ranks of this node have not come; going on without them")
+            self._all_are_here(here)
+
+    def _look_whether_anybody_came(self) -> None:
+        if not self._ranks and self.agent is None and not self._stopping:
+            self._end_forming(f"no rank has come within {limits.SET_FORMS:.0f} s")
+
+    def _all_are_here(self, here: list[LocalRank]) -> None:
+        leader = here[0]
+        assert leader.hello is not None
+        leaders = leader.hello.leaders
+        if len(set(leaders)) > 1:
+            self._links = NodeLinks(len(place(leader.hello.rank, leaders).below))
+            leader.send(rm.Address(self._links.address))
+        else:
+            self._formed(True, "")
+
+    def _formed(self, one_tree: bool, trouble: str) -> None:
+        here = self._introduced
+        hello = here[0].hello
+        assert hello is not None
+        if trouble:
+            self._warn(f"nodes have no links with each other, so each connects to the controller ({trouble})")
+        if self._links is not None:
+            self._place = place(hello.rank, hello.leaders, one_tree=one_tree)
+            if not one_tree:
+                self._links.close()
+                self._links = None
+        self.agent = agent = Agent(
+            self.loop, hello.host, hello.mpi, hello.python, len(self._place.below), self._log, self._stop,
+            joined=hello.joined, leaders=hello.leaders,
+        )  # fmt: skip
+        for local in here:
+            if local.hello is not None and local.hello.rank in agent.local:
+                local.stop(rm.Stop(f"there are two ranks {local.hello.rank} in this launch", 1, "", True))
+            else:
+                agent.add_rank(local)
+        agent.on_complete = self._complete
+        agent.end.know(None if hello.left is None else self.loop.now() + hello.left, hello.job)
+        self._give_up_at = self.loop.now() + self._settings.wait
+        if self._links is not None:
+            for peer in self._links.below:
+                agent.add_child(peer.pipe).feed(peer.leftover)
+            if self._links.above is not None:
+                link_up(agent, self._links.above.pipe, FROM_ABOVE).feed(self._links.above.leftover)
+        if agent.is_complete:
+            self._complete()
+        else:
+            self.loop.call_later(limits.SET_FORMS, agent.wait_no_longer)
+
+    # --- the controller ------------------------------------------------------------------------------------
+
+    def _complete(self) -> None:
+        """All ranks below are known; said once, whatever is lost later."""
+        assert self.agent is not None
+        if self._is_complete:
+            return
+        self._is_complete = True
+        if self._place.above is None:
+            self._ids_file = IdsFile(self._settings.ids_dir, min(engine.rank for engine in self.agent.engines))
+            self.agent.ask_for(self._ids_file.former())
+            self.agent.on_ids = self._keep_ids
+            self._dial()
+        else:
+            self.agent.register()
+
+    def _keep_ids(self, ids: Mapping[int, int]) -> None:
+        try:
+            self._ids_file.keep(ids)
+        except OSError as error:
+            self._warn(f"if these engines end, others are not started in their place: {error}")
+
+    def _dial(self) -> None:
+        assert self.agent is not None
+        settings = self._settings
+        try:
+            address = furl.load_furl_or_file(settings.furl_file, "engine", settings.name)
+            routes = routes_by(settings.proxy, os.environ, self._warn)
+        except KernelError as error:
+            self._not_connected(error)
+            return
+        self._log_once(f"Using furl file: {settings.shown}")
+        callbacks = Callbacks(
+            event=self.agent.from_above,
+            started=self._started,
+            interrupted=lambda why: self._warn(f"lost the link to the controller ({why}); dialling again"),
+            ended=self._not_connected,
+        )
+        self._session = DialledSession(self.loop, address, RECEIVES["engine"], callbacks, routes=routes)
+        self._session.open()
+
+    def _started(self) -> None:
+        assert self.agent is not None
+        self._registered = True
+        self.agent.forget_controller()
+        self.agent.above = self._session
+        self.agent.register()
+
+    def _not_connected(self, error: KernelError) -> None:
+        assert self.agent is not None
+        waiting = not self._registered and self.loop.now() < self._give_up_at
+        if waiting and isinstance(error, OSError | FurlError):
+            self._log_once(f"waits for the controller, up to {self._settings.wait:g} s: {error}")
+            self.loop.call_later(self._retry, self._dial)
+            self._retry = min(self._retry * _RETRY_FACTOR, _RETRY_LONGEST)
+            return
+        self._log(f"error connecting to controller: {error}")
+        self._failure = str(error)
+        self.agent.is_dismissed = True  # those that are started again would not find it either
+        self.agent.stop(str(error))
+
+    # --- what ranks do -------------------------------------------------------------------------------------
+
+    def _signalled(self, local: LocalRank, name: str) -> None:
+        if self.agent is None:
+            return
+        if name == "SIGUSR1":
+            self.agent.end.warned()
+            return
+        job = local.hello.job if local.hello is not None else ""
+        why = f", as when job {job} is cancelled or its time is up" if job else ""
+        self._end_later(local)
+        self._told_to_end = f"got {name}{why}", self.loop.now()
+        self.agent.leave(local, self._told_to_end[0])
+
+    def terminated(self) -> None:
+        """This process got SIGTERM, as all processes of a job do: it is meant for the ranks as well."""
+        if self.agent is None:
+            self._end_forming("got SIGTERM")
+            return
+        for local in self._introduced:
+            self._signalled(local, "SIGTERM")
+        if not self._ranks:
+            self.agent.stop("got SIGTERM")
+
+    def rank_gone(self, local: LocalRank, reason: str) -> None:
+        """The socket of a rank is closed: its process has ended, or is about to."""
+        known = self._ranks.get(local)
+        if known is None:
+            return
+        if local.given_up:  # so its process ends: how it does so explains nothing
+            self._ends(local, f"its node agent gave it up: {reason}")
+        elif known.pidfd is None:
+            self._ends(local, f"its process ended without a word: {reason}")
+        else:
+            self._ends(local)
+            self.loop.call_later(_STATUS_WITHIN, lambda: self._ends(local, reason))
+
+    def _process_ended(self, local: LocalRank) -> None:
+        known = self._ranks[local]
+        if known.pidfd is not None:
+            self.loop.unregister(known.pidfd)
+        status = exit_status(local.pid, known.pidfd)
+        if status is None:
+            how = "without a word: a crash, MPI_Abort, or out of memory"
+        else:
+            how = f"without a word: {describe_status(status)}"
+        self._ends(local, f"its process ended {how}")
+
+    def _ends(self, local: LocalRank, how: str = "") -> None:
+        """Tell of ranks in the order in which their sockets closed: the first may have taken the others along.
+
+        A process that dies closes its files before it has ended, this socket as the first of them. A launcher
+        that sees one of the other files closed kills all other ranks, and some of those may have ended sooner.
+        """
+        if local in self._ranks:
+            self._ending[local] = how or self._ending.get(local, "")
+        while self._ending:
+            first, how = next(iter(self._ending.items()))
+            if not how:
+                return
+            self._ended(first, how)
+
+    def _ended(self, local: LocalRank, reason: str) -> None:
+        """A rank is gone."""
+        self._ending.pop(local, None)
+        known = self._ranks.pop(local, None)
+        if known is None:
+            return
+        if known.pidfd is not None:
+            self.loop.unregister(known.pidfd)
+            os.close(known.pidfd)
+        os.close(known.lifeline)
+        local.break_off()
+        if self.agent is None:
+            if local.hello is None or not self._stopping:
+                self._log(f"a rank ended while the set formed: {reason}")
+            if not self._ranks:
+                self._end_forming("no rank is left")
+                self._look_whether_over()
+            return
+        farewell = local.farewell or self._end_for_all()
+        self.agent.rank_lost(local, farewell or reason, bool(farewell))
+        self._look_whether_over()
+
+    def _end_for_all(self) -> str:
+        """Why ranks were told to end a moment ago, or nothing.
+
+        A launcher passes a signal on to all, and kills those that are still there when others have gone.
+        """
+        reason, when = self._told_to_end
+        return reason if self.loop.now() - when < _MEANT_FOR_ALL else ""
+
+    def _launcher_ended(self) -> None:
+        """Nobody else will ever end the ranks."""
+        if self._launcher is not None:
+            self.loop.unregister(self._launcher)
+            os.close(self._launcher)
+            self._launcher = None
+        if self.agent is not None:
+            self._failure = self._failure or "the launcher (mpirun) is gone"
+            self.agent.stop("the launcher (mpirun) is gone")
+        else:
+            self._end_forming("the launcher (mpirun) is gone")
+
+    # --- the end -------------------------------------------------------------------------------------------
+
+    def _end_forming(self, reason: str) -> None:
+        """There will be no set."""
+        self._failure = self._failure or reason
+        self._stop(reason, False)
+
+    def _stop(self, reason: str, orphaned: bool) -> None:
+        """End the ranks of this node, then this process."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._log_line(f"stopping: {reason}")  # each rank logs it as well
+        if self.agent is not None and self.agent.is_dismissed:
+            self._ids_file.remove()
+        failed = bool(self._failure) or (self.agent is not None and self.agent.has_failed)
+        # Where a launcher lets ranks survive others, it takes a code for a failure, and ends the whole set.
+        self.exit_code = 1 if failed and not orphaned else 0
+        if self._session is not None:
+            self._session.close(reason, self.agent is not None and self.agent.has_failed)
+        words = f"ipengine: {self._failure}" if self._failure else ""
+        for local in list(self._ranks):
+            if not local.is_stopping:
+                local.stop(rm.Stop(reason, self.exit_code, words, failed or orphaned))
+                words = ""
+            self._end_later(local)
+        self._look_whether_over()
+
+    def _end_later(self, local: LocalRank) -> None:
+        """A rank was told to end: end it if it does not."""
+        self.loop.call_later(limits.INTERRUPT_GRACE, lambda: self._kill(local))
+
+    def _kill(self, local: LocalRank) -> None:
+        known = self._ranks.get(local)
+        if known is not None and local.pid and not local.has_left:
+            self._log_line(f"rank {local.rank} does not end by itself, and is killed")
+            send_signal(known.pidfd, local.pid, signal.SIGKILL)
+        elif known is not None and not local.pid:
+            self._ended(local, "it has not said who it is")
+
+    def _leaves(self, local: LocalRank) -> None:
+        """A rank ends by itself, and waits for the end of its socket; the last one for that of this process."""
+        local.has_left = True
+        if not self._stopping:
+            local.close()
+        self._look_whether_over()
+
+    def _look_whether_over(self) -> None:
+        if self._stopping and all(local.has_left for local in self._ranks):
+            self.loop.stop()

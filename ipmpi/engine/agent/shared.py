@@ -1,0 +1,38 @@
+"""Bodies on their way to the ranks of a node, in memory that they share (layer L3).
+
+A body that several ranks on a node receive arrives once, in an anonymous file in memory. Each rank maps it
+privately: it reads the same pages as the others, and a page that it writes to becomes its own. So a 4 GB push to
+64 ranks of a node takes 4 GB, not 256, until they begin to differ.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ...protocol.frames import Buffer
+
+
+class SharedMemory:
+    """An anonymous file in memory, whose descriptor can be handed to other processes."""
+
+    def __init__(self, size: int) -> None:
+        self.descriptor = os.memfd_create("ipmpi-body", os.MFD_CLOEXEC)
+        os.ftruncate(self.descriptor, size)
+
+    def write(self, at: int, data: memoryview) -> None:
+        """Store a piece."""
+        while len(data):
+            written = os.pwrite(self.descriptor, data, at)
+            at += written
+            data = data[written:]
+
+    def segments(self, lengths: Sequence[int]) -> list[Buffer]:
+        """Nobody looks into a body here: ranks map it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the file; mappings stay."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1

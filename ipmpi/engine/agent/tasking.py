@@ -1,0 +1,343 @@
+"""Tasks at a node agent: their messages up and down the tree of agents, and the set's farm (layer L4).
+
+At the root all that is said about tasks goes through the :class:`~ipmpi.engine.farm.farm.Farm`, which decides
+which rank runs what. Other agents pass on what is not for their own ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from ...protocol import messages as m, packed
+from ...protocol.connection import MessageReceived
+from ...protocol.frames import Buffer
+from ...transport.assembly import Assembly
+from ...transport.loop import Loop, Timer
+from ...transport.transfers import Endpoint, Transfers
+from ..farm.farm import Down, Farm
+from .child import Child
+from .largestreams import LargeAnswer
+from .localrank import LocalRank
+from .shared import SharedMemory
+
+Routed = m.GiveTasks | m.TakeBackTasks | m.CancelTasks | m.RunTogether | m.LeaveTogether | m.DeliverTogether
+_ROUTED = (m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.RunTogether, m.LeaveTogether, m.DeliverTogether)
+
+_REPORTS = (m.PropertiesChanged, m.TaskResults, m.TasksReturned, m.WantTaskBody, m.TogetherEnded, m.TaskHolds)
+
+
+class Tree(Protocol):
+    """This agent's place in the set: see :class:`ipmpi.engine.agent.agent.Agent`."""
+
+    loop: Loop
+    above: Endpoint | None
+    children: list[Child]
+    local: dict[int, LocalRank]
+    transfers: Transfers
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this agent speaks with the controller."""
+
+    def by_child(self, ranks: Sequence[int]) -> list[tuple[Child, list[int]]]:
+        """The ranks below, by the agent through which they are reached."""
+
+    def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
+        """Send to the agent or controller above."""
+
+    def pass_up(self, child: Child, message: Any, stream: int) -> None:
+        """Relay a message with its stream."""
+
+
+class SetTasks:
+    """Routes what is said about tasks.
+
+    Args:
+        tree: where this agent is.
+        joined: whether the ranks of the set share a communicator.
+        leaders: the lowest rank on the node of each rank, by rank.
+    """
+
+    def __init__(self, tree: Tree, joined: bool, leaders: Sequence[int]) -> None:
+        self._tree = tree
+        self._loop = tree.loop
+        self._leaders = leaders
+        self._farm = Farm(joined)
+        self._known: set[int] = set()
+        """Ranks that the farm has been told of; none but at the root."""
+        self._farm_timer: Timer | None = None
+        self._changed: set[int] = set()
+        self._answered: list[int] = []
+        """Ranks that have answered a command, of which the farm will be told before it decides."""
+
+    # --- the set -------------------------------------------------------------------------------------------
+
+    def registered(self, ranks: Sequence[int]) -> None:
+        """The root offers these ranks to the controller."""
+        new = {rank: self._node(rank) for rank in ranks if rank not in self._known}
+        if new:
+            self._known.update(new)
+            self._farm.add_ranks(new)
+        self._decide_soon()
+
+    def job_ends(self, ends_at: float) -> None:
+        """The job ends at that time."""
+        self._farm.job_ends(ends_at)
+
+    def _node(self, rank: int) -> int:
+        return self._leaders[rank] if rank < len(self._leaders) else rank
+
+    def ranks_gone(self, ranks: Sequence[int], *, died: bool, ordered: bool = False) -> None:
+        """Ranks are lost, or their engines were ended and their processes stay.
+
+        ``ordered``: they were told to end, so that nothing that they had is to blame.
+        """
+        if self._tree.is_root and self._known.intersection(ranks):
+            self._known.difference_update(ranks)
+            self._farm.remove_ranks(ranks, self._loop.now(), died=died, ordered=ordered)
+            self._decide_soon()
+
+    def command_given(self, ranks: Sequence[int]) -> None:
+        """Ranks are sent a command."""
+        if self._tree.is_root:
+            self._tell_answered()
+            self._farm.command_given(ranks)
+            self._decide_soon()
+
+    def command_answered(self, ranks: Sequence[int]) -> None:
+        """Ranks have answered a command."""
+        if self._tree.is_root:
+            self._answered += ranks
+            if self._farm.awaits_ranks:  # else it is told with what comes next
+                self._decide_soon()
+
+    def _tell_answered(self) -> None:
+        if self._answered:
+            ranks, self._answered = self._answered, []
+            self._farm.command_answered(ranks, self._loop.now())
+
+    def forget_controller(self) -> None:
+        """The controller began anew."""
+        self._farm.reset()
+        self._decide_soon()
+
+    # --- from above ----------------------------------------------------------------------------------------
+
+    def from_above(self, event: MessageReceived) -> bool:
+        """Handle a message of the controller or of the agent above; False if it is not about tasks."""
+        message, body = event.message, event.body
+        if self._tree.is_root and self._to_farm(message, body):
+            self._decide_soon()
+        elif isinstance(message, _ROUTED):
+            ranks = message.for_ranks if isinstance(message, m.RunTogether) else message.ranks
+            self._pass_down(ranks, message, body)
+        elif isinstance(message, m.TaskBody):
+            self._take_body(message, body, event.stream)
+        elif isinstance(message, m.DefineFunction | m.ForgetFunctions):
+            self._functions(message, body)
+        else:
+            return False
+        return True
+
+    def _to_farm(self, message: m.AnyMessage, body: Sequence[Buffer]) -> bool:
+        now = self._loop.now()
+        if isinstance(message, m.GiveTasks):
+            self._farm.give(message, body, now)
+        elif isinstance(message, m.TakeBackTasks):
+            self._farm.take_back(message, now)
+        elif isinstance(message, m.CancelTasks):
+            self._farm.cancel(message, now)
+        elif isinstance(message, m.ReserveRanks):
+            self._farm.reserve(message.ranks, message.on, now)
+        else:
+            return False
+        return True
+
+    def _functions(self, message: m.DefineFunction | m.ForgetFunctions, body: Sequence[Buffer]) -> None:
+        """Functions go to all ranks at once."""
+        for child in self._tree.children:
+            child.connection.send(message, body)
+            child.wake()
+        for local in self._tree.local.values():
+            local.send(message, body)
+
+    def _pass_down(self, ranks: Sequence[int], message: Routed, body: Sequence[Buffer]) -> None:
+        for child, theirs in self._tree.by_child(ranks):
+            child.connection.send(_addressed(message, theirs), body)
+            child.wake()
+        for rank in ranks:
+            local = self._tree.local.get(rank)
+            if local is not None:
+                _give(local, message, body)
+
+    # --- large arguments -----------------------------------------------------------------------------------
+
+    def _take_body(self, message: m.TaskBody, body: Sequence[Buffer], stream: int) -> None:
+        below = self._tree.by_child(message.ranks)
+        here = [
+            local
+            for rank in message.ranks
+            if (local := self._tree.local.get(rank)) is not None
+            and (local.tasks.waits_for(message.group, message.index)
+                 or local.parts.waits_for(message.group, message.index))
+        ]  # fmt: skip
+        number, sizes, total = (message.group, message.index), message.sizes, sum(message.sizes)
+        memory = self._memory(here, number, total)
+        if not stream:
+            for child, ranks in below:
+                child.connection.send(m.TaskBody(*number, ranks, sizes), body)
+                child.wake()
+            if memory is not None:
+                try:
+                    memory.write(0, memoryview(b"".join(body)))
+                except OSError:
+                    memory.close()
+                    _broken(here, number)
+                else:
+                    _arrived(here, number, sizes, memory)
+            return
+        sinks: list[tuple[Any, Any]] = [
+            (child, child.connection.send_streamed(m.TaskBody(*number, ranks, sizes), total))
+            for child, ranks in below
+        ]
+        if memory is not None:
+            assembly = Assembly(
+                sizes, memory, lambda _done: _arrived(here, number, sizes, memory),
+                lambda: _broken(here, number), lambda _reason: _broken(here, number),
+            )  # fmt: skip
+            sinks.append((assembly, assembly))
+        assert self._tree.above is not None
+        self._tree.transfers.start(self._tree.above, stream, sinks)
+
+    def _memory(self, here: list[LocalRank], number: tuple[int, int], total: int) -> SharedMemory | None:
+        if here:
+            try:
+                return SharedMemory(total)
+            except (OSError, ValueError, OverflowError):
+                _broken(here, number)
+        return None
+
+    # --- from below, and from ranks of this node ---------------------------------------------------------------
+
+    def from_below(self, child: Child, event: MessageReceived) -> bool:
+        """Handle a message of an agent below; False if it is not about tasks."""
+        message = event.message
+        if isinstance(message, m.TaskResult):
+            self._learn(message)
+            if event.stream:
+                self._tree.pass_up(child, message, event.stream)
+            else:
+                self._tree.send_up(message, event.body)
+        elif isinstance(message, _REPORTS):
+            self.report(message, event.body)
+        else:
+            return False
+        return True
+
+    def _learn(self, message: m.TaskResult) -> None:
+        if self._tree.is_root:
+            self._farm.result(message, self._loop.now())
+            self._decide_soon()
+
+    def report(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
+        """A message of a rank of this node, or from below, on its way to the controller."""
+        if isinstance(message, m.PropertiesChanged):
+            self._changed.update(message.ranks)
+            self._loop.call_at_turn_end(self._tell_changes)
+            return
+        if not self._tree.is_root:
+            self._tree.send_up(message, body)
+            return
+        now = self._loop.now()
+        if isinstance(message, m.TaskResults):
+            self._farm.results(message, body, now)
+        elif isinstance(message, m.TasksReturned):
+            self._farm.returned(message, now)
+        elif isinstance(message, m.WantTaskBody):
+            self._farm.want_body(message, now)
+        elif isinstance(message, m.TaskHolds):
+            self._farm.held(message, now)
+        elif isinstance(message, m.TogetherEnded):
+            self._farm.together_ended(message, body, now)
+        self._decide_soon()
+
+    def _tell_changes(self) -> None:
+        ranks = sorted(self._changed)
+        self._changed.clear()
+        if ranks:
+            self._tree.send_up(m.PropertiesChanged(ranks))
+
+    def report_large(self, message: m.TaskResult, answer: LargeAnswer) -> None:
+        """Send a large result of a rank of this node."""
+        self._learn(message)
+        above = self._tree.above
+        if above is None:
+            answer.drop()
+        else:
+            answer.begin(above, message, self._tree.send_up)
+
+    # --- the farm --------------------------------------------------------------------------------------------
+
+    def _decide_soon(self) -> None:
+        if self._tree.is_root:
+            self._loop.call_at_turn_end(self._decide)
+
+    def _decide(self) -> None:
+        self._tell_answered()
+        now = self._loop.now()
+        for effect in self._farm.decide(now):
+            if isinstance(effect, Down):
+                assert isinstance(effect.message, _ROUTED)
+                self._pass_down(effect.ranks, effect.message, effect.body)
+            else:
+                self._tree.send_up(effect.message, effect.body)
+        deadline = self._farm.next_deadline()
+        timer = self._farm_timer
+        if deadline is not None and (timer is None or timer.when > deadline):
+            if timer is not None:
+                timer.cancel()
+            self._farm_timer = self._loop.call_later(max(0.0, deadline - now), self._deadline)
+
+    def _deadline(self) -> None:
+        self._farm_timer = None
+        self._decide()
+
+
+def _give(local: LocalRank, message: Routed, body: Sequence[Buffer]) -> None:
+    """A message for a rank of this node."""
+    if isinstance(message, m.GiveTasks):
+        local.tasks.give(message, body)
+    elif isinstance(message, m.TakeBackTasks):
+        local.tasks.take_back(message.count)
+    elif isinstance(message, m.CancelTasks):
+        indices = set(packed.unpack(message.indices))
+        local.parts.cancel(message.group, indices, interrupt=message.interrupt)
+        local.tasks.cancel(message.group, indices, interrupt=message.interrupt)
+    elif isinstance(message, m.RunTogether):
+        local.parts.run(message, body)
+    elif isinstance(message, m.LeaveTogether):
+        local.parts.leave(message)
+    else:
+        local.parts.deliver(message)
+
+
+def _arrived(here: list[LocalRank], number: tuple[int, int], sizes: list[int], memory: SharedMemory) -> None:
+    for local in here:
+        local.tasks.body_arrived(*number, sizes, memory.descriptor)
+        local.parts.body_arrived(*number, sizes, memory.descriptor)
+    memory.close()
+
+
+def _broken(here: list[LocalRank], number: tuple[int, int]) -> None:
+    for local in here:
+        local.tasks.body_broken(*number)
+        local.parts.body_broken(*number)
+
+
+def _addressed(message: Routed, ranks: list[int]) -> Routed:
+    """The message, as it goes to some of its ranks."""
+    field = "for_ranks" if isinstance(message, m.RunTogether) else "ranks"
+    return message if getattr(message, field) == ranks else msgspec.structs.replace(message, **{field: ranks})

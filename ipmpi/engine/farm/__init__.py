@@ -1,0 +1,1 @@
+"""Scheduling of tasks inside an engine set, without I/O."""

@@ -1,0 +1,483 @@
+"""Which rank of a set runs which task (layer L2, no I/O; the time is an argument).
+
+The controller gives a set as many tasks as it wants to have; its root agent shares them out among the ranks.
+
+The rules.
+
+* Tasks are handed out in the order in which they came, in batches that take a rank about ``pace.BATCH`` seconds. A
+  rank gets its next batch before it has ended the last one, unless tasks take so long that a second one would only
+  wait; of tasks of which nothing is known, each rank gets one.
+* A rank that has a command, or is reserved, gets nothing.
+* Nobody knows how long a task takes. What waits at a rank behind one that takes long is taken back, so that others
+  can run it. All that is taken back goes up to the controller, which gives it again: so there is one place where
+  a task is counted, cancelled and put in order.
+* What a set cannot run now, since all its ranks are reserved or have had a command for long, goes back as well.
+* What waits, and is expected to end after the end of the job, goes back too.
+* Every task that was given goes up in one answer: a result, or TasksReturned.
+
+Tasks on several ranks: see :mod:`ipmpi.engine.farm.wide`. Methods take events and change the state;
+:meth:`Farm.decide` says what is to be sent.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer, size_of
+from .latest import Latest
+from .lots import Group, Groups, Lot, Waiting
+from .pace import BATCH, BRIEF, LARGEST_WINDOW, LONG, Pace, batch_size, window_size
+from .roster import Down, RankState, Roster, Up, started
+from .wide import WideTask, WideTasks
+
+__all__ = ["Down", "Farm", "Up"]
+
+_SLOW = 0.020
+"""A rank that has ended no task for so long gives away half of what waits there, if another rank is idle."""
+
+_STUCK = 0.100
+"""One that has ended none for so long gives away all of it. A command that takes so long counts as a long one."""
+
+_WORTH = 0.005
+"""Seconds of work that are worth being taken back from a rank that is not slow."""
+
+_ASK_AGAIN = 0.020
+"""Seconds until the same rank is asked again."""
+
+_LOOK_AGAIN = 0.005
+"""Seconds between two looks at all ranks."""
+
+
+class Farm:
+    """The tasks of one set.
+
+    Args:
+        joined: whether the ranks share a communicator, so that they can run tasks together.
+    """
+
+    def __init__(self, joined: bool) -> None:
+        self._out: list[Down | Up] = []
+        self._roster = Roster()
+        self._groups = Groups()
+        self._waiting = Waiting()
+        self._wide = WideTasks(self._roster, self._groups, joined, self._out)
+        self._arrivals = 0
+        self._pace = Pace()
+        """Of whatever the set has run lately."""
+        self._payload = 0.0
+        """Mean bytes of a task."""
+        self._window = 0
+        """What the controller was told."""
+        self._beyond = 0
+        """How much the window is larger, since some that wait cannot be run by the ranks that are idle."""
+        self._commanded: list[RankState] = []
+        """Ranks whose command came after the last decision."""
+        self._look_at = math.inf
+        self._looked = -math.inf
+        self._latest = Latest()
+
+    # --- ranks -----------------------------------------------------------------------------------------------
+
+    def add_ranks(self, nodes: Mapping[int, int]) -> None:
+        """The ranks of the set, and the leader of the node of each."""
+        self._roster.add(nodes)
+        self._wide.ranks_changed()
+
+    def remove_ranks(self, ranks: Iterable[int], now: float, *, died: bool = False, ordered: bool = False) -> None:
+        """These are lost, or were ended: what they had is lost.
+
+        ``died``: their processes are gone. ``ordered``: they were told to end, so nothing that ran is to blame.
+        """
+        if died:
+            self._wide.rank_died()
+        gone = [state for number in ranks if (state := self._roster.remove(number)) is not None]
+        for state in gone:
+            for group, began, rest in state.parted():
+                del group.holders[state.number]
+                # Only what may have run is to blame for the loss.
+                self._return(group, began, state.number, "ended" if ordered else "lost")
+                self._return(group, rest, -1, "taken")
+            for group, left in self._waiting.remove_rank(state.number):
+                self._return(group, left, -1, "taken")
+            self._wide.lost(state, now)
+        if gone:
+            self._wide.ranks_changed()
+
+    def command_given(self, ranks: Iterable[int]) -> None:
+        """Ranks have been sent a command."""
+        for state in self._roster.get(ranks):
+            state.commands += 1
+            self._roster.refresh(state)
+            if state.commanded is None:
+                self._commanded.append(state)
+
+    @property
+    def awaits_ranks(self) -> bool:
+        """Whether it matters at once that a rank has answered a command: there are tasks, or ranks are missed."""
+        return bool(self._groups) or self._roster.available < len(self._roster.states)
+
+    def command_answered(self, ranks: Iterable[int], now: float) -> None:
+        """Ranks have answered a command."""
+        for state in self._roster.get(ranks):
+            state.commands = max(0, state.commands - 1)
+            if not state.commands:
+                state.commanded, state.busy_for_long = None, False
+                state.progress = now
+                self._roster.refresh(state)
+
+    def reserve(self, ranks: Iterable[int], on: bool, now: float) -> None:
+        """Start no more tasks on these ranks; with ``on`` False, do again."""
+        for state in self._roster.get(ranks):
+            state.reserved = on
+            if on and state.count:
+                self._ask_back(state, now)
+            self._roster.refresh(state)
+
+    # --- from the controller ---------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Another controller: forget what waits; nobody wants to hear of what runs."""
+        self._out.clear()
+        self._groups.make_stale()
+        for group, indices in self._all_waiting():
+            self._return(group, indices, -1, "taken")
+        for state in self._roster.states.values():
+            state.reserved = False
+            self._roster.refresh(state)
+            for group in state.items:
+                message = m.CancelTasks(group.serial, packed.pack(state.items[group]), False, [state.number])
+                self._out.append(Down([state.number], message))
+        self._window = self._beyond = 0
+
+    def give(self, message: m.GiveTasks, body: Sequence[Buffer], now: float) -> None:
+        """Tasks came.
+
+        Raises:
+            RemoteProtocolError: a message that contradicts itself.
+        """
+        self._arrivals += 1
+        group = self._groups.open(message.group, message.options)
+        lot = Lot(group, message, body, self._arrivals)
+        if lot.waiting:
+            self._payload += 0.2 * (size_of(body) / lot.waiting - self._payload)
+        self._latest.note(group)
+        if message.options.width <= 1:
+            self._watch(now + _STUCK)
+            ranks = self._roster.states.keys() & set(message.ranks)
+            if ranks or not message.ranks:
+                self._waiting.add(lot, ranks)
+            else:
+                self._return(group, lot.indices(), -1, "taken")
+            return
+        group.wide += 1  # it must not be forgotten while tasks are added that are refused at once
+        for position, index in enumerate(lot.indices()):
+            payload = lot.payload(position)
+            sizes = message.sizes if lot.is_large else [size_of(payload)]
+            self._wide.add(WideTask(group, index, self._arrivals, lot.is_large, sizes, payload))
+        group.wide -= 1
+        self._groups.tidy(group)
+
+    def job_ends(self, ends_at: float) -> None:
+        """The job ends at that time."""
+        self._latest.ends_at = ends_at
+
+    def _return_late(self, now: float) -> None:
+        """Return what waits, and would not end before the job does."""
+        for group in self._latest.late(self._groups.all(), now):
+            for _, indices in [*self._waiting.leave(list(group.lots)), *self._wide.leave(group)]:
+                self._return(group, indices, -1, "taken")
+
+    def take_back(self, message: m.TakeBackTasks, now: float) -> None:
+        """Return tasks that have not started: those that came last, then those that wait at ranks."""
+        count = message.count
+        if not message.ranks:
+            for group, indices in [*self._waiting.cut(count), *self._wide.cut(count)]:
+                count -= len(indices)
+                self._return(group, indices, -1, "taken")
+        asked = set(message.ranks) if message.ranks else self._roster.many
+        states = [state for state in self._roster.get(asked) if state.count > 1]
+        for state in sorted(states, key=lambda state: state.count, reverse=True):
+            if count <= 0:
+                break
+            wanted = min(count, state.count - 1)
+            count -= wanted
+            self._ask_back(state, now, wanted)
+
+    def cancel(self, message: m.CancelTasks, now: float) -> None:  # noqa: ARG002 - like its neighbours
+        """Do not run these tasks; with ``interrupt``, end those that run."""
+        group = self._groups.get(message.group)
+        if group is None:
+            return
+        indices = set(packed.unpack(message.indices))
+        found = self._waiting.cancel(group, indices) + self._wide.cancel(group, indices)
+        self._return(group, found, -1, "cancelled")
+        running = self._wide.interrupt(group, indices, message.interrupt)
+        if running and not message.interrupt:
+            self._out.append(Up(m.TasksReturned(group.serial, packed.pack(running), -1, "running")))
+        for rank, held in group.holders.items():
+            there = held & indices
+            if there:
+                order = m.CancelTasks(group.serial, packed.pack(sorted(there)), message.interrupt, [rank])
+                self._out.append(Down([rank], order))
+
+    def _return(self, group: Group, indices: Collection[int], rank: int, why: str) -> None:
+        """Tasks that are not here any more have not been run."""
+        if indices and not group.stale:
+            self._out.append(Up(m.TasksReturned(group.serial, packed.pack(indices), rank, why)))
+        self._groups.tidy(group)
+
+    # --- from ranks ------------------------------------------------------------------------------------------
+
+    def results(self, message: m.TaskResults, body: Sequence[Buffer], now: float) -> None:
+        """Tasks have ended; passed up."""
+        if self._done(message.group, message.rank, packed.unpack(message.indices), message.busy, now):
+            self._out.append(Up(message, body))
+
+    def result(self, message: m.TaskResult, now: float) -> None:
+        """A task has ended with a large result, which whoever calls this passes up as it comes."""
+        self._done(message.group, message.rank, [message.index], message.busy, now)
+
+    def _done(self, serial: int, rank: int, indices: Collection[int], busy: float, now: float) -> bool:
+        """Tasks have ended on a rank; whether the controller is to hear of it."""
+        group, state = self._groups.get(serial), self._roster.states.get(rank)
+        if group is None or state is None or not self._roster.drop(state, group, indices):
+            return False
+        if indices and group.options.width <= 1:
+            group.pace.learn(busy, len(indices))
+            self._pace.learn(busy, len(indices))
+        state.progress = now
+        self._groups.tidy(group)
+        return not group.stale
+
+    def returned(self, message: m.TasksReturned, now: float) -> None:
+        """A rank has not run tasks, or (why: 'running') will not stop them; passed up."""
+        group, state = self._groups.get(message.group), self._roster.states.get(message.rank)
+        if group is None or state is None:
+            return
+        indices = packed.unpack(message.indices)
+        if message.why == "running":
+            if not group.stale and indices:
+                self._out.append(Up(message))
+            return
+        if state.task is not None and state.task.group is group:
+            for index in indices:
+                self._wide.returned(message, index, now)
+        if indices and self._roster.drop(state, group, indices):
+            if message.why != "taken":
+                state.progress = now
+            if not group.stale:
+                self._out.append(Up(message))
+            self._groups.tidy(group)
+
+    def want_body(self, message: m.WantTaskBody, now: float) -> None:  # noqa: ARG002 - like its neighbours
+        """Ranks wait for the body of a task; passed up, for a task of several ranks when all of them do."""
+        group = self._groups.get(message.group)
+        if self._wide.want_body(message) or group is None or group.stale:
+            return
+        if any(message.index in group.holders.get(rank, ()) for rank in message.ranks):
+            self._out.append(Up(message))
+
+    def together_ended(self, message: m.TogetherEnded, body: Sequence[Buffer], now: float) -> None:
+        """A rank's part of a task has ended."""
+        self._wide.ended(message, body, now)
+
+    def held(self, message: m.TaskHolds, now: float) -> None:
+        """A rank does not come back from a task, or has come back; passed up."""
+        for state in self._roster.get([message.rank]):
+            state.is_held, state.progress = bool(message.label), now
+            if state.is_held and state.count:
+                self._ask_back(state, now)
+            self._roster.refresh(state)
+        self._out.append(Up(message))
+
+    # --- deciding --------------------------------------------------------------------------------------------
+
+    def decide(self, now: float) -> list[Down | Up]:
+        """What is to be sent; to be called after each event, and at :meth:`next_deadline`."""
+        for state in self._commanded:
+            if state.commands:
+                state.commanded = now
+                self._watch(now + _STUCK)
+        self._commanded.clear()
+        if now >= self._latest.look_at:
+            self._return_late(now)
+        self._assign(now)
+        spare, held = 0, self._wide.held
+        if self._roster.many and not self._waiting.open_count:
+            spare = len(self._roster.idle.keys() - held) if held else len(self._roster.idle)
+            if spare:
+                self._watch(max(now, self._looked + _LOOK_AGAIN))
+        if now >= self._look_at:
+            self._look(now, spare)
+        self._want()
+        out, self._out[:] = [*started(self._out), *self._out], []
+        return out
+
+    def next_deadline(self) -> float | None:
+        """When to call :meth:`decide` although nothing has happened."""
+        deadline = min(self._look_at, self._wide.next_deadline, self._latest.look_at)
+        return None if deadline == math.inf else deadline
+
+    def _watch(self, when: float) -> None:
+        self._look_at = min(self._look_at, when)
+
+    def _assign(self, now: float) -> None:
+        """Hand out what can be handed out, in the order in which it came."""
+        while True:
+            limit = self._wide.place(now, self._waiting.arrival) if self._wide.waiting else math.inf
+            if self._waiting.open_count or self._waiting.bound_count:
+                self._feed(limit, now)
+            if self._waiting.arrival < limit or limit == math.inf:
+                return
+
+    def _feed(self, limit: float, now: float) -> None:
+        """Give tasks that came before ``limit``: one batch to each idle rank, then more to those with little."""
+        roster, waiting = self._roster, self._waiting
+        for number in self._idle_in_turn():
+            if not waiting.open_count and not waiting.bound_count:
+                return
+            self._offer(roster.states[number], limit, now)
+        again = True
+        while again and roster.touched and (waiting.open_count or waiting.bound_count):
+            again = False
+            numbers = roster.touched if waiting.open_count else waiting.bound_ranks()
+            for number in [number for number in numbers if number in roster.touched]:
+                state = roster.states[number]
+                if self._has_room(state, now):
+                    again = self._queue(state, limit, now) or again
+                else:
+                    del roster.touched[number]
+
+    def _idle_in_turn(self) -> list[int]:
+        """Idle ranks: the one that was busy last first, as its caches are warm."""
+        roster, waiting = self._roster, self._waiting
+        idle = reversed(roster.idle) if waiting.open_count else waiting.bound_ranks()
+        return [number for number in idle if number in roster.idle]
+
+    def _offer(self, state: RankState, limit: float, now: float) -> None:
+        """Give something to an idle rank."""
+        lot = self._waiting.first(state.number)
+        if lot is None or lot.arrival >= limit:
+            return
+        seconds = lot.group.pace.seconds
+        most = batch_size(seconds, self._waiting.count, self._ranks)
+        if lot.alone:
+            most = 1
+        if state.number in self._wide.held:
+            spare = self._wide.spare_time(now)
+            if seconds is None or seconds > spare:
+                return
+            most = min(most, int(spare / seconds))
+            self._wide.used_meanwhile(state.number)
+        self._hand_out(state, lot, most, now)
+
+    def _has_room(self, state: RankState, now: float) -> bool:
+        """Whether a rank that has tasks will soon have ended them."""
+        if state.number in self._wide.held or now - state.progress > _SLOW:
+            return False
+        backlog = state.backlog()
+        return backlog < BATCH or (state.count == 1 and backlog <= LONG)
+
+    def _queue(self, state: RankState, limit: float, now: float) -> bool:
+        """Give something to a rank that has tasks; whether it got any."""
+        lot = self._waiting.first(state.number)
+        if lot is None or lot.alone or lot.arrival >= limit:
+            return False
+        seconds = lot.group.pace.seconds
+        # What is left at the end, and is not over in no time, goes to ranks that are really idle.
+        plenty = self._waiting.open_count > self._ranks or self._waiting.is_bound(lot)
+        if seconds is None or seconds > (LONG if plenty else BRIEF):
+            return False
+        self._hand_out(state, lot, batch_size(seconds, self._waiting.count, self._ranks), now)
+        return True
+
+    @property
+    def _ranks(self) -> int:
+        return max(1, self._roster.available)
+
+    def _hand_out(self, state: RankState, lot: Lot, most: int, now: float) -> None:
+        piece = self._waiting.take(lot, most, state.number)
+        self._roster.put(state, lot.group, piece.indices, lot.alone, now, is_large=lot.is_large)
+        self._out.append(Down([state.number], piece.message, piece.body))
+        if state.count > 1:
+            self._watch(now + _STUCK)
+
+    # --- looking after what was handed out -------------------------------------------------------------------
+
+    def _look(self, now: float, spare: int) -> None:
+        """Look at all ranks: note long commands, and take back what waits behind something long."""
+        self._looked, self._look_at = now, math.inf
+        progress = -math.inf
+        """When the last of all busy ranks ended a task."""
+        for state in self._roster.states.values():
+            if state.commanded is not None:
+                self._look_at_command(state, state.commanded, now)
+            elif state.count > 1 and not state.reserved:
+                self._look_at_queue(state, now, spare)
+            if state.count:
+                progress = max(progress, state.progress)
+        if not self._waiting.open_count or progress == -math.inf:
+            return
+        if now < progress + _STUCK:
+            self._watch(progress + _STUCK)
+        elif (self._pace.seconds or 0.0) < now - progress:
+            self._pace.seconds = now - progress  # tasks take longer than they did: so many are not wanted here
+
+    def _look_at_command(self, state: RankState, since: float, now: float) -> None:
+        if now < since + _STUCK:
+            self._watch(since + _STUCK)
+        elif not state.busy_for_long:
+            state.busy_for_long = True
+            self._roster.refresh(state)
+            if state.count:
+                self._ask_back(state, now)
+
+    def _look_at_queue(self, state: RankState, now: float, spare: int) -> None:
+        if now < state.asked + _ASK_AGAIN:
+            self._watch(state.asked + _ASK_AGAIN)
+        elif now >= state.progress + _STUCK:
+            self._ask_back(state, now)
+        elif spare and (now >= state.progress + _SLOW or _WORTH < state.backlog() < math.inf):
+            self._ask_back(state, now, -(-(state.count - 1) * spare // (spare + 1)))
+        else:
+            self._watch(state.progress + (_SLOW if spare else _STUCK))
+
+    def _ask_back(self, state: RankState, now: float, tasks: int | None = None) -> None:
+        """Ask a rank for so many of the tasks that it has not started, or for all of them."""
+        state.asked = now
+        count = state.count if tasks is None else tasks
+        self._out.append(Down([state.number], m.TakeBackTasks(count, [state.number])))
+        self._watch(now + _STUCK)
+
+    def _all_waiting(self) -> list[tuple[Group, array[int]]]:
+        """All tasks that wait here, which do so no longer."""
+        waiting = self._waiting
+        open_ones, bound = waiting.cut(waiting.open_count), waiting.leave_bound()
+        return [*open_ones, *bound, *self._wide.cut(self._wide.waiting)]
+
+    def _want(self) -> None:
+        """Tell the controller how many tasks the set wants; if it has too many, return those that came last."""
+        ranks = self._roster.available
+        window = window_size(self._pace.seconds, self._payload, ranks)
+        fixed = self._waiting.bound_count + self._wide.waiting
+        if not fixed:
+            self._beyond = 0
+        elif self._roster.idle:
+            self._beyond = max(self._beyond, 2 * fixed)  # behind those may be some for the ranks that are idle
+        window = min(window + self._beyond, LARGEST_WINDOW) if ranks else 0
+        told = self._window
+        if window == told or (window and abs(window - told) < 0.25 * told):
+            return
+        self._window = window
+        self._out.append(Up(m.WantTasks(window)))
+        if window == 0:
+            left = self._all_waiting()
+        elif window < told // 2:
+            left = self._waiting.cut(self._waiting.open_count - window)
+        else:
+            return
+        for group, indices in left:
+            self._return(group, indices, -1, "taken")

@@ -1,0 +1,97 @@
+"""How long tasks take, and how many of them to hand out at a time (layer L2, pure).
+
+A rank is given batches of about :data:`BATCH` seconds, two of them at a time, so that it is busy while messages
+travel; a set asks for :data:`AHEAD` seconds of work. Of long tasks each rank has one: a second one would only wait
+behind it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ... import limits
+from ...protocol.messages import TaskOptions
+
+BATCH = 0.010
+"""Seconds of work in one batch."""
+
+MESSAGE = 0.000_2
+"""Seconds of work that are worth a message: not every rank needs a part of what is over sooner."""
+
+LARGEST_BATCH = 1024
+"""Tasks in one batch: it should come to an end although one of them may take longer than was expected."""
+
+BRIEF = 0.001
+"""A task that takes no longer is always queued behind another: to send it later costs as much."""
+
+LONG = 0.050
+"""A task that takes longer is never queued behind another."""
+
+AHEAD = 0.030
+"""Seconds of work that a set holds for each of its ranks: the way to the controller and back, and some more."""
+
+LARGEST_WINDOW = 20_000
+WAITING_BYTES = 64 * limits.MIB
+"""Payload that a set holds, about."""
+
+_KNOWN = 1024
+_SHORTEST = 1e-7
+
+
+class Pace:
+    """The mean seconds of a kind of task: lately, not ever. None while nothing is known."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds = seconds
+
+    def learn(self, busy: float, tasks: int) -> None:
+        """So many tasks took ``busy`` seconds together."""
+        mean = busy / tasks if busy > 0 else 0.0  # a busy that is no number is no reason to fail
+        if self.seconds is None:
+            self.seconds = max(mean, _SHORTEST)
+        else:
+            weight = 1 - 0.7 ** min(tasks, 4)
+            self.seconds = max(self.seconds + weight * (mean - self.seconds), _SHORTEST)
+
+
+class Paces:
+    """What is known of the tasks that were seen lately.
+
+    Groups with the same function share it: who submits one task after the other makes many small groups.
+    """
+
+    def __init__(self) -> None:
+        self._paces: dict[tuple[bytes, float | None], Pace] = {}
+
+    def of(self, options: TaskOptions) -> Pace:
+        """The pace of such tasks; to begin with, what their user expects."""
+        key = (options.operation, options.expected)
+        pace = self._paces.pop(key, None) or Pace(options.expected)
+        self._paces[key] = pace
+        if len(self._paces) > _KNOWN:
+            del self._paces[next(iter(self._paces))]
+        return pace
+
+
+def batch_size(seconds: float | None, waiting: int, ranks: int) -> int:
+    """How many of ``waiting`` tasks one of ``ranks`` gets at a time, if each takes ``seconds``."""
+    if seconds is None:
+        return 1
+    seconds = max(seconds, _SHORTEST)
+    share = max(-(-waiting // (2 * ranks)), int(MESSAGE / seconds))
+    return max(1, min(int(BATCH / seconds), LARGEST_BATCH, share))
+
+
+def window_size(seconds: float | None, payload: float, ranks: int) -> int:
+    """How many unanswered tasks of so many seconds and bytes ``ranks`` ranks can hold."""
+    if seconds is None or ranks == 0:
+        return ranks
+    if seconds > LONG:
+        # A few more than are running, so that a rank need not wait for the controller; what matters little for
+        # tasks that are really long would spoil their order.
+        spare = ranks * BATCH / seconds
+        return ranks + (math.ceil(spare) if seconds < 1.0 else 0)
+    wanted = max(3 * ranks, int(AHEAD * ranks / max(seconds, _SHORTEST)))
+    return max(ranks, min(wanted, LARGEST_WINDOW, int(WAITING_BYTES / max(payload, 1.0))))

@@ -1,0 +1,250 @@
+"""The ranks of a set, as the agent at its root sees them when it hands out tasks (layer L2, no I/O)."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ...protocol import packed
+from ...protocol.frames import Buffer
+from ...protocol.messages import AnyMessage, GiveTasks, RunTogether, TasksStarted
+from .lots import Group
+
+if TYPE_CHECKING:
+    from .wide import WideTask
+
+
+_NONE: Final[frozenset[int]] = frozenset()
+
+
+class Down(NamedTuple):
+    """A message to these ranks."""
+
+    ranks: list[int]
+    message: AnyMessage
+    body: Sequence[Buffer] = ()
+
+
+class Up(NamedTuple):
+    """A message to the controller."""
+
+    message: AnyMessage
+    body: Sequence[Buffer] = ()
+
+
+class Batch(NamedTuple):
+    """Tasks that were given together. One that is large runs when its body has come, perhaps after later ones."""
+
+    group: Group
+    indices: Collection[int]
+    is_large: bool
+
+
+class RankState:
+    """One rank.
+
+    Attributes:
+        items: the tasks that it was given and has not answered; ``count`` of them in all.
+        progress: when it last finished one, or began to work on them.
+        asked: when it was last asked to return some.
+        alone: what it has may end its process, so it gets nothing else.
+        commands: how many commands it has been sent and has not answered; the first at ``commanded``.
+        busy_for_long: it has had a command for so long that the set should be counted without it.
+        task: what it runs together with other ranks.
+        batches: what it was given, in this order, as far as anything of it is left.
+        is_held: it does not come back from a task that should have ended.
+    """
+
+    __slots__ = (
+        "alone",
+        "asked",
+        "batches",
+        "busy_for_long",
+        "commanded",
+        "commands",
+        "count",
+        "is_held",
+        "items",
+        "node",
+        "number",
+        "out",
+        "progress",
+        "reserved",
+        "task",
+    )
+
+    def __init__(self, number: int, node: int) -> None:
+        self.number = number
+        self.node = node
+        self.items: dict[Group, set[int]] = {}
+        self.count = 0
+        self.progress = 0.0
+        self.asked = -math.inf
+        self.alone = False
+        self.commands = 0
+        self.commanded: float | None = None
+        self.busy_for_long = False
+        self.reserved = False
+        self.is_held = False
+        self.batches: deque[Batch] = deque()
+        self.task: WideTask | None = None
+        self.out = False
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it may be given tasks."""
+        return not (self.commands or self.reserved or self.alone or self.is_held or self.task is not None)
+
+    def backlog(self) -> float:
+        """Seconds that its tasks take, infinite if that is not known."""
+        total = 0.0
+        for group, indices in self.items.items():
+            seconds = group.pace.seconds
+            if seconds is None:
+                return math.inf
+            total += len(indices) * seconds
+        return total
+
+    def parted(self) -> list[tuple[Group, set[int], set[int]]]:
+        """Of each group, its tasks that may have begun, and the others."""
+        began = self._may_run()
+        return [
+            (group, began.get(group, set()), held.difference(began.get(group, ())))
+            for group, held in self.items.items()
+        ]
+
+    def _may_run(self) -> dict[Group, set[int]]:
+        """Those of its tasks that may have begun: it takes one batch after the other."""
+        found: dict[Group, set[int]] = {}
+        for batch in self.batches:
+            left = self.items.get(batch.group, set()).intersection(batch.indices)
+            if left:
+                found.setdefault(batch.group, set()).update(left)
+                if not batch.is_large:
+                    break
+        return found
+
+    def busy_until(self, now: float) -> float:
+        """When it will have nothing to do, as far as can be told."""
+        until = now
+        if self.commands:
+            # Of what is unknown, most likely as much is to come as there was.
+            until = now + (now - self.commanded if self.commanded is not None else 0.01)
+        if self.task is not None:
+            until = max(until, self.task.expected_end(now))
+        if self.count:
+            passed, backlog = now - self.progress, self.backlog()
+            until = max(until, now + (passed if backlog < passed or backlog == math.inf else backlog - passed))
+        return until
+
+
+class Roster:
+    """All ranks, and which of them can be given something.
+
+    Attributes:
+        states: by rank.
+        idle: ranks that have nothing to do, the one that became so last at the end.
+        touched: ranks with some tasks that may have room for more; to be looked at when there are more.
+        many: ranks with more than one task.
+        available: how many ranks are neither reserved nor busy with a command for long.
+    """
+
+    def __init__(self) -> None:
+        self.states: dict[int, RankState] = {}
+        self.idle: dict[int, None] = {}
+        self.touched: dict[int, None] = {}
+        self.many: set[int] = set()
+        self.available = 0
+
+    def add(self, nodes: Mapping[int, int]) -> None:
+        """New ranks, and the lowest rank on the node of each."""
+        for number in sorted(nodes, reverse=True):
+            if number not in self.states:
+                self.states[number] = RankState(number, nodes[number])
+                self.available += 1
+                self.refresh(self.states[number])
+
+    def remove(self, number: int) -> RankState | None:
+        """A rank is gone; what it was."""
+        state = self.states.pop(number, None)
+        if state is not None:
+            self.available -= not state.out
+            self.idle.pop(number, None)
+            self.touched.pop(number, None)
+            self.many.discard(number)
+        return state
+
+    def get(self, numbers: Iterable[int]) -> list[RankState]:
+        """Those of these ranks that are there."""
+        return [state for number in numbers if (state := self.states.get(number)) is not None]
+
+    def refresh(self, state: RankState) -> None:
+        """To be called after each change of a rank."""
+        number = state.number
+        if not state.is_free:
+            self.idle.pop(number, None)
+            self.touched.pop(number, None)
+        elif state.count:
+            self.idle.pop(number, None)
+            self.touched[number] = None
+        else:
+            self.idle.setdefault(number)
+            self.touched.pop(number, None)
+        if state.count > 1:
+            self.many.add(number)
+        else:
+            self.many.discard(number)
+        out = state.reserved or state.busy_for_long or state.is_held
+        self.available += state.out - out
+        state.out = out
+
+    def put(
+        self, state: RankState, group: Group, indices: Collection[int], alone: bool, now: float,
+        *, is_large: bool = False,
+    ) -> None:  # fmt: skip
+        """A rank was given tasks."""
+        batches = state.batches
+        while batches and state.items.get(batches[0].group, _NONE).isdisjoint(batches[0].indices):
+            batches.popleft()
+        batches.append(Batch(group, indices, is_large))
+        held = state.items.get(group)
+        if held is None:
+            held = state.items[group] = group.holders[state.number] = set()
+        held.update(indices)
+        if not state.count:
+            state.progress = now
+        state.count += len(indices)
+        state.alone = alone
+        self.refresh(state)
+
+    def drop(self, state: RankState, group: Group, indices: Collection[int]) -> bool:
+        """A rank does not have these tasks any more; False if it had none of them."""
+        held = state.items.get(group)
+        if held is None:
+            return False
+        before = len(held)
+        held.difference_update(indices)
+        if len(held) == before:
+            return False
+        state.count -= before - len(held)
+        if not held:
+            del state.items[group]
+            group.holders.pop(state.number, None)
+        if not state.count:
+            state.alone = False
+            state.batches.clear()
+        self.refresh(state)
+        return True
+
+
+def started(effects: Iterable[Down | Up]) -> list[Up]:
+    """What the controller is to hear before ranks get these tasks: they may be the end of this process."""
+    found: dict[int, list[bytes]] = {}
+    for message in (effect.message for effect in effects if isinstance(effect, Down)):
+        if isinstance(message, GiveTasks):
+            found.setdefault(message.group, []).append(message.indices)
+        elif isinstance(message, RunTogether):
+            found.setdefault(message.group, []).append(packed.pack([message.index]))
+    return [Up(TasksStarted(group, b"".join(indices))) for group, indices in found.items()]

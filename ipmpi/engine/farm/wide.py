@@ -1,0 +1,448 @@
+"""Tasks that several ranks run together (layer L2, no I/O).
+
+The rules.
+
+* Such a task begins when enough ranks have nothing to do: they get it in one message, and with it the number of
+  the communicator that they share.
+* When it is its turn and there are too few, ranks are *held* for it: those that will be idle together first. A
+  held rank gets nothing more, but for tasks that will have ended before the last of the others is idle. Only one
+  task holds ranks; those behind it begin earlier if there are ranks enough beside the held ones.
+* What ranks are held is thought over from time to time, since nobody knows how long a task takes; ever less often,
+  so that it comes to an end.
+* When a part fails, or is lost, the other ranks are told to leave. The task is answered when all of them have, so
+  that its ranks are usable again.
+* When all parts have succeeded, the first rank delivers its result: from then on it is a task of that rank like
+  any other.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ... import limits
+from ...errors import LauncherError, PeerError
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer
+from ...protocol.operations import Failed
+from ..session.failures import failed
+from .communicators import Communicators, Ranks, without
+from .lots import Group, Groups
+from .roster import Down, RankState, Roster, Up
+
+_THINK_AGAIN = 0.1
+"""Seconds after which other ranks may be held for a task; then twice that, and so on."""
+
+_SCAN = 64
+"""Tasks behind the one that holds ranks that are looked at."""
+
+
+class WideTask:
+    """One task, waiting or running.
+
+    Attributes:
+        ranks: in the order of its communicator; the first is the root.
+        awaited: those whose part has not ended.
+        asked: those that wait for its body.
+        report: what the controller is to hear of its end, unless all parts succeed; ``echo`` is less telling:
+            the failure of a rank that another one had let down.
+        leaving: its ranks have been told to leave it.
+    """
+
+    __slots__ = (
+        "arrival",
+        "asked",
+        "awaited",
+        "began",
+        "body",
+        "busy",
+        "echo",
+        "group",
+        "index",
+        "large",
+        "leaving",
+        "ranks",
+        "report",
+        "sizes",
+    )
+
+    def __init__(
+        self, group: Group, index: int, arrival: int, large: bool, sizes: list[int], body: Sequence[Buffer]
+    ) -> None:
+        self.group = group
+        self.index = index
+        self.arrival = arrival
+        self.large = large
+        self.sizes = sizes
+        self.body = body
+        self.ranks: Ranks = ()
+        self.awaited: set[int] = set()
+        self.asked: set[int] = set()
+        self.began = 0.0
+        self.busy = 0.0
+        self.report: Up | None = None
+        self.echo: Up | None = None
+        self.leaving = False
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether some part did not succeed."""
+        return self.report is not None or self.echo is not None
+
+    def expected_end(self, now: float) -> float:
+        """When it will have ended, as far as can be told."""
+        passed, seconds = now - self.began, self.group.pace.seconds
+        return now + (passed if seconds is None or seconds < passed else seconds - passed)
+
+    def returned(self, rank: int, why: str, text: str = "") -> Up:
+        """The message that it was not run to an end."""
+        return Up(m.TasksReturned(self.group.serial, packed.pack([self.index]), rank, why, text))
+
+
+class _Hold(NamedTuple):
+    task: WideTask
+    ranks: frozenset[int]
+    awaited: set[int]
+    """Those of them that had something to do when they were chosen, and have had it ever since."""
+    since: float
+    think_again: float
+
+
+_NONE: frozenset[int] = frozenset()
+
+
+_NOT_JOINED = "the engines of this set share no communicator: they were not started by an MPI launcher"
+_ONE_DIED = (
+    "a rank of this set has died, and MPI forms no communicators in it any more: start another set for tasks on "
+    "several ranks"
+)
+
+
+class WideTasks:
+    """All such tasks of a set.
+
+    Args:
+        joined: whether the ranks of the set share a communicator.
+        out: takes what is to be sent.
+    """
+
+    def __init__(self, roster: Roster, groups: Groups, joined: bool, out: list[Down | Up]) -> None:
+        self._roster = roster
+        self._groups = groups
+        self._hindrance = "" if joined else _NOT_JOINED
+        self._out = out
+        self._communicators = Communicators()
+        self._waiting: list[WideTask] = []
+        self._running: dict[tuple[int, int], WideTask] = {}
+        self._hold: _Hold | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait."""
+        return len(self._waiting)
+
+    @property
+    def held(self) -> frozenset[int]:
+        """Ranks that get nothing, but for :meth:`spare_time`."""
+        return _NONE if self._hold is None else self._hold.ranks
+
+    @property
+    def next_deadline(self) -> float:
+        """When to call :meth:`place` although nothing has happened."""
+        return math.inf if self._hold is None else self._hold.think_again
+
+    # --- coming and going ------------------------------------------------------------------------------------
+
+    def rank_died(self) -> None:
+        """A process of the set is gone.
+
+        MPI that survives this (ULFM) forms no further communicators with the ones it had: those ranks that know of
+        the loss leave MPI_Comm_create_group with an error, and the others wait in it for ever.
+        """
+        self._hindrance = self._hindrance or _ONE_DIED
+
+    def ranks_changed(self) -> None:
+        """Ranks came, or are lost."""
+        self._communicators.set_ranks({number: state.node for number, state in self._roster.states.items()})
+        if self._hold is not None and not self._roster.states.keys() >= self._hold.ranks:
+            self._hold = None
+        for task in self._waiting[:]:
+            self._give_up(task)
+
+    def add(self, task: WideTask) -> None:
+        """A task came."""
+        task.group.wide += 1
+        self._waiting.append(task)
+        self._give_up(task)
+
+    def _give_up(self, task: WideTask) -> bool:
+        """Answer a task that can never run here; whether that is so."""
+        width, same_node = task.group.options.width, task.group.options.same_node
+        widest = self._communicators.widest(same_node)
+        text = ""
+        if self._hindrance:
+            text = self._hindrance
+        elif width > widest:
+            text = f"it needs {width} ranks{' of one node' * same_node}, and the set has {widest}"
+        if text:
+            self._withdraw([task])
+            self._out.append(task.returned(-1, "refused", text))
+        elif self._communicators.are_used_up(width, same_node):
+            self._withdraw([task])
+            error = LauncherError(
+                f"The engines of this set have used up their communicators for tasks on several ranks: each may"
+                f" make {limits.ABANDONED_COMMS}, since MPI has not many more. Restart the engines, and submit the"
+                f" task ({width} ranks) again."
+            )
+            failure, body = failed(error)
+            self._out.append(self._failure(task, min(self._roster.states), packed.pack_failure(failure, body)))
+            text = str(error)
+        return bool(text)
+
+    def _withdraw(self, tasks: Iterable[WideTask]) -> None:
+        """Tasks wait no longer."""
+        gone = set(tasks)
+        self._waiting = [task for task in self._waiting if task not in gone]
+        for task in gone:
+            self._closed(task)
+        if self._hold is not None and self._hold.task in gone:
+            self._release()
+
+    def _closed(self, task: WideTask) -> None:
+        task.group.wide -= 1
+        self._groups.tidy(task.group)
+
+    def cut(self, most: int) -> list[tuple[Group, array[int]]]:
+        """Up to ``most`` tasks that came last, which wait here no longer."""
+        tasks = self._waiting[max(0, len(self._waiting) - most) :]
+        self._withdraw(tasks)
+        return [(task.group, array("I", [task.index])) for task in tasks]
+
+    def leave(self, group: Group) -> list[tuple[Group, array[int]]]:
+        """All tasks of a group that wait here, which do so no longer."""
+        tasks = [task for task in self._waiting if task.group is group]
+        self._withdraw(tasks)
+        return [(group, array("I", [task.index])) for task in tasks]
+
+    def cancel(self, group: Group, indices: set[int]) -> list[int]:
+        """These tasks shall not be run; which of them waited here."""
+        tasks = [task for task in self._waiting if task.group is group and task.index in indices]
+        self._withdraw(tasks)
+        return [task.index for task in tasks]
+
+    def interrupt(self, group: Group, indices: set[int], interrupt: bool) -> list[int]:
+        """End those of these tasks that run, or say that they run; which these are."""
+        tasks = [task for index in indices if (task := self._running.get((group.serial, index))) is not None]
+        for task in tasks if interrupt else []:
+            if task.echo is None:  # its root forgets a result that it may have, so it cannot succeed any more
+                failure, body = failed(PeerError("The task was cancelled."))
+                task.echo = self._failure(task, task.ranks[0], packed.pack_failure(failure, body))
+            self._leave(task, task.ranks, "The task was cancelled.")
+            awaited = sorted(task.awaited)
+            self._out.append(Down(awaited, m.CancelTasks(group.serial, packed.pack([task.index]), True, awaited)))
+        return [task.index for task in tasks]
+
+    # --- beginning -------------------------------------------------------------------------------------------
+
+    def place(self, now: float, before: float) -> float:
+        """Begin what can begin of the tasks that came before ``before``; hold ranks for the next one.
+
+        Returns:
+            when the first of the tasks came that were not looked at; infinite if there is none.
+        """
+        due = bisect_left(self._waiting, before, key=lambda task: task.arrival)
+        limit = self._waiting[due].arrival if due < len(self._waiting) else math.inf
+        self._think_again(now)
+        holder: WideTask | None = None
+        idle = list(self._roster.idle)
+        for task in self._waiting[: min(due, _SCAN)]:
+            if not idle and holder is not None:
+                break
+            options = task.group.options
+            ranks = self._communicators.pick(options.width, options.same_node, idle)
+            if ranks is not None:
+                self._begin(task, ranks, now)
+                idle = without(idle, ranks)
+            elif not self._give_up(task) and holder is None and self._hold_for(task, now):
+                holder = task
+                idle = without(idle, self.held)
+        if holder is None:
+            self._release()
+        return limit
+
+    def _begin(self, task: WideTask, ranks: Ranks, now: float) -> None:
+        self._waiting.remove(task)
+        if self._hold is not None and self._hold.task is task:
+            self._release()
+        task.ranks, task.began = ranks, now
+        task.awaited = set(ranks)
+        self._running[task.group.serial, task.index] = task
+        for state in self._roster.get(ranks):
+            state.task = task
+            self._roster.refresh(state)
+        number, numbers = self._communicators.number(ranks), list(ranks)
+        message = m.RunTogether(
+            task.group.serial, task.index, task.group.options, numbers, numbers, number, task.large, task.sizes
+        )
+        self._out.append(Down(numbers, message, task.body))
+        task.body = ()
+
+    def _hold_for(self, task: WideTask, now: float) -> bool:
+        """Hold ranks for a task; False if the set has not enough that may be given tasks."""
+        if self._hold is not None and self._hold.task is task:
+            return True
+        return self._choose(task, now, now)
+
+    def _choose(self, task: WideTask, now: float, since: float) -> bool:
+        self._release()
+        options = task.group.options
+        until = {s.number: s.busy_until(now) for s in self._roster.states.values() if not s.out}
+        ranks = self._communicators.reserve(options.width, options.same_node, until)
+        if ranks is None:
+            return False
+        awaited = {rank for rank in ranks if rank not in self._roster.idle}
+        again = now + max(_THINK_AGAIN, now - since)
+        self._hold = _Hold(task, frozenset(ranks), awaited, since, again)
+        return True
+
+    def _think_again(self, now: float) -> None:
+        """Hold other ranks if one of those that are held will not be free, or it is time to."""
+        hold = self._hold
+        if hold is None:
+            return
+        states = self._roster.get(hold.ranks)
+        if now >= hold.think_again or any(state.out for state in states):
+            self._choose(hold.task, now, hold.since)
+        else:
+            hold.awaited.difference_update([s.number for s in states if s.number in self._roster.idle])
+
+    def _release(self) -> None:
+        if self._hold is not None:
+            held, self._hold = self._hold.ranks, None
+            for state in self._roster.get(held):
+                self._roster.refresh(state)
+
+    def spare_time(self, now: float) -> float:
+        """Seconds for which held ranks that are idle would only wait."""
+        if self._hold is None:
+            return 0.0
+        awaited = self._roster.get(self._hold.awaited)
+        return max((state.busy_until(now) - now for state in awaited), default=0.0)
+
+    def used_meanwhile(self, rank: int) -> None:
+        """A held rank was given something to do: nobody else shall wait for its end."""
+        if self._hold is not None:
+            self._hold.awaited.discard(rank)
+
+    # --- running and ending ----------------------------------------------------------------------------------
+
+    def _leave(self, task: WideTask, ranks: Iterable[int], text: str) -> None:
+        """Tell ranks to leave a task, once: those whose part runs, and the root, which may hold a result."""
+        if not task.leaving:
+            task.leaving = True
+            there = [rank for rank in ranks if rank in self._roster.states]
+            told = [rank for rank in there if rank in task.awaited or rank == task.ranks[0]]
+            if told:
+                self._out.append(Down(told, m.LeaveTogether(task.group.serial, task.index, told, text)))
+
+    def want_body(self, message: m.WantTaskBody) -> bool:
+        """Ranks wait for a body; whether it is that of such a task."""
+        task = self._running.get((message.group, message.index))
+        if task is None:
+            return False
+        before = len(task.asked)
+        task.asked.update(task.awaited.intersection(message.ranks))
+        if len(task.asked) == len(task.ranks) > before and not task.leaving and not task.group.stale:
+            self._out.append(Up(m.WantTaskBody(message.group, message.index, list(task.ranks))))
+        return True
+
+    def ended(self, message: m.TogetherEnded, body: Sequence[Buffer], now: float) -> None:
+        """A rank's part has ended."""
+        task = self._running.get((message.group, message.index))
+        if task is None or message.rank not in task.awaited:
+            return
+        task.busy = max(task.busy, message.busy)
+        if not message.ok:
+            payload, kind, text = self._described(task, message.rank, body)
+            report = self._failure(task, message.rank, payload)
+            if kind == PeerError.__name__:
+                task.echo = task.echo or report
+            else:
+                task.report = task.report or report
+            where = f"Rank {task.ranks.index(message.rank)} of the task (engine rank {message.rank})"
+            self._leave(task, without(task.ranks, [message.rank]), f"{where} raised {kind}: {text}")
+        self._part_ended(task, message.rank, now)
+
+    @staticmethod
+    def _described(task: WideTask, rank: int, body: Sequence[Buffer]) -> tuple[bytes, str, str]:
+        """The failure of one part as that of the task; the name of the exception, and its text."""
+        prefix = f"[rank {task.ranks.index(rank)} of the task, engine rank {rank}] "
+        try:
+            failure, rest = packed.unpack_failure(body[0] if len(body) == 1 else b"".join(body))
+        except (ValueError, msgspec.DecodeError):
+            failure, rest = Failed("Exception", "its description did not arrive", ""), []
+        told = Failed(failure.type_name, prefix + failure.text, prefix + failure.traceback, failure.executed)
+        first_line = failure.text.partition("\n")[0][:200]
+        return packed.pack_failure(told, rest), failure.type_name, first_line
+
+    @staticmethod
+    def _failure(task: WideTask, rank: int, payload: bytes) -> Up:
+        one, none = packed.pack([task.index]), packed.pack([0])
+        length, size = packed.pack([len(payload)]), [len(payload)]
+        return Up(m.TaskResults(task.group.serial, rank, one, none, length, task.busy, size), [payload])
+
+    def returned(self, message: m.TasksReturned, index: int, now: float) -> None:
+        """A rank has not run its part of a task, if it is one."""
+        task = self._running.get((message.group, index))
+        if task is None or message.rank not in task.awaited or message.why == "running":
+            return
+        task.report = task.report or task.returned(message.rank, message.why, message.text)
+        where = f"Rank {task.ranks.index(message.rank)} of the task (engine rank {message.rank})"
+        self._leave(task, without(task.ranks, [message.rank]), f"{where} did not run it: {message.why}.")
+        self._part_ended(task, message.rank, now)
+
+    def lost(self, state: RankState, now: float) -> None:
+        """A rank is gone."""
+        task = state.task
+        if task is not None:
+            task.report = task.report or task.returned(state.number, "lost")
+            where = f"Rank {task.ranks.index(state.number)} of the task (engine rank {state.number})"
+            self._leave(task, without(task.ranks, [state.number]), f"{where} is lost: its process has ended.")
+            self._part_ended(task, state.number, now)
+
+    def _part_ended(self, task: WideTask, rank: int, now: float) -> None:
+        task.awaited.discard(rank)
+        if rank != task.ranks[0]:
+            self._free(rank)  # the root keeps its result, and does nothing else, until all have ended
+        if not task.awaited:
+            self._ended(task, now)
+
+    def _free(self, rank: int) -> None:
+        for state in self._roster.get([rank]):
+            state.task = None
+            self._roster.refresh(state)
+
+    def _ended(self, task: WideTask, now: float) -> None:
+        """All parts have ended."""
+        group, root = task.group, task.ranks[0]
+        del self._running[group.serial, task.index]
+        self._free(root)
+        if task.has_failed:
+            self._communicators.spoil(task.ranks)
+            report = task.report or task.echo
+            if report is not None and not group.stale:
+                self._out.append(report)
+        elif group.stale:
+            self._leave(task, [root], "Its controller is gone.")
+        else:
+            group.pace.learn(task.busy, 1)
+            deliver = m.DeliverTogether(group.serial, task.index, [root])
+            for state in self._roster.get([root]):
+                self._roster.put(state, group, [task.index], True, now)
+            self._out.append(Down([root], deliver))
+        self._closed(task)

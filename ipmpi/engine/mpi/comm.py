@@ -1,0 +1,198 @@
+"""The communicators of tasks on several ranks: real ones, whose calls end when another rank fails (layer L3).
+
+What a task gets is a communicator of mpi4py in every respect: ``isinstance`` holds, a C library can use its
+handle, and each call means what it means in mpi4py. But its calls poll (:mod:`ipmpi.engine.mpi.polled`), so that
+interrupts are heard, and :class:`~ipmpi.errors.PeerError` is raised once another rank of the task has failed.
+
+After a failure the communicator is not used again, and never freed: the others may still wait in it. The same goes
+for one in which a task has left something (:mod:`ipmpi.engine.mpi.leftovers`): the ranks look, and agree, before
+the next task. Both kinds of MPI have room for that, MPICH for about 2,000; then the ranks have to be started anew.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...errors import KernelError
+from .leftovers import Used
+from .polled import Communicators
+from .polling import Watch
+from .requests import Requests
+
+_SMALLEST_TAG_UB = 32767
+"""Tags that every MPI has (MPI-4.1, section 9.1.2)."""
+
+_FOUND = struct.Struct("=?qq")
+"""Whether something was left; how many collectives were called, and that negated: ranks agree on the largest."""
+
+
+class Teams:
+    """The communicators of this rank with others, one for each group of ranks that has worked together.
+
+    Args:
+        mpi: the module mpi4py.MPI.
+        parent: a duplicate of COMM_WORLD that nothing else uses.
+        left: says why the current task shall be left, or None: its calls raise PeerError with that.
+
+    Attributes:
+        abandoned: how many communicators were left behind after failures.
+    """
+
+    def __init__(self, mpi: Any, parent: Any, left: Callable[[], str | None] = lambda: None) -> None:
+        self._mpi = mpi
+        self._parent = parent
+        self._group = parent.Get_group()
+        self._watch = Watch(left)
+        self._requests = Requests(mpi, self._watch)
+        self._communicators = Communicators(mpi, self._requests)
+        self._serials: dict[tuple[int, ...], int] = {}
+        self._comms: dict[int, Used] = {}
+        self._current: Used | None = None
+        self.abandoned = 0
+
+    def join(self, ranks: Sequence[int], serial: int) -> Any:
+        """The communicator of these ranks, in this order. Main thread.
+
+        Collective over ``ranks`` if the serial is new to them: each of them calls this, whatever has happened to
+        the task meanwhile. An interrupt is heard when all have come, and then raised.
+
+        Args:
+            ranks: of the engine set, this one among them.
+            serial: a known one gives the known communicator; with a new one, the older one of the same ranks
+                is not used again.
+
+        Returns:
+            An ``MPI.Intracomm`` whose calls poll.
+
+        Raises:
+            KernelError: MPI has no communicator left.
+        """
+        known = self._comms.get(serial)
+        if known is not None:
+            self._current = known
+            return known.comm
+        team = tuple(ranks)
+        older = self._serials.pop(team, None)
+        if older is not None:
+            del self._comms[older]
+            self.abandoned += 1
+        tag = serial % _SMALLEST_TAG_UB
+        interrupt = self._assemble(team, tag)
+        self._current = self._comms[serial] = self._make(team, tag)
+        self._serials[team] = serial
+        if interrupt is not None:
+            raise interrupt
+        return self._current.comm
+
+    def _make(self, team: tuple[int, ...], tag: int) -> Used:
+        try:
+            comm = self._communicators.wrap(self._parent.Create_group(self._group.Incl(team), tag))
+        except self._mpi.Exception as error:
+            raise KernelError(
+                f"MPI made no communicator for the ranks {list(team)}: {error}. There are {len(self._comms)} in "
+                f"use here, and {self.abandoned} were left behind by tasks that failed; an MPI has room for some "
+                "thousands. Start the engines anew"
+            ) from error
+        self._communicators.kept_handles.add(comm.handle)
+        return Used(self._mpi, self._communicators, comm)
+
+    def renew(self, ranks: Sequence[int], serial: int) -> Any:
+        """The communicator that was joined, or a new one where the task before has left something in it.
+
+        Main thread. Collective over ``ranks`` if a task has had it, and soon over, as all of them begin the same
+        task; :meth:`leave` ends the wait for one that cannot.
+
+        Raises:
+            PeerError: another rank has failed. The serial must not be used again.
+        """
+        used = self._comms[serial]
+        if used.is_new:
+            return used.comm
+        used.restore()
+        team = tuple(ranks)
+        if self._is_spent(used, team, serial):
+            self.abandoned += 1
+            used = self._current = self._comms[serial] = self._make(team, serial % _SMALLEST_TAG_UB)
+        return used.comm
+
+    def _is_spent(self, used: Used, team: tuple[int, ...], serial: int) -> bool:
+        """Whether any rank of the team finds so, by log n exchanges of a few bytes."""
+        count = used.comm.collectives
+        found = [used.is_spent(), count, -count]
+        me, size, tag = team.index(self._parent.Get_rank()), len(team), serial % _SMALLEST_TAG_UB
+        distance = 1
+        while distance < size:
+            theirs = bytearray(_FOUND.size)
+            receive = self._parent.Irecv(theirs, team[me - distance], tag)
+            try:
+                send = self._parent.Isend(_FOUND.pack(*found), team[(me + distance) % size], tag)
+                self._requests.settle(send, None)
+            except BaseException:
+                self._requests.drop(receive, theirs, receives=True)
+                raise
+            self._requests.settle(receive, theirs, receives=True)
+            found = list(map(max, found, _FOUND.unpack(theirs)))
+            distance *= 2
+        spent, most, fewest = found
+        return bool(spent) or most != -fewest
+
+    def forget(self, serial: int) -> None:
+        """Free a communicator whose task did not fail. Main thread, at all of its ranks or at none.
+
+        MPI may then use its place again; a later task on the same ranks needs a new serial.
+        """
+        used = self._comms.pop(serial, None)
+        if used is not None:
+            self._serials = {team: s for team, s in self._serials.items() if s != serial}
+            self._communicators.kept_handles.discard(used.comm.handle)
+            used.comm.Free()
+
+    def end(self) -> None:
+        """The task is over: the next one is heard from its start. Main thread."""
+        has_open_requests = self._requests.sweep()
+        if self._current is not None:
+            self._current.task_ended(has_open_requests)
+
+    def _assemble(self, team: tuple[int, ...], tag: int) -> BaseException | None:
+        """Wait without burning a processor until the whole team has come: one may still be at other work.
+
+        Nothing ends this wait, or those that have come would wait for this rank in MPI itself.
+
+        Returns:
+            What a signal handler raised meanwhile.
+        """
+        parent, first, me = self._parent, team[0], self._parent.Get_rank()
+        others = team[1:] if me == first else (first,)
+        came, gone = bytearray(0), bytearray(0)
+        patient = _Patient(self._mpi.Exception)
+        byte = self._mpi.BYTE
+        if me != first:
+            patient.wait(parent.Isend([came, byte], first, tag).Test)
+        receives = [parent.Irecv([gone, byte], other, tag) for other in others if other != me]
+        for receive in receives:
+            patient.wait(receive.Test)
+        if me == first:
+            for send in [parent.Isend([came, byte], other, tag) for other in others]:
+                patient.wait(send.Test)
+        return patient.interrupt
+
+
+class _Patient:
+    """Waits to the end, and remembers who wanted to interrupt."""
+
+    def __init__(self, failure: type[Exception]) -> None:
+        self._watch = Watch()
+        self._failure = failure
+        self.interrupt: BaseException | None = None
+
+    def wait(self, ask: Callable[[], bool]) -> None:
+        while True:
+            try:
+                self._watch.wait(ask)
+                return
+            except self._failure:
+                raise
+            except BaseException as error:
+                self.interrupt = error

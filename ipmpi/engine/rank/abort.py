@@ -1,0 +1,36 @@
+"""MPI_Abort that does not return, as the standard has it (layer L2; mpi4py.MPI is handed in).
+
+MPICH's asks the launcher to end all ranks and returns at once. User code would go on, and its command be answered
+as a success, in the milliseconds before the launcher's signal comes.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from ipmpi.engine.mpi.methods import replace_method
+
+_log: Final = logging.getLogger("ipmpi")
+
+
+def never_return_from_abort(mpi: Any) -> bool:
+    """Have ``Abort`` of all communicators end this process where MPI's own returns; whether that was possible."""
+
+    def ending(plain: Any) -> Callable[..., None]:
+        @functools.wraps(plain)
+        def abort(comm: Any, errorcode: int = 0) -> None:
+            # MPICH's own words get lost.
+            _log.error("MPI_Abort was called on this rank, with code %d", errorcode)
+            plain(comm, errorcode)
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(errorcode & 0xFF or 1)
+
+        return abort
+
+    return replace_method(mpi.Comm, "Abort", ending)

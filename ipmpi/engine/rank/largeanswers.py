@@ -1,0 +1,85 @@
+"""Large answers at the rank that has them (layer L4): copied into memory that the agent can read, piece by piece.
+
+An answer shows the arrays of the namespace, and has to be one state of them. So it is copied before anything else
+runs, and the agent sends the copy at the pace of its receiver. Where the copy would take more of the node's memory
+than it should, the rank waits until some of it has left: then nothing runs here, and the answer is one state too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from ... import limits
+from ...memory import address_space, available_bytes
+from ...protocol.frames import Buffer
+from ...protocol.rankmessages import Piece, encode
+from ...transport.packets import PACKET, RankSocket, in_memory
+
+PIECE: Final = 4 * limits.MIB
+"""Bytes that are copied before the agent begins to send them."""
+_LEAST: Final = 4 * PIECE
+"""Bytes of copies that any rank may have: it copies a piece while others are sent."""
+_INLINE: Final = PACKET // 2
+
+
+class LargeAnswers:
+    """Copies that have not left.
+
+    Args:
+        neighbours: how many ranks share the memory of this node.
+        wait: called when nothing more may be copied: returns when the agent has said something.
+    """
+
+    def __init__(self, socket: RankSocket, wait: Callable[[], bool], neighbours: int = 1) -> None:
+        self._socket = socket
+        self._wait = wait
+        self.neighbours = max(1, neighbours)
+        self._copied = 0
+        self._address_space = address_space()
+
+    def freed(self, size: int) -> None:
+        """The agent needs so many bytes no more."""
+        self._copied -= size
+
+    def send(self, segments: Sequence[Buffer]) -> None:
+        """Send the segments of an answer that has been announced; returns when nothing refers to them any more."""
+        most = _LEAST
+        for piece in _pieces(segments):
+            size = len(piece)
+            if self._copied + size > most:
+                share = limits.ANSWER_COPIES / self.neighbours
+                # The agent maps what it sends, and has the same limit as its ranks had when they began.
+                left = min(available_bytes() + self._copied, self._address_space)
+                most = max(_LEAST, int(share * left))
+            while self._copied + size > most:
+                if not self._wait():
+                    return  # the agent is gone
+            self._copied += size
+            self._send(piece)
+
+    def _send(self, piece: memoryview) -> None:
+        if self._send_in_memory(piece):
+            return
+        # No room for files in memory, or no descriptor: through the socket, then.
+        for at in range(0, len(piece), _INLINE):
+            part = piece[at : at + _INLINE]
+            self._socket.send(encode(Piece(len(part), shared=False), [part]))
+
+    def _send_in_memory(self, piece: memoryview) -> bool:
+        try:
+            descriptor = in_memory([piece])
+        except OSError:
+            return False
+        try:
+            return self._socket.send(encode(Piece(len(piece))), (descriptor,))
+        finally:
+            os.close(descriptor)
+
+
+def _pieces(segments: Sequence[Buffer]) -> Iterator[memoryview]:
+    for segment in segments:
+        view = memoryview(segment).cast("B")
+        for at in range(0, len(view), PIECE):
+            yield view[at : at + PIECE]

@@ -1,0 +1,321 @@
+"""A rank of an engine set: it runs user code, and nothing else (layer L4).
+
+The process is the user's. It has no thread of ours, and does no traffic: its only thread sleeps in a read of the
+socket of its node agent, does one thing, and answers. Commands and parts of gang tasks are done in the order in
+which they come. While there are none it works on task items, so a command waits for the end of one item at most.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+
+from ... import limits
+from ...protocol import operations, packed, rankmessages as rm
+from ...protocol.frames import Buffer, size_of, split
+from ...protocol.tasks import DefineFunction, ForgetFunctions
+from ...transport.packets import RankSocket
+from ..session.namespace import Answer, Namespace
+from .controlblock import BELL, CURRENT, SENT, SINCE, SKIP, ControlBlock
+from .interrupts import Interrupts
+from .items import Item, ItemRunner
+from .largeanswers import LargeAnswers
+from .lifeline import Lifeline
+from .outcomes import LARGE, Payload
+from .taskrunner import TaskRunner
+from .together import MakeTeams, Part, Performer
+
+_BELL = rm.encode(rm.Bell())
+
+AGENT_GONE = rm.Stop("the agent of this node is gone", 1, "", True)
+
+
+class Rank:
+    """The namespace, and the thread that works on it.
+
+    Args:
+        namespace: of the engine.
+        socket: the way to the node agent.
+        block: what is shared with it.
+        number: this rank's number in its set.
+        make_teams: called when the first task on several ranks comes.
+        on_id: called with the id that the controller gives to this engine.
+        on_note: called with lines for the log.
+        neighbours: how many ranks share the memory of this node.
+        lifeline: ends this process when the agent is gone while user code runs.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        socket: RankSocket,
+        block: ControlBlock,
+        number: int = 0,
+        make_teams: MakeTeams = lambda left: None,
+        on_id: Callable[[int], None] = lambda number: None,
+        on_note: Callable[[str], None] = lambda text: None,
+        neighbours: int = 1,
+        lifeline: Lifeline | None = None,
+    ) -> None:
+        self.namespace = namespace
+        self._socket = socket
+        self._block = block
+        self._on_id = on_id
+        self._on_note = on_note
+        self._lifeline = lifeline
+        self._process = namespace.process
+        self.interrupts = Interrupts(block)
+        self._runner = TaskRunner(namespace)
+        self._large = LargeAnswers(socket, self._hear, neighbours)
+        self._items = ItemRunner(self._runner, block, self.interrupts, self._ring, self._send_large_item)
+        self._performer = Performer(
+            self._runner, block, self.interrupts, number, make_teams, self._hear_during_part
+        )
+        self._inbox: deque[Callable[[], None]] = deque()
+        """What is to be done, in this order."""
+        self._parts: dict[int, Part] = {}
+        self._stop: rm.Stop | None = None
+        self._process.around_forks(self.interrupts.hold_back, self.interrupts.let_through)
+        self._process.in_child(self.interrupts.uninstall)
+        self._process.in_child(socket.abandon)
+        if lifeline is not None:
+            self._process.in_child(lifeline.close)
+        self._handlers: dict[type, Callable[[Any, memoryview, list[int]], None]] = {
+            rm.EngineId: self._take_id,
+            rm.Run: self._take_command,
+            rm.RunItems: self._take_items,
+            rm.RunItem: self._take_item,
+            rm.RunPart: self._take_part,
+            rm.PartBody: self._take_part_body,
+            rm.PartLeft: self._leave_part,
+            rm.Freed: lambda message, _body, _files: self._large.freed(message.size),
+            rm.Note: lambda message, _body, _files: self._on_note(message.text),
+            rm.Stop: self._take_stop,
+            DefineFunction: lambda message, body, _files: self._runner.define(message, body),
+            ForgetFunctions: lambda message, _body, _files: self._runner.forget(message.keys),
+        }
+
+    def install_signals(self) -> None:
+        """Take SIGINT, SIGTERM, SIGUSR1 and the agent's own signal."""
+        self.interrupts.install(self._signalled)
+
+    def _signalled(self, name: str) -> None:
+        self._say(rm.Signalled(name))
+
+    def run(self) -> rm.Stop:
+        """Work until the agent says that this is the end, or is gone; what it has said."""
+        inbox, items = self._inbox, self._items
+        lifeline = self._lifeline
+        while self._stop is None:
+            if not inbox and not items.has_items:
+                self._hear()
+                continue
+            self.interrupts.install_again()
+            if lifeline is not None:
+                lifeline.let_through()
+            if inbox:
+                inbox.popleft()()
+            else:
+                items.work(self._nobody_speaks)
+            if lifeline is not None:
+                lifeline.hold()
+            self._hear_what_is_there()
+        return self._stop
+
+    def close(self) -> None:
+        """This process ends by itself."""
+        if self._lifeline is not None:
+            self._lifeline.close()
+        self._socket.close()
+
+    # --- hearing -------------------------------------------------------------------------------------------
+
+    def _nobody_speaks(self) -> bool:
+        return bool(self._block.words[SENT] <= self._socket.received)
+
+    def _hear_what_is_there(self) -> None:
+        while self._stop is None and not self._nobody_speaks():
+            self._hear()
+
+    def _hear(self) -> bool:
+        """Take the next packet, and wait for it; False if there will be none."""
+        packet = self._socket.receive()
+        if packet is None:
+            self._stop = AGENT_GONE
+            return False
+        data, files = packet
+        try:
+            message, body = rm.for_rank(data)
+            self._handlers[type(message)](message, body, files)
+        finally:
+            for descriptor in files:
+                os.close(descriptor)
+        return self._stop is None
+
+    def _hear_during_part(self) -> bool:
+        """The same while a part runs: an interrupt may end the wait, but must not lose a packet."""
+        self._socket.wait()
+        self.interrupts.shielded = True
+        try:
+            return self._hear()
+        finally:
+            self.interrupts.shielded = False
+
+    def _say(self, message: rm.ToAgent, body: Sequence[Buffer] = (), files: tuple[int, ...] = ()) -> bool:
+        return self._socket.send(rm.encode(message, body), files)
+
+    def _ring(self) -> None:
+        self._block.fence()
+        if not self._block.words[BELL]:
+            self._block.words[BELL] = 1
+            self._socket.send(_BELL)
+
+    def _take_id(self, message: rm.EngineId, _body: memoryview, _files: list[int]) -> None:
+        self.namespace.engine_id = message.id
+        self._on_id(message.id)
+
+    def _take_stop(self, message: rm.Stop, _body: memoryview, _files: list[int]) -> None:
+        self._stop = message
+
+    # --- commands ------------------------------------------------------------------------------------------
+
+    def _take_command(self, message: rm.Run, body: memoryview, files: list[int]) -> None:
+        failure = ""
+        segments: list[Buffer] = []
+        try:
+            segments = _mapped(files, message.sizes) if message.shared else _writable(body, message.sizes)
+        except (OSError, ValueError, MemoryError) as error:
+            failure = f"the data of this {message.method} did not arrive: there is no memory for it ({error})"
+        taken = [segments]  # nothing else may keep them alive, once the command has them
+        del segments
+        self._inbox.append(lambda: self._command(message, taken.pop(), failure))
+
+    def _command(self, message: rm.Run, body: list[Buffer], failure: str) -> None:
+        if failure:
+            outcome = operations.encode(operations.Failed("ConnectionError", failure, ""))
+            answer = Answer(False, outcome, [])
+        else:
+            answer = self._run(message, body)
+        del body
+        self._process.leave_if_child()
+        self._runner.names_changed()
+        sizes = [size_of([buffer]) for buffer in answer.body]
+        version = self.namespace.properties_version
+        streamed = sum(sizes) > limits.INLINE_BODY
+        said = rm.Answer(message.number, answer.ok, answer.outcome, version, sizes, streamed)
+        if not streamed and self._say(said, answer.body):
+            return
+        if answer.body:  # also what is small, and finds no descriptor for its packet
+            self._say(msgspec.structs.replace(said, streamed=True))
+            self._large.send(answer.body)
+        else:
+            text = "its answer could not be sent: this process has too many open files, or no memory"
+            failed = operations.encode(operations.Failed("OSError", text, ""))
+            self._say(rm.Answer(message.number, False, failed, version))
+
+    def _run(self, message: rm.Run, body: list[Buffer]) -> Answer:
+        words, answer = self._block.words, _INTERRUPTED
+        try:
+            words[SINCE] = time.monotonic_ns()
+            words[CURRENT] = -message.number
+            self._block.fence()
+            if words[SKIP] < message.number:
+                answer = self.namespace.run(message.method, message.operation, body)
+            words[CURRENT] = 0
+        except KeyboardInterrupt:
+            # No second one can come so soon.
+            words[CURRENT] = 0
+        return answer
+
+    # --- task items ----------------------------------------------------------------------------------------
+
+    def _take_items(self, message: rm.RunItems, body: memoryview, _files: list[int]) -> None:
+        program = self._runner.program(message.operation)
+        data, lengths = bytes(body), packed.unpack(message.lengths)
+        last = message.first + len(lengths) - 1
+        start = 0
+        items: list[Item] = []
+        for serial, end in enumerate(accumulate(lengths), message.first):
+            items.append((serial, program, data[start:end], serial == last))
+            start = end
+        self._items.give(items)
+
+    def _take_item(self, message: rm.RunItem, _body: memoryview, files: list[int]) -> None:
+        program = self._runner.program(message.operation)
+        self._items.give([(message.serial, program, _arguments(files, message.sizes), True)])
+
+    def _send_large_item(self, serial: int, seconds: float, segments: Sequence[Buffer]) -> None:
+        hit = self.interrupts.hit == serial
+        self._say(rm.ItemDone(serial, hit, seconds, [size_of([segment]) for segment in segments]))
+        self._large.send(segments)
+
+    # --- parts of gang tasks -------------------------------------------------------------------------------
+
+    def _take_part(self, message: rm.RunPart, body: memoryview, _files: list[int]) -> None:
+        payload: Payload | None = None
+        if not message.large:
+            payload = bytes(body)
+        elif message.sizes:
+            payload = list(_writable(body, message.sizes))
+        program = self._runner.program(message.operation)
+        part = Part(message.serial, program, message.ranks, message.communicator, payload)
+        self._parts[message.serial] = part
+        self._inbox.append(lambda: self._part(part))
+
+    def _take_part_body(self, message: rm.PartBody, _body: memoryview, files: list[int]) -> None:
+        part = self._parts.get(message.serial)
+        if part is not None:
+            part.payload = _arguments(files, message.sizes)
+
+    def _leave_part(self, message: rm.PartLeft, _body: memoryview, _files: list[int]) -> None:
+        part = self._parts.get(message.serial)
+        if part is not None:
+            part.reason = message.text
+
+    def _part(self, part: Part) -> None:
+        (kind, data), seconds = self._performer.perform(part)
+        del self._parts[part.serial]
+        self._process.leave_if_child()
+        hit = self.interrupts.hit == part.serial
+        if kind == LARGE:
+            sizes = [size_of([segment]) for segment in data]
+            self._say(rm.PartDone(part.serial, kind, hit, seconds, sizes, True))
+            self._large.send(data)
+        else:
+            payload = data.encode() if isinstance(data, str) else data
+            self._say(rm.PartDone(part.serial, kind, hit, seconds, [len(payload)]), [payload])
+
+
+def _arguments(files: list[int], sizes: Sequence[int]) -> Payload:
+    """The arguments of a task in a file in memory, or why they cannot be had."""
+    try:
+        return _mapped(files, sizes)
+    except (OSError, ValueError, MemoryError) as error:
+        return MemoryError(f"there is no memory for the arguments of this task ({error})")
+
+
+def _mapped(files: list[int], sizes: Sequence[int]) -> list[Buffer]:
+    """The segments in a file in memory, as private copy-on-write memory."""
+    total = sum(sizes)
+    if not total or not files:
+        return [bytearray() for _ in sizes]
+    memory = mmap.mmap(files[0], total, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    return split(memoryview(memory), sizes)
+
+
+def _writable(body: memoryview, sizes: Sequence[int]) -> list[Buffer]:
+    """The pickle, and its buffers in memory that user code may write to."""
+    segments = split(body, sizes)
+    return segments[:1] + [bytearray(segment) for segment in segments[1:]]
+
+
+_INTERRUPTED = Answer(
+    False, operations.encode(operations.Failed("KeyboardInterrupt", "", "KeyboardInterrupt\n")), []
+)

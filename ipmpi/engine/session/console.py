@@ -1,0 +1,178 @@
+"""Runs commands as an interactive session does: numbers, history, displayed values (layer L2)."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec.structs
+
+from ipmpi.engine.session.capture import Capture, share, shorten
+from ipmpi.engine.session.scripts import as_script
+from ipmpi.engine.session.statements import Sources, compile_interactive, future_flags
+from ipmpi.limits import KIB, MIB, RESULT_TEXT
+from ipmpi.protocol.operations import Execute, Executed
+
+KEPT_RESULTS: Final = 16 * MIB
+"""Text of past results that get_result can still ask for; the oldest go first."""
+
+KEPT_HISTORY: Final = 1000
+"""Commands that get_result can ask for, and whose text and displayed value ``In`` and ``Out`` have, as in IPython.
+Older ones are let go."""
+
+PRINTED: Final = RESULT_TEXT * 5 // 4
+"""stdout and stderr of one command together, so that an answer stays below ``limits.MESSAGE``."""
+
+DISPLAYED: Final = RESULT_TEXT // 8
+_PRETTY: Final = 64 * KIB
+"""A longer representation is not laid out by pprint, which takes minutes for a large list."""
+
+_LINE: Final = 79
+_LAST: Final = ("_", "__", "___")
+_NO_VALUE: Final = object()
+_NO_SCRIPT: Final = contextlib.nullcontext()
+_DEFAULT_FILENAME: Final = Execute.__struct_defaults__[0]
+
+
+class Console:
+    """The session of one engine. Its history is in the namespace as ``In``, ``Out``, ``_``, ``__``, ``___``.
+
+    Args:
+        names: the namespace.
+        give: puts names of ipmpi's there, except where the user has something else by that name.
+    """
+
+    def __init__(self, names: dict[str, Any], give: Callable[[dict[str, Any]], None]) -> None:
+        self.sources = Sources()
+        self._names = names
+        self._give = give
+        self._capture = Capture()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again at number 1, with no history and no ``from __future__`` features."""
+        self._number = 0
+        self._last_success: int | None = None
+        self._inputs: list[str] = [""]
+        self._outputs: dict[int, Any] = {}
+        self._results: OrderedDict[int, tuple[Executed, str]] = OrderedDict()
+        self._results_size = 0
+        self._flags = 0
+        self._displayed: Any = _NO_VALUE
+        self.sources.clear()
+        self.seed()
+
+    def seed(self) -> None:
+        """Put the names of the history in the namespace."""
+        self._shown = ("", "", "")
+        self._give({"In": self._inputs, "_ih": self._inputs, "Out": self._outputs, "_oh": self._outputs})
+        self._give(dict(zip(_LAST, self._shown, strict=True)))
+
+    def forked(self) -> None:
+        """This is a forked child of the engine: what it prints goes where the engine's own output goes."""
+        self._capture.forked()
+
+    def execute(self, operation: Execute) -> tuple[Executed, BaseException | None]:
+        """Run statements until the first that raises. What it raised, if any, comes with what was printed."""
+        self._number += 1
+        source = operation.source
+        filename = operation.filename
+        if filename == _DEFAULT_FILENAME:
+            filename = f"<ipmpi {self._number}>"
+        self._inputs.append(source)
+        if len(self._inputs) > KEPT_HISTORY + 1:
+            self._inputs[-KEPT_HISTORY - 1] = ""
+        self.sources.add(filename, source)
+        self._displayed = _NO_VALUE
+        error: BaseException | None = None
+        displayhook = sys.displayhook
+        with warnings.catch_warnings():
+            pass  # forget which warnings were shown: each is shown once in a command, not once in an engine's life
+        words = operation.argv
+        around = _NO_SCRIPT if words is None else as_script(self._names, words, operation.path)
+        with self._capture, around:
+            sys.displayhook = self._display
+            try:
+                error = self._run(source, filename)
+                texts, broken = self._texts_of_displayed()
+                error = broken if error is None else error
+                executed = self._executed(*texts)
+            finally:
+                sys.displayhook = displayhook
+                self._displayed = _NO_VALUE
+        self._keep(executed, shorten(source, RESULT_TEXT // 4))
+        if error is None:
+            self._last_success = self._number
+        return executed, error
+
+    def result(self, number: int | None) -> Executed:
+        """The kept result of a command, by default the last that succeeded; IndexError if there is none."""
+        wanted = self._last_success if number is None else number
+        if wanted is None:
+            raise IndexError("no command has succeeded on this engine yet; run one with execute")
+        try:
+            executed, source = self._results[wanted]
+            return msgspec.structs.replace(executed, source=source)
+        except KeyError:
+            if 0 < wanted <= self._number:
+                raise IndexError(
+                    f"the result of command {wanted} is no longer kept: an engine keeps those of the last "
+                    f"{KEPT_HISTORY:,} commands, up to {KEPT_RESULTS // MIB} MiB of text"
+                ) from None
+            raise IndexError(f"index {wanted} out of range") from None
+
+    def _run(self, source: str, filename: str) -> BaseException | None:
+        try:
+            code = compile_interactive(source, filename, self._flags)
+            self._flags |= future_flags(code)
+            exec(code, self._names)
+        except BaseException as error:
+            return error
+        return None
+
+    def _display(self, value: Any) -> None:
+        if value is None:
+            return
+        self._shown = (value, *self._shown[:2])
+        self._give(dict(zip(_LAST, self._shown, strict=True)))
+        self._outputs[self._number] = value
+        while len(self._outputs) > KEPT_HISTORY:
+            del self._outputs[next(iter(self._outputs))]
+        self._displayed = value
+
+    def _texts_of_displayed(self) -> tuple[tuple[str | None, str | None], BaseException | None]:
+        """``(pprint, repr)`` of the last displayed value, made once: a loop may display a million."""
+        value = self._displayed
+        if value is _NO_VALUE:
+            return (None, None), None
+        try:
+            text = pretty = repr(value)
+            if _LINE < len(text) <= _PRETTY:
+                import pprint
+
+                pretty = pprint.pformat(value, width=_LINE, sort_dicts=False)
+            return (shorten(pretty, DISPLAYED), shorten(text, DISPLAYED)), None
+        except BaseException as error:
+            return (None, None), error
+
+    def _executed(self, pretty: str | None, text: str | None) -> Executed:
+        stdout, stderr = self._capture.stdout.peek(), self._capture.stderr.peek()
+        if stdout or stderr:
+            stdout, stderr = share([stdout, stderr], PRINTED)
+        return Executed(self._number, stdout, stderr, pretty, text)
+
+    def _keep(self, executed: Executed, source: str) -> None:
+        self._results[executed.number] = executed, source
+        self._results_size += _size(executed, source)
+        while len(self._results) > KEPT_HISTORY or (self._results_size > KEPT_RESULTS and len(self._results) > 1):
+            _, oldest = self._results.popitem(last=False)
+            self._results_size -= _size(*oldest)
+
+
+def _size(executed: Executed, source: str) -> int:
+    displayed = len(executed.display_repr or "") + len(executed.display_pprint or "")
+    return 200 + len(source) + len(executed.stdout) + len(executed.stderr) + displayed

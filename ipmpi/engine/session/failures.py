@@ -1,0 +1,86 @@
+"""What a client learns of an exception: its name, text, traceback of user frames, and itself (layer L2)."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from ipmpi import limits, raised, serialize
+from ipmpi.engine.session.capture import share, shorten
+from ipmpi.errors import text_of
+from ipmpi.limits import RESULT_TEXT
+from ipmpi.protocol.frames import size_of
+from ipmpi.protocol.operations import Executed, Failed
+from ipmpi.serialize import Buffer
+
+_PACKAGE = os.path.join(Path(os.path.abspath(__file__)).parents[2], "")
+
+ANSWER_TEXT = RESULT_TEXT * 3 // 2
+"""All texts of one answer together: they travel in one message, of at most ``limits.MESSAGE``."""
+
+
+def failed(error: BaseException, executed: Executed | None = None) -> tuple[Failed, list[Buffer]]:
+    """The outcome and the body for ``error``; never raises, however broken the exception is.
+
+    The body is empty when the exception does not survive pickling and unpickling, or is too large
+    (``limits.EXCEPTION``).
+    """
+    traceback_text, text = _formatted(error), _text(error)
+    if executed is not None:
+        stdout, stderr, text, traceback_text = share(
+            [executed.stdout, executed.stderr, text, traceback_text], ANSWER_TEXT
+        )
+        executed = Executed(
+            executed.number, stdout, stderr, executed.display_pprint, executed.display_repr, executed.source
+        )
+    return Failed(shorten(type(error).__name__), text, traceback_text, executed), _body(error)
+
+
+def _text(error: BaseException) -> str:
+    return shorten(text_of(error), RESULT_TEXT // 4)
+
+
+def _formatted(error: BaseException) -> str:
+    try:
+        lines = traceback.TracebackException(type(error), error, user_frames(error.__traceback__)).format()
+        return shorten("".join(lines))
+    except BaseException as broken:
+        return f"{type(error).__name__}: {_text(error)}\n<its traceback raised {type(broken).__name__}>\n"
+
+
+def user_frames(tb: TracebackType | None) -> TracebackType | None:
+    """``tb`` without the frames of ipmpi that it begins with; None when there are no others."""
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        tb = tb.tb_next
+    return tb
+
+
+def _body(error: BaseException) -> list[Buffer]:
+    body = _survives(error)
+    if body or type(error).__module__ == "builtins":
+        return body  # one of Python's own is made from its name and text
+    try:
+        rest = raised.without(error, _is_sent)
+    except BaseException:  # its attributes are user code
+        return []
+    return [] if rest is None else _survives(rest)
+
+
+def _survives(error: BaseException) -> list[Buffer]:
+    try:
+        body: Sequence[Buffer] = serialize.dumps(error)
+        if size_of(body) > limits.EXCEPTION:
+            return []
+        return list(body) if type(serialize.loads(body)) is type(error) else []
+    except BaseException:  # its __reduce__ and __init__ are user code
+        return []
+
+
+def _is_sent(value: object) -> bool:
+    try:
+        return size_of(serialize.dumps(value)) <= limits.EXCEPTION
+    except Exception:
+        return False

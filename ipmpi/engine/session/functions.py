@@ -1,0 +1,209 @@
+"""Functions that arrive on an engine, and the namespace that they see as their globals (layer L2).
+
+A function of the client's ``__main__`` travels by value, together with the globals that it uses. Here its
+globals *are* the engine's namespace, as if it had been typed on the engine; what it brought along is put
+there under one rule:
+
+* a name that was put on the engine (by push, execute, scatter, or an assignment in user code) stays as it is;
+* any other name is what the function that came last brought.
+
+So ``x`` in an applied function is the engine's own part of a scattered ``x``, and an edited helper function
+is used in its new form by the next call.
+
+The names that ipmpi itself gives to a namespace (``id``, ``mpi``, the history) give way to what a function brings:
+for as long as it is called, or for good if it was pushed.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from ipmpi import returned, serialize
+from ipmpi.serialize import Buffer
+
+_MAIN: Final = "__main__"
+_MISSING: Final = object()
+
+
+class FunctionHome:
+    """Unpickles what a client sent, giving functions of ``__main__`` these names as globals.
+
+    Args:
+        names: of the engine, or of one program (:mod:`ipmpi.engine.rank.programs`).
+    """
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self._names = names
+        self._brought: dict[str, Any] = {}
+        self._given: dict[str, Any] = {}
+        self._covering: dict[str, Any] = {}
+        self._stays = False
+        self._carried: dict[str, Any] | None = None
+
+    def loads(self, segments: Sequence[Buffer], *, stays: bool = False) -> Any:
+        """The object in ``segments``.
+
+        Args:
+            segments: see :func:`ipmpi.serialize.dumps`.
+            stays: whether it becomes part of the namespace, and does not serve one call only.
+
+        Raises:
+            ModuleNotFoundError: a module of the client is not on the engine; the message says what to do.
+        """
+        before, self._stays = self._stays, self._stays or stays
+        try:
+            return self.unpickler(segments).load()
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"{error}: it is needed here to rebuild what was sent. Install it on the engines, "
+                f"or call cloudpickle.register_pickle_by_value(module) on the client to send its functions along",
+                name=error.name,
+                path=error.path,
+            ) from None
+        finally:
+            self._stays = before
+
+    def unpickler(self, segments: Sequence[Buffer]) -> Unpickler:
+        """What :meth:`loads` uses."""
+        return Unpickler(self, self._names, segments)
+
+    def load_function(self, segments: Sequence[Buffer]) -> tuple[Any, dict[str, Any]]:
+        """A function that is kept, and the globals that it came with.
+
+        Another function may bring other things by these names meanwhile: :meth:`prepare` them again before a call.
+        """
+        carried: dict[str, Any] = {}
+        self._carried = carried
+        try:
+            return self.loads(segments), carried
+        finally:
+            self._carried = None
+
+    def adopt(self, function: object) -> types.FunctionType:
+        """``function`` with the namespace as its globals; TypeError for anything but a function.
+
+        Names that it uses and that only its own module has are put in the namespace, by the rule above.
+        """
+        if not isinstance(function, types.FunctionType):
+            raise TypeError("function object expected")
+        if function.__globals__ is self._names:
+            return function
+        used = serialize.names_used(function.__code__)
+        self.bring({name: function.__globals__[name] for name in used if name in function.__globals__})
+        copy = types.FunctionType(
+            function.__code__, self._names, function.__name__, function.__defaults__, function.__closure__
+        )
+        copy.__kwdefaults__ = function.__kwdefaults__
+        copy.__annotations__ = function.__annotations__
+        copy.__qualname__ = function.__qualname__
+        copy.__doc__ = function.__doc__
+        copy.__dict__.update(function.__dict__)
+        copy.__module__ = _MAIN
+        return copy
+
+    def give(self, values: Mapping[str, Any]) -> None:
+        """Put names of ipmpi's in the namespace, except where the user has something else by that name."""
+        names, given = self._names, self._given
+        for name, value in values.items():
+            if name not in names or self.is_given(name):
+                names[name] = value
+            given[name] = value
+
+    def is_given(self, name: str) -> bool:
+        """Whether what the namespace has by this name is ipmpi's."""
+        return name in self._given and self._names.get(name, _MISSING) is self._given[name]
+
+    def bring(self, carried: Mapping[str, Any]) -> None:
+        """Put the globals of a function in the namespace, except those that are the engine's own."""
+        names, brought, covering = self._names, self._brought, self._covering
+        if self._carried is not None:
+            self._carried.update(carried)
+        for name, value in carried.items():
+            if (self.is_given(name) and not self._stays) or (
+                name in covering and names.get(name, _MISSING) is covering[name]
+            ):
+                names[name] = covering[name] = value
+            elif (
+                name not in names
+                or (name in brought and names[name] is brought[name])
+                or (self._stays and self.is_given(name))
+            ):
+                names[name] = brought[name] = value
+
+    def prepare(self, carried: Mapping[str, Any]) -> None:
+        """As :meth:`bring`, before a call of a function that came earlier."""
+        self.uncover()
+        self.bring(carried)
+
+    def uncover(self) -> None:
+        """Bring back the names of ipmpi that gave way for a call: something else begins."""
+        if not self._covering:
+            return
+        for name, value in self._covering.items():
+            if self._names.get(name, _MISSING) is value:
+                self._names[name] = self._given[name]
+        self._covering.clear()
+
+    def own(self, keys: Iterable[str]) -> None:
+        """These names are the engine's own from now on."""
+        if self._brought:
+            for key in keys:
+                self._brought.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget what functions brought, and what ipmpi gave."""
+        self._brought.clear()
+        self._covering.clear()
+        self._given.clear()
+
+
+class Unpickler(returned.Unpickler):
+    """Knows the two names by which a cloudpickle stream makes functions (they are its format, so they stay).
+
+    Hooking there reaches every function of the stream: nested ones, methods, what closures and partials hold.
+    """
+
+    def __init__(self, home: FunctionHome, names: dict[str, Any], segments: Sequence[Buffer]) -> None:
+        super().__init__(io.BytesIO(segments[0]), buffers=segments[1:])
+        self._home = home
+        self._names = names
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        """Called by pickle."""
+        if module in returned.CLOUDPICKLE:
+            if name == "_make_function":
+                return self._make_function
+            if name == "_function_setstate":
+                return self._set_state
+        elif module == _MAIN and name in self._names:
+            return self._names[name]
+        elif module == serialize.__name__ and name == "loads":
+            return self._home.loads  # a pickle inside this one
+        return super().find_class(module, name)
+
+    def is_own(self, kind: type) -> bool:
+        """Whether a class was defined here: then it lives in these names, or its methods do."""
+        return super().is_own(kind) and (
+            self._names.get(kind.__name__) is kind
+            or any(getattr(each, "__globals__", None) is self._names for each in vars(kind).values())
+        )
+
+    def _make_function(self, code: types.CodeType, carried: dict[str, Any], *rest: Any) -> types.FunctionType:
+        if carried.get("__name__") != _MAIN:
+            carried["__builtins__"] = builtins
+            return types.FunctionType(code, carried, *rest)
+        return types.FunctionType(code, self._names, *rest)
+
+    def _set_state(self, function: types.FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        from cloudpickle.cloudpickle import _function_setstate
+
+        if function.__globals__ is self._names:
+            attributes, slots = state
+            self._home.bring(slots["__globals__"])
+            state = (attributes, {**slots, "__globals__": {}})
+        _function_setstate(function, state)
+        function.__globals__["__builtins__"] = builtins

@@ -1,0 +1,319 @@
+"""The namespace of one engine: operations in, answers out (layer L2).
+
+No thread, no network, no MPI here: the engine's main thread calls :meth:`Namespace.run`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import types
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from ipmpi import serialize
+from ipmpi.engine.session.console import Console
+from ipmpi.engine.session.failures import failed
+from ipmpi.engine.session.forks import HomeProcess
+from ipmpi.engine.session.functions import FunctionHome
+from ipmpi.engine.session.properties import EngineProperties
+from ipmpi.errors import RemoteProtocolError, SerializationError
+from ipmpi.protocol import operations
+from ipmpi.protocol.operations import (
+    Apply,
+    BeforeWalltime,
+    ClearProperties,
+    DelProperties,
+    EndComes,
+    Execute,
+    GetProperties,
+    GetResult,
+    HasProperties,
+    Keys,
+    Map,
+    Nothing,
+    Pull,
+    PullFunction,
+    Push,
+    PushFunction,
+    Reset,
+    SetProperties,
+    Value,
+)
+from ipmpi.serialize import Buffer
+
+
+class Answer(NamedTuple):
+    """What :meth:`Namespace.run` made of an operation.
+
+    ``ok`` is False for a :class:`~ipmpi.protocol.operations.Failed`; ``outcome`` is the encoded outcome. The body
+    is no copy: it shows later changes of the arrays in it, so send it before the next operation runs.
+    """
+
+    ok: bool
+    outcome: bytes
+    body: list[Buffer]
+
+
+class EngineId(int):
+    """The number of an engine, as ``id`` in its namespace. Called, it is Python's own ``id``, which it hides."""
+
+    __slots__ = ()
+
+    def __call__(self, obj: object, /) -> int:
+        """The identity of an object."""
+        return builtins.id(obj)
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
+
+
+_HISTORY: Final = frozenset({"_ih", "_oh", "In", "Out", "_", "__", "___", "__IP", "input", "raw_input"})
+_VALUE: Final = operations.encode(Value())
+_DONE: Final = Answer(True, operations.encode(Nothing()), [])
+
+
+class Namespace:
+    """What user code sees on one engine, and everything that can be done to it.
+
+    The names ``id`` (the engine's id) and ``mpi`` are always there, and so is the history of the session
+    (:class:`~ipmpi.engine.session.console.Console`). Functions that are sent see the namespace as their globals by
+    the rule of :mod:`ipmpi.engine.session.functions`.
+
+    Attributes:
+        module: the module whose names these are.
+        names: its dictionary.
+        properties: the engine's properties.
+        home: gives functions that arrive these names as their globals.
+        console: the session of commands.
+        process: the process that this engine began in.
+        generation: how often the names have been cleared; what was loaded before belongs to an earlier one.
+        properties_version: how often operations have changed the properties.
+    """
+
+    def __init__(self, engine_id: int = -1, mpi: object | None = None) -> None:
+        self.module = types.ModuleType("__main__", "The namespace of an ipmpi engine.")
+        self.names: dict[str, Any] = self.module.__dict__
+        self.names["__builtins__"] = builtins
+        self.properties = EngineProperties()
+        self._own_names = dict(self.names)
+        self._hidden = _HISTORY | self._own_names.keys() | {"__annotations__", "__warningregistry__"}
+        self._engine_id = engine_id
+        self._mpi = mpi
+        self.home = FunctionHome(self.names)
+        self.console = Console(self.names, self.home.give)
+        self.process = HomeProcess()
+        self.process.in_child(self.console.forked)
+        self._replaced_main: types.ModuleType | None = None
+        self.generation = 0
+        self.properties_version = 0
+        self._before_end: dict[bytes, tuple[Any, dict[str, Any]]] = {}
+        self.clear_names()
+        self._handlers: dict[type, Callable[[Any, Sequence[Buffer]], Answer]] = {
+            Execute: self._execute,
+            Push: self._push,
+            Pull: self._pull,
+            PushFunction: self._push_function,
+            PullFunction: self._pull_function,
+            Apply: self._apply,
+            Map: self._map,
+            GetResult: self._get_result,
+            Reset: self._reset,
+            Keys: self._keys,
+            SetProperties: self._set_properties,
+            GetProperties: self._get_properties,
+            HasProperties: self._has_properties,
+            DelProperties: self._del_properties,
+            ClearProperties: self._clear_properties,
+            BeforeWalltime: self._before_walltime,
+            EndComes: self._end_comes,
+        }
+
+    @property
+    def engine_id(self) -> int:
+        """The id of the engine; setting it sets the name ``id``."""
+        return self._engine_id
+
+    @engine_id.setter
+    def engine_id(self, value: int) -> None:
+        self._engine_id = value
+        self.home.give({"id": EngineId(value)})
+
+    def install_as_main(self) -> None:
+        """Make this the ``__main__`` module of the process, so that pickles and user code find it by that name."""
+        # The interpreter clears a module's names once nobody refers to it, and its functions still run.
+        self._replaced_main = sys.modules.get("__main__")
+        sys.modules["__main__"] = self.module
+        # As in an interactive session: the engine's own options mean nothing to user code.
+        sys.argv = [""]
+
+    def run(self, method: str, operation: bytes, body: Sequence[Buffer]) -> Answer:
+        """Do what an encoded operation says.
+
+        Whatever user code raises, SystemExit and KeyboardInterrupt too, becomes a Failed answer. Only a
+        KeyboardInterrupt that comes before or after can get out of here.
+
+        Args:
+            method: the client's method, for messages.
+            operation: an encoded :data:`~ipmpi.protocol.operations.Operation`.
+            body: its segments.
+        """
+        try:
+            decoded = operations.decode_operation(operation)
+        except msgspec.DecodeError as error:
+            return _failure(
+                RemoteProtocolError(
+                    f"engine {self._engine_id} does not understand this {method!r} ({error}); "
+                    f"install the same release of ipmpi for client and engines"
+                )
+            )
+        try:
+            self.home.uncover()
+            answer = self._handlers[type(decoded)](decoded, body)
+        except BaseException as error:
+            self.process.leave_if_child(error)
+            return _failure(error)
+        self.process.leave_if_child()
+        return answer
+
+    def clear_names(self) -> None:
+        """Drop every name of the user; history, numbers and properties stay."""
+        self.generation += 1
+        self.names.clear()
+        self.names.update(self._own_names)
+        self.home.clear()
+        self.home.give({"id": EngineId(self._engine_id), "mpi": self._mpi})
+        self.console.seed()
+
+    # --- Commands --------------------------------------------------------------------------------------
+
+    def _execute(self, operation: Execute, _body: Sequence[Buffer]) -> Answer:
+        executed, error = self.console.execute(operation)
+        self.process.leave_if_child(error)
+        if error is None:
+            return Answer(True, operations.encode(executed), [])
+        outcome, pickled = failed(error, executed)
+        return Answer(False, operations.encode(outcome), pickled)
+
+    def _push(self, _operation: Push, body: Sequence[Buffer]) -> Answer:
+        self.merge(self.home.loads(body, stays=True))
+        return _DONE
+
+    def _pull(self, operation: Pull, _body: Sequence[Buffer]) -> Answer:
+        return _pulled(operation.keys, [self.named(key) for key in operation.keys], operation.single)
+
+    def _push_function(self, _operation: PushFunction, body: Sequence[Buffer]) -> Answer:
+        functions = self.home.loads(body)
+        self.merge({name: self.home.adopt(function) for name, function in functions.items()})
+        return _DONE
+
+    def _pull_function(self, operation: PullFunction, _body: Sequence[Buffer]) -> Answer:
+        values = [self.named(key) for key in operation.keys]
+        for key, value in zip(operation.keys, values, strict=True):
+            if not isinstance(value, types.FunctionType):
+                raise TypeError(f"function object expected, but {key!r} is a {type(value).__name__}; use pull")
+        return _pulled(operation.keys, values, operation.single)
+
+    def _apply(self, _operation: Apply, body: Sequence[Buffer]) -> Answer:
+        function, args, kwargs = self.home.loads(body)
+        return _value(function(*args, **kwargs), "the result of apply")
+
+    def _map(self, _operation: Map, body: Sequence[Buffer]) -> Answer:
+        function, sequences = self.home.loads(body)
+        if isinstance(function, str):
+            function = eval(function, self.names)
+        return _value([function(*items) for items in zip(*sequences, strict=False)], "the result of map")
+
+    def _get_result(self, operation: GetResult, _body: Sequence[Buffer]) -> Answer:
+        return Answer(True, operations.encode(self.console.result(operation.number)), [])
+
+    def _reset(self, _operation: Reset, _body: Sequence[Buffer]) -> Answer:
+        self.console.reset()
+        self.properties.clear()
+        self.properties_version += 1
+        self._before_end.clear()
+        self.clear_names()
+        return _DONE
+
+    def _before_walltime(self, operation: BeforeWalltime, body: Sequence[Buffer]) -> Answer:
+        self._before_end[operation.key] = self.home.load_function(body)
+        return _DONE
+
+    def _end_comes(self, operation: EndComes, _body: Sequence[Buffer]) -> Answer:
+        function, carried = self._before_end.pop(operation.key, (None, {}))
+        if function is not None:
+            self.home.prepare(carried)
+            function()
+        return _DONE
+
+    def _keys(self, _operation: Keys, _body: Sequence[Buffer]) -> Answer:
+        return _value([name for name in self.names if name not in self._hidden], "the names")
+
+    # --- Properties ------------------------------------------------------------------------------------
+
+    def _set_properties(self, _operation: SetProperties, body: Sequence[Buffer]) -> Answer:
+        self.properties.update(self.home.loads(body))
+        self.properties_version += 1
+        return _DONE
+
+    def _get_properties(self, operation: GetProperties, _body: Sequence[Buffer]) -> Answer:
+        keys = operation.keys
+        return _value(dict(self.properties) if keys is None else self.properties.take(keys), "the properties")
+
+    def _has_properties(self, operation: HasProperties, _body: Sequence[Buffer]) -> Answer:
+        return _value([key in self.properties for key in operation.keys], "the properties")
+
+    def _del_properties(self, operation: DelProperties, _body: Sequence[Buffer]) -> Answer:
+        self.properties.remove(operation.keys)
+        self.properties_version += 1
+        return _DONE
+
+    def _clear_properties(self, _operation: ClearProperties, _body: Sequence[Buffer]) -> Answer:
+        self.properties.clear()
+        self.properties_version += 1
+        return _DONE
+
+    # --- Names -----------------------------------------------------------------------------------------
+
+    def named(self, key: str) -> Any:
+        """The value of a name; NameError if there is none."""
+        try:
+            return self.names[key]
+        except KeyError:
+            raise NameError(f"name {key!r} is not defined") from None
+
+    def merge(self, pushed: dict[str, Any]) -> None:
+        """Put these names here; they are the engine's own from now on."""
+        _require_names(pushed)
+        self.home.own(pushed)
+        self.names.update(pushed)
+
+
+def _require_names(keys: Iterable[object]) -> None:
+    for key in keys:
+        if not isinstance(key, str):
+            raise TypeError(f"a name in a namespace is a string, not {key!r}")
+
+
+def _value(value: object, what: str) -> Answer:
+    if value is None:
+        return _DONE
+    return Answer(True, _VALUE, serialize.dumps(value, what=what))
+
+
+def _pulled(keys: Sequence[str], values: list[Any], single: bool) -> Answer:
+    if single and len(keys) == 1:
+        return _value(values[0], repr(keys[0]))
+    try:
+        return _value(values, "what was pulled")
+    except SerializationError:
+        for key, value in zip(keys, values, strict=True):
+            serialize.dumps(value, what=repr(key))  # raises the error that names it
+        raise
+
+
+def _failure(error: BaseException) -> Answer:
+    outcome, body = failed(error)
+    return Answer(False, operations.encode(outcome), body)
