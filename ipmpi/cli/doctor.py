@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,7 +50,7 @@ from ..transport.dial.routes import ProxyRoute
 from . import argtypes
 from .checkup import Checkup, Way, check_up
 from .login import destination
-from .printing import show
+from .printing import show, show_diagnostics
 
 OTHER_RELEASE: Final = f"Use one release everywhere: pip install 'ipmpi=={__version__}' where the controller runs."
 OTHER_FURL: Final = "Copy ipcontroller-mec.furl again from where the controller runs (mode 600)."
@@ -118,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show(json.dumps(report, indent=1))
     else:
         show(f"ipmpi {__version__}, Python {sys.version.split()[0]} on {host}: {sys.executable}\n")
-        show(f.render(found, min(shutil.get_terminal_size().columns, 110)))
+        show_diagnostics(found)
         show(f"\n{_summary(found)}")
     return f.exit_code(found)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ from ..launch.doctor.diagnostics import Diagnostic
 from ..launch.doctor.logfiles import read_logs, read_losses
 from . import argtypes
 from .options import system_name
-from .printing import show
+from .printing import show, show_diagnostics
 
 LINES: Final = 20
 _JOB: Final = re.compile(r"\d+(\[\d*\])?(_\d+)?(\.[\w.-]+)?(;[\w.-]+)?")
@@ -110,7 +109,7 @@ def _print(report: Report, lines: int, *, as_json: bool) -> None:
         told = None if log is None else {"path": log.path, "lines": shown, "alike": report.alike}
         show(json.dumps({"findings": [each.as_dict() for each in report.diagnostics], "log": told}, indent=1))
         return
-    show(f.render(report.diagnostics, min(shutil.get_terminal_size().columns, 110)))
+    show_diagnostics(report.diagnostics)
     if log is not None and shown:
         more = f" ({report.alike} more end alike)" if report.alike else ""
         show("\n".join([f"\nThe last lines of {log.path}{more}:", *(f"    {line}" for line in shown)]))

@@ -106,6 +106,18 @@ def test_what_is_printed() -> None:
     assert found[1].as_dict()["level"] == "problem"
 
 
+def test_at_a_terminal_levels_are_coloured() -> None:
+    found = [
+        Diagnostic("MPI", "match", Level.PROBLEM, "A problem is here. " + "Word " * 20, "Mend it"),
+        Diagnostic("MPI", "other", Level.OK, "It is ok."),
+    ]
+    plain, coloured = render(found, 50).split("\n"), render(found, 50, colours=True).split("\n")
+    assert coloured[0] == "\x1b[1mMPI\x1b[0m"
+    assert coloured[1] == plain[1].replace("problem ", "\x1b[31mproblem\x1b[0m ", 1)
+    assert coloured[-1] == "  \x1b[32mok\x1b[0m       It is ok."
+    assert coloured[2:-1] == plain[2:-1]
+
+
 def test_numbers_and_sizes_are_short() -> None:
     assert spans([7, 0, 1, 2, 3]) == "0-3, 7"
     assert spans([5]) == "5"
