@@ -8,9 +8,7 @@ from pathlib import Path
 
 from ipmpi.cli import argtypes, options
 from ipmpi.cli.detach import detach
-from ipmpi.cli.local import log_files
-from ipmpi.cli.supervise import Supervisor
-from ipmpi.launch.cluster.cluster import Cluster
+from ipmpi.cli.local import supervise
 from ipmpi.launch.cluster.hosts import HostEngines, HostOptions, read_clusterfile, read_hosts
 from ipmpi.launch.cluster.lifecycle import Plan
 from ipmpi.launch.processes.process import Signals
@@ -34,11 +32,8 @@ def main(words: Sequence[str]) -> int:
                 timeout=parsed.timeout,
             )
         )
-        cluster = Cluster(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
         plan = Plan(engines.n, parsed.timeout, engines_wait=True)
-        screen = options.screen(parsed)
-        furl = options.mec_arguments(parsed)
-        return Supervisor(cluster, plan, screen, record, furl, log_files=log_files).run()
+        return supervise(parsed, record, signals, engines, plan)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from ipmpi.cli.supervise import Supervisor
 from ipmpi.launch.batch.allocation import in_allocation
 from ipmpi.launch.cluster import restarts
 from ipmpi.launch.cluster.cluster import Cluster
+from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.cluster.lifecycle import Plan
 from ipmpi.launch.cluster.local import EngineOptions, LocalEngines
 from ipmpi.launch.cluster.records import Record
@@ -28,12 +29,11 @@ def main(command: str, words: Sequence[str]) -> int:
         return detach([command, *words], options.early_log_dir(parsed), "up")
     keep_engines_here(parsed)
     with Signals() as signals, options.claimed(parsed, "local", parsed.n) as record:
-        engines = LocalEngines(engine_options(parsed, record))
-        cluster = Cluster(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
-        plan = Plan(parsed.n, parsed.timeout, engines_wait=engines.waits, restarts=parsed.restarts)
-        screen = options.screen(parsed)
-        furl = options.mec_arguments(parsed)
-        return Supervisor(cluster, plan, screen, record, furl, log_files=log_files).run()
+        waits = options.keeps_furl(parsed)
+        furl_file = Path(record.furl_files["engine"])
+        engines = LocalEngines(engine_options(parsed, furl_file, Path(record.log_dir), record.run, waits))
+        plan = Plan(parsed.n, parsed.timeout, engines_wait=waits, restarts=parsed.restarts)
+        return supervise(parsed, record, signals, engines, plan)
 
 
 def keep_engines_here(parsed: argparse.Namespace) -> None:
@@ -86,21 +86,22 @@ def parser(command: str = "local") -> argparse.ArgumentParser:
     return p
 
 
-def engine_options(parsed: argparse.Namespace, record: Record) -> EngineOptions:
+def engine_options(
+    parsed: argparse.Namespace, furl_file: Path, log_dir: Path, run: str, waits: bool, more: Sequence[str] = ()
+) -> EngineOptions:
     """What was asked for."""
     return EngineOptions(
-        n=parsed.n,
-        log_dir=Path(record.log_dir),
-        run=record.run,
-        engine_furl_file=Path(record.furl_files["engine"]),
-        mpi=parsed.mpi,
-        launcher=parsed.launcher or "auto",
-        waits=options.keeps_furl(parsed),
-        timeout=parsed.timeout,
-        fault_tolerance=parsed.fault_tolerance,
-        launcher_options=launcher_words(parsed),
-        arguments=tuple(options.gpu_arguments(parsed)),
-    )
+        parsed.n, log_dir, run, furl_file, parsed.mpi, parsed.launcher or "auto", waits, parsed.timeout,
+        fault_tolerance=parsed.fault_tolerance, launcher_options=launcher_words(parsed),
+        arguments=(*more, *options.gpu_arguments(parsed)),
+    )  # fmt: skip
+
+
+def supervise(parsed: argparse.Namespace, record: Record, signals: Signals, engines: Launch, plan: Plan) -> int:
+    """Run a controller here, and these engines, until one of them ends; returns the exit code."""
+    cluster = Cluster(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
+    furl = options.mec_arguments(parsed)
+    return Supervisor(cluster, plan, options.screen(parsed), record, furl, log_files=log_files).run()
 
 
 def log_files(record: Record) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from ipmpi.cli import argtypes, options
 from ipmpi.cli.batch import add_job_options, engines_job
-from ipmpi.cli.local import launcher_words
+from ipmpi.cli.local import engine_options
 from ipmpi.cli.screen import Screen
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.cli.watch import Watched
@@ -28,7 +28,7 @@ from ipmpi.launch.cluster.happenings import EnginesEnded, StopRequest
 from ipmpi.launch.cluster.job import Job
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.cluster.lifecycle import Plan
-from ipmpi.launch.cluster.local import EngineOptions, LocalEngines
+from ipmpi.launch.cluster.local import LocalEngines
 from ipmpi.launch.cluster.records import Record
 from ipmpi.launch.processes.process import Signals
 
@@ -146,22 +146,7 @@ def _local(parsed: argparse.Namespace, furl_file: Path, log_dir: Path, run: str)
     if not parsed.n:
         raise LauncherError("how many engines? Say -n N")
     arguments = [] if parsed.walltime is None else ["--walltime", f"{parsed.walltime}s"]
-    arguments += options.gpu_arguments(parsed)
-    return LocalEngines(
-        EngineOptions(
-            n=parsed.n,
-            log_dir=log_dir,
-            run=run,
-            engine_furl_file=furl_file,
-            mpi=parsed.mpi,
-            launcher=parsed.launcher or "auto",
-            waits=True,
-            timeout=parsed.timeout,
-            fault_tolerance=parsed.fault_tolerance,
-            launcher_options=launcher_words(parsed),
-            arguments=tuple(arguments),
-        )
-    )
+    return LocalEngines(engine_options(parsed, furl_file, log_dir, run, True, arguments))
 
 
 @contextlib.contextmanager
