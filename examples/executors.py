@@ -20,7 +20,7 @@ def new_executor(name: str) -> Executor:
         from concurrent.futures import ProcessPoolExecutor
 
         return ProcessPoolExecutor(min(4, os.cpu_count() or 1))
-    from ipmpi.client.pools.executor import Executor
+    from ipmpi.client.pools import Executor
 
     return Executor()
 

@@ -34,14 +34,20 @@ class Gate:
 
     def __init__(self) -> None:
         self._open = threading.Event()
+        self._lock = threading.Lock()
+        self.arrived = 0
+        """How much code has come here since it was closed."""
 
     def close(self) -> None:
+        self.arrived = 0
         self._open.clear()
 
     def open(self) -> None:
         self._open.set()
 
     def wait(self) -> None:
+        with self._lock:
+            self.arrived += 1
         self._open.wait(PATIENCE)
 
 

@@ -19,12 +19,12 @@ from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch.batch import BatchSystem, batch_system
 from ipmpi.launch.batch.joboptions import MEMORY, JobOptions
 from ipmpi.launch.batch.jobscript import render
-from ipmpi.launch.cluster import restarts
 from ipmpi.launch.cluster.cluster import Cluster
 from ipmpi.launch.cluster.controller import Told
 from ipmpi.launch.cluster.job import Job
 from ipmpi.launch.cluster.lifecycle import Plan
 from ipmpi.launch.cluster.records import DEFAULT_NAME
+from ipmpi.launch.processes import restarts
 from ipmpi.launch.processes.process import Signals
 from ipmpi.launch.processes.scratch import log_folder, mounts
 

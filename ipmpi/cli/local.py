@@ -12,12 +12,12 @@ from ipmpi.cli import argtypes, options
 from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.launch.batch.allocation import in_allocation
-from ipmpi.launch.cluster import restarts
 from ipmpi.launch.cluster.cluster import Cluster
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.cluster.lifecycle import Plan
 from ipmpi.launch.cluster.local import EngineOptions, LocalEngines
 from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.processes import restarts
 from ipmpi.launch.processes.mpi import names_machines
 from ipmpi.launch.processes.process import Signals
 

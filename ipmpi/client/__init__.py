@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import CompositeError
+from ..transport.ssh.ssh import SshSession
 from .engines.multiengine import MultiEngineClient
 from .engines.views import EngineView
 from .session.results import PendingResult, ResultList
@@ -19,6 +20,7 @@ __all__ = [
     "MultiEngineClient",
     "PendingResult",
     "ResultList",
+    "SshSession",
     "StringTask",
     "TaskClient",
     "TaskFuture",

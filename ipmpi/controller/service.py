@@ -22,7 +22,6 @@ from ..protocol.states import CONTROLLER_RECEIVES
 from ..transport.loop import Loop, Timer
 from ..transport.transfers import Transfers
 from .bounds import is_observer
-from .commands.interruptions import Interruptions
 from .commands.router import Router
 from .deadlines import Deadlines
 from .describe import described
@@ -30,6 +29,7 @@ from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
 from .farm.farm import Farm
 from .farm.scheduler import Order
 from .interfaces import CLIENT_INTERFACES, Interface
+from .interruptions import Interruptions
 from .losses import Losses
 from .roll import Roll
 from .sessions import Session, Sessions

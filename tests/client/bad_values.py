@@ -194,7 +194,7 @@ SPECIAL: dict[str, str] = {
 }  # fmt: skip
 
 NOT_FOR_USERS = {
-    "TaskClient.call", "TaskClient.define", "TaskClient.stream",
+    "TaskClient.call", "TaskClient.call_each", "TaskClient.define", "TaskClient.stream",
     *(f"{task}.{name}" for task in ("StringTask", "MapTask")
       for name in ("chain", "check", "label", "payload", "process_result", "settings", "terms")),
     "AsyncResult.__init__", "IMapIterator.__init__", "PendingResult.__init__", "PendingResult.check",

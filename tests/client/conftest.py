@@ -10,7 +10,8 @@ import pytest
 
 from ipmpi import errors
 from ipmpi.client import MultiEngineClient, TaskClient
-from ipmpi.client.session.session import EngineReply, Submission
+from ipmpi.client.session.enginereply import EngineReply
+from ipmpi.client.session.session import Submission
 from ipmpi.engine.session.namespace import Namespace
 from ipmpi.protocol import messages, operations
 

@@ -50,7 +50,7 @@ class FakeFarm:
         self._calls: deque[Callable[[], object]] = deque()
         self._lock = threading.RLock()
         self._thread: int | None = None
-        self.desk = TaskDesk(self)
+        self.desk = self.tasks = TaskDesk(self)
 
     # --- what the client uses ----------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ from thread_farm import ThreadFarm
 from ipmpi.client.pools import executor as executor_module
 from ipmpi.client.pools.executor import Executor
 from ipmpi.client.pools.pool import Pool
-from ipmpi.client.pools.underway import REFUSED, chunked
+from ipmpi.client.pools.underway import chunked
+from ipmpi.client.tasks.calloptions import REFUSED
 from ipmpi.client.tasks.task import TaskClient
 from ipmpi.errors import EngineLost
 from ipmpi.protocol import messages as m
@@ -268,7 +269,7 @@ class TestClient:
         waits: bool,
         tmp_path: Path,
     ) -> None:
-        monkeypatch.setattr(executor_module, "TaskClient", lambda: threaded)
+        monkeypatch.setattr(executor_module, "TaskCaller", lambda: threaded)
         executor = Executor(max_workers=4)
         held = Held(executor, 3, tmp_path)
         last = executor.submit(square, 5)

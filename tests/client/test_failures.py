@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ipmpi import errors, serialize
+from ipmpi.client.session.enginereply import EngineReply
 from ipmpi.client.session.failures import error_from_name, raise_failures, rebuild_exception
-from ipmpi.client.session.session import EngineReply
 from ipmpi.protocol.operations import Failed, Nothing
 
 

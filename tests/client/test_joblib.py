@@ -122,7 +122,7 @@ def test_a_client_is_connected_when_it_is_needed(
     joblib: Any, monkeypatch: pytest.MonkeyPatch, threaded: TaskClient
 ) -> None:
     connected: list[TaskClient] = []
-    monkeypatch.setattr(joblib_backend, "TaskClient", lambda: connected.append(threaded) or threaded)
+    monkeypatch.setattr(joblib_backend, "TaskCaller", lambda: connected.append(threaded) or threaded)
     register_joblib()
     with joblib.parallel_backend("ipmpi"):
         assert not connected

@@ -11,8 +11,8 @@ import pytest
 
 from ipmpi.client.session import results
 from ipmpi.client.session.calls import Calls, combined
+from ipmpi.client.session.enginereply import EngineReply
 from ipmpi.client.session.partial import CommandFuture, Partial, SoFar, seconds_until_told
-from ipmpi.client.session.session import EngineReply
 from ipmpi.errors import ClientError
 from ipmpi.protocol import operations as o
 

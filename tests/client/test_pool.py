@@ -281,7 +281,7 @@ class TestOurs:
     def test_a_client_of_its_own_is_closed(
         self, monkeypatch: pytest.MonkeyPatch, threads: ThreadFarm, threaded: TaskClient, joined: bool
     ) -> None:
-        monkeypatch.setattr(pool_module, "TaskClient", lambda: threaded)
+        monkeypatch.setattr(pool_module, "TaskCaller", lambda: threaded)
         with Pool(4) as pool:
             assert pool.map(square, [2]) == [4]
             if joined:

@@ -273,8 +273,8 @@ def test_what_waits_in_a_callback_raises_at_once_and_says_how_to_go_on(
     kind: str, mec: MultiEngineClient, tc: TaskClient
 ) -> None:
     begun: Any = tc.submit(first) if kind == "task" else mec.execute(FIRST_CODE, block=False)
-    if kind == "task":
-        wait_until(lambda: tc.queue_status()["pending"], "the first task")
+    # Else what comes later might be before it on an engine.
+    wait_until(lambda: FIRST.arrived == (1 if kind == "task" else 2), "the first gate")
     calls = waits(mec, tc)
     told: concurrent.futures.Future[dict[str, BaseException | None]] = concurrent.futures.Future()
     begun.add_done_callback(lambda _: told.set_result(call_all(calls)))
@@ -366,7 +366,7 @@ def test_a_forked_process_is_told_to_make_a_client_of_its_own(
 def test_joblib_makes_a_client_of_its_own_in_a_forked_process(
     furls: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joblib_backend, "TaskClient", lambda: TaskClient(furls[1]))
+    monkeypatch.setattr(joblib_backend, "TaskCaller", lambda: TaskClient(furls[1]))
     connection = joblib_backend._Connection(None)
     client = connection.client()
     assert client.get_ids() == [0, 1]

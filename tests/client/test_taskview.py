@@ -9,7 +9,7 @@ from executor_contract import names_given
 from fake_farm import FakeFarm
 
 from ipmpi.client import StringTask, TaskClient
-from ipmpi.client.pools.underway import OPTIONS
+from ipmpi.client.tasks.calloptions import OPTIONS
 from ipmpi.protocol import messages as m
 
 SUBMITS = inspect.signature(TaskClient.submit).parameters.values()

@@ -43,7 +43,7 @@ class ThreadFarm:
         self._dropped: set[Task] = set()
         self._interrupted: set[Task] = set()
         self._options: dict[int, m.TaskOptions] = {}
-        self.desk = TaskDesk(self)
+        self.desk = self.tasks = TaskDesk(self)
         self._session = threading.Thread(target=self._serve, daemon=True)
         self._session.start()
         for engine in range(engines):

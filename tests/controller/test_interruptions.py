@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ipmpi import limits
-from ipmpi.controller.commands.interruptions import Interruptions
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.effects import Send
+from ipmpi.controller.interruptions import Interruptions
 from ipmpi.errors import NoEnginesRegistered
 from ipmpi.protocol import messages as m
 from ipmpi.transport.loop import Loop

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import pytest
 
-from ipmpi.client.pools.executor import Executor
-from ipmpi.client.pools.joblib_backend import register_joblib
+from ipmpi.client.pools import Executor, register_joblib
 from ipmpi.client.session.failures import EngineTraceback
 from tests.client import executor_contract
 from tests.client.executor_contract import ExecutorContract, reciprocal, square

@@ -6,7 +6,7 @@ import pytest
 
 from ipmpi.launch.cluster.effects import Blame, Note, Over, Started, StartEngines
 from ipmpi.launch.cluster.lifecycle import EXPLANATION_GRACE, Lifecycle, Phase, Plan
-from ipmpi.launch.cluster.restarts import SETTLED, WITHOUT_ENGINES
+from ipmpi.launch.processes.restarts import SETTLED, WITHOUT_ENGINES
 
 
 def running(n: int = 4) -> Lifecycle:

@@ -13,11 +13,12 @@ from typing import Any
 from ...errors import ResultNotCompleted
 from ..session import given
 from ..session.given import waiting_time
+from ..tasks.caller import TaskCaller
+from ..tasks.calloptions import checked_options
 from ..tasks.futures import TaskFuture, cancel_all
 from ..tasks.mapresults import MapResults
-from ..tasks.task import TaskClient
 from .initializers import Initializer
-from .underway import Client, Row, Underway, checked_options, chunked, chunks, next_result
+from .underway import Client, Row, Underway, chunked, chunks, next_result
 
 
 class Executor(concurrent.futures.Executor):
@@ -25,7 +26,7 @@ class Executor(concurrent.futures.Executor):
 
     So a program written for these needs another import only::
 
-        from ipmpi.client.pools.executor import Executor as ProcessPoolExecutor
+        from ipmpi.client.pools import Executor as ProcessPoolExecutor
 
     What differs: functions are sent with their code, so lambdas are welcome; a call's result may be an argument of
     the next, by its future; and what has not ended when Python ends is lost, unless :meth:`shutdown` was called.
@@ -58,7 +59,7 @@ class Executor(concurrent.futures.Executor):
         self._options = checked_options(options)
         before = Initializer(initializer, initargs)
         refusal = functools.partial(RuntimeError, "cannot schedule new futures after shutdown")
-        self._underway = Underway(TaskClient() if client is None else client, refusal, client is None, before)
+        self._underway = Underway(TaskCaller() if client is None else client, refusal, client is None, before)
 
     def __repr__(self) -> str:
         given_options = ", ".join(f"{name}={value!r}" for name, value in self._options.items())

@@ -2,7 +2,7 @@
 
 ::
 
-    from ipmpi.client.pools.joblib_backend import register_joblib
+    from ipmpi.client.pools import register_joblib
 
     register_joblib()
     with joblib.parallel_backend("ipmpi"):
@@ -21,9 +21,10 @@ from typing import Any, Final
 
 from ..session.functions import OfThisProgram
 from ..session.waiting import forks
+from ..tasks.caller import TaskCaller
+from ..tasks.calloptions import checked_options, settings_of
 from ..tasks.futures import TaskFuture, cancel_all
-from ..tasks.task import TaskClient
-from .underway import Client, checked_options, settings_of
+from .underway import Client
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class _Connection:
     def client(self) -> Client:
         with self._lock:
             if self._client is None or (self._born != forks() and not self._is_given):
-                self._client, self._born = TaskClient(), forks()
+                self._client, self._born = TaskCaller(), forks()
             return self._client
 
 

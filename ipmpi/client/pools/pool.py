@@ -19,16 +19,16 @@ from ..session import given
 from ..session.given import waiting_time
 from ..session.results import wait_until_done
 from ..session.waiting import SessionFuture, check_process, check_waiting, forks
+from ..tasks.caller import TaskCaller
+from ..tasks.calloptions import checked_options
 from ..tasks.futures import TaskFuture
 from ..tasks.mapresults import MapResults
-from ..tasks.task import TaskClient
 from .initializers import Initializer
 from .underway import (
     GRACE,
     Client,
     Row,
     Underway,
-    checked_options,
     chunked,
     chunks,
     next_result,
@@ -81,7 +81,7 @@ class Pool:
         self._options = checked_options(options)
         before = Initializer(initializer, initargs)
         refusal = functools.partial(ValueError, "Pool not running")
-        self._underway = Underway(TaskClient() if client is None else client, refusal, client is None, before)
+        self._underway = Underway(TaskCaller() if client is None else client, refusal, client is None, before)
         self._lock = threading.Lock()
         self._callbacks: concurrent.futures.ThreadPoolExecutor | None = None
         self._called: set[concurrent.futures.Future[None]] = set()

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ..session import given
 from ..session.functions import OfThisProgram
 from ..session.waiting import check_waiting
+from ..tasks.calloptions import settings_of
 from ..tasks.futures import TaskFuture, cancel_all
 from ..tasks.mapresults import MapResults
 from ..tasks.terms import Settings
@@ -19,23 +19,6 @@ from .initializers import Initializer
 
 if TYPE_CHECKING:
     from ..session.functions import Definition
-
-OPTIONS: Final = frozenset({"priority", "timeout", "expected", "retries", "depend", "ranks", "same_node"})
-"""What may be asked for all calls of an executor or pool."""
-
-_BEFORE = "give it to executor() or pool(), or run it before, on all engines: mec.apply(f)"
-_ONE_PROCESS = "an engine is one process for all calls, and ipcluster has started it"
-
-REFUSED: Final = {
-    "initializer": _BEFORE,
-    "initargs": _BEFORE,
-    "mp_context": _ONE_PROCESS,
-    "context": _ONE_PROCESS,
-    "max_tasks_per_child": _ONE_PROCESS,
-    "maxtasksperchild": _ONE_PROCESS,
-    "thread_name_prefix": "calls run on engines, not in threads",
-}
-"""Arguments of Python's own executors and pools that have no meaning here, and why."""
 
 GRACE: Final = 5.0
 """Seconds for which calls that were stopped are waited for."""
@@ -78,26 +61,6 @@ class Client(Protocol):
 
     def close(self) -> None:
         """Close the link."""
-
-
-def checked_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The same options; TypeError or ValueError, if one is unknown or wrong."""
-    options = {n: value for n, value in options.items() if n not in REFUSED or not (value is None or value == ())}
-    unknown = sorted(set(options) - OPTIONS)
-    if unknown and unknown[0] in REFUSED:
-        raise TypeError(f"{unknown[0]!r} cannot be given to engines: {REFUSED[unknown[0]]}")
-    if unknown:
-        raise TypeError(f"{unknown[0]!r} is no option of calls; there are: {', '.join(sorted(OPTIONS))}")
-    settings_of(options).checked()
-    depend = options.get("depend")
-    if depend is not None:
-        given.function(depend, "depend")
-    return options
-
-
-def settings_of(options: dict[str, Any]) -> Settings:
-    """Those of the options that are settings."""
-    return Settings(**{name: value for name, value in options.items() if name != "depend"})
 
 
 class Underway:

@@ -15,7 +15,8 @@ from .session import Submission
 from .waiting import check_waiting
 
 if TYPE_CHECKING:
-    from .session import EngineReply, Session
+    from .enginereply import EngineReply
+    from .session import Session
 
 of_this_process = serialize.stays_here(
     "it works through this process's link to the controller. Give the function what it needs of it, or let it "

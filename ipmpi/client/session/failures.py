@@ -11,7 +11,7 @@ from ... import errors, serialize
 from ...protocol.operations import Failed
 
 if TYPE_CHECKING:
-    from .session import EngineReply
+    from .enginereply import EngineReply
 
 Body = Sequence[serialize.Buffer]
 

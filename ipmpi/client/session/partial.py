@@ -20,7 +20,7 @@ from .failures import failure_of
 from .waiting import SessionFuture
 
 if TYPE_CHECKING:
-    from .session import EngineReply
+    from .enginereply import EngineReply
 
 PARTIAL_AFTER: Final = 2.0
 """Seconds after the first failure: engines that fail at the same time for the same reason have done so by then."""

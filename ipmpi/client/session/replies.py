@@ -12,7 +12,7 @@ from .failures import Body, raise_failures
 from .results import ResultList
 
 if TYPE_CHECKING:
-    from .session import EngineReply
+    from .enginereply import EngineReply
 
 
 def values(replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = ()) -> list[Any]:

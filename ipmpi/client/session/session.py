@@ -20,7 +20,7 @@ from ...furl import Furl
 from ...protocol import messages as m, operations
 from ...protocol.connection import Event, MessageReceived, Prepared
 from ...protocol.frames import Buffer, size_of
-from ...protocol.operations import Nothing, Operation, Outcome
+from ...protocol.operations import Nothing, Operation
 from ...protocol.packed import pack
 from ...protocol.states import RECEIVES
 from ...spans import engines_named, spans
@@ -29,25 +29,16 @@ from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop
 from ...transport.transfers import Transfers
-from ..tasks.desk import TaskDesk
+from .enginereply import EngineReply
 from .failures import kernel_error
 from .notices import say
 from .partial import CommandFuture, SoFar
 from .prepared import prepared_here
 from .presence import Presence
+from .taskmessages import NoTasks, TaskReceiver
 from .waiting import SessionFuture, check_process, forks, in_clients_thread
 
 Future = concurrent.futures.Future
-
-
-class EngineReply(NamedTuple):
-    """One engine's answer. ``undone`` is the error's name and sentence if it will never answer."""
-
-    engine: int
-    ok: bool
-    outcome: Outcome
-    body: list[Buffer]
-    undone: tuple[str, str] | None = None
 
 
 class Submission(NamedTuple):
@@ -75,7 +66,7 @@ class Session:
     """Calls may come from any thread; the futures are completed in the session's own.
 
     Attributes:
-        desk: where tasks are submitted.
+        tasks: told of all that the controller says about tasks.
         role: of the furl.
         notices: what the controller said that no call asked for, newest last.
         presence: which engines there are.
@@ -94,7 +85,7 @@ class Session:
         self.role = address.role
         self.notices: list[str] = []
         self.presence = Presence()
-        self.desk = TaskDesk(self)
+        self.tasks: TaskReceiver = NoTasks()
         self._up: Future[None] = Future()
         table = RECEIVES.get(address.role, RECEIVES["mec"] | RECEIVES["tc"])
         self._link = DialledSession(
@@ -311,7 +302,7 @@ class Session:
         self._leave_if_idle()
 
     def _leave_if_idle(self) -> None:
-        if self._failure is None and not (self._commands or self._requests or self.desk.is_busy):
+        if self._failure is None and not (self._commands or self._requests or self.tasks.is_busy):
             self._shut("nobody refers to the client any more")
 
     def _handle(self, event: Event) -> None:
@@ -342,7 +333,7 @@ class Session:
             if command is not None:
                 self.send_streamed(m.BodyAgain(message.id, command.sizes), command.body)
             else:
-                self.desk.body_wanted(message.id)
+                self.tasks.body_wanted(message.id)
         elif isinstance(message, m.EnginesChanged):
             self.presence.update(message.came, message.gone)
             if not self._up.done():
@@ -412,26 +403,26 @@ class Session:
 
     def _task_message(self, message: m.TasksDone | m.TaskDone | m.TasksUndone, event: MessageReceived) -> None:
         if isinstance(message, m.TasksUndone):
-            self.desk.tasks_undone(message)
+            self.tasks.tasks_undone(message)
         elif isinstance(message, m.TasksDone):
             if event.stream:
-                self._body(message, event, lambda body: self.desk.tasks_done(message, body))
+                self._body(message, event, lambda body: self.tasks.tasks_done(message, body))
             else:
-                self.desk.tasks_done(message, event.body)
+                self.tasks.tasks_done(message, event.body)
         else:
             self._body(
                 message, event, lambda body: self._task_done(message, body), lambda: self._no_memory(message)
             )
 
     def _task_done(self, message: m.TaskDone, body: list[Buffer]) -> None:
-        self.desk.task_done(message, body)
+        self.tasks.task_done(message, body)
 
     def _no_memory(self, message: m.TaskDone) -> None:
         text = (
             f"the task has succeeded, but there is no memory here for its result of {sum(message.sizes)} bytes. "
             "Let the task write it to a file, or return less"
         )
-        self.desk.tasks_undone(m.TasksUndone(message.group, pack([message.index]), "MessageSizeError", text))
+        self.tasks.tasks_undone(m.TasksUndone(message.group, pack([message.index]), "MessageSizeError", text))
 
     def _refused(self, message: m.Refused) -> None:
         error = kernel_error(message.error, message.text)
@@ -442,7 +433,7 @@ class Session:
         if command is not None:
             self._inline -= command.inline
             command.future.set_exception(error)
-        self.desk.refused(message.id, error)
+        self.tasks.refused(message.id, error)
 
     # --- the link's ups and downs ----------------------------------------------------------------------------
 
@@ -479,7 +470,7 @@ class Session:
         self._commands.clear()
         for future in waiting:
             settle(future, self._failure)
-        self.desk.fail(self._failure)
+        self.tasks.fail(self._failure)
 
 
 def settle(future: Future[Any], error: BaseException) -> None:

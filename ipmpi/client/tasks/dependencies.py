@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from ...errors import DependencyError
-from .desk import TaskDesk, Ticket
+from .desk import TaskDesk
+from .taskgroup import Ticket
 
 
 class Parent(Protocol):

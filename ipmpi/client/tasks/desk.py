@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from ... import limits
 from ...errors import KernelError, TaskAborted, internal_error
@@ -25,9 +25,11 @@ from ...protocol.frames import Buffer, size_of
 from ...protocol.packed import count, pack, unpack
 from ..session.failures import kernel_error
 from ..session.functions import Definition, FunctionShelf
+from ..session.taskmessages import TaskReceiver
 from ..session.waiting import SessionFuture, check_waiting
 from .payloads import Payload
-from .taskgroup import Group, Known, fits
+from .sinks import Batch, BatchSink, Sink
+from .taskgroup import Group, Known, Terms, Ticket, fits
 
 IDLE_FUNCTIONS: Final = 128
 """Functions without tasks under way that the controller shall keep, in case there are some again."""
@@ -40,54 +42,6 @@ _NEVER: Final = b"."
 
 
 OnError = Callable[[BaseException], object]
-
-
-class Terms(NamedTuple):
-    """What the tasks of a group have in common, and the functions that they name."""
-
-    options: m.TaskOptions
-    definitions: tuple[Definition, ...] = ()
-
-
-class Ticket(NamedTuple):
-    """A task, as the controller knows it."""
-
-    group: int
-    number: int
-
-
-class Batch(NamedTuple):
-    """Ends of tasks as they arrived: see :class:`ipmpi.protocol.tasks.TasksDone`. ``base`` is of index 0."""
-
-    base: int
-    message: m.TasksDone
-    body: bytes
-
-
-class Sink(Protocol):
-    """Whoever waits for one task. All of this is called in the session's thread, and one of it once."""
-
-    def arrived(self, engine: int, ok: bool, payload: Payload) -> None:
-        """The task has ended on an engine."""
-
-    def undone(self, error: KernelError) -> None:
-        """The task has no outcome; TaskAborted if it was taken back."""
-
-
-class BatchSink(Protocol):
-    """Whoever waits for many tasks, which he has numbered. Called in the session's thread."""
-
-    def batch_arrived(self, batch: Batch) -> None:
-        """Tasks have ended on an engine."""
-
-    def large_arrived(self, number: int, engine: int, payload: Payload) -> None:
-        """A task has succeeded with a large result."""
-
-    def batch_undone(self, numbers: Sequence[int], error: KernelError) -> None:
-        """Tasks have no outcome."""
-
-    def batch_failed(self, error: KernelError) -> None:
-        """No task that is still open will have an outcome. This may be said more than once."""
 
 
 class Wire(Protocol):
@@ -464,3 +418,16 @@ class TaskDesk:
             self._release(group.terms.definitions)
         if self._waiting:
             self._flush()
+
+
+class _Opened(Wire, Protocol):
+    """A session."""
+
+    tasks: TaskReceiver
+
+
+def desk_of(session: _Opened) -> TaskDesk:
+    """Where tasks are submitted over this session: one desk for all who do; from one thread at a time."""
+    if not isinstance(session.tasks, TaskDesk):
+        session.tasks = TaskDesk(session)
+    return session.tasks

@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 from ...errors import DependencyError, EngineLost, TaskAborted, TaskRejectError, TaskTimeout, text_of
 from ..session.waiting import SessionFuture
 from .dependencies import Needs
-from .desk import TaskDesk, Ticket
+from .desk import TaskDesk
 from .payloads import Payload, failure_of, story_of, value_of
+from .taskgroup import Ticket
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, StringTask
 
@@ -80,12 +81,12 @@ class Entry:
     # --- how it ends, in the session's thread ----------------------------------------------------------------
 
     def arrived(self, engine: int, ok: bool, payload: Payload) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.Sink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.Sink`."""
         if ok or not self._recovers():
             self._finish(None, _End(engine, ok, payload))
 
     def undone(self, error: BaseException) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.Sink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.Sink`."""
         if isinstance(error, TaskAborted):
             error = TaskAborted(f"task {self.taskid} was aborted")
         if not isinstance(error, _FAILURES) or not self._recovers():

@@ -15,8 +15,9 @@ from ..session.given import shown, waiting_time
 from ..session.progress import Progress
 from ..session.results import UNOPENED, arrival, runs_event_loop, snapshot, wait_until_done
 from ..session.waiting import SessionFuture
-from .desk import TaskDesk, Ticket
+from .desk import TaskDesk
 from .payloads import Payload, failure_of, story_of, value_of
+from .taskgroup import Ticket
 
 __all__ = ["CancelledError", "TaskFuture", "as_completed", "cancel_all", "gather", "wait"]
 
@@ -138,7 +139,7 @@ class TaskFuture(SessionFuture):
     # --- the desk's side, in the session's thread ------------------------------------------------------------
 
     def arrived(self, engine: int, ok: bool, payload: Payload) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.Sink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.Sink`."""
         self.engine = engine
         if ok:
             self._desk.succeeded += 1
@@ -151,7 +152,7 @@ class TaskFuture(SessionFuture):
             self.set_exception(UNOPENED)
 
     def undone(self, error: BaseException) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.Sink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.Sink`."""
         self._desk.failed += 1
         if isinstance(error, TaskAborted):
             self._become_cancelled()

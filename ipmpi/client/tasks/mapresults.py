@@ -21,9 +21,11 @@ from ...serialize import stays_here
 from ..session.given import waiting_time
 from ..session.progress import Progress
 from ..session.waiting import SessionFuture
-from .desk import Batch, TaskDesk, Terms
+from .desk import TaskDesk
 from .futures import may_wait
 from .payloads import Payload, failure_of, packed_rows, value_of
+from .sinks import Batch
+from .taskgroup import Terms
 
 _MISSING: Final = object()
 
@@ -264,22 +266,22 @@ class MapResults(Iterator[Any]):
     # --- the desk's side, in the session's thread ------------------------------------------------------------
 
     def batch_arrived(self, batch: Batch) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
         self._inbox.append(batch)
         self._add(count(batch.message.indices), bool(batch.message.failed))
 
     def large_arrived(self, number: int, engine: int, payload: Payload) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
         self._inbox.append(([number], engine, payload))
         self._add(1, False)
 
     def batch_undone(self, numbers: Sequence[int], error: KernelError) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
         self._inbox.append((numbers, _Failure(error), b""))
         self._add(len(numbers), True)
 
     def batch_failed(self, error: KernelError) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
         self._broken = error
         self._wake.set()
         self._end_if_all_have()
@@ -312,7 +314,7 @@ class _Relay:
         self._desk = desk
 
     def batch_arrived(self, batch: Batch) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
         failed = count(batch.message.failed)
         self._desk.failed += failed
         self._desk.succeeded += count(batch.message.indices) - failed
@@ -321,21 +323,21 @@ class _Relay:
             results.batch_arrived(batch)
 
     def large_arrived(self, number: int, engine: int, payload: Payload) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
         self._desk.succeeded += 1
         results = self._results()
         if results is not None:
             results.large_arrived(number, engine, payload)
 
     def batch_undone(self, numbers: Sequence[int], error: KernelError) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
         self._desk.failed += len(numbers)
         results = self._results()
         if results is not None:
             results.batch_undone(numbers, error)
 
     def batch_failed(self, error: KernelError) -> None:
-        """See :class:`~ipmpi.client.tasks.desk.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
         results = self._results()
         if results is not None:
             results.batch_failed(error)

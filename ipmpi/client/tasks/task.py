@@ -10,30 +10,28 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...protocol import messages
 from ...protocol.packed import unpack
 from ...transport.ssh.ssh import SshSession
 from ..session import given
-from ..session.calls import of_this_process, registered
-from ..session.connecting import close_when_unreferenced, connect
-from ..session.functions import Definition
 from ..session.progress import Progress
 from ..session.results import wait_until_done
 from ..session.session import Session
 from ..session.waiting import check_waiting
+from .caller import TaskCaller
 from .entries import Attempt, Entry
 from .futures import TaskFuture, gather
 from .mapresults import MapResults
-from .submission import Tasks, named, needs_of, submit_call, submit_later
+from .submission import Tasks, named, needs_of, submit_later
 from .taskids import several, task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
 from .taskview import TaskView, check_meaning
-from .terms import Settings, call_terms
+from .terms import Settings
 
 if TYPE_CHECKING:
     from ..pools.executor import Executor
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["BaseTask", "MapTask", "StringTask", "TaskClient", "TaskResult"]
 
 
-class TaskClient:
+class TaskClient(TaskCaller):
     """Farm tasks over the engines of a controller, each to the engine that is free first.
 
     It works on the same engines as a :class:`~ipmpi.client.MultiEngineClient`, and at the same time. All methods
@@ -68,28 +66,16 @@ class TaskClient:
         ssh: str | SshSession | None = None,
         proxy: str | None = None,
     ) -> None:
-        opened = connect(furl_or_file, "tc", name=name, ssh=ssh, proxy=proxy) if session is None else session
-        self._session, self._desk = opened, opened.desk
+        super().__init__(furl_or_file, name=name, session=session, ssh=ssh, proxy=proxy)
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._next_taskid = 0
-        if session is None:
-            close_when_unreferenced(self, opened)
-
-    __reduce_ex__ = of_this_process
-
-    def __repr__(self) -> str:
-        return f"<TaskClient {self._session.shown()}, open tasks: {self._desk.open_tasks()}>"
 
     def __enter__(self) -> TaskClient:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Close the link to the controller; what is still open of this client's tasks is lost to it."""
-        self._session.close()
 
     # --- tasks with ids ----------------------------------------------------------------------------------
 
@@ -193,15 +179,6 @@ class TaskClient:
                 ended = task.ended if isinstance(task, Entry) else task
                 while not wait_until_done(ended, bar.interval):
                     bar.update(sum(each.done() for each in tasks))
-
-    @property
-    def engines(self) -> list[int]:
-        """The ids of the engines, ascending, as the controller told last; nothing is asked."""
-        return sorted(self._session.engines)
-
-    def get_ids(self) -> list[int]:
-        """The ids of the engines that are registered now, ascending."""
-        return registered(self._session)
 
     def queue_status(self, verbose: bool = False) -> dict[str, Any]:
         """Count this client's tasks: ``scheduled``, ``pending`` (running), ``succeeded`` and ``failed``.
@@ -327,12 +304,12 @@ class TaskClient:
         after: Tasks | None = None,
         follow: TaskFuture | int | None = None,
     ) -> TaskFuture:
-        """Submit ``f(*args, **kwargs)``: what :meth:`submit`, :meth:`options` and executors are made of."""
+        """Submit ``f(*args, **kwargs)``: what :meth:`submit` and :meth:`options` are made of."""
+        if after is None and follow is None:
+            return super().call(f, args, kwargs, settings, depend)
         if not callable(f):
             raise TypeError("a task function must be a FunctionType")
         values = [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
-        if after is None and follow is None and not values:
-            return submit_call(self._desk, f, args, kwargs, settings, depend)
         needs = needs_of(self._entry, after, follow, values)
         return submit_later(self._desk, f, args, kwargs, settings, depend, needs)
 
@@ -371,11 +348,22 @@ class TaskClient:
             An iterator of the results; where a call failed, it raises what that raised. When it is dropped or
             closed, what has not started is not run.
         """
+        settings = Settings(retries, priority, timeout, expected, ranks, same_node)
+        return self.call_each(f, iterables, settings, depend, ordered)
+
+    def call_each(
+        self,
+        f: Callable[..., Any],
+        iterables: Sequence[Iterable[Any]],
+        settings: Settings,
+        depend: Condition | None = None,
+        ordered: bool = True,
+    ) -> MapResults:
+        """Submit a call for each item of the iterables: what :meth:`imap` and :meth:`options` are made of."""
         if not callable(f):
             raise TypeError("a task function must be a FunctionType")
         if not iterables:
             raise TypeError("imap() needs a function and at least one iterable")
-        settings = Settings(retries, priority, timeout, expected, ranks, same_node)
         return self.stream(self._desk.define(f), zip(*iterables, strict=False), settings, depend, ordered)
 
     def gather(self, futures: Iterable[TaskFuture], progress: bool | None = None) -> list[Any]:
@@ -467,24 +455,6 @@ class TaskClient:
         """
         mapper = self.mapper(clear_before, clear_after, retries, recovery_task, depend, block)
         return lambda func: TaskParallelFunction(func, mapper)
-
-    def define(self, function: Callable[..., Any]) -> Definition:
-        """Pickle a function for tasks, or find the pickle made before."""
-        return self._desk.define(function)
-
-    def stream(
-        self,
-        definition: Definition,
-        rows: Iterable[tuple[Any, ...]],
-        settings: Settings,
-        depend: Condition | None = None,
-        ordered: bool = True,
-    ) -> MapResults:
-        """Submit a call for each row of arguments; what :meth:`imap` and :class:`TaskMapper` are made of."""
-        condition = None if depend is None else self._desk.define(depend)
-        results = MapResults(self._desk, ordered)
-        results.feed(call_terms(definition, settings, True, condition), rows, definition.label)
-        return results
 
     # --- which tasks -------------------------------------------------------------------------------------
 

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from ... import limits
 from ...errors import KernelError
+from ...protocol import messages as m
 from ...protocol.frames import Buffer
+from ..session.functions import Definition
+from .sinks import BatchSink, Sink
 
-if TYPE_CHECKING:
-    from .desk import BatchSink, Sink, Terms
+
+class Terms(NamedTuple):
+    """What the tasks of a group have in common, and the functions that they name."""
+
+    options: m.TaskOptions
+    definitions: tuple[Definition, ...] = ()
+
+
+class Ticket(NamedTuple):
+    """A task, as the controller knows it."""
+
+    group: int
+    number: int
 
 
 class Group:

@@ -6,19 +6,44 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from ..pools.underway import checked_options, settings_of
 from ..session.functions import label_of
+from .calloptions import checked_options, settings_of
 from .futures import TaskFuture
 from .mapresults import MapResults
+from .submission import Tasks
+from .tasktypes import Condition
 from .terms import Settings
-
-if TYPE_CHECKING:
-    from .task import TaskClient
 
 PARENTS = frozenset({"after", "follow"})
 """Options that name other tasks."""
+
+
+class Calls(Protocol):
+    """The part of :class:`~ipmpi.client.tasks.task.TaskClient` that a view needs."""
+
+    def call(
+        self,
+        f: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        settings: Settings,
+        depend: Condition | None = None,
+        after: Tasks | None = None,
+        follow: TaskFuture | int | None = None,
+    ) -> TaskFuture:
+        """Submit ``f(*args, **kwargs)``."""
+
+    def call_each(
+        self,
+        f: Callable[..., Any],
+        iterables: Sequence[Iterable[Any]],
+        settings: Settings,
+        depend: Condition | None = None,
+        ordered: bool = True,
+    ) -> MapResults:
+        """Submit a call for each item of the iterables."""
 
 
 class TaskView:
@@ -27,7 +52,7 @@ class TaskView:
     ``tc.options(timeout=5).submit(f, timeout=3)`` calls ``f(timeout=3)``, for which it may take 5 seconds.
     """
 
-    def __init__(self, client: TaskClient, options: dict[str, Any]) -> None:
+    def __init__(self, client: Calls, options: dict[str, Any]) -> None:
         self._client = client
         self._parents = {name: value for name, value in options.items() if name in PARENTS}
         self._options = checked_options({n: value for n, value in options.items() if n not in PARENTS})
@@ -50,7 +75,7 @@ class TaskView:
         """As :meth:`TaskClient.imap`."""
         if self._parents:
             raise TypeError("after and follow are options of submit; the tasks of a map wait for no others")
-        return self._client.imap(f, *iterables, ordered=ordered, **self._options)
+        return self._client.call_each(f, iterables, self._settings, self._options.get("depend"), ordered)
 
     def map(self, func: Callable[..., Any], *sequences: Iterable[Any], progress: bool | None = None) -> list[Any]:
         """As :meth:`TaskClient.map`."""

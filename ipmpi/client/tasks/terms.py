@@ -11,7 +11,7 @@ from ...protocol import messages as m, operations
 from ..session import given
 from ..session.functions import Definition
 from ..session.prepared import prepared_here
-from .desk import Terms
+from .taskgroup import Terms
 
 Reference = tuple[int, int]
 MakeTerms = Callable[[Sequence[Reference], Reference | None], Terms]

@@ -32,11 +32,12 @@ from ...protocol.frames import Buffer, size_of
 from ...spans import engines_named
 from ..deadlines import failure
 from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
+from ..headers import LARGEST_HEADER, header_size
 from ..registry import Registry
 from .arriving import Arriving
 from .held import Held
 from .lanes import Lane, Stage, join
-from .work import LARGEST_HEADER, CommandWork, check_size, header_size
+from .work import CommandWork, check_size
 
 NOT_TAKEN = (
     f"this client took nothing of it for {limits.ANSWER_STUCK:.0f} s (was it stopped, or its network cut?), and "

@@ -9,9 +9,7 @@ from ... import limits
 from ...errors import MessageSizeError
 from ...protocol.frames import Buffer
 from ...protocol.messages import Command
-
-LARGEST_HEADER = limits.MESSAGE - limits.INLINE_BODY - limits.KIB
-"""What a message may have beside its body so that it can be passed on, whatever the body."""
+from ..headers import LARGEST_HEADER, header_size
 
 _ROOM = 63 * limits.KIB
 """For what else is in a message; the client keeps to the same bound."""
@@ -66,11 +64,6 @@ class CommandWork:
     def is_streamed(self) -> bool:
         """Whether the body has to come from the client."""
         return bool(self.sizes) and not self.body
-
-
-def header_size(content: bytes, sizes: list[int], engines: int) -> int:
-    """The most bytes that an operation or outcome, the sizes of a body and ids or ranks take in a message."""
-    return len(content) + 9 * len(sizes) + 5 * engines
 
 
 def check_size(message: Command, engines: int) -> None:

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 from ... import errors, limits
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
-from ..commands.work import LARGEST_HEADER, header_size
 from ..effects import Decline, Effect, Send
+from ..headers import LARGEST_HEADER, header_size
 from .groups import (
     DROPPED,
     FAILED,

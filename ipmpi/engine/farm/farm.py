@@ -27,11 +27,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer, size_of
+from .effects import Down, Up
 from .latest import Latest
 from .lots import Group, Groups, Lot, Waiting
 from .pace import BATCH, BRIEF, LARGEST_WINDOW, LONG, Pace, batch_size, window_size
-from .roster import Down, RankState, Roster, Up, started
-from .wide import WideTask, WideTasks
+from .roster import RankState, Roster, started
+from .wide import WideTasks
+from .widetask import WideTask
 
 __all__ = ["Down", "Farm", "Up"]
 

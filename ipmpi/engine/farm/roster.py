@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final, NamedTuple
 
 from ...protocol import packed
-from ...protocol.frames import Buffer
-from ...protocol.messages import AnyMessage, GiveTasks, RunTogether, TasksStarted
+from ...protocol.messages import GiveTasks, RunTogether, TasksStarted
+from .effects import Down, Up
 from .lots import Group
-
-if TYPE_CHECKING:
-    from .wide import WideTask
-
+from .widetask import WideTask
 
 _NONE: Final[frozenset[int]] = frozenset()
-
-
-class Down(NamedTuple):
-    """A message to these ranks."""
-
-    ranks: list[int]
-    message: AnyMessage
-    body: Sequence[Buffer] = ()
-
-
-class Up(NamedTuple):
-    """A message to the controller."""
-
-    message: AnyMessage
-    body: Sequence[Buffer] = ()
 
 
 class Batch(NamedTuple):

@@ -15,8 +15,8 @@ from typing import Any
 
 from ...environment.mpienv import LaunchedRank, mismatch_sentence
 from ...errors import LauncherError
-from ..rank.abort import never_return_from_abort
 from ..rank.together import Teams
+from .abort import never_return_from_abort
 from .spawning import refuse_spawn
 
 _LAST_WORDS = 2.0

@@ -17,8 +17,8 @@ from ipmpi.launch.batch.jobscript import fill, job_directives, job_end, log_name
 from ipmpi.launch.batch.pbs import PBS
 from ipmpi.launch.batch.ranks import bash_array
 from ipmpi.launch.batch.slurm import SLURM
-from ipmpi.launch.cluster.restarts import DEFAULT
 from ipmpi.launch.processes.mpi import ULFM
+from ipmpi.launch.processes.restarts import DEFAULT
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 

@@ -13,8 +13,8 @@ from ipmpi.launch.batch.batchsystem import BatchSystem, Line
 from ipmpi.launch.batch.joboptions import JobOptions, Kind
 from ipmpi.launch.batch.ranks import bash_array, ranks
 from ipmpi.launch.batch.restartnotes import NOTES
-from ipmpi.launch.cluster.restarts import SETTLED
 from ipmpi.launch.processes.mpi import ENGINE_MODULE
+from ipmpi.launch.processes.restarts import SETTLED
 
 if TYPE_CHECKING:
     import jinja2

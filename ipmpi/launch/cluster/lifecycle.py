@@ -33,7 +33,7 @@ from ipmpi.launch.cluster.effects import AskQueue, Blame, Effect, Note, Over, St
 from ipmpi.launch.cluster.happenings import Happening
 from ipmpi.launch.cluster.jobends import ENDS, time_of_day
 from ipmpi.launch.cluster.plan import Phase as Phase, Plan as Plan
-from ipmpi.launch.cluster.restarts import WITHOUT_ENGINES, Restarts
+from ipmpi.launch.processes.restarts import WITHOUT_ENGINES, Restarts
 
 EXPLANATION_GRACE: Final = 2.0
 """Seconds. When a client stops everything, engines end just before the controller: what looks like a failure

@@ -73,7 +73,7 @@ _PATTERNS: Final = tuple(
 _WORDS: Final = {str(signal.strsignal(number)).lower(): number for number in signal.valid_signals()}
 _CRASH: Final = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
 _ABORT: Final = re.compile(r" MPI_Abort was called on this rank, with code (-?\d+)$", re.MULTILINE)
-"""What :mod:`ipmpi.engine.rank.abort` logs."""
+"""What :mod:`ipmpi.engine.mpi.abort` logs."""
 _NAMES: Final = {
     "Segmentation fault": "SIGSEGV",
     "Bus error": "SIGBUS",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ... import limits
-from ...protocol import messages as m
-from ...transport.loop import Loop
-from .router import Router
-from .work import CommandWork
+from .. import limits
+from ..protocol import messages as m
+from ..transport.loop import Loop
+from .commands.router import Router
+from .commands.work import CommandWork
 
 
 @dataclass(eq=False)

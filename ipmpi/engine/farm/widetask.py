@@ -1,0 +1,73 @@
+"""A task that several ranks run together, waiting or running (layer L2, no I/O)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer
+from .communicators import Ranks
+from .effects import Up
+from .lots import Group
+
+
+class WideTask:
+    """One task, waiting or running.
+
+    Attributes:
+        ranks: in the order of its communicator; the first is the root.
+        awaited: those whose part has not ended.
+        asked: those that wait for its body.
+        report: what the controller is to hear of its end, unless all parts succeed; ``echo`` is less telling:
+            the failure of a rank that another one had let down.
+        leaving: its ranks have been told to leave it.
+    """
+
+    __slots__ = (
+        "arrival",
+        "asked",
+        "awaited",
+        "began",
+        "body",
+        "busy",
+        "echo",
+        "group",
+        "index",
+        "large",
+        "leaving",
+        "ranks",
+        "report",
+        "sizes",
+    )
+
+    def __init__(
+        self, group: Group, index: int, arrival: int, large: bool, sizes: list[int], body: Sequence[Buffer]
+    ) -> None:
+        self.group = group
+        self.index = index
+        self.arrival = arrival
+        self.large = large
+        self.sizes = sizes
+        self.body = body
+        self.ranks: Ranks = ()
+        self.awaited: set[int] = set()
+        self.asked: set[int] = set()
+        self.began = 0.0
+        self.busy = 0.0
+        self.report: Up | None = None
+        self.echo: Up | None = None
+        self.leaving = False
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether some part did not succeed."""
+        return self.report is not None or self.echo is not None
+
+    def expected_end(self, now: float) -> float:
+        """When it will have ended, as far as can be told."""
+        passed, seconds = now - self.began, self.group.pace.seconds
+        return now + (passed if seconds is None or seconds < passed else seconds - passed)
+
+    def returned(self, rank: int, why: str, text: str = "") -> Up:
+        """The message that it was not run to an end."""
+        return Up(m.TasksReturned(self.group.serial, packed.pack([self.index]), rank, why, text))
