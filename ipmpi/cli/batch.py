@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ipmpi.cli import argtypes, login, options
+from ipmpi.cli import argtypes, options, remote
 from ipmpi.cli.detach import detach
+from ipmpi.cli.monitor import MonitoredController
 from ipmpi.cli.supervise import Supervisor
-from ipmpi.cli.watch import Watched
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch.batch import BatchSystem, batch_system
@@ -76,7 +76,7 @@ def main(command: str, words: Sequence[str]) -> int:
     system = batch_system(command)
     parsed = parser(command).parse_args(words)
     if parsed.ssh:
-        return login.main(command, words, parsed)
+        return remote.main(command, words, parsed)
     if parsed.logdir is None and not os.environ.get("IPYTHONDIR"):
         with contextlib.suppress(OSError):  # the current folder may have been deleted
             parsed.log_base = log_folder(Path.cwd(), ipython_dir().expanduser(), mounts())
@@ -92,7 +92,9 @@ def main(command: str, words: Sequence[str]) -> int:
         record.batch, record.job_name = command, job.options.name
         told: Told
         if parsed.in_job:
-            told = Watched(record.furl_files, lambda path: _is_new(path, job, record.started), only_new=False)
+            told = MonitoredController(
+                record.furl_files, lambda path: _is_new(path, job, record.started), only_new=False
+            )
         else:
             told = options.controller(parsed, record)
         cluster = Cluster(told, job, signals, parsed.lifeline_fd)
@@ -100,7 +102,7 @@ def main(command: str, words: Sequence[str]) -> int:
             job.n, parsed.timeout, engines_wait=job.waits, batch=True,
             walltime=parsed.walltime, resubmit=parsed.resubmit, restarts=0 if parsed.in_job else parsed.restarts,
         )  # fmt: skip
-        return Supervisor(cluster, plan, options.screen(parsed), record, options.mec_arguments(parsed)).run()
+        return Supervisor(cluster, plan, options.reporter(parsed), record, options.mec_arguments(parsed)).run()
 
 
 def parser(command: str = "slurm") -> argparse.ArgumentParser:
@@ -128,7 +130,7 @@ def parser(command: str = "slurm") -> argparse.ArgumentParser:
         "--timeout", type=argtypes.seconds, default=300.0, metavar="SECONDS",
         help="for the engines to come once the job runs (300)",
     )  # fmt: skip
-    login.add_options(p)
+    remote.add_options(p)
     options.add_cluster_options(p)
     return p
 

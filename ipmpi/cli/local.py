@@ -101,7 +101,7 @@ def supervise(parsed: argparse.Namespace, record: Record, signals: Signals, engi
     """Run a controller here, and these engines, until one of them ends; returns the exit code."""
     cluster = Cluster(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
     furl = options.mec_arguments(parsed)
-    return Supervisor(cluster, plan, options.screen(parsed), record, furl, log_files=log_files).run()
+    return Supervisor(cluster, plan, options.reporter(parsed), record, furl, log_files=log_files).run()
 
 
 def log_files(record: Record) -> list[str]:

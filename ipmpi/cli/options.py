@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.cli import argtypes
-from ipmpi.cli.screen import Screen
+from ipmpi.cli.reporter import Reporter
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch.batch import batch_systems
@@ -158,9 +158,9 @@ def _move_own_log(parsed: argparse.Namespace, record: Record) -> None:
     record.log, record.events = parsed.own_log, f"{parsed.own_log}.events"
 
 
-def screen(parsed: argparse.Namespace) -> Screen:
+def reporter(parsed: argparse.Namespace) -> Reporter:
     """Where the cluster is told about."""
-    return Screen(parsed.status_fd, Path(f"{parsed.own_log}.events") if parsed.own_log else None)
+    return Reporter(parsed.status_fd, Path(f"{parsed.own_log}.events") if parsed.own_log else None)
 
 
 def furl_file(parsed: argparse.Namespace, role: str, name: str) -> Path:

@@ -15,9 +15,9 @@ from typing import Final
 from ipmpi.cli import argtypes, options
 from ipmpi.cli.batch import add_job_options, engines_job
 from ipmpi.cli.local import engine_options
-from ipmpi.cli.screen import Screen
+from ipmpi.cli.monitor import MonitoredController
+from ipmpi.cli.reporter import Reporter
 from ipmpi.cli.supervise import Supervisor
-from ipmpi.cli.watch import Watched
 from ipmpi.errors import FurlError, LauncherError
 from ipmpi.exits import how_it_ended
 from ipmpi.furl import FILE_BYTES, Furl, load, load_furl_or_file, save, security_dir
@@ -43,7 +43,7 @@ def main(words: Sequence[str]) -> int:
             lifeline = 0 if parsed.furl_file == "-" else None
             run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
             started = _local(parsed, path, options.log_dir(parsed, _name_of(path)), run)
-            return _run_alone(Cluster(None, started, signals, lifeline), Screen())
+            return _run_alone(Cluster(None, started, signals, lifeline), Reporter())
     record = records.find(parsed.name.partition("+")[0])
     if record.ssh:
         raise LauncherError(
@@ -52,12 +52,12 @@ def main(words: Sequence[str]) -> int:
         )
     with Signals() as signals, _addition(parsed, record) as own:
         engines = _engines(parsed, own)
-        told = Watched(record.furl_files, Path.exists, only_new=True)
+        told = MonitoredController(record.furl_files, Path.exists, only_new=True)
         batch = isinstance(engines, Job)
         if batch:
             _warn_of_loopback(record)
         plan = Plan(engines.n, parsed.timeout, engines_wait=True, batch=batch, walltime=parsed.walltime)
-        return Supervisor(Cluster(told, engines, signals), plan, Screen(), own, adds=True).run()
+        return Supervisor(Cluster(told, engines, signals), plan, Reporter(), own, adds=True).run()
 
 
 @contextlib.contextmanager
@@ -183,12 +183,12 @@ def _read_furl() -> Furl:
     return found
 
 
-def _run_alone(cluster: Cluster, screen: Screen) -> int:
+def _run_alone(cluster: Cluster, reporter: Reporter) -> int:
     """Engines of a controller about which nothing can be seen from here: until they end, or shall end."""
     cluster.start()
     cluster.start_engines()
     for line in cluster.engines.said():
-        screen.say(line)
+        reporter.say(line)
     failed = ""
     try:
         while cluster.living():
@@ -201,6 +201,6 @@ def _run_alone(cluster: Cluster, screen: Screen) -> int:
         cluster.stop(polite=False)
         cluster.close()
     if failed:
-        screen.complain(failed)
-        screen.show_logs(cluster.engines.logs(), cluster.engines.log_dir)
+        reporter.complain(failed)
+        reporter.show_logs(cluster.engines.logs(), cluster.engines.log_dir)
     return 1 if failed else 0
