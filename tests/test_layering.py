@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.memory": (0, "foundation"),
     "ipmpi.ownpath": (0, "foundation"),
     "ipmpi.processid": (0, "foundation"),
-    "ipmpi.spans": (0, "foundation"),
+    "ipmpi.ranges": (0, "foundation"),
     "ipmpi.byvalue": (1, "serialize"),
     "ipmpi.protocol": (1, "protocol"),
     "ipmpi.raised": (1, "serialize"),

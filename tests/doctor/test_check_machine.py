@@ -7,7 +7,7 @@ import pytest
 from ipmpi.launch.doctor.check_machine import check_clocks, check_limits, check_scratch, skew
 from ipmpi.launch.doctor.diagnostics import Diagnostic, Level, exit_code, render, size
 from ipmpi.launch.doctor.facts import Clock, Limits, Machine, Scratch
-from ipmpi.spans import spans
+from ipmpi.ranges import ranges
 
 GOOD = Limits(files=4096, files_hard=8192, locked=8 << 20, processes=30_000, core=0)
 
@@ -119,7 +119,7 @@ def test_at_a_terminal_levels_are_coloured() -> None:
 
 
 def test_numbers_and_sizes_are_short() -> None:
-    assert spans([7, 0, 1, 2, 3]) == "0-3, 7"
-    assert spans([5]) == "5"
-    assert spans([]) == ""
+    assert ranges([7, 0, 1, 2, 3]) == "0-3, 7"
+    assert ranges([5]) == "5"
+    assert ranges([]) == ""
     assert [size(n) for n in (5, 2048, 1 << 20, 3 << 29)] == ["5 bytes", "2 KiB", "1 MiB", "1.5 GiB"]
