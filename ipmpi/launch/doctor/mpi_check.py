@@ -18,7 +18,7 @@ from typing import Any, Final
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.allocation import in_allocation, machines, without_rank
 from ipmpi.launch.cluster.local import failure_by_chance
-from ipmpi.launch.processes.mpi import ENGINE_MODULE, MpiCommand, find_mpi, flavour_of, mpi_command
+from ipmpi.launch.processes.mpi import MpiCommand, find_mpi, flavour_of, mpi_command
 from ipmpi.launch.processes.process import session
 
 from .facts import Launcher, MpiCheck, RankFacts
@@ -61,16 +61,10 @@ def mpi_check_command(launcher: Launcher, python: str, environ: Mapping[str, str
     if len(launcher.words) > 1:
         allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if root else {}
         return MpiCommand([*launcher.words, "-n", str(RANKS), *program], allowed)
-    command = mpi_command(
-        RANKS,
-        launcher=launcher.words[0],
-        python=python,
-        flavour=launcher.flavour,
-        root=root,
+    return mpi_command(
+        RANKS, launcher=launcher.words[0], program=program, flavour=launcher.flavour, root=root,
         single_host=machines(environ) == 1,
-    )
-    before = command.argv[: command.argv.index(ENGINE_MODULE) - 2]
-    return command._replace(argv=[*before, *program])
+    )  # fmt: skip
 
 
 def run_mpi_check(
