@@ -30,6 +30,8 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 autodoc_typehints = "none"
+# Help texts of the commands have -- and quotes to be typed.
+smartquotes = False
 
 intersphinx_mapping = inventories.mapping(MADE / "inventories")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,9 +31,9 @@ def first_paragraph(thing: object) -> str:
     return text.replace("`~ipmpi.protocol.operations.", "`").replace("`~ipmpi.client.", "`").replace("`", "*")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A reStructuredText list-table."""
-    lines = [".. list-table::", "   :header-rows: 1", ""]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], widths: str = "auto") -> str:
+    """A reStructuredText list-table. ``widths`` are those of the columns, in percent."""
+    lines = [".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", ""]
     for row in [head, *rows]:
         lines += [f"   {'*' if number == 0 else ' '} - {cell}" for number, cell in enumerate(row)]
     return "\n".join([*lines, ""])
@@ -106,8 +107,9 @@ def options(parser: argparse.ArgumentParser) -> str:
             value = str(action.metavar or "|".join(map(str, action.choices or ())))
             takes_value = bool(action.option_strings) and action.nargs != 0
             names = [f"{name} {value}" if takes_value else name for name in action.option_strings] or [value]
-            rows.append((", ".join(map(literal, names)), action.help or group.title or ""))
-    return table(("option", "meaning"), rows)
+            meaning = re.sub(r"`([^`]+)`", r"``\1``", action.help or group.title or "")
+            rows.append((", ".join(map(literal, names)), meaning))
+    return table(("option", "meaning"), rows, "40 60")
 
 
 def bounds() -> str:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 TESTS = (
-    "tests/engine/test_polling.py::test_interrupts_are_heard",
+    "tests/engine/mpi/test_polling.py::test_interrupts_are_heard",
     "tests/cli/test_ipcluster_cluster.py::test_every_stop_signal_ends_all_processes",
 )
 

@@ -24,7 +24,7 @@ from ipmpi.launch.doctor.mpi_check import (
 )
 from ipmpi.launch.processes.mpi import find_mpi
 
-ENVIRON = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+ENVIRON = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 Need = Callable[[str, object], None]
 

@@ -206,4 +206,4 @@ def test_finding_the_launcher_imports_no_mpi() -> None:
     program_text = (
         "import sys, ipmpi.launch.processes.mpi; assert not any(name.startswith('mpi4py') for name in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program_text], check=True, timeout=30, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", program_text], check=True, timeout=30, cwd=Path(__file__).parents[3])

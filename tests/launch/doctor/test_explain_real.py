@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 NewCluster = Callable[..., "Cluster"]
 ENGINE = [sys.executable, "-m", "ipmpi.cli.ipengine", "--mpi", "none"]
 PENDING = "PENDING|Priority||N/A|N/A|1:00:00"
-ROOT = Path(__file__).parents[2]
-ANSWERS = ROOT / "tests" / "launch" / "pbs_answers"
+ROOT = Path(__file__).parents[3]
+ANSWERS = ROOT / "tests" / "launch" / "batch" / "pbs_answers"
 """Of a real PBS."""
 
 

@@ -14,7 +14,7 @@ import pytest
 from ipmpi import furl
 from ipmpi.cli import doctor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "integration"))
 
 if TYPE_CHECKING:
     from real_clusters import Cluster

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 NewCluster = Callable[..., "Cluster"]
 Examined = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
 ENGINE = [sys.executable, "-m", "ipmpi.cli.ipengine", "--mpi", "none"]
-ROOT = str(Path(__file__).parents[2])
+ROOT = str(Path(__file__).parents[3])
 
 
 def test_a_cluster_in_good_health(new_cluster: NewCluster, examined: Examined) -> None:

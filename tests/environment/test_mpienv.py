@@ -138,7 +138,7 @@ def test_the_mpiexec_at_hand_is_recognised(tmp_path: Path) -> None:
         f"open(os.path.join({str(tmp_path)!r}, str(found.rank)), 'w').write(json.dumps(found))"
     )
     argv = [*command.argv[: command.argv.index("-m")], "-c", program]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environ = {**os.environ, **command.environ, "PYTHONPATH": str(root)}
     subprocess.run(argv, env=environ, check=True, timeout=30, stdin=subprocess.DEVNULL)
     found = [LaunchedRank(*json.loads((tmp_path / str(rank)).read_text())) for rank in range(2)]
@@ -184,4 +184,4 @@ def test_under_srun_the_way_out_is_another_plugin(library: str, kind: str) -> No
 
 def test_detection_imports_no_mpi() -> None:
     code = "import sys, ipmpi.environment.mpienv; assert not any(m.startswith('mpi4py') for m in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30, cwd=Path(__file__).parents[2])
