@@ -22,6 +22,7 @@ from ..environment import gpus as gpu_numbers, walltime as times
 from ..errors import KernelError
 
 T = TypeVar("T")
+Number = TypeVar("Number", int, float)
 
 _MESSAGE: Final = 700
 """Characters of what is said about a command line: its words may be of any length."""
@@ -53,13 +54,13 @@ def checked(name: str, parse: Callable[[str], T]) -> Callable[[str], T]:
     return parsed
 
 
-def number(name: str, what: str, least: T, most: T) -> Callable[[str], T]:
-    """A number from ``least`` to ``most``, which are of its type; ``what`` it is goes into the message."""
+def number(name: str, what: str, least: Number, most: Number) -> Callable[[str], Number]:
+    """A number from ``least`` to ``most``, and of their type; ``what`` it is goes into the message."""
 
-    def parsed(text: str) -> T:
+    def parsed(text: str) -> Number:
         with contextlib.suppress(ValueError):
-            found: T = type(least)(text)  # type: ignore[call-arg]
-            if least <= found <= most:  # type: ignore[operator]
+            found = type(least)(text)
+            if least <= found <= most:
                 return found
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what}")
 
