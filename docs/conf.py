@@ -29,6 +29,8 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_build"]
+# The list beside a page has room for the name of a method, and not for its class as well.
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"
 # Help texts of the commands have -- and quotes to be typed.
 smartquotes = False

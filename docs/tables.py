@@ -31,9 +31,17 @@ def first_paragraph(thing: object) -> str:
     return text.replace("`~ipmpi.protocol.operations.", "`").replace("`~ipmpi.client.", "`").replace("`", "*")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], widths: str = "auto") -> str:
-    """A reStructuredText list-table. ``widths`` are those of the columns, in percent."""
-    lines = [".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", ""]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], widths: str = "auto", style: str = "") -> str:
+    """A reStructuredText list-table.
+
+    Args:
+        head: the first row.
+        rows: all others.
+        widths: of the columns, in percent.
+        style: a class of the style sheet.
+    """
+    lines = [".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", f"   :class: {style}"]
+    lines = [*(lines if style else lines[:-1]), ""]
     for row in [head, *rows]:
         lines += [f"   {'*' if number == 0 else ' '} - {cell}" for number, cell in enumerate(row)]
     return "\n".join([*lines, ""])
@@ -109,13 +117,13 @@ def options(parser: argparse.ArgumentParser) -> str:
             names = [f"{name} {value}" if takes_value else name for name in action.option_strings] or [value]
             meaning = re.sub(r"`([^`]+)`", r"``\1``", action.help or group.title or "")
             rows.append((", ".join(map(literal, names)), meaning))
-    return table(("option", "meaning"), rows, "40 60")
+    return table(("option", "meaning"), rows, "40 60", "options")
 
 
 def bounds() -> str:
     """Every number of ``ipmpi.limits``."""
     rows = [(literal(name), f"{value:,}") for name, value in vars(limits).items() if name.isupper()]
-    return table(("name", "value (bytes, seconds or a count)"), rows)
+    return table(("name", "value (bytes, seconds or a count)"), rows, "55 45")
 
 
 def error_tree() -> str:

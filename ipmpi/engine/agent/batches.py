@@ -8,7 +8,7 @@ from ... import limits
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
 from ..rank.outcomes import DONE, FAILED, REFUSED, SKIPPED
-from .itembook import Finished, Item
+from .itembook import Finished, Item, Run
 
 Report = tuple[m.AnyMessage, Sequence[Buffer]]
 """A message and its body."""
@@ -81,6 +81,20 @@ def reports(finished: Iterable[Finished], rank: int) -> list[Report]:
     for why, items in others.items():
         out += returned(items, rank, why)
     return out
+
+
+def report_of(run: Run, rank: int) -> Report:
+    """What is said of many that have run and have values."""
+    message = m.TaskResults(
+        run.given.group,
+        rank,
+        packed.pack(run.indices),
+        b"",
+        packed.pack(run.lengths),
+        run.seconds,
+        [len(run.data)] if run.data else [],
+    )
+    return message, [run.data] if run.data else []
 
 
 def single(group: int, index: int, rank: int, ok: bool, payload: bytes, busy: float) -> Report:

@@ -7,9 +7,14 @@ Whether an item that was revoked may still have begun is told by the control blo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice, repeat
+from operator import itemgetter
+from typing import NamedTuple
 
+from ... import limits
 from ...protocol import rankmessages as rm
 from ...protocol.frames import Buffer
 from ..rank.controlblock import (
@@ -38,15 +43,17 @@ class Given:
         operation: what runs them, encoded.
         timeout: seconds that each may run, or None.
         label: what displays call them.
+        end: one more than the last of their serial numbers, where these follow each other; 0 elsewhere.
     """
 
-    __slots__ = ("group", "label", "operation", "timeout")
+    __slots__ = ("end", "group", "label", "operation", "timeout")
 
     def __init__(self, group: int, operation: bytes, timeout: float | None, label: str = "") -> None:
         self.group = group
         self.operation = operation
         self.timeout = timeout
         self.label = label
+        self.end = 0
 
 
 Item = tuple[Given, int]
@@ -54,6 +61,27 @@ Item = tuple[Given, int]
 
 Finished = tuple[Given, int, Outcome, float]
 """A task that has run: its index, what became of it, and the seconds it took."""
+
+
+class Run(NamedTuple):
+    """Tasks that came together, have run one after the other, and have values.
+
+    Attributes:
+        given: what they have in common.
+        indices: in their group.
+        lengths: of the pickled values.
+        data: these, one after the other.
+        seconds: that all of them took.
+    """
+
+    given: Given
+    indices: list[int]
+    lengths: list[int]
+    data: bytes
+    seconds: float
+
+
+_index = itemgetter(1)
 
 
 class ItemBook:
@@ -90,12 +118,18 @@ class ItemBook:
 
     # --- coming and going ----------------------------------------------------------------------------------
 
-    def give(self, given: Given, indices: Iterable[int], lengths: bytes, body: Sequence[Buffer]) -> None:
-        """Items with small arguments; ``lengths`` and ``body`` are passed on."""
+    def give(self, given: Given, indices: Sequence[int], lengths: bytes, body: Sequence[Buffer]) -> None:
+        """Items with small arguments; ``lengths`` and ``body`` are passed on. Nothing else has this ``given``."""
         first = self._next
-        for index in indices:
-            self._held[self.new_serial()] = given, index
-        if self._next > first:
+        self._next = given.end = end = first + len(indices)
+        revoked, at = self._block.revoked, first & _MASK
+        if at + len(indices) <= SERIALS:
+            revoked[at : at + len(indices)] = bytes(len(indices))
+        else:
+            for serial in range(first, end):
+                revoked[serial & _MASK] = 0
+        self._held.update(zip(range(first, end), zip(repeat(given), indices), strict=False))
+        if end > first:
             self._send(rm.RunItems(first, given.operation, lengths), body, ())
 
     def give_large(self, given: Given, index: int, sizes: list[int], descriptor: int) -> None:
@@ -190,17 +224,63 @@ class ItemBook:
         """An item has ended, of which the rank tells by itself."""
         return self._held.pop(serial, None)
 
+    def _left(self) -> tuple[int, int]:
+        """The numbers of the first result that the rank has left, and of the next that it will leave."""
+        words = self._block.words
+        words[BELL] = 0
+        self._block.fence()
+        self._collected_at = time.monotonic()
+        first, end = words[TAKEN], words[RESULTS]
+        self._block.fence()
+        return first, end
+
+    def take_runs(self) -> tuple[list[Run], bool]:
+        """What has run since the last call, up to one that :meth:`collect` has to give, and if there is one.
+
+        That is one that has no value, was taken back, or came by itself. So it is with few tasks, and what is done
+        here for each of the others is done by loops in C.
+        """
+        first, end = self._left()
+        runs: list[Run] = []
+        while first < end:
+            run = self._take_run(first, end)
+            if run is None:
+                return runs, True
+            runs.append(run)
+            first += len(run.indices)
+        return runs, False
+
+    def _take_run(self, first: int, end: int) -> Run | None:
+        """The results from ``first`` on, before ``end``, of tasks that came together."""
+        block, held, words = self._block, self._held, self._block.words
+        at = first % SLOTS
+        item = held.get(block.serials[at])
+        if item is None or not item[0].end:
+            return None
+        given = item[0]
+        most = min(end - first, SLOTS - at, given.end - block.serials[at], limits.TASKS_PER_MESSAGE)
+        serials = block.serials[at : at + most].tolist()
+        count = bisect_left(serials, given.end)
+        serials, slots = serials[:count], slice(at, at + count)
+        lengths = block.lengths[slots].tolist()
+        size = sum(lengths)
+        items = [item for serial in serials if (item := held.get(serial)) is not None]
+        if len(items) < count or size > limits.TASK_BATCH or any(block.kinds[slots]):
+            return None
+        deque(map(held.__delitem__, serials), maxlen=0)
+        start = words[TAKEN_BYTES]
+        data, seconds = block.get(start, start + size), sum(block.seconds[slots])
+        words[TAKEN_BYTES] = start + size
+        words[TAKEN] = first + count
+        return Run(given, list(map(_index, items)), lengths, data, seconds)
+
     def collect(self) -> list[Finished]:
         """What has run since the last call."""
         block = self._block
         words = block.words
-        words[BELL] = 0
-        block.fence()
-        self._collected_at = time.monotonic()
-        first, end = words[TAKEN], words[RESULTS]
+        first, end = self._left()
         if first == end:
             return []
-        block.fence()
         start = words[TAKEN_BYTES]
         data = block.get(start, words[RESULT_BYTES])
         serials, kinds, lengths, seconds = block.serials, block.kinds, block.lengths, block.seconds

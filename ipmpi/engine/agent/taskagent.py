@@ -16,7 +16,7 @@ from ...protocol import messages as m, packed, rankmessages as rm
 from ...protocol.frames import Buffer
 from ...transport.loop import Loop, Timer
 from ..rank.outcomes import packed_failure
-from .batches import reports, returned, single
+from .batches import report_of, reports, returned, single
 from .itembook import Finished, Given, Item, ItemBook
 from .largestreams import LargeAnswer
 
@@ -168,10 +168,13 @@ class TaskAgent:
 
     def collect(self) -> None:
         """Report what has run."""
-        finished = self._items.collect()
+        runs, are_more = ([], True) if self._given_up else self._items.take_runs()
+        if not self._retired:
+            self._tell([report_of(run, self._number) for run in runs])
+        if are_more:
+            self._report(self._items.collect())
         if self._items.is_active:
             self._watch()
-        self._report(finished)
 
     def _report(self, finished: list[Finished]) -> None:
         finished = self._came_back(finished)

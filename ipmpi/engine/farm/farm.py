@@ -46,6 +46,9 @@ _STUCK = 0.100
 _WORTH = 0.005
 """Seconds of work that are worth being taken back from a rank that is not slow."""
 
+_TOO_MUCH = 0.100
+"""Seconds of work of each rank: what waits beyond that is returned to the controller, for other sets."""
+
 _ASK_AGAIN = 0.020
 """Seconds until the same rank is asked again."""
 
@@ -248,8 +251,9 @@ class Farm:
         if group is None or state is None or not self._roster.drop(state, group, indices):
             return False
         if indices and group.options.width <= 1:
-            group.pace.learn(busy, len(indices))
-            self._pace.learn(busy, len(indices))
+            ranks = self._ranks
+            group.pace.learn(busy, len(indices), ranks)
+            self._pace.learn(busy, len(indices), ranks)
         state.progress = now
         self._groups.tidy(group)
         return not group.stale
@@ -426,7 +430,7 @@ class Farm:
         if now < progress + _STUCK:
             self._watch(progress + _STUCK)
         elif (self._pace.seconds or 0.0) < now - progress:
-            self._pace.seconds = now - progress  # tasks take longer than they did: so many are not wanted here
+            self._pace.expect(now - progress)  # tasks take longer than they did: so many are not wanted here
 
     def _look_at_command(self, state: RankState, since: float, now: float) -> None:
         if now < since + _STUCK:
@@ -477,8 +481,8 @@ class Farm:
         self._out.append(Up(m.WantTasks(window)))
         if window == 0:
             left = self._all_waiting()
-        elif window < told // 2:
-            left = self._waiting.cut(self._waiting.open_count - window)
+        elif (waiting := self._waiting.open_count) > window and self._pace.seconds_of(waiting) > _TOO_MUCH * ranks:
+            left = self._waiting.cut(waiting - window)
         else:
             return
         for group, indices in left:

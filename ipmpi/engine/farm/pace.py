@@ -36,24 +36,46 @@ WAITING_BYTES = 64 * limits.MIB
 
 _KNOWN = 1024
 _SHORTEST = 1e-7
+_MEMORY = 0.05
+"""Seconds of work of each rank."""
 
 
 class Pace:
-    """The mean seconds of a kind of task: lately, not ever. None while nothing is known."""
+    """The mean seconds of a kind of task: lately, not ever.
 
-    __slots__ = ("seconds",)
+    What counts is the last :data:`_MEMORY` seconds of work, and not so many reports: in a report of a few short
+    tasks, one that had to wait for a processor would count as much as the thousands before.
+    """
+
+    __slots__ = ("_busy", "_tasks")
 
     def __init__(self, seconds: float | None = None) -> None:
-        self.seconds = seconds
+        self._busy = self._tasks = 0.0
+        if seconds is not None:
+            self.expect(seconds)
 
-    def learn(self, busy: float, tasks: int) -> None:
-        """So many tasks took ``busy`` seconds together."""
-        mean = busy / tasks if busy > 0 else 0.0  # a busy that is no number is no reason to fail
-        if self.seconds is None:
-            self.seconds = max(mean, _SHORTEST)
-        else:
-            weight = 1 - 0.7 ** min(tasks, 4)
-            self.seconds = max(self.seconds + weight * (mean - self.seconds), _SHORTEST)
+    def expect(self, seconds: float) -> None:
+        """Forget what was; so long do they take from now on."""
+        seconds = max(seconds, _SHORTEST)
+        self._busy = min(seconds, _MEMORY)
+        self._tasks = self._busy / seconds
+
+    @property
+    def seconds(self) -> float | None:
+        """The mean; None while nothing is known."""
+        return max(self._busy / self._tasks, _SHORTEST) if self._tasks else None
+
+    def seconds_of(self, tasks: int) -> float:
+        """The seconds that so many will take; infinite while nothing is known."""
+        return math.inf if self.seconds is None else tasks * self.seconds
+
+    def learn(self, busy: float, tasks: int, ranks: int = 1) -> None:
+        """So many tasks took one of ``ranks`` ranks ``busy`` seconds together."""
+        self._busy += busy / ranks if busy > 0 else 0.0  # a busy that is no number is no reason to fail
+        self._tasks += tasks / ranks
+        if self._busy > _MEMORY:
+            self._tasks *= _MEMORY / self._busy
+            self._busy = _MEMORY
 
 
 class Paces:

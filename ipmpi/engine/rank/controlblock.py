@@ -91,6 +91,7 @@ class ControlBlock:
         lengths: of their payloads.
         seconds: that they took.
         ring: their payloads, one after the other, round and round.
+        lock: what :meth:`fence` takes and releases, for those who cannot afford to call it.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -105,7 +106,7 @@ class ControlBlock:
         self.lengths = records[16 * SLOTS : 24 * SLOTS].cast("q")
         self.seconds = records[24 * SLOTS :].cast("d")
         self.ring = view[_AT_RING:]
-        self._lock = _thread.allocate_lock()
+        self.lock = _thread.allocate_lock()
 
     @classmethod
     def create(cls) -> tuple[ControlBlock, int]:
@@ -116,7 +117,7 @@ class ControlBlock:
 
     def fence(self) -> None:
         """Have the other side see what was written before it is asked what it has written."""
-        with self._lock:
+        with self.lock:
             pass
 
     @property
@@ -134,7 +135,8 @@ class ControlBlock:
         at = start % RING
         room = RING - at
         if len(data) <= room:
-            self.ring[at : at + len(data)] = data
+            at += _AT_RING
+            self._map[at : at + len(data)] = data
         else:
             self.ring[at:] = data[:room]
             self.ring[: len(data) - room] = data[room:]

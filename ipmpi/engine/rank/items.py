@@ -73,6 +73,8 @@ class ItemRunner:
         self._waiting: deque[Item] = deque()
         self._results = 0
         self._bytes = 0
+        self._most_results = self._most_bytes = 0
+        """Up to which there was room when that was last asked."""
         self._rang_at = 0
 
     @property
@@ -87,7 +89,7 @@ class ItemRunner:
     def work(self, may_go_on: Callable[[], bool]) -> None:
         """Run items as long as there are any, and ``may_go_on`` says so."""
         waiting, interrupts, process = self._waiting, self._interrupts, self._process
-        words, revoked, fence = self._block.words, self._block.revoked, self._block.fence
+        words, revoked, lock = self._block.words, self._block.revoked, self._block.lock
         run, clock, install_if_replaced = self._runner.run, time.monotonic_ns, interrupts.install_if_replaced
         before, size = clock(), 0
         while waiting and may_go_on():
@@ -97,7 +99,8 @@ class ItemRunner:
             try:
                 words[SINCE] = before
                 words[CLAIMED] = words[CURRENT] = serial
-                fence()
+                with lock:
+                    pass  # a fence
                 outcome = _SKIPPED if revoked[serial & _MASK] else run(program, payload)
                 if process.is_child:
                     process.leave_if_child()
@@ -134,17 +137,17 @@ class ItemRunner:
         kind, data = outcome
         if isinstance(data, str):
             data = data.encode()
-        block = self._block
-        words, results, end = block.words, self._results, self._bytes + len(data)
-        while results - words[TAKEN] >= SLOTS or end - words[TAKEN_BYTES] > RING:
-            self._tell()
-            time.sleep(_ROOM_AGAIN)
+        size = len(data)
+        block, results, end = self._block, self._results, self._bytes + size
+        words = block.words
+        if results >= self._most_results or end > self._most_bytes:
+            self._make_room(results, end)
         slot = results % SLOTS
         block.serials[slot] = serial
         block.kinds[slot] = kind | HIT if hit else kind
-        block.lengths[slot] = len(data)
+        block.lengths[slot] = size
         block.seconds[slot] = seconds
-        if data:
+        if size:
             block.put(self._bytes, data)
         self._bytes = words[RESULT_BYTES] = end
         if SWAPS_WRITES:
@@ -152,4 +155,14 @@ class ItemRunner:
         self._results = words[RESULTS] = results + 1
         if SWAPS_WRITES:
             block.fence()
-        return len(data)
+        return size
+
+    def _make_room(self, results: int, end: int) -> None:
+        """Wait until there is a slot for this result, and room for its payload up to ``end``."""
+        words = self._block.words
+        while True:
+            self._most_results, self._most_bytes = words[TAKEN] + SLOTS, words[TAKEN_BYTES] + RING
+            if results < self._most_results and end <= self._most_bytes:
+                return
+            self._tell()
+            time.sleep(_ROOM_AGAIN)

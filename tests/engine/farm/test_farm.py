@@ -143,6 +143,20 @@ def test_the_window_follows_the_pace_and_the_size_of_tasks() -> None:
     assert 500 < stage.farm._window < 2000
 
 
+def test_waiting_tasks_go_back_only_if_they_are_much_more_work_than_is_wanted() -> None:
+    stage = Stage()
+    stage.warm(1e-4)
+    stage.give(range(1000))
+    (first, *_) = stage.get(m.GiveTasks)
+    given = list(packed.unpack(first.indices))
+    stage.answer(first.ranks[0], given[:50], 5e-4)  # a tenth of a second of work waits, at most
+    effects = stage.said()
+    assert [effect for effect in effects if isinstance(effect.message, m.WantTasks)], "the window has shrunk"
+    assert returned(effects) == []
+    stage.answer(first.ranks[0], given[50:], 0.02)
+    assert returned(stage.said()), "more than ten seconds of work"
+
+
 def test_what_came_last_is_taken_back_first_and_then_what_waits_at_ranks() -> None:
     stage = Stage(1)
     stage.warm(0.004)
