@@ -59,6 +59,8 @@ setup(
         "msgspec",
         # Looks after processes, on all systems alike.
         "psutil>=5.9",
+        # Writes what shells need to complete command lines.
+        "shtab>=1.6",
         # Fills the templates of job scripts.
         "jinja2",
     ],

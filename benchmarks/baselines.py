@@ -64,12 +64,12 @@ def measure(name: str, parts: list[str], engines: int, size: int, repeat: int) -
 def _command(name: str, engines: int, arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     if name != "mpi4py.futures":
         return [sys.executable, "-m", *arguments], {}
+    program = [sys.executable, "-m", "mpi4py.futures", "-m", *arguments]
+    single_host = machines(os.environ) == 1
     try:  # one rank more: the first one is the client
-        command = mpi_command(engines + 1, root=os.geteuid() == 0, single_host=machines(os.environ) == 1)
+        return mpi_command(engines + 1, program=program, root=os.geteuid() == 0, single_host=single_host)
     except LauncherError as error:
         raise BaselineFailed(f"{name}: {error}") from error
-    launch = command.argv[: command.argv.index(sys.executable) + 1]
-    return [*launch, "-m", "mpi4py.futures", "-m", *arguments], command.environ
 
 
 def _run(argv: list[str], environ: dict[str, str], output: Path) -> int | None:

@@ -31,7 +31,7 @@ INSISTING: Final = 15.0
 """Seconds more, once ``ipcluster`` has got SIGTERM, upon which it does not wait for anything."""
 
 OTHER_COMMANDS: Final = frozenset(
-    {"list", "status", "stop", "engines", "logs", "explain", "doctor", "relay", "follow"}
+    {"list", "status", "stop", "engines", "logs", "explain", "doctor", "completion", "relay", "follow"}
 )
 """Commands of ``ipcluster`` that start no cluster."""
 

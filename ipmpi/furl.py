@@ -133,7 +133,12 @@ class Furl:
     @property
     def places(self) -> str:
         """The addresses as text, for messages: ``host:port[,host:port...]``."""
-        return ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hints)
+        return ",".join(place(host, port) for host, port in self.hints)
+
+
+def place(host: str, port: int) -> str:
+    """``host:port``; an IPv6 address in brackets, as in URLs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _after_scheme(text: str) -> str:

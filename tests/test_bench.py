@@ -18,7 +18,7 @@ import pytest
 from ipmpi.bench import bulk, cluster, machine, report, workloads
 from ipmpi.bench.__main__ import PARTS, Run, main, parse_size, parser
 from ipmpi.bench.farm import MOST, TRIAL, count_for
-from ipmpi.bench.figures import from_times, greedy_bound, quantile, single
+from ipmpi.bench.figures import from_times, greedy_bound, single
 from ipmpi.bench.goals import BIG_BYTES, GOAL_BYTES, GOAL_ENGINES, GOALS, Goal, goal_for
 from ipmpi.bench.timing import TookTooLong, limited, sample
 from ipmpi.launch.processes.mpi import find_mpi
@@ -30,18 +30,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_quantiles_are_interpolated_between_neighbours() -> None:
-    values = [4.0, 1.0, 3.0, 2.0]
-    assert quantile(values, 0) == 1
-    assert quantile(values, 0.5) == 2.5
-    assert quantile(values, 1) == 4
-    assert quantile(range(101), 0.99) == pytest.approx(99)
-    assert quantile([7.0], 0.99) == 7
-
-
-@pytest.mark.parametrize(("values", "q"), [([], 0.5), ([1.0], 1.5), ([1.0], -0.1)])
-def test_quantiles_of_nothing_are_refused(values: list[float], q: float) -> None:
-    with pytest.raises(ValueError, match=r"no values|share from 0 to 1"):
-        quantile(values, q)
+    figure = from_times("a", "a", "s", [4.0, 1.0, 3.0, 2.0])
+    assert (figure.median, figure.samples) == (2.5, 4)
+    assert from_times("a", "a", "s", range(101)).p99 == pytest.approx(99)
+    assert from_times("a", "a", "s", range(101)).p90 == pytest.approx(90)
+    assert from_times("a", "a", "s", [7.0]).p99 == 7
+    with pytest.raises(ValueError, match="no times"):
+        from_times("a", "a", "s", [])
 
 
 def test_the_slow_samples_are_the_low_ones_of_a_rate() -> None:

@@ -80,7 +80,7 @@ def test_what_is_wrong_is_refused_and_nothing_is_started(name: str, monkeypatch:
 
 def test_commands_that_start_no_cluster_are_no_kinds() -> None:
     assert {
-        name for name, command in {**COMMANDS, **HIDDEN}.items() if command.module not in ("local", "hosts")
+        name for name, command in {**COMMANDS, **HIDDEN}.items() if command.module not in ("local", "ssh")
     } == (OTHER_COMMANDS)
 
 

@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.memory": (0, "foundation"),
     "ipmpi.ownpath": (0, "foundation"),
     "ipmpi.processid": (0, "foundation"),
-    "ipmpi.spans": (0, "foundation"),
+    "ipmpi.ranges": (0, "foundation"),
     "ipmpi.byvalue": (1, "serialize"),
     "ipmpi.protocol": (1, "protocol"),
     "ipmpi.raised": (1, "serialize"),
@@ -75,7 +75,7 @@ LAYERS: dict[str, tuple[int, str]] = {
 }
 # Pairs of groups in one layer of which the first may import the second.
 NEIGHBOURS = {
-    ("bench", "cluster"),
+    *(("bench", other) for other in ("cluster", "cli")),
     ("environment", "foundation"),
     *(("ipython", f"client.{room}") for room in ("session", "engines", "tasks")),
     *(("client", f"client.{room}") for room in ("session", "engines", "tasks", "pools")),
@@ -101,7 +101,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "asyncio": ("ipmpi.client.session.results",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
-    "mpi4py": ("ipmpi.engine.mpi.world", "ipmpi.launch.doctor.probe"),  # the latter is a program of its own
+    "mpi4py": ("ipmpi.engine.mpi.world", "ipmpi.launch.doctor.mpi_probe"),  # the latter is a program of its own
 }
 # Package -> what none of its modules may load, directly or through others.
 NEVER: dict[str, tuple[str, ...]] = {
@@ -111,14 +111,14 @@ NEVER: dict[str, tuple[str, ...]] = {
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.
 OPTIONAL = {
     *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
-    *("asyncio", "ctypes", "pprint", "joblib", "tomllib"),
+    *("asyncio", "ctypes", "pprint", "joblib", "tomllib", "shtab"),
 }
 # Modules of ours that are loaded only when needed, and by whom: only the agent of a node needs OpenSSL.
 DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.engine.agent.nodeagent"),
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
     ("ipmpi.cli.logs", "ipmpi.furl"),
-    ("ipmpi.cli.texts", "ipmpi.furl"),
+    ("ipmpi.cli.argtypes", "ipmpi.furl"),
     ("ipmpi.cli.ipcontroller", "ipmpi.launch.cluster.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.comm"),

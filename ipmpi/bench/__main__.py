@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any, Final
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import KernelError
 
+from ..cli.argtypes import number
 from . import bulk, farm, machine, report, steer
 from .cluster import Target, foreign, mpi_or_none, own_cluster
 from .figures import OURS, Figure, from_times, single
@@ -24,6 +24,7 @@ from .workloads import mpi_library
 PARTS: Final = ("start", "steer", "bulk", "idle", "farm")
 PART_LIMIT: Final = 60.0
 """Seconds after which a part is given up; it should take less than 30."""
+_positive: Final = number("positive", "a number above 0", 1, sys.maxsize)
 IDLE_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 1.0
 UNITS: Final = {"GB": 1_000_000_000, "MB": 1_000_000, "KB": 1_000}
@@ -167,13 +168,6 @@ def parse_size(text: str) -> int:
     if size < 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size of 1 KB or more, as in 4GB or 500MB")
     return size
-
-
-def _positive(text: str) -> int:
-    with contextlib.suppress(ValueError):
-        if int(text) > 0:
-            return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
 def parser(prog: str = "python -m ipmpi.bench") -> argparse.ArgumentParser:

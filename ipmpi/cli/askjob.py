@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 
-from ..environment import jobend
+from ..environment import walltime
+from ..errors import LauncherError
+from ..launch.batch.batch import batch_system
+from ..launch.cluster.queue import Queue, run_command
 
 PATIENCE = 10.0
 """Seconds for an answer. A batch system that is busy shall not keep engines from starting."""
@@ -14,18 +16,18 @@ PATIENCE = 10.0
 
 def ask(environ: Mapping[str, str], log: Callable[[str], None], patience: float = PATIENCE) -> float | None:
     """Seconds until the end of the job; None if nobody says."""
+    if not walltime.is_in_job(environ):
+        return None
     give_up_at = time.monotonic() + patience
-    for argv in jobend.questions(environ):
-        try:
-            done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
-                timeout=max(0.1, give_up_at - time.monotonic()),
-            )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired) as error:
-            log(f"the end of this job is not known: {error}")
-            return None
-        left = jobend.answered(argv, done.stdout, environ, time.time())
-        if left is not None:
-            return left
-        log(f"{' '.join(argv)} does not say when this job ends: {(done.stderr or done.stdout).strip()[:200]!r}")
-    return None
+    try:
+        system = batch_system("slurm" if environ.get("SLURM_JOB_ID") else "pbs")
+        queue = Queue(system, lambda argv, more: run_command(argv, more, max(0.1, give_up_at - time.monotonic())))
+        status = queue.status(walltime.job_id(environ))
+    except LauncherError as error:
+        log(f"the end of this job is not known: {error}")
+        return None
+    until_end = None if status.end is None else status.end - time.time()
+    left = min((known for known in (status.time_left, until_end) if known is not None), default=None)
+    if left is None:
+        log(f"the end of this job is not known: {system.title} does not say it ({status.reason or status.native})")
+    return left

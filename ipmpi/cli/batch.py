@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ipmpi.cli import login, options, texts
+from ipmpi.cli import argtypes, options, remote
 from ipmpi.cli.detach import detach
+from ipmpi.cli.monitor import MonitoredController
 from ipmpi.cli.supervise import Supervisor
-from ipmpi.cli.watch import Watched
-from ipmpi.environment import walltime
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch.batch import BatchSystem, batch_system
@@ -40,19 +39,19 @@ def _memory(text: str) -> str:
 
 
 _WORDS: Final = (
-    (("-q", "--queue", "--partition"), "queue", "NAME", texts.word, "queue or partition"),
-    (("-A", "--account"), "account", "NAME", texts.word, "project that pays for the job"),
-    (("--qos",), "qos", "NAME", texts.word, "quality of service"),
-    (("--constraint",), "constraint", "WORD", texts.word, "which kind of node"),
+    (("-q", "--queue", "--partition"), "queue", "NAME", argtypes.word, "queue or partition"),
+    (("-A", "--account"), "account", "NAME", argtypes.word, "project that pays for the job"),
+    (("--qos",), "qos", "NAME", argtypes.word, "quality of service"),
+    (("--constraint",), "constraint", "WORD", argtypes.word, "which kind of node"),
     (("--memory",), "memory", "SIZE", _memory, "memory of each node, like 64G"),
     (
         ("--launcher",),
         "launcher",
         "NAME",
-        texts.path_name,
+        argtypes.path_name,
         "what starts the ranks: auto, srun, mpirun, mpiexec, or a path (auto)",
     ),
-    (("--proxy",), "proxy", "URL", texts.url, "HTTP proxy through which engines reach the controller"),
+    (("--proxy",), "proxy", "URL", argtypes.url, "HTTP proxy through which engines reach the controller"),
 )
 _NUMBERS: Final = (
     ("--nodes", "nodes", "number of nodes"),
@@ -77,7 +76,7 @@ def main(command: str, words: Sequence[str]) -> int:
     system = batch_system(command)
     parsed = parser(command).parse_args(words)
     if parsed.ssh:
-        return login.main(command, words, parsed)
+        return remote.main(command, words, parsed)
     if parsed.logdir is None and not os.environ.get("IPYTHONDIR"):
         with contextlib.suppress(OSError):  # the current folder may have been deleted
             parsed.log_base = log_folder(Path.cwd(), ipython_dir().expanduser(), mounts())
@@ -93,7 +92,9 @@ def main(command: str, words: Sequence[str]) -> int:
         record.batch, record.job_name = command, job.options.name
         told: Told
         if parsed.in_job:
-            told = Watched(record.furl_files, lambda path: _is_new(path, job, record.started), only_new=False)
+            told = MonitoredController(
+                record.furl_files, lambda path: _is_new(path, job, record.started), only_new=False
+            )
         else:
             told = options.controller(parsed, record)
         cluster = Cluster(told, job, signals, parsed.lifeline_fd)
@@ -101,12 +102,12 @@ def main(command: str, words: Sequence[str]) -> int:
             job.n, parsed.timeout, engines_wait=job.waits, batch=True,
             walltime=parsed.walltime, resubmit=parsed.resubmit, restarts=0 if parsed.in_job else parsed.restarts,
         )  # fmt: skip
-        return Supervisor(cluster, plan, options.screen(parsed), record, options.mec_arguments(parsed)).run()
+        return Supervisor(cluster, plan, options.reporter(parsed), record, options.mec_arguments(parsed)).run()
 
 
 def parser(command: str = "slurm") -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(
+    p = argtypes.Parser(
         prog=f"ipcluster {command}",
         description="Start a controller here and submit a job with N engines. It stays in the foreground, says "
         "what the job waits for, and stops all on Ctrl-C, unless --detach is given.",
@@ -120,27 +121,27 @@ def parser(command: str = "slurm") -> argparse.ArgumentParser:
     )
     p.add_argument("--dry-run", action="store_true", help="print the job script, and why it is so; submit nothing")
     p.add_argument(
-        "--resubmit", nargs="?", type=options.count, const=AS_OFTEN_AS_NEEDED, default=0, metavar="N",
+        "--resubmit", nargs="?", type=argtypes.count, const=AS_OFTEN_AS_NEEDED, default=0, metavar="N",
         help="submit the job again when it has reached its walltime or was preempted, N times (without N: as "
         "often as needed); tasks that wait go on",
     )  # fmt: skip
     p.add_argument("--wait-engines", action="store_true", help="with --detach: return when the engines are there")
     p.add_argument(
-        "--timeout", type=options.seconds, default=300.0, metavar="SECONDS",
+        "--timeout", type=argtypes.seconds, default=300.0, metavar="SECONDS",
         help="for the engines to come once the job runs (300)",
     )  # fmt: skip
-    login.add_options(p)
+    remote.add_options(p)
     options.add_cluster_options(p)
     return p
 
 
 def add_job_options(p: argparse.ArgumentParser) -> None:
     """What the job asks for."""
-    p.add_argument("-n", "--n", "--num", type=options.engine_number, default=0, metavar="N", help="engines")
+    p.add_argument("-n", "--n", "--num", type=argtypes.engine_number, default=0, metavar="N", help="engines")
     for name, target, text in _NUMBERS:
-        p.add_argument(name, dest=target, type=options.engine_number, default=None, metavar="N", help=text)
+        p.add_argument(name, dest=target, type=argtypes.engine_number, default=None, metavar="N", help=text)
     p.add_argument(
-        "--time", "--walltime", dest="walltime", type=_walltime, default=None, metavar="TIME",
+        "--time", "--walltime", dest="walltime", type=argtypes.job_walltime, default=None, metavar="TIME",
         help="how long the job may last: 90m, 1h30m, 1:30:00, or 1-12:00:00 with days",
     )  # fmt: skip
     for names, target, metavar, kind, text in _WORDS:
@@ -153,18 +154,18 @@ def add_job_options(p: argparse.ArgumentParser) -> None:
     options.add_launcher_options(p)
     for name, target, metavar, text in _LISTS:
         p.add_argument(
-            name, dest=target, action="append", type=texts.some_line, default=[], metavar=metavar, help=text
+            name, dest=target, action="append", type=argtypes.some_line, default=[], metavar=metavar, help=text
         )
     p.add_argument(
-        "-s", "--template", "--pbs-script", "--slurm-script", dest="template", type=texts.path, default=None,
+        "-s", "--template", "--pbs-script", "--slurm-script", dest="template", type=argtypes.path, default=None,
         metavar="FILE", help="a template of your own for the job script",
     )  # fmt: skip
     p.add_argument(
-        "--warn-before", type=options.whole_seconds, default=120, metavar="SECONDS",
+        "--warn-before", type=argtypes.whole_seconds, default=120, metavar="SECONDS",
         help="signal the engines so long before the end, where the batch system can (120)",
     )  # fmt: skip
     p.add_argument(
-        "--restarts", type=options.count_or_none, default=restarts.DEFAULT, metavar="N",
+        "--restarts", type=argtypes.count_or_none, default=restarts.DEFAULT, metavar="N",
         help="start engines again that have all ended, in the same job, so often "
         f"({restarts.DEFAULT}): as when one has died and their launcher has ended the others; tasks wait",
     )  # fmt: skip
@@ -223,13 +224,6 @@ def engines_job(parsed: argparse.Namespace, engine_furl_file: Path, log_dir: Pat
         restarts=parsed.restarts,
         **given,
     )
-
-
-def _walltime(text: str) -> int:
-    try:
-        return walltime.job_seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _show(system: BatchSystem, asked: JobOptions) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ from ..launch.doctor.check_engines import (
 )
 from ..launch.doctor.check_files import AREA as FURL_FILES, check_folder, check_furl_file, check_furl_files
 from ..launch.doctor.check_machine import check_clocks, check_limits, check_scratch
-from ..launch.doctor.check_mpi import AREA as MPI, check_no_launcher, check_srun, check_trial
+from ..launch.doctor.check_mpi import AREA as MPI, check_mpi, check_no_launcher, check_srun
 from ..launch.doctor.check_network import AREA as NETWORK, check_hints
 from ..launch.doctor.diagnostics import Diagnostic
 from ..launch.doctor.facts import RankFacts, Versions
@@ -44,14 +43,14 @@ from ..launch.doctor.gather import (
     this_process,
     token_in,
 )
-from ..launch.doctor.trial import find_launcher, run_trial
+from ..launch.doctor.mpi_check import find_launcher, run_mpi_check
 from ..transport.dial.proxies import routes_by
 from ..transport.dial.reach import try_hints
 from ..transport.dial.routes import ProxyRoute
-from . import texts
-from .checkup import Checkup, Way, check_up
-from .login import destination
-from .printing import show
+from . import argtypes
+from .health import ClientArguments, Health, check_health
+from .printing import show, show_diagnostics
+from .remote import destination
 
 OTHER_RELEASE: Final = f"Use one release everywhere: pip install 'ipmpi=={__version__}' where the controller runs."
 OTHER_FURL: Final = "Copy ipcontroller-mec.furl again from where the controller runs (mode 600)."
@@ -59,18 +58,18 @@ OTHER_FURL: Final = "Copy ipcontroller-mec.furl again from where the controller 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(
+    p = argtypes.Parser(
         prog="ipcluster doctor",
         description="Look at MPI, limits, furl files, the way to the controller, and the engines; and say what to "
         "do about each thing that is not as it should be. Useful before a cluster is started, and while it runs. "
         "The exit code is 1 if something does not work.",
     )
     p.add_argument(
-        "name", nargs="?", type=texts.cluster_name, default="", metavar="NAME",
+        "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
         help="look at this cluster (see ipcluster list; default: the one whose furls have no name)",
     )  # fmt: skip
     p.add_argument(
-        "--furl-file", type=texts.furl_or_path, default="", metavar="FILE",
+        "--furl-file", type=argtypes.furl_or_path, default="", metavar="FILE",
         help="look at the controller of this furl (default: ipcontroller-mec.furl in ~/.ipython/security)",
     )  # fmt: skip
     p.add_argument(
@@ -82,33 +81,23 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--proxy",
-        type=texts.url,
+        type=argtypes.url,
         default="",
         metavar="URL",
         help="reach the controller through this HTTP proxy (none: through none)",
     )
     p.add_argument(
-        "--launcher", type=texts.command, default="", metavar="COMMAND",
+        "--launcher", type=argtypes.command, default="", metavar="COMMAND",
         help="what starts ranks, with its options: 'srun --mpi=pmix' (default: the mpiexec that ipcluster takes)",
     )  # fmt: skip
     p.add_argument(
         "--mpi", choices=["auto", "none"], default="auto", help="none: start no ranks to see whether MPI works"
     )
     p.add_argument(
-        "--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="wait so long for engines (10)"
+        "--timeout", type=argtypes.seconds, default=10.0, metavar="SECONDS", help="wait so long for engines (10)"
     )
     p.add_argument("--json", action="store_true", help="print the findings as JSON")
     return p
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
-    return seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show(json.dumps(report, indent=1))
     else:
         show(f"ipmpi {__version__}, Python {sys.version.split()[0]} on {host}: {sys.executable}\n")
-        show(f.render(found, min(shutil.get_terminal_size().columns, 110)))
+        show_diagnostics(found)
         show(f"\n{_summary(found)}")
     return f.exit_code(found)
 
@@ -156,7 +145,7 @@ def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Dia
     found += [] if options.mpi == "none" else _mpi(options.launcher, environ)
     found += check_limits("This process", machine) + check_scratch("This machine", machine)
     if options.ssh:
-        way = Way(options.furl_file, ssh=options.ssh, via=f"through ssh {options.ssh}")
+        way = ClientArguments(options.furl_file, ssh=options.ssh, via=f"through ssh {options.ssh}")
         found += _cluster(way, options.timeout, versions)[0]
         return found
     furls, diagnostic = _files(options.furl_file, {} if record is None else record.furl_files)
@@ -165,7 +154,7 @@ def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Dia
     via = _proxy(options.proxy, furls.get("mec"), environ)
     if "mec" not in furls or not (reached or via):
         return found + diagnostic + check_own_threads(machine)
-    way = Way(str(furls["mec"]), proxy=options.proxy, via="" if reached and not options.proxy else via)
+    way = ClientArguments(str(furls["mec"]), proxy=options.proxy, via="" if reached and not options.proxy else via)
     more, worked = _cluster(way, options.timeout, versions)
     return found + (_softened(diagnostic) if worked and not reached else diagnostic) + more
 
@@ -203,8 +192,8 @@ def _mpi(chosen: str, environ: Mapping[str, str]) -> list[Diagnostic]:
         if launcher is None:
             found = check_no_launcher(sys.executable)
         else:
-            trial = run_trial(launcher, environ)
-            found, ranks = check_trial(trial), trial.ranks
+            trial = run_mpi_check(launcher, environ)
+            found, ranks = check_mpi(trial), trial.ranks
     except LauncherError as error:
         found = [f.problem(MPI, "launcher", f"{error}.", "Name another one: ipcluster doctor --launcher PATH")]
     srun = srun_kinds(environ)
@@ -252,12 +241,12 @@ def _network(
     return answers, found
 
 
-def _cluster(way: Way, timeout: float, versions: Versions) -> tuple[list[Diagnostic], bool]:
+def _cluster(way: ClientArguments, timeout: float, versions: Versions) -> tuple[list[Diagnostic], bool]:
     """Ask a running controller, and its engines; and whether the client got through."""
     folder = ipython_dir().expanduser().absolute()
     try:
         with token_in(folder) as (token_file, token):
-            seen = check_up(way, timeout, token_file)
+            seen = check_health(way, timeout, token_file)
     except KernelError as error:
         # Such as another protocol version, or a secret that is not valid any more.
         text = f"The controller answers, and a client cannot work with it: {error}."
@@ -268,7 +257,7 @@ def _cluster(way: Way, timeout: float, versions: Versions) -> tuple[list[Diagnos
     return found + _judge(seen, versions, token, str(folder)), True
 
 
-def _fix_of(error: KernelError, way: Way) -> str:
+def _fix_of(error: KernelError, way: ClientArguments) -> str:
     if isinstance(error, VersionError):
         return OTHER_RELEASE
     if way.ssh:
@@ -280,7 +269,7 @@ def _fix_of(error: KernelError, way: Way) -> str:
     return "It may have ended in this moment: ask again."
 
 
-def _judge(seen: Checkup, versions: Versions, token: str, folder: str) -> list[Diagnostic]:
+def _judge(seen: Health, versions: Versions, token: str, folder: str) -> list[Diagnostic]:
     engines = seen.engines
     found = check_presence(seen.registered, [engine.id for engine in engines], seen.silent)
     found += check_libraries(engines) + check_versions(versions, seen.version, engines)

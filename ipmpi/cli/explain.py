@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -32,9 +31,9 @@ from ..launch.doctor.check_job import check_job
 from ..launch.doctor.check_ranks import LogFacts, check_losses, check_ranks, check_time, failing_log
 from ..launch.doctor.diagnostics import Diagnostic
 from ..launch.doctor.logfiles import read_logs, read_losses
-from . import texts
+from . import argtypes
 from .options import system_name
-from .printing import show
+from .printing import show, show_diagnostics
 
 LINES: Final = 20
 _JOB: Final = re.compile(r"\d+(\[\d*\])?(_\d+)?(\.[\w.-]+)?(;[\w.-]+)?")
@@ -43,7 +42,7 @@ CLUSTER: Final = "Cluster"
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(
+    p = argtypes.Parser(
         prog="ipcluster explain",
         description="Say why a job waits and how long still, how it ended, which engines of a cluster are "
         "missing, and show the end of the log that tells what failed. The exit code is 1 if something failed.",
@@ -57,9 +56,11 @@ def parser() -> argparse.ArgumentParser:
         help="of a job: slurm, pbs (default: the one here)",
     )  # fmt: skip
     p.add_argument(
-        "--logdir", type=texts.path, default=None, metavar="DIR", help="where the log files of a job are (logs)"
+        "--logdir", type=argtypes.path, default=None, metavar="DIR", help="where the log files of a job are (logs)"
     )
-    p.add_argument("--lines", type=_lines, default=LINES, metavar="N", help=f"of the failing log ({LINES})")
+    p.add_argument(
+        "--lines", type=argtypes.lines, default=LINES, metavar="N", help=f"of the failing log ({LINES})"
+    )
     p.add_argument("--json", action="store_true", help="print the findings as JSON")
     return p
 
@@ -67,13 +68,7 @@ def parser() -> argparse.ArgumentParser:
 def _cluster_or_job(text: str) -> str:
     if text and CLUSTER_NAME.fullmatch(text) is None and _JOB.fullmatch(text) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither the name of a cluster nor the id of a job")
-    return texts.line(text)
-
-
-def _lines(text: str) -> int:
-    if not text.isdigit() or not 0 <= int(text) <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines")
-    return int(text)
+    return argtypes.line(text)
 
 
 @dataclass
@@ -114,7 +109,7 @@ def _print(report: Report, lines: int, *, as_json: bool) -> None:
         told = None if log is None else {"path": log.path, "lines": shown, "alike": report.alike}
         show(json.dumps({"findings": [each.as_dict() for each in report.diagnostics], "log": told}, indent=1))
         return
-    show(f.render(report.diagnostics, min(shutil.get_terminal_size().columns, 110)))
+    show_diagnostics(report.diagnostics)
     if log is not None and shown:
         more = f" ({report.alike} more end alike)" if report.alike else ""
         show("\n".join([f"\nThe last lines of {log.path}{more}:", *(f"    {line}" for line in shown)]))

@@ -32,13 +32,14 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "local": Command("local", "engines on this machine, as ranks of one MPI job (also without this word)", True),
     "mpiexec": Command("local", "the same", True),
     "mpirun": Command("local", "the same", True),
-    "ssh": Command("hosts", "engines on other machines, through ssh"),
+    "ssh": Command("ssh", "engines on other machines, through ssh"),
     "list": Command("manage", "the clusters that run", True),
     "status": Command("manage", "engines, jobs and time left of a cluster", True),
     "stop": Command("manage", "stop a cluster", True),
-    "engines": Command("more", "add engines to a running cluster"),
+    "engines": Command("engines", "add engines to a running cluster"),
     "logs": Command("manage", "what a cluster's processes wrote", True),
     "explain": Command("explain", "why a job waits, which ranks are missing, what failed"),
+    "completion": Command("completion", "command lines completed by the Tab key, in bash, zsh and tcsh"),
     "doctor": Command("doctor", "check MPI, network, files and limits, before and after the start"),
 }
 """Batch systems are commands too, see :func:`commands`."""

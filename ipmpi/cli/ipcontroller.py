@@ -26,7 +26,7 @@ from ..tls import Identity, load_or_create_identity
 from ..transport.dial.addresses import is_unspecified, local_addresses
 from ..transport.dial.listen import Listener
 from ..transport.loop import READ, Loop
-from . import texts
+from . import argtypes
 from .boundedlog import bound_log_files
 from .logs import start_log
 from .ownlimits import guard_secrets_and_allow_links
@@ -36,7 +36,7 @@ log = logging.getLogger("ipcontroller")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(
+    p = argtypes.Parser(
         prog="ipcontroller",
         description="Start the controller that engines and clients connect to.",
         epilog="With --client-port and --engine-port, certificate and secrets are kept, so that furl files copied "
@@ -46,23 +46,23 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--interface",
         action="append",
-        type=texts.plug_in,
+        type=argtypes.plug_in,
         default=[],
         metavar="MODULE:NAME",
         help="a further client interface",
     )
     p.add_argument(
-        "--scheduler", type=texts.scheduler, default="priority", metavar="ORDER",
+        "--scheduler", type=argtypes.scheduler, default="priority", metavar="ORDER",
         help="in which order tasks are given to engines: fifo, lifo, priority (default; first in, first out among "
         "equal ones), or a class of your own as MODULE:CLASS",
     )  # fmt: skip
     p.add_argument(
-        "--name", type=texts.cluster_name, default="", metavar="NAME",
+        "--name", type=argtypes.cluster_name, default="", metavar="NAME",
         help="name of the cluster: furl files go to the folder security/NAME, for MultiEngineClient(name=NAME) "
         "and ipengine --name NAME, the log file to log/NAME",
     )  # fmt: skip
     p.add_argument(
-        "-l", "--logfile", type=texts.path_name, default="", metavar="PREFIX",
+        "-l", "--logfile", type=argtypes.path_name, default="", metavar="PREFIX",
         help="log to PREFIX<host>-<pid>.log only (default: to log/NAME/ipcontroller-<host>-<pid>.log in "
         "$IPYTHONDIR or ~/.ipython, and to the terminal)",
     )  # fmt: skip
@@ -77,13 +77,17 @@ def _add_addresses(p: argparse.ArgumentParser) -> None:
     for side, who in (("client", "clients"), ("engine", "engines")):
         group = p.add_argument_group(f"where {who} connect")
         group.add_argument(
-            f"--{side}-ip", type=texts.host, default="", metavar="IP", help="address to listen on (default: all)"
+            f"--{side}-ip",
+            type=argtypes.host,
+            default="",
+            metavar="IP",
+            help="address to listen on (default: all)",
         )
         group.add_argument(
-            f"--{side}-port", type=texts.port, default=0, metavar="N", help="port (default: a free one)"
+            f"--{side}-port", type=argtypes.port, default=0, metavar="N", help="port (default: a free one)"
         )
         group.add_argument(
-            f"--{side}-location", type=texts.hosts, default="", metavar="HOST[,HOST]",
+            f"--{side}-location", type=argtypes.hosts, default="", metavar="HOST[,HOST]",
             help="host names or addresses to put into the furl (default: found out)",
         )  # fmt: skip
     files = p.add_argument_group("furl files (default: in the security folder of $IPYTHONDIR or ~/.ipython)")
@@ -92,7 +96,7 @@ def _add_addresses(p: argparse.ArgumentParser) -> None:
         ("monitor", "monitors (read only)"),
     ):  # fmt: skip
         files.add_argument(
-            f"--{role}-furl-file", type=texts.path_name, default="", metavar="FILE", help=f"furl for {text}"
+            f"--{role}-furl-file", type=argtypes.path_name, default="", metavar="FILE", help=f"furl for {text}"
         )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, limits
+from .. import __version__
 from ..engine.agent.agentstart import start_agent
 from ..engine.agent.launchid import launch_id, local_size, number_together
 from ..engine.agent.meeting import Conversation, leaders_of
@@ -33,7 +33,7 @@ from ..ownpath import add_current_folder
 from ..protocol import rankmessages as rm
 from ..transport.agentsocket import meet_agent
 from ..transport.packets import RankSocket, Socket
-from . import texts
+from . import argtypes
 from .boundedlog import bound_log_files
 from .logs import start_log
 from .ownlimits import guard_secrets_and_allow_links
@@ -48,13 +48,13 @@ _PR_SET_PDEATHSIG = 1
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(
+    p = argtypes.Parser(
         prog="ipengine",
         description="Start an engine. Under mpirun, mpiexec or srun all ranks become one engine set, "
         "with one connection to the controller: a process beside them, which the first of them starts, has it.",
     )
     p.add_argument(
-        "--furl-file", type=texts.furl_or_path, default="", metavar="FILE",
+        "--furl-file", type=argtypes.furl_or_path, default="", metavar="FILE",
         help="the controller's furl file (default: ipcontroller-engine.furl in ~/.ipython/security)",
     )  # fmt: skip
     p.add_argument(
@@ -62,60 +62,43 @@ def parser() -> argparse.ArgumentParser:
         help="auto: join the communicator if an MPI launcher started this; none: each engine by itself",
     )  # fmt: skip
     p.add_argument(
-        "--name", type=texts.cluster_name, default="", metavar="NAME",
+        "--name", type=argtypes.cluster_name, default="", metavar="NAME",
         help="the controller's name, instead of a furl file",
     )  # fmt: skip
     p.add_argument(
-        "-l", "--logfile", type=texts.path_name, default="", metavar="PREFIX",
+        "-l", "--logfile", type=argtypes.path_name, default="", metavar="PREFIX",
         help="log to PREFIX<host>-<rank>-<pid>.log only (default: to log/NAME/ipengine-<host>-<rank>-<pid>.log in "
         "$IPYTHONDIR or ~/.ipython, and to the terminal)",
     )  # fmt: skip
     p.add_argument(
-        "--walltime", type=_walltime, default=None, metavar="TIME",
+        "--walltime", type=argtypes.walltime, default=None, metavar="TIME",
         help="this job ends so long after the engine has started: 90m, 1h30m, 1:30:00, 1-12:00:00 with days, or "
         "seconds (default: what the job script exports as IPMPI_JOB_END, or what Slurm or PBS say)",
     )  # fmt: skip
     p.add_argument(
-        "--gpus", type=_gpus, default=None, metavar="N",
+        "--gpus", type=argtypes.gpus, default=None, metavar="N",
         help="a node has N GPUs: share them among its ranks, before MPI starts. A list like 3,2,1,0 says in which "
         "order ranks get them",
     )  # fmt: skip
     p.add_argument(
-        "--wait", type=_wait, default=0.0, metavar="S", help="wait so long for the controller to appear"
+        "--wait",
+        type=argtypes.seconds_or_none,
+        default=0.0,
+        metavar="S",
+        help="wait so long for the controller to appear",
     )
     p.add_argument(
-        "--ids-dir", type=texts.path_name, default="", metavar="DIR",
+        "--ids-dir", type=argtypes.path_name, default="", metavar="DIR",
         help="keep the ids of this set in DIR until it is told to end, and ask for those that are in DIR.before; "
         "job scripts start a set again that has died",
     )  # fmt: skip
     p.add_argument(
-        "--proxy", type=texts.proxy, default=None, metavar="URL",
+        "--proxy", type=argtypes.proxy, default=None, metavar="URL",
         help="HTTP proxy to reach the controller through, as http://host:port; none: no proxy (default: that of "
         "https_proxy or all_proxy in the environment, where the direct way fails)",
     )  # fmt: skip
     p.add_argument("--version", action="version", version=f"ipmpi {__version__}")
     return p
-
-
-def _walltime(text: str) -> float:
-    try:
-        return walltime.seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _wait(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) <= limits.LONGEST:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a time in seconds, 0 or more")
-
-
-def _gpus(text: str) -> list[str]:
-    try:
-        return gpus.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class EngineProcess:

@@ -8,11 +8,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ipmpi.cli import options, texts
+from ipmpi.cli import argtypes, options
 from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.launch.batch.allocation import in_allocation
 from ipmpi.launch.cluster.cluster import Cluster
+from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.cluster.lifecycle import Plan
 from ipmpi.launch.cluster.local import EngineOptions, LocalEngines
 from ipmpi.launch.cluster.records import Record
@@ -28,12 +29,11 @@ def main(command: str, words: Sequence[str]) -> int:
         return detach([command, *words], options.early_log_dir(parsed), "up")
     keep_engines_here(parsed)
     with Signals() as signals, options.claimed(parsed, "local", parsed.n) as record:
-        engines = LocalEngines(engine_options(parsed, record))
-        cluster = Cluster(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
-        plan = Plan(parsed.n, parsed.timeout, engines_wait=engines.waits, restarts=parsed.restarts)
-        screen = options.screen(parsed)
-        furl = options.mec_arguments(parsed)
-        return Supervisor(cluster, plan, screen, record, furl, log_files=log_files).run()
+        waits = options.keeps_furl(parsed)
+        furl_file = Path(record.furl_files["engine"])
+        engines = LocalEngines(engine_options(parsed, furl_file, Path(record.log_dir), record.run, waits))
+        plan = Plan(parsed.n, parsed.timeout, engines_wait=waits, restarts=parsed.restarts)
+        return supervise(parsed, record, signals, engines, plan)
 
 
 def keep_engines_here(parsed: argparse.Namespace) -> None:
@@ -53,7 +53,7 @@ def launcher_words(parsed: argparse.Namespace) -> tuple[str, ...]:
 
 def parser(command: str = "local") -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(
+    p = argtypes.Parser(
         prog=f"ipcluster {command}",
         description="Start a controller and N engines on this machine, and stop them together. "
         "The engines are the ranks of one MPI job, unless --mpi none is given.",
@@ -65,40 +65,43 @@ def parser(command: str = "local") -> argparse.ArgumentParser:
         choices=["local", "mpiexec", "mpirun"],
         help="all three do the same: engines on this machine, started by mpiexec",
     )
-    p.add_argument("-n", "--n", "--num", type=options.engine_number, default=2, metavar="N", help="engines (2)")
+    p.add_argument("-n", "--n", "--num", type=argtypes.engine_number, default=2, metavar="N", help="engines (2)")
     p.add_argument(
         "--mpi", choices=["auto", "mpi4py", "none"], default="auto", help="none: plain processes without MPI"
     )
-    p.add_argument("--launcher", type=texts.path_name, default="auto", metavar="PATH", help="the mpiexec to use")
+    p.add_argument(
+        "--launcher", type=argtypes.path_name, default="auto", metavar="PATH", help="the mpiexec to use"
+    )
     options.add_launcher_options(p)
     p.add_argument(
-        "--gpus", dest="gpus_per_node", type=options.engine_number, default=None, metavar="N",
+        "--gpus", dest="gpus_per_node", type=argtypes.engine_number, default=None, metavar="N",
         help="GPUs of this machine, shared among its engines",
     )  # fmt: skip
-    p.add_argument("--timeout", type=options.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
+    p.add_argument("--timeout", type=argtypes.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
     p.add_argument(
-        "--restarts", type=options.count_or_none, default=restarts.DEFAULT, metavar="N",
+        "--restarts", type=argtypes.count_or_none, default=restarts.DEFAULT, metavar="N",
         help=f"start engines again that have all ended, so often ({restarts.DEFAULT}); tasks wait for them",
     )  # fmt: skip
     options.add_cluster_options(p)
     return p
 
 
-def engine_options(parsed: argparse.Namespace, record: Record) -> EngineOptions:
+def engine_options(
+    parsed: argparse.Namespace, furl_file: Path, log_dir: Path, run: str, waits: bool, more: Sequence[str] = ()
+) -> EngineOptions:
     """What was asked for."""
     return EngineOptions(
-        n=parsed.n,
-        log_dir=Path(record.log_dir),
-        run=record.run,
-        engine_furl_file=Path(record.furl_files["engine"]),
-        mpi=parsed.mpi,
-        launcher=parsed.launcher or "auto",
-        waits=options.keeps_furl(parsed),
-        timeout=parsed.timeout,
-        fault_tolerance=parsed.fault_tolerance,
-        launcher_options=launcher_words(parsed),
-        arguments=tuple(options.gpu_arguments(parsed)),
-    )
+        parsed.n, log_dir, run, furl_file, parsed.mpi, parsed.launcher or "auto", waits, parsed.timeout,
+        fault_tolerance=parsed.fault_tolerance, launcher_options=launcher_words(parsed),
+        arguments=(*more, *options.gpu_arguments(parsed)),
+    )  # fmt: skip
+
+
+def supervise(parsed: argparse.Namespace, record: Record, signals: Signals, engines: Launch, plan: Plan) -> int:
+    """Run a controller here, and these engines, until one of them ends; returns the exit code."""
+    cluster = Cluster(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
+    furl = options.mec_arguments(parsed)
+    return Supervisor(cluster, plan, options.reporter(parsed), record, furl, log_files=log_files).run()
 
 
 def log_files(record: Record) -> list[str]:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ipmpi.cli import texts
+from ipmpi.cli import argtypes
 from ipmpi.cli.growing import GrowingFiles
 from ipmpi.client import MultiEngineClient
+from ipmpi.environment.walltime import clock
 from ipmpi.errors import KernelError, LauncherError
 from ipmpi.launch.batch.batch import JobState, batch_system
 from ipmpi.launch.cluster import defaultfurls, records
@@ -47,10 +48,10 @@ def main(command: str, words: Sequence[str]) -> int:
 
 def parser(command: str = "list") -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(prog=f"ipcluster {command}", description=_PURPOSES[command])
+    p = argtypes.Parser(prog=f"ipcluster {command}", description=_PURPOSES[command])
     if command != "list":
         p.add_argument(
-            "name", nargs="?", type=texts.cluster_name, default="", metavar="NAME",
+            "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
             help="which cluster, if there are several",
         )  # fmt: skip
     if command in ("list", "status"):
@@ -62,16 +63,10 @@ def parser(command: str = "list") -> argparse.ArgumentParser:
         )
     if command == "logs":
         p.add_argument("-f", "--follow", action="store_true", help="go on until the cluster ends, or Ctrl-C")
-        p.add_argument("--lines", type=_lines, default=LINES, metavar="N", help=f"of each file ({LINES})")
+        p.add_argument("--lines", type=argtypes.lines, default=LINES, metavar="N", help=f"of each file ({LINES})")
     if command == "follow":
-        p.add_argument("--skip", type=_lines, default=0, metavar="N", help="events that are known already")
+        p.add_argument("--skip", type=argtypes.lines, default=0, metavar="N", help="events that are known already")
     return p
-
-
-def _lines(text: str) -> int:
-    if text.isdigit() and int(text) < 10_000_000:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines")
 
 
 # --- list and status -----------------------------------------------------------------------------------------
@@ -134,7 +129,7 @@ def _status(parsed: argparse.Namespace) -> int:
             f"  engines: {told['registered']} of {told['asked']} registered" + (f", on {hosts}" if hosts else "")
         )
     if told["time_left"] is not None:
-        print(f"  time left: {_duration(told['time_left'])}")
+        print(f"  time left: {clock(int(told['time_left']))}")
     for job in told["job_status"]:
         print(f"  job {job['id']}: {job['state']}" + (f" ({job['reason']})" if job["reason"] else ""))
     print(f"  furl: {record.furl_files.get('mec', '')}")
@@ -170,12 +165,6 @@ def _jobs(record: Record) -> list[dict[str, Any]]:
         except LauncherError as error:
             found.append({"id": job, "state": "unknown", "reason": str(error)})
     return found
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
 # --- stop ----------------------------------------------------------------------------------------------------

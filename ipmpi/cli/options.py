@@ -5,51 +5,41 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ipmpi.cli import texts
-from ipmpi.cli.screen import Screen
-from ipmpi.environment import gpus
+from ipmpi.cli import argtypes
+from ipmpi.cli.reporter import Reporter
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch.batch import batch_systems
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.controller import Controller
 from ipmpi.launch.cluster.records import Record
-from ipmpi.limits import MAX_ENGINES
 
 _PASSED_ON: Final = (
-    ("--client-ip", "IP", texts.host, "address the controller listens on for clients"),
-    ("--client-port", "N", texts.port, "its port; with a fixed port, furls stay valid from one start to the next"),
-    (
-        "--client-location",
-        "HOST",
-        texts.hosts,
-        "address that clients use to reach the controller, written into their furls",
-    ),
-    ("--engine-ip", "IP", texts.host, "address the controller listens on for engines"),
-    ("--engine-port", "N", texts.port, "its port"),
-    ("--engine-location", "HOST", texts.hosts, "address that engines use to reach the controller"),
-    ("--multiengine-furl-file", "FILE", texts.path_name, "where to write the furl of MultiEngineClient"),
-    ("--task-furl-file", "FILE", texts.path_name, "where to write the furl of TaskClient"),
-    ("--monitor-furl-file", "FILE", texts.path_name, "where to write the furl of monitors (read only)"),
-    (
-        "--scheduler",
-        "ORDER",
-        texts.scheduler,
-        "in which order tasks are given to engines: fifo, lifo, priority, or MODULE:CLASS",
-    ),
-)
+    ("--client-ip", "IP", argtypes.host, "address the controller listens on for clients"),
+    ("--client-port", "N", argtypes.port,
+     "its port; with a fixed port, furls stay valid from one start to the next"),
+    ("--client-location", "HOST", argtypes.hosts,
+     "address that clients use to reach the controller, written into their furls"),
+    ("--engine-ip", "IP", argtypes.host, "address the controller listens on for engines"),
+    ("--engine-port", "N", argtypes.port, "its port"),
+    ("--engine-location", "HOST", argtypes.hosts, "address that engines use to reach the controller"),
+    ("--multiengine-furl-file", "FILE", argtypes.path_name, "where to write the furl of MultiEngineClient"),
+    ("--task-furl-file", "FILE", argtypes.path_name, "where to write the furl of TaskClient"),
+    ("--monitor-furl-file", "FILE", argtypes.path_name, "where to write the furl of monitors (read only)"),
+    ("--scheduler", "ORDER", argtypes.scheduler,
+     "in which order tasks are given to engines: fifo, lifo, priority, or MODULE:CLASS"),
+)  # fmt: skip
 """Options of ipcontroller that ipcluster takes and hands over: name, metavar, type, help."""
 
 
 def add_cluster_options(p: argparse.ArgumentParser) -> None:
     """What every command that starts a controller takes."""
     p.add_argument(
-        "--name", type=texts.new_cluster_name, default="", metavar="NAME",
+        "--name", type=argtypes.new_cluster_name, default="", metavar="NAME",
         help="name of the cluster, for `ipcluster stop NAME`, MultiEngineClient(name=NAME) and the like",
     )  # fmt: skip
     add_log_option(p)
@@ -63,14 +53,16 @@ def add_cluster_options(p: argparse.ArgumentParser) -> None:
 def add_log_option(p: argparse.ArgumentParser) -> None:
     """Where log files go."""
     p.add_argument(
-        "--logdir", type=texts.path, default=None, metavar="DIR", help="log files (~/.ipython/log/NAME)"
+        "--logdir", type=argtypes.path, default=None, metavar="DIR", help="log files (~/.ipython/log/NAME)"
     )
     p.set_defaults(log_base=None)  # where the folder of each cluster is, if not in ~/.ipython/log
 
 
 def add_controller_options(p: argparse.ArgumentParser) -> None:
     """What is handed over to ``ipcontroller``."""
-    p.add_argument("--engine-furl-file", type=texts.path, default=None, metavar="FILE", help="the engines' furl")
+    p.add_argument(
+        "--engine-furl-file", type=argtypes.path, default=None, metavar="FILE", help="the engines' furl"
+    )
     p.add_argument(
         "-r", dest="reuse", action="store_true",
         help="reuse furl files of the last start; needs both ports, and is what happens with these anyway",
@@ -82,7 +74,7 @@ def add_controller_options(p: argparse.ArgumentParser) -> None:
 def add_launcher_options(p: argparse.ArgumentParser) -> None:
     """What is about the program that starts the ranks, and the order of GPUs."""
     p.add_argument(
-        "--launcher-option", dest="launcher_options", action="append", type=launcher_option, default=[],
+        "--launcher-option", dest="launcher_options", action="append", type=argtypes.launcher_option, default=[],
         metavar="TEXT", help="a further option of mpiexec, mpirun or srun: --launcher-option='--cpu-bind cores'",
     )  # fmt: skip
     p.add_argument(
@@ -91,20 +83,9 @@ def add_launcher_options(p: argparse.ArgumentParser) -> None:
         "it rules out UCX and libfabric)",
     )  # fmt: skip
     p.add_argument(
-        "--gpu-order", type=gpu_order, default=None, metavar="N,N,...",
+        "--gpu-order", type=argtypes.gpu_order, default=None, metavar="N,N,...",
         help="in which order the engines of a node get its GPUs: 3,2,1,0",
     )  # fmt: skip
-
-
-def launcher_option(text: str) -> str:
-    """An option for a launcher, with its value if it has one, for argparse."""
-    try:
-        words = shlex.split(texts.line(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-    if not words:
-        raise argparse.ArgumentTypeError(f"{text!r} is no option of a launcher")
-    return text
 
 
 def system_name(text: str) -> str:
@@ -115,56 +96,10 @@ def system_name(text: str) -> str:
     return text
 
 
-def gpu_order(text: str) -> str:
-    """GPUs of a node, for argparse."""
-    try:
-        order = gpus.parse(text) if "," in text else []
-    except ValueError:
-        order = []
-    if not order:
-        raise argparse.ArgumentTypeError(f"{text!r} is no order of GPUs: give their numbers, as in 3,2,1,0")
-    return ",".join(order)
-
-
 def gpu_arguments(parsed: argparse.Namespace) -> list[str]:
     """What engines on this machine are told about its GPUs."""
     told = parsed.gpu_order or parsed.gpus_per_node
     return ["--gpus", str(told)] if told else []
-
-
-def engine_number(text: str) -> int:
-    """A number of engines, for argparse."""
-    with contextlib.suppress(ValueError):
-        if 1 <= int(text) <= MAX_ENGINES:
-            return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of engines (1 to {MAX_ENGINES})")
-
-
-def seconds(text: str) -> float:
-    """A time, for argparse."""
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < 1e6:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
-
-
-def count(text: str) -> int:
-    """How often, for argparse."""
-    if text.isdigit() and 0 < int(text) < 1_000_000:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of times")
-
-
-def count_or_none(text: str) -> int:
-    """How often, perhaps never, for argparse."""
-    return 0 if text == "0" else count(text)
-
-
-def whole_seconds(text: str) -> int:
-    """A time that may be 0, for argparse."""
-    if text.isdigit() and int(text) < 1_000_000:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds")
 
 
 def log_dir(parsed: argparse.Namespace, name: str) -> Path:
@@ -223,9 +158,9 @@ def _move_own_log(parsed: argparse.Namespace, record: Record) -> None:
     record.log, record.events = parsed.own_log, f"{parsed.own_log}.events"
 
 
-def screen(parsed: argparse.Namespace) -> Screen:
+def reporter(parsed: argparse.Namespace) -> Reporter:
     """Where the cluster is told about."""
-    return Screen(parsed.status_fd, Path(f"{parsed.own_log}.events") if parsed.own_log else None)
+    return Reporter(parsed.status_fd, Path(f"{parsed.own_log}.events") if parsed.own_log else None)
 
 
 def furl_file(parsed: argparse.Namespace, role: str, name: str) -> Path:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from collections.abc import Sequence
+
+from ..client.session.results import terminal_has_colours
+from ..launch.doctor.diagnostics import Diagnostic, render
 
 
 def show(text: str) -> None:
@@ -15,3 +20,8 @@ def show(text: str) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def show_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
+    """Print diagnostics, as wide as the terminal is and in colours if it has them."""
+    show(render(diagnostics, min(shutil.get_terminal_size().columns, 110), colours=terminal_has_colours()))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ipmpi.cli.screen import Screen
+from ipmpi.cli.reporter import Reporter
 from ipmpi.errors import KernelError, LauncherError
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.cluster import Cluster
@@ -42,7 +42,7 @@ class Supervisor:
     Attributes:
         cluster: what to run.
         plan: what was asked for.
-        screen: where to tell about it.
+        reporter: where to tell about it.
         record: where other commands find it.
         furl: arguments of ``MultiEngineClient``, as text.
         adds: these engines are further ones of a cluster which is run by another process.
@@ -51,7 +51,7 @@ class Supervisor:
 
     cluster: Cluster
     plan: Plan
-    screen: Screen
+    reporter: Reporter
     record: Record
     furl: str = ""
     adds: bool = False
@@ -66,9 +66,9 @@ class Supervisor:
             # Whatever it is, what was started has to end, above all a job that nobody would know of.
             known = isinstance(error, KernelError)
             text = str(error) if known else f"{type(error).__name__}: {error}. Please report this"
-            self.screen.complain(text)
+            self.reporter.complain(text)
             self._stop(polite=False)
-            self.screen.report(state="over", code=1, reason=text)
+            self.reporter.report(state="over", code=1, reason=text)
             if not known:
                 raise
             return 1
@@ -78,10 +78,10 @@ class Supervisor:
     def _stop(self, *, polite: bool) -> list[str]:
         problems = self.cluster.stop(polite=polite)
         for problem in problems:
-            self.screen.complain(f"ERROR: {problem}")
+            self.reporter.complain(f"ERROR: {problem}")
         if self.cluster.left_behind and self.record.jobs:
             self.record.left_behind = True  # `ipcluster stop` tries again
-            self.screen.complain(f"To try again: ipcluster stop {self.record.name}")
+            self.reporter.complain(f"To try again: ipcluster stop {self.record.name}")
             self._save()
         return problems
 
@@ -89,7 +89,7 @@ class Supervisor:
         try:
             records.save(self.record)
         except LauncherError as error:
-            self.screen.say(f"ipcluster: {error}")  # a full disk must not end a cluster that runs
+            self.reporter.say(f"ipcluster: {error}")  # a full disk must not end a cluster that runs
 
     def _run(self) -> int:
         cluster = self.cluster
@@ -99,7 +99,7 @@ class Supervisor:
         process = cluster.controller_process
         if process is not None:
             self.record.controller = process.pid
-            self.screen.say(f"Starting controller: Controller PID: {process.pid}")
+            self.reporter.say(f"Starting controller: Controller PID: {process.pid}")
         self._save()
         if not (cluster.engines.waits or self.plan.batch):
             self._announce()
@@ -132,7 +132,7 @@ class Supervisor:
                 defaultfurls.publish(self.record)
             except (KernelError, OSError) as error:
                 name = f"MultiEngineClient(name={self.record.name!r})"
-                self.screen.say(f"ipcluster: {error}. Until that is mended, clients have to say {name}")
+                self.reporter.say(f"ipcluster: {error}. Until that is mended, clients have to say {name}")
 
     def _act(self, effect: Effect) -> Over | None:
         """Do what follows from a happening; returns the end, if it is that."""
@@ -151,7 +151,7 @@ class Supervisor:
 
     def _tell(self, text: str) -> None:
         """Say something at the terminal and, once they may have work for the engines, to clients."""
-        self.screen.say(f"ipcluster: {text}")
+        self.reporter.say(f"ipcluster: {text}")
         if self.record.up is not None:
             self.cluster.tell_clients(text)
 
@@ -184,45 +184,45 @@ class Supervisor:
             self.record.jobs.append(job)
             self._save()  # before anything else: from now on others have to be able to find it
         for line in [*self.cluster.engines.said(), *self.log_files(self.record)]:
-            self.screen.say(line)
+            self.reporter.say(line)
         if job:
-            self.screen.report(state="submitted", name=self.record.name, job=job, log=self.record.log)
+            self.reporter.report(state="submitted", name=self.record.name, job=job, log=self.record.log)
 
     def _say_that_it_is_up(self) -> None:
         self.record.up = time.time()
         self._save()
         if self.adds:
             added = f"{self.plan.n} engine{'s were' if self.plan.n != 1 else ' was'} added"
-            self.screen.say(f"ipcluster: {added} to the cluster {self.record.cluster!r}.")
+            self.reporter.say(f"ipcluster: {added} to the cluster {self.record.cluster!r}.")
             return
         stop = f"ipcluster stop {self.record.name}" if self.record.log else f"kill -INT {os.getpid()}"
-        self.screen.say(UP_AND_RUNNING.format(furl=self.furl, stop=stop), only_here=True)
-        self.screen.report(
+        self.reporter.say(UP_AND_RUNNING.format(furl=self.furl, stop=stop), only_here=True)
+        self.reporter.report(
             state="up", name=self.record.name, furl_files=self.record.furl_files, log=self.record.log
         )
 
     def _finish(self, over: Over) -> int:
         """Tell why, take everything down, and give the exit code."""
-        cluster, screen = self.cluster, self.screen
+        cluster, reporter = self.cluster, self.reporter
         if over.blame is not Blame.NOBODY:
-            screen.complain(over.reason)
+            reporter.complain(over.reason)
             logs = cluster.controller_logs() if over.blame is Blame.CONTROLLER else cluster.engines.logs()
-            screen.show_logs(logs, cluster.engines.log_dir)
+            reporter.show_logs(logs, cluster.engines.log_dir)
             if over.blame is Blame.ENGINES and self.record.up is None:
                 for hint in cluster.engines.hints():
-                    screen.complain(hint)
+                    reporter.complain(hint)
         elif over.reason:
-            screen.say(over.reason)
+            reporter.say(over.reason)
         if over.reason:
             cluster.tell_clients(over.reason, last=True)
         # Engines whose controller is dead keep trying to reach it: nobody will tell them to end.
         controller_tells = self.record.up is not None and over.blame is not Blame.CONTROLLER
-        screen.say("Stopping cluster.  Cleaning up...")
+        reporter.say("Stopping cluster.  Cleaning up...")
         for child in cluster.living():
-            screen.say(f"Stopping {child.title}, pid {child.pid}")
+            reporter.say(f"Stopping {child.title}, pid {child.pid}")
         problems = self._stop(polite=controller_tells)
         code = 1 if problems else over.code
         if not problems:
-            screen.say("OK: All processes cleaned up.")
-        screen.report(state="over", code=code, reason=over.reason)
+            reporter.say("OK: All processes cleaned up.")
+        reporter.report(state="over", code=code, reason=over.reason)
         return code

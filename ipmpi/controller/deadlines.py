@@ -12,7 +12,7 @@ import re
 import msgspec
 
 from ..protocol import messages as m, operations
-from ..spans import engines_named
+from ..ranges import engines_named
 from .effects import Announce
 from .registry import Registry
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from ..protocol.messages import Notice
-from ..spans import engines_named
+from ..ranges import engines_named
 from .commands.router import Router
 from .effects import Effect, Send
 from .farm.suspects import Suspects

@@ -13,7 +13,7 @@ from .. import limits
 from ..errors import InvalidEngineID, NoEnginesRegistered, RemoteProtocolError
 from ..protocol.handshake import printable
 from ..protocol.messages import EngineInfo, Register
-from ..spans import spans
+from ..ranges import ranges
 
 _TEXT = 255
 """Characters of a host's name and of a version that are kept."""
@@ -121,6 +121,6 @@ class Registry:
             return self.ids()
         for number in targets:
             if number not in self.engines:
-                known = spans(self.ids()) or "none"
+                known = ranges(self.ids()) or "none"
                 raise InvalidEngineID(f"Engine with id {number} is not registered (registered: {known})")
         return list(dict.fromkeys(targets))

@@ -41,6 +41,14 @@ def seconds(text: str) -> float:
     return float(days or 0) * 86400 + sum(_UNITS[name] * part for name, part in zip(names, parts, strict=True))
 
 
+def span(text: object) -> float | None:
+    """The same for what a batch system has printed; None if that is no time, as UNLIMITED."""
+    try:
+        return seconds(str(text))
+    except ValueError:
+        return None
+
+
 def job_seconds(text: str) -> int:
     """The same for a job that is to be submitted, where a number alone would be taken for what it is not.
 
@@ -109,3 +117,8 @@ def duration(seconds: float) -> str:
     first = next((at for at, (number, _) in enumerate(parts) if number), 3)
     shown = parts[first : first + 2] if first < 2 or whole < 600 else parts[first : first + 1]
     return " ".join(f"{number} {unit}" for number, unit in shown if number) or "0 s"
+
+
+def clock(seconds: int) -> str:
+    """Seconds as hours, minutes and seconds: ``1:30:00``."""
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

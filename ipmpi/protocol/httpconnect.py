@@ -7,17 +7,13 @@ import re
 
 from .. import limits
 from ..errors import ConnectionError
+from ..furl import place
 from .frames import Buffer
 from .handshake import printable
 
 _END = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3})(?: ([^\r\n]*))?\r?\n")
 _START = b"HTTP/"
-
-
-def where(host: str, port: int) -> str:
-    """``host:port``, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class ConnectRequest:
@@ -32,7 +28,7 @@ class ConnectRequest:
     """
 
     def __init__(self, host: str, port: int, proxy: str, user: str = "") -> None:
-        self._target = where(host, port)
+        self._target = place(host, port)
         self._port = port
         self._proxy = proxy
         self._has_user = bool(user)

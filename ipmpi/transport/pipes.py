@@ -8,22 +8,16 @@ and says whether all is out.
 from __future__ import annotations
 
 import errno
-import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .. import limits
-from ..protocol.frames import Buffer, size_of
+from ..protocol.frames import Buffer
 
 READ_SIZE = limits.CHUNK
 _GATHER = 64
-_FD = struct.Struct("i")
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-"""A program that user code starts in this moment must not keep gigabytes of shared memory."""
-_ATTACHED = socket.CMSG_SPACE(16 * _FD.size)
 
 
 class PipeClosed(Exception):
@@ -87,76 +81,3 @@ def flush_socket(sock: socket.socket, out: deque[memoryview], sent: Callable[[in
             count -= len(first)
             out.popleft()
     return True
-
-
-class UnixPipe:
-    """A Unix stream socket between two ranks on one node; open files can go along (shared memory)."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        self._out: deque[memoryview] = deque()
-        self._files_out: deque[int] = deque()
-        self.files: deque[int] = deque()
-        """Descriptors that arrived, in order; whoever takes one closes it."""
-        self.backlog = 0
-
-    def fileno(self) -> int | None:
-        """The socket's descriptor."""
-        return self._sock.fileno()
-
-    def receive(self) -> Buffer:
-        """Bytes that have arrived; descriptors that came with them go to :attr:`files`."""
-        try:
-            data, attached, _, _ = self._sock.recvmsg(READ_SIZE, _ATTACHED, _CLOSE_ON_EXEC)
-        except (BlockingIOError, InterruptedError):
-            return b""
-        except OSError as error:
-            raise closed_by(error) from None
-        for level, kind, content in attached:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                self.files.extend(_FD.unpack_from(content, at)[0] for at in range(0, len(content), _FD.size))
-        if not data:
-            raise PipeClosed("the process at the other end is gone", orderly=True)
-        return data
-
-    def send_file(self, descriptor: int) -> None:
-        """Send an open file (a duplicate of it) before the bytes that are sent next, or with them."""
-        self._files_out.append(os.dup(descriptor))
-
-    def send(self, buffers: Sequence[Buffer]) -> None:
-        """Take buffers."""
-        for buffer in buffers:
-            if len(buffer):
-                self._out.append(memoryview(buffer).cast("B"))
-        self.backlog += size_of(buffers)
-
-    def flush(self) -> bool:
-        """Give the socket what it takes."""
-        while self._files_out and self._out:
-            descriptor = self._files_out[0]
-            try:
-                # One byte carries one descriptor; the receiver takes them in order.
-                socket.send_fds(self._sock, [self._out[0][:1]], [descriptor])
-            except (BlockingIOError, InterruptedError):
-                return False
-            except OSError as error:
-                raise closed_by(error) from None
-            os.close(self._files_out.popleft())
-            self.backlog -= 1
-            if len(self._out[0]) == 1:
-                self._out.popleft()
-            else:
-                self._out[0] = self._out[0][1:]
-        return flush_socket(self._sock, self._out, self._sent)
-
-    def _sent(self, count: int) -> None:
-        self.backlog -= count
-
-    def close(self) -> None:
-        """Close the socket and descriptors nobody took."""
-        self._sock.close()
-        for descriptor in [*self._files_out, *self.files]:
-            os.close(descriptor)
-        self._files_out.clear()
-        self.files.clear()

@@ -30,14 +30,13 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "count": ([*NO_INT, "0", "-1", str(2**64), "1000000"], ["1"]),
     "whole_seconds": ([*NO_INT, "-1", str(2**64), "-inf"], ["0", "1"]),
     "seconds": ([*NO_NUMBER, "0", "-1", "inf", "-inf", "1e400", "1e6"], ["1e-3", "5", "999999"]),
-    "_seconds": ([*NO_NUMBER, "0", "-1", "inf", "-inf", "1e400", "1e6"], ["1e-3", "5"]),
-    "_wait": ([*NO_NUMBER, "-1", "inf", "-inf", "1e400", "1e10"], ["0", "0.5", "3600"]),
-    "_lines": ([*NO_INT, "-1", str(2**64)], ["0", "1"]),
-    "_walltime": (
+    "seconds_or_none": ([*NO_NUMBER, "-1", "inf", "-inf", "1e400", "1e10"], ["0", "0.5", "3600"]),
+    "lines": ([*NO_INT, "-1", str(2**64)], ["0", "1"]),
+    "walltime": (
         [*OTHERS, "x", "nan", "inf", "-1", "1:2:3:4:5", "9" * 5000],
         ["1:00:00", "10m", "2-00:00:00"],
     ),
-    "_gpus": ([*OTHERS, "x,", "a b", "-1", "0", str(2**64), "1.5"], ["1"]),
+    "gpus": ([*OTHERS, "x,", "a b", "-1", "0", str(2**64), "1.5"], ["1"]),
     "launcher_option": (["", " ", "'"], ["--bind-to none", "x", "-x", "..", DEEP]),
     "gpu_order": ([*OTHERS, "4", "x,y", "0,0", "0,-1", "1.5,2"], ["1,0", "3,2,1,0"]),
     "count_or_none": ([*NO_INT, "-1", str(2**64)], ["0", "1"]),
@@ -65,7 +64,10 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
         ["", "me.example.", "::1", "fe80::1%eth0"],
     ),
     "hosts": (["-x", "..", DEEP, "a,b c", "a,-x", "a," * 17, "http://me"], ["", "me.example, 10.0.0.1,::1"]),
-    "_hosts": (["", "-x", "..", DEEP, "a:0", "a:-1", f"a:{2**64}", "a,a", "a:1,", "a b"], ["a", "me@a:2,b:3"]),
+    "engines_on_hosts": (
+        ["", "-x", "..", DEEP, "a:0", "a:-1", f"a:{2**64}", "a,a", "a:1,", "a b"],
+        ["a", "me@a:2,b:3"],
+    ),
     "destination": (
         ["-x", "a b", "me@", "me@-x", "a:'", ":x"],
         ["", "..", DEEP, "me@a", "a:bin/ipcluster -x"],
@@ -108,7 +110,7 @@ def test_every_option_has_a_row(
     found = row(action)
     assert found is not None, (
         f"{command} has an option {name} with type={kind}: add to KINDS in tests/cli/test_extremes.py what that "
-        "refuses, and extremes that it takes. If it takes text, there is a type for it in ipmpi/cli/texts.py"
+        "refuses, and extremes that it takes. If it takes text, there is a type for it in ipmpi/cli/argtypes.py"
     )
     missing = set(OTHERS) - {*found[0], *found[1]}
     assert not missing, f"say in the row of {kind} whether it takes {[text[:20] for text in missing]}"

@@ -9,7 +9,7 @@ import pytest
 
 from ipmpi.cli import ipcluster
 from ipmpi.cli.local import engine_options, keep_engines_here, parser
-from ipmpi.cli.options import claimed, controller_arguments
+from ipmpi.cli.options import claimed, controller_arguments, keeps_furl
 from ipmpi.errors import LauncherError
 from ipmpi.launch.cluster.local import EngineOptions, engine_commands
 
@@ -23,7 +23,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def options(*arguments: str) -> EngineOptions:
     parsed = parser().parse_args(arguments)
     with claimed(parsed, "local", parsed.n) as record:
-        return engine_options(parsed, record)
+        furl_file = Path(record.furl_files["engine"])
+        return engine_options(parsed, furl_file, Path(record.log_dir), record.run, keeps_furl(parsed))
 
 
 @pytest.mark.parametrize("arguments", [["-n", "4"], ["local", "-n", "4"], ["mpiexec", "--n", "4"], ["--num", "4"]])

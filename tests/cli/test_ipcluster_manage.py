@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ipmpi.cli import manage, more
+from ipmpi.cli import engines as engines_command, manage
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.launch.cluster import records
 from ipmpi.launch.cluster.records import Record, save
@@ -249,9 +249,11 @@ def test_how_many_engines_to_add_has_to_be_said(home: Path) -> None:
 
 def test_engines_on_this_machine_are_told_their_time_and_gpus() -> None:
     words = ["-n", "2", "--time", "1h30m", "--gpus", "4"]
-    engines = more._local(more.parser().parse_args(words), Path("furl"), Path("log"), "1")
+    engines = engines_command._local(engines_command.parser().parse_args(words), Path("furl"), Path("log"), "1")
     assert engines.options.arguments == ("--walltime", "5400s", "--gpus", "4")
-    engines = more._local(more.parser().parse_args(words[:2]), Path("furl"), Path("log"), "1")
+    engines = engines_command._local(
+        engines_command.parser().parse_args(words[:2]), Path("furl"), Path("log"), "1"
+    )
     assert engines.options.arguments == ()
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ipmpi.cli import options, screen
+from ipmpi.cli import options, reporter
 from ipmpi.cli.local import parser
-from ipmpi.cli.screen import Screen, why_not_written
+from ipmpi.cli.reporter import Reporter, why_not_written
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.errors import LauncherError
 from ipmpi.launch.cluster import records
@@ -75,7 +75,7 @@ def supervise(error: Exception, home: Path, problems: list[str]) -> tuple[Broken
         with options.claimed(parsed, "local", 2) as record:
             record.jobs.append("7")
             plan = Plan(2, 60)
-            return cluster, Supervisor(cluster, plan, Screen(), record).run()  # type: ignore[arg-type]
+            return cluster, Supervisor(cluster, plan, Reporter(), record).run()  # type: ignore[arg-type]
     except Exception as raised:
         return cluster, raised
 
@@ -124,7 +124,7 @@ def full(tmp_path: Path, need: Callable[[str, object], None]) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_the_reason_why_logs_say_nothing(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Screen().show_logs([full / "engines.log"], full)
+    Reporter().show_logs([full / "engines.log"], full)
     assert f"Log files cannot be written: {full}: No space left on device." in capsys.readouterr().err
 
 
@@ -135,15 +135,15 @@ def test_a_folder_that_cannot_be_written_is_the_reason_too(
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     assert why_not_written(tmp_path) == ""
-    monkeypatch.setattr(screen.tempfile, "TemporaryFile", refuse)
-    Screen().show_logs([], tmp_path)
+    monkeypatch.setattr(reporter.tempfile, "TemporaryFile", refuse)
+    Reporter().show_logs([], tmp_path)
     assert os.strerror(errno.EDQUOT) in capsys.readouterr().err
 
 
 def test_what_is_of_use_only_here_is_marked_for_programs() -> None:
     read_end, write_end = os.pipe()
-    Screen(write_end).say("how to connect", only_here=True)
-    Screen(write_end).say("Submitted job 7")
+    Reporter(write_end).say("how to connect", only_here=True)
+    Reporter(write_end).say("Submitted job 7")
     os.close(write_end)
     with open(read_end, encoding="utf-8") as lines:
         said = [json.loads(line) for line in lines]

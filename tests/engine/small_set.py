@@ -29,8 +29,8 @@ from ipmpi.protocol.frames import Buffer, split
 from ipmpi.protocol.states import CONTROLLER_RECEIVES, FROM_ABOVE, RECEIVES
 from ipmpi.transport.link import Link
 from ipmpi.transport.loop import Loop
-from ipmpi.transport.pipes import UnixPipe
 from tests.node import Node
+from tests.socketpipe import SocketPipe
 
 PATIENCE = 5.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.Signals(SIGNAL))
@@ -44,7 +44,7 @@ class End:
     def __init__(self, loop: Loop, sock: socket.socket, may_receive: Any, heard: Callable[[Event], None]) -> None:
         self.connection = Connection(may_receive, resumable=False)
         self.link = Link(
-            loop, UnixPipe(sock), self.connection, heard, lambda reason, orderly, error: None, watch=False
+            loop, SocketPipe(sock), self.connection, heard, lambda reason, orderly, error: None, watch=False
         )
 
     def wake(self) -> None:
@@ -116,8 +116,8 @@ class SmallSet:
         for agent in self.agents[1:]:
             above, below = socket.socketpair()
             self._all_sockets += above, below
-            self.agents[0].add_child(UnixPipe(above))
-            link_up(agent, UnixPipe(below), FROM_ABOVE)
+            self.agents[0].add_child(SocketPipe(above))
+            link_up(agent, SocketPipe(below), FROM_ABOVE)
         for node in self.nodes:
             node.start()
         self._thread = threading.Thread(target=self.loop.run, daemon=True)

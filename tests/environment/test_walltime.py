@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 
 import pytest
 
-from ipmpi.environment import jobend, walltime
+from ipmpi.environment import walltime
 
 NOW = 1_800_000_000.0
 
@@ -83,81 +82,16 @@ def test_user_code_can_look_at_the_time(monkeypatch: pytest.MonkeyPatch) -> None
     assert 95 < left <= 100
 
 
-# --- what batch systems answer ----------------------------------------------------------------------------------
-
-SLURM = {"SLURM_JOB_ID": "17"}
-PBS = {"PBS_JOBID": "12.server"}
-
-
-def test_nobody_is_asked_outside_of_a_job() -> None:
-    assert jobend.questions({}) == []
+@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "PBS_JOBID"])
+def test_in_a_job_there_is_somebody_to_ask(variable: str) -> None:
     assert not walltime.is_in_job({})
-    assert walltime.is_in_job(SLURM)
-    assert walltime.is_in_job(PBS)
+    assert walltime.is_in_job({variable: "17"})
 
 
-def slurm(output: str) -> float | None:
-    (argv,) = jobend.questions(SLURM)
-    assert argv == ["squeue", "-h", "-j", "17", "-o", "%A|%L|%e"]
-    return jobend.answered(argv, output, SLURM, NOW)
-
-
-def local(when: float, form: str) -> str:
-    return time.strftime(form, time.localtime(when))
-
-
-def test_slurm_says_what_is_left() -> None:
-    end = local(NOW + 3600, "%Y-%m-%dT%H:%M:%S")
-    assert slurm(f"17|1:00:00|{end}\n") == 3600
-    assert slurm("17|0:59|N/A\n") == 59
-    assert slurm("17|1-00:00:00|N/A\n") == 86_400
-    assert slurm(f"17|INVALID|{end}\n") == 3600
-
-
-def test_of_an_array_s_elements_the_right_one_counts() -> None:
-    assert slurm("18|0:10|N/A\n17|0:20|N/A\n19|0:30|N/A\n") == 20
-
-
-NO_END = ("", "17|UNLIMITED|NONE\n", "17|NOT_SET|N/A\n", "error: Invalid job id\n", "18|0:1|\n19|0:1|\n")
-
-
-@pytest.mark.parametrize("output", NO_END)
-def test_slurm_does_not_always_know(output: str) -> None:
-    assert slurm(output) is None
-
-
-ATTRIBUTES = {"Job_Name": "STDIN", "job_state": "R"}
-
-
-def pbs(output: str, number: int = 0) -> float | None:
-    return jobend.answered(jobend.questions(PBS)[number], output, PBS, NOW)
-
-
-def test_pbs_says_when_it_began_and_how_long_it_may_take() -> None:
-    began = local(NOW - 600, "%a %b %d %H:%M:%S %Y")
-    limits = {"walltime": "01:00:00", "ncpus": 4}
-    job = {**ATTRIBUTES, "stime": began, "resources_used": {"walltime": "00:09:00"}, "Resource_List": limits}
-    assert pbs(json.dumps({"timestamp": 1, "Jobs": {"12.server": job}})) == 3000
-
-
-@pytest.mark.parametrize("name", ["stime", "start_time"])
-def test_torque_has_no_json(name: str) -> None:
-    assert jobend.questions(PBS)[1] == ["qstat", "-f", "12.server"]
-    began = local(NOW - 600, "%a %b %d %H:%M:%S %Y")
-    text = (
-        f"Job Id: 12.server\n    Job_Name = STDIN\n    resources_used.walltime = 00:09:00\n    {name} = {began}\n"
-        "    Resource_List.walltime = 01:00:00\n    Variable_List = PBS_O_HOME=/home/me,\n\tPBS_O_LANG=C\n"
-    )
-    assert pbs(text, 1) == 3000
-
-
-NO_START = '{"Jobs": {"12": {"Resource_List": {"walltime": 5}}}}'
-UNKNOWN = "qstat: Unknown Job Id 12.server\n"
-
-
-@pytest.mark.parametrize("output", ["", "{", "[]", '{"Jobs": {}}', '{"Jobs": {"12": {}}}', NO_START, UNKNOWN])
-def test_pbs_does_not_always_know(output: str) -> None:
-    assert pbs(output) is None
+def test_what_is_no_time_to_a_batch_system_is_none() -> None:
+    assert walltime.span("1-00:00:01") == 86_401
+    assert walltime.span(3600) == 3600
+    assert [walltime.span(text) for text in ("UNLIMITED", "INVALID", "", None)] == [None] * 4
 
 
 def test_times_as_people_read_them() -> None:
@@ -167,3 +101,7 @@ def test_times_as_people_read_them() -> None:
     ]
     assert walltime.duration(3540) == "59 min"
     assert walltime.moment(now + 86400, now) == "2026-11-25 12:00"
+
+
+def test_times_as_batch_systems_take_them() -> None:
+    assert [walltime.clock(s) for s in (0, 61, 5400, 360_000)] == ["0:00:00", "0:01:01", "1:30:00", "100:00:00"]

@@ -16,7 +16,7 @@ from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived
 from ipmpi.transport.link import Link
 from ipmpi.transport.loop import Loop
-from ipmpi.transport.pipes import UnixPipe
+from tests.socketpipe import SocketPipe
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
 
@@ -31,7 +31,7 @@ class End:
         self.body = bytearray()
         self.closed: list[tuple[str, bool, ProtocolError | None]] = []
         self.until: Callable[[], bool] = bool
-        self.link = Link(loop, UnixPipe(sock), self.connection, self._event, self._closed)
+        self.link = Link(loop, SocketPipe(sock), self.connection, self._event, self._closed)
 
     def _event(self, event: Event) -> None:
         if isinstance(event, MessageReceived):
@@ -237,7 +237,7 @@ def test_nothing_is_read_from_who_asks_and_does_not_read(loop: Loop, reads_later
     def closed(reason: str, orderly: bool, error: ProtocolError | None) -> None:
         loop.stop()
 
-    link = Link(loop, UnixPipe(ours), connection, asked, closed, pause_above=limits.MIB)
+    link = Link(loop, SocketPipe(ours), connection, asked, closed, pause_above=limits.MIB)
     peer = Connection(ALL)
     for number in range(2000):
         peer.send(m.GetIds(number))
@@ -319,7 +319,7 @@ def test_an_owner_who_cannot_deal_with_a_break_is_told_of_an_end(loop: Loop) -> 
             raise ZeroDivisionError
 
     x, y = socket.socketpair()
-    Link(loop, UnixPipe(x), Connection(ALL), lambda event: None, closed)
+    Link(loop, SocketPipe(x), Connection(ALL), lambda event: None, closed)
     y.close()
     loop.call_later(0.01, loop.stop)
     loop.run()

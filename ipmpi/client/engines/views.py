@@ -9,7 +9,7 @@ from typing import Any
 
 from ... import limits, serialize
 from ...protocol import messages, operations
-from ...spans import engines_named
+from ...ranges import engines_named
 from ..session import given, replies, results
 from ..session.calls import label_of, of_this_process
 from ..session.notices import say

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import ClientError
 from ...protocol.operations import Failed
-from ...spans import spans
+from ...ranges import ranges
 from .failures import failure_of
 from .waiting import SessionFuture
 
@@ -114,7 +114,7 @@ class Partial:
     def still_running(self) -> str:
         """Which engines have not answered, in words; nothing where none has to, or that is not known."""
         waits = sorted({engine for part in self._parts for engine in part.look()[2]})
-        return f": [{spans(waits)}] still running ({time.monotonic() - self._begun:.0f} s)" if waits else ""
+        return f": [{ranges(waits)}] still running ({time.monotonic() - self._begun:.0f} s)" if waits else ""
 
     @property
     def is_watched(self) -> bool:
@@ -135,12 +135,12 @@ class Partial:
             running += waits
             for reply in failed:
                 engines.setdefault(_in_short(reply), []).append(reply.engine)
-        told = [f"[{spans(ids)}] {text}" for text, ids in list(engines.items())[:_MOST]]
+        told = [f"[{ranges(ids)}] {text}" for text, ids in list(engines.items())[:_MOST]]
         if len(engines) > _MOST:
             others = [engine for ids in list(engines.values())[_MOST:] for engine in ids]
-            told.append(f"[{spans(others)}] other failures")
+            told.append(f"[{ranges(others)}] other failures")
         seconds = time.monotonic() - self._begun
-        told.append(f"[{spans(running)}] still running ({seconds:.0f} s)")
+        told.append(f"[{ranges(running)}] still running ({seconds:.0f} s)")
         return (
             f"{' · '.join(told)}. Ctrl-C ends the wait. Then mec.interrupt() ends what still runs, and mec.kill() "
             "what waits inside MPI"

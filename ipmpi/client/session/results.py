@@ -30,9 +30,6 @@ _PLAIN = ("", "", "", "")
 UNOPENED: Final = Exception("a failure that nobody has looked at yet")
 """Stands for an exception that is still pickled, where the library has to know that there is one."""
 
-WINDOWS_WAIT = 0.1
-"""Windows does not interrupt a wait on a lock: there Ctrl-C is looked for this often, in seconds."""
-
 
 class ResultList(list[Any]):
     """What one command printed, one dict per engine; shown as ``<Results List>``.
@@ -43,7 +40,7 @@ class ResultList(list[Any]):
     """
 
     def __repr__(self) -> str:
-        return self.render(colours=_terminal_has_colours())
+        return self.render(colours=terminal_has_colours())
 
     def render(self, colours: bool = False) -> str:
         """The text of all commands, with or without ANSI colours."""
@@ -65,7 +62,8 @@ class RunResults(ResultList):
         return ResultList(short).render(colours)
 
 
-def _terminal_has_colours() -> bool:
+def terminal_has_colours() -> bool:
+    """Whether what is printed goes to a terminal whose user wants colours (``NO_COLOR`` says no)."""
     if sys.platform == "win32" or os.environ.get("NO_COLOR"):
         return False
     isatty = getattr(sys.stdout, "isatty", None)
@@ -100,10 +98,6 @@ def wait_until_done(future: concurrent.futures.Future[Any], timeout: float | Non
         future.check()
     elif not future.done():
         check_waiting()
-    if sys.platform == "win32" and timeout is None:
-        while not concurrent.futures.wait([future], WINDOWS_WAIT).done:
-            pass
-        return True
     return bool(concurrent.futures.wait([future], timeout).done) if timeout is not None else _wait(future)
 
 
@@ -116,8 +110,7 @@ def wait_and_tell(future: concurrent.futures.Future[Any], partial: Partial) -> b
     news = threading.Event()
     future.add_done_callback(lambda _: news.set())
     partial.announce(news)
-    while not news.wait(WINDOWS_WAIT if sys.platform == "win32" else None):
-        pass
+    news.wait()
     if not wait_until_done(future, partial.after):
         say(partial.line())
     return wait_until_done(future)

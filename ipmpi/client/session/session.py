@@ -23,7 +23,7 @@ from ...protocol.frames import Buffer, size_of
 from ...protocol.operations import Nothing, Operation
 from ...protocol.packed import pack
 from ...protocol.states import RECEIVES
-from ...spans import engines_named, spans
+from ...ranges import engines_named, ranges
 from ...transport.assembly import Assembly, PrivateMemory
 from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.routes import DIRECT, Route
@@ -199,7 +199,7 @@ class Session:
         """Which engines there are, or why the session is over, as clients show it."""
         if self._failure is not None:
             return f"(over: {self._failure})"
-        return f"engines: {spans(self.presence.ids) or 'none'}"
+        return f"engines: {ranges(self.presence.ids) or 'none'}"
 
     @property
     def failure(self) -> KernelError | None:

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from ... import errors, limits
 from ...protocol import messages as m
 from ...protocol.frames import Buffer, size_of
-from ...spans import engines_named
+from ...ranges import engines_named
 from ..deadlines import failure
 from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from ..headers import LARGEST_HEADER, header_size

@@ -17,9 +17,8 @@ from typing import Final
 
 from ... import limits
 from ...errors import ConnectionError, KernelError
-from ...furl import Furl
+from ...furl import Furl, place
 from ...protocol.handshake import DiallerHandshake, Hello, ListenerHandshake, Welcome
-from ...protocol.httpconnect import where
 from ...tls import LONG_LIVED_SUITES, Identity
 from ...transport.dial.addresses import local_addresses
 from ...transport.dial.dial import Dial, Way
@@ -100,7 +99,7 @@ class NodeLinks:
             return DiallerHandshake(ROLE, address.secret, exporter, SOFTWARE)
 
         def failed(error: KernelError) -> None:
-            at = ", ".join(where(*hint) for hint in address.hints)
+            at = ", ".join(place(*hint) for hint in address.hints)
             self._failure = f"no answer at {at}" if isinstance(error, ConnectionError) else str(error)
             self._loop.stop()
 

@@ -157,8 +157,3 @@ class JobOptions:
                 "leave user and password out of --proxy: other users could read them in the list of processes. "
                 "Set https_proxy in a file that only you can read, and have the job read it: --prologue '. FILE'"
             )
-
-
-def clock(seconds: int) -> str:
-    """Seconds as hours, minutes and seconds: ``1:30:00``."""
-    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

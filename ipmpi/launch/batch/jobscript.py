@@ -7,9 +7,10 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ipmpi.environment.walltime import clock
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.batchsystem import BatchSystem, Line
-from ipmpi.launch.batch.joboptions import JobOptions, Kind, clock
+from ipmpi.launch.batch.joboptions import JobOptions, Kind
 from ipmpi.launch.batch.ranks import bash_array, ranks
 from ipmpi.launch.batch.restartnotes import NOTES
 from ipmpi.launch.processes.mpi import ENGINE_MODULE

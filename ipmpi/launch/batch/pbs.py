@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from ipmpi.environment.walltime import span
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus, Line, Shape, Shell
 
@@ -116,11 +117,11 @@ def _status(id: str, job: Mapping[str, Any]) -> JobStatus:
     if native == "B" and _counts(job).get("Running", 1) == 0:
         state = JobState.PENDING  # some elements of the array have ended, the others wait
     code = _integer(job.get("Exit_status", job.get("exit_status")))
-    start = _time(job.get("stime")) or _time(_inner(job, "estimated", "start_time"))
+    start = _time(job.get("stime", job.get("start_time"))) or _time(_inner(job, "estimated", "start_time"))
     if native == "W":
         start = _time(job.get("Execution_Time"))
-    walltime = _seconds(_inner(job, "Resource_List", "walltime"))
-    used = _seconds(_inner(job, "resources_used", "walltime")) or 0.0
+    walltime = span(_inner(job, "Resource_List", "walltime"))
+    used = span(_inner(job, "resources_used", "walltime")) or 0.0
     end = left = None
     if state is JobState.ENDED:
         end = _time(job.get("obittime", job.get("mtime")))
@@ -187,17 +188,6 @@ def _time(value: Any) -> float | None:
         return datetime.strptime(str(value), "%a %b %d %H:%M:%S %Y").timestamp()
     except ValueError:
         return None
-
-
-def _seconds(value: Any) -> float | None:
-    try:
-        parts = [float(part) for part in str(value).split(":")]
-    except ValueError:
-        return None
-    seconds = 0.0
-    for part in parts:
-        seconds = seconds * 60 + part
-    return seconds
 
 
 PBS: Final = BatchSystem(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from ipmpi.environment.walltime import span
 from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus, Line, Shape, Shell
 
 STATES: Final = {
@@ -93,7 +94,7 @@ def _status(id: str, word: str, reason: str, nodes: str, start: str, end: str, l
         reason=_said(reason),
         start=_time(start),
         end=_time(end),
-        time_left=_seconds(left) if state is JobState.RUNNING else None,
+        time_left=span(left) if state is JobState.RUNNING else None,
         nodes=_said(nodes),
         outcome=OUTCOMES.get(native, "failed") if state is JobState.ENDED else "",
     )
@@ -116,14 +117,6 @@ def _time(text: str) -> float | None:
         return datetime.fromisoformat(text.strip()).timestamp()  # Slurm writes the local time of this machine
     except ValueError:
         return None
-
-
-def _seconds(text: str) -> float | None:
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
-    if found is None:
-        return None
-    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 SLURM: Final = BatchSystem(

@@ -73,7 +73,7 @@ class Followed:
             os.close(lifeline_read)
 
     def news(self) -> Iterator[dict[str, Any]]:
-        """What it tells, until it ends; see :class:`ipmpi.cli.screen.Screen`."""
+        """What it tells, until it ends; see :class:`ipmpi.cli.reporter.Reporter`."""
         with open(self._news_fd, encoding="utf-8", errors="replace", closefd=False) as lines:
             for line in lines:
                 if line.endswith("\n"):  # it may be killed while it writes

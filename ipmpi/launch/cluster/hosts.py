@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from ipmpi.furl import load
 from ipmpi.launch.cluster.local import Processes
 from ipmpi.launch.processes.process import Child
 from ipmpi.limits import MAX_ENGINES
+from ipmpi.transport.ssh.sshprocess import ssh_command
 
 _HOST: Final = re.compile(r"(?:[\w.-]+@)?[\w][\w.-]*")
 _AS_PYTHON: Final = "engines = {'host1': 2, 'host2': 4}"
@@ -64,7 +64,7 @@ class HostEngines(Processes):
         """One ssh for each host."""
         furl = str(load(self.options.engine_furl_file, "engine")).encode()
         for host, count in self.options.hosts.items():
-            argv = ssh_command(self.options, host, count, os.environ)
+            argv = engines_argv(self.options, host, count, os.environ)
             try:
                 child = Child.start(f"ssh {host}", argv, self.output, os.environ, first_line=furl)
             except OSError as error:
@@ -78,13 +78,12 @@ class HostEngines(Processes):
         return [f"Starting engines:    {where}; PIDs of ssh: {pids}"]
 
 
-def ssh_command(options: HostOptions, host: str, count: int, environ: Mapping[str, str]) -> list[str]:
-    """The command line for one host; ``IPMPI_SSH`` names another program, with options."""
-    program = shlex.split(environ.get("IPMPI_SSH") or "ssh")
+def engines_argv(options: HostOptions, host: str, count: int, environ: Mapping[str, str]) -> list[str]:
+    """The command line for one host."""
     # There is no terminal on which it could ask for a password.
     quiet = ["-T", "-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ServerAliveInterval=15"]
     far = f"{options.remote} engines -n {count} --furl-file - --mpi {options.mpi} --timeout {options.timeout:g}"
-    return [*program, *quiet, "--", host, far]
+    return ssh_command(environ, quiet, host, far)
 
 
 def read_hosts(text: str) -> dict[str, int]:

@@ -17,7 +17,9 @@ T = TypeVar("T")
 Run = Callable[[Sequence[str], Mapping[str, str]], "subprocess.CompletedProcess[str]"]
 
 
-def run_command(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def run_command(
+    argv: Sequence[str], environ: Mapping[str, str], timeout: float = PATIENCE
+) -> subprocess.CompletedProcess[str]:
     """Run a program that gets no input, and take what it prints."""
     return subprocess.run(
         list(argv),
@@ -26,7 +28,7 @@ def run_command(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.C
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=PATIENCE,
+        timeout=timeout,
         check=False,
         start_new_session=True,  # Ctrl-C at the terminal must not end it half-way through
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from ipmpi.spans import engines_named
+from ipmpi.ranges import engines_named
 
 from .check_machine import LIMITS, check_limits, check_scratch
 from .diagnostics import Diagnostic, Level, Table, always, first, note, ok, problem, warning

@@ -10,7 +10,7 @@ from ipmpi.environment.mpienv import LaunchedRank, mismatch_sentence
 
 from .check_engines import THREAD_LEVEL_FIX
 from .diagnostics import Diagnostic, Table, always, every, first, note, ok, problem, warning
-from .facts import RankFacts, Trial
+from .facts import MpiCheck, RankFacts
 
 AREA: Final = "MPI"
 
@@ -86,7 +86,7 @@ _LEVELS: Final = ("", "single", "funneled", "serialized", "multiple")
 _RAISED: Final = {"": "", "waits": " Calls of MPI that wait for the dead rank wait for ever."}
 
 
-def check_trial(trial: Trial) -> list[Diagnostic]:
+def check_mpi(trial: MpiCheck) -> list[Diagnostic]:
     """All that the ranks of a trial tell."""
     flavour = FLAVOURS.get(trial.launcher.flavour, trial.launcher.flavour)
     found = [ok(AREA, "launcher", f"Launcher: {' '.join(trial.launcher.words)} ({flavour}).")]
@@ -116,7 +116,7 @@ def check_trial(trial: Trial) -> list[Diagnostic]:
     )  # fmt: skip
 
 
-def _failure(trial: Trial) -> list[Diagnostic]:
+def _failure(trial: MpiCheck) -> list[Diagnostic]:
     """What went wrong, if not all ranks found each other."""
     mismatch, _, mismatch_fix = _mismatch(trial).partition(". ")
     ended = sum(1 for rank in trial.ranks if rank.size == 0)
@@ -137,7 +137,7 @@ def short(library: str) -> str:
     return " ".join(first.split())[:80]
 
 
-def _launched_by(trial: Trial) -> str:
+def _launched_by(trial: MpiCheck) -> str:
     kinds = {rank.launched["launcher"] for rank in trial.ranks if rank.launched}
     ways = {"hydra": "PMI", "srun-pmi2": "PMI-2", "openmpi": "PMIx", "pmix": "PMIx", "srun-pmix": "PMIx"}
     way = {ways[kind] for kind in kinds if kind in ways}
@@ -154,7 +154,7 @@ def _telling(output: Sequence[str]) -> list[str]:
     return [*reasons[:2], *last]
 
 
-def _mismatch(trial: Trial) -> str:
+def _mismatch(trial: MpiCheck) -> str:
     """The sentence of ranks that each think they are alone, or that ended in MPI_Init of another MPI."""
     for rank in trial.ranks:
         if not rank.library or rank.launched is None:

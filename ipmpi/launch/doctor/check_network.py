@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from ipmpi.furl import place
 from ipmpi.transport.dial.reach import Hint
 
 from .diagnostics import Diagnostic, Table, always, every, first, note, ok, problem, warning
@@ -68,15 +69,19 @@ def check_hints(role: str, hints: Sequence[Hint], asked_for: bool, environ: Mapp
     others = [hint for hint in hints if hint.stage != "reached"]
     facts = {
         "role": role,
-        "others": "; ".join(f"{_place(hint)}: {hint.text}" for hint in others),
+        "others": "; ".join(f"{place(hint.host, hint.port)}: {hint.text}" for hint in others),
         "location": f"ipcontroller {'--engine-location' if role == 'engine' else '--client-location'}",
     }
     for hint in hints:
         if hint.stage == "reached":
             only_here = all(is_loopback(each.host) for each in hints)
-            place, milliseconds = _place(hint), hint.seconds * 1000
             return every(
-                _REACHED, **facts, first=place, milliseconds=milliseconds, host=hint.host, only_here=only_here
+                _REACHED,
+                **facts,
+                first=place(hint.host, hint.port),
+                milliseconds=hint.seconds * 1000,
+                host=hint.host,
+                only_here=only_here,
             )
     proxy = next((name for name in _PROXIES if environ.get(name)), "")
     return first(_UNREACHED, **facts, stages={hint.stage for hint in hints}, asked_for=asked_for, proxy=proxy)
@@ -85,7 +90,3 @@ def check_hints(role: str, hints: Sequence[Hint], asked_for: bool, environ: Mapp
 def is_loopback(host: str) -> bool:
     """Whether an address means the machine it is used on."""
     return host.startswith(_LOOPBACK)
-
-
-def _place(hint: Hint) -> str:
-    return f"[{hint.host}]:{hint.port}" if ":" in hint.host else f"{hint.host}:{hint.port}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ipmpi.environment.walltime import duration
-from ipmpi.spans import engines_named, ranks_named
+from ipmpi.ranges import engines_named, ranks_named
 
 from .diagnostics import Diagnostic, note, ok, warning
 

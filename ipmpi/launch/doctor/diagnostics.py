@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from enum import Enum
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 
 class Level(Enum):
@@ -98,14 +98,24 @@ def exit_code(diagnostics: Sequence[Diagnostic]) -> int:
     return int(any(each.level is Level.PROBLEM for each in diagnostics))
 
 
-def render(diagnostics: Sequence[Diagnostic], width: int = 100) -> str:
+_COLOURS: Final = {Level.OK: 32, Level.NOTE: 36, Level.WARNING: 33, Level.PROBLEM: 31}
+_BOLD: Final = 1
+
+
+def render(diagnostics: Sequence[Diagnostic], width: int = 100, *, colours: bool = False) -> str:
     """The diagnostics as text, by area, in the order in which the areas come first."""
+
+    def coloured(word: str, code: int) -> str:
+        return f"\x1b[{code}m{word}\x1b[0m" if colours else word
+
     lines: list[str] = []
     for area in dict.fromkeys(each.area for each in diagnostics):
-        lines += [*([""] if lines else []), area]
+        lines += [*([""] if lines else []), coloured(area, _BOLD)]
         for each in diagnostics:
             if each.area == area:
-                lines += _wrapped(f"  {each.level.value:<8} ", each.text, width)
+                level = each.level.value
+                start, *rest = _wrapped(f"  {level:<8} ", each.text, width)
+                lines += [start.replace(level, coloured(level, _COLOURS[each.level]), 1), *rest]
                 lines += _wrapped(" " * 11 + "-> ", each.fix, width) if each.fix else []
     return "\n".join(lines)
 

@@ -143,7 +143,7 @@ class RankFacts:
 
 
 @dataclass(frozen=True)
-class Trial:
+class MpiCheck:
     """Two or more ranks that were started to see what happens.
 
     Attributes:

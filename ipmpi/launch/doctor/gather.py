@@ -17,12 +17,12 @@ from typing import Any, Final
 from ipmpi.errors import KernelError
 from ipmpi.furl import FILES, Furl, load
 
-from . import portrait as portrait_source
+from . import engine_info as engine_info_source
 from .check_mpi import parse_mpi_list
+from .engine_info import engine_info
 from .facts import Clock, EngineFacts, FolderFacts, FurlFileFacts, Limits, Machine, Scratch, Versions
-from .portrait import portrait
 
-MARK: Final = "ipmpi-portrait "
+MARK: Final = "ipmpi-engine-info "
 SRUN_TIMEOUT: Final = 10.0
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def token_in(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def machine_of(told: Mapping[str, Any]) -> Machine:
-    """From a portrait."""
+    """From an :func:`engine_info`."""
     return Machine(
         host=str(told["host"]),
         cores=int(told["cores"]),
@@ -116,19 +116,19 @@ def machine_of(told: Mapping[str, Any]) -> Machine:
 
 def this_process() -> tuple[Machine, Versions]:
     """This process and its machine."""
-    told = portrait()
+    told = engine_info()
     return machine_of(told), Versions(**told["versions"])
 
 
-def portrait_command(token_file: str) -> str:
-    """Source text that has an engine print its portrait, and leaves no name behind."""
-    source = inspect.getsource(portrait_source)
-    source += f"\nimport json\nprint({MARK!r} + json.dumps(portrait({token_file!r})))\n"
+def engine_info_command(token_file: str) -> str:
+    """Source text that has an engine print its :func:`engine_info`, and leaves no name behind."""
+    source = inspect.getsource(engine_info_source)
+    source += f"\nimport json\nprint({MARK!r} + json.dumps(engine_info({token_file!r})))\n"
     return f"# ipcluster doctor\nexec({source!r}, {{'__name__': 'ipmpi_doctor'}})"
 
 
-def understand_portrait(engine: int, printed: str, before: float, after: float) -> EngineFacts | None:
-    """What an engine printed; None if it is no portrait."""
+def parse_engine_info(engine: int, printed: str, before: float, after: float) -> EngineFacts | None:
+    """What an engine printed; None if it is something else."""
     _, mark, rest = printed.partition(MARK)
     try:
         told = json.loads(rest.splitlines()[0]) if mark else {}

@@ -134,6 +134,7 @@ def mpi_command(
     launcher: str = "auto",
     python: str = sys.executable,
     engine_args: Sequence[str] = (),
+    program: Sequence[str] = (),
     flavour: Flavour | None = None,
     root: bool = False,
     oversubscribe: bool = True,
@@ -148,6 +149,7 @@ def mpi_command(
         launcher: path of an ``mpiexec``, or ``auto`` for the one that :func:`find_mpi` finds.
         python: interpreter that runs the engines.
         engine_args: arguments of ``ipengine``.
+        program: what the ranks run instead of engines.
         flavour: the MPI of the launcher; None asks :func:`flavour_of`. With a launcher and a flavour given, this
             function looks at nothing outside.
         root: whether the ranks will run as root (a container), which Open MPI refuses unless told.
@@ -177,7 +179,8 @@ def mpi_command(
     elif flavour == "pals":
         options = ["--cpu-bind", "none"]
     options += launcher_options
-    return MpiCommand([launcher, *options, "-n", str(n), python, "-m", ENGINE_MODULE, *engine_args], environ)
+    program = program or [python, "-m", ENGINE_MODULE, *engine_args]
+    return MpiCommand([launcher, *options, "-n", str(n), *program], environ)
 
 
 def names_machines(launcher_options: Sequence[str]) -> bool:

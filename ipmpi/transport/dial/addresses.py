@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import socket
-import struct
 from typing import Final
 
 from ...furl import HINTS
 
-_ADDRESS_OF_INTERFACE: Final = 0x8915
-"""The request SIOCGIFADDR of Linux; see netdevice(7)."""
-_NAME_BYTES: Final = 16
 _OF_THIS_MACHINE_ONLY: Final = ("lo", "docker", "br-", "virbr", "veth", "podman", "cni")
 """Networks of containers and of virtual machines have the same addresses on every machine."""
 
@@ -75,18 +70,15 @@ def _of_default_route() -> list[str]:
 
 
 def _of_interfaces() -> list[str]:
-    found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        for _, name in socket.if_nameindex():
-            if name.startswith(_OF_THIS_MACHINE_ONLY):
-                continue
-            request = struct.pack("256s", name.encode()[: _NAME_BYTES - 1])
-            try:
-                answer = fcntl.ioctl(asking, _ADDRESS_OF_INTERFACE, request)
-            except OSError:  # it has none, or this is another system than Linux
-                continue
-            found.append(socket.inet_ntoa(answer[20:24]))
-    return [address for address in found if not address.startswith("169.254.")]
+    import psutil  # not for clients
+
+    return [
+        each.address
+        for name, addresses in psutil.net_if_addrs().items()
+        if not name.startswith(_OF_THIS_MACHINE_ONLY)
+        for each in addresses
+        if each.family == socket.AF_INET and not each.address.startswith("169.254.")
+    ]
 
 
 def _of_ipv6() -> list[str]:

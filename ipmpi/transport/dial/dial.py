@@ -20,9 +20,8 @@ from ...errors import (
     VersionError,
     internal_error,
 )
-from ...furl import Furl
+from ...furl import Furl, place
 from ...protocol.handshake import DiallerHandshake, Welcome
-from ...protocol.httpconnect import where
 from ..loop import Loop, Timer
 from .negotiate import Authenticated, DialNegotiation, TurnedAway, Unanswered
 from .routes import DIRECT, Route, RouteError
@@ -39,7 +38,7 @@ class Way(NamedTuple):
     route: Route
 
     def __str__(self) -> str:
-        return f"{where(self.host, self.port)} {self.route.via}".rstrip()
+        return f"{place(self.host, self.port)} {self.route.via}".rstrip()
 
 
 def ways_to(furl: Furl, routes: Sequence[Route], first: Way | None = None) -> list[Way]:

@@ -15,7 +15,8 @@ from typing import Protocol, cast
 
 from ... import limits
 from ...errors import ConnectionError, KernelError, internal_error
-from ...protocol.httpconnect import ConnectRequest, where
+from ...furl import place
+from ...protocol.httpconnect import ConnectRequest
 from ..loop import READ, WRITE, Loop, Timer
 from ..tlspipe import prepare
 
@@ -180,7 +181,7 @@ class ProxyRoute:
     @property
     def name(self) -> str:
         """Host and port."""
-        return where(*self._address)
+        return place(*self._address)
 
     @property
     def via(self) -> str:

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from ... import limits
@@ -48,11 +48,15 @@ def split_destination(text: str, remote: str) -> tuple[str, str]:
     return (found[1], found[2] or remote) if found else (text, remote)
 
 
+def ssh_command(environ: Mapping[str, str], options: Sequence[str], destination: str, command: str) -> list[str]:
+    """What runs a command on another machine; ``IPMPI_SSH`` names another program than ssh, with options."""
+    return [*shlex.split(environ.get("IPMPI_SSH") or "ssh"), *options, "--", destination, command]
+
+
 def ssh_argv(destination: str, remote: str, environ: Mapping[str, str], *, quiet: bool) -> list[str]:
-    """The command line; ``IPMPI_SSH`` names another program, with options."""
-    program = shlex.split(environ.get("IPMPI_SSH") or "ssh")
+    """The command line of a session."""
     options = [*_OPTIONS, *(("-o", "BatchMode=yes") if quiet else ())]
-    return ["/bin/sh", "-c", _SHIELD, "sh", *program, *options, "--", destination, f"{remote} relay"]
+    return ["/bin/sh", "-c", _SHIELD, "sh", *ssh_command(environ, options, destination, f"{remote} relay")]
 
 
 class SshProcess:

@@ -212,24 +212,6 @@ def test_repr_tells_the_state() -> None:
     assert repr(result) == "<PendingResult of execute: retrieved>"
 
 
-def test_on_windows_a_wait_looks_for_ctrl_c_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.platform", "win32")
-    monkeypatch.setattr("ipmpi.client.session.results.WINDOWS_WAIT", 0.001)
-    result, future = pending()
-    waits: list[float] = []
-
-    def wait(futures: Any, timeout: float) -> Any:
-        waits.append(timeout)
-        if len(waits) == 3:
-            future.set_result(3)
-        return original(futures, timeout)
-
-    original = concurrent.futures.wait
-    monkeypatch.setattr("concurrent.futures.wait", wait)
-    assert result.r == 3
-    assert waits == [0.001] * 3
-
-
 # --- as a future of concurrent.futures ---------------------------------------------------------------------------
 
 

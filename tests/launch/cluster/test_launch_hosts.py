@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.cluster.hosts import HostOptions, read_clusterfile, read_hosts, ssh_command
+from ipmpi.launch.cluster.hosts import HostOptions, engines_argv, read_clusterfile, read_hosts
 
 PYTHON = """
 # as the original had it
@@ -74,7 +74,7 @@ def test_a_missing_cluster_file(tmp_path: Path) -> None:
 
 def test_the_furl_is_not_in_the_command_line() -> None:
     options = HostOptions({"h1": 2}, Path("/l"), "1", Path("/secret.furl"), mpi="none", remote="env/bin/ipcluster")
-    argv = ssh_command(options, "h1", 2, {"IPMPI_SSH": "ssh -F '/my config'"})
+    argv = engines_argv(options, "h1", 2, {"IPMPI_SSH": "ssh -F '/my config'"})
     assert argv[:3] == ["ssh", "-F", "/my config"]
     assert argv[-3:-1] == ["--", "h1"]
     assert argv[-1] == "env/bin/ipcluster engines -n 2 --furl-file - --mpi none --timeout 60"

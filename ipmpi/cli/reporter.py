@@ -16,7 +16,7 @@ from ipmpi.launch.processes.process import tail
 LOG_LINES: Final = 15
 
 
-class Screen:
+class Reporter:
     """Writes sentences to the terminal, and the same and more as lines of JSON for programs.
 
     A line has ``say`` or ``complain`` (a text), or ``state``: ``submitted``, ``up`` or ``over``, with details.

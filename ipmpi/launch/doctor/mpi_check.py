@@ -18,13 +18,13 @@ from typing import Any, Final
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.allocation import in_allocation, machines, without_rank
 from ipmpi.launch.cluster.local import failure_by_chance
-from ipmpi.launch.processes.mpi import ENGINE_MODULE, MpiCommand, find_mpi, flavour_of, mpi_command
+from ipmpi.launch.processes.mpi import MpiCommand, find_mpi, flavour_of, mpi_command
 from ipmpi.launch.processes.process import session
 
-from .facts import Launcher, RankFacts, Trial
-from .probe import MARK
+from .facts import Launcher, MpiCheck, RankFacts
+from .mpi_probe import MARK
 
-PROBE_MODULE: Final = "ipmpi.launch.doctor.probe"
+PROBE_MODULE: Final = "ipmpi.launch.doctor.mpi_probe"
 RANKS: Final = 2
 TIMEOUT: Final = 60.0
 """Seconds: imports by many ranks at once are slow on a shared file system."""
@@ -51,7 +51,7 @@ def find_launcher(chosen: str) -> Launcher | None:
     return Launcher((executable, *words[1:]), "srun" if by_slurm else flavour_of(executable), chosen=True)
 
 
-def trial_command(launcher: Launcher, python: str, environ: Mapping[str, str], root: bool) -> MpiCommand:
+def mpi_check_command(launcher: Launcher, python: str, environ: Mapping[str, str], root: bool) -> MpiCommand:
     """What starts the ranks: the options of ipcluster, or the user's own where there are any."""
     program = [python, "-m", PROBE_MODULE, "--die"]
     if launcher.flavour == "srun":
@@ -61,24 +61,18 @@ def trial_command(launcher: Launcher, python: str, environ: Mapping[str, str], r
     if len(launcher.words) > 1:
         allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if root else {}
         return MpiCommand([*launcher.words, "-n", str(RANKS), *program], allowed)
-    command = mpi_command(
-        RANKS,
-        launcher=launcher.words[0],
-        python=python,
-        flavour=launcher.flavour,
-        root=root,
+    return mpi_command(
+        RANKS, launcher=launcher.words[0], program=program, flavour=launcher.flavour, root=root,
         single_host=machines(environ) == 1,
-    )
-    before = command.argv[: command.argv.index(ENGINE_MODULE) - 2]
-    return command._replace(argv=[*before, *program])
+    )  # fmt: skip
 
 
-def run_trial(
+def run_mpi_check(
     launcher: Launcher,
     environ: Mapping[str, str],
     python: str = sys.executable,
     timeout: float = TIMEOUT,
-) -> Trial:
+) -> MpiCheck:
     """Start two ranks, of which one dies, and tell what was seen.
 
     A launcher that fails as some do by chance is started once more, as ipcluster does.
@@ -88,9 +82,9 @@ def run_trial(
     return _run_once(launcher, environ, python, timeout) if again else trial
 
 
-def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeout: float) -> Trial:
+def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeout: float) -> MpiCheck:
     environ = without_rank(environ)
-    command = trial_command(launcher, python, environ, os.geteuid() == 0)
+    command = mpi_check_command(launcher, python, environ, os.geteuid() == 0)
     nodes = machines(environ) if in_allocation(environ) else 0
     started = time.time()
     try:
@@ -103,7 +97,7 @@ def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeo
             start_new_session=True,
         )
     except OSError as error:
-        return Trial(launcher, RANKS, python, not_started=error.strerror or str(error), machines=nodes)
+        return MpiCheck(launcher, RANKS, python, not_started=error.strerror or str(error), machines=nodes)
     code: int | None = None
     try:
         output, _ = process.communicate(timeout=timeout)
@@ -119,7 +113,7 @@ def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeo
     ranks, outlived, raised = understand(told)
     # What came later was the death of a rank, which is waited for.
     ready = max((float(facts.get("at", 0)) for facts in told if "size" in facts), default=time.time())
-    return Trial(
+    return MpiCheck(
         launcher, RANKS, python, code, max(0.0, ready - started), ranks, outlived, raised, tuple(said[-15:]),
         transport=transport, machines=nodes,
     )  # fmt: skip

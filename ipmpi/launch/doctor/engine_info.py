@@ -17,7 +17,7 @@ from importlib import metadata
 from typing import Any
 
 
-def portrait(token_file: str = "") -> dict[str, Any]:
+def engine_info(token_file: str = "") -> dict[str, Any]:
     """Plain data.
 
     Args:

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.doctor.check_mpi import check_trial
+from ipmpi.launch.doctor.check_mpi import check_mpi
 from ipmpi.launch.doctor.diagnostics import Diagnostic, Level
 from ipmpi.launch.doctor.facts import Launcher
-from ipmpi.launch.doctor.trial import (
+from ipmpi.launch.doctor.mpi_check import (
     find_launcher,
+    mpi_check_command,
     parse_told,
     parse_transport,
-    run_trial,
-    trial_command,
+    run_mpi_check,
     understand,
 )
 from ipmpi.launch.processes.mpi import find_mpi
@@ -45,8 +45,8 @@ def of(diagnostics: list[Diagnostic], check: str) -> Diagnostic:
 @pytest.mark.slow
 @pytest.mark.mpi
 def test_what_fits(mpiexec: Launcher) -> None:
-    trial = run_trial(mpiexec, ENVIRON)
-    found = check_trial(trial)
+    trial = run_mpi_check(mpiexec, ENVIRON)
+    found = check_mpi(trial)
     assert {diagnostic.level for diagnostic in found} <= {Level.OK, Level.NOTE}, trial
     assert {diagnostic.check for diagnostic in found} == {
         "launcher",
@@ -69,8 +69,8 @@ def test_what_fits(mpiexec: Launcher) -> None:
 def test_mpich_by_itself_ends_all_when_one_dies(mpich_python: str) -> None:
     launcher = find_launcher(str(Path(mpich_python).with_name("mpiexec")))
     assert launcher is not None
-    trial = run_trial(launcher, ENVIRON, mpich_python)
-    found = check_trial(trial)
+    trial = run_mpi_check(launcher, ENVIRON, mpich_python)
+    found = check_mpi(trial)
     assert of(found, "match").level is Level.OK, trial
     assert of(found, "fault-tolerance").level is Level.NOTE
     assert trial.outlived is False
@@ -84,7 +84,7 @@ def test_launcher_and_library_of_two_mpis(mpiexec: Launcher, mpich_python: str, 
     launcher = find_launcher(str(Path(mpich_python).with_name("mpiexec"))) if ours else mpiexec
     assert launcher is not None
     python = sys.executable if ours else mpich_python
-    diagnostic = of(check_trial(run_trial(launcher, ENVIRON, python)), "match")
+    diagnostic = of(check_mpi(run_mpi_check(launcher, ENVIRON, python)), "match")
     assert diagnostic.level is Level.PROBLEM
     assert "started 2 ranks, but each thinks it is alone" in diagnostic.text
     assert str(Path(python).with_name("mpiexec")) in diagnostic.fix
@@ -93,8 +93,8 @@ def test_launcher_and_library_of_two_mpis(mpiexec: Launcher, mpich_python: str, 
 @pytest.mark.slow
 @pytest.mark.mpi
 def test_a_low_thread_level(mpiexec: Launcher) -> None:
-    trial = run_trial(mpiexec, {**ENVIRON, "MPI4PY_RC_THREAD_LEVEL": "funneled"})
-    assert of(check_trial(trial), "thread-level").level is Level.NOTE
+    trial = run_mpi_check(mpiexec, {**ENVIRON, "MPI4PY_RC_THREAD_LEVEL": "funneled"})
+    assert of(check_mpi(trial), "thread-level").level is Level.NOTE
 
 
 @pytest.mark.slow
@@ -103,8 +103,8 @@ def test_mpi4py_that_cannot_be_imported(mpiexec: Launcher, tmp_path: Path) -> No
     package = tmp_path / "mpi4py"
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('hidden by the test')\n")
-    trial = run_trial(mpiexec, {**ENVIRON, "PYTHONPATH": f"{tmp_path}:{ENVIRON['PYTHONPATH']}"})
-    diagnostic = of([f for f in check_trial(trial) if f.level is Level.PROBLEM], "library")
+    trial = run_mpi_check(mpiexec, {**ENVIRON, "PYTHONPATH": f"{tmp_path}:{ENVIRON['PYTHONPATH']}"})
+    diagnostic = of([f for f in check_mpi(trial) if f.level is Level.PROBLEM], "library")
     assert "hidden by the test" in diagnostic.text
 
 
@@ -116,16 +116,16 @@ def program(path: Path, text: str) -> str:
 
 def test_a_launcher_that_does_nothing_is_ended(tmp_path: Path) -> None:
     launcher = Launcher((program(tmp_path / "mpiexec", "echo waiting; exec sleep 100"), "--x"), "unknown")
-    trial = run_trial(launcher, ENVIRON, timeout=0.3)
+    trial = run_mpi_check(launcher, ENVIRON, timeout=0.3)
     assert (trial.code, trial.ranks, trial.output) == (None, (), ("waiting",))
-    assert of(check_trial(trial), "start").level is Level.PROBLEM
+    assert of(check_mpi(trial), "start").level is Level.PROBLEM
 
 
 def test_a_launcher_that_hangs_is_told_to_end_before_it_is_killed(tmp_path: Path) -> None:
     launcher, told = tmp_path / "srun", tmp_path / "told"
     launcher.write_text(f"#!/bin/sh\ntrap 'touch {told}; exit 1' TERM\nwhile :; do sleep 0.05; done\n")
     launcher.chmod(0o755)
-    run_trial(Launcher((str(launcher),), "srun"), ENVIRON, timeout=0.3)
+    run_mpi_check(Launcher((str(launcher),), "srun"), ENVIRON, timeout=0.3)
     assert told.exists(), "a killed srun leaves its allocation behind"
 
 
@@ -136,7 +136,7 @@ def test_a_launcher_that_fails_by_chance_gets_another_one(tmp_path: Path) -> Non
     launcher = Launcher(
         (program(tmp_path / "x", f"if [ -e {tmp_path}/been ]; then {then}; else {first}; fi"), "-x"), "hydra"
     )
-    trial = run_trial(launcher, ENVIRON)
+    trial = run_mpi_check(launcher, ENVIRON)
     assert (trial.code, len(trial.ranks)) == (0, 1), trial
 
 
@@ -144,9 +144,9 @@ def test_a_launcher_that_is_no_program(tmp_path: Path) -> None:
     path = tmp_path / "mpiexec"
     path.write_bytes(b"\x7fELF nonsense")
     path.chmod(0o755)
-    trial = run_trial(Launcher((str(path), "-x"), "unknown"), ENVIRON)
+    trial = run_mpi_check(Launcher((str(path), "-x"), "unknown"), ENVIRON)
     assert trial.not_started
-    assert of(check_trial(trial), "launcher").level is Level.PROBLEM
+    assert of(check_mpi(trial), "launcher").level is Level.PROBLEM
 
 
 def test_a_launcher_that_is_not_there() -> None:
@@ -157,15 +157,15 @@ def test_a_launcher_that_is_not_there() -> None:
 
 
 def test_the_command_is_that_of_ipcluster_with_another_program() -> None:
-    program = ["/p/python", "-m", "ipmpi.launch.doctor.probe", "--die"]
-    command = trial_command(Launcher(("/m/mpiexec",), "openmpi5"), "/p/python", {}, root=True)
+    program = ["/p/python", "-m", "ipmpi.launch.doctor.mpi_probe", "--die"]
+    command = mpi_check_command(Launcher(("/m/mpiexec",), "openmpi5"), "/p/python", {}, root=True)
     assert command.argv[0] == "/m/mpiexec"
     assert command.argv[-6:] == ["-n", "2", *program]
     assert "ulfm" in command.argv
     assert command.environ["OMPI_ALLOW_RUN_AS_ROOT"] == "1"
-    command = trial_command(Launcher(("srun", "--mpi=pmi2"), "srun"), "/p/python", {}, root=False)
+    command = mpi_check_command(Launcher(("srun", "--mpi=pmi2"), "srun"), "/p/python", {}, root=False)
     assert command.argv == ["srun", "--mpi=pmi2", "--kill-on-bad-exit=0", "--wait=0", "-n", "2", *program]
-    command = trial_command(Launcher(("/m/mpiexec", "--hostfile", "h"), "hydra"), "/p/python", {}, root=False)
+    command = mpi_check_command(Launcher(("/m/mpiexec", "--hostfile", "h"), "hydra"), "/p/python", {}, root=False)
     assert command.argv == ["/m/mpiexec", "--hostfile", "h", "-n", "2", *program]
 
 

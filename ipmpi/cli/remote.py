@@ -24,9 +24,9 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from ipmpi.cli import options, texts
-from ipmpi.cli.screen import Screen
-from ipmpi.errors import ClientError, ConnectionError, KernelError, LauncherError
+from ipmpi.cli import argtypes, options
+from ipmpi.cli.reporter import Reporter
+from ipmpi.errors import ConnectionError, KernelError, LauncherError
 from ipmpi.furl import Furl, save
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.follow import STAY
@@ -66,7 +66,7 @@ To stop it: {stop}
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A line of the far end, see :class:`~ipmpi.cli.screen.Screen`. What else it may hold is not for us."""
+    """A line of the far end, see :class:`~ipmpi.cli.reporter.Reporter`. What else it may hold is not for us."""
 
     say: str = ""
     complain: str = ""
@@ -90,18 +90,16 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 def destination(text: str) -> str:
     """Where to log in by ssh, perhaps with what runs ipcluster there, for argparse."""
-    try:
-        found = split_destination(texts.line(text), "x") if text else ("x", "x")
-    except ClientError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    split = argtypes.checked("destination", lambda given: split_destination(given, "x"))
+    found = split(text) if text else ("x", "x")
     if re.fullmatch(r"(?:.*@)?(?:|-.*|:[^:]*)", found[0]):
         raise argparse.ArgumentTypeError(f"{text!r} names no machine: give it as 'user@host'")
-    texts.command(found[1])
+    argtypes.command(found[1])
     return text
 
 
 def main(command: str, words: Sequence[str], parsed: argparse.Namespace) -> int:
-    """Run the near end; returns its exit code."""
+    """Run this end; returns its exit code."""
     if parsed.dry_run:
         with SshSession(parsed.ssh) as session:
             return session.run([command, *far_words(words)], lambda line: print(line, flush=True))
@@ -109,7 +107,7 @@ def main(command: str, words: Sequence[str], parsed: argparse.Namespace) -> int:
     far = [command, *far_words(words), "--detach", "--name", name]
     with SshSession(parsed.ssh) as session, options.claimed(parsed, command, parsed.n) as record:
         record.ssh, record.far_name = session.destination, name
-        near = NearEnd(session, record, options.screen(parsed), far, keep=parsed.keep, given=parsed)
+        near = RemoteCluster(session, record, options.reporter(parsed), far, keep=parsed.keep, given=parsed)
         return near.run(parsed.lifeline_fd)
 
 
@@ -129,13 +127,13 @@ def far_words(words: Sequence[str]) -> list[str]:
 
 
 @dataclass
-class NearEnd:
+class RemoteCluster:
     """A cluster at the far end of an ssh session.
 
     Attributes:
         session: the session.
         record: what other commands of this machine may know.
-        screen: where to tell about it.
+        reporter: where to tell about it.
         far: the far end's command line.
         keep: leave the cluster running at the end.
         given: the options.
@@ -143,7 +141,7 @@ class NearEnd:
 
     session: SshSession
     record: Record
-    screen: Screen
+    reporter: Reporter
     far: list[str]
     keep: bool
     given: argparse.Namespace
@@ -169,11 +167,11 @@ class NearEnd:
             return self._live()
         except KernelError as error:
             reason = f"{error}. {self._stop_it()}" if self._may_run else str(error)
-            self.screen.report(state="over", code=1, reason=reason)
-            return self.screen.complain(reason)
+            self.reporter.report(state="over", code=1, reason=reason)
+            return self.reporter.complain(reason)
         except Exception as error:
             # Nobody expects the far cluster to go on, and its jobs to cost, when this end has failed.
-            self.screen.complain(f"{type(error).__name__}: {error}. Please report this")
+            self.reporter.complain(f"{type(error).__name__}: {error}. Please report this")
             self._end()
             raise
         finally:
@@ -198,16 +196,16 @@ class NearEnd:
 
     def _show(self, event: Event) -> None:
         if event.say and not event.only_here:  # how to connect there is not how it is here
-            self.screen.say(event.say)
+            self.reporter.say(event.say)
         if event.complain:
-            self.screen.complain(event.complain)
+            self.reporter.complain(event.complain)
         if event.state == "submitted":
             self.record.jobs.append(event.job)
             records.save(self.record)
-            self.screen.report(state="submitted", name=self.record.name, job=event.job)
+            self.reporter.report(state="submitted", name=self.record.name, job=event.job)
 
     def _over(self, code: int, reason: str) -> int:
-        self.screen.report(state="over", code=code, reason=reason)
+        self.reporter.report(state="over", code=code, reason=reason)
         return code
 
     def _stop_it(self) -> str:
@@ -228,8 +226,8 @@ class NearEnd:
         stop = "Ctrl-C leaves the cluster running." if self.keep else "Ctrl-C stops the cluster."
         there = f"On {self.record.ssh} it is called {self.record.far_name}."
         said = UP.format(ssh=self.record.ssh, mec=options.mec_arguments(self.given), end=f"{stop} {there}")
-        self.screen.say(said)
-        self.screen.report(state="up", name=self.record.name, furl_files=self.record.furl_files)
+        self.reporter.say(said)
+        self.reporter.report(state="up", name=self.record.name, furl_files=self.record.furl_files)
 
     def _near_furl(self, far: Furl) -> Furl:
         hints = tuple(far.hints)
@@ -239,17 +237,17 @@ class NearEnd:
 
     def _end(self) -> int:
         if not self._may_run:
-            self.screen.say(f"Nothing was started on {self.record.ssh}.")
+            self.reporter.say(f"Nothing was started on {self.record.ssh}.")
             return self._over(1, "")
         if self.keep and self._is_started.is_set():
             name = self.record.far_name
-            self.screen.say(KEPT.format(destination=self.given.ssh, stop=self._stop_command(), far_name=name))
+            self.reporter.say(KEPT.format(destination=self.given.ssh, stop=self._stop_command(), far_name=name))
             return self._over(0, "")
-        self.screen.say(f"Stopping the cluster on {self.record.ssh}...")
+        self.reporter.say(f"Stopping the cluster on {self.record.ssh}...")
         _in_thread(lambda: self._inbox.put({"stopped": self._stop_there()}))
         code = self._await_stop()
         if code:
-            self.screen.complain(f"It could not be stopped from here. {self._stop_it()}")
+            self.reporter.complain(f"It could not be stopped from here. {self._stop_it()}")
         return self._over(code, "")
 
     def _await_stop(self) -> int:

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from ipmpi.cli import options, texts
+from ipmpi.cli import argtypes, options
 from ipmpi.cli.batch import add_job_options, engines_job
-from ipmpi.cli.local import launcher_words
-from ipmpi.cli.screen import Screen
+from ipmpi.cli.local import engine_options
+from ipmpi.cli.monitor import MonitoredController
+from ipmpi.cli.reporter import Reporter
 from ipmpi.cli.supervise import Supervisor
-from ipmpi.cli.watch import Watched
 from ipmpi.errors import FurlError, LauncherError
 from ipmpi.exits import how_it_ended
 from ipmpi.furl import FILE_BYTES, Furl, load, load_furl_or_file, save, security_dir
@@ -28,7 +28,7 @@ from ipmpi.launch.cluster.happenings import EnginesEnded, StopRequest
 from ipmpi.launch.cluster.job import Job
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.cluster.lifecycle import Plan
-from ipmpi.launch.cluster.local import EngineOptions, LocalEngines
+from ipmpi.launch.cluster.local import LocalEngines
 from ipmpi.launch.cluster.records import Record
 from ipmpi.launch.processes.process import Signals
 
@@ -43,7 +43,7 @@ def main(words: Sequence[str]) -> int:
             lifeline = 0 if parsed.furl_file == "-" else None
             run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
             started = _local(parsed, path, options.log_dir(parsed, _name_of(path)), run)
-            return _run_alone(Cluster(None, started, signals, lifeline), Screen())
+            return _run_alone(Cluster(None, started, signals, lifeline), Reporter())
     record = records.find(parsed.name.partition("+")[0])
     if record.ssh:
         raise LauncherError(
@@ -52,12 +52,12 @@ def main(words: Sequence[str]) -> int:
         )
     with Signals() as signals, _addition(parsed, record) as own:
         engines = _engines(parsed, own)
-        told = Watched(record.furl_files, Path.exists, only_new=True)
+        told = MonitoredController(record.furl_files, Path.exists, only_new=True)
         batch = isinstance(engines, Job)
         if batch:
             _warn_of_loopback(record)
         plan = Plan(engines.n, parsed.timeout, engines_wait=True, batch=batch, walltime=parsed.walltime)
-        return Supervisor(Cluster(told, engines, signals), plan, Screen(), own, adds=True).run()
+        return Supervisor(Cluster(told, engines, signals), plan, Reporter(), own, adds=True).run()
 
 
 @contextlib.contextmanager
@@ -97,18 +97,18 @@ def _warn_of_loopback(record: Record) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(
+    p = argtypes.Parser(
         prog="ipcluster engines",
         description="Add a set of engines to a cluster that runs. It stays in the foreground, and ends with the "
         "cluster; Ctrl-C ends these engines only. Engines are started as those of the cluster are: on this "
         "machine, or as a job. The options about jobs are those of `ipcluster slurm`.",
     )
     p.add_argument(
-        "name", nargs="?", type=texts.cluster_name, default="", metavar="NAME",
+        "name", nargs="?", type=argtypes.cluster_name, default="", metavar="NAME",
         help="which cluster, if there are several",
     )  # fmt: skip
     p.add_argument(
-        "--furl-file", type=texts.furl_or_path, default="", metavar="FILE",
+        "--furl-file", type=argtypes.furl_or_path, default="", metavar="FILE",
         help="engines on this machine for the controller of this furl file; - reads the furl from standard "
         "input, and the engines end with that",
     )  # fmt: skip
@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_job_options(p)
     p.add_argument(
-        "--timeout", type=options.seconds, default=60.0, metavar="SECONDS",
+        "--timeout", type=argtypes.seconds, default=60.0, metavar="SECONDS",
         help="for the engines to come once they are started (60)",
     )  # fmt: skip
     options.add_log_option(p)
@@ -146,22 +146,7 @@ def _local(parsed: argparse.Namespace, furl_file: Path, log_dir: Path, run: str)
     if not parsed.n:
         raise LauncherError("how many engines? Say -n N")
     arguments = [] if parsed.walltime is None else ["--walltime", f"{parsed.walltime}s"]
-    arguments += options.gpu_arguments(parsed)
-    return LocalEngines(
-        EngineOptions(
-            n=parsed.n,
-            log_dir=log_dir,
-            run=run,
-            engine_furl_file=furl_file,
-            mpi=parsed.mpi,
-            launcher=parsed.launcher or "auto",
-            waits=True,
-            timeout=parsed.timeout,
-            fault_tolerance=parsed.fault_tolerance,
-            launcher_options=launcher_words(parsed),
-            arguments=tuple(arguments),
-        )
-    )
+    return LocalEngines(engine_options(parsed, furl_file, log_dir, run, True, arguments))
 
 
 @contextlib.contextmanager
@@ -198,12 +183,12 @@ def _read_furl() -> Furl:
     return found
 
 
-def _run_alone(cluster: Cluster, screen: Screen) -> int:
+def _run_alone(cluster: Cluster, reporter: Reporter) -> int:
     """Engines of a controller about which nothing can be seen from here: until they end, or shall end."""
     cluster.start()
     cluster.start_engines()
     for line in cluster.engines.said():
-        screen.say(line)
+        reporter.say(line)
     failed = ""
     try:
         while cluster.living():
@@ -216,6 +201,6 @@ def _run_alone(cluster: Cluster, screen: Screen) -> int:
         cluster.stop(polite=False)
         cluster.close()
     if failed:
-        screen.complain(failed)
-        screen.show_logs(cluster.engines.logs(), cluster.engines.log_dir)
+        reporter.complain(failed)
+        reporter.show_logs(cluster.engines.logs(), cluster.engines.log_dir)
     return 1 if failed else 0

@@ -11,14 +11,14 @@ from typing import Any, Final, NamedTuple
 from ..client import MultiEngineClient
 from ..errors import CompositeError, KernelError
 from ..launch.doctor.facts import Clock, EngineFacts
-from ..launch.doctor.gather import portrait_command, understand_portrait
+from ..launch.doctor.gather import engine_info_command, parse_engine_info
 
 LOOK: Final = 0.02
 """Seconds between looks at who has answered: what an answer's time is known to."""
 
 
 @dataclass(frozen=True)
-class Checkup:
+class Health:
     """What was learnt.
 
     Attributes:
@@ -36,7 +36,7 @@ class Checkup:
     version: str = ""
 
 
-class Way(NamedTuple):
+class ClientArguments(NamedTuple):
     """How a client comes to the controller: the arguments of MultiEngineClient. Words for it are in ``via``."""
 
     furl: str = ""
@@ -45,7 +45,7 @@ class Way(NamedTuple):
     via: str = ""
 
 
-def check_up(way: Way, timeout: float, token_file: str) -> Checkup:
+def check_health(way: ClientArguments, timeout: float, token_file: str) -> Health:
     """Connect, and wait ``timeout`` seconds at most for the engines.
 
     Raises:
@@ -56,17 +56,19 @@ def check_up(way: Way, timeout: float, token_file: str) -> Checkup:
         info = mec.cluster_info()
         after = time.time()
         registered = [int(engine["id"]) for engine in info["engines"]]
-        engines = _portraits(mec, registered, timeout, token_file)
+        engines = _engine_infos(mec, registered, timeout, token_file)
         answered = {engine.id for engine in engines}
         silent = _what_they_do(mec, [engine for engine in registered if engine not in answered])
     # An older controller tells neither.
     reading, version = info.get("time"), str(info.get("version", ""))
     clock = None if reading is None else Clock("the controller", before, float(reading), after)
-    return Checkup(registered, engines, silent, clock, version)
+    return Health(registered, engines, silent, clock, version)
 
 
-def _portraits(mec: MultiEngineClient, ids: Sequence[int], timeout: float, token_file: str) -> list[EngineFacts]:
-    command = portrait_command(token_file)
+def _engine_infos(
+    mec: MultiEngineClient, ids: Sequence[int], timeout: float, token_file: str
+) -> list[EngineFacts]:
+    command = engine_info_command(token_file)
     before = time.time()
     # One command for each: one for all would be over when the last is.
     waiting = {engine: mec.execute(command, targets=[engine], block=False) for engine in ids}
@@ -76,7 +78,7 @@ def _portraits(mec: MultiEngineClient, ids: Sequence[int], timeout: float, token
         next(iter(waiting.values())).wait(LOOK)
         after = time.time()
         for engine in [engine for engine, pending in waiting.items() if pending.done()]:
-            facts = understand_portrait(engine, _printed(waiting.pop(engine)), before, after)
+            facts = parse_engine_info(engine, _printed(waiting.pop(engine)), before, after)
             found += [] if facts is None else [facts]
     return sorted(found, key=lambda facts: facts.id)
 

@@ -19,7 +19,7 @@ LOOK: Final = 1.0
 """Seconds between looks for the furl file, which comes by a shared file system."""
 
 
-class Watched(Told):
+class MonitoredController(Told):
     """A thread looks for the furl file of a controller, connects, and hears which engines come and go.
 
     Args:

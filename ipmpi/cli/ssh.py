@@ -6,12 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ipmpi.cli import options, texts
+from ipmpi.cli import argtypes, options
 from ipmpi.cli.detach import detach
-from ipmpi.cli.local import log_files
-from ipmpi.cli.supervise import Supervisor
-from ipmpi.errors import LauncherError
-from ipmpi.launch.cluster.cluster import Cluster
+from ipmpi.cli.local import supervise
 from ipmpi.launch.cluster.hosts import HostEngines, HostOptions, read_clusterfile, read_hosts
 from ipmpi.launch.cluster.lifecycle import Plan
 from ipmpi.launch.processes.process import Signals
@@ -35,40 +32,31 @@ def main(words: Sequence[str]) -> int:
                 timeout=parsed.timeout,
             )
         )
-        cluster = Cluster(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
         plan = Plan(engines.n, parsed.timeout, engines_wait=True)
-        screen = options.screen(parsed)
-        furl = options.mec_arguments(parsed)
-        return Supervisor(cluster, plan, screen, record, furl, log_files=log_files).run()
+        return supervise(parsed, record, signals, engines, plan)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = texts.Parser(
+    p = argtypes.Parser(
         prog="ipcluster ssh",
         description="Start a controller here, and engines on other machines by ssh, which must not need a "
         "password (keys or an agent). ipmpi has to be installed there. IPMPI_SSH names another ssh, with options.",
     )
     where = p.add_mutually_exclusive_group(required=True)
     where.add_argument(
-        "--hosts", type=_hosts, default=None, metavar="H1:2,H2:4", help="hosts, and how many engines on each"
-    )
+        "--hosts", type=argtypes.checked("engines_on_hosts", read_hosts), default=None,
+        metavar="H1:2,H2:4", help="hosts, and how many engines on each",
+    )  # fmt: skip
     where.add_argument(
-        "--clusterfile", type=texts.some_path, default=None, metavar="FILE",
+        "--clusterfile", type=argtypes.some_path, default=None, metavar="FILE",
         help="a file with these, TOML or like engines = {'h1': 2, 'h2': 4}",
     )  # fmt: skip
     p.add_argument("--mpi", choices=["auto", "mpi4py", "none"], default="auto", help="none: each engine by itself")
     p.add_argument(
-        "--remote", type=texts.command, default="ipcluster", metavar="COMMAND",
+        "--remote", type=argtypes.command, default="ipcluster", metavar="COMMAND",
         help="what runs ipcluster there (ipcluster)",
     )  # fmt: skip
-    p.add_argument("--timeout", type=options.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
+    p.add_argument("--timeout", type=argtypes.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
     options.add_cluster_options(p)
     return p
-
-
-def _hosts(text: str) -> dict[str, int]:
-    try:
-        return read_hosts(texts.line(text))
-    except LauncherError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,6 +1,6 @@
 """What the ranks of a trial run: tell about themselves, and see what happens when one dies (layer L4).
 
-Started as ``LAUNCHER -n 2 PYTHON -m ipmpi.launch.doctor.probe``: MPI may abort this process, and on some login
+Started as ``LAUNCHER -n 2 PYTHON -m ipmpi.launch.doctor.mpi_probe``: MPI may abort this process, and on some login
 nodes it does. Each fact is one line on stdout, told as soon as it is known, so that an abort hides only what would
 have come after it.
 """
@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from ipmpi.environment import mpienv
+from ipmpi.processid import birth
 
 MARK = "ipmpi-probe "
 """What the lines begin with: launchers and MPI libraries print lines of their own."""
@@ -82,7 +83,7 @@ def _see_a_death(mpi: Any) -> None:
     if world.Get_rank() == 0:
         host, pid = places[-1]
         deadline = time.monotonic() + _SEEN_DEAD
-        while host == places[0][0] and _is_running(pid) and time.monotonic() < deadline:
+        while host == places[0][0] and birth(pid) and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(_ENDED_WITH_IT)
         tell(outlived=True)
@@ -97,14 +98,6 @@ def _see_a_death(mpi: Any) -> None:
     else:
         time.sleep(_SEEN_DEAD + _ENDED_WITH_IT)
     os._exit(0)  # MPI_Finalize would wait for the dead
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except (OSError, IndexError):
-        return False
 
 
 if __name__ == "__main__":

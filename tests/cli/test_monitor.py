@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.cli.watch import Watched
+from ipmpi.cli.monitor import MonitoredController
 from ipmpi.client.session.session import Session
 from ipmpi.furl import save
 from ipmpi.launch.cluster.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
 from tests.in_process import in_process
 
 
-def hear(watched: Watched, wanted: Happening) -> None:
+def hear(watched: MonitoredController, wanted: Happening) -> None:
     """Read what is told until it is this; fails if nothing is told for a while."""
     while wanted not in HEARD:
         ready, _, _ = select.select([watched.fd], [], [], 10)
@@ -38,7 +38,7 @@ def test_engines_are_counted_as_they_come_and_go_and_nothing_is_asked(
     file = tmp_path / "ipcontroller-mec.furl"
     with in_process(1) as cluster:
         save(file, cluster.furls["mec"])
-        watched = Watched({"mec": str(file)}, Path.exists, only_new=only_new)
+        watched = MonitoredController({"mec": str(file)}, Path.exists, only_new=only_new)
         before = 1 if only_new else 0
         hear(watched, EngineCount(1) if not only_new else ControllerReady({"mec": str(file)}))
         began = time.monotonic()
@@ -57,7 +57,7 @@ def test_who_waits_for_engines_is_let_go_at_the_end(tmp_path: Path) -> None:
     file = tmp_path / "ipcontroller-mec.furl"
     with in_process(1) as cluster:
         save(file, cluster.furls["mec"])
-        watched = Watched({"mec": str(file)}, Path.exists, only_new=False)
+        watched = MonitoredController({"mec": str(file)}, Path.exists, only_new=False)
         hear(watched, EngineCount(1))
         (thread,) = [one for one in threading.enumerate() if one.name == "ipcluster-watch"]
         watched.close()
@@ -69,7 +69,7 @@ def test_nothing_is_written_into_a_file_that_gets_the_number_of_the_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watching thread is about to write when the pipe is closed, and its number is given to another file."""
-    watched = Watched({"mec": str(tmp_path / "none")}, lambda path: False, only_new=False)
+    watched = MonitoredController({"mec": str(tmp_path / "none")}, lambda path: False, only_new=False)
     write, about_to, go_on = os.write, threading.Event(), threading.Event()
     mine = threading.Thread(target=watched._tell, args=({"engines": 1},))
 

@@ -1,4 +1,4 @@
-"""Types of options that are text, for argparse, and a parser that says in short what is wrong (layer L5).
+"""Types of options, for argparse, and a parser that says in short what is wrong (layer L5).
 
 What is wrong with a text is said before anything is started, written or sent. An empty text is as if the option
 had not been given, as in a shell script whose variable is not set; it is refused where something has to be named.
@@ -8,13 +8,21 @@ A thousand ranks import this: what few options need is imported where it is used
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 from .. import limits
+from ..environment import gpus as gpu_numbers, walltime as times
+from ..errors import KernelError
+
+T = TypeVar("T")
+Number = TypeVar("Number", int, float)
 
 _MESSAGE: Final = 700
 """Characters of what is said about a command line: its words may be of any length."""
@@ -31,6 +39,48 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong, and exit with code 2."""
         half = _MESSAGE // 2
         super().error(message if len(message) <= _MESSAGE else f"{message[:half]} ... {message[-half:]}")
+
+
+def checked(name: str, parse: Callable[[str], T]) -> Callable[[str], T]:
+    """A type that is read from one line by ``parse``, whose ValueError or KernelError says what is wrong."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(line(text))
+        except (ValueError, KernelError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    parsed.__name__ = name
+    return parsed
+
+
+def number(name: str, what: str, least: Number, most: Number) -> Callable[[str], Number]:
+    """A number from ``least`` to ``most``, and of their type; ``what`` it is goes into the message."""
+
+    def parsed(text: str) -> Number:
+        with contextlib.suppress(ValueError):
+            found = type(least)(text)
+            if least <= found <= most:
+                return found
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what}")
+
+    parsed.__name__ = name
+    return parsed
+
+
+_LONG: Final = math.nextafter(1e6, 0)
+engine_number: Final = number(
+    "engine_number", f"a number of engines (1 to {limits.MAX_ENGINES})", 1, limits.MAX_ENGINES
+)
+count: Final = number("count", "a number of times", 1, 999_999)
+count_or_none: Final = number("count_or_none", "a number of times", 0, 999_999)
+lines: Final = number("lines", "a number of lines", 0, 9_999_999)
+seconds: Final = number("seconds", "a time in seconds", math.ulp(0.0), _LONG)
+seconds_or_none: Final = number("seconds_or_none", "a time in seconds, 0 or more", 0.0, limits.LONGEST)
+whole_seconds: Final = number("whole_seconds", "a whole number of seconds", 0, 999_999)
+walltime: Final = checked("walltime", times.seconds)
+job_walltime: Final = checked("walltime", times.job_seconds)
+gpus: Final = checked("gpus", gpu_numbers.parse)
 
 
 def line(text: str) -> str:
@@ -139,13 +189,17 @@ def hosts(text: str) -> str:
 
 def command(text: str) -> str:
     """A command line for a shell."""
-    try:
-        words = shlex.split(line(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    words = _words(text)
     if text and (not words or words[0].startswith("-")):
         raise argparse.ArgumentTypeError(f"{text!r} is no command")
     return text
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(line(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
 def port(text: str) -> int:
@@ -191,3 +245,21 @@ def plug_in(text: str) -> str:
     if not re.fullmatch(rf"{_MODULE}:[^\W\d]\w*", line(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is no plug-in: it is written MODULE:NAME")
     return text
+
+
+def launcher_option(text: str) -> str:
+    """An option for a launcher, with its value if it has one."""
+    if not _words(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no option of a launcher")
+    return text
+
+
+def gpu_order(text: str) -> str:
+    """GPUs of a node."""
+    try:
+        order = gpu_numbers.parse(text) if "," in text else []
+    except ValueError:
+        order = []
+    if not order:
+        raise argparse.ArgumentTypeError(f"{text!r} is no order of GPUs: give their numbers, as in 3,2,1,0")
+    return ",".join(order)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.cli import batch, login
+from ipmpi.cli import batch, remote
 from ipmpi.errors import ConnectionError, FurlError, KernelError
 from ipmpi.furl import Furl
 from ipmpi.transport.ssh.sshprocess import split_destination
@@ -61,15 +61,15 @@ class FarEnd:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    monkeypatch.setattr(login, "PAUSE", 0.0)
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
     yield tmp_path
     assert list((tmp_path / "clusters").iterdir()) == []
 
 
 def start(far: FarEnd, monkeypatch: pytest.MonkeyPatch, *words: str, ssh: str = "me@login") -> int:
-    monkeypatch.setattr(login, "SshSession", far)
+    monkeypatch.setattr(remote, "SshSession", far)
     whole = ["--ssh", ssh, "-n", "2", "--name", "big", *words]
-    return login.main("slurm", whole, batch.parser("slurm").parse_args(whole))
+    return remote.main("slurm", whole, batch.parser("slurm").parse_args(whole))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_ssh_dies_when_the_cluster_is_up(
     far = FarEnd([[said, up], [up, OVER]])
     far.trouble = [ConnectionError("the other end is gone")]
     saved: dict[Path, Furl] = {}
-    monkeypatch.setattr(login, "save", lambda path, made: saved.update({path: made}))
+    monkeypatch.setattr(remote, "save", lambda path, made: saved.update({path: made}))
     assert start(far, monkeypatch) == 0
     assert far.asked[1:] == [["follow", "big", "--skip", "0"], ["follow", "big", "--skip", "1"]]
     assert saved[home / "security" / "big" / "ipcontroller-mec.furl"].hints == (("127.0.0.1", 6),)
@@ -143,7 +143,7 @@ def test_when_this_end_fails_the_far_cluster_is_stopped(
     def full(path: Path, made: Furl) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(login, "save", full)
+    monkeypatch.setattr(remote, "save", full)
     far = FarEnd([[json.dumps({"state": "up"})]])
     with pytest.raises(OSError, match="No space left"):
         start(far, monkeypatch, *words)

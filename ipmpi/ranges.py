@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 
-def spans(numbers: Iterable[int]) -> str:
+def ranges(numbers: Iterable[int]) -> str:
     """``0-3, 7`` for 7, 0, 1, 2, 3; empty for none."""
     found: list[list[int]] = []
     for number in sorted(set(numbers)):
@@ -18,9 +18,9 @@ def spans(numbers: Iterable[int]) -> str:
 
 def engines_named(ids: Sequence[int]) -> str:
     """``engine 3`` or ``engines 0-2, 5``."""
-    return f"engine{'s' * (len(ids) != 1)} {spans(ids)}"
+    return f"engine{'s' * (len(ids) != 1)} {ranges(ids)}"
 
 
 def ranks_named(ranks: Sequence[int]) -> str:
     """``rank 3`` or ``ranks 0-2, 5``."""
-    return f"rank{'s' * (len(ranks) != 1)} {spans(ranks)}"
+    return f"rank{'s' * (len(ranks) != 1)} {ranges(ranks)}"
