@@ -1,4 +1,4 @@
-"""Every exception that ipmpi raises on purpose (layer L0, imports nothing of ipmpi).
+"""Every exception that ipmpi raises on purpose (imports nothing of ipmpi).
 
 The tree says who is to blame::
 
