@@ -23,7 +23,7 @@ EXTRAS = {
         *("tqdm", "joblib", "scipy", "emcee"),
     ],
     "docs": [
-        *("sphinx>=7", "pydata-sphinx-theme", "sphinx-copybutton", "sphinx-design"),
+        *("sphinx>=7", "pydata-sphinx-theme>=0.15", "sphinx-copybutton", "sphinx-design"),
         # Draws what the heat equation of the tutorial has computed.
         "matplotlib",
     ],

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -346,6 +347,18 @@ def test_a_furl_of_the_interface_in_the_howto(tmp_path: Path) -> None:
         log.close()
 
 
+SHOWN_IN = {
+    "reference/client": ["ipmpi.client.EngineView.interrupt"],
+    "tutorial": [
+        "_images/heat-light.png",
+        "_images/heat-dark.png",
+        "https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.Future",
+    ],
+    "index": ["<svg", "ipmpi-drawing"],
+    "architecture": ["<svg", "ipmpi-drawing"],
+}
+"""What is in a page only if what makes it has worked: autodoc, figures, drawings, links to other projects."""
+
 # --- The whole -------------------------------------------------------------------------------------------
 
 
@@ -353,12 +366,46 @@ def test_a_furl_of_the_interface_in_the_howto(tmp_path: Path) -> None:
 def test_sphinx_has_nothing_to_complain_about(tmp_path: Path, need: Need) -> None:
     need("no sphinx; 'make docs' installs it", importlib.util.find_spec("sphinx"))
     need("no IPython, whose magics are documented", importlib.util.find_spec("IPython"))
+    need("no mpiexec, for the figure of the tutorial", find_mpi())
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees"),
          str(DOCS), str(tmp_path / "html")],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "ipmpi.client.EngineView.interrupt" in (tmp_path / "html" / "reference" / "client.html").read_text(
-        "utf-8"
-    )
+    built = {name: (tmp_path / "html" / f"{name}.html").read_text("utf-8") for name in SHOWN_IN}
+    for name, parts in SHOWN_IN.items():
+        assert not [part for part in parts if part not in built[name]], name
+
+
+def test_the_readme_renders_without_sphinx(need: Need) -> None:
+    """As it is shown beside the sources, where its picture and links are paths in the repository."""
+    need("no docutils; 'make docs' installs it", importlib.util.find_spec("docutils"))
+    from docutils.core import publish_doctree
+    from docutils.nodes import image, reference
+
+    text = (ROOT / "README.rst").read_text("utf-8")
+    page = publish_doctree(text, settings_overrides={"halt_level": 2, "report_level": 2})
+    pictures = [each["uri"] for each in page.findall(image)]
+    links = [each["refuri"] for each in page.findall(reference) if "refuri" in each]
+    assert pictures
+    assert links
+    assert not [path for path in (*pictures, *links) if not (ROOT / path).is_file()]
+
+
+DRAWINGS = sorted((DOCS / "pictures").glob("*.svg"))
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=named)
+def test_drawings_have_colours_for_light_and_dark_pages(drawing: Path) -> None:
+    """Alone they follow the system; in a page they follow its theme, by the style sheet."""
+    text = drawing.read_text("utf-8")
+    ElementTree.fromstring(text)
+    used = set(re.findall(r"var\((--\w+)\)", text))
+    light, dark = text.split("@media (prefers-color-scheme: dark)")
+    sheet = (DOCS / "_static" / "ipmpi.css").read_text("utf-8")
+    rules = re.findall(r'html\[data-theme="(?:light|dark)"\] \.ipmpi-drawing \{(.*?)\}', sheet, re.DOTALL)
+    assert used
+    assert len(rules) == 2
+    for palette in (light, dark.split("</style>")[0], *rules):
+        assert used <= set(re.findall(r"(--\w+):", palette))

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import ipmpi
+from ipmpi.launch.processes.mpi import find_mpi
 
 COPIED = ("ipmpi", "jobscripts", "setup.py", "pyproject.toml", "README.rst", "LICENSE", "MANIFEST.in")
 Need = Callable[[str, object], None]
@@ -128,6 +129,7 @@ def test_public_names_exist() -> None:
 @pytest.mark.slow
 def test_the_docs_build_without_a_warning(root: Path, tmp_path: Path, need: Need) -> None:
     need("Sphinx (extra: docs)", importlib.util.find_spec("sphinx"))
+    need("no mpiexec, for the figure of the tutorial", find_mpi())
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", str(tmp_path / "trees")]
     done = subprocess.run([*command, str(root / "docs"), str(tmp_path / "html")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
