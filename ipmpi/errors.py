@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Every exception that ipmpi raises on purpose (imports nothing of ipmpi).
-=======
 """All exceptions that ipmpi itself raises.
->>>>>>> main
 
 The class tree::
 
