@@ -1,4 +1,4 @@
-"""What travels by value, and the picklers that see to it (layer L1).
+"""What travels by value, and the picklers that see to it.
 
 Plain pickle sends functions and classes as names. What was defined in ``__main__``, or inside a function, has a
 name that means nothing on the other side; cloudpickle sends it with its code. A few kinds of callables, which both

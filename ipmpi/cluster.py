@@ -1,4 +1,4 @@
-"""Clusters from Python: ``ipmpi.Cluster`` runs the command ``ipcluster`` (layer L5)."""
+"""Clusters from Python: ``ipmpi.Cluster`` runs the command ``ipcluster``."""
 
 from __future__ import annotations
 

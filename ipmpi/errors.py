@@ -1,26 +1,26 @@
-"""Every exception that ipmpi raises on purpose (layer L0, imports nothing of ipmpi).
+"""All exceptions that ipmpi itself raises.
 
-The tree says who is to blame::
+The class tree::
 
-    KernelError                      everything below; the original's name, kept
+    KernelError                      base of all others; named as in IPython.kernel
     ├── FurlError                    a furl or furl file that cannot be used
     ├── ProtocolError
-    │   ├── LocalProtocolError       this process broke the rules: a bug in ipmpi or its caller
-    │   └── RemoteProtocolError      the peer sent something it may not
-    ├── SecurityError                a peer that could not prove who it is
-    ├── VersionError                 two ipmpi releases that cannot talk
-    ├── ConnectionError              no controller there, or the link to it is lost
+    │   ├── LocalProtocolError       this process broke the protocol: a bug in ipmpi or its caller
+    │   └── RemoteProtocolError      the peer sent something that it must not send
+    ├── SecurityError                a peer, a file or a setting that cannot be trusted
+    ├── VersionError                 two releases of ipmpi that are incompatible
+    ├── ConnectionError              no controller answers, or the link to it is lost
     ├── ControllerStartError         the controller could not start (port taken, folder unusable)
     ├── LauncherError                engines could not be started, or MPI and launcher do not match
-    ├── EngineLost                   an engine's process ended while a command was on it
+    ├── EngineLost                   the process of an engine ended while it had a command
     ├── InvalidEngineID, NoEnginesRegistered, QueueCleared, InvalidDeferredID,
     │   NotAPendingResult, ResultNotCompleted, SerializationError, UnpickleableException,
     │   InvalidProperty, StopLocalExecution, MessageSizeError, ClientError, Backpressure
     │   └── AbortedPendingDeferredError   is an InvalidDeferredID
     ├── TaskAborted, TaskTimeout, TaskRejectError, DependencyError, PeerError
     ├── RemoteExit                   user code raised SystemExit or another exception that ends programs
-    ├── InternalError                something in ipmpi went wrong that nobody foresaw: a bug
-    └── CompositeError               what user code raised, on which engines
+    ├── InternalError                an unforeseen error in ipmpi: a bug
+    └── CompositeError               exceptions of user code, with the engines that raised them
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How processes end, in words (layer L0)."""
+"""How processes end, in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Furls: who the controller is, where it may be reached, and the secret that opens one role (layer L0).
+"""Furls: who the controller is, where it may be reached, and the secret that opens one role.
 
 ``ipmpi://<certificate hash>@host:port[,host:port...]/<role>/<secret>`` in one line of text, and the files
 that hold such lines. A furl is worth as much as an SSH private key: its files are made with mode 0600 in the

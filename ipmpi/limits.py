@@ -1,4 +1,4 @@
-"""Every bound and default time of ipmpi, each with its reason (layer L0).
+"""Every bound and default time of ipmpi, each with its reason.
 
 Sizes are bytes, times are seconds.
 """

@@ -1,4 +1,4 @@
-"""How much memory this process may still take (layer L0)."""
+"""How much memory this process may still take."""
 
 from __future__ import annotations
 

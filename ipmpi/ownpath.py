@@ -1,4 +1,4 @@
-"""What lies in the current folder does not take the place of what ipmpi needs (layer L0).
+"""What lies in the current folder does not take the place of what ipmpi needs.
 
 ``python -m MODULE`` looks for modules in the current folder first, also for those of the standard library.
 Controller and engines are started so, in whatever folder their user is in: a ``queue.py`` or ``secrets.py`` there

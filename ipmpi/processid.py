@@ -1,4 +1,4 @@
-"""Processes, named so that another process can see whether they still run (layer L0).
+"""Processes, named so that another process can see whether they still run.
 
 When a connection closes, the process at its other end may have ended, or something between the two has closed it.
 On one machine that can be told apart, so the two ends of a link tell each other who they are: the machine's boot,

@@ -1,4 +1,4 @@
-"""How exceptions are taken apart, so that they arrive as what they were (layer L1).
+"""How exceptions are taken apart, so that they arrive as what they were.
 
 Python's own way calls the class with ``args`` on the other side. That fails for every class whose constructor
 wants something else, as many do. Here such an exception is made without its constructor, and gets its ``args`` and

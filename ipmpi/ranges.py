@@ -1,4 +1,4 @@
-"""Many engine ids or ranks in few words (layer L0)."""
+"""Many engine ids or ranks in few words."""
 
 from __future__ import annotations
 

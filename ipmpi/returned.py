@@ -1,4 +1,4 @@
-"""Unpickling that leaves the classes of this process as they are (layer L1).
+"""Unpickling that leaves the classes of this process as they are.
 
 cloudpickle knows a class that it has sent, and finds it when an object of it comes back. But then it assigns all
 that the other side has as attributes of it, methods too, whose globals are copies: the class of this side would be

@@ -1,4 +1,4 @@
-"""Objects to bodies and back: pickle protocol 5 with large buffers beside the stream (layer L1).
+"""Objects to bodies and back: pickle protocol 5 with large buffers beside the stream.
 
 A body is a list of *segments*: the pickle stream, then the buffers that stayed where they were. Nothing large
 is copied, so a segment shows later changes of the array that it belongs to; send it before you change that.

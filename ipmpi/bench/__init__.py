@@ -1,1 +1,1 @@
-"""``python -m ipmpi.bench``: measures a cluster, yours or one on this machine, against the goals (layer L5)."""
+"""``python -m ipmpi.bench``: measures a cluster, yours or one on this machine, against the goals."""

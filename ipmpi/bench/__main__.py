@@ -1,4 +1,4 @@
-"""``python -m ipmpi.bench``: the command line (layer L5)."""
+"""``python -m ipmpi.bench``: the command line."""
 
 from __future__ import annotations
 

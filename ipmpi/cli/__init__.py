@@ -1,1 +1,1 @@
-"""The commands ipcontroller, ipengine and ipcluster (L5)."""
+"""The commands ipcontroller, ipengine and ipcluster."""

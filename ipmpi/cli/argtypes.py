@@ -1,4 +1,4 @@
-"""Types of options, for argparse, and a parser that says in short what is wrong (layer L5).
+"""Types of options, for argparse, and a parser that says in short what is wrong.
 
 What is wrong with a text is said before anything is started, written or sent. An empty text is as if the option
 had not been given, as in a shell script whose variable is not set; it is refused where something has to be named.

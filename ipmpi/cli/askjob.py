@@ -1,4 +1,4 @@
-"""Ask the batch system when this job ends (layer L5). Loaded by one process of a job only, before MPI starts."""
+"""Ask the batch system when this job ends. Loaded by one process of a job only, before MPI starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ipcluster slurm``, ``ipcluster pbs`` and the like: a controller here, and engines in a job (layer L5)."""
+"""``ipcluster slurm``, ``ipcluster pbs`` and the like: a controller here, and engines in a job."""
 
 from __future__ import annotations
 

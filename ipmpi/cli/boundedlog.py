@@ -1,4 +1,4 @@
-"""Log files that do not fill a disk (layer L5).
+"""Log files that do not fill a disk.
 
 When a file has :data:`limits.LOG_BYTES`, it is renamed to ``FILE.1``, in place of the one before, and a new one
 begins.

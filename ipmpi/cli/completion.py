@@ -1,4 +1,4 @@
-"""``ipcluster completion``: what a shell needs to complete command lines with the Tab key (layer L5)."""
+"""``ipcluster completion``: what a shell needs to complete command lines with the Tab key."""
 
 from __future__ import annotations
 

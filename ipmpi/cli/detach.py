@@ -1,4 +1,4 @@
-"""``ipcluster ... --detach``: the cluster is run by a process in the background (layer L5)."""
+"""``ipcluster ... --detach``: the cluster is run by a process in the background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ipcluster doctor``: look at everything that a cluster needs, and say what to do (layer L5)."""
+"""``ipcluster doctor``: look at everything that a cluster needs, and say what to do."""
 
 from __future__ import annotations
 

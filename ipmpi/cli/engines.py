@@ -1,4 +1,4 @@
-"""``ipcluster engines``: further engines for a cluster that runs already (layer L5)."""
+"""``ipcluster engines``: further engines for a cluster that runs already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ipcluster explain``: why a job waits, which engines are missing, and what failed (layer L5)."""
+"""``ipcluster explain``: why a job waits, which engines are missing, and what failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads what is added to files (layer L5)."""
+"""Reads what is added to files."""
 
 from __future__ import annotations
 

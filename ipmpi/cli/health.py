@@ -1,4 +1,4 @@
-"""Ask a controller and its engines how they are, without waiting for those that are busy (layer L5)."""
+"""Ask a controller and its engines how they are, without waiting for those that are busy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ipcluster``: finds the module of a sub-command and runs it (layer L5).
+"""``ipcluster``: finds the module of a sub-command and runs it.
 
 Each sub-command is in a module with ``parser()`` and ``main(words)``; in one that serves several, both take the
 command's name first. They are loaded by name, so that ``ipcluster list`` does not wait for what only ``ipcluster

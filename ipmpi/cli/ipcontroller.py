@@ -1,4 +1,4 @@
-"""``ipcontroller``: the one process that listens (layer L5)."""
+"""``ipcontroller``: the one process that listens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ipengine``: one engine, or with ``mpirun -n N ipengine`` a set of N behind one link (layer L5)."""
+"""``ipengine``: one engine, or with ``mpirun -n N ipengine`` a set of N behind one link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ipcluster local``: a controller and its engines on this machine, with one command (layer L5)."""
+"""``ipcluster local``: a controller and its engines on this machine, with one command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where controllers and engines write what they do (layer L5)."""
+"""Where controllers and engines write what they do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ipcluster list``, ``status``, ``stop``, ``logs``: commands about clusters that run (layer L5)."""
+"""``ipcluster list``, ``status``, ``stop``, ``logs``: commands about clusters that run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""News about a controller that is not a process of ours (layer L5)."""
+"""News about a controller that is not a process of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several sub-commands of ``ipcluster`` have (layer L5)."""
+"""Options that several sub-commands of ``ipcluster`` have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process of ours that has links and secrets asks of the system (layer L5)."""
+"""What a process of ours that has links and secrets asks of the system."""
 
 from __future__ import annotations
 

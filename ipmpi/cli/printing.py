@@ -1,4 +1,4 @@
-"""Print reports, which people like to cut off with ``| head`` (layer L5)."""
+"""Print reports, which people like to cut off with ``| head``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ipcluster relay``: the far end of ``MultiEngineClient(ssh=...)``, started by ssh (layer L5)."""
+"""``ipcluster relay``: the far end of ``MultiEngineClient(ssh=...)``, started by ssh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ipcluster slurm --ssh user@login``: the cluster is there, and what reaches it is here (layer L5).
+"""``ipcluster slurm --ssh user@login``: the cluster is there, and what reaches it is here.
 
 At the far end the same command runs with ``--detach``, so that nothing depends on this ssh session: when it dies,
 or the laptop sleeps, the cluster goes on, and a new session finds it again. Here, furl files are written whose

@@ -1,4 +1,4 @@
-"""What an ``ipcluster`` that runs a cluster says: to people, and to the program that started it (layer L5)."""
+"""What an ``ipcluster`` that runs a cluster says: to people, and to the program that started it."""
 
 from __future__ import annotations
 

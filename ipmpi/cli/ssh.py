@@ -1,4 +1,4 @@
-"""``ipcluster ssh``: a controller here, and engines on other machines (layer L5)."""
+"""``ipcluster ssh``: a controller here, and engines on other machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a cluster from its start to its end: the loop that all kinds of clusters share (layer L5)."""
+"""Runs a cluster from its start to its end: the loop that all kinds of clusters share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which GPUs of a node belong to which of its ranks, by environment variables (layer L0).
+"""Which GPUs of a node belong to which of its ranks, by environment variables.
 
 It has to be done before MPI starts: an MPI that knows of GPUs opens those that it sees. There are two levels.
 ``ROCR_VISIBLE_DEVICES`` (AMD) hides devices from everything above, which then counts from 0 anew; the others, some

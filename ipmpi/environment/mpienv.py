@@ -1,4 +1,4 @@
-"""Was this process started by an MPI launcher? Told from environment variables alone (layer L0).
+"""Was this process started by an MPI launcher? Told from environment variables alone.
 
 Importing ``mpi4py.MPI`` to find out would abort the process on some login nodes, so nothing here does.
 The rows and their order come from environments recorded under each launcher:

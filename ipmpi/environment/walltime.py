@@ -1,4 +1,4 @@
-"""When does the batch job end that this process runs in? Told from options and environment (layer L0)."""
+"""When does the batch job end that this process runs in? Told from options and environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check the job in the environment: is this process in it at all (layer L4, no I/O)?"""
+"""Check the job in the environment: is this process in it at all (no I/O)?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judge engines against the client and against each other (layer L4, no I/O)."""
+"""Judge engines against the client and against each other (no I/O)."""
 
 from __future__ import annotations
 

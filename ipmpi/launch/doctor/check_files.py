@@ -1,4 +1,4 @@
-"""Check furl files and their folder (layer L4, no I/O)."""
+"""Check furl files and their folder (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judge a job: why it waits, how long still, how it ended (layer L4, no I/O)."""
+"""Judge a job: why it waits, how long still, how it ended (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check what the system allows a process: limits, temporary files, clocks (layer L4, no I/O)."""
+"""Check what the system allows a process: limits, temporary files, clocks (no I/O)."""
 
 from __future__ import annotations
 

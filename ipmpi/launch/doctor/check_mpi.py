@@ -1,4 +1,4 @@
-"""Judge launcher and MPI library, by what a few ranks told (layer L4, no I/O)."""
+"""Judge launcher and MPI library, by what a few ranks told (no I/O)."""
 
 from __future__ import annotations
 

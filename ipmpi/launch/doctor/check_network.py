@@ -1,4 +1,4 @@
-"""Check whether the addresses in furls lead to their controller (layer L4, no I/O)."""
+"""Check whether the addresses in furls lead to their controller (no I/O)."""
 
 from __future__ import annotations
 

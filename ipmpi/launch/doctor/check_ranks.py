@@ -1,4 +1,4 @@
-"""Judge which engines of a cluster are missing, and which log file tells why (layer L4, no I/O)."""
+"""Judge which engines of a cluster are missing, and which log file tells why (no I/O)."""
 
 from __future__ import annotations
 

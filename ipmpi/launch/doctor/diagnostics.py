@@ -1,4 +1,4 @@
-"""Diagnostics: what is so, how bad it is, and what to do; and tables that say which applies (layer L4, no I/O)."""
+"""Diagnostics: what is so, how bad it is, and what to do; and tables that say which applies (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process can tell about itself and its machine (layer L4).
+"""What a process can tell about itself and its machine.
 
 Imported here, and sent as source text to engines: those may have another Python, which could not load a pickled
 function, and another release of ipmpi. So this file uses the standard library only, and its oldest ways.

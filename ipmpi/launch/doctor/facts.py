@@ -1,4 +1,4 @@
-"""Facts: what was seen, as plain records (layer L4, no I/O)."""
+"""Facts: what was seen, as plain records (no I/O)."""
 
 from __future__ import annotations
 

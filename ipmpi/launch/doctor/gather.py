@@ -1,4 +1,4 @@
-"""Look at this machine, and understand what engines tell about theirs (layer L4)."""
+"""Look at this machine, and understand what engines tell about theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the log files of a cluster or a job (layer L4)."""
+"""Read the log files of a cluster or a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start a few ranks, and gather what they tell (layer L4)."""
+"""Start a few ranks, and gather what they tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ranks of a trial run: tell about themselves, and see what happens when one dies (layer L4).
+"""What the ranks of a trial run: tell about themselves, and see what happens when one dies.
 
 Started as ``LAUNCHER -n 2 PYTHON -m ipmpi.launch.doctor.mpi_probe``: MPI may abort this process, and on some login
 nodes it does. Each fact is one line on stdout, told as soon as it is known, so that an abort hides only what would

@@ -1,4 +1,4 @@
-"""Why jobs wait, in words for those who do not run the batch system (layer L4, no I/O)."""
+"""Why jobs wait, in words for those who do not run the batch system (no I/O)."""
 
 from __future__ import annotations
 
