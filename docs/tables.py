@@ -81,7 +81,7 @@ def legality() -> str:
 def frame_kinds() -> str:
     """Number, name and length of each kind of frame."""
     rows = []
-    for kind in frames.Kind:
+    for kind in frames.FrameKind:
         size = str(frames.EXACT[kind]) if kind in frames.EXACT else f"up to {frames.LARGEST[kind]:,}"
         rows.append((str(int(kind)), kind.name, size, "yes" if kind in frames.NUMBERED else "no"))
     return table(("kind", "name", "payload bytes", "numbered"), rows)
@@ -90,7 +90,7 @@ def frame_kinds() -> str:
 def mux_frame_kinds() -> str:
     """The same, of an ssh session."""
     rows = []
-    for kind in mux.Kind:
+    for kind in mux.MuxKind:
         size = str(mux.EXACT[kind]) if kind in mux.EXACT else f"up to {mux.LARGEST[kind]:,}"
         rows.append((str(int(kind)), kind.name, size))
     return table(("kind", "name", "payload bytes"), rows)

@@ -249,14 +249,14 @@ TASK_GRACE: Final = 3.0
 """Seconds that a task has to end after it was interrupted. Then its end is told, whatever its engine does; that
 one gets no other task before it comes back."""
 
-POISON: Final = 3
+MAX_CRASHES: Final = 3
 """A task that was running on so many engines when they were lost is given up: it is most likely the cause."""
 
-UNPLACED: Final = 30.0
+UNSCHEDULABLE_AFTER: Final = 30.0
 """Seconds after which a task that no engine accepts, although engines are idle, ends with TaskTimeout."""
 
 PROGRAM_SPACES: Final = 64
 """Programs (with executors, pools, joblib) whose globals an engine keeps; those that were used last stay."""
 
-ABANDONED_COMMS: Final = 1500
+MAX_ABANDONED_COMMUNICATORS: Final = 1500
 """Communicators that ranks of one set may leave unusable or cached. MPICH has 2,048 in all."""

@@ -96,7 +96,7 @@ class Node:
         self.ranks[number] = Rank(
             Namespace(-1, None), rank_socket, block, number, lambda left: make_teams(number, left)
         )
-        hello = rm.Hello(number, wanted, host, os.getpid(), 1, list(leaders), joined, "MPI", "3")
+        hello = rm.RankHello(number, wanted, host, os.getpid(), 1, list(leaders), joined, "MPI", "3")
         assert rank_socket.send(rm.encode(hello), (descriptor,))
         os.close(descriptor)
 
@@ -126,7 +126,7 @@ class Node:
     def rank_said(self, local: LocalRank, message: rm.ToAgent) -> None:
         """A rank has said something about itself."""
         del local
-        if not isinstance(message, rm.Hello):
+        if not isinstance(message, rm.RankHello):
             self.said.append(message)
             return
         if all(one.hello is not None for one in self.local.values()):

@@ -45,7 +45,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.rank.interrupts": (3, "engine.rank"),
     "ipmpi.engine.rank.items": (3, "engine.rank"),
     "ipmpi.engine.rank.lifeline": (3, "engine.rank"),
-    "ipmpi.engine.rank.together": (3, "engine.rank"),
+    "ipmpi.engine.rank.gangmember": (3, "engine.rank"),
     "ipmpi.controller.losses": (3, "controller"),
     "ipmpi.transport": (3, "transport"),
     "ipmpi.transport.dial": (3, "transport.dial"),

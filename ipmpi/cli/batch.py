@@ -19,8 +19,8 @@ from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch.batch import BatchSystem, batch_system
 from ipmpi.launch.batch.joboptions import MEMORY, JobOptions
 from ipmpi.launch.batch.jobscript import render
-from ipmpi.launch.cluster.cluster import Cluster
-from ipmpi.launch.cluster.controller import Told
+from ipmpi.launch.cluster.cluster import ClusterRun
+from ipmpi.launch.cluster.controller import EventReader
 from ipmpi.launch.cluster.job import Job
 from ipmpi.launch.cluster.lifecycle import Plan
 from ipmpi.launch.cluster.records import DEFAULT_NAME
@@ -90,14 +90,14 @@ def main(command: str, words: Sequence[str]) -> int:
     with Signals() as signals, options.claimed(parsed, command, n) as record:
         job = Job(system, job_options(parsed, record.name), record.run)
         record.batch, record.job_name = command, job.options.name
-        told: Told
+        told: EventReader
         if parsed.in_job:
             told = MonitoredController(
                 record.furl_files, lambda path: _is_new(path, job, record.started), only_new=False
             )
         else:
             told = options.controller(parsed, record)
-        cluster = Cluster(told, job, signals, parsed.lifeline_fd)
+        cluster = ClusterRun(told, job, signals, parsed.lifeline_fd)
         plan = Plan(
             job.n, parsed.timeout, engines_wait=job.waits, batch=True,
             walltime=parsed.walltime, resubmit=parsed.resubmit, restarts=0 if parsed.in_job else parsed.restarts,

@@ -23,13 +23,13 @@ from ipmpi.exits import how_it_ended
 from ipmpi.furl import FILE_BYTES, Furl, load, load_furl_or_file, save, security_dir
 from ipmpi.launch.batch.batch import batch_system
 from ipmpi.launch.cluster import records
-from ipmpi.launch.cluster.cluster import Cluster
+from ipmpi.launch.cluster.cluster import ClusterRun
 from ipmpi.launch.cluster.happenings import EnginesEnded, StopRequest
 from ipmpi.launch.cluster.job import Job
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.cluster.lifecycle import Plan
 from ipmpi.launch.cluster.local import LocalEngines
-from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.cluster.records import ClusterRecord
 from ipmpi.launch.processes.process import Signals
 
 LOCAL: Final = ("local", "mpiexec", "mpirun")
@@ -43,7 +43,7 @@ def main(words: Sequence[str]) -> int:
             lifeline = 0 if parsed.furl_file == "-" else None
             run = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
             started = _local(parsed, path, options.log_dir(parsed, _name_of(path)), run)
-            return _run_alone(Cluster(None, started, signals, lifeline), Reporter())
+            return _run_alone(ClusterRun(None, started, signals, lifeline), Reporter())
     record = records.find(parsed.name.partition("+")[0])
     if record.ssh:
         raise LauncherError(
@@ -57,15 +57,15 @@ def main(words: Sequence[str]) -> int:
         if batch:
             _warn_of_loopback(record)
         plan = Plan(engines.n, parsed.timeout, engines_wait=True, batch=batch, walltime=parsed.walltime)
-        return Supervisor(Cluster(told, engines, signals), plan, Reporter(), own, adds=True).run()
+        return Supervisor(ClusterRun(told, engines, signals), plan, Reporter(), own, adds=True).run()
 
 
 @contextlib.contextmanager
-def _addition(parsed: argparse.Namespace, cluster: Record) -> Iterator[Record]:
+def _addition(parsed: argparse.Namespace, cluster: ClusterRecord) -> Iterator[ClusterRecord]:
     """A record of these engines, so that others know of them, and of their job."""
 
-    def make(name: str) -> Record:
-        return Record(
+    def make(name: str) -> ClusterRecord:
+        return ClusterRecord(
             name=name,
             kind=_kind(parsed, cluster),
             n=parsed.n or (parsed.nodes or 0) * (parsed.per_node or 0),
@@ -83,7 +83,7 @@ def _addition(parsed: argparse.Namespace, cluster: Record) -> Iterator[Record]:
             records.forget(record.name, record.pid)
 
 
-def _warn_of_loopback(record: Record) -> None:
+def _warn_of_loopback(record: ClusterRecord) -> None:
     """Say so if engines on other machines cannot reach the controller."""
     hosts = [host for host, _ in load(Path(record.furl_files["engine"]), "engine").hints]
     if all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
@@ -129,12 +129,12 @@ def _kind_named(text: str) -> str:
     return text if text in LOCAL else options.system_name(text)
 
 
-def _kind(parsed: argparse.Namespace, cluster: Record) -> str:
+def _kind(parsed: argparse.Namespace, cluster: ClusterRecord) -> str:
     """How they are to be started: as asked for, or as those of the cluster."""
     return parsed.kind or cluster.batch or "local"
 
 
-def _engines(parsed: argparse.Namespace, own: Record) -> Launch:
+def _engines(parsed: argparse.Namespace, own: ClusterRecord) -> Launch:
     furl_file, log_dir = Path(own.furl_files["engine"]), Path(own.log_dir)
     if not own.batch:
         return _local(parsed, furl_file, log_dir, own.run)
@@ -183,7 +183,7 @@ def _read_furl() -> Furl:
     return found
 
 
-def _run_alone(cluster: Cluster, reporter: Reporter) -> int:
+def _run_alone(cluster: ClusterRun, reporter: Reporter) -> int:
     """Engines of a controller about which nothing can be seen from here: until they end, or shall end."""
     cluster.start()
     cluster.start_engines()

@@ -24,7 +24,7 @@ from ..launch.cluster import records
 from ..launch.cluster.job import job_logs
 from ..launch.cluster.logs import log_files
 from ..launch.cluster.queue import Queue
-from ..launch.cluster.records import Record
+from ..launch.cluster.records import ClusterRecord
 from ..launch.doctor import diagnostics as f
 from ..launch.doctor.check_engines import check_presence
 from ..launch.doctor.check_job import check_job
@@ -118,7 +118,7 @@ def _print(report: Report, lines: int, *, as_json: bool) -> None:
 # --- what is meant -------------------------------------------------------------------------------------------
 
 
-def _record(what: str) -> Record | None:
+def _record(what: str) -> ClusterRecord | None:
     """The record of the cluster that is meant; None if a job is meant that belongs to none.
 
     Raises:
@@ -220,7 +220,7 @@ def explain_controller() -> Report | None:
 # --- a cluster -----------------------------------------------------------------------------------------------
 
 
-def explain_cluster(record: Record, now: float) -> Report:
+def explain_cluster(record: ClusterRecord, now: float) -> Report:
     """A cluster: its process, its jobs, its engines, its logs."""
     report = Report(_describe(record, now))
     if record.ssh:
@@ -248,7 +248,7 @@ def explain_cluster(record: Record, now: float) -> Report:
     return report
 
 
-def _describe(record: Record, now: float) -> list[Diagnostic]:
+def _describe(record: ClusterRecord, now: float) -> list[Diagnostic]:
     engines = f"{record.n} engine{'s' * (record.n != 1)}"
     text = f"{record.name}: {record.kind}, {engines}, started {moment(record.started, now)} on {record.host}"
     alive = record.is_alive()
@@ -259,7 +259,7 @@ def _describe(record: Record, now: float) -> list[Diagnostic]:
     return [f.ok(CLUSTER, "cluster", f"{text}{where}.")]
 
 
-def _jobs(record: Record) -> list[JobStatus]:
+def _jobs(record: ClusterRecord) -> list[JobStatus]:
     """How its jobs are: all that have not ended, and the last one in any case."""
     if not record.batch or record.ssh:
         return []
@@ -268,7 +268,7 @@ def _jobs(record: Record) -> list[JobStatus]:
     return [status for status in found[:-1] if status.state is not JobState.ENDED] + found[-1:]
 
 
-def _registered(record: Record) -> tuple[list[dict[str, Any]], list[Diagnostic]]:
+def _registered(record: ClusterRecord) -> tuple[list[dict[str, Any]], list[Diagnostic]]:
     """The engines that the controller has; or why it cannot be asked."""
     path = record.furl_files.get("mec", "")
     try:

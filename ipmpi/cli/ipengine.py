@@ -136,7 +136,7 @@ class EngineProcess:
         is_leader = not leaders or leaders[world.rank] == world.rank
         here = leaders.count(leaders[world.rank]) if leaders else expected
         talk.say(
-            rm.Hello(
+            rm.RankHello(
                 world.rank if world.mpi is not None else world.wanted, world.rank if world.mpi else world.wanted,
                 host, pid, here, leaders if is_leader else [], world.mpi is not None, world.description,
                 platform.python_version(), left, walltime.job_id(os.environ), launcher,
@@ -211,10 +211,10 @@ def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: i
     start_log(options.logfile, "ipengine", "agent", furl_file)
     bound_log_files()
     # Only the agent needs these, and OpenSSL with them.
-    from ..engine.agent.nodeagent import NodeAgent, Settings
+    from ..engine.agent.nodeagent import AgentSettings, NodeAgent
 
     guard_secrets_and_allow_links()
-    settings = Settings(
+    settings = AgentSettings(
         options.furl_file, options.name, options.proxy, options.wait, str(_furl_file(options)), options.ids_dir
     )
     log.info("pid %d, the agent of this node", os.getpid())

@@ -12,11 +12,11 @@ from ipmpi.cli import argtypes, options
 from ipmpi.cli.detach import detach
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.launch.batch.allocation import in_allocation
-from ipmpi.launch.cluster.cluster import Cluster
+from ipmpi.launch.cluster.cluster import ClusterRun
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.cluster.lifecycle import Plan
 from ipmpi.launch.cluster.local import EngineOptions, LocalEngines
-from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.cluster.records import ClusterRecord
 from ipmpi.launch.processes import restarts
 from ipmpi.launch.processes.mpi import names_machines
 from ipmpi.launch.processes.process import Signals
@@ -97,13 +97,15 @@ def engine_options(
     )  # fmt: skip
 
 
-def supervise(parsed: argparse.Namespace, record: Record, signals: Signals, engines: Launch, plan: Plan) -> int:
+def supervise(
+    parsed: argparse.Namespace, record: ClusterRecord, signals: Signals, engines: Launch, plan: Plan
+) -> int:
     """Run a controller here, and these engines, until one of them ends; returns the exit code."""
-    cluster = Cluster(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
+    cluster = ClusterRun(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
     furl = options.mec_arguments(parsed)
     return Supervisor(cluster, plan, options.reporter(parsed), record, furl, log_files=log_files).run()
 
 
-def log_files(record: Record) -> list[str]:
+def log_files(record: ClusterRecord) -> list[str]:
     """Where they are."""
     return [f"Log files: {record.log_dir}/*-{record.run}-*.log"]

@@ -22,7 +22,7 @@ from ipmpi.launch.batch.batch import JobState, batch_system
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.logs import log_files
 from ipmpi.launch.cluster.queue import Queue
-from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.cluster.records import ClusterRecord
 from ipmpi.launch.processes.process import birth, tail
 
 LINES: Final = 15
@@ -92,20 +92,20 @@ def _list(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _arguments(record: Record) -> str:
+def _arguments(record: ClusterRecord) -> str:
     """What names a cluster for a client."""
     path = record.furl_files.get("mec", "")
     own = path == str(records.furl_files(record.name)["mec"])
     return f"name={record.name!r}" if own else repr(path)
 
 
-def _row(record: Record) -> tuple[str, ...]:
+def _row(record: ClusterRecord) -> tuple[str, ...]:
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.started))
     where = record.ssh or record.host
     return (record.name, record.kind, str(record.n), _state(record), since, where, " ".join(record.jobs[-1:]))
 
 
-def _state(record: Record) -> str:
+def _state(record: ClusterRecord) -> str:
     if record.is_alive() is False:
         return "dead"
     return "up" if record.up is not None else "starting"
@@ -137,7 +137,7 @@ def _status(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _engines(record: Record) -> dict[str, Any]:
+def _engines(record: ClusterRecord) -> dict[str, Any]:
     """What the controller says."""
     told: dict[str, Any] = {"registered": 0, "hosts": {}, "time_left": None, "error": ""}
     try:
@@ -152,7 +152,7 @@ def _engines(record: Record) -> dict[str, Any]:
     return {**told, "registered": len(engines), "hosts": hosts, "time_left": min(left, default=None)}
 
 
-def _jobs(record: Record) -> list[dict[str, Any]]:
+def _jobs(record: ClusterRecord) -> list[dict[str, Any]]:
     """What the batch system says about the job that was submitted last."""
     if not record.batch or record.ssh:
         return []
@@ -186,7 +186,7 @@ def _stop(parsed: argparse.Namespace) -> int:
     return code
 
 
-def stop(record: Record) -> int:
+def stop(record: ClusterRecord) -> int:
     """Stop a cluster; returns an exit code.
 
     Raises:
@@ -222,7 +222,7 @@ def stop(record: Record) -> int:
     return 0
 
 
-def _stop_from_afar(record: Record) -> int:
+def _stop_from_afar(record: ClusterRecord) -> int:
     """The process is on another machine: its controller can be told from here."""
     try:
         with MultiEngineClient(record.furl_files.get("mec", "")) as mec:
@@ -237,7 +237,7 @@ def _stop_from_afar(record: Record) -> int:
     return 0
 
 
-def _forget(record: Record) -> int:
+def _forget(record: ClusterRecord) -> int:
     """Nobody will ever delete this record."""
     if record.is_alive():
         raise LauncherError(f"The cluster {record.name!r} runs: stop it with ipcluster stop {record.name}")
@@ -249,7 +249,7 @@ def _forget(record: Record) -> int:
     return 0
 
 
-def _clean_up(record: Record) -> int:
+def _clean_up(record: ClusterRecord) -> int:
     """The process has ended without a word, and may have left jobs behind."""
     if record.ssh:
         records.forget(record.name, record.pid)
@@ -288,7 +288,7 @@ def _logs(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _follow_files(record: Record, files: Sequence[Path]) -> None:
+def _follow_files(record: ClusterRecord, files: Sequence[Path]) -> None:
     """What is written from now on, also into new files, until the cluster ends."""
     grown = GrowingFiles(files)
     shown = files[-1] if files else None

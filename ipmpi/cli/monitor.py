@@ -13,13 +13,13 @@ from typing import Final
 from ipmpi.client.session.connecting import connect
 from ipmpi.client.session.presence import Presence
 from ipmpi.errors import KernelError
-from ipmpi.launch.cluster.controller import Told
+from ipmpi.launch.cluster.controller import EventReader
 
 LOOK: Final = 1.0
 """Seconds between looks for the furl file, which comes by a shared file system."""
 
 
-class MonitoredController(Told):
+class MonitoredController(EventReader):
     """A thread looks for the furl file of a controller, connects, and hears which engines come and go.
 
     Args:

@@ -15,8 +15,8 @@ from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
 from ipmpi.launch.batch.batch import batch_systems
 from ipmpi.launch.cluster import defaultfurls, records
-from ipmpi.launch.cluster.controller import Controller
-from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.cluster.controller import ControllerProcess
+from ipmpi.launch.cluster.records import ClusterRecord
 
 _PASSED_ON: Final = (
     ("--client-ip", "IP", argtypes.host, "address the controller listens on for clients"),
@@ -117,15 +117,15 @@ def early_log_dir(parsed: argparse.Namespace) -> Path:
 
 
 @contextlib.contextmanager
-def claimed(parsed: argparse.Namespace, kind: str, n: int) -> Iterator[Record]:
+def claimed(parsed: argparse.Namespace, kind: str, n: int) -> Iterator[ClusterRecord]:
     """The record of a cluster that is about to start, which keeps its name from others until it has ended.
 
     Raises:
         LauncherError: the name cannot be taken.
     """
 
-    def make(name: str) -> Record:
-        return Record(
+    def make(name: str) -> ClusterRecord:
+        return ClusterRecord(
             name=name,
             kind=kind,
             n=n,
@@ -146,7 +146,7 @@ def claimed(parsed: argparse.Namespace, kind: str, n: int) -> Iterator[Record]:
             records.forget(record.name, record.pid)
 
 
-def _move_own_log(parsed: argparse.Namespace, record: Record) -> None:
+def _move_own_log(parsed: argparse.Namespace, record: ClusterRecord) -> None:
     """The file with what a detached ipcluster says goes to the others of its cluster."""
     if not parsed.own_log:
         return
@@ -201,13 +201,13 @@ def keeps_furl(parsed: argparse.Namespace) -> bool:
     return bool(parsed.engine_port)
 
 
-def controller(parsed: argparse.Namespace, record: Record) -> Controller:
+def controller(parsed: argparse.Namespace, record: ClusterRecord) -> ControllerProcess:
     """A controller as asked for.
 
     Raises:
         LauncherError: ``-r`` without ports.
     """
-    return Controller(
+    return ControllerProcess(
         furl_file(parsed, "engine", record.name),
         Path(record.log_dir),
         controller_arguments(parsed, record.name),

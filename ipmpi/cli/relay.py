@@ -13,10 +13,10 @@ from .. import furl
 from ..errors import FurlError
 from ..launch.cluster import records
 from ..launch.cluster.follow import IPCLUSTER
-from ..launch.cluster.records import Record
+from ..launch.cluster.records import ClusterRecord
 from ..transport.dial.dialled import SOFTWARE
 from ..transport.loop import Loop
-from ..transport.ssh.relay import Relay
+from ..transport.ssh.relay import RelayServer
 
 _ROLE = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.dup2(2, 1)
     loop = Loop()
     try:
-        relay = Relay(loop, os.dup(0), writer, SOFTWARE, IPCLUSTER, read_furl)
+        relay = RelayServer(loop, os.dup(0), writer, SOFTWARE, IPCLUSTER, read_furl)
     except OSError as error:  # whoever asked is gone already, or it is no pipe
         print(f"ipcluster relay cannot serve its standard input and output: {error}", file=sys.stderr)
         return 1
@@ -58,7 +58,7 @@ def read_furl(role: str, cluster: str) -> str:
     return str(furl.load_furl_or_file("", role, cluster))
 
 
-def _file_of(record: Record, role: str) -> Path:
+def _file_of(record: ClusterRecord, role: str) -> Path:
     """What the record says that `ipcluster` keeps of a cluster."""
     if not record.furl_files.get(role):
         raise FurlError(f"the cluster {record.name!r} has no furl file for {role} yet; it is not up")

@@ -30,7 +30,7 @@ from ipmpi.errors import ConnectionError, KernelError, LauncherError
 from ipmpi.furl import Furl, save
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.follow import STAY
-from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.cluster.records import ClusterRecord
 from ipmpi.protocol.handshake import printable_lines
 from ipmpi.transport.ssh.ssh import SshSession
 from ipmpi.transport.ssh.sshprocess import split_destination
@@ -140,7 +140,7 @@ class RemoteCluster:
     """
 
     session: SshSession
-    record: Record
+    record: ClusterRecord
     reporter: Reporter
     far: list[str]
     keep: bool

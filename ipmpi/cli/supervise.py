@@ -11,11 +11,11 @@ from typing import Final
 from ipmpi.cli.reporter import Reporter
 from ipmpi.errors import KernelError, LauncherError
 from ipmpi.launch.cluster import defaultfurls, records
-from ipmpi.launch.cluster.cluster import Cluster
-from ipmpi.launch.cluster.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
+from ipmpi.launch.cluster.cluster import ClusterRun
+from ipmpi.launch.cluster.effects import AskQueue, Cause, Effect, LogLine, Started, StartEngines, Stopped
 from ipmpi.launch.cluster.happenings import ControllerReady, Happening, NotSubmitted, Submitted
 from ipmpi.launch.cluster.lifecycle import Lifecycle, Plan
-from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.cluster.records import ClusterRecord
 
 UP_AND_RUNNING: Final = """
 Your cluster is up and running.
@@ -49,13 +49,13 @@ class Supervisor:
         log_files: says where the log files are, once there is something to say.
     """
 
-    cluster: Cluster
+    cluster: ClusterRun
     plan: Plan
     reporter: Reporter
-    record: Record
+    record: ClusterRecord
     furl: str = ""
     adds: bool = False
-    log_files: Callable[[Record], list[str]] = lambda _record: []
+    log_files: Callable[[ClusterRecord], list[str]] = lambda _record: []
 
     def run(self) -> int:
         """Returns the exit code."""
@@ -134,13 +134,13 @@ class Supervisor:
                 name = f"MultiEngineClient(name={self.record.name!r})"
                 self.reporter.say(f"ipcluster: {error}. Until that is mended, clients have to say {name}")
 
-    def _act(self, effect: Effect) -> Over | None:
+    def _act(self, effect: Effect) -> Stopped | None:
         """Do what follows from a happening; returns the end, if it is that."""
-        if isinstance(effect, Over):
+        if isinstance(effect, Stopped):
             return effect
         if isinstance(effect, Started):
             self._say_that_it_is_up()
-        elif isinstance(effect, Note):
+        elif isinstance(effect, LogLine):
             self._tell(effect.text)
         elif isinstance(effect, StartEngines):
             return self._start_engines(effect.text)
@@ -155,7 +155,7 @@ class Supervisor:
         if self.record.up is not None:
             self.cluster.tell_clients(text)
 
-    def _start_engines(self, why: str) -> Over | None:
+    def _start_engines(self, why: str) -> Stopped | None:
         if why:
             self._tell(why)
         try:
@@ -168,7 +168,7 @@ class Supervisor:
             self._announce()
         return None
 
-    def _answer(self, happening: Happening) -> Over | None:
+    def _answer(self, happening: Happening) -> Stopped | None:
         """What an effect has brought about."""
         for effect in self._life.happened(happening, time.monotonic()):
             over = self._act(effect)
@@ -201,14 +201,14 @@ class Supervisor:
             state="up", name=self.record.name, furl_files=self.record.furl_files, log=self.record.log
         )
 
-    def _finish(self, over: Over) -> int:
+    def _finish(self, over: Stopped) -> int:
         """Tell why, take everything down, and give the exit code."""
         cluster, reporter = self.cluster, self.reporter
-        if over.blame is not Blame.NOBODY:
+        if over.blame is not Cause.NOBODY:
             reporter.complain(over.reason)
-            logs = cluster.controller_logs() if over.blame is Blame.CONTROLLER else cluster.engines.logs()
+            logs = cluster.controller_logs() if over.blame is Cause.CONTROLLER else cluster.engines.logs()
             reporter.show_logs(logs, cluster.engines.log_dir)
-            if over.blame is Blame.ENGINES and self.record.up is None:
+            if over.blame is Cause.ENGINES and self.record.up is None:
                 for hint in cluster.engines.hints():
                     reporter.complain(hint)
         elif over.reason:
@@ -216,7 +216,7 @@ class Supervisor:
         if over.reason:
             cluster.tell_clients(over.reason, last=True)
         # Engines whose controller is dead keep trying to reach it: nobody will tell them to end.
-        controller_tells = self.record.up is not None and over.blame is not Blame.CONTROLLER
+        controller_tells = self.record.up is not None and over.blame is not Cause.CONTROLLER
         reporter.say("Stopping cluster.  Cleaning up...")
         for child in cluster.living():
             reporter.say(f"Stopping {child.title}, pid {child.pid}")

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from .. import limits
 from ..protocol import messages as m
 from ..transport.loop import Loop
+from .commands.queuedcommand import QueuedCommand
 from .commands.router import Router
-from .commands.work import CommandWork
 
 
 @dataclass(eq=False)
 class _Request:
     client: int
     id: int
-    works: dict[int, CommandWork]
+    works: dict[int, QueuedCommand]
 
 
 class Interruptions:

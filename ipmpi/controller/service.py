@@ -32,7 +32,7 @@ from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
 from .losses import Losses
 from .roll import Roll
-from .sessions import Session, Sessions
+from .sessions import PeerSession, Sessions
 from .stalled import Stalled
 
 _DISPATCH_ROOM = limits.KIB
@@ -93,7 +93,7 @@ class ControllerService:
         self.ended_by_client = False
         """Whether a client ended the engines that were there last."""
         self._started = time.time()
-        self._requests: dict[type[m.Message], Callable[[Session, Any], Any]] = {
+        self._requests: dict[type[m.Message], Callable[[PeerSession, Any], Any]] = {
             m.GetIds: lambda session, message: self._ids(),
             m.QueueStatus: lambda session, message: self._queue_status(message.targets),
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
@@ -107,14 +107,14 @@ class ControllerService:
 
     # --- events --------------------------------------------------------------------------------------------
 
-    def _event(self, session: Session, event: Event) -> None:
+    def _event(self, session: PeerSession, event: Event) -> None:
         if isinstance(event, MessageReceived):
             self._loop.call_at_turn_end(self._flush, self._not_flushed)
             self._message(session, event)
         else:
             self.transfers.handle(session, event)
 
-    def _message(self, session: Session, event: MessageReceived) -> None:
+    def _message(self, session: PeerSession, event: MessageReceived) -> None:
         message = event.message
         if isinstance(message, m.Goodbye):
             session.farewell = message.reason or "it gave no reason"
@@ -124,7 +124,7 @@ class ControllerService:
         else:
             self._client_message(session, event)
 
-    def _engine_message(self, session: Session, event: MessageReceived) -> None:
+    def _engine_message(self, session: PeerSession, event: MessageReceived) -> None:
         try:
             if isinstance(event.message, m.Register):
                 self._register(session, event.message)
@@ -137,7 +137,7 @@ class ControllerService:
         except RemoteProtocolError as error:
             self.sessions.end(session, str(error))
 
-    def _register(self, session: Session, part: m.Register) -> None:
+    def _register(self, session: PeerSession, part: m.Register) -> None:
         message = session.registration.add(part)
         if message is None:
             return
@@ -147,7 +147,7 @@ class ControllerService:
             self._log(f"registered engine with id: {number} (rank {info.rank}, pid {info.pid} on {info.host})")
         self._count_engines()
 
-    def _ranks_lost(self, session: Session, message: m.RanksLost) -> None:
+    def _ranks_lost(self, session: PeerSession, message: m.RanksLost) -> None:
         key, over = session.key, self.deadlines.is_over(session.key, self._loop.now())
         self.farm.ranks_lost(key, message.ranks, ordered=over, told=message.ordered)
         expected = over or message.ordered
@@ -168,7 +168,7 @@ class ControllerService:
             farm.results(key, message, event.body)
         elif isinstance(message, m.Result):
             self.router.result(key, message, event.body, event.stream)
-        elif isinstance(message, m.TaskResult):
+        elif isinstance(message, m.LargeTaskResult):
             farm.result(key, message, event.body, event.stream)
         elif isinstance(message, m.TasksReturned):
             farm.returned(key, message)
@@ -187,7 +187,7 @@ class ControllerService:
         elif isinstance(message, m.PropertiesChanged):
             farm.properties_changed(key, message.ranks)
 
-    def _client_message(self, session: Session, event: MessageReceived) -> None:
+    def _client_message(self, session: PeerSession, event: MessageReceived) -> None:
         message: Any = event.message
         try:
             if not self._interfaces[session.role].permits(message):
@@ -248,7 +248,7 @@ class ControllerService:
 
         return [[*row, *more(int(str(row[0])))] for row in self.router.queue_status(targets)]
 
-    def _kill(self, session: Session, message: m.Kill) -> list[int]:
+    def _kill(self, session: PeerSession, message: m.Kill) -> list[int]:
         if message.controller and not self.router.registry.engines:
             ids: list[int] = []
         else:
@@ -301,7 +301,7 @@ class ControllerService:
             "engines": engines, "clients": clients, "up": up, "time": clock, "version": __version__, "more": more,
         }  # fmt: skip
 
-    def _ended(self, session: Session, reason: str) -> None:
+    def _ended(self, session: PeerSession, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
         self._loop.call_at_turn_end(self._flush, self._not_flushed)
         key = session.key
@@ -327,13 +327,13 @@ class ControllerService:
             except Exception as error:
                 self._loop.report(error)
 
-    def _has_work(self, session: Session) -> bool:
+    def _has_work(self, session: PeerSession) -> bool:
         """Whether something would be lost with a session."""
         if session.role == "engine":
             return self.router.has_work(session.key) or self.farm.has_work(session.key)
         return not is_observer(self._interfaces[session.role].receives)
 
-    def _begun(self, session: Session) -> None:
+    def _begun(self, session: PeerSession) -> None:
         if session.role != "engine":
             session.connection.send(self._roll.whole())
 
@@ -438,7 +438,7 @@ class ControllerService:
         for session in [s for s in self.sessions.by_key.values() if s.role != "engine"]:
             self._send(session.key, notice, ())
 
-    def _check_backlog(self, session: Session) -> None:
+    def _check_backlog(self, session: PeerSession) -> None:
         """Part with a client that does not read its results: they would fill the memory."""
         waiting = session.connection.control_backlog
         if waiting > session.bounds.backlog:
@@ -447,7 +447,7 @@ class ControllerService:
                 lambda: self.sessions.end(session, reason), lambda error: self.sessions.broken(session, error)
             )
 
-    def _send_instead(self, session: Session, message: m.AnyMessage, error: LocalProtocolError) -> None:
+    def _send_instead(self, session: PeerSession, message: m.AnyMessage, error: LocalProtocolError) -> None:
         """An engine's answer fitted on its own link, and does not on the client's, where ids are longer."""
         self._log(f"not passed on to {session.role} {session.key}: {error}")
         text = f"the answer is too large to be passed on: {error}"

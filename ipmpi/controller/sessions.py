@@ -22,7 +22,7 @@ from .bounds import Bounds, bounds_of
 
 
 @dataclass(eq=False)
-class Session:
+class PeerSession:
     """One client or engine set. It outlives its link by a lease."""
 
     key: int
@@ -59,10 +59,10 @@ class Sessions:
         self,
         loop: Loop,
         tables: dict[str, Table],
-        on_started: Callable[[Session], None],
-        on_event: Callable[[Session, Event], None],
-        on_ended: Callable[[Session, str], None],
-        has_work: Callable[[Session], bool],
+        on_started: Callable[[PeerSession], None],
+        on_event: Callable[[PeerSession, Event], None],
+        on_ended: Callable[[PeerSession, str], None],
+        has_work: Callable[[PeerSession], bool],
         log: Callable[[str], None],
     ) -> None:
         self._loop = loop
@@ -72,8 +72,8 @@ class Sessions:
         self._on_ended = on_ended
         self._has_work = has_work
         self._log = log
-        self._by_token: dict[bytes, Session] = {}
-        self.by_key: dict[int, Session] = {}
+        self._by_token: dict[bytes, PeerSession] = {}
+        self.by_key: dict[int, PeerSession] = {}
         self._next = 1
 
     def admit(self, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
@@ -103,7 +103,7 @@ class Sessions:
             )
             return
         connection = Connection(table, unacknowledged=bounds.unacknowledged)
-        session = Session(self._next, secrets.token_bytes(16), hello.role, connection, peer.peer, bounds)
+        session = PeerSession(self._next, secrets.token_bytes(16), hello.role, connection, peer.peer, bounds)
         session.process = hello.process
         self._next += 1
         self._by_token[session.token] = session
@@ -119,7 +119,9 @@ class Sessions:
             )
         peer.pipe.close()
 
-    def _resume(self, session: Session, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
+    def _resume(
+        self, session: PeerSession, peer: Authenticated, hello: Hello, handshake: ListenerHandshake
+    ) -> None:
         old, session.link = session.link, None
         if old is not None:
             # The peer noticed before we did that the old link is dead.
@@ -138,7 +140,7 @@ class Sessions:
         received = session.connection.received
         self._welcome(session, peer, handshake.welcome(session.token, received, True, processid.own()))
 
-    def _welcome(self, session: Session, peer: Authenticated, welcome: bytes) -> None:
+    def _welcome(self, session: PeerSession, peer: Authenticated, welcome: bytes) -> None:
         try:
             peer.pipe.send([welcome])
         except (KernelError, PipeClosed) as error:
@@ -148,7 +150,7 @@ class Sessions:
             return
         self._attach(session, peer)
 
-    def _attach(self, session: Session, peer: Authenticated) -> None:
+    def _attach(self, session: PeerSession, peer: Authenticated) -> None:
         session.peer = peer.peer
 
         def event(happened: Event) -> None:
@@ -170,7 +172,7 @@ class Sessions:
         )  # fmt: skip
         link.feed(peer.leftover)
 
-    def _link_closed(self, session: Session, reason: str, orderly: bool, error: KernelError | None) -> None:
+    def _link_closed(self, session: PeerSession, reason: str, orderly: bool, error: KernelError | None) -> None:
         if session.key not in self.by_key:
             return
         if error is not None or session.farewell:
@@ -185,14 +187,14 @@ class Sessions:
         )
         self._look_in(_FIRST_LOOK, session, reason, now + without_work, now + lease)
 
-    def _look_in(self, delay: float, session: Session, reason: str, without_work: float, last: float) -> None:
+    def _look_in(self, delay: float, session: PeerSession, reason: str, without_work: float, last: float) -> None:
         session.lease = self._loop.call_later(
             delay,
             lambda: self._look(session, reason, without_work, last),
             lambda error: self.broken(session, error),
         )
 
-    def _look(self, session: Session, reason: str, without_work: float, last: float) -> None:
+    def _look(self, session: PeerSession, reason: str, without_work: float, last: float) -> None:
         """See whether a session whose link is gone should be kept: until ``last``, or ``without_work``."""
         now = self._loop.now()
         if processid.is_gone(session.process):
@@ -209,7 +211,7 @@ class Sessions:
             session.connection.send(Goodbye(reason))
             self.end(session, reason)
 
-    def end(self, session: Session, reason: str) -> None:
+    def end(self, session: PeerSession, reason: str) -> None:
         """The session is over."""
         if self.by_key.pop(session.key, None) is None:
             return
@@ -221,7 +223,7 @@ class Sessions:
             link.close(reason)
         self._on_ended(session, reason)
 
-    def broken(self, session: Session, error: BaseException) -> None:
+    def broken(self, session: PeerSession, error: BaseException) -> None:
         """Something that nobody foresaw went wrong with this session: it is over, and its peer is told so."""
         self._loop.report(error)
         reason = str(internal_error(error, "while this peer was dealt with"))

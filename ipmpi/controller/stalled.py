@@ -10,7 +10,7 @@ from ..protocol import messages as m
 from ..transport.loop import Loop, Timer
 from .commands.router import Router
 from .farm.farm import Farm
-from .sessions import Session
+from .sessions import PeerSession
 
 _LOOK = 0.5
 """Seconds between looks whether a client is heard again. There are such looks only while a client is stalled."""
@@ -29,7 +29,7 @@ class Stalled:
         loop: Loop,
         router: Router,
         farm: Farm,
-        sessions: dict[int, Session],
+        sessions: dict[int, PeerSession],
         log: Callable[[str], None],
         changed: Callable[[], None],
     ) -> None:

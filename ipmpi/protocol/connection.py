@@ -28,7 +28,7 @@ import msgspec
 from .. import limits
 from ..errors import LocalProtocolError, RemoteProtocolError
 from . import messages
-from .frames import COUNT, HEADER_LENGTH, NUMBERED, PREFIX, Buffer, Kind, parse_prefix, prefix, size_of
+from .frames import COUNT, HEADER_LENGTH, NUMBERED, PREFIX, Buffer, FrameKind, parse_prefix, prefix, size_of
 from .messages import AnyMessage
 from .outbox import Outbox, copied
 from .streams import IncomingStream, OutgoingStream
@@ -171,7 +171,7 @@ class Connection:
         bulk = size_of(body) if body else 0
         length = HEADER_LENGTH.size + len(header) + bulk
         _check_length(name, length)
-        head = prefix(Kind.MESSAGE, length, stream) + HEADER_LENGTH.pack(len(header)) + header
+        head = prefix(FrameKind.MESSAGE, length, stream) + HEADER_LENGTH.pack(len(header)) + header
         if bulk <= 16 * limits.KIB:
             frame: list[Buffer] = [b"".join([head, *body])]
         else:
@@ -191,7 +191,7 @@ class Connection:
         size = min(size, incoming.total - incoming.granted)
         if size:
             incoming.granted += size
-            self._queue(True, [prefix(Kind.CREDIT, COUNT.size, stream) + COUNT.pack(size)])
+            self._queue(True, [prefix(FrameKind.CREDIT, COUNT.size, stream) + COUNT.pack(size)])
 
     def is_coming(self, stream: int) -> bool:
         """Whether more of a stream of the peer's can arrive: announced, not complete, aborted or refused."""
@@ -212,13 +212,13 @@ class Connection:
         incoming = self._incoming.get(stream)
         if incoming is not None and not incoming.refused:
             incoming.refused = True
-            self._queue(True, [prefix(Kind.REFUSE, 0, stream)])
+            self._queue(True, [prefix(FrameKind.REFUSE, 0, stream)])
 
     def abort(self, stream: OutgoingStream) -> None:
         """Give up a stream of ours."""
         if self._streams.pop(stream.id, None) is not None:
             stream.clear()
-            self._queue(True, [prefix(Kind.ABORT, 0, stream.id)])
+            self._queue(True, [prefix(FrameKind.ABORT, 0, stream.id)])
 
     def feed(self, stream: OutgoingStream, data: Buffer) -> None:
         """Append data to a stream of ours (one that was given up swallows it)."""
@@ -285,7 +285,7 @@ class Connection:
             length = min(stream.ready, limits.CHUNK)
             if length <= 0 or stream.id not in self._streams:
                 continue
-            chunk: list[Buffer] = [prefix(Kind.CHUNK, length, stream.id), *stream.take(length)]
+            chunk: list[Buffer] = [prefix(FrameKind.CHUNK, length, stream.id), *stream.take(length)]
             size += length
             self._number(chunk, length)
             stream.last_frame = self._outbox.sent
@@ -302,13 +302,13 @@ class Connection:
             return []
         out: list[Buffer] = []
         if self.owes_acknowledgement:
-            out.append(prefix(Kind.ACK, COUNT.size) + COUNT.pack(self.received))
+            out.append(prefix(FrameKind.ACK, COUNT.size) + COUNT.pack(self.received))
         self._acknowledge_now = False
         self._received_frames = self._received_bytes = 0
         if self._pong_due:
-            out.append(prefix(Kind.PONG, 0))
+            out.append(prefix(FrameKind.PONG, 0))
         if self._ping_due:
-            out.append(prefix(Kind.PING, 0))
+            out.append(prefix(FrameKind.PING, 0))
         self._ping_due = self._pong_due = False
         return out
 
@@ -349,7 +349,7 @@ class Connection:
             if frame is None:
                 return
             kind, stream, payload = frame
-            if kind is Kind.CHUNK:
+            if kind is FrameKind.CHUNK:
                 continue
             if kind in NUMBERED:
                 self._count(len(payload) + PREFIX.size)
@@ -357,7 +357,7 @@ class Connection:
             if event is not None:
                 yield event
 
-    def _next_frame(self, view: memoryview) -> tuple[memoryview, tuple[Kind, int, memoryview] | None]:
+    def _next_frame(self, view: memoryview) -> tuple[memoryview, tuple[FrameKind, int, memoryview] | None]:
         """The rest of ``view`` and the first frame in it, or None while it is incomplete.
 
         The payload of a CHUNK is not waited for; its beginning is noted in ``_chunk``.
@@ -367,7 +367,7 @@ class Connection:
             if buffered == 0 and len(view) >= PREFIX.size:
                 head: Buffer = view[: PREFIX.size]
                 kind, length, stream = parse_prefix(head)
-                if kind is Kind.CHUNK:
+                if kind is FrameKind.CHUNK:
                     self._begin_chunk(stream, length)
                     return view[PREFIX.size :], (kind, stream, view[:0])
                 end = PREFIX.size + length
@@ -381,7 +381,7 @@ class Connection:
             if len(self._buffer) < PREFIX.size:
                 return view, None
         kind, length, stream = parse_prefix(bytes(self._buffer[: PREFIX.size]))
-        if kind is Kind.CHUNK:
+        if kind is FrameKind.CHUNK:
             self._buffer.clear()
             self._begin_chunk(stream, length)
             return view, (kind, stream, view[:0])
@@ -427,22 +427,22 @@ class Connection:
         if len(piece) and not incoming.refused:
             yield DataReceived(number, piece, last)
 
-    def _dispatch(self, kind: Kind, stream: int, payload: memoryview) -> Event | None:
-        if kind is Kind.MESSAGE:
+    def _dispatch(self, kind: FrameKind, stream: int, payload: memoryview) -> Event | None:
+        if kind is FrameKind.MESSAGE:
             return self._receive_message(stream, payload)
-        if kind is Kind.CREDIT:
+        if kind is FrameKind.CREDIT:
             return self._receive_credit(stream, COUNT.unpack(payload)[0])
-        if kind is Kind.ACK:
+        if kind is FrameKind.ACK:
             self._outbox.acknowledge(COUNT.unpack(payload)[0])
-        elif kind is Kind.PING:
+        elif kind is FrameKind.PING:
             self._pong_due = True  # one answer for all that were asked meanwhile
-        elif kind is Kind.REFUSE:
+        elif kind is FrameKind.REFUSE:
             outgoing = self._streams.pop(stream, None)
             if outgoing is not None:
                 outgoing.clear()
-                self._queue(True, [prefix(Kind.ABORT, 0, stream)])
+                self._queue(True, [prefix(FrameKind.ABORT, 0, stream)])
                 return StreamRefused(stream)
-        elif kind is Kind.ABORT:
+        elif kind is FrameKind.ABORT:
             incoming = self._incoming.pop(stream, None)
             if incoming is not None:
                 self.acknowledge()

@@ -28,7 +28,7 @@ HEADER_LENGTH = struct.Struct("!I")
 COUNT = struct.Struct("!Q")
 
 
-class Kind(enum.IntEnum):
+class FrameKind(enum.IntEnum):
     """The kinds of frame."""
 
     MESSAGE = 1
@@ -41,13 +41,20 @@ class Kind(enum.IntEnum):
     PONG = 8
 
 
-NUMBERED = frozenset({Kind.MESSAGE, Kind.CHUNK, Kind.CREDIT, Kind.REFUSE, Kind.ABORT})
+NUMBERED = frozenset({FrameKind.MESSAGE, FrameKind.CHUNK, FrameKind.CREDIT, FrameKind.REFUSE, FrameKind.ABORT})
 
 # Exact length, or the largest one allowed, of each kind's payload.
-EXACT = {Kind.CREDIT: 8, Kind.REFUSE: 0, Kind.ABORT: 0, Kind.ACK: 8, Kind.PING: 0, Kind.PONG: 0}
-LARGEST = {Kind.MESSAGE: limits.MESSAGE, Kind.CHUNK: limits.CHUNK}
+EXACT = {
+    FrameKind.CREDIT: 8,
+    FrameKind.REFUSE: 0,
+    FrameKind.ABORT: 0,
+    FrameKind.ACK: 8,
+    FrameKind.PING: 0,
+    FrameKind.PONG: 0,
+}
+LARGEST = {FrameKind.MESSAGE: limits.MESSAGE, FrameKind.CHUNK: limits.CHUNK}
 
-_KINDS = {int(kind): kind for kind in Kind}
+_KINDS = {int(kind): kind for kind in FrameKind}
 
 
 def size_of(buffers: Sequence[Buffer]) -> int:
@@ -68,12 +75,12 @@ def split(view: memoryview, lengths: Sequence[int]) -> list[Buffer]:
     return parts
 
 
-def prefix(kind: Kind, length: int, stream: int = 0) -> bytes:
+def prefix(kind: FrameKind, length: int, stream: int = 0) -> bytes:
     """The twelve bytes before a payload."""
     return PREFIX.pack(length, kind, stream)
 
 
-def parse_prefix(data: Buffer) -> tuple[Kind, int, int]:
+def parse_prefix(data: Buffer) -> tuple[FrameKind, int, int]:
     """Kind, payload length and stream; raises RemoteProtocolError for what no peer of ours sends."""
     length, number, stream = PREFIX.unpack(data)
     kind = _KINDS.get(number)
@@ -85,8 +92,8 @@ def parse_prefix(data: Buffer) -> tuple[Kind, int, int]:
             raise RemoteProtocolError(f"a {kind.name} frame of {length} bytes, where {exact} were expected")
     elif length > LARGEST[kind]:
         raise RemoteProtocolError(f"a {kind.name} frame of {length} bytes; the limit is {LARGEST[kind]}")
-    elif kind is Kind.CHUNK and (length == 0 or stream == 0):
+    elif kind is FrameKind.CHUNK and (length == 0 or stream == 0):
         raise RemoteProtocolError("an empty CHUNK frame, or one of no stream")
-    elif kind is Kind.MESSAGE and length < HEADER_LENGTH.size:
+    elif kind is FrameKind.MESSAGE and length < HEADER_LENGTH.size:
         raise RemoteProtocolError(f"a MESSAGE frame of {length} bytes is too short to hold a message")
     return kind, length, stream

@@ -90,7 +90,9 @@ _hello_decoder: msgspec.msgpack.Decoder[Hello] = msgspec.msgpack.Decoder(Hello)
 _answer_decoder: msgspec.msgpack.Decoder[Welcome | Refusal] = msgspec.msgpack.Decoder(Welcome | Refusal)
 
 
-class _State(enum.Enum):
+class HandshakeState(enum.Enum):
+    """How far one end has come."""
+
     START = "start"
     WAITING = "waiting for the other end"
     PROVEN = "the proof was right, an answer is due"
@@ -109,24 +111,26 @@ class _Event(enum.Enum):
     INPUT = "receive()"
 
 
-_DIALLER: Final[Mapping[tuple[_State, _Event], _State]] = {
-    (_State.START, _Event.HELLO_SENT): _State.WAITING,
-    (_State.WAITING, _Event.INPUT): _State.WAITING,
-    (_State.WAITING, _Event.WELCOME): _State.WELCOMED,
-    (_State.WAITING, _Event.REFUSAL): _State.REFUSED,
+_DIALLER: Final[Mapping[tuple[HandshakeState, _Event], HandshakeState]] = {
+    (HandshakeState.START, _Event.HELLO_SENT): HandshakeState.WAITING,
+    (HandshakeState.WAITING, _Event.INPUT): HandshakeState.WAITING,
+    (HandshakeState.WAITING, _Event.WELCOME): HandshakeState.WELCOMED,
+    (HandshakeState.WAITING, _Event.REFUSAL): HandshakeState.REFUSED,
 }
 
-_LISTENER: Final[Mapping[tuple[_State, _Event], _State]] = {
-    (_State.WAITING, _Event.INPUT): _State.WAITING,
-    (_State.WAITING, _Event.HELLO): _State.PROVEN,
-    (_State.WAITING, _Event.NO_COMMON_VERSION): _State.UNSUITED,
-    (_State.PROVEN, _Event.WELCOME): _State.WELCOMED,
-    (_State.PROVEN, _Event.REFUSAL): _State.REFUSED,
-    (_State.UNSUITED, _Event.REFUSAL): _State.REFUSED,
+_LISTENER: Final[Mapping[tuple[HandshakeState, _Event], HandshakeState]] = {
+    (HandshakeState.WAITING, _Event.INPUT): HandshakeState.WAITING,
+    (HandshakeState.WAITING, _Event.HELLO): HandshakeState.PROVEN,
+    (HandshakeState.WAITING, _Event.NO_COMMON_VERSION): HandshakeState.UNSUITED,
+    (HandshakeState.PROVEN, _Event.WELCOME): HandshakeState.WELCOMED,
+    (HandshakeState.PROVEN, _Event.REFUSAL): HandshakeState.REFUSED,
+    (HandshakeState.UNSUITED, _Event.REFUSAL): HandshakeState.REFUSED,
 }
 
 
-def _next(table: Mapping[tuple[_State, _Event], _State], state: _State, event: _Event) -> _State:
+def _next(
+    table: Mapping[tuple[HandshakeState, _Event], HandshakeState], state: HandshakeState, event: _Event
+) -> HandshakeState:
     following = table.get((state, event))
     if following is None:
         raise LocalProtocolError(f"{event.value} is not possible in the handshake's state '{state.value}'")
@@ -235,7 +239,7 @@ class DiallerHandshake:
         self._session, self._received, self._process = session, received, process
         self._nonce = random_source.token_bytes(_NONCE_BYTES)
         self._reader = _FrameReader()
-        self._state = _State.START
+        self._state = HandshakeState.START
 
     @property
     def leftover(self) -> bytes:
@@ -274,14 +278,14 @@ class DiallerHandshake:
                 return self._refused(answer)
             self._check_welcome(answer)
         except (RemoteProtocolError, SecurityError):
-            self._state = _State.FAILED
+            self._state = HandshakeState.FAILED
             raise
         self._state = _next(_DIALLER, self._state, _Event.WELCOME)
         return answer
 
     def closed(self) -> NoReturn:
         """Raise SecurityError: the controller closed the connection instead of answering."""
-        self._state = _State.FAILED
+        self._state = HandshakeState.FAILED
         raise SecurityError(
             f"the controller closed the connection without an answer: it does not accept the '{self._role}' furl. "
             "Was the controller started again with new furls? Copy the furl file again from its machine"
@@ -337,7 +341,7 @@ class ListenerHandshake:
         self._exporter, self._secrets = exporter, secrets
         self._software, self._versions = printable(software, _SOFTWARE_CHARACTERS), list(versions)
         self._reader = _FrameReader()
-        self._state = _State.WAITING
+        self._state = HandshakeState.WAITING
         self._hello: Hello | None = None
         self._secret = b""
         self._version: int | None = None
@@ -373,7 +377,7 @@ class ListenerHandshake:
             if len(hello.session) not in (0, 16):
                 raise RemoteProtocolError(f"a session id of {len(hello.session)} bytes: it has 16, or none")
         except (RemoteProtocolError, SecurityError):
-            self._state = _State.FAILED
+            self._state = HandshakeState.FAILED
             raise
         self._hello = hello
         common = set(hello.versions) & set(self._versions)

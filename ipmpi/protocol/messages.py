@@ -21,6 +21,7 @@ from .tasks import (
     DeliverTogether as DeliverTogether,
     ForgetFunctions as ForgetFunctions,
     GiveTasks as GiveTasks,
+    LargeTaskResult as LargeTaskResult,
     LeaveTogether as LeaveTogether,
     PropertiesChanged as PropertiesChanged,
     Recheck as Recheck,
@@ -34,7 +35,6 @@ from .tasks import (
     TaskDone as TaskDone,
     TaskHolds as TaskHolds,
     TaskOptions as TaskOptions,
-    TaskResult as TaskResult,
     TaskResults as TaskResults,
     TasksDone as TasksDone,
     TasksReturned as TasksReturned,
@@ -285,7 +285,7 @@ class AnswerStuck(Message, frozen=True, tag=59):
     """Rank ``rank`` can do nothing, for its large answer does not get on: nobody takes the bytes.
 
     It has no memory for a copy of the rest, and others wait for it. The answer is that to :class:`Dispatch`
-    ``id``; where that is 0, the :class:`TaskResult` of a task. The controller may refuse the answer's stream.
+    ``id``; where that is 0, the :class:`LargeTaskResult` of a task. The controller may refuse the answer's stream.
     """
 
     rank: int
@@ -358,7 +358,7 @@ AnyMessage = (
     | AnswerStuck
     | WantTasks
     | TaskResults
-    | TaskResult
+    | LargeTaskResult
     | TasksReturned
     | TasksStarted
     | WantTaskBody

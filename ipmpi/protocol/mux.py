@@ -33,7 +33,7 @@ _GREETING = re.compile(rb"\nipmpi-relay (\d{1,6}) ([^\n]{0,200})\n")
 _TEXT = 4000
 
 
-class Kind(enum.IntEnum):
+class MuxKind(enum.IntEnum):
     """The kinds of frame."""
 
     OPEN = 1
@@ -47,17 +47,17 @@ class Kind(enum.IntEnum):
     BYE = 9
 
 
-_KINDS = {int(kind): kind for kind in Kind}
+_KINDS = {int(kind): kind for kind in MuxKind}
 # Exact length, or the largest one allowed, of each kind's payload.
-EXACT = {Kind.OPENED: 0, Kind.CREDIT: COUNT.size, Kind.PING: 0, Kind.PONG: 0}
+EXACT = {MuxKind.OPENED: 0, MuxKind.CREDIT: COUNT.size, MuxKind.PING: 0, MuxKind.PONG: 0}
 LARGEST = {
-    Kind.OPEN: limits.MUX_REQUEST,
-    Kind.DATA: limits.MUX_CHUNK,
-    Kind.END: 5 * _TEXT,
-    Kind.RESET: 4 * _TEXT,
-    Kind.BYE: 4 * _TEXT,
+    MuxKind.OPEN: limits.MUX_REQUEST,
+    MuxKind.DATA: limits.MUX_CHUNK,
+    MuxKind.END: 5 * _TEXT,
+    MuxKind.RESET: 4 * _TEXT,
+    MuxKind.BYE: 4 * _TEXT,
 }
-_OF_NO_CHANNEL = frozenset({Kind.PING, Kind.PONG, Kind.BYE})
+_OF_NO_CHANNEL = frozenset({MuxKind.PING, MuxKind.PONG, MuxKind.BYE})
 
 
 # --- what the near end asks for -----------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class Ended(NamedTuple):
     text: str
 
 
-class Reset(NamedTuple):
+class StreamReset(NamedTuple):
     """The channel is over, and what was under way on it is lost."""
 
     channel: int
@@ -146,7 +146,7 @@ class Bye(NamedTuple):
     reason: str
 
 
-Event = Requested | Opened | Data | Room | Ended | Reset | Bye
+Event = Requested | Opened | Data | Room | Ended | StreamReset | Bye
 
 
 @dataclass(eq=False)
@@ -201,13 +201,13 @@ class Mux:
             raise LocalProtocolError(f"a request of {len(payload)} bytes; {limits.MUX_REQUEST} is the limit")
         self._newest += 1
         self._channels[self._newest] = _Channel()
-        self._say(Kind.OPEN, self._newest, payload)
+        self._say(MuxKind.OPEN, self._newest, payload)
         return self._newest
 
     def accept(self, channel: int) -> None:
         """What was asked for is there."""
         if channel in self._channels:
-            self._say(Kind.OPENED, channel)
+            self._say(MuxKind.OPENED, channel)
 
     def room(self, channel: int) -> int:
         """How many bytes :meth:`send` takes now."""
@@ -240,7 +240,7 @@ class Mux:
         """End a channel at once, both ways."""
         if self._channels.pop(channel, None) is not None:
             self._turns.pop(channel, None)
-            self._say(Kind.RESET, channel, _sendable(reason))
+            self._say(MuxKind.RESET, channel, _sendable(reason))
 
     def consumed(self, channel: int, count: int) -> None:
         """So many bytes that arrived have left; the other end may send as many."""
@@ -250,21 +250,21 @@ class Mux:
         state.consumed += count
         # A frame for each quarter: three quarters are still under way, so the sender need not stop.
         if state.consumed >= limits.MUX_WINDOW // 4:
-            self._say(Kind.CREDIT, channel, COUNT.pack(state.consumed))
+            self._say(MuxKind.CREDIT, channel, COUNT.pack(state.consumed))
             state.window += state.consumed
             state.consumed = 0
 
     def ping(self) -> None:
         """Ask for a sign of life."""
-        self._say(Kind.PING, 0)
+        self._say(MuxKind.PING, 0)
 
     def bye(self, reason: str) -> None:
         """Leave; all channels end."""
         self._channels.clear()
         self._turns.clear()
-        self._say(Kind.BYE, 0, _sendable(reason))
+        self._say(MuxKind.BYE, 0, _sendable(reason))
 
-    def _say(self, kind: Kind, channel: int, payload: bytes = b"") -> None:
+    def _say(self, kind: MuxKind, channel: int, payload: bytes = b"") -> None:
         frame = PREFIX.pack(len(payload), kind, channel) + payload
         self._control.append(frame)
         self.control_backlog += len(frame)
@@ -278,7 +278,7 @@ class Mux:
         """All that is no data, and the next chunk of the channel whose turn it is."""
         if self._pong_due:
             self._pong_due = False
-            self._say(Kind.PONG, 0)
+            self._say(MuxKind.PONG, 0)
         out: list[Buffer] = list(self._control)
         self._control.clear()
         self.control_backlog = 0
@@ -291,13 +291,13 @@ class Mux:
     def _take(self, channel: int, state: _Channel, out: list[Buffer]) -> None:
         if state.queued:
             # There is never more than one chunk, see room().
-            out.append(PREFIX.pack(state.queued, Kind.DATA, channel))
+            out.append(PREFIX.pack(state.queued, MuxKind.DATA, channel))
             out += state.queue
             state.credit -= state.queued
             state.queue.clear()
             state.queued = 0
         if state.ending is not None:
-            out.append(PREFIX.pack(len(state.ending), Kind.END, channel) + state.ending)
+            out.append(PREFIX.pack(len(state.ending), MuxKind.END, channel) + state.ending)
             state.ending = None
             state.sent_end = True
             self._forget_if_over(channel, state)
@@ -329,7 +329,7 @@ class Mux:
         finally:
             del self._buffer[:at]
 
-    def _parse_prefix(self, at: int) -> tuple[Kind, int, int]:
+    def _parse_prefix(self, at: int) -> tuple[MuxKind, int, int]:
         length, number, channel = PREFIX.unpack_from(self._buffer, at)
         kind = _KINDS.get(number)
         if kind is None or any(self._buffer[at + 5 : at + 8]):
@@ -341,19 +341,19 @@ class Mux:
             raise RemoteProtocolError(f"a {kind.name} frame of channel {channel}")
         return kind, length, channel
 
-    def _handle(self, kind: Kind, channel: int, payload: bytes) -> Event | None:
-        if kind is Kind.PING:
+    def _handle(self, kind: MuxKind, channel: int, payload: bytes) -> Event | None:
+        if kind is MuxKind.PING:
             self._pong_due = True
             return None
-        if kind is Kind.PONG:
+        if kind is MuxKind.PONG:
             return None
-        if kind is Kind.BYE:
+        if kind is MuxKind.BYE:
             self._channels.clear()
             self._turns.clear()
             return Bye(_text(payload))
-        if (kind is Kind.OPEN and self._near) or (kind is Kind.OPENED and not self._near):
+        if (kind is MuxKind.OPEN and self._near) or (kind is MuxKind.OPENED and not self._near):
             raise RemoteProtocolError(f"a {kind.name} frame, which only the other end sends")
-        if kind is Kind.OPEN:
+        if kind is MuxKind.OPEN:
             return self._requested(channel, payload)
         if channel > self._newest:
             raise RemoteProtocolError(f"a {kind.name} frame of channel {channel}, which was never opened")
@@ -374,22 +374,22 @@ class Mux:
         self._channels[channel] = _Channel()
         return Requested(channel, request)
 
-    def _handle_open(self, kind: Kind, channel: int, state: _Channel, payload: bytes) -> Event | None:
-        if kind is Kind.OPENED:
+    def _handle_open(self, kind: MuxKind, channel: int, state: _Channel, payload: bytes) -> Event | None:
+        if kind is MuxKind.OPENED:
             return Opened(channel)
-        if kind is Kind.CREDIT:
+        if kind is MuxKind.CREDIT:
             (count,) = COUNT.unpack(payload)
             if not 0 < count <= limits.MUX_WINDOW - state.credit:
                 raise RemoteProtocolError(f"credit of {count} bytes for channel {channel}, more than was used")
             state.credit += count
             return Room(channel)
-        if kind is Kind.RESET:
+        if kind is MuxKind.RESET:
             del self._channels[channel]
             self._turns.pop(channel, None)
-            return Reset(channel, _text(payload))
+            return StreamReset(channel, _text(payload))
         if state.got_end:
             raise RemoteProtocolError(f"a {kind.name} frame on channel {channel} after its end")
-        if kind is Kind.DATA:
+        if kind is MuxKind.DATA:
             if not 0 < len(payload) <= state.window:
                 raise RemoteProtocolError(
                     f"{len(payload)} bytes on channel {channel}, which has credit for {state.window}"

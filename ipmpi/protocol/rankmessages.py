@@ -51,13 +51,13 @@ class Met(Message, frozen=True, tag=203):
 # --- agent to rank --------------------------------------------------------------------------------------------
 
 
-class EngineId(Message, frozen=True, tag=210):
+class NewEngineId(Message, frozen=True, tag=210):
     """The id that the controller has given to this rank's engine."""
 
     id: int
 
 
-class Run(Message, frozen=True, tag=211):
+class RunCommand(Message, frozen=True, tag=211):
     """Run a command. ``shared``: its body is in the file in memory that comes along."""
 
     number: int
@@ -117,7 +117,7 @@ class Freed(Message, frozen=True, tag=217):
     size: int
 
 
-class Note(Message, frozen=True, tag=219):
+class LogLine(Message, frozen=True, tag=219):
     """A line for the log of this rank: what its user should know of the set."""
 
     text: str
@@ -139,7 +139,7 @@ class Stop(Message, frozen=True, tag=218):
 # --- rank to agent, while the set forms ------------------------------------------------------------------------
 
 
-class Hello(Message, frozen=True, tag=230):
+class RankHello(Message, frozen=True, tag=230):
     """Who this rank is. Its control block comes along.
 
     ``wanted`` is the engine id it would like; ``expected`` how many ranks there are on its node;
@@ -177,10 +177,10 @@ class Formed(Message, frozen=True, tag=232):
 # --- rank to agent ----------------------------------------------------------------------------------------------
 
 
-class Answer(Message, frozen=True, tag=240):
+class CommandDone(Message, frozen=True, tag=240):
     """A command has ended. ``version`` counts changes of this engine's properties.
 
-    ``streamed``: the body follows in :class:`Piece` messages.
+    ``streamed``: the body follows in :class:`DataPiece` messages.
     """
 
     number: int
@@ -218,7 +218,7 @@ class PartDone(Message, frozen=True, tag=243):
     streamed: bool = False
 
 
-class Piece(Message, frozen=True, tag=244):
+class DataPiece(Message, frozen=True, tag=244):
     """The next bytes of the large answer that was begun: in the file in memory that comes along, or here."""
 
     size: int
@@ -239,20 +239,20 @@ ToRank = (
     Greeting
     | Address
     | Met
-    | EngineId
-    | Run
+    | NewEngineId
+    | RunCommand
     | RunItems
     | RunItem
     | RunPart
     | PartBody
     | PartLeft
     | Freed
-    | Note
+    | LogLine
     | Stop
     | DefineFunction
     | ForgetFunctions
 )
-ToAgent = Hello | Above | Formed | Answer | Bell | ItemDone | PartDone | Piece | Signalled | Leaving
+ToAgent = RankHello | Above | Formed | CommandDone | Bell | ItemDone | PartDone | DataPiece | Signalled | Leaving
 
 _encoder = msgspec.msgpack.Encoder()
 _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)

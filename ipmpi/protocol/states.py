@@ -25,7 +25,7 @@ _SET_ON_TASKS: Final[Table] = frozenset(
         m.WantTasks,
         m.TasksStarted,
         m.TaskResults,
-        m.TaskResult,
+        m.LargeTaskResult,
         m.TasksReturned,
         m.WantTaskBody,
         m.PropertiesChanged,

@@ -229,7 +229,7 @@ class TaskResults(Message, frozen=True, tag=63):
     sizes: list[int] = field(default_factory=list)
 
 
-class TaskResult(Message, frozen=True, tag=64):
+class LargeTaskResult(Message, frozen=True, tag=64):
     """A task that succeeded with a large result, which is the body; it took ``busy`` seconds."""
 
     group: int

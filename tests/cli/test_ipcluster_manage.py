@@ -16,7 +16,7 @@ import pytest
 from ipmpi.cli import engines as engines_command, manage
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.launch.cluster import records
-from ipmpi.launch.cluster.records import Record, save
+from ipmpi.launch.cluster.records import ClusterRecord, save
 from tests.cli.running import REAL, ROOT, Run
 
 HERE = ("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1", "--mpi", "none")
@@ -149,7 +149,7 @@ def test_no_furl_on_standard_input_is_explained(text: str) -> None:
 
 def test_a_cluster_on_another_machine_that_does_not_answer_can_be_forgotten(home: Path) -> None:
     files = {"mec": str(home / "mec.furl")}
-    save(Record("far", "local", 2, host="elsewhere", machine="another", furl_files=files))
+    save(ClusterRecord("far", "local", 2, host="elsewhere", machine="another", furl_files=files))
     done = ask("stop")
     assert done.returncode == 1
     assert f"is run by process {os.getpid()} on elsewhere: log in there and stop it. Its controller" in done.stderr
@@ -163,7 +163,7 @@ def test_a_cluster_on_another_machine_that_does_not_answer_can_be_forgotten(home
 
 
 def test_a_cluster_that_runs_is_not_forgotten() -> None:
-    save(Record("here", "local", 2))
+    save(ClusterRecord("here", "local", 2))
     done = ask("stop", "--forget", "here")
     assert done.returncode == 1
     assert "The cluster 'here' runs: stop it with ipcluster stop here" in done.stderr
@@ -180,11 +180,11 @@ def test_a_cluster_on_another_machine_is_stopped_through_its_controller(pair: Ru
     assert pair.ends() == 0
 
 
-def dead(name: str, **details: Any) -> Record:
+def dead(name: str, **details: Any) -> ClusterRecord:
     """The record of a process that was killed."""
     process = subprocess.Popen(["true"])
     process.wait()
-    record = Record(name, "slurm", 2, pid=process.pid, born=1, jobs=["3"], **details)
+    record = ClusterRecord(name, "slurm", 2, pid=process.pid, born=1, jobs=["3"], **details)
     save(record)
     return record
 
@@ -211,7 +211,7 @@ def test_a_cluster_that_ends_while_it_is_stopped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = dead("a")
-    monkeypatch.setattr(Record, "is_alive", lambda self: True)
+    monkeypatch.setattr(ClusterRecord, "is_alive", lambda self: True)
     assert manage.stop(record) == 0
     assert capsys.readouterr().out == "Stopped the cluster 'a'.\n"
 
@@ -220,28 +220,28 @@ def test_a_cluster_that_ends_while_it_is_stopped(
 def test_events_are_followed_over_what_a_full_disk_has_left(home: Path, skip: str, shown: list[str]) -> None:
     over = json.dumps({"state": "over"})
     (home / "events").write_text(f'{{"say": "one"}}\n{{"say": "tw{{"say": "three"}}\n5\n{over}\n')
-    save(Record("x", "local", 2, events=str(home / "events")))
+    save(ClusterRecord("x", "local", 2, events=str(home / "events")))
     done = ask("follow", "x", "--skip", skip)
     assert done.returncode == 0
     assert [json.loads(line).get("say", "") for line in done.stdout.splitlines()] == shown
 
 
 def test_events_that_cannot_be_read_are_explained(home: Path) -> None:
-    save(Record("x", "local", 2, events=str(home / "nothing")))
+    save(ClusterRecord("x", "local", 2, events=str(home / "nothing")))
     done = ask("follow", "x")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("ipcluster: What the cluster 'x' tells cannot be read: ")
 
 
 def test_engines_cannot_be_added_through_ssh_from_here() -> None:
-    save(Record("near", "slurm", 2, ssh="me@login", far_name="far", host="elsewhere", machine="another"))
+    save(ClusterRecord("near", "slurm", 2, ssh="me@login", far_name="far", host="elsewhere", machine="another"))
     done = ask("engines", "-n", "3")
     assert done.returncode == 1
     assert "The cluster 'near' is on me@login: log in there, and type ipcluster engines far -n 3" in done.stderr
 
 
 def test_how_many_engines_to_add_has_to_be_said(home: Path) -> None:
-    save(Record("here", "local", 2, furl_files={"engine": str(home / "e"), "mec": str(home / "m")}))
+    save(ClusterRecord("here", "local", 2, furl_files={"engine": str(home / "e"), "mec": str(home / "m")}))
     done = ask("engines")
     assert done.returncode == 1
     assert "how many engines? Say -n N" in done.stderr

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from ipmpi.client.tasks.desk import TaskDesk
+from ipmpi.client.tasks.submitter import TaskSubmitter
 from ipmpi.engine.rank import taskrunner
 from ipmpi.engine.rank.taskrunner import TaskRunner
 from ipmpi.engine.session.namespace import Namespace
@@ -50,7 +50,7 @@ class FakeFarm:
         self._calls: deque[Callable[[], object]] = deque()
         self._lock = threading.RLock()
         self._thread: int | None = None
-        self.desk = self.tasks = TaskDesk(self)
+        self.submitter = self.tasks = TaskSubmitter(self)
 
     # --- what the client uses ----------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class FakeFarm:
         match message:
             case m.SubmitTasks():
                 if self.refusal is not None:
-                    self.desk.refused(message.id, self.refusal)
+                    self.submitter.refused(message.id, self.refusal)
                     return
                 self._options[message.id] = message.options
                 if message.lengths:
@@ -153,11 +153,11 @@ class FakeFarm:
         self.running.discard(task)
         self._ended[task] = False
         group, index = task
-        self.post(lambda: self.desk.tasks_undone(m.TasksUndone(group, pack([index]), error, text)))
+        self.post(lambda: self.submitter.tasks_undone(m.TasksUndone(group, pack([index]), error, text)))
 
     def break_link(self, error: KernelError) -> None:
         self.failure = error
-        self.post(lambda: self.desk.fail(error))
+        self.post(lambda: self.submitter.fail(error))
 
     # --- the controller ----------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class FakeFarm:
                     else:
                         sizes = [len(memoryview(each).cast("B")) for each in payload]
                         body: list[Any] = [bytes(each) for each in payload]
-                        self.desk.task_done(m.TaskDone(task[0], task[1], engine, sizes), body)
+                        self.submitter.task_done(m.TaskDone(task[0], task[1], engine, sizes), body)
         for (group, engine), ends in results.items():
             self._tell(group, engine, ends)
         if results:
@@ -226,7 +226,7 @@ class FakeFarm:
         body = b"".join(payload for *_, payload in ends)
         indices = pack(index for index, *_ in ends)
         message = m.TasksDone(group, engine, indices, pack(failed), pack(lengths), [len(body)])
-        self.desk.tasks_done(message, [body])
+        self.submitter.tasks_done(message, [body])
 
     def _attempt(self, task: Task) -> tuple[int, bool, Any] | None:
         payload = self.waiting.pop(task, None)

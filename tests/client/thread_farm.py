@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from ipmpi.client.tasks.desk import TaskDesk
+from ipmpi.client.tasks.submitter import TaskSubmitter
 from ipmpi.engine.rank import taskrunner
 from ipmpi.engine.rank.taskrunner import TaskRunner
 from ipmpi.engine.session.namespace import Namespace
@@ -43,7 +43,7 @@ class ThreadFarm:
         self._dropped: set[Task] = set()
         self._interrupted: set[Task] = set()
         self._options: dict[int, m.TaskOptions] = {}
-        self.desk = self.tasks = TaskDesk(self)
+        self.submitter = self.tasks = TaskSubmitter(self)
         self._session = threading.Thread(target=self._serve, daemon=True)
         self._session.start()
         for engine in range(engines):
@@ -126,7 +126,7 @@ class ThreadFarm:
             self._undo(task)
 
     def _undo(self, task: Task) -> None:
-        self.desk.tasks_undone(m.TasksUndone(task[0], pack([task[1]]), "TaskAborted", "taken back"))
+        self.submitter.tasks_undone(m.TasksUndone(task[0], pack([task[1]]), "TaskAborted", "taken back"))
 
     def _work(self, engine: int) -> None:
         runner = self._runners[engine]
@@ -152,7 +152,7 @@ class ThreadFarm:
         if isinstance(payload, bytes):
             failed = pack([] if ok else [0])
             done = m.TasksDone(task[0], engine, pack([task[1]]), failed, pack([len(payload)]), [len(payload)])
-            self.desk.tasks_done(done, [payload])
+            self.submitter.tasks_done(done, [payload])
         else:
             body: list[Any] = [bytes(each) for each in payload]
-            self.desk.task_done(m.TaskDone(task[0], task[1], engine, [len(each) for each in body]), body)
+            self.submitter.task_done(m.TaskDone(task[0], task[1], engine, [len(each) for each in body]), body)

@@ -88,7 +88,7 @@ class Stage:
     def answer_large(self, key: int, task: Task, stream: int = 7, rank: int = 0, *, complete: bool = True) -> None:
         serial = self.given[key].pop(task).serial
         body = [] if stream else [b"x" * BIG]
-        self.farm.result(key, m.TaskResult(serial, task[1], rank, 0.1, [BIG]), body, stream)
+        self.farm.result(key, m.LargeTaskResult(serial, task[1], rank, 0.1, [BIG]), body, stream)
         before = len(self.forwards)
         self.flush()
         for forward in self.forwards[before:]:
@@ -233,9 +233,9 @@ class Stage:
     def check_empty(self) -> None:
         """Nothing is left behind."""
         farm = self.farm
-        assert farm._ledger.groups == {}
-        assert all(not state.groups and not state.held for state in farm._ledger._clients.values())
-        assert all(not state.conditions for state in farm._ledger._clients.values())
+        assert farm._task_table.groups == {}
+        assert all(not state.groups and not state.held for state in farm._task_table._clients.values())
+        assert all(not state.conditions for state in farm._task_table._clients.values())
         assert all(not p.given and not p.unanswered and not p.movable for p in farm._places.by_key.values())
         assert farm.aborts._requests == {}
         assert self.counts()[:2] == (0, 0)

@@ -74,8 +74,8 @@ def submit(client: Peer) -> None:
 def test_what_is_lost_at_the_end_of_a_job_is_no_sign_against_its_tasks(service: ControllerService) -> None:
     client = Peer(service, 1, "tc")
     submit(client)
-    for key in range(2, 4 + limits.POISON):
-        dying = engine(service, key, m.JobEnds(limits.POISON * 5.0))
+    for key in range(2, 4 + limits.MAX_CRASHES):
+        dying = engine(service, key, m.JobEnds(limits.MAX_CRASHES * 5.0))
         assert dying.all(m.GiveTasks)
         dying.is_gone()
     assert client.heard == []
@@ -84,7 +84,7 @@ def test_what_is_lost_at_the_end_of_a_job_is_no_sign_against_its_tasks(service: 
 def test_what_is_lost_before_is_one(service: ControllerService) -> None:
     client = Peer(service, 1, "tc")
     submit(client)
-    for key in range(2, 2 + limits.POISON):
+    for key in range(2, 2 + limits.MAX_CRASHES):
         peer = engine(service, key, m.JobEnds(3600.0))
         (given,) = peer.all(m.GiveTasks)
         peer.says(m.TasksStarted(given.group, given.indices))
@@ -96,7 +96,7 @@ def test_what_is_lost_before_is_one(service: ControllerService) -> None:
 def test_ranks_that_were_told_to_end_are_no_sign_either(service: ControllerService) -> None:
     client = Peer(service, 1, "tc")
     submit(client)
-    for key in range(2, 4 + limits.POISON):
+    for key in range(2, 4 + limits.MAX_CRASHES):
         leaving = engine(service, key)
         assert leaving.all(m.GiveTasks)
         leaving.says(m.RanksLost([0], "its process ended", True))

@@ -14,7 +14,7 @@ import pytest
 from ipmpi import errors, limits
 from ipmpi.client import MultiEngineClient
 from ipmpi.controller.farm.farm import Farm
-from ipmpi.controller.farm.places import rounded_up
+from ipmpi.controller.farm.sets import rounded_up
 from ipmpi.controller.service import ControllerService
 from ipmpi.engine.agent.agent import Agent
 from ipmpi.protocol import messages as m, packed

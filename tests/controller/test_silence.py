@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ipmpi import limits
-from ipmpi.controller.sessions import Session, Sessions
+from ipmpi.controller.sessions import PeerSession, Sessions
 from ipmpi.protocol.handshake import Hello
 from ipmpi.protocol.states import CONTROLLER_RECEIVES
 from ipmpi.transport.dial.negotiate import Authenticated
@@ -49,7 +49,7 @@ class Controller:
         self.lines.append(line)
         self.loop.stop()
 
-    def admit(self, role: str) -> Session:
+    def admit(self, role: str) -> PeerSession:
         peer: Any = Silent()
         hello = Hello((1,), "test", role, b"n" * 32, b"p" * 32, b"", 0, "")
         self.sessions.admit(Authenticated(peer, role, b""), hello, peer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from ipmpi.engine.farm.farm import Down, Farm, Up
+from ipmpi.engine.farm.scheduler import Down, SetScheduler, Up
 from ipmpi.protocol import messages as m, packed
 from ipmpi.protocol.frames import Buffer
 from ipmpi.protocol.operations import Failed
@@ -27,7 +27,7 @@ class Stage:
     def __init__(self, ranks: int = 4, joined: bool = True, nodes: dict[int, int] | None = None) -> None:
         self.now = 0.0
         self.started: list[m.TasksStarted] = []
-        self.farm = Farm(joined)
+        self.farm = SetScheduler(joined)
         self.farm.add_ranks(nodes or dict.fromkeys(range(ranks), 0))
         assert self.said() == [Up(m.WantTasks(len(nodes or range(ranks))))]
 

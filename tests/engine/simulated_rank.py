@@ -151,7 +151,7 @@ class SimulatedRank:
         if chance < self.set.refusals:
             self._returned({group: [index]}, "refused")
         elif chance < 2 * self.set.refusals:
-            self.up(m.TaskResult(group, index, self.number, seconds, [200_000]))
+            self.up(m.LargeTaskResult(group, index, self.number, seconds, [200_000]))
         else:
             self.busy[group] += seconds
             self.done.setdefault(group, []).append((index, ok))

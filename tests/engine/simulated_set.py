@@ -15,7 +15,7 @@ from typing import Any
 from simulated_rank import LATENCY, Part, SimulatedRank, Task, payload_of
 
 from ipmpi import limits
-from ipmpi.engine.farm.farm import Down, Farm, Up
+from ipmpi.engine.farm.scheduler import Down, SetScheduler, Up
 from ipmpi.protocol import messages as m, packed
 from ipmpi.protocol.frames import Buffer
 
@@ -72,7 +72,7 @@ class SimulatedSet:
         self.ends: dict[Task, str] = {}
         self.cancelled: set[Task] = set()
         self.ended_at = 0.0
-        self.farm = Farm(joined)
+        self.farm = SetScheduler(joined)
         self.farm.add_ranks(nodes)
         self.pump()
 
@@ -180,7 +180,7 @@ class SimulatedSet:
             case m.TaskResults():
                 has -= {(message.group, index) for index in packed.unpack(message.indices)}
                 self.farm.results(message, body, self.now)
-            case m.TaskResult():
+            case m.LargeTaskResult():
                 has.discard((message.group, message.index))
                 self.farm.result(message, self.now)
                 self.later(LATENCY, lambda: self.to_controller(message))
@@ -332,7 +332,7 @@ class SimulatedSet:
                 failed = set(packed.unpack(message.failed))
                 for position, index in enumerate(packed.unpack(message.indices)):
                     self.end((message.group, index), "failed" if position in failed else "done")
-            case m.TaskResult():
+            case m.LargeTaskResult():
                 self.end((message.group, message.index), "large")
             case m.TasksReturned():
                 self._returned(message)

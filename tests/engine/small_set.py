@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import cloudpickle
 
 from ipmpi import serialize
-from ipmpi.engine.agent.child import Child
+from ipmpi.engine.agent.peeragent import PeerAgent
 from ipmpi.engine.agent.taskagent import TaskAgent
 from ipmpi.engine.agent.uplink import link_up
 from ipmpi.engine.rank.interrupts import SIGNAL
@@ -165,7 +165,7 @@ class SmallSet:
         """The agent of this rank's node is gone."""
         (node,) = [node for node in self.nodes if rank in node.ranks]
         above = node.agent.above
-        assert isinstance(above, Child)
+        assert isinstance(above, PeerAgent)
         assert above.link is not None
         self.do(lambda: above.link.close("the test cuts it"))  # type: ignore[union-attr]
 

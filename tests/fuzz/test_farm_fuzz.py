@@ -151,7 +151,11 @@ class Speaker:
         stream = self.chance.choice([0, 9])
         index = self.chance.choice([indices[0], self.number()])
         body = [] if stream else [b"abc"]
-        return m.TaskResult(serial, index, self.chance.randrange(2), 0.0, [200_000 if stream else 3]), body, stream
+        return (
+            m.LargeTaskResult(serial, index, self.chance.randrange(2), 0.0, [200_000 if stream else 3]),
+            body,
+            stream,
+        )
 
     def engine_set(self, key: int) -> Said:
         chance = self.chance
@@ -230,7 +234,7 @@ class Controller:
                 farm.want_tasks(key, message.window)
             case m.TaskResults():
                 farm.results(key, message, body)
-            case m.TaskResult():
+            case m.LargeTaskResult():
                 farm.result(key, message, body, stream)
             case m.TasksReturned():
                 farm.returned(key, message)

@@ -10,7 +10,7 @@ from ipmpi import limits
 from ipmpi.errors import RemoteProtocolError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, MessageReceived
-from ipmpi.protocol.frames import COUNT, HEADER_LENGTH, PREFIX, Kind, prefix
+from ipmpi.protocol.frames import COUNT, HEADER_LENGTH, PREFIX, FrameKind, prefix
 from ipmpi.protocol.packed import pack
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
@@ -57,7 +57,7 @@ def valid_stream() -> bytes:
     data += b"".join(a.data_to_send())
     a.feed(stream, bytes(256))
     data += b"".join(a.data_to_send())
-    return data + prefix(Kind.CREDIT, 8, 1) + COUNT.pack(1000) + prefix(Kind.REFUSE, 0, 1)
+    return data + prefix(FrameKind.CREDIT, 8, 1) + COUNT.pack(1000) + prefix(FrameKind.REFUSE, 0, 1)
 
 
 VALID = valid_stream()
@@ -90,7 +90,9 @@ def test_any_frames(parts: list[tuple[int, int, bytes, int]], step: int) -> None
 @example(b"\x93\x14\x01\x81\x80\x01", 0)
 @example(b"\x93\x14\x01\xd7\xff" + b"\xff" * 8, 0)
 def test_any_header(header: bytes, stream: int) -> None:
-    swallow(prefix(Kind.MESSAGE, 4 + len(header), stream) + HEADER_LENGTH.pack(len(header)) + header, limits.CHUNK)
+    swallow(
+        prefix(FrameKind.MESSAGE, 4 + len(header), stream) + HEADER_LENGTH.pack(len(header)) + header, limits.CHUNK
+    )
 
 
 @fast

@@ -83,7 +83,7 @@ def test_any_frames(parts: list[tuple[int, int, bytes, int]], step: int, near: b
 @fast
 @given(st.lists(st.tuples(st.integers(1, 2), st.integers(0, 2**64 - 1)), max_size=8))
 def test_any_credit(grants: list[tuple[int, int]]) -> None:
-    swallow(b"".join(PREFIX.pack(8, mux.Kind.CREDIT, c) + COUNT.pack(n) for c, n in grants), 1000, True)
+    swallow(b"".join(PREFIX.pack(8, mux.MuxKind.CREDIT, c) + COUNT.pack(n) for c, n in grants), 1000, True)
 
 
 def test_every_single_bit_of_a_valid_stream() -> None:

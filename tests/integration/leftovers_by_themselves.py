@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 from mpi4py import MPI
 
-from ipmpi.engine.mpi.comm import Teams
+from ipmpi.engine.mpi.comm import GangCommunicators
 
 World = MPI.COMM_WORLD
 rank, size = World.Get_rank(), World.Get_size()
@@ -83,7 +83,7 @@ def sets_everything(comm: Any) -> None:
 KEY = MPI.Comm.Create_keyval()
 
 
-def run(teams: Teams, serial: int, task: Task) -> Any:
+def run(teams: GangCommunicators, serial: int, task: Task) -> Any:
     """As the main thread of an engine does it, once all ranks are idle."""
     teams.join(everybody, serial)
     comm = teams.renew(everybody, serial)
@@ -94,7 +94,7 @@ def run(teams: Teams, serial: int, task: Task) -> Any:
 
 
 def check() -> None:
-    teams = Teams(MPI, World.Dup())
+    teams = GangCommunicators(MPI, World.Dup())
     for name, task in NOTHING.items():
         first = run(teams, 1, task)
         assert run(teams, 1, task) is first, name

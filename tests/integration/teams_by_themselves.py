@@ -19,7 +19,7 @@ from typing import Any
 import numpy
 from mpi4py import MPI
 
-from ipmpi.engine.mpi.comm import Teams
+from ipmpi.engine.mpi.comm import GangCommunicators
 from ipmpi.errors import KernelError, PeerError
 
 World = MPI.COMM_WORLD
@@ -327,7 +327,7 @@ def difference(one: Any, two: Any) -> str:
 
 
 def do_same() -> None:
-    teams = Teams(MPI, World.Dup())
+    teams = GangCommunicators(MPI, World.Dup())
     plain, polled = World.Dup(), teams.join(everybody, 10**12 + 5)
     assert isinstance(polled, MPI.Intracomm)
     assert polled.handle != MPI.COMM_NULL.handle
@@ -354,7 +354,7 @@ class Alarm:
 
     def __init__(self, folder: Path) -> None:
         self._left: str | None = None
-        self.teams = Teams(MPI, World.Dup(), lambda: self._left)
+        self.teams = GangCommunicators(MPI, World.Dup(), lambda: self._left)
         self._folder = folder
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(folder / str(rank)))
@@ -471,7 +471,7 @@ def do_rounds(folder: Path, rounds: int = 1000) -> None:
 
 def do_exhaust(folder: Path) -> None:
     """MPICH has room for some 2,000 communicators: the sentence that ends it comes on all ranks."""
-    teams = Teams(MPI, World.Dup())
+    teams = GangCommunicators(MPI, World.Dup())
     sentence, serial = "", 0
     while not sentence:
         serial += 1
@@ -525,7 +525,7 @@ def do_groups(folder: Path) -> None:
 
 def do_interrupts(folder: Path) -> None:
     """KeyboardInterrupt gets through each kind of wait, except that of joining, which it follows."""
-    teams = Teams(MPI, World.Dup())
+    teams = GangCommunicators(MPI, World.Dup())
     buffer = numpy.zeros(4)
     waits: tuple[Callable[[Any], Any], ...] = (
         lambda comm: comm.Barrier(),
@@ -581,7 +581,7 @@ def failure_of(call: Callable[[], Any]) -> str:
 def do_memory(folder: Path) -> None:
     """What MPI may still write to stays, and no longer than that."""
     failures: list[str] = []
-    teams = Teams(MPI, World.Dup(), lambda: failures[0] if failures else None)
+    teams = GangCommunicators(MPI, World.Dup(), lambda: failures[0] if failures else None)
     comm = teams.join(everybody, 1)
     array = numpy.zeros(1000)
     posted = weakref.ref(array)
@@ -626,7 +626,7 @@ def microseconds(call: Callable[[], Any], times: int = 300) -> float:
 
 def do_speed(folder: Path, everything: bool = False) -> None:
     """Figures of polled calls beside mpi4py's; by default only what the test judges."""
-    teams = Teams(MPI, World.Dup())
+    teams = GangCommunicators(MPI, World.Dup())
     plain, polled = World.Dup(), teams.join(everybody, 1)
     one, sum_ = numpy.ones(1), numpy.zeros(1)
     big = numpy.ones(2_000_000)

@@ -20,7 +20,7 @@ from ipmpi.protocol.connection import (
     MessageReceived,
     StreamAborted,
 )
-from ipmpi.protocol.frames import COUNT, HEADER_LENGTH, PREFIX, Kind, parse_prefix, prefix
+from ipmpi.protocol.frames import COUNT, HEADER_LENGTH, PREFIX, FrameKind, parse_prefix, prefix
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
 BIG = 3 * limits.CHUNK + 17
@@ -72,7 +72,7 @@ def plain(events: Iterable[Event]) -> list[Any]:
     return found
 
 
-def frames(data: bytes) -> Iterator[tuple[Kind, int, int]]:
+def frames(data: bytes) -> Iterator[tuple[FrameKind, int, int]]:
     """Kind, length and stream of each frame."""
     while data:
         kind, length, stream = parse_prefix(data[: PREFIX.size])
@@ -170,14 +170,14 @@ def test_trailing_data_waits_for_the_rest() -> None:
 @pytest.mark.parametrize("length", [2**31, 2**32 - 1, limits.MESSAGE + 1, 0, 3])
 def test_impossible_declared_length_is_refused_at_once(length: int) -> None:
     with pytest.raises(RemoteProtocolError):
-        feed(connection(), prefix(Kind.MESSAGE, length))
+        feed(connection(), prefix(FrameKind.MESSAGE, length))
 
 
 def test_declared_length_reserves_no_memory() -> None:
     ends = [connection() for _ in range(50)]
     tracemalloc.start()
     for end in ends:
-        feed(end, prefix(Kind.MESSAGE, limits.MESSAGE) + b"abc")
+        feed(end, prefix(FrameKind.MESSAGE, limits.MESSAGE) + b"abc")
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert used < 200_000
@@ -185,7 +185,7 @@ def test_declared_length_reserves_no_memory() -> None:
 
 @pytest.mark.parametrize("length", [5, 2**31, 2**32 - 1])
 def test_header_longer_than_its_frame(length: int) -> None:
-    data = prefix(Kind.MESSAGE, 8) + HEADER_LENGTH.pack(length) + b"abcd"
+    data = prefix(FrameKind.MESSAGE, 8) + HEADER_LENGTH.pack(length) + b"abcd"
     with pytest.raises(RemoteProtocolError, match="longer than its frame"):
         feed(connection(), data)
 
@@ -195,7 +195,7 @@ def test_header_longer_than_its_frame(length: int) -> None:
 )
 def test_impossible_sizes(sizes: list[int]) -> None:
     header = m.encode(m.Result(1, [0], True, b"", sizes))
-    data = prefix(Kind.MESSAGE, 4 + len(header), 7) + HEADER_LENGTH.pack(len(header)) + header
+    data = prefix(FrameKind.MESSAGE, 4 + len(header), 7) + HEADER_LENGTH.pack(len(header)) + header
     with pytest.raises(RemoteProtocolError, match="impossible sizes"):
         feed(connection(), data)
 
@@ -217,7 +217,10 @@ def test_impossible_sizes(sizes: list[int]) -> None:
 def test_body_that_differs_from_what_was_announced(message: m.AnyMessage, stream: int, body: bytes) -> None:
     header = m.encode(message)
     data = (
-        prefix(Kind.MESSAGE, 4 + len(header) + len(body), stream) + HEADER_LENGTH.pack(len(header)) + header + body
+        prefix(FrameKind.MESSAGE, 4 + len(header) + len(body), stream)
+        + HEADER_LENGTH.pack(len(header))
+        + header
+        + body
     )
     with pytest.raises(RemoteProtocolError):
         feed(connection(), data)
@@ -225,7 +228,7 @@ def test_body_that_differs_from_what_was_announced(message: m.AnyMessage, stream
 
 def test_stream_announced_twice() -> None:
     header = m.encode(result(1, 5))
-    data = prefix(Kind.MESSAGE, 4 + len(header), 7) + HEADER_LENGTH.pack(len(header)) + header
+    data = prefix(FrameKind.MESSAGE, 4 + len(header), 7) + HEADER_LENGTH.pack(len(header)) + header
     with pytest.raises(RemoteProtocolError, match="twice"):
         feed(connection(), data + data)
 
@@ -242,7 +245,7 @@ def test_stream_announced_twice() -> None:
     ],
 )
 def test_message_that_cannot_be_understood(payload: bytes) -> None:
-    data = prefix(Kind.MESSAGE, 4 + len(payload)) + HEADER_LENGTH.pack(len(payload)) + payload
+    data = prefix(FrameKind.MESSAGE, 4 + len(payload)) + HEADER_LENGTH.pack(len(payload)) + payload
     with pytest.raises(RemoteProtocolError, match="cannot be understood"):
         feed(connection(), data)
 
@@ -382,7 +385,7 @@ def test_credit_beyond_the_end_is_trimmed_and_later_credit_ignored() -> None:
     assert not b.wants_to_send
     assert plain(feed(b, wire(a)))[-1][3]
     b.grant(stream.id, 5)
-    assert [kind for kind, *_ in frames(wire(b))] == [Kind.ACK]
+    assert [kind for kind, *_ in frames(wire(b))] == [FrameKind.ACK]
 
 
 def test_credit_for_more_than_there_is() -> None:
@@ -391,12 +394,12 @@ def test_credit_for_more_than_there_is() -> None:
     assert stream is not None
     wire(a)
     with pytest.raises(RemoteProtocolError, match="credit for more"):
-        feed(a, prefix(Kind.CREDIT, 8, stream.id) + COUNT.pack(BIG + 1))
+        feed(a, prefix(FrameKind.CREDIT, 8, stream.id) + COUNT.pack(BIG + 1))
 
 
 def test_credit_for_a_stream_that_has_ended_or_never_was() -> None:
     a = connection()
-    assert feed(a, prefix(Kind.CREDIT, 8, 77) + COUNT.pack(2**64 - 1)) == []
+    assert feed(a, prefix(FrameKind.CREDIT, 8, 77) + COUNT.pack(2**64 - 1)) == []
 
 
 @pytest.mark.parametrize("excess", [1, limits.CHUNK])
@@ -407,12 +410,12 @@ def test_chunk_beyond_the_credit(excess: int) -> None:
     feed(b, wire(a))
     b.grant(stream.id, limits.CHUNK - 1)
     with pytest.raises(RemoteProtocolError, match="exceeds the credit"):
-        feed(b, prefix(Kind.CHUNK, min(limits.CHUNK, limits.CHUNK - 1 + excess), stream.id))
+        feed(b, prefix(FrameKind.CHUNK, min(limits.CHUNK, limits.CHUNK - 1 + excess), stream.id))
 
 
 def test_chunk_of_a_stream_that_is_not_open() -> None:
     with pytest.raises(RemoteProtocolError, match="not open"):
-        feed(connection(), prefix(Kind.CHUNK, 5, 1))
+        feed(connection(), prefix(FrameKind.CHUNK, 5, 1))
 
 
 # --- order on the wire -----------------------------------------------------------------------------------
@@ -428,7 +431,7 @@ def test_message_overtakes_bulk() -> None:
     first = a.data_to_send()
     a.send(m.GetIds(2))
     then = list(frames(b"".join([*first, *a.data_to_send()])))
-    assert [kind for kind, _, _ in then if kind is not Kind.ACK][:2] == [Kind.CHUNK, Kind.MESSAGE]
+    assert [kind for kind, _, _ in then if kind is not FrameKind.ACK][:2] == [FrameKind.CHUNK, FrameKind.MESSAGE]
 
 
 def test_streams_take_turns() -> None:
@@ -439,7 +442,7 @@ def test_streams_take_turns() -> None:
         assert stream is not None
         b.grant(stream.id, BIG)
     feed(a, wire(b))
-    order = [stream for kind, _, stream in frames(wire(a)) if kind is Kind.CHUNK]
+    order = [stream for kind, _, stream in frames(wire(a)) if kind is FrameKind.CHUNK]
     assert order == [1, 2, 3] * 4
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.errors import RemoteProtocolError
-from ipmpi.protocol.frames import EXACT, LARGEST, NUMBERED, PREFIX, Kind, parse_prefix, prefix, size_of
+from ipmpi.protocol.frames import EXACT, LARGEST, NUMBERED, PREFIX, FrameKind, parse_prefix, prefix, size_of
 
 LENGTHS = [
     0,
@@ -27,27 +27,27 @@ LENGTHS = [
 ]
 
 
-def is_legal(kind: Kind, length: int, stream: int) -> bool:
+def is_legal(kind: FrameKind, length: int, stream: int) -> bool:
     if kind in EXACT:
         return length == EXACT[kind]
-    if kind is Kind.CHUNK:
+    if kind is FrameKind.CHUNK:
         return 0 < length <= limits.CHUNK and stream > 0
     return 4 <= length <= limits.MESSAGE
 
 
 def test_every_kind_has_a_bound() -> None:
-    assert set(EXACT) | set(LARGEST) == set(Kind)
+    assert set(EXACT) | set(LARGEST) == set(FrameKind)
     assert not set(EXACT) & set(LARGEST)
 
 
 def test_what_belongs_to_one_link_is_not_numbered() -> None:
-    assert set(Kind) - NUMBERED == {Kind.ACK, Kind.PING, Kind.PONG}
+    assert set(FrameKind) - NUMBERED == {FrameKind.ACK, FrameKind.PING, FrameKind.PONG}
 
 
 @pytest.mark.parametrize("stream", [0, 1, 2**32 - 1])
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
-def test_declared_lengths(kind: Kind, length: int, stream: int) -> None:
+@pytest.mark.parametrize("kind", FrameKind, ids=lambda kind: kind.name)
+def test_declared_lengths(kind: FrameKind, length: int, stream: int) -> None:
     head = prefix(kind, length, stream)
     assert len(head) == PREFIX.size == 12
     if is_legal(kind, length, stream):
@@ -65,7 +65,7 @@ def test_unknown_kind(number: int) -> None:
 
 @pytest.mark.parametrize("at", [5, 6, 7])
 def test_reserved_bytes_must_be_zero(at: int) -> None:
-    head = bytearray(prefix(Kind.PING, 0))
+    head = bytearray(prefix(FrameKind.PING, 0))
     head[at] = 1
     with pytest.raises(RemoteProtocolError):
         parse_prefix(head)

@@ -14,7 +14,7 @@ from ipmpi.protocol.connection import (
     StreamAborted,
     StreamRefused,
 )
-from ipmpi.protocol.frames import PREFIX, Kind, parse_prefix, prefix
+from ipmpi.protocol.frames import PREFIX, FrameKind, parse_prefix, prefix
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
 BIG = 3 * limits.CHUNK + 17
@@ -50,7 +50,7 @@ def settle(a: Connection, b: Connection) -> tuple[list[Event], list[Event]]:
     return heard
 
 
-def frames(data: bytes) -> Iterator[tuple[Kind, int, int]]:
+def frames(data: bytes) -> Iterator[tuple[FrameKind, int, int]]:
     """Kind, length and stream of each frame."""
     while data:
         kind, length, stream = parse_prefix(data[: PREFIX.size])
@@ -140,7 +140,7 @@ def test_abort_with_credit_left_sends_no_more_chunks() -> None:
     granted(b, a, stream.id, BIG)
     a.data_to_send()
     a.abort(stream)
-    assert [kind for kind, _, _ in frames(wire(a))] == [Kind.ABORT]
+    assert [kind for kind, _, _ in frames(wire(a))] == [FrameKind.ABORT]
 
 
 def test_refusal_in_the_middle_of_a_chunk() -> None:
@@ -156,7 +156,7 @@ def test_refusal_in_the_middle_of_a_chunk() -> None:
 
 def test_frames_about_unknown_streams_are_ignored() -> None:
     end = connection()
-    assert feed(end, prefix(Kind.REFUSE, 0, 9) + prefix(Kind.ABORT, 0, 9)) == []
+    assert feed(end, prefix(FrameKind.REFUSE, 0, 9) + prefix(FrameKind.ABORT, 0, 9)) == []
     assert not end.wants_to_send
 
 
@@ -168,6 +168,6 @@ def test_ping_is_answered_by_pong() -> None:
     a.ping()
     assert feed(b, wire(a)) == []
     answer = wire(b)
-    assert [kind for kind, _, _ in frames(answer)] == [Kind.PONG]
+    assert [kind for kind, _, _ in frames(answer)] == [FrameKind.PONG]
     assert feed(a, answer) == []
     assert not a.wants_to_send

@@ -8,7 +8,7 @@ from ipmpi import limits
 from ipmpi.errors import LocalProtocolError, RemoteProtocolError, VersionError
 from ipmpi.protocol import mux
 from ipmpi.protocol.frames import COUNT, PREFIX
-from ipmpi.protocol.mux import ConnectTo, Kind, Mux, ReadFurl, RunCommand
+from ipmpi.protocol.mux import ConnectTo, Mux, MuxKind, ReadFurl, RunCommand
 
 HOST = ConnectTo("node1", 4000)
 WINDOW, CHUNK = limits.MUX_WINDOW, limits.MUX_CHUNK
@@ -91,7 +91,7 @@ def test_channels_take_turns_and_messages_overtake_data(ends: tuple[Mux, Mux]) -
     for expected in (first, second):
         near.ping()
         data = b"".join(near.data_to_send())
-        assert data[4] == Kind.PING
+        assert data[4] == MuxKind.PING
         assert [event.channel for event in far.receive_data(data)] == [expected]  # type: ignore[union-attr]
 
 
@@ -102,7 +102,7 @@ def test_what_is_under_way_on_a_reset_channel_is_dropped(ends: tuple[Mux, Mux]) 
     far.send(channel, b"late")
     near.reset(channel, "nobody wants it")
     assert flow(far, near) == []
-    assert flow(near, far) == [mux.Reset(channel, "nobody wants it")]
+    assert flow(near, far) == [mux.StreamReset(channel, "nobody wants it")]
     far.consumed(channel, WINDOW)
     far.end(channel)
     assert not far.wants_to_send
@@ -116,9 +116,9 @@ def test_names_of_files_may_have_bytes_that_are_no_text(ends: tuple[Mux, Mux]) -
     flow(near, far)
     far.end(one, 1, "no file \udcff")
     far.reset(two, "no file \udcff" * 10_000)
-    ended, reset = sorted(flow(far, near), key=lambda event: isinstance(event, mux.Reset))
+    ended, reset = sorted(flow(far, near), key=lambda event: isinstance(event, mux.StreamReset))
     assert ended == mux.Ended(one, 1, "no file ?")
-    assert isinstance(reset, mux.Reset)
+    assert isinstance(reset, mux.StreamReset)
     assert len(reset.reason) == 4000
 
 
@@ -136,7 +136,7 @@ def test_pings_that_nobody_can_answer_yet_do_not_pile_up(ends: tuple[Mux, Mux]) 
     for _ in range(1000):
         near.ping()
     flow(near, far)
-    assert b"".join(far.data_to_send()) == PREFIX.pack(0, Kind.PONG, 0)
+    assert b"".join(far.data_to_send()) == PREFIX.pack(0, MuxKind.PONG, 0)
 
 
 def test_there_is_an_end_of_channels(ends: tuple[Mux, Mux]) -> None:
@@ -156,20 +156,20 @@ def frame(kind: int, channel: int, payload: bytes = b"") -> bytes:
     [
         (frame(99, 1), "unknown kind 99"),
         (b"Last login: yesterday\n", "unknown kind"),
-        (frame(Kind.DATA, 7, b"x"), "never opened"),
-        (frame(Kind.OPENED, 1), "only the other end"),
-        (frame(Kind.OPEN, 5, b"\x80"), "is opened where 2 is next"),
-        (frame(Kind.OPEN, 2, b"\x80"), "cannot be understood"),
-        (frame(Kind.DATA, 0, b"x"), "of channel 0"),
-        (frame(Kind.PING, 1), "of channel 1"),
-        (frame(Kind.PING, 0, b"x"), "of 1 bytes"),
-        (frame(Kind.CREDIT, 1, COUNT.pack(1)), "more than was used"),
-        (frame(Kind.CREDIT, 1, COUNT.pack(0)), "more than was used"),
-        (frame(Kind.DATA, 1), "0 bytes on channel 1"),
-        (frame(Kind.END, 1, b"\xc1"), "cannot be understood"),
-        (PREFIX.pack(CHUNK + 1, Kind.DATA, 1), f"of {CHUNK + 1} bytes"),
-        (frame(Kind.END, 1, b"\x90") + frame(Kind.DATA, 1, b"x"), "after its end"),
-        (frame(Kind.DATA, 1, bytes(CHUNK)) * (WINDOW // CHUNK + 1), "which has credit for 0"),
+        (frame(MuxKind.DATA, 7, b"x"), "never opened"),
+        (frame(MuxKind.OPENED, 1), "only the other end"),
+        (frame(MuxKind.OPEN, 5, b"\x80"), "is opened where 2 is next"),
+        (frame(MuxKind.OPEN, 2, b"\x80"), "cannot be understood"),
+        (frame(MuxKind.DATA, 0, b"x"), "of channel 0"),
+        (frame(MuxKind.PING, 1), "of channel 1"),
+        (frame(MuxKind.PING, 0, b"x"), "of 1 bytes"),
+        (frame(MuxKind.CREDIT, 1, COUNT.pack(1)), "more than was used"),
+        (frame(MuxKind.CREDIT, 1, COUNT.pack(0)), "more than was used"),
+        (frame(MuxKind.DATA, 1), "0 bytes on channel 1"),
+        (frame(MuxKind.END, 1, b"\xc1"), "cannot be understood"),
+        (PREFIX.pack(CHUNK + 1, MuxKind.DATA, 1), f"of {CHUNK + 1} bytes"),
+        (frame(MuxKind.END, 1, b"\x90") + frame(MuxKind.DATA, 1, b"x"), "after its end"),
+        (frame(MuxKind.DATA, 1, bytes(CHUNK)) * (WINDOW // CHUNK + 1), "which has credit for 0"),
     ],
 )
 def test_what_no_end_of_ours_sends(ends: tuple[Mux, Mux], data: bytes, words: str) -> None:

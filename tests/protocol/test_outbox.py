@@ -11,7 +11,7 @@ from ipmpi import limits
 from ipmpi.errors import RemoteProtocolError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, StreamAborted
-from ipmpi.protocol.frames import COUNT, Kind, prefix
+from ipmpi.protocol.frames import COUNT, FrameKind, prefix
 from ipmpi.protocol.outbox import Outbox
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
@@ -204,7 +204,7 @@ def test_signs_of_life_belong_to_one_link() -> None:
     a.connection.send(m.GetIds(1))
     reconnect(a, b)
     data = turn(a)
-    assert prefix(Kind.PING, 0) not in data
+    assert prefix(FrameKind.PING, 0) not in data
     b.hear(data)
     assert b.numbers == [1]
 
@@ -222,7 +222,7 @@ def test_resume_with_impossible_counts(count: int) -> None:
 def test_impossible_ack_frame() -> None:
     end = End()
     with pytest.raises(RemoteProtocolError, match="0 to 0 were possible"):
-        end.hear(prefix(Kind.ACK, 8) + COUNT.pack(1))
+        end.hear(prefix(FrameKind.ACK, 8) + COUNT.pack(1))
 
 
 # --- acknowledgements ------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def test_a_peer_that_never_acknowledges_is_sent_nothing_more() -> None:
     assert limits.MIB <= len(sent) < 1.2 * limits.MIB
     # Signs of life are not held up, and the rest goes when it has acknowledged something.
     a.connection.ping()
-    assert turn(a) == prefix(Kind.PING, 0)
+    assert turn(a) == prefix(FrameKind.PING, 0)
     # A new link is no acknowledgement: what is sent again is not held up, what is new is.
     reconnect(a, b)
     again = b""
@@ -362,7 +362,7 @@ def test_a_peer_that_never_acknowledges_is_sent_nothing_more() -> None:
 
 def test_what_has_arrived_is_acknowledged_when_asked_for_and_with_signs_of_life() -> None:
     a, b = End(), End()
-    for sign in (b.connection.acknowledge, b.connection.ping, lambda: b.hear(prefix(Kind.PING, 0))):
+    for sign in (b.connection.acknowledge, b.connection.ping, lambda: b.hear(prefix(FrameKind.PING, 0))):
         a.connection.send(m.GetIds(1))
         b.hear(turn(a))
         assert b.connection.owes_acknowledgement

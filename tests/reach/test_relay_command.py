@@ -59,7 +59,7 @@ def test_requests_that_cannot_be_served_are_refused_one_by_one(tmp_path: Path) -
                 if isinstance(event, mux.Ended):
                     assert event.code == 1
                     refused[event.channel] = event.text
-                elif isinstance(event, mux.Reset):
+                elif isinstance(event, mux.StreamReset):
                     refused[event.channel] = event.reason
         process.stdin.close()
         assert process.wait(20) == 0

@@ -17,7 +17,7 @@ from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.errors import CompositeError, ConnectionError, FurlError, SecurityError
 from ipmpi.furl import Furl
 from ipmpi.launch.cluster import records
-from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.cluster.records import ClusterRecord
 from ipmpi.transport.ssh.ssh import SshSession, shared_session
 from tests.reach.conftest import NAME, Server, relays, words_of
 from tests.security.cluster import Controller, controller, engines, wait_until
@@ -129,7 +129,7 @@ def test_a_furl_of_a_named_cluster(
     cluster: Controller, session: SshSession, sshd: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(sshd.home))
-    records.save(Record("big", "slurm", 2, furl_files={"mec": str(cluster.furl_file("mec"))}))
+    records.save(ClusterRecord("big", "slurm", 2, furl_files={"mec": str(cluster.furl_file("mec"))}))
     assert session.furl("mec", "big") == cluster.furl("mec")
     with pytest.raises(FurlError, match="the cluster 'big' has no furl file for tc yet"):
         session.furl("tc", "big")

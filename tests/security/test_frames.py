@@ -13,7 +13,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.protocol import messages as m
-from ipmpi.protocol.frames import COUNT, HEADER_LENGTH, Kind, prefix
+from ipmpi.protocol.frames import COUNT, HEADER_LENGTH, FrameKind, prefix
 from ipmpi.protocol.handshake import DiallerHandshake
 from tests.security.cluster import Controller, controller
 from tests.security.wire import Member, TlsPeer, register
@@ -25,7 +25,7 @@ def raw_prefix(length: int, kind: int, stream: int = 0, padding: bytes = b"\0\0\
 
 def message_frame(header: bytes, body: bytes = b"", stream: int = 0, declared: int | None = None) -> bytes:
     payload = HEADER_LENGTH.pack(len(header) if declared is None else declared) + header + body
-    return prefix(Kind.MESSAGE, len(payload), stream) + payload
+    return prefix(FrameKind.MESSAGE, len(payload), stream) + payload
 
 
 def command(*sizes: object, body: bytes = b"", stream: int = 0) -> bytes:
@@ -35,24 +35,24 @@ def command(*sizes: object, body: bytes = b"", stream: int = 0) -> bytes:
 
 NESTED = b"\x91" * 200_000 + b"\x90"
 BAD_FRAMES = {
-    "message of 2^31 bytes": raw_prefix(1 << 31, Kind.MESSAGE),
-    "message of 2^32 - 1 bytes": raw_prefix((1 << 32) - 1, Kind.MESSAGE),
-    "message one byte too long": raw_prefix(limits.MESSAGE + 1, Kind.MESSAGE),
-    "message of 0 bytes": raw_prefix(0, Kind.MESSAGE),
-    "message of 3 bytes": raw_prefix(3, Kind.MESSAGE),
+    "message of 2^31 bytes": raw_prefix(1 << 31, FrameKind.MESSAGE),
+    "message of 2^32 - 1 bytes": raw_prefix((1 << 32) - 1, FrameKind.MESSAGE),
+    "message one byte too long": raw_prefix(limits.MESSAGE + 1, FrameKind.MESSAGE),
+    "message of 0 bytes": raw_prefix(0, FrameKind.MESSAGE),
+    "message of 3 bytes": raw_prefix(3, FrameKind.MESSAGE),
     "header longer than its frame": message_frame(b"\x90", declared=1 << 31),
     "header of 2^32 - 1 bytes": message_frame(b"\x90", declared=(1 << 32) - 1),
     "empty header": message_frame(b""),
     "kind 0": raw_prefix(4, 0),
     "kind 255": raw_prefix(4, 255),
-    "bytes that must be zero": raw_prefix(0, Kind.PING, padding=b"\0\1\0"),
-    "chunk of no stream": raw_prefix(4, Kind.CHUNK) + b"1234",
-    "chunk of a stream that is not open": raw_prefix(4, Kind.CHUNK, 9) + b"1234",
-    "empty chunk": raw_prefix(0, Kind.CHUNK, 1),
-    "chunk one byte too long": raw_prefix(limits.CHUNK + 1, Kind.CHUNK, 1),
-    "credit of 5 bytes": raw_prefix(5, Kind.CREDIT, 1),
-    "ping with a payload": raw_prefix(1, Kind.PING),
-    "acknowledgement of what was never sent": raw_prefix(8, Kind.ACK) + COUNT.pack(1 << 63),
+    "bytes that must be zero": raw_prefix(0, FrameKind.PING, padding=b"\0\1\0"),
+    "chunk of no stream": raw_prefix(4, FrameKind.CHUNK) + b"1234",
+    "chunk of a stream that is not open": raw_prefix(4, FrameKind.CHUNK, 9) + b"1234",
+    "empty chunk": raw_prefix(0, FrameKind.CHUNK, 1),
+    "chunk one byte too long": raw_prefix(limits.CHUNK + 1, FrameKind.CHUNK, 1),
+    "credit of 5 bytes": raw_prefix(5, FrameKind.CREDIT, 1),
+    "ping with a payload": raw_prefix(1, FrameKind.PING),
+    "acknowledgement of what was never sent": raw_prefix(8, FrameKind.ACK) + COUNT.pack(1 << 63),
     "body of a negative size": command(-1),
     "body of size 2^62": command(1 << 62, stream=1),
     "body of size 2^64 - 1": command((1 << 64) - 1, stream=1),
@@ -61,7 +61,7 @@ BAD_FRAMES = {
     "body shorter than announced": command(5, body=b"1234"),
     "stream of nothing": command(0, stream=1),
     "sizes past the limit of segments": command(*[0] * (limits.SEGMENTS + 1)),
-    "chunk before any credit": command(1 << 20, stream=1) + raw_prefix(4, Kind.CHUNK, 1) + b"1234",
+    "chunk before any credit": command(1 << 20, stream=1) + raw_prefix(4, FrameKind.CHUNK, 1) + b"1234",
     "stream announced twice": command(1 << 20, stream=1) * 2,
     "unknown message type": message_frame(msgspec.msgpack.encode([99, 1])),
     "one field too many": message_frame(msgspec.msgpack.encode([3, 1, "extra"])),
@@ -105,7 +105,7 @@ def test_impossible_frame_ends_only_its_link(
 
 def test_right_frames_end_nothing(controller: Controller, bystander: Member) -> None:
     with Member(controller.furl("mec")) as member:
-        member.send(raw_prefix(0, Kind.PING) + message_frame(msgspec.msgpack.encode([3, 1])) + command())
+        member.send(raw_prefix(0, FrameKind.PING) + message_frame(msgspec.msgpack.encode([3, 1])) + command())
         assert member.hear(m.Reply).id == 1
         assert member.hear(m.Refused).error == "NoEnginesRegistered"
         assert not member.is_ended()
@@ -113,7 +113,7 @@ def test_right_frames_end_nothing(controller: Controller, bystander: Member) -> 
 
 def test_random_bytes_end_only_their_link(controller: Controller, bystander: Member) -> None:
     source = random.Random(11)
-    good = message_frame(msgspec.msgpack.encode([3, 1])) + command(4, body=b"1234") + raw_prefix(0, Kind.PING)
+    good = message_frame(msgspec.msgpack.encode([3, 1])) + command(4, body=b"1234") + raw_prefix(0, FrameKind.PING)
     for _ in range(60):
         data = bytearray(good)
         for _ in range(source.randrange(1, 6)):
@@ -126,7 +126,7 @@ def test_random_bytes_end_only_their_link(controller: Controller, bystander: Mem
 def test_frame_that_comes_byte_by_byte_hurts_nobody(controller: Controller, bystander: Member) -> None:
     rss = resident(controller)
     with Member(controller.furl("mec")) as slow:
-        slow.send(raw_prefix(limits.MESSAGE, Kind.MESSAGE))
+        slow.send(raw_prefix(limits.MESSAGE, FrameKind.MESSAGE))
         longest = 0.0
         for number in range(300):
             slow.send(b"\0")

@@ -65,7 +65,7 @@ SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.TasksStarted: (m.TasksStarted(1, bytes(4)), {"engine"}),
     m.WantTasks: (m.WantTasks(1), {"engine"}),
     m.TaskResults: (m.TaskResults(1, 0, bytes(4), b"", bytes(4), 0.0), {"engine"}),
-    m.TaskResult: (m.TaskResult(1, 0, 0, 0.0, []), {"engine"}),
+    m.LargeTaskResult: (m.LargeTaskResult(1, 0, 0, 0.0, []), {"engine"}),
     m.TasksReturned: (m.TasksReturned(1, bytes(4), 0, "taken"), {"engine"}),
     m.WantTaskBody: (m.WantTaskBody(1, 0, [0]), {"engine"}),
     m.PropertiesChanged: (m.PropertiesChanged([0]), {"engine"}),

@@ -68,17 +68,20 @@ LIES: dict[str, Lie] = {
     ),
     "minus a billion seconds": lambda mine, others: results(mine.group, 0, mine.indices, b"", [1, 1], busy=-1e9),
     "a large result of a task of another engine": lambda mine, others: (
-        m.TaskResult(others.group, unpack(others.indices)[0], 0, 0.0, [3]),
+        m.LargeTaskResult(others.group, unpack(others.indices)[0], 0, 0.0, [3]),
         b"LLL",
     ),
-    "a large result of task -1": lambda mine, others: (m.TaskResult(mine.group, -1, 0, 0.0, [3]), b"LLL"),
+    "a large result of task -1": lambda mine, others: (m.LargeTaskResult(mine.group, -1, 0, 0.0, [3]), b"LLL"),
     "a large result of task -2^63": lambda mine, others: (
-        m.TaskResult(mine.group, -(1 << 63), 0, 0.0, [3]),
+        m.LargeTaskResult(mine.group, -(1 << 63), 0, 0.0, [3]),
         b"LLL",
     ),
     "the body of task -2^63": lambda mine, others: (m.WantTaskBody(mine.group, -(1 << 63), [0]), b""),
-    "a large result of nothing": lambda mine, others: (m.TaskResult(mine.group, 0, 0, 0.0, []), b""),
-    "a large result inside its message": lambda mine, others: (m.TaskResult(mine.group, 0, 0, 0.0, [3]), b"LLL"),
+    "a large result of nothing": lambda mine, others: (m.LargeTaskResult(mine.group, 0, 0, 0.0, []), b""),
+    "a large result inside its message": lambda mine, others: (
+        m.LargeTaskResult(mine.group, 0, 0, 0.0, [3]),
+        b"LLL",
+    ),
     "tasks of another engine returned": lambda mine, others: (
         m.TasksReturned(others.group, others.indices, 0, "taken"),
         b"",
@@ -174,7 +177,7 @@ STREAMS: dict[str, tuple[str, m.AnyMessage]] = {
     "a function": ("tc", m.DefineFunction(KEY, 0, 200_000, [200_000])),
     "a group with lengths": ("tc", m.SubmitTasks(1, options(), pack([200_000]), [200_000])),
     "results": ("engine", m.TaskResults(1, 0, pack([0]), b"", pack([200_000]), 0.0, [200_000])),
-    "a large result of nobody's task": ("engine", m.TaskResult(1, 0, 0, 0.0, [200_000])),
+    "a large result of nobody's task": ("engine", m.LargeTaskResult(1, 0, 0, 0.0, [200_000])),
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from ipmpi.furl import Furl
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, MessageReceived
-from ipmpi.protocol.frames import PREFIX, Kind
+from ipmpi.protocol.frames import PREFIX, FrameKind
 from ipmpi.protocol.handshake import VERSIONS, DiallerHandshake, Welcome
 from ipmpi.tls import Identity, TlsClosed, TlsError, TlsSession
 
@@ -134,7 +134,7 @@ class Member(Stranger):
             length, kind, *_ = PREFIX.unpack_from(self._frame)
             if len(self._frame) < PREFIX.size + length:
                 break
-            self._pongs += kind == Kind.PONG
+            self._pongs += kind == FrameKind.PONG
             self._frame = self._frame[PREFIX.size + length :]
 
     def say(self, *messages: m.AnyMessage, body: Sequence[bytes] = ()) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ipmpi import limits
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, MessageReceived
-from ipmpi.transport.assembly import Assembly, PrivateMemory
+from ipmpi.transport.bodyreceiver import BodyReceiver, PrivateMemory
 from ipmpi.transport.transfers import Transfers
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
@@ -20,9 +20,9 @@ class Notes:
     """An assembly, and what it says."""
 
     def __init__(self, lengths: list[int]) -> None:
-        self.done: list[Assembly] = []
+        self.done: list[BodyReceiver] = []
         self.aborted = 0
-        self.assembly = Assembly(lengths, PrivateMemory(sum(lengths)), self.done.append, self._abort)
+        self.assembly = BodyReceiver(lengths, PrivateMemory(sum(lengths)), self.done.append, self._abort)
 
     def _abort(self) -> None:
         self.aborted += 1

@@ -17,8 +17,8 @@ from ..tasks.caller import TaskCaller
 from ..tasks.calloptions import checked_options
 from ..tasks.futures import TaskFuture, cancel_all
 from ..tasks.mapresults import MapResults
+from .inflight import Client, InFlightCalls, Row, chunked, chunks, next_result
 from .initializers import Initializer
-from .underway import Client, Row, Underway, chunked, chunks, next_result
 
 
 class Executor(concurrent.futures.Executor):
@@ -59,7 +59,7 @@ class Executor(concurrent.futures.Executor):
         self._options = checked_options(options)
         before = Initializer(initializer, initargs)
         refusal = functools.partial(RuntimeError, "cannot schedule new futures after shutdown")
-        self._underway = Underway(TaskCaller() if client is None else client, refusal, client is None, before)
+        self._underway = InFlightCalls(TaskCaller() if client is None else client, refusal, client is None, before)
 
     def __repr__(self) -> str:
         given_options = ", ".join(f"{name}={value!r}" for name, value in self._options.items())

@@ -24,7 +24,7 @@ from ..session.waiting import forks
 from ..tasks.caller import TaskCaller
 from ..tasks.calloptions import checked_options, settings_of
 from ..tasks.futures import TaskFuture, cancel_all
-from .underway import Client
+from .inflight import Client
 
 log = logging.getLogger(__name__)
 

@@ -23,16 +23,16 @@ from ..tasks.caller import TaskCaller
 from ..tasks.calloptions import checked_options
 from ..tasks.futures import TaskFuture
 from ..tasks.mapresults import MapResults
-from .initializers import Initializer
-from .underway import (
+from .inflight import (
     GRACE,
     Client,
+    InFlightCalls,
     Row,
-    Underway,
     chunked,
     chunks,
     next_result,
 )
+from .initializers import Initializer
 
 AHEAD: Final = 10_000
 """Calls under way of an iterable without a length, before its next item is taken."""
@@ -81,7 +81,7 @@ class Pool:
         self._options = checked_options(options)
         before = Initializer(initializer, initargs)
         refusal = functools.partial(ValueError, "Pool not running")
-        self._underway = Underway(TaskCaller() if client is None else client, refusal, client is None, before)
+        self._underway = InFlightCalls(TaskCaller() if client is None else client, refusal, client is None, before)
         self._lock = threading.Lock()
         self._callbacks: concurrent.futures.ThreadPoolExecutor | None = None
         self._called: set[concurrent.futures.Future[None]] = set()

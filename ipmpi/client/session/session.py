@@ -24,7 +24,7 @@ from ...protocol.operations import Nothing, Operation
 from ...protocol.packed import pack
 from ...protocol.states import RECEIVES
 from ...ranges import engines_named, ranges
-from ...transport.assembly import Assembly, PrivateMemory
+from ...transport.bodyreceiver import BodyReceiver, PrivateMemory
 from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop
@@ -362,7 +362,7 @@ class Session:
             self._link.wake()
             no_memory()
             return
-        assembly = Assembly(message.sizes, memory, lambda whole: done(whole.segments()), lambda: None)
+        assembly = BodyReceiver(message.sizes, memory, lambda whole: done(whole.segments()), lambda: None)
         self._transfers.start(self._link, event.stream, [(assembly, assembly)])
 
     def _no_room(self, message: m.Result) -> None:

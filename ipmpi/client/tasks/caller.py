@@ -11,13 +11,13 @@ from ..session.calls import of_this_process, registered
 from ..session.connecting import close_when_unreferenced, connect
 from ..session.functions import Definition
 from ..session.session import Session
-from .dependencies import Needs
-from .desk import desk_of
+from .dependencies import Dependencies
 from .futures import TaskFuture
 from .mapresults import MapResults
 from .submission import submit_call, submit_later
+from .submitter import submitter_of
 from .tasktypes import Condition
-from .terms import Settings, call_terms
+from .terms import TaskSettings, call_terms
 
 
 class TaskCaller:
@@ -43,14 +43,14 @@ class TaskCaller:
         proxy: str | None = None,
     ) -> None:
         opened = connect(furl_or_file, "tc", name=name, ssh=ssh, proxy=proxy) if session is None else session
-        self._session, self._desk = opened, desk_of(opened)
+        self._session, self._submitter = opened, submitter_of(opened)
         if session is None:
             close_when_unreferenced(self, opened)
 
     __reduce_ex__ = of_this_process
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._session.shown()}, open tasks: {self._desk.open_tasks()}>"
+        return f"<{type(self).__name__} {self._session.shown()}, open tasks: {self._submitter.open_tasks()}>"
 
     def close(self) -> None:
         """Close the link to the controller; what is still open of this client's tasks is lost to it."""
@@ -70,7 +70,7 @@ class TaskCaller:
         f: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        settings: Settings,
+        settings: TaskSettings,
         depend: Condition | None = None,
     ) -> TaskFuture:
         """Submit ``f(*args, **kwargs)``; args that are futures of tasks stand for their results."""
@@ -78,23 +78,23 @@ class TaskCaller:
             raise TypeError("a task function must be a FunctionType")
         values = [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
         if values:
-            return submit_later(self._desk, f, args, kwargs, settings, depend, Needs(arguments=values))
-        return submit_call(self._desk, f, args, kwargs, settings, depend)
+            return submit_later(self._submitter, f, args, kwargs, settings, depend, Dependencies(arguments=values))
+        return submit_call(self._submitter, f, args, kwargs, settings, depend)
 
     def define(self, function: Callable[..., Any]) -> Definition:
         """Pickle a function for tasks, or find the pickle made before."""
-        return self._desk.define(function)
+        return self._submitter.define(function)
 
     def stream(
         self,
         definition: Definition,
         rows: Iterable[tuple[Any, ...]],
-        settings: Settings,
+        settings: TaskSettings,
         depend: Condition | None = None,
         ordered: bool = True,
     ) -> MapResults:
         """Submit a call for each row of arguments; what :meth:`imap` and :class:`TaskMapper` are made of."""
-        condition = None if depend is None else self._desk.define(depend)
-        results = MapResults(self._desk, ordered)
+        condition = None if depend is None else self._submitter.define(depend)
+        results = MapResults(self._submitter, ordered)
         results.feed(call_terms(definition, settings, True, condition), rows, definition.label)
         return results

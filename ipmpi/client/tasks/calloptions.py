@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ..session import given
-from .terms import Settings
+from .terms import TaskSettings
 
 OPTIONS: Final = frozenset({"priority", "timeout", "expected", "retries", "depend", "ranks", "same_node"})
 """What may be asked for all calls of an executor or pool."""
@@ -40,6 +40,6 @@ def checked_options(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def settings_of(options: dict[str, Any]) -> Settings:
+def settings_of(options: dict[str, Any]) -> TaskSettings:
     """Those of the options that are settings."""
-    return Settings(**{name: value for name, value in options.items() if name != "depend"})
+    return TaskSettings(**{name: value for name, value in options.items() if name != "depend"})

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from ...errors import DependencyError
-from .desk import TaskDesk
-from .taskgroup import Ticket
+from .submitter import TaskSubmitter
+from .taskgroup import TaskRef
 
 
 class Parent(Protocol):
@@ -28,14 +28,14 @@ class Parent(Protocol):
     def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
         """Call ``fn(something)`` when it has, or now."""
 
-    def reference(self) -> Ticket | None:
+    def reference(self) -> TaskRef | None:
         """What the controller may be told to wait for; None if the client has to wait."""
 
     def trouble(self) -> str | None:
         """Once it has ended: how it failed, in words that follow its name; None if it succeeded."""
 
 
-class Needs:
+class Dependencies:
     """The tasks that one task waits for.
 
     Args:
@@ -78,9 +78,11 @@ class Needs:
         # What has succeeded needs no waiting for; the controller may not even remember it.
         after = [parent.reference() for parent in self._after if not parent.done()]
         follow = None if self._follow is None else self._follow.reference()
-        return [ticket for ticket in dict.fromkeys(after) if ticket is not None], follow
+        return [ref for ref in dict.fromkeys(after) if ref is not None], follow
 
-    def when_ready(self, desk: TaskDesk, start: Callable[[], object], fail: Callable[[Exception], object]) -> None:
+    def when_ready(
+        self, submitter: TaskSubmitter, start: Callable[[], object], fail: Callable[[Exception], object]
+    ) -> None:
         """Call ``start`` when nothing blocks any more, now if nothing does; ``fail`` where a parent has failed.
 
         What ``start`` raises goes to ``fail``, except now: it is raised here.
@@ -96,7 +98,7 @@ class Needs:
             fail(error)
         else:
             if blockers:
-                _Wait(desk, blockers, start, fail)
+                _Wait(submitter, blockers, start, fail)
 
 
 def check(parent: Parent) -> None:
@@ -111,12 +113,12 @@ class _Wait:
 
     def __init__(
         self,
-        desk: TaskDesk,
+        submitter: TaskSubmitter,
         blockers: list[Parent],
         start: Callable[[], object],
         fail: Callable[[Exception], object],
     ) -> None:
-        self._desk = desk
+        self._submitter = submitter
         self._start = start
         self._fail = fail
         self._left = len(blockers)
@@ -137,7 +139,7 @@ class _Wait:
             self._over = self._over or act
         if act:
             # Not from here: a chain of a thousand tasks would be a thousand calls deep.
-            self._desk.post(lambda: self._act(error))
+            self._submitter.post(lambda: self._act(error))
 
     def _act(self, error: Exception | None) -> None:
         try:

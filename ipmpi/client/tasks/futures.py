@@ -15,9 +15,9 @@ from ..session.given import shown, waiting_time
 from ..session.progress import Progress
 from ..session.results import UNOPENED, arrival, runs_event_loop, snapshot, wait_until_done
 from ..session.waiting import SessionFuture
-from .desk import TaskDesk
 from .payloads import Payload, failure_of, story_of, value_of
-from .taskgroup import Ticket
+from .submitter import TaskSubmitter
+from .taskgroup import TaskRef
 
 __all__ = ["CancelledError", "TaskFuture", "as_completed", "cancel_all", "gather", "wait"]
 
@@ -29,12 +29,12 @@ class TaskFuture(SessionFuture):
         engine: the engine on which the task has ended; None before, and where it ended on none.
     """
 
-    def __init__(self, desk: TaskDesk, label: str) -> None:
+    def __init__(self, submitter: TaskSubmitter, label: str) -> None:
         super().__init__()
-        self._desk = desk
+        self._submitter = submitter
         self.label = label
         self.engine: int | None = None
-        self.ticket: Ticket | None = None
+        self.ref: TaskRef | None = None
         self._withdrawn = self._is_cancelling = False
         # What the session's thread leaves here is opened by the first who asks.
         self._unopened: Payload | None = None
@@ -100,18 +100,18 @@ class TaskFuture(SessionFuture):
         with self._condition:
             if self.done():
                 return self.cancelled()
-            ticket = self.ticket
-            self._withdrawn = self._withdrawn or ticket is None
-        if ticket is None:
+            ref = self.ref
+            self._withdrawn = self._withdrawn or ref is None
+        if ref is None:
             self._become_cancelled()  # it waits for other tasks, here
             return True
-        answer = self._desk.abort(ticket.group, [ticket.number], "interrupt" if running else "cancel")
-        if may_wait(self._desk):
+        answer = self._submitter.abort(ref.group, [ref.number], "interrupt" if running else "cancel")
+        if may_wait(self._submitter):
             with contextlib.suppress(KernelError):  # the session has ended, and so has the task
                 answer.result()
             if running and not wait_until_done(self, patience):
                 with contextlib.suppress(KernelError):
-                    self._desk.abort(ticket.group, [ticket.number], "drop").result()
+                    self._submitter.abort(ref.group, [ref.number], "drop").result()
         return self.cancelled()
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -123,9 +123,9 @@ class TaskFuture(SessionFuture):
 
     # --- what depends on it ----------------------------------------------------------------------------------
 
-    def reference(self) -> Ticket | None:
+    def reference(self) -> TaskRef | None:
         """See :class:`~ipmpi.client.tasks.dependencies.Parent`."""
-        return self.ticket
+        return self.ref
 
     def trouble(self) -> str | None:
         """See :class:`~ipmpi.client.tasks.dependencies.Parent`."""
@@ -136,24 +136,24 @@ class TaskFuture(SessionFuture):
             return f"failed: {type(error).__name__}: {text_of(error)}"
         return f"failed: {story_of(payload)}" if self._failed and payload is not None else None
 
-    # --- the desk's side, in the session's thread ------------------------------------------------------------
+    # --- the submitter's side, in the session's thread -------------------------------------------------------
 
     def arrived(self, engine: int, ok: bool, payload: Payload) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.Sink`."""
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultHandler`."""
         self.engine = engine
         if ok:
-            self._desk.succeeded += 1
+            self._submitter.succeeded += 1
             if payload:
                 self._unopened = payload
             self.set_result(None)
         else:
-            self._desk.failed += 1
+            self._submitter.failed += 1
             self._unopened, self._failed = payload, True
             self.set_exception(UNOPENED)
 
     def undone(self, error: BaseException) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.Sink`."""
-        self._desk.failed += 1
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultHandler`."""
+        self._submitter.failed += 1
         if isinstance(error, TaskAborted):
             self._become_cancelled()
             return
@@ -163,10 +163,10 @@ class TaskFuture(SessionFuture):
             self.set_exception(error)
 
     def place(self, submit: Any) -> None:
-        """Take the ticket that ``submit()`` gives, unless the task was cancelled before."""
+        """Take the reference that ``submit()`` gives, unless the task was cancelled before."""
         with self._condition:
             if not self._withdrawn:
-                self.ticket = submit()
+                self.ref = submit()
 
     def _become_cancelled(self) -> None:
         with self._condition:  # two threads may cancel what waits here
@@ -196,9 +196,9 @@ class TaskFuture(SessionFuture):
         return snapshot(self)
 
 
-def may_wait(desk: TaskDesk) -> bool:
+def may_wait(submitter: TaskSubmitter) -> bool:
     """Whether an answer of the controller may be waited for in this thread."""
-    return not desk.is_own_thread() and not runs_event_loop()
+    return not submitter.is_own_thread() and not runs_event_loop()
 
 
 def gather(futures: Iterable[TaskFuture], progress: bool | None = None) -> list[Any]:
@@ -235,14 +235,16 @@ def cancel_all(futures: Iterable[TaskFuture], running: bool = False) -> int:
     cancelled = 0
     how = "interrupt" if running else "cancel"
     for future in futures:
-        ticket = future.ticket
-        if ticket is None or future.done():
+        ref = future.ref
+        if ref is None or future.done():
             cancelled += not future.done() and future.cancel()
         else:
-            placed[ticket.group].append(ticket.number)
+            placed[ref.group].append(ref.number)
             asked.append(future)
-    answers = [asked[0]._desk.abort(group, indices, how) for group, indices in placed.items()] if asked else []
-    if not asked or not may_wait(asked[0]._desk):
+    answers = (
+        [asked[0]._submitter.abort(group, indices, how) for group, indices in placed.items()] if asked else []
+    )
+    if not asked or not may_wait(asked[0]._submitter):
         return cancelled
     for answer in answers:
         with contextlib.suppress(KernelError):

@@ -21,11 +21,11 @@ from ...serialize import stays_here
 from ..session.given import waiting_time
 from ..session.progress import Progress
 from ..session.waiting import SessionFuture
-from .desk import TaskDesk
 from .futures import may_wait
 from .payloads import Payload, failure_of, packed_rows, value_of
-from .sinks import Batch
-from .taskgroup import Terms
+from .resulthandlers import ResultBatch
+from .submitter import TaskSubmitter
+from .taskgroup import SubmitTerms
 
 _MISSING: Final = object()
 
@@ -56,8 +56,8 @@ class MapResults(Iterator[Any]):
         ended: a future of nothing; it is done when all items have ended.
     """
 
-    def __init__(self, desk: TaskDesk, ordered: bool = True) -> None:
-        self._desk = desk
+    def __init__(self, submitter: TaskSubmitter, ordered: bool = True) -> None:
+        self._submitter = submitter
         self._ordered = ordered
         self._groups: list[int] = []
         self._values: list[Any] = []
@@ -67,7 +67,7 @@ class MapResults(Iterator[Any]):
         self._in_turn: deque[int] = deque()
         self._closed = False
         # Both threads use these, without a lock: each is changed by one of them only, or by a single step.
-        self._inbox: deque[Batch | tuple[Sequence[int], _Failure | int, Payload]] = deque()
+        self._inbox: deque[ResultBatch | tuple[Sequence[int], _Failure | int, Payload]] = deque()
         self._arrived = 0
         self._wanted = 1
         self._urgent = False
@@ -75,7 +75,7 @@ class MapResults(Iterator[Any]):
         self._wake = threading.Event()
         self._fed = False
         self.ended = SessionFuture()
-        self._relay = _Relay(self, desk)
+        self._relay = _Relay(self, submitter)
 
     __reduce_ex__ = stays_here("its results come to this process. Send list(...) of it")
 
@@ -83,7 +83,7 @@ class MapResults(Iterator[Any]):
         with contextlib.suppress(Exception):  # Python may be ending, or this was never made
             self.close()
 
-    def feed(self, terms: Terms, rows: Iterable[tuple[Any, ...]], label: str) -> None:
+    def feed(self, terms: SubmitTerms, rows: Iterable[tuple[Any, ...]], label: str) -> None:
         """Submit one task for each row of arguments. If one cannot be sent, those before it are dropped."""
         remaining = iter(rows)
         size = FIRST
@@ -92,7 +92,7 @@ class MapResults(Iterator[Any]):
                 payloads = packed_rows(chunk, label)
                 base = len(self._values)
                 self._values += [_MISSING] * len(chunk)
-                self._groups += self._desk.submit_many(terms, payloads, self._relay, base)
+                self._groups += self._submitter.submit_many(terms, payloads, self._relay, base)
                 size = min(4 * size, TASKS_PER_MESSAGE)
         except BaseException:
             self.close()
@@ -178,7 +178,7 @@ class MapResults(Iterator[Any]):
         self._closed = True
         if self._arrived < len(self._values):
             for group in self._groups:
-                self._desk.abort(group, None, "cancel")
+                self._submitter.abort(group, None, "cancel")
 
     def cancel(self, running: bool = False) -> None:
         """Take back what has not started: when its turn comes, TaskAborted is raised.
@@ -191,8 +191,8 @@ class MapResults(Iterator[Any]):
         if self.ended.done():
             return
         how = "interrupt" if running else "cancel"
-        answers = [self._desk.abort(group, None, how) for group in self._groups]
-        if may_wait(self._desk):
+        answers = [self._submitter.abort(group, None, how) for group in self._groups]
+        if may_wait(self._submitter):
             for answer in answers:
                 with contextlib.suppress(KernelError):  # the session has ended, and so have the tasks
                     answer.result()
@@ -220,7 +220,7 @@ class MapResults(Iterator[Any]):
             return False
         while self._inbox:
             arrival = self._inbox.popleft()
-            if isinstance(arrival, Batch):
+            if isinstance(arrival, ResultBatch):
                 self._open_batch(arrival)
             else:
                 numbers, what, payload = arrival
@@ -235,7 +235,7 @@ class MapResults(Iterator[Any]):
         if not self._ordered:
             self._in_turn.append(number)
 
-    def _open_batch(self, batch: Batch) -> None:
+    def _open_batch(self, batch: ResultBatch) -> None:
         base, message, body = batch
         indices, lengths = unpack(message.indices), unpack(message.lengths)
         failed = set(unpack(message.failed)) if message.failed else ()
@@ -263,25 +263,25 @@ class MapResults(Iterator[Any]):
         else:
             self._opened += len(indices)
 
-    # --- the desk's side, in the session's thread ------------------------------------------------------------
+    # --- the submitter's side, in the session's thread -------------------------------------------------------
 
-    def batch_arrived(self, batch: Batch) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
+    def batch_arrived(self, batch: ResultBatch) -> None:
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
         self._inbox.append(batch)
         self._add(count(batch.message.indices), bool(batch.message.failed))
 
     def large_arrived(self, number: int, engine: int, payload: Payload) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
         self._inbox.append(([number], engine, payload))
         self._add(1, False)
 
     def batch_undone(self, numbers: Sequence[int], error: KernelError) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
         self._inbox.append((numbers, _Failure(error), b""))
         self._add(len(numbers), True)
 
     def batch_failed(self, error: KernelError) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
         self._broken = error
         self._wake.set()
         self._end_if_all_have()
@@ -304,40 +304,40 @@ class MapResults(Iterator[Any]):
 
 
 class _Relay:
-    """What the desk knows of map results: it counts, and tells them as long as somebody wants them.
+    """What the submitter knows of map results: it counts, and tells them as long as somebody wants them.
 
-    The desk has it until the last task has ended; had it the results, nobody could drop these.
+    The submitter has it until the last task has ended; had it the results, nobody could drop these.
     """
 
-    def __init__(self, results: MapResults, desk: TaskDesk) -> None:
+    def __init__(self, results: MapResults, submitter: TaskSubmitter) -> None:
         self._results = weakref.ref(results)
-        self._desk = desk
+        self._submitter = submitter
 
-    def batch_arrived(self, batch: Batch) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
+    def batch_arrived(self, batch: ResultBatch) -> None:
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
         failed = count(batch.message.failed)
-        self._desk.failed += failed
-        self._desk.succeeded += count(batch.message.indices) - failed
+        self._submitter.failed += failed
+        self._submitter.succeeded += count(batch.message.indices) - failed
         results = self._results()
         if results is not None:
             results.batch_arrived(batch)
 
     def large_arrived(self, number: int, engine: int, payload: Payload) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
-        self._desk.succeeded += 1
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
+        self._submitter.succeeded += 1
         results = self._results()
         if results is not None:
             results.large_arrived(number, engine, payload)
 
     def batch_undone(self, numbers: Sequence[int], error: KernelError) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
-        self._desk.failed += len(numbers)
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
+        self._submitter.failed += len(numbers)
         results = self._results()
         if results is not None:
             results.batch_undone(numbers, error)
 
     def batch_failed(self, error: KernelError) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.BatchSink`."""
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
         results = self._results()
         if results is not None:
             results.batch_failed(error)

@@ -1,4 +1,4 @@
-"""Single calls on their way to the desk (layer L4): now, or when the tasks that they wait for have ended."""
+"""Single calls on their way to the submitter (layer L4): now, or when the tasks that they wait for have ended."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..session.functions import Definition
-from .dependencies import Needs, Parent
-from .desk import TaskDesk
+from .dependencies import Dependencies, Parent
 from .futures import TaskFuture
 from .payloads import Payload, packed, packed_arguments
+from .submitter import TaskSubmitter
 from .taskids import check_follow, listed
-from .terms import Settings, call_terms
+from .terms import TaskSettings, call_terms
 
 if TYPE_CHECKING:
-    from .entries import Entry
+    from .taskrecords import TaskRecord
 
 
 Tasks = TaskFuture | int | Iterable[TaskFuture | int]
 """Tasks as users name them: by their futures, or by their ids."""
 
-Find = Callable[[int, str], "Entry"]
+Find = Callable[[int, str], "TaskRecord"]
 """The task with an id; or IndexError, with a text that has a place for the id."""
 
 
-def named(tasks: Tasks | None, find: Find, unknown: str) -> list[TaskFuture | Entry]:
+def named(tasks: Tasks | None, find: Find, unknown: str) -> list[TaskFuture | TaskRecord]:
     """The tasks that somebody names.
 
     Raises:
@@ -36,7 +36,7 @@ def named(tasks: Tasks | None, find: Find, unknown: str) -> list[TaskFuture | En
 
 def needs_of(
     find: Find, after: Tasks | None, follow: TaskFuture | int | None, values: Sequence[TaskFuture] = ()
-) -> Needs:
+) -> Dependencies:
     """What a task waits for.
 
     Raises:
@@ -46,55 +46,55 @@ def needs_of(
     parents: Sequence[Parent] = named(after, find, "there is no task {} to come after")
     check_follow(follow)
     followed: Sequence[Parent] = named(follow, find, "there is no task {} to follow")
-    return Needs(parents, followed[0] if followed else None, values)
+    return Dependencies(parents, followed[0] if followed else None, values)
 
 
 def submit_call(
-    desk: TaskDesk,
+    submitter: TaskSubmitter,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    settings: Settings,
+    settings: TaskSettings,
     depend: Callable[[dict[str, Any]], bool] | None,
 ) -> TaskFuture:
     """Submit a call that waits for nothing."""
-    definition = desk.define(function)
-    condition = None if depend is None else desk.define(depend)
+    definition = submitter.define(function)
+    condition = None if depend is None else submitter.define(depend)
     terms = call_terms(definition, settings, not kwargs, condition)
     payload = _payload(definition, args, kwargs)
-    future = TaskFuture(desk, definition.label)
-    future.ticket = desk.submit_one(terms, payload, future)
+    future = TaskFuture(submitter, definition.label)
+    future.ref = submitter.submit_one(terms, payload, future)
     return future
 
 
 def submit_later(
-    desk: TaskDesk,
+    submitter: TaskSubmitter,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    settings: Settings,
+    settings: TaskSettings,
     depend: Callable[[dict[str, Any]], bool] | None,
-    needs: Needs,
+    needs: Dependencies,
 ) -> TaskFuture:
     """Submit a call that waits for other tasks; futures in ``args`` and ``kwargs`` stand for their results."""
     settings = settings.checked()
-    definition = desk.define(function)
-    condition = None if depend is None else desk.define(depend)
-    future = TaskFuture(desk, definition.label)
+    definition = submitter.define(function)
+    condition = None if depend is None else submitter.define(depend)
+    future = TaskFuture(submitter, definition.label)
 
     def start() -> None:
         given, named = tuple(map(_settled, args)), {name: _settled(value) for name, value in kwargs.items()}
         payload = _payload(definition, given, named)
         terms = call_terms(definition, settings, not named, condition, *needs.references())
-        future.place(lambda: desk.submit_one(terms, payload, future))
-        desk.held.discard(future)
+        future.place(lambda: submitter.submit_one(terms, payload, future))
+        submitter.held.discard(future)
 
-    desk.held.add(future)
-    future.add_done_callback(desk.held.discard)
+    submitter.held.add(future)
+    future.add_done_callback(submitter.held.discard)
     try:
-        needs.when_ready(desk, start, future.undone)
+        needs.when_ready(submitter, start, future.undone)
     except BaseException:
-        desk.held.discard(future)
+        submitter.held.discard(future)
         raise
     return future
 

@@ -22,16 +22,16 @@ from ..session.results import wait_until_done
 from ..session.session import Session
 from ..session.waiting import check_waiting
 from .caller import TaskCaller
-from .entries import Attempt, Entry
 from .futures import TaskFuture, gather
 from .mapresults import MapResults
 from .submission import Tasks, named, needs_of, submit_later
 from .taskids import several, task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
+from .taskrecords import Attempt, TaskRecord
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, Condition, MapTask, StringTask
 from .taskview import TaskView, check_meaning
-from .terms import Settings
+from .terms import TaskSettings
 
 if TYPE_CHECKING:
     from ..pools.executor import Executor
@@ -68,7 +68,7 @@ class TaskClient(TaskCaller):
     ) -> None:
         super().__init__(furl_or_file, name=name, session=session, ssh=ssh, proxy=proxy)
         self._lock = threading.Lock()
-        self._entries: dict[int, Entry] = {}
+        self._entries: dict[int, TaskRecord] = {}
         self._next_taskid = 0
 
     def __enter__(self) -> TaskClient:
@@ -102,7 +102,7 @@ class TaskClient(TaskCaller):
         with self._lock:
             taskid = self._next_taskid
             self._next_taskid += 1
-        entry = Entry(taskid, attempts, self._desk)
+        entry = TaskRecord(taskid, attempts, self._submitter)
         entry.start()
         with self._lock:
             self._entries[taskid] = entry
@@ -110,7 +110,7 @@ class TaskClient(TaskCaller):
 
     def _attempt(self, task: BaseTask) -> Attempt:
         task.check()
-        return Attempt(task, self._desk, needs_of(self._entry, task.after, task.follow))
+        return Attempt(task, self._submitter, needs_of(self._entry, task.after, task.follow))
 
     def get_task_result(self, taskid: int, block: bool = False) -> Any:
         """Look up what became of a task.
@@ -150,10 +150,10 @@ class TaskClient(TaskCaller):
             if entry.ended.done():
                 raise IndexError("Task Already Completed")
             entry.aborted = True
-            ticket = entry.ticket
-        if ticket is not None:
+            ref = entry.ref
+        if ref is not None:
             try:
-                taken = self._desk.abort(ticket.group, [ticket.number], "drop").result()
+                taken = self._submitter.abort(ref.group, [ref.number], "drop").result()
             except BaseException:
                 entry.aborted = False
                 raise
@@ -176,7 +176,7 @@ class TaskClient(TaskCaller):
         tasks = named(taskids, self._entry, "task ID not registered: {}")
         with Progress(len(tasks), progress) as bar:
             for task in tasks:
-                ended = task.ended if isinstance(task, Entry) else task
+                ended = task.ended if isinstance(task, TaskRecord) else task
                 while not wait_until_done(ended, bar.interval):
                     bar.update(sum(each.done() for each in tasks))
 
@@ -189,7 +189,7 @@ class TaskClient(TaskCaller):
             verbose: give sorted lists of task ids instead of counts. Tasks of :meth:`submit`, :meth:`map` and
                 :meth:`imap` have no ids, and are in no list.
         """
-        status = self._desk.request(messages.TaskStatus).result()
+        status = self._submitter.request(messages.TaskStatus).result()
         running = {(group, index) for group, indices in status["running"] for index in unpack(indices)}
         lists: dict[str, list[int]] = {"scheduled": [], "pending": [], "succeeded": [], "failed": []}
         with self._lock:
@@ -199,17 +199,17 @@ class TaskClient(TaskCaller):
             if entry.ended.done():
                 lists["succeeded" if entry.succeeded() else "failed"].append(taskid)
             else:
-                sent += entry.ticket is not None
-                lists["pending" if entry.ticket in running else "scheduled"].append(taskid)
+                sent += entry.ref is not None
+                lists["pending" if entry.ref in running else "scheduled"].append(taskid)
         if verbose:
             return dict(lists)
         counts = {name: len(ids) for name, ids in lists.items()}
-        others = max(0, self._desk.open_tasks() - sent)  # those without ids
+        others = max(0, self._submitter.open_tasks() - sent)  # those without ids
         pending = min(others, len(running) - counts["pending"])
         counts["pending"] += pending
-        counts["scheduled"] += others - pending + len(self._desk.held)
-        counts["succeeded"] += self._desk.succeeded
-        counts["failed"] += self._desk.failed
+        counts["scheduled"] += others - pending + len(self._submitter.held)
+        counts["succeeded"] += self._submitter.succeeded
+        counts["failed"] += self._submitter.failed
         return dict(counts)
 
     def clear(self, taskids: int | Iterable[int] | None = None) -> int:
@@ -228,7 +228,7 @@ class TaskClient(TaskCaller):
             for taskid in wanted & ended:
                 del self._entries[taskid]
         if taskids is None:
-            self._desk.succeeded = self._desk.failed = 0
+            self._submitter.succeeded = self._submitter.failed = 0
         missing = sorted(wanted - ended)
         if missing:
             cleared = len(wanted & ended)
@@ -240,7 +240,7 @@ class TaskClient(TaskCaller):
 
         The controller needs no push to look for work, and asks again by itself when an engine's properties change.
         """
-        self._desk.request(messages.Recheck).result()
+        self._submitter.request(messages.Recheck).result()
 
     # --- futures -----------------------------------------------------------------------------------------
 
@@ -282,7 +282,7 @@ class TaskClient(TaskCaller):
             SerializationError: something cannot be sent; the message says what.
             TypeError, ValueError: an option is wrong, or ``f`` has a parameter of its name: see :meth:`options`.
         """
-        settings = Settings(retries, priority, timeout, expected, ranks, same_node)
+        settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node)
         check_meaning(f, len(args), settings, depend=depend, after=after, follow=follow)
         return self.call(f, args, kwargs, settings, depend, after, follow)
 
@@ -299,7 +299,7 @@ class TaskClient(TaskCaller):
         f: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        settings: Settings,
+        settings: TaskSettings,
         depend: Condition | None = None,
         after: Tasks | None = None,
         follow: TaskFuture | int | None = None,
@@ -311,7 +311,7 @@ class TaskClient(TaskCaller):
             raise TypeError("a task function must be a FunctionType")
         values = [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
         needs = needs_of(self._entry, after, follow, values)
-        return submit_later(self._desk, f, args, kwargs, settings, depend, needs)
+        return submit_later(self._submitter, f, args, kwargs, settings, depend, needs)
 
     def imap(
         self,
@@ -348,14 +348,14 @@ class TaskClient(TaskCaller):
             An iterator of the results; where a call failed, it raises what that raised. When it is dropped or
             closed, what has not started is not run.
         """
-        settings = Settings(retries, priority, timeout, expected, ranks, same_node)
+        settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node)
         return self.call_each(f, iterables, settings, depend, ordered)
 
     def call_each(
         self,
         f: Callable[..., Any],
         iterables: Sequence[Iterable[Any]],
-        settings: Settings,
+        settings: TaskSettings,
         depend: Condition | None = None,
         ordered: bool = True,
     ) -> MapResults:
@@ -364,7 +364,7 @@ class TaskClient(TaskCaller):
             raise TypeError("a task function must be a FunctionType")
         if not iterables:
             raise TypeError("imap() needs a function and at least one iterable")
-        return self.stream(self._desk.define(f), zip(*iterables, strict=False), settings, depend, ordered)
+        return self.stream(self._submitter.define(f), zip(*iterables, strict=False), settings, depend, ordered)
 
     def gather(self, futures: Iterable[TaskFuture], progress: bool | None = None) -> list[Any]:
         """The results of futures, in their order; see :func:`ipmpi.client.tasks.futures.gather`."""
@@ -458,7 +458,7 @@ class TaskClient(TaskCaller):
 
     # --- which tasks -------------------------------------------------------------------------------------
 
-    def _entry(self, taskid: int, unknown: str) -> Entry:
+    def _entry(self, taskid: int, unknown: str) -> TaskRecord:
         number = task_id(taskid)
         with self._lock:
             try:

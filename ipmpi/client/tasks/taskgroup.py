@@ -10,72 +10,74 @@ from ...errors import KernelError
 from ...protocol import messages as m
 from ...protocol.frames import Buffer
 from ..session.functions import Definition
-from .sinks import BatchSink, Sink
+from .resulthandlers import ResultHandler, ResultsHandler
 
 
-class Terms(NamedTuple):
+class SubmitTerms(NamedTuple):
     """What the tasks of a group have in common, and the functions that they name."""
 
     options: m.TaskOptions
     definitions: tuple[Definition, ...] = ()
 
 
-class Ticket(NamedTuple):
+class TaskRef(NamedTuple):
     """A task, as the controller knows it."""
 
     group: int
     number: int
 
 
-class Group:
-    """Tasks under way: with one sink each, or one ``batch`` sink for all, which calls the first one ``base``."""
+class SubmittedGroup:
+    """Tasks under way: with one handler each, or one ``batch`` handler for all, which calls the first one ``base``."""
 
     __slots__ = (
         "base",
         "batch",
         "cancelled",
+        "handlers",
         "left",
         "number",
         "payloads",
         "segments",
         "sent",
-        "sinks",
         "size",
         "terms",
     )
 
-    def __init__(self, number: int, terms: Terms, batch: BatchSink | None = None, base: int = 0) -> None:
+    def __init__(
+        self, number: int, terms: SubmitTerms, batch: ResultsHandler | None = None, base: int = 0
+    ) -> None:
         self.number = number
         self.terms = terms
         self.batch = batch
         self.base = base
         self.payloads: list[bytes] = []
         self.segments: list[Buffer] | None = None
-        self.sinks: list[Sink | None] = []
+        self.handlers: list[ResultHandler | None] = []
         self.cancelled: set[int] = set()
         self.left = 0
         self.size = 0
         self.sent = False
 
     def tell_undone(self, indices: Iterable[int], error: KernelError) -> None:
-        """Tell the sinks of tasks that were not told before."""
+        """Tell the handlers of tasks that were not told before."""
         if self.batch is not None:
             self.batch.batch_undone([self.base + index for index in indices], error)
             return
         for index in indices:
-            sink, self.sinks[index] = self.sinks[index], None
-            if sink is not None:
-                sink.undone(error)
+            handler, self.handlers[index] = self.handlers[index], None
+            if handler is not None:
+                handler.undone(error)
 
     def tell_failed(self, error: KernelError) -> None:
         """Tell all that still wait."""
         if self.batch is not None:
             self.batch.batch_failed(error)
         else:
-            self.tell_undone(range(len(self.sinks)), error)
+            self.tell_undone(range(len(self.handlers)), error)
 
 
-class Known:
+class KnownFunction:
     """A function that the controller has: its size, and how many groups under way name it."""
 
     __slots__ = ("size", "uses")
@@ -85,7 +87,7 @@ class Known:
         self.uses = 0
 
 
-def fits(group: Group, terms: Terms, size: int) -> bool:
+def fits(group: SubmittedGroup, terms: SubmitTerms, size: int) -> bool:
     """Whether one more task may go with a group."""
     return (
         (group.terms is terms or group.terms.options == terms.options)

@@ -10,10 +10,10 @@ from ..session import given
 from ..session.functions import Definition
 from .mapresults import MapResults
 from .tasktypes import BaseTask, Condition, Define, MapTask
-from .terms import MakeTerms, Settings, call_terms
+from .terms import MakeTerms, TaskSettings, call_terms
 
 
-class TaskRunner(Protocol):
+class MapCaller(Protocol):
     """The part of :class:`~ipmpi.client.tasks.task.TaskClient` that mapping needs."""
 
     def run(self, task: BaseTask, block: bool = False) -> Any:
@@ -29,7 +29,7 @@ class TaskRunner(Protocol):
         self,
         definition: Definition,
         rows: Iterable[tuple[Any, ...]],
-        settings: Settings,
+        settings: TaskSettings,
         depend: Condition | None = None,
         ordered: bool = True,
     ) -> MapResults:
@@ -58,7 +58,7 @@ class TaskMapper:
 
     def __init__(
         self,
-        task_client: TaskRunner,
+        task_client: MapCaller,
         clear_before: bool = False,
         clear_after: bool = False,
         retries: int = 0,
@@ -79,8 +79,8 @@ class TaskMapper:
         if recovery_task is not None and not isinstance(recovery_task, BaseTask):
             raise TypeError(f"a recovery_task must be a Task object: {given.shown(recovery_task)}")
 
-    def _settings(self) -> Settings:
-        return Settings(
+    def _settings(self) -> TaskSettings:
+        return TaskSettings(
             self.retries, clear_before=bool(self.clear_before), clear_after=bool(self.clear_after)
         ).checked()
 

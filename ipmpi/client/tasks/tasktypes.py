@@ -17,7 +17,7 @@ from ...protocol.operations import StringTaskOperation
 from ..session import given
 from ..session.functions import Definition, label_of
 from .payloads import Payload, packed, packed_arguments
-from .terms import MakeTerms, Settings, call_terms, make_terms
+from .terms import MakeTerms, TaskSettings, call_terms, make_terms
 
 if TYPE_CHECKING:
     from .futures import TaskFuture
@@ -89,9 +89,9 @@ class BaseTask(ABC):
         """The user's result, from what an engine sent when the task had succeeded there."""
         return value
 
-    def settings(self) -> Settings:
+    def settings(self) -> TaskSettings:
         """The options of the task."""
-        return Settings(
+        return TaskSettings(
             self.retries,
             self.priority,
             self.timeout,
@@ -253,9 +253,9 @@ class MapTask(BaseTask):
     def __repr__(self) -> str:
         return f"MapTask({self.label()})"
 
-    def settings(self) -> Settings:
+    def settings(self) -> TaskSettings:
         """See :meth:`BaseTask.settings`."""
-        return Settings(
+        return TaskSettings(
             self.retries,
             self.priority,
             self.timeout,

@@ -14,13 +14,13 @@ from .futures import TaskFuture
 from .mapresults import MapResults
 from .submission import Tasks
 from .tasktypes import Condition
-from .terms import Settings
+from .terms import TaskSettings
 
 PARENTS = frozenset({"after", "follow"})
 """Options that name other tasks."""
 
 
-class Calls(Protocol):
+class TaskCalls(Protocol):
     """The part of :class:`~ipmpi.client.tasks.task.TaskClient` that a view needs."""
 
     def call(
@@ -28,7 +28,7 @@ class Calls(Protocol):
         f: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        settings: Settings,
+        settings: TaskSettings,
         depend: Condition | None = None,
         after: Tasks | None = None,
         follow: TaskFuture | int | None = None,
@@ -39,7 +39,7 @@ class Calls(Protocol):
         self,
         f: Callable[..., Any],
         iterables: Sequence[Iterable[Any]],
-        settings: Settings,
+        settings: TaskSettings,
         depend: Condition | None = None,
         ordered: bool = True,
     ) -> MapResults:
@@ -52,7 +52,7 @@ class TaskView:
     ``tc.options(timeout=5).submit(f, timeout=3)`` calls ``f(timeout=3)``, for which it may take 5 seconds.
     """
 
-    def __init__(self, client: Calls, options: dict[str, Any]) -> None:
+    def __init__(self, client: TaskCalls, options: dict[str, Any]) -> None:
         self._client = client
         self._parents = {name: value for name, value in options.items() if name in PARENTS}
         self._options = checked_options({n: value for n, value in options.items() if n not in PARENTS})
@@ -85,7 +85,7 @@ class TaskView:
         return self.imap(func, *columns).collect(progress)
 
 
-def check_meaning(function: Callable[..., Any], positional: int, settings: Settings, **others: object) -> None:
+def check_meaning(function: Callable[..., Any], positional: int, settings: TaskSettings, **others: object) -> None:
     """Raise TypeError if an option that was given may be meant for the function.
 
     Args:

@@ -11,14 +11,14 @@ from ...protocol import messages as m, operations
 from ..session import given
 from ..session.functions import Definition
 from ..session.prepared import prepared_here
-from .taskgroup import Terms
+from .taskgroup import SubmitTerms
 
 Reference = tuple[int, int]
-MakeTerms = Callable[[Sequence[Reference], Reference | None], Terms]
+MakeTerms = Callable[[Sequence[Reference], Reference | None], SubmitTerms]
 """Makes the terms of a task, when it is known what it comes after, and whom it follows."""
 
 
-class Settings(NamedTuple):
+class TaskSettings(NamedTuple):
     """The options that tasks of every kind have.
 
     Attributes:
@@ -47,12 +47,12 @@ class Settings(NamedTuple):
         checked = zip(self._fields, self.checked(), _USUAL, strict=True)
         return [name for name, value, usual in checked if value != usual]
 
-    def checked(self) -> Settings:
+    def checked(self) -> TaskSettings:
         """The same as plain numbers (numpy's are taken, too); TypeError or ValueError say what is wrong."""
         if self._is_usual():
             return self  # a task is checked several times on its way
         most = limits.TASK_NUMBER
-        return Settings(
+        return TaskSettings(
             given.whole_number(self.retries, "a task's retries", 0, most),
             given.whole_number(self.priority, "a task's priority", -most - 1, most),
             given.seconds(self.timeout, "a task's timeout"),
@@ -69,17 +69,17 @@ class Settings(NamedTuple):
         return self.timeout is None and self.expected is None and self == _USUAL
 
 
-_USUAL = Settings()
+_USUAL = TaskSettings()
 
 
 def call_terms(
     definition: Definition,
-    settings: Settings,
+    settings: TaskSettings,
     spread: bool,
     depend: Definition | None = None,
     after: Sequence[Reference] = (),
     follow: Reference | None = None,
-) -> Terms:
+) -> SubmitTerms:
     """The terms of calls of a function; the same object for the same terms, so that calls go together.
 
     Args:
@@ -96,7 +96,7 @@ def call_terms(
     if alone:
         known = definition.cache.get(key)
         if known is not None:
-            found: Terms = known
+            found: SubmitTerms = known
             return found
     operation = operations.CallTaskOperation(
         definition.key,
@@ -117,11 +117,11 @@ def make_terms(
     operation: operations.TaskOperation,
     label: str,
     definitions: Sequence[Definition],
-    settings: Settings,
+    settings: TaskSettings,
     depend: Definition | None = None,
     after: Sequence[Reference] = (),
     follow: Reference | None = None,
-) -> Terms:
+) -> SubmitTerms:
     """The terms of any task; see :func:`call_terms`.
 
     Raises:
@@ -154,4 +154,4 @@ def make_terms(
         follow,
     )
     prepared_here(m.SubmitTasks(0, options, b"", [0]))
-    return Terms(options, tuple(used))
+    return SubmitTerms(options, tuple(used))

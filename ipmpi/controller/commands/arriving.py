@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..effects import GiveUp
-from .lanes import Lane, join
-from .work import CommandWork
+from .commandqueue import CommandQueue, join
+from .queuedcommand import QueuedCommand
 
 
-class Arriving:
+class ArrivingCommand:
     """Which streams of clients carry the body of which command, to which engines.
 
     Args:
@@ -27,16 +27,16 @@ class Arriving:
 
     def __init__(
         self,
-        lanes: Mapping[int, Lane],
+        queues: Mapping[int, CommandQueue],
         advance: Callable[[int], None],
-        drop: Callable[[CommandWork, int, str, str], None],
+        drop: Callable[[QueuedCommand, int, str, str], None],
     ) -> None:
-        self._lanes = lanes
+        self._queues = queues
         self._advance = advance
         self._drop = drop
-        self._by_stream: dict[tuple[int, int], tuple[CommandWork, list[int]]] = {}
+        self._by_stream: dict[tuple[int, int], tuple[QueuedCommand, list[int]]] = {}
 
-    def begin(self, stream: int, work: CommandWork, engines: Iterable[int]) -> None:
+    def begin(self, stream: int, work: QueuedCommand, engines: Iterable[int]) -> None:
         """The body of a command begins to come."""
         self._by_stream[work.client, stream] = work, list(engines)
 
@@ -44,21 +44,21 @@ class Arriving:
         """It is through, or will not come."""
         self._by_stream.pop((client, stream), None)
 
-    def held_up(self, late: Mapping[CommandWork, Sequence[int]]) -> dict[int, CommandWork]:
+    def held_up(self, late: Mapping[QueuedCommand, Sequence[int]]) -> dict[int, QueuedCommand]:
         """By client, a command whose body engines wait for, while commands of others wait for the engines.
 
         Args:
             late: the commands whose bodies were asked for again, and for which engines.
         """
         waiting = [*self._by_stream.values(), *late.items()]
-        found: dict[int, CommandWork] = {}
+        found: dict[int, QueuedCommand] = {}
         for work, engines in waiting:
-            if any(self._runs(e, work) and self._lanes[e].is_wanted_by_others(work.client) for e in engines):
+            if any(self._runs(e, work) and self._queues[e].is_wanted_by_others(work.client) for e in engines):
                 found.setdefault(work.client, work)
         return found
 
     def give_way(
-        self, work: CommandWork, later: Sequence[CommandWork], late: Sequence[int], numbers: Iterator[int]
+        self, work: QueuedCommand, later: Sequence[QueuedCommand], late: Sequence[int], numbers: Iterator[int]
     ) -> list[GiveUp]:
         """Let others pass a command.
 
@@ -86,12 +86,12 @@ class Arriving:
                 each.postponed = next(numbers)
                 for engine in each.outstanding - (running if each is work else set()):
                     self._leave(engine, each)
-                    join(self._lanes[engine], each)
+                    join(self._queues[engine], each)
         for engine in late:
             self._put_back(engine, work)
         return [GiveUp(*name) for name in mine]
 
-    def not_come(self, work: CommandWork, ids: Sequence[int]) -> list[int]:
+    def not_come(self, work: QueuedCommand, ids: Sequence[int]) -> list[int]:
         """Engines say that a body has not come; those of ``ids`` for which it was not given up."""
         back = [engine for engine in ids if engine in work.given_up]
         for engine in back:
@@ -99,30 +99,30 @@ class Arriving:
             self._put_back(engine, work)
         return [engine for engine in ids if engine not in back]
 
-    def _put_back(self, engine: int, work: CommandWork) -> None:
+    def _put_back(self, engine: int, work: QueuedCommand) -> None:
         """A command that gave way leaves its engine."""
         if not self._runs(engine, work):
             return
-        lane = self._lanes[engine]
-        lane.running = None
+        queue = self._queues[engine]
+        queue.running = None
         if work.will_fail:
             self._drop(work, engine, "ConnectionError", _not_sent(work))
-            for other in [each for each in lane.waiting if each.client == work.client]:
-                lane.waiting.remove(other)
+            for other in [each for each in queue.waiting if each.client == work.client]:
+                queue.waiting.remove(other)
                 self._drop(other, engine, "QueueCleared", _not_sent(work))
         else:
-            join(lane, work)
+            join(queue, work)
         self._advance(engine)
 
-    def _leave(self, engine: int, work: CommandWork) -> None:
-        self._lanes[engine].waiting.remove(work)
+    def _leave(self, engine: int, work: QueuedCommand) -> None:
+        self._queues[engine].waiting.remove(work)
 
-    def _runs(self, engine: int, work: CommandWork) -> bool:
-        lane = self._lanes.get(engine)
-        return lane is not None and lane.running is work
+    def _runs(self, engine: int, work: QueuedCommand) -> bool:
+        queue = self._queues.get(engine)
+        return queue is not None and queue.running is work
 
 
-def _not_sent(work: CommandWork) -> str:
+def _not_sent(work: QueuedCommand) -> str:
     return (
         f"the data of {work.label} did not arrive: this client was silent (was it stopped, or its network cut?), "
         "and others waited for the engines. Call it again"

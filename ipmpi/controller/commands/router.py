@@ -34,10 +34,10 @@ from ..deadlines import failure
 from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from ..headers import LARGEST_HEADER, header_size
 from ..registry import Registry
-from .arriving import Arriving
+from .arriving import ArrivingCommand
+from .commandqueue import CommandQueue, Stage, join
 from .held import Held
-from .lanes import Lane, Stage, join
-from .work import CommandWork, check_size
+from .queuedcommand import QueuedCommand, check_size
 
 NOT_TAKEN = (
     f"this client took nothing of it for {limits.ANSWER_STUCK:.0f} s (was it stopped, or its network cut?), and "
@@ -53,7 +53,7 @@ _BEFORE_END = 100
 class _Passing:
     """An answer whose body is on its way through: of which engines, and why the rest will not come."""
 
-    work: CommandWork
+    work: QueuedCommand
     engines: list[int]
     error: str = "EngineLost"
     reason: str = "the engine was lost while it sent it"
@@ -61,7 +61,7 @@ class _Passing:
 
 @dataclass
 class _Client:
-    commands: dict[int, CommandWork] = field(default_factory=dict)
+    commands: dict[int, QueuedCommand] = field(default_factory=dict)
     inline_bytes: int = 0
 
 
@@ -70,19 +70,19 @@ class Router:
 
     def __init__(self, first_serial: int = 1) -> None:
         self.registry = Registry()
-        self._lanes: dict[int, Lane] = {}
+        self._queues: dict[int, CommandQueue] = {}
         self._held = Held()
         self._clients: dict[int, _Client] = {}
-        self._works: dict[int, CommandWork] = {}
+        self._works: dict[int, QueuedCommand] = {}
         self._serial = itertools.count(first_serial)
         self._now = 0.0
         self._effects: list[Effect] = []
         self._interrupting: list[int] = []
-        self._starting: dict[CommandWork, list[int]] = {}
-        self._late: dict[CommandWork, list[int]] = {}
-        self._undone: dict[tuple[CommandWork, str, str], list[int]] = {}
+        self._starting: dict[QueuedCommand, list[int]] = {}
+        self._late: dict[QueuedCommand, list[int]] = {}
+        self._undone: dict[tuple[QueuedCommand, str, str], list[int]] = {}
         self._passing: dict[tuple[int, int], _Passing] = {}
-        self._arriving = Arriving(self._lanes, self._advance, self._will_not_run)
+        self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
         self.stale_results = 0
         """Answers to what was not asked: counted, and dropped."""
 
@@ -105,7 +105,7 @@ class Router:
                 f"{len(state.commands)} commands of this client wait for their answers: wait for some before "
                 "sending more"
             )
-        work = CommandWork(
+        work = QueuedCommand(
             next(self._serial), client, message.id, message.method, message.label[: limits.LABEL],
             message.operation, message.sizes, [bytes(b) for b in body], stream,
         )  # fmt: skip
@@ -117,7 +117,7 @@ class Router:
         state.commands[message.id] = work
         self._works[work.serial] = work
         for engine in targets:
-            self._lanes[engine].waiting.append(work)
+            self._queues[engine].waiting.append(work)
             self._advance(engine)
 
     def body_again(self, client: int, message: m.BodyAgain, stream: int) -> None:
@@ -137,19 +137,19 @@ class Router:
         """Whether any engine of a set runs a command, or commands wait for it."""
         engine_set = self.registry.sets.get(key)
         engines = engine_set.engines.values() if engine_set is not None else ()
-        return any(self._lanes[engine.id].is_busy for engine in engines)
+        return any(self._queues[engine.id].is_busy for engine in engines)
 
     def queue_status(self, targets: list[int] | None) -> list[list[object]]:
         """``[engine, running label or None, [waiting label, ...]]`` for each target."""
-        lanes = [(engine, self._lanes[engine]) for engine in self.registry.resolve(targets)]
+        queues = [(engine, self._queues[engine]) for engine in self.registry.resolve(targets)]
         return [
-            [engine, self._held.shown(engine, lane.runs), [work.label for work in lane.waiting]]
-            for engine, lane in lanes
+            [engine, self._held.shown(engine, queue.runs), [work.label for work in queue.waiting]]
+            for engine, queue in queues
         ]
 
     def busy_since(self, engine: int) -> float | None:
         """When an engine was given what it runs; None if it runs no command."""
-        return self._lanes[engine].busy_since
+        return self._queues[engine].busy_since
 
     def task_holds(self, key: int, message: m.TaskHolds) -> None:
         """An engine does not come back from a task, or has come back."""
@@ -163,10 +163,10 @@ class Router:
             self._clear(engine, "the queue was cleared by clear_queue()")
         return ids
 
-    def interrupt(self, targets: list[int] | None) -> dict[int, CommandWork]:
+    def interrupt(self, targets: list[int] | None) -> dict[int, QueuedCommand]:
         """Interrupt what runs; what that is, by engine."""
-        lanes = {engine: self._lanes[engine] for engine in self.registry.resolve(targets)}
-        busy = {engine: lane.running for engine, lane in lanes.items() if lane.running is not None}
+        queues = {engine: self._queues[engine] for engine in self.registry.resolve(targets)}
+        busy = {engine: queue.running for engine, queue in queues.items() if queue.running is not None}
         for engine, work in busy.items():
             late = self._late.get(work, [])
             if engine in late:  # the engine does not know of it
@@ -193,15 +193,15 @@ class Router:
             if work.is_streamed:
                 self._drop_bodiless(work)
 
-    def _drop_bodiless(self, work: CommandWork) -> None:
+    def _drop_bodiless(self, work: QueuedCommand) -> None:
         """The body of a command will not come (again): no engine may wait for it."""
         work.will_fail = True
         starting = self._starting.pop(work, [])
         starting += self._late.pop(work, [])
         for engine in list(work.outstanding):
-            lane = self._lanes.get(engine)
-            if lane is not None and work in lane.waiting:
-                lane.waiting.remove(work)
+            queue = self._queues.get(engine)
+            if queue is not None and work in queue.waiting:
+                queue.waiting.remove(work)
                 self._settle(work, engine)
         for engine in starting:
             self._settle(work, engine)
@@ -214,7 +214,7 @@ class Router:
         self.set_lost(key, "its engine set registered anew")
         ids = self.registry.register(key, message)
         for number in ids:
-            self._lanes[number] = Lane()
+            self._queues[number] = CommandQueue()
         self._effects.append(Send(key, m.Registered(ids)))
         return ids
 
@@ -223,8 +223,8 @@ class Router:
         work = self._works.get(message.id)
         ids: list[int] = []
         for number in dict.fromkeys(self.registry.of_ranks(key, message.engines)):
-            lane = self._lanes[number]
-            if work is not None and lane.running is work and lane.stage is Stage.GIVEN:
+            queue = self._queues[number]
+            if work is not None and queue.running is work and queue.stage is Stage.GIVEN:
                 ids.append(number)
         if len(ids) < len(message.engines):
             self.stale_results += len(message.engines) - len(ids)
@@ -239,7 +239,7 @@ class Router:
         else:
             self._command_result(work, ids, message, body, key, stream)
 
-    def _unsendable(self, work: CommandWork, ids: list[int], key: int, stream: int) -> None:
+    def _unsendable(self, work: QueuedCommand, ids: list[int], key: int, stream: int) -> None:
         """An answer that would not fit into the message to the client, which is a little longer."""
         text = f"the answer to {work.label} is too large for one message; pull() large data by name"
         if stream:
@@ -249,7 +249,7 @@ class Router:
             self._free(engine, work)
 
     def _command_result(
-        self, work: CommandWork, ids: list[int], message: m.Result, body: Sequence[Buffer], key: int, stream: int
+        self, work: QueuedCommand, ids: list[int], message: m.Result, body: Sequence[Buffer], key: int, stream: int
     ) -> None:
         answer = m.Result(work.id, ids, message.ok, message.outcome, message.sizes)
         known = work.client in self._clients
@@ -310,7 +310,7 @@ class Router:
 
     def is_wanted_by_others(self, engine: int, client: int) -> bool:
         """Whether commands of other clients run or wait on an engine."""
-        return self._lanes[engine].is_wanted_by_others(client)
+        return self._queues[engine].is_wanted_by_others(client)
 
     def passing(self) -> dict[int, list[tuple[str, int]]]:
         """By engine, the answers on their way through: what was asked, and by which client."""
@@ -320,12 +320,12 @@ class Router:
                 found.setdefault(engine, []).append((passing.work.label, passing.work.client))
         return found
 
-    def held_up(self) -> dict[int, CommandWork]:
+    def held_up(self) -> dict[int, QueuedCommand]:
         """By client, a command whose body engines wait for, while commands of others wait for the engines."""
         return self._arriving.held_up(self._late)
 
-    def give_way(self, work: CommandWork) -> None:
-        """Let others pass a command whose client does not send its body; see :class:`Arriving`."""
+    def give_way(self, work: QueuedCommand) -> None:
+        """Let others pass a command whose client does not send its body; see :class:`ArrivingCommand`."""
         commands = self._clients[work.client].commands.values()
         later = [other for other in commands if other is not work and other.place > work.place]
         work.asked_again = False
@@ -334,18 +334,18 @@ class Router:
     def before_end(self, key: int, message: m.RunBeforeEnd) -> None:
         """A set wants something run on its ranks before the end of its job."""
         ids = self.registry.of_ranks(key, message.ranks)
-        if not ids or sum(work.is_before_end for work in self._lanes[ids[0]].waiting) >= _BEFORE_END:
+        if not ids or sum(work.is_before_end for work in self._queues[ids[0]].waiting) >= _BEFORE_END:
             return
         # Some engines may be further than others: behind what any of them has begun, none has passed the place.
-        after = max(self._lanes[engine].last for engine in ids)[0]
+        after = max(self._queues[engine].last for engine in ids)[0]
         label = message.label[: limits.LABEL]
-        work = CommandWork(
+        work = QueuedCommand(
             next(self._serial), key, 0, "before_walltime", label, message.operation, [], after=after
         )
         work.outstanding = set(ids)
         self._works[work.serial] = work
         for engine in ids:
-            join(self._lanes[engine], work)
+            join(self._queues[engine], work)
             self._advance(engine)
 
     def ranks_lost(self, key: int, ranks: Iterable[int], reason: str) -> list[int]:
@@ -367,25 +367,25 @@ class Router:
 
     def _advance(self, engine: int) -> None:
         """Give a free engine its next command."""
-        lane = self._lanes[engine]
-        if lane.running is not None or not lane.waiting:
+        queue = self._queues[engine]
+        if queue.running is not None or not queue.waiting:
             return
-        work = lane.waiting.popleft()
-        lane.running, lane.last, work.is_begun = work, work.place, True
-        lane.stage = Stage.STARTING
+        work = queue.waiting.popleft()
+        queue.running, queue.last, work.is_begun = work, work.place, True
+        queue.stage = Stage.STARTING
         self._starting.setdefault(work, []).append(engine)
 
-    def runs(self, engine: int, work: CommandWork) -> bool:
+    def runs(self, engine: int, work: QueuedCommand) -> bool:
         """Whether this engine is still there with this work; another one may have got its id."""
-        lane = self._lanes.get(engine)
-        return lane is not None and lane.running is work
+        queue = self._queues.get(engine)
+        return queue is not None and queue.running is work
 
-    def _free(self, engine: int, work: CommandWork) -> None:
+    def _free(self, engine: int, work: QueuedCommand) -> None:
         if self.runs(engine, work):
-            self._lanes[engine].running = None
+            self._queues[engine].running = None
             self._advance(engine)
 
-    def _answered(self, work: CommandWork, ids: list[int], ok: bool) -> None:
+    def _answered(self, work: QueuedCommand, ids: list[int], ok: bool) -> None:
         work.is_answered = True
         for engine in ids:
             self._settle(work, engine)
@@ -393,13 +393,13 @@ class Router:
                 self._clear(engine, f"{work.label} failed on engine {engine}, which cleared its queue")
             self._free(engine, work)
 
-    def _settle(self, work: CommandWork, engine: int) -> None:
+    def _settle(self, work: QueuedCommand, engine: int) -> None:
         """One engine fewer to wait for."""
         work.outstanding.discard(engine)
         if not work.outstanding:
             self._forget(work)
 
-    def _forget(self, work: CommandWork) -> None:
+    def _forget(self, work: QueuedCommand) -> None:
         if self._works.pop(work.serial, None) is None:
             return
         self._late.pop(work, None)
@@ -412,13 +412,13 @@ class Router:
             client.inline_bytes -= work.inline_bytes
 
     def _clear(self, engine: int, reason: str) -> None:
-        lane = self._lanes[engine]
-        waiting, lane.waiting = lane.waiting, deque(work for work in lane.waiting if work.is_before_end)
+        queue = self._queues[engine]
+        waiting, queue.waiting = queue.waiting, deque(work for work in queue.waiting if work.is_before_end)
         for work in waiting:
             if not work.is_before_end:
                 self._will_not_run(work, engine, "QueueCleared", reason)
 
-    def _will_not_run(self, work: CommandWork, engine: int, error: str, text: str) -> None:
+    def _will_not_run(self, work: QueuedCommand, engine: int, error: str, text: str) -> None:
         self._undone.setdefault((work, error, text), []).append(engine)
         self._settle(work, engine)
 
@@ -427,7 +427,7 @@ class Router:
         for number in list(ids):
             engine = self.registry.engines[number]
             text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
-            lane = self._lanes.pop(number)
+            queue = self._queues.pop(number)
             self._held.note(number, "")
             self.registry.remove([number])
             for works in (self._starting, self._late):
@@ -437,9 +437,9 @@ class Router:
             for passing in self._passing.values():
                 if number in passing.engines:
                     passing.error, passing.reason = "EngineLost", text
-            if lane.running is not None:
-                self._will_not_run(lane.running, number, "EngineLost", text)
-            for work in lane.waiting:
+            if queue.running is not None:
+                self._will_not_run(queue.running, number, "EngineLost", text)
+            for work in queue.waiting:
                 self._will_not_run(work, number, "EngineLost", text)
 
     # --- what is to be done ------------------------------------------------------------------------------------
@@ -460,34 +460,34 @@ class Router:
             if ids:
                 self._dispatch(starting, ids)
         self._starting.clear()
-        still_there = [engine for engine in self._interrupting if engine in self._lanes]
+        still_there = [engine for engine in self._interrupting if engine in self._queues]
         for key, ranks in self.registry.by_set(still_there).items():
             self._effects.append(Send(key, m.InterruptRanks(ranks)))
         self._interrupting.clear()
         effects, self._effects = self._effects, []
         return effects
 
-    def _announce(self, work: CommandWork) -> None:
+    def _announce(self, work: QueuedCommand) -> None:
         if work.announce:
             self._effects.append(Send(work.client, m.Accepted(work.id, work.announce)))
             work.announce = []
 
-    def _dispatch(self, work: CommandWork, ids: list[int]) -> None:
+    def _dispatch(self, work: QueuedCommand, ids: list[int]) -> None:
         if work.is_streamed:
             self._dispatch_streamed(work, ids)
             return
         for key, message in self._messages(work, ids):
             self._effects.append(Send(key, message, work.body))
 
-    def _messages(self, work: CommandWork, ids: list[int]) -> list[tuple[int, m.Dispatch]]:
+    def _messages(self, work: QueuedCommand, ids: list[int]) -> list[tuple[int, m.Dispatch]]:
         for engine in ids:
-            self._lanes[engine].stage, self._lanes[engine].since = Stage.GIVEN, self._now
+            self._queues[engine].stage, self._queues[engine].since = Stage.GIVEN, self._now
         return [
             (key, m.Dispatch(work.serial, ranks, work.method, work.operation, work.sizes))
             for key, ranks in self.registry.by_set(ids).items()
         ]
 
-    def _dispatch_streamed(self, work: CommandWork, ids: list[int]) -> None:
+    def _dispatch_streamed(self, work: QueuedCommand, ids: list[int]) -> None:
         if work.stream and ids:
             sinks = tuple(self._messages(work, ids))
             self._effects.append(Forward(work.client, work.stream, sum(work.sizes), sinks))

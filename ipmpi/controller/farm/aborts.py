@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ...errors import ClientError
 from ...protocol import messages as m, packed
 from ..effects import Send
-from .groups import CANCELLING, GIVEN, INTERRUPTED, WAITING, Group
-from .ledger import Ledger
+from .groups import CANCELLING, GIVEN, INTERRUPTED, WAITING, TaskGroup
+from .tasktable import TaskTable
 
 
 @dataclass(eq=False)
@@ -25,8 +25,8 @@ class _Request:
 class Aborts:
     """Requests to take tasks back; see :class:`ipmpi.protocol.tasks.AbortTasks` for what they mean."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, task_table: TaskTable) -> None:
+        self._task_table = task_table
         self._requests: dict[tuple[int, int], list[_Request]] = {}
 
     def abort(self, client: int, message: m.AbortTasks) -> None:
@@ -37,7 +37,7 @@ class Aborts:
             chosen: Iterable[int] = sorted(set(packed.unpack(message.indices)))
         except ValueError:
             raise ClientError("packed indices of an impossible length") from None
-        group = self._ledger.of_client(client, message.group)
+        group = self._task_table.of_client(client, message.group)
         if group is None:
             self._reply(client, message.id, [])
             return
@@ -45,13 +45,13 @@ class Aborts:
         waiting = [index for index in chosen if group.states[index] == WAITING]
         given = [index for index in chosen if GIVEN <= group.states[index] <= INTERRUPTED]
         text = f"{group.options.label} was cancelled before it started"
-        self._ledger.undone(group, waiting, "TaskAborted", text)
+        self._task_table.undone(group, waiting, "TaskAborted", text)
         if message.how == "cancel":
             self._cancel(group, given, _Request(client, message.id, waiting, 0))
         elif message.how == "drop":
             self.tell_sets(group, given, interrupt=False)
             dropped = f"{group.options.label} was aborted while it ran; its result is dropped"
-            self._ledger.undone(group, given, "TaskAborted", dropped, still_there=True)
+            self._task_table.undone(group, given, "TaskAborted", dropped, still_there=True)
         else:
             self.tell_sets(group, given, interrupt=True)
             for index in given:
@@ -59,7 +59,7 @@ class Aborts:
         if message.how != "cancel":
             self._reply(client, message.id, sorted(waiting + given))
 
-    def _cancel(self, group: Group, given: list[int], request: _Request) -> None:
+    def _cancel(self, group: TaskGroup, given: list[int], request: _Request) -> None:
         self.tell_sets(group, [index for index in given if group.states[index] == GIVEN], interrupt=False)
         for index in given:
             if group.states[index] != INTERRUPTED:
@@ -69,16 +69,16 @@ class Aborts:
         if not request.left:
             self._reply(request.client, request.id, request.cancelled)
 
-    def tell_sets(self, group: Group, indices: Iterable[int], interrupt: bool) -> None:
+    def tell_sets(self, group: TaskGroup, indices: Iterable[int], interrupt: bool) -> None:
         """Have the sets that have these tasks not run them, or stop them."""
         by_set: dict[int, list[int]] = {}
         for index in indices:
             by_set.setdefault(group.where[index], []).append(index)
         for key, theirs in by_set.items():
             message = m.CancelTasks(group.serial, packed.pack(theirs), interrupt)
-            self._ledger.effects.append(Send(key, message))
+            self._task_table.effects.append(Send(key, message))
 
-    def settle(self, group: Group, index: int, cancelled: bool) -> None:
+    def settle(self, group: TaskGroup, index: int, cancelled: bool) -> None:
         """It is known now whether a task was cancelled."""
         for request in self._requests.pop((group.serial, index), ()) if self._requests else ():
             request.left -= 1
@@ -88,4 +88,4 @@ class Aborts:
                 self._reply(request.client, request.id, sorted(request.cancelled))
 
     def _reply(self, client: int, number: int, indices: list[int]) -> None:
-        self._ledger.effects.append(Send(client, m.Reply(number, packed.pack(indices))))
+        self._task_table.effects.append(Send(client, m.Reply(number, packed.pack(indices))))

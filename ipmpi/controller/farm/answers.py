@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from ...errors import RemoteProtocolError
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer, size_of
-from .groups import DROPPED, INTERRUPTED, Group
+from .groups import DROPPED, INTERRUPTED, TaskGroup
 
 
 @dataclass
-class Sorted:
+class Classified:
     """What is to become of the tasks in an answer.
 
     Attributes:
@@ -57,9 +57,9 @@ def check(message: m.TaskResults, body: Sequence[Buffer]) -> None:
         raise RemoteProtocolError(f"an answer of {tasks} tasks whose parts do not fit each other")
 
 
-def sort_out(key: int, group: Group, message: m.TaskResults, body: Sequence[Buffer]) -> Sorted:
+def classify(key: int, group: TaskGroup, message: m.TaskResults, body: Sequence[Buffer]) -> Classified:
     """Look at each task in the answer of set ``key``."""
-    found = Sorted()
+    found = Classified()
     failed = set(packed.unpack(message.failed))
     lengths = packed.unpack(message.lengths)
     payloads = packed.slices(b"".join(body), lengths)

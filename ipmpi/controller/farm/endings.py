@@ -10,22 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ... import limits
-from .groups import Ending, Group
-from .ledger import Ledger
-from .places import Places, Seat
+from .groups import EndingEngine, TaskGroup
+from .sets import EngineIncarnation, SetStates
+from .tasktable import TaskTable
 
 
 class Endings:
     """Engines that were told to end while they ran tasks."""
 
-    def __init__(self, ledger: Ledger, places: Places) -> None:
-        self._ledger = ledger
+    def __init__(self, task_table: TaskTable, places: SetStates) -> None:
+        self._task_table = task_table
         self._places = places
 
-    def told_to_end(self, group: Group, indices: Sequence[int], seat: Seat) -> list[int]:
+    def told_to_end(self, group: TaskGroup, indices: Sequence[int], incarnation: EngineIncarnation) -> list[int]:
         """These ran on an engine that was told to end; returns those that may try again."""
-        seats = self._places.seats
-        ending = Ending(seat.key, seat.host, max((seat.number, *seats)))
+        incarnations = self._places.incarnations
+        ending = EndingEngine(incarnation.key, incarnation.host, max((incarnation.number, *incarnations)))
         group.endings = group.endings or {}
         for index in indices:
             before = group.endings.setdefault(index, [])
@@ -35,21 +35,22 @@ class Endings:
                 group.strikes = group.strikes or {}
                 group.strikes[index] = max(group.strikes.get(index, 0), alone)
         text = (
-            f"{group.options.label} was given up: {limits.POISON} engines were told to end (SIGTERM) while they"
-            " ran it, and others beside them were not. Most likely it takes too much memory, and a service of the"
-            f" machine (earlyoom, systemd-oomd) has ended them. The last was {seat.text}"
+            f"{group.options.label} was given up: {limits.MAX_CRASHES} engines were told to end (SIGTERM) while"
+            " they ran it, and others beside them were not. Most likely it takes too much memory, and a service of"
+            f" the machine (earlyoom, systemd-oomd) has ended them. The last was {incarnation.text}"
         )
-        return self._give_up(group, indices, limits.POISON - 1, text)
+        return self._give_up(group, indices, limits.MAX_CRASHES - 1, text)
 
-    def _was_alone(self, ending: Ending) -> bool:
+    def _was_alone(self, ending: EndingEngine) -> bool:
         """Whether an engine of the same set or host was there then, and still is: no job has ended."""
         return any(
-            seat.number <= ending.newest and (seat.key == ending.key or seat.host == ending.host)
-            for seat in self._places.seats.values()
+            incarnation.number <= ending.newest
+            and (incarnation.key == ending.key or incarnation.host == ending.host)
+            for incarnation in self._places.incarnations.values()
         )
 
-    def _give_up(self, group: Group, indices: Sequence[int], strikes: int, text: str) -> list[int]:
+    def _give_up(self, group: TaskGroup, indices: Sequence[int], strikes: int, text: str) -> list[int]:
         known = group.strikes or {}
         poison = [index for index in indices if known.get(index, 0) >= strikes]
-        self._ledger.undone(group, poison, "EngineLost", text)
+        self._task_table.undone(group, poison, "EngineLost", text)
         return [index for index in indices if known.get(index, 0) < strikes]

@@ -8,11 +8,11 @@ The rules.
   the task was given to last.
 * A task that fails is queued again at the tail while it has retries. One that comes back for any other reason
   keeps its place in the order and uses none. One that was on an engine that was lost is from then on given
-  alone, so that it shows whether it was the cause; after ``limits.POISON`` engines it is given up.
+  alone, so that it shows whether it was the cause; after ``limits.MAX_CRASHES`` engines it is given up.
 * A task that rejects an engine goes to another one, and fails when all have been tried. One whose condition an
   engine refuses waits for another engine, or for its properties to change.
 * A set whose job ends before a task is expected to end does not get it; others do not wait behind it.
-* What no engine would run is parked, and given up after ``limits.UNPLACED`` seconds.
+* What no engine would run is parked, and given up after ``limits.UNSCHEDULABLE_AFTER`` seconds.
 
 Methods take events and change the state; :meth:`Farm.flush` says what is to be done about it.
 """
@@ -29,17 +29,17 @@ from ...protocol.frames import Buffer
 from ..effects import Effect, Send
 from ..registry import Registry
 from .aborts import Aborts
-from .answers import Sorted, check, numbers, sort_out
-from .bodies import Bodies
+from .answers import Classified, check, classify, numbers
 from .endings import Endings
 from .functions import Functions
-from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, Group, as_range, packed_range, runs
+from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, TaskGroup, as_range, packed_range, runs
 from .large import LargeResults
-from .ledger import Ledger
-from .places import Need, Place, Places, Seat, Verdict, rounded_up, sentence
+from .largearguments import LargeArguments
 from .scheduler import Order, Priority, Queued
+from .sets import EngineIncarnation, Need, SetState, SetStates, Verdict, rounded_up, sentence
 from .suspects import Suspects
-from .waiting import Piece, Waiting
+from .taskqueue import QueueSlice, TaskQueue
+from .tasktable import TaskTable
 
 _STATUS: int = 250_000
 """Running tasks that one TaskStatus names: they have to fit into a message."""
@@ -57,16 +57,16 @@ class Farm:
     def __init__(self, registry: Registry, first_serial: int = 1, order: Order | None = None) -> None:
         self._registry = registry
         self._order: Order = order if order is not None else Priority()
-        self._waiting = Waiting(self._order.newest_first)
+        self._waiting = TaskQueue(self._order.newest_first)
         self._arrivals = count(1)
-        self._ledger = Ledger(first_serial, self._ready, self._closed)
+        self._task_table = TaskTable(first_serial, self._ready, self._closed)
         self._functions = Functions()
-        self._places = Places()
-        self.aborts = Aborts(self._ledger)
-        self.blame = Suspects(self._ledger)
-        self._endings = Endings(self._ledger, self._places)
-        self.bodies = Bodies(self._ledger)
-        self.large = LargeResults(self._ledger, self._places, self._large_ended, self.returned)
+        self._places = SetStates()
+        self.aborts = Aborts(self._task_table)
+        self.blame = Suspects(self._task_table)
+        self._endings = Endings(self._task_table, self._places)
+        self.bodies = LargeArguments(self._task_table)
+        self.large = LargeResults(self._task_table, self._places, self._large_ended, self.returned)
         self._look_at: float | None = None
         self.stale_results = 0
         """Tasks in answers to what was not asked: counted, and dropped."""
@@ -77,12 +77,12 @@ class Farm:
         """Queue a group of tasks; raises the error to refuse it with."""
         self._functions.use(client, message.options.functions)
         try:
-            group = self._ledger.open(client, message, body, stream, len(self._registry.engines))
+            group = self._task_table.open(client, message, body, stream, len(self._registry.engines))
         except Exception:
             self._forget(self._functions.unuse(message.options.functions))
             raise
         self._places.group_opened(group.options.expected)
-        self._ledger.start(group, message.options)
+        self._task_table.start(group, message.options)
 
     def define(self, client: int, message: m.DefineFunction, body: Sequence[Buffer]) -> None:
         """A piece of a function that tasks will name; RemoteProtocolError if it is not the next one."""
@@ -97,49 +97,49 @@ class Farm:
             theirs = [key for key in keys if key in place.functions]
             place.functions.difference_update(theirs)
             if theirs:
-                self._ledger.effects.append(Send(place.key, m.ForgetFunctions(theirs)))
+                self._task_table.effects.append(Send(place.key, m.ForgetFunctions(theirs)))
 
     def recheck(self, client: int) -> None:
         """Ask all engines again about the conditions of a client's tasks."""
-        for condition in self._ledger.conditions(client):
+        for condition in self._task_table.conditions(client):
             condition.refused.clear()
             self._waiting.judge_again(condition.needs)
 
     def status(self, client: int) -> dict[str, Any]:
         """The answer to :class:`TaskStatus`."""
-        ledger = self._ledger
+        task_table = self._task_table
         return {
-            "scheduled": ledger.scheduled, "pending": ledger.pending, "succeeded": ledger.n_succeeded,
-            "failed": ledger.n_failed, "running": ledger.running(client, _STATUS),
+            "scheduled": task_table.scheduled, "pending": task_table.pending, "succeeded": task_table.n_succeeded,
+            "failed": task_table.n_failed, "running": task_table.running(client, _STATUS),
         }  # fmt: skip
 
     def reserve(self, client: int, targets: list[int] | None) -> list[int]:
         """Start no more tasks on these engines; returns their ids."""
         ids = self._registry.resolve(targets)
-        self._ledger.effects += self._places.reserve(client, self._seats(ids))
+        self._task_table.effects += self._places.reserve(client, self._incarnations(ids))
         return ids
 
     def release(self, client: int, targets: list[int]) -> list[int]:
         """The end of a reservation; returns the ids of those engines that are still there."""
         ids = [number for number in targets if number in self._registry.engines]
-        self._ledger.effects += self._places.release(client, self._seats(ids))
+        self._task_table.effects += self._places.release(client, self._incarnations(ids))
         return ids
 
-    def _seats(self, ids: Iterable[int]) -> list[Seat]:
+    def _incarnations(self, ids: Iterable[int]) -> list[EngineIncarnation]:
         engines = [self._registry.engines[number] for number in ids]
-        return [self._places.by_key[engine.set_key].seats[engine.rank] for engine in engines]
+        return [self._places.by_key[engine.set_key].incarnations[engine.rank] for engine in engines]
 
     def client_lost(self, client: int) -> None:
         """A client will not come back: what waits is dropped, what runs is cancelled if it has not started."""
-        for group in self._ledger.client_lost(client):
+        for group in self._task_table.client_lost(client):
             held = [index for index, state in enumerate(group.states) if GIVEN <= state <= INTERRUPTED]
             waiting = [index for index, state in enumerate(group.states) if state == WAITING]
             self.aborts.tell_sets(group, held, interrupt=False)
-            self._ledger.undone(group, held, "TaskAborted", "", still_there=True)
-            self._ledger.undone(group, waiting, "TaskAborted", "")
+            self._task_table.undone(group, held, "TaskAborted", "", still_there=True)
+            self._task_table.undone(group, waiting, "TaskAborted", "")
         self.resume(client)
         self._forget(self._functions.client_lost(client))
-        self._ledger.effects += self._places.client_lost(client)
+        self._task_table.effects += self._places.client_lost(client)
 
     # --- engine sets -----------------------------------------------------------------------------------------
 
@@ -172,14 +172,16 @@ class Farm:
         place = self._places.by_key.get(key)
         if place is not None:
             self._waiting.judge_again(
-                self._ledger.properties_changed({place.seats[r].number for r in ranks if r in place.seats})
+                self._task_table.properties_changed(
+                    {place.incarnations[r].number for r in ranks if r in place.incarnations}
+                )
             )
 
     def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
         """Tasks have ended on a rank."""
-        place, group = self._places.by_key.get(key), self._ledger.groups.get(message.group)
-        seat = place.former.get(message.rank) if place is not None else None
-        if place is None or group is None or seat is None:
+        place, group = self._places.by_key.get(key), self._task_table.groups.get(message.group)
+        incarnation = place.former.get(message.rank) if place is not None else None
+        if place is None or group is None or incarnation is None:
             self.stale_results += len(numbers(message.indices))
             return
         check(message, body)
@@ -189,46 +191,50 @@ class Farm:
             self._answered(place, group, span[1] - span[0])
             positions = packed.unpack(message.failed) if message.failed else ()
             failed = sorted({span[0] + p for p in positions if p < span[1] - span[0]})
-            done = m.TasksDone(group.id, seat.id, message.indices, message.failed, message.lengths, message.sizes)
-            self._ledger.effects.append(Send(group.client, done, body))
+            done = m.TasksDone(
+                group.id, incarnation.id, message.indices, message.failed, message.lengths, message.sizes
+            )
+            self._task_table.effects.append(Send(group.client, done, body))
             self._record(group, [span] if not failed else runs(sorted({*range(*span)}.difference(failed))),
-                         failed, seat)  # fmt: skip
+                         failed, incarnation)  # fmt: skip
             return
-        found = sort_out(key, group, message, body)
+        found = classify(key, group, message, body)
         self._answered(place, group, found.answered)
         self.stale_results += found.stale
-        self._sorted(group, seat, found)
+        self._sorted(group, incarnation, found)
 
-    def _sorted(self, group: Group, seat: Seat, found: Sorted) -> None:
+    def _sorted(self, group: TaskGroup, incarnation: EngineIncarnation, found: Classified) -> None:
         """An answer that is not passed on whole."""
         if found.indices:
             done = m.TasksDone(
-                group.id, seat.id, packed.pack(found.indices), packed.pack(found.failed_positions),
+                group.id, incarnation.id, packed.pack(found.indices), packed.pack(found.failed_positions),
                 packed.pack(found.lengths), [sum(found.lengths)],
             )  # fmt: skip
-            self._ledger.effects.append(Send(group.client, done, [b"".join(found.payloads)]))
+            self._task_table.effects.append(Send(group.client, done, [b"".join(found.payloads)]))
         for index in found.settled:
             self.aborts.settle(group, index, False)
         for index in found.dropped:
-            self._ledger.gone(group, index)
+            self._task_table.gone(group, index)
         self._interrupted(group, found.interrupted)
         for index in found.retried:
             group.tries = group.tries or {}
             group.tries[index] = group.tries.get(index, 0) + 1
         if found.retried:
             self._requeue(group, found.retried, self._rank(group, len(found.retried)))
-        self._record(group, runs(found.succeeded), found.failed, seat)
+        self._record(group, runs(found.succeeded), found.failed, incarnation)
 
-    def _record(self, group: Group, succeeded: list[tuple[int, int]], failed: list[int], seat: Seat) -> None:
+    def _record(
+        self, group: TaskGroup, succeeded: list[tuple[int, int]], failed: list[int], incarnation: EngineIncarnation
+    ) -> None:
         for start, stop in succeeded:
-            self._ledger.succeeded(group, start, stop, seat.number)
+            self._task_table.succeeded(group, start, stop, incarnation.number)
         if failed:
-            self._ledger.failed(group, failed, seat.number)
+            self._task_table.failed(group, failed, incarnation.number)
 
-    def _interrupted(self, group: Group, indices: list[int]) -> None:
-        self._ledger.undone(group, indices, "TaskAborted", f"{group.options.label} was interrupted")
+    def _interrupted(self, group: TaskGroup, indices: list[int]) -> None:
+        self._task_table.undone(group, indices, "TaskAborted", f"{group.options.label} was interrupted")
 
-    def result(self, key: int, message: m.TaskResult, body: Sequence[Buffer], stream: int) -> None:
+    def result(self, key: int, message: m.LargeTaskResult, body: Sequence[Buffer], stream: int) -> None:
         """A task has succeeded with a large result."""
         self.stale_results += not self.large.result(key, message, body, stream)
 
@@ -236,25 +242,27 @@ class Farm:
         """A large result is through (or its client does not want it), or will not come."""
         self.large.passed_on(key, stream, complete)
 
-    def _large_ended(self, place: Place, group: Group, index: int, seat: Seat) -> None:
+    def _large_ended(self, place: SetState, group: TaskGroup, index: int, incarnation: EngineIncarnation) -> None:
         self._answered(place, group, 1)
         self.aborts.settle(group, index, False)
         if group.states[index] == DROPPED:
-            self._ledger.gone(group, index)
+            self._task_table.gone(group, index)
         elif group.states[index] == INTERRUPTED:
             self._interrupted(group, [index])
         else:
-            self._ledger.succeeded(group, index, index + 1, seat.number)
+            self._task_table.succeeded(group, index, index + 1, incarnation.number)
 
     @property
     def unfinished(self) -> int:
         """Tasks that have not ended."""
-        return self._ledger.scheduled + self._ledger.pending
+        return self._task_table.scheduled + self._task_table.pending
 
     def has_tasks_of_others(self, key: int, client: int) -> bool:
         """Whether a set has tasks of other clients."""
         place = self._places.by_key.get(key)
-        return place is not None and any(self._ledger.groups[serial].client != client for serial in place.given)
+        return place is not None and any(
+            self._task_table.groups[serial].client != client for serial in place.given
+        )
 
     def pause(self, client: int) -> None:
         """Give no tasks of a client, which does not take results."""
@@ -268,7 +276,7 @@ class Farm:
 
     def returned(self, key: int, message: m.TasksReturned) -> None:
         """Tasks will not be answered by this set, or (why: 'running') not be cancelled there."""
-        place, group = self._places.by_key.get(key), self._ledger.groups.get(message.group)
+        place, group = self._places.by_key.get(key), self._task_table.groups.get(message.group)
         indices = dict.fromkeys(numbers(message.indices))
         if place is None or group is None:
             self.stale_results += len(indices)
@@ -284,7 +292,7 @@ class Farm:
         self._answered(place, group, len(back))
         self._back(place, group, back, message)
 
-    def _back(self, place: Place, group: Group, indices: list[int], message: m.TasksReturned) -> None:
+    def _back(self, place: SetState, group: TaskGroup, indices: list[int], message: m.TasksReturned) -> None:
         """A set does not have these tasks any more."""
         group.wanted = None
         again: list[int] = []
@@ -293,10 +301,10 @@ class Farm:
         for index in indices:
             state = group.states[index]
             if state == DROPPED:
-                self._ledger.gone(group, index)
+                self._task_table.gone(group, index)
             else:
                 (again if state == GIVEN else cancelled if state == CANCELLING else interrupted).append(index)
-        self._ledger.undone(
+        self._task_table.undone(
             group, cancelled, "TaskAborted", f"{group.options.label} was cancelled before it started"
         )
         self._interrupted(group, interrupted)
@@ -305,26 +313,32 @@ class Farm:
         if again:
             self._again(place, group, again, message)
 
-    def _again(self, place: Place, group: Group, indices: list[int], message: m.TasksReturned) -> None:
-        seat = place.former.get(message.rank)
-        seats = [seat.number] if seat is not None else [seat.number for seat in place.seats.values()]
+    def _again(self, place: SetState, group: TaskGroup, indices: list[int], message: m.TasksReturned) -> None:
+        incarnation = place.former.get(message.rank)
+        incarnations = (
+            [incarnation.number]
+            if incarnation is not None
+            else [incarnation.number for incarnation in place.incarnations.values()]
+        )
         ended = message.why == "ended" or (message.why == "lost" and message.rank in place.told)
-        if ended and seat is not None:
-            indices = self._endings.told_to_end(group, indices, seat)
+        if ended and incarnation is not None:
+            indices = self._endings.told_to_end(group, indices, incarnation)
         elif message.why == "lost" and message.rank not in place.doomed:
-            indices = self.blame.strike(group, indices, seat.text if seat else f"of a set: {message.text}")
+            indices = self.blame.strike(
+                group, indices, incarnation.text if incarnation else f"of a set: {message.text}"
+            )
         elif message.why == "refused" and group.condition is not None:
-            group.condition.refused.update(seats)
+            group.condition.refused.update(incarnations)
             self._waiting.judge_again(group.condition.needs)
         elif message.why in ("refused", "rejected"):
             group.rejected, group.last_refusal = group.rejected or {}, message.text
             for index in indices:
-                group.rejected.setdefault(index, set()).update(seats)
+                group.rejected.setdefault(index, set()).update(incarnations)
         elif message.why == "broken":
             group.broken += 1
-            if group.broken >= limits.POISON:
+            if group.broken >= limits.MAX_CRASHES:
                 text = f"{group.options.label}: its arguments did not reach an engine in {group.broken} attempts"
-                self._ledger.undone(group, indices, "ConnectionError", f"{text}. {message.text}")
+                self._task_table.undone(group, indices, "ConnectionError", f"{text}. {message.text}")
                 return
         self._requeue(group, indices, group.rank)
 
@@ -341,7 +355,7 @@ class Farm:
         elif told:
             place.told.update(ranks)
         self._places.remove_ranks(place, ranks)
-        if not place.seats:
+        if not place.incarnations:
             self.set_lost(key, "its engines are gone", blame=not (ordered or told))
         place.explained = True
         self._waiting.judge_again()
@@ -354,7 +368,7 @@ class Farm:
         self._places.remove(place)
         why = "lost" if blame and not place.explained else "taken"
         for serial in list(place.given):
-            group = self._ledger.groups[serial]
+            group = self._task_table.groups[serial]
             held = group.held_by(key)
             self._answered(place, group, len(held))
             for indices, how in zip(self.blame.split(group, held), (why, "taken"), strict=True):
@@ -364,25 +378,25 @@ class Farm:
 
     # --- the queue -------------------------------------------------------------------------------------------
 
-    def _ready(self, group: Group) -> None:
+    def _ready(self, group: TaskGroup) -> None:
         """A group waits for nothing but an engine."""
         group.rank = self._rank(group, group.count)
         need = self._need(group)
         self._waiting.add(need, group.rank, group, 0, group.count)
 
-    def _closed(self, group: Group) -> None:
+    def _closed(self, group: TaskGroup) -> None:
         """Nothing is left of a group."""
         self._waiting.group_ended()
         self._places.group_closed(group.options.expected)
         self._forget(self._functions.unuse(group.options.functions))
 
-    def _rank(self, group: Group, tasks: int) -> tuple[float, ...]:
+    def _rank(self, group: TaskGroup, tasks: int) -> tuple[float, ...]:
         options = group.options
         return self._order.rank(
             Queued(next(self._arrivals), group.client, tasks, options.priority, options.expected)
         )
 
-    def _need(self, group: Group, index: int = -1) -> Need:
+    def _need(self, group: TaskGroup, index: int = -1) -> Need:
         barred = frozenset(group.rejected.get(index, ())) if group.rejected else frozenset()
         strikes = group.strikes.get(index, 0) if group.strikes else 0
         options = group.options
@@ -391,9 +405,9 @@ class Farm:
             rounded_up(options.expected), strikes > 1,
         )  # fmt: skip
 
-    def _requeue(self, group: Group, indices: list[int], rank: tuple[float, ...]) -> None:
+    def _requeue(self, group: TaskGroup, indices: list[int], rank: tuple[float, ...]) -> None:
         indices.sort()
-        self._ledger.requeued(group, indices)
+        self._task_table.requeued(group, indices)
         if group.strikes or group.rejected:
             by_need: dict[Need, list[int]] = {}
             for index in indices:
@@ -404,7 +418,7 @@ class Farm:
             for start, stop in runs(theirs):
                 self._waiting.add(need, rank, group, start, stop)
 
-    def _answered(self, place: Place, group: Group, tasks: int) -> None:
+    def _answered(self, place: SetState, group: TaskGroup, tasks: int) -> None:
         """A set has so many tasks of a group less."""
         if not tasks:
             return
@@ -429,10 +443,10 @@ class Farm:
         if self._waiting.count and self._places.open:
             self._share_out()
         for client, text in self._waiting.too_long(self._places.longest_left):
-            self._ledger.effects.append(Send(client, m.Notice(text)))
+            self._task_table.effects.append(Send(client, m.Notice(text)))
         effects, self._look_at = self._places.look_for_surplus(now)
-        self._ledger.effects += effects
-        effects, self._ledger.effects = self._ledger.effects, []
+        self._task_table.effects += effects
+        effects, self._task_table.effects = self._task_table.effects, []
         return effects
 
     def next_deadline(self) -> float | None:
@@ -440,8 +454,8 @@ class Farm:
         times = [when for when in (self._waiting.deadline(), self._look_at) if when is not None]
         return min(times, default=None)
 
-    def _give_up(self, verdict: Verdict, need: Need, group: Group, indices: list[int]) -> None:
-        self._ledger.undone(group, indices, *sentence(verdict, need, group.options.label, group.last_refusal))
+    def _give_up(self, verdict: Verdict, need: Need, group: TaskGroup, indices: list[int]) -> None:
+        self._task_table.undone(group, indices, *sentence(verdict, need, group.options.label, group.last_refusal))
 
     def _share_out(self) -> None:
         """Give waiting tasks to idle engines if these suffice, else to sets in proportion to what they want."""
@@ -464,13 +478,13 @@ class Farm:
                 return
             self._give(place, place.free)
 
-    def _give(self, place: Place, room: int) -> None:
+    def _give(self, place: SetState, room: int) -> None:
         for piece in self._waiting.take(place, room):
             self._give_piece(place, piece)
 
-    def _give_piece(self, place: Place, piece: Piece) -> None:
+    def _give_piece(self, place: SetState, piece: QueueSlice) -> None:
         group, start, stop, ranks, alone, sole = piece
-        effects = self._ledger.effects
+        effects = self._task_table.effects
         for key in group.options.functions:
             if key not in place.functions:
                 place.functions.add(key)
@@ -489,7 +503,7 @@ class Farm:
             effects.append(Send(place.key, message, [payloads]))
         group.give(place.key, start, stop)
         tasks = stop - start
-        self._ledger.given(tasks)
+        self._task_table.given(tasks)
         place.unanswered += tasks
         if group.is_movable:
             place.movable += tasks

@@ -11,7 +11,7 @@ from ... import limits
 from ...errors import ClientError
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
-from .places import Condition
+from .sets import Condition
 
 # What a task is. Up to DROPPED it has not ended; from GIVEN to DROPPED an engine set has it.
 WAITING: Final = 0
@@ -54,7 +54,7 @@ def for_engines(options: m.TaskOptions) -> m.TaskOptions:
     )  # fmt: skip
 
 
-class Record(NamedTuple):
+class EndedGroup(NamedTuple):
     """What is remembered of a group that has ended: states, and where its tasks ran."""
 
     label: str
@@ -62,7 +62,7 @@ class Record(NamedTuple):
     where: array[int]
 
 
-class Ending(NamedTuple):
+class EndingEngine(NamedTuple):
     """An engine that was told to end: its set, its host, and the newest engine at that time."""
 
     key: int
@@ -70,14 +70,14 @@ class Ending(NamedTuple):
     newest: int
 
 
-class Group:
+class TaskGroup:
     """The tasks of one group.
 
     Attributes:
         serial: names the group between controller and engine sets.
         options: as engine sets get them (see :func:`for_engines`).
         states: of each task; ``started`` is 1 for those that ranks of the set have, which has it now.
-        where: the key of the set that has the task; once it has ended on an engine, the number of its seat.
+        where: the key of the set that has the task; once it has ended on an engine, the number of that engine incarnation.
         unfinished: tasks that have not ended, or that a set still has.
         children: by index, the groups that wait for that task.
         missing: how many tasks this group waits for.
@@ -141,14 +141,14 @@ class Group:
         self.unfinished = self.count
         self.rank: tuple[float, ...] = ()
         self.condition: Condition | None = None
-        self.children: dict[int, list[Group]] | None = None
+        self.children: dict[int, list[TaskGroup]] | None = None
         self.missing = 0
         self.follows = message.options.follow
         self.follow = 0
         # What few groups need, by index: retries used, engines lost, numbers of engines that rejected it.
         self.tries: dict[int, int] | None = None
         self.strikes: dict[int, int] | None = None
-        self.endings: dict[int, list[Ending]] | None = None
+        self.endings: dict[int, list[EndingEngine]] | None = None
         self.rejected: dict[int, set[int]] | None = None
         self.last_refusal = ""
         # For a large task: its body's stream if there is one, whether the client was asked for it again, who
@@ -186,10 +186,10 @@ class Group:
         self.started[start:stop] = bytes(stop - start)
         self.where[start:stop] = array("I", (key,)) * (stop - start)
 
-    def end(self, start: int, stop: int, state: int, seat: int) -> None:
+    def end(self, start: int, stop: int, state: int, incarnation: int) -> None:
         """These tasks have ended on one engine."""
         self.states[start:stop] = bytes((state,)) * (stop - start)
-        self.where[start:stop] = array("I", (seat,)) * (stop - start)
+        self.where[start:stop] = array("I", (incarnation,)) * (stop - start)
 
     def all_given(self, key: int, start: int, stop: int) -> bool:
         """Whether that set has all of these tasks, and nothing else is to be done about any of them."""

@@ -12,13 +12,13 @@ from typing import NamedTuple
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
 from ..effects import Decline, Forward, GiveUp, Send
-from .groups import DROPPED, GIVEN, INTERRUPTED, Group
-from .ledger import Ledger
-from .places import Place, Places, Seat
+from .groups import DROPPED, GIVEN, INTERRUPTED, TaskGroup
+from .sets import EngineIncarnation, SetState, SetStates
+from .tasktable import TaskTable
 
 
 class _Coming(NamedTuple):
-    place: Place
+    place: SetState
     group: int
     task: int
     rank: int
@@ -34,46 +34,52 @@ class LargeResults:
 
     def __init__(
         self,
-        ledger: Ledger,
-        places: Places,
-        ended: Callable[[Place, Group, int, Seat], None],
+        task_table: TaskTable,
+        places: SetStates,
+        ended: Callable[[SetState, TaskGroup, int, EngineIncarnation], None],
         returned: Callable[[int, m.TasksReturned], None],
     ) -> None:
-        self._ledger = ledger
+        self._task_table = task_table
         self._places = places
         self._ended = ended
         self._returned = returned
         self._coming: dict[tuple[int, int], _Coming] = {}
 
-    def result(self, key: int, message: m.TaskResult, body: Sequence[Buffer], stream: int) -> bool:
+    def result(self, key: int, message: m.LargeTaskResult, body: Sequence[Buffer], stream: int) -> bool:
         """A task has succeeded with a large result; False if the set was not asked for it."""
-        place, group = self._places.by_key.get(key), self._ledger.groups.get(message.group)
-        seat = place.former.get(message.rank) if place is not None else None
+        place, group = self._places.by_key.get(key), self._task_table.groups.get(message.group)
+        incarnation = place.former.get(message.rank) if place is not None else None
         wanted = group is not None and group.is_given(key, message.index) and not self._names(key, message)
-        if place is not None and group is not None and seat is not None and wanted:
+        if place is not None and group is not None and incarnation is not None and wanted:
             if group.states[message.index] in (DROPPED, INTERRUPTED):
-                self._ended(place, group, message.index, seat)
+                self._ended(place, group, message.index, incarnation)
             else:
-                self._pass_on(place, group, seat, message, body, stream)
+                self._pass_on(place, group, incarnation, message, body, stream)
                 return True
         if stream:
-            self._ledger.effects.append(Decline(key, stream))
-        return place is not None and group is not None and seat is not None and wanted
+            self._task_table.effects.append(Decline(key, stream))
+        return place is not None and group is not None and incarnation is not None and wanted
 
     def _pass_on(
-        self, place: Place, group: Group, seat: Seat, message: m.TaskResult, body: Sequence[Buffer], stream: int
+        self,
+        place: SetState,
+        group: TaskGroup,
+        incarnation: EngineIncarnation,
+        message: m.LargeTaskResult,
+        body: Sequence[Buffer],
+        stream: int,
     ) -> None:
-        done = m.TaskDone(group.id, message.index, seat.id, message.sizes)
+        done = m.TaskDone(group.id, message.index, incarnation.id, message.sizes)
         if stream:
             sinks = ((group.client, done),)
-            self._ledger.effects.append(Forward(place.key, stream, sum(message.sizes), sinks))
+            self._task_table.effects.append(Forward(place.key, stream, sum(message.sizes), sinks))
             self._coming[place.key, stream] = _Coming(place, message.group, message.index, message.rank)
             self._comes(place, 1)
         else:
-            self._ledger.effects.append(Send(group.client, done, body))
-            self._ended(place, group, message.index, seat)
+            self._task_table.effects.append(Send(group.client, done, body))
+            self._ended(place, group, message.index, incarnation)
 
-    def _comes(self, place: Place, results: int) -> None:
+    def _comes(self, place: SetState, results: int) -> None:
         place.coming += results
         place.exclusive = place.exclusive and place.in_hand > 0
         self._places.update(place)
@@ -85,7 +91,7 @@ class LargeResults:
             return
         place, serial, index, rank = coming
         self._comes(place, -1)
-        group = self._ledger.groups.get(serial)
+        group = self._task_table.groups.get(serial)
         if self._places.by_key.get(key) is not place or group is None or not group.is_given(key, index):
             return
         if complete:
@@ -99,24 +105,24 @@ class LargeResults:
 
         The task is run again. Arguments and result as of :meth:`Router.stuck`.
         """
-        names, group = self._names(key, message), self._ledger.groups.get(message.group)
+        names, group = self._names(key, message), self._task_table.groups.get(message.group)
         if not names or group is None or key not in self._places.by_key:
             return 0
         if not others_wait(self._places.by_key[key].former[message.rank].id, group.client):
             return 0
-        self._ledger.effects.append(GiveUp(*names[0]))
+        self._task_table.effects.append(GiveUp(*names[0]))
         return group.client
 
     def passing(self) -> dict[int, list[tuple[str, int]]]:
         """By engine, the results on their way: of which tasks, and to which client."""
         found: dict[int, list[tuple[str, int]]] = {}
         for place, serial, _, rank in self._coming.values():
-            group = self._ledger.groups.get(serial)
+            group = self._task_table.groups.get(serial)
             if group is not None:
                 found.setdefault(place.former[rank].id, []).append((group.options.label, group.client))
         return found
 
-    def _names(self, key: int, message: m.TaskResult | m.AnswerStuck) -> list[tuple[int, int]]:
+    def _names(self, key: int, message: m.LargeTaskResult | m.AnswerStuck) -> list[tuple[int, int]]:
         """Set and stream of the result of a task on one rank, if it is on its way."""
         task = message.group, message.index, message.rank
         return [name for name, coming in self._coming.items() if name[0] == key and coming[1:] == task]

@@ -2,7 +2,7 @@
 
 A task that was with a rank when the rank, or its whole set, was lost is a suspect: it is run beside nothing else
 on its rank, after the second time beside nothing else in its set, since many launchers end all ranks when one
-dies. After ``limits.POISON`` times it is given up.
+dies. After ``limits.MAX_CRASHES`` times it is given up.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from ... import limits
 from ...protocol import messages as m
 from .answers import numbers
-from .groups import Group, as_range
-from .ledger import Ledger
+from .groups import TaskGroup, as_range
+from .tasktable import TaskTable
 
 
 class Suspects:
     """Counts, for each task, the engines that were lost while they had it."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, task_table: TaskTable) -> None:
+        self._task_table = task_table
 
     def started(self, key: int, message: m.TasksStarted) -> None:
         """Ranks of a set have these tasks."""
-        group = self._ledger.groups.get(message.group)
+        group = self._task_table.groups.get(message.group)
         if group is None:
             return
         span = as_range(message.indices)
@@ -37,22 +37,22 @@ class Suspects:
 
     def clients(self) -> list[int]:
         """Those that have tasks, which a loss of engines concerns."""
-        return self._ledger.clients()
+        return self._task_table.clients()
 
     @staticmethod
-    def split(group: Group, held: Sequence[int]) -> tuple[list[int], list[int]]:
+    def split(group: TaskGroup, held: Sequence[int]) -> tuple[list[int], list[int]]:
         """Of the tasks that a set had, those that ranks had, and those that only waited at its agent."""
         return [i for i in held if group.started[i]], [i for i in held if not group.started[i]]
 
-    def strike(self, group: Group, indices: list[int], last: str) -> list[int]:
+    def strike(self, group: TaskGroup, indices: list[int], last: str) -> list[int]:
         """These were with an engine that was lost; returns those that may try again."""
         group.strikes = group.strikes or {}
         for index in indices:
             group.strikes[index] = group.strikes.get(index, 0) + 1
-        poison = [index for index in indices if group.strikes[index] >= limits.POISON]
+        poison = [index for index in indices if group.strikes[index] >= limits.MAX_CRASHES]
         text = (
-            f"{group.options.label} was given up: {limits.POISON} engines were lost while they had it. It is most "
-            f"likely the cause: it crashes, calls MPI_Abort, or takes too much memory. The last was {last}"
+            f"{group.options.label} was given up: {limits.MAX_CRASHES} engines were lost while they had it. It is"
+            f" most likely the cause: it crashes, calls MPI_Abort, or takes too much memory. The last was {last}"
         )
-        self._ledger.undone(group, poison, "EngineLost", text)
-        return [index for index in indices if group.strikes[index] < limits.POISON]
+        self._task_table.undone(group, poison, "EngineLost", text)
+        return [index for index in indices if group.strikes[index] < limits.MAX_CRASHES]

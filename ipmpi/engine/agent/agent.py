@@ -23,10 +23,10 @@ from ...protocol.states import FROM_BELOW
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
-from .child import Child
 from .deliveries import Deliveries, for_ranks
 from .largestreams import LargeAnswer
-from .localrank import Command, LocalRank
+from .localrank import LocalRank, RankCommand
+from .peeragent import PeerAgent
 from .setend import SetEnd
 from .shared import SharedMemory
 from .tasking import SetTasks
@@ -83,8 +83,8 @@ class Agent:
         self._ended: set[int] = set()
         """Ranks whose engine was ended, and whose process stays until the set ends."""
         self.local: dict[int, LocalRank] = {}
-        self.children: list[Child] = []
-        self._route: dict[int, Child] = {}
+        self.children: list[PeerAgent] = []
+        self._route: dict[int, PeerAgent] = {}
         self._numbers = itertools.count(1)
         """Of commands to ranks of this node."""
         self._answers = Upward(loop, self.send_up)
@@ -109,9 +109,9 @@ class Agent:
         local.join(self, self._tasks)
         self.local[local.rank] = local
 
-    def add_child(self, pipe: Pipe) -> Child:
+    def add_child(self, pipe: Pipe) -> PeerAgent:
         """An agent below has connected."""
-        child = Child(pipe, Connection(FROM_BELOW, resumable=False))
+        child = PeerAgent(pipe, Connection(FROM_BELOW, resumable=False))
 
         def event(happened: Event) -> None:
             self._from_below(child, happened)
@@ -169,7 +169,7 @@ class Agent:
     @property
     def is_root(self) -> bool:
         """Whether this agent speaks with the controller."""
-        return not isinstance(self.above, Child)
+        return not isinstance(self.above, PeerAgent)
 
     def forget_controller(self) -> None:
         """The controller began anew: what was on its way from the old one will not come to its end."""
@@ -231,9 +231,9 @@ class Agent:
         """Those of these ranks that are on this node."""
         return [local for rank in ranks if (local := self.local.get(rank)) is not None]
 
-    def by_child(self, ranks: Sequence[int]) -> list[tuple[Child, list[int]]]:
+    def by_child(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, list[int]]]:
         """The ranks below, by the agent through which they are reached."""
-        found: dict[Child, list[int]] = {}
+        found: dict[PeerAgent, list[int]] = {}
         for rank in ranks:
             child = self._route.get(rank)
             if child is not None:
@@ -250,7 +250,7 @@ class Agent:
         self._ids.update(by_rank)
         self.on_ids(self._ids)
         for local in self._here(ranks):
-            local.send(rm.EngineId(by_rank[local.rank]))
+            local.send(rm.NewEngineId(by_rank[local.rank]))
         for child in self.children:
             order = [rank for rank in sorted(child.ranks) if rank in by_rank]
             if order:
@@ -290,8 +290,8 @@ class Agent:
     def _run(self, message: m.Dispatch, body: Sequence[Buffer], files: tuple[int, ...]) -> None:
         """Give a command to ranks of this node."""
         number = next(self._numbers)
-        command = Command(message.id, message.method)
-        run = rm.Run(number, message.method, message.operation, message.sizes, bool(files))
+        command = RankCommand(message.id, message.method)
+        run = rm.RunCommand(number, message.method, message.operation, message.sizes, bool(files))
         packet = rm.encode(run, body)
         gone = []
         for rank in message.ranks:
@@ -313,8 +313,8 @@ class Agent:
     def rank_answered(
         self,
         local: LocalRank,
-        command: Command,
-        message: rm.Answer,
+        command: RankCommand,
+        message: rm.CommandDone,
         body: Sequence[Buffer],
         large: LargeAnswer | None,
     ) -> None:
@@ -337,7 +337,7 @@ class Agent:
 
     # --- from below ----------------------------------------------------------------------------------------
 
-    def _from_below(self, child: Child, event: Event) -> None:
+    def _from_below(self, child: PeerAgent, event: Event) -> None:
         if not isinstance(event, MessageReceived):
             self.transfers.handle(child, event)
             return
@@ -369,7 +369,7 @@ class Agent:
         else:
             self._tasks.from_below(child, event)
 
-    def pass_up(self, child: Child, message: m.Result | m.TaskResult, stream: int) -> None:
+    def pass_up(self, child: PeerAgent, message: m.Result | m.LargeTaskResult, stream: int) -> None:
         """Relay a message of a rank below with its stream."""
         if self.above is None:
             return
@@ -382,7 +382,7 @@ class Agent:
 
     # --- ends ----------------------------------------------------------------------------------------------
 
-    def _child_lost(self, child: Child, reason: str) -> None:
+    def _child_lost(self, child: PeerAgent, reason: str) -> None:
         self.transfers.endpoint_lost(child)
         if child in self.children:
             self.children.remove(child)
@@ -399,7 +399,7 @@ class Agent:
                 child, child.ranks, child.farewell or reason, bool(child.farewell) and not child.fault
             )
 
-    def _below_lost(self, child: Child, ranks: list[int], reason: str, ordered: bool) -> None:
+    def _below_lost(self, child: PeerAgent, ranks: list[int], reason: str, ordered: bool) -> None:
         child.engines = [engine for engine in child.engines if engine.rank not in ranks]
         for rank in ranks:
             self._route.pop(rank, None)
@@ -453,7 +453,7 @@ class Agent:
         self._log(f"engine of rank {local.rank} was ended; its process stays until its set ends, as MPI demands")
         local.interrupt_all()
         number, reset = next(self._numbers), operations.encode(operations.Reset())
-        local.run(number, rm.encode(rm.Run(number, "reset", reset)), Command(0, "reset"))
+        local.run(number, rm.encode(rm.RunCommand(number, "reset", reset)), RankCommand(0, "reset"))
 
     def fail(self, error: BaseException) -> None:
         """Something in this process has raised that should not: end this node, and say why.
@@ -477,6 +477,6 @@ class Agent:
         """End this node, and with it those below; at once if the agent above is gone."""
         if not self._stopped:
             self._stopped = True
-            if isinstance(self.above, Child) and not orphaned:
+            if isinstance(self.above, PeerAgent) and not orphaned:
                 self.above.leave(reason, self.has_failed)
             self._on_stop(reason, orphaned)

@@ -8,7 +8,7 @@ from ... import limits
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
 from ..rank.outcomes import DONE, FAILED, REFUSED, SKIPPED
-from .itembook import Finished, Item, Run
+from .itembook import Finished, Item, ResultRun
 
 Report = tuple[m.AnyMessage, Sequence[Buffer]]
 """A message and its body."""
@@ -83,7 +83,7 @@ def reports(finished: Iterable[Finished], rank: int) -> list[Report]:
     return out
 
 
-def report_of(run: Run, rank: int) -> Report:
+def report_of(run: ResultRun, rank: int) -> Report:
     """What is said of many that have run and have values."""
     message = m.TaskResults(
         run.given.group,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...protocol import messages as m, operations
-from ...transport.assembly import Assembly
+from ...transport.bodyreceiver import BodyReceiver
 from .shared import SharedMemory
 
 
@@ -39,7 +39,7 @@ class Deliveries:
         for message, interrupted in self._arriving.values():
             interrupted.update(set(ranks).intersection(message.ranks))
 
-    def expect(self, message: m.Dispatch) -> Assembly | None:
+    def expect(self, message: m.Dispatch) -> BodyReceiver | None:
         """What takes the body of a command for ranks of this node; None if there is no memory for it."""
         try:
             memory = SharedMemory(sum(message.sizes))
@@ -47,7 +47,7 @@ class Deliveries:
             self._failed(message, self._no_memory(error), False)
             return None
         self._arriving[id(message)] = message, set()
-        return Assembly(
+        return BodyReceiver(
             message.sizes, memory, lambda _done: self._assembled(message, memory),
             lambda: self._broken(message, "its sender is gone", True),
             lambda reason: self._broken(message, self._no_memory(reason), False),

@@ -42,7 +42,7 @@ class _Function:
         self.told: set[int] = set()
 
 
-class Ending:
+class JobDeadline:
     """The end of a set's job.
 
     Attributes:

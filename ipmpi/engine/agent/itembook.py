@@ -63,7 +63,7 @@ Finished = tuple[Given, int, Outcome, float]
 """A task that has run: its index, what became of it, and the seconds it took."""
 
 
-class Run(NamedTuple):
+class ResultRun(NamedTuple):
     """Tasks that came together, have run one after the other, and have values.
 
     Attributes:
@@ -234,14 +234,14 @@ class ItemBook:
         self._block.fence()
         return first, end
 
-    def take_runs(self) -> tuple[list[Run], bool]:
+    def take_runs(self) -> tuple[list[ResultRun], bool]:
         """What has run since the last call, up to one that :meth:`collect` has to give, and if there is one.
 
         That is one that has no value, was taken back, or came by itself. So it is with few tasks, and what is done
         here for each of the others is done by loops in C.
         """
         first, end = self._left()
-        runs: list[Run] = []
+        runs: list[ResultRun] = []
         while first < end:
             run = self._take_run(first, end)
             if run is None:
@@ -250,7 +250,7 @@ class ItemBook:
             first += len(run.indices)
         return runs, False
 
-    def _take_run(self, first: int, end: int) -> Run | None:
+    def _take_run(self, first: int, end: int) -> ResultRun | None:
         """The results from ``first`` on, before ``end``, of tasks that came together."""
         block, held, words = self._block, self._held, self._block.words
         at = first % SLOTS
@@ -272,7 +272,7 @@ class ItemBook:
         data, seconds = block.get(start, start + size), sum(block.seconds[slots])
         words[TAKEN_BYTES] = start + size
         words[TAKEN] = first + count
-        return Run(given, list(map(_index, items)), lengths, data, seconds)
+        return ResultRun(given, list(map(_index, items)), lengths, data, seconds)
 
     def collect(self) -> list[Finished]:
         """What has run since the last call."""

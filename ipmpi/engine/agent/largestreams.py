@@ -59,7 +59,7 @@ class LargeAnswer:
         return self._left <= 0
 
     def begin(
-        self, above: Endpoint, message: m.Result | m.TaskResult, tell: Callable[[m.AnyMessage], None]
+        self, above: Endpoint, message: m.Result | m.LargeTaskResult, tell: Callable[[m.AnyMessage], None]
     ) -> None:
         """Send it as the body of a message; ``tell`` is called with what the controller is to hear of it."""
         self._above = above
@@ -128,7 +128,7 @@ class LargeAnswer:
     def _give_back(self, size: int) -> None:
         self._loop.call_soon(lambda: self._freed(size))
 
-    def _look(self, message: m.Result | m.TaskResult, tell: Callable[[m.AnyMessage], None]) -> None:
+    def _look(self, message: m.Result | m.LargeTaskResult, tell: Callable[[m.AnyMessage], None]) -> None:
         """The rank waits for room: see whether its answer gets on, if others wait for the rank."""
         now = self._loop.now()
         if self._stream is None or self._above is None:
@@ -144,8 +144,8 @@ class LargeAnswer:
         self._timer = self._loop.call_later(_LOOK, lambda: self._look(message, tell))
 
 
-def _stuck(message: m.Result | m.TaskResult) -> m.AnswerStuck:
+def _stuck(message: m.Result | m.LargeTaskResult) -> m.AnswerStuck:
     """What the controller is to hear of an answer that does not get on."""
-    if isinstance(message, m.TaskResult):
+    if isinstance(message, m.LargeTaskResult):
         return m.AnswerStuck(message.rank, 0, message.group, message.index)
     return m.AnswerStuck(message.engines[0], message.id)

@@ -17,8 +17,8 @@ from ...transport.packets import PacketLink, Socket
 from ..rank.controlblock import CURRENT, HEARD, INTERRUPTS, JOINING, SENT, SINCE, SKIP, TARGET, ControlBlock
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
-from .parts import Parts
-from .taskagent import TaskAgent, Way
+from .rankparts import RankParts
+from .taskagent import ReportChannel, TaskAgent
 
 _INTERRUPT_AGAIN = 0.05
 """Seconds after which an interrupt that was not raised is sent again; then twice that, up to a second."""
@@ -41,7 +41,7 @@ class LastPacket:
         return self._meaning
 
 
-class Command(NamedTuple):
+class RankCommand(NamedTuple):
     """A command that the rank has not answered: the controller's number (0: nobody waits), and its method."""
 
     id: int
@@ -66,8 +66,8 @@ class Answers(Protocol):
     def rank_answered(
         self,
         local: LocalRank,
-        command: Command,
-        message: rm.Answer,
+        command: RankCommand,
+        message: rm.CommandDone,
         body: Sequence[Buffer],
         large: LargeAnswer | None,
     ) -> None:
@@ -94,7 +94,7 @@ class LocalRank:
     """
 
     tasks: TaskAgent
-    parts: Parts
+    parts: RankParts
     _answers: Answers
 
     def __init__(
@@ -109,14 +109,14 @@ class LocalRank:
         self._heard_last = last
         self._send_signal = send_signal
         self.info = _GONE
-        self.hello: rm.Hello | None = None
+        self.hello: rm.RankHello | None = None
         self.pid = 0
         self.is_stopping = False
         self.farewell = ""
         self.has_left = False
         self._block: ControlBlock | None = None
         self._block_file = -1
-        self._commands: dict[int, Command] = {}
+        self._commands: dict[int, RankCommand] = {}
         self._properties = 0
         self._large: LargeAnswer | None = None
         """The large answer that is coming."""
@@ -135,7 +135,7 @@ class LocalRank:
 
     # --- beginning -----------------------------------------------------------------------------------------
 
-    def join(self, answers: Answers, way: Way) -> None:
+    def join(self, answers: Answers, way: ReportChannel) -> None:
         """It becomes a part of the set, after its Hello."""
         hello = self.hello
         assert hello is not None
@@ -152,7 +152,9 @@ class LocalRank:
         self._link.on_sent = sent
         items = ItemBook(block, self.send, self._interrupt_if)
         self.tasks = TaskAgent(self._loop, items, hello.rank, way)
-        self.parts = Parts(self._loop, block, items, hello.rank, way, self.tasks, self.send, self._interrupt_if)
+        self.parts = RankParts(
+            self._loop, block, items, hello.rank, way, self.tasks, self.send, self._interrupt_if
+        )
         self._items = items
 
     # --- to the rank ---------------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ class LocalRank:
         """Tell it something."""
         self._link.send(rm.encode(message, body), files)
 
-    def run(self, number: int, packet: bytes, command: Command, files: tuple[int, ...] = ()) -> None:
+    def run(self, number: int, packet: bytes, command: RankCommand, files: tuple[int, ...] = ()) -> None:
         """Give it a command, whose packet is the same for all ranks that get it."""
         self._commands[number] = command
         self._link.send(packet, files)
@@ -265,9 +267,9 @@ class LocalRank:
         try:
             # Ranks that do the same say the same, byte for byte.
             message, body = self._heard_last.understood(data)
-            if isinstance(message, rm.Piece):
+            if isinstance(message, rm.DataPiece):
                 self._take_piece(message, body, files)
-            elif isinstance(message, rm.Hello):
+            elif isinstance(message, rm.RankHello):
                 self.hello, self.pid = message, message.pid
                 self._block_file = os.dup(files[0])
                 self._node.rank_said(self, message)
@@ -282,7 +284,7 @@ class LocalRank:
     def _heard(self, message: rm.ToAgent, body: memoryview) -> None:
         if isinstance(message, rm.Bell):
             self.tasks.collect()
-        elif isinstance(message, rm.Answer):
+        elif isinstance(message, rm.CommandDone):
             self._answered(message, body)
         elif isinstance(message, rm.ItemDone):
             self._large = self._new_large(message.sizes)
@@ -294,7 +296,7 @@ class LocalRank:
         else:
             self._node.rank_said(self, message)
 
-    def _answered(self, message: rm.Answer, body: memoryview) -> None:
+    def _answered(self, message: rm.CommandDone, body: memoryview) -> None:
         command = self._commands.pop(message.number, None)
         if command is None:
             return
@@ -314,7 +316,7 @@ class LocalRank:
     def _freed(self, size: int) -> None:
         self.send(rm.Freed(size))
 
-    def _take_piece(self, message: rm.Piece, body: memoryview, files: list[int]) -> None:
+    def _take_piece(self, message: rm.DataPiece, body: memoryview, files: list[int]) -> None:
         large = self._large
         if large is None:
             self._freed(message.size)

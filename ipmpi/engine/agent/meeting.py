@@ -38,7 +38,7 @@ class Conversation:
             LauncherError: the agent is gone, or says that this is the end.
         """
         message, files = self._next()
-        while isinstance(message, rm.Note):
+        while isinstance(message, rm.LogLine):
             message, files = self._next()
         if isinstance(message, rm.Stop):
             for descriptor in files:

@@ -27,7 +27,7 @@ from .agent import Agent
 from .idsfile import IdsFile
 from .localrank import LastPacket, LocalRank
 from .nodelinks import NodeLinks
-from .tree import Place, place
+from .tree import TreePosition, place
 from .uplink import link_up
 from .watch import describe_status, exit_status, open_pidfd, send_signal
 
@@ -43,7 +43,7 @@ _MEANT_FOR_ALL = 5.0
 """Seconds in which a signal that a rank has got explains the ends of others."""
 
 
-class Settings(NamedTuple):
+class AgentSettings(NamedTuple):
     """How to reach the controller, as given to ``ipengine``.
 
     Attributes:
@@ -63,7 +63,7 @@ class Settings(NamedTuple):
     ids_dir: str = ""
 
 
-class Known(NamedTuple):
+class RankDescriptors(NamedTuple):
     """What is kept of a rank beside :class:`LocalRank`: its pidfd, and the agent's end of its lifeline."""
 
     pidfd: int | None
@@ -84,7 +84,7 @@ class NodeAgent:
     """
 
     def __init__(
-        self, descriptor: int, settings: Settings, log: Callable[[str], None], warn: Callable[[str], None]
+        self, descriptor: int, settings: AgentSettings, log: Callable[[str], None], warn: Callable[[str], None]
     ) -> None:
         self.loop = Loop()
         self._settings = settings
@@ -92,13 +92,13 @@ class NodeAgent:
         self._warn_line = warn
         self._token = secrets.token_bytes(16)
         self._last_packet = LastPacket()
-        self._ranks: dict[LocalRank, Known] = {}
+        self._ranks: dict[LocalRank, RankDescriptors] = {}
         self._ending: dict[LocalRank, str] = {}
         """Ranks that end, in the order in which they began to; and how, once that is known."""
         self._expected = 0
         """How many ranks there are on this node; 0 while that is not known."""
         self._links: NodeLinks | None = None
-        self._place = Place(None, [])
+        self._place = TreePosition(None, [])
         self.agent: Agent | None = None
         self._session: DialledSession | None = None
         self._registered = False
@@ -150,7 +150,7 @@ class NodeAgent:
     def _note(self, text: str) -> None:
         for local in self._ranks:
             if not local.is_stopping:
-                local.send(rm.Note(text))
+                local.send(rm.LogLine(text))
                 return
 
     def _log_once(self, text: str) -> None:
@@ -164,7 +164,7 @@ class NodeAgent:
     def _came(self, sock: Socket) -> None:
         local = LocalRank(self, sock, self._last_packet, lambda pid: self._interrupt(local, pid))
         theirs, ours = os.pipe2(os.O_CLOEXEC)
-        self._ranks[local] = Known(None, ours)
+        self._ranks[local] = RankDescriptors(None, ours)
         try:
             local.send(rm.Greeting(self._token), files=(theirs,))
         finally:
@@ -179,7 +179,7 @@ class NodeAgent:
 
     def rank_said(self, local: LocalRank, message: rm.ToAgent) -> None:
         """A rank has said something about itself."""
-        if isinstance(message, rm.Hello):
+        if isinstance(message, rm.RankHello):
             self._hello(local, message)
         elif isinstance(message, rm.Above):
             assert self._links is not None
@@ -192,14 +192,14 @@ class NodeAgent:
         elif isinstance(message, rm.Leaving):
             self._leaves(local)
 
-    def _hello(self, local: LocalRank, hello: rm.Hello) -> None:
+    def _hello(self, local: LocalRank, hello: rm.RankHello) -> None:
         self._watch(local, hello)
         if len(self._introduced) == 1:  # MPI has started, which may take minutes: the others are not far
             self.loop.call_later(limits.SET_FORMS, self._wait_no_longer)
         self._expected = max(self._expected, hello.expected)
         self._look_whether_all_are_here()
 
-    def _watch(self, local: LocalRank, hello: rm.Hello) -> None:
+    def _watch(self, local: LocalRank, hello: rm.RankHello) -> None:
         try:
             pidfd = open_pidfd(hello.pid)
         except ProcessLookupError:

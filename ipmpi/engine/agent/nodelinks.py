@@ -21,7 +21,7 @@ from ...furl import Furl, place
 from ...protocol.handshake import DiallerHandshake, Hello, ListenerHandshake, Welcome
 from ...tls import LONG_LIVED_SUITES, Identity
 from ...transport.dial.addresses import local_addresses
-from ...transport.dial.dial import Dial, Way
+from ...transport.dial.dial import Candidate, Dial
 from ...transport.dial.dialled import SOFTWARE
 from ...transport.dial.listen import Listener
 from ...transport.dial.negotiate import Authenticated
@@ -105,7 +105,7 @@ class NodeLinks:
 
         Dial(self._loop, address, handshake, self._reached, failed)
 
-    def _reached(self, peer: Authenticated, _welcome: Welcome, _way: Way) -> None:
+    def _reached(self, peer: Authenticated, _welcome: Welcome, _way: Candidate) -> None:
         self.above = peer
         self._look()
 

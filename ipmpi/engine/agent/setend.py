@@ -14,13 +14,13 @@ from ...protocol.frames import Buffer
 from ...transport.link import Link
 from ...transport.loop import Loop, Timer
 from ...transport.transfers import Endpoint
-from .ending import METHOD, Call, Ending
+from .ending import METHOD, Call, JobDeadline
 
 _DEAF = 5.0
 """Seconds after a warning in which others are taken for the same one: a launcher passes it on to every rank."""
 
 
-class Tree(Protocol):
+class JobEndTree(Protocol):
     """This agent's place in the set: see :class:`ipmpi.engine.agent.agent.Agent`."""
 
     loop: Loop
@@ -46,12 +46,12 @@ class SetEnd:
         log: called with lines for the log.
     """
 
-    def __init__(self, tree: Tree, on_known: Callable[[float], None], log: Callable[[str], None]) -> None:
+    def __init__(self, tree: JobEndTree, on_known: Callable[[float], None], log: Callable[[str], None]) -> None:
         self._tree = tree
         self._loop = tree.loop
         self._on_known = on_known
         self._log = log
-        self._ending = Ending()
+        self._ending = JobDeadline()
         self._job = ""
         self._timer: Timer | None = None
         self._deaf_until = -math.inf

@@ -28,20 +28,20 @@ _CHECK_AGAIN = 1.0
 """Seconds after which a task that went on after its time was over is interrupted again."""
 
 
-class Way(Protocol):
+class ReportChannel(Protocol):
     """Where an agent's messages go: to the agent above, or to the farm of the set."""
 
     def report(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
         """Send a message of a rank's."""
 
-    def report_large(self, message: m.TaskResult, answer: LargeAnswer) -> None:
+    def report_large(self, message: m.LargeTaskResult, answer: LargeAnswer) -> None:
         """Send a large result."""
 
 
 class TaskAgent:
     """Task items of one rank."""
 
-    def __init__(self, loop: Loop, items: ItemBook, number: int, way: Way) -> None:
+    def __init__(self, loop: Loop, items: ItemBook, number: int, way: ReportChannel) -> None:
         self._loop = loop
         self._items = items
         self._number = number
@@ -223,7 +223,7 @@ class TaskAgent:
 
     def send_large(self, group: int, index: int, answer: LargeAnswer, seconds: float) -> None:
         """Send a large result."""
-        message = m.TaskResult(group, index, self._number, seconds, answer.sizes)
+        message = m.LargeTaskResult(group, index, self._number, seconds, answer.sizes)
         self._way.report_large(message, answer)
 
     # --- tasks that have to end ------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Tasks at a node agent: their messages up and down the tree of agents, and the set's farm (layer L4).
 
-At the root all that is said about tasks goes through the :class:`~ipmpi.engine.farm.farm.Farm`, which decides
-which rank runs what. Other agents pass on what is not for their own ranks.
+At the root all that is said about tasks goes through the :class:`~ipmpi.engine.farm.scheduler.SetScheduler`, which
+decides which rank runs what. Other agents pass on what is not for their own ranks.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import msgspec
 from ...protocol import messages as m, packed
 from ...protocol.connection import MessageReceived
 from ...protocol.frames import Buffer
-from ...transport.assembly import Assembly
+from ...transport.bodyreceiver import BodyReceiver
 from ...transport.loop import Loop, Timer
 from ...transport.transfers import Endpoint, Transfers
-from ..farm.farm import Down, Farm
-from .child import Child
+from ..farm.scheduler import Down, SetScheduler
 from .largestreams import LargeAnswer
 from .localrank import LocalRank
+from .peeragent import PeerAgent
 from .shared import SharedMemory
 
 Routed = m.GiveTasks | m.TakeBackTasks | m.CancelTasks | m.RunTogether | m.LeaveTogether | m.DeliverTogether
@@ -29,12 +29,12 @@ _ROUTED = (m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.RunTogether, m.LeaveTo
 _REPORTS = (m.PropertiesChanged, m.TaskResults, m.TasksReturned, m.WantTaskBody, m.TogetherEnded, m.TaskHolds)
 
 
-class Tree(Protocol):
+class TaskTree(Protocol):
     """This agent's place in the set: see :class:`ipmpi.engine.agent.agent.Agent`."""
 
     loop: Loop
     above: Endpoint | None
-    children: list[Child]
+    children: list[PeerAgent]
     local: dict[int, LocalRank]
     transfers: Transfers
 
@@ -42,13 +42,13 @@ class Tree(Protocol):
     def is_root(self) -> bool:
         """Whether this agent speaks with the controller."""
 
-    def by_child(self, ranks: Sequence[int]) -> list[tuple[Child, list[int]]]:
+    def by_child(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, list[int]]]:
         """The ranks below, by the agent through which they are reached."""
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
         """Send to the agent or controller above."""
 
-    def pass_up(self, child: Child, message: Any, stream: int) -> None:
+    def pass_up(self, child: PeerAgent, message: Any, stream: int) -> None:
         """Relay a message with its stream."""
 
 
@@ -61,11 +61,11 @@ class SetTasks:
         leaders: the lowest rank on the node of each rank, by rank.
     """
 
-    def __init__(self, tree: Tree, joined: bool, leaders: Sequence[int]) -> None:
+    def __init__(self, tree: TaskTree, joined: bool, leaders: Sequence[int]) -> None:
         self._tree = tree
         self._loop = tree.loop
         self._leaders = leaders
-        self._farm = Farm(joined)
+        self._farm = SetScheduler(joined)
         self._known: set[int] = set()
         """Ranks that the farm has been told of; none but at the root."""
         self._farm_timer: Timer | None = None
@@ -204,7 +204,7 @@ class SetTasks:
             for child, ranks in below
         ]
         if memory is not None:
-            assembly = Assembly(
+            assembly = BodyReceiver(
                 sizes, memory, lambda _done: _arrived(here, number, sizes, memory),
                 lambda: _broken(here, number), lambda _reason: _broken(here, number),
             )  # fmt: skip
@@ -222,10 +222,10 @@ class SetTasks:
 
     # --- from below, and from ranks of this node ---------------------------------------------------------------
 
-    def from_below(self, child: Child, event: MessageReceived) -> bool:
+    def from_below(self, child: PeerAgent, event: MessageReceived) -> bool:
         """Handle a message of an agent below; False if it is not about tasks."""
         message = event.message
-        if isinstance(message, m.TaskResult):
+        if isinstance(message, m.LargeTaskResult):
             self._learn(message)
             if event.stream:
                 self._tree.pass_up(child, message, event.stream)
@@ -237,7 +237,7 @@ class SetTasks:
             return False
         return True
 
-    def _learn(self, message: m.TaskResult) -> None:
+    def _learn(self, message: m.LargeTaskResult) -> None:
         if self._tree.is_root:
             self._farm.result(message, self._loop.now())
             self._decide_soon()
@@ -270,7 +270,7 @@ class SetTasks:
         if ranks:
             self._tree.send_up(m.PropertiesChanged(ranks))
 
-    def report_large(self, message: m.TaskResult, answer: LargeAnswer) -> None:
+    def report_large(self, message: m.LargeTaskResult, answer: LargeAnswer) -> None:
         """Send a large result of a rank of this node."""
         self._learn(message)
         above = self._tree.above

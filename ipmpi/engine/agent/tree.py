@@ -13,14 +13,14 @@ from typing import NamedTuple
 ARITY = 8
 
 
-class Place(NamedTuple):
+class TreePosition(NamedTuple):
     """An agent's neighbours, by their leaders: the one above it (None at the top), and those below."""
 
     above: int | None
     below: list[int]
 
 
-def place(rank: int, leaders: Sequence[int], *, one_tree: bool = True) -> Place:
+def place(rank: int, leaders: Sequence[int], *, one_tree: bool = True) -> TreePosition:
     """Where the agent of ``rank`` stands.
 
     Args:
@@ -29,8 +29,8 @@ def place(rank: int, leaders: Sequence[int], *, one_tree: bool = True) -> Place:
         one_tree: False where nodes cannot reach each other: each agent is a root then.
     """
     if not one_tree:
-        return Place(None, [])
+        return TreePosition(None, [])
     order = sorted(set(leaders))
     index = order.index(leaders[rank])
     below = order[index * ARITY + 1 : index * ARITY + 1 + ARITY]
-    return Place(None if index == 0 else order[(index - 1) // ARITY], below)
+    return TreePosition(None if index == 0 else order[(index - 1) // ARITY], below)

@@ -7,12 +7,12 @@ from ...protocol import messages as m
 from ...protocol.connection import Connection, Event, StreamRefused
 from ...transport.pipes import Pipe
 from .agent import Agent
-from .child import Child
+from .peeragent import PeerAgent
 
 
-def link_up(agent: Agent, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -> Child:
+def link_up(agent: Agent, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -> PeerAgent:
     """Make ``pipe`` the way up of an agent, to that of another node."""
-    above = Child(pipe, Connection(may_receive, resumable=False))
+    above = PeerAgent(pipe, Connection(may_receive, resumable=False))
 
     def refused(event: Event) -> None:
         if not isinstance(event, StreamRefused):

@@ -23,7 +23,7 @@ _WORTH = 0.010
 """Seconds to wait for ranks that have a communicator, rather than make one."""
 
 
-class Communicators:
+class CommunicatorSerials:
     """The numbers of the communicators that ranks have made."""
 
     def __init__(self) -> None:
@@ -70,10 +70,10 @@ class Communicators:
         self._numbers.get(len(ranks), {}).pop(ranks, None)
 
     def _has_room(self, rank: int) -> bool:
-        return self._made[rank] < limits.ABANDONED_COMMS
+        return self._made[rank] < limits.MAX_ABANDONED_COMMUNICATORS
 
     def _has_plenty(self, rank: int) -> bool:
-        return self._made[rank] < limits.ABANDONED_COMMS // 2
+        return self._made[rank] < limits.MAX_ABANDONED_COMMUNICATORS // 2
 
     def are_used_up(self, width: int, same_node: bool) -> bool:
         """Whether no ranks have, or can still make, a communicator of this width."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from .lots import Group
+from .chunks import GroupShare
 
 _LENIENT = 2.0
 """Seconds that a task may be too long. The controller has the same rule, and a clock that is a little late."""
@@ -22,15 +22,15 @@ class Latest:
     def __init__(self) -> None:
         self.ends_at = self.look_at = math.inf
 
-    def note(self, group: Group) -> None:
+    def note(self, group: GroupShare) -> None:
         """Tasks of a group came."""
         if group.options.expected is not None:
             self.look_at = min(self.look_at, self.ends_at - group.options.expected + _LENIENT)
 
-    def late(self, groups: Iterable[Group], now: float) -> list[Group]:
+    def late(self, groups: Iterable[GroupShare], now: float) -> list[GroupShare]:
         """Those whose tasks would not end before the job does; to be called at ``look_at``."""
         self.look_at = math.inf
-        found: list[Group] = []
+        found: list[GroupShare] = []
         for group in groups:
             if group.options.expected is None:
                 continue

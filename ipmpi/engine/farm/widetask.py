@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
+from .chunks import GroupShare
 from .communicators import Ranks
 from .effects import Up
-from .lots import Group
 
 
 class WideTask:
@@ -41,7 +41,7 @@ class WideTask:
     )
 
     def __init__(
-        self, group: Group, index: int, arrival: int, large: bool, sizes: list[int], body: Sequence[Buffer]
+        self, group: GroupShare, index: int, arrival: int, large: bool, sizes: list[int], body: Sequence[Buffer]
     ) -> None:
         self.group = group
         self.index = index
@@ -65,7 +65,7 @@ class WideTask:
 
     def expected_end(self, now: float) -> float:
         """When it will have ended, as far as can be told."""
-        passed, seconds = now - self.began, self.group.pace.seconds
+        passed, seconds = now - self.began, self.group.runtime.seconds
         return now + (passed if seconds is None or seconds < passed else seconds - passed)
 
     def returned(self, rank: int, why: str, text: str = "") -> Up:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import KernelError
 from .leftovers import Used
-from .polled import Communicators
+from .polled import PolledCommunicators
 from .polling import Watch
 from .requests import Requests
 
@@ -28,7 +28,7 @@ _FOUND = struct.Struct("=?qq")
 """Whether something was left; how many collectives were called, and that negated: ranks agree on the largest."""
 
 
-class Teams:
+class GangCommunicators:
     """The communicators of this rank with others, one for each group of ranks that has worked together.
 
     Args:
@@ -46,7 +46,7 @@ class Teams:
         self._group = parent.Get_group()
         self._watch = Watch(left)
         self._requests = Requests(mpi, self._watch)
-        self._communicators = Communicators(mpi, self._requests)
+        self._communicators = PolledCommunicators(mpi, self._requests)
         self._serials: dict[tuple[int, ...], int] = {}
         self._comms: dict[int, Used] = {}
         self._current: Used | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .polled import Communicators
+from .polled import PolledCommunicators
 
 _LOOKS = 3
 """Questions whether a message is there: MPI moves data while it is asked."""
@@ -23,7 +23,7 @@ class Used:
         is_new: no task has had it.
     """
 
-    def __init__(self, mpi: Any, communicators: Communicators, comm: Any) -> None:
+    def __init__(self, mpi: Any, communicators: PolledCommunicators, comm: Any) -> None:
         self._mpi = mpi
         self._communicators = communicators
         self.comm = comm

@@ -45,7 +45,7 @@ _CREATES = (
 _CREATES_ALONE = ("Create_group", "Create_intercomm")
 
 
-class Communicators:
+class PolledCommunicators:
     """Makes the polled subclasses of mpi4py's communicators, once per :class:`Teams`."""
 
     def __init__(self, mpi: Any, requests: Requests) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...environment.mpienv import LaunchedRank, mismatch_sentence
 from ...errors import LauncherError
-from ..rank.together import Teams
+from ..rank.gangmember import CommunicatorSource
 from .abort import never_return_from_abort
 from .spawning import refuse_spawn
 
@@ -49,7 +49,7 @@ class World:
         """Every rank's ``value``, by rank. Collective; while the set forms."""
         return [value] if self.mpi is None else list(self.mpi.COMM_WORLD.allgather(value))
 
-    def make_teams(self, left: Callable[[], str | None]) -> Teams | None:
+    def make_teams(self, left: Callable[[], str | None]) -> CommunicatorSource | None:
         """What makes communicators for tasks on several ranks; None where ranks do not share one.
 
         Args:
@@ -60,7 +60,7 @@ class World:
         # Only here, as each import costs on a thousand ranks.
         from . import comm
 
-        return comm.Teams(self.mpi, self._parent, left)
+        return comm.GangCommunicators(self.mpi, self._parent, left)
 
     def finalize(self) -> None:
         """MPI_Finalize: collective, so it waits for the other ranks of the set."""

@@ -14,7 +14,7 @@ from typing import Final
 from ... import limits
 from ...memory import address_space, available_bytes
 from ...protocol.frames import Buffer
-from ...protocol.rankmessages import Piece, encode
+from ...protocol.rankmessages import DataPiece, encode
 from ...transport.packets import PACKET, RankSocket, in_memory
 
 PIECE: Final = 4 * limits.MIB
@@ -65,7 +65,7 @@ class LargeAnswers:
         # No room for files in memory, or no descriptor: through the socket, then.
         for at in range(0, len(piece), _INLINE):
             part = piece[at : at + _INLINE]
-            self._socket.send(encode(Piece(len(part), shared=False), [part]))
+            self._socket.send(encode(DataPiece(len(part), shared=False), [part]))
 
     def _send_in_memory(self, piece: memoryview) -> bool:
         try:
@@ -73,7 +73,7 @@ class LargeAnswers:
         except OSError:
             return False
         try:
-            return self._socket.send(encode(Piece(len(piece))), (descriptor,))
+            return self._socket.send(encode(DataPiece(len(piece))), (descriptor,))
         finally:
             os.close(descriptor)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ipmpi import serialize
-from ipmpi.engine.session.functions import FunctionHome, Unpickler
+from ipmpi.engine.session.functions import FunctionHome, FunctionUnpickler
 from ipmpi.serialize import Buffer
 
 _MAIN: Final = "__main__"
@@ -33,7 +33,7 @@ class ProgramHome(FunctionHome):
         self._borrowed: dict[str, Any] = {}
         super().__init__({"__name__": _MAIN, "__builtins__": builtins})
 
-    def unpickler(self, segments: Sequence[Buffer]) -> Unpickler:
+    def unpickler(self, segments: Sequence[Buffer]) -> FunctionUnpickler:
         """See :meth:`FunctionHome.unpickler`."""
         return _ProgramUnpickler(self, self._names, segments, self._engine_names)
 
@@ -62,7 +62,7 @@ class ProgramHome(FunctionHome):
         super().bring(carried)
 
 
-class _ProgramUnpickler(Unpickler):
+class _ProgramUnpickler(FunctionUnpickler):
     """Takes note of the names that functions use."""
 
     def __init__(

@@ -22,15 +22,15 @@ from ...protocol import operations, packed, rankmessages as rm
 from ...protocol.frames import Buffer, size_of, split
 from ...protocol.tasks import DefineFunction, ForgetFunctions
 from ...transport.packets import RankSocket
-from ..session.namespace import Answer, Namespace
+from ..session.namespace import CommandAnswer, Namespace
 from .controlblock import BELL, CURRENT, SENT, SINCE, SKIP, ControlBlock
+from .gangmember import GangMember, GangPart, MakeTeams
 from .interrupts import Interrupts
 from .items import Item, ItemRunner
 from .largeanswers import LargeAnswers
 from .lifeline import Lifeline
 from .outcomes import LARGE, Payload
 from .taskrunner import TaskRunner
-from .together import MakeTeams, Part, Performer
 
 _BELL = rm.encode(rm.Bell())
 
@@ -75,12 +75,12 @@ class Rank:
         self._runner = TaskRunner(namespace)
         self._large = LargeAnswers(socket, self._hear, neighbours)
         self._items = ItemRunner(self._runner, block, self.interrupts, self._ring, self._send_large_item)
-        self._performer = Performer(
+        self._performer = GangMember(
             self._runner, block, self.interrupts, number, make_teams, self._hear_during_part
         )
         self._inbox: deque[Callable[[], None]] = deque()
         """What is to be done, in this order."""
-        self._parts: dict[int, Part] = {}
+        self._parts: dict[int, GangPart] = {}
         self._stop: rm.Stop | None = None
         self._process.around_forks(self.interrupts.hold_back, self.interrupts.let_through)
         self._process.in_child(self.interrupts.uninstall)
@@ -88,15 +88,15 @@ class Rank:
         if lifeline is not None:
             self._process.in_child(lifeline.close)
         self._handlers: dict[type, Callable[[Any, memoryview, list[int]], None]] = {
-            rm.EngineId: self._take_id,
-            rm.Run: self._take_command,
+            rm.NewEngineId: self._take_id,
+            rm.RunCommand: self._take_command,
             rm.RunItems: self._take_items,
             rm.RunItem: self._take_item,
             rm.RunPart: self._take_part,
             rm.PartBody: self._take_part_body,
             rm.PartLeft: self._leave_part,
             rm.Freed: lambda message, _body, _files: self._large.freed(message.size),
-            rm.Note: lambda message, _body, _files: self._on_note(message.text),
+            rm.LogLine: lambda message, _body, _files: self._on_note(message.text),
             rm.Stop: self._take_stop,
             DefineFunction: lambda message, body, _files: self._runner.define(message, body),
             ForgetFunctions: lambda message, _body, _files: self._runner.forget(message.keys),
@@ -177,7 +177,7 @@ class Rank:
             self._block.words[BELL] = 1
             self._socket.send(_BELL)
 
-    def _take_id(self, message: rm.EngineId, _body: memoryview, _files: list[int]) -> None:
+    def _take_id(self, message: rm.NewEngineId, _body: memoryview, _files: list[int]) -> None:
         self.namespace.engine_id = message.id
         self._on_id(message.id)
 
@@ -186,7 +186,7 @@ class Rank:
 
     # --- commands ------------------------------------------------------------------------------------------
 
-    def _take_command(self, message: rm.Run, body: memoryview, files: list[int]) -> None:
+    def _take_command(self, message: rm.RunCommand, body: memoryview, files: list[int]) -> None:
         failure = ""
         segments: list[Buffer] = []
         try:
@@ -197,10 +197,10 @@ class Rank:
         del segments
         self._inbox.append(lambda: self._command(message, taken.pop(), failure))
 
-    def _command(self, message: rm.Run, body: list[Buffer], failure: str) -> None:
+    def _command(self, message: rm.RunCommand, body: list[Buffer], failure: str) -> None:
         if failure:
             outcome = operations.encode(operations.Failed("ConnectionError", failure, ""))
-            answer = Answer(False, outcome, [])
+            answer = CommandAnswer(False, outcome, [])
         else:
             answer = self._run(message, body)
         del body
@@ -209,7 +209,7 @@ class Rank:
         sizes = [size_of([buffer]) for buffer in answer.body]
         version = self.namespace.properties_version
         streamed = sum(sizes) > limits.INLINE_BODY
-        said = rm.Answer(message.number, answer.ok, answer.outcome, version, sizes, streamed)
+        said = rm.CommandDone(message.number, answer.ok, answer.outcome, version, sizes, streamed)
         if not streamed and self._say(said, answer.body):
             return
         if answer.body:  # also what is small, and finds no descriptor for its packet
@@ -218,9 +218,9 @@ class Rank:
         else:
             text = "its answer could not be sent: this process has too many open files, or no memory"
             failed = operations.encode(operations.Failed("OSError", text, ""))
-            self._say(rm.Answer(message.number, False, failed, version))
+            self._say(rm.CommandDone(message.number, False, failed, version))
 
-    def _run(self, message: rm.Run, body: list[Buffer]) -> Answer:
+    def _run(self, message: rm.RunCommand, body: list[Buffer]) -> CommandAnswer:
         words, answer = self._block.words, _INTERRUPTED
         try:
             words[SINCE] = time.monotonic_ns()
@@ -265,7 +265,7 @@ class Rank:
         elif message.sizes:
             payload = list(_writable(body, message.sizes))
         program = self._runner.program(message.operation)
-        part = Part(message.serial, program, message.ranks, message.communicator, payload)
+        part = GangPart(message.serial, program, message.ranks, message.communicator, payload)
         self._parts[message.serial] = part
         self._inbox.append(lambda: self._part(part))
 
@@ -279,7 +279,7 @@ class Rank:
         if part is not None:
             part.reason = message.text
 
-    def _part(self, part: Part) -> None:
+    def _part(self, part: GangPart) -> None:
         (kind, data), seconds = self._performer.perform(part)
         del self._parts[part.serial]
         self._process.leave_if_child()
@@ -316,6 +316,6 @@ def _writable(body: memoryview, sizes: Sequence[int]) -> list[Buffer]:
     return segments[:1] + [bytearray(segment) for segment in segments[1:]]
 
 
-_INTERRUPTED = Answer(
+_INTERRUPTED = CommandAnswer(
     False, operations.encode(operations.Failed("KeyboardInterrupt", "", "KeyboardInterrupt\n")), []
 )

@@ -67,9 +67,9 @@ class FunctionHome:
         finally:
             self._stays = before
 
-    def unpickler(self, segments: Sequence[Buffer]) -> Unpickler:
+    def unpickler(self, segments: Sequence[Buffer]) -> FunctionUnpickler:
         """What :meth:`loads` uses."""
-        return Unpickler(self, self._names, segments)
+        return FunctionUnpickler(self, self._names, segments)
 
     def load_function(self, segments: Sequence[Buffer]) -> tuple[Any, dict[str, Any]]:
         """A function that is kept, and the globals that it came with.
@@ -161,7 +161,7 @@ class FunctionHome:
         self._given.clear()
 
 
-class Unpickler(returned.Unpickler):
+class FunctionUnpickler(returned.Unpickler):
     """Knows the two names by which a cloudpickle stream makes functions (they are its format, so they stay).
 
     Hooking there reaches every function of the stream: nested ones, methods, what closures and partials hold.

@@ -45,7 +45,7 @@ from ipmpi.protocol.operations import (
 from ipmpi.serialize import Buffer
 
 
-class Answer(NamedTuple):
+class CommandAnswer(NamedTuple):
     """What :meth:`Namespace.run` made of an operation.
 
     ``ok`` is False for a :class:`~ipmpi.protocol.operations.Failed`; ``outcome`` is the encoded outcome. The body
@@ -72,7 +72,7 @@ class EngineId(int):
 
 _HISTORY: Final = frozenset({"_ih", "_oh", "In", "Out", "_", "__", "___", "__IP", "input", "raw_input"})
 _VALUE: Final = operations.encode(Value())
-_DONE: Final = Answer(True, operations.encode(Nothing()), [])
+_DONE: Final = CommandAnswer(True, operations.encode(Nothing()), [])
 
 
 class Namespace:
@@ -111,7 +111,7 @@ class Namespace:
         self.properties_version = 0
         self._before_end: dict[bytes, tuple[Any, dict[str, Any]]] = {}
         self.clear_names()
-        self._handlers: dict[type, Callable[[Any, Sequence[Buffer]], Answer]] = {
+        self._handlers: dict[type, Callable[[Any, Sequence[Buffer]], CommandAnswer]] = {
             Execute: self._execute,
             Push: self._push,
             Pull: self._pull,
@@ -149,7 +149,7 @@ class Namespace:
         # As in an interactive session: the engine's own options mean nothing to user code.
         sys.argv = [""]
 
-    def run(self, method: str, operation: bytes, body: Sequence[Buffer]) -> Answer:
+    def run(self, method: str, operation: bytes, body: Sequence[Buffer]) -> CommandAnswer:
         """Do what an encoded operation says.
 
         Whatever user code raises, SystemExit and KeyboardInterrupt too, becomes a Failed answer. Only a
@@ -189,47 +189,47 @@ class Namespace:
 
     # --- Commands --------------------------------------------------------------------------------------
 
-    def _execute(self, operation: Execute, _body: Sequence[Buffer]) -> Answer:
+    def _execute(self, operation: Execute, _body: Sequence[Buffer]) -> CommandAnswer:
         executed, error = self.console.execute(operation)
         self.process.leave_if_child(error)
         if error is None:
-            return Answer(True, operations.encode(executed), [])
+            return CommandAnswer(True, operations.encode(executed), [])
         outcome, pickled = failed(error, executed)
-        return Answer(False, operations.encode(outcome), pickled)
+        return CommandAnswer(False, operations.encode(outcome), pickled)
 
-    def _push(self, _operation: Push, body: Sequence[Buffer]) -> Answer:
+    def _push(self, _operation: Push, body: Sequence[Buffer]) -> CommandAnswer:
         self.merge(self.home.loads(body, stays=True))
         return _DONE
 
-    def _pull(self, operation: Pull, _body: Sequence[Buffer]) -> Answer:
+    def _pull(self, operation: Pull, _body: Sequence[Buffer]) -> CommandAnswer:
         return _pulled(operation.keys, [self.named(key) for key in operation.keys], operation.single)
 
-    def _push_function(self, _operation: PushFunction, body: Sequence[Buffer]) -> Answer:
+    def _push_function(self, _operation: PushFunction, body: Sequence[Buffer]) -> CommandAnswer:
         functions = self.home.loads(body)
         self.merge({name: self.home.adopt(function) for name, function in functions.items()})
         return _DONE
 
-    def _pull_function(self, operation: PullFunction, _body: Sequence[Buffer]) -> Answer:
+    def _pull_function(self, operation: PullFunction, _body: Sequence[Buffer]) -> CommandAnswer:
         values = [self.named(key) for key in operation.keys]
         for key, value in zip(operation.keys, values, strict=True):
             if not isinstance(value, types.FunctionType):
                 raise TypeError(f"function object expected, but {key!r} is a {type(value).__name__}; use pull")
         return _pulled(operation.keys, values, operation.single)
 
-    def _apply(self, _operation: Apply, body: Sequence[Buffer]) -> Answer:
+    def _apply(self, _operation: Apply, body: Sequence[Buffer]) -> CommandAnswer:
         function, args, kwargs = self.home.loads(body)
         return _value(function(*args, **kwargs), "the result of apply")
 
-    def _map(self, _operation: Map, body: Sequence[Buffer]) -> Answer:
+    def _map(self, _operation: Map, body: Sequence[Buffer]) -> CommandAnswer:
         function, sequences = self.home.loads(body)
         if isinstance(function, str):
             function = eval(function, self.names)
         return _value([function(*items) for items in zip(*sequences, strict=False)], "the result of map")
 
-    def _get_result(self, operation: GetResult, _body: Sequence[Buffer]) -> Answer:
-        return Answer(True, operations.encode(self.console.result(operation.number)), [])
+    def _get_result(self, operation: GetResult, _body: Sequence[Buffer]) -> CommandAnswer:
+        return CommandAnswer(True, operations.encode(self.console.result(operation.number)), [])
 
-    def _reset(self, _operation: Reset, _body: Sequence[Buffer]) -> Answer:
+    def _reset(self, _operation: Reset, _body: Sequence[Buffer]) -> CommandAnswer:
         self.console.reset()
         self.properties.clear()
         self.properties_version += 1
@@ -237,40 +237,40 @@ class Namespace:
         self.clear_names()
         return _DONE
 
-    def _before_walltime(self, operation: BeforeWalltime, body: Sequence[Buffer]) -> Answer:
+    def _before_walltime(self, operation: BeforeWalltime, body: Sequence[Buffer]) -> CommandAnswer:
         self._before_end[operation.key] = self.home.load_function(body)
         return _DONE
 
-    def _end_comes(self, operation: EndComes, _body: Sequence[Buffer]) -> Answer:
+    def _end_comes(self, operation: EndComes, _body: Sequence[Buffer]) -> CommandAnswer:
         function, carried = self._before_end.pop(operation.key, (None, {}))
         if function is not None:
             self.home.prepare(carried)
             function()
         return _DONE
 
-    def _keys(self, _operation: Keys, _body: Sequence[Buffer]) -> Answer:
+    def _keys(self, _operation: Keys, _body: Sequence[Buffer]) -> CommandAnswer:
         return _value([name for name in self.names if name not in self._hidden], "the names")
 
     # --- Properties ------------------------------------------------------------------------------------
 
-    def _set_properties(self, _operation: SetProperties, body: Sequence[Buffer]) -> Answer:
+    def _set_properties(self, _operation: SetProperties, body: Sequence[Buffer]) -> CommandAnswer:
         self.properties.update(self.home.loads(body))
         self.properties_version += 1
         return _DONE
 
-    def _get_properties(self, operation: GetProperties, _body: Sequence[Buffer]) -> Answer:
+    def _get_properties(self, operation: GetProperties, _body: Sequence[Buffer]) -> CommandAnswer:
         keys = operation.keys
         return _value(dict(self.properties) if keys is None else self.properties.take(keys), "the properties")
 
-    def _has_properties(self, operation: HasProperties, _body: Sequence[Buffer]) -> Answer:
+    def _has_properties(self, operation: HasProperties, _body: Sequence[Buffer]) -> CommandAnswer:
         return _value([key in self.properties for key in operation.keys], "the properties")
 
-    def _del_properties(self, operation: DelProperties, _body: Sequence[Buffer]) -> Answer:
+    def _del_properties(self, operation: DelProperties, _body: Sequence[Buffer]) -> CommandAnswer:
         self.properties.remove(operation.keys)
         self.properties_version += 1
         return _DONE
 
-    def _clear_properties(self, _operation: ClearProperties, _body: Sequence[Buffer]) -> Answer:
+    def _clear_properties(self, _operation: ClearProperties, _body: Sequence[Buffer]) -> CommandAnswer:
         self.properties.clear()
         self.properties_version += 1
         return _DONE
@@ -297,13 +297,13 @@ def _require_names(keys: Iterable[object]) -> None:
             raise TypeError(f"a name in a namespace is a string, not {key!r}")
 
 
-def _value(value: object, what: str) -> Answer:
+def _value(value: object, what: str) -> CommandAnswer:
     if value is None:
         return _DONE
-    return Answer(True, _VALUE, serialize.dumps(value, what=what))
+    return CommandAnswer(True, _VALUE, serialize.dumps(value, what=what))
 
 
-def _pulled(keys: Sequence[str], values: list[Any], single: bool) -> Answer:
+def _pulled(keys: Sequence[str], values: list[Any], single: bool) -> CommandAnswer:
     if single and len(keys) == 1:
         return _value(values[0], repr(keys[0]))
     try:
@@ -314,6 +314,6 @@ def _pulled(keys: Sequence[str], values: list[Any], single: bool) -> Answer:
         raise
 
 
-def _failure(error: BaseException) -> Answer:
+def _failure(error: BaseException) -> CommandAnswer:
     outcome, body = failed(error)
-    return Answer(False, operations.encode(outcome), body)
+    return CommandAnswer(False, operations.encode(outcome), body)

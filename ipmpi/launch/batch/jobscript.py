@@ -76,7 +76,7 @@ def job_end(system: BatchSystem, walltime: int | None) -> list[str]:
     return [line.replace("{walltime}", str(walltime)) for line in lines]
 
 
-class Need(NamedTuple):
+class Requirement(NamedTuple):
     """Something that a job asks for, by the name that batch systems have a directive for."""
 
     name: str
@@ -91,7 +91,7 @@ class Need(NamedTuple):
         return self.value - 1 if isinstance(self.value, int) else 0
 
 
-_BASH: Final = Need("shell", "/bin/bash", "whatever your login shell is", optional=True)
+_BASH: Final = Requirement("shell", "/bin/bash", "whatever your login shell is", optional=True)
 
 
 def job_directives(system: BatchSystem, options: JobOptions) -> list[Line]:
@@ -101,7 +101,7 @@ def job_directives(system: BatchSystem, options: JobOptions) -> list[Line]:
         LauncherError: the batch system has no directive for something.
     """
     lines = [
-        *_written(system, [Need("name", options.name, "its name in the queue", optional=True), _BASH]),
+        *_written(system, [Requirement("name", options.name, "its name in the queue", optional=True), _BASH]),
         *system.resources(options.shape()),
         *_written(system, [*_wishes(options), *_output(system, options), *_fates(options)]),
     ]
@@ -109,7 +109,7 @@ def job_directives(system: BatchSystem, options: JobOptions) -> list[Line]:
     return [*kept, *(Line(text, "asked for with --directive") for text in options.extra_directives)]
 
 
-def _written(system: BatchSystem, needs: list[Need]) -> list[Line]:
+def _written(system: BatchSystem, needs: list[Requirement]) -> list[Line]:
     for need in needs:
         if need.name not in system.directives and need.value and not need.optional:
             raise LauncherError(
@@ -122,40 +122,47 @@ def _written(system: BatchSystem, needs: list[Need]) -> list[Line]:
     ]
 
 
-def _wishes(options: JobOptions) -> list[Need]:
+def _wishes(options: JobOptions) -> list[Requirement]:
     time = "" if options.walltime is None else clock(options.walltime)
-    asked = [Need(name, getattr(options, name), "asked for") for name in ("queue", "account", "qos", "constraint")]
-    return [Need("walltime", time, "how long it may last: hours, minutes, seconds"), *asked]
+    asked = [
+        Requirement(name, getattr(options, name), "asked for")
+        for name in ("queue", "account", "qos", "constraint")
+    ]
+    return [Requirement("walltime", time, "how long it may last: hours, minutes, seconds"), *asked]
 
 
-def _output(system: BatchSystem, options: JobOptions) -> list[Need]:
+def _output(system: BatchSystem, options: JobOptions) -> list[Requirement]:
     folder, why = shlex.quote(str(options.log_dir)), "what the job prints, beside the engines' own logs"
     count = options.elements()
     if count == 1:
-        return [Need("output", folder, why, optional=True)]
+        return [Requirement("output", folder, why, optional=True)]
     name = "output-array" if "output-array" in system.directives else "output"
     each = options.shape().n
-    elements = Need("array", count, f"{count} jobs, each of {f'{each} engines' if each > 1 else 'one engine'}")
-    return [Need(name, folder, why, optional=True), elements]
+    elements = Requirement(
+        "array", count, f"{count} jobs, each of {f'{each} engines' if each > 1 else 'one engine'}"
+    )
+    return [Requirement(name, folder, why, optional=True), elements]
 
 
-def _fates(options: JobOptions) -> list[Need]:
+def _fates(options: JobOptions) -> list[Requirement]:
     """What happens near the end, and when a node fails."""
-    needs: list[Need] = []
+    needs: list[Requirement] = []
     if options.requeue:
-        needs.append(Need("requeue", "yes", "when a node fails the job is started again"))
+        needs.append(Requirement("requeue", "yes", "when a node fails the job is started again"))
     elif options.kind != "array":  # PBS wants elements of an array to be repeatable
-        needs.append(Need("no-requeue", "no", "it is started once: nobody would expect a second start", True))
+        needs.append(
+            Requirement("no-requeue", "no", "it is started once: nobody would expect a second start", True)
+        )
         if options.shape().nodes != 1:
-            needs.append(Need("survive", "yes", "when a node fails, the engines on the others stay", True))
+            needs.append(Requirement("survive", "yes", "when a node fails, the engines on the others stay", True))
     # Slurm may send it a minute early or late, so that a short job would get it at once.
     if options.walltime is None or options.walltime > 2 * options.warn_before:
         why = f"a signal {options.warn_before} s before the end, for before_walltime"
-        needs.append(Need("warning", options.warn_before, why, optional=True))
+        needs.append(Requirement("warning", options.warn_before, why, optional=True))
     return needs
 
 
-class StartedAgain(NamedTuple):
+class RestartLoop(NamedTuple):
     """What a job script needs to start engines again.
 
     Attributes:
@@ -171,12 +178,12 @@ class StartedAgain(NamedTuple):
     notes: str
 
 
-def started_again(system: BatchSystem, options: JobOptions) -> StartedAgain | None:
+def started_again(system: BatchSystem, options: JobOptions) -> RestartLoop | None:
     """What the script needs for that; None if it is not to be done."""
     if not (options.restarts and options.launched()):
         return None
     log = log_name(system, options)
-    return StartedAgain(options.restarts, int(SETTLED), f'"{log}-ids"', f'"{log}{NOTES}"')
+    return RestartLoop(options.restarts, int(SETTLED), f'"{log}-ids"', f'"{log}{NOTES}"')
 
 
 def log_name(system: BatchSystem, options: JobOptions) -> str:

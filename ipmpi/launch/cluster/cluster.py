@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ipmpi.launch.batch.batch import JobState
-from ipmpi.launch.cluster.controller import CONTROLLER_MODULE, Controller, Told
+from ipmpi.launch.cluster.controller import CONTROLLER_MODULE, ControllerProcess, EventReader
 from ipmpi.launch.cluster.follow import STAY
 from ipmpi.launch.cluster.happenings import (
     ControllerEnded,
@@ -23,7 +23,7 @@ from ipmpi.launch.cluster.happenings import (
     StopRequest,
 )
 from ipmpi.launch.cluster.launch import Launch
-from ipmpi.launch.processes.process import Child, Signals
+from ipmpi.launch.processes.process import ChildProcess, Signals
 from ipmpi.limits import INTERRUPT_GRACE
 
 POLITE: Final = INTERRUPT_GRACE + 1.5
@@ -33,7 +33,7 @@ INSISTENT: Final = 2.0
 """Seconds for what got SIGTERM to end, before SIGKILL."""
 
 
-class Cluster:
+class ClusterRun:
     """Call :meth:`start`, then :meth:`wait` again and again, then :meth:`stop`.
 
     Args:
@@ -47,7 +47,7 @@ class Cluster:
     """
 
     def __init__(
-        self, controller: Told | None, engines: Launch, signals: Signals, lifeline_fd: int | None = None
+        self, controller: EventReader | None, engines: Launch, signals: Signals, lifeline_fd: int | None = None
     ) -> None:
         self.controller = controller
         self.engines = engines
@@ -59,9 +59,9 @@ class Cluster:
         self.left_behind = False
 
     @property
-    def controller_process(self) -> Child | None:
+    def controller_process(self) -> ChildProcess | None:
         """The process of a controller of our own, once started."""
-        return self.controller.process if isinstance(self.controller, Controller) else None
+        return self.controller.process if isinstance(self.controller, ControllerProcess) else None
 
     def start(self) -> None:
         """Start the controller and, unless they have to wait for it, the engines at the same time.
@@ -73,7 +73,7 @@ class Cluster:
         self._selector.register(self._signals, selectors.EVENT_READ)
         if self._lifeline_fd is not None:
             self._selector.register(self._lifeline_fd, selectors.EVENT_READ)
-        if isinstance(self.controller, Controller):
+        if isinstance(self.controller, ControllerProcess):
             self.controller.start()
         if self.controller is not None:
             self._selector.register(self.controller.fd, selectors.EVENT_READ)
@@ -124,11 +124,11 @@ class Cluster:
         return [RankFailed(text) for text in self.engines.faults()] if ended else []
 
     def tell_clients(self, text: str, *, last: bool = False) -> None:
-        """Have a controller of our own tell its clients something; see :meth:`Controller.tell`."""
-        if isinstance(self.controller, Controller):
+        """Have a controller of our own tell its clients something; see :meth:`ControllerProcess.tell`."""
+        if isinstance(self.controller, ControllerProcess):
             self.controller.tell(text, last=last)
 
-    def living(self) -> list[Child]:
+    def living(self) -> list[ChildProcess]:
         """The started processes that still run."""
         started = [self.controller_process, *self.engines.children()]
         return [child for child in started if child is not None and child.exit_code() is None]
@@ -173,7 +173,7 @@ class Cluster:
 
     def controller_logs(self) -> list[Path]:
         """The files that explain a failure of the controller."""
-        return self.controller.logs() if isinstance(self.controller, Controller) else self.engines.logs()
+        return self.controller.logs() if isinstance(self.controller, ControllerProcess) else self.engines.logs()
 
     def _read(self, descriptor: int) -> list[Happening]:
         if descriptor == self._signals.fileno():

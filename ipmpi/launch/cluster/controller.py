@@ -12,12 +12,12 @@ from typing import Final
 
 from ipmpi.errors import LauncherError
 from ipmpi.launch.cluster.happenings import ControllerEnded, ControllerReady, EngineCount, Happening
-from ipmpi.launch.processes.process import Child
+from ipmpi.launch.processes.process import ChildProcess
 
 CONTROLLER_MODULE: Final = "ipmpi.cli.ipcontroller"
 
 
-class Told:
+class EventReader:
     """The reading end of a pipe in which a controller, or somebody who watches one, writes a line for each event.
 
     Attributes:
@@ -54,7 +54,7 @@ class Told:
         self.fd = self._write_end = -1
 
 
-class Controller(Told):
+class ControllerProcess(EventReader):
     """A controller of our own. It stops when :meth:`close`, or the end of this process, closes its lifeline.
 
     Args:
@@ -79,7 +79,7 @@ class Controller(Told):
     ) -> None:
         super().__init__()
         self._run = run
-        self.process: Child | None = None
+        self.process: ChildProcess | None = None
         self._engine_furl_file = engine_furl_file
         self._log_dir = log_dir
         self._arguments = list(arguments)
@@ -107,7 +107,9 @@ class Controller(Told):
             argv += [*self._arguments, "-l", str(self._log_dir / f"ipcontroller-{self._run}-")]
             argv += ["--ready-fd", str(self._write_end), "--lifeline-fd", str(lifeline_read)]
             output = self._log_dir / f"ipcluster-{self._run}-controller.log"
-            self.process = Child.start("controller", argv, output, pass_fds=(self._write_end, lifeline_read))
+            self.process = ChildProcess.start(
+                "controller", argv, output, pass_fds=(self._write_end, lifeline_read)
+            )
         finally:
             os.close(self._write_end)
             os.close(lifeline_read)

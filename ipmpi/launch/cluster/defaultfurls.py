@@ -19,14 +19,14 @@ from typing import Any, Final
 from ipmpi.errors import FurlError, SecurityError
 from ipmpi.furl import FILES, default_furl_file, read_private, security_dir, write_private
 from ipmpi.launch.cluster import records
-from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.cluster.records import ClusterRecord
 from ipmpi.launch.processes.locks import locked
 
 _EARLIER: Final = ".earlier"
 _COPIED: Final = ".copied.json"
 
 
-def publish(record: Record) -> None:
+def publish(record: ClusterRecord) -> None:
     """Make the furl files of a cluster those that are found without a name.
 
     Raises:
@@ -74,7 +74,7 @@ def give_back(written: Mapping[Path, bytes]) -> None:
             _give_back()
 
 
-def _publish(record: Record) -> None:
+def _publish(record: ClusterRecord) -> None:
     contents = {}
     for role, path in records.furl_files(record.name).items():
         with contextlib.suppress(FileNotFoundError):
@@ -106,7 +106,7 @@ def _give_back(besides: Collection[str] = ()) -> None:
         earlier.rmdir()
 
 
-def _is_ready(record: Record) -> bool:
+def _is_ready(record: ClusterRecord) -> bool:
     return records.furl_files(record.name)["mec"].exists()
 
 

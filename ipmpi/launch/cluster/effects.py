@@ -6,7 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 
-class Blame(Enum):
+class Cause(Enum):
     """Whose log files explain what happened."""
 
     NOBODY = "nobody"
@@ -18,7 +18,7 @@ class Started(NamedTuple):
     """All engines are registered."""
 
 
-class Note(NamedTuple):
+class LogLine(NamedTuple):
     """Something that the user should know, and that changes nothing."""
 
     text: str
@@ -34,12 +34,12 @@ class AskQueue(NamedTuple):
     """Ask the batch system about the job; answer with :class:`~ipmpi.launch.cluster.happenings.JobNews`."""
 
 
-class Over(NamedTuple):
+class Stopped(NamedTuple):
     """The cluster has to be taken down: why, with which exit code, and whose log files to show."""
 
     code: int
     reason: str
-    blame: Blame
+    blame: Cause
 
 
-Effect = Started | Note | StartEngines | AskQueue | Over
+Effect = Started | LogLine | StartEngines | AskQueue | Stopped

@@ -19,7 +19,7 @@ from typing import Any, Final
 from ipmpi.errors import LauncherError
 from ipmpi.furl import load
 from ipmpi.launch.cluster.local import Processes
-from ipmpi.launch.processes.process import Child
+from ipmpi.launch.processes.process import ChildProcess
 from ipmpi.limits import MAX_ENGINES
 from ipmpi.transport.ssh.sshprocess import ssh_command
 
@@ -66,7 +66,7 @@ class HostEngines(Processes):
         for host, count in self.options.hosts.items():
             argv = engines_argv(self.options, host, count, os.environ)
             try:
-                child = Child.start(f"ssh {host}", argv, self.output, os.environ, first_line=furl)
+                child = ChildProcess.start(f"ssh {host}", argv, self.output, os.environ, first_line=furl)
             except OSError as error:
                 raise LauncherError(f"{argv[0]} could not be started: {error}") from error
             self.started.append(child)

@@ -16,7 +16,7 @@ from ipmpi.launch.batch.restartnotes import NOTES, Restart, RestartNotes
 from ipmpi.launch.cluster.happenings import Happening, JobNews, JobUnclear, NotSubmitted, StartedAgain, Submitted
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.cluster.queue import Queue
-from ipmpi.launch.cluster.underway import Underway
+from ipmpi.launch.cluster.runningsteps import RunningSteps
 from ipmpi.launch.processes.faults import Faults
 from ipmpi.launch.processes.process import tail, written_at
 
@@ -57,9 +57,9 @@ class Job(Launch):
         self.jobs: list[str] = []
         self._rendered: JobScript | None = None
         self._queue = Queue(system) if queue is None else queue
-        self._submission: Underway[str] | None = None
-        self._question: Underway[JobStatus] | None = None
-        self._cancellation: Underway[None] | None = None
+        self._submission: RunningSteps[str] | None = None
+        self._question: RunningSteps[JobStatus] | None = None
+        self._cancellation: RunningSteps[None] | None = None
         self._shall_end = False
         self._outcome_known = False
         self._was_seen = False

@@ -6,16 +6,16 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from ipmpi.launch.cluster.effects import Blame
+from ipmpi.launch.cluster.effects import Cause
 
-ENDS: Final[Mapping[str, tuple[int, str, Blame]]] = {
-    "completed": (0, "has ended", Blame.NOBODY),
-    "cancelled": (0, "was cancelled", Blame.NOBODY),
-    "timeout": (0, "ended at its walltime", Blame.NOBODY),
-    "preempted": (0, "was preempted by a job that goes first", Blame.NOBODY),
-    "": (1, "has ended", Blame.ENGINES),
-    "failed": (1, "failed", Blame.ENGINES),
-    "node-failure": (1, "lost a node", Blame.ENGINES),
+ENDS: Final[Mapping[str, tuple[int, str, Cause]]] = {
+    "completed": (0, "has ended", Cause.NOBODY),
+    "cancelled": (0, "was cancelled", Cause.NOBODY),
+    "timeout": (0, "ended at its walltime", Cause.NOBODY),
+    "preempted": (0, "was preempted by a job that goes first", Cause.NOBODY),
+    "": (1, "has ended", Cause.ENGINES),
+    "failed": (1, "failed", Cause.ENGINES),
+    "node-failure": (1, "lost a node", Cause.ENGINES),
 }
 """Exit code of ``ipcluster`` when the job ends like this, words for it, and whose log explains it."""
 

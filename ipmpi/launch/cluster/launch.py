@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ipmpi.launch.cluster.happenings import Happening
 from ipmpi.launch.processes.mpi import ENGINE_MODULE
-from ipmpi.launch.processes.process import Child
+from ipmpi.launch.processes.process import ChildProcess
 
 
 class Launch(ABC):
@@ -44,7 +44,7 @@ class Launch(ABC):
     def said(self) -> list[str]:
         """Lines for the user, after the start."""
 
-    def children(self) -> list[Child]:
+    def children(self) -> list[ChildProcess]:
         """The processes on this machine that are engines, or launched them."""
         return []
 

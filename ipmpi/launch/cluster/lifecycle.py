@@ -18,7 +18,7 @@ order, so a loss is looked at again after a grace, and then its reason is known:
 walltime, or a failure. A job's engines are seen to go before the batch system says why; then it is asked.
 
 Nothing is done here. Effects say what there is to do: :class:`StartEngines` (also once more, or as a new job),
-:class:`AskQueue`, :class:`Started` and :class:`Note` for the user, :class:`Over`.
+:class:`AskQueue`, :class:`Started` and :class:`LogLine` for the user, :class:`Stopped`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any, Final
 from ipmpi.exits import how_it_ended
 from ipmpi.launch.batch.batch import JobState, JobStatus
 from ipmpi.launch.cluster import happenings as h
-from ipmpi.launch.cluster.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
+from ipmpi.launch.cluster.effects import AskQueue, Cause, Effect, LogLine, Started, StartEngines, Stopped
 from ipmpi.launch.cluster.happenings import Happening
 from ipmpi.launch.cluster.jobends import ENDS, time_of_day
 from ipmpi.launch.cluster.plan import Phase as Phase, Plan as Plan
@@ -91,7 +91,7 @@ class Lifecycle:
         self._told = 0
         self._loss_deadline: float | None = None
         self._end_deadline: float | None = None
-        self._end: tuple[int, Blame] = (1, Blame.ENGINES)
+        self._end: tuple[int, Cause] = (1, Cause.ENGINES)
         self._may_go_on = False
         self._job_id = ""
         self._job: JobStatus | None = None
@@ -126,7 +126,7 @@ class Lifecycle:
         if ending and self._end_deadline is not None and now >= self._end_deadline:
             return self._launch_ended(now)
         if self._without_engines_until is not None and now >= self._without_engines_until:
-            return self._over(1, "All engines have ended, and no others came.", Blame.ENGINES)
+            return self._over(1, "All engines have ended, and no others came.", Cause.ENGINES)
         if self.phase is Phase.RUNNING and self._loss_deadline is not None and now >= self._loss_deadline:
             return self._report_loss(now)
         if self.phase is Phase.QUEUED and self._submit_at is not None and now >= self._submit_at:
@@ -158,9 +158,9 @@ class Lifecycle:
         if self._without_engines_until is not None and count:
             self._without_engines_until = None
             self._others = self._reported = count
-            return [Note(f"{count} engine{'s are' if count != 1 else ' is'} there again.")]
+            return [LogLine(f"{count} engine{'s are' if count != 1 else ' is'} there again.")]
         if self.phase is Phase.RUNNING and ordered and not count:
-            return self._over(0, "All engines were ended by a client.", Blame.NOBODY)
+            return self._over(0, "All engines were ended by a client.", Cause.NOBODY)
         if self._submit_at is not None:
             return []  # ours are not even in the queue
         if self.phase in (Phase.STARTING, Phase.QUEUED) and self._all_there:
@@ -185,10 +185,10 @@ class Lifecycle:
     def controller_ended(self, code: int) -> list[Effect]:
         """The controller's process ended."""
         if not self.controller_ready:
-            return self._over(1, f"The controller could not start ({how_it_ended(code)}).", Blame.CONTROLLER)
+            return self._over(1, f"The controller could not start ({how_it_ended(code)}).", Cause.CONTROLLER)
         if code == 0:
-            return self._over(0, "The cluster was stopped by a client.", Blame.NOBODY)
-        return self._over(1, f"The controller ended unexpectedly ({how_it_ended(code)}).", Blame.CONTROLLER)
+            return self._over(0, "The cluster was stopped by a client.", Cause.NOBODY)
+        return self._over(1, f"The controller ended unexpectedly ({how_it_ended(code)}).", Cause.CONTROLLER)
 
     def engines_ended(self, title: str, code: int, left: int, now: float, chance: str = "") -> list[Effect]:
         """A process that is, or launched, engines ended; ``left`` others still run.
@@ -205,7 +205,7 @@ class Lifecycle:
             return [StartEngines(f'{title} ended ({how_it_ended(code)}): "{chance}" It is started once more.')]
         if self.phase is Phase.STARTING and not self._was_up:
             story = "; ".join([f"{title} ended ({how_it_ended(code)})", *self._failures])
-            return self._over(1, f"The engines could not start: {story}.", Blame.ENGINES)
+            return self._over(1, f"The engines could not start: {story}.", Cause.ENGINES)
         if self.phase in (Phase.RUNNING, Phase.STARTING):
             self._losses.append(f"{title} ended ({how_it_ended(code)})")
             if left == 0:
@@ -229,11 +229,11 @@ class Lifecycle:
             f"The engines could not start: one of the {self.plan.n} (process {pid}) ended before it was "
             "registered."
         )
-        return self._over(1, reason, Blame.ENGINES)
+        return self._over(1, reason, Cause.ENGINES)
 
     def stop_requested(self) -> list[Effect]:
         """The user wants an end."""
-        return self._over(0, "", Blame.NOBODY)
+        return self._over(0, "", Cause.NOBODY)
 
     # --- the job -----------------------------------------------------------------------------------------
 
@@ -250,11 +250,11 @@ class Lifecycle:
         """The batch system did not take the job, which is not the first one."""
         self._tries += 1
         if self._tries >= SUBMIT_TRIES:
-            return self._over(1, f"The job cannot be submitted again: {why}", Blame.NOBODY)
+            return self._over(1, f"The job cannot be submitted again: {why}", Cause.NOBODY)
         self.phase = Phase.QUEUED
         self._ask_at = None
         self._submit_at = now + SUBMIT_PAUSE
-        return [Note(f"{why}. It is tried again in {SUBMIT_PAUSE:g} s.")]
+        return [LogLine(f"{why}. It is tried again in {SUBMIT_PAUSE:g} s.")]
 
     def job(self, status: JobStatus, now: float) -> list[Effect]:
         """The batch system tells about the job."""
@@ -281,13 +281,17 @@ class Lifecycle:
             self.phase = Phase.STARTING
             self._start_deadline = now + self.plan.timeout
             self._ask_soon(now)
-        return [Note(f"Engines of job {self._job_id} have ended{causes}. The job starts them again ({number}).")]
+        return [
+            LogLine(f"Engines of job {self._job_id} have ended{causes}. The job starts them again ({number}).")
+        ]
 
     def job_unclear(self, why: str) -> list[Effect]:
         """The batch system gave no answer. It is asked again anyway."""
         first, self._unclear = not self._unclear, True
         return (
-            [Note(f"What becomes of job {self._job_id} is not known now: {why or 'no answer'}")] if first else []
+            [LogLine(f"What becomes of job {self._job_id} is not known now: {why or 'no answer'}")]
+            if first
+            else []
         )
 
     def _waits(self, status: JobStatus, before: JobStatus | None, _now: float) -> list[Effect]:
@@ -295,26 +299,26 @@ class Lifecycle:
             return []
         reason = f" ({status.reason})" if status.reason and status.reason.lower() != "none" else ""
         start = "" if status.start is None else f", expected to start at {time_of_day(status.start)}"
-        return [Note(f"Job {status.id} waits in the queue{reason}{start}.")]
+        return [LogLine(f"Job {status.id} waits in the queue{reason}{start}.")]
 
     def _runs(self, status: JobStatus, _before: JobStatus | None, now: float) -> list[Effect]:
         self.phase = Phase.STARTING
         self._job_runs_since = now
         self._start_deadline = now + self.plan.timeout
         where = f" on {status.nodes}" if status.nodes else ""
-        return [Note(f"Job {status.id} runs{where}; its engines start.")]
+        return [LogLine(f"Job {status.id} runs{where}; its engines start.")]
 
     def _back_in_queue(self, status: JobStatus, _before: JobStatus | None, now: float) -> list[Effect]:
         self._to_queue(now)
         reason = f" ({status.reason})" if status.reason else ""
-        return [Note(f"Job {status.id} is back in the queue{reason}. Tasks wait for it.")]
+        return [LogLine(f"Job {status.id} is back in the queue{reason}. Tasks wait for it.")]
 
     def _ends_early(self, status: JobStatus, _before: JobStatus | None, _now: float) -> list[Effect]:
         _, how, blame = ENDS.get(status.outcome, ENDS["failed"])
         if status.outcome == "preempted" and self._resubmissions:
             return self._resubmitted(f"job {status.id} {how}")
         if self.phase is Phase.STARTING:
-            blame = Blame.ENGINES
+            blame = Cause.ENGINES
         reason = f" ({status.reason})" if status.reason else ""
         again = " again" if self._was_up else ""
         text = f"Job {status.id} {how}{reason}, before all {self.plan.n} engines were registered{again}."
@@ -364,7 +368,7 @@ class Lifecycle:
         if self._job_runs_since is None:
             self._job_runs_since = now
         if self._was_up:
-            return [Note(f"All {self.plan.n} engines are there again.")]
+            return [LogLine(f"All {self.plan.n} engines are there again.")]
         self._was_up = True
         return [Started()]
 
@@ -383,15 +387,15 @@ class Lifecycle:
         self._start_deadline = None
         if not self.controller_ready:
             reason = f"The controller was not ready after {self.plan.timeout:g} s."
-            return self._over(1, reason, Blame.CONTROLLER)
+            return self._over(1, reason, Cause.CONTROLLER)
         reason = (
             f"Only {self._registered} of {self.plan.n} engines were registered after {self.plan.timeout:g} s. "
         )
         if (self.plan.batch or self._was_up) and self._registered > self._others:
             # The job may have waited in the queue for a day: better a few ranks less than to give it back.
-            return [Note(reason + "They can be used, and those that come later too."), *self._up(now)]
+            return [LogLine(reason + "They can be used, and those that come later too."), *self._up(now)]
         hint = "If that is a matter of time (a slow file system), wait longer with --timeout SECONDS."
-        return self._over(1, reason + hint, Blame.ENGINES)
+        return self._over(1, reason + hint, Cause.ENGINES)
 
     def _report_loss(self, now: float) -> list[Effect]:
         self._loss_deadline = None
@@ -405,7 +409,7 @@ class Lifecycle:
         self._missed = bool(self._job_id) and self._registered <= self._others
         self._reported = self._registered
         rest = " The others keep working." if self._registered else ""
-        return [Note(f"{self._registered} of {self._own + self._others} engines are left{causes}.{rest}")]
+        return [LogLine(f"{self._registered} of {self._own + self._others} engines are left{causes}.{rest}")]
 
     def _story(self) -> str:
         """What was lost, and why, since it was told last."""
@@ -428,7 +432,7 @@ class Lifecycle:
             self._others = self._reported = max(self._registered - self._own, 1)
             self._own = 0
             self._job_id, self._ask_at = "", None  # there is nothing more to be learnt of it
-            return [Note(f"The engines that were started here have ended: {story}. Others keep working.")]
+            return [LogLine(f"The engines that were started here have ended: {story}. Others keep working.")]
         story = story or "the last of them"
         code, blame = self._end
         if self.plan.restarts and code:
@@ -451,7 +455,7 @@ class Lifecycle:
         self._without_engines_until = now + WITHOUT_ENGINES
         tasks = f"{self._tasks} task{'s wait' if self._tasks != 1 else ' waits'} for others"
         how = f"`ipcluster engines` starts some, within {WITHOUT_ENGINES / 60:.0f} minutes"
-        return [Note(f"All engines have ended: {story}. {tasks}: {how}.")]
+        return [LogLine(f"All engines have ended: {story}. {tasks}: {how}.")]
 
     def _resubmitted(self, story: str) -> list[Effect]:
         self._may_go_on = False
@@ -462,11 +466,11 @@ class Lifecycle:
         which = number if self.plan.resubmit < 1000 else ""
         return [StartEngines(f"{story[0].upper()}{story[1:]}. Submitting it again{which}; tasks wait for it.")]
 
-    def _over(self, code: int, reason: str, blame: Blame) -> list[Effect]:
+    def _over(self, code: int, reason: str, blame: Cause) -> list[Effect]:
         if self.phase is Phase.OVER:
             return []
         self.phase = Phase.OVER
-        return [Over(code, reason, blame)]
+        return [Stopped(code, reason, blame)]
 
 
 _JobMeaning = Callable[[Lifecycle, JobStatus, "JobStatus | None", float], "list[Effect]"]

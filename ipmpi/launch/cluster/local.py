@@ -21,7 +21,7 @@ from ipmpi.launch.cluster.queue import Queue
 from ipmpi.launch.processes.faults import Faults
 from ipmpi.launch.processes.mpi import ENGINE_MODULE, FaultTolerance, MpiCommand, mpi_command
 from ipmpi.launch.processes.outputlimit import OutputLimit
-from ipmpi.launch.processes.process import Child, session, tail, written_at
+from ipmpi.launch.processes.process import ChildProcess, session, tail, written_at
 
 RANK_POLL: Final = 0.5
 """Seconds between looks at the ranks while they start: their launcher tells nobody about the end of one."""
@@ -101,7 +101,7 @@ class Processes(Launch):
         self.log_dir = log_dir
         self.run = run
         self.waits = waits
-        self.started: list[Child] = []
+        self.started: list[ChildProcess] = []
         self._reported: set[int] = set()
         self._limit = OutputLimit(self.output)
         self._faults = Faults(lambda: [self.output], lambda: log_dir.glob(f"ipengine-{run}-*.log"))
@@ -111,7 +111,7 @@ class Processes(Launch):
         """The file with what they print."""
         return self.log_dir / f"ipcluster-{self.run}-engines.log"
 
-    def children(self) -> list[Child]:
+    def children(self) -> list[ChildProcess]:
         """All that were started."""
         return self.started
 
@@ -130,7 +130,7 @@ class Processes(Launch):
         """Nobody else looks how long their output gets."""
         return self._limit.due if self.started else None
 
-    def _chance(self, _child: Child) -> str:
+    def _chance(self, _child: ChildProcess) -> str:
         return ""
 
     def end(self) -> None:
@@ -190,7 +190,7 @@ class LocalEngines(Processes):
             try:
                 self.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
                 own = {**threads, **command.environ, **environ, **together}
-                self.started.append(Child.start(title, command.argv, self.output, own))
+                self.started.append(ChildProcess.start(title, command.argv, self.output, own))
             except OSError as error:
                 raise LauncherError(f"{command.argv[0]} could not be started: {error}") from error
 
@@ -252,7 +252,7 @@ class LocalEngines(Processes):
         if gone and launcher.exit_code() is None:
             yield RankEnded(min(gone))
 
-    def _chance(self, child: Child) -> str:
+    def _chance(self, child: ChildProcess) -> str:
         if self._ranks or self.options.mpi == "none":
             return ""
         return failure_by_chance(tail(child.output, 200))

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from ipmpi.launch.batch.batch import batch_system
 from ipmpi.launch.cluster.job import job_logs
-from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.cluster.records import ClusterRecord
 
 
-def log_files(record: Record) -> list[Path]:
+def log_files(record: ClusterRecord) -> list[Path]:
     """All that there are, the most general ones first."""
     return [path for path in dict.fromkeys(_named(record)) if path.is_file()]
 
 
-def _named(record: Record) -> Iterator[Path]:
+def _named(record: ClusterRecord) -> Iterator[Path]:
     folder = Path(record.log_dir)
     if record.log:
         yield Path(record.log)

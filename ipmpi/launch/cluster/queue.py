@@ -11,7 +11,7 @@ from typing import TypeVar
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.allocation import without_job
 from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus
-from ipmpi.launch.cluster.underway import PATIENCE, Steps, Underway
+from ipmpi.launch.cluster.runningsteps import PATIENCE, RunningSteps, Steps
 
 T = TypeVar("T")
 Run = Callable[[Sequence[str], Mapping[str, str]], "subprocess.CompletedProcess[str]"]
@@ -58,9 +58,9 @@ class Queue:
         for program in self.system.missing():
             raise self._not_here(program)
 
-    def begin(self, steps: Steps[T]) -> Underway[T]:
+    def begin(self, steps: Steps[T]) -> RunningSteps[T]:
         """Make these steps while the caller does other things."""
-        return Underway(steps, self.system.environ)
+        return RunningSteps(steps, self.system.environ)
 
     def submit(self, script: Path) -> str:
         """Submit a script, from the current folder; returns the id of the job.

@@ -45,7 +45,7 @@ BEING_WRITTEN: Final = 10.0
 
 
 @dataclass
-class Record:
+class ClusterRecord:
     """One cluster.
 
     Attributes:
@@ -153,7 +153,7 @@ def log_folder(name: str) -> Path:
     return (ipython_dir() / "log" / name).absolute()
 
 
-def claim(wanted: str, make: Callable[[str], Record]) -> Record:
+def claim(wanted: str, make: Callable[[str], ClusterRecord]) -> ClusterRecord:
     """Take a name for a new cluster, and write its record.
 
     Two that start at the same time get two names, also on different machines with one home folder.
@@ -199,7 +199,7 @@ def _create(path: Path) -> bool:
         return False
 
 
-def save(record: Record) -> None:
+def save(record: ClusterRecord) -> None:
     """Write a record, in one step.
 
     Raises:
@@ -212,11 +212,11 @@ def save(record: Record) -> None:
         raise LauncherError(f"The record of the cluster could not be kept: {error}") from error
 
 
-def load(name: str) -> Record | None:
+def load(name: str) -> ClusterRecord | None:
     """The record of a cluster, or None if there is none that can be read."""
     try:
         data = read_private(records_dir() / f"{check_name(name)}.json", 64 * KIB)
-        record = msgspec.json.decode(data, type=Record)
+        record = msgspec.json.decode(data, type=ClusterRecord)
     except (OSError, FurlError, SecurityError, msgspec.DecodeError, RecursionError):
         return None
     return record if record.name == name else None
@@ -236,7 +236,7 @@ def forget(name: str, pid: int) -> None:
     (records_dir() / f"{name}.json").unlink(missing_ok=True)
 
 
-def living() -> list[Record]:
+def living() -> list[ClusterRecord]:
     """Records of all clusters that run, or may run, and of additions to them, oldest first.
 
     Those of dead processes are deleted; but where there were jobs, these may still be in the queue.
@@ -253,17 +253,17 @@ def living() -> list[Record]:
     return sorted(found, key=lambda record: record.started)
 
 
-def clusters() -> list[Record]:
+def clusters() -> list[ClusterRecord]:
     """As :func:`living`, without additions."""
     return [record for record in living() if not record.is_addition]
 
 
-def additions(name: str) -> list[Record]:
+def additions(name: str) -> list[ClusterRecord]:
     """Records of those who have added engines to a cluster, and run."""
     return [record for record in living() if record.is_addition and record.cluster == name]
 
 
-def find(name: str = "") -> Record:
+def find(name: str = "") -> ClusterRecord:
     """The cluster of that name, or the only one.
 
     Raises:

@@ -18,7 +18,7 @@ from ipmpi.processid import birth as birth
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Child:
+class ChildProcess:
     """A program that was started in a session of its own, so that a Ctrl-C at the terminal reaches only us.
 
     Attributes:
@@ -42,7 +42,7 @@ class Child:
         environ: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
         first_line: bytes = b"",
-    ) -> Child:
+    ) -> ChildProcess:
         """Start a program with its output added to a file, and no input, or one line of it.
 
         After the line the input stays open for as long as this process lives.

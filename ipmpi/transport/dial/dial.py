@@ -30,7 +30,7 @@ _STAGGER = 0.5
 """Seconds before the next way is tried while the one before it has not answered."""
 
 
-class Way(NamedTuple):
+class Candidate(NamedTuple):
     """One hint, by one route."""
 
     host: str
@@ -41,9 +41,9 @@ class Way(NamedTuple):
         return f"{place(self.host, self.port)} {self.route.via}".rstrip()
 
 
-def ways_to(furl: Furl, routes: Sequence[Route], first: Way | None = None) -> list[Way]:
+def ways_to(furl: Furl, routes: Sequence[Route], first: Candidate | None = None) -> list[Candidate]:
     """All hints by the first route, then by the second, and so on; ``first`` (what worked before) before all."""
-    ways = [Way(host, port, route) for route in routes for host, port in furl.hints if route.serves(host)]
+    ways = [Candidate(host, port, route) for route in routes for host, port in furl.hints if route.serves(host)]
     if first in ways:
         ways.remove(first)
         ways.insert(0, first)
@@ -58,9 +58,9 @@ class Dial:
         loop: Loop,
         furl: Furl,
         handshake: Callable[[bytes], DiallerHandshake],
-        on_done: Callable[[Authenticated, Welcome, Way], None],
+        on_done: Callable[[Authenticated, Welcome, Candidate], None],
         on_failed: Callable[[KernelError], None],
-        ways: Sequence[Way] = (),
+        ways: Sequence[Candidate] = (),
     ) -> None:
         self._loop = loop
         self._furl = furl
@@ -70,7 +70,7 @@ class Dial:
         self._ways = list(ways) or ways_to(furl, (DIRECT,))
         self._next = 0
         self._under_way: dict[int, Callable[[], None]] = {}
-        self._failures: list[tuple[Way, KernelError]] = []
+        self._failures: list[tuple[Candidate, KernelError]] = []
         self._speaks: int | None = None
         """The way by which Hello was said, and an answer is waited for."""
         self._waits: dict[int, DialNegotiation] = {}
@@ -148,7 +148,7 @@ class Dial:
             self._speaks = min(self._waits)
             self._waits.pop(self._speaks).speak()
 
-    def _succeeded(self, peer: Authenticated, welcome: Welcome, way: Way) -> None:
+    def _succeeded(self, peer: Authenticated, welcome: Welcome, way: Candidate) -> None:
         self.cancel()
         try:
             self._on_done(peer, welcome, way)

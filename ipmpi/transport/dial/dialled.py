@@ -28,7 +28,7 @@ from ...protocol.handshake import DiallerHandshake, Welcome
 from ..link import Link
 from ..loop import Loop, Timer
 from ..tlspipe import TlsPipe
-from .dial import Dial, Way, ways_to
+from .dial import Candidate, Dial, ways_to
 from .negotiate import Authenticated
 from .routes import DIRECT, Route
 
@@ -75,7 +75,7 @@ class DialledSession:
         self._patience = patience
         self._renew = renew
         self._routes = routes
-        self._way: Way | None = None
+        self._way: Candidate | None = None
         self._session = b""
         self._controller = ""
         """The controller's process, see :mod:`ipmpi.processid`."""
@@ -158,7 +158,7 @@ class DialledSession:
             self._loop.report(error)
             self._end(internal_error(error, "while the controller was dialled"))
 
-    def _connected(self, peer: Authenticated, welcome: Welcome, way: Way) -> None:
+    def _connected(self, peer: Authenticated, welcome: Welcome, way: Candidate) -> None:
         self._dial = None
         self._way = way
         self._give_up_at = None

@@ -2,7 +2,7 @@
 
 Whoever connects has :data:`limits.HANDSHAKE_TIMEOUT` seconds to prove who it is. When :data:`limits.HALF_OPEN`
 strangers are at that, the next ones wait in the kernel until some are done, or have been slow
-(:mod:`ipmpi.transport.dial.strangers`) and are dropped. So an honest peer gets in after a moment at most.
+(:mod:`ipmpi.transport.dial.unauthenticated`) and are dropped. So an honest peer gets in after a moment at most.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .addresses import plain
 from .dialled import SOFTWARE
 from .listensocket import listen
 from .negotiate import Authenticated, ListenNegotiation
-from .strangers import Strangers
+from .unauthenticated import UnauthenticatedPeers
 
 OnHello = Callable[[Authenticated, Hello, ListenerHandshake], None]
 
@@ -59,7 +59,7 @@ class Listener:
         self._secrets = secrets
         self._on_hello = on_hello
         self._log = log
-        self._strangers = Strangers(loop.now)
+        self._strangers = UnauthenticatedPeers(loop.now)
         self._numbers = itertools.count()
         self._logged: dict[str, float] = {}
         self._resume: Timer | None = None

@@ -324,7 +324,7 @@ class MuxLink:
         self._on_closed(reason)
 
 
-class Splice:
+class SocketForwarder:
     """Joins a socket to a channel, until both have ended in both directions.
 
     Args:

@@ -28,12 +28,12 @@ from ...errors import KernelError
 from ...protocol import mux
 from ..dial.routes import DIRECT, Cancel
 from ..loop import READ, Loop, Timer
-from .muxlink import MuxLink, Splice
+from .muxlink import MuxLink, SocketForwarder
 
 _MOMENT = 0.2
 
 
-class Relay:
+class RelayServer:
     """Serves one near end over two descriptors; ``loop`` stops when it is over.
 
     Args:
@@ -55,7 +55,7 @@ class Relay:
         self._read_furl = read_furl
         self._running: set[_Running] = set()
         self._over = False
-        self._keeper = Keeper(loop, os.dup(writer), self._end_if_idle)
+        self._keeper = LingeringSockets(loop, os.dup(writer), self._end_if_idle)
         # The pipe is empty, and the line is shorter than what any pipe takes at once.
         os.write(writer, mux.greeting(software))
         # The laptop's Python may be kept from answering by a library that holds the GIL.
@@ -113,7 +113,7 @@ class Relay:
             self._loop.stop()
 
 
-class Keeper:
+class LingeringSockets:
     """Holds connections whose ssh has died until their controllers close them, or for LEASE_AFTER_SILENCE.
 
     Args:
@@ -197,7 +197,7 @@ class _Connecting:
 
     def _connected(self, sock: socket.socket) -> None:
         self._link.accept(self._channel)
-        splice = Splice(self._link, self._channel, sock, self._keep)
+        splice = SocketForwarder(self._link, self._channel, sock, self._keep)
         for data in self._early:
             splice.data(data)
         if self._ended:

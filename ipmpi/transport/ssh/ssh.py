@@ -35,8 +35,8 @@ from ..dial.routes import Cancel, Done, Failed
 from ..loop import READ, Loop, Timer
 from ..tlspipe import prepare
 from .muxlink import MuxLink
+from .requests import ArrivingSocket, Asking, ConnectRequest, ForwardRequest, RelayRequest
 from .sshprocess import SshProcess, split_destination
-from .wishes import Arriving, Asking, Connecting, Forwarded, Wish
 
 log = logging.getLogger("ipmpi")
 
@@ -67,7 +67,7 @@ class SshSession:
         self._thread: threading.Thread | None = None
         self._process: SshProcess | None = None
         self._link: MuxLink | None = None
-        self._wishes: list[Wish] = []
+        self._wishes: list[RelayRequest] = []
         self._listeners: list[socket.socket] = []
         self._timer: Timer | None = None
         self._was_up = False
@@ -98,7 +98,7 @@ class SshSession:
         Raises:
             ConnectionError, SecurityError, VersionError: ssh does not get there.
         """
-        arriving = Arriving()
+        arriving = ArrivingSocket()
         self._await(arriving, arriving.future)
 
     def furl(self, role: str, cluster: str = "") -> Furl:
@@ -161,7 +161,7 @@ class SshSession:
             with contextlib.suppress(OSError):
                 sock, _ = listener.accept()
                 prepare(sock)
-                self._wish(Forwarded(sock, list(hints)))
+                self._wish(ForwardRequest(sock, list(hints)))
 
         def start() -> None:
             self._listeners.append(listener)
@@ -192,7 +192,7 @@ class SshSession:
 
     # --- from other threads ------------------------------------------------------------------------------
 
-    def _await(self, wish: Wish, future: Future[_Answer]) -> _Answer:
+    def _await(self, wish: RelayRequest, future: Future[_Answer]) -> _Answer:
         self._post(wish)
         try:
             return future.result()
@@ -200,7 +200,7 @@ class SshSession:
             self._loop.call_threadsafe(lambda: self._drop(wish))
             raise
 
-    def _connect(self, connecting: Connecting) -> Cancel:
+    def _connect(self, connecting: ConnectRequest) -> Cancel:
         try:
             self._post(connecting)
         except KernelError as error:
@@ -213,7 +213,7 @@ class SshSession:
 
         return cancel
 
-    def _post(self, wish: Wish) -> None:
+    def _post(self, wish: RelayRequest) -> None:
         self._start_thread()
         self._loop.call_threadsafe(lambda: self._wish(wish))
 
@@ -251,7 +251,7 @@ class SshSession:
             self._link.close(str(failure))
         self._failed(failure)
 
-    def _wish(self, wish: Wish) -> None:
+    def _wish(self, wish: RelayRequest) -> None:
         if self._closed:
             wish.fail(ConnectionError(f"the ssh session with {self.destination} was closed"))
         elif self._link is not None:
@@ -261,7 +261,7 @@ class SshSession:
             if self._process is None and self._timer is None:
                 self._timer = self._loop.call_later(max(0.0, self._not_before - self._loop.now()), self._login)
 
-    def _drop(self, wish: Wish) -> None:
+    def _drop(self, wish: RelayRequest) -> None:
         """Nobody wants it any more; ssh must not go on asking for a password then."""
         wish.drop()
         if wish in self._wishes:
@@ -271,7 +271,7 @@ class SshSession:
                 process.cancel()
 
     @staticmethod
-    def _begin(wish: Wish, link: MuxLink) -> None:
+    def _begin(wish: RelayRequest, link: MuxLink) -> None:
         try:
             wish.begin(link)
         except LocalProtocolError as error:
@@ -370,7 +370,7 @@ class SshRoute:
 
     def connect(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> Cancel:
         """Have the far end connect; the socket given is one end of a pair, the session has the other."""
-        return self._session._connect(Connecting(loop, address, on_done, on_failed))
+        return self._session._connect(ConnectRequest(loop, address, on_done, on_failed))
 
 
 _shared: dict[tuple[str, int], SshSession] = {}

@@ -27,8 +27,8 @@ from thread_farm import ThreadFarm
 
 from ipmpi.client.pools import executor as executor_module
 from ipmpi.client.pools.executor import Executor
+from ipmpi.client.pools.inflight import chunked
 from ipmpi.client.pools.pool import Pool
-from ipmpi.client.pools.underway import chunked
 from ipmpi.client.tasks.calloptions import REFUSED
 from ipmpi.client.tasks.task import TaskClient
 from ipmpi.errors import EngineLost

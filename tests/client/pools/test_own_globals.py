@@ -8,8 +8,8 @@ import pytest
 from fake_farm import FakeFarm
 
 from ipmpi.client import MultiEngineClient, TaskClient
+from ipmpi.client.pools.inflight import InFlightCalls
 from ipmpi.client.pools.pool import Pool
-from ipmpi.client.pools.underway import Underway
 from ipmpi.engine.session.namespace import Namespace
 from ipmpi.errors import CompositeError
 from ipmpi.protocol.operations import Push, encode
@@ -118,4 +118,4 @@ def test_a_client_that_counts_as_false_is_used(farm: FakeFarm) -> None:
     client = FalseClient(session=session)
     assert list(client.executor().map(abs, [-1])) == [1]
     assert Pool(client=client).map(abs, [-1]) == [1]
-    assert isinstance(client.executor()._underway, Underway)
+    assert isinstance(client.executor()._underway, InFlightCalls)

@@ -336,10 +336,10 @@ class TestDependencies:
         first, second = tc.submit(abs, -1), tc.submit(abs, -2)
         child = tc.submit(abs, -3, after=[first, second, first], follow=second)
         (options,) = [s.options for s in farm.sent if isinstance(s, m.SubmitTasks) and s.options.after]
-        assert options.after == [first.ticket, second.ticket]
-        assert options.follow == second.ticket
-        assert child.ticket is not None
-        assert child.ticket.group > second.ticket.group
+        assert options.after == [first.ref, second.ref]
+        assert options.follow == second.ref
+        assert child.ref is not None
+        assert child.ref.group > second.ref.group
         farm.work()
         assert child.result() == 3
         assert tc.submit(abs, -3, after=first).result() == 3

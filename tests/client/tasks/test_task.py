@@ -295,13 +295,13 @@ class TestAbort:
         farm.held = True
         taskid = tc.run(MapTask(lambda: 5))
         (task,) = farm.start()
-        answer = farm.desk.abort
+        answer = farm.submitter.abort
 
         def abort(*args: Any) -> Any:
             farm.finish(task)
             return answer(*args)
 
-        farm.desk.abort = abort  # type: ignore[method-assign]
+        farm.submitter.abort = abort  # type: ignore[method-assign]
         with pytest.raises(IndexError, match="Task Already Completed"):
             tc.abort(taskid)
         assert tc.get_task_result(taskid) == 5
@@ -311,13 +311,13 @@ class TestAbort:
         farm.held = True
         taskid = tc.run(MapTask(lambda: 1 / 0, recovery_task=MapTask(lambda: 1)))
         (task,) = farm.start()
-        answer = farm.desk.abort
+        answer = farm.submitter.abort
 
         def abort(*args: Any) -> Any:
             farm.finish(task)
             return answer(*args)
 
-        farm.desk.abort = abort  # type: ignore[method-assign]
+        farm.submitter.abort = abort  # type: ignore[method-assign]
         tc.abort(taskid)
         assert not farm.waiting
         with pytest.raises(TaskAborted, match="before its recovery task"):

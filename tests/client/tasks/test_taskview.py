@@ -110,8 +110,8 @@ class TestTheView:
         farm.held = True
         parent = tc.submit(abs, -1)
         child = tc.options(after=parent, follow=parent).submit(names_given, after=1, follow=2)
-        assert options_sent(farm).after == [parent.ticket]
-        assert options_sent(farm).follow == parent.ticket
+        assert options_sent(farm).after == [parent.ref]
+        assert options_sent(farm).follow == parent.ref
         farm.work()
         assert child.result() == ((), {"after": 1, "follow": 2})
         with pytest.raises(TypeError, match="options of submit"):

@@ -235,8 +235,8 @@ class World:
 
     def check_engines(self) -> None:
         assert set(self.router.registry.sets) == set(self.sets)
-        lanes = self.router._lanes
-        assert set(lanes) == set(self.router.registry.engines)
+        queues = self.router._queues
+        assert set(queues) == set(self.router.registry.engines)
 
     def run(self, steps: int) -> None:
         self.add_client()

@@ -164,7 +164,7 @@ def test_results_count_only_from_the_set_that_has_the_task(stage: Stage) -> None
         (SET, m.TaskResults(1000, 0, packed.pack([2**32 - 1]), b"", packed.pack([0]), 0.1, [0])),
     ):
         stage.farm.results(key, wrong, [b""])
-    stage.farm.result(OTHER, m.TaskResult(1000, 0, 0, 0.1, [BIG]), [], 3)
+    stage.farm.result(OTHER, m.LargeTaskResult(1000, 0, 0, 0.1, [BIG]), [], 3)
     stage.farm.returned(OTHER, m.TasksReturned(1000, packed.pack([0]), 0, "taken"))
     stage.flush()
     assert (stage.ends, stage.farm.stale_results, stage.declined) == ({}, 8, [(OTHER, 3)])
@@ -255,7 +255,7 @@ def test_a_condition_that_holds_nowhere_ends_the_task(stage: Stage) -> None:
     stage.now = 100.0
     stage.submit(1, conditional=True, label="wants a GPU")
     stage.return_(SET, [(1, 0)], "refused", rank=-1)
-    assert stage.farm.next_deadline() == 100.0 + limits.UNPLACED
+    assert stage.farm.next_deadline() == 100.0 + limits.UNSCHEDULABLE_AFTER
     stage.flush(now=129.0)
     assert stage.end(1) is None
     stage.flush(now=130.0)

@@ -6,7 +6,7 @@ import pytest
 from farm_stage import OTHER, SET, Stage
 
 from ipmpi import limits
-from ipmpi.controller.farm.places import rounded_up
+from ipmpi.controller.farm.sets import rounded_up
 from ipmpi.protocol import messages as m
 
 
@@ -30,7 +30,7 @@ def test_what_fits_is_given_and_what_does_not_waits(stage: Stage) -> None:
     assert list(stage.given[SET]) == [(2, 0)]
     stage.submit(3)
     assert list(stage.given[SET]) == [(2, 0), (3, 0)], "others overtake it"
-    stage.flush(limits.UNPLACED * 3)
+    stage.flush(limits.UNSCHEDULABLE_AFTER * 3)
     assert stage.end(1) is None, "it waits for another set, as long as it takes"
 
 

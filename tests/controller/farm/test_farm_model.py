@@ -224,12 +224,12 @@ class World:
         for place in stage.farm._places.by_key.values():
             assert place.unanswered == len(stage.given[place.key]) == sum(place.given.values())
             # A set is left to empty itself before it gets a task that is to be alone there.
-            lanes = stage.farm._waiting._lanes
-            empties = place.unanswered and any(need.sole or (need.alone and place.is_single) for need in lanes)
+            queues = stage.farm._waiting._queues
+            empties = place.unanswered and any(need.sole or (need.alone and place.is_single) for need in queues)
             if place.free and not empties:
-                for lane in stage.farm._waiting._lanes.values():
-                    items = [i for i in lane.heap if i.group.next_waiting(i.start, i.stop)[0] < i.stop]
-                    assert not items or lane.need.ranks_now(place) is None, "it waits although there is room"
+                for queue in stage.farm._waiting._queues.values():
+                    items = [i for i in queue.heap if i.group.next_waiting(i.start, i.stop)[0] < i.stop]
+                    assert not items or queue.need.ranks_now(place) is None, "it waits although there is room"
 
     def run(self, steps: int) -> None:
         often = [self.submit] * 6 + [self.answer] * 8 + [self.want] * 3 + [self.cancelled] * 3 + [self.abort] * 2
@@ -275,4 +275,4 @@ def test_random_events(chance: random.Random, order: type[Order]) -> None:
     assert world.requests == {}
     stage.check_empty()
     assert stage.farm._waiting.count == 0
-    assert limits.UNPLACED > 0
+    assert limits.UNSCHEDULABLE_AFTER > 0

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from ipmpi.engine.agent.child import Child
+from ipmpi.engine.agent.peeragent import PeerAgent
 from ipmpi.protocol import messages as m, operations, rankmessages as rm
 from ipmpi.protocol.connection import MessageReceived
 from ipmpi.transport.loop import Loop
@@ -60,7 +60,7 @@ class Set:
         self.agent.above = cast(Any, self.above)
         self.children = []
         for number in (1, 2):
-            child = Child(cast(Any, None), cast(Any, Wire()))
+            child = PeerAgent(cast(Any, None), cast(Any, Wire()))
             self.agent.children.append(child)
             self.agent._from_below(
                 child, received(m.Register([m.EngineInfo(number, number, "host", 100 + number)], "", "", []))
@@ -221,7 +221,7 @@ def test_a_warning_at_any_rank_is_heard_once(ranks: Set) -> None:
 
 
 def test_a_rank_in_the_middle_passes_warnings_on(ranks: Set) -> None:
-    above = Child(cast(Any, None), cast(Any, ranks.above))
+    above = PeerAgent(cast(Any, None), cast(Any, ranks.above))
     ranks.agent.above = above
     ranks.agent.end.warned()
     ranks.agent._from_below(ranks.children[0], received(m.EndIsNear()))
@@ -255,7 +255,7 @@ def test_nodes_that_do_not_report_are_not_waited_for_for_ever() -> None:
     agent = node.agent
     complete: list[list[int]] = []
     agent.on_complete = lambda: complete.append([engine.rank for engine in agent.engines])
-    prompt, late = (Child(cast(Any, None), cast(Any, Wire())) for _ in range(2))
+    prompt, late = (PeerAgent(cast(Any, None), cast(Any, Wire())) for _ in range(2))
     agent.children += [prompt, late]
     agent._from_below(prompt, received(m.Register([m.EngineInfo(1, 1, "host", 101)], "", "", [])))
     assert not complete

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ipmpi.engine.agent.nodeagent import NodeAgent, Settings
+from ipmpi.engine.agent.nodeagent import AgentSettings, NodeAgent
 from ipmpi.engine.rank.controlblock import ControlBlock
 from ipmpi.protocol import rankmessages as rm
 
@@ -29,7 +29,7 @@ class Process:
         listener.bind(address)
         listener.listen()
         self.lines: list[str] = []
-        settings = Settings("/nowhere", "", None, 0.0, "/nowhere")
+        settings = AgentSettings("/nowhere", "", None, 0.0, "/nowhere")
         self.agent = NodeAgent(listener.detach(), settings, self.lines.append, self.lines.append)
         self.thread = threading.Thread(target=self.agent.run, daemon=True)
         self.thread.start()
@@ -90,7 +90,7 @@ def test_of_ranks_that_end_at_the_same_time_the_one_whose_socket_was_closed_firs
     ranks = [process.comes() for _ in children]
     for rank, child in zip(ranks, children, strict=True):
         _, block = ControlBlock.create()
-        socket.send_fds(rank, [rm.encode(rm.Hello(0, -1, "host", child.pid, 0, [], False, "", ""))], [block])
+        socket.send_fds(rank, [rm.encode(rm.RankHello(0, -1, "host", child.pid, 0, [], False, "", ""))], [block])
         os.close(block)
     process.knows(2)
     ranks[0].close()
@@ -108,7 +108,7 @@ def test_of_ranks_that_end_at_the_same_time_the_one_whose_socket_was_closed_firs
 def test_of_a_rank_that_its_agent_gives_up_the_reason_is_told_and_not_its_exit_code(process: Process) -> None:
     rank, child = process.comes(), subprocess.Popen(["sh", "-c", "read x; exit 1"], stdin=subprocess.PIPE)
     _, block = ControlBlock.create()
-    socket.send_fds(rank, [rm.encode(rm.Hello(0, -1, "host", child.pid, 0, [], False, "", ""))], [block])
+    socket.send_fds(rank, [rm.encode(rm.RankHello(0, -1, "host", child.pid, 0, [], False, "", ""))], [block])
     os.close(block)
     process.knows(1)
     rank.send(b"nonsense")

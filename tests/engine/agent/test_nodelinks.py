@@ -16,7 +16,7 @@ from ipmpi import limits
 from ipmpi.engine.agent import nodelinks
 from ipmpi.engine.agent.meeting import Conversation, leaders_of
 from ipmpi.engine.agent.nodelinks import NodeLinks
-from ipmpi.engine.agent.tree import Place, place
+from ipmpi.engine.agent.tree import TreePosition, place
 from ipmpi.errors import LauncherError
 from ipmpi.furl import Furl
 from ipmpi.protocol import rankmessages as rm
@@ -46,7 +46,7 @@ class Exchange:
 class Met(NamedTuple):
     """What became of a rank's node: its place, its agent's links, and why there are none."""
 
-    place: Place
+    place: TreePosition
     links: NodeLinks | None
     trouble: str
     formed: rm.Formed | None

@@ -486,7 +486,7 @@ def test_large_results_are_streams_of_what_was_there_and_hold_nobody_up(
     assert small.hears(m.Result).id == 5
     assert small.results(later, 1) == {0: 6}
     small.do(small.take_streams)
-    message, body = small.hears_all(m.TaskResult)
+    message, body = small.hears_all(m.LargeTaskResult)
     assert (message.group, message.rank) == (group, rank)
     assert not serialize.loads(body).any()
 
@@ -545,7 +545,7 @@ def test_large_arguments_and_result_of_a_task_on_several_ranks(start: Callable[.
     asked = small.hears(m.WantTaskBody)
     assert sorted(asked.ranks) == [0, 1]
     small.tell(m.TaskBody(group, 0, asked.ranks, sizes), body)
-    message, result = small.hears_all(m.TaskResult)
+    message, result = small.hears_all(m.LargeTaskResult)
     assert message.group == group
     assert (serialize.loads(result) == 2).all()
     assert small.results(small.give(small.options(double), [(n,) for n in range(9)]), 9)

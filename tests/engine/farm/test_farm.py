@@ -6,7 +6,7 @@ import pytest
 from set_stage import Stage, brief, options, returned
 
 from ipmpi import limits
-from ipmpi.engine.farm.farm import Down, Up
+from ipmpi.engine.farm.scheduler import Down, Up
 from ipmpi.errors import RemoteProtocolError
 from ipmpi.protocol import messages as m, packed
 
@@ -91,7 +91,7 @@ def test_a_large_task_is_given_without_its_body_which_is_asked_for() -> None:
     stage.farm.want_body(m.WantTaskBody(1, 5, [0]), 0.0)
     stage.farm.want_body(m.WantTaskBody(2, 0, [0]), 0.0)
     assert stage.said() == [Up(want)]
-    stage.farm.result(m.TaskResult(1, 0, 0, 0.0005, [100_000]), 0.0)
+    stage.farm.result(m.LargeTaskResult(1, 0, 0, 0.0005, [100_000]), 0.0)
     stage.give([1])
     assert brief(stage.get(m.GiveTasks)) == {0: [1]}
 

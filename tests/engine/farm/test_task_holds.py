@@ -82,7 +82,7 @@ def test_a_timeout_is_told_and_the_rank_gets_no_task_before_it_comes_back(
     GO.set()
     assert held(small, "") == stuck
     assert is_used_again(small, stuck)
-    assert not [said for said, _ in small.back if isinstance(said, m.TaskResult)]
+    assert not [said for said, _ in small.back if isinstance(said, m.LargeTaskResult)]
 
 
 def test_tasks_behind_one_that_does_not_end_are_run_elsewhere(start: Callable[[int], SmallSet]) -> None:

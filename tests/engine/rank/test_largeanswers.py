@@ -203,7 +203,7 @@ def test_large_results_of_tasks_are_copied_too_until_they_are_too_many(
     assert (stuck.rank, stuck.id, stuck.group) == (1, 0, group)
     small.do(small.take_streams)
     for _ in range(3):
-        _, body = small.hears_all(m.TaskResult)
+        _, body = small.hears_all(m.LargeTaskResult)
         assert (serialize.loads(body) == 1).all()
     small.hears(m.Result, lambda message: message.id == 3)
 
@@ -267,7 +267,7 @@ def test_an_answer_whose_last_piece_cannot_be_mapped_is_broken_off() -> None:
     vars(above).update(send_streamed=lambda *_: "stream", feed=lambda *_: None, abort=aborted.append)
     answer: Any = largestreams.LargeAnswer(None, [8], lambda size: None, lambda: False)  # type: ignore[arg-type]
     answer._loop = type("L", (), {"call_later": lambda *_: type("T", (), {"cancel": lambda _: None})()})()
-    answer.begin(above, m.TaskResult(1, 0, 0, 0.0, [8]), lambda message: None)
+    answer.begin(above, m.LargeTaskResult(1, 0, 0, 0.0, [8]), lambda message: None)
     with pytest.raises(OSError, match="no descriptor"):
         answer.add(8, None, -1)
     answer.break_off()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ipmpi import limits, serialize
-from ipmpi.engine.session.namespace import Answer, Namespace
+from ipmpi.engine.session.namespace import CommandAnswer, Namespace
 from ipmpi.protocol.operations import (
     Apply,
     BeforeWalltime,
@@ -49,7 +49,7 @@ class Engine:
     def __init__(self) -> None:
         self.namespace = Namespace(7, mpi="the mpi")
 
-    def answer(self, operation: Operation, body: object = NOTHING) -> Answer:
+    def answer(self, operation: Operation, body: object = NOTHING) -> CommandAnswer:
         segments: Sequence[Buffer] = [] if body is NOTHING else [bytearray(segment) for segment in dumps(body)]
         return self.namespace.run(type(operation).__name__, encode(operation), segments)
 

@@ -10,7 +10,7 @@ import pytest
 from ipmpi import furl
 from ipmpi.furl import Furl, default_furl_file
 from ipmpi.launch.cluster import defaultfurls, records
-from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.cluster.records import ClusterRecord
 
 ROLES = ("engine", "mec", "tc", "monitor")
 
@@ -26,10 +26,10 @@ def write(path: Path, role: str) -> str:
     return path.read_text()
 
 
-def cluster(name: str, *roles: str, unnamed: bool = True) -> tuple[Record, dict[str, str]]:
+def cluster(name: str, *roles: str, unnamed: bool = True) -> tuple[ClusterRecord, dict[str, str]]:
     files = records.furl_files(name)
     own = {role: write(files[role], role) for role in roles or ROLES}
-    record = Record(name, "local", 2, unnamed=unnamed, furl_files={role: str(files[role]) for role in own})
+    record = ClusterRecord(name, "local", 2, unnamed=unnamed, furl_files={role: str(files[role]) for role in own})
     records.save(record)
     return record, own
 
@@ -38,7 +38,7 @@ def found() -> dict[str, str]:
     return {role: default_furl_file(role).read_text() for role in ROLES if default_furl_file(role).exists()}
 
 
-def end(record: Record) -> None:
+def end(record: ClusterRecord) -> None:
     defaultfurls.release(record.name)
     records.forget(record.name, record.pid)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipmpi.launch.cluster.effects import Blame, Note, Over, Started, StartEngines
+from ipmpi.launch.cluster.effects import Cause, LogLine, Started, StartEngines, Stopped
 from ipmpi.launch.cluster.lifecycle import EXPLANATION_GRACE, Lifecycle, Phase, Plan
 from ipmpi.launch.processes.restarts import SETTLED, WITHOUT_ENGINES
 
@@ -32,14 +32,14 @@ def test_the_timeout_says_how_far_it_got() -> None:
     lifecycle.engines(3, 1)
     assert lifecycle.tick(59) == []
     (over,) = lifecycle.tick(60)
-    assert isinstance(over, Over)
+    assert isinstance(over, Stopped)
     assert over.reason.startswith("Only 3 of 4 engines were registered after 60 s.")
-    assert (over.code, over.blame) == (1, Blame.ENGINES)
+    assert (over.code, over.blame) == (1, Cause.ENGINES)
 
 
 def test_the_timeout_blames_a_controller_that_never_was_ready() -> None:
     assert Lifecycle(Plan(4, 5), now=0).tick(6) == [
-        Over(1, "The controller was not ready after 5 s.", Blame.CONTROLLER)
+        Stopped(1, "The controller was not ready after 5 s.", Cause.CONTROLLER)
     ]
 
 
@@ -48,7 +48,7 @@ def test_a_client_that_stops_everything_is_no_failure() -> None:
     assert lifecycle.engines(2, 10) == []
     assert lifecycle.engines(0, 10) == []
     assert lifecycle.engines_ended("mpiexec", 0, 0, 10) == []
-    assert lifecycle.controller_ended(0) == [Over(0, "The cluster was stopped by a client.", Blame.NOBODY)]
+    assert lifecycle.controller_ended(0) == [Stopped(0, "The cluster was stopped by a client.", Cause.NOBODY)]
 
 
 def test_engines_that_ended_while_the_controller_lives_are_a_failure_after_a_grace() -> None:
@@ -56,14 +56,14 @@ def test_engines_that_ended_while_the_controller_lives_are_a_failure_after_a_gra
     lifecycle.engines_ended("mpiexec", 137, 0, 10)
     assert lifecycle.deadline() == 10 + EXPLANATION_GRACE
     reason = "All engines have ended: mpiexec ended (exit code 137)."
-    assert lifecycle.tick(10 + EXPLANATION_GRACE) == [Over(1, reason, Blame.ENGINES)]
+    assert lifecycle.tick(10 + EXPLANATION_GRACE) == [Stopped(1, reason, Cause.ENGINES)]
 
 
 def test_a_lost_engine_is_noted_once() -> None:
     lifecycle = running()
     lifecycle.engines(3, 10)
     text = "3 of 4 engines are left. The others keep working."
-    assert lifecycle.tick(12) == [Note(text)]
+    assert lifecycle.tick(12) == [LogLine(text)]
     assert lifecycle.deadline() is None
     assert lifecycle.tick(20) == []
 
@@ -81,7 +81,7 @@ def test_the_cause_is_told_even_when_the_controller_notices_late() -> None:
     assert lifecycle.tick(12) == []
     lifecycle.engines(3, 15)
     (note,) = lifecycle.tick(17)
-    assert note == Note(
+    assert note == LogLine(
         "3 of 4 engines are left (engine process 2 ended (killed by SIGKILL)). The others keep working."
     )
 
@@ -91,25 +91,25 @@ def test_a_launcher_that_fails_by_chance_gets_one_more_try() -> None:
     (again,) = lifecycle.engines_ended("mpiexec", 1, 0, 1, chance="The listener failed.")
     assert again == StartEngines('mpiexec ended (exit code 1): "The listener failed." It is started once more.')
     (over,) = lifecycle.engines_ended("mpiexec", 1, 0, 2, chance="The listener failed.")
-    assert over == Over(1, "The engines could not start: mpiexec ended (exit code 1).", Blame.ENGINES)
+    assert over == Stopped(1, "The engines could not start: mpiexec ended (exit code 1).", Cause.ENGINES)
 
 
 @pytest.mark.parametrize(("code", "words"), [(1, "exit code 1"), (-9, "killed by SIGKILL"), (0, "exit code 0")])
 def test_a_controller_that_cannot_start(code: int, words: str) -> None:
     (over,) = Lifecycle(Plan(4, 60), now=0).controller_ended(code)
-    assert over == Over(1, f"The controller could not start ({words}).", Blame.CONTROLLER)
+    assert over == Stopped(1, f"The controller could not start ({words}).", Cause.CONTROLLER)
 
 
 def test_one_rank_that_ends_while_starting_is_the_end() -> None:
     (over,) = Lifecycle(Plan(4, 60), now=0).rank_ended(77)
-    assert isinstance(over, Over)
+    assert isinstance(over, Stopped)
     assert "one of the 4 (process 77) ended before it was registered" in over.reason
     assert running().rank_ended(77) == []
 
 
 def test_only_the_first_end_counts() -> None:
     lifecycle = running()
-    assert lifecycle.stop_requested() == [Over(0, "", Blame.NOBODY)]
+    assert lifecycle.stop_requested() == [Stopped(0, "", Cause.NOBODY)]
     assert lifecycle.controller_ended(1) == []
     assert lifecycle.engines_ended("mpiexec", 1, 0, 5) == []
     assert lifecycle.deadline() is None
@@ -123,7 +123,7 @@ def test_engines_that_die_one_after_the_other_are_all_named_in_the_end() -> None
     assert lifecycle.tick(12.1) == []
     assert lifecycle.deadline() == 10.5 + EXPLANATION_GRACE
     (over,) = lifecycle.tick(12.5)
-    assert isinstance(over, Over)
+    assert isinstance(over, Stopped)
     assert "engine process 0" in over.reason
     assert "engine process 1" in over.reason
 
@@ -169,9 +169,9 @@ def test_engines_that_have_all_ended_are_started_again_a_few_times() -> None:
             f"All engines have ended: mpiexec ended (exit code 139). They are started again ({number} of 3)."
         )
         assert lifecycle.engines(1, 10.0 * number + 3) == []
-        assert lifecycle.engines(2, 10.0 * number + 3) == [Note("All 2 engines are there again.")]
+        assert lifecycle.engines(2, 10.0 * number + 3) == [LogLine("All 2 engines are there again.")]
     assert lose_all(lifecycle, 50) == [
-        Over(1, "All engines have ended: mpiexec ended (exit code 139).", Blame.ENGINES)
+        Stopped(1, "All engines have ended: mpiexec ended (exit code 139).", Cause.ENGINES)
     ]
 
 
@@ -181,7 +181,7 @@ def test_engines_that_have_lived_for_long_count_anew() -> None:
     lifecycle.engines(2, 15)
     assert isinstance(lose_all(lifecycle, 15 + SETTLED)[0], StartEngines)
     lifecycle.engines(2, 20 + SETTLED)
-    assert isinstance(lose_all(lifecycle, 25 + SETTLED)[0], Over)
+    assert isinstance(lose_all(lifecycle, 25 + SETTLED)[0], Stopped)
 
 
 def test_they_wait_until_the_controller_has_seen_the_end_of_the_old_ones() -> None:
@@ -207,9 +207,9 @@ def test_tasks_that_wait_keep_the_controller_for_a_while_when_no_engine_is_left(
     lose_all(lifecycle, 10)
     lifecycle.engines(2, 12)
     (note,) = lose_all(lifecycle, 20, tasks=600)
-    assert isinstance(note, Note)
+    assert isinstance(note, LogLine)
     assert "600 tasks wait for others: `ipcluster engines` starts some, within 10 minutes" in note.text
-    assert lifecycle.engines(3, 30) == [Note("3 engines are there again.")]
+    assert lifecycle.engines(3, 30) == [LogLine("3 engines are there again.")]
     assert lifecycle.deadline() is None
     again = restarting(restarts=1)
     lose_all(again, 10)
@@ -217,10 +217,10 @@ def test_tasks_that_wait_keep_the_controller_for_a_while_when_no_engine_is_left(
     lose_all(again, 20, tasks=1)
     deadline = again.deadline()
     assert deadline == pytest.approx(20 + EXPLANATION_GRACE + WITHOUT_ENGINES)
-    assert again.tick(deadline) == [Over(1, "All engines have ended, and no others came.", Blame.ENGINES)]
+    assert again.tick(deadline) == [Stopped(1, "All engines have ended, and no others came.", Cause.ENGINES)]
 
 
 def test_engines_that_a_client_has_ended_are_not_started_again() -> None:
     lifecycle = restarting()
     (over,) = lifecycle.engines(0, 10, ordered=True)
-    assert over == Over(0, "All engines were ended by a client.", Blame.NOBODY)
+    assert over == Stopped(0, "All engines were ended by a client.", Cause.NOBODY)

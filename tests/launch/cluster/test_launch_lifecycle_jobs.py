@@ -7,7 +7,7 @@ import random
 import pytest
 
 from ipmpi.launch.batch.batch import JobState, JobStatus
-from ipmpi.launch.cluster.effects import AskQueue, Blame, Effect, Note, Over, Started, StartEngines
+from ipmpi.launch.cluster.effects import AskQueue, Cause, Effect, LogLine, Started, StartEngines, Stopped
 from ipmpi.launch.cluster.happenings import (
     ControllerReady,
     EngineCount,
@@ -89,12 +89,12 @@ def test_a_job_may_wait_for_days() -> None:
 
 def test_the_reason_is_said_when_it_changes() -> None:
     story = Story().submitted()
-    assert story.job(JobState.PENDING, reason="Priority") == [Note("Job 12 waits in the queue (Priority).")]
+    assert story.job(JobState.PENDING, reason="Priority") == [LogLine("Job 12 waits in the queue (Priority).")]
     assert story.job(JobState.PENDING, reason="Priority") == []
     (note,) = story.job(JobState.PENDING, reason="Resources", start=2_000_000_000.0)
-    assert isinstance(note, Note)
+    assert isinstance(note, LogLine)
     assert note.text.startswith("Job 12 waits in the queue (Resources), expected to start at 2033-05-1")
-    assert story.job(JobState.RUNNING, nodes="n[1-3]") == [Note("Job 12 runs on n[1-3]; its engines start.")]
+    assert story.job(JobState.RUNNING, nodes="n[1-3]") == [LogLine("Job 12 runs on n[1-3]; its engines start.")]
 
 
 def test_the_batch_system_is_asked_seldom() -> None:
@@ -120,13 +120,13 @@ def test_engines_of_a_job_that_has_ended_may_say_why_they_go() -> None:
     assert story.wait(JOB_GRACE / 2) == [], "Slurm knows before its nodes do"
     assert story.count(0) == []
     (over,) = story.wait(EXPLANATION_GRACE)
-    assert over == Over(0, "All engines have ended: job 12 was cancelled.", Blame.NOBODY)
+    assert over == Stopped(0, "All engines have ended: job 12 was cancelled.", Cause.NOBODY)
 
 
 def test_engines_that_stay_after_their_job_are_not_waited_for_for_ever() -> None:
     story = Story().running()
     story.job(JobState.ENDED, outcome="cancelled")
-    assert [type(effect) for effect in story.wait(JOB_GRACE)] == [Over]
+    assert [type(effect) for effect in story.wait(JOB_GRACE)] == [Stopped]
 
 
 def test_engines_may_be_there_before_the_batch_system_knows() -> None:
@@ -155,13 +155,13 @@ def test_the_end_of_a_job_is_told_once_with_its_reason(outcome: str, words: str,
     assert story.job(JobState.ENDED, outcome=outcome, reason="OutOfMemory") == []
     assert story.job(JobState.ENDED, outcome=outcome, reason="OutOfMemory") == []
     (over,) = story.wait(EXPLANATION_GRACE)
-    assert over == Over(code, f"All engines have ended: {words}.", Blame.ENGINES if code else Blame.NOBODY)
+    assert over == Stopped(code, f"All engines have ended: {words}.", Cause.ENGINES if code else Cause.NOBODY)
 
 
 def test_engines_that_are_gone_while_the_job_goes_on_are_told_after_all() -> None:
     story = Story().running()
     story.count(0)
-    assert story.wait(JOB_GRACE + 5) == [Note("0 of 4 engines are left.")]
+    assert story.wait(JOB_GRACE + 5) == [LogLine("0 of 4 engines are left.")]
     assert story.wait(1000) == []
 
 
@@ -169,7 +169,7 @@ def test_a_client_that_stops_everything_is_no_failure_of_the_job() -> None:
     story = Story().running()
     story.count(0)
     story.job(JobState.ENDED, outcome="failed")
-    assert story.life.controller_ended(0) == [Over(0, "The cluster was stopped by a client.", Blame.NOBODY)]
+    assert story.life.controller_ended(0) == [Stopped(0, "The cluster was stopped by a client.", Cause.NOBODY)]
 
 
 @pytest.mark.parametrize("state", [JobState.PENDING, JobState.RUNNING])
@@ -177,13 +177,15 @@ def test_a_job_that_ends_before_its_engines_are_there(state: JobState) -> None:
     story = Story().submitted()
     story.job(state)
     text = "Job 12 failed (NonZeroExitCode), before all 4 engines were registered."
-    assert story.job(JobState.ENDED, outcome="failed", reason="NonZeroExitCode") == [Over(1, text, Blame.ENGINES)]
+    assert story.job(JobState.ENDED, outcome="failed", reason="NonZeroExitCode") == [
+        Stopped(1, text, Cause.ENGINES)
+    ]
 
 
 def test_a_job_that_is_cancelled_in_the_queue_needs_no_logs() -> None:
     story = Story().submitted()
     text = "Job 12 was cancelled, before all 4 engines were registered."
-    assert story.job(JobState.ENDED, outcome="cancelled") == [Over(1, text, Blame.NOBODY)]
+    assert story.job(JobState.ENDED, outcome="cancelled") == [Stopped(1, text, Cause.NOBODY)]
 
 
 def test_at_its_walltime_a_job_is_submitted_again() -> None:
@@ -198,7 +200,7 @@ def test_at_its_walltime_a_job_is_submitted_again() -> None:
     assert story.job(JobState.ENDED, "12", outcome="timeout") == []  # an answer about the one before
     assert story.wait(DAY) == []
     story.job(JobState.RUNNING, "13", start=story.now)
-    assert story.count(4) == [Note("All 4 engines are there again.")]
+    assert story.count(4) == [LogLine("All 4 engines are there again.")]
     story.count(0)
     story.job(JobState.ENDED, "13", outcome="timeout")
     (again,) = story.wait(EXPLANATION_GRACE)
@@ -208,7 +210,7 @@ def test_at_its_walltime_a_job_is_submitted_again() -> None:
     story.count(0)
     story.job(JobState.ENDED, "14", outcome="timeout")
     assert story.wait(EXPLANATION_GRACE) == [
-        Over(0, "All engines have ended: job 14 ended at its walltime.", Blame.NOBODY)
+        Stopped(0, "All engines have ended: job 14 ended at its walltime.", Cause.NOBODY)
     ]
 
 
@@ -222,8 +224,8 @@ def test_an_old_answer_about_the_last_job_does_not_end_the_next_one() -> None:
     story.job(JobState.ENDED, outcome="timeout")
     story.life.submitted("13", story.now)
     story.job(JobState.RUNNING, "13")
-    assert story.count(4) == [Note("All 4 engines are there again.")]
-    assert not [effect for effect in story.wait(60) if isinstance(effect, Over)]
+    assert story.count(4) == [LogLine("All 4 engines are there again.")]
+    assert not [effect for effect in story.wait(60) if isinstance(effect, Stopped)]
 
 
 @pytest.mark.parametrize(("ran", "again"), [(3500.0, True), (1800.0, False)])
@@ -253,7 +255,7 @@ def test_a_job_that_is_preempted_while_its_engines_start_is_submitted_again() ->
     story.life.submitted("13", story.now)
     story.job(JobState.RUNNING, "13", start=story.now)
     (over,) = story.job(JobState.ENDED, "13", outcome="preempted")
-    assert isinstance(over, Over)
+    assert isinstance(over, Stopped)
 
 
 def test_a_cancelled_job_is_not_submitted_again() -> None:
@@ -261,17 +263,17 @@ def test_a_cancelled_job_is_not_submitted_again() -> None:
     story.wait(3590)
     story.count(0)
     story.job(JobState.ENDED, outcome="cancelled")
-    assert isinstance(story.wait(EXPLANATION_GRACE)[0], Over)
+    assert isinstance(story.wait(EXPLANATION_GRACE)[0], Stopped)
 
 
 def test_a_job_that_the_batch_system_starts_again_is_waited_for() -> None:
     story = Story().running()
     story.count(0)
-    note = Note("Job 12 is back in the queue (BeginTime). Tasks wait for it.")
+    note = LogLine("Job 12 is back in the queue (BeginTime). Tasks wait for it.")
     assert story.job(JobState.PENDING, reason="BeginTime") == [note]
     assert story.wait(DAY) == []
     story.job(JobState.RUNNING)
-    assert story.count(4) == [Note("All 4 engines are there again.")]
+    assert story.count(4) == [LogLine("All 4 engines are there again.")]
 
 
 def test_a_few_missing_engines_do_not_give_the_job_back() -> None:
@@ -280,7 +282,7 @@ def test_a_few_missing_engines_do_not_give_the_job_back() -> None:
     story.count(3)
     note, started = story.wait(60)
     text = "Only 3 of 4 engines were registered after 60 s. They can be used, and those that come later too."
-    assert (note, started) == (Note(text), Started())
+    assert (note, started) == (LogLine(text), Started())
     assert story.count(4) == []
     assert story.wait(1000) == []
 
@@ -289,7 +291,7 @@ def test_no_engine_at_all_gives_it_back() -> None:
     story = Story().submitted()
     story.job(JobState.RUNNING)
     (over,) = story.wait(60)
-    assert isinstance(over, Over)
+    assert isinstance(over, Stopped)
     assert over.reason.startswith("Only 0 of 4 engines were registered after 60 s.")
 
 
@@ -301,16 +303,16 @@ def test_engines_of_others_go_on_without_ours() -> None:
     assert story.wait(1) == []
     story.count(6)  # the controller may notice late
     text = "The engines that were started here have ended: job 12 was cancelled. Others keep working."
-    assert story.wait(5) == [Note(text)]
+    assert story.wait(5) == [LogLine(text)]
     assert story.count(2) == []
     assert story.wait(100) == []
     story.count(0)
-    assert story.wait(5) == [Over(0, "All engines have ended: the last of them.", Blame.NOBODY)]
+    assert story.wait(5) == [Stopped(0, "All engines have ended: the last of them.", Cause.NOBODY)]
 
 
 def test_a_batch_system_that_does_not_answer_is_mentioned_once() -> None:
     story = Story().submitted()
-    note = Note("What becomes of job 12 is not known now: squeue: timed out")
+    note = LogLine("What becomes of job 12 is not known now: squeue: timed out")
     assert story.life.happened(JobUnclear("squeue: timed out"), 1) == [note]
     assert story.job(JobState.UNKNOWN, reason="squeue: timed out") == []
     story.job(JobState.PENDING)
@@ -324,12 +326,12 @@ def test_a_job_that_is_not_taken_again_is_tried_for_a_while() -> None:
     story.job(JobState.ENDED, outcome="timeout")
     story.wait(EXPLANATION_GRACE)
     for _ in range(SUBMIT_TRIES - 1):
-        note = Note("sbatch: Socket timed out. It is tried again in 60 s.")
+        note = LogLine("sbatch: Socket timed out. It is tried again in 60 s.")
         assert story.life.happened(NotSubmitted("sbatch: Socket timed out"), story.now) == [note]
         assert story.wait(SUBMIT_PAUSE) == [StartEngines("Submitting the job again.")]
     reason = "The job cannot be submitted again: sbatch: Socket timed out"
     assert story.life.happened(NotSubmitted("sbatch: Socket timed out"), story.now) == [
-        Over(1, reason, Blame.NOBODY)
+        Stopped(1, reason, Cause.NOBODY)
     ]
 
 
@@ -343,7 +345,7 @@ def test_nobody_asks_about_our_job_when_others_go_on_without_it() -> None:
     assert story.job(JobState.ENDED, outcome="timeout") == []
     story.count(2)
     story.count(1)
-    assert story.wait(5) == [Note("1 of 2 engines are left. The others keep working.")]
+    assert story.wait(5) == [LogLine("1 of 2 engines are left. The others keep working.")]
     assert story.questions(1000) == 0
     assert story.life.phase is Phase.RUNNING
 
@@ -418,27 +420,27 @@ def test_a_job_that_starts_its_engines_again_is_waited_for() -> None:
     story.life.happened(RankFailed("rank 2 (pid 7 on n1) was killed by SIGKILL"), story.now)
     assert story.count(3) == story.count(0) == []
     ended = "Engines of job 12 have ended (rank 2 (pid 7 on n1) was killed by SIGKILL). "
-    assert again(story) == [Note(ended + "The job starts them again (1 of 3).")]
+    assert again(story) == [LogLine(ended + "The job starts them again (1 of 3).")]
     assert story.life.phase is Phase.STARTING
     assert story.job(JobState.RUNNING) == story.count(2) == story.wait(50) == []
-    assert story.count(4) == [Note("All 4 engines are there again.")]
+    assert story.count(4) == [LogLine("All 4 engines are there again.")]
     assert story.life.phase is Phase.RUNNING
     assert story.wait(1000) == []
 
 
 def test_a_new_start_may_be_known_before_the_controller_has_lost_the_engines() -> None:
     story = Story(restarts=3).running()
-    assert again(story) == [Note("Engines of job 12 have ended. The job starts them again (1 of 3).")]
+    assert again(story) == [LogLine("Engines of job 12 have ended. The job starts them again (1 of 3).")]
     assert story.count(0) == story.wait(5) == []
-    assert story.count(4) == [Note("All 4 engines are there again.")]
+    assert story.count(4) == [LogLine("All 4 engines are there again.")]
     assert story.wait(1000) == []
 
 
 def test_engines_that_come_again_are_told_also_if_the_note_of_the_script_cannot_be_read() -> None:
     story = Story(restarts=3).running()
     story.count(0)
-    assert story.wait(JOB_GRACE + 5) == [Note("0 of 4 engines are left.")]
-    assert story.count(4) == [Note("All 4 engines are there again.")]
+    assert story.wait(JOB_GRACE + 5) == [LogLine("0 of 4 engines are left.")]
+    assert story.count(4) == [LogLine("All 4 engines are there again.")]
 
 
 def test_a_new_start_that_brings_no_engines_has_a_deadline() -> None:
@@ -446,7 +448,7 @@ def test_a_new_start_that_brings_no_engines_has_a_deadline() -> None:
     story.count(0)
     again(story)
     (over,) = story.wait(100)
-    assert isinstance(over, Over)
+    assert isinstance(over, Stopped)
     assert over.reason.startswith("Only 0 of 4 engines were registered after 60 s.")
 
 
@@ -455,7 +457,7 @@ def test_a_job_that_fails_at_its_new_start() -> None:
     story.count(0)
     again(story)
     text = "Job 12 failed, before all 4 engines were registered again."
-    assert story.job(JobState.ENDED, outcome="failed") == [Over(1, text, Blame.ENGINES)]
+    assert story.job(JobState.ENDED, outcome="failed") == [Stopped(1, text, Cause.ENGINES)]
 
 
 def test_one_of_several_sets_of_a_job_is_started_again() -> None:
@@ -463,9 +465,9 @@ def test_one_of_several_sets_of_a_job_is_started_again() -> None:
     story.life.engines(6, story.now)  # two of somebody else
     story.life.engines(4, story.now)
     (note,) = again(story)
-    assert isinstance(note, Note)
+    assert isinstance(note, LogLine)
     assert story.life.phase is Phase.RUNNING, "the others work"
-    assert story.count(6) == [Note("All 4 engines are there again.")]
+    assert story.count(6) == [LogLine("All 4 engines are there again.")]
 
 
 @pytest.mark.parametrize(("tasks", "outcome"), [(3, "failed"), (0, "failed"), (3, "cancelled")])
@@ -475,8 +477,8 @@ def test_tasks_of_a_job_that_has_failed_wait_for_other_engines(tasks: int, outco
     story.job(JobState.ENDED, outcome=outcome)
     (effect,) = story.wait(EXPLANATION_GRACE + 1)
     if tasks and outcome == "failed":
-        assert isinstance(effect, Note)
+        assert isinstance(effect, LogLine)
         assert effect.text.startswith("All engines have ended: job 12 failed. 3 tasks wait for others:")
-        assert story.count(2) == [Note("2 engines are there again.")]
+        assert story.count(2) == [LogLine("2 engines are there again.")]
     else:
-        assert isinstance(effect, Over)
+        assert isinstance(effect, Stopped)

@@ -14,7 +14,7 @@ import pytest
 
 from ipmpi.errors import LauncherError
 from ipmpi.launch.cluster import records
-from ipmpi.launch.cluster.records import Record, find, forget, free_name, living, load, records_dir, save
+from ipmpi.launch.cluster.records import ClusterRecord, find, forget, free_name, living, load, records_dir, save
 from ipmpi.launch.processes.machine import can_see, identity
 from ipmpi.launch.processes.process import birth
 
@@ -32,7 +32,7 @@ def dead_process() -> int:
 
 
 def test_a_record_is_read_as_it_was_written_and_nobody_else_can_read_it() -> None:
-    record = Record("big", "slurm", 64, jobs=["12", "13"], furl_files={"mec": "/f"}, batch="slurm")
+    record = ClusterRecord("big", "slurm", 64, jobs=["12", "13"], furl_files={"mec": "/f"}, batch="slurm")
     save(record)
     assert load("big") == record
     assert record.is_alive()
@@ -42,21 +42,21 @@ def test_a_record_is_read_as_it_was_written_and_nobody_else_can_read_it() -> Non
 
 def test_the_record_of_a_dead_process_is_recognised_and_deleted() -> None:
     pid = dead_process()
-    save(Record("old", "local", 2, pid=pid, born=birth(os.getpid())))
-    save(Record("reused", "local", 2, born=birth(os.getpid()) - 1))
+    save(ClusterRecord("old", "local", 2, pid=pid, born=birth(os.getpid())))
+    save(ClusterRecord("reused", "local", 2, born=birth(os.getpid()) - 1))
     assert living() == []
     assert list(records_dir().iterdir()) == []
 
 
 def test_nothing_is_said_about_processes_of_other_machines() -> None:
-    record = Record("far", "local", 2, pid=dead_process(), host="elsewhere", machine="another start")
+    record = ClusterRecord("far", "local", 2, pid=dead_process(), host="elsewhere", machine="another start")
     save(record)
     assert record.is_alive() is None
     assert living() == [record]
 
 
 def test_a_record_is_deleted_only_by_its_own_process() -> None:
-    save(Record("mine", "local", 2))
+    save(ClusterRecord("mine", "local", 2))
     forget("mine", os.getpid() + 1)
     assert load("mine") is not None
     forget("mine", os.getpid())
@@ -68,9 +68,9 @@ def test_a_record_is_deleted_only_by_its_own_process() -> None:
     "data", ["", "[]", "{}", '{"name": 1', '{"name": "x", "kind": "local", "n": 2, "later": 1}']
 )
 def test_a_record_of_another_release_or_no_record_is_not_in_the_way(data: str) -> None:
-    save(Record("x", "local", 2))
+    save(ClusterRecord("x", "local", 2))
     (records_dir() / "x.json").write_text(data)
-    assert isinstance(load("x"), Record) == ("later" in data)
+    assert isinstance(load("x"), ClusterRecord) == ("later" in data)
     assert isinstance(living(), list)
 
 
@@ -85,7 +85,7 @@ def test_a_record_of_another_release_or_no_record_is_not_in_the_way(data: str) -
     ],
 )
 def test_garbage_in_a_record_is_not_in_the_way(wrong: str) -> None:
-    save(Record("x", "local", 2))
+    save(ClusterRecord("x", "local", 2))
     (records_dir() / "x.json").write_text(f'{{"name": "x", "kind": "local", "n": 2, {wrong}}}')
     assert load("x") is None
     assert living() == []
@@ -93,21 +93,21 @@ def test_garbage_in_a_record_is_not_in_the_way(wrong: str) -> None:
 
 
 def test_a_copied_record_is_no_second_cluster() -> None:
-    save(Record("x", "local", 2))
+    save(ClusterRecord("x", "local", 2))
     (records_dir() / "y.json").write_bytes((records_dir() / "x.json").read_bytes())
     (records_dir() / "y.json").chmod(0o600)
     assert [record.name for record in living()] == ["x"]
 
 
 def test_without_a_time_of_birth_no_process_is_taken_for_a_cluster() -> None:
-    save(Record("x", "local", 2, pid=dead_process()))
+    save(ClusterRecord("x", "local", 2, pid=dead_process()))
     assert living() == []
 
 
 def test_finding_the_cluster_that_is_meant() -> None:
     with pytest.raises(LauncherError, match=r"No cluster is known in .*clusters\. Start one with: ipcluster -n 4"):
         find()
-    first = Record("a", "local", 2)
+    first = ClusterRecord("a", "local", 2)
     save(first)
     assert find() == find("a") == first
     with pytest.raises(LauncherError, match=r"There is no cluster 'b'\. Those that are known: a"):
@@ -121,7 +121,7 @@ def test_finding_the_cluster_that_is_meant() -> None:
 
 def test_names_of_new_clusters() -> None:
     assert free_name("") == "default"
-    save(Record("default", "local", 2))
+    save(ClusterRecord("default", "local", 2))
     assert free_name("") == "default-2"
     assert free_name("other") == "other"
     refusal = rf"'default' is running already \(on .*, process {os.getpid()}\).*--name.*ipcluster stop default"
@@ -153,7 +153,7 @@ sys.stdin.readline()
     ],
 )
 def test_processes_that_start_at_once_get_names_of_their_own(wanted: str, names: list[str]) -> None:
-    save(Record("big", "local", 1))
+    save(ClusterRecord("big", "local", 1))
     started = [
         subprocess.Popen(
             [sys.executable, "-c", CLAIM, wanted], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -184,26 +184,26 @@ def test_a_name_is_taken_once_also_where_files_cannot_be_locked(monkeypatch: pyt
         name = look(wanted, also_taken)
         if not (records_dir() / "other").exists():
             (records_dir() / "other").touch()
-            save(Record(name, "local", 9, pid=1, born=birth(1)))
+            save(ClusterRecord(name, "local", 9, pid=1, born=birth(1)))
         return name
 
     monkeypatch.setattr(records, "free_name", beaten)
-    assert records.claim("", lambda name: Record(name, "local", 1)).name == "default-2"
+    assert records.claim("", lambda name: ClusterRecord(name, "local", 1)).name == "default-2"
     found = load("default")
     assert found is not None
     assert found.n == 9
     (records_dir() / "other").unlink()
     with pytest.raises(LauncherError, match="'big' is just being started"):
-        records.claim("big", lambda name: Record(name, "local", 1))
+        records.claim("big", lambda name: ClusterRecord(name, "local", 1))
 
 
 def test_a_name_is_free_again_when_its_cluster_could_not_be_started() -> None:
-    def fail(name: str) -> Record:
+    def fail(name: str) -> ClusterRecord:
         raise ValueError(name)
 
     with pytest.raises(ValueError, match="big"):
         records.claim("big", fail)
-    assert records.claim("big", lambda name: Record(name, "local", 1)).name == "big"
+    assert records.claim("big", lambda name: ClusterRecord(name, "local", 1)).name == "big"
 
 
 @pytest.mark.parametrize(
@@ -219,19 +219,19 @@ def test_what_cannot_be_the_name_of_a_folder_is_no_name_of_a_cluster(name: str) 
 
 def test_a_machine_that_has_another_name_by_now_is_still_this_one() -> None:
     """As laptops do in another network."""
-    record = Record("mine", "local", 2, host="its-name-at-home")
+    record = ClusterRecord("mine", "local", 2, host="its-name-at-home")
     assert record.is_here
     assert record.is_alive()
 
 
 def test_a_process_from_before_a_restart_of_the_machine_is_dead() -> None:
-    record = Record("old", "local", 2, machine="another-boot/pid:[1]")
+    record = ClusterRecord("old", "local", 2, machine="another-boot/pid:[1]")
     save(record)
     assert record.is_alive() is False
     assert living() == []
-    elsewhere = Record("far", "local", 2, machine="another-boot/pid:[1]", host="elsewhere")
+    elsewhere = ClusterRecord("far", "local", 2, machine="another-boot/pid:[1]", host="elsewhere")
     assert elsewhere.is_alive() is None
-    container = Record("in", "local", 2, machine=f"{identity().partition('/')[0]}/pid:[1]")
+    container = ClusterRecord("in", "local", 2, machine=f"{identity().partition('/')[0]}/pid:[1]")
     assert container.is_alive() is None
 
 

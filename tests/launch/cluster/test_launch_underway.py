@@ -18,7 +18,7 @@ from ipmpi.launch.cluster import job as jobs
 from ipmpi.launch.cluster.happenings import JobNews
 from ipmpi.launch.cluster.job import Job
 from ipmpi.launch.cluster.queue import Queue
-from ipmpi.launch.cluster.underway import Steps, Underway
+from ipmpi.launch.cluster.runningsteps import RunningSteps, Steps
 from ipmpi.launch.processes.process import Signals
 
 
@@ -26,7 +26,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def until_over(underway: Underway[str], signals: Signals) -> None:
+def until_over(underway: RunningSteps[str], signals: Signals) -> None:
     deadline = time.monotonic() + 30
     while not underway.look():
         assert select.select([signals], [], [], max(0.0, min(deadline, underway.deadline) - time.monotonic()))
@@ -45,7 +45,7 @@ def test_one_command_follows_the_other_and_the_end_of_each_is_an_event() -> None
         return ""
 
     with Signals() as signals:
-        underway = Underway(steps(), {"ADDED": "this"})
+        underway = RunningSteps(steps(), {"ADDED": "this"})
         assert not underway.look()
         until_over(underway, signals)
     assert underway.result() == "this\n0what is wrong\n1/nowhere/at-all"
@@ -60,7 +60,7 @@ def test_a_command_that_takes_too_long_is_killed_and_its_steps_are_told() -> Non
         return ""
 
     with Signals() as signals:
-        underway = Underway(steps(), {}, patience=0.2)
+        underway = RunningSteps(steps(), {}, patience=0.2)
         until_over(underway, signals)
     assert underway.result() == "too long: 0.2"
 
@@ -70,7 +70,7 @@ def test_what_steps_raise_is_raised_for_whoever_asks() -> None:
         raise LauncherError("this is no id")
         yield []
 
-    underway = Underway(steps(), {})
+    underway = RunningSteps(steps(), {})
     assert underway.is_over
     with pytest.raises(LauncherError, match="this is no id"):
         underway.result()

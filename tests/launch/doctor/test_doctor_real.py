@@ -379,7 +379,7 @@ def test_a_cluster_by_its_name(
 ) -> None:
     cluster = new_cluster()
     moved = Path(cluster.files["multiengine_furl_file"]).rename(cluster.home / "security" / "mine-mec.furl")
-    records.save(records.Record(name="mine", kind="local", n=2, furl_files={"mec": str(moved)}))
+    records.save(records.ClusterRecord(name="mine", kind="local", n=2, furl_files={"mec": str(moved)}))
     code, found = examined("mine")
     assert (code, found["reach-mec"]["level"], found["engines"]["level"]) == (0, "ok", "note")
     assert doctor.main(["yours"]) == 1

@@ -15,7 +15,7 @@ import pytest
 
 from ipmpi.cli import explain, ipcluster
 from ipmpi.launch.cluster import records
-from ipmpi.launch.cluster.records import Record
+from ipmpi.launch.cluster.records import ClusterRecord
 
 if TYPE_CHECKING:
     from real_clusters import Cluster
@@ -148,10 +148,10 @@ def test_nothing_is_known(home: Path, told: Told) -> None:
 # --- clusters ----------------------------------------------------------------------------------------------
 
 
-def record_of(cluster: Cluster, n: int, **more: Any) -> Record:
+def record_of(cluster: Cluster, n: int, **more: Any) -> ClusterRecord:
     files = {"mec": cluster.files["multiengine_furl_file"], "engine": cluster.files["engine_furl_file"]}
     known = {"kind": "local", "run": "run1", "log_dir": str(cluster.home / "log"), "furl_files": files, **more}
-    record = Record(name="mine", n=n, started=time.time() - 1, **known)
+    record = ClusterRecord(name="mine", n=n, started=time.time() - 1, **known)
     records.save(record)
     return record
 
@@ -243,7 +243,9 @@ def test_a_controller_that_is_gone(new_cluster: NewCluster, told: Told) -> None:
 
 def test_a_cluster_whose_process_was_killed(home: Path, told: Told) -> None:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
-    records.save(Record(name="lost", kind="local", n=2, pid=process.pid, born=1, furl_files={"mec": "/nowhere/x"}))
+    records.save(
+        ClusterRecord(name="lost", kind="local", n=2, pid=process.pid, born=1, furl_files={"mec": "/nowhere/x"})
+    )
     process.kill()
     process.wait()
     code, said = told("lost")

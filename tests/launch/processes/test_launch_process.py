@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from ipmpi.exits import how_it_ended
-from ipmpi.launch.processes.process import Child, Signals, session, tail
+from ipmpi.launch.processes.process import ChildProcess, Signals, session, tail
 
 linux = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
 
 
 def test_the_end_of_a_child_is_an_event(tmp_path: Path) -> None:
     with Signals() as signals:
-        child = Child.start("it", [sys.executable, "-c", "print('hello'); exit(3)"], tmp_path / "out")
+        child = ChildProcess.start("it", [sys.executable, "-c", "print('hello'); exit(3)"], tmp_path / "out")
         assert select.select([signals], [], [], 10)[0]
         assert signal.SIGCHLD in signals.read()
         assert child.exit_code() == 3
@@ -52,7 +52,7 @@ def test_killing_a_session_leaves_nothing_of_a_launcher(tmp_path: Path) -> None:
         "import time; time.sleep(60)'], process_group=0)" if sys.version_info >= (3, 11) else "time.sleep(60)'])"
     )
     with Signals() as signals:
-        child = Child.start("launcher", [sys.executable, "-c", code], tmp_path / "out")
+        child = ChildProcess.start("launcher", [sys.executable, "-c", code], tmp_path / "out")
         while not tail(tmp_path / "out"):
             select.select([], [], [], 0.01)
         assert len(session(child.pid)) == 2

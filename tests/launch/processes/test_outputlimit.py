@@ -13,7 +13,7 @@ from ipmpi import limits
 from ipmpi.launch.cluster.local import Processes
 from ipmpi.launch.processes import outputlimit
 from ipmpi.launch.processes.outputlimit import BUSY, IDLE, OutputLimit
-from ipmpi.launch.processes.process import Child
+from ipmpi.launch.processes.process import ChildProcess
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_a_program_that_prints_without_end(tmp_path: Path) -> None:
         def start(self, why: str = "") -> None:
             del why
             source = "import os\nwhile True: os.write(1, b'a line from a library in C\\n' * 100)"
-            self.started.append(Child.start("printing", [sys.executable, "-c", source], self.output))
+            self.started.append(ChildProcess.start("printing", [sys.executable, "-c", source], self.output))
 
     launch = Printing(1, tmp_path, "1", waits=False)
     assert launch.next_look(starting=False) is None

@@ -10,7 +10,7 @@ import pytest
 
 from ipmpi import limits
 from ipmpi.transport.loop import Loop
-from ipmpi.transport.ssh.relay import Keeper
+from ipmpi.transport.ssh.relay import LingeringSockets
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ def controllers() -> Iterator[list[Controller]]:
         controller.close()
 
 
-def keeper(loop: Loop, controllers: list[Controller], output: int) -> Keeper:
+def keeper(loop: Loop, controllers: list[Controller], output: int) -> LingeringSockets:
     """A keeper that has just begun."""
-    made = Keeper(loop, output, loop.stop)
+    made = LingeringSockets(loop, output, loop.stop)
     for controller in controllers:
         made.keep(controller.relays)
     made.begin()

@@ -16,7 +16,7 @@ _ROOM = 63 * limits.KIB
 
 
 @dataclass(eq=False)
-class CommandWork:
+class QueuedCommand:
     """One command, with what the controller knows of its body.
 
     A body is here (``body``), or with the client: then ``stream`` is the stream on which it will come once

@@ -8,7 +8,7 @@ import pytest
 from set_stage import Stage, brief, failure, options, returned
 
 from ipmpi import limits
-from ipmpi.engine.farm.farm import Down, Up
+from ipmpi.engine.farm.scheduler import Down, Up
 from ipmpi.protocol import messages as m, packed
 
 

@@ -20,7 +20,7 @@ Steps = Generator[list[str], "subprocess.CompletedProcess[str]", T]
 TimeoutExpired, raised."""
 
 
-class Underway(Generic[T]):
+class RunningSteps(Generic[T]):
     """Steps that are being made. The end of a child is told by SIGCHLD; :meth:`look` then makes the next step.
 
     Args:

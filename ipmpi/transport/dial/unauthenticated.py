@@ -13,7 +13,7 @@ from typing import Final, Protocol
 SLOW: Final = 0.5
 
 
-class Stranger(Protocol):
+class UnauthenticatedPeer(Protocol):
     """A peer that may be dropped."""
 
     def catch_up(self) -> None:
@@ -23,7 +23,7 @@ class Stranger(Protocol):
         """End its connection."""
 
 
-class Strangers:
+class UnauthenticatedPeers:
     """All of one listener, by numbers.
 
     Args:
@@ -32,16 +32,16 @@ class Strangers:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._since: dict[int, tuple[Stranger, float]] = {}
+        self._since: dict[int, tuple[UnauthenticatedPeer, float]] = {}
         """With the time of its last step; those who took theirs first come first."""
 
     def __len__(self) -> int:
         return len(self._since)
 
-    def __iter__(self) -> Iterator[Stranger]:
+    def __iter__(self) -> Iterator[UnauthenticatedPeer]:
         return iter([stranger for stranger, _ in self._since.values()])
 
-    def add(self, number: int, stranger: Stranger) -> None:
+    def add(self, number: int, stranger: UnauthenticatedPeer) -> None:
         """One has connected."""
         self._since[number] = stranger, self._now()
 

@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 
 from ...errors import DependencyError, EngineLost, TaskAborted, TaskRejectError, TaskTimeout, text_of
 from ..session.waiting import SessionFuture
-from .dependencies import Needs
-from .desk import TaskDesk
+from .dependencies import Dependencies
 from .payloads import Payload, failure_of, story_of, value_of
-from .taskgroup import Ticket
+from .submitter import TaskSubmitter
+from .taskgroup import TaskRef
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, StringTask
 
@@ -23,12 +23,12 @@ _FAILURES: Final = (EngineLost, TaskTimeout, TaskRejectError)
 class Attempt:
     """A task, ready to be submitted: serialised when the user called run(), so that a bad one raises there."""
 
-    def __init__(self, task: BaseTask, desk: TaskDesk, needs: Needs) -> None:
+    def __init__(self, task: BaseTask, submitter: TaskSubmitter, needs: Dependencies) -> None:
         self.task = task
         self.needs = needs
-        self.terms = task.terms(desk.define)
+        self.terms = task.terms(submitter.define)
         self.payload: Payload = task.payload()
-        self.ticket: Ticket | None = None
+        self.ref: TaskRef | None = None
 
 
 class _End(NamedTuple):
@@ -39,21 +39,21 @@ class _End(NamedTuple):
     payload: Payload
 
 
-class Entry:
+class TaskRecord:
     """One task id: the attempt under way, those that may follow it, and in the end the result.
 
     ``ended`` resolves once, when the task has a result or an error that keeps it from having one. Changes happen
     under ``lock``: the session's thread and the user's meet here.
     """
 
-    def __init__(self, taskid: int, attempts: list[Attempt], desk: TaskDesk) -> None:
+    def __init__(self, taskid: int, attempts: list[Attempt], submitter: TaskSubmitter) -> None:
         self.taskid = taskid
         self.label = f"task {taskid}"
         self.aborted = False
         # Reentrant, because an attempt that cannot be submitted ends at once, inside start().
         self.lock = threading.RLock()
         self.ended = SessionFuture()
-        self._desk = desk
+        self._submitter = submitter
         self._waiting = attempts
         self._current = attempts[0]
         self._end: _End | None = None
@@ -66,7 +66,7 @@ class Entry:
         with self.lock:
             self._current = attempt = self._waiting.pop(0)
         if attempt.needs:
-            attempt.needs.when_ready(self._desk, lambda: self._submit(attempt), self.undone)
+            attempt.needs.when_ready(self._submitter, lambda: self._submit(attempt), self.undone)
         else:
             self._submit(attempt)
 
@@ -76,17 +76,17 @@ class Entry:
             if self.ended.done():
                 return
             payload, attempt.payload = attempt.payload, b""
-            attempt.ticket = self._desk.submit_one(terms, payload, self)
+            attempt.ref = self._submitter.submit_one(terms, payload, self)
 
     # --- how it ends, in the session's thread ----------------------------------------------------------------
 
     def arrived(self, engine: int, ok: bool, payload: Payload) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.Sink`."""
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultHandler`."""
         if ok or not self._recovers():
             self._finish(None, _End(engine, ok, payload))
 
     def undone(self, error: BaseException) -> None:
-        """See :class:`~ipmpi.client.tasks.sinks.Sink`."""
+        """See :class:`~ipmpi.client.tasks.resulthandlers.ResultHandler`."""
         if isinstance(error, TaskAborted):
             error = TaskAborted(f"task {self.taskid} was aborted")
         if not isinstance(error, _FAILURES) or not self._recovers():
@@ -124,9 +124,9 @@ class Entry:
     # --- what became of it -----------------------------------------------------------------------------------
 
     @property
-    def ticket(self) -> Ticket | None:
+    def ref(self) -> TaskRef | None:
         """The attempt under way, or the last one; None while it waits here."""
-        return self._current.ticket
+        return self._current.ref
 
     def was_aborted(self) -> bool:
         """Whether the task has ended by an abort."""
@@ -177,10 +177,10 @@ class Entry:
         """Call ``fn(something)`` when it has."""
         self.ended.add_done_callback(fn)
 
-    def reference(self) -> Ticket | None:
+    def reference(self) -> TaskRef | None:
         """The task, if there is no recovery task that would take its place."""
         with self.lock:
-            return None if self._waiting else self._current.ticket
+            return None if self._waiting else self._current.ref
 
     def trouble(self) -> str | None:
         """How it failed."""

@@ -40,7 +40,7 @@ _MEMORY = 0.05
 """Seconds of work of each rank."""
 
 
-class Pace:
+class RuntimeEstimate:
     """The mean seconds of a kind of task: lately, not ever.
 
     What counts is the last :data:`_MEMORY` seconds of work, and not so many reports: in a report of a few short
@@ -78,23 +78,23 @@ class Pace:
             self._busy = _MEMORY
 
 
-class Paces:
+class RuntimeEstimates:
     """What is known of the tasks that were seen lately.
 
     Groups with the same function share it: who submits one task after the other makes many small groups.
     """
 
     def __init__(self) -> None:
-        self._paces: dict[tuple[bytes, float | None], Pace] = {}
+        self._runtimes: dict[tuple[bytes, float | None], RuntimeEstimate] = {}
 
-    def of(self, options: TaskOptions) -> Pace:
+    def of(self, options: TaskOptions) -> RuntimeEstimate:
         """The pace of such tasks; to begin with, what their user expects."""
         key = (options.operation, options.expected)
-        pace = self._paces.pop(key, None) or Pace(options.expected)
-        self._paces[key] = pace
-        if len(self._paces) > _KNOWN:
-            del self._paces[next(iter(self._paces))]
-        return pace
+        runtime = self._runtimes.pop(key, None) or RuntimeEstimate(options.expected)
+        self._runtimes[key] = runtime
+        if len(self._runtimes) > _KNOWN:
+            del self._runtimes[next(iter(self._runtimes))]
+        return runtime
 
 
 def batch_size(seconds: float | None, waiting: int, ranks: int) -> int:

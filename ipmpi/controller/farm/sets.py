@@ -25,7 +25,7 @@ LOOK_INTERVAL = 0.01
 """Seconds between two looks for sets that could spare tasks."""
 
 
-class Seat(NamedTuple):
+class EngineIncarnation(NamedTuple):
     """One engine: its number among all seats there ever were, its set and rank, its id, and where it is."""
 
     number: int
@@ -50,7 +50,7 @@ class Condition:
         self.groups = 0
 
 
-class Place:
+class SetState:
     """An engine set.
 
     Attributes:
@@ -68,10 +68,10 @@ class Place:
         ends_at: when its job ends, and ``left`` the seconds until then; infinite if that is not known.
     """
 
-    def __init__(self, key: int, seats: Mapping[int, Seat]) -> None:
+    def __init__(self, key: int, incarnations: Mapping[int, EngineIncarnation]) -> None:
         self.key = key
-        self.seats = dict(seats)
-        self.former = dict(seats)
+        self.incarnations = dict(incarnations)
+        self.former = dict(incarnations)
         self.window = 0
         self.unanswered = 0
         self.coming = 0
@@ -94,14 +94,14 @@ class Place:
     @property
     def usable(self) -> int:
         """Engines that may start tasks."""
-        return len(self.seats) - len(self.reserved)
+        return len(self.incarnations) - len(self.reserved)
 
     @property
     def free(self) -> int:
         """How many more tasks the set wants."""
         if self.exclusive:
             return 0
-        return max(0, self.window - self.in_hand) if len(self.seats) > len(self.reserved) else 0
+        return max(0, self.window - self.in_hand) if len(self.incarnations) > len(self.reserved) else 0
 
     @property
     def idle(self) -> int:
@@ -116,11 +116,11 @@ class Place:
     @property
     def is_single(self) -> bool:
         """Whether its loss is the loss of one engine, and nobody is left to say what that had."""
-        return len(self.seats) == 1
+        return len(self.incarnations) == 1
 
     def most_on_a_node(self, ranks: Iterable[int]) -> int:
         """How many of these ranks share a host."""
-        return max(Counter(self.seats[rank].host for rank in ranks).values(), default=0)
+        return max(Counter(self.incarnations[rank].host for rank in ranks).values(), default=0)
 
 
 class Need(NamedTuple):
@@ -134,7 +134,7 @@ class Need(NamedTuple):
 
     width: int = 1
     same_node: bool = False
-    seat: int = 0
+    incarnation: int = 0
     condition: Condition | None = None
     barred: frozenset[int] = frozenset()
     alone: bool = False
@@ -144,32 +144,34 @@ class Need(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether any engine will do."""
-        return self.width == 1 and not self.seat and self.condition is None and not self.barred
+        return self.width == 1 and not self.incarnation and self.condition is None and not self.barred
 
-    def ranks(self, place: Place) -> list[int] | None:
+    def ranks(self, place: SetState) -> list[int] | None:
         """The ranks of a set that may run it, [] for all; None if that are not enough."""
         refused = self.condition.refused if self.condition is not None else ()
-        if not self.seat and not refused and not self.barred:
+        if not self.incarnation and not refused and not self.barred:
             allowed: list[int] = []
-            enough = len(place.seats) >= self.width
+            enough = len(place.incarnations) >= self.width
         else:
             allowed = [
                 rank
-                for rank, seat in place.seats.items()
-                if seat.number not in refused and seat.number not in self.barred and self.seat in (0, seat.number)
+                for rank, incarnation in place.incarnations.items()
+                if incarnation.number not in refused
+                and incarnation.number not in self.barred
+                and self.incarnation in (0, incarnation.number)
             ]
             enough = len(allowed) >= self.width
         if enough and self.same_node:
-            enough = place.most_on_a_node(allowed or place.seats) >= self.width
+            enough = place.most_on_a_node(allowed or place.incarnations) >= self.width
         return allowed if enough else None
 
-    def ranks_now(self, place: Place) -> list[int] | None:
+    def ranks_now(self, place: SetState) -> list[int] | None:
         """The same, but None also if too many are reserved at the moment, or the job ends too soon."""
         if self.expected > place.left:
             return None
         ranks = self.ranks(place)
         if ranks is not None and place.reserved:
-            free = [rank for rank in ranks or place.seats if rank not in place.reserved]
+            free = [rank for rank in ranks or place.incarnations if rank not in place.reserved]
             if len(free) < self.width or (self.same_node and place.most_on_a_node(free) < self.width):
                 return None
         return ranks
@@ -203,58 +205,60 @@ def sentence(verdict: Verdict, need: Need, label: str, last_refusal: str) -> tup
     if verdict is Verdict.REJECTED:
         text = f"{label} was rejected by all engines on which it could run"
         return "TaskRejectError", text + (f": {last_refusal}" if last_refusal else "")
-    text = f"task {label} failed to execute due to unmet dependencies for {limits.UNPLACED:.0f} seconds"
+    text = f"task {label} failed to execute due to unmet dependencies for {limits.UNSCHEDULABLE_AFTER:.0f} seconds"
     if need.width > 1:
         where = " of one node" if need.same_node else ""
         text += f": it needs {need.width} ranks{where} of one engine set that would run it"
     return "TaskTimeout", text
 
 
-class Places:
+class SetStates:
     """All engine sets, which of them want tasks, and who has reserved engines."""
 
     def __init__(self) -> None:
-        self.by_key: dict[int, Place] = {}
-        self.seats: dict[int, Seat] = {}
-        self.open: dict[int, Place] = {}
+        self.by_key: dict[int, SetState] = {}
+        self.incarnations: dict[int, EngineIncarnation] = {}
+        self.open: dict[int, SetState] = {}
         """Sets that want more tasks; whoever got some last comes last."""
         self._numbers = itertools.count(1)
         self._look_at = 0.0
         self._reserved: Counter[int] = Counter()
         self._by_client: dict[int, Counter[int]] = {}
-        self._ending: dict[int, Place] = {}
+        self._ending: dict[int, SetState] = {}
         self._expected: Counter[float] = Counter()
 
     # --- engines -------------------------------------------------------------------------------------------
 
-    def register(self, engine_set: EngineSet) -> Place:
+    def register(self, engine_set: EngineSet) -> SetState:
         """A set is there; it wants no tasks before it says so."""
-        seats = {}
+        incarnations = {}
         for rank, engine in engine_set.engines.items():
             text = f"engine {engine.id} (rank {rank}, pid {engine.pid} on {engine.host})"
-            seats[rank] = Seat(next(self._numbers), engine_set.key, rank, engine.id, engine.host, text)
-            self.seats[seats[rank].number] = seats[rank]
-        place = self.by_key[engine_set.key] = Place(engine_set.key, seats)
+            incarnations[rank] = EngineIncarnation(
+                next(self._numbers), engine_set.key, rank, engine.id, engine.host, text
+            )
+            self.incarnations[incarnations[rank].number] = incarnations[rank]
+        place = self.by_key[engine_set.key] = SetState(engine_set.key, incarnations)
         return place
 
-    def remove_ranks(self, place: Place, ranks: Iterable[int]) -> None:
+    def remove_ranks(self, place: SetState, ranks: Iterable[int]) -> None:
         """Engines are gone."""
         for rank in ranks:
-            seat = place.seats.pop(rank, None)
-            if seat is not None:
-                del self.seats[seat.number]
+            incarnation = place.incarnations.pop(rank, None)
+            if incarnation is not None:
+                del self.incarnations[incarnation.number]
                 place.reserved.discard(rank)
-                self._reserved.pop(seat.number, None)
+                self._reserved.pop(incarnation.number, None)
         self.update(place)
 
-    def remove(self, place: Place) -> None:
+    def remove(self, place: SetState) -> None:
         """A set is gone."""
-        self.remove_ranks(place, list(place.seats))
+        self.remove_ranks(place, list(place.incarnations))
         self.by_key.pop(place.key, None)
         self._ending.pop(place.key, None)
         self.open.pop(place.key, None)
 
-    def update(self, place: Place) -> None:
+    def update(self, place: SetState) -> None:
         """Something has changed that decides whether a set wants tasks."""
         if not place.free:
             self.open.pop(place.key, None)
@@ -263,15 +267,15 @@ class Places:
 
     def judge(self, need: Need) -> Verdict:
         """Whether tasks with this need can run on engines that are there."""
-        if need.seat and need.seat not in self.seats:
+        if need.incarnation and need.incarnation not in self.incarnations:
             return Verdict.GONE
         places = self.by_key.values()
         # Without any engine everything waits: some will come.
-        if need.is_plain or not self.seats or any(need.ranks(place) is not None for place in places):
+        if need.is_plain or not self.incarnations or any(need.ranks(place) is not None for place in places):
             return Verdict.OPEN
         if need.barred:
-            anyone = Need(need.width, need.same_node, need.seat)
-            others = Need(need.width, need.same_node, need.seat, None, need.barred)
+            anyone = Need(need.width, need.same_node, need.incarnation)
+            others = Need(need.width, need.same_node, need.incarnation, None, need.barred)
             possible = [place for place in places if anyone.ranks(place) is not None]
             if possible and all(others.ranks(place) is None for place in possible):
                 return Verdict.REJECTED
@@ -279,7 +283,7 @@ class Places:
 
     # --- the end of jobs -----------------------------------------------------------------------------------
 
-    def ends(self, place: Place, ends_at: float | None) -> None:
+    def ends(self, place: SetState, ends_at: float | None) -> None:
         """The job of a set ends at that time."""
         place.ends_at = place.left = math.inf if ends_at is None else ends_at
         self._ending[place.key] = place
@@ -309,7 +313,7 @@ class Places:
             return math.inf
         return max((place.left for place in self.by_key.values()), default=math.inf)
 
-    def _could_take(self, place: Place) -> bool:
+    def _could_take(self, place: SetState) -> bool:
         """Whether a set is idle, and has the time for what others may have."""
         return place.idle > 0 and (place.left == math.inf or place.left >= max(self._expected, default=0.0))
 
@@ -337,41 +341,41 @@ class Places:
 
     # --- reservations ----------------------------------------------------------------------------------------
 
-    def reserve(self, client: int, seats: Iterable[Seat]) -> list[Effect]:
+    def reserve(self, client: int, incarnations: Iterable[EngineIncarnation]) -> list[Effect]:
         """Start no more tasks on these engines."""
         mine = self._by_client.setdefault(client, Counter())
         turned = []
-        for seat in seats:
-            mine[seat.number] += 1
-            self._reserved[seat.number] += 1
-            if self._reserved[seat.number] == 1:
-                turned.append(seat)
+        for incarnation in incarnations:
+            mine[incarnation.number] += 1
+            self._reserved[incarnation.number] += 1
+            if self._reserved[incarnation.number] == 1:
+                turned.append(incarnation)
         return self._turn(turned, True)
 
-    def release(self, client: int, seats: Iterable[Seat]) -> list[Effect]:
+    def release(self, client: int, incarnations: Iterable[EngineIncarnation]) -> list[Effect]:
         """The end of one reservation of these engines; of engines that the client has not reserved, nothing."""
         mine = self._by_client.get(client, Counter())
         turned = []
-        for seat in seats:
-            if mine[seat.number] > 0:
-                mine[seat.number] -= 1
-                self._reserved[seat.number] -= 1
-                if self._reserved[seat.number] == 0:
-                    turned.append(seat)
+        for incarnation in incarnations:
+            if mine[incarnation.number] > 0:
+                mine[incarnation.number] -= 1
+                self._reserved[incarnation.number] -= 1
+                if self._reserved[incarnation.number] == 0:
+                    turned.append(incarnation)
         return self._turn(turned, False)
 
     def client_lost(self, client: int) -> list[Effect]:
         """The end of all reservations of a client."""
         mine = self._by_client.get(client, Counter())
-        seats = [self.seats[number] for number in mine.elements() if number in self.seats]
-        effects = self.release(client, seats)
+        incarnations = [self.incarnations[number] for number in mine.elements() if number in self.incarnations]
+        effects = self.release(client, incarnations)
         self._by_client.pop(client, None)
         return effects
 
-    def _turn(self, seats: list[Seat], on: bool) -> list[Effect]:
+    def _turn(self, incarnations: list[EngineIncarnation], on: bool) -> list[Effect]:
         by_set: dict[int, list[int]] = {}
-        for seat in seats:
-            by_set.setdefault(seat.key, []).append(seat.rank)
+        for incarnation in incarnations:
+            by_set.setdefault(incarnation.key, []).append(incarnation.rank)
         effects: list[Effect] = []
         for key, ranks in by_set.items():
             place = self.by_key[key]

@@ -15,8 +15,8 @@ The rules.
 * What waits, and is expected to end after the end of the job, goes back too.
 * Every task that was given goes up in one answer: a result, or TasksReturned.
 
-Tasks on several ranks: see :mod:`ipmpi.engine.farm.wide`. Methods take events and change the state;
-:meth:`Farm.decide` says what is to be sent.
+Tasks on several ranks: see :mod:`ipmpi.engine.farm.gangs`. Methods take events and change the state;
+:meth:`SetScheduler.decide` says what is to be sent.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer, size_of
+from .chunks import GroupShare, GroupShares, SetQueue, TaskChunk
 from .effects import Down, Up
+from .gangs import GangTasks
 from .latest import Latest
-from .lots import Group, Groups, Lot, Waiting
-from .pace import BATCH, BRIEF, LARGEST_WINDOW, LONG, Pace, batch_size, window_size
-from .roster import RankState, Roster, started
-from .wide import WideTasks
+from .ranktable import RankState, RankTable, started
+from .runtimes import BATCH, BRIEF, LARGEST_WINDOW, LONG, RuntimeEstimate, batch_size, window_size
 from .widetask import WideTask
 
-__all__ = ["Down", "Farm", "Up"]
+__all__ = ["Down", "SetScheduler", "Up"]
 
 _SLOW = 0.020
 """A rank that has ended no task for so long gives away half of what waits there, if another rank is idle."""
@@ -56,7 +56,7 @@ _LOOK_AGAIN = 0.005
 """Seconds between two looks at all ranks."""
 
 
-class Farm:
+class SetScheduler:
     """The tasks of one set.
 
     Args:
@@ -65,12 +65,12 @@ class Farm:
 
     def __init__(self, joined: bool) -> None:
         self._out: list[Down | Up] = []
-        self._roster = Roster()
-        self._groups = Groups()
-        self._waiting = Waiting()
-        self._wide = WideTasks(self._roster, self._groups, joined, self._out)
+        self._rank_table = RankTable()
+        self._groups = GroupShares()
+        self._waiting = SetQueue()
+        self._wide = GangTasks(self._rank_table, self._groups, joined, self._out)
         self._arrivals = 0
-        self._pace = Pace()
+        self._runtime = RuntimeEstimate()
         """Of whatever the set has run lately."""
         self._payload = 0.0
         """Mean bytes of a task."""
@@ -88,7 +88,7 @@ class Farm:
 
     def add_ranks(self, nodes: Mapping[int, int]) -> None:
         """The ranks of the set, and the leader of the node of each."""
-        self._roster.add(nodes)
+        self._rank_table.add(nodes)
         self._wide.ranks_changed()
 
     def remove_ranks(self, ranks: Iterable[int], now: float, *, died: bool = False, ordered: bool = False) -> None:
@@ -98,7 +98,7 @@ class Farm:
         """
         if died:
             self._wide.rank_died()
-        gone = [state for number in ranks if (state := self._roster.remove(number)) is not None]
+        gone = [state for number in ranks if (state := self._rank_table.remove(number)) is not None]
         for state in gone:
             for group, began, rest in state.parted():
                 del group.holders[state.number]
@@ -113,33 +113,33 @@ class Farm:
 
     def command_given(self, ranks: Iterable[int]) -> None:
         """Ranks have been sent a command."""
-        for state in self._roster.get(ranks):
+        for state in self._rank_table.get(ranks):
             state.commands += 1
-            self._roster.refresh(state)
+            self._rank_table.refresh(state)
             if state.commanded is None:
                 self._commanded.append(state)
 
     @property
     def awaits_ranks(self) -> bool:
         """Whether it matters at once that a rank has answered a command: there are tasks, or ranks are missed."""
-        return bool(self._groups) or self._roster.available < len(self._roster.states)
+        return bool(self._groups) or self._rank_table.available < len(self._rank_table.states)
 
     def command_answered(self, ranks: Iterable[int], now: float) -> None:
         """Ranks have answered a command."""
-        for state in self._roster.get(ranks):
+        for state in self._rank_table.get(ranks):
             state.commands = max(0, state.commands - 1)
             if not state.commands:
                 state.commanded, state.busy_for_long = None, False
                 state.progress = now
-                self._roster.refresh(state)
+                self._rank_table.refresh(state)
 
     def reserve(self, ranks: Iterable[int], on: bool, now: float) -> None:
         """Start no more tasks on these ranks; with ``on`` False, do again."""
-        for state in self._roster.get(ranks):
+        for state in self._rank_table.get(ranks):
             state.reserved = on
             if on and state.count:
                 self._ask_back(state, now)
-            self._roster.refresh(state)
+            self._rank_table.refresh(state)
 
     # --- from the controller ---------------------------------------------------------------------------------
 
@@ -149,9 +149,9 @@ class Farm:
         self._groups.make_stale()
         for group, indices in self._all_waiting():
             self._return(group, indices, -1, "taken")
-        for state in self._roster.states.values():
+        for state in self._rank_table.states.values():
             state.reserved = False
-            self._roster.refresh(state)
+            self._rank_table.refresh(state)
             for group in state.items:
                 message = m.CancelTasks(group.serial, packed.pack(state.items[group]), False, [state.number])
                 self._out.append(Down([state.number], message))
@@ -165,23 +165,23 @@ class Farm:
         """
         self._arrivals += 1
         group = self._groups.open(message.group, message.options)
-        lot = Lot(group, message, body, self._arrivals)
-        if lot.waiting:
-            self._payload += 0.2 * (size_of(body) / lot.waiting - self._payload)
+        chunk = TaskChunk(group, message, body, self._arrivals)
+        if chunk.waiting:
+            self._payload += 0.2 * (size_of(body) / chunk.waiting - self._payload)
         self._latest.note(group)
         if message.options.width <= 1:
             self._watch(now + _STUCK)
-            ranks = self._roster.states.keys() & set(message.ranks)
+            ranks = self._rank_table.states.keys() & set(message.ranks)
             if ranks or not message.ranks:
-                self._waiting.add(lot, ranks)
+                self._waiting.add(chunk, ranks)
             else:
-                self._return(group, lot.indices(), -1, "taken")
+                self._return(group, chunk.indices(), -1, "taken")
             return
         group.wide += 1  # it must not be forgotten while tasks are added that are refused at once
-        for position, index in enumerate(lot.indices()):
-            payload = lot.payload(position)
-            sizes = message.sizes if lot.is_large else [size_of(payload)]
-            self._wide.add(WideTask(group, index, self._arrivals, lot.is_large, sizes, payload))
+        for position, index in enumerate(chunk.indices()):
+            payload = chunk.payload(position)
+            sizes = message.sizes if chunk.is_large else [size_of(payload)]
+            self._wide.add(WideTask(group, index, self._arrivals, chunk.is_large, sizes, payload))
         group.wide -= 1
         self._groups.tidy(group)
 
@@ -192,7 +192,7 @@ class Farm:
     def _return_late(self, now: float) -> None:
         """Return what waits, and would not end before the job does."""
         for group in self._latest.late(self._groups.all(), now):
-            for _, indices in [*self._waiting.leave(list(group.lots)), *self._wide.leave(group)]:
+            for _, indices in [*self._waiting.leave(list(group.chunks)), *self._wide.leave(group)]:
                 self._return(group, indices, -1, "taken")
 
     def take_back(self, message: m.TakeBackTasks, now: float) -> None:
@@ -202,8 +202,8 @@ class Farm:
             for group, indices in [*self._waiting.cut(count), *self._wide.cut(count)]:
                 count -= len(indices)
                 self._return(group, indices, -1, "taken")
-        asked = set(message.ranks) if message.ranks else self._roster.many
-        states = [state for state in self._roster.get(asked) if state.count > 1]
+        asked = set(message.ranks) if message.ranks else self._rank_table.many
+        states = [state for state in self._rank_table.get(asked) if state.count > 1]
         for state in sorted(states, key=lambda state: state.count, reverse=True):
             if count <= 0:
                 break
@@ -228,7 +228,7 @@ class Farm:
                 order = m.CancelTasks(group.serial, packed.pack(sorted(there)), message.interrupt, [rank])
                 self._out.append(Down([rank], order))
 
-    def _return(self, group: Group, indices: Collection[int], rank: int, why: str) -> None:
+    def _return(self, group: GroupShare, indices: Collection[int], rank: int, why: str) -> None:
         """Tasks that are not here any more have not been run."""
         if indices and not group.stale:
             self._out.append(Up(m.TasksReturned(group.serial, packed.pack(indices), rank, why)))
@@ -241,26 +241,26 @@ class Farm:
         if self._done(message.group, message.rank, packed.unpack(message.indices), message.busy, now):
             self._out.append(Up(message, body))
 
-    def result(self, message: m.TaskResult, now: float) -> None:
+    def result(self, message: m.LargeTaskResult, now: float) -> None:
         """A task has ended with a large result, which whoever calls this passes up as it comes."""
         self._done(message.group, message.rank, [message.index], message.busy, now)
 
     def _done(self, serial: int, rank: int, indices: Collection[int], busy: float, now: float) -> bool:
         """Tasks have ended on a rank; whether the controller is to hear of it."""
-        group, state = self._groups.get(serial), self._roster.states.get(rank)
-        if group is None or state is None or not self._roster.drop(state, group, indices):
+        group, state = self._groups.get(serial), self._rank_table.states.get(rank)
+        if group is None or state is None or not self._rank_table.drop(state, group, indices):
             return False
         if indices and group.options.width <= 1:
             ranks = self._ranks
-            group.pace.learn(busy, len(indices), ranks)
-            self._pace.learn(busy, len(indices), ranks)
+            group.runtime.learn(busy, len(indices), ranks)
+            self._runtime.learn(busy, len(indices), ranks)
         state.progress = now
         self._groups.tidy(group)
         return not group.stale
 
     def returned(self, message: m.TasksReturned, now: float) -> None:
         """A rank has not run tasks, or (why: 'running') will not stop them; passed up."""
-        group, state = self._groups.get(message.group), self._roster.states.get(message.rank)
+        group, state = self._groups.get(message.group), self._rank_table.states.get(message.rank)
         if group is None or state is None:
             return
         indices = packed.unpack(message.indices)
@@ -271,7 +271,7 @@ class Farm:
         if state.task is not None and state.task.group is group:
             for index in indices:
                 self._wide.returned(message, index, now)
-        if indices and self._roster.drop(state, group, indices):
+        if indices and self._rank_table.drop(state, group, indices):
             if message.why != "taken":
                 state.progress = now
             if not group.stale:
@@ -292,11 +292,11 @@ class Farm:
 
     def held(self, message: m.TaskHolds, now: float) -> None:
         """A rank does not come back from a task, or has come back; passed up."""
-        for state in self._roster.get([message.rank]):
+        for state in self._rank_table.get([message.rank]):
             state.is_held, state.progress = bool(message.label), now
             if state.is_held and state.count:
                 self._ask_back(state, now)
-            self._roster.refresh(state)
+            self._rank_table.refresh(state)
         self._out.append(Up(message))
 
     # --- deciding --------------------------------------------------------------------------------------------
@@ -312,8 +312,8 @@ class Farm:
             self._return_late(now)
         self._assign(now)
         spare, held = 0, self._wide.held
-        if self._roster.many and not self._waiting.open_count:
-            spare = len(self._roster.idle.keys() - held) if held else len(self._roster.idle)
+        if self._rank_table.many and not self._waiting.open_count:
+            spare = len(self._rank_table.idle.keys() - held) if held else len(self._rank_table.idle)
             if spare:
                 self._watch(max(now, self._looked + _LOOK_AGAIN))
         if now >= self._look_at:
@@ -341,36 +341,36 @@ class Farm:
 
     def _feed(self, limit: float, now: float) -> None:
         """Give tasks that came before ``limit``: one batch to each idle rank, then more to those with little."""
-        roster, waiting = self._roster, self._waiting
+        rank_table, waiting = self._rank_table, self._waiting
         for number in self._idle_in_turn():
             if not waiting.open_count and not waiting.bound_count:
                 return
-            self._offer(roster.states[number], limit, now)
+            self._offer(rank_table.states[number], limit, now)
         again = True
-        while again and roster.touched and (waiting.open_count or waiting.bound_count):
+        while again and rank_table.touched and (waiting.open_count or waiting.bound_count):
             again = False
-            numbers = roster.touched if waiting.open_count else waiting.bound_ranks()
-            for number in [number for number in numbers if number in roster.touched]:
-                state = roster.states[number]
+            numbers = rank_table.touched if waiting.open_count else waiting.bound_ranks()
+            for number in [number for number in numbers if number in rank_table.touched]:
+                state = rank_table.states[number]
                 if self._has_room(state, now):
                     again = self._queue(state, limit, now) or again
                 else:
-                    del roster.touched[number]
+                    del rank_table.touched[number]
 
     def _idle_in_turn(self) -> list[int]:
         """Idle ranks: the one that was busy last first, as its caches are warm."""
-        roster, waiting = self._roster, self._waiting
-        idle = reversed(roster.idle) if waiting.open_count else waiting.bound_ranks()
-        return [number for number in idle if number in roster.idle]
+        rank_table, waiting = self._rank_table, self._waiting
+        idle = reversed(rank_table.idle) if waiting.open_count else waiting.bound_ranks()
+        return [number for number in idle if number in rank_table.idle]
 
     def _offer(self, state: RankState, limit: float, now: float) -> None:
         """Give something to an idle rank."""
-        lot = self._waiting.first(state.number)
-        if lot is None or lot.arrival >= limit:
+        chunk = self._waiting.first(state.number)
+        if chunk is None or chunk.arrival >= limit:
             return
-        seconds = lot.group.pace.seconds
+        seconds = chunk.group.runtime.seconds
         most = batch_size(seconds, self._waiting.count, self._ranks)
-        if lot.alone:
+        if chunk.alone:
             most = 1
         if state.number in self._wide.held:
             spare = self._wide.spare_time(now)
@@ -378,7 +378,7 @@ class Farm:
                 return
             most = min(most, int(spare / seconds))
             self._wide.used_meanwhile(state.number)
-        self._hand_out(state, lot, most, now)
+        self._hand_out(state, chunk, most, now)
 
     def _has_room(self, state: RankState, now: float) -> bool:
         """Whether a rank that has tasks will soon have ended them."""
@@ -389,24 +389,24 @@ class Farm:
 
     def _queue(self, state: RankState, limit: float, now: float) -> bool:
         """Give something to a rank that has tasks; whether it got any."""
-        lot = self._waiting.first(state.number)
-        if lot is None or lot.alone or lot.arrival >= limit:
+        chunk = self._waiting.first(state.number)
+        if chunk is None or chunk.alone or chunk.arrival >= limit:
             return False
-        seconds = lot.group.pace.seconds
+        seconds = chunk.group.runtime.seconds
         # What is left at the end, and is not over in no time, goes to ranks that are really idle.
-        plenty = self._waiting.open_count > self._ranks or self._waiting.is_bound(lot)
+        plenty = self._waiting.open_count > self._ranks or self._waiting.is_bound(chunk)
         if seconds is None or seconds > (LONG if plenty else BRIEF):
             return False
-        self._hand_out(state, lot, batch_size(seconds, self._waiting.count, self._ranks), now)
+        self._hand_out(state, chunk, batch_size(seconds, self._waiting.count, self._ranks), now)
         return True
 
     @property
     def _ranks(self) -> int:
-        return max(1, self._roster.available)
+        return max(1, self._rank_table.available)
 
-    def _hand_out(self, state: RankState, lot: Lot, most: int, now: float) -> None:
-        piece = self._waiting.take(lot, most, state.number)
-        self._roster.put(state, lot.group, piece.indices, lot.alone, now, is_large=lot.is_large)
+    def _hand_out(self, state: RankState, chunk: TaskChunk, most: int, now: float) -> None:
+        piece = self._waiting.take(chunk, most, state.number)
+        self._rank_table.put(state, chunk.group, piece.indices, chunk.alone, now, is_large=chunk.is_large)
         self._out.append(Down([state.number], piece.message, piece.body))
         if state.count > 1:
             self._watch(now + _STUCK)
@@ -418,7 +418,7 @@ class Farm:
         self._looked, self._look_at = now, math.inf
         progress = -math.inf
         """When the last of all busy ranks ended a task."""
-        for state in self._roster.states.values():
+        for state in self._rank_table.states.values():
             if state.commanded is not None:
                 self._look_at_command(state, state.commanded, now)
             elif state.count > 1 and not state.reserved:
@@ -429,15 +429,15 @@ class Farm:
             return
         if now < progress + _STUCK:
             self._watch(progress + _STUCK)
-        elif (self._pace.seconds or 0.0) < now - progress:
-            self._pace.expect(now - progress)  # tasks take longer than they did: so many are not wanted here
+        elif (self._runtime.seconds or 0.0) < now - progress:
+            self._runtime.expect(now - progress)  # tasks take longer than they did: so many are not wanted here
 
     def _look_at_command(self, state: RankState, since: float, now: float) -> None:
         if now < since + _STUCK:
             self._watch(since + _STUCK)
         elif not state.busy_for_long:
             state.busy_for_long = True
-            self._roster.refresh(state)
+            self._rank_table.refresh(state)
             if state.count:
                 self._ask_back(state, now)
 
@@ -458,7 +458,7 @@ class Farm:
         self._out.append(Down([state.number], m.TakeBackTasks(count, [state.number])))
         self._watch(now + _STUCK)
 
-    def _all_waiting(self) -> list[tuple[Group, array[int]]]:
+    def _all_waiting(self) -> list[tuple[GroupShare, array[int]]]:
         """All tasks that wait here, which do so no longer."""
         waiting = self._waiting
         open_ones, bound = waiting.cut(waiting.open_count), waiting.leave_bound()
@@ -466,12 +466,12 @@ class Farm:
 
     def _want(self) -> None:
         """Tell the controller how many tasks the set wants; if it has too many, return those that came last."""
-        ranks = self._roster.available
-        window = window_size(self._pace.seconds, self._payload, ranks)
+        ranks = self._rank_table.available
+        window = window_size(self._runtime.seconds, self._payload, ranks)
         fixed = self._waiting.bound_count + self._wide.waiting
         if not fixed:
             self._beyond = 0
-        elif self._roster.idle:
+        elif self._rank_table.idle:
             self._beyond = max(self._beyond, 2 * fixed)  # behind those may be some for the ranks that are idle
         window = min(window + self._beyond, LARGEST_WINDOW) if ranks else 0
         told = self._window
@@ -481,7 +481,9 @@ class Farm:
         self._out.append(Up(m.WantTasks(window)))
         if window == 0:
             left = self._all_waiting()
-        elif (waiting := self._waiting.open_count) > window and self._pace.seconds_of(waiting) > _TOO_MUCH * ranks:
+        elif (waiting := self._waiting.open_count) > window and self._runtime.seconds_of(
+            waiting
+        ) > _TOO_MUCH * ranks:
             left = self._waiting.cut(waiting - window)
         else:
             return

@@ -1,8 +1,8 @@
-"""Where tasks are handed in and their results handed out (layer L4): one desk for each session.
+"""Where tasks are handed in and their results handed out (layer L4): one submitter for each session.
 
 Tasks may come from any thread. Those that are submitted one after the other with the same terms become one group,
 so a loop of submissions costs the session's thread a wake-up now and then, not one each. Their ends come in the
-session's thread, and go to the *sink* that was given with a task. Sinks must not block, and need not be quick to
+session's thread, and go to the *handler* that was given with a task. Handlers must not block, and need not be quick to
 interpret what they get: pickles are opened by whoever asks for the result, in his own thread.
 
 A group's number is given when its first task is handed in, and groups are sent in the order of their numbers. So a
@@ -28,8 +28,8 @@ from ..session.functions import Definition, FunctionShelf
 from ..session.taskmessages import TaskReceiver
 from ..session.waiting import SessionFuture, check_waiting
 from .payloads import Payload
-from .sinks import Batch, BatchSink, Sink
-from .taskgroup import Group, Known, Terms, Ticket, fits
+from .resulthandlers import ResultBatch, ResultHandler, ResultsHandler
+from .taskgroup import KnownFunction, SubmittedGroup, SubmitTerms, TaskRef, fits
 
 IDLE_FUNCTIONS: Final = 128
 """Functions without tasks under way that the controller shall keep, in case there are some again."""
@@ -45,7 +45,7 @@ OnError = Callable[[BaseException], object]
 
 
 class Wire(Protocol):
-    """What a desk needs of its session. All that does not send is for any thread."""
+    """What a submitter needs of its session. All that does not send is for any thread."""
 
     @property
     def failure(self) -> KernelError | None:
@@ -76,7 +76,7 @@ class Wire(Protocol):
         """Send a message whose body is a stream."""
 
 
-class TaskDesk:
+class TaskSubmitter:
     """Hands tasks in and their ends out; may be used from any thread, except where it says otherwise."""
 
     def __init__(self, wire: Wire) -> None:
@@ -86,11 +86,11 @@ class TaskDesk:
         """See :meth:`FunctionShelf.define`."""
         # The lock is for what waits to be sent. What was sent is the session thread's alone, `_groups` too.
         self._lock = threading.Lock()
-        self._waiting: deque[Group] = deque()
-        self._open: Group | None = None
-        self._by_number: dict[int, Group] = {}
+        self._waiting: deque[SubmittedGroup] = deque()
+        self._open: SubmittedGroup | None = None
+        self._by_number: dict[int, SubmittedGroup] = {}
         self._rung = False
-        self._functions: dict[bytes, Known] = {}
+        self._functions: dict[bytes, KnownFunction] = {}
         self._idle: OrderedDict[bytes, int] = OrderedDict()
         self._backlog = 0
         self._flushed_at = 0.0
@@ -111,7 +111,7 @@ class TaskDesk:
 
     # --- handing in, from any thread -------------------------------------------------------------------------
 
-    def submit_one(self, terms: Terms, payload: Payload, sink: Sink) -> Ticket:
+    def submit_one(self, terms: SubmitTerms, payload: Payload, handler: ResultHandler) -> TaskRef:
         """Submit a task. Those that follow with the same terms go with it, so use one object of these again."""
         self._wire.check()
         with self._lock:
@@ -127,31 +127,33 @@ class TaskDesk:
                 group.segments = payload
             index = group.left
             group.left = index + 1
-            group.sinks.append(sink)
+            group.handlers.append(handler)
             ring, self._rung = not self._rung, True
         if ring:
             self._wire.post(self._flush_soon, self._not_flushed)
-        return Ticket(group.number, index)
+        return TaskRef(group.number, index)
 
-    def submit_many(self, terms: Terms, payloads: Sequence[Payload], sink: BatchSink, base: int) -> list[int]:
-        """Submit tasks whose ends one sink gets; it will call them ``base``, ``base + 1``, and so on.
+    def submit_many(
+        self, terms: SubmitTerms, payloads: Sequence[Payload], handler: ResultsHandler, base: int
+    ) -> list[int]:
+        """Submit tasks whose ends one handler gets; it will call them ``base``, ``base + 1``, and so on.
 
         Returns:
             The numbers of their groups, each of all tasks from one on up to another.
         """
         self._wire.check()
-        groups: list[Group] = []
+        groups: list[SubmittedGroup] = []
         with self._lock:
             self._open = None
             for number, payload in enumerate(payloads, base):
                 group = groups[-1] if groups else None
                 if not isinstance(payload, bytes):
-                    group = self._new_group(terms, sink, number)
+                    group = self._new_group(terms, handler, number)
                     group.segments = payload
                     groups.append(group)
                 else:
                     if group is None or group.segments is not None or not fits(group, terms, len(payload)):
-                        group = self._new_group(terms, sink, number)
+                        group = self._new_group(terms, handler, number)
                         groups.append(group)
                     group.payloads.append(payload)
                     group.size += len(payload)
@@ -161,8 +163,8 @@ class TaskDesk:
             self._wire.post(self._flush, self._not_flushed)
         return [group.number for group in groups]
 
-    def _new_group(self, terms: Terms, batch: BatchSink | None = None, base: int = 0) -> Group:
-        group = Group(self._wire.number(), terms, batch, base)
+    def _new_group(self, terms: SubmitTerms, batch: ResultsHandler | None = None, base: int = 0) -> SubmittedGroup:
+        group = SubmittedGroup(self._wire.number(), terms, batch, base)
         self._by_number[group.number] = group
         self._waiting.append(group)
         return group
@@ -174,7 +176,7 @@ class TaskDesk:
 
         Returns:
             A future of the indices of those that were taken back: with 'cancel' those that are never run, whose
-            sinks have been told when it is done; else those that had not ended. It may raise ConnectionError.
+            handlers have been told when it is done; else those that had not ended. It may raise ConnectionError.
         """
         answer: Future[list[int]] = SessionFuture()
 
@@ -206,7 +208,7 @@ class TaskDesk:
         def answered(reply: Future[bytes]) -> None:
             try:
                 aborted = list(unpack(reply.result()))
-                if how == "cancel" and group.batch is None:  # a batch sink would count them twice
+                if how == "cancel" and group.batch is None:  # a batch handler would count them twice
                     group.tell_undone(aborted, TaskAborted("the task was cancelled"))
             except Exception as error:
                 answer.set_exception(error)
@@ -279,7 +281,7 @@ class TaskDesk:
         for group in groups:
             group.tell_failed(internal_error(error))
 
-    def _send(self, group: Group) -> None:
+    def _send(self, group: SubmittedGroup) -> None:
         options, definitions = group.terms
         for definition in definitions:
             self._teach(definition)
@@ -304,7 +306,7 @@ class TaskDesk:
         known = self._functions.get(definition.key)
         if known is None:
             data = memoryview(definition.pickle)
-            known = self._functions[definition.key] = Known(len(data))
+            known = self._functions[definition.key] = KnownFunction(len(data))
             for start in range(0, len(data), limits.INLINE_BODY):
                 piece = data[start : start + limits.INLINE_BODY]
                 self._wire.send(m.DefineFunction(definition.key, start, len(data), [len(piece)]), [piece])
@@ -328,7 +330,7 @@ class TaskDesk:
     def _idle_size(self) -> int:
         return sum(self._idle.values())
 
-    def _forget(self, group: Group) -> None:
+    def _forget(self, group: SubmittedGroup) -> None:
         with self._lock:
             self._by_number.pop(group.number, None)
 
@@ -343,18 +345,18 @@ class TaskDesk:
         batch = group.batch
         if batch is not None:
             self._ended(group, count(message.indices))
-            batch.batch_arrived(Batch(group.base, message, whole))
+            batch.batch_arrived(ResultBatch(group.base, message, whole))
             return
         indices = unpack(message.indices)
         self._ended(group, len(indices))
-        engine, sinks = message.engine, group.sinks
+        engine, handlers = message.engine, group.handlers
         failed = set(unpack(message.failed)) if message.failed else ()
         start = 0
         for position, (index, length) in enumerate(zip(indices, unpack(message.lengths), strict=True)):
             end = start + length
-            sink, sinks[index] = sinks[index], None
-            if sink is not None:
-                sink.arrived(engine, position not in failed, whole[start:end])
+            handler, handlers[index] = handlers[index], None
+            if handler is not None:
+                handler.arrived(engine, position not in failed, whole[start:end])
             start = end
 
     def task_done(self, message: m.TaskDone, body: list[Buffer]) -> None:
@@ -366,9 +368,9 @@ class TaskDesk:
         if group.batch is not None:
             group.batch.large_arrived(group.base + message.index, message.engine, body)
             return
-        sink, group.sinks[message.index] = group.sinks[message.index], None
-        if sink is not None:
-            sink.arrived(message.engine, True, body)
+        handler, group.handlers[message.index] = group.handlers[message.index], None
+        if handler is not None:
+            handler.arrived(message.engine, True, body)
 
     def tasks_undone(self, message: m.TasksUndone) -> None:
         """Tasks that will have no outcome."""
@@ -406,7 +408,7 @@ class TaskDesk:
             group.tell_failed(error)
         self._flush()
 
-    def _ended(self, group: Group, number: int) -> None:
+    def _ended(self, group: SubmittedGroup, number: int) -> None:
         """So many more tasks of a group have ended."""
         share = group.size if number >= group.left else group.size * number // group.left
         group.left -= number
@@ -426,8 +428,8 @@ class _Opened(Wire, Protocol):
     tasks: TaskReceiver
 
 
-def desk_of(session: _Opened) -> TaskDesk:
-    """Where tasks are submitted over this session: one desk for all who do; from one thread at a time."""
-    if not isinstance(session.tasks, TaskDesk):
-        session.tasks = TaskDesk(session)
+def submitter_of(session: _Opened) -> TaskSubmitter:
+    """Where tasks are submitted over this session: one submitter for all who do; from one thread at a time."""
+    if not isinstance(session.tasks, TaskSubmitter):
+        session.tasks = TaskSubmitter(session)
     return session.tasks

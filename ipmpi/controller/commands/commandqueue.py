@@ -6,7 +6,7 @@ import enum
 from collections import deque
 from dataclasses import dataclass, field
 
-from .work import CommandWork
+from .queuedcommand import QueuedCommand
 
 
 class Stage(enum.Enum):
@@ -19,16 +19,16 @@ class Stage(enum.Enum):
 
 
 @dataclass
-class Lane:
+class CommandQueue:
     """The commands of one engine."""
 
     last: tuple[int, int] = (-1, 0)
     """The place of the command that was begun last."""
-    running: CommandWork | None = None
+    running: QueuedCommand | None = None
     stage: Stage = Stage.STARTING
     since: float = 0.0
     """When the engine was given what it runs."""
-    waiting: deque[CommandWork] = field(default_factory=deque)
+    waiting: deque[QueuedCommand] = field(default_factory=deque)
 
     @property
     def runs(self) -> str | None:
@@ -50,6 +50,6 @@ class Lane:
         return any(work.client != client for work in (self.running, *self.waiting) if work is not None)
 
 
-def join(lane: Lane, work: CommandWork) -> None:
+def join(queue: CommandQueue, work: QueuedCommand) -> None:
     """Enter the queue, which is in the order of places."""
-    lane.waiting.insert(sum(other.place < work.place for other in lane.waiting), work)
+    queue.waiting.insert(sum(other.place < work.place for other in queue.waiting), work)

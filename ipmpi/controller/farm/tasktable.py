@@ -1,8 +1,8 @@
 """Clients' groups of tasks, how each of them stands, and what clients are told (layer L2, no I/O).
 
-Every task has exactly one end, and its client hears of it once: :meth:`Ledger.succeeded` and the like change the
-state, :meth:`Ledger.undone` also tells. A group that waits for tasks of others is told to the farm when they have
-succeeded; when one of them ends otherwise, the group ends as well.
+Every task has exactly one end, and its client hears of it once: :meth:`TaskTable.succeeded` and the like
+change the state, :meth:`TaskTable.undone` also tells. A group that waits for tasks of others is told to the farm
+when they have succeeded; when one of them ends otherwise, the group ends as well.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .groups import (
     SUCCEEDED,
     UNDONE,
     WAITING,
-    Group,
-    Record,
+    EndedGroup,
+    TaskGroup,
     for_engines,
 )
-from .places import Condition, Need
+from .sets import Condition, Need
 
 RECORDS: Final = 4096
 """Groups of one client that are remembered after their end, so that others can still refer to their tasks."""
@@ -39,7 +39,7 @@ _OTHER_FIELDS: Final = 48 * limits.KIB
 
 
 class _Undone(NamedTuple):
-    group: Group
+    group: TaskGroup
     indices: Sequence[int] | None
     """None: all that wait by then."""
     error: str
@@ -49,13 +49,13 @@ class _Undone(NamedTuple):
 
 @dataclass
 class _Client:
-    groups: dict[int, Group] = field(default_factory=dict)
-    records: dict[int, Record] = field(default_factory=dict)
+    groups: dict[int, TaskGroup] = field(default_factory=dict)
+    records: dict[int, EndedGroup] = field(default_factory=dict)
     conditions: dict[bytes, Condition] = field(default_factory=dict)
     held: int = 0
 
 
-class Ledger:
+class TaskTable:
     """All groups, counts over all clients, and the effects that tell clients.
 
     Args:
@@ -65,7 +65,7 @@ class Ledger:
     """
 
     def __init__(
-        self, first_serial: int, on_ready: Callable[[Group], None], on_closed: Callable[[Group], None]
+        self, first_serial: int, on_ready: Callable[[TaskGroup], None], on_closed: Callable[[TaskGroup], None]
     ) -> None:
         self._serials = itertools.count(first_serial)
         self._on_ready = on_ready
@@ -73,7 +73,7 @@ class Ledger:
         self._clients: dict[int, _Client] = {}
         # Groups that follow each other often have the same options: they share them then.
         self._last_options = (m.TaskOptions(b"", ""), m.TaskOptions(b"", ""))
-        self.groups: dict[int, Group] = {}
+        self.groups: dict[int, TaskGroup] = {}
         self.effects: list[Effect] = []
         self.scheduled = 0
         self.pending = 0
@@ -84,7 +84,7 @@ class Ledger:
 
     def open(
         self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int, engines: int
-    ) -> Group:
+    ) -> TaskGroup:
         """A new group; call :meth:`start` next. Raises the error to refuse it with."""
         state = self._clients.setdefault(client, _Client())
         _check(message, engines)
@@ -102,7 +102,7 @@ class Ledger:
             self._check_parent(state, message, parent)
         if message.options != self._last_options[0]:
             self._last_options = (message.options, for_engines(message.options))
-        group = Group(next(self._serials), client, message, body, self._last_options[1])
+        group = TaskGroup(next(self._serials), client, message, body, self._last_options[1])
         group.stream = stream
         if message.options.conditional:
             group.condition = state.conditions.setdefault(message.options.operation, Condition())
@@ -116,12 +116,12 @@ class Ledger:
         """Those with groups that have not ended."""
         return [client for client, state in self._clients.items() if state.groups]
 
-    def start(self, group: Group, options: m.TaskOptions) -> None:
+    def start(self, group: TaskGroup, options: m.TaskOptions) -> None:
         """Let a new group wait for its parents, or have it run."""
         state = self._clients[group.client]
         for name in _parents(options):
             parent = state.groups.get(name[0])
-            known: Group | Record = state.records[name[0]] if parent is None else parent
+            known: TaskGroup | EndedGroup = state.records[name[0]] if parent is None else parent
             parent_state = known.states[name[1]]
             if parent_state == SUCCEEDED:
                 if name == group.follows:
@@ -145,7 +145,7 @@ class Ledger:
                 f"more): a task can depend on tasks that were submitted before it, among the last {RECORDS} groups"
             )
 
-    def of_client(self, client: int, number: int) -> Group | None:
+    def of_client(self, client: int, number: int) -> TaskGroup | None:
         """A group that has not ended."""
         state = self._clients.get(client)
         return None if state is None else state.groups.get(number)
@@ -154,13 +154,13 @@ class Ledger:
         """Of all conditional groups of a client."""
         return self._clients[client].conditions.values() if client in self._clients else ()
 
-    def properties_changed(self, seats: set[int]) -> list[Need]:
+    def properties_changed(self, incarnations: set[int]) -> list[Need]:
         """Forget what these engines said of conditions; returns the needs of the tasks that this may help."""
         needs: list[Need] = []
         for state in self._clients.values():
             for condition in state.conditions.values():
-                if not condition.refused.isdisjoint(seats):
-                    condition.refused -= seats
+                if not condition.refused.isdisjoint(incarnations):
+                    condition.refused -= incarnations
                     needs += condition.needs
         return needs
 
@@ -177,7 +177,7 @@ class Ledger:
                 found.append([group.id, packed.pack(indices)])
         return found
 
-    def client_lost(self, client: int) -> list[Group]:
+    def client_lost(self, client: int) -> list[TaskGroup]:
         """A client will not come back; returns its groups, of which the farm is to drop what is left."""
         state = self._clients.pop(client, None)
         if state is None:
@@ -195,7 +195,7 @@ class Ledger:
         self.scheduled -= count
         self.pending += count
 
-    def requeued(self, group: Group, indices: Iterable[int]) -> None:
+    def requeued(self, group: TaskGroup, indices: Iterable[int]) -> None:
         """These wait again."""
         for index in indices:
             group.states[index] = WAITING
@@ -203,29 +203,29 @@ class Ledger:
             self.scheduled += 1
             self.pending -= 1
 
-    def succeeded(self, group: Group, start: int, stop: int, seat: int) -> None:
+    def succeeded(self, group: TaskGroup, start: int, stop: int, incarnation: int) -> None:
         """All of these tasks have succeeded on one engine; the client is told by the caller."""
         count = stop - start
-        group.end(start, stop, SUCCEEDED, seat)
+        group.end(start, stop, SUCCEEDED, incarnation)
         self.pending -= count
         self.n_succeeded += count
         if group.children:
             for index in sorted(group.children):
                 if start <= index < stop:
-                    self._parent_succeeded(group.children.pop(index), (group.id, index), seat)
+                    self._parent_succeeded(group.children.pop(index), (group.id, index), incarnation)
         self._fewer(group, count)
 
-    def failed(self, group: Group, indices: Sequence[int], seat: int) -> None:
+    def failed(self, group: TaskGroup, indices: Sequence[int], incarnation: int) -> None:
         """Tasks have failed for good on one engine; the client is told by the caller."""
         for index in indices:
-            group.end(index, index + 1, FAILED, seat)
+            group.end(index, index + 1, FAILED, incarnation)
         self.pending -= len(indices)
         self.n_failed += len(indices)
         self._undone_now(self._orphans(group, indices))
         self._fewer(group, len(indices))
 
     def undone(
-        self, group: Group, indices: Sequence[int], error: str, text: str, *, still_there: bool = False
+        self, group: TaskGroup, indices: Sequence[int], error: str, text: str, *, still_there: bool = False
     ) -> None:
         """These have no outcome, and no one has them; tell the client.
 
@@ -255,22 +255,22 @@ class Ledger:
             if state == UNDONE:
                 self._fewer(group, len(indices))
 
-    def gone(self, group: Group, index: int) -> None:
+    def gone(self, group: TaskGroup, index: int) -> None:
         """What the client was told of before has come back from its set."""
         group.states[index] = UNDONE
         self._fewer(group, 1)
 
     # --- groups that wait for others ---------------------------------------------------------------------------
 
-    def _parent_succeeded(self, children: list[Group], name: tuple[int, int], seat: int) -> None:
+    def _parent_succeeded(self, children: list[TaskGroup], name: tuple[int, int], incarnation: int) -> None:
         for child in children:
             child.missing -= 1
             if child.follows == name:
-                child.follow = seat
+                child.follow = incarnation
             if child.missing == 0 and child.unfinished:
                 self._on_ready(child)
 
-    def _orphans(self, group: Group, indices: Iterable[int]) -> list[_Undone]:
+    def _orphans(self, group: TaskGroup, indices: Iterable[int]) -> list[_Undone]:
         """What becomes of the groups that waited for these tasks."""
         if not group.children:
             return []
@@ -282,7 +282,7 @@ class Ledger:
 
     # --- the end -------------------------------------------------------------------------------------------
 
-    def _fewer(self, group: Group, count: int) -> None:
+    def _fewer(self, group: TaskGroup, count: int) -> None:
         group.unfinished -= count
         if group.unfinished:
             return
@@ -294,7 +294,7 @@ class Ledger:
         if state is not None:
             del state.groups[group.id]
             state.held -= len(group.payload)
-            state.records[group.id] = Record(group.options.label, group.states, group.where)
+            state.records[group.id] = EndedGroup(group.options.label, group.states, group.where)
             if len(state.records) > RECORDS:
                 del state.records[next(iter(state.records))]
             if group.condition is not None:
@@ -311,7 +311,7 @@ def _parents(options: m.TaskOptions) -> dict[tuple[int, int], None]:
     return dict.fromkeys(options.after if options.follow is None else [*options.after, options.follow])
 
 
-def _orphan(group: Group, parent: str, name: tuple[int, int]) -> _Undone:
+def _orphan(group: TaskGroup, parent: str, name: tuple[int, int]) -> _Undone:
     text = (
         f"{group.options.label} was not run: it waited for {parent} (task {name[1]} of group {name[0]}), which "
         "did not succeed"
@@ -319,8 +319,8 @@ def _orphan(group: Group, parent: str, name: tuple[int, int]) -> _Undone:
     return _Undone(group, None, "DependencyError", text, UNDONE)
 
 
-def _label(known: Group | Record) -> str:
-    return known.label if isinstance(known, Record) else known.options.label
+def _label(known: TaskGroup | EndedGroup) -> str:
+    return known.label if isinstance(known, EndedGroup) else known.options.label
 
 
 def _check(message: m.SubmitTasks, engines: int) -> None:

@@ -15,10 +15,10 @@ from ...furl import FILE_BYTES
 from ...protocol import mux
 from ..dial.routes import Done, Failed, RouteError
 from ..loop import Loop
-from .muxlink import MuxLink, Splice
+from .muxlink import MuxLink, SocketForwarder
 
 
-class Wish(Protocol):
+class RelayRequest(Protocol):
     """Something that is done as soon as ssh is there.
 
     Attributes:
@@ -41,7 +41,7 @@ class Wish(Protocol):
         ...
 
 
-class Connecting:
+class ConnectRequest:
     """A connection that is being made, for a loop in another thread."""
 
     may_ask = False
@@ -79,7 +79,7 @@ class Connecting:
         assert link is not None
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        Splice(link, self._channel, ours)
+        SocketForwarder(link, self._channel, ours)
         self._loop.call_threadsafe(lambda: self._hand_over(theirs))
 
     def _hand_over(self, sock: socket.socket) -> None:
@@ -106,7 +106,7 @@ class Connecting:
         """The same."""
 
 
-class Forwarded:
+class ForwardRequest:
     """A connection of a plain client on this machine, while the far end looks for the host that answers."""
 
     may_ask = False
@@ -133,7 +133,7 @@ class Forwarded:
     def opened(self) -> None:
         """The far end is connected."""
         assert self._link is not None
-        Splice(self._link, self._channel, self._sock)
+        SocketForwarder(self._link, self._channel, self._sock)
 
     def lost(self, reason: str) -> None:
         """This host does not answer, or ssh died."""
@@ -152,7 +152,7 @@ class Forwarded:
         """The same."""
 
 
-class Arriving:
+class ArrivingSocket:
     """Only that there be an ssh."""
 
     may_ask = True

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from ... import limits
-from .groups import Group
-from .places import Need, Place, Verdict
+from .groups import TaskGroup
 from .scheduler import Rank
+from .sets import Need, SetState, Verdict
 
 
 class Range(NamedTuple):
@@ -25,16 +25,16 @@ class Range(NamedTuple):
     serial: int
     start: int
     stop: int
-    group: Group
+    group: TaskGroup
 
 
-class Piece(NamedTuple):
+class QueueSlice(NamedTuple):
     """Tasks for a set that is to run them: on which of its ranks ([] for any), and beside what else.
 
     ``alone``: a rank has nothing else; ``sole``: the set has not.
     """
 
-    group: Group
+    group: TaskGroup
     start: int
     stop: int
     ranks: list[int]
@@ -42,7 +42,7 @@ class Piece(NamedTuple):
     sole: bool
 
 
-class _Lane:
+class _NeedQueue:
     __slots__ = ("heap", "need", "parked", "told")
 
     def __init__(self, need: Need) -> None:
@@ -52,7 +52,7 @@ class _Lane:
         self.told = False
 
 
-class Waiting:
+class TaskQueue:
     """All tasks that could be given now, if there was an engine for them.
 
     Args:
@@ -61,7 +61,7 @@ class Waiting:
 
     def __init__(self, newest_first: bool = False) -> None:
         self._newest_first = newest_first
-        self._lanes: dict[Need, _Lane] = {}
+        self._queues: dict[Need, _NeedQueue] = {}
         self._heads: list[tuple[Range, Need]] = []
         self._unjudged: dict[Need, None] = {}
         self._paused: dict[int, list[tuple[Need, Range]]] = {}
@@ -71,25 +71,25 @@ class Waiting:
         self.count = 0
         """Tasks in the queue that are not parked; cancelled ones count until they are passed over."""
 
-    def add(self, need: Need, rank: Rank, group: Group, start: int, stop: int) -> None:
+    def add(self, need: Need, rank: Rank, group: TaskGroup, start: int, stop: int) -> None:
         """Tasks join the queue."""
-        lane = self._lanes.get(need)
-        if lane is None:
-            lane = self._lanes[need] = _Lane(need)
+        queue = self._queues.get(need)
+        if queue is None:
+            queue = self._queues[need] = _NeedQueue(need)
             if need.condition is not None:
                 need.condition.needs.add(need)
-        self._push(lane, Range(rank, group.serial, start, stop, group))
+        self._push(queue, Range(rank, group.serial, start, stop, group))
         if not need.is_plain:
             self._unjudged[need] = None
 
-    def _push(self, lane: _Lane, item: Range) -> None:
+    def _push(self, queue: _NeedQueue, item: Range) -> None:
         self.count += item.stop - item.start
-        heapq.heappush(lane.heap, item)
-        if lane.heap[0] is item:
-            heapq.heappush(self._heads, (item, lane.need))
+        heapq.heappush(queue.heap, item)
+        if queue.heap[0] is item:
+            heapq.heappush(self._heads, (item, queue.need))
 
-    def _pop(self, lane: _Lane) -> Range:
-        item = heapq.heappop(lane.heap)
+    def _pop(self, queue: _NeedQueue) -> Range:
+        item = heapq.heappop(queue.heap)
         self.count -= item.stop - item.start
         return item
 
@@ -97,50 +97,52 @@ class Waiting:
 
     def judge_again(self, needs: Iterable[Need] | None = None) -> None:
         """Engines, or what they said, have changed for these needs (None: for all)."""
-        self._unjudged.update((need, None) for need in (self._lanes if needs is None else needs))
+        self._unjudged.update((need, None) for need in (self._queues if needs is None else needs))
 
-    def settle(self, judge: Callable[[Need], Verdict], now: float) -> list[tuple[Verdict, Need, Group, list[int]]]:
+    def settle(
+        self, judge: Callable[[Need], Verdict], now: float
+    ) -> list[tuple[Verdict, Need, TaskGroup, list[int]]]:
         """Park what nobody can run, bring back what somebody can; returns the tasks that nobody ever will."""
-        ended: list[tuple[Verdict, Need, Group, list[int]]] = []
+        ended: list[tuple[Verdict, Need, TaskGroup, list[int]]] = []
         unjudged, self._unjudged = self._unjudged, {}
         for need in unjudged:
-            lane = self._lanes.get(need)
-            if lane is None:
+            queue = self._queues.get(need)
+            if queue is None:
                 continue
             verdict = judge(need)
             if verdict is Verdict.OPEN:
-                parked, lane.parked = lane.parked, []
+                parked, queue.parked = queue.parked, []
                 for _, item in parked:
-                    self._push(lane, item)
+                    self._push(queue, item)
             elif verdict is Verdict.PARK:
-                while lane.heap:
-                    lane.parked.append((now + limits.UNPLACED, self._pop(lane)))
+                while queue.heap:
+                    queue.parked.append((now + limits.UNSCHEDULABLE_AFTER, self._pop(queue)))
             else:
-                while lane.heap:
-                    lane.parked.append((now, self._pop(lane)))
-                ended += [(verdict, need, item.group, _left(item)) for _, item in lane.parked]
-                lane.parked = []
-                self._drop_if_empty(lane)
+                while queue.heap:
+                    queue.parked.append((now, self._pop(queue)))
+                ended += [(verdict, need, item.group, _left(item)) for _, item in queue.parked]
+                queue.parked = []
+                self._drop_if_empty(queue)
         return ended
 
     def deadline(self) -> float | None:
         """When the first parked task is given up."""
-        return min((lane.parked[0][0] for lane in self._lanes.values() if lane.parked), default=None)
+        return min((queue.parked[0][0] for queue in self._queues.values() if queue.parked), default=None)
 
-    def expire(self, now: float) -> Iterator[tuple[Need, Group, list[int]]]:
+    def expire(self, now: float) -> Iterator[tuple[Need, TaskGroup, list[int]]]:
         """Take out the tasks that were parked for too long."""
-        for lane in [lane for lane in self._lanes.values() if lane.parked and lane.parked[0][0] <= now]:
-            while lane.parked and lane.parked[0][0] <= now:
-                item = lane.parked.pop(0)[1]
-                yield lane.need, item.group, _left(item)
-            self._drop_if_empty(lane)
+        for queue in [queue for queue in self._queues.values() if queue.parked and queue.parked[0][0] <= now]:
+            while queue.parked and queue.parked[0][0] <= now:
+                item = queue.parked.pop(0)[1]
+                yield queue.need, item.group, _left(item)
+            self._drop_if_empty(queue)
 
     def too_long(self, left: float) -> Iterator[tuple[int, str]]:
         """Whom to tell, once, that tasks take longer than the ``left`` seconds that any set has; and the words."""
-        for lane in self._lanes.values() if left < math.inf else ():
-            if lane.need.expected > left and lane.heap and not lane.told:
-                lane.told = True
-                group = lane.heap[0].group
+        for queue in self._queues.values() if left < math.inf else ():
+            if queue.need.expected > left and queue.heap and not queue.told:
+                queue.told = True
+                group = queue.heap[0].group
                 takes = f"{group.options.label}, expected to take {group.options.expected:.0f} s,"
                 yield group.client, f"{takes} waits for other engines: the jobs of those that are there end before"
 
@@ -158,17 +160,17 @@ class Waiting:
 
     # --- giving --------------------------------------------------------------------------------------------
 
-    def take(self, place: Place, room: int) -> Iterator[Piece]:
+    def take(self, place: SetState, room: int) -> Iterator[QueueSlice]:
         """The next tasks for a set, at most ``room``. They must be given before the next one is asked for."""
         passed_over = []
         while room > 0 and self._heads:
             item, need = self._heads[0]
-            lane = self._lanes.get(need)
-            if lane is None or not lane.heap or lane.heap[0] is not item:
+            queue = self._queues.get(need)
+            if queue is None or not queue.heap or queue.heap[0] is not item:
                 heapq.heappop(self._heads)
                 continue
             if item.group.client in self._paused:
-                self._set_aside(lane)
+                self._set_aside(queue)
                 continue
             ranks = need.ranks_now(place)
             if ranks is None:
@@ -178,30 +180,30 @@ class Waiting:
             if only_one and place.unanswered:
                 break  # when it has nothing else, it gets this one
             heapq.heappop(self._heads)
-            start, stop = self._cut(lane, 1 if only_one else room)
-            if lane.heap:
-                heapq.heappush(self._heads, (lane.heap[0], need))
+            start, stop = self._cut(queue, 1 if only_one else room)
+            if queue.heap:
+                heapq.heappush(self._heads, (queue.heap[0], need))
             else:
-                self._drop_if_empty(lane)
+                self._drop_if_empty(queue)
             if stop > start:
                 room = 0 if only_one else room - (stop - start)
-                yield Piece(item.group, start, stop, ranks, need.alone, only_one)
+                yield QueueSlice(item.group, start, stop, ranks, need.alone, only_one)
         for head in passed_over:
             heapq.heappush(self._heads, head)
 
-    def _set_aside(self, lane: _Lane) -> None:
+    def _set_aside(self, queue: _NeedQueue) -> None:
         """The first of a lane waits until its client listens."""
         heapq.heappop(self._heads)
-        item = self._pop(lane)
-        self._paused[item.group.client].append((lane.need, item))
-        if lane.heap:
-            heapq.heappush(self._heads, (lane.heap[0], lane.need))
+        item = self._pop(queue)
+        self._paused[item.group.client].append((queue.need, item))
+        if queue.heap:
+            heapq.heappush(self._heads, (queue.heap[0], queue.need))
         else:
-            self._drop_if_empty(lane)
+            self._drop_if_empty(queue)
 
-    def _cut(self, lane: _Lane, room: int) -> tuple[int, int]:
+    def _cut(self, queue: _NeedQueue, room: int) -> tuple[int, int]:
         """Up to ``room`` tasks from the first range of a lane, whose rest stays; none if they were cancelled."""
-        item = self._pop(lane)
+        item = self._pop(queue)
         start, stop = item.start, item.stop
         if not self._newest_first:
             first, end = item.group.next_waiting(start, stop)
@@ -216,15 +218,15 @@ class Waiting:
                 first -= 1
             rest = (start, first)
         if rest[0] < rest[1]:
-            heapq.heappush(lane.heap, Range(item.rank, item.serial, *rest, item.group))
+            heapq.heappush(queue.heap, Range(item.rank, item.serial, *rest, item.group))
             self.count += rest[1] - rest[0]
         return first, end
 
-    def _drop_if_empty(self, lane: _Lane) -> None:
-        if not lane.heap and not lane.parked:
-            self._lanes.pop(lane.need, None)
-            if lane.need.condition is not None:
-                lane.need.condition.needs.discard(lane.need)
+    def _drop_if_empty(self, queue: _NeedQueue) -> None:
+        if not queue.heap and not queue.parked:
+            self._queues.pop(queue.need, None)
+            if queue.need.condition is not None:
+                queue.need.condition.needs.discard(queue.need)
 
     # --- tidiness ------------------------------------------------------------------------------------------
 
@@ -233,15 +235,15 @@ class Waiting:
         self._ended += 1
         if self._ended < self._tidy_after:
             return
-        for lane in list(self._lanes.values()):
-            self.count -= sum(item.stop - item.start for item in lane.heap if not item.group.unfinished)
-            lane.heap = [item for item in lane.heap if item.group.unfinished]
-            heapq.heapify(lane.heap)
-            lane.parked = [(when, item) for when, item in lane.parked if item.group.unfinished]
-            self._drop_if_empty(lane)
-        self._heads = [(lane.heap[0], lane.need) for lane in self._lanes.values() if lane.heap]
+        for queue in list(self._queues.values()):
+            self.count -= sum(item.stop - item.start for item in queue.heap if not item.group.unfinished)
+            queue.heap = [item for item in queue.heap if item.group.unfinished]
+            heapq.heapify(queue.heap)
+            queue.parked = [(when, item) for when, item in queue.parked if item.group.unfinished]
+            self._drop_if_empty(queue)
+        self._heads = [(queue.heap[0], queue.need) for queue in self._queues.values() if queue.heap]
         heapq.heapify(self._heads)
-        left = sum(len(lane.heap) + len(lane.parked) for lane in self._lanes.values())
+        left = sum(len(queue.heap) + len(queue.parked) for queue in self._queues.values())
         self._ended, self._tidy_after = 0, max(1000, left)
 
 

@@ -48,7 +48,7 @@ class PrivateMemory:
         """Nothing to do."""
 
 
-class Assembly:
+class BodyReceiver:
     """A body that arrives in pieces: the last sink of a transfer.
 
     Args:
@@ -64,7 +64,7 @@ class Assembly:
         self,
         lengths: Sequence[int],
         memory: Memory,
-        on_complete: Callable[[Assembly], None],
+        on_complete: Callable[[BodyReceiver], None],
         on_abort: Callable[[], None],
         on_broken: Callable[[str], None] | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class Assembly:
         self.credit = min(limits.STREAM_WINDOW, self._size)
 
     @property
-    def connection(self) -> Assembly:
+    def connection(self) -> BodyReceiver:
         """Itself: what takes the pieces."""
         return self
 

@@ -31,10 +31,10 @@ from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
 from ...protocol.operations import Failed
 from ..session.failures import failed
-from .communicators import Communicators, Ranks, without
+from .chunks import GroupShare, GroupShares
+from .communicators import CommunicatorSerials, Ranks, without
 from .effects import Down, Up
-from .lots import Group, Groups
-from .roster import RankState, Roster
+from .ranktable import RankState, RankTable
 from .widetask import WideTask
 
 _THINK_AGAIN = 0.1
@@ -63,7 +63,7 @@ _ONE_DIED = (
 )
 
 
-class WideTasks:
+class GangTasks:
     """All such tasks of a set.
 
     Args:
@@ -71,12 +71,12 @@ class WideTasks:
         out: takes what is to be sent.
     """
 
-    def __init__(self, roster: Roster, groups: Groups, joined: bool, out: list[Down | Up]) -> None:
-        self._roster = roster
+    def __init__(self, rank_table: RankTable, groups: GroupShares, joined: bool, out: list[Down | Up]) -> None:
+        self._rank_table = rank_table
         self._groups = groups
         self._hindrance = "" if joined else _NOT_JOINED
         self._out = out
-        self._communicators = Communicators()
+        self._communicators = CommunicatorSerials()
         self._waiting: list[WideTask] = []
         self._running: dict[tuple[int, int], WideTask] = {}
         self._hold: _Hold | None = None
@@ -108,8 +108,8 @@ class WideTasks:
 
     def ranks_changed(self) -> None:
         """Ranks came, or are lost."""
-        self._communicators.set_ranks({number: state.node for number, state in self._roster.states.items()})
-        if self._hold is not None and not self._roster.states.keys() >= self._hold.ranks:
+        self._communicators.set_ranks({number: state.node for number, state in self._rank_table.states.items()})
+        if self._hold is not None and not self._rank_table.states.keys() >= self._hold.ranks:
             self._hold = None
         for task in self._waiting[:]:
             self._give_up(task)
@@ -136,11 +136,11 @@ class WideTasks:
             self._withdraw([task])
             error = LauncherError(
                 f"The engines of this set have used up their communicators for tasks on several ranks: each may"
-                f" make {limits.ABANDONED_COMMS}, since MPI has not many more. Restart the engines, and submit the"
-                f" task ({width} ranks) again."
+                f" make {limits.MAX_ABANDONED_COMMUNICATORS}, since MPI has not many more. Restart"
+                f" the engines, and submit the task ({width} ranks) again."
             )
             failure, body = failed(error)
-            self._out.append(self._failure(task, min(self._roster.states), packed.pack_failure(failure, body)))
+            self._out.append(self._failure(task, min(self._rank_table.states), packed.pack_failure(failure, body)))
             text = str(error)
         return bool(text)
 
@@ -157,25 +157,25 @@ class WideTasks:
         task.group.wide -= 1
         self._groups.tidy(task.group)
 
-    def cut(self, most: int) -> list[tuple[Group, array[int]]]:
+    def cut(self, most: int) -> list[tuple[GroupShare, array[int]]]:
         """Up to ``most`` tasks that came last, which wait here no longer."""
         tasks = self._waiting[max(0, len(self._waiting) - most) :]
         self._withdraw(tasks)
         return [(task.group, array("I", [task.index])) for task in tasks]
 
-    def leave(self, group: Group) -> list[tuple[Group, array[int]]]:
+    def leave(self, group: GroupShare) -> list[tuple[GroupShare, array[int]]]:
         """All tasks of a group that wait here, which do so no longer."""
         tasks = [task for task in self._waiting if task.group is group]
         self._withdraw(tasks)
         return [(group, array("I", [task.index])) for task in tasks]
 
-    def cancel(self, group: Group, indices: set[int]) -> list[int]:
+    def cancel(self, group: GroupShare, indices: set[int]) -> list[int]:
         """These tasks shall not be run; which of them waited here."""
         tasks = [task for task in self._waiting if task.group is group and task.index in indices]
         self._withdraw(tasks)
         return [task.index for task in tasks]
 
-    def interrupt(self, group: Group, indices: set[int], interrupt: bool) -> list[int]:
+    def interrupt(self, group: GroupShare, indices: set[int], interrupt: bool) -> list[int]:
         """End those of these tasks that run, or say that they run; which these are."""
         tasks = [task for index in indices if (task := self._running.get((group.serial, index))) is not None]
         for task in tasks if interrupt else []:
@@ -199,7 +199,7 @@ class WideTasks:
         limit = self._waiting[due].arrival if due < len(self._waiting) else math.inf
         self._think_again(now)
         holder: WideTask | None = None
-        idle = list(self._roster.idle)
+        idle = list(self._rank_table.idle)
         for task in self._waiting[: min(due, _SCAN)]:
             if not idle and holder is not None:
                 break
@@ -222,9 +222,9 @@ class WideTasks:
         task.ranks, task.began = ranks, now
         task.awaited = set(ranks)
         self._running[task.group.serial, task.index] = task
-        for state in self._roster.get(ranks):
+        for state in self._rank_table.get(ranks):
             state.task = task
-            self._roster.refresh(state)
+            self._rank_table.refresh(state)
         number, numbers = self._communicators.number(ranks), list(ranks)
         message = m.RunTogether(
             task.group.serial, task.index, task.group.options, numbers, numbers, number, task.large, task.sizes
@@ -241,11 +241,11 @@ class WideTasks:
     def _choose(self, task: WideTask, now: float, since: float) -> bool:
         self._release()
         options = task.group.options
-        until = {s.number: s.busy_until(now) for s in self._roster.states.values() if not s.out}
+        until = {s.number: s.busy_until(now) for s in self._rank_table.states.values() if not s.out}
         ranks = self._communicators.reserve(options.width, options.same_node, until)
         if ranks is None:
             return False
-        awaited = {rank for rank in ranks if rank not in self._roster.idle}
+        awaited = {rank for rank in ranks if rank not in self._rank_table.idle}
         again = now + max(_THINK_AGAIN, now - since)
         self._hold = _Hold(task, frozenset(ranks), awaited, since, again)
         return True
@@ -255,23 +255,23 @@ class WideTasks:
         hold = self._hold
         if hold is None:
             return
-        states = self._roster.get(hold.ranks)
+        states = self._rank_table.get(hold.ranks)
         if now >= hold.think_again or any(state.out for state in states):
             self._choose(hold.task, now, hold.since)
         else:
-            hold.awaited.difference_update([s.number for s in states if s.number in self._roster.idle])
+            hold.awaited.difference_update([s.number for s in states if s.number in self._rank_table.idle])
 
     def _release(self) -> None:
         if self._hold is not None:
             held, self._hold = self._hold.ranks, None
-            for state in self._roster.get(held):
-                self._roster.refresh(state)
+            for state in self._rank_table.get(held):
+                self._rank_table.refresh(state)
 
     def spare_time(self, now: float) -> float:
         """Seconds for which held ranks that are idle would only wait."""
         if self._hold is None:
             return 0.0
-        awaited = self._roster.get(self._hold.awaited)
+        awaited = self._rank_table.get(self._hold.awaited)
         return max((state.busy_until(now) - now for state in awaited), default=0.0)
 
     def used_meanwhile(self, rank: int) -> None:
@@ -285,7 +285,7 @@ class WideTasks:
         """Tell ranks to leave a task, once: those whose part runs, and the root, which may hold a result."""
         if not task.leaving:
             task.leaving = True
-            there = [rank for rank in ranks if rank in self._roster.states]
+            there = [rank for rank in ranks if rank in self._rank_table.states]
             told = [rank for rank in there if rank in task.awaited or rank == task.ranks[0]]
             if told:
                 self._out.append(Down(told, m.LeaveTogether(task.group.serial, task.index, told, text)))
@@ -363,9 +363,9 @@ class WideTasks:
             self._ended(task, now)
 
     def _free(self, rank: int) -> None:
-        for state in self._roster.get([rank]):
+        for state in self._rank_table.get([rank]):
             state.task = None
-            self._roster.refresh(state)
+            self._rank_table.refresh(state)
 
     def _ended(self, task: WideTask, now: float) -> None:
         """All parts have ended."""
@@ -380,9 +380,9 @@ class WideTasks:
         elif group.stale:
             self._leave(task, [root], "Its controller is gone.")
         else:
-            group.pace.learn(task.busy, 1)
+            group.runtime.learn(task.busy, 1)
             deliver = m.DeliverTogether(group.serial, task.index, [root])
-            for state in self._roster.get([root]):
-                self._roster.put(state, group, [task.index], True, now)
+            for state in self._rank_table.get([root]):
+                self._rank_table.put(state, group, [task.index], True, now)
             self._out.append(Down([root], deliver))
         self._closed(task)

@@ -17,8 +17,8 @@ from .outcomes import FAILED, Outcome, Payload, packed_failure
 from .taskrunner import Program, TaskRunner
 
 
-class Teams(Protocol):
-    """Communicators of ranks that run a task together: see :class:`ipmpi.engine.mpi.comm.Teams`."""
+class CommunicatorSource(Protocol):
+    """Communicators of ranks that run a task together: see :class:`ipmpi.engine.mpi.comm.GangCommunicators`."""
 
     def join(self, ranks: Sequence[int], serial: int) -> Any:
         """The communicator of ``ranks``; collective."""
@@ -30,11 +30,11 @@ class Teams(Protocol):
         """The task is over."""
 
 
-MakeTeams = Callable[[Callable[[], str | None]], Teams | None]
+MakeTeams = Callable[[Callable[[], str | None]], CommunicatorSource | None]
 """Makes the communicators; its argument says why the current task shall be left, or None."""
 
 
-class Part:
+class GangPart:
     """One rank's part of a task.
 
     Args:
@@ -59,7 +59,7 @@ class Part:
         self.reason: str | None = None
 
 
-class Performer:
+class GangMember:
     """Runs parts of tasks.
 
     Args:
@@ -82,8 +82,8 @@ class Performer:
         self._interrupts = interrupts
         self._make_teams = make_teams
         self._wait = wait
-        self._teams: Teams | None = None
-        self._running: Part | None = None
+        self._teams: CommunicatorSource | None = None
+        self._running: GangPart | None = None
 
     def left(self) -> str | None:
         """Why the part that runs shall not go on; None while nothing is wrong."""
@@ -92,7 +92,7 @@ class Performer:
             return None
         return self._block.text if self._block.words[LEAVE] == part.serial else part.reason
 
-    def perform(self, part: Part) -> tuple[Outcome, float]:
+    def perform(self, part: GangPart) -> tuple[Outcome, float]:
         """Do this rank's part: what became of it, and the seconds it took."""
         began, words = time.monotonic(), self._block.words
         words[JOINING] = 1
@@ -116,7 +116,7 @@ class Performer:
             self._teams.end()
         return outcome, time.monotonic() - began
 
-    def _join(self, part: Part) -> None:
+    def _join(self, part: GangPart) -> None:
         if self._teams is None:
             self._teams = self._make_teams(self.left)
         if self._teams is None:
@@ -126,7 +126,7 @@ class Performer:
             )
         self._teams.join(part.ranks, part.communicator)
 
-    def _run(self, part: Part) -> Outcome:
+    def _run(self, part: GangPart) -> Outcome:
         assert self._teams is not None
         try:
             comm = self._teams.renew(part.ranks, part.communicator)
@@ -135,7 +135,7 @@ class Performer:
             return FAILED, packed_failure(error)
         return self._runner.run_together(part.program, comm, payload, wanted=part.ranks[0] == self.rank)
 
-    def _payload(self, part: Part) -> Payload:
+    def _payload(self, part: GangPart) -> Payload:
         """The arguments, as soon as they are there."""
         while True:
             reason = self.left()

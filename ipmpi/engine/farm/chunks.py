@@ -19,62 +19,62 @@ from ...errors import RemoteProtocolError
 from ...protocol import packed
 from ...protocol.frames import Buffer
 from ...protocol.messages import GiveTasks, TaskOptions
-from .pace import Pace, Paces
+from .runtimes import RuntimeEstimate, RuntimeEstimates
 
 _WIDTH = 4
 """Bytes of one packed number."""
 
 
-class Group:
+class GroupShare:
     """Tasks with the same options, as long as some of them are here.
 
     Attributes:
-        lots: those that wait.
+        chunks: those that wait.
         holders: rank -> indices of those that it was given and has not answered.
         wide: how many tasks on several ranks wait or run.
         stale: an earlier controller gave them, so nobody wants to hear of them.
     """
 
-    __slots__ = ("holders", "lots", "options", "pace", "serial", "stale", "wide")
+    __slots__ = ("chunks", "holders", "options", "runtime", "serial", "stale", "wide")
 
-    def __init__(self, serial: int, options: TaskOptions, pace: Pace) -> None:
+    def __init__(self, serial: int, options: TaskOptions, runtime: RuntimeEstimate) -> None:
         self.serial = serial
         self.options = options
-        self.pace = pace
-        self.lots: dict[Lot, None] = {}
+        self.runtime = runtime
+        self.chunks: dict[TaskChunk, None] = {}
         self.holders: dict[int, set[int]] = {}
         self.wide = 0
         self.stale = False
 
 
-class Groups:
+class GroupShares:
     """All groups of which something is here."""
 
     def __init__(self) -> None:
-        self._groups: dict[int, Group] = {}
-        self._paces = Paces()
+        self._groups: dict[int, GroupShare] = {}
+        self._runtimes = RuntimeEstimates()
 
-    def get(self, serial: int) -> Group | None:
+    def get(self, serial: int) -> GroupShare | None:
         """The group, if something of it is here."""
         return self._groups.get(serial)
 
-    def open(self, serial: int, options: TaskOptions) -> Group:
+    def open(self, serial: int, options: TaskOptions) -> GroupShare:
         """The group, which is made if it is new."""
         group = self._groups.get(serial)
         if group is None:
-            group = self._groups[serial] = Group(serial, options, self._paces.of(options))
+            group = self._groups[serial] = GroupShare(serial, options, self._runtimes.of(options))
         return group
 
     def __len__(self) -> int:
         return len(self._groups)
 
-    def all(self) -> list[Group]:
+    def all(self) -> list[GroupShare]:
         """All of them."""
         return list(self._groups.values())
 
-    def tidy(self, group: Group) -> None:
+    def tidy(self, group: GroupShare) -> None:
         """Forget the group if nothing of it is left."""
-        if not group.lots and not group.holders and not group.wide:
+        if not group.chunks and not group.holders and not group.wide:
             self._groups.pop(group.serial, None)
 
     def make_stale(self) -> None:
@@ -83,7 +83,7 @@ class Groups:
             group.stale = True
 
 
-class Piece(NamedTuple):
+class TaskSlice(NamedTuple):
     """A part of a lot, on its way to a rank."""
 
     indices: array[int]
@@ -91,7 +91,7 @@ class Piece(NamedTuple):
     body: Sequence[Buffer]
 
 
-class Lot:
+class TaskChunk:
     """The tasks of one message, of which those from ``start`` to ``end`` still wait.
 
     Raises:
@@ -100,7 +100,7 @@ class Lot:
 
     __slots__ = ("_body", "_bounds", "_indices", "_lengths", "_sizes", "alone", "arrival", "end", "group", "start")
 
-    def __init__(self, group: Group, message: GiveTasks, body: Sequence[Buffer], arrival: int) -> None:
+    def __init__(self, group: GroupShare, message: GiveTasks, body: Sequence[Buffer], arrival: int) -> None:
         self.group = group
         self.arrival = arrival
         self.alone = message.alone
@@ -143,7 +143,7 @@ class Lot:
         """The tasks that wait."""
         return self._indices[self.start : self.end]
 
-    def take(self, most: int, rank: int) -> Piece:
+    def take(self, most: int, rank: int) -> TaskSlice:
         """Up to ``most`` tasks from the left, at least one, as a message to a rank."""
         start, end = self.start, min(self.start + most, self.end)
         body, sizes = self._body, self._sizes
@@ -158,7 +158,7 @@ class Lot:
         lengths = self._lengths[_WIDTH * start : _WIDTH * end]
         options = self.group.options
         message = GiveTasks(self.group.serial, options, packed.pack(indices), lengths, [rank], self.alone, sizes)
-        return Piece(indices, message, body)
+        return TaskSlice(indices, message, body)
 
     def cut(self, most: int) -> array[int]:
         """Up to ``most`` tasks from the right, which wait here no longer."""
@@ -185,8 +185,8 @@ class Lot:
         return found
 
 
-class Waiting:
-    """The lots in the order in which they came: *open* ones for any rank, *bound* ones for some.
+class SetQueue:
+    """The chunks in the order in which they came: *open* ones for any rank, *bound* ones for some.
 
     Attributes:
         open_count: tasks that any rank may run.
@@ -196,9 +196,9 @@ class Waiting:
     def __init__(self) -> None:
         self.open_count = 0
         self.bound_count = 0
-        self._open: deque[Lot] = deque()
-        self._bound: dict[int, deque[Lot]] = {}
-        self._ranks: dict[Lot, set[int]] = {}
+        self._open: deque[TaskChunk] = deque()
+        self._bound: dict[int, deque[TaskChunk]] = {}
+        self._ranks: dict[TaskChunk, set[int]] = {}
 
     @property
     def count(self) -> int:
@@ -208,111 +208,111 @@ class Waiting:
     @property
     def arrival(self) -> float:
         """When the first of the open ones came; infinite if there is none."""
-        lot = self._head(self._open)
-        return math.inf if lot is None else lot.arrival
+        chunk = self._head(self._open)
+        return math.inf if chunk is None else chunk.arrival
 
     @staticmethod
-    def _head(lots: deque[Lot]) -> Lot | None:
-        while lots:
-            if lots[0].waiting:
-                return lots[0]
-            lots.popleft()
+    def _head(chunks: deque[TaskChunk]) -> TaskChunk | None:
+        while chunks:
+            if chunks[0].waiting:
+                return chunks[0]
+            chunks.popleft()
         return None
 
-    def add(self, lot: Lot, ranks: Iterable[int] = ()) -> None:
+    def add(self, chunk: TaskChunk, ranks: Iterable[int] = ()) -> None:
         """A lot that any of ``ranks`` may run; none of them means all of the set."""
-        lot.group.lots[lot] = None
+        chunk.group.chunks[chunk] = None
         allowed = set(ranks)
         if not allowed:
-            self.open_count += lot.waiting
-            self._open.append(lot)
+            self.open_count += chunk.waiting
+            self._open.append(chunk)
             return
-        self.bound_count += lot.waiting
-        self._ranks[lot] = allowed
+        self.bound_count += chunk.waiting
+        self._ranks[chunk] = allowed
         for rank in allowed:
-            self._bound.setdefault(rank, deque()).append(lot)
+            self._bound.setdefault(rank, deque()).append(chunk)
 
     def bound_ranks(self) -> list[int]:
         """Ranks that something waits for that not all may run."""
         return list(self._bound)
 
-    def first(self, rank: int) -> Lot | None:
+    def first(self, rank: int) -> TaskChunk | None:
         """What the rank shall run next."""
-        lot = self._head(self._open)
+        chunk = self._head(self._open)
         bound = self._bound.get(rank)
         if bound is not None:
             other = self._head(bound)
             if other is None:
                 del self._bound[rank]
-            elif lot is None or other.arrival < lot.arrival:
+            elif chunk is None or other.arrival < chunk.arrival:
                 return other
-        return lot
+        return chunk
 
-    def is_bound(self, lot: Lot) -> bool:
+    def is_bound(self, chunk: TaskChunk) -> bool:
         """Whether only some ranks may run it."""
-        return lot in self._ranks
+        return chunk in self._ranks
 
-    def take(self, lot: Lot, most: int, rank: int) -> Piece:
+    def take(self, chunk: TaskChunk, most: int, rank: int) -> TaskSlice:
         """A piece of a lot, on its way to a rank."""
-        piece = lot.take(most, rank)
-        self._gone(lot, len(piece.indices))
+        piece = chunk.take(most, rank)
+        self._gone(chunk, len(piece.indices))
         return piece
 
-    def _gone(self, lot: Lot, tasks: int) -> None:
-        if lot in self._ranks:
+    def _gone(self, chunk: TaskChunk, tasks: int) -> None:
+        if chunk in self._ranks:
             self.bound_count -= tasks
         else:
             self.open_count -= tasks
-        if not lot.waiting:
-            self._ranks.pop(lot, None)
-            lot.group.lots.pop(lot, None)
+        if not chunk.waiting:
+            self._ranks.pop(chunk, None)
+            chunk.group.chunks.pop(chunk, None)
 
-    def cancel(self, group: Group, indices: set[int]) -> list[int]:
+    def cancel(self, group: GroupShare, indices: set[int]) -> list[int]:
         """These tasks shall not be run; which of them waited here."""
         found: list[int] = []
-        for lot in list(group.lots):
-            removed = lot.remove(indices)
+        for chunk in list(group.chunks):
+            removed = chunk.remove(indices)
             found += removed
-            self._gone(lot, len(removed))
+            self._gone(chunk, len(removed))
         return found
 
-    def cut(self, most: int) -> list[tuple[Group, array[int]]]:
+    def cut(self, most: int) -> list[tuple[GroupShare, array[int]]]:
         """Up to ``most`` open tasks that came last, which wait here no longer."""
-        taken: list[tuple[Group, array[int]]] = []
+        taken: list[tuple[GroupShare, array[int]]] = []
         while most > 0 and self._open:
-            lot = self._open[-1]
-            indices = lot.cut(most)
+            chunk = self._open[-1]
+            indices = chunk.cut(most)
             if indices:
                 most -= len(indices)
-                self._gone(lot, len(indices))
-                taken.append((lot.group, indices))
-            if not lot.waiting:
+                self._gone(chunk, len(indices))
+                taken.append((chunk.group, indices))
+            if not chunk.waiting:
                 self._open.pop()
         return taken
 
-    def leave(self, lots: Iterable[Lot]) -> list[tuple[Group, array[int]]]:
-        """All tasks of these lots, which wait here no longer."""
+    def leave(self, chunks: Iterable[TaskChunk]) -> list[tuple[GroupShare, array[int]]]:
+        """All tasks of these chunks, which wait here no longer."""
         left = []
-        for lot in lots:
-            indices = lot.cut(lot.waiting)
+        for chunk in chunks:
+            indices = chunk.cut(chunk.waiting)
             if indices:
-                self._gone(lot, len(indices))
-                left.append((lot.group, indices))
+                self._gone(chunk, len(indices))
+                left.append((chunk.group, indices))
         return left
 
-    def leave_bound(self) -> list[tuple[Group, array[int]]]:
+    def leave_bound(self) -> list[tuple[GroupShare, array[int]]]:
         """All tasks that not all ranks may run, which wait here no longer."""
         left = self.leave(list(self._ranks))
         self._bound.clear()
         return left
 
-    def remove_rank(self, rank: int) -> list[tuple[Group, array[int]]]:
+    def remove_rank(self, rank: int) -> list[tuple[GroupShare, array[int]]]:
         """The rank is gone: the tasks that no other may run, which wait here no longer."""
         orphans = []
-        for lot in self._bound.pop(rank, ()):
-            ranks = self._ranks.get(lot)
+        for chunk in self._bound.pop(rank, ()):
+            ranks = self._ranks.get(chunk)
             if ranks is not None:
                 ranks.discard(rank)
                 if not ranks:
-                    orphans.append(lot)
+                    orphans.append(chunk)
         return self.leave(orphans)

@@ -16,7 +16,7 @@ from ...transport.pipes import Pipe
 
 
 @dataclass(eq=False)
-class Child:
+class PeerAgent:
     """An agent, and the ranks that are reached through it."""
 
     pipe: Pipe

@@ -8,7 +8,7 @@ from fake_farm import FakeFarm
 
 from ipmpi import limits
 from ipmpi.client import TaskClient
-from ipmpi.client.tasks.desk import IDLE_FUNCTIONS
+from ipmpi.client.tasks.submitter import IDLE_FUNCTIONS
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.packed import count, unpack
 
@@ -42,7 +42,7 @@ def test_tasks_with_the_same_terms_go_together(tc: TaskClient, farm: FakeFarm, h
     assert len(held.calls) == 1  # one wake-up
     held.release()
     assert [count(group.lengths) for group in groups(farm)] == [100, 1, 1]
-    assert [future.ticket.number for future in futures if future.ticket] == list(range(100))
+    assert [future.ref.number for future in futures if future.ref] == list(range(100))
     assert [each.result() for each in (*futures, other, third)] == [*range(100), 5, 6]
     assert len([message for message in farm.sent if isinstance(message, m.DefineFunction)]) == 1
 
@@ -62,13 +62,13 @@ def test_a_large_task_goes_alone_and_again_on_request(tc: TaskClient, farm: Fake
     (group,) = groups(farm)
     assert group.lengths == b""
     assert sum(group.sizes) > 200_000
-    assert farm.desk.body_wanted(group.id)
+    assert farm.submitter.body_wanted(group.id)
     again = farm.sent[-1]
     assert isinstance(again, m.BodyAgain)
     assert again.sizes == group.sizes
     farm.work()
     assert future.result() == 200_000
-    assert not farm.desk.body_wanted(group.id)
+    assert not farm.submitter.body_wanted(group.id)
 
 
 def test_what_is_too_much_waits_here(tc: TaskClient, farm: FakeFarm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_what_is_too_much_waits_here(tc: TaskClient, farm: FakeFarm, monkeypatch
     assert late_parent.result() == 2
     assert child.result() == 3
     assert late.cancelled()
-    assert farm.desk.open_tasks() == 0
+    assert farm.submitter.open_tasks() == 0
     assert len(farm.tries) == 12
 
 
@@ -100,7 +100,7 @@ def test_of_a_group_that_waits_here_only_the_cancelled_are_not_run(
     assert first.result() == 50_000
     assert [future.cancelled() for future in waiting] == [False, True, False, False]
     assert [waiting[x].result() for x in (0, 2, 3)] == [0, 2, 3]
-    assert farm.desk.open_tasks() == 0
+    assert farm.submitter.open_tasks() == 0
 
 
 def test_functions_that_are_not_used_any_more_are_forgotten(tc: TaskClient, farm: FakeFarm) -> None:
@@ -201,7 +201,7 @@ class TestMapResults:
         thread.join(10)
         assert caught
         assert not farm.waiting  # the others are not run any more
-        assert farm.desk.open_tasks() == 0
+        assert farm.submitter.open_tasks() == 0
 
     def test_closed_ones_drop_the_rest(self, tc: TaskClient, farm: FakeFarm) -> None:
         farm.held = True
@@ -210,7 +210,7 @@ class TestMapResults:
             assert next(results) == 0
         assert not farm.waiting
         assert list(results) == []
-        assert farm.desk.open_tasks() == 0
+        assert farm.submitter.open_tasks() == 0
 
     def test_large_results_and_undone_tasks(self, tc: TaskClient, farm: FakeFarm) -> None:
         assert [len(x) for x in tc.imap(bytes, [5, 500_000, 7])] == [5, 500_000, 7]
@@ -260,8 +260,8 @@ class TestMapResults:
 def test_indices_of_an_abort(tc: TaskClient, farm: FakeFarm) -> None:
     farm.held = True
     futures = [tc.submit(abs, -x) for x in range(3)]
-    ticket = futures[2].ticket
-    assert ticket is not None
+    ref = futures[2].ref
+    assert ref is not None
     assert futures[2].cancel()
     abort = [message for message in farm.sent if isinstance(message, m.AbortTasks)][-1]
-    assert (abort.group, list(unpack(abort.indices)), abort.how) == (ticket.group, [ticket.number], "cancel")
+    assert (abort.group, list(unpack(abort.indices)), abort.how) == (ref.group, [ref.number], "cancel")

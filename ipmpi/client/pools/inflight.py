@@ -14,7 +14,7 @@ from ..session.waiting import check_waiting
 from ..tasks.calloptions import settings_of
 from ..tasks.futures import TaskFuture, cancel_all
 from ..tasks.mapresults import MapResults
-from ..tasks.terms import Settings
+from ..tasks.terms import TaskSettings
 from .initializers import Initializer
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Client(Protocol):
         f: Callable[..., Any],
         args: Row,
         kwargs: dict[str, Any],
-        settings: Settings,
+        settings: TaskSettings,
         depend: Callable[[dict[str, Any]], bool] | None = None,
     ) -> TaskFuture:
         """Call a function on an engine."""
@@ -46,7 +46,7 @@ class Client(Protocol):
         self,
         definition: Definition,
         rows: Iterable[Row],
-        settings: Settings,
+        settings: TaskSettings,
         depend: Callable[[dict[str, Any]], bool] | None = None,
         ordered: bool = True,
     ) -> MapResults:
@@ -63,7 +63,7 @@ class Client(Protocol):
         """Close the link."""
 
 
-class Underway:
+class InFlightCalls:
     """Makes calls for one owner, and knows those that have not ended. May be used from any thread.
 
     Args:

@@ -10,7 +10,7 @@ from ...protocol import messages as m
 from .payloads import Payload
 
 
-class Batch(NamedTuple):
+class ResultBatch(NamedTuple):
     """Ends of tasks as they arrived: see :class:`ipmpi.protocol.tasks.TasksDone`. ``base`` is of index 0."""
 
     base: int
@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     body: bytes
 
 
-class Sink(Protocol):
+class ResultHandler(Protocol):
     """Whoever waits for one task. All of this is called in the session's thread, and one of it once."""
 
     def arrived(self, engine: int, ok: bool, payload: Payload) -> None:
@@ -28,10 +28,10 @@ class Sink(Protocol):
         """The task has no outcome; TaskAborted if it was taken back."""
 
 
-class BatchSink(Protocol):
+class ResultsHandler(Protocol):
     """Whoever waits for many tasks, which he has numbered. Called in the session's thread."""
 
-    def batch_arrived(self, batch: Batch) -> None:
+    def batch_arrived(self, batch: ResultBatch) -> None:
         """Tasks have ended on an engine."""
 
     def large_arrived(self, number: int, engine: int, payload: Payload) -> None:

@@ -9,17 +9,17 @@ from typing import Final, NamedTuple
 
 from ...protocol import packed
 from ...protocol.messages import GiveTasks, RunTogether, TasksStarted
+from .chunks import GroupShare
 from .effects import Down, Up
-from .lots import Group
 from .widetask import WideTask
 
 _NONE: Final[frozenset[int]] = frozenset()
 
 
-class Batch(NamedTuple):
+class GivenTasks(NamedTuple):
     """Tasks that were given together. One that is large runs when its body has come, perhaps after later ones."""
 
-    group: Group
+    group: GroupShare
     indices: Collection[int]
     is_large: bool
 
@@ -60,7 +60,7 @@ class RankState:
     def __init__(self, number: int, node: int) -> None:
         self.number = number
         self.node = node
-        self.items: dict[Group, set[int]] = {}
+        self.items: dict[GroupShare, set[int]] = {}
         self.count = 0
         self.progress = 0.0
         self.asked = -math.inf
@@ -70,7 +70,7 @@ class RankState:
         self.busy_for_long = False
         self.reserved = False
         self.is_held = False
-        self.batches: deque[Batch] = deque()
+        self.batches: deque[GivenTasks] = deque()
         self.task: WideTask | None = None
         self.out = False
 
@@ -83,13 +83,13 @@ class RankState:
         """Seconds that its tasks take, infinite if that is not known."""
         total = 0.0
         for group, indices in self.items.items():
-            seconds = group.pace.seconds
+            seconds = group.runtime.seconds
             if seconds is None:
                 return math.inf
             total += len(indices) * seconds
         return total
 
-    def parted(self) -> list[tuple[Group, set[int], set[int]]]:
+    def parted(self) -> list[tuple[GroupShare, set[int], set[int]]]:
         """Of each group, its tasks that may have begun, and the others."""
         began = self._may_run()
         return [
@@ -97,9 +97,9 @@ class RankState:
             for group, held in self.items.items()
         ]
 
-    def _may_run(self) -> dict[Group, set[int]]:
+    def _may_run(self) -> dict[GroupShare, set[int]]:
         """Those of its tasks that may have begun: it takes one batch after the other."""
-        found: dict[Group, set[int]] = {}
+        found: dict[GroupShare, set[int]] = {}
         for batch in self.batches:
             left = self.items.get(batch.group, set()).intersection(batch.indices)
             if left:
@@ -122,7 +122,7 @@ class RankState:
         return until
 
 
-class Roster:
+class RankTable:
     """All ranks, and which of them can be given something.
 
     Attributes:
@@ -183,14 +183,14 @@ class Roster:
         state.out = out
 
     def put(
-        self, state: RankState, group: Group, indices: Collection[int], alone: bool, now: float,
+        self, state: RankState, group: GroupShare, indices: Collection[int], alone: bool, now: float,
         *, is_large: bool = False,
     ) -> None:  # fmt: skip
         """A rank was given tasks."""
         batches = state.batches
         while batches and state.items.get(batches[0].group, _NONE).isdisjoint(batches[0].indices):
             batches.popleft()
-        batches.append(Batch(group, indices, is_large))
+        batches.append(GivenTasks(group, indices, is_large))
         held = state.items.get(group)
         if held is None:
             held = state.items[group] = group.holders[state.number] = set()
@@ -201,7 +201,7 @@ class Roster:
         state.alone = alone
         self.refresh(state)
 
-    def drop(self, state: RankState, group: Group, indices: Collection[int]) -> bool:
+    def drop(self, state: RankState, group: GroupShare, indices: Collection[int]) -> bool:
         """A rank does not have these tasks any more; False if it had none of them."""
         held = state.items.get(group)
         if held is None:

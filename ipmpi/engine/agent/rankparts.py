@@ -18,12 +18,12 @@ from ..rank.outcomes import DONE, FAILED, LARGE, Outcome, overruled, packed_fail
 from .batches import single
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
-from .taskagent import TaskAgent, Way, not_ending, timed_out
+from .taskagent import ReportChannel, TaskAgent, not_ending, timed_out
 
 _CHECK_AGAIN = 1.0
 
 
-class Part:
+class RankPart:
     """One part that the rank has, or has not answered yet.
 
     Attributes:
@@ -46,7 +46,7 @@ class Part:
         self.must_end = False
 
 
-class Parts:
+class RankParts:
     """A rank's parts of tasks, by group and index.
 
     Args:
@@ -60,7 +60,7 @@ class Parts:
         block: ControlBlock,
         items: ItemBook,
         number: int,
-        way: Way,
+        way: ReportChannel,
         agent: TaskAgent,
         send: Callable[[rm.ToRank, Sequence[Buffer], tuple[int, ...]], None],
         interrupt: Callable[[int], bool],
@@ -73,11 +73,11 @@ class Parts:
         self._agent = agent
         self._send = send
         self._interrupt = interrupt
-        self._parts: dict[tuple[int, int], Part] = {}
-        self._by_serial: dict[int, Part] = {}
+        self._parts: dict[tuple[int, int], RankPart] = {}
+        self._by_serial: dict[int, RankPart] = {}
         self._without_body: set[tuple[int, int]] = set()
         self._kept: dict[tuple[int, int], tuple[Outcome, float]] = {}
-        self._given_up: set[Part] = set()
+        self._given_up: set[RankPart] = set()
         """Parts whose end was told although they still run."""
         self._retired = False
 
@@ -94,7 +94,7 @@ class Parts:
     def run(self, message: m.RunTogether, body: Sequence[Buffer]) -> None:
         """Begin a part."""
         number = message.group, message.index
-        part = Part(message, self._items.new_serial(), message.ranks[0] == self._number)
+        part = RankPart(message, self._items.new_serial(), message.ranks[0] == self._number)
         self._parts[number] = self._by_serial[part.serial] = part
         sizes = message.sizes if message.large and body else []
         run = rm.RunPart(
@@ -139,7 +139,7 @@ class Parts:
         if kept is not None and isinstance(kept[0][1], LargeAnswer):
             kept[0][1].drop()
 
-    def _call_off(self, part: Part, text: str) -> None:
+    def _call_off(self, part: RankPart, text: str) -> None:
         """It shall not begin; if it has, calls of its communicator raise PeerError."""
         part.reason = text
         self._block.text = text
@@ -182,12 +182,12 @@ class Parts:
         self._given_up.clear()
         self._retired = True
 
-    def _started(self, part: Part) -> float | None:
+    def _started(self, part: RankPart) -> float | None:
         """When it began to run (time.monotonic); None if it does not run."""
         words = self._block.words
         return words[SINCE] * 1e-9 if words[CURRENT] == part.serial else None
 
-    def _overrule(self, part: Part, verdict: BaseException) -> None:
+    def _overrule(self, part: RankPart, verdict: BaseException) -> None:
         part.verdict = verdict
         if self._interrupt(part.serial):
             if not part.must_end:
@@ -196,7 +196,7 @@ class Parts:
         else:
             self._call_off(part, str(verdict))
 
-    def _give_up(self, part: Part, verdict: BaseException) -> None:
+    def _give_up(self, part: RankPart, verdict: BaseException) -> None:
         """It was interrupted, and has had time enough to end."""
         if self._parts.get(part.number) is not part or self._retired:
             return
@@ -206,7 +206,7 @@ class Parts:
         seconds = 0.0 if started is None else self._loop.now() - started
         self._tell_ended(part, (FAILED, packed_failure(not_ending(verdict))), seconds)
 
-    def _check(self, part: Part) -> None:
+    def _check(self, part: RankPart) -> None:
         if self._parts.get(part.number) is not part or part.timeout is None:
             return
         started = self._started(part)
@@ -231,7 +231,7 @@ class Parts:
             return
         self._tell_ended(part, outcome, message.seconds)
 
-    def _tell_ended(self, part: Part, outcome: Outcome, seconds: float) -> None:
+    def _tell_ended(self, part: RankPart, outcome: Outcome, seconds: float) -> None:
         kind, data = outcome
         self._parts.pop(part.number, None)
         self._without_body.discard(part.number)
