@@ -20,10 +20,10 @@ from ..furl import CLUSTER_NAME, ipython_dir
 from ..launch.batch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
 from ..launch.batch.batchsystem import job_number
 from ..launch.batch.nodelist import expand_nodes
+from ..launch.batch.queue import Queue
 from ..launch.cluster import records
 from ..launch.cluster.job import job_logs
 from ..launch.cluster.logs import log_files
-from ..launch.cluster.queue import Queue
 from ..launch.cluster.records import ClusterRecord
 from ..launch.doctor import diagnostics as f
 from ..launch.doctor.check_engines import check_presence

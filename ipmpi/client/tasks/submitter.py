@@ -2,8 +2,8 @@
 
 Tasks may come from any thread. Those that are submitted one after the other with the same terms become one group,
 so a loop of submissions costs the session's thread a wake-up now and then, not one each. Their ends come in the
-session's thread, and go to the *handler* that was given with a task. Handlers must not block, and need not be quick to
-interpret what they get: pickles are opened by whoever asks for the result, in his own thread.
+session's thread, and go to the *handler* that was given with a task. Handlers must not block, and need not be
+quick to interpret what they get: pickles are opened by whoever asks for the result, in his own thread.
 
 A group's number is given when its first task is handed in, and groups are sent in the order of their numbers. So a
 task can name one that is still waiting here.

@@ -28,7 +28,7 @@ class TaskRef(NamedTuple):
 
 
 class SubmittedGroup:
-    """Tasks under way: with one handler each, or one ``batch`` handler for all, which calls the first one ``base``."""
+    """Tasks under way: one handler each, or one ``batch`` handler for all, which calls the first one ``base``."""
 
     __slots__ = (
         "base",

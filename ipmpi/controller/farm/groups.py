@@ -77,11 +77,11 @@ class TaskGroup:
         serial: names the group between controller and engine sets.
         options: as engine sets get them (see :func:`for_engines`).
         states: of each task; ``started`` is 1 for those that ranks of the set have, which has it now.
-        where: the key of the set that has the task; once it has ended on an engine, the number of that engine incarnation.
+        where: the key of the set that has the task; once it has ended on an engine, that engine's incarnation.
         unfinished: tasks that have not ended, or that a set still has.
         children: by index, the groups that wait for that task.
         missing: how many tasks this group waits for.
-        follows: the task on whose engine it must run, if any, and ``follow`` that engine's seat once it is known.
+        follows: the task on whose engine it must run, if any, and ``follow`` that engine's incarnation once it is known.
     """
 
     __slots__ = (

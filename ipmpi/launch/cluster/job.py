@@ -12,13 +12,13 @@ from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus, job_number
 from ipmpi.launch.batch.joboptions import JobOptions
 from ipmpi.launch.batch.jobscript import JobScript, render
+from ipmpi.launch.batch.queue import Queue
 from ipmpi.launch.batch.restartnotes import NOTES, Restart, RestartNotes
 from ipmpi.launch.cluster.happenings import Happening, JobNews, JobUnclear, NotSubmitted, StartedAgain, Submitted
 from ipmpi.launch.cluster.launch import Launch
-from ipmpi.launch.cluster.queue import Queue
-from ipmpi.launch.cluster.runningsteps import RunningSteps
 from ipmpi.launch.processes.faults import Faults
 from ipmpi.launch.processes.process import tail, written_at
+from ipmpi.launch.processes.runningsteps import RunningSteps
 
 UNKNOWN_AGAIN: Final = 5.0
 UNKNOWN_AT_FIRST: Final = 60.0

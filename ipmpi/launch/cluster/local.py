@@ -15,9 +15,9 @@ from ipmpi.environment.mpienv import RANK, TOGETHER
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.allocation import Allocation, allocation, leftover, machines, without_job, without_rank
 from ipmpi.launch.batch.batch import JobState, batch_system
+from ipmpi.launch.batch.queue import Queue
 from ipmpi.launch.cluster.happenings import EnginesEnded, Happening, RankEnded
 from ipmpi.launch.cluster.launch import Launch
-from ipmpi.launch.cluster.queue import Queue
 from ipmpi.launch.processes.faults import Faults
 from ipmpi.launch.processes.mpi import ENGINE_MODULE, FaultTolerance, MpiCommand, mpi_command
 from ipmpi.launch.processes.outputlimit import OutputLimit

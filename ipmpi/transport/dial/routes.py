@@ -72,17 +72,47 @@ class DirectRoute:
 DIRECT = DirectRoute()
 
 
-class _Direct:
+class _Attempt:
+    """One attempt to connect: its socket, how long it may take, and who hears of its end."""
+
+    def __init__(self, loop: Loop, on_done: Done, on_failed: Failed) -> None:
+        self._loop = loop
+        self._on_done = on_done
+        self._on_failed = on_failed
+        self._sock: socket.socket | None = None
+        self._timer: Timer | None = None
+
+    def _let_go(self) -> socket.socket | None:
+        """The socket, which is the caller's from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._loop.unregister(sock)
+        return sock
+
+    def _close(self) -> None:
+        sock = self._let_go()
+        if sock is not None:
+            sock.close()
+
+    def _hand_over(self) -> None:
+        sock = self._let_go()
+        assert sock is not None
+        try:
+            self._on_done(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+
+class _Direct(_Attempt):
     """Host names are looked up in a thread, so a slow name server holds nothing up."""
 
     def __init__(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> None:
-        self._loop = loop
+        super().__init__(loop, on_done, on_failed)
         self._address = address
-        self._on_done = on_done
-        self._on_failed = on_failed
         self._over = False
-        self._sock: socket.socket | None = None
-        self._timer: Timer | None = None
         self._others: list[tuple[int, SocketAddress]] = []
         if is_address(address[0]):
             self._look_up()
@@ -92,13 +122,13 @@ class _Direct:
     def cancel(self) -> None:
         """Stop; neither callback will be called."""
         self._over = True
-        self._forget(close=True)
+        self._close()
 
     def _broken(self, error: BaseException) -> None:
         # Nobody foresaw it. Whoever dials has to hear that this way has failed.
         self._loop.report(error)
         self._over = True
-        self._forget(close=True)
+        self._close()
         self._on_failed(internal_error(error, "while a connection was made"))
 
     def _look_up(self) -> None:
@@ -130,13 +160,11 @@ class _Direct:
         assert self._sock is not None
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events else errno.ETIMEDOUT
         if code:
-            self._forget(close=True)
+            self._close()
             self._unreachable(os.strerror(code))
             return
-        sock = self._sock
-        self._forget(close=False)
         self._over = True
-        _hand_over(sock, self._on_done)
+        self._hand_over()
 
     def _unreachable(self, reason: str) -> None:
         if self._others:
@@ -148,15 +176,6 @@ class _Direct:
         if not self._over:
             self._over = True
             self._on_failed(error)
-
-    def _forget(self, *, close: bool) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._sock is not None:
-            self._loop.unregister(self._sock)
-            if close:
-                self._sock.close()
-            self._sock = None
 
 
 class ProxyRoute:
@@ -199,7 +218,7 @@ class ProxyRoute:
         return _Tunnel(loop, self._address, name, request, on_done, on_failed).cancel
 
 
-class _Tunnel:
+class _Tunnel(_Attempt):
     def __init__(
         self,
         loop: Loop,
@@ -209,23 +228,19 @@ class _Tunnel:
         on_done: Done,
         on_failed: Failed,
     ) -> None:
-        self._loop = loop
+        super().__init__(loop, on_done, on_failed)
         self._name = name
         self._request = request
-        self._on_done = on_done
-        self._on_failed = on_failed
-        self._sock: socket.socket | None = None
-        self._timer: Timer | None = None
         self._cancel = DIRECT.connect(loop, proxy, self._connected, self._unreachable)
 
     def cancel(self) -> None:
         """Stop; neither callback will be called."""
         self._cancel()
-        self._forget(close=True)
+        self._close()
 
     def _broken(self, error: BaseException) -> None:
         self._loop.report(error)
-        self._forget(close=True)
+        self._close()
         self._on_failed(internal_error(error, f"while {self._name} was asked"))
 
     def _unreachable(self, error: KernelError) -> None:
@@ -260,34 +275,15 @@ class _Tunnel:
             self._fail(error)
             return
         if done:
-            sock = self._sock
-            self._forget(close=False)
-            _hand_over(sock, self._on_done)
+            self._hand_over()
 
     def _too_late(self) -> None:
         self._fail(ConnectionError(f"{self._name} gave no answer within {limits.PROXY_TIMEOUT:.0f} s"))
 
     def _fail(self, error: KernelError) -> None:
         if self._sock is not None:
-            self._forget(close=True)
+            self._close()
             self._on_failed(error)
-
-    def _forget(self, *, close: bool) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._sock is not None:
-            self._loop.unregister(self._sock)
-            if close:
-                self._sock.close()
-            self._sock = None
-
-
-def _hand_over(sock: socket.socket, on_done: Done) -> None:
-    try:
-        on_done(sock)
-    except BaseException:
-        sock.close()
-        raise
 
 
 def nonblocking_connect(address: SocketAddress, family: int) -> socket.socket:

@@ -15,8 +15,8 @@ from ipmpi.launch.batch.allocation import (
     without_job,
     without_rank,
 )
+from ipmpi.launch.batch.queue import run_command
 from ipmpi.launch.cluster import local
-from ipmpi.launch.cluster.queue import run_command
 
 SLURM = {"SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "node[16-17]", "SLURM_NTASKS": "4", "SLURM_CONF": "/s"}
 RANK = {

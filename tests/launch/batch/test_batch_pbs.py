@@ -17,7 +17,7 @@ import pytest
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.batch import JobState, JobStatus, Shape
 from ipmpi.launch.batch.pbs import PBS
-from ipmpi.launch.cluster.queue import Queue
+from ipmpi.launch.batch.queue import Queue
 
 JSON, TEXT, _, _ = PBS.status("12.server")
 ANSWERS = Path(__file__).with_name("pbs_answers")

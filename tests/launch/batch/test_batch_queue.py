@@ -12,8 +12,8 @@ import pytest
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.batch import JobState
 from ipmpi.launch.batch.pbs import PBS
+from ipmpi.launch.batch.queue import Queue
 from ipmpi.launch.batch.slurm import SLURM
-from ipmpi.launch.cluster.queue import Queue
 
 Answer = tuple[int, str, str] | BaseException
 RUNNING = "RUNNING|None|n[1-2]|2026-11-24T22:00:00|2026-11-24T23:00:00|30:00\n"

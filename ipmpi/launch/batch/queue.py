@@ -11,7 +11,7 @@ from typing import TypeVar
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.allocation import without_job
 from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus
-from ipmpi.launch.cluster.runningsteps import PATIENCE, RunningSteps, Steps
+from ipmpi.launch.processes.runningsteps import PATIENCE, RunningSteps, Steps
 
 T = TypeVar("T")
 Run = Callable[[Sequence[str], Mapping[str, str]], "subprocess.CompletedProcess[str]"]

@@ -13,13 +13,13 @@ import pytest
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.batchsystem import JobState, JobStatus
 from ipmpi.launch.batch.joboptions import JobOptions
+from ipmpi.launch.batch.queue import Queue
 from ipmpi.launch.batch.slurm import SLURM
 from ipmpi.launch.cluster import job as jobs
 from ipmpi.launch.cluster.happenings import JobNews
 from ipmpi.launch.cluster.job import Job
-from ipmpi.launch.cluster.queue import Queue
-from ipmpi.launch.cluster.runningsteps import RunningSteps, Steps
 from ipmpi.launch.processes.process import Signals
+from ipmpi.launch.processes.runningsteps import RunningSteps, Steps
 
 
 def python(code: str) -> list[str]:
