@@ -13,7 +13,7 @@ import itertools
 import cloudpickle
 from queue import SimpleQueue
 from ipmpi.engine.rank.controlblock import ControlBlock
-from ipmpi.engine.agent.localrank import Command, LastPacket, LocalRank
+from ipmpi.engine.agent.localrank import LastPacket, LocalRank, RankCommand
 from ipmpi.engine.session.namespace import Namespace
 from ipmpi.engine.rank.rank import Rank
 from ipmpi.errors import TaskAborted
@@ -38,7 +38,7 @@ class Agent:
     def rank_answered(self, local, command, message, body, large):
         answers.put((command.method, message.ok, getattr(o.decode_outcome(message.outcome), "type_name", "")))
     def rank_said(self, local, message):
-        if isinstance(message, rm.Hello): local.join(self, self)
+        if isinstance(message, rm.RankHello): local.join(self, self)
         elif isinstance(message, rm.Signalled): outside.append(message.name)
     def rank_gone(self, local, reason): outside.append(reason)
     def properties_changed(self, local): pass
@@ -63,7 +63,7 @@ numbers = itertools.count(1)
 local = LocalRank(node, ours, LastPacket(), hit_main_thread)
 block, descriptor = ControlBlock.create()
 rank = Rank(Namespace(0), RankSocket(theirs), block, 0, lambda left: teams)
-rank._socket.send(rm.encode(rm.Hello(0, 0, "host", os.getpid(), 1, [], True, "", "")), (descriptor,))
+rank._socket.send(rm.encode(rm.RankHello(0, 0, "host", os.getpid(), 1, [], True, "", "")), (descriptor,))
 os.close(descriptor)
 rank.install_signals()
 
@@ -80,8 +80,8 @@ def do(call):
 
 def submit(name, source):
     number = next(numbers)
-    packet = rm.encode(rm.Run(number, "execute", o.encode(o.Execute(source))))
-    do(lambda: local.run(number, packet, Command(number, name)))
+    packet = rm.encode(rm.RunCommand(number, "execute", o.encode(o.Execute(source))))
+    do(lambda: local.run(number, packet, RankCommand(number, name)))
 
 def interrupt():
     do(local.interrupt)

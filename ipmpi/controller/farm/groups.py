@@ -81,7 +81,7 @@ class TaskGroup:
         unfinished: tasks that have not ended, or that a set still has.
         children: by index, the groups that wait for that task.
         missing: how many tasks this group waits for.
-        follows: the task on whose engine it must run, if any, and ``follow`` that engine's incarnation once it is known.
+        follows: the task on whose engine it must run, if any, and ``follow`` its incarnation once it is known.
     """
 
     __slots__ = (

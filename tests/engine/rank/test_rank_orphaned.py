@@ -38,7 +38,7 @@ rank = subprocess.Popen(
 theirs.close(); os.close(read)
 assert rank.stdout.readline() == "ready\\n"
 if sys.argv[2]:
-    ours.send(rm.encode(rm.Run(1, "execute", o.encode(o.Execute(sys.argv[2])))))
+    ours.send(rm.encode(rm.RunCommand(1, "execute", o.encode(o.Execute(sys.argv[2])))))
     assert rank.stdout.readline() == "runs\\n"
 print(rank.pid, rank.stdout.fileno(), flush=True)
 import threading; threading.Event().wait()

@@ -137,10 +137,10 @@ def test_names_that_could_be_paths_are_refused(name: str) -> None:
 
 CLAIM = """
 import sys
-from ipmpi.launch.cluster.records import Record, claim
+from ipmpi.launch.cluster.records import ClusterRecord, claim
 print("ready", flush=True)
 sys.stdin.readline()
-print(claim(sys.argv[1], lambda name: Record(name, "local", 1)).name, flush=True)
+print(claim(sys.argv[1], lambda name: ClusterRecord(name, "local", 1)).name, flush=True)
 sys.stdin.readline()
 """
 
