@@ -233,9 +233,9 @@ class Stage:
     def check_empty(self) -> None:
         """Nothing is left behind."""
         farm = self.farm
-        assert farm._task_table.groups == {}
-        assert all(not state.groups and not state.held for state in farm._task_table._clients.values())
-        assert all(not state.conditions for state in farm._task_table._clients.values())
+        assert farm._table.groups == {}
+        assert all(not state.groups and not state.held for state in farm._table._clients.values())
+        assert all(not state.conditions for state in farm._table._clients.values())
         assert all(not p.given and not p.unanswered and not p.movable for p in farm._places.by_key.values())
         assert farm.aborts._requests == {}
         assert self.counts()[:2] == (0, 0)

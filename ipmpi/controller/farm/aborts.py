@@ -25,8 +25,8 @@ class _Request:
 class Aborts:
     """Requests to take tasks back; see :class:`ipmpi.protocol.tasks.AbortTasks` for what they mean."""
 
-    def __init__(self, task_table: TaskTable) -> None:
-        self._task_table = task_table
+    def __init__(self, table: TaskTable) -> None:
+        self._table = table
         self._requests: dict[tuple[int, int], list[_Request]] = {}
 
     def abort(self, client: int, message: m.AbortTasks) -> None:
@@ -37,7 +37,7 @@ class Aborts:
             chosen: Iterable[int] = sorted(set(packed.unpack(message.indices)))
         except ValueError:
             raise ClientError("packed indices of an impossible length") from None
-        group = self._task_table.of_client(client, message.group)
+        group = self._table.of_client(client, message.group)
         if group is None:
             self._reply(client, message.id, [])
             return
@@ -45,13 +45,13 @@ class Aborts:
         waiting = [index for index in chosen if group.states[index] == WAITING]
         given = [index for index in chosen if GIVEN <= group.states[index] <= INTERRUPTED]
         text = f"{group.options.label} was cancelled before it started"
-        self._task_table.undone(group, waiting, "TaskAborted", text)
+        self._table.undone(group, waiting, "TaskAborted", text)
         if message.how == "cancel":
             self._cancel(group, given, _Request(client, message.id, waiting, 0))
         elif message.how == "drop":
             self.tell_sets(group, given, interrupt=False)
             dropped = f"{group.options.label} was aborted while it ran; its result is dropped"
-            self._task_table.undone(group, given, "TaskAborted", dropped, still_there=True)
+            self._table.undone(group, given, "TaskAborted", dropped, still_there=True)
         else:
             self.tell_sets(group, given, interrupt=True)
             for index in given:
@@ -76,7 +76,7 @@ class Aborts:
             by_set.setdefault(group.where[index], []).append(index)
         for key, theirs in by_set.items():
             message = m.CancelTasks(group.serial, packed.pack(theirs), interrupt)
-            self._task_table.effects.append(Send(key, message))
+            self._table.effects.append(Send(key, message))
 
     def settle(self, group: TaskGroup, index: int, cancelled: bool) -> None:
         """It is known now whether a task was cancelled."""
@@ -88,4 +88,4 @@ class Aborts:
                 self._reply(request.client, request.id, sorted(request.cancelled))
 
     def _reply(self, client: int, number: int, indices: list[int]) -> None:
-        self._task_table.effects.append(Send(client, m.Reply(number, packed.pack(indices))))
+        self._table.effects.append(Send(client, m.Reply(number, packed.pack(indices))))

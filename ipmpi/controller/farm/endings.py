@@ -11,18 +11,18 @@ from collections.abc import Sequence
 
 from ... import limits
 from .groups import EndingEngine, TaskGroup
-from .sets import EngineIncarnation, SetStates
+from .sets import Incarnation, SetStates
 from .tasktable import TaskTable
 
 
 class Endings:
     """Engines that were told to end while they ran tasks."""
 
-    def __init__(self, task_table: TaskTable, places: SetStates) -> None:
-        self._task_table = task_table
+    def __init__(self, table: TaskTable, places: SetStates) -> None:
+        self._table = table
         self._places = places
 
-    def told_to_end(self, group: TaskGroup, indices: Sequence[int], incarnation: EngineIncarnation) -> list[int]:
+    def told_to_end(self, group: TaskGroup, indices: Sequence[int], incarnation: Incarnation) -> list[int]:
         """These ran on an engine that was told to end; returns those that may try again."""
         incarnations = self._places.incarnations
         ending = EndingEngine(incarnation.key, incarnation.host, max((incarnation.number, *incarnations)))
@@ -52,5 +52,5 @@ class Endings:
     def _give_up(self, group: TaskGroup, indices: Sequence[int], strikes: int, text: str) -> list[int]:
         known = group.strikes or {}
         poison = [index for index in indices if known.get(index, 0) >= strikes]
-        self._task_table.undone(group, poison, "EngineLost", text)
+        self._table.undone(group, poison, "EngineLost", text)
         return [index for index in indices if known.get(index, 0) < strikes]

@@ -36,7 +36,7 @@ from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, TaskGroup,
 from .large import LargeResults
 from .largearguments import LargeArguments
 from .scheduler import Order, Priority, Queued
-from .sets import EngineIncarnation, Need, SetState, SetStates, Verdict, rounded_up, sentence
+from .sets import Incarnation, Need, SetState, SetStates, Verdict, rounded_up, sentence
 from .suspects import Suspects
 from .taskqueue import QueueSlice, TaskQueue
 from .tasktable import TaskTable
@@ -59,14 +59,14 @@ class Farm:
         self._order: Order = order if order is not None else Priority()
         self._waiting = TaskQueue(self._order.newest_first)
         self._arrivals = count(1)
-        self._task_table = TaskTable(first_serial, self._ready, self._closed)
+        self._table = TaskTable(first_serial, self._ready, self._closed)
         self._functions = Functions()
         self._places = SetStates()
-        self.aborts = Aborts(self._task_table)
-        self.blame = Suspects(self._task_table)
-        self._endings = Endings(self._task_table, self._places)
-        self.bodies = LargeArguments(self._task_table)
-        self.large = LargeResults(self._task_table, self._places, self._large_ended, self.returned)
+        self.aborts = Aborts(self._table)
+        self.blame = Suspects(self._table)
+        self._endings = Endings(self._table, self._places)
+        self.bodies = LargeArguments(self._table)
+        self.large = LargeResults(self._table, self._places, self._large_ended, self.returned)
         self._look_at: float | None = None
         self.stale_results = 0
         """Tasks in answers to what was not asked: counted, and dropped."""
@@ -77,12 +77,12 @@ class Farm:
         """Queue a group of tasks; raises the error to refuse it with."""
         self._functions.use(client, message.options.functions)
         try:
-            group = self._task_table.open(client, message, body, stream, len(self._registry.engines))
+            group = self._table.open(client, message, body, stream, len(self._registry.engines))
         except Exception:
             self._forget(self._functions.unuse(message.options.functions))
             raise
         self._places.group_opened(group.options.expected)
-        self._task_table.start(group, message.options)
+        self._table.start(group, message.options)
 
     def define(self, client: int, message: m.DefineFunction, body: Sequence[Buffer]) -> None:
         """A piece of a function that tasks will name; RemoteProtocolError if it is not the next one."""
@@ -97,49 +97,49 @@ class Farm:
             theirs = [key for key in keys if key in place.functions]
             place.functions.difference_update(theirs)
             if theirs:
-                self._task_table.effects.append(Send(place.key, m.ForgetFunctions(theirs)))
+                self._table.effects.append(Send(place.key, m.ForgetFunctions(theirs)))
 
     def recheck(self, client: int) -> None:
         """Ask all engines again about the conditions of a client's tasks."""
-        for condition in self._task_table.conditions(client):
+        for condition in self._table.conditions(client):
             condition.refused.clear()
             self._waiting.judge_again(condition.needs)
 
     def status(self, client: int) -> dict[str, Any]:
         """The answer to :class:`TaskStatus`."""
-        task_table = self._task_table
+        table = self._table
         return {
-            "scheduled": task_table.scheduled, "pending": task_table.pending, "succeeded": task_table.n_succeeded,
-            "failed": task_table.n_failed, "running": task_table.running(client, _STATUS),
+            "scheduled": table.scheduled, "pending": table.pending, "succeeded": table.n_succeeded,
+            "failed": table.n_failed, "running": table.running(client, _STATUS),
         }  # fmt: skip
 
     def reserve(self, client: int, targets: list[int] | None) -> list[int]:
         """Start no more tasks on these engines; returns their ids."""
         ids = self._registry.resolve(targets)
-        self._task_table.effects += self._places.reserve(client, self._incarnations(ids))
+        self._table.effects += self._places.reserve(client, self._incarnations(ids))
         return ids
 
     def release(self, client: int, targets: list[int]) -> list[int]:
         """The end of a reservation; returns the ids of those engines that are still there."""
         ids = [number for number in targets if number in self._registry.engines]
-        self._task_table.effects += self._places.release(client, self._incarnations(ids))
+        self._table.effects += self._places.release(client, self._incarnations(ids))
         return ids
 
-    def _incarnations(self, ids: Iterable[int]) -> list[EngineIncarnation]:
+    def _incarnations(self, ids: Iterable[int]) -> list[Incarnation]:
         engines = [self._registry.engines[number] for number in ids]
         return [self._places.by_key[engine.set_key].incarnations[engine.rank] for engine in engines]
 
     def client_lost(self, client: int) -> None:
         """A client will not come back: what waits is dropped, what runs is cancelled if it has not started."""
-        for group in self._task_table.client_lost(client):
+        for group in self._table.client_lost(client):
             held = [index for index, state in enumerate(group.states) if GIVEN <= state <= INTERRUPTED]
             waiting = [index for index, state in enumerate(group.states) if state == WAITING]
             self.aborts.tell_sets(group, held, interrupt=False)
-            self._task_table.undone(group, held, "TaskAborted", "", still_there=True)
-            self._task_table.undone(group, waiting, "TaskAborted", "")
+            self._table.undone(group, held, "TaskAborted", "", still_there=True)
+            self._table.undone(group, waiting, "TaskAborted", "")
         self.resume(client)
         self._forget(self._functions.client_lost(client))
-        self._task_table.effects += self._places.client_lost(client)
+        self._table.effects += self._places.client_lost(client)
 
     # --- engine sets -----------------------------------------------------------------------------------------
 
@@ -171,17 +171,14 @@ class Farm:
         """Conditions that these ranks refused may hold now."""
         place = self._places.by_key.get(key)
         if place is not None:
-            self._waiting.judge_again(
-                self._task_table.properties_changed(
-                    {place.incarnations[r].number for r in ranks if r in place.incarnations}
-                )
-            )
+            engines = {place.incarnations[rank].number for rank in ranks if rank in place.incarnations}
+            self._waiting.judge_again(self._table.properties_changed(engines))
 
     def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
         """Tasks have ended on a rank."""
-        place, group = self._places.by_key.get(key), self._task_table.groups.get(message.group)
-        incarnation = place.former.get(message.rank) if place is not None else None
-        if place is None or group is None or incarnation is None:
+        place, group = self._places.by_key.get(key), self._table.groups.get(message.group)
+        engine = place.former.get(message.rank) if place is not None else None
+        if place is None or group is None or engine is None:
             self.stale_results += len(numbers(message.indices))
             return
         check(message, body)
@@ -192,47 +189,47 @@ class Farm:
             positions = packed.unpack(message.failed) if message.failed else ()
             failed = sorted({span[0] + p for p in positions if p < span[1] - span[0]})
             done = m.TasksDone(
-                group.id, incarnation.id, message.indices, message.failed, message.lengths, message.sizes
+                group.id, engine.id, message.indices, message.failed, message.lengths, message.sizes
             )
-            self._task_table.effects.append(Send(group.client, done, body))
+            self._table.effects.append(Send(group.client, done, body))
             self._record(group, [span] if not failed else runs(sorted({*range(*span)}.difference(failed))),
-                         failed, incarnation)  # fmt: skip
+                         failed, engine)  # fmt: skip
             return
         found = classify(key, group, message, body)
         self._answered(place, group, found.answered)
         self.stale_results += found.stale
-        self._sorted(group, incarnation, found)
+        self._sorted(group, engine, found)
 
-    def _sorted(self, group: TaskGroup, incarnation: EngineIncarnation, found: Classified) -> None:
+    def _sorted(self, group: TaskGroup, engine: Incarnation, found: Classified) -> None:
         """An answer that is not passed on whole."""
         if found.indices:
             done = m.TasksDone(
-                group.id, incarnation.id, packed.pack(found.indices), packed.pack(found.failed_positions),
+                group.id, engine.id, packed.pack(found.indices), packed.pack(found.failed_positions),
                 packed.pack(found.lengths), [sum(found.lengths)],
             )  # fmt: skip
-            self._task_table.effects.append(Send(group.client, done, [b"".join(found.payloads)]))
+            self._table.effects.append(Send(group.client, done, [b"".join(found.payloads)]))
         for index in found.settled:
             self.aborts.settle(group, index, False)
         for index in found.dropped:
-            self._task_table.gone(group, index)
+            self._table.gone(group, index)
         self._interrupted(group, found.interrupted)
         for index in found.retried:
             group.tries = group.tries or {}
             group.tries[index] = group.tries.get(index, 0) + 1
         if found.retried:
             self._requeue(group, found.retried, self._rank(group, len(found.retried)))
-        self._record(group, runs(found.succeeded), found.failed, incarnation)
+        self._record(group, runs(found.succeeded), found.failed, engine)
 
     def _record(
-        self, group: TaskGroup, succeeded: list[tuple[int, int]], failed: list[int], incarnation: EngineIncarnation
+        self, group: TaskGroup, done: list[tuple[int, int]], failed: list[int], engine: Incarnation
     ) -> None:
-        for start, stop in succeeded:
-            self._task_table.succeeded(group, start, stop, incarnation.number)
+        for start, stop in done:
+            self._table.succeeded(group, start, stop, engine.number)
         if failed:
-            self._task_table.failed(group, failed, incarnation.number)
+            self._table.failed(group, failed, engine.number)
 
     def _interrupted(self, group: TaskGroup, indices: list[int]) -> None:
-        self._task_table.undone(group, indices, "TaskAborted", f"{group.options.label} was interrupted")
+        self._table.undone(group, indices, "TaskAborted", f"{group.options.label} was interrupted")
 
     def result(self, key: int, message: m.LargeTaskResult, body: Sequence[Buffer], stream: int) -> None:
         """A task has succeeded with a large result."""
@@ -242,27 +239,25 @@ class Farm:
         """A large result is through (or its client does not want it), or will not come."""
         self.large.passed_on(key, stream, complete)
 
-    def _large_ended(self, place: SetState, group: TaskGroup, index: int, incarnation: EngineIncarnation) -> None:
+    def _large_ended(self, place: SetState, group: TaskGroup, index: int, engine: Incarnation) -> None:
         self._answered(place, group, 1)
         self.aborts.settle(group, index, False)
         if group.states[index] == DROPPED:
-            self._task_table.gone(group, index)
+            self._table.gone(group, index)
         elif group.states[index] == INTERRUPTED:
             self._interrupted(group, [index])
         else:
-            self._task_table.succeeded(group, index, index + 1, incarnation.number)
+            self._table.succeeded(group, index, index + 1, engine.number)
 
     @property
     def unfinished(self) -> int:
         """Tasks that have not ended."""
-        return self._task_table.scheduled + self._task_table.pending
+        return self._table.scheduled + self._table.pending
 
     def has_tasks_of_others(self, key: int, client: int) -> bool:
         """Whether a set has tasks of other clients."""
         place = self._places.by_key.get(key)
-        return place is not None and any(
-            self._task_table.groups[serial].client != client for serial in place.given
-        )
+        return place is not None and any(self._table.groups[serial].client != client for serial in place.given)
 
     def pause(self, client: int) -> None:
         """Give no tasks of a client, which does not take results."""
@@ -276,7 +271,7 @@ class Farm:
 
     def returned(self, key: int, message: m.TasksReturned) -> None:
         """Tasks will not be answered by this set, or (why: 'running') not be cancelled there."""
-        place, group = self._places.by_key.get(key), self._task_table.groups.get(message.group)
+        place, group = self._places.by_key.get(key), self._table.groups.get(message.group)
         indices = dict.fromkeys(numbers(message.indices))
         if place is None or group is None:
             self.stale_results += len(indices)
@@ -301,10 +296,10 @@ class Farm:
         for index in indices:
             state = group.states[index]
             if state == DROPPED:
-                self._task_table.gone(group, index)
+                self._table.gone(group, index)
             else:
                 (again if state == GIVEN else cancelled if state == CANCELLING else interrupted).append(index)
-        self._task_table.undone(
+        self._table.undone(
             group, cancelled, "TaskAborted", f"{group.options.label} was cancelled before it started"
         )
         self._interrupted(group, interrupted)
@@ -314,31 +309,26 @@ class Farm:
             self._again(place, group, again, message)
 
     def _again(self, place: SetState, group: TaskGroup, indices: list[int], message: m.TasksReturned) -> None:
-        incarnation = place.former.get(message.rank)
-        incarnations = (
-            [incarnation.number]
-            if incarnation is not None
-            else [incarnation.number for incarnation in place.incarnations.values()]
-        )
+        engine = place.former.get(message.rank)
+        concerned = [engine] if engine is not None else place.incarnations.values()
+        refusing = [each.number for each in concerned]
         ended = message.why == "ended" or (message.why == "lost" and message.rank in place.told)
-        if ended and incarnation is not None:
-            indices = self._endings.told_to_end(group, indices, incarnation)
+        if ended and engine is not None:
+            indices = self._endings.told_to_end(group, indices, engine)
         elif message.why == "lost" and message.rank not in place.doomed:
-            indices = self.blame.strike(
-                group, indices, incarnation.text if incarnation else f"of a set: {message.text}"
-            )
+            indices = self.blame.strike(group, indices, engine.text if engine else f"of a set: {message.text}")
         elif message.why == "refused" and group.condition is not None:
-            group.condition.refused.update(incarnations)
+            group.condition.refused.update(refusing)
             self._waiting.judge_again(group.condition.needs)
         elif message.why in ("refused", "rejected"):
             group.rejected, group.last_refusal = group.rejected or {}, message.text
             for index in indices:
-                group.rejected.setdefault(index, set()).update(incarnations)
+                group.rejected.setdefault(index, set()).update(refusing)
         elif message.why == "broken":
             group.broken += 1
             if group.broken >= limits.MAX_CRASHES:
                 text = f"{group.options.label}: its arguments did not reach an engine in {group.broken} attempts"
-                self._task_table.undone(group, indices, "ConnectionError", f"{text}. {message.text}")
+                self._table.undone(group, indices, "ConnectionError", f"{text}. {message.text}")
                 return
         self._requeue(group, indices, group.rank)
 
@@ -368,7 +358,7 @@ class Farm:
         self._places.remove(place)
         why = "lost" if blame and not place.explained else "taken"
         for serial in list(place.given):
-            group = self._task_table.groups[serial]
+            group = self._table.groups[serial]
             held = group.held_by(key)
             self._answered(place, group, len(held))
             for indices, how in zip(self.blame.split(group, held), (why, "taken"), strict=True):
@@ -407,7 +397,7 @@ class Farm:
 
     def _requeue(self, group: TaskGroup, indices: list[int], rank: tuple[float, ...]) -> None:
         indices.sort()
-        self._task_table.requeued(group, indices)
+        self._table.requeued(group, indices)
         if group.strikes or group.rejected:
             by_need: dict[Need, list[int]] = {}
             for index in indices:
@@ -443,10 +433,10 @@ class Farm:
         if self._waiting.count and self._places.open:
             self._share_out()
         for client, text in self._waiting.too_long(self._places.longest_left):
-            self._task_table.effects.append(Send(client, m.Notice(text)))
+            self._table.effects.append(Send(client, m.Notice(text)))
         effects, self._look_at = self._places.look_for_surplus(now)
-        self._task_table.effects += effects
-        effects, self._task_table.effects = self._task_table.effects, []
+        self._table.effects += effects
+        effects, self._table.effects = self._table.effects, []
         return effects
 
     def next_deadline(self) -> float | None:
@@ -455,7 +445,7 @@ class Farm:
         return min(times, default=None)
 
     def _give_up(self, verdict: Verdict, need: Need, group: TaskGroup, indices: list[int]) -> None:
-        self._task_table.undone(group, indices, *sentence(verdict, need, group.options.label, group.last_refusal))
+        self._table.undone(group, indices, *sentence(verdict, need, group.options.label, group.last_refusal))
 
     def _share_out(self) -> None:
         """Give waiting tasks to idle engines if these suffice, else to sets in proportion to what they want."""
@@ -484,7 +474,7 @@ class Farm:
 
     def _give_piece(self, place: SetState, piece: QueueSlice) -> None:
         group, start, stop, ranks, alone, sole = piece
-        effects = self._task_table.effects
+        effects = self._table.effects
         for key in group.options.functions:
             if key not in place.functions:
                 place.functions.add(key)
@@ -503,7 +493,7 @@ class Farm:
             effects.append(Send(place.key, message, [payloads]))
         group.give(place.key, start, stop)
         tasks = stop - start
-        self._task_table.given(tasks)
+        self._table.given(tasks)
         place.unanswered += tasks
         if group.is_movable:
             place.movable += tasks

@@ -13,7 +13,7 @@ from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
 from ..effects import Decline, Forward, GiveUp, Send
 from .groups import DROPPED, GIVEN, INTERRUPTED, TaskGroup
-from .sets import EngineIncarnation, SetState, SetStates
+from .sets import Incarnation, SetState, SetStates
 from .tasktable import TaskTable
 
 
@@ -34,12 +34,12 @@ class LargeResults:
 
     def __init__(
         self,
-        task_table: TaskTable,
+        table: TaskTable,
         places: SetStates,
-        ended: Callable[[SetState, TaskGroup, int, EngineIncarnation], None],
+        ended: Callable[[SetState, TaskGroup, int, Incarnation], None],
         returned: Callable[[int, m.TasksReturned], None],
     ) -> None:
-        self._task_table = task_table
+        self._table = table
         self._places = places
         self._ended = ended
         self._returned = returned
@@ -47,7 +47,7 @@ class LargeResults:
 
     def result(self, key: int, message: m.LargeTaskResult, body: Sequence[Buffer], stream: int) -> bool:
         """A task has succeeded with a large result; False if the set was not asked for it."""
-        place, group = self._places.by_key.get(key), self._task_table.groups.get(message.group)
+        place, group = self._places.by_key.get(key), self._table.groups.get(message.group)
         incarnation = place.former.get(message.rank) if place is not None else None
         wanted = group is not None and group.is_given(key, message.index) and not self._names(key, message)
         if place is not None and group is not None and incarnation is not None and wanted:
@@ -57,14 +57,14 @@ class LargeResults:
                 self._pass_on(place, group, incarnation, message, body, stream)
                 return True
         if stream:
-            self._task_table.effects.append(Decline(key, stream))
+            self._table.effects.append(Decline(key, stream))
         return place is not None and group is not None and incarnation is not None and wanted
 
     def _pass_on(
         self,
         place: SetState,
         group: TaskGroup,
-        incarnation: EngineIncarnation,
+        incarnation: Incarnation,
         message: m.LargeTaskResult,
         body: Sequence[Buffer],
         stream: int,
@@ -72,11 +72,11 @@ class LargeResults:
         done = m.TaskDone(group.id, message.index, incarnation.id, message.sizes)
         if stream:
             sinks = ((group.client, done),)
-            self._task_table.effects.append(Forward(place.key, stream, sum(message.sizes), sinks))
+            self._table.effects.append(Forward(place.key, stream, sum(message.sizes), sinks))
             self._coming[place.key, stream] = _Coming(place, message.group, message.index, message.rank)
             self._comes(place, 1)
         else:
-            self._task_table.effects.append(Send(group.client, done, body))
+            self._table.effects.append(Send(group.client, done, body))
             self._ended(place, group, message.index, incarnation)
 
     def _comes(self, place: SetState, results: int) -> None:
@@ -91,7 +91,7 @@ class LargeResults:
             return
         place, serial, index, rank = coming
         self._comes(place, -1)
-        group = self._task_table.groups.get(serial)
+        group = self._table.groups.get(serial)
         if self._places.by_key.get(key) is not place or group is None or not group.is_given(key, index):
             return
         if complete:
@@ -105,19 +105,19 @@ class LargeResults:
 
         The task is run again. Arguments and result as of :meth:`Router.stuck`.
         """
-        names, group = self._names(key, message), self._task_table.groups.get(message.group)
+        names, group = self._names(key, message), self._table.groups.get(message.group)
         if not names or group is None or key not in self._places.by_key:
             return 0
         if not others_wait(self._places.by_key[key].former[message.rank].id, group.client):
             return 0
-        self._task_table.effects.append(GiveUp(*names[0]))
+        self._table.effects.append(GiveUp(*names[0]))
         return group.client
 
     def passing(self) -> dict[int, list[tuple[str, int]]]:
         """By engine, the results on their way: of which tasks, and to which client."""
         found: dict[int, list[tuple[str, int]]] = {}
         for place, serial, _, rank in self._coming.values():
-            group = self._task_table.groups.get(serial)
+            group = self._table.groups.get(serial)
             if group is not None:
                 found.setdefault(place.former[rank].id, []).append((group.options.label, group.client))
         return found

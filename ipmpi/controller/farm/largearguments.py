@@ -16,34 +16,34 @@ from .tasktable import TaskTable
 class LargeArguments:
     """The bodies of all large tasks."""
 
-    def __init__(self, task_table: TaskTable) -> None:
-        self._task_table = task_table
+    def __init__(self, table: TaskTable) -> None:
+        self._table = table
 
     def want(self, key: int, message: m.WantTaskBody) -> None:
         """Ranks of a set wait for the body of a task that the set was given."""
-        group = self._task_table.groups.get(message.group)
+        group = self._table.groups.get(message.group)
         if group is None or not group.is_large or not group.is_given(key, message.index):
             return
         if group.states[message.index] == DROPPED:
             return  # its set knows that, or will in a moment
         if group.payload or not sum(group.sizes):
             body = m.TaskBody(group.serial, message.index, message.ranks, group.sizes)
-            self._task_table.effects.append(Send(key, body, split(memoryview(group.payload), group.sizes)))
+            self._table.effects.append(Send(key, body, split(memoryview(group.payload), group.sizes)))
             return
         group.wanted = (key, message.ranks)
         if group.stream:
             self._pass_on(group)
         elif not group.asked:
             group.asked = True
-            self._task_table.effects.append(Send(group.client, m.SendBodyAgain(group.id)))
+            self._table.effects.append(Send(group.client, m.SendBodyAgain(group.id)))
 
     def again(self, client: int, message: m.BodyAgain, stream: int) -> bool:
         """A body comes once more; False if no task's was asked for."""
-        group = self._task_table.of_client(client, message.id)
+        group = self._table.of_client(client, message.id)
         if group is None or not group.asked or not stream:
             return False
         if sum(message.sizes) != sum(group.sizes):
-            self._task_table.effects.append(Decline(client, stream))
+            self._table.effects.append(Decline(client, stream))
             return True
         group.asked = False
         group.stream = stream
@@ -57,5 +57,5 @@ class LargeArguments:
         group.wanted = None
         if group.is_given(key, 0):
             sinks = ((key, m.TaskBody(group.serial, 0, ranks, group.sizes)),)
-            self._task_table.effects.append(Forward(group.client, group.stream, sum(group.sizes), sinks))
+            self._table.effects.append(Forward(group.client, group.stream, sum(group.sizes), sinks))
             group.stream = 0

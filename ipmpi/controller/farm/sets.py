@@ -25,7 +25,7 @@ LOOK_INTERVAL = 0.01
 """Seconds between two looks for sets that could spare tasks."""
 
 
-class EngineIncarnation(NamedTuple):
+class Incarnation(NamedTuple):
     """One engine: its number among all seats there ever were, its set and rank, its id, and where it is."""
 
     number: int
@@ -68,7 +68,7 @@ class SetState:
         ends_at: when its job ends, and ``left`` the seconds until then; infinite if that is not known.
     """
 
-    def __init__(self, key: int, incarnations: Mapping[int, EngineIncarnation]) -> None:
+    def __init__(self, key: int, incarnations: Mapping[int, Incarnation]) -> None:
         self.key = key
         self.incarnations = dict(incarnations)
         self.former = dict(incarnations)
@@ -217,7 +217,7 @@ class SetStates:
 
     def __init__(self) -> None:
         self.by_key: dict[int, SetState] = {}
-        self.incarnations: dict[int, EngineIncarnation] = {}
+        self.incarnations: dict[int, Incarnation] = {}
         self.open: dict[int, SetState] = {}
         """Sets that want more tasks; whoever got some last comes last."""
         self._numbers = itertools.count(1)
@@ -234,7 +234,7 @@ class SetStates:
         incarnations = {}
         for rank, engine in engine_set.engines.items():
             text = f"engine {engine.id} (rank {rank}, pid {engine.pid} on {engine.host})"
-            incarnations[rank] = EngineIncarnation(
+            incarnations[rank] = Incarnation(
                 next(self._numbers), engine_set.key, rank, engine.id, engine.host, text
             )
             self.incarnations[incarnations[rank].number] = incarnations[rank]
@@ -341,7 +341,7 @@ class SetStates:
 
     # --- reservations ----------------------------------------------------------------------------------------
 
-    def reserve(self, client: int, incarnations: Iterable[EngineIncarnation]) -> list[Effect]:
+    def reserve(self, client: int, incarnations: Iterable[Incarnation]) -> list[Effect]:
         """Start no more tasks on these engines."""
         mine = self._by_client.setdefault(client, Counter())
         turned = []
@@ -352,7 +352,7 @@ class SetStates:
                 turned.append(incarnation)
         return self._turn(turned, True)
 
-    def release(self, client: int, incarnations: Iterable[EngineIncarnation]) -> list[Effect]:
+    def release(self, client: int, incarnations: Iterable[Incarnation]) -> list[Effect]:
         """The end of one reservation of these engines; of engines that the client has not reserved, nothing."""
         mine = self._by_client.get(client, Counter())
         turned = []
@@ -372,7 +372,7 @@ class SetStates:
         self._by_client.pop(client, None)
         return effects
 
-    def _turn(self, incarnations: list[EngineIncarnation], on: bool) -> list[Effect]:
+    def _turn(self, incarnations: list[Incarnation], on: bool) -> list[Effect]:
         by_set: dict[int, list[int]] = {}
         for incarnation in incarnations:
             by_set.setdefault(incarnation.key, []).append(incarnation.rank)

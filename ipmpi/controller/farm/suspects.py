@@ -19,12 +19,12 @@ from .tasktable import TaskTable
 class Suspects:
     """Counts, for each task, the engines that were lost while they had it."""
 
-    def __init__(self, task_table: TaskTable) -> None:
-        self._task_table = task_table
+    def __init__(self, table: TaskTable) -> None:
+        self._table = table
 
     def started(self, key: int, message: m.TasksStarted) -> None:
         """Ranks of a set have these tasks."""
-        group = self._task_table.groups.get(message.group)
+        group = self._table.groups.get(message.group)
         if group is None:
             return
         span = as_range(message.indices)
@@ -37,7 +37,7 @@ class Suspects:
 
     def clients(self) -> list[int]:
         """Those that have tasks, which a loss of engines concerns."""
-        return self._task_table.clients()
+        return self._table.clients()
 
     @staticmethod
     def split(group: TaskGroup, held: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -54,5 +54,5 @@ class Suspects:
             f"{group.options.label} was given up: {limits.MAX_CRASHES} engines were lost while they had it. It is"
             f" most likely the cause: it crashes, calls MPI_Abort, or takes too much memory. The last was {last}"
         )
-        self._task_table.undone(group, poison, "EngineLost", text)
+        self._table.undone(group, poison, "EngineLost", text)
         return [index for index in indices if group.strikes[index] < limits.MAX_CRASHES]
