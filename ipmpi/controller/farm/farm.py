@@ -483,20 +483,16 @@ class Farm:
         if group.is_large:
             effects.append(Send(place.key, m.GiveTasks(group.serial, group.options, indices, b"", ranks, alone)))
         else:
-            payloads: Buffer
-            if self._order.newest_first and stop - start > 1:
-                indices = packed.pack(range(stop - 1, start - 1, -1))
-                lengths, payloads = group.parts_backwards(start, stop)
-            else:
-                lengths, payloads = group.parts(start, stop)
+            backwards = self._order.newest_first and stop - start > 1
+            indices = packed.pack(range(stop - 1, start - 1, -1)) if backwards else indices
+            lengths, payloads = (group.parts_backwards if backwards else group.parts)(start, stop)
             message = m.GiveTasks(group.serial, group.options, indices, lengths, ranks, alone, [len(payloads)])
             effects.append(Send(place.key, message, [payloads]))
         group.give(place.key, start, stop)
         tasks = stop - start
         self._table.given(tasks)
         place.unanswered += tasks
-        if group.is_movable:
-            place.movable += tasks
+        place.movable += tasks if group.is_movable else 0
         place.given[group.serial] = place.given.get(group.serial, 0) + tasks
         place.exclusive = sole
         # Whoever got something comes last the next time.
