@@ -86,7 +86,7 @@ def test_the_exit_status_tells(examples: SimpleNamespace, monkeypatch: pytest.Mo
 
 @each_example
 def test_ours_is_the_default(examples: SimpleNamespace, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ipmpi.client.pools import executor as ours
+    from ipmpi.client import pools as ours
 
     made: list[AtOnce] = []
     monkeypatch.setattr(ours, "Executor", lambda: made.append(AtOnce()) or made[-1])
