@@ -1,4 +1,4 @@
-"""How much of the controller each role may take up (layer L2)."""
+"""How much of the controller each role may take up."""
 
 from __future__ import annotations
 

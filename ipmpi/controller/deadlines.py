@@ -1,4 +1,4 @@
-"""When the jobs of engine sets end, and what clients are told of it (layer L2, no I/O; the time is an argument).
+"""When the jobs of engine sets end, and what clients are told of it (no I/O; the time is an argument).
 
 A set says how many seconds are left, and is not asked again. Sets of one job, or job array, that say the same at
 about the same time (engines without MPI are a set each) are told of in one sentence.

@@ -1,4 +1,4 @@
-"""Who the engines are, as clients are told it, in pieces that fit into messages (layer L2, no I/O)."""
+"""Who the engines are, as clients are told it, in pieces that fit into messages (no I/O)."""
 
 from __future__ import annotations
 

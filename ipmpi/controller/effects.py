@@ -1,4 +1,4 @@
-"""What the controller's thinking parts want done (layer L2). Keys are numbers of sessions."""
+"""What the controller's thinking parts want done. Keys are numbers of sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a message is taken beside its body (layer L2, no I/O)."""
+"""How much of a message is taken beside its body (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controller's interfaces: one role, one furl, one list of what may be said (layer L2).
+"""The controller's interfaces: one role, one furl, one list of what may be said.
 
 ``mec``, ``tc`` and ``monitor`` are built in. A site can add its own: a module-level :class:`Interface`, named to
 ``ipcontroller --interface package.module:NAME``, gets a furl file of its own and may say a subset of what clients

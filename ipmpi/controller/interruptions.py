@@ -1,4 +1,4 @@
-"""Requests to interrupt engines, which are answered when it is known what came of them (layer L4)."""
+"""Requests to interrupt engines, which are answered when it is known what came of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines that are lost: what the log and the clients are told (layer L2, no I/O).
+"""Engines that are lost: what the log and the clients are told (no I/O).
 
 Clients with commands on a lost engine hear of it by ``EngineLost``. Tasks are run again on other engines, so their
 clients would hear nothing: they get a notice, one for all engines that are lost in the same moment.

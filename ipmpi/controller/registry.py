@@ -1,4 +1,4 @@
-"""Which engines there are (layer L2, no I/O).
+"""Which engines there are (no I/O).
 
 An engine set registers all its ranks at once. A rank gets the id it asks for (its rank, or the id it had before
 the controller was started anew) if that is free, else the lowest free one; within a set ids rise with ranks.

@@ -1,4 +1,4 @@
-"""Which engines there are, as clients are told it (layer L2, no I/O).
+"""Which engines there are, as clients are told it (no I/O).
 
 Every client knows without asking. A session begins with all of them; after that it hears of those that came and
 those that are gone.

@@ -1,4 +1,4 @@
-"""The running controller: links on one side, router and farm on the other (layer L4).
+"""The running controller: links on one side, router and farm on the other.
 
 Every event of a link becomes a call of the router, which has the commands, or of the farm, which has the tasks; at
 the end of the loop's turn their effects are carried out. Bodies that are on their way are relayed chunk by chunk,

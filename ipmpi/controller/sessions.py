@@ -1,4 +1,4 @@
-"""The controller's end of every session: its connection, its link, its lease (layer L4)."""
+"""The controller's end of every session: its connection, its link, its lease."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that take nothing of their answers, or send nothing, although others wait for the engines (layer L4)."""
+"""Clients that take nothing of their answers, or send nothing, although others wait for the engines."""
 
 from __future__ import annotations
 

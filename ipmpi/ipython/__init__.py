@@ -1,4 +1,4 @@
-"""IPython's side of ipmpi: ``%px``, ``%result`` and ``%autopx`` (layer L4, knows no client class).
+"""IPython's side of ipmpi: ``%px``, ``%result`` and ``%autopx`` (knows no client class).
 
 ``mec.activate()`` loads this, and so does ``%load_ext ipmpi.ipython``.
 """

@@ -1,4 +1,4 @@
-"""``%autopx``: cells run on the engines instead of here (layer L4).
+"""``%autopx``: cells run on the engines instead of here.
 
 A cell goes through IPython as always: it is kept in the history, checked for completeness, and parsed, so that a
 SyntaxError shows at once. Then, in place of its statements, one call is run that sends its text to the engines.

@@ -1,4 +1,4 @@
-"""The magics for the engines of the active client (layer L4)."""
+"""The magics for the engines of the active client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One end of a session: bytes in, events out; messages in, bytes out (layer L1, sans-IO).
+"""One end of a session: bytes in, events out; messages in, bytes out (sans-IO).
 
 Theory of operation. Outgoing traffic has two lanes. The *control* lane holds complete frames in order:
 messages, credit, refusals. The *bulk* lane holds streams; each turn takes one chunk from one of them, round

@@ -1,4 +1,4 @@
-"""Frames: what a byte stream is cut into (layer L1, sans-IO).
+"""Frames: what a byte stream is cut into (sans-IO).
 
 Every frame begins with twelve bytes, big-endian: payload length (u32), kind (u8), three zero bytes and a
 stream number (u32). Stream numbers are given by the side that sends the stream; 0 means none.

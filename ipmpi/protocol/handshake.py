@@ -1,4 +1,4 @@
-"""Who may talk: the first frame in each direction after TLS, sans-IO (layer L1).
+"""Who may talk: the first frame in each direction after TLS, sans-IO.
 
 The framing of this file is frozen for ever, so that any two releases can tell each other that they do not fit:
 four bytes ``ipmp``, a length (two bytes, big endian), a msgpack map with named fields. Fields that a reader

@@ -1,4 +1,4 @@
-"""Asking an HTTP proxy for a tunnel, by the method CONNECT (layer L1, sans-IO)."""
+"""Asking an HTTP proxy for a tunnel, by the method CONNECT (sans-IO)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When to ask for a sign of life, and when to give up (layer L1; the time is an argument)."""
+"""When to ask for a sign of life, and when to give up (the time is an argument)."""
 
 from __future__ import annotations
 

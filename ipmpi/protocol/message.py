@@ -1,4 +1,4 @@
-"""The base of all that may be said on a link (layer L1)."""
+"""The base of all that may be said on a link."""
 
 from __future__ import annotations
 

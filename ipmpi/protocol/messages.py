@@ -1,4 +1,4 @@
-"""All that may be said on an authenticated link, one type per message (layer L1).
+"""All that may be said on an authenticated link, one type per message.
 
 A message may have a *body*: buffers that no one between the two ends looks into. ``sizes`` lists their
 lengths; the bytes follow inside the message's frame or, above ``limits.INLINE_BODY``, as a stream of chunks.

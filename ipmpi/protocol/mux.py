@@ -1,4 +1,4 @@
-"""Many channels in one byte stream, each with credit of its own (layer L1, sans-IO).
+"""Many channels in one byte stream, each with credit of its own (sans-IO).
 
 This is what the two ends of an ssh session speak. The *near* end (the laptop) opens channels by a request; the
 *far* end (the login node) serves them. The far end begins with one line, the greeting, so that whatever the login

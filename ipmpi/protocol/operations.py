@@ -1,4 +1,4 @@
-"""What an engine can be asked to do, and what it answers (layer L1).
+"""What an engine can be asked to do, and what it answers.
 
 An operation travels inside a :class:`~ipmpi.protocol.messages.Command` as opaque bytes: only the client that
 made it and the engine that runs it look inside. Its bulk (pickles and buffers) travels beside it, as the body.

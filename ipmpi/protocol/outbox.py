@@ -1,4 +1,4 @@
-"""What was sent and is not yet acknowledged (layer L1, sans-IO).
+"""What was sent and is not yet acknowledged (sans-IO).
 
 Frames are numbered in the order in which they go out, beginning with 1. The outbox keeps the buffers of each
 until the peer has acknowledged it, so that a new link can go on where the old one broke. Unless it is told to

@@ -1,4 +1,4 @@
-"""Many small numbers, and the payloads of many tasks, as single buffers (layer L1).
+"""Many small numbers, and the payloads of many tasks, as single buffers.
 
 A batch of tasks is one message. Its numbers travel as packed little-endian 32-bit integers, and its payloads back
 to back in one body: a thousand tasks cost about as much to encode, copy and decode as one.

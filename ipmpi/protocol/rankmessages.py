@@ -1,4 +1,4 @@
-"""What a rank and the agent of its node say to each other (layer L1).
+"""What a rank and the agent of its node say to each other.
 
 One message is one packet on a Unix socket, which keeps packets whole: four bytes with the length of the header,
 the header, and the inline body. What is too large for a packet comes as an open file in memory with it. Both ends

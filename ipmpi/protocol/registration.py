@@ -1,4 +1,4 @@
-"""Large sets of engines, which do not fit into one message (layer L1, sans-IO)."""
+"""Large sets of engines, which do not fit into one message (sans-IO)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passing a stream on without holding it (layer L1, sans-IO).
+"""Passing a stream on without holding it (sans-IO).
 
 A relay copies one incoming stream to one or more outgoing ones. It gives its source exactly the credit that
 *all* its sinks have given, so it never holds more than one window, and the slowest sink sets the pace. A sink

@@ -1,4 +1,4 @@
-"""Who may say what: the table that decides every message's legality (layer L1).
+"""Who may say what: the table that decides every message's legality.
 
 An authenticated link has a role. ``CONTROLLER_RECEIVES[role]`` is all that the controller listens to on a link
 of that role, ``RECEIVES[role]`` all that the other end listens to. Nothing else decides: a message that is not

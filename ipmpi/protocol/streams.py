@@ -1,4 +1,4 @@
-"""What each end of a session knows of one stream (layer L1, sans-IO)."""
+"""What each end of a session knows of one stream (sans-IO)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said about tasks: the part of :mod:`ipmpi.protocol.messages` that only the farm uses (layer L1).
+"""What is said about tasks: the part of :mod:`ipmpi.protocol.messages` that only the farm uses.
 
 Tasks travel in *groups*: all that was submitted with the same options at the same time. A task is named by its
 group and its index in it. A client numbers its groups; between controller and engines the controller's own number

@@ -1,4 +1,4 @@
-"""TLS 1.3 without a socket, and the controller's certificate (layer L1, the only importer of OpenSSL).
+"""TLS 1.3 without a socket, and the controller's certificate (the only importer of OpenSSL).
 
 A :class:`TlsSession` turns plaintext into ciphertext and back in memory; whoever owns it moves the bytes.
 Trust is decided here and nowhere else, in this order, which the session enforces:

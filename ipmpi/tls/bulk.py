@@ -1,4 +1,4 @@
-"""Getting bytes out of OpenSSL in bulk (layer L1).
+"""Getting bytes out of OpenSSL in bulk.
 
 pyOpenSSL's ``recv`` and ``bio_read`` make a buffer in C for every record of 16 KiB, copy it into a bytes object
 and free it, which takes longer than AES does. :class:`DirectBulk` makes the same two calls of OpenSSL on one

@@ -1,4 +1,4 @@
-"""The settings of every TLS connection (layer L1)."""
+"""The settings of every TLS connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went wrong with a TLS link, in words (layer L1)."""
+"""What went wrong with a TLS link, in words."""
 
 from __future__ import annotations
 

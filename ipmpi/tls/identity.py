@@ -1,4 +1,4 @@
-"""The controller's certificate and its private key (layer L1)."""
+"""The controller's certificate and its private key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One end of one TLS link, without a socket (layer L1)."""
+"""One end of one TLS link, without a socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the ranks of a node find the process that carries their traffic: by the name of their launch (layer L3).
+"""How the ranks of a node find the process that carries their traffic: by the name of their launch.
 
 The name is one without a file, which only Linux has: nothing is left behind when the process ends, and to take it
 is atomic, so of all ranks that come at once exactly one starts the process. Every user of the machine can connect

@@ -1,4 +1,4 @@
-"""Where a streamed body ends in this process: the memory it is put together in (layer L3)."""
+"""Where a streamed body ends in this process: the memory it is put together in."""
 
 from __future__ import annotations
 

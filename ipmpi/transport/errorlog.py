@@ -1,4 +1,4 @@
-"""The log of exceptions that nobody foresaw (layer L3)."""
+"""The log of exceptions that nobody foresaw."""
 
 from __future__ import annotations
 

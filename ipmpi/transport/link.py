@@ -1,4 +1,4 @@
-"""A link: one pipe, pumped into and out of one Connection (layer L3)."""
+"""A link: one pipe, pumped into and out of one Connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One thread's event loop: sockets, timers, calls from other threads (layer L3).
+"""One thread's event loop: sockets, timers, calls from other threads.
 
 Why not asyncio: an engine starts on a thousand ranks at once, and every module it imports is read a thousand
 times from a shared file system; and a link needs one thing that asyncio has no word for, the *end of a turn*,

@@ -1,4 +1,4 @@
-"""Packets between a rank and the agent of its node (layer L3): a Unix socket that keeps them whole.
+"""Packets between a rank and the agent of its node: a Unix socket that keeps them whole.
 
 The agent's end never blocks; the rank's end is where its main thread sleeps. Open files go along with packets. A
 packet that is larger than :data:`PACKET` goes as a file in memory.

@@ -1,4 +1,4 @@
-"""Byte pipes: what a link's bytes go through (layer L3).
+"""Byte pipes: what a link's bytes go through.
 
 A pipe never blocks. ``receive`` gives what has arrived (b"" when there is nothing now) and raises
 :class:`PipeClosed` at the end; ``send`` takes buffers and keeps what cannot go out yet; ``flush`` tries again

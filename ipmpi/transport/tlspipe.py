@@ -1,4 +1,4 @@
-"""TLS over TCP: the pipe between machines (layer L3). Only who dials or listens loads it, and OpenSSL with it."""
+"""TLS over TCP: the pipe between machines. Only who dials or listens loads it, and OpenSSL with it."""
 
 from __future__ import annotations
 

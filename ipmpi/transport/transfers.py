@@ -1,4 +1,4 @@
-"""Bodies that pass through this process on their way (layer L3): relays, and the links they wake."""
+"""Bodies that pass through this process on their way: relays, and the links they wake."""
 
 from __future__ import annotations
 

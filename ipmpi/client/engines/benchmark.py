@@ -1,4 +1,4 @@
-"""How fast a cluster answers, measured from where the user sits (layer L4)."""
+"""How fast a cluster answers, measured from where the user sits."""
 
 from __future__ import annotations
 

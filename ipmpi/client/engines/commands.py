@@ -1,4 +1,4 @@
-"""Commands: everything that given engines run (layer L4).
+"""Commands: everything that given engines run.
 
 How a call travels is in :mod:`.calls`, what becomes of the replies in :mod:`.replies`.
 """

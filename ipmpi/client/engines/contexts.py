@@ -1,4 +1,4 @@
-"""Run the body of a with-statement on engines instead of here (layer L4).
+"""Run the body of a with-statement on engines instead of here.
 
 ::
 

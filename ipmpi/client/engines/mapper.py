@@ -1,4 +1,4 @@
-"""Objects that map a function over sequences on engines: the mapper, and the parallel function (layer L4)."""
+"""Objects that map a function over sequences on engines: the mapper, and the parallel function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a sequence is dealt out to engines and put together again: pure functions (layer L4, no I/O).
+"""How a sequence is dealt out to engines and put together again: pure functions (no I/O).
 
 Two distributions. ``'b'``: consecutive blocks, where the first ``len % n`` get one item more. ``'r'``: round
 robin, where part ``k`` gets the items ``k, k + n, k + 2n, ...``. numpy is used only where arrays are already.

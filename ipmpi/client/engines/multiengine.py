@@ -1,4 +1,4 @@
-"""The client for all engines of a controller (layer L4)."""
+"""The client for all engines of a controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep tasks away from engines for a while (layer L4): what ``mec.reserve()`` returns."""
+"""Keep tasks away from engines for a while: what ``mec.reserve()`` returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines that were chosen: the surface that ``mec``, ``mec[0]`` and ``mec[0:4]`` have in common (layer L4)."""
+"""Engines that were chosen: the surface that ``mec``, ``mec[0]`` and ``mec[0:4]`` have in common."""
 
 from __future__ import annotations
 

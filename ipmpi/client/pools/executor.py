@@ -1,4 +1,4 @@
-"""The engines as an executor of ``concurrent.futures`` (layer L4)."""
+"""The engines as an executor of ``concurrent.futures``."""
 
 from __future__ import annotations
 

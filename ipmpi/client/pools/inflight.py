@@ -1,4 +1,4 @@
-"""What an executor or a pool has under way (layer L4): its calls, and whether there may be more."""
+"""What an executor or a pool has under way: its calls, and whether there may be more."""
 
 from __future__ import annotations
 

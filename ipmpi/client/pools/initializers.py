@@ -1,4 +1,4 @@
-"""What an executor's or pool's ``initializer`` becomes: a part of the functions that are sent (layer L4)."""
+"""What an executor's or pool's ``initializer`` becomes: a part of the functions that are sent."""
 
 from __future__ import annotations
 

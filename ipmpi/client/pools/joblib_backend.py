@@ -1,4 +1,4 @@
-"""The engines as a backend of joblib, and so of scikit-learn (layer L4).
+"""The engines as a backend of joblib, and so of scikit-learn.
 
 ::
 

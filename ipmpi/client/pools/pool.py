@@ -1,4 +1,4 @@
-"""The engines with the methods of a ``multiprocessing.Pool`` (layer L4)."""
+"""The engines with the methods of a ``multiprocessing.Pool``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a client's methods reach engines: submissions to the session, and waiting for them or not (layer L4)."""
+"""How a client's methods reach engines: submissions to the session, and waiting for them or not."""
 
 from __future__ import annotations
 

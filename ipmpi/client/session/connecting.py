@@ -1,4 +1,4 @@
-"""From what a user gives to an open session: furls, files, login nodes, proxies (layer L4)."""
+"""From what a user gives to an open session: furls, files, login nodes, proxies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer of one engine to a command (layer L4)."""
+"""The answer of one engine to a command."""
 
 from __future__ import annotations
 

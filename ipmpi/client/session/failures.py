@@ -1,4 +1,4 @@
-"""Failures on engines, as exceptions here: rebuilt one by one, and raised together (layer L4)."""
+"""Failures on engines, as exceptions here: rebuilt one by one, and raised together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The functions of tasks, pickled as seldom as possible (layer L4).
+"""The functions of tasks, pickled as seldom as possible.
 
 A function travels beside its tasks, named by a key. Submitting one task takes a few microseconds, pickling a
 function of ``__main__`` a hundred: so a pickle is used again, as long as nothing can have changed that it holds.

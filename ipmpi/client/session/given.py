@@ -1,4 +1,4 @@
-"""Checks of what a user gave, with sentences that say what was expected (layer L4, no I/O).
+"""Checks of what a user gave, with sentences that say what was expected (no I/O).
 
 numpy's numbers count as numbers, True and False do not. The bounds are those of :mod:`ipmpi.limits`; each check
 gives the value as the plain Python object that travels.

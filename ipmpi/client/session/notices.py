@@ -1,4 +1,4 @@
-"""What clients say unasked, on standard error (layer L4)."""
+"""What clients say unasked, on standard error."""
 
 from __future__ import annotations
 

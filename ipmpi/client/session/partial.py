@@ -1,4 +1,4 @@
-"""What has come of a call's answers while others are awaited (layer L4).
+"""What has come of a call's answers while others are awaited.
 
 One engine raises, the others wait for it in a collective: a call that waits for all of them would wait for ever,
 and its user would not know why. So whoever waits is told, once and in one line, however many engines there are.

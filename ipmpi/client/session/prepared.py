@@ -1,4 +1,4 @@
-"""Messages that are encoded in the thread of whoever calls (layer L4)."""
+"""Messages that are encoded in the thread of whoever calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engines there are, as the controller tells every client without being asked (layer L4)."""
+"""Which engines there are, as the controller tells every client without being asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bar for waits that take long (layer L4)."""
+"""A bar for waits that take long."""
 
 from __future__ import annotations
 

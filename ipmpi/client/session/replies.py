@@ -1,4 +1,4 @@
-"""From the replies of engines to Python values (layer L4)."""
+"""From the replies of engines to Python values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client's session with a controller: one thread, one link, any number of calls under way (layer L4)."""
+"""The client's session with a controller: one thread, one link, any number of calls under way."""
 
 from __future__ import annotations
 

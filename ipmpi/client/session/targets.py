@@ -1,4 +1,4 @@
-"""What ``targets`` and ``block`` may be, and which engines they mean (layer L4, no I/O)."""
+"""What ``targets`` and ``block`` may be, and which engines they mean (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is told what a controller says about tasks (layer L4)."""
+"""Who is told what a controller says about tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where nothing can be waited for: in a client's own thread, and in a forked process (layer L4).
+"""Where nothing can be waited for: in a client's own thread, and in a forked process.
 
 A client's own thread calls what was given to ``add_done_callback``. Answers arrive in this thread, so one that is
 waited for there never comes, and everybody else's answers neither. A forked process has a copy of its parent's

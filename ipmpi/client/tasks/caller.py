@@ -1,4 +1,4 @@
-"""Functions called as tasks (layer L4): what the task client, executors and pools have in common."""
+"""Functions called as tasks: what the task client, executors and pools have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that hold for all calls of a view, an executor or a pool (layer L4)."""
+"""Options that hold for all calls of a view, an executor or a pool."""
 
 from __future__ import annotations
 

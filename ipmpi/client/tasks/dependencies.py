@@ -1,4 +1,4 @@
-"""Tasks that wait for other tasks (layer L4).
+"""Tasks that wait for other tasks.
 
 Where the controller knows the other task, it does the waiting, and starts the one as soon as the other has
 succeeded. Where it cannot (the value of the other is an argument; the other waits itself, here), the client waits,

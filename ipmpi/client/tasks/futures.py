@@ -1,4 +1,4 @@
-"""Futures of tasks (layer L4): what ``tc.submit`` returns, and waiting for many of them."""
+"""Futures of tasks: what ``tc.submit`` returns, and waiting for many of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results of a function mapped over many items (layer L4): one object for all, and no future for each."""
+"""The results of a function mapped over many items: one object for all, and no future for each."""
 
 from __future__ import annotations
 

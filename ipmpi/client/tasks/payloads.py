@@ -1,4 +1,4 @@
-"""Arguments and results of tasks as bytes (layer L4): small ones in one piece, large ones as segments."""
+"""Arguments and results of tasks as bytes: small ones in one piece, large ones as segments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever waits for tasks, and what it is told of them (layer L4)."""
+"""Whoever waits for tasks, and what it is told of them."""
 
 from __future__ import annotations
 

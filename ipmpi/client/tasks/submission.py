@@ -1,4 +1,4 @@
-"""Single calls on their way to the submitter (layer L4): now, or when the tasks that they wait for have ended."""
+"""Single calls on their way to the submitter: now, or when the tasks that they wait for have ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tasks are handed in and their results handed out (layer L4): one submitter for each session.
+"""Where tasks are handed in and their results handed out: one submitter for each session.
 
 Tasks may come from any thread. Those that are submitted one after the other with the same terms become one group,
 so a loop of submissions costs the session's thread a wake-up now and then, not one each. Their ends come in the

@@ -1,4 +1,4 @@
-"""The task farm as a person uses it (layer L4): :class:`TaskClient`.
+"""The task farm as a person uses it: :class:`TaskClient`.
 
 The controller gives each task to whichever engine is free first; this package only says what is to be run and
 shows what came of it. Tasks of :meth:`TaskClient.run` have ids and keep them through retries, which the

@@ -1,4 +1,4 @@
-"""Tasks that go to the controller together, as the client keeps them (layer L4)."""
+"""Tasks that go to the controller together, as the client keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tasks a user means: ids of ``TaskClient.run``, futures, one of these or several (layer L4, no I/O)."""
+"""Which tasks a user means: ids of ``TaskClient.run``, futures, one of these or several (no I/O)."""
 
 from __future__ import annotations
 

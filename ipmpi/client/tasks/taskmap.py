@@ -1,4 +1,4 @@
-"""One task per item of some sequences (layer L4): what ``tc.map``, ``tc.mapper`` and ``tc.parallel`` use."""
+"""One task per item of some sequences: what ``tc.map``, ``tc.mapper`` and ``tc.parallel`` use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks that have ids (layer L4): each with its attempts, and in the end its result."""
+"""The tasks that have ids: each with its attempts, and in the end its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a task ended, as its user sees it (layer L4): names, values, times, or the failure."""
+"""How a task ended, as its user sees it: names, values, times, or the failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be farmed: :class:`StringTask` and :class:`MapTask` (layer L4).
+"""What can be farmed: :class:`StringTask` and :class:`MapTask`.
 
 A task is a description. It holds no state of a run, so one task may be run any number of times. All of its
 attributes may be given to the constructor or set afterwards; they are checked when the task is run.

@@ -1,4 +1,4 @@
-"""A task client with options for its calls (layer L4): what ``tc.options(...)`` returns."""
+"""A task client with options for its calls: what ``tc.options(...)`` returns."""
 
 from __future__ import annotations
 

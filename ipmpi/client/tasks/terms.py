@@ -1,4 +1,4 @@
-"""What may be asked for tasks, checked, and as the controller is told it (layer L4)."""
+"""What may be asked for tasks, checked, and as the controller is told it."""
 
 from __future__ import annotations
 

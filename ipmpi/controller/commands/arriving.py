@@ -1,4 +1,4 @@
-"""Bodies of commands on their way from clients to engines, and who waits for them (layer L2, no I/O).
+"""Bodies of commands on their way from clients to engines, and who waits for them (no I/O).
 
 An engine that waits for a body runs nothing else. If the client does not send it (it was stopped, say), and others
 wait for the engine, the command gives way. It comes behind all that waits, on all its engines, and so do the

@@ -1,4 +1,4 @@
-"""What an engine runs, and what waits for it (layer L2, no I/O)."""
+"""What an engine runs, and what waits for it (no I/O)."""
 
 from __future__ import annotations
 

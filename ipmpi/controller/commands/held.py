@@ -1,4 +1,4 @@
-"""Engines that do not come back from a task, for displays (layer L2, no I/O)."""
+"""Engines that do not come back from a task, for displays (no I/O)."""
 
 from __future__ import annotations
 

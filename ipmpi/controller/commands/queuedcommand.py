@@ -1,4 +1,4 @@
-"""A command that engines are asked to run, and what fits into a message (layer L2, no I/O)."""
+"""A command that engines are asked to run, and what fits into a message (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who runs which command when: a queue per engine, and the way back for answers (layer L2, no I/O).
+"""Who runs which command when: a queue per engine, and the way back for answers (no I/O).
 
 The rules.
 

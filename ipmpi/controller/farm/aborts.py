@@ -1,4 +1,4 @@
-"""Taking tasks back from the farm: who asked, and what is known by now (layer L2, no I/O)."""
+"""Taking tasks back from the farm: who asked, and what is known by now (no I/O)."""
 
 from __future__ import annotations
 

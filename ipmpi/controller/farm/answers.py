@@ -1,4 +1,4 @@
-"""Sorting out an answer to tasks of which not all are to be passed on (layer L2, no I/O)."""
+"""Sorting out an answer to tasks of which not all are to be passed on (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks that may be the cause of engines being told to end (layer L2, no I/O).
+"""Tasks that may be the cause of engines being told to end (no I/O).
 
 An engine that dies speaks against what it ran (:mod:`ipmpi.controller.farm.suspects`). One that is told to end
 does not, since jobs come to their end; unless the same task is there each time and the engines beside it stay:

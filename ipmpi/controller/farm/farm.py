@@ -1,4 +1,4 @@
-"""The controller's half of the task farm: which engine set gets which tasks (layer L2, no I/O).
+"""The controller's half of the task farm: which engine set gets which tasks (no I/O).
 
 The rules.
 

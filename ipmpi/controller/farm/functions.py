@@ -1,4 +1,4 @@
-"""The functions that tasks name, as bytes that nobody here looks into (layer L2, no I/O)."""
+"""The functions that tasks name, as bytes that nobody here looks into (no I/O)."""
 
 from __future__ import annotations
 

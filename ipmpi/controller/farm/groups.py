@@ -1,4 +1,4 @@
-"""One group of tasks as the controller keeps it: a few arrays, no object per task (layer L2, no I/O)."""
+"""One group of tasks as the controller keeps it: a few arrays, no object per task (no I/O)."""
 
 from __future__ import annotations
 

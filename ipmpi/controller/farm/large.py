@@ -1,4 +1,4 @@
-"""Large results of tasks on their way through the controller (layer L2, no I/O).
+"""Large results of tasks on their way through the controller (no I/O).
 
 A task with a large result has ended when all of it is through: its engine may be lost in the middle. For its set
 it has ended before, so that others' tasks do not wait for a client that takes its results slowly.

@@ -1,4 +1,4 @@
-"""Large arguments of tasks: where they are, and who waits for them (layer L2, no I/O).
+"""Large arguments of tasks: where they are, and who waits for them (no I/O).
 
 They stay with the client until an engine waits for them. A stream can be used once; when a task has to be run
 again, the client is asked for its body again.

@@ -1,4 +1,4 @@
-"""In which order tasks are given to engines (layer L2, no I/O).
+"""In which order tasks are given to engines (no I/O).
 
 An *order* ranks tasks when they join the queue. ``fifo``, ``lifo`` and ``priority`` (the default) are built in; a
 site's own class is named to ``ipcontroller --scheduler package.module:Class``, is created without arguments and

@@ -1,4 +1,4 @@
-"""Where tasks can run: engine sets as the farm sees them, and what tasks need of them (layer L2, no I/O).
+"""Where tasks can run: engine sets as the farm sees them, and what tasks need of them (no I/O).
 
 A *seat* is one engine from its registration to its end. Ids are used again, numbers of seats are not, so that
 what is remembered of an engine is never taken for another one.

@@ -1,4 +1,4 @@
-"""Which tasks may be the cause when engines are lost (layer L2, no I/O).
+"""Which tasks may be the cause when engines are lost (no I/O).
 
 A task that was with a rank when the rank, or its whole set, was lost is a suspect: it is run beside nothing else
 on its rank, after the second time beside nothing else in its set, since many launchers end all ranks when one

@@ -1,4 +1,4 @@
-"""The queue of the task farm: ranges of tasks, by what they need (layer L2, no I/O).
+"""The queue of the task farm: ranges of tasks, by what they need (no I/O).
 
 Tasks with the same need wait in one lane, a heap. A second heap holds the first of each lane, so that a set of
 engines finds the first task that it may run without looking at all that it may not. Tasks that leave the queue

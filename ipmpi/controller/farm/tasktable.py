@@ -1,4 +1,4 @@
-"""Clients' groups of tasks, how each of them stands, and what clients are told (layer L2, no I/O).
+"""Clients' groups of tasks, how each of them stands, and what clients are told (no I/O).
 
 Every task has exactly one end, and its client hears of it once: :meth:`TaskTable.succeeded` and the like
 change the state, :meth:`TaskTable.undone` also tells. A group that waits for tasks of others is told to the farm

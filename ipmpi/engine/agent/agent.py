@@ -1,4 +1,4 @@
-"""The agent of one node of an engine set: all traffic of its ranks (layer L4).
+"""The agent of one node of an engine set: all traffic of its ranks.
 
 It is a process of its own, so it works while every rank is stuck, and no rank's death is its end. What makes an
 agent the root of its set is only its place in the tree: the link above it is the set's TLS link to the controller;

@@ -1,4 +1,4 @@
-"""A rank starts the agent process of its node: a process of its own that has nothing of the launcher's (layer L4).
+"""A rank starts the agent process of its node: a process of its own that has nothing of the launcher's.
 
 It is forked before MPI is loaded and never loads it. Launchers wait for the ends of the pipes that they gave their
 ranks, so none of them may stay open; they kill by process group, so it is in a session of its own; and what they

@@ -1,4 +1,4 @@
-"""Results of task items, put together into messages (layer L3)."""
+"""Results of task items, put together into messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies of commands on their way to the ranks of one node (layer L4).
+"""Bodies of commands on their way to the ranks of one node.
 
 A body is put together once for each node, in memory that its ranks share. A rank that is interrupted before its
 body is there does not begin.

@@ -1,4 +1,4 @@
-"""What the root agent of a set does before its job ends, and when (layer L2, no I/O; the time is an argument).
+"""What the root agent of a set does before its job ends, and when (no I/O; the time is an argument).
 
 The rules.
 

@@ -1,4 +1,4 @@
-"""Folding equal answers on their way up (layer L2; the time is an argument).
+"""Folding equal answers on their way up (the time is an argument).
 
 After a push to 1,000 ranks there are 1,000 equal answers. Each node in the tree waits for the ranks below it, as
 long as one answer comes soon after the other: what has come is reported when there was none for

@@ -1,4 +1,4 @@
-"""The ids of an engine set, kept in files for the set that is started in its place (layer L4).
+"""The ids of an engine set, kept in files for the set that is started in its place.
 
 A launcher that ends all ranks because one has died is started again by the job script. The file says that the set
 was registered, and which ids its engines had. It goes when the set is told to end: then nothing is started again.

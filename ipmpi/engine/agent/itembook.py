@@ -1,4 +1,4 @@
-"""Task items that a rank has, as its node agent keeps account of them (layer L3).
+"""Task items that a rank has, as its node agent keeps account of them.
 
 Whether an item that was revoked may still have begun is told by the control block, see
 :mod:`ipmpi.engine.rank.controlblock`; the rank is never waited for.

@@ -1,4 +1,4 @@
-"""Large answers of a rank on their way up (layer L4): from pieces in shared memory into a stream.
+"""Large answers of a rank on their way up: from pieces in shared memory into a stream.
 
 A piece is mapped, and its memory given back when the last view of it is gone: then it has left, and nobody will
 ask for it again.

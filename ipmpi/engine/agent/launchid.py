@@ -1,4 +1,4 @@
-"""The part of a launch that is on this node: its name, and how many ranks it has (layer L2).
+"""The part of a launch that is on this node: its name, and how many ranks it has.
 
 Ranks that were started together must arrive at the same name, and no others at that one, before MPI has started.
 What launchers say was recorded under each of them:

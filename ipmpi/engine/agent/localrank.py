@@ -1,4 +1,4 @@
-"""A rank of this node, as its agent sees it (layer L4).
+"""A rank of this node, as its agent sees it.
 
 All that the agent does for it goes through here, and nothing waits for the rank: what it does not take is queued,
 and what it does is read from memory that both share.

@@ -1,4 +1,4 @@
-"""How the agents of a set's nodes learn of each other: through their ranks, by MPI (layer L4).
+"""How the agents of a set's nodes learn of each other: through their ranks, by MPI.
 
 Only ranks are in MPI, and it is the one thing that all nodes share when a set starts. So the lowest rank on each
 node passes on what its agent wants to tell the others: where it listens, and a secret. Collective.

@@ -1,4 +1,4 @@
-"""The process of a node agent, from its first rank to its last (layer L4).
+"""The process of a node agent, from its first rank to its last.
 
 It ends before its last rank does: batch systems kill what is left then, and wait for it. It watches its ranks, and
 what started them, as processes, so it knows of their ends whatever they were doing.

@@ -1,4 +1,4 @@
-"""Links between the nodes of an engine set, made while it starts (layer L4).
+"""Links between the nodes of an engine set, made while it starts.
 
 The leaders of nodes form a tree (:mod:`ipmpi.engine.agent.tree`). Each that has others below it listens for as
 long as it takes them to come, which is milliseconds; afterwards nothing of the set listens on a network. A link is

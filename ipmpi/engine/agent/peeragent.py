@@ -1,4 +1,4 @@
-"""The agent of another node, right below or above this one (layer L4)."""
+"""The agent of another node, right below or above this one."""
 
 from __future__ import annotations
 

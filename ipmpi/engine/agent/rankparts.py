@@ -1,4 +1,4 @@
-"""A node agent's part in tasks that one of its ranks runs together with others (layer L4).
+"""A node agent's part in tasks that one of its ranks runs together with others.
 
 The rank gets its part at the moment at which it is heard of, in the order of commands and such parts, which is the
 same at all ranks. Large arguments come later, and the rank waits for them.

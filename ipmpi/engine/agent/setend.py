@@ -1,4 +1,4 @@
-"""The end of the job in the agents: what is said of it up and down their tree (layer L4)."""
+"""The end of the job in the agents: what is said of it up and down their tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies on their way to the ranks of a node, in memory that they share (layer L3).
+"""Bodies on their way to the ranks of a node, in memory that they share.
 
 A body that several ranks on a node receive arrives once, in an anonymous file in memory. Each rank maps it
 privately: it reads the same pages as the others, and a page that it writes to becomes its own. So a 4 GB push to

@@ -1,4 +1,4 @@
-"""A node agent's part in the tasks of one of its ranks (layer L4).
+"""A node agent's part in the tasks of one of its ranks.
 
 It gives the rank items, and sends their results up many at a time. No timer runs while the rank is idle, nor while
 it works on a long item and nothing else is to be told.

@@ -1,4 +1,4 @@
-"""Tasks at a node agent: their messages up and down the tree of agents, and the set's farm (layer L4).
+"""Tasks at a node agent: their messages up and down the tree of agents, and the set's farm.
 
 At the root all that is said about tasks goes through the :class:`~ipmpi.engine.farm.scheduler.SetScheduler`, which
 decides which rank runs what. Other agents pass on what is not for their own ranks.

@@ -1,4 +1,4 @@
-"""How commands travel inside an engine set (layer L2, pure).
+"""How commands travel inside an engine set (no I/O).
 
 The ranks of a node hang on its agent by Unix sockets. A node is named by its *leader*, the lowest rank on it.
 Agents form a tree over TCP in which each has up to :data:`ARITY` others below it, so the time to reach N nodes

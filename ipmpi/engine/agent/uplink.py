@@ -1,4 +1,4 @@
-"""The way up from a node agent to the one above it (layer L4)."""
+"""The way up from a node agent to the one above it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of commands on their way up, folded while they wait for others (layer L4)."""
+"""Answers of commands on their way up, folded while they wait for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other processes of this machine, none of them our children: are they there, how did they end (layer L2).
+"""Other processes of this machine, none of them our children: are they there, how did they end.
 
 A pidfd becomes readable when its process ends, and is safe against process ids that are used again. Where the
 kernel has none, or Python was built where it knew of none, there is the process id alone. When a process began is

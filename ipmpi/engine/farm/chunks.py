@@ -1,4 +1,4 @@
-"""Tasks that wait at the root agent of a set (layer L2, no I/O).
+"""Tasks that wait at the root agent of a set (no I/O).
 
 What came in one message stays one object, a *lot*, of which pieces are handed out: indices, lengths and payloads
 are copied as slices of the buffers that they came in, and no task is looked at by itself.

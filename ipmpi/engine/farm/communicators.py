@@ -1,4 +1,4 @@
-"""Which ranks run a task together (layer L2, pure).
+"""Which ranks run a task together (no I/O).
 
 A communicator can be used again by the same ranks, and is never given back: after a failure nobody knows what is
 still on its way in it. MPI has a limited number of them. So ranks that already have one are preferred, then

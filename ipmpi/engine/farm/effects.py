@@ -1,4 +1,4 @@
-"""What the farm of a set wants to be sent (layer L2, no I/O)."""
+"""What the farm of a set wants to be sent (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks that several ranks run together (layer L2, no I/O).
+"""Tasks that several ranks run together (no I/O).
 
 The rules.
 

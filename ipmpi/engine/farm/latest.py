@@ -1,4 +1,4 @@
-"""Until when tasks of a set can begin, if its job comes to an end (layer L2, no I/O; the time is an argument)."""
+"""Until when tasks of a set can begin, if its job comes to an end (no I/O; the time is an argument)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ranks of a set, as the agent at its root sees them when it hands out tasks (layer L2, no I/O)."""
+"""The ranks of a set, as the agent at its root sees them when it hands out tasks (no I/O)."""
 
 from __future__ import annotations
 

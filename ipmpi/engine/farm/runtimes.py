@@ -1,4 +1,4 @@
-"""How long tasks take, and how many of them to hand out at a time (layer L2, pure).
+"""How long tasks take, and how many of them to hand out at a time (no I/O).
 
 A rank is given batches of about :data:`BATCH` seconds, two of them at a time, so that it is busy while messages
 travel; a set asks for :data:`AHEAD` seconds of work. Of long tasks each rank has one: a second one would only wait

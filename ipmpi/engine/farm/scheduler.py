@@ -1,4 +1,4 @@
-"""Which rank of a set runs which task (layer L2, no I/O; the time is an argument).
+"""Which rank of a set runs which task (no I/O; the time is an argument).
 
 The controller gives a set as many tasks as it wants to have; its root agent shares them out among the ranks.
 

@@ -1,4 +1,4 @@
-"""A task that several ranks run together, waiting or running (layer L2, no I/O)."""
+"""A task that several ranks run together, waiting or running (no I/O)."""
 
 from __future__ import annotations
 

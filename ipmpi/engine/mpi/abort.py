@@ -1,4 +1,4 @@
-"""MPI_Abort that does not return, as the standard has it (layer L2; mpi4py.MPI is handed in).
+"""MPI_Abort that does not return, as the standard has it (mpi4py.MPI is handed in).
 
 MPICH's asks the launcher to end all ranks and returns at once. User code would go on, and its command be answered
 as a success, in the milliseconds before the launcher's signal comes.

@@ -1,4 +1,4 @@
-"""The communicators of tasks on several ranks: real ones, whose calls end when another rank fails (layer L3).
+"""The communicators of tasks on several ranks: real ones, whose calls end when another rank fails.
 
 What a task gets is a communicator of mpi4py in every respect: ``isinstance`` holds, a C library can use its
 handle, and each call means what it means in mpi4py. But its calls poll (:mod:`ipmpi.engine.mpi.polled`), so that

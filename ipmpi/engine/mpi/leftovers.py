@@ -1,4 +1,4 @@
-"""What a task has left in its communicator, which the next task on these ranks would get (layer L3).
+"""What a task has left in its communicator, which the next task on these ranks would get.
 
 Most tasks leave nothing, and their communicator is used again, since making one takes long. A message that nobody
 received, a request that is still open, a collective that not all ranks called: with these, the next task would

@@ -1,4 +1,4 @@
-"""Methods of mpi4py's classes, replaced (layer L2; mpi4py.MPI is handed in)."""
+"""Methods of mpi4py's classes, replaced (mpi4py.MPI is handed in)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collectives of Python objects, over the polled calls of :mod:`ipmpi.engine.mpi.comm` (layer L3).
+"""Collectives of Python objects, over the polled calls of :mod:`ipmpi.engine.mpi.comm`.
 
 mpi4py's own pickled collectives block. These do the same with pickles and the upper-case calls, which do not. What
 they give back is mpi4py's: fresh copies, also of what a rank sent to itself, and reductions that combine in the

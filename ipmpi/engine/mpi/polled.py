@@ -1,4 +1,4 @@
-"""Subclasses of mpi4py's communicators whose calls poll instead of blocking (layer L3).
+"""Subclasses of mpi4py's communicators whose calls poll instead of blocking.
 
 Each blocking call starts its nonblocking twin and asks for its end. Calls without such a twin (Split, Dup,
 Create_cart, ...) are entered when all ranks have come to a barrier, which is polled. Plain are: Create_group,

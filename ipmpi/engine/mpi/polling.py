@@ -1,4 +1,4 @@
-"""Waiting that another rank's failure can end (layer L3; knows nothing of MPI).
+"""Waiting that another rank's failure can end (knows nothing of MPI).
 
 A rank that blocks inside MPI hears nobody: no interrupt, and no word that the rank it waits for has failed. So the
 communicators that tasks on several ranks get (:mod:`ipmpi.engine.mpi.comm`) ask again and again, and look at a

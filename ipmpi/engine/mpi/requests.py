@@ -1,4 +1,4 @@
-"""Requests and messages of MPI whose waits poll, and what becomes of those that nobody waits for (layer L3).
+"""Requests and messages of MPI whose waits poll, and what becomes of those that nobody waits for.
 
 A rank that leaves a task may leave requests behind: a receive that was posted, a collective that the others never
 entered. MPI may still write where they point. So each is kept, and with it the memory, until MPI has done with it,

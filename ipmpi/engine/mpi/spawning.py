@@ -1,4 +1,4 @@
-"""MPI_Comm_spawn of an Open MPI that has shared memory alone (layer L2; mpi4py.MPI is handed in).
+"""MPI_Comm_spawn of an Open MPI that has shared memory alone (mpi4py.MPI is handed in).
 
 On one machine the ranks have no transport by the network, so that they open no port. Processes that they start are
 another job to Open MPI, which its shared memory does not reach: the new ones start, and their parents get

@@ -1,4 +1,4 @@
-"""The MPI side of an engine set (layer L3).
+"""The MPI side of an engine set.
 
 User code gets ``MPI.COMM_WORLD``; communicators for tasks on several ranks are made from a private duplicate, so
 that nobody can receive what is meant for somebody else. Only the main thread calls MPI, so any thread level will

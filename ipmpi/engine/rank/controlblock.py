@@ -1,4 +1,4 @@
-"""Memory that a rank and its node agent share (layer L2): what each knows of the other without a message.
+"""Memory that a rank and its node agent share: what each knows of the other without a message.
 
 A rank runs user code, which may hold the interpreter for minutes. What the agent has to know or do meanwhile is
 here: what runs and since when, which items wait no longer, whom an interrupt is meant for, and the results that

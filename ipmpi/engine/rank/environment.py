@@ -1,4 +1,4 @@
-"""Environment variables of the launcher: for this process to read, not for its children to inherit (layer L2).
+"""Environment variables of the launcher: for this process to read, not for its children to inherit.
 
 A program that user code starts, and that uses MPI itself, would take itself for the engine's rank and wait in
 MPI_Init for ever. So once MPI has started, what the launcher said about this rank leaves the environment.

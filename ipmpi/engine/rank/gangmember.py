@@ -1,4 +1,4 @@
-"""One rank's part of a task that several ranks run together, in its main thread (layer L3).
+"""One rank's part of a task that several ranks run together, in its main thread.
 
 All of them make or find their communicator first, whatever else has happened meanwhile: a rank that stayed away
 would leave the others waiting inside MPI. Only then does each look whether there is still something to do.

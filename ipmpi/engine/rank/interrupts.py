@@ -1,4 +1,4 @@
-"""KeyboardInterrupt in one thing that a rank does, and in no other (layer L3).
+"""KeyboardInterrupt in one thing that a rank does, and in no other.
 
 The node agent writes into the control block what it means to interrupt, and sends a real signal, which also ends a
 sleep or a read. The handler runs in the main thread, between two instructions, so it knows what runs at that very

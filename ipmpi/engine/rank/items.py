@@ -1,4 +1,4 @@
-"""Task items at the rank that runs them (layer L3).
+"""Task items at the rank that runs them.
 
 The agent sends batches, and revokes what it takes back in the control block. Results go into that block one by
 one, so that the agent can take them while a later item takes long. It is told of them when the queue is empty,

@@ -1,4 +1,4 @@
-"""Large answers at the rank that has them (layer L4): copied into memory that the agent can read, piece by piece.
+"""Large answers at the rank that has them: copied into memory that the agent can read, piece by piece.
 
 An answer shows the arrays of the namespace, and has to be one state of them. So it is copied before anything else
 runs, and the agent sends the copy at the pace of its receiver. Where the copy would take more of the node's memory

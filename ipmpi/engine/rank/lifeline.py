@@ -1,4 +1,4 @@
-"""A rank ends when the agent of its node is gone, whatever it does (layer L3).
+"""A rank ends when the agent of its node is gone, whatever it does.
 
 The agent has one end of a pipe, the rank the other. When the agent's process ends, however it does, the system
 sends the rank a signal, whose default action ends it: also while a library in C holds the interpreter. Its stack

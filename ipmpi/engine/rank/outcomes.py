@@ -1,4 +1,4 @@
-"""What becomes of a task, as a rank says it and its node agent passes it on (layer L2)."""
+"""What becomes of a task, as a rank says it and its node agent passes it on."""
 
 from __future__ import annotations
 

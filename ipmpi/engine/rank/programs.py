@@ -1,4 +1,4 @@
-"""The globals of programs that use the engines as they would use processes of their own (layer L2).
+"""The globals of programs that use the engines as they would use processes of their own.
 
 A program with an executor, a pool or joblib expects its functions to see its own globals, whatever others have put
 on the engines. So each such program has names of its own on an engine. What its functions use and do not bring is

@@ -1,4 +1,4 @@
-"""A rank of an engine set: it runs user code, and nothing else (layer L4).
+"""A rank of an engine set: it runs user code, and nothing else.
 
 The process is the user's. It has no thread of ours, and does no traffic: its only thread sleeps in a read of the
 socket of its node agent, does one thing, and answers. Commands and parts of gang tasks are done in the order in

@@ -1,4 +1,4 @@
-"""Tasks in the namespace of one engine: an item in, an outcome out (layer L2).
+"""Tasks in the namespace of one engine: an item in, an outcome out.
 
 What tasks of a group have in common is decoded once, into a :class:`Program`; its functions arrive once, are
 unpickled when the first task needs them, and are kept until the namespace is cleared.

@@ -1,4 +1,4 @@
-"""What user code prints: captured while a command runs, bounded, safe for its threads (layer L2)."""
+"""What user code prints: captured while a command runs, bounded, safe for its threads."""
 
 from __future__ import annotations
 

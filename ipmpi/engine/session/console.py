@@ -1,4 +1,4 @@
-"""Runs commands as an interactive session does: numbers, history, displayed values (layer L2)."""
+"""Runs commands as an interactive session does: numbers, history, displayed values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client learns of an exception: its name, text, traceback of user frames, and itself (layer L2)."""
+"""What a client learns of an exception: its name, text, traceback of user frames, and itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Children that user code forks: programs of their own, which must never act as the engine (layer L2).
+"""Children that user code forks: programs of their own, which must never act as the engine.
 
 A forked child has a copy of all that the engine has: its stack, its sockets, its signal handlers. Most children
 end inside the code that forked them (multiprocessing, subprocess). One that comes back from user code instead,

@@ -1,4 +1,4 @@
-"""Functions that arrive on an engine, and the namespace that they see as their globals (layer L2).
+"""Functions that arrive on an engine, and the namespace that they see as their globals.
 
 A function of the client's ``__main__`` travels by value, together with the globals that it uses. Here its
 globals *are* the engine's namespace, as if it had been typed on the engine; what it brought along is put

@@ -1,4 +1,4 @@
-"""The namespace of one engine: operations in, answers out (layer L2).
+"""The namespace of one engine: operations in, answers out.
 
 No thread, no network, no MPI here: the engine's main thread calls :meth:`Namespace.run`.
 """

@@ -1,4 +1,4 @@
-"""The properties of an engine: a dictionary of copies, for clients and schedulers (layer L2)."""
+"""The properties of an engine: a dictionary of copies, for clients and schedulers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a script finds around it that is run on an engine (layer L2)."""
+"""What a script finds around it that is run on an engine."""
 
 from __future__ import annotations
 

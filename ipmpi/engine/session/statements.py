@@ -1,4 +1,4 @@
-"""Source text to code, and its lines to where tracebacks look for them (layer L2)."""
+"""Source text to code, and its lines to where tracebacks look for them."""
 
 from __future__ import annotations
 import __future__

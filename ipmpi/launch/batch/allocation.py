@@ -1,4 +1,4 @@
-"""The job in which this process is, by its environment; and what is left there of jobs that are over (layer L4).
+"""The job in which this process is, by its environment; and what is left there of jobs that are over.
 
 Launchers of MPI go by these variables: inside a job, ``mpiexec`` starts ranks on the job's machines. They are also
 inherited where they mislead: by a terminal that outlives the job it was opened in (tmux, an editor's server), by

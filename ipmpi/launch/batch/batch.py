@@ -1,4 +1,4 @@
-"""The batch systems that can be used, by name; what a plug-in needs to add one (layer L4)."""
+"""The batch systems that can be used, by name; what a plug-in needs to add one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch system is to us: a record of its commands, directives and states (layer L4, thinking only).
+"""What a batch system is to us: a record of its commands, directives and states (no I/O).
 
 A new one is one file with one such record; :mod:`ipmpi.launch.batch.slurm` and :mod:`ipmpi.launch.batch.pbs` are
 two.

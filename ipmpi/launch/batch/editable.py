@@ -1,4 +1,4 @@
-"""Job scripts for editing by hand: the same templates, with what a person fills in (layer L4).
+"""Job scripts for editing by hand: the same templates, with what a person fills in.
 
 ``make jobscripts`` writes them into ``jobscripts/``; a test compares.
 """

@@ -1,4 +1,4 @@
-"""What a job script is to ask for, and what of it does not fit together (layer L4, thinking only)."""
+"""What a job script is to ask for, and what of it does not fit together (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes job scripts from the templates in ``jobscripts/templates`` (layer L4)."""
+"""Writes job scripts from the templates in ``jobscripts/templates``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of machines, as batch systems write them (layer L4, thinking only)."""
+"""Lists of machines, as batch systems write them (no I/O)."""
 
 from __future__ import annotations
 

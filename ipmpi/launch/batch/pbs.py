@@ -1,4 +1,4 @@
-"""PBS Pro and OpenPBS, and as far as ``qstat`` goes Torque (layer L4, thinking only)."""
+"""PBS Pro and OpenPBS, and as far as ``qstat`` goes Torque (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the commands of a batch system (layer L4)."""
+"""Runs the commands of a batch system."""
 
 from __future__ import annotations
 

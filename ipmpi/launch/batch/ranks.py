@@ -1,4 +1,4 @@
-"""How the engines of a job are started: which launcher, with which options, and why (layer L4)."""
+"""How the engines of a job are started: which launcher, with which options, and why."""
 
 from __future__ import annotations
 

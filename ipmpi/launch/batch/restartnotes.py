@@ -1,4 +1,4 @@
-"""Where a job tells that it has started its engines again, and who reads that (layer L4)."""
+"""Where a job tells that it has started its engines again, and who reads that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slurm (layer L4, thinking only)."""
+"""Slurm (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A controller and a launch of engines, started, watched and stopped together (layer L4)."""
+"""A controller and a launch of engines, started, watched and stopped together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controller's process, and what it tells through a pipe (layer L4)."""
+"""The controller's process, and what it tells through a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The furl files that those find who name no cluster (layer L4).
+"""The furl files that those find who name no cluster.
 
 Each cluster has furl files of its own, ``security/NAME/ipcontroller-mec.furl`` and so on. In ``security`` itself
 are copies of those of the newest cluster without a name. When that ends, the copies become those of the next older

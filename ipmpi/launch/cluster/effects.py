@@ -1,4 +1,4 @@
-"""What can follow from a happening: things to do for the process that runs a cluster (layer L4)."""
+"""What can follow from a happening: things to do for the process that runs a cluster."""
 
 from __future__ import annotations
 

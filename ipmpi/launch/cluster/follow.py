@@ -1,4 +1,4 @@
-"""An ``ipcluster`` that is run by another program, and the lines in which it tells how it is (layer L4)."""
+"""An ``ipcluster`` that is run by another program, and the lines in which it tells how it is."""
 
 from __future__ import annotations
 

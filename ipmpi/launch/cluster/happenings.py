@@ -1,4 +1,4 @@
-"""What can happen to a cluster, as seen by the process that runs it (layer L4)."""
+"""What can happen to a cluster, as seen by the process that runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines on other machines, each started by ssh (layer L4).
+"""Engines on other machines, each started by ssh.
 
 Each host runs ``ipcluster engines --furl-file -``. The furl goes there as a line of standard input: command lines
 can be read by everybody. When ssh ends, however that happens, so does its far end's standard input, and with it

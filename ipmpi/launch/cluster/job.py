@@ -1,4 +1,4 @@
-"""Engines as a job of a batch system (layer L4)."""
+"""Engines as a job of a batch system."""
 
 from __future__ import annotations
 

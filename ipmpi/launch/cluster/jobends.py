@@ -1,4 +1,4 @@
-"""How a job can end, and when it will start, in words (layer L4, thinking only)."""
+"""How a job can end, and when it will start, in words (no I/O)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all ways to start engines have in common (layer L4)."""
+"""What all ways to start engines have in common."""
 
 from __future__ import annotations
 

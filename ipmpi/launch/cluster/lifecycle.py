@@ -1,4 +1,4 @@
-"""What the events in the life of a cluster mean (layer L4, thinking only: the time is an argument).
+"""What the events in the life of a cluster mean (no I/O; the time is an argument).
 
 A cluster is a controller and one launch of engines. The engines of a launch may be processes of this machine, of
 others behind ssh, or a job of a batch system; all live the same life::

@@ -1,4 +1,4 @@
-"""Engines on this machine: the ranks of an MPI job, or plain processes (layer L4)."""
+"""Engines on this machine: the ranks of an MPI job, or plain processes."""
 
 from __future__ import annotations
 

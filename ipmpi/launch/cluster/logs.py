@@ -1,4 +1,4 @@
-"""The log files of a cluster (layer L4)."""
+"""The log files of a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cluster is to be, and how far it is (layer L4)."""
+"""What a cluster is to be, and how far it is."""
 
 from __future__ import annotations
 

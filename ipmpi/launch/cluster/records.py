@@ -1,4 +1,4 @@
-"""Records of running clusters: what ``ipcluster`` commands know about each other (layer L4).
+"""Records of running clusters: what ``ipcluster`` commands know about each other.
 
 A cluster is run by one ``ipcluster`` process. It writes ``clusters/NAME.json`` in ``$IPYTHONDIR`` when it starts,
 and with that takes the name, writes it again when there is news (a job, say), and deletes it at the end. Other

@@ -1,4 +1,4 @@
-"""Finds out which rank of a launch has ended first, and which log is that rank's (layer L4)."""
+"""Finds out which rank of a launch has ended first, and which log is that rank's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written when a rank ends: by MPI launchers, by MPI libraries, and by Python itself (layer L4, no I/O).
+"""What is written when a rank ends: by MPI launchers, by MPI libraries, and by Python itself (no I/O).
 
 The launcher is the parent of the ranks, so nobody else knows how one has ended, and it tells that in words only.
 """

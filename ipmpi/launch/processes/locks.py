@@ -1,4 +1,4 @@
-"""Locks on folders that several processes, also of several machines, write to (layer L4)."""
+"""Locks on folders that several processes, also of several machines, write to."""
 
 from __future__ import annotations
 

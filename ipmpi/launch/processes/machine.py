@@ -1,4 +1,4 @@
-"""Which machine this is, since its last start (layer L4)."""
+"""Which machine this is, since its last start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the MPI launcher and write its command line (layer L4). Nothing here imports an MPI library."""
+"""Find the MPI launcher and write its command line. Nothing here imports an MPI library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bounds a file that other programs write to, as launchers do with what ranks print (layer L4).
+"""Bounds a file that other programs write to, as launchers do with what ranks print.
 
 They have opened it to append, so it may be cut while they write. Rotating would not help: they would go on writing
 to the old file.

@@ -1,4 +1,4 @@
-"""Started programs and the signals that tell about them (layer L4)."""
+"""Started programs and the signals that tell about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often engines that have ended are started again (layer L4, thinking only: the time is an argument)."""
+"""How often engines that have ended are started again (no I/O; the time is an argument)."""
 
 from __future__ import annotations
 

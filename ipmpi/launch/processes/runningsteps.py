@@ -1,4 +1,4 @@
-"""Commands that run as children of a process that does other things meanwhile (layer L4)."""
+"""Commands that run as children of a process that does other things meanwhile."""
 
 from __future__ import annotations
 

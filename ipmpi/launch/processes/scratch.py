@@ -1,4 +1,4 @@
-"""Where compute nodes can write: in the folder of submission, if home folders may be read-only (layer L4).
+"""Where compute nodes can write: in the folder of submission, if home folders may be read-only.
 
 Sites that mount home folders read-only on compute nodes have their users submit jobs from a file system that is
 not. So a submission from another network file system than that of ``~/.ipython`` is a sign, and costs nothing

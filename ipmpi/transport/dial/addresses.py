@@ -1,4 +1,4 @@
-"""Under which addresses others may reach this machine (layer L3)."""
+"""Under which addresses others may reach this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reaching a controller by the host hints of its furl (layer L3).
+"""Reaching a controller by the host hints of its furl.
 
 All hints are tried by all routes, the first at once and each further one a little later or as soon as its
 forerunner has failed; the first that authenticates wins. Several may be ways to the same controller, which takes a

@@ -1,4 +1,4 @@
-"""A session that dials, and dials again when its link breaks (layer L3): the client's and the engine set's.
+"""A session that dials, and dials again when its link breaks: the client's and the engine set's.
 
 The session outlives its links. A new link resumes it where the old one broke; if the controller does not know
 it any more (it was restarted, or the lease ran out) a fresh one begins, and the owner is told. A link whose keys

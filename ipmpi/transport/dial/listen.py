@@ -1,4 +1,4 @@
-"""The controller's ears: listening sockets, and a bound on strangers (layer L3).
+"""The controller's ears: listening sockets, and a bound on strangers.
 
 Whoever connects has :data:`limits.HANDSHAKE_TIMEOUT` seconds to prove who it is. When :data:`limits.HALF_OPEN`
 strangers are at that, the next ones wait in the kernel until some are done, or have been slow

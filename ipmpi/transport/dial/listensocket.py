@@ -1,4 +1,4 @@
-"""The socket of a listener: by one address, or by all of this machine's, of both families (layer L3)."""
+"""The socket of a listener: by one address, or by all of this machine's, of both families."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a TCP connection to an authenticated link (layer L3).
+"""From a TCP connection to an authenticated link.
 
 A :class:`Negotiation` drives TLS and then the authentication of :mod:`ipmpi.protocol.handshake` on one socket,
 under a deadline and a limit on bytes. It ends in exactly one call: ``on_done(peer)`` or ``on_failed(error)``.

@@ -1,4 +1,4 @@
-"""Which HTTP proxy to go through: what the user says, or what the environment says (layer L3).
+"""Which HTTP proxy to go through: what the user says, or what the environment says.
 
 A proxy's password comes from ``~/.netrc`` or from where the user has put it, and goes to the proxy only.
 """

@@ -1,4 +1,4 @@
-"""Try each address of a furl by itself, and tell how far one gets (layer L3, blocking).
+"""Try each address of a furl by itself, and tell how far one gets (blocking).
 
 :class:`~ipmpi.transport.dial.dial.Dial` stops at the first address that works; here all are tried, and none is
 authenticated: after the certificate was compared, the connection is closed. The controller notes that somebody

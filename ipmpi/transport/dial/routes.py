@@ -1,4 +1,4 @@
-"""How a TCP connection to a controller is made: directly, or through an HTTP proxy (layer L3).
+"""How a TCP connection to a controller is made: directly, or through an HTTP proxy.
 
 A route is asked for a connection to a host and port, and gives a socket which does not block. TLS begins only on
 that socket, so what lies on the way, a proxy or a login node, carries ciphertext and is not trusted.

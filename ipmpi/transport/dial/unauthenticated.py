@@ -1,4 +1,4 @@
-"""Peers that have connected and not yet proved who they are, and which of them have to make room (layer L3).
+"""Peers that have connected and not yet proved who they are, and which of them have to make room.
 
 Honest peers may be many: a job of 300 engines starts all of them in the same moment. So where there is no more
 room, nobody goes who is not *slow*, which is not to have taken the next step (TLS, then Hello) for :data:`SLOW`

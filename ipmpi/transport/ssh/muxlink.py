@@ -1,4 +1,4 @@
-"""Both ends of an ssh session: two pipes pumped into one Mux, and sockets joined to its channels (layer L3)."""
+"""Both ends of an ssh session: two pipes pumped into one Mux, and sockets joined to its channels."""
 
 from __future__ import annotations
 

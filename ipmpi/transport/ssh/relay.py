@@ -1,4 +1,4 @@
-"""The far end of an ssh session: what runs on the login node, and serves the laptop's requests (layer L3).
+"""The far end of an ssh session: what runs on the login node, and serves the laptop's requests.
 
 It opens connections, runs ``ipcluster`` and reads furl files, as the user who logged in; it knows nothing of TLS
 and passes ciphertext on. When its standard input ends, or nothing is heard for long, all its connections are

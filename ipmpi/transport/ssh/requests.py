@@ -1,4 +1,4 @@
-"""What is wanted of an ssh session: connections, and answers of the far end (layer L3).
+"""What is wanted of an ssh session: connections, and answers of the far end.
 
 Each is handed to the session's thread, and begins when ssh is there.
 """

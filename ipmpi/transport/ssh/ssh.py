@@ -1,4 +1,4 @@
-"""Reaching controllers through a login node, by the user's own OpenSSH (layer L3).
+"""Reaching controllers through a login node, by the user's own OpenSSH.
 
 A session runs one ssh process, in which everything is multiplexed: sites that ask for a one-time password ask
 once. When ssh dies, what went through it breaks; whoever needs it again gets a new ssh, after a pause that grows.

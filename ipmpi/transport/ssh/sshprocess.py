@@ -1,4 +1,4 @@
-"""One run of the OpenSSH program, from its start to the greeting of the far end (layer L3)."""
+"""One run of the OpenSSH program, from its start to the greeting of the far end."""
 
 from __future__ import annotations
 
