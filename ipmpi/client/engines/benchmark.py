@@ -1,4 +1,4 @@
-"""How fast a cluster answers, measured from where the user sits."""
+"""Latency and throughput between a client and its engines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 REPEATS = 20
-"""Calls per latency; the median of them is reported, since the first ones are slower and some meet a hiccup."""
+"""Calls per latency. The median is reported: the first calls are slower, and some are delayed by chance."""
 
 PUSHES = 5
 
@@ -23,11 +23,11 @@ def _median_seconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def measure(client: Any, push_size: int) -> dict[str, tuple[float, str]]:
-    """Latency of an empty command (ms) and throughput of a push of ``push_size`` doubles (MB/s).
+    """Measure the latency of an empty command (ms), and the throughput of a push of ``push_size`` doubles (MB/s).
 
     Args:
         client: a client or view with at least one engine. The name ``_ipmpi_benchmark`` is used on its engines.
-        push_size: in doubles of 8 bytes. The throughput counts every engine's copy.
+        push_size: size of the data in doubles of 8 bytes. The throughput counts each engine's copy.
     """
     ids = client.get_ids()
     data = os.urandom(8 * push_size)

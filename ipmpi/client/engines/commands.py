@@ -1,6 +1,6 @@
-"""Commands: everything that given engines run.
+"""Commands that run on engines: source code, files and function calls.
 
-How a call travels is in :mod:`.calls`, what becomes of the replies in :mod:`.replies`.
+:mod:`ipmpi.client.session.calls` sends them, and :mod:`ipmpi.client.session.replies` converts the replies.
 """
 
 from __future__ import annotations
@@ -8,59 +8,24 @@ from __future__ import annotations
 import functools
 import os
 import tokenize
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
 
 from ... import limits, serialize
-from ...errors import InvalidProperty, SerializationError
 from ...protocol import operations
 from ..session import given, replies
 from ..session.calls import Calls, Finish, label_of
 from ..session.functions import label_of as name_of
-from ..session.results import ResultList, RunResults
+from ..session.results import PendingResult, ResultList, RunResults
 from ..session.session import Submission
 from ..session.targets import Targets, parse_block, parse_targets
 from .reservation import Reservation
 
-Keys = str | Iterable[str]
-
-
-def names_of(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The namespace as a plain dict; TypeError unless it maps str to objects."""
-    if not isinstance(namespace, Mapping):
-        raise TypeError(f"expected a dict of names and objects, not {given.shown(namespace)}")
-    wrong = [key for key in namespace if not isinstance(key, str)]
-    if wrong:
-        raise TypeError(f"the names in the dict must be str, which {given.shown(wrong[0])} is not")
-    given.names(namespace, "a name in the dict")
-    return dict(namespace)
-
-
-def keys_of(keys: Keys) -> tuple[list[str], bool]:
-    """The names, and whether there is one only: then results are its values, not lists of values."""
-    if not hasattr(keys, "__iter__"):
-        raise TypeError(f"keys must be a str or a sequence of strs, not {given.shown(keys)}")
-    names = [keys] if isinstance(keys, str) else list(keys)
-    wrong = [name for name in names if not isinstance(name, str)]
-    if wrong:
-        raise TypeError(f"keys must be a str or a sequence of strs, and {given.shown(wrong[0])} is not a str")
-    return given.names(names, "a key"), len(names) == 1
-
-
-class _Unserialized:
-    """Pickles a Serialized so that what arrives on the other side is the object itself."""
-
-    def __init__(self, serialized: serialize.Serialized) -> None:
-        if not isinstance(serialized, serialize.Serialized):
-            raise TypeError(f"expected a Serialized object (see ipmpi.serialize.serialize), not {serialized!r}")
-        self._serialized = serialized
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (serialize.unserialize, (self._serialized,))
-
 
 class EngineCommands:
-    """The part of :class:`EngineView` that engines carry out; see there for ``targets`` and ``block``.
+    """Base of :class:`EngineView`: selecting engines, and running code on them.
+
+    :class:`EngineView` describes ``targets``, ``block`` and the exceptions that all methods raise.
 
     Attributes:
         block: whether calls wait for their results.
@@ -78,7 +43,13 @@ class EngineCommands:
     # --- Which engines ----------------------------------------------------------------------------------
 
     def get_ids(self) -> list[int]:
-        """The ids of the engines of this view; of a client: of all that are registered now. Always waits."""
+        """Return the ids of the engines of this view, or, for a client, of all registered engines.
+
+        Always blocks: a client asks the controller.
+
+        Returns:
+            The ids, in ascending order for a client, in the order of selection for a view.
+        """
         return self._calls.ids() if self._ids is None else list(self._ids)
 
     def _wanted(self, targets: Targets | None) -> list[int] | None:
@@ -89,12 +60,19 @@ class EngineCommands:
         return parse_block(self.block if block is None else block)
 
     def reserve(self, targets: Targets | None = None) -> Reservation:
-        """Return a with-statement in which engines start no tasks of task clients.
+        """Return a context manager that keeps tasks of task clients off these engines.
 
         Example::
 
             with mec.reserve([0, 1]):
-                mec.execute("...", targets=[0, 1])      # no task comes in between
+                mec.execute("...", targets=[0, 1])      # no task runs in between
+
+        Args:
+            targets: the engines to reserve; None for :attr:`targets`.
+
+        Returns:
+            A :class:`~ipmpi.client.engines.reservation.Reservation`, which takes effect on entering the ``with``
+            block.
         """
         return Reservation(self._calls.session, self._wanted(targets))
 
@@ -117,20 +95,63 @@ class EngineCommands:
         submission = Submission(operation, wanted, method, label_of(method, *shown), body or [])
         return self._calls.command(self, submission, finish or plain_values, waits)
 
+    @overload
+    def execute(self, lines: str, targets: Targets | None = None, *, block: Literal[True]) -> ResultList: ...
+    @overload
+    def execute(
+        self, lines: str, targets: Targets | None = None, *, block: Literal[False]
+    ) -> PendingResult[ResultList]: ...
+    @overload
+    def execute(self, lines: str, targets: Targets | None = None, block: bool | None = None) -> Any: ...
     def execute(self, lines: str, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """Run source text on engines.
+        """Run source code in the namespaces of engines.
+
+        Args:
+            lines: Python source code, one or more statements.
+            targets: the engines that run it.
+            block: whether to wait.
 
         Returns:
-            A :class:`ResultList` of what each engine printed and displayed, shown as ``<Results List>``.
+            A :class:`ResultList` with what each engine printed and displayed, in the order of the targets. With
+            ``block=False``, a :class:`PendingResult` of it.
 
         Raises:
-            CompositeError: it raised on engines; what waited in these engines' queues is cleared.
+            TypeError: ``lines`` is not a str.
+            CompositeError: the code raised on at least one engine. Commands still queued on these engines are
+                dropped.
         """
         if not isinstance(lines, str):
             raise TypeError(f"execute takes source text, not {type(lines).__name__}; for a function use apply")
         given.source(lines, "the text of execute")
         return self._execute(operations.Execute(lines), "execute", targets, block, ResultList)
 
+    @overload
+    def run(
+        self,
+        filename: str | os.PathLike[str],
+        targets: Targets | None = None,
+        *,
+        block: Literal[True],
+        args: Sequence[str] = (),
+    ) -> RunResults: ...
+    @overload
+    def run(
+        self,
+        filename: str | os.PathLike[str],
+        targets: Targets | None = None,
+        *,
+        block: Literal[False],
+        args: Sequence[str] = (),
+    ) -> PendingResult[RunResults]: ...
+    @overload
+    def run(
+        self,
+        filename: str | os.PathLike[str],
+        targets: Targets | None = None,
+        block: bool | None = None,
+        *,
+        args: Sequence[str] = (),
+    ) -> Any: ...
     def run(
         self,
         filename: str | os.PathLike[str],
@@ -139,20 +160,27 @@ class EngineCommands:
         *,
         args: Sequence[str] = (),
     ) -> Any:
-        """Run a Python file of this machine on engines; a list of dicts as in :meth:`execute`.
+        """Run a local Python file on engines.
 
-        It is run as ``python filename args`` would: with its ``sys.argv``, its path as ``__file__``, and
-        ``__name__ == '__main__'``. Its names stay in the engines' namespaces.
+        The file is read here and runs on each engine as ``python filename args`` would: with its own ``sys.argv``,
+        its path as ``__file__``, and ``__name__ == '__main__'``. The names it defines stay in the engine's
+        namespace.
 
         Args:
-            filename: the file, on this machine.
-            targets: engines that run it.
+            filename: path of the file, on this machine.
+            targets: the engines that run it.
             block: whether to wait.
-            args: the words that it gets as ``sys.argv[1:]``.
+            args: command-line arguments of the file, its ``sys.argv[1:]``.
+
+        Returns:
+            A :class:`ResultList`, as :meth:`execute` returns it. With ``block=False``, a :class:`PendingResult` of
+            it.
 
         Raises:
             OSError: the file cannot be read.
-            SyntaxError, ValueError: it is not Python; nothing was sent.
+            SyntaxError, ValueError: the file is not valid Python. Nothing was sent.
+            TypeError: ``args`` is not a sequence of str.
+            CompositeError: the code raised on at least one engine.
         """
         name = given.path(filename, "filename")
         words: list[Any] = list(args) if not isinstance(args, str) and hasattr(args, "__iter__") else [None]
@@ -183,19 +211,55 @@ class EngineCommands:
         return self._command(operation, method, shown, targets, block, finish)
 
     def apply(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call ``f(*args, **kwargs)`` on every engine of :attr:`targets`; the list of what the calls return.
+        """Call ``f(*args, **kwargs)`` once on every engine of :attr:`targets`.
 
-        ``f`` may be a lambda or closure. For other targets or without waiting, see :meth:`with_options`.
+        All arguments are passed to ``f``. To choose other targets, or not to wait, use :meth:`with_options`.
+
+        Args:
+            f: the function; lambdas and closures are sent by value.
+            *args: its positional arguments, pickled once for all engines.
+            **kwargs: its keyword arguments.
+
+        Returns:
+            The list of return values, one per engine, in the order of the targets. If :attr:`block` is False, a
+            :class:`PendingResult` of it.
 
         Raises:
-            TypeError: ``f`` cannot be called.
-            SerializationError: something cannot be sent; the message names it.
+            TypeError: ``f`` is not callable.
+            SerializationError: the function or an argument cannot be pickled; the message names it.
+            CompositeError: the call raised on at least one engine.
         """
         if not callable(f):
             raise TypeError(f"apply takes something to call, not {given.shown(f)}")
         body = serialize.dumps((f, args, kwargs), what="the call")
         return self._command(operations.Apply(), "apply", (f,), None, None, body=body)
 
+    @overload
+    def before_walltime(
+        self,
+        f: Callable[[], object],
+        seconds: float = 120,
+        targets: Targets | None = None,
+        *,
+        block: Literal[True],
+    ) -> list[None]: ...
+    @overload
+    def before_walltime(
+        self,
+        f: Callable[[], object],
+        seconds: float = 120,
+        targets: Targets | None = None,
+        *,
+        block: Literal[False],
+    ) -> PendingResult[list[None]]: ...
+    @overload
+    def before_walltime(
+        self,
+        f: Callable[[], object],
+        seconds: float = 120,
+        targets: Targets | None = None,
+        block: bool | None = None,
+    ) -> Any: ...
     def before_walltime(
         self,
         f: Callable[[], object],
@@ -203,22 +267,26 @@ class EngineCommands:
         targets: Targets | None = None,
         block: bool | None = None,
     ) -> Any:
-        """Have engines call ``f()`` so many seconds before the end of their job, to save what is to be saved.
+        """Register ``f`` to be called on engines before the walltime of their job ends, for example to save data.
 
-        Each calls it once, as a command: at the same place in the order of commands on all ranks of a set, so that
-        ``f`` may call MPI. A command that runs comes to its end first. Where the end is not known, ``f`` is called
-        when the batch system warns (SIGUSR1). If it fails, clients are told by a notice. ``reset()`` forgets it.
+        Each engine calls ``f`` once, between commands: a command that is running finishes first. All ranks of an
+        engine set call it at the same point in the sequence of commands, so ``f`` may use MPI collectives. If the
+        end of the job is not known, ``f`` is called when the batch system sends its warning signal (SIGUSR1). If
+        ``f`` raises, clients are told by a notice. :meth:`reset` removes the registration.
 
         Args:
-            f: without arguments; what it returns is dropped.
-            seconds: time that it may need.
-            targets: engines that call it.
-            block: whether to wait until engines have it; ``[None, ...]``.
+            f: a function without parameters; its return value is ignored.
+            seconds: how long before the end to call it, in seconds.
+            targets: the engines that call it.
+            block: whether to wait until the engines have registered it.
+
+        Returns:
+            ``[None, ...]``, one per engine. With ``block=False``, a :class:`PendingResult` of it.
 
         Raises:
-            TypeError: ``f`` cannot be called, or ``seconds`` is no number.
-            ValueError: ``seconds`` is not positive.
-            SerializationError: ``f`` cannot be sent; the message names it.
+            TypeError: ``f`` is not callable, or ``seconds`` is not a number.
+            ValueError: ``seconds`` is not positive, or too large.
+            SerializationError: ``f`` cannot be pickled; the message names the cause.
         """
         if not callable(f):
             raise TypeError(f"before_walltime takes something to call, not {given.shown(f)}")
@@ -232,11 +300,31 @@ class EngineCommands:
         operation = operations.BeforeWalltime(os.urandom(16), needed, name_of(f))
         return self._command(operation, "before_walltime", (f,), targets, block, body=body)
 
+    @overload
+    def get_result(
+        self, i: int | None = None, targets: Targets | None = None, *, block: Literal[True]
+    ) -> ResultList: ...
+    @overload
+    def get_result(
+        self, i: int | None = None, targets: Targets | None = None, *, block: Literal[False]
+    ) -> PendingResult[ResultList]: ...
+    @overload
+    def get_result(
+        self, i: int | None = None, targets: Targets | None = None, block: bool | None = None
+    ) -> Any: ...
     def get_result(self, i: int | None = None, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """What command ``i`` printed on each engine, None for the last that succeeded: a :class:`ResultList`.
+        """Return the output of an earlier command.
+
+        Args:
+            i: the number of the command, as in ``In [i]``; None for the last one that succeeded.
+            targets: the engines to ask.
+            block: whether to wait.
+
+        Returns:
+            A :class:`ResultList`, one item per engine. With ``block=False``, a :class:`PendingResult` of it.
 
         Raises:
-            CompositeError: of IndexError where an engine has no such command.
+            CompositeError: an engine has no such command (IndexError).
         """
         if i is not None:
             i = given.whole_number(i, "the number of a command", -limits.ENGINE_ID, limits.ENGINE_ID)
@@ -246,134 +334,31 @@ class EngineCommands:
 
         return self._command(operations.GetResult(i), "get_result", (i,), targets, block, finish)
 
+    @overload
+    def reset(self, targets: Targets | None = None, *, block: Literal[True]) -> list[None]: ...
+    @overload
+    def reset(self, targets: Targets | None = None, *, block: Literal[False]) -> PendingResult[list[None]]: ...
+    @overload
+    def reset(self, targets: Targets | None = None, block: bool | None = None) -> Any: ...
     def reset(self, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """A new namespace, history and properties on engines; ``[None, ...]``."""
+        """Clear the namespace, the command history and the properties of engines.
+
+        Returns:
+            ``[None, ...]``, one per engine. With ``block=False``, a :class:`PendingResult` of it.
+        """
         return self._command(operations.Reset(), "reset", (), targets, block)
 
+    @overload
+    def keys(self, targets: Targets | None = None, *, block: Literal[True]) -> list[list[str]]: ...
+    @overload
+    def keys(self, targets: Targets | None = None, *, block: Literal[False]) -> PendingResult[list[list[str]]]: ...
+    @overload
+    def keys(self, targets: Targets | None = None, block: bool | None = None) -> Any: ...
     def keys(self, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """The user's names on each engine: a list of lists."""
+        """List the names that users have defined in the namespaces of engines.
+
+        Returns:
+            One list of str per engine, in the order of the targets. With ``block=False``, a :class:`PendingResult`
+            of it.
+        """
         return self._command(operations.Keys(), "keys", (), targets, block)
-
-    # --- Objects ------------------------------------------------------------------------------------------
-
-    def push(self, namespace: Mapping[str, Any], targets: Targets | None = None, block: bool | None = None) -> Any:
-        """Assign the objects of ``namespace`` to its names on engines; ``[None, ...]``.
-
-        Arrays are sent from where they are, without a copy, unless ``block`` is False.
-
-        Raises:
-            TypeError: it is not a dict with str keys.
-            SerializationError: an object cannot be sent; the message names it.
-        """
-        return self._push(operations.Push(), "push", namespace, targets, block)
-
-    def push_function(
-        self, namespace: Mapping[str, Any], targets: Targets | None = None, block: bool | None = None
-    ) -> Any:
-        """As :meth:`push`, for functions whose global names shall mean those of the engine.
-
-        The code itself travels, whatever module it is from: engines need not have that module.
-
-        Raises:
-            TypeError: something in it is not a function.
-        """
-        functions = {name: serialize.by_value(function) for name, function in names_of(namespace).items()}
-        return self._push(operations.PushFunction(), "push_function", functions, targets, block)
-
-    def push_serialized(
-        self, namespace: Mapping[str, Any], targets: Targets | None = None, block: bool | None = None
-    ) -> Any:
-        """As :meth:`push`, for :class:`~ipmpi.serialize.Serialized` objects, which are not unpickled here."""
-        rebuilt = {name: _Unserialized(item) for name, item in names_of(namespace).items()}
-        return self._push(operations.Push(), "push_serialized", rebuilt, targets, block)
-
-    def _push(
-        self,
-        operation: operations.Operation,
-        method: str,
-        namespace: Mapping[str, Any],
-        targets: Targets | None,
-        block: bool | None,
-    ) -> Any:
-        named = names_of(namespace)
-        body = serialize.dumps(named, what="the namespace")
-        return self._command(operation, method, (list(named),), targets, block, body=body)
-
-    def pull(self, keys: Keys, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """The objects of these names: for one name ``[v, ...]``, for several ``[[v1, v2], ...]``.
-
-        Raises:
-            TypeError: ``keys`` is neither a str nor a sequence of strs.
-            CompositeError: of NameError where an engine has no such name.
-        """
-        return self._command(operations.Pull(*keys_of(keys)), "pull", (keys,), targets, block)
-
-    def pull_function(self, keys: Keys, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """As :meth:`pull`, for functions."""
-        return self._command(operations.PullFunction(*keys_of(keys)), "pull_function", (keys,), targets, block)
-
-    def pull_serialized(self, keys: Keys, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """As :meth:`pull`, with :class:`~ipmpi.serialize.Serialized` objects as values."""
-        names, single = keys_of(keys)
-
-        def finish(arrived: list[Any]) -> list[Any]:
-            found = replies.values(arrived, "pull_serialized", (keys,))
-            if single:
-                return [serialize.serialize(value, names[0]) for value in found]
-            return [list(map(serialize.serialize, row, names)) for row in found]
-
-        return self._command(operations.Pull(names, single), "pull_serialized", (keys,), targets, block, finish)
-
-    def zip_pull(self, keys: Keys, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """The objects of these names, by name: ``[(a0, a1, ...), (b0, b1, ...)]``.
-
-        For one name the list of :meth:`pull`; from one engine that engine's own list ``[a, b]``.
-        """
-        names, single = keys_of(keys)
-
-        def finish(arrived: list[Any]) -> list[Any]:
-            found = replies.values(arrived, "zip_pull", (keys,))
-            if single:
-                return found
-            return list(zip(*found, strict=True)) if len(found) != 1 else list(found[0])
-
-        return self._command(operations.Pull(names, single), "zip_pull", (keys,), targets, block, finish)
-
-    # --- Properties ---------------------------------------------------------------------------------------
-
-    def set_properties(
-        self, properties: Mapping[str, Any], targets: Targets | None = None, block: bool | None = None
-    ) -> Any:
-        """Set properties of engines, to copies of these values; ``[None, ...]``.
-
-        Raises:
-            InvalidProperty: a value cannot be sent; the message names it.
-        """
-        named = names_of(properties)
-        try:
-            body = serialize.dumps(named, what="the properties")
-        except SerializationError as error:
-            raise InvalidProperty(str(error)) from error
-        operation = operations.SetProperties()
-        return self._command(operation, "set_properties", (list(named),), targets, block, body=body)
-
-    def get_properties(
-        self, keys: Keys | None = None, targets: Targets | None = None, block: bool | None = None
-    ) -> Any:
-        """The properties of each engine, all or those named: a list of dicts."""
-        names = None if keys is None else keys_of(keys)[0]
-        return self._command(operations.GetProperties(names), "get_properties", (keys,), targets, block)
-
-    def has_properties(self, keys: Keys, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """Whether each engine has these properties: ``[[True, False], ...]``."""
-        operation = operations.HasProperties(keys_of(keys)[0])
-        return self._command(operation, "has_properties", (keys,), targets, block)
-
-    def del_properties(self, keys: Keys, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """Delete these properties; ``[None, ...]``."""
-        operation = operations.DelProperties(keys_of(keys)[0])
-        return self._command(operation, "del_properties", (keys,), targets, block)
-
-    def clear_properties(self, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """Delete all properties; ``[None, ...]``."""
-        return self._command(operations.ClearProperties(), "clear_properties", (), targets, block)

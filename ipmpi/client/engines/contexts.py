@@ -1,4 +1,4 @@
-"""Run the body of a with-statement on engines instead of here.
+"""Run the body of a ``with`` statement on engines instead of locally.
 
 ::
 
@@ -27,18 +27,21 @@ class Executes(Protocol):
 
 
 def remote() -> NoReturn:
-    """First statement of the body: everything after it runs on the engines, and not here."""
+    """Mark the first statement of the body: the statements after it run on the engines, and not locally."""
     raise StopLocalExecution("remote() is the first statement of `with RemoteMultiEngine(mec):`, and only of that")
 
 
 class RemoteMultiEngine:
-    """A with-statement whose body, from ``remote()`` on, is taken as source text and executed on engines.
+    """A context manager that executes the body of its ``with`` statement, after ``remote()``, on engines.
+
+    The body is sent as source code, so local variables are not available in it.
 
     Args:
-        multiengine: a client or view; its ``targets`` and ``block`` count.
+        multiengine: a client or view; its ``targets`` and ``block`` apply.
 
     Attributes:
-        result: what ``execute`` returned, after the statement.
+        result: what ``execute`` returned: a :class:`ResultList`, or with ``block=False`` a :class:`PendingResult`
+            of it; set when the statement ends.
     """
 
     def __init__(self, multiengine: Executes) -> None:
@@ -60,10 +63,10 @@ class RemoteMultiEngine:
 
 
 def body_after(text: str, line: int) -> str:
-    """The statements that follow the one at ``line`` in the with-statement around it, at the left margin.
+    """Return the source of the statements after the one at ``line`` in its ``with`` statement, dedented.
 
     Raises:
-        ClientError: ``text`` has no such statement (the program was typed where its source is not kept).
+        ClientError: ``text`` has no such statement, for example because it was typed at a plain Python prompt.
     """
     withs = [
         node

@@ -1,4 +1,4 @@
-"""Objects that map a function over sequences on engines: the mapper, and the parallel function."""
+"""Objects that map functions over sequences on engines: mappers and parallel functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ class RawMap(Protocol):
 
 
 class MultiEngineMapper:
-    """A ``map`` with its distribution, targets and block kept; made by :meth:`MultiEngineClient.mapper`."""
+    """Maps functions over sequences with fixed settings; created by :meth:`MultiEngineClient.mapper`.
+
+    Attributes:
+        multiengine: the client or view that runs the calls.
+        dist: how items are partitioned, ``'b'`` (blocks) or ``'r'`` (round robin).
+        targets: the engines that share the work.
+        block: whether :meth:`map` waits.
+    """
 
     def __init__(self, multiengine: RawMap, dist: str = "b", targets: Targets = "all", block: bool = True) -> None:
         self.multiengine = multiengine
@@ -36,19 +43,19 @@ class MultiEngineMapper:
         return f"MultiEngineMapper(dist={self.dist!r}, targets={self.targets!r}, block={self.block})"
 
     def map(self, func: Callable[..., Any] | str, *sequences: Iterable[Any]) -> Any:
-        """``list(map(func, *sequences))``, computed on the engines, each on its share of the sequences.
+        """Compute ``list(map(func, *sequences))`` on the engines, each on its part of the items.
 
         Args:
-            func: any callable, or the name of a function (an expression) on the engines.
-            sequences: of equal length.
+            func: a callable, or a str: an expression that gives a function in the engines' namespaces.
+            *sequences: one for each parameter of ``func``, of equal length.
 
         Returns:
-            The list of results, or a PendingResult of it.
+            The list of results, in the order of the items. With ``block=False``, a :class:`PendingResult` of it.
 
         Raises:
             TypeError: ``func`` is not callable, or there is no sequence.
             ValueError: the sequences differ in length.
-            CompositeError: ``func`` raised on engines.
+            CompositeError: ``func`` raised on at least one engine.
         """
         return self.multiengine.raw_map(func, sequences, self.dist, self.targets, self.block)
 
@@ -66,7 +73,7 @@ class ParallelFunction:
         self.mapper = mapper
 
     def __call__(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The parallel form of ``func``."""
+        """Return a function that maps ``func`` over its arguments, as :meth:`MultiEngineMapper.map`."""
 
         @functools.wraps(func)
         def call_function(*sequences: Iterable[Any]) -> Any:

@@ -1,7 +1,7 @@
-"""How a sequence is dealt out to engines and put together again: pure functions (no I/O).
+"""Partitioning sequences among engines and joining the parts: pure functions.
 
 Two distributions. ``'b'``: consecutive blocks, where the first ``len % n`` get one item more. ``'r'``: round
-robin, where part ``k`` gets the items ``k, k + n, k + 2n, ...``. numpy is used only where arrays are already.
+robin, where part ``k`` gets the items ``k, k + n, k + 2n, ...``. numpy is used only if it is imported already.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def check_distribution(dist: str) -> None:
 
 
 def sliceable(items: Iterable[Any]) -> Any:
-    """The items as something with a length and slices: themselves where they can, else a list of them.
+    """Return the items as an object with a length and slices: themselves if possible, otherwise a list.
 
     Raises:
-        TypeError: they cannot be gone through, or have no length (an array of no dimensions).
+        TypeError: they are not iterable, or have no length (a 0-d array).
     """
     return items if isinstance(items, _SLICES) or _has_slices(items) else list(items)
 
 
 _SLICES: Final = (list, tuple, range, str, bytes, bytearray)
-"""Types of which all is known: their slices have the items that going through them gives."""
+"""Types whose slices are known to contain the items that iteration gives."""
 
 
 def _has_slices(items: Any) -> bool:
@@ -48,9 +48,9 @@ def _has_slices(items: Any) -> bool:
 
 
 def listed(items: Iterable[Any]) -> Any:
-    """The items with a length and slices, such that these have exactly what ``list(items)`` has.
+    """Return the items as an object with a length and slices, and with exactly the items of ``list(items)``.
 
-    The slices of a table of pandas are rows, while going through it gives the names of its columns.
+    Slices of a pandas DataFrame are rows, while iteration gives the names of its columns.
     """
     numpy = sys.modules.get("numpy")
     same = isinstance(items, _SLICES) or (numpy is not None and isinstance(items, numpy.ndarray))
@@ -58,7 +58,7 @@ def listed(items: Iterable[Any]) -> Any:
 
 
 def slices(length: int, parts: int, dist: str = "b") -> list[slice]:
-    """Which items each of ``parts`` parts gets, out of ``length`` items.
+    """Return the slice of ``length`` items that each of ``parts`` parts gets.
 
     >>> slices(5, 2)
     [slice(0, 3, None), slice(3, 5, None)]
@@ -76,7 +76,7 @@ def slices(length: int, parts: int, dist: str = "b") -> list[slice]:
 
 
 def check_items(items: Any, what: str) -> None:
-    """TypeError unless this can be dealt out by :func:`partition`."""
+    """Raise TypeError unless :func:`partition` can partition this."""
     if getattr(items, "shape", None) == () or not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
         raise TypeError(
             f"{what} must be something with items (a list, a string, an array of one or more dimensions): "
@@ -85,7 +85,7 @@ def check_items(items: Any, what: str) -> None:
 
 
 def partition(items: Iterable[Any], parts: int, dist: str = "b") -> list[Any]:
-    """The items dealt out to ``parts`` parts, of the same type as the whole; some parts may be empty.
+    """Partition the items; parts have the type of the whole, arrays are split along axis 0. Parts may be empty.
 
     >>> partition('abcde', 2)
     ['abc', 'de']
@@ -96,7 +96,9 @@ def partition(items: Iterable[Any], parts: int, dist: str = "b") -> list[Any]:
 
 
 def partition_together(sequences: Sequence[Iterable[Any]], parts: int, dist: str = "b") -> list[list[Any]]:
-    """For each part its share of every sequence; never more parts than there are items, so none is empty.
+    """Partition several sequences in the same way: for each part, its slice of every sequence.
+
+    There are never more parts than items, so no part is empty.
 
     Raises:
         ValueError: the sequences differ in length.
@@ -111,11 +113,12 @@ def partition_together(sequences: Sequence[Iterable[Any]], parts: int, dist: str
 
 
 def join(parts: Sequence[Any], dist: str = "b") -> Any:
-    """Put together what :func:`partition` dealt out: the opposite for arrays, lists and tuples.
+    """Join parts: the inverse of :func:`partition` for arrays, lists and tuples.
 
-    Arrays become one array, and lists, tuples and ranges one list. Anything else (scalars, strings, tables, arrays
-    of a class of which nothing is known here) stays a list of the parts. Which of these it is, the first part that
-    is not a scalar decides, so that parts of one item that were flattened find their place.
+    If any part is an array, the result is one array, concatenated along axis 0; if any is a list, tuple or range,
+    one list. Other parts count as one item each then, so that flattened parts are joined correctly. If there are
+    neither (scalars, strings, tables), or the class of an array cannot be concatenated, it is the list of the
+    parts.
     """
     check_distribution(dist)
     numpy = sys.modules.get("numpy")
@@ -131,7 +134,7 @@ def join(parts: Sequence[Any], dist: str = "b") -> Any:
 
 
 _LISTS: Final = (list, tuple, range, UserList)
-"""Not what is derived from them: a named tuple is one thing."""
+"""Subclasses are excluded: a named tuple is a single value."""
 
 
 def _join_arrays(numpy: Any, parts: Sequence[Any], dist: str) -> Any:
@@ -148,9 +151,9 @@ def _join_arrays(numpy: Any, parts: Sequence[Any], dist: str) -> Any:
 
 
 def _concatenation(numpy: Any, parts: Sequence[Any]) -> Callable[[list[Any]], Any] | None:
-    """What joins these arrays to one of their class; None where that is not known.
+    """Return a function that concatenates these arrays and keeps their class; None if none is known.
 
-    ``numpy.concatenate`` makes a plain array of most classes, and drops masks, without a word.
+    ``numpy.concatenate`` silently returns plain arrays for most classes, and drops masks.
     """
     plain = (numpy.ndarray, numpy.matrix, numpy.memmap)
     kinds = {type(part) for part in parts if isinstance(part, numpy.ndarray)}

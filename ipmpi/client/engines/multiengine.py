@@ -15,7 +15,7 @@ from .views import EngineView
 
 
 class MultiEngineClient(EngineView):
-    """Steers the engines of one controller; see :class:`EngineView` for what it can do.
+    """A client for the engines of one controller; :class:`EngineView` has the methods that run on engines.
 
     >>> mec = MultiEngineClient()                       # doctest: +SKIP
     >>> mec.execute('print("Hello World")')             # doctest: +SKIP
@@ -23,30 +23,34 @@ class MultiEngineClient(EngineView):
     [0] In [1]: print("Hello World")
     [0] Out[1]: Hello World
 
-    Use it in a ``with`` statement, or :meth:`close` it; engines and their namespaces stay. One that is no longer
-    referenced (nor a view or a pending result of it) is closed by itself.
+    Use it in a ``with`` statement, or call :meth:`close`; the engines and their namespaces remain. It is closed
+    automatically when neither it nor one of its views or pending results is referenced any more.
+
+    Thread-safety: all methods may be called from any thread; see :class:`EngineView`. A forked process must create
+    a client of its own: using this one there raises :class:`~ipmpi.errors.ClientError`.
 
     Args:
-        furl_or_file: a furl, or a file that contains one; the default is the file ``ipcontroller-mec.furl`` of the
-            newest cluster on this machine that was given no name.
-        name: a cluster by its name, as ``ipcluster list`` shows it; instead of a furl. With ``ssh``, one that is
-            there.
-        session: an open session to use instead.
-        ssh: ``user@login``, to reach the controller through that machine by your own OpenSSH, with its
-            configuration, agent and jump hosts. The default furl is then the one that a controller has written
-            there. After a colon, what runs ipcluster there may follow: ``user@login:venv/bin/ipcluster``.
-        proxy: ``http://host:port`` of an HTTP proxy to go through; ``'none'`` for none. By default that of
-            ``https_proxy`` or ``all_proxy`` in the environment is tried where the direct way fails.
+        furl_or_file: a furl, or the path of a file that contains one. The default is ``ipcontroller-mec.furl`` of
+            the newest unnamed cluster on this machine.
+        name: the name of a cluster, as ``ipcluster list`` shows it; instead of a furl. With ``ssh``, a cluster on
+            the remote machine.
+        session: an open session to use instead of a new connection.
+        ssh: ``'user@login'``: connect to the controller through that machine, using your OpenSSH client with its
+            configuration, agent and jump hosts. The default furl is then the one in that machine's files. A colon
+            and the path of ipcluster on that machine may follow: ``'user@login:venv/bin/ipcluster'``. Or an open
+            :class:`SshSession`.
+        proxy: ``'http://host:port'`` of an HTTP proxy, or ``'none'``. By default, if the direct connection fails,
+            the proxy in the environment variable ``https_proxy`` or ``all_proxy`` is tried.
 
     Attributes:
-        block: whether calls wait for their results; True at first.
-        targets: the engines that are meant where a call names none; ``'all'`` at first.
+        block: whether calls wait for their results; initially True.
+        targets: the engines of calls that name none; initially ``'all'``.
 
     Raises:
-        ValueError: the argument is not a furl or a file containing one.
-        FurlError: it is the furl of something else.
+        ValueError: the argument is neither a furl nor a file that contains one.
+        FurlError: the furl is for another kind of client.
         ConnectionError: no controller answers.
-        SecurityError: it is not the controller of the furl.
+        SecurityError: the controller that answers is not the one of the furl.
     """
 
     def __init__(
@@ -72,10 +76,10 @@ class MultiEngineClient(EngineView):
 
     @property
     def partial_after(self) -> float | None:
-        """Seconds after the first failure on an engine, from which on a call that waits for others says so.
+        """Seconds before a waiting call reports that some engines have failed; initially 2, None for never.
 
-        2 at first; None: it says nothing. The line names the failures, and the engines that still run: most often
-        they wait in a collective of MPI for those that failed. It is printed once a call.
+        The delay starts at the first failure. The line names the failures and the engines that are still running:
+        usually they wait in an MPI collective for those that failed. It is printed once per call.
         """
         return self._calls.partial_after
 
@@ -84,7 +88,7 @@ class MultiEngineClient(EngineView):
         self._calls.partial_after = seconds_until_told(seconds)
 
     def close(self) -> None:
-        """End the connection. Work goes on; results that were not retrieved are lost to this client."""
+        """Close the connection. Commands continue on the engines; results that were not retrieved are lost."""
         self._calls.session.close()
 
     def __enter__(self) -> MultiEngineClient:

@@ -1,4 +1,4 @@
-"""Keep tasks away from engines for a while: what ``mec.reserve()`` returns."""
+"""Reserving engines for commands: what ``mec.reserve()`` returns."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..session.waiting import check_waiting
 
 
 class Reservation:
-    """A with-statement in which engines start no tasks, so that commands have them for themselves.
+    """A context manager that keeps tasks off engines, so that only commands run there.
 
-    A task that runs already goes on; a command waits for its end. Reservations may overlap: an engine gets tasks
-    again when all of its have ended. They end with the client, too.
+    A task that is already running continues; commands wait for its end. Reservations may overlap: an engine gets
+    tasks again when its last reservation has ended. Closing the client ends its reservations.
 
     Attributes:
-        engines: the ids of the engines that are reserved; empty outside the statement.
+        engines: the ids of the reserved engines; empty outside the ``with`` block.
     """
 
     def __init__(self, session: Session, targets: list[int] | None) -> None:
@@ -44,5 +44,5 @@ class Reservation:
         if not engines:
             return
         answer = self._session.request(lambda i: messages.Release(i, engines))
-        with contextlib.suppress(KernelError):  # whoever cannot be asked any more has released them
+        with contextlib.suppress(KernelError):  # without a connection, the controller has released them already
             answer.result()

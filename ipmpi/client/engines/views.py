@@ -1,42 +1,48 @@
-"""Engines that were chosen: the surface that ``mec``, ``mec[0]`` and ``mec[0:4]`` have in common."""
+"""Views of engines: the interface that ``mec``, ``mec[0]`` and ``mec[0:4]`` share."""
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 from ... import limits, serialize
-from ...protocol import messages, operations
-from ...ranges import engines_named
+from ...protocol import operations
 from ..session import given, replies, results
 from ..session.calls import label_of, of_this_process
-from ..session.notices import say
 from ..session.results import PendingResult
 from ..session.session import Submission
 from ..session.targets import Targets, as_engine_id, choose, select
 from . import benchmark, mapping
-from .commands import EngineCommands
+from .control import EngineControl
 from .mapper import MultiEngineMapper, ParallelFunction
 
 
-class EngineView(EngineCommands):
-    """Some engines, and what can be done with them; get one by ``mec[0]``, ``mec[0:4]`` or ``mec[[1, 3]]``.
+class EngineView(EngineControl):
+    """A selection of engines: ``mec[0]``, ``mec[0:4]`` or ``mec[[1, 3]]``.
 
-    It is a collection of engines: ``len`` counts them, a loop goes over them. A string in brackets is a name in
-    their namespaces: ``mec['a']`` pulls, ``mec['a'] = 1`` pushes. It is no mapping of these names, for each engine
-    has its own, and so ``dict(mec)`` is a TypeError.
+    It is a collection of engines: ``len`` counts them, iteration yields one view per engine. A str as index is a
+    name in the engines' namespaces: ``mec['a']`` pulls, ``mec['a'] = 1`` pushes. It is not a mapping, since each
+    engine has a namespace of its own; ``dict(mec)`` raises TypeError.
 
-    Every method that takes ``targets`` and ``block`` uses the attributes of these names where they are None. With
-    ``block=True`` it returns the result, which for engines is a list with one item per target, in the order of the
-    targets (``'all'``: ascending ids). With ``block=False`` it returns a :class:`PendingResult` of it at once.
+    Parameters that most methods have:
 
-    Ctrl-C during a wait returns to the prompt and leaves the engines working: :meth:`interrupt` stops them. Do not
-    change an array while a push of it that was abandoned so may still be on its way.
+    * ``targets``: an engine id, a list of ids, or ``'all'``; None stands for :attr:`targets`.
+    * ``block``: whether to wait for the result; None stands for :attr:`block`. With ``block=True`` a method
+      returns its result, for engines a list with one item per target, in the order of the targets (``'all'``:
+      ascending ids). With ``block=False`` it returns a :class:`PendingResult` of the same at once.
 
-    All such methods raise ValueError for a wrong ``block`` or type of ``targets``, InvalidEngineID for an engine
-    that is not there, NoEnginesRegistered if there are none, and CompositeError for what failed on engines.
+    Exceptions that all methods with these parameters raise: ValueError if ``block`` or the type of ``targets`` is
+    wrong, InvalidEngineID if an engine is not registered, NoEnginesRegistered if there is none, and CompositeError
+    if a command failed on engines.
+
+    Ctrl-C during a wait returns to the prompt and leaves the engines working; :meth:`interrupt` stops them. After
+    Ctrl-C during a push, do not change the array until the push has ended: its memory may still be read.
+
+    Thread-safety: all methods may be called from any thread; commands reach each engine in the order in which they
+    were submitted. :attr:`block` and :attr:`targets` are shared by all threads that use the object: threads that
+    need other values use :meth:`with_options`. In a done-callback of a future, methods that wait raise
+    :class:`~ipmpi.errors.ClientError`.
 
     Attributes:
         block: whether calls wait for their results.
@@ -46,7 +52,7 @@ class EngineView(EngineCommands):
     __reduce_ex__ = of_this_process
 
     def __copy__(self) -> Any:
-        """Another one with the same engines, on the same link."""
+        """Return a copy that shares the connection."""
         other = object.__new__(type(self))
         vars(other).update(vars(self))
         return other
@@ -55,7 +61,7 @@ class EngineView(EngineCommands):
         return f"<{type(self).__name__} of engines {self.targets}, block={self.block}>"
 
     def __len__(self) -> int:
-        """How many engines there are, as the controller told last; nothing is asked."""
+        """Return the number of engines, from the last update of the controller, without a request."""
         return len(self._known())
 
     def __bool__(self) -> bool:
@@ -63,13 +69,15 @@ class EngineView(EngineCommands):
         return True
 
     def __iter__(self) -> Iterator[EngineView]:
-        """One view per engine, ascending; nothing is asked."""
+        """Iterate over the engines, one view each, in ascending order of ids, without a request."""
         return (EngineView(self._calls, [engine], block=self.block) for engine in self._known())
 
     def __contains__(self, key: object) -> bool:
-        """``3 in mec``: engine 3 is there. ``'a' in mec``: all engines of :attr:`targets` have the name ``a``.
+        """Test for an engine or a name.
 
-        Engines, and views of them, are looked up without asking. Names are asked for, and always waited for.
+        ``3 in mec``: engine 3 is registered. ``'a' in mec``: all engines of :attr:`targets` define the name ``a``.
+        Engines, and views of them, are looked up without a request; names are requested from the engines, which
+        always blocks.
         """
         if isinstance(key, str):
             named: list[list[str]] = self._command(operations.Keys(), "keys", (), None, True)
@@ -100,9 +108,13 @@ class EngineView(EngineCommands):
         self.push({key: value})
 
     def with_options(self, *, targets: Targets | None = None, block: bool | None = None) -> EngineView:
-        """A view with other ``targets`` or ``block``, which leaves this one as it is.
+        """Return a view of the same engines with other ``targets`` or ``block``; this one does not change.
 
-        ``mec.with_options(block=False).apply(f, x)`` returns a PendingResult.
+        ``mec.with_options(block=False).apply(f, x)`` returns a :class:`PendingResult`.
+
+        Args:
+            targets: the engines of the new view; None for those of this one.
+            block: whether its calls wait; None for the value of this one.
         """
         chosen = self._wanted(targets)
         shown = self.targets if targets is None else targets
@@ -113,6 +125,38 @@ class EngineView(EngineCommands):
 
     # --- Sequences ----------------------------------------------------------------------------------------
 
+    @overload
+    def scatter(
+        self,
+        key: str,
+        seq: Iterable[Any],
+        dist: str = "b",
+        flatten: bool = False,
+        targets: Targets | None = None,
+        *,
+        block: Literal[True],
+    ) -> list[None]: ...
+    @overload
+    def scatter(
+        self,
+        key: str,
+        seq: Iterable[Any],
+        dist: str = "b",
+        flatten: bool = False,
+        targets: Targets | None = None,
+        *,
+        block: Literal[False],
+    ) -> PendingResult[list[None]]: ...
+    @overload
+    def scatter(
+        self,
+        key: str,
+        seq: Iterable[Any],
+        dist: str = "b",
+        flatten: bool = False,
+        targets: Targets | None = None,
+        block: bool | None = None,
+    ) -> Any: ...
     def scatter(
         self,
         key: str,
@@ -122,18 +166,29 @@ class EngineView(EngineCommands):
         targets: Targets | None = None,
         block: bool | None = None,
     ) -> Any:
-        """Deal out the items of a sequence: each engine gets its part under the name ``key``; ``[None, ...]``.
+        """Partition a sequence among engines; each engine gets its part under the name ``key``.
+
+        Arrays of any dimension are partitioned along axis 0; dtype and the other axes are unchanged. With ``'b'``
+        (blocks) each engine gets consecutive items, and the first ``len(seq) % n`` of ``n`` engines get one more
+        than the others. With ``'r'`` (round robin) engine ``k`` of ``n`` gets the items ``k, k + n, k + 2n, ...``.
 
         Args:
             key: the name on the engines.
-            seq: a list, tuple, range (arrives as lists), string, array (by its first axis) or iterable.
-            dist: ``'b'`` blocks, ``'r'`` round robin.
-            flatten: whether a part of one item arrives as the item itself.
-            targets: engines that get parts; some of these are empty if there are more engines than items.
+            seq: a list, tuple, str, array, or other iterable; its parts have the same type. A range arrives as
+                lists, an iterable without slices, too.
+            dist: ``'b'`` or ``'r'``.
+            flatten: whether a part with a single item arrives as that item itself.
+            targets: the engines, in the order in which they get parts. With more engines than items the last parts
+                are empty.
             block: whether to wait.
 
+        Returns:
+            ``[None, ...]``, one per engine. With ``block=False``, a :class:`PendingResult` of it.
+
         Raises:
-            KeyError: another ``dist``.
+            KeyError: ``dist`` is neither ``'b'`` nor ``'r'``.
+            TypeError: ``seq`` has no items, for example a number or a 0-d array.
+            SerializationError: an item cannot be pickled.
         """
         mapping.check_distribution(dist)
         given.text(key, "the name on the engines")
@@ -153,10 +208,34 @@ class EngineView(EngineCommands):
 
         return self._calls.commands(self, submissions, finish, waits, "scatter")
 
+    @overload
+    def gather(
+        self, key: str, dist: str = "b", targets: Targets | None = None, *, block: Literal[False]
+    ) -> PendingResult[Any]: ...
+    @overload
+    def gather(
+        self, key: str, dist: str = "b", targets: Targets | None = None, block: bool | None = None
+    ) -> Any: ...
     def gather(self, key: str, dist: str = "b", targets: Targets | None = None, block: bool | None = None) -> Any:
-        """Put together what engines have under the name ``key``: arrays to an array, lists and tuples to a list.
+        """Join the parts that engines have under the name ``key``: the inverse of :meth:`scatter`.
 
-        Anything else (scalars, strings) gives the list of the parts. ``dist`` is what :meth:`scatter` was given.
+        Args:
+            key: the name on the engines.
+            dist: the ``dist`` that :meth:`scatter` was given.
+            targets: the engines, in the order in which their parts are joined.
+            block: whether to wait.
+
+        Returns:
+            If any part is an array, one array: the parts concatenated along axis 0, with ``'r'`` interleaved. The
+            parts may differ in length, and must agree in the other axes; the dtype is that of
+            :func:`numpy.concatenate`; a 0-d array or a scalar counts as one item. If the parts are lists, tuples
+            or ranges, one list. Anything else (scalars, str, array types that cannot be concatenated) gives the
+            list of the parts. With ``block=False``, a :class:`PendingResult` of it.
+
+        Raises:
+            KeyError: ``dist`` is neither ``'b'`` nor ``'r'``.
+            CompositeError: the name is not defined on an engine (NameError).
+            ValueError: the shapes of the arrays do not fit.
         """
         mapping.check_distribution(dist)
         given.text(key, "the name on the engines")
@@ -169,6 +248,35 @@ class EngineView(EngineCommands):
 
         return self._command(operations.Pull([key], True), "gather", (key,), engines, block, finish)
 
+    @overload
+    def raw_map(
+        self,
+        func: Callable[..., Any] | str,
+        seq: Sequence[Iterable[Any]],
+        dist: str = "b",
+        targets: Targets | None = None,
+        *,
+        block: Literal[True],
+    ) -> list[Any]: ...
+    @overload
+    def raw_map(
+        self,
+        func: Callable[..., Any] | str,
+        seq: Sequence[Iterable[Any]],
+        dist: str = "b",
+        targets: Targets | None = None,
+        *,
+        block: Literal[False],
+    ) -> PendingResult[list[Any]]: ...
+    @overload
+    def raw_map(
+        self,
+        func: Callable[..., Any] | str,
+        seq: Sequence[Iterable[Any]],
+        dist: str = "b",
+        targets: Targets | None = None,
+        block: bool | None = None,
+    ) -> Any: ...
     def raw_map(
         self,
         func: Callable[..., Any] | str,
@@ -177,18 +285,23 @@ class EngineView(EngineCommands):
         targets: Targets | None = None,
         block: bool | None = None,
     ) -> Any:
-        """Map over several sequences at once: ``raw_map(f, [xs, ys])`` is the list of ``f(x, y)``.
+        """Map a function over several sequences at once: ``raw_map(f, [xs, ys])`` is the list of ``f(x, y)``.
 
         Args:
-            func: any callable, or the name of a function (an expression) on the engines.
+            func: a callable, or a str: an expression that gives a function in the engines' namespaces.
             seq: a list or tuple of sequences of equal length.
-            dist: how they are dealt out, ``'b'`` or ``'r'``; the result has their order in any case.
-            targets: engines that share the work; engines for which there are no items have none.
+            dist: how the items are partitioned, see :meth:`scatter`.
+            targets: the engines that share the work. With fewer items than engines, the last ones do nothing.
             block: whether to wait.
 
+        Returns:
+            The list of results, in the order of the items for either ``dist``. With ``block=False``, a
+            :class:`PendingResult` of it.
+
         Raises:
-            TypeError: ``func`` or ``seq`` is something else.
+            TypeError: ``func`` or ``seq`` is of the wrong type.
             ValueError: the sequences differ in length.
+            CompositeError: ``func`` raised on at least one engine.
         """
         if not isinstance(func, str) and not callable(func):
             raise TypeError(f"func must be a function (anything to call) or a str, not {given.shown(func)}")
@@ -213,145 +326,92 @@ class EngineView(EngineCommands):
     def mapper(
         self, dist: str = "b", targets: Targets | None = None, block: bool | None = None
     ) -> MultiEngineMapper:
-        """An object whose ``map`` keeps these settings."""
+        """Return an object whose ``map`` method uses these settings; see :meth:`raw_map` for the arguments."""
         mapping.check_distribution(dist)
         self._wanted(targets)
         chosen = self.targets if targets is None else targets
         return MultiEngineMapper(self, dist, chosen, self._waits(block))
 
     def map(self, func: Callable[..., Any] | str, *sequences: Iterable[Any]) -> Any:
-        """``list(map(func, *sequences))`` on the engines of :attr:`targets`, each on its block of the items.
+        """Map a function over sequences on the engines of :attr:`targets`, one block of items per engine.
 
-        Not load balanced: :meth:`TaskClient.map` is. Raises as :meth:`raw_map`.
+        The work is divided in advance, not balanced by load; for that use :meth:`TaskClient.map`.
+
+        Args:
+            func: a callable, or a str: an expression that gives a function in the engines' namespaces.
+            *sequences: one for each parameter of ``func``, of equal length.
+
+        Returns:
+            The list of results, in the order of the items. If :attr:`block` is False, a :class:`PendingResult` of
+            it.
+
+        Raises:
+            TypeError, ValueError, CompositeError: as :meth:`raw_map`.
         """
         return self.mapper().map(func, *sequences)
 
     def parallel(
         self, dist: str = "b", targets: Targets | None = None, block: bool | None = None
     ) -> ParallelFunction:
-        """A decorator: the function, called with sequences, is mapped over them on the engines."""
+        """Return a decorator: the decorated function, called with sequences, is mapped over them on the engines.
+
+        See :meth:`raw_map` for the arguments.
+        """
         return ParallelFunction(self.mapper(dist, targets, block))
 
-    # --- The controller -----------------------------------------------------------------------------------
-
-    def queue_status(self, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """What runs and what waits: ``[(0, {'queue': [label, ...], 'pending': label or 'None'}), ...]``.
-
-        ``'seconds'`` tells how long ago the engine was given the command that it runs. Where large answers are on
-        their way from an engine to a client, ``'sending'`` lists which, and to whom.
-        """
-        wanted = self._wanted(targets)
-
-        def finish(rows: list[Any]) -> list[Any]:
-            return [
-                (engine, {"queue": list(waiting), "pending": running or "None", **_busy(*more)})
-                for engine, running, waiting, *more in rows
-            ]
-
-        return self._request(lambda i: messages.QueueStatus(i, wanted), finish, block, "queue_status")
-
-    def clear_queue(self, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """Drop what waits on engines, whose callers get QueueCleared; what runs goes on. ``[None, ...]``."""
-        wanted = self._wanted(targets)
-        return self._request(lambda i: messages.ClearQueue(i, wanted), _nones, block, "clear_queue")
-
-    def kill(self, controller: bool = False, targets: Targets | None = None, block: bool | None = None) -> Any:
-        """End engines; with ``controller=True`` all of them, and then the controller. ``[None, ...]``."""
-        if not isinstance(controller, bool):
-            raise TypeError(
-                f"kill(controller={given.shown(controller)}): controller is True or False; True ends all engines "
-                "and the controller. For some engines: kill(targets=[0, 1])"
-            )
-        wanted = None if controller else self._wanted(targets)
-        return self._request(lambda i: messages.Kill(i, wanted, controller), _nones, block, "kill")
-
-    def interrupt(self, targets: Targets | None = None) -> list[int]:
-        """Raise KeyboardInterrupt in what engines run now. Always waits, for about three seconds at most.
-
-        Returns:
-            the ids of engines whose command has ended. Those that were busy and have not reacted are printed.
-        """
-        wanted = self._wanted(targets)
-        ended, stuck = self._request(lambda i: messages.Interrupt(i, wanted), list, True, "interrupt")
-        if stuck:
-            say(_not_interrupted(stuck))
-        answer: list[int] = ended
-        return answer
-
-    def cluster_info(self) -> dict[str, Any]:
-        """Who is there, by the controller's account. Always waits.
-
-        Returns:
-            ``'engines'``: a list of dicts (``id``, ``rank``, ``set``, ``host``, ``pid``, ``mpi``, ``python``, and
-            ``job``: the batch system's id of their job, ``time_left``: seconds until it ends, or None);
-            ``'clients'``: the list of their roles; ``'up'``: seconds since the controller started; ``'time'``: its
-            clock, in seconds since the epoch; ``'version'``: its release of ipmpi.
-        """
-        engines: list[dict[str, Any]] = []
-        more, after = True, -1
-        while more:
-            answer: dict[str, Any] = self._request(
-                functools.partial(messages.ClusterInfo, after=after), dict, True, "cluster_info"
-            )
-            engines += answer["engines"]
-            after = engines[-1]["id"] if engines else -1
-            more = answer.pop("more", False)
-        return {**answer, "engines": engines}
-
-    def time_left(self, targets: Targets | None = None) -> float | None:
-        """Seconds until the first of these engines' jobs ends; None if no end is known. Always waits.
-
-        Raises:
-            InvalidEngineID, NoEnginesRegistered: they are not there.
-        """
-        wanted = self._wanted(targets)
-        left = {engine["id"]: engine["time_left"] for engine in self.cluster_info()["engines"]}
-        known = [left[engine] for engine in choose(wanted, list(left)) if left[engine] is not None]
-        return min(known, default=None)
-
-    def _request(
-        self,
-        factory: Callable[[int], messages.AnyMessage],
-        finish: Callable[[Any], Any],
-        block: bool | None,
-        method: str,
-    ) -> Any:
-        return self._calls.request(self, factory, finish, self._waits(block), method)
-
     def benchmark(self, push_size: int = 10000) -> dict[str, tuple[float, str]]:
-        """Latencies in ms and push throughputs in MB/s, for one engine and all; ``push_size`` in doubles."""
+        """Measure latency and throughput between this process and the engines. Always blocks.
+
+        Uses the name ``_ipmpi_benchmark`` in the engines' namespaces.
+
+        Args:
+            push_size: size of the data to push, in doubles of 8 bytes.
+
+        Returns:
+            A dict of ``(value, unit)``: ``'single_engine_latency'`` and ``'all_engine_latency'`` in ms,
+            ``'single_engine_push'`` and ``'all_engine_push'`` in MB/s (the latter summed over the engines).
+        """
         most = limits.CLIENT_BACKLOG // 8
         return benchmark.measure(self, given.whole_number(push_size, "push_size", 1, most))
 
     # --- Pending results ----------------------------------------------------------------------------------
 
-    def barrier(self, pendingResults: PendingResult | Iterable[PendingResult]) -> None:
-        """Wait for these results. Failures are not raised here: they wait in the results.
+    def barrier(self, pendingResults: PendingResult[Any] | Iterable[PendingResult[Any]]) -> None:
+        """Wait for these results. Failures are not raised here, but when a result is retrieved.
 
         Raises:
-            NotAPendingResult: something else is among them.
+            NotAPendingResult: an item is not a :class:`PendingResult`.
             InvalidDeferredID: one was flushed.
         """
         results.barrier(pendingResults)
 
     def flush(self) -> None:
-        """Forget every result that was not retrieved: asking for it raises InvalidDeferredID from now on."""
+        """Discard all results that were not retrieved: retrieving one raises InvalidDeferredID from now on."""
         self._calls.pending.flush()
 
     clear_pending_results = flush
 
     def get_pending_deferred(self, deferredID: str, block: bool = True) -> Any:
-        """The result of the PendingResult (still held somewhere) with this ``result_id``, once.
+        """Retrieve, once, the result of the :class:`PendingResult` with this id.
+
+        Only results that are still referenced by the caller can be found.
+
+        Args:
+            deferredID: its ``result_id``.
+            block: whether to wait.
 
         Raises:
-            ResultNotCompleted: it is not there, and ``block`` is False.
-            InvalidDeferredID: it was retrieved or flushed, or there is none.
+            ResultNotCompleted: the result has not arrived, and ``block`` is False.
+            InvalidDeferredID: it was retrieved or flushed before, or there is none with this id.
         """
         return self._calls.pending.get(deferredID).get_result(timeout=None if block else 0)
 
     def activate(self) -> None:
-        """Make this the target of IPython's ``%px``, ``%result`` and ``%autopx``."""
-        # Whoever sits in IPython has imported it; nobody else should.
+        """Make this object the target of IPython's ``%px``, ``%result`` and ``%autopx``.
+
+        Outside IPython, it prints a line that says so.
+        """
+        # Inside IPython it is imported already; elsewhere it should not be.
         ipython = sys.modules.get("IPython")
         shell = None if ipython is None else ipython.get_ipython()
         if shell is None:
@@ -360,23 +420,3 @@ class EngineView(EngineCommands):
         # Through IPython's own registry: the magics and the client know each other by these two names only.
         shell.extension_manager.load_extension("ipmpi.ipython")
         shell.magics_manager.registry["ParallelMagics"].active = self
-
-
-def _not_interrupted(stuck: Sequence[tuple[int, str]]) -> str:
-    ids = [engine for engine, _ in stuck]
-    labels = list(dict.fromkeys(label for _, label in stuck))
-    runs = labels[0] if len(labels) == 1 else f"{labels[0]} and others"
-    return (
-        f"{engines_named(ids)} did not react: {runs} still runs. A call into C or MPI is interrupted when it "
-        f"returns, and waits for ever if it waits for another rank. mec.kill(targets={ids[:3]}"
-        f"{'...' * (len(ids) > 3)}) ends engines, mec.kill() the whole set"
-    )
-
-
-def _busy(going: Sequence[str] = (), seconds: float | None = None) -> dict[str, Any]:
-    sending = {"sending": list(going)} if going else {}
-    return sending if seconds is None else {"seconds": round(seconds, 1), **sending}
-
-
-def _nones(engines: list[int]) -> list[None]:
-    return [None] * len(engines)

@@ -1,6 +1,6 @@
 """What calls return: the ResultList of executed commands, and the PendingResult of a call that did not wait.
 
-Layer L4. Nothing here knows how answers travel: a PendingResult waits on a future.
+Nothing here knows how answers travel: a PendingResult waits on a future.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from ...errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from ...serialize import stays_here
@@ -27,43 +27,50 @@ from .waiting import SessionFuture, check_waiting
 _GREEN, _BLUE, _RED, _NORMAL = "\033[0;32m", "\033[0;34m", "\033[0;31m", "\033[0m"
 _PLAIN = ("", "", "", "")
 
+T = TypeVar("T")
+D = TypeVar("D")
+
 UNOPENED: Final = Exception("a failure that nobody has looked at yet")
-"""Stands for an exception that is still pickled, where the library has to know that there is one."""
+"""Placeholder for an exception that is still pickled: the standard library has to know that there is one."""
 
 
 class ResultList(list[Any]):
-    """What one command printed, one dict per engine; shown as ``<Results List>``.
+    """The output of one command, one dict per engine, in the order of the targets; shown as ``<Results List>``.
 
-    Each dict has ``'input': {'translated', 'raw'}``, ``'number'``, ``'id'`` (of the engine) and ``'stdout'``, and
-    where there is any ``'stderr'`` and ``'display': {'pprint', 'repr'}`` (the last value that was displayed).
-    The text is coloured only where it goes to a terminal.
+    Each dict has the keys ``'id'`` (of the engine), ``'number'`` (of the command), ``'input': {'translated',
+    'raw'}`` and ``'stdout'``; if there was any, also ``'stderr'`` and ``'display': {'pprint', 'repr'}`` (the last
+    value that was displayed). The text is coloured only on a terminal.
     """
 
     def __repr__(self) -> str:
         return self.render(colours=terminal_has_colours())
 
     def render(self, colours: bool = False) -> str:
-        """The text of all commands, with or without ANSI colours."""
+        """Format the output of all engines as text.
+
+        Args:
+            colours: whether to use ANSI colours.
+        """
         palette = (_GREEN, _BLUE, _RED, _NORMAL) if colours else _PLAIN
         return "<Results List>\n" + "".join(_render_command(command, palette) for command in self)
 
 
 class RunResults(ResultList):
-    """What a file printed, one dict per engine; shown with the file's name instead of its text."""
+    """The output of a file that was run, one dict per engine; shown with the file's name, not its text."""
 
     def __init__(self, filename: str, commands: Iterable[Any] = ()) -> None:
         super().__init__(commands)
         self._filename = filename
 
     def render(self, colours: bool = False) -> str:
-        """The text of all engines, with or without ANSI colours."""
+        """Format the output of all engines as text; see :meth:`ResultList.render`."""
         run = f"run({self._filename!r})"
         short = [{**each, "input": {"translated": run}} if isinstance(each, dict) else each for each in self]
         return ResultList(short).render(colours)
 
 
 def terminal_has_colours() -> bool:
-    """Whether what is printed goes to a terminal whose user wants colours (``NO_COLOR`` says no)."""
+    """Return whether standard output is a terminal and ``NO_COLOR`` is not set."""
     if sys.platform == "win32" or os.environ.get("NO_COLOR"):
         return False
     isatty = getattr(sys.stdout, "isatty", None)
@@ -85,13 +92,13 @@ def _render_command(command: Any, palette: tuple[str, str, str, str]) -> str:
 
 
 def wait_until_done(future: concurrent.futures.Future[Any], timeout: float | None = None) -> bool:
-    """Wait for a future without taking its result; False if ``timeout`` seconds were not enough.
+    """Wait for a future without retrieving its result; return False after ``timeout`` seconds.
 
-    Ctrl-C ends the wait at once, and nothing but the wait.
+    Ctrl-C ends the wait only, not the work.
 
     Raises:
-        ClientError: in a callback of a future, and in a forked process, where it would never be done.
-        TypeError, ValueError: ``timeout`` is no number.
+        ClientError: in a done-callback of a future, and in a forked process: the wait would never end.
+        TypeError, ValueError: ``timeout`` is not a valid number.
     """
     timeout = waiting_time(timeout)
     if isinstance(future, SessionFuture):
@@ -102,7 +109,7 @@ def wait_until_done(future: concurrent.futures.Future[Any], timeout: float | Non
 
 
 def wait_and_tell(future: concurrent.futures.Future[Any], partial: Partial) -> bool:
-    """As :func:`wait_until_done`; if some engines have failed, and others do not answer, say so once."""
+    """As :func:`wait_until_done`; print a line once if some engines have failed while others have not replied."""
     if not partial.is_watched:
         return wait_until_done(future)
     if isinstance(future, SessionFuture):
@@ -124,13 +131,13 @@ def _wait(future: concurrent.futures.Future[Any]) -> bool:
 
 
 def runs_event_loop() -> bool:
-    """Whether this is a thread in which asyncio runs: what waits here stops all coroutines."""
+    """Return whether asyncio runs in this thread: a blocking wait would stop all coroutines."""
     asyncio = sys.modules.get("asyncio")  # without it none can run
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def snapshot(future: concurrent.futures.Future[Any]) -> tuple[bool, bool, Any, BaseException | None]:
-    """Whether it is done, and cancelled; its result and exception: what ``asyncio`` of Python 3.14 asks for."""
+    """Return ``(done, cancelled, result, exception)``, as ``asyncio`` of Python 3.14 needs it."""
     if not future.done():
         return False, False, None, None
     if future.cancelled():
@@ -140,8 +147,8 @@ def snapshot(future: concurrent.futures.Future[Any]) -> tuple[bool, bool, Any, B
 
 
 async def arrival(future: concurrent.futures.Future[Any]) -> None:
-    """Wait in a coroutine until a future is done. What it stands for goes on if the coroutine is cancelled."""
-    # Only somebody who runs asyncio comes here; nobody else pays for its import.
+    """Wait in a coroutine until a future is done. Cancelling the coroutine does not cancel the future."""
+    # Imported here, since it costs time and only users of asyncio need it.
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -156,19 +163,22 @@ async def arrival(future: concurrent.futures.Future[Any]) -> None:
     await arrived.wait()
 
 
-class PendingResult(SessionFuture):
-    """The result of a call with ``block=False``, made by the methods of a client; wait for it by :attr:`r`.
+class PendingResult(SessionFuture, Generic[T]):
+    """The result of a call with ``block=False``; its type parameter is the type of that result.
 
     It is a :class:`concurrent.futures.Future`: :func:`concurrent.futures.wait`, ``as_completed`` and
-    ``asyncio.wrap_future`` take it, and a coroutine may ``await`` it. Two of them compare by the order in which
-    they were made. May be used from any thread.
+    ``asyncio.wrap_future`` accept it, and a coroutine can ``await`` it. Sorting puts them in the order of their
+    calls. Methods of clients create them.
+
+    Thread-safety: all methods may be called from any thread, but those that wait raise
+    :class:`~ipmpi.errors.ClientError` in a done-callback of a future.
 
     Attributes:
-        client: whose method was called.
-        result_id: 40 characters that no other result has.
+        client: the client or view whose method was called.
+        result_id: a str of 40 characters that identifies the result in this process.
         called: whether the result was retrieved.
-        raised: whether it was an exception.
-        callbacks: ``(function, args, kwargs)`` that will be applied when the result is retrieved.
+        raised: whether retrieving it raised an exception.
+        callbacks: ``(function, args, kwargs)`` tuples, to be applied when the result is retrieved.
     """
 
     _numbers = itertools.count(1)
@@ -182,15 +192,15 @@ class PendingResult(SessionFuture):
         has_failed: Callable[[Any], bool] | None = None,
         partial: Partial | None = None,
     ) -> None:
-        """Stand for ``finish(future.result())``, computed by whoever asks first.
+        """Represent ``finish(future.result())``, which is computed when it is first retrieved.
 
         Args:
-            client: whose method was called.
-            future: of the answers.
-            finish: makes the result of the answers, or raises.
-            name: of the method.
-            has_failed: whether ``finish`` will raise for these answers; for who waits for the first exception.
-            partial: the part of the answers that is here.
+            client: the client or view whose method was called.
+            future: resolves to the replies.
+            finish: converts the replies to the result, or raises.
+            name: the name of the method.
+            has_failed: whether ``finish`` will raise for these replies; used by waits for the first exception.
+            partial: tracks the replies that have arrived.
         """
         super().__init__()
         # Not to be cancelled, as a call that an executor runs: others may be queued behind it.
@@ -226,19 +236,26 @@ class PendingResult(SessionFuture):
         return self.result_id < other.result_id
 
     def done(self) -> bool:
-        """Whether the result is here, so that :attr:`r` will not wait."""
+        """Return whether the result has arrived, so that retrieving it does not wait."""
         # Without the base's lock: callbacks of a retrieval may ask, while somebody with that lock waits for them.
         return self._has_come
 
     def cancel(self) -> bool:
-        """Always False: a command cannot be taken back by itself.
+        """Return False: a single command cannot be cancelled.
 
-        ``clear_queue()`` drops what waits on engines, and ``interrupt()`` stops what runs.
+        To drop all queued commands of engines use ``clear_queue()``; to stop the running one use ``interrupt()``.
         """
         return super().cancel()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the result is here, at most ``timeout`` seconds; say whether it is. Raises nothing."""
+        """Wait for the result without retrieving it.
+
+        Args:
+            timeout: seconds to wait at most; None for no limit.
+
+        Returns:
+            Whether the result has arrived. Failures on engines are not raised here.
+        """
         timeout = waiting_time(timeout)
         if self.done():
             return True
@@ -246,25 +263,38 @@ class PendingResult(SessionFuture):
 
     @property
     def done_ids(self) -> list[int]:
-        """Engines that have answered by now, ascending; empty for what the controller itself answers."""
+        """Return the ids of the engines that have replied so far, ascending.
+
+        Empty for requests that the controller itself answers.
+        """
         return self._partial.done_ids
 
     @property
     def failures(self) -> dict[int, BaseException]:
-        """What was raised on those engines that have failed by now, by engine id. It is not raised here."""
+        """Return the exceptions of the engines that have failed so far, by engine id; raises none of them."""
         return self._partial.failures
 
+    @overload
+    def get_result(
+        self, default: object = None, block: Literal[True] = True, *, timeout: float | None = None
+    ) -> T: ...
+    @overload
+    def get_result(self, default: D, block: bool = True, *, timeout: float | None = None) -> T | D: ...
+    @overload
+    def get_result(
+        self, default: None = None, block: bool = True, *, timeout: float | None = None
+    ) -> T | None: ...
     def get_result(self, default: Any = None, block: bool = True, *, timeout: float | None = None) -> Any:
-        """The result; every later call returns (or raises) the same again.
+        """Return the result; later calls return, or raise, the same object again.
 
         Args:
-            default: what to return with ``block=False`` while there is no result.
-            block: whether to wait. Ctrl-C ends the wait and leaves the work running.
-            timeout: seconds to wait at most.
+            default: returned with ``block=False`` if the result has not arrived.
+            block: whether to wait. Ctrl-C ends the wait and leaves the command running.
+            timeout: seconds to wait at most; None for no limit.
 
         Raises:
-            CompositeError: engines failed.
-            ResultNotCompleted: ``timeout`` seconds were not enough; ask again later.
+            CompositeError: the call failed on at least one engine.
+            ResultNotCompleted: the result did not arrive within ``timeout`` seconds; call again later.
             InvalidDeferredID: the result was flushed.
         """
         if not block and not self.done():
@@ -278,15 +308,15 @@ class PendingResult(SessionFuture):
         finally:
             del error, self  # the traceback holds this frame, and this would hold the traceback
 
-    def result(self, timeout: float | None = None) -> Any:
-        """The result, as :meth:`get_result`."""
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the result and return it, as :meth:`get_result`."""
         return self.get_result(timeout=timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What :meth:`get_result` would raise, waited for; None if that is nothing.
+        """Wait for the result; return the exception that :meth:`get_result` would raise, or None.
 
         Raises:
-            ResultNotCompleted: ``timeout`` seconds were not enough.
+            ResultNotCompleted: the result did not arrive within ``timeout`` seconds.
         """
         if not self.wait(timeout):
             raise ResultNotCompleted(
@@ -299,18 +329,19 @@ class PendingResult(SessionFuture):
             return self._error
 
     @property
-    def r(self) -> Any:
-        """The result, waited for: :meth:`get_result` with ``block=True``."""
+    def r(self) -> T:
+        """The result: waits for it, as :meth:`get_result` with ``block=True``."""
         return self.get_result(block=True)
 
     def add_callback(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Have ``result = f(result, *args, **kwargs)`` applied when the result is retrieved, once.
+        """Apply ``result = f(result, *args, **kwargs)`` when the result is retrieved, once.
 
-        Several are applied one after the other. One added after the retrieval is applied now. Results that are
-        exceptions have none applied. (To be told when the result is there: ``add_done_callback(f)``.)
+        Callbacks are applied in the order in which they were added; one that is added after the retrieval is
+        applied at once. They are not applied if the call failed. To be notified when the result arrives, use
+        ``add_done_callback(f)``.
 
         Raises:
-            TypeError: ``f`` cannot be called.
+            TypeError: ``f`` is not callable.
         """
         if not callable(f):
             raise TypeError(f"a callback must be callable, which {f!r} is not")
@@ -321,7 +352,7 @@ class PendingResult(SessionFuture):
                 self._apply(lambda: f(self._value, *args, **kwargs))
 
     def _arrived(self, future: concurrent.futures.Future[Any]) -> None:
-        """The answers are here; called in the session's thread."""
+        """Store the replies; called in the session's thread."""
         refusal: BaseException | None = None
         answers: Any = None
         try:
@@ -337,7 +368,7 @@ class PendingResult(SessionFuture):
         self._announce(failed)
 
     def _announce(self, failed: bool) -> None:
-        """Tell those who wait, and done-callbacks."""
+        """Wake waiting threads and run done-callbacks."""
         if failed:
             self.set_exception(UNOPENED)
         else:
@@ -380,12 +411,12 @@ class PendingResult(SessionFuture):
         if waits:
             self._announce(failed=True)
 
-    async def _arrival(self) -> Any:
+    async def _arrival(self) -> T:
         if not self.done():
             await arrival(self)
         return self.get_result()
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, T]:
         return self._arrival().__await__()
 
     def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
@@ -393,36 +424,36 @@ class PendingResult(SessionFuture):
 
 
 class PendingResults:
-    """The results of one client that nobody has retrieved, found by their ids while the user keeps them."""
+    """The unretrieved results of one client, by id; holds weak references, so that dropped ones disappear."""
 
     def __init__(self) -> None:
-        self._pending: weakref.WeakValueDictionary[str, PendingResult] = weakref.WeakValueDictionary()
+        self._pending: weakref.WeakValueDictionary[str, PendingResult[Any]] = weakref.WeakValueDictionary()
 
-    def add(self, pending: PendingResult) -> PendingResult:
-        """Remember one, and return it."""
+    def add(self, pending: PendingResult[Any]) -> PendingResult[Any]:
+        """Add one, and return it."""
         self._pending[pending.result_id] = pending
         return pending
 
-    def get(self, result_id: str) -> PendingResult:
-        """The one with this id; InvalidDeferredID if it was retrieved, flushed, dropped or never there."""
+    def get(self, result_id: str) -> PendingResult[Any]:
+        """Return the one with this id; InvalidDeferredID if there is none that is still to be retrieved."""
         pending = self._pending.get(result_id) if isinstance(result_id, str) else None
         if pending is None or pending.called:
             raise InvalidDeferredID(f"no result is pending under the id {shown(result_id)}")
         return pending
 
     def flush(self) -> None:
-        """Forget all of them: asking for one raises InvalidDeferredID from now on."""
+        """Discard all of them: retrieving one raises InvalidDeferredID from now on."""
         for pending in list(self._pending.values()):
             pending._forget()
         self._pending.clear()
 
 
-def barrier(pending_results: PendingResult | Iterable[PendingResult]) -> None:
-    """Wait for all of them, in the order they were made. Failures are not raised: they wait in the results.
+def barrier(pending_results: PendingResult[Any] | Iterable[PendingResult[Any]]) -> None:
+    """Wait for all of these results. Failures are not raised here, but when a result is retrieved.
 
     Raises:
-        NotAPendingResult: something else is among them.
-        InvalidDeferredID: one was flushed, so nothing says when it is over.
+        NotAPendingResult: an item is not a PendingResult.
+        InvalidDeferredID: one was flushed, so its end cannot be waited for.
     """
     given = [pending_results] if isinstance(pending_results, PendingResult) else list(pending_results)
     for item in given:

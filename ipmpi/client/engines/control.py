@@ -1,0 +1,189 @@
+"""Requests to the controller about engines: their queues, interrupting and ending them, information."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
+
+from ...protocol import messages
+from ...ranges import engines_named
+from ..session import given
+from ..session.notices import say
+from ..session.results import PendingResult
+from ..session.targets import Targets, choose
+from .objects import EngineObjects
+
+
+class EngineControl(EngineObjects):
+    """Base of :class:`EngineView`: what the controller answers itself, also while engines are busy.
+
+    :class:`EngineView` describes ``targets``, ``block`` and the exceptions that all methods raise.
+    """
+
+    @overload
+    def queue_status(
+        self, targets: Targets | None = None, *, block: Literal[True]
+    ) -> list[tuple[int, dict[str, Any]]]: ...
+    @overload
+    def queue_status(
+        self, targets: Targets | None = None, *, block: Literal[False]
+    ) -> PendingResult[list[tuple[int, dict[str, Any]]]]: ...
+    @overload
+    def queue_status(self, targets: Targets | None = None, block: bool | None = None) -> Any: ...
+    def queue_status(self, targets: Targets | None = None, block: bool | None = None) -> Any:
+        """Return which command runs on each engine, and which are queued.
+
+        Returns:
+            A list of ``(id, status)``. ``status['pending']`` is the label of the running command, or the str
+            ``'None'``; ``status['queue']`` the list of labels of the queued ones. If a command runs,
+            ``status['seconds']`` is how long ago the engine received it. While large results are being transferred
+            from the engine to clients, ``status['sending']`` lists them. With ``block=False``, a
+            :class:`PendingResult` of it.
+        """
+        wanted = self._wanted(targets)
+
+        def finish(rows: list[Any]) -> list[Any]:
+            return [
+                (engine, {"queue": list(waiting), "pending": running or "None", **_busy(*more)})
+                for engine, running, waiting, *more in rows
+            ]
+
+        return self._request(lambda i: messages.QueueStatus(i, wanted), finish, block, "queue_status")
+
+    @overload
+    def clear_queue(self, targets: Targets | None = None, *, block: Literal[True]) -> list[None]: ...
+    @overload
+    def clear_queue(
+        self, targets: Targets | None = None, *, block: Literal[False]
+    ) -> PendingResult[list[None]]: ...
+    @overload
+    def clear_queue(self, targets: Targets | None = None, block: bool | None = None) -> Any: ...
+    def clear_queue(self, targets: Targets | None = None, block: bool | None = None) -> Any:
+        """Remove the queued commands of engines; running commands are not affected.
+
+        Callers of the removed commands get :class:`~ipmpi.errors.QueueCleared`.
+
+        Returns:
+            ``[None, ...]``, one per engine. With ``block=False``, a :class:`PendingResult` of it.
+        """
+        wanted = self._wanted(targets)
+        return self._request(lambda i: messages.ClearQueue(i, wanted), _nones, block, "clear_queue")
+
+    @overload
+    def kill(
+        self, controller: bool = False, targets: Targets | None = None, *, block: Literal[True]
+    ) -> list[None]: ...
+    @overload
+    def kill(
+        self, controller: bool = False, targets: Targets | None = None, *, block: Literal[False]
+    ) -> PendingResult[list[None]]: ...
+    @overload
+    def kill(self, controller: bool = False, targets: Targets | None = None, block: bool | None = None) -> Any: ...
+    def kill(self, controller: bool = False, targets: Targets | None = None, block: bool | None = None) -> Any:
+        """End engine processes.
+
+        Args:
+            controller: end all engines, then the controller; ``targets`` is ignored.
+            targets: the engines to end.
+            block: whether to wait.
+
+        Returns:
+            ``[None, ...]``, one per engine. With ``block=False``, a :class:`PendingResult` of it.
+
+        Raises:
+            TypeError: ``controller`` is not a bool.
+        """
+        if not isinstance(controller, bool):
+            raise TypeError(
+                f"kill(controller={given.shown(controller)}): controller is True or False; True ends all engines "
+                "and the controller. For some engines: kill(targets=[0, 1])"
+            )
+        wanted = None if controller else self._wanted(targets)
+        return self._request(lambda i: messages.Kill(i, wanted, controller), _nones, block, "kill")
+
+    def interrupt(self, targets: Targets | None = None) -> list[int]:
+        """Raise KeyboardInterrupt in the commands that engines are running.
+
+        Blocks, for about three seconds at most. Prints a line about engines that were busy and did not react: a
+        call into C code or MPI is interrupted only when it returns.
+
+        Args:
+            targets: the engines to interrupt.
+
+        Returns:
+            The ids of the engines whose command has ended.
+        """
+        wanted = self._wanted(targets)
+        ended, stuck = self._request(lambda i: messages.Interrupt(i, wanted), list, True, "interrupt")
+        if stuck:
+            say(_not_interrupted(stuck))
+        answer: list[int] = ended
+        return answer
+
+    def cluster_info(self) -> dict[str, Any]:
+        """Return what the controller knows about its engines and clients. Always blocks.
+
+        Returns:
+            A dict: ``'engines'``, a list of dicts (``id``, ``rank``, ``set``, ``host``, ``pid``, ``mpi``,
+            ``python``, ``job``: the batch system's job id, ``time_left``: seconds until the job ends, or None);
+            ``'clients'``, the list of the clients' roles; ``'up'``, seconds since the controller started;
+            ``'time'``, its clock in seconds since the epoch; ``'version'``, its version of ipmpi.
+        """
+        engines: list[dict[str, Any]] = []
+        more, after = True, -1
+        while more:
+            answer: dict[str, Any] = self._request(
+                functools.partial(messages.ClusterInfo, after=after), dict, True, "cluster_info"
+            )
+            engines += answer["engines"]
+            after = engines[-1]["id"] if engines else -1
+            more = answer.pop("more", False)
+        return {**answer, "engines": engines}
+
+    def time_left(self, targets: Targets | None = None) -> float | None:
+        """Return the seconds until the first of these engines' jobs ends. Always blocks.
+
+        Args:
+            targets: the engines to consider.
+
+        Returns:
+            Seconds, a float; None if no end is known.
+
+        Raises:
+            InvalidEngineID: an engine is not registered.
+            NoEnginesRegistered: no engine is registered.
+        """
+        wanted = self._wanted(targets)
+        left = {engine["id"]: engine["time_left"] for engine in self.cluster_info()["engines"]}
+        known = [left[engine] for engine in choose(wanted, list(left)) if left[engine] is not None]
+        return min(known, default=None)
+
+    def _request(
+        self,
+        factory: Callable[[int], messages.AnyMessage],
+        finish: Callable[[Any], Any],
+        block: bool | None,
+        method: str,
+    ) -> Any:
+        return self._calls.request(self, factory, finish, self._waits(block), method)
+
+
+def _not_interrupted(stuck: Sequence[tuple[int, str]]) -> str:
+    ids = [engine for engine, _ in stuck]
+    labels = list(dict.fromkeys(label for _, label in stuck))
+    runs = labels[0] if len(labels) == 1 else f"{labels[0]} and others"
+    return (
+        f"{engines_named(ids)} did not react: {runs} still runs. A call into C or MPI is interrupted when it "
+        f"returns, and waits for ever if it waits for another rank. mec.kill(targets={ids[:3]}"
+        f"{'...' * (len(ids) > 3)}) ends engines, mec.kill() the whole set"
+    )
+
+
+def _busy(going: Sequence[str] = (), seconds: float | None = None) -> dict[str, Any]:
+    sending = {"sending": list(going)} if going else {}
+    return sending if seconds is None else {"seconds": round(seconds, 1), **sending}
+
+
+def _nones(engines: list[int]) -> list[None]:
+    return [None] * len(engines)
