@@ -23,7 +23,7 @@ from ..engine.agent.meeting import Conversation, leaders_of
 from ..engine.agent.watch import parent_launcher
 from ..engine.mpi.world import MODES, World, host_and_pid, start_world
 from ..engine.rank.controlblock import ControlBlock
-from ..engine.rank.environment import hide_rank_variables
+from ..engine.rank.hiddenvariables import hide_rank_variables
 from ..engine.rank.lifeline import Lifeline
 from ..engine.rank.rank import Rank
 from ..engine.session.namespace import Namespace

@@ -144,7 +144,7 @@ def test_the_body_of_a_large_task_is_asked_for_once_all_its_ranks_wait() -> None
 
 
 def test_communicators_come_to_an_end_and_are_spared_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "ABANDONED_COMMS", 4)
+    monkeypatch.setattr(limits, "MAX_ABANDONED_COMMUNICATORS", 4)
     stage = Stage(2)
     for index in range(4):
         start(stage, index, width=2)
@@ -162,7 +162,7 @@ def test_communicators_come_to_an_end_and_are_spared_before(monkeypatch: pytest.
 
 
 def test_few_communicators_serve_many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "ABANDONED_COMMS", 10)
+    monkeypatch.setattr(limits, "MAX_ABANDONED_COMMUNICATORS", 10)
     stage = Stage(8)
     serials = set()
     for index in range(300):

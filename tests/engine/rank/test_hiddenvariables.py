@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import os, subprocess, sys
-from ipmpi.engine.rank.environment import hide_rank_variables
+from ipmpi.engine.rank.hiddenvariables import hide_rank_variables
 hide_rank_variables()
 names = sys.argv[1:]
 for name in names:
