@@ -38,15 +38,14 @@ _KNOWN = 1024
 _SHORTEST = 1e-7
 _MEMORY = 0.05
 """Seconds of work of each rank."""
-_JUMP = 10
 
 
 class RuntimeEstimate:
     """The mean seconds of a kind of task: lately, not ever.
 
     What counts is the last :data:`_MEMORY` seconds of work, and not so many reports: in a report of a few short
-    tasks, one that had to wait for a processor would count as much as the thousands before. But when two reports in
-    a row say that tasks take :data:`_JUMP` times as long, they do.
+    tasks, one that had to wait for a processor would count as much as the thousands before. But when two reports
+    in a row say that tasks take ten times as long, and longer than :data:`LONG`, they do.
     """
 
     __slots__ = ("_busy", "_suspected", "_tasks")
@@ -75,7 +74,7 @@ class RuntimeEstimate:
     def learn(self, busy: float, tasks: int, ranks: int = 1) -> None:
         """So many tasks took one of ``ranks`` ranks ``busy`` seconds together."""
         mean, known = busy / tasks, self.seconds
-        if known is not None and _JUMP * known < mean < math.inf:
+        if known is not None and max(10 * known, LONG) < mean < math.inf:
             if self._suspected < math.inf:
                 self.expect(min(mean, self._suspected))
                 self._suspected = mean
