@@ -13,7 +13,7 @@ import msgspec
 
 from ipmpi import errors, limits
 from ipmpi.cli import ipcluster, ipcontroller, ipengine
-from ipmpi.protocol import frames, messages, mux, operations, rankmessages, states
+from ipmpi.protocol import frames, messages, mux, operations, permissions, rankmessages
 
 PLAIN = (Exception, BaseException, object)
 
@@ -69,10 +69,10 @@ def task_options() -> str:
 def legality() -> str:
     """Role by role, what each end listens to."""
     rows = []
-    for role in states.RECEIVES:
+    for role in permissions.RECEIVES:
         for end, allowed in (
-            ("the controller", states.CONTROLLER_RECEIVES[role]),
-            ("the other end", states.RECEIVES[role]),
+            ("the controller", permissions.CONTROLLER_RECEIVES[role]),
+            ("the other end", permissions.RECEIVES[role]),
         ):
             rows.append((role, end, ", ".join(sorted(literal(kind.__name__) for kind in allowed))))
     return table(("role of the link", "who hears", "messages"), rows)

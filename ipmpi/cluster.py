@@ -18,7 +18,7 @@ from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.client.session import given
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
-from ipmpi.launch.batch.batch import batch_systems
+from ipmpi.launch.batch.registry import batch_systems
 from ipmpi.launch.cluster.follow import Followed
 from ipmpi.launch.processes.process import tail
 

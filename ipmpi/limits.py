@@ -61,7 +61,7 @@ CLIENT_COMMANDS: Final = 100_000
 
 # --- Before authentication (reference: the project's security page) ------------------------------------
 HANDSHAKE_TIMEOUT: Final = 5.0
-"""For a stranger to say who it is."""
+"""For a peer that has connected to say who it is."""
 
 AUTHENTICATION_BYTES: Final = 4 * KIB
 HALF_OPEN: Final = 1024

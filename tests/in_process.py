@@ -18,7 +18,7 @@ from ipmpi.controller.service import ControllerService
 from ipmpi.errors import KernelError
 from ipmpi.furl import SECRET_BYTES, Furl
 from ipmpi.protocol import rankmessages as rm
-from ipmpi.protocol.states import RECEIVES
+from ipmpi.protocol.permissions import RECEIVES
 from ipmpi.tls import Identity
 from ipmpi.transport.dial.dialled import Callbacks, DialledSession
 from ipmpi.transport.dial.listen import Listener

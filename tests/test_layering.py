@@ -46,7 +46,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.rank.items": (3, "engine.rank"),
     "ipmpi.engine.rank.lifeline": (3, "engine.rank"),
     "ipmpi.engine.rank.gangmember": (3, "engine.rank"),
-    "ipmpi.controller.losses": (3, "controller"),
+    "ipmpi.controller.lossnotices": (3, "controller"),
     "ipmpi.transport": (3, "transport"),
     "ipmpi.transport.dial": (3, "transport.dial"),
     "ipmpi.transport.ssh": (3, "transport.ssh"),

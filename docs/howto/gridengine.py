@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ipmpi.launch.batch.batch import BatchSystem, JobState, JobStatus, Line, Shape, Shell
+from ipmpi.launch.batch.registry import BatchSystem, JobState, JobStatus, Line, Shape, Shell
 
 STATES = {"qw": JobState.PENDING, "hqw": JobState.PENDING, "t": JobState.PENDING, "r": JobState.RUNNING}
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 from ..environment import walltime
 from ..errors import LauncherError
-from ..launch.batch.batch import batch_system
 from ..launch.batch.queue import Queue, run_command
+from ..launch.batch.registry import batch_system
 
 PATIENCE = 10.0
 """Seconds for an answer. A batch system that is busy shall not keep engines from starting."""

@@ -16,9 +16,9 @@ from ipmpi.cli.monitor import MonitoredController
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
-from ipmpi.launch.batch.batch import BatchSystem, batch_system
 from ipmpi.launch.batch.joboptions import MEMORY, JobOptions
 from ipmpi.launch.batch.jobscript import render
+from ipmpi.launch.batch.registry import BatchSystem, batch_system
 from ipmpi.launch.cluster.cluster import ClusterRun
 from ipmpi.launch.cluster.controller import EventReader
 from ipmpi.launch.cluster.job import Job

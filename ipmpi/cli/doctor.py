@@ -43,7 +43,7 @@ from ..launch.doctor.gather import (
     this_process,
     token_in,
 )
-from ..launch.doctor.mpi_check import find_launcher, run_mpi_check
+from ..launch.doctor.mpi_run import find_launcher, run_mpi_check
 from ..transport.dial.proxies import routes_by
 from ..transport.dial.reach import try_hints
 from ..transport.dial.routes import ProxyRoute

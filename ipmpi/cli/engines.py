@@ -21,7 +21,7 @@ from ipmpi.cli.supervise import Supervisor
 from ipmpi.errors import FurlError, LauncherError
 from ipmpi.exits import how_it_ended
 from ipmpi.furl import FILE_BYTES, Furl, load, load_furl_or_file, save, security_dir
-from ipmpi.launch.batch.batch import batch_system
+from ipmpi.launch.batch.registry import batch_system
 from ipmpi.launch.cluster import records
 from ipmpi.launch.cluster.cluster import ClusterRun
 from ipmpi.launch.cluster.happenings import EnginesEnded, StopRequest

@@ -17,10 +17,10 @@ from ..client import MultiEngineClient
 from ..environment.walltime import moment
 from ..errors import FurlError, KernelError, LauncherError
 from ..furl import CLUSTER_NAME, ipython_dir
-from ..launch.batch.batch import BatchSystem, JobState, JobStatus, batch_system, batch_systems
 from ..launch.batch.batchsystem import job_number
 from ..launch.batch.nodelist import expand_nodes
 from ..launch.batch.queue import Queue
+from ..launch.batch.registry import BatchSystem, JobState, JobStatus, batch_system, batch_systems
 from ..launch.cluster import records
 from ..launch.cluster.job import job_logs
 from ..launch.cluster.logs import log_files

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ipmpi.errors import KernelError, LauncherError
-from ipmpi.launch.batch.batch import batch_systems
+from ipmpi.launch.batch.registry import batch_systems
 
 
 class Command(NamedTuple):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, furl
-from ..controller.farm.scheduler import ORDERS, Order, Queued
+from ..controller.farm.order import ORDERS, Order, Queued
 from ..controller.interfaces import CLIENT_INTERFACES, Interface
 from ..controller.service import ControllerService
 from ..errors import ControllerStartError, KernelError
@@ -126,7 +126,7 @@ def _scheduler(name: str) -> Order:
     except Exception as error:
         raise ControllerStartError(
             f"--scheduler {name}: {type(error).__name__}: {error}. It has to be a class like those in "
-            "ipmpi.controller.farm.scheduler"
+            "ipmpi.controller.farm.order"
         ) from error
     return order
 

@@ -18,8 +18,8 @@ from ipmpi.cli.growing import GrowingFiles
 from ipmpi.client import MultiEngineClient
 from ipmpi.environment.walltime import clock
 from ipmpi.errors import KernelError, LauncherError
-from ipmpi.launch.batch.batch import JobState, batch_system
 from ipmpi.launch.batch.queue import Queue
+from ipmpi.launch.batch.registry import JobState, batch_system
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.logs import log_files
 from ipmpi.launch.cluster.records import ClusterRecord

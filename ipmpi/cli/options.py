@@ -13,7 +13,7 @@ from ipmpi.cli import argtypes
 from ipmpi.cli.reporter import Reporter
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
-from ipmpi.launch.batch.batch import batch_systems
+from ipmpi.launch.batch.registry import batch_systems
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.controller import ControllerProcess
 from ipmpi.launch.cluster.records import ClusterRecord

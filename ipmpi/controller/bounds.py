@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from .. import limits
 from ..protocol import messages as m
-from ..protocol.states import Table
+from ..protocol.permissions import Table
 
 
 class Bounds(NamedTuple):

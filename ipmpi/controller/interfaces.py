@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from ..errors import ControllerStartError
 from ..protocol import messages
-from ..protocol.states import CONTROLLER_RECEIVES, RECEIVES, Table
+from ..protocol.permissions import CONTROLLER_RECEIVES, RECEIVES, Table
 
 _CLIENTS: Table = CONTROLLER_RECEIVES["mec"] | CONTROLLER_RECEIVES["tc"]
 

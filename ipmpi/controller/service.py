@@ -18,7 +18,7 @@ from ..protocol import messages as m, packed
 from ..protocol.connection import Event, MessageReceived
 from ..protocol.frames import Buffer, size_of
 from ..protocol.handshake import printable
-from ..protocol.states import CONTROLLER_RECEIVES
+from ..protocol.permissions import CONTROLLER_RECEIVES
 from ..transport.loop import Loop, Timer
 from ..transport.transfers import Transfers
 from .bounds import is_observer
@@ -27,10 +27,10 @@ from .deadlines import Deadlines
 from .describe import described
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
 from .farm.farm import Farm
-from .farm.scheduler import Order
+from .farm.order import Order
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
-from .losses import Losses
+from .lossnotices import Losses
 from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled

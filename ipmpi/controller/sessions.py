@@ -12,8 +12,8 @@ from ..errors import KernelError, ProtocolError, internal_error
 from ..protocol.connection import Connection, Event
 from ..protocol.handshake import Hello, ListenerHandshake
 from ..protocol.messages import Goodbye
+from ..protocol.permissions import Table
 from ..protocol.registration import Registration
-from ..protocol.states import Table
 from ..transport.dial.negotiate import Authenticated
 from ..transport.link import Link
 from ..transport.loop import Loop, Timer

@@ -106,7 +106,7 @@ class Connection:
     """One end of a session with a peer.
 
     Args:
-        may_receive: the message types that this peer may send (see :mod:`ipmpi.protocol.states`).
+        may_receive: the message types that this peer may send (see :mod:`ipmpi.protocol.permissions`).
         resumable: keep an outbox and acknowledge, so that the session survives its link.
         unacknowledged: bytes that may be sent without being acknowledged.
     """

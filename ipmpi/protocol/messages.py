@@ -2,7 +2,7 @@
 
 A message may have a *body*: buffers that no one between the two ends looks into. ``sizes`` lists their
 lengths; the bytes follow inside the message's frame or, above ``limits.INLINE_BODY``, as a stream of chunks.
-Who may say what is in :mod:`ipmpi.protocol.states`. What only the task farm says is in
+Who may say what is in :mod:`ipmpi.protocol.permissions`. What only the task farm says is in
 :mod:`ipmpi.protocol.tasks`.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import field
 
-from .message import Message as Message
+from .basemessage import Message as Message
 from .tasks import (
     AbortTasks as AbortTasks,
     CancelTasks as CancelTasks,

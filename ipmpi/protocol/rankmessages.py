@@ -17,8 +17,8 @@ from typing import Final
 import msgspec
 
 from ..errors import RemoteProtocolError
+from .basemessage import Message
 from .frames import Buffer
-from .message import Message
 from .tasks import DefineFunction, ForgetFunctions
 
 _LENGTH: Final = struct.Struct("<I")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import field
 
-from .message import Message
+from .basemessage import Message
 
 # --- client to controller ---------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ipmpi.controller.effects import Decline, Forward, Send
 from ipmpi.controller.farm.farm import Farm
-from ipmpi.controller.farm.scheduler import Order
+from ipmpi.controller.farm.order import Order
 from ipmpi.controller.registry import Registry
 from ipmpi.protocol import messages as m, packed
 
@@ -236,6 +236,6 @@ class Stage:
         assert farm._table.groups == {}
         assert all(not state.groups and not state.held for state in farm._table._clients.values())
         assert all(not state.conditions for state in farm._table._clients.values())
-        assert all(not p.given and not p.unanswered and not p.movable for p in farm._places.by_key.values())
+        assert all(not p.given and not p.unanswered and not p.movable for p in farm._sets.by_key.values())
         assert farm.aborts._requests == {}
         assert self.counts()[:2] == (0, 0)

@@ -9,7 +9,7 @@ import pytest
 from ipmpi.controller.interfaces import CLIENT_INTERFACES, CLIENT_RECEIVES, Interface
 from ipmpi.errors import ControllerStartError
 from ipmpi.protocol import messages as m
-from ipmpi.protocol.states import CONTROLLER_RECEIVES, RECEIVES
+from ipmpi.protocol.permissions import CONTROLLER_RECEIVES, RECEIVES
 
 CLIENT_TYPES = CONTROLLER_RECEIVES["mec"] | CONTROLLER_RECEIVES["tc"] | CONTROLLER_RECEIVES["monitor"]
 

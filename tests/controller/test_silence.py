@@ -10,7 +10,7 @@ import pytest
 from ipmpi import limits
 from ipmpi.controller.sessions import PeerSession, Sessions
 from ipmpi.protocol.handshake import Hello
-from ipmpi.protocol.states import CONTROLLER_RECEIVES
+from ipmpi.protocol.permissions import CONTROLLER_RECEIVES
 from ipmpi.transport.dial.negotiate import Authenticated
 from ipmpi.transport.loop import Loop
 

@@ -26,7 +26,7 @@ from ipmpi.errors import PeerError
 from ipmpi.protocol import messages as m, operations as o, packed, rankmessages as rm
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived, StreamAborted
 from ipmpi.protocol.frames import Buffer, split
-from ipmpi.protocol.states import CONTROLLER_RECEIVES, FROM_ABOVE, RECEIVES
+from ipmpi.protocol.permissions import CONTROLLER_RECEIVES, FROM_ABOVE, RECEIVES
 from ipmpi.transport.link import Link
 from ipmpi.transport.loop import Loop
 from tests.node import Node

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from ipmpi.client import MultiEngineClient
-from ipmpi.launch.batch.batch import batch_system
 from ipmpi.launch.batch.joboptions import JobOptions
 from ipmpi.launch.batch.jobscript import render
+from ipmpi.launch.batch.registry import batch_system
 
 LOCAL = ("--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1")
 

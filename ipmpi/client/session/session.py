@@ -22,7 +22,7 @@ from ...protocol.connection import Event, MessageReceived, Prepared
 from ...protocol.frames import Buffer, size_of
 from ...protocol.operations import Nothing, Operation
 from ...protocol.packed import pack
-from ...protocol.states import RECEIVES
+from ...protocol.permissions import RECEIVES
 from ...ranges import engines_named, ranges
 from ...transport.bodyreceiver import BodyReceiver, PrivateMemory
 from ...transport.dial.dialled import Callbacks, DialledSession

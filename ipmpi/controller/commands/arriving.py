@@ -20,7 +20,7 @@ class ArrivingCommand:
     """Which streams of clients carry the body of which command, to which engines.
 
     Args:
-        lanes: of all engines.
+        queues: of all engines.
         advance: gives a free engine its next command.
         drop: tells a client that a command will not be run on an engine, with the name of an error and a sentence.
     """

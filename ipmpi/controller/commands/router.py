@@ -2,11 +2,11 @@
 
 The rules.
 
-* Every engine has a lane: one command that runs, and a queue of commands that wait. A command joins the queues of
+* Every engine has a queue: one command that runs, and those that wait. A command joins the queues of
   all its targets in one step, so engines that work together see the same order.
 * An engine is given the next command when the one before is answered. Where the answer has a large body, the
-  engine sees to it that this does not change on its way (:mod:`ipmpi.engine.departures`). If it cannot, and the
-  client takes nothing, the answer is given up as soon as anybody else wants something of the engine.
+  engine sees to it that this does not change on its way (:mod:`ipmpi.engine.rank.largeanswers`). If it cannot, and
+  the client takes nothing, the answer is given up as soon as anybody else wants something of the engine.
 * A failure clears the failing engine's queue; what waited there is answered with QueueCleared. The queue is
   shared, so this reaches the commands of all clients.
 * What is to be run on engines before the end of their job stands in all their queues behind the same command, the
@@ -363,7 +363,7 @@ class Router:
             self.forward_ended(source, stream, complete=False)
         return ids
 
-    # --- lanes -----------------------------------------------------------------------------------------------
+    # --- queues ----------------------------------------------------------------------------------------------
 
     def _advance(self, engine: int) -> None:
         """Give a free engine its next command."""

@@ -20,11 +20,11 @@ class Endings:
 
     def __init__(self, table: TaskTable, places: SetStates) -> None:
         self._table = table
-        self._places = places
+        self._sets = places
 
     def told_to_end(self, group: TaskGroup, indices: Sequence[int], incarnation: Incarnation) -> list[int]:
         """These ran on an engine that was told to end; returns those that may try again."""
-        incarnations = self._places.incarnations
+        incarnations = self._sets.incarnations
         ending = EndingEngine(incarnation.key, incarnation.host, max((incarnation.number, *incarnations)))
         group.endings = group.endings or {}
         for index in indices:
@@ -46,7 +46,7 @@ class Endings:
         return any(
             incarnation.number <= ending.newest
             and (incarnation.key == ending.key or incarnation.host == ending.host)
-            for incarnation in self._places.incarnations.values()
+            for incarnation in self._sets.incarnations.values()
         )
 
     def _give_up(self, group: TaskGroup, indices: Sequence[int], strikes: int, text: str) -> list[int]:

@@ -35,7 +35,7 @@ from .functions import Functions
 from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, TaskGroup, as_range, packed_range, runs
 from .large import LargeResults
 from .largearguments import LargeArguments
-from .scheduler import Order, Priority, Queued
+from .order import Order, Priority, Queued
 from .sets import Incarnation, Need, SetState, SetStates, Verdict, rounded_up, sentence
 from .suspects import Suspects
 from .taskqueue import QueueSlice, TaskQueue
@@ -61,12 +61,12 @@ class Farm:
         self._arrivals = count(1)
         self._table = TaskTable(first_serial, self._ready, self._closed)
         self._functions = Functions()
-        self._places = SetStates()
+        self._sets = SetStates()
         self.aborts = Aborts(self._table)
         self.blame = Suspects(self._table)
-        self._endings = Endings(self._table, self._places)
+        self._endings = Endings(self._table, self._sets)
         self.bodies = LargeArguments(self._table)
-        self.large = LargeResults(self._table, self._places, self._large_ended, self.returned)
+        self.large = LargeResults(self._table, self._sets, self._large_ended, self.returned)
         self._look_at: float | None = None
         self.stale_results = 0
         """Tasks in answers to what was not asked: counted, and dropped."""
@@ -81,7 +81,7 @@ class Farm:
         except Exception:
             self._forget(self._functions.unuse(message.options.functions))
             raise
-        self._places.group_opened(group.options.expected)
+        self._sets.group_opened(group.options.expected)
         self._table.start(group, message.options)
 
     def define(self, client: int, message: m.DefineFunction, body: Sequence[Buffer]) -> None:
@@ -93,7 +93,7 @@ class Farm:
         self._forget(self._functions.forget(client, message.keys))
 
     def _forget(self, keys: list[bytes]) -> None:
-        for place in self._places.by_key.values() if keys else ():
+        for place in self._sets.by_key.values() if keys else ():
             theirs = [key for key in keys if key in place.functions]
             place.functions.difference_update(theirs)
             if theirs:
@@ -116,18 +116,18 @@ class Farm:
     def reserve(self, client: int, targets: list[int] | None) -> list[int]:
         """Start no more tasks on these engines; returns their ids."""
         ids = self._registry.resolve(targets)
-        self._table.effects += self._places.reserve(client, self._incarnations(ids))
+        self._table.effects += self._sets.reserve(client, self._incarnations(ids))
         return ids
 
     def release(self, client: int, targets: list[int]) -> list[int]:
         """The end of a reservation; returns the ids of those engines that are still there."""
         ids = [number for number in targets if number in self._registry.engines]
-        self._table.effects += self._places.release(client, self._incarnations(ids))
+        self._table.effects += self._sets.release(client, self._incarnations(ids))
         return ids
 
     def _incarnations(self, ids: Iterable[int]) -> list[Incarnation]:
         engines = [self._registry.engines[number] for number in ids]
-        return [self._places.by_key[engine.set_key].incarnations[engine.rank] for engine in engines]
+        return [self._sets.by_key[engine.set_key].incarnations[engine.rank] for engine in engines]
 
     def client_lost(self, client: int) -> None:
         """A client will not come back: what waits is dropped, what runs is cancelled if it has not started."""
@@ -139,44 +139,44 @@ class Farm:
             self._table.undone(group, waiting, "TaskAborted", "")
         self.resume(client)
         self._forget(self._functions.client_lost(client))
-        self._table.effects += self._places.client_lost(client)
+        self._table.effects += self._sets.client_lost(client)
 
     # --- engine sets -----------------------------------------------------------------------------------------
 
     def registered(self, key: int) -> None:
         """A set is in the registry now."""
         self.set_lost(key, "its engine set registered anew", blame=False)
-        self._places.register(self._registry.sets[key])
+        self._sets.register(self._registry.sets[key])
         self._waiting.judge_again()
 
     def has_work(self, key: int) -> bool:
         """Whether a set has been given tasks that have not come back from it."""
-        place = self._places.by_key.get(key)
+        place = self._sets.by_key.get(key)
         return place is not None and place.unanswered > 0
 
     def want_tasks(self, key: int, window: int) -> None:
         """A set wants to have so many tasks at a time."""
-        place = self._places.by_key.get(key)
+        place = self._sets.by_key.get(key)
         if place is not None:
             place.window = window
-            self._places.update(place)
+            self._sets.update(place)
 
     def job_ends(self, key: int, ends_at: float | None) -> None:
         """The job of a set ends at that time, None if it is not known."""
-        place = self._places.by_key.get(key)
+        place = self._sets.by_key.get(key)
         if place is not None:
-            self._places.ends(place, ends_at)
+            self._sets.ends(place, ends_at)
 
     def properties_changed(self, key: int, ranks: Iterable[int]) -> None:
         """Conditions that these ranks refused may hold now."""
-        place = self._places.by_key.get(key)
+        place = self._sets.by_key.get(key)
         if place is not None:
             engines = {place.incarnations[rank].number for rank in ranks if rank in place.incarnations}
             self._waiting.judge_again(self._table.properties_changed(engines))
 
     def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
         """Tasks have ended on a rank."""
-        place, group = self._places.by_key.get(key), self._table.groups.get(message.group)
+        place, group = self._sets.by_key.get(key), self._table.groups.get(message.group)
         engine = place.former.get(message.rank) if place is not None else None
         if place is None or group is None or engine is None:
             self.stale_results += len(numbers(message.indices))
@@ -256,7 +256,7 @@ class Farm:
 
     def has_tasks_of_others(self, key: int, client: int) -> bool:
         """Whether a set has tasks of other clients."""
-        place = self._places.by_key.get(key)
+        place = self._sets.by_key.get(key)
         return place is not None and any(self._table.groups[serial].client != client for serial in place.given)
 
     def pause(self, client: int) -> None:
@@ -271,7 +271,7 @@ class Farm:
 
     def returned(self, key: int, message: m.TasksReturned) -> None:
         """Tasks will not be answered by this set, or (why: 'running') not be cancelled there."""
-        place, group = self._places.by_key.get(key), self._table.groups.get(message.group)
+        place, group = self._sets.by_key.get(key), self._table.groups.get(message.group)
         indices = dict.fromkeys(numbers(message.indices))
         if place is None or group is None:
             self.stale_results += len(indices)
@@ -337,14 +337,14 @@ class Farm:
 
         With ``ordered`` a client has ended them, or their job; with ``told`` they were told to end, by a signal.
         """
-        place = self._places.by_key.get(key)
+        place = self._sets.by_key.get(key)
         if place is None:
             return
         if ordered:
             place.doomed.update(ranks)
         elif told:
             place.told.update(ranks)
-        self._places.remove_ranks(place, ranks)
+        self._sets.remove_ranks(place, ranks)
         if not place.incarnations:
             self.set_lost(key, "its engines are gone", blame=not (ordered or told))
         place.explained = True
@@ -352,10 +352,10 @@ class Farm:
 
     def set_lost(self, key: int, reason: str, *, blame: bool = True) -> None:
         """A set is gone, and with it all that it had."""
-        place = self._places.by_key.get(key)
+        place = self._sets.by_key.get(key)
         if place is None:
             return
-        self._places.remove(place)
+        self._sets.remove(place)
         why = "lost" if blame and not place.explained else "taken"
         for serial in list(place.given):
             group = self._table.groups[serial]
@@ -377,7 +377,7 @@ class Farm:
     def _closed(self, group: TaskGroup) -> None:
         """Nothing is left of a group."""
         self._waiting.group_ended()
-        self._places.group_closed(group.options.expected)
+        self._sets.group_closed(group.options.expected)
         self._forget(self._functions.unuse(group.options.functions))
 
     def _rank(self, group: TaskGroup, tasks: int) -> tuple[float, ...]:
@@ -419,22 +419,22 @@ class Farm:
         place.given[group.serial] -= tasks
         if not place.given[group.serial]:
             del place.given[group.serial]
-        self._places.update(place)
+        self._sets.update(place)
 
     # --- what is to be done ------------------------------------------------------------------------------------
 
     def flush(self, now: float) -> list[Effect]:
         """The effects of all that happened since the last call, in order; ``now`` is in seconds."""
-        for verdict, need, group, indices in self._waiting.settle(self._places.judge, now):
+        for verdict, need, group, indices in self._waiting.settle(self._sets.judge, now):
             self._give_up(verdict, need, group, indices)
         for need, group, indices in self._waiting.expire(now):
             self._give_up(Verdict.PARK, need, group, indices)
-        self._places.time_is(now)
-        if self._waiting.count and self._places.open:
+        self._sets.time_is(now)
+        if self._waiting.count and self._sets.open:
             self._share_out()
-        for client, text in self._waiting.too_long(self._places.longest_left):
+        for client, text in self._waiting.too_long(self._sets.longest_left):
             self._table.effects.append(Send(client, m.Notice(text)))
-        effects, self._look_at = self._places.look_for_surplus(now)
+        effects, self._look_at = self._sets.look_for_surplus(now)
         self._table.effects += effects
         effects, self._table.effects = self._table.effects, []
         return effects
@@ -449,7 +449,7 @@ class Farm:
 
     def _share_out(self) -> None:
         """Give waiting tasks to idle engines if these suffice, else to sets in proportion to what they want."""
-        places = self._places
+        places = self._sets
         sets = list(places.open.values())
         if self._waiting.count < len(sets):
             wanted = {place.key: 1 for place in sets if place.idle}
@@ -496,5 +496,5 @@ class Farm:
         place.given[group.serial] = place.given.get(group.serial, 0) + tasks
         place.exclusive = sole
         # Whoever got something comes last the next time.
-        self._places.open.pop(place.key, None)
-        self._places.update(place)
+        self._sets.open.pop(place.key, None)
+        self._sets.update(place)

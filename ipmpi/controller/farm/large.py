@@ -40,14 +40,14 @@ class LargeResults:
         returned: Callable[[int, m.TasksReturned], None],
     ) -> None:
         self._table = table
-        self._places = places
+        self._sets = places
         self._ended = ended
         self._returned = returned
         self._coming: dict[tuple[int, int], _Coming] = {}
 
     def result(self, key: int, message: m.LargeTaskResult, body: Sequence[Buffer], stream: int) -> bool:
         """A task has succeeded with a large result; False if the set was not asked for it."""
-        place, group = self._places.by_key.get(key), self._table.groups.get(message.group)
+        place, group = self._sets.by_key.get(key), self._table.groups.get(message.group)
         incarnation = place.former.get(message.rank) if place is not None else None
         wanted = group is not None and group.is_given(key, message.index) and not self._names(key, message)
         if place is not None and group is not None and incarnation is not None and wanted:
@@ -82,7 +82,7 @@ class LargeResults:
     def _comes(self, place: SetState, results: int) -> None:
         place.coming += results
         place.exclusive = place.exclusive and place.in_hand > 0
-        self._places.update(place)
+        self._sets.update(place)
 
     def passed_on(self, key: int, stream: int, complete: bool) -> None:
         """A result is through (or its client does not want it), or will not come."""
@@ -92,7 +92,7 @@ class LargeResults:
         place, serial, index, rank = coming
         self._comes(place, -1)
         group = self._table.groups.get(serial)
-        if self._places.by_key.get(key) is not place or group is None or not group.is_given(key, index):
+        if self._sets.by_key.get(key) is not place or group is None or not group.is_given(key, index):
             return
         if complete:
             group.states[index] = GIVEN if group.states[index] == INTERRUPTED else group.states[index]
@@ -106,9 +106,9 @@ class LargeResults:
         The task is run again. Arguments and result as of :meth:`Router.stuck`.
         """
         names, group = self._names(key, message), self._table.groups.get(message.group)
-        if not names or group is None or key not in self._places.by_key:
+        if not names or group is None or key not in self._sets.by_key:
             return 0
-        if not others_wait(self._places.by_key[key].former[message.rank].id, group.client):
+        if not others_wait(self._sets.by_key[key].former[message.rank].id, group.client):
             return 0
         self._table.effects.append(GiveUp(*names[0]))
         return group.client

@@ -1,6 +1,6 @@
 """Where tasks can run: engine sets as the farm sees them, and what tasks need of them (no I/O).
 
-A *seat* is one engine from its registration to its end. Ids are used again, numbers of seats are not, so that
+An *incarnation* is one engine from its registration to its end. Ids are used again, their numbers are not, so that
 what is remembered of an engine is never taken for another one.
 """
 
@@ -26,7 +26,7 @@ LOOK_INTERVAL = 0.01
 
 
 class Incarnation(NamedTuple):
-    """One engine: its number among all seats there ever were, its set and rank, its id, and where it is."""
+    """One engine: its number among all there ever were, its set and rank, its id, and where it is."""
 
     number: int
     key: int
@@ -37,7 +37,7 @@ class Incarnation(NamedTuple):
 
 
 class Condition:
-    """Under which groups of tasks may run: what the engines said about it, by their seats' numbers.
+    """Under which groups of tasks may run: what the engines said about it, by their incarnations' numbers.
 
     ``needs`` are those of waiting tasks that it is a part of, ``groups`` counts its groups.
     """
@@ -54,7 +54,7 @@ class SetState:
     """An engine set.
 
     Attributes:
-        seats: of its engines, by rank; ``former`` also has those that are gone.
+        incarnations: of its engines, by rank; ``former`` also has those that are gone.
         window: how many tasks it wants to have at a time, ``unanswered`` how many it has; ``coming`` of these have
             been run, and their large results are on the way.
         movable: how many of these any other set could run as well.
@@ -126,10 +126,9 @@ class SetState:
 class Need(NamedTuple):
     """What waiting tasks ask of the ranks they are given to.
 
-    ``width`` ranks together, on one node if ``same_node``; the engine of ``seat`` unless that is 0; none that
-    refused ``condition``, and none of the seats ``barred``. If ``alone``, a rank has nothing else beside it; if
-    ``sole``, its whole set has not. Where
-    less than ``expected`` seconds are left they are not begun.
+    ``width`` ranks together, on one node if ``same_node``; the engine of ``incarnation`` unless that is 0; none
+    that refused ``condition``, and none of the ``barred``. If ``alone``, a rank has nothing else beside it; if
+    ``sole``, its whole set has not. Where less than ``expected`` seconds are left they are not begun.
     """
 
     width: int = 1

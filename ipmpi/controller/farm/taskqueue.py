@@ -1,6 +1,6 @@
 """The queue of the task farm: ranges of tasks, by what they need (no I/O).
 
-Tasks with the same need wait in one lane, a heap. A second heap holds the first of each lane, so that a set of
+Tasks with the same need wait in one queue, a heap. A second heap holds the first of each queue, so that a set of
 engines finds the first task that it may run without looking at all that it may not. Tasks that leave the queue
 while they wait (they were cancelled) stay in their range and are passed over when its turn comes.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ... import limits
 from .groups import TaskGroup
-from .scheduler import Rank
+from .order import Rank
 from .sets import Need, SetState, Verdict
 
 
@@ -192,7 +192,7 @@ class TaskQueue:
             heapq.heappush(self._heads, head)
 
     def _set_aside(self, queue: _NeedQueue) -> None:
-        """The first of a lane waits until its client listens."""
+        """The first of a queue waits until its client listens."""
         heapq.heappop(self._heads)
         item = self._pop(queue)
         self._paused[item.group.client].append((queue.need, item))
@@ -202,7 +202,7 @@ class TaskQueue:
             self._drop_if_empty(queue)
 
     def _cut(self, queue: _NeedQueue, room: int) -> tuple[int, int]:
-        """Up to ``room`` tasks from the first range of a lane, whose rest stays; none if they were cancelled."""
+        """Up to ``room`` tasks from the first range of a queue, whose rest stays; none if they were cancelled."""
         item = self._pop(queue)
         start, stop = item.start, item.stop
         if not self._newest_first:

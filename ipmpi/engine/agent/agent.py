@@ -18,8 +18,8 @@ from ...errors import KernelError, internal_error
 from ...protocol import messages as m, operations, rankmessages as rm
 from ...protocol.connection import Connection, Event, MessageReceived
 from ...protocol.frames import Buffer
+from ...protocol.permissions import FROM_BELOW
 from ...protocol.registration import parts
-from ...protocol.states import FROM_BELOW
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
@@ -28,8 +28,8 @@ from .largestreams import LargeAnswer
 from .localrank import LocalRank, RankCommand
 from .peeragent import PeerAgent
 from .setend import SetEnd
+from .settasks import SetTasks
 from .shared import SharedMemory
-from .tasking import SetTasks
 from .upward import Upward
 
 _FAULTS, _FAULTS_WITHIN = 10, 60.0
@@ -279,9 +279,9 @@ class Agent:
             for child, ranks in below
         ]
         if here:
-            assembly = self._deliveries.expect(for_ranks(message, here))
-            if assembly is not None:
-                sinks.append((assembly, assembly))
+            receiver = self._deliveries.expect(for_ranks(message, here))
+            if receiver is not None:
+                sinks.append((receiver, receiver))
         self.transfers.start(self.above, stream, sinks)
 
     def _run_shared(self, message: m.Dispatch, memory: SharedMemory) -> None:

@@ -35,7 +35,7 @@ from ..rank.outcomes import HIT, SKIPPED, Outcome, overruled
 _MASK = SERIALS - 1
 
 
-class Given:
+class ItemBatch:
     """Tasks of one group that came together: what they have in common.
 
     Attributes:
@@ -56,10 +56,10 @@ class Given:
         self.end = 0
 
 
-Item = tuple[Given, int]
+Item = tuple[ItemBatch, int]
 """A task: what it shares with others, and its index in its group."""
 
-Finished = tuple[Given, int, Outcome, float]
+Finished = tuple[ItemBatch, int, Outcome, float]
 """A task that has run: its index, what became of it, and the seconds it took."""
 
 
@@ -74,7 +74,7 @@ class ResultRun(NamedTuple):
         seconds: that all of them took.
     """
 
-    given: Given
+    given: ItemBatch
     indices: list[int]
     lengths: list[int]
     data: bytes
@@ -118,7 +118,7 @@ class ItemBook:
 
     # --- coming and going ----------------------------------------------------------------------------------
 
-    def give(self, given: Given, indices: Sequence[int], lengths: bytes, body: Sequence[Buffer]) -> None:
+    def give(self, given: ItemBatch, indices: Sequence[int], lengths: bytes, body: Sequence[Buffer]) -> None:
         """Items with small arguments; ``lengths`` and ``body`` are passed on. Nothing else has this ``given``."""
         first = self._next
         self._next = given.end = end = first + len(indices)
@@ -132,7 +132,7 @@ class ItemBook:
         if end > first:
             self._send(rm.RunItems(first, given.operation, lengths), body, ())
 
-    def give_large(self, given: Given, index: int, sizes: list[int], descriptor: int) -> None:
+    def give_large(self, given: ItemBatch, index: int, sizes: list[int], descriptor: int) -> None:
         """An item whose arguments are in a file in memory."""
         serial = self.new_serial()
         self._held[serial] = given, index

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ... import furl, limits
 from ...errors import FurlError, KernelError
 from ...protocol import rankmessages as rm
-from ...protocol.states import FROM_ABOVE, RECEIVES
+from ...protocol.permissions import FROM_ABOVE, RECEIVES
 from ...transport.agentsocket import AgentListener
 from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.proxies import routes_by
@@ -98,7 +98,7 @@ class NodeAgent:
         self._expected = 0
         """How many ranks there are on this node; 0 while that is not known."""
         self._links: NodeLinks | None = None
-        self._place = TreePosition(None, [])
+        self._position = TreePosition(None, [])
         self.agent: Agent | None = None
         self._session: DialledSession | None = None
         self._registered = False
@@ -255,12 +255,12 @@ class NodeAgent:
         if trouble:
             self._warn(f"nodes have no links with each other, so each connects to the controller ({trouble})")
         if self._links is not None:
-            self._place = place(hello.rank, hello.leaders, one_tree=one_tree)
+            self._position = place(hello.rank, hello.leaders, one_tree=one_tree)
             if not one_tree:
                 self._links.close()
                 self._links = None
         self.agent = agent = Agent(
-            self.loop, hello.host, hello.mpi, hello.python, len(self._place.below), self._log, self._stop,
+            self.loop, hello.host, hello.mpi, hello.python, len(self._position.below), self._log, self._stop,
             joined=hello.joined, leaders=hello.leaders,
         )  # fmt: skip
         for local in here:
@@ -289,7 +289,7 @@ class NodeAgent:
         if self._is_complete:
             return
         self._is_complete = True
-        if self._place.above is None:
+        if self._position.above is None:
             self._ids_file = IdsFile(self._settings.ids_dir, min(engine.rank for engine in self.agent.engines))
             self.agent.ask_for(self._ids_file.former())
             self.agent.on_ids = self._keep_ids

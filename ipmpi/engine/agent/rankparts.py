@@ -60,7 +60,7 @@ class RankParts:
         block: ControlBlock,
         items: ItemBook,
         number: int,
-        way: ReportChannel,
+        channel: ReportChannel,
         agent: TaskAgent,
         send: Callable[[rm.ToRank, Sequence[Buffer], tuple[int, ...]], None],
         interrupt: Callable[[int], bool],
@@ -69,7 +69,7 @@ class RankParts:
         self._block = block
         self._items = items
         self._number = number
-        self._way = way
+        self._channel = channel
         self._agent = agent
         self._send = send
         self._interrupt = interrupt
@@ -105,7 +105,7 @@ class RankParts:
             self._call_off(part, "this engine was ended")
         elif message.large and not body:
             self._without_body.add(number)
-            self._way.report(m.WantTaskBody(message.group, message.index, [self._number]), ())
+            self._channel.report(m.WantTaskBody(message.group, message.index, [self._number]), ())
         if part.timeout is not None:
             self._loop.call_later(part.timeout, lambda: self._check(part))
 
@@ -156,7 +156,7 @@ class RankParts:
         if kind == LARGE:
             self._agent.send_large(message.group, message.index, data, seconds)
         else:
-            self._way.report(*single(message.group, message.index, self._number, True, data, seconds))
+            self._channel.report(*single(message.group, message.index, self._number, True, data, seconds))
 
     def cancel(self, group: int, indices: set[int], *, interrupt: bool) -> None:
         """Stop these parts; those that may go on, do."""
@@ -202,7 +202,7 @@ class RankParts:
             return
         started = self._started(part)
         self._given_up.add(part)
-        self._way.report(m.TaskHolds(self._number, part.label), ())
+        self._channel.report(m.TaskHolds(self._number, part.label), ())
         seconds = 0.0 if started is None else self._loop.now() - started
         self._tell_ended(part, (FAILED, packed_failure(not_ending(verdict))), seconds)
 
@@ -227,7 +227,7 @@ class RankParts:
         if part in self._given_up:
             self._given_up.discard(part)
             _forget(outcome)
-            self._way.report(m.TaskHolds(self._number, ""), ())
+            self._channel.report(m.TaskHolds(self._number, ""), ())
             return
         self._tell_ended(part, outcome, message.seconds)
 
@@ -242,7 +242,7 @@ class RankParts:
         ok = kind in (DONE, LARGE)
         body = [] if ok else [data]
         sizes = [len(data)] if body else []
-        self._way.report(m.TogetherEnded(*part.number, self._number, ok, seconds, sizes), body)
+        self._channel.report(m.TogetherEnded(*part.number, self._number, ok, seconds, sizes), body)
 
 
 def judged(outcome: Outcome, verdict: BaseException) -> Outcome:

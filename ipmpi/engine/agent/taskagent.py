@@ -17,7 +17,7 @@ from ...protocol.frames import Buffer
 from ...transport.loop import Loop, Timer
 from ..rank.outcomes import packed_failure
 from .batches import report_of, reports, returned, single
-from .itembook import Finished, Given, Item, ItemBook
+from .itembook import Finished, Item, ItemBatch, ItemBook
 from .largestreams import LargeAnswer
 
 _BODIES = 2
@@ -41,13 +41,13 @@ class ReportChannel(Protocol):
 class TaskAgent:
     """Task items of one rank."""
 
-    def __init__(self, loop: Loop, items: ItemBook, number: int, way: ReportChannel) -> None:
+    def __init__(self, loop: Loop, items: ItemBook, number: int, channel: ReportChannel) -> None:
         self._loop = loop
         self._items = items
         self._number = number
-        self._way = way
+        self._channel = channel
         self._large: deque[Item] = deque()
-        self._awaited: dict[tuple[int, int], Given] = {}
+        self._awaited: dict[tuple[int, int], ItemBatch] = {}
         self._here: set[tuple[int, int]] = set()
         self._watch_timer: Timer | None = None
         self._deadline_timer: Timer | None = None
@@ -64,7 +64,7 @@ class TaskAgent:
         if self._retired:
             return
         options = message.options
-        given = Given(message.group, options.operation, options.timeout, options.label)
+        given = ItemBatch(message.group, options.operation, options.timeout, options.label)
         indices = packed.unpack(message.indices)
         if message.lengths:
             self._items.give(given, indices, message.lengths, body)
@@ -131,7 +131,7 @@ class TaskAgent:
 
     # --- items ---------------------------------------------------------------------------------------------
 
-    def _given(self, given: Given) -> None:
+    def _given(self, given: ItemBatch) -> None:
         self._watch()
         if given.timeout is not None:
             self._check_at(self._loop.now() + given.timeout)
@@ -141,7 +141,7 @@ class TaskAgent:
         while self._large and len(self._awaited) + len(self._here) < _BODIES:
             given, index = self._large.popleft()
             self._awaited[given.group, index] = given
-            self._way.report(m.WantTaskBody(given.group, index, [self._number]), ())
+            self._channel.report(m.WantTaskBody(given.group, index, [self._number]), ())
 
     def _give_up(self, items: list[Item], why: str) -> None:
         for given, index in items:
@@ -151,7 +151,7 @@ class TaskAgent:
 
     def _tell(self, found: Sequence[tuple[m.AnyMessage, Sequence[Buffer]]]) -> None:
         for message, body in found:
-            self._way.report(message, body)
+            self._channel.report(message, body)
 
     # --- results -------------------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class TaskAgent:
         if (group, index) not in self._given_up:
             return False
         self._given_up.discard((group, index))
-        self._way.report(m.TaskHolds(self._number, ""), ())
+        self._channel.report(m.TaskHolds(self._number, ""), ())
         return True
 
     def large_result(self, message: rm.ItemDone, answer: LargeAnswer) -> None:
@@ -224,7 +224,7 @@ class TaskAgent:
     def send_large(self, group: int, index: int, answer: LargeAnswer, seconds: float) -> None:
         """Send a large result."""
         message = m.LargeTaskResult(group, index, self._number, seconds, answer.sizes)
-        self._way.report_large(message, answer)
+        self._channel.report_large(message, answer)
 
     # --- tasks that have to end ------------------------------------------------------------------------------
 
@@ -243,7 +243,7 @@ class TaskAgent:
         given, index = item
         self._given_up.add((given.group, index))
         self._here.discard((given.group, index))
-        self._way.report(m.TaskHolds(self._number, given.label), ())
+        self._channel.report(m.TaskHolds(self._number, given.label), ())
         failure = packed_failure(not_ending(overruled[1]))
         self._tell([single(given.group, index, self._number, False, failure, self._loop.now() - started)])
 

@@ -1,6 +1,6 @@
 """Tasks that wait at the root agent of a set (no I/O).
 
-What came in one message stays one object, a *lot*, of which pieces are handed out: indices, lengths and payloads
+What came in one message stays one object, a *chunk*, of which pieces are handed out: indices, lengths and payloads
 are copied as slices of the buffers that they came in, and no task is looked at by itself.
 """
 
@@ -220,7 +220,7 @@ class SetQueue:
         return None
 
     def add(self, chunk: TaskChunk, ranks: Iterable[int] = ()) -> None:
-        """A lot that any of ``ranks`` may run; none of them means all of the set."""
+        """A chunk that any of ``ranks`` may run; none of them means all of the set."""
         chunk.group.chunks[chunk] = None
         allowed = set(ranks)
         if not allowed:

@@ -34,8 +34,8 @@ from ..session.failures import failed
 from .chunks import GroupShare, GroupShares
 from .communicators import CommunicatorSerials, Ranks, without
 from .effects import Down, Up
+from .gangtask import GangTask
 from .ranktable import RankState, RankTable
-from .widetask import WideTask
 
 _THINK_AGAIN = 0.1
 """Seconds after which other ranks may be held for a task; then twice that, and so on."""
@@ -45,7 +45,7 @@ _SCAN = 64
 
 
 class _Hold(NamedTuple):
-    task: WideTask
+    task: GangTask
     ranks: frozenset[int]
     awaited: set[int]
     """Those of them that had something to do when they were chosen, and have had it ever since."""
@@ -77,8 +77,8 @@ class GangTasks:
         self._hindrance = "" if joined else _NOT_JOINED
         self._out = out
         self._communicators = CommunicatorSerials()
-        self._waiting: list[WideTask] = []
-        self._running: dict[tuple[int, int], WideTask] = {}
+        self._waiting: list[GangTask] = []
+        self._running: dict[tuple[int, int], GangTask] = {}
         self._hold: _Hold | None = None
 
     @property
@@ -114,13 +114,13 @@ class GangTasks:
         for task in self._waiting[:]:
             self._give_up(task)
 
-    def add(self, task: WideTask) -> None:
+    def add(self, task: GangTask) -> None:
         """A task came."""
         task.group.wide += 1
         self._waiting.append(task)
         self._give_up(task)
 
-    def _give_up(self, task: WideTask) -> bool:
+    def _give_up(self, task: GangTask) -> bool:
         """Answer a task that can never run here; whether that is so."""
         width, same_node = task.group.options.width, task.group.options.same_node
         widest = self._communicators.widest(same_node)
@@ -144,7 +144,7 @@ class GangTasks:
             text = str(error)
         return bool(text)
 
-    def _withdraw(self, tasks: Iterable[WideTask]) -> None:
+    def _withdraw(self, tasks: Iterable[GangTask]) -> None:
         """Tasks wait no longer."""
         gone = set(tasks)
         self._waiting = [task for task in self._waiting if task not in gone]
@@ -153,7 +153,7 @@ class GangTasks:
         if self._hold is not None and self._hold.task in gone:
             self._release()
 
-    def _closed(self, task: WideTask) -> None:
+    def _closed(self, task: GangTask) -> None:
         task.group.wide -= 1
         self._groups.tidy(task.group)
 
@@ -198,7 +198,7 @@ class GangTasks:
         due = bisect_left(self._waiting, before, key=lambda task: task.arrival)
         limit = self._waiting[due].arrival if due < len(self._waiting) else math.inf
         self._think_again(now)
-        holder: WideTask | None = None
+        holder: GangTask | None = None
         idle = list(self._rank_table.idle)
         for task in self._waiting[: min(due, _SCAN)]:
             if not idle and holder is not None:
@@ -215,7 +215,7 @@ class GangTasks:
             self._release()
         return limit
 
-    def _begin(self, task: WideTask, ranks: Ranks, now: float) -> None:
+    def _begin(self, task: GangTask, ranks: Ranks, now: float) -> None:
         self._waiting.remove(task)
         if self._hold is not None and self._hold.task is task:
             self._release()
@@ -232,13 +232,13 @@ class GangTasks:
         self._out.append(Down(numbers, message, task.body))
         task.body = ()
 
-    def _hold_for(self, task: WideTask, now: float) -> bool:
+    def _hold_for(self, task: GangTask, now: float) -> bool:
         """Hold ranks for a task; False if the set has not enough that may be given tasks."""
         if self._hold is not None and self._hold.task is task:
             return True
         return self._choose(task, now, now)
 
-    def _choose(self, task: WideTask, now: float, since: float) -> bool:
+    def _choose(self, task: GangTask, now: float, since: float) -> bool:
         self._release()
         options = task.group.options
         until = {s.number: s.busy_until(now) for s in self._rank_table.states.values() if not s.out}
@@ -281,7 +281,7 @@ class GangTasks:
 
     # --- running and ending ----------------------------------------------------------------------------------
 
-    def _leave(self, task: WideTask, ranks: Iterable[int], text: str) -> None:
+    def _leave(self, task: GangTask, ranks: Iterable[int], text: str) -> None:
         """Tell ranks to leave a task, once: those whose part runs, and the root, which may hold a result."""
         if not task.leaving:
             task.leaving = True
@@ -319,7 +319,7 @@ class GangTasks:
         self._part_ended(task, message.rank, now)
 
     @staticmethod
-    def _described(task: WideTask, rank: int, body: Sequence[Buffer]) -> tuple[bytes, str, str]:
+    def _described(task: GangTask, rank: int, body: Sequence[Buffer]) -> tuple[bytes, str, str]:
         """The failure of one part as that of the task; the name of the exception, and its text."""
         prefix = f"[rank {task.ranks.index(rank)} of the task, engine rank {rank}] "
         try:
@@ -331,7 +331,7 @@ class GangTasks:
         return packed.pack_failure(told, rest), failure.type_name, first_line
 
     @staticmethod
-    def _failure(task: WideTask, rank: int, payload: bytes) -> Up:
+    def _failure(task: GangTask, rank: int, payload: bytes) -> Up:
         one, none = packed.pack([task.index]), packed.pack([0])
         length, size = packed.pack([len(payload)]), [len(payload)]
         return Up(m.TaskResults(task.group.serial, rank, one, none, length, task.busy, size), [payload])
@@ -355,7 +355,7 @@ class GangTasks:
             self._leave(task, without(task.ranks, [state.number]), f"{where} is lost: its process has ended.")
             self._part_ended(task, state.number, now)
 
-    def _part_ended(self, task: WideTask, rank: int, now: float) -> None:
+    def _part_ended(self, task: GangTask, rank: int, now: float) -> None:
         task.awaited.discard(rank)
         if rank != task.ranks[0]:
             self._free(rank)  # the root keeps its result, and does nothing else, until all have ended
@@ -367,7 +367,7 @@ class GangTasks:
             state.task = None
             self._rank_table.refresh(state)
 
-    def _ended(self, task: WideTask, now: float) -> None:
+    def _ended(self, task: GangTask, now: float) -> None:
         """All parts have ended."""
         group, root = task.group, task.ranks[0]
         del self._running[group.serial, task.index]

@@ -11,7 +11,7 @@ _LENIENT = 2.0
 """Seconds that a task may be too long. The controller has the same rule, and a clock that is a little late."""
 
 
-class Latest:
+class LatestStarts:
     """Groups that say how long their tasks take, and the end of the job.
 
     Attributes:

@@ -11,7 +11,7 @@ from ...protocol import packed
 from ...protocol.messages import GiveTasks, RunTogether, TasksStarted
 from .chunks import GroupShare
 from .effects import Down, Up
-from .widetask import WideTask
+from .gangtask import GangTask
 
 _NONE: Final[frozenset[int]] = frozenset()
 
@@ -71,7 +71,7 @@ class RankState:
         self.reserved = False
         self.is_held = False
         self.batches: deque[GivenTasks] = deque()
-        self.task: WideTask | None = None
+        self.task: GangTask | None = None
         self.out = False
 
     @property

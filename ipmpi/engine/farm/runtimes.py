@@ -99,7 +99,7 @@ class RuntimeEstimates:
         self._runtimes: dict[tuple[bytes, float | None], RuntimeEstimate] = {}
 
     def of(self, options: TaskOptions) -> RuntimeEstimate:
-        """The pace of such tasks; to begin with, what their user expects."""
+        """The estimate for such tasks; to begin with, what their user expects."""
         key = (options.operation, options.expected)
         runtime = self._runtimes.pop(key, None) or RuntimeEstimate(options.expected)
         self._runtimes[key] = runtime

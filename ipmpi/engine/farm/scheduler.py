@@ -4,9 +4,9 @@ The controller gives a set as many tasks as it wants to have; its root agent sha
 
 The rules.
 
-* Tasks are handed out in the order in which they came, in batches that take a rank about ``pace.BATCH`` seconds. A
-  rank gets its next batch before it has ended the last one, unless tasks take so long that a second one would only
-  wait; of tasks of which nothing is known, each rank gets one.
+* Tasks are handed out in the order in which they came, in batches that take a rank about ``runtimes.BATCH``
+  seconds. A rank gets its next batch before it has ended the last one, unless tasks take so long that a
+  second one would only wait; of tasks of which nothing is known, each rank gets one.
 * A rank that has a command, or is reserved, gets nothing.
 * Nobody knows how long a task takes. What waits at a rank behind one that takes long is taken back, so that others
   can run it. All that is taken back goes up to the controller, which gives it again: so there is one place where
@@ -30,10 +30,10 @@ from ...protocol.frames import Buffer, size_of
 from .chunks import GroupShare, GroupShares, SetQueue, TaskChunk
 from .effects import Down, Up
 from .gangs import GangTasks
-from .latest import Latest
+from .gangtask import GangTask
+from .latest import LatestStarts
 from .ranktable import RankState, RankTable, started
 from .runtimes import BATCH, BRIEF, LARGEST_WINDOW, LONG, RuntimeEstimate, batch_size, window_size
-from .widetask import WideTask
 
 __all__ = ["Down", "SetScheduler", "Up"]
 
@@ -68,7 +68,7 @@ class SetScheduler:
         self._rank_table = RankTable()
         self._groups = GroupShares()
         self._waiting = SetQueue()
-        self._wide = GangTasks(self._rank_table, self._groups, joined, self._out)
+        self._gangs = GangTasks(self._rank_table, self._groups, joined, self._out)
         self._arrivals = 0
         self._runtime = RuntimeEstimate()
         """Of whatever the set has run lately."""
@@ -82,14 +82,14 @@ class SetScheduler:
         """Ranks whose command came after the last decision."""
         self._look_at = math.inf
         self._looked = -math.inf
-        self._latest = Latest()
+        self._latest = LatestStarts()
 
     # --- ranks -----------------------------------------------------------------------------------------------
 
     def add_ranks(self, nodes: Mapping[int, int]) -> None:
         """The ranks of the set, and the leader of the node of each."""
         self._rank_table.add(nodes)
-        self._wide.ranks_changed()
+        self._gangs.ranks_changed()
 
     def remove_ranks(self, ranks: Iterable[int], now: float, *, died: bool = False, ordered: bool = False) -> None:
         """These are lost, or were ended: what they had is lost.
@@ -97,7 +97,7 @@ class SetScheduler:
         ``died``: their processes are gone. ``ordered``: they were told to end, so nothing that ran is to blame.
         """
         if died:
-            self._wide.rank_died()
+            self._gangs.rank_died()
         gone = [state for number in ranks if (state := self._rank_table.remove(number)) is not None]
         for state in gone:
             for group, began, rest in state.parted():
@@ -107,9 +107,9 @@ class SetScheduler:
                 self._return(group, rest, -1, "taken")
             for group, left in self._waiting.remove_rank(state.number):
                 self._return(group, left, -1, "taken")
-            self._wide.lost(state, now)
+            self._gangs.lost(state, now)
         if gone:
-            self._wide.ranks_changed()
+            self._gangs.ranks_changed()
 
     def command_given(self, ranks: Iterable[int]) -> None:
         """Ranks have been sent a command."""
@@ -181,7 +181,7 @@ class SetScheduler:
         for position, index in enumerate(chunk.indices()):
             payload = chunk.payload(position)
             sizes = message.sizes if chunk.is_large else [size_of(payload)]
-            self._wide.add(WideTask(group, index, self._arrivals, chunk.is_large, sizes, payload))
+            self._gangs.add(GangTask(group, index, self._arrivals, chunk.is_large, sizes, payload))
         group.wide -= 1
         self._groups.tidy(group)
 
@@ -192,14 +192,14 @@ class SetScheduler:
     def _return_late(self, now: float) -> None:
         """Return what waits, and would not end before the job does."""
         for group in self._latest.late(self._groups.all(), now):
-            for _, indices in [*self._waiting.leave(list(group.chunks)), *self._wide.leave(group)]:
+            for _, indices in [*self._waiting.leave(list(group.chunks)), *self._gangs.leave(group)]:
                 self._return(group, indices, -1, "taken")
 
     def take_back(self, message: m.TakeBackTasks, now: float) -> None:
         """Return tasks that have not started: those that came last, then those that wait at ranks."""
         count = message.count
         if not message.ranks:
-            for group, indices in [*self._waiting.cut(count), *self._wide.cut(count)]:
+            for group, indices in [*self._waiting.cut(count), *self._gangs.cut(count)]:
                 count -= len(indices)
                 self._return(group, indices, -1, "taken")
         asked = set(message.ranks) if message.ranks else self._rank_table.many
@@ -217,9 +217,9 @@ class SetScheduler:
         if group is None:
             return
         indices = set(packed.unpack(message.indices))
-        found = self._waiting.cancel(group, indices) + self._wide.cancel(group, indices)
+        found = self._waiting.cancel(group, indices) + self._gangs.cancel(group, indices)
         self._return(group, found, -1, "cancelled")
-        running = self._wide.interrupt(group, indices, message.interrupt)
+        running = self._gangs.interrupt(group, indices, message.interrupt)
         if running and not message.interrupt:
             self._out.append(Up(m.TasksReturned(group.serial, packed.pack(running), -1, "running")))
         for rank, held in group.holders.items():
@@ -270,7 +270,7 @@ class SetScheduler:
             return
         if state.task is not None and state.task.group is group:
             for index in indices:
-                self._wide.returned(message, index, now)
+                self._gangs.returned(message, index, now)
         if indices and self._rank_table.drop(state, group, indices):
             if message.why != "taken":
                 state.progress = now
@@ -281,14 +281,14 @@ class SetScheduler:
     def want_body(self, message: m.WantTaskBody, now: float) -> None:  # noqa: ARG002 - like its neighbours
         """Ranks wait for the body of a task; passed up, for a task of several ranks when all of them do."""
         group = self._groups.get(message.group)
-        if self._wide.want_body(message) or group is None or group.stale:
+        if self._gangs.want_body(message) or group is None or group.stale:
             return
         if any(message.index in group.holders.get(rank, ()) for rank in message.ranks):
             self._out.append(Up(message))
 
     def together_ended(self, message: m.TogetherEnded, body: Sequence[Buffer], now: float) -> None:
         """A rank's part of a task has ended."""
-        self._wide.ended(message, body, now)
+        self._gangs.ended(message, body, now)
 
     def held(self, message: m.TaskHolds, now: float) -> None:
         """A rank does not come back from a task, or has come back; passed up."""
@@ -311,7 +311,7 @@ class SetScheduler:
         if now >= self._latest.look_at:
             self._return_late(now)
         self._assign(now)
-        spare, held = 0, self._wide.held
+        spare, held = 0, self._gangs.held
         if self._rank_table.many and not self._waiting.open_count:
             spare = len(self._rank_table.idle.keys() - held) if held else len(self._rank_table.idle)
             if spare:
@@ -324,7 +324,7 @@ class SetScheduler:
 
     def next_deadline(self) -> float | None:
         """When to call :meth:`decide` although nothing has happened."""
-        deadline = min(self._look_at, self._wide.next_deadline, self._latest.look_at)
+        deadline = min(self._look_at, self._gangs.next_deadline, self._latest.look_at)
         return None if deadline == math.inf else deadline
 
     def _watch(self, when: float) -> None:
@@ -333,7 +333,7 @@ class SetScheduler:
     def _assign(self, now: float) -> None:
         """Hand out what can be handed out, in the order in which it came."""
         while True:
-            limit = self._wide.place(now, self._waiting.arrival) if self._wide.waiting else math.inf
+            limit = self._gangs.place(now, self._waiting.arrival) if self._gangs.waiting else math.inf
             if self._waiting.open_count or self._waiting.bound_count:
                 self._feed(limit, now)
             if self._waiting.arrival < limit or limit == math.inf:
@@ -372,17 +372,17 @@ class SetScheduler:
         most = batch_size(seconds, self._waiting.count, self._ranks)
         if chunk.alone:
             most = 1
-        if state.number in self._wide.held:
-            spare = self._wide.spare_time(now)
+        if state.number in self._gangs.held:
+            spare = self._gangs.spare_time(now)
             if seconds is None or seconds > spare:
                 return
             most = min(most, int(spare / seconds))
-            self._wide.used_meanwhile(state.number)
+            self._gangs.used_meanwhile(state.number)
         self._hand_out(state, chunk, most, now)
 
     def _has_room(self, state: RankState, now: float) -> bool:
         """Whether a rank that has tasks will soon have ended them."""
-        if state.number in self._wide.held or now - state.progress > _SLOW:
+        if state.number in self._gangs.held or now - state.progress > _SLOW:
             return False
         backlog = state.backlog()
         return backlog < BATCH or (state.count == 1 and backlog <= LONG)
@@ -462,13 +462,13 @@ class SetScheduler:
         """All tasks that wait here, which do so no longer."""
         waiting = self._waiting
         open_ones, bound = waiting.cut(waiting.open_count), waiting.leave_bound()
-        return [*open_ones, *bound, *self._wide.cut(self._wide.waiting)]
+        return [*open_ones, *bound, *self._gangs.cut(self._gangs.waiting)]
 
     def _want(self) -> None:
         """Tell the controller how many tasks the set wants; if it has too many, return those that came last."""
         ranks = self._rank_table.available
         window = window_size(self._runtime.seconds, self._payload, ranks)
-        fixed = self._waiting.bound_count + self._wide.waiting
+        fixed = self._waiting.bound_count + self._gangs.waiting
         if not fixed:
             self._beyond = 0
         elif self._rank_table.idle:

@@ -46,7 +46,7 @@ _CREATES_ALONE = ("Create_group", "Create_intercomm")
 
 
 class PolledCommunicators:
-    """Makes the polled subclasses of mpi4py's communicators, once per :class:`Teams`."""
+    """Makes the polled subclasses of mpi4py's communicators, once per rank."""
 
     def __init__(self, mpi: Any, requests: Requests) -> None:
         self._mpi = mpi

@@ -23,7 +23,7 @@ _MANY = 256
 
 
 class Requests:
-    """The requests of one :class:`Teams`: waiting for them, and keeping what is left behind."""
+    """The requests of the gangs of one rank: waiting for them, and keeping what is left behind."""
 
     def __init__(self, mpi: Any, watch: Watch) -> None:
         self.mpi = mpi

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from ipmpi.launch.batch.batch import JobState
+from ipmpi.launch.batch.registry import JobState
 from ipmpi.launch.cluster.controller import CONTROLLER_MODULE, ControllerProcess, EventReader
 from ipmpi.launch.cluster.follow import STAY
 from ipmpi.launch.cluster.happenings import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ipmpi.launch.batch.batch import JobStatus
+from ipmpi.launch.batch.registry import JobStatus
 
 
 class ControllerReady(NamedTuple):

@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ipmpi.exits import how_it_ended
-from ipmpi.launch.batch.batch import JobState, JobStatus
+from ipmpi.launch.batch.registry import JobState, JobStatus
 from ipmpi.launch.cluster import happenings as h
 from ipmpi.launch.cluster.effects import AskQueue, Cause, Effect, LogLine, Started, StartEngines, Stopped
 from ipmpi.launch.cluster.happenings import Happening

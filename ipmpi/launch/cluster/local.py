@@ -14,8 +14,8 @@ from typing import Final
 from ipmpi.environment.mpienv import RANK, TOGETHER
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.allocation import Allocation, allocation, leftover, machines, without_job, without_rank
-from ipmpi.launch.batch.batch import JobState, batch_system
 from ipmpi.launch.batch.queue import Queue
+from ipmpi.launch.batch.registry import JobState, batch_system
 from ipmpi.launch.cluster.happenings import EnginesEnded, Happening, RankEnded
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.processes.faults import Faults

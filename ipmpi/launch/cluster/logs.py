@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ipmpi.launch.batch.batch import batch_system
+from ipmpi.launch.batch.registry import batch_system
 from ipmpi.launch.cluster.job import job_logs
 from ipmpi.launch.cluster.records import ClusterRecord
 

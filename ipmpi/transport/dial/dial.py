@@ -43,11 +43,13 @@ class Candidate(NamedTuple):
 
 def ways_to(furl: Furl, routes: Sequence[Route], first: Candidate | None = None) -> list[Candidate]:
     """All hints by the first route, then by the second, and so on; ``first`` (what worked before) before all."""
-    ways = [Candidate(host, port, route) for route in routes for host, port in furl.hints if route.serves(host)]
-    if first in ways:
-        ways.remove(first)
-        ways.insert(0, first)
-    return ways
+    candidates = [
+        Candidate(host, port, route) for route in routes for host, port in furl.hints if route.serves(host)
+    ]
+    if first in candidates:
+        candidates.remove(first)
+        candidates.insert(0, first)
+    return candidates
 
 
 class Dial:
@@ -60,14 +62,14 @@ class Dial:
         handshake: Callable[[bytes], DiallerHandshake],
         on_done: Callable[[Authenticated, Welcome, Candidate], None],
         on_failed: Callable[[KernelError], None],
-        ways: Sequence[Candidate] = (),
+        candidates: Sequence[Candidate] = (),
     ) -> None:
         self._loop = loop
         self._furl = furl
         self._handshake = handshake
         self._on_done = on_done
         self._on_failed = on_failed
-        self._ways = list(ways) or ways_to(furl, (DIRECT,))
+        self._candidates = list(candidates) or ways_to(furl, (DIRECT,))
         self._next = 0
         self._under_way: dict[int, Callable[[], None]] = {}
         self._failures: list[tuple[Candidate, KernelError]] = []
@@ -94,19 +96,19 @@ class Dial:
             return
         if self._stagger is not None:
             self._stagger.cancel()
-        if self._next == len(self._ways):
+        if self._next == len(self._candidates):
             if not self._under_way:
                 self._give_up()
             return
-        number, way = self._next, self._ways[self._next]
+        number, candidate = self._next, self._candidates[self._next]
         self._next += 1
-        self._under_way[number] = way.route.connect(
+        self._under_way[number] = candidate.route.connect(
             self._loop,
-            (way.host, way.port),
+            (candidate.host, candidate.port),
             lambda sock: self._connected(number, sock),
             lambda error: self._failed(number, error),
         )
-        if self._next < len(self._ways):
+        if self._next < len(self._candidates):
             self._stagger = self._loop.call_later(_STAGGER, self._try_next, self._broken)
 
     def _broken(self, error: BaseException) -> None:
@@ -117,16 +119,16 @@ class Dial:
             self._on_failed(internal_error(error, "while the controller was dialled"))
 
     def _connected(self, number: int, sock: socket.socket) -> None:
-        way = self._ways[number]
+        candidate = self._candidates[number]
         try:
             negotiation = DialNegotiation(
                 self._loop,
                 sock,
                 self._furl,
                 self._handshake,
-                lambda peer, welcome: self._succeeded(peer, welcome, way),
+                lambda peer, welcome: self._succeeded(peer, welcome, candidate),
                 lambda error: self._failed(number, error),
-                str(way),
+                str(candidate),
                 lambda secure: self._secured(number, secure),
             )
         except KernelError as error:  # this OpenSSL is not good enough, for instance
@@ -148,10 +150,10 @@ class Dial:
             self._speaks = min(self._waits)
             self._waits.pop(self._speaks).speak()
 
-    def _succeeded(self, peer: Authenticated, welcome: Welcome, way: Candidate) -> None:
+    def _succeeded(self, peer: Authenticated, welcome: Welcome, candidate: Candidate) -> None:
         self.cancel()
         try:
-            self._on_done(peer, welcome, way)
+            self._on_done(peer, welcome, candidate)
         except Exception as error:
             self._loop.report(error)
             self._on_failed(internal_error(error, "when the controller had answered"))
@@ -169,7 +171,7 @@ class Dial:
         self._waits.pop(number, None)
         if self._speaks == number:
             self._speaks = None
-        self._failures.append((self._ways[number], error))
+        self._failures.append((self._candidates[number], error))
         self._speak()
         self._try_next()
 
@@ -189,7 +191,7 @@ class Dial:
         if all(isinstance(error, RouteError) for _, error in self._failures):
             self._on_failed(self._failures[0][1])
             return
-        tried = "; ".join(f"{way}: {error}" for way, error in self._failures)
+        tried = "; ".join(f"{candidate}: {error}" for candidate, error in self._failures)
         self._on_failed(
             ConnectionError(
                 f"no controller answers ({tried}). Is it running? `ipcluster -n 4` starts one here; if it runs on "

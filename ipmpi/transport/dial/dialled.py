@@ -133,8 +133,8 @@ class DialledSession:
     def _start_dial(self) -> None:
         self._timer = None
         if not self._over:
-            ways = ways_to(self._furl, self._routes, self._way)
-            self._dial = Dial(self._loop, self._furl, self._handshake, self._connected, self._failed, ways)
+            candidates = ways_to(self._furl, self._routes, self._way)
+            self._dial = Dial(self._loop, self._furl, self._handshake, self._connected, self._failed, candidates)
 
     def _look_at_wear(self) -> None:
         """Begin to replace the link, if it has been used for long enough."""
@@ -158,9 +158,9 @@ class DialledSession:
             self._loop.report(error)
             self._end(internal_error(error, "while the controller was dialled"))
 
-    def _connected(self, peer: Authenticated, welcome: Welcome, way: Candidate) -> None:
+    def _connected(self, peer: Authenticated, welcome: Welcome, candidate: Candidate) -> None:
         self._dial = None
-        self._way = way
+        self._way = candidate
         self._give_up_at = None
         self._delay = limits.RECONNECT_FIRST
         fresh = not welcome.resumed

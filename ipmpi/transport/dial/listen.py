@@ -1,7 +1,7 @@
-"""The controller's ears: listening sockets, and a bound on strangers.
+"""The controller's listening sockets, and a bound on peers that have not authenticated.
 
 Whoever connects has :data:`limits.HANDSHAKE_TIMEOUT` seconds to prove who it is. When :data:`limits.HALF_OPEN`
-strangers are at that, the next ones wait in the kernel until some are done, or have been slow
+peers are at that, the next ones wait in the kernel until some are done, or have been slow
 (:mod:`ipmpi.transport.dial.unauthenticated`) and are dropped. So an honest peer gets in after a moment at most.
 """
 
@@ -59,7 +59,7 @@ class Listener:
         self._secrets = secrets
         self._on_hello = on_hello
         self._log = log
-        self._strangers = UnauthenticatedPeers(loop.now)
+        self._unauthenticated = UnauthenticatedPeers(loop.now)
         self._numbers = itertools.count()
         self._logged: dict[str, float] = {}
         self._resume: Timer | None = None
@@ -76,32 +76,32 @@ class Listener:
             self._resume.cancel()
         self._loop.unregister(self._sock)
         self._sock.close()
-        for stranger in self._strangers:
-            stranger.cancel()
+        for peer in self._unauthenticated:
+            peer.cancel()
 
     def _accept(self, _events: int) -> None:
         for _ in range(_ACCEPTS_A_TURN):
-            self._strangers.drop_slow(limits.HALF_OPEN - 1)
-            if len(self._strangers) >= limits.HALF_OPEN:
-                self._pause(f"{len(self._strangers)} others have connected and not yet said who they are")
+            self._unauthenticated.drop_slow(limits.HALF_OPEN - 1)
+            if len(self._unauthenticated) >= limits.HALF_OPEN:
+                self._pause(f"{len(self._unauthenticated)} others have connected and not yet said who they are")
                 return
             try:
                 sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                there = len(self._strangers)
+                there = len(self._unauthenticated)
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     # It says so also when nobody waits: whoever got the last one must have time to speak.
-                    self._strangers.drop_slow(there - 1)
-                if len(self._strangers) < there:
+                    self._unauthenticated.drop_slow(there - 1)
+                if len(self._unauthenticated) < there:
                     continue
                 self._pause(error.strerror or str(error))
                 return
             try:
                 self._begin(sock, plain(str(address[0])))
             except Exception as error:
-                # It is this stranger's misfortune: the others get in.
+                # Only this peer is affected: the others get in.
                 self._loop.unregister(sock)
                 sock.close()
                 self._loop.report(error)
@@ -120,11 +120,11 @@ class Listener:
         number = next(self._numbers)
 
         def hello(peer: Authenticated, message: Hello, handshake: ListenerHandshake) -> None:
-            self._strangers.remove(number)
+            self._unauthenticated.remove(number)
             self._on_hello(peer, message, handshake)
 
         def failed(error: KernelError) -> None:
-            self._strangers.remove(number)
+            self._unauthenticated.remove(number)
             self._report(source, error)
 
         try:
@@ -139,9 +139,9 @@ class Listener:
             lambda exporter: ListenerHandshake(exporter, self._secrets, SOFTWARE),
             hello,
             failed,
-            lambda: self._strangers.stepped(number),
+            lambda: self._unauthenticated.stepped(number),
         )
-        self._strangers.add(number, negotiation)
+        self._unauthenticated.add(number, negotiation)
 
     def _report(self, source: str, error: KernelError) -> None:
         now = self._loop.now()

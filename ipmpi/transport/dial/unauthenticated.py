@@ -39,11 +39,11 @@ class UnauthenticatedPeers:
         return len(self._since)
 
     def __iter__(self) -> Iterator[UnauthenticatedPeer]:
-        return iter([stranger for stranger, _ in self._since.values()])
+        return iter([peer for peer, _ in self._since.values()])
 
-    def add(self, number: int, stranger: UnauthenticatedPeer) -> None:
+    def add(self, number: int, peer: UnauthenticatedPeer) -> None:
         """One has connected."""
-        self._since[number] = stranger, self._now()
+        self._since[number] = peer, self._now()
 
     def remove(self, number: int) -> None:
         """One has proved who it is, or is gone."""
@@ -56,13 +56,13 @@ class UnauthenticatedPeers:
             self.add(number, entry[0])
 
     def drop_slow(self, most: int) -> None:
-        """End slow ones, until there are ``most`` strangers or no slow ones among them."""
+        """End slow ones, until there are ``most`` of them or no slow ones among them."""
         while len(self._since) > most and (number := self._slowest()) is not None:
-            stranger, since = self._since[number]
-            stranger.catch_up()
-            if self._since.get(number) == (stranger, since):
+            peer, since = self._since[number]
+            peer.catch_up()
+            if self._since.get(number) == (peer, since):
                 del self._since[number]
-                stranger.cancel()
+                peer.cancel()
 
     def _slowest(self) -> int | None:
         for number, (_, since) in self._since.items():

@@ -55,7 +55,7 @@ class RelayServer:
         self._read_furl = read_furl
         self._running: set[_Running] = set()
         self._over = False
-        self._keeper = LingeringSockets(loop, os.dup(writer), self._end_if_idle)
+        self._lingering = LingeringSockets(loop, os.dup(writer), self._end_if_idle)
         # The pipe is empty, and the line is shorter than what any pipe takes at once.
         os.write(writer, mux.greeting(software))
         # The laptop's Python may be kept from answering by a library that holds the GIL.
@@ -70,11 +70,11 @@ class RelayServer:
 
     def _stop(self, reason: str) -> None:
         self._link.close(reason)
-        self._keeper.close()
+        self._lingering.close()
 
     def _requested(self, channel: int, request: mux.Request) -> None:
         if isinstance(request, mux.ConnectTo):
-            _Connecting(self._loop, self._link, channel, request, self._keeper.keep)
+            _Connecting(self._loop, self._link, channel, request, self._lingering.keep)
         elif isinstance(request, mux.RunCommand):
             self._run(channel, request.arguments)
         else:
@@ -105,11 +105,11 @@ class RelayServer:
         del reason
         # The commands were told by their channels; they have time to clean up.
         self._over = True
-        self._keeper.begin()
+        self._lingering.begin()
         self._end_if_idle()
 
     def _end_if_idle(self) -> None:
-        if self._over and not self._running and not self._keeper:
+        if self._over and not self._running and not self._lingering:
             self._loop.stop()
 
 
@@ -197,11 +197,11 @@ class _Connecting:
 
     def _connected(self, sock: socket.socket) -> None:
         self._link.accept(self._channel)
-        splice = SocketForwarder(self._link, self._channel, sock, self._keep)
+        forwarder = SocketForwarder(self._link, self._channel, sock, self._keep)
         for data in self._early:
-            splice.data(data)
+            forwarder.data(data)
         if self._ended:
-            splice.ended(0, "")
+            forwarder.ended(0, "")
 
     def _failed(self, error: KernelError) -> None:
         self._link.reset(self._channel, str(error))

@@ -67,7 +67,7 @@ class SshSession:
         self._thread: threading.Thread | None = None
         self._process: SshProcess | None = None
         self._link: MuxLink | None = None
-        self._wishes: list[RelayRequest] = []
+        self._requests: list[RelayRequest] = []
         self._listeners: list[socket.socket] = []
         self._timer: Timer | None = None
         self._was_up = False
@@ -161,7 +161,7 @@ class SshSession:
             with contextlib.suppress(OSError):
                 sock, _ = listener.accept()
                 prepare(sock)
-                self._wish(ForwardRequest(sock, list(hints)))
+                self._request(ForwardRequest(sock, list(hints)))
 
         def start() -> None:
             self._listeners.append(listener)
@@ -192,12 +192,12 @@ class SshSession:
 
     # --- from other threads ------------------------------------------------------------------------------
 
-    def _await(self, wish: RelayRequest, future: Future[_Answer]) -> _Answer:
-        self._post(wish)
+    def _await(self, request: RelayRequest, future: Future[_Answer]) -> _Answer:
+        self._post(request)
         try:
             return future.result()
         except BaseException:
-            self._loop.call_threadsafe(lambda: self._drop(wish))
+            self._loop.call_threadsafe(lambda: self._drop(request))
             raise
 
     def _connect(self, connecting: ConnectRequest) -> Cancel:
@@ -213,9 +213,9 @@ class SshSession:
 
         return cancel
 
-    def _post(self, wish: RelayRequest) -> None:
+    def _post(self, request: RelayRequest) -> None:
         self._start_thread()
-        self._loop.call_threadsafe(lambda: self._wish(wish))
+        self._loop.call_threadsafe(lambda: self._request(request))
 
     def _start_thread(self) -> None:
         self._check_process()
@@ -251,38 +251,38 @@ class SshSession:
             self._link.close(str(failure))
         self._failed(failure)
 
-    def _wish(self, wish: RelayRequest) -> None:
+    def _request(self, request: RelayRequest) -> None:
         if self._closed:
-            wish.fail(ConnectionError(f"the ssh session with {self.destination} was closed"))
+            request.fail(ConnectionError(f"the ssh session with {self.destination} was closed"))
         elif self._link is not None:
-            self._begin(wish, self._link)
+            self._begin(request, self._link)
         else:
-            self._wishes.append(wish)
+            self._requests.append(request)
             if self._process is None and self._timer is None:
                 self._timer = self._loop.call_later(max(0.0, self._not_before - self._loop.now()), self._login)
 
-    def _drop(self, wish: RelayRequest) -> None:
+    def _drop(self, request: RelayRequest) -> None:
         """Nobody wants it any more; ssh must not go on asking for a password then."""
-        wish.drop()
-        if wish in self._wishes:
-            self._wishes.remove(wish)
-            if not self._wishes and self._process is not None and self._link is None:
+        request.drop()
+        if request in self._requests:
+            self._requests.remove(request)
+            if not self._requests and self._process is not None and self._link is None:
                 process, self._process = self._process, None
                 process.cancel()
 
     @staticmethod
-    def _begin(wish: RelayRequest, link: MuxLink) -> None:
+    def _begin(request: RelayRequest, link: MuxLink) -> None:
         try:
-            wish.begin(link)
+            request.begin(link)
         except LocalProtocolError as error:
-            wish.fail(ConnectionError(str(error)))
+            request.fail(ConnectionError(str(error)))
 
     def _login(self) -> None:
         self._timer = None
-        if not self._wishes:
+        if not self._requests:
             return
         # Somebody who types at a prompt of Python must not be asked for a password by another prompt in between.
-        quiet = self._was_up and not any(wish.may_ask for wish in self._wishes)
+        quiet = self._was_up and not any(request.may_ask for request in self._requests)
         try:
             self._process = SshProcess(
                 self._loop, self.destination, self.remote, self._up, self._failed, quiet=quiet
@@ -295,9 +295,9 @@ class SshSession:
         self._was_up = True
         self._up_since = self._loop.now()
         link = self._link = MuxLink(self._loop, reader, writer, near=True, on_closed=self._broken)
-        wishes, self._wishes = self._wishes, []
-        for wish in wishes:
-            self._begin(wish, link)
+        wishes, self._requests = self._requests, []
+        for request in wishes:
+            self._begin(request, link)
         link.feed(data)
 
     def _broken(self, reason: str) -> None:
@@ -315,9 +315,9 @@ class SshSession:
         if self._link is None:
             self._process = None
         self._pause()
-        wishes, self._wishes = self._wishes, []
-        for wish in wishes:
-            wish.fail(error)
+        wishes, self._requests = self._requests, []
+        for request in wishes:
+            request.fail(error)
 
     def _pause(self) -> None:
         """The next login has to wait: sites take many of them for an attack."""

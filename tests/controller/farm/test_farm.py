@@ -7,7 +7,7 @@ from farm_stage import ALICE, BIG, BOB, OTHER, SET, Given, Stage
 
 from ipmpi import errors, limits
 from ipmpi.controller.effects import Forward
-from ipmpi.controller.farm.scheduler import Fifo, Lifo
+from ipmpi.controller.farm.order import Fifo, Lifo
 from ipmpi.protocol import messages as m, packed
 
 

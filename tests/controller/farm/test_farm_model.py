@@ -10,7 +10,7 @@ from farm_stage import BIG, Stage
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from ipmpi import limits
-from ipmpi.controller.farm.scheduler import Fifo, Lifo, Order, Priority
+from ipmpi.controller.farm.order import Fifo, Lifo, Order, Priority
 from ipmpi.errors import DependencyError
 from ipmpi.protocol import messages as m, packed
 
@@ -221,7 +221,7 @@ class World:
             if seconds := expected.get(task):
                 assert stage.now + seconds <= self.ends_at.get(key, math.inf), "it does not fit"
         self.had = has
-        for place in stage.farm._places.by_key.values():
+        for place in stage.farm._sets.by_key.values():
             assert place.unanswered == len(stage.given[place.key]) == sum(place.given.values())
             # A set is left to empty itself before it gets a task that is to be alone there.
             queues = stage.farm._waiting._queues

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ipmpi.engine.agent.itembook import Given, ItemBook
+from ipmpi.engine.agent.itembook import ItemBatch, ItemBook
 from ipmpi.engine.rank.controlblock import CLAIMED, CURRENT, INTERRUPTS, RESULT_BYTES, RESULTS, SLOTS, ControlBlock
 from ipmpi.engine.rank.interrupts import Interrupts
 from ipmpi.engine.rank.outcomes import DONE, FAILED, SKIPPED
@@ -26,7 +26,7 @@ def block() -> Iterator[ControlBlock]:
 def book(block: ControlBlock) -> ItemBook:
     """Three items, 0 to 2, with the serial numbers 1 to 3."""
     book = ItemBook(block, lambda message, body, files: None, lambda serial: False)
-    book.give(Given(7, b"f", None), [0, 1, 2], packed.pack([0, 0, 0]), [])
+    book.give(ItemBatch(7, b"f", None), [0, 1, 2], packed.pack([0, 0, 0]), [])
     return book
 
 
@@ -69,7 +69,7 @@ def leave(block: ControlBlock, serial: int, data: bytes, kind: int = DONE) -> No
 
 
 def test_results_of_tasks_that_came_together_are_taken_together(block: ControlBlock, book: ItemBook) -> None:
-    other = Given(7, b"f", None)
+    other = ItemBatch(7, b"f", None)
     book.give(other, [20, 21], packed.pack([0, 0]), [])
     for serial, data in enumerate((b"a", b"", b"ccc", b"dd"), 1):
         leave(block, serial, data)
@@ -114,7 +114,7 @@ def test_runs_go_on_where_slots_and_bytes_begin_anew(block: ControlBlock) -> Non
     total, seen, data = 3 * SLOTS + 100, [], []
     for first in range(0, total, 1000):
         indices = range(first, min(first + 1000, total))
-        book.give(Given(1, b"f", None), indices, packed.pack([0] * len(indices)), [])
+        book.give(ItemBatch(1, b"f", None), indices, packed.pack([0] * len(indices)), [])
         for index in indices:
             leave(block, index + 1, b"%09d" % index * 5)
         runs, are_more = book.take_runs()

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from ipmpi.engine.agent.itembook import Finished, Given, ItemBook
+from ipmpi.engine.agent.itembook import Finished, ItemBatch, ItemBook
 from ipmpi.engine.rank.controlblock import BELL, RESULT_BYTES, RESULTS, RING, SLOTS, TAKEN, ControlBlock
 from ipmpi.engine.rank.interrupts import Interrupts
 from ipmpi.engine.rank.items import ItemRunner
@@ -109,7 +109,7 @@ def rank(request: pytest.FixtureRequest, block: tuple[ControlBlock, int]) -> Ite
 def test_each_item_runs_or_comes_back(block: tuple[ControlBlock, int], rank: Link) -> None:
     book = ItemBook(block[0], rank.send, lambda serial: False)
     chance = random.Random(SEED)
-    given = Given(1, b"", None)
+    given = ItemBatch(1, b"", None)
     came: Counter[int] = Counter()
     ran = back = skipped = total = 0
 
@@ -167,7 +167,7 @@ def test_results_go_round_the_ring_and_wait_while_it_is_full(
     program = Program(b"")
     sent: list[rm.ToRank] = []
     book = ItemBook(ours, lambda message, body, files: sent.append(message), lambda serial: False)
-    book.give(Given(1, b"", None), range(400), packed.pack([0] * 400), ())
+    book.give(ItemBatch(1, b"", None), range(400), packed.pack([0] * 400), ())
     work.give((number + 1, program, payload, False) for number, payload in enumerate(payloads))
     thread = threading.Thread(target=work.work, args=(lambda: True,))
     thread.start()
@@ -189,7 +189,7 @@ def test_more_results_than_slots_wait_until_some_are_taken(block: tuple[ControlB
     work = runner(ControlBlock(block[1]), lambda: None)
     book = ItemBook(ours, lambda message, body, files: None, lambda serial: False)
     count = 2 * SLOTS + 3
-    book.give(Given(1, b"", None), range(count), packed.pack([0] * count), ())
+    book.give(ItemBatch(1, b"", None), range(count), packed.pack([0] * count), ())
     program = Program(b"")
     work.give((number, program, b"", False) for number in range(1, count + 1))
     thread = threading.Thread(target=work.work, args=(lambda: True,))
@@ -221,7 +221,7 @@ def test_results_can_be_seen_while_a_later_item_takes_long(block: tuple[ControlB
     theirs = ControlBlock(block[1])
     work = ItemRunner(cast(Any, Slow()), theirs, Interrupts(theirs), lambda: None, lambda *_: None)
     book = ItemBook(ours, lambda message, body, files: None, lambda serial: False)
-    book.give(Given(1, b"", None), range(3), packed.pack([0] * 3), ())
+    book.give(ItemBatch(1, b"", None), range(3), packed.pack([0] * 3), ())
     work.give((n, Program(b""), data, n == 3) for n, data in ((1, b"a"), (2, b"slow"), (3, b"b")))
     thread = threading.Thread(target=work.work, args=(lambda: True,))
     thread.start()

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batch.batch import JobState, JobStatus, Shape
 from ipmpi.launch.batch.pbs import PBS
 from ipmpi.launch.batch.queue import Queue
+from ipmpi.launch.batch.registry import JobState, JobStatus, Shape
 
 JSON, TEXT, _, _ = PBS.status("12.server")
 ANSWERS = Path(__file__).with_name("pbs_answers")

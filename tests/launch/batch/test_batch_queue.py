@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batch.batch import JobState
 from ipmpi.launch.batch.pbs import PBS
 from ipmpi.launch.batch.queue import Queue
+from ipmpi.launch.batch.registry import JobState
 from ipmpi.launch.batch.slurm import SLURM
 
 Answer = tuple[int, str, str] | BaseException

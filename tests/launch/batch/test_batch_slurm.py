@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batch.batch import JobState, JobStatus, Shape
+from ipmpi.launch.batch.registry import JobState, JobStatus, Shape
 from ipmpi.launch.batch.slurm import SLURM
 
 SQUEUE, SCONTROL, SACCT = SLURM.status("4711")

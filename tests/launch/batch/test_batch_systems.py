@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from ipmpi.errors import LauncherError
-from ipmpi.launch.batch.batch import BatchSystem, JobState, batch_system, batch_systems
 from ipmpi.launch.batch.joboptions import JobOptions, Kind
 from ipmpi.launch.batch.jobscript import render
 from ipmpi.launch.batch.pbs import PBS
+from ipmpi.launch.batch.registry import BatchSystem, JobState, batch_system, batch_systems
 from ipmpi.launch.batch.slurm import SLURM
 
 PLUG_IN = """\

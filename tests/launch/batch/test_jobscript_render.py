@@ -15,10 +15,10 @@ import pytest
 from ipmpi.environment.walltime import clock
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch import jobscript, ranks
-from ipmpi.launch.batch.batch import batch_system
 from ipmpi.launch.batch.editable import KINDS, editable, main
 from ipmpi.launch.batch.joboptions import JobOptions
 from ipmpi.launch.batch.jobscript import JobScript, render
+from ipmpi.launch.batch.registry import batch_system
 from ipmpi.launch.batch.slurm import SLURM
 from ipmpi.launch.processes.mpi import MpiLauncher
 

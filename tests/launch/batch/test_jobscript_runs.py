@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from ipmpi.launch.batch.batch import batch_system
 from ipmpi.launch.batch.joboptions import JobOptions
 from ipmpi.launch.batch.jobscript import render
+from ipmpi.launch.batch.registry import batch_system
 
 FAKE = Path(__file__).with_name("fake_launcher.py")
 ANSWERS = Path(__file__).with_name("pbs_answers")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch.batch.batch import batch_system
 from ipmpi.launch.batch.joboptions import JobOptions
+from ipmpi.launch.batch.registry import batch_system
 from ipmpi.launch.batch.restartnotes import EVERY, EXPECTED, RestartNotes
 from ipmpi.launch.cluster.happenings import StartedAgain
 from ipmpi.launch.cluster.job import Job, job_logs

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ipmpi.launch.batch.batch import JobState, JobStatus
+from ipmpi.launch.batch.registry import JobState, JobStatus
 from ipmpi.launch.cluster.effects import AskQueue, Cause, Effect, LogLine, Started, StartEngines, Stopped
 from ipmpi.launch.cluster.happenings import (
     ControllerReady,

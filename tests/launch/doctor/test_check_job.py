@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ipmpi.launch.batch.batch import JobState, JobStatus
 from ipmpi.launch.batch.nodelist import expand_nodes
+from ipmpi.launch.batch.registry import JobState, JobStatus
 from ipmpi.launch.doctor.check_job import check_job
 from ipmpi.launch.doctor.check_ranks import (
     LogFacts,

@@ -93,7 +93,7 @@ def dialled(loop: Loop, address: Furl) -> list[Any]:
     def handshake(exporter: bytes) -> DiallerHandshake:
         return DiallerHandshake(address.role, address.secret, exporter, "a test")
 
-    Dial(loop, address, handshake, lambda peer, welcome, way: end(peer.pipe), end)
+    Dial(loop, address, handshake, lambda peer, welcome, candidate: end(peer.pipe), end)
     loop.run()
     loop._stopped = False
     return ended

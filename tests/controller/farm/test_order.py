@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from farm_stage import SET, Stage
 
-from ipmpi.controller.farm.scheduler import ORDERS, Fifo, Lifo, Order, Priority, Queued
+from ipmpi.controller.farm.order import ORDERS, Fifo, Lifo, Order, Priority, Queued
 
 ARRIVED = [Queued(1, 1, 10, 0, None), Queued(2, 2, 1, 5, 2.0), Queued(3, 1, 4, 0, 1.0), Queued(4, 1, 4, 5, None)]
 

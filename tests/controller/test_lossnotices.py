@@ -7,7 +7,7 @@ from typing import Any
 
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.effects import Send
-from ipmpi.controller.losses import Losses
+from ipmpi.controller.lossnotices import Losses
 from ipmpi.protocol import messages as m
 
 CLIENT, SET, OTHER = 1, 7, 8

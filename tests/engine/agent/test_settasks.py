@@ -96,7 +96,7 @@ def test_finished_results_do_not_wait_behind_a_long_item(start: Callable[..., Sm
         999, mixed, packed.pack(range(6)), packed.pack([len(p) for p in payloads]), [0], False, [len(body)]
     )
     reports: SimpleQueue[list[int]] = SimpleQueue()
-    small.do(lambda: setattr(small.tasks(0), "_way", Reports(reports)))
+    small.do(lambda: setattr(small.tasks(0), "_channel", Reports(reports)))
     small.do(lambda: small.tasks(0).give(message, [body]))
     assert STARTED.get(timeout=PATIENCE) == "a"
     assert collected(reports, 2) == [0, 1]
@@ -303,7 +303,7 @@ def test_what_waits_at_a_rank_is_taken_from_the_end(start: Callable[..., SmallSe
     small = start()
     agent = small.tasks(0)
     reports: SimpleQueue[list[int]] = SimpleQueue()
-    small.do(lambda: setattr(agent, "_way", Reports(reports)))
+    small.do(lambda: setattr(agent, "_channel", Reports(reports)))
     options = small.options(wait_at)
     payloads = [serialize.dumps(((name,), {}))[0] for name in "abcd"]
     body, lengths = b"".join(payloads), packed.pack([len(p) for p in payloads])

@@ -9,7 +9,7 @@ import pytest
 from ipmpi.errors import RemoteProtocolError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection
-from ipmpi.protocol.states import CONTROLLER_RECEIVES, FROM_ABOVE, FROM_BELOW, RECEIVES
+from ipmpi.protocol.permissions import CONTROLLER_RECEIVES, FROM_ABOVE, FROM_BELOW, RECEIVES
 
 ROLES = ("engine", "mec", "tc", "monitor")
 ALL = get_args(m.AnyMessage)

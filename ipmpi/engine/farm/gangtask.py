@@ -11,7 +11,7 @@ from .communicators import Ranks
 from .effects import Up
 
 
-class WideTask:
+class GangTask:
     """One task, waiting or running.
 
     Attributes:

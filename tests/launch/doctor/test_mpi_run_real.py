@@ -14,7 +14,7 @@ from ipmpi.errors import LauncherError
 from ipmpi.launch.doctor.check_mpi import check_mpi
 from ipmpi.launch.doctor.diagnostics import Diagnostic, Level
 from ipmpi.launch.doctor.facts import Launcher
-from ipmpi.launch.doctor.mpi_check import (
+from ipmpi.launch.doctor.mpi_run import (
     find_launcher,
     mpi_check_command,
     parse_told,

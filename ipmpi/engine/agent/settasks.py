@@ -65,7 +65,7 @@ class SetTasks:
         self._tree = tree
         self._loop = tree.loop
         self._leaders = leaders
-        self._farm = SetScheduler(joined)
+        self._scheduler = SetScheduler(joined)
         self._known: set[int] = set()
         """Ranks that the farm has been told of; none but at the root."""
         self._farm_timer: Timer | None = None
@@ -80,12 +80,12 @@ class SetTasks:
         new = {rank: self._node(rank) for rank in ranks if rank not in self._known}
         if new:
             self._known.update(new)
-            self._farm.add_ranks(new)
+            self._scheduler.add_ranks(new)
         self._decide_soon()
 
     def job_ends(self, ends_at: float) -> None:
         """The job ends at that time."""
-        self._farm.job_ends(ends_at)
+        self._scheduler.job_ends(ends_at)
 
     def _node(self, rank: int) -> int:
         return self._leaders[rank] if rank < len(self._leaders) else rank
@@ -97,31 +97,31 @@ class SetTasks:
         """
         if self._tree.is_root and self._known.intersection(ranks):
             self._known.difference_update(ranks)
-            self._farm.remove_ranks(ranks, self._loop.now(), died=died, ordered=ordered)
+            self._scheduler.remove_ranks(ranks, self._loop.now(), died=died, ordered=ordered)
             self._decide_soon()
 
     def command_given(self, ranks: Sequence[int]) -> None:
         """Ranks are sent a command."""
         if self._tree.is_root:
             self._tell_answered()
-            self._farm.command_given(ranks)
+            self._scheduler.command_given(ranks)
             self._decide_soon()
 
     def command_answered(self, ranks: Sequence[int]) -> None:
         """Ranks have answered a command."""
         if self._tree.is_root:
             self._answered += ranks
-            if self._farm.awaits_ranks:  # else it is told with what comes next
+            if self._scheduler.awaits_ranks:  # else it is told with what comes next
                 self._decide_soon()
 
     def _tell_answered(self) -> None:
         if self._answered:
             ranks, self._answered = self._answered, []
-            self._farm.command_answered(ranks, self._loop.now())
+            self._scheduler.command_answered(ranks, self._loop.now())
 
     def forget_controller(self) -> None:
         """The controller began anew."""
-        self._farm.reset()
+        self._scheduler.reset()
         self._decide_soon()
 
     # --- from above ----------------------------------------------------------------------------------------
@@ -145,13 +145,13 @@ class SetTasks:
     def _to_farm(self, message: m.AnyMessage, body: Sequence[Buffer]) -> bool:
         now = self._loop.now()
         if isinstance(message, m.GiveTasks):
-            self._farm.give(message, body, now)
+            self._scheduler.give(message, body, now)
         elif isinstance(message, m.TakeBackTasks):
-            self._farm.take_back(message, now)
+            self._scheduler.take_back(message, now)
         elif isinstance(message, m.CancelTasks):
-            self._farm.cancel(message, now)
+            self._scheduler.cancel(message, now)
         elif isinstance(message, m.ReserveRanks):
-            self._farm.reserve(message.ranks, message.on, now)
+            self._scheduler.reserve(message.ranks, message.on, now)
         else:
             return False
         return True
@@ -204,11 +204,11 @@ class SetTasks:
             for child, ranks in below
         ]
         if memory is not None:
-            assembly = BodyReceiver(
+            receiver = BodyReceiver(
                 sizes, memory, lambda _done: _arrived(here, number, sizes, memory),
                 lambda: _broken(here, number), lambda _reason: _broken(here, number),
             )  # fmt: skip
-            sinks.append((assembly, assembly))
+            sinks.append((receiver, receiver))
         assert self._tree.above is not None
         self._tree.transfers.start(self._tree.above, stream, sinks)
 
@@ -239,7 +239,7 @@ class SetTasks:
 
     def _learn(self, message: m.LargeTaskResult) -> None:
         if self._tree.is_root:
-            self._farm.result(message, self._loop.now())
+            self._scheduler.result(message, self._loop.now())
             self._decide_soon()
 
     def report(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
@@ -253,15 +253,15 @@ class SetTasks:
             return
         now = self._loop.now()
         if isinstance(message, m.TaskResults):
-            self._farm.results(message, body, now)
+            self._scheduler.results(message, body, now)
         elif isinstance(message, m.TasksReturned):
-            self._farm.returned(message, now)
+            self._scheduler.returned(message, now)
         elif isinstance(message, m.WantTaskBody):
-            self._farm.want_body(message, now)
+            self._scheduler.want_body(message, now)
         elif isinstance(message, m.TaskHolds):
-            self._farm.held(message, now)
+            self._scheduler.held(message, now)
         elif isinstance(message, m.TogetherEnded):
-            self._farm.together_ended(message, body, now)
+            self._scheduler.together_ended(message, body, now)
         self._decide_soon()
 
     def _tell_changes(self) -> None:
@@ -288,13 +288,13 @@ class SetTasks:
     def _decide(self) -> None:
         self._tell_answered()
         now = self._loop.now()
-        for effect in self._farm.decide(now):
+        for effect in self._scheduler.decide(now):
             if isinstance(effect, Down):
                 assert isinstance(effect.message, _ROUTED)
                 self._pass_down(effect.ranks, effect.message, effect.body)
             else:
                 self._tree.send_up(effect.message, effect.body)
-        deadline = self._farm.next_deadline()
+        deadline = self._scheduler.next_deadline()
         timer = self._farm_timer
         if deadline is not None and (timer is None or timer.when > deadline):
             if timer is not None:
