@@ -203,7 +203,7 @@ def all_have_arrived(tc: TaskClient, number: int) -> None:
     """Wait until the controller has that many tasks: what is submitted travels a moment later."""
     until = time.monotonic() + 30
     while True:
-        status = tc._desk.request(messages.TaskStatus).result(timeout=30)
+        status = tc._submitter.request(messages.TaskStatus).result(timeout=30)
         if status["scheduled"] + status["pending"] >= number:
             return
         assert time.monotonic() < until, status

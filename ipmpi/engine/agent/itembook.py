@@ -267,9 +267,9 @@ class ItemBook:
         items = [item for serial in serials if (item := held.get(serial)) is not None]
         if len(items) < count or size > limits.TASK_BATCH or any(block.kinds[slots]):
             return None
-        deque(map(held.__delitem__, serials), maxlen=0)
         start = words[TAKEN_BYTES]
         data, seconds = block.get(start, start + size), sum(block.seconds[slots])
+        deque(map(held.pop, serials, repeat(None)), maxlen=0)
         words[TAKEN_BYTES] = start + size
         words[TAKEN] = first + count
         return ResultRun(given, list(map(_index, items)), lengths, data, seconds)

@@ -44,13 +44,15 @@ class RuntimeEstimate:
     """The mean seconds of a kind of task: lately, not ever.
 
     What counts is the last :data:`_MEMORY` seconds of work, and not so many reports: in a report of a few short
-    tasks, one that had to wait for a processor would count as much as the thousands before.
+    tasks, one that had to wait for a processor would count as much as the thousands before. But when two reports
+    in a row say that tasks take ten times as long, and longer than :data:`LONG`, they do.
     """
 
-    __slots__ = ("_busy", "_tasks")
+    __slots__ = ("_busy", "_suspected", "_tasks")
 
     def __init__(self, seconds: float | None = None) -> None:
         self._busy = self._tasks = 0.0
+        self._suspected = math.inf
         if seconds is not None:
             self.expect(seconds)
 
@@ -71,6 +73,15 @@ class RuntimeEstimate:
 
     def learn(self, busy: float, tasks: int, ranks: int = 1) -> None:
         """So many tasks took one of ``ranks`` ranks ``busy`` seconds together."""
+        mean, known = busy / tasks, self.seconds
+        if known is not None and max(10 * known, LONG) < mean < math.inf:
+            if self._suspected < math.inf:
+                self.expect(min(mean, self._suspected))
+                self._suspected = mean
+                return
+            self._suspected = mean
+        else:
+            self._suspected = math.inf
         self._busy += busy / ranks if busy > 0 else 0.0  # a busy that is no number is no reason to fail
         self._tasks += tasks / ranks
         if self._busy > _MEMORY:

@@ -474,16 +474,14 @@ class SetScheduler:
         elif self._rank_table.idle:
             self._beyond = max(self._beyond, 2 * fixed)  # behind those may be some for the ranks that are idle
         window = min(window + self._beyond, LARGEST_WINDOW) if ranks else 0
-        told = self._window
-        if window == told or (window and abs(window - told) < 0.25 * told):
-            return
-        self._window = window
-        self._out.append(Up(m.WantTasks(window)))
+        told, waiting = self._window, self._waiting.open_count
+        changes = window != told and not (window and abs(window - told) < 0.25 * told)
+        if changes:
+            self._window = window
+            self._out.append(Up(m.WantTasks(window)))
         if window == 0:
-            left = self._all_waiting()
-        elif (waiting := self._waiting.open_count) > window and self._runtime.seconds_of(
-            waiting
-        ) > _TOO_MUCH * ranks:
+            left = self._all_waiting()  # also what was on its way when the controller heard of it
+        elif changes and waiting > window and self._runtime.seconds_of(waiting) > _TOO_MUCH * ranks:
             left = self._waiting.cut(waiting - window)
         else:
             return

@@ -231,6 +231,15 @@ def test_when_no_rank_may_start_tasks_all_that_waits_goes_back() -> None:
     assert stage.get(m.WantTasks) == [m.WantTasks(1)]
 
 
+def test_tasks_that_were_on_their_way_when_no_rank_could_start_any_more_go_back() -> None:
+    stage = Stage(2)
+    stage.farm.reserve([0, 1], True, 0.0)
+    assert stage.get(m.WantTasks) == [m.WantTasks(0)]
+    stage.give([7])
+    stage.give([8], ranks=[1])
+    assert sorted(returned(stage.said())) == [([7], -1, "taken"), ([8], -1, "taken")]
+
+
 def test_waiting_tasks_are_cancelled_here_and_others_by_their_rank() -> None:
     stage = Stage(2)
     stage.give(range(6))

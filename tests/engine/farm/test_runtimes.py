@@ -19,6 +19,26 @@ def test_one_report_of_few_tasks_does_not_outweigh_the_thousands_before() -> Non
     assert runtime.seconds < 1e-5
 
 
+@pytest.mark.parametrize(("before", "now", "ranks"), [(1e-6, 10.0, 1), (1e-5, 0.06, 16)])
+def test_two_reports_of_tasks_that_take_much_longer_are_enough(before: float, now: float, ranks: int) -> None:
+    runtime = RuntimeEstimate()
+    for _ in range(100):
+        runtime.learn(1000 * before, 1000, ranks)
+    runtime.learn(now, 1, ranks)
+    runtime.learn(now, 1, ranks)
+    assert runtime.seconds == pytest.approx(now)
+
+
+def test_two_late_reports_with_ordinary_ones_between_them_change_little() -> None:
+    runtime = RuntimeEstimate()
+    runtime.learn(0.05, 50_000)
+    for _ in range(3):
+        runtime.learn(0.010, 5)
+        runtime.learn(0.001, 1000)
+    assert runtime.seconds is not None
+    assert runtime.seconds < 1e-5
+
+
 def test_tasks_that_take_longer_now_are_known_within_a_second_of_work() -> None:
     runtime = RuntimeEstimate()
     runtime.learn(0.05, 50_000)
