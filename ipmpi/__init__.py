@@ -9,7 +9,7 @@ Importing this package needs no MPI and starts nothing.
 
 from __future__ import annotations
 
-from . import ownpath as ownpath  # before anything that the current folder could have, too
+from . import ownpath as ownpath  # before any import that a file in the current folder could shadow
 
 # isort: split
 
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """``ipmpi.Cluster`` is loaded when it is asked for: engines and controllers have no use for it."""
+    """Import ``ipmpi.Cluster`` when it is first used: engines and controllers do not need it."""
     if name == "Cluster":
         return importlib.import_module("ipmpi.cluster").Cluster
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

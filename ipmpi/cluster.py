@@ -1,4 +1,4 @@
-"""Clusters from Python: ``ipmpi.Cluster`` runs the command ``ipcluster``."""
+"""Starting clusters from Python: ``ipmpi.Cluster`` runs the command ``ipcluster``."""
 
 from __future__ import annotations
 
@@ -25,46 +25,50 @@ from ipmpi.launch.processes.process import tail
 log = logging.getLogger("ipmpi")
 
 STOPPING: Final = 60.0
-"""Seconds for a cluster to end when it is told to. A batch system may take most of them to cancel a job."""
+"""Seconds in which a cluster has to end by itself. Cancelling a job may take a batch system most of them."""
 
 INSISTING: Final = 15.0
-"""Seconds more, once ``ipcluster`` has got SIGTERM, upon which it does not wait for anything."""
+"""Additional seconds after SIGTERM, upon which ``ipcluster`` ends without waiting for anything."""
 
 OTHER_COMMANDS: Final = frozenset(
     {"list", "status", "stop", "engines", "logs", "explain", "doctor", "completion", "relay", "follow"}
 )
-"""Commands of ``ipcluster`` that start no cluster."""
+"""Subcommands of ``ipcluster`` that do not start a cluster."""
 
 _KINDS: Final = ("local", "mpiexec", "mpirun", "ssh")
 
 
 class Cluster:
-    """A controller and its engines, which end with this object, or with this process.
+    """A controller and its engines, which run until :meth:`stop` or the end of this process.
 
     >>> with ipmpi.Cluster('slurm', n=64, time='2:00:00') as cluster:   # doctest: +SKIP
     ...     mec = cluster.multiengine()
     ...     mec.execute('print(id)')
 
-    It is started at once. Engines of a job may come much later: :meth:`wait`, :meth:`multiengine` and :meth:`task`
-    wait for them. What happens meanwhile (why the job waits, say) is printed.
+    The constructor starts it and returns at once. The engines of a batch job may start much later: :meth:`wait`,
+    :meth:`multiengine` and :meth:`task` wait for them. Progress, such as why a job is pending, is printed. Use it
+    in a ``with`` statement, or call :meth:`stop`.
+
+    Thread-safety: all methods may be called from any thread, and the attributes may be read from any thread.
 
     Args:
-        kind: ``'local'``, ``'ssh'``, or a batch system: ``'slurm'``, ``'pbs'``.
-        n: how many engines.
-        ssh: ``'user@login'``: the cluster is at the other end of an ssh session.
-        echo: called with each sentence about what happens; None for silence.
-        options: those of ``ipcluster KIND``, with ``_`` for ``-``; True for one without a value, a list for one
-            that is given several times: ``Cluster('slurm', n=8, gpus=4, prologue=['module load python'])``.
+        kind: ``'local'``, ``'mpiexec'``, ``'mpirun'``, ``'ssh'``, or a batch system such as ``'slurm'`` or
+            ``'pbs'``.
+        n: the number of engines; None for the default of ``ipcluster``.
+        ssh: ``'user@login'``: start the cluster on that machine, through ssh.
+        echo: a function that is called with each progress message; None for no output.
+        options: options of ``ipcluster KIND``, with ``_`` for ``-``. True gives an option without a value, a list
+            one that is repeated: ``Cluster('slurm', n=8, gpus=4, prologue=['module load python'])``.
 
     Attributes:
         state: ``'starting'``, ``'submitted'``, ``'up'`` or ``'over'``.
-        name: by which ``ipcluster`` commands know it; ``""`` before it is known.
-        jobs: ids of the jobs that were submitted.
+        name: the cluster's name for ``ipcluster`` commands; ``""`` until it is known.
+        jobs: the ids of the batch jobs that were submitted, a list of str.
 
     Raises:
-        TypeError, ValueError: an argument is nothing that could be one.
-        LauncherError: ``ipcluster`` cannot be run. What goes wrong later is raised by :meth:`wait` and the others,
-            in its own words.
+        TypeError, ValueError: an argument is invalid.
+        LauncherError: ``ipcluster`` cannot be run. Later failures are raised by :meth:`wait`, :meth:`multiengine`
+            and :meth:`task`, with the messages of ``ipcluster``.
     """
 
     def __init__(
@@ -94,21 +98,21 @@ class Cluster:
 
     @property
     def pid(self) -> int:
-        """The process of ``ipcluster``, on this machine."""
+        """The process id of ``ipcluster`` on this machine."""
         return self._followed.process.pid
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name or '?'}: {self.state}>"
 
     def wait(self, timeout: float | None = None) -> None:
-        """Return when all engines are there.
+        """Wait until all engines are registered.
 
         Args:
-            timeout: seconds; None waits for as long as it takes, a batch system's queue for instance.
+            timeout: seconds to wait at most; None for no limit, for example while a batch job is pending.
 
         Raises:
             LauncherError: the cluster could not be started, or has ended.
-            TimeoutError: the time was not enough; the cluster is still being started.
+            TimeoutError: the engines were not registered within ``timeout`` seconds; the start continues.
         """
         timeout = given.waiting_time(timeout)
         with self._news:
@@ -118,24 +122,34 @@ class Cluster:
                 raise LauncherError("\n".join(self._complaints) or "The cluster has ended.")
 
     def multiengine(self) -> MultiEngineClient:
-        """A client for all engines, which is closed with the cluster. Waits until they are there."""
+        """Wait for the engines, and return a new client for them; :meth:`stop` closes it.
+
+        Raises:
+            LauncherError: the cluster could not be started, or has ended.
+        """
         self.wait()
         mec = MultiEngineClient(self._furl_files.get("mec", ""))
         self._clients.append(mec)
         return mec
 
     def task(self) -> TaskClient:
-        """A client for tasks, which is closed with the cluster. Waits until engines are there."""
+        """Wait for the engines, and return a new client for tasks; :meth:`stop` closes it.
+
+        Raises:
+            LauncherError: the cluster could not be started, or has ended.
+        """
         self.wait()
         tc = TaskClient(self._furl_files.get("tc", ""))
         self._clients.append(tc)
         return tc
 
     def stop(self) -> None:
-        """End engines, controller and job. Idempotent; in a forked process nothing happens.
+        """End the engines, the controller and the batch job, and close the clients; waits for it.
+
+        It can be called repeatedly. In a forked process it does nothing.
 
         Raises:
-            LauncherError: they do not end.
+            LauncherError: they did not end in time.
         """
         if not self._followed.is_own:
             return
@@ -168,7 +182,7 @@ class Cluster:
         except Exception:
             if value is None:
                 raise
-            log.exception("the cluster could not be stopped")  # what happened in the statement counts for more
+            log.exception("the cluster could not be stopped")  # the exception of the with block is more important
 
     def _read(self) -> None:
         for told in self._followed.news():
@@ -178,7 +192,7 @@ class Cluster:
         code = self._followed.process.wait()
         with self._news:
             self.state = "over"
-            if code and not self._complaints:  # a wrong option, for instance
+            if code and not self._complaints:  # for example after an invalid option
                 self._complaints = tail(self._log) or [f"ipcluster ended with exit code {code}"]
             self._news.notify_all()
         self._followed.close()
@@ -190,7 +204,7 @@ class Cluster:
         if self._echo is not None and text.startswith(("ipcluster: ", "Submitted ")):
             try:
                 self._echo(text.removeprefix("ipcluster: "))
-            except Exception:  # of the caller; the news have to be read all the same
+            except Exception:  # the caller's function failed; the events still have to be read
                 log.exception("echo= of ipmpi.Cluster has failed")
         if told.get("reason") and told["reason"] not in self._complaints:
             self._complaints.append(told["reason"])
@@ -202,10 +216,10 @@ class Cluster:
 
 
 def command_line(kind: str, n: int | None, ssh: str, options: dict[str, object]) -> list[str]:
-    """The words for ``ipcluster``.
+    """Return the command-line arguments for ``ipcluster``.
 
     Raises:
-        TypeError, ValueError: an argument is nothing that could be one.
+        TypeError, ValueError: an argument is invalid.
     """
     if not isinstance(kind, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", kind) or kind in OTHER_COMMANDS:
         raise ValueError(f"kind must be one of {', '.join([*_KINDS, *batch_systems()])}: {given.shown(kind)}")
@@ -224,7 +238,7 @@ def command_line(kind: str, n: int | None, ssh: str, options: dict[str, object])
 
 
 def _word(name: str, value: object) -> str:
-    """An option's value as a word of a command line."""
+    """Return an option's value as a command-line argument."""
     if isinstance(value, os.PathLike):
         text = os.fsdecode(value)
     elif isinstance(value, str):

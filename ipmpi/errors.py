@@ -12,14 +12,14 @@ The class tree::
     ├── ConnectionError              no controller answers, or the link to it is lost
     ├── ControllerStartError         the controller could not start (port taken, folder unusable)
     ├── LauncherError                engines could not be started, or MPI and launcher do not match
-    ├── EngineLost                   the process of an engine ended while it had a command
+    ├── EngineLost                   an engine's process ended while a command or task was on it
     ├── InvalidEngineID, NoEnginesRegistered, QueueCleared, InvalidDeferredID,
     │   NotAPendingResult, ResultNotCompleted, SerializationError, UnpickleableException,
     │   InvalidProperty, StopLocalExecution, MessageSizeError, ClientError, Backpressure
     │   └── AbortedPendingDeferredError   is an InvalidDeferredID
     ├── TaskAborted, TaskTimeout, TaskRejectError, DependencyError, PeerError
     ├── RemoteExit                   user code raised SystemExit or another exception that ends programs
-    ├── InternalError                an unforeseen error in ipmpi: a bug
+    ├── InternalError                an unexpected error inside ipmpi: a bug
     └── CompositeError               exceptions of user code, with the engines that raised them
 """
 
@@ -50,7 +50,7 @@ class KernelError(Exception):
 
 
 class FurlError(KernelError, ValueError):
-    """A furl, or a file that should contain one, cannot be used."""
+    """A furl is invalid, or a file does not contain one, or it is for another kind of client."""
 
 
 class ProtocolError(KernelError):
@@ -58,19 +58,19 @@ class ProtocolError(KernelError):
 
 
 class LocalProtocolError(ProtocolError):
-    """This process tried to say something that the protocol does not allow."""
+    """This process tried to send something that the protocol does not allow."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer said something that the protocol does not allow."""
+    """The peer sent something that the protocol does not allow."""
 
 
 class SecurityError(KernelError):
-    """A peer, a file or a setting that cannot be trusted."""
+    """A peer, a file or a setting cannot be trusted."""
 
 
 class VersionError(KernelError):
-    """The two ends speak no protocol version in common."""
+    """The two ends of a connection have no protocol version in common."""
 
 
 class ConnectionError(KernelError, builtins.ConnectionError):
@@ -78,7 +78,7 @@ class ConnectionError(KernelError, builtins.ConnectionError):
 
 
 class ControllerStartError(KernelError):
-    """The controller cannot start here."""
+    """The controller cannot start, for example because its port is in use."""
 
 
 class LauncherError(KernelError):
@@ -86,63 +86,63 @@ class LauncherError(KernelError):
 
 
 class EngineLost(KernelError):
-    """The process of an engine ended while a command of yours was on it."""
+    """The process of an engine ended while a command or task of this client was on it."""
 
 
 class InvalidEngineID(KernelError):
-    """No engine has this id."""
+    """No registered engine has this id."""
 
 
 class NoEnginesRegistered(KernelError):
-    """A command for all engines, and there are none."""
+    """A command is for all engines, but none is registered."""
 
 
 class QueueCleared(KernelError, concurrent.futures.CancelledError):
-    """A command left an engine's queue without being run."""
+    """A command was removed from an engine's queue without being run."""
 
 
 class InvalidDeferredID(KernelError):
-    """A pending result that was flushed, or never existed."""
+    """A pending result was retrieved or flushed already, or never existed."""
 
 
 class AbortedPendingDeferredError(InvalidDeferredID):
-    """A pending result that was flushed before it was there."""
+    """A pending result was flushed before it arrived."""
 
 
 class NotAPendingResult(KernelError, TypeError):
-    """Something else where a PendingResult was expected."""
+    """An object is not a PendingResult, where one is expected."""
 
 
 class ResultNotCompleted(KernelError, _Timeout):
-    """The result is not there yet."""
+    """The result has not arrived yet."""
 
 
 class SerializationError(KernelError):
-    """An object that cannot be sent; the message says which one, and why."""
+    """An object cannot be pickled; the message says which one, and why."""
 
 
 class UnpickleableException(KernelError):
-    """A remote exception whose class cannot be rebuilt here; the text says what it was."""
+    """A remote exception cannot be unpickled here; the message has its class and text."""
 
 
 class InvalidProperty(KernelError):
-    """An engine property that cannot be stored."""
+    """An engine property cannot be stored: its name is not a str, or its value cannot be pickled."""
 
 
 class MessageSizeError(KernelError):
-    """A message larger than the limits allow."""
+    """A message is larger than the limits allow."""
 
 
 class ClientError(KernelError):
-    """A client used in a way that cannot work."""
+    """A client is used in a way that cannot work."""
 
 
 class StopLocalExecution(KernelError):
-    """Raised by ``remote()``: the body of the with-statement runs on the engines."""
+    """Raised by ``remote()``, to end the local execution of the body of a ``with`` statement."""
 
 
 class Backpressure(KernelError):
-    """Too much is queued already; wait for results before sending more."""
+    """Too much is queued already: wait for results before sending more."""
 
 
 class TaskAborted(KernelError, concurrent.futures.CancelledError):
@@ -154,22 +154,22 @@ class TaskTimeout(KernelError, _Timeout):
 
 
 class TaskRejectError(KernelError):
-    """Raised by a task to say: not on this engine."""
+    """A task raises this to refuse the engine it is on; it is then offered to others."""
 
 
 class DependencyError(KernelError):
-    """A task was not run, since a task that it waited for has failed, was cancelled, or cannot be found."""
+    """A task was not run, because a task that it depends on failed, was cancelled, or cannot be found."""
 
 
 class PeerError(KernelError):
-    """Another rank of the same task has failed, so what this rank waits for will not come."""
+    """Another rank of the same task has failed, so a communication with it cannot complete."""
 
 
 class RemoteExit(KernelError):
-    """User code on an engine raised SystemExit, KeyboardInterrupt or the like; that does not end the program here.
+    """User code on an engine raised SystemExit, KeyboardInterrupt or the like, which would end this program.
 
     Attributes:
-        value: what it raised.
+        value: the original exception.
     """
 
     def __init__(self, text: str, value: BaseException | None = None) -> None:
@@ -181,22 +181,22 @@ class RemoteExit(KernelError):
 
 
 def text_of(error: BaseException) -> str:
-    """``str(error)``, and a substitute where the exception's own code fails."""
+    """Return ``str(error)``, or a substitute if that raises."""
     try:
         return str(error)
-    except BaseException as broken:  # a handler of exceptions is no place for another one, whatever it is
+    except BaseException as broken:  # an exception handler must not raise another exception
         return f"<str() of this {type(error).__name__} raised {type(broken).__name__}>"
 
 
 def raisable(error: BaseException, who: str) -> Exception:
-    """``error``, or what is to be raised here in its place, with ``error`` as its cause.
+    """Return ``error``, or a replacement that is safe to raise locally, with ``error`` as its cause.
 
-    SystemExit and its like would end the program of whoever asks for the result, StopIteration the iterator or
-    coroutine that asks (PEP 479).
+    SystemExit and KeyboardInterrupt would end the program that retrieves the result, StopIteration an iterator or
+    coroutine that does (PEP 479).
 
     Args:
-        error: what user code raised on an engine.
-        who: raised it, to begin a sentence with: ``"the task"``.
+        error: the exception that user code raised on an engine.
+        who: the subject of the message, for example ``"the task"``.
     """
     if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
         return error
@@ -207,16 +207,16 @@ def raisable(error: BaseException, who: str) -> Exception:
 
 
 class InternalError(KernelError):
-    """Something in ipmpi went wrong that nobody foresaw. What it concerned has ended, the rest goes on."""
+    """An unexpected error inside ipmpi. The affected command, task or connection has ended; the rest continues."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this process cannot have more memory."""
+    """Return whether the error means that this process is out of memory."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 def internal_error(cause: BaseException, where: str = "") -> InternalError:
-    """The error for whoever has to hear of an exception that nobody foresaw."""
+    """Return the InternalError that reports an unexpected exception."""
     place = f" {where}" if where else ""
     said = f"{type(cause).__name__}: {text_of(cause)}"[:500]
     if is_out_of_memory(cause):
@@ -235,22 +235,23 @@ ErrorEntry = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 class CompositeError(KernelError, _Group):
-    """One or more engines raised: which, what, and their tracebacks.
+    """A command failed on one or more engines; it holds their exceptions and tracebacks.
 
-    From Python 3.11 on it is an :class:`ExceptionGroup`: ``except* ZeroDivisionError`` takes these out of it, and
-    its ``exceptions`` are the values in ``elist``, with a :class:`RemoteExit` instead of a SystemExit or the like.
+    From Python 3.11 on it is an :class:`ExceptionGroup`: ``except* ZeroDivisionError`` selects exceptions of that
+    class. Its ``exceptions`` are the values in ``elist``, with a :class:`RemoteExit` for each SystemExit and
+    KeyboardInterrupt.
 
     Attributes:
-        message: what was called.
-        elist: one ``(type, value, traceback)`` per failure, in the order of the engines. A value that came
-            from an engine carries ``_ipython_engine_info`` (``{'engineid', 'method', 'args'}``) and
+        message: a summary of the call that failed.
+        elist: one ``(type, value, traceback)`` tuple per failure, in the order of the engines. A value that came
+            from an engine has the attributes ``_ipython_engine_info`` (``{'engineid', 'method', 'args'}``) and
             ``_ipython_traceback_text`` (the engine's own formatted traceback).
     """
 
     elist: list[ErrorEntry]
 
     def __new__(cls, message: str, elist: Sequence[ErrorEntry]) -> CompositeError:
-        """The failures; those of a CompositeError among them stand for themselves."""
+        """Create the exception; a CompositeError in ``elist`` is replaced by its own entries."""
         flat: list[ErrorEntry] = []
         for entry in elist:
             flat.extend(entry[1].elist if isinstance(entry[1], CompositeError) else [entry])
@@ -268,7 +269,7 @@ class CompositeError(KernelError, _Group):
         return made
 
     def derive(self, excs: Sequence[Any], /) -> Any:
-        """The same for some of the failures: what ``except*``, ``split`` and ``subgroup`` make."""
+        """Return a CompositeError of some of the failures; ``except*``, ``split`` and ``subgroup`` call this."""
         entries = {id(member): entry for member, entry in zip(self.exceptions, self.elist, strict=False)}
         chosen = [entries.get(id(each), (type(each), each, each.__traceback__)) for each in excs]
         made = self._made(self.message, chosen, excs)
@@ -295,17 +296,31 @@ class CompositeError(KernelError, _Group):
             raise IndexError(f"an exception with index {excid} does not exist") from None
 
     def print_tracebacks(self, excid: int | None = None) -> None:
-        """Print the engines' tracebacks: of failure number ``excid``, or of all."""
+        """Print the engines' tracebacks.
+
+        Args:
+            excid: index of a failure in ``elist``; None for all.
+
+        Raises:
+            IndexError: there is no failure with this index.
+        """
         for kind, value, _ in self.elist if excid is None else [self._entry(excid)]:
             text = getattr(value, "_ipython_traceback_text", None) or f"{kind.__name__}: {text_of(value)}"
             print(f"{self._label(value)}\n{text}", file=sys.stdout)
 
     def raise_exception(self, excid: int = 0) -> None:
-        """Raise failure number ``excid`` as the exception it was on the engine."""
+        """Raise the original exception of one failure.
+
+        Args:
+            excid: index of the failure in ``elist``.
+
+        Raises:
+            IndexError: there is no failure with this index.
+        """
         _, value, traceback = self._entry(excid)
         raise value.with_traceback(traceback)
 
 
 def _member(value: BaseException) -> Exception:
-    """What stands for a failure among the exceptions of a group, which may all be raised."""
+    """Return the member of the exception group for a failure; all members must be safe to raise."""
     return value if isinstance(value, Exception) else raisable(value, "an engine")

@@ -1,4 +1,4 @@
-"""The clients, by the original's names: ``from ipmpi import client`` and ``client.MultiEngineClient()``."""
+"""The clients, with the names of ``IPython.kernel``: ``client.MultiEngineClient``, ``client.TaskClient``, ..."""
 
 from __future__ import annotations
 

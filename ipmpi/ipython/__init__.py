@@ -1,6 +1,6 @@
-"""IPython's side of ipmpi: ``%px``, ``%result`` and ``%autopx`` (knows no client class).
+"""IPython extension with the magics ``%px``, ``%result`` and ``%autopx``; it imports no client class.
 
-``mec.activate()`` loads this, and so does ``%load_ext ipmpi.ipython``.
+``mec.activate()`` and ``%load_ext ipmpi.ipython`` load it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ __all__ = ["ParallelMagics", "load_ipython_extension", "unload_ipython_extension
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Register the magics; IPython calls this."""
+    """Register the magics; called by IPython."""
     shell.register_magics(ParallelMagics(shell))
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """Let cells run here again, and forget the client; IPython calls this."""
+    """Run cells locally again, and drop the active client; called by IPython."""
     magics = shell.magics_manager.registry.get("ParallelMagics")
     if magics is not None:
         magics.deactivate()

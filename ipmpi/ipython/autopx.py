@@ -1,9 +1,10 @@
-"""``%autopx``: cells run on the engines instead of here.
+"""``%autopx``: cells run on the engines instead of locally.
 
-A cell goes through IPython as always: it is kept in the history, checked for completeness, and parsed, so that a
-SyntaxError shows at once. Then, in place of its statements, one call is run that sends its text to the engines.
-IPython's hooks for this are an event before a cell, which tells its text, and a transformer of parsed code, which
-sees no text. Only the first code after the event is the cell: magics parse code with the same transformers.
+IPython processes a cell as usual: it is stored in the history, checked for completeness, and parsed, so that a
+SyntaxError is shown at once. Then its statements are replaced by one call that sends its source to the engines.
+This uses two hooks of IPython: an event before each cell, which has its source, and an AST transformer, which has
+not. Only the first code that is transformed after the event is the cell: magics use the same transformers for code
+they parse.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import ast
 from typing import Any
 
 LOCAL_MARKS = ("%", "!", "?")
-"""A cell that begins with one of these is a command to IPython and stays here: how else to end this mode?"""
+"""Cells that begin with one of these are IPython commands and run locally; one of them ends this mode."""
 
 
 class AutoParallel(ast.NodeTransformer):
-    """The redirection of cells; :meth:`enable` and :meth:`disable` it.
+    """Redirects cells to the engines between :meth:`enable` and :meth:`disable`.
 
     Args:
-        shell: IPython's.
-        call: source of an expression that gives a function of one argument, the text of a cell.
+        shell: the ``InteractiveShell`` of IPython.
+        call: source of an expression that gives a function with one parameter, the source of a cell.
     """
 
     def __init__(self, shell: Any, call: str) -> None:
@@ -30,14 +31,14 @@ class AutoParallel(ast.NodeTransformer):
         self._cell: str | None = None
 
     def enable(self) -> None:
-        """Send cells to the engines, from the next one on."""
+        """Send cells to the engines, starting with the next one."""
         if not self.enabled:
             self._shell.events.register("pre_run_cell", self._before_cell)
             self._shell.ast_transformers.append(self)
             self.enabled = True
 
     def disable(self) -> None:
-        """Run cells here again."""
+        """Run cells locally again."""
         if self.enabled:
             self._shell.events.unregister("pre_run_cell", self._before_cell)
             self._shell.ast_transformers.remove(self)
@@ -49,7 +50,7 @@ class AutoParallel(ast.NodeTransformer):
         self._cell = None if text.lstrip().startswith(LOCAL_MARKS) else self._shell.transform_cell(text)
 
     def visit(self, node: ast.AST) -> ast.AST:
-        """The code of the cell, replaced by the call; other code as it is."""
+        """Replace the code of the cell by the call; return other code unchanged."""
         cell, self._cell = self._cell, None
         if cell is None or not isinstance(node, ast.Module) or not node.body:
             return node

@@ -1,4 +1,4 @@
-"""The magics for the engines of the active client."""
+"""IPython magics that run code on the engines of the active client."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ Use activate() on a RemoteController object to activate it for magics."""
 
 
 class Steers(Protocol):
-    """What the magics need of a client or view."""
+    """The part of a client or view that the magics use."""
 
     targets: Any
 
     def execute(self, lines: str) -> Any:
-        """Run source text on engines."""
+        """Run source code on engines."""
 
     def get_result(self, i: int | None = None) -> Any:
-        """What a command printed."""
+        """Return the output of a command."""
 
 
 class Pending(Protocol):
-    """What the magics need of a result of a client that does not wait."""
+    """The part of a :class:`PendingResult` that the magics use."""
 
     called: bool
 
     def done(self) -> bool:
-        """Whether it is here."""
+        """Return whether it has arrived."""
 
     def exception(self) -> BaseException | None:
-        """What :attr:`r` raises."""
+        """Return the exception that :attr:`r` raises."""
 
     @property
     def r(self) -> Any:
@@ -44,10 +44,13 @@ class Pending(Protocol):
 
 @magics_class
 class ParallelMagics(Magics):
-    """``%px``, ``%%px``, ``%result`` and ``%autopx``.
+    """The magics ``%px``, ``%%px``, ``%result`` and ``%autopx``.
+
+    They use the ``targets`` and ``block`` of the active client. Without one, they print how to activate it. They
+    are for use in IPython's main thread.
 
     Attributes:
-        active: the client or view that they steer, set by its ``activate()``; None if there is none.
+        active: the client or view whose ``activate()`` was called last; None if there is none.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -57,16 +60,21 @@ class ParallelMagics(Magics):
         self._autopx = AutoParallel(shell, "get_ipython().magics_manager.registry['ParallelMagics'].execute_cell")
 
     def deactivate(self) -> None:
-        """Forget the client, and run cells here."""
+        """Drop the active client, and run cells locally."""
         self._autopx.disable()
         self.active = None
 
     @no_var_expand
     @line_cell_magic
     def px(self, line: str, cell: str | None = None) -> Any:
-        """Run code on the engines: ``%px a = 5``, or ``%%px`` above the lines of a cell.
+        """Run code on the engines: ``%px a = 5``, or ``%%px`` as the first line of a cell.
 
-        The client's ``targets`` and ``block`` count.
+        Returns:
+            A :class:`ResultList`; if the client's ``block`` is False, a :class:`PendingResult` of it.
+
+        Raises:
+            CompositeError: the code raised on at least one engine.
+            UsageError: ``%%px`` is followed by code on the same line.
         """
         if self.active is None:
             print(NO_ACTIVE_CONTROLLER)
@@ -78,7 +86,11 @@ class ParallelMagics(Magics):
 
     @line_magic
     def result(self, line: str) -> Any:
-        """Show what command number N printed on the engines: ``%result N``; without N the last one."""
+        """Show the output of command number N: ``%result N``; without N, of the last command that succeeded.
+
+        Raises:
+            UsageError: N is not a number.
+        """
         if self.active is None:
             print(NO_ACTIVE_CONTROLLER)
             return None
@@ -90,9 +102,10 @@ class ParallelMagics(Magics):
 
     @line_magic
     def autopx(self, line: str) -> None:  # noqa: ARG002 - what IPython calls
-        """Switch on or off that every cell runs on the engines. Magics still run here.
+        """Toggle whether cells run on the engines. Magics, shell commands and help still run locally.
 
-        With ``block=False`` a cell's value is its PendingResult. What it printed is shown with a later cell.
+        If the client's ``block`` is False, the value of a cell is a :class:`PendingResult`, and its output is
+        printed before the next cell that runs after it has arrived.
         """
         if self._autopx.enabled:
             self._show_what_came()
@@ -105,11 +118,11 @@ class ParallelMagics(Magics):
             print("Auto Parallel Enabled\nType %autopx to disable")
 
     def execute_cell(self, cell: str) -> Any:
-        """Run one cell on the engines and print the result: what ``%autopx`` replaces a cell by.
+        """Run one cell on the engines and print its output; ``%autopx`` replaces cells by calls of this.
 
         Returns:
-            None; of a client that does not wait its PendingResult, for IPython to show and to keep as ``Out[n]``.
-            Its result is printed before the first cell that follows when it is there.
+            None; if the client's ``block`` is False, a :class:`PendingResult`, which IPython displays and keeps as
+            ``Out[n]``. Its output is printed before the next cell that runs after it has arrived.
         """
         if self.active is None:
             print(NO_ACTIVE_CONTROLLER)
@@ -127,6 +140,6 @@ class ParallelMagics(Magics):
         self._pending = [each for each in self._pending if not each.done()]
         for each in came:
             if each.called:
-                continue  # whoever asked for it has seen it
+                continue  # its output was seen when it was retrieved
             error = each.exception()
             print(repr(each.r) if error is None else f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""The engines as an executor of ``concurrent.futures``."""
+"""A ``concurrent.futures`` executor that runs calls on engines."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from ...errors import ResultNotCompleted
 from ..session import given
 from ..session.given import waiting_time
+from ..session.waiting import T
 from ..tasks.caller import TaskCaller
 from ..tasks.calloptions import checked_options
 from ..tasks.futures import TaskFuture, cancel_all
@@ -22,24 +23,26 @@ from .initializers import Initializer
 
 
 class Executor(concurrent.futures.Executor):
-    """Runs calls on the engines, and behaves as Python's own executors do.
+    """A :class:`concurrent.futures.Executor` that runs calls on engines.
 
-    So a program written for these needs another import only::
+    Programs written for Python's executors need a different import only::
 
         from ipmpi.client.pools import Executor as ProcessPoolExecutor
 
-    What differs: functions are sent with their code, so lambdas are welcome; a call's result may be an argument of
-    the next, by its future; and what has not ended when Python ends is lost, unless :meth:`shutdown` was called.
+    Differences: functions may be lambdas and closures; the future of one call may be an argument of another, which
+    then gets its result; calls that have not ended when Python exits are lost, unless :meth:`shutdown` was called.
+
+    Thread-safety: all methods may be called from any thread.
 
     Args:
-        max_workers: accepted, since other executors have it. As many calls run at once as there are engines.
-        client: the :class:`~ipmpi.client.TaskClient` to use, which stays open. Without it there is one of its own,
-            from the security folder, closed by :meth:`shutdown`.
-        initializer: called on each engine before the first call of each function there. What it raises, the call
-            raises.
-        initargs: its arguments.
-        **options: for all calls: ``priority``, ``timeout``, ``expected``, ``retries``, ``depend``, ``ranks`` and
-            ``same_node``, as in ``TaskClient.submit``.
+        max_workers: ignored, for compatibility. The number of calls that run at once is the number of engines.
+        client: the :class:`~ipmpi.client.TaskClient` to use, which is left open. By default the executor connects
+            to the default cluster, and :meth:`shutdown` closes that connection.
+        initializer: a function that is called on each engine before the first call of each function there. If it
+            raises, the call fails with its exception.
+        initargs: its positional arguments.
+        **options: options of all calls: ``priority``, ``timeout``, ``expected``, ``retries``, ``depend``,
+            ``ranks`` and ``same_node``, as for :meth:`TaskClient.submit`.
 
     Raises:
         TypeError, ValueError: an option is unknown or wrong.
@@ -66,49 +69,57 @@ class Executor(concurrent.futures.Executor):
         return f"<Executor on {self._underway.client!r}{': ' * bool(given_options)}{given_options}>"
 
     def options(self, **options: Any) -> Executor:
-        """This executor with other options for its calls; they are shut down together.
+        """Return an executor with other options for its calls; shutting down one shuts down both.
 
         Args:
-            **options: see :class:`Executor`; those that are not given stay as they are.
+            **options: see :class:`Executor`; the others keep their values.
         """
         other = copy.copy(self)
         other._options = checked_options({**self._options, **options})
         return other
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
-        """Call ``fn(*args, **kwargs)`` on an engine; returns at once.
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture[T]:
+        """Call ``fn(*args, **kwargs)`` on the first free engine; returns at once.
 
-        All keyword arguments are the function's, also those that ``TaskClient.submit`` would take as options.
+        All keyword arguments are passed to the function; options are set by :meth:`options`.
+
+        Returns:
+            A :class:`~ipmpi.client.TaskFuture` of the return value.
 
         Raises:
             RuntimeError: the executor was shut down.
-            SerializationError: something cannot be sent; the message says what.
+            SerializationError: the function or an argument cannot be pickled; the message names it.
         """
         return self._underway.call(self._options, fn, args, kwargs)
 
     def map(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
-    ) -> Iterator[Any]:
-        """Call ``fn`` on the items of the iterables, up to the end of the shortest.
+    ) -> Iterator[T]:
+        """Call ``fn`` on the items of the iterables; stops at the end of the shortest.
 
-        All calls are submitted before this returns, except with ``buffersize``. If one fails, or the iterator is
-        closed, those that have not started are not run.
+        Without ``buffersize``, all calls are submitted before this returns. If one fails, or the iterator is
+        closed, those that have not started are cancelled.
 
         Args:
             fn: a function, lambda or other callable.
-            *iterables: one for each of its arguments.
-            timeout: seconds from now until the last result has to be there.
-            chunksize: calls that go to an engine as one; if one of these fails, so do all. It is seldom needed:
-                short calls go together anyway.
-            buffersize: how many calls (with ``chunksize``: chunks) are submitted whose results nobody took yet.
+            *iterables: one for each positional parameter of ``fn``.
+            timeout: seconds from now in which all results must arrive; None for no limit.
+            chunksize: number of calls that form one task; if one of them fails, all do. It is rarely needed, since
+                short calls are sent in batches anyway.
+            buffersize: how many calls (or chunks) may be submitted ahead of the result that is taken next.
 
         Returns:
-            An iterator of the results, in the order of the items. It raises what a call raised, and TimeoutError.
+            An iterator over the results, in the order of the items. It raises the exception of a call that failed,
+            and TimeoutError after ``timeout`` seconds.
+
+        Raises:
+            TypeError, ValueError: an argument is invalid.
+            RuntimeError: the executor was shut down.
         """
         timeout, chunksize = waiting_time(timeout), given.integer(chunksize, "chunksize")
         if chunksize < 1:
@@ -118,14 +129,15 @@ class Executor(concurrent.futures.Executor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else time.monotonic() + timeout
+        call: Callable[..., Any] = fn
         rows: Iterator[Row] = zip(*iterables, strict=False)
         if chunksize > 1:
-            rows, fn = chunks(rows, chunksize), chunked(fn)
+            rows, call = chunks(rows, chunksize), chunked(fn)
         if buffersize is None:
-            results = _in_order(self._underway.stream(self._options, fn, rows), deadline)
+            results = _in_order(self._underway.stream(self._options, call, rows), deadline)
         else:
-            waiting = deque(self.submit(fn, *row) for _, row in zip(range(buffersize), rows, strict=False))
-            results = self._buffered(fn, rows, waiting, deadline)
+            waiting = deque(self.submit(call, *row) for _, row in zip(range(buffersize), rows, strict=False))
+            results = self._buffered(call, rows, waiting, deadline)
         return results if chunksize == 1 else _flat(results)
 
     def _buffered(
@@ -141,11 +153,11 @@ class Executor(concurrent.futures.Executor):
             cancel_all(waiting)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no further calls. May be called again.
+        """Refuse further calls. It can be called repeatedly.
 
         Args:
-            wait: until all calls have ended. Without it they end all the same.
-            cancel_futures: take back those that have not started.
+            wait: whether to wait until all calls have ended. They are completed in either case.
+            cancel_futures: cancel the calls that have not started.
         """
         self._underway.close()
         if cancel_futures:

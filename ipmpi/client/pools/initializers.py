@@ -1,4 +1,4 @@
-"""What an executor's or pool's ``initializer`` becomes: a part of the functions that are sent."""
+"""The ``initializer`` of executors and pools, which is sent as a part of each function."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 KEPT: Final = 128
-"""Functions that are kept with their initializer, so that each is pickled once."""
+"""How many functions are cached with their initializer, so that each is pickled once."""
 
 
 class Initializer:
-    """Has an initializer called on each engine, before the first call of each function there.
+    """Calls an initializer on each engine, before the first call of each function there.
 
     Args:
-        initializer: None: nothing is to be called.
+        initializer: the function to call; None for none.
         initargs: its arguments.
 
     Raises:
-        TypeError: it cannot be called.
+        TypeError: ``initializer`` is not callable.
     """
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: Iterable[Any] = ()) -> None:
@@ -30,7 +30,7 @@ class Initializer:
         self._kept: OrderedDict[int, tuple[Callable[..., Any], Callable[..., Any]]] = OrderedDict()
 
     def before(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, with the initializer before its first call in a process."""
+        """Return the function, wrapped so that its first call in a process calls the initializer first."""
         if self._initializer is None:
             return function
         kept = self._kept.get(id(function))
@@ -44,7 +44,7 @@ class Initializer:
 def initialized(
     function: Callable[..., Any], initializer: Callable[..., object], initargs: tuple[Any, ...]
 ) -> Callable[..., Any]:
-    """The same function, which calls the initializer once before, in each process that it is sent to."""
+    """Return the function, wrapped so that it calls the initializer once in each process it is sent to."""
 
     # Made in here so that it travels by value: engines need not import the client. What it remembers is forgotten
     # with it, when the namespace of the engine is.

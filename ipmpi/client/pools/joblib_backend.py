@@ -1,4 +1,4 @@
-"""The engines as a backend of joblib, and so of scikit-learn.
+"""A joblib backend that runs jobs on engines; scikit-learn can use it, too.
 
 ::
 
@@ -34,23 +34,24 @@ Callback = Callable[[Batch], object]
 _JOBLIBS_OWN: Final = frozenset(
     {"max_nbytes", "temp_folder", "mmap_mode", "prefer", "require", "verbose", "context", "inner_max_num_threads"}
 )
-"""What ``Parallel`` tells every backend, meant for those that have processes of their own."""
+"""Arguments that ``Parallel`` passes to every backend, but that apply to process pools only."""
 
 
 def register_joblib(client: Client | None = None) -> None:
-    """Make the backend ``'ipmpi'`` known to joblib.
+    """Register the joblib backend ``'ipmpi'``.
 
-    ``joblib.parallel_backend('ipmpi', ...)`` then takes ``client=`` and the options of ``TaskClient.executor``;
-    ``joblib.Parallel(backend='ipmpi', ...)`` takes these options. Others are a TypeError.
-    Jobs of one call go to the engines in batches. Calls of ``Parallel`` inside of them use threads there. If one
-    fails, the others are taken back or interrupted. Engines must have joblib, too.
+    ``joblib.parallel_backend('ipmpi', ...)`` accepts ``client=`` and the options of :meth:`TaskClient.executor`;
+    ``joblib.Parallel(backend='ipmpi', ...)`` accepts these options. Others raise TypeError. The jobs of one call
+    are sent to the engines in batches. Nested calls of ``Parallel`` use threads on the engine. If a job fails, the
+    others are cancelled or interrupted. joblib must be installed on the engines, too. May be called from any
+    thread.
 
     Args:
-        client: a :class:`~ipmpi.client.TaskClient`. Without it one is connected, from the security folder, when
-            there is something to do; it stays open.
+        client: the :class:`~ipmpi.client.TaskClient` to use. By default the backend connects to the default
+            cluster when it is first used, and stays connected.
 
     Raises:
-        ImportError: there is no joblib.
+        ImportError: joblib is not installed.
     """
     from joblib import register_parallel_backend
 
@@ -58,9 +59,9 @@ def register_joblib(client: Client | None = None) -> None:
 
 
 class _Connection:
-    """The client of all backends for which nobody gave another; connected when it is first used.
+    """The default client of backends; connects when it is first used.
 
-    In each process anew: backends of joblib that fork use it inside their workers.
+    Each process has its own: joblib backends that fork use it in their workers.
     """
 
     def __init__(self, client: Client | None) -> None:
@@ -77,10 +78,10 @@ class _Connection:
 
 
 class _Batches:
-    """The batches of jobs under way of one backend.
+    """The batches of jobs that one backend has submitted.
 
-    Their callbacks read on in the user's iterable and pickle what they find. So they are called in a thread of
-    their own, and not in the session's, whose work has to go on.
+    Their callbacks read the user's iterable and pickle its items, so they run in a thread of their own: the
+    session's thread must not be blocked.
     """
 
     def __init__(self, client: Client, options: dict[str, Any]) -> None:
@@ -106,7 +107,7 @@ class _Batches:
                 OfThisProgram(_CALL), (batch,), {}, settings_of(self._options), self._options.get("depend")
             )
         except Exception as error:
-            # Joblib waits for the batch already, and it asks for later ones where nobody would see an exception.
+            # Joblib waits for this batch already, and an exception raised for a later one would be lost.
             failed: Batch = concurrent.futures.Future()
             failed.set_exception(error)
             return failed
@@ -115,7 +116,7 @@ class _Batches:
         return task
 
     def cancel(self) -> None:
-        """Take back what has not started, and interrupt what runs."""
+        """Cancel the batches that have not started, and interrupt the running ones."""
         cancel_all(list(self._open), running=True)
 
     def stop(self) -> None:
@@ -139,7 +140,7 @@ def _deliver(ended: queue.SimpleQueue[tuple[Batch, Callback] | None]) -> None:
         future, callback = each
         try:
             callback(future)
-        except Exception:  # the other batches have to be told of all the same
+        except Exception:  # the callbacks of the other batches must still be called
             log.exception("a callback of joblib has failed")
         del each, future, callback  # results may be large
 
@@ -161,7 +162,7 @@ def _new_backend(connection: _Connection, client: Client | None = None, **argume
 
 @functools.cache
 def _backend_class() -> Any:
-    """Joblib's interface on :class:`_Batches`; a class of joblib's is its base, so it is made when needed."""
+    """Return the backend class. It is created on first use, since its base classes are joblib's."""
     from joblib._parallel_backends import FallbackToBackend, SequentialBackend
     from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
 
@@ -185,7 +186,7 @@ def _backend_class() -> Any:
                 return 1
             if n_jobs > 0:
                 return n_jobs
-            # With 1, joblib would work here, though the engines were asked for.
+            # With 1, joblib would run the jobs in this process.
             return max(2, len(self._connection.client().get_ids()) + 1 + n_jobs)
 
         def configure(self, n_jobs: int = 1, parallel: Any = None, **given: Any) -> int:

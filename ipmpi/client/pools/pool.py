@@ -1,4 +1,4 @@
-"""The engines with the methods of a ``multiprocessing.Pool``."""
+"""A process pool with the interface of ``multiprocessing.Pool`` that runs calls on engines."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Generic, NoReturn
 
 from ...errors import ResultNotCompleted
 from ..session import given
 from ..session.given import waiting_time
 from ..session.results import wait_until_done
-from ..session.waiting import SessionFuture, check_process, check_waiting, forks
+from ..session.waiting import SessionFuture, T, check_process, check_waiting, forks
 from ..tasks.caller import TaskCaller
 from ..tasks.calloptions import checked_options
 from ..tasks.futures import TaskFuture
@@ -35,11 +35,11 @@ from .inflight import (
 from .initializers import Initializer
 
 AHEAD: Final = 10_000
-"""Calls under way of an iterable without a length, before its next item is taken."""
+"""How many calls are submitted from an iterable without a length before it is read on."""
 
 
 class PoolTimeout(ResultNotCompleted, multiprocessing.TimeoutError):
-    """The result of a pool's call is not there yet: what ``multiprocessing`` raises, and a ``TimeoutError``."""
+    """A pool's result did not arrive in time; a ``multiprocessing.TimeoutError`` and a ``TimeoutError``."""
 
 
 Callback = Callable[[Any], object]
@@ -47,21 +47,23 @@ Ended = concurrent.futures.Future[Any]
 
 
 class Pool:
-    """Runs calls on the engines; for programs and libraries that want a ``multiprocessing.Pool``.
+    """A pool like :class:`multiprocessing.pool.Pool` that runs calls on engines.
 
-    Such as SciPy's ``workers=pool.map`` and emcee's ``pool=pool``. Functions are sent with their code. When the
-    ``with`` statement ends, calls that have not ended are stopped, as with the original: :meth:`close` and
-    :meth:`join` it if they shall end.
+    It is for programs and libraries that use such a pool: SciPy's ``workers=pool.map``, emcee's ``pool=pool``.
+    Functions may be lambdas and closures. As with ``multiprocessing``, the end of the ``with`` statement stops
+    calls that have not ended; to complete them, call :meth:`close` and :meth:`join` first.
+
+    Thread-safety: all methods may be called from any thread, those that wait not in a callback.
 
     Args:
-        processes: accepted, since the original has it. As many calls run at once as there are engines.
-        initializer: called on each engine before the first call of each function there. What it raises, the call
-            raises.
-        initargs: its arguments.
-        client: the :class:`~ipmpi.client.TaskClient` to use, which stays open. Without it there is one of its own,
-            from the security folder, closed by :meth:`join` and at the end of the ``with`` statement.
-        **options: for all calls: ``priority``, ``timeout``, ``expected``, ``retries``, ``depend``, ``ranks`` and
-            ``same_node``, as in ``TaskClient.submit``.
+        processes: ignored, for compatibility. The number of calls that run at once is the number of engines.
+        initializer: a function that is called on each engine before the first call of each function there. If it
+            raises, the call fails with its exception.
+        initargs: its positional arguments.
+        client: the :class:`~ipmpi.client.TaskClient` to use, which is left open. By default the pool connects to
+            the default cluster, and :meth:`join` or the end of the ``with`` statement closes that connection.
+        **options: options of all calls: ``priority``, ``timeout``, ``expected``, ``retries``, ``depend``,
+            ``ranks`` and ``same_node``, as for :meth:`TaskClient.submit`.
 
     Raises:
         TypeError, ValueError: an option is unknown or wrong.
@@ -89,33 +91,35 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """How many calls run at once: the number of engines, as the controller told last; nothing is asked."""
+        """How many calls run at once: the number of engines, from the last update of the controller."""
         return len(self._underway.client.engines)
 
     # --- one call --------------------------------------------------------------------------------------------
 
-    def apply(
-        self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Call ``func(*args, **kwds)`` on an engine, and wait for its result."""
+    def apply(self, func: Callable[..., T], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> T:
+        """Call ``func(*args, **kwds)`` on an engine and return its result; raises its exception."""
         return self.apply_async(func, args, kwds).get()
 
     def apply_async(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., T],
         args: Iterable[Any] = (),
         kwds: Mapping[str, Any] | None = None,
         callback: Callback | None = None,
         error_callback: Callback | None = None,
-    ) -> AsyncResult:
+    ) -> AsyncResult[T]:
         """Call ``func(*args, **kwds)`` on an engine; returns at once.
 
         Args:
             func: a function, lambda or other callable.
-            args: its arguments.
+            args: its positional arguments.
             kwds: its keyword arguments.
             callback: called with the result, in a thread that all callbacks of the pool share.
-            error_callback: called with the exception instead.
+            error_callback: called with the exception if the call fails.
+
+        Raises:
+            ValueError: the pool was closed.
+            SerializationError: the function or an argument cannot be pickled.
         """
         named = {} if kwds is None else dict(kwds)
         for name in named:
@@ -126,58 +130,60 @@ class Pool:
 
     # --- many calls ------------------------------------------------------------------------------------------
 
-    def map(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
-        """Call ``func`` on each item, and wait for the list of results.
+    def map(self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int | None = None) -> list[T]:
+        """Call ``func`` on each item; wait for the results and return them as a list, in the order of the items.
 
         Args:
             func: a function, lambda or other callable.
             iterable: the items.
-            chunksize: items that go to an engine as one. It is seldom needed: short calls go together anyway.
+            chunksize: number of items that form one task. It is rarely needed, since short calls are sent in
+                batches anyway.
 
         Raises:
-            Exception: what the first item that failed raised. Items that have not started then are not run.
+            Exception: the exception of the first item that failed. Calls that have not started are cancelled then.
+            ValueError: the pool was closed, or ``chunksize`` is less than 1.
         """
         return self._wait_for_all(func, zip(iterable, strict=False), chunksize)
 
     def starmap(
-        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
-    ) -> list[Any]:
+        self, func: Callable[..., T], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+    ) -> list[T]:
         """As :meth:`map`, but each item is a tuple of arguments."""
         return self._wait_for_all(func, map(tuple, iterable), chunksize)
 
     def map_async(
         self,
-        func: Callable[[Any], Any],
+        func: Callable[[Any], T],
         iterable: Iterable[Any],
         chunksize: int | None = None,
         callback: Callback | None = None,
         error_callback: Callback | None = None,
-    ) -> AsyncResult:
-        """As :meth:`map`, but returns at once. For the callbacks see :meth:`apply_async`; they are called once."""
+    ) -> AsyncResult[list[T]]:
+        """As :meth:`map`, but returns at once. The callbacks are called once; see :meth:`apply_async`."""
         return self._begin_all(func, zip(iterable, strict=False), chunksize, callback, error_callback)
 
     def starmap_async(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., T],
         iterable: Iterable[Iterable[Any]],
         chunksize: int | None = None,
         callback: Callback | None = None,
         error_callback: Callback | None = None,
-    ) -> AsyncResult:
-        """As :meth:`starmap`, but returns at once. For the callbacks see :meth:`map_async`."""
+    ) -> AsyncResult[list[T]]:
+        """As :meth:`starmap`, but returns at once. The callbacks are called once; see :meth:`apply_async`."""
         return self._begin_all(func, map(tuple, iterable), chunksize, callback, error_callback)
 
-    def imap(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1) -> IMapIterator:
-        """As :meth:`map`, but returns an iterator at once, which gives each result in its turn.
+    def imap(self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int = 1) -> IMapIterator[T]:
+        """As :meth:`map`, but returns an iterator over the results at once, in the order of the items.
 
-        An iterable without a length, such as a generator, is read in a thread, ahead of the results.
+        An iterable without a length, such as a generator, is read by a thread, ahead of the results.
         """
         return self._iterate(func, iterable, chunksize, ordered=True)
 
     def imap_unordered(
-        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
-    ) -> IMapIterator:
-        """As :meth:`imap`, but the results come in any order, as they are there."""
+        self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int = 1
+    ) -> IMapIterator[T]:
+        """As :meth:`imap`, but the results come in the order of completion."""
         return self._iterate(func, iterable, chunksize, ordered=False)
 
     def _stream(
@@ -254,7 +260,7 @@ class Pool:
         def hand_over(_: Ended) -> None:
             try:
                 callbacks.submit(call)
-            except RuntimeError:  # Python ends, and starts no threads any more
+            except RuntimeError:  # the interpreter is shutting down and starts no threads
                 called.set_result(None)
 
         ended.add_done_callback(hand_over)
@@ -263,17 +269,20 @@ class Pool:
     # --- the end ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no further calls."""
+        """Refuse further calls."""
         self._underway.close()
 
     def terminate(self) -> None:
-        """Take no further calls, drop those that have not started, and interrupt those that run."""
+        """Refuse further calls, cancel those that have not started, and interrupt those that are running."""
         self._underway.stop()
 
     def join(self) -> None:
-        """Wait until all calls have ended and their callbacks were called; after :meth:`close`.
+        """Wait until all calls have ended and their callbacks have returned.
 
-        After :meth:`terminate`, calls that do not let themselves be interrupted are waited for 5 seconds.
+        After :meth:`terminate`, it waits at most 5 seconds for calls that do not react to the interrupt.
+
+        Raises:
+            ValueError: neither :meth:`close` nor :meth:`terminate` was called.
         """
         if not self._underway.closed:
             raise ValueError("Pool is still running")
@@ -299,68 +308,82 @@ class Pool:
         self._underway.leave(wait=False)
 
 
-class AsyncResult:
-    """The result to come of :meth:`Pool.apply_async` and :meth:`Pool.map_async`."""
+class AsyncResult(Generic[T]):
+    """The future result of :meth:`Pool.apply_async` or :meth:`Pool.map_async`; may be used from any thread."""
 
     def __init__(self, ended: Ended, take: Callable[[], Any]) -> None:
         self._ended = ended
         self._take = take
 
-    def get(self, timeout: float | None = None) -> Any:
-        """The result, waited for.
+    def get(self, timeout: float | None = None) -> T:
+        """Wait for the result and return it.
+
+        Args:
+            timeout: seconds to wait at most; None for no limit.
 
         Raises:
-            PoolTimeout: (a multiprocessing.TimeoutError) ``timeout`` seconds were not enough; the calls go on.
-            CancelledError: the pool was terminated before.
-            Exception: what the function raised.
+            PoolTimeout: (a multiprocessing.TimeoutError) it did not arrive in ``timeout`` seconds; the calls
+                continue.
+            CancelledError: the pool was terminated.
+            Exception: the exception of the function.
         """
         if not wait_until_done(self._ended, timeout):
             raise _too_late()
-        return self._take()
+        value: T = self._take()
+        return value
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until the result is here, at most ``timeout`` seconds."""
+        """Wait until the result has arrived, at most ``timeout`` seconds."""
         wait_until_done(self._ended, timeout)
 
     def ready(self) -> bool:
-        """Whether the result is here."""
+        """Return whether the result has arrived."""
         return self._ended.done()
 
     def successful(self) -> bool:
-        """Whether there is a result and no exception; ValueError if neither is here yet."""
+        """Return whether the call succeeded; raises ValueError if it has not ended."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         return _outcome(self._take)[1] is None
 
 
-class IMapIterator(Iterator[Any]):
-    """The results of :meth:`Pool.imap`. Where a call failed, it raises that; those after it can still be had."""
+class IMapIterator(Iterator[T]):
+    """An iterator over results of :meth:`Pool.imap`, for one thread at a time.
+
+    For a call that failed it raises the exception of the call; the iteration can be continued after that.
+    """
 
     def __init__(self, take: Callable[[float | None], Any], is_chunked: bool) -> None:
         self._take = take
         self._is_chunked = is_chunked
         self._chunk: deque[Any] = deque()
 
-    def __next__(self) -> Any:
+    def __next__(self) -> T:
         return self.next()
 
-    def next(self, timeout: float | None = None) -> Any:
-        """The next result, waited for.
+    def next(self, timeout: float | None = None) -> T:
+        """Wait for the next result and return it.
+
+        Args:
+            timeout: seconds to wait at most; None for no limit.
 
         Raises:
-            StopIteration: there was no other item.
-            PoolTimeout: (a multiprocessing.TimeoutError) ``timeout`` seconds were not enough; ask again.
-            Exception: what the function raised for this item, or for its chunk.
+            StopIteration: there are no more items.
+            PoolTimeout: (a multiprocessing.TimeoutError) no result came in ``timeout`` seconds; call again.
+            Exception: the exception of the function for this item, or for an item of its chunk.
         """
+        value: T
         if not self._is_chunked:
-            return self._take(timeout)
+            value = self._take(timeout)
+            return value
         while not self._chunk:
             self._chunk.extend(self._take(timeout))
-        return self._chunk.popleft()
+        value = self._chunk.popleft()
+        return value
 
 
 class _Feeder(threading.Thread):
-    """Submits the items of an iterable that may take its time, and gives the results."""
+    """Submits the items of an iterable that may be slow, and returns the results."""
 
     def __init__(self, submit: Callable[[Row], TaskFuture], rows: Iterable[Row], ordered: bool) -> None:
         super().__init__(name="ipmpi-imap", daemon=True)
@@ -388,7 +411,7 @@ class _Feeder(threading.Thread):
                 else:
                     future.add_done_callback(self._came.put)
         except BaseException as raised:
-            # The user's iterable, or the pool was terminated: it is raised when its turn comes.
+            # The user's iterable raised, or the pool was terminated: raised after the results of the items before.
             error = raised
         self._came.put((number, error))
 
@@ -419,7 +442,7 @@ class _Feeder(threading.Thread):
 
 
 class _Once:
-    """A computation whose outcome is kept for all who ask."""
+    """A computation that runs once; its outcome is cached."""
 
     def __init__(self, compute: Callable[[], Any]) -> None:
         self._compute = compute
@@ -446,7 +469,7 @@ def _outcome(take: Callable[[], Any]) -> tuple[Any, BaseException | None]:
 def _tell(take: Callable[[], Any], callback: Callback | None, error_callback: Callback | None) -> None:
     value, error = _outcome(take)
     if isinstance(error, concurrent.futures.CancelledError):
-        return  # the pool was terminated, and nobody is told any more
+        return  # the pool was terminated: no callback is called
     try:
         if error is None and callback is not None:
             callback(value)

@@ -22,12 +22,11 @@ from .failures import rebuild_exception as rebuild_exception
 from .given import shown, waiting_time
 from .notices import say
 from .partial import Partial
-from .waiting import SessionFuture, check_waiting
+from .waiting import SessionFuture, T, check_waiting
 
 _GREEN, _BLUE, _RED, _NORMAL = "\033[0;32m", "\033[0;34m", "\033[0;31m", "\033[0m"
 _PLAIN = ("", "", "", "")
 
-T = TypeVar("T")
 D = TypeVar("D")
 
 UNOPENED: Final = Exception("a failure that nobody has looked at yet")

@@ -1,8 +1,8 @@
-"""Where nothing can be waited for: in a client's own thread, and in a forked process.
+"""Futures of clients, and where waiting for them is refused: in a client's own thread and in forked processes.
 
-A client's own thread calls what was given to ``add_done_callback``. Answers arrive in this thread, so one that is
-waited for there never comes, and everybody else's answers neither. A forked process has a copy of its parent's
-clients, and not their threads. Both are refused at once.
+A client's own thread receives the replies and runs done-callbacks: a callback that waited for a reply would wait
+for ever, and so would all other threads. A forked process has copies of its parent's clients, but not their
+threads.
 """
 
 from __future__ import annotations
@@ -12,15 +12,25 @@ import functools
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ClientError
 from .given import waiting_time
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)
+    """The type of a result. Without a parameter, a future or iterator is one of Any."""
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
 
 class _Here(threading.local):
     is_clients = False
-    """Whether this is the own thread of a client."""
+    """Whether this thread is a client's own."""
 
 
 _here = _Here()
@@ -28,7 +38,7 @@ _forks = 0
 
 
 def forks() -> int:
-    """How often the process was forked on the way from the first one: another number means another process."""
+    """Return the number of forks that led to this process; it differs from that of its parent."""
     return _forks
 
 
@@ -43,12 +53,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def in_clients_thread() -> None:
-    """This is the own thread of a client from now on."""
+    """Mark the current thread as a client's own."""
     _here.is_clients = True
 
 
 def check_process(born: int) -> None:
-    """Raise ClientError, if what was made when :func:`forks` was ``born`` belongs to a parent of this process."""
+    """Raise ClientError if :func:`forks` is no longer ``born``: the object belongs to a parent of this process."""
     if born != _forks:
         raise ClientError(
             f"this client was made by a parent of this process (pid {os.getpid()}), which is a fork: they cannot "
@@ -58,7 +68,7 @@ def check_process(born: int) -> None:
 
 
 def check_waiting() -> None:
-    """Raise ClientError where nothing may wait for a controller: in a callback of a future."""
+    """Raise ClientError in a done-callback of a future, which must not wait for the controller."""
     if _here.is_clients:
         raise ClientError(
             "a callback of a future cannot wait for results or ask the controller: it runs in the client's own "
@@ -69,7 +79,7 @@ def check_waiting() -> None:
 
 
 class _Waiters(list[Any]):
-    """Where ``concurrent.futures.wait`` and ``as_completed`` enter themselves."""
+    """The list to which ``concurrent.futures.wait`` and ``as_completed`` add themselves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,10 +92,10 @@ class _Waiters(list[Any]):
 
 
 class SessionFuture(concurrent.futures.Future[Any]):
-    """A future that a client's own thread completes: waiting for it is refused where that cannot end well.
+    """A future that is completed by a client's own thread.
 
     Raises:
-        ClientError: from whatever waits, in a callback and in a forked process.
+        ClientError: from methods that wait, in a done-callback and in a forked process: the wait would never end.
     """
 
     def __init__(self) -> None:
@@ -94,13 +104,13 @@ class SessionFuture(concurrent.futures.Future[Any]):
         self._waiters = _Waiters()
 
     def check(self) -> None:
-        """Raise ClientError, if it is not done and may not be waited for here."""
+        """Raise ClientError if it is not done and this thread must not wait for it."""
         if not self.done():
             check_process(self._born)
             check_waiting()
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Any]], object]) -> None:
-        """See :class:`concurrent.futures.Future`. What ``fn`` raises is logged, whatever it is."""
+        """See :class:`concurrent.futures.Future`. Any exception of ``fn`` is logged."""
         super().add_done_callback(functools.partial(_call_back, fn))
 
     def result(self, timeout: float | None = None) -> Any:
@@ -120,9 +130,9 @@ def _call_back(fn: Callable[[Any], object], future: concurrent.futures.Future[An
     try:
         fn(future)
     except Exception:
-        raise  # the library logs it
+        raise  # concurrent.futures logs it
     except BaseException as error:
         if not _here.is_clients:
             raise
-        # sys.exit() in a callback shall not end the thread that everybody's answers come by.
+        # sys.exit() in a callback must not end the thread that receives all replies.
         raise RuntimeError(f"a callback has raised {error!r}, which ends nothing") from error

@@ -1,4 +1,4 @@
-"""Functions called as tasks: what the task client, executors and pools have in common."""
+"""Calling functions as tasks: the common base of task clients, executors and pools."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .terms import TaskSettings, call_terms
 
 
 class TaskCaller:
-    """Calls functions on the engines of a controller, each on the engine that is free first.
+    """Calls functions on the engines of a controller, each on the first engine that is free.
 
-    All methods may be called from any thread. One that is no longer referenced is closed.
+    All methods may be called from any thread. It is closed automatically when it is not referenced any more.
 
     Args:
         furl_or_file: see :class:`~ipmpi.client.TaskClient`, and so for the arguments that follow.
@@ -53,16 +53,16 @@ class TaskCaller:
         return f"<{type(self).__name__} {self._session.shown()}, open tasks: {self._submitter.open_tasks()}>"
 
     def close(self) -> None:
-        """Close the link to the controller; what is still open of this client's tasks is lost to it."""
+        """Close the connection to the controller; results of tasks that have not ended are lost."""
         self._session.close()
 
     @property
     def engines(self) -> list[int]:
-        """The ids of the engines, ascending, as the controller told last; nothing is asked."""
+        """The ids of the engines, ascending, from the last update of the controller, without a request."""
         return sorted(self._session.engines)
 
     def get_ids(self) -> list[int]:
-        """The ids of the engines that are registered now, ascending."""
+        """Return the ids of the registered engines, ascending. Always blocks."""
         return registered(self._session)
 
     def call(
@@ -73,7 +73,7 @@ class TaskCaller:
         settings: TaskSettings,
         depend: Condition | None = None,
     ) -> TaskFuture:
-        """Submit ``f(*args, **kwargs)``; args that are futures of tasks stand for their results."""
+        """Submit ``f(*args, **kwargs)``; arguments that are futures of tasks are replaced by their results."""
         if not callable(f):
             raise TypeError("a task function must be a FunctionType")
         values = [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
@@ -82,7 +82,7 @@ class TaskCaller:
         return submit_call(self._submitter, f, args, kwargs, settings, depend)
 
     def define(self, function: Callable[..., Any]) -> Definition:
-        """Pickle a function for tasks, or find the pickle made before."""
+        """Pickle a function for tasks, or return the pickle from the cache."""
         return self._submitter.define(function)
 
     def stream(
@@ -93,7 +93,7 @@ class TaskCaller:
         depend: Condition | None = None,
         ordered: bool = True,
     ) -> MapResults:
-        """Submit a call for each row of arguments; what :meth:`imap` and :class:`TaskMapper` are made of."""
+        """Submit one call per row of arguments; :meth:`TaskClient.imap` and :class:`TaskMapper` use this."""
         condition = None if depend is None else self._submitter.define(depend)
         results = MapResults(self._submitter, ordered)
         results.feed(call_terms(definition, settings, True, condition), rows, definition.label)

@@ -1,4 +1,4 @@
-"""Futures of tasks: what ``tc.submit`` returns, and waiting for many of them."""
+"""Futures of tasks, as ``tc.submit`` returns them, and functions for many of them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Generator, Iterable
 from concurrent.futures import CancelledError, as_completed, wait
-from typing import Any
+from typing import Any, Generic
 
 from ...errors import KernelError, ResultNotCompleted, TaskAborted, text_of
 from ...serialize import stays_here
 from ..session.given import shown, waiting_time
 from ..session.progress import Progress
 from ..session.results import UNOPENED, arrival, runs_event_loop, snapshot, wait_until_done
-from ..session.waiting import SessionFuture
+from ..session.waiting import SessionFuture, T
 from .payloads import Payload, failure_of, story_of, value_of
 from .submitter import TaskSubmitter
 from .taskgroup import TaskRef
@@ -22,11 +22,17 @@ from .taskgroup import TaskRef
 __all__ = ["CancelledError", "TaskFuture", "as_completed", "cancel_all", "gather", "wait"]
 
 
-class TaskFuture(SessionFuture):
-    """The result of a task to come: a :class:`concurrent.futures.Future`, which coroutines may also ``await``.
+class TaskFuture(SessionFuture, Generic[T]):
+    """The future result of a task: a :class:`concurrent.futures.Future`, which coroutines can also ``await``.
+
+    Its type parameter is the type of the result.
+
+    Thread-safety: all methods may be called from any thread, but those that wait raise
+    :class:`~ipmpi.errors.ClientError` in a done-callback of a future.
 
     Attributes:
-        engine: the engine on which the task has ended; None before, and where it ended on none.
+        engine: the id of the engine on which the task ended; None before that, and if it ended on no engine.
+        label: the name of the task in status displays and messages.
     """
 
     def __init__(self, submitter: TaskSubmitter, label: str) -> None:
@@ -36,7 +42,7 @@ class TaskFuture(SessionFuture):
         self.engine: int | None = None
         self.ref: TaskRef | None = None
         self._withdrawn = self._is_cancelling = False
-        # What the session's thread leaves here is opened by the first who asks.
+        # The session's thread stores the pickled result; the first thread that asks for it unpickles it.
         self._unopened: Payload | None = None
         self._failed = False
         self._value: Any = None
@@ -51,29 +57,42 @@ class TaskFuture(SessionFuture):
         state = "cancelled" if self.cancelled() else "done" if self.done() else "pending"
         return f"<TaskFuture of {self.label}: {state}>"
 
-    # --- the user's side -------------------------------------------------------------------------------------
+    # --- for users -------------------------------------------------------------------------------------------
 
-    def result(self, timeout: float | None = None) -> Any:
-        """What the task's function returned, waited for.
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the task, and return the return value of its function.
+
+        Args:
+            timeout: seconds to wait at most; None for no limit.
 
         Raises:
-            ResultNotCompleted: (a TimeoutError) ``timeout`` seconds were not enough; the task goes on.
+            ResultNotCompleted: (a TimeoutError) the task did not end within ``timeout`` seconds; it continues.
             CancelledError: the task was cancelled.
-            DependencyError: a task that this one waits for has failed, or was cancelled.
-            EngineLost, TaskTimeout, TaskRejectError, ConnectionError: it could not be run; the text says why.
-            Exception: what the function raised. A RemoteExit stands for a SystemExit or the like, a RuntimeError
-                for a StopIteration; they have it as their cause.
+            DependencyError: a task that this one waits for failed or was cancelled.
+            EngineLost, TaskTimeout, TaskRejectError, ConnectionError: the task could not be completed; the message
+                says why.
+            Exception: the exception of the function. SystemExit and KeyboardInterrupt are replaced by RemoteExit,
+                StopIteration by RuntimeError; the original is the cause of the replacement.
         """
         error = self.exception(timeout)
         if error is None:
-            return self._value
+            value: T = self._value
+            return value
         try:
             raise error
         finally:
             del self  # the traceback holds this frame, and this would hold the traceback
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What :meth:`result` would raise, waited for; None if that is nothing. Raises CancelledError."""
+        """Wait for the task; return the exception that :meth:`result` would raise, or None.
+
+        Args:
+            timeout: seconds to wait at most; None for no limit.
+
+        Raises:
+            ResultNotCompleted: (a TimeoutError) the task did not end within ``timeout`` seconds; it continues.
+            CancelledError: the task was cancelled.
+        """
         try:
             super().exception(timeout)
         except concurrent.futures.TimeoutError:
@@ -85,15 +104,16 @@ class TaskFuture(SessionFuture):
         return self._error
 
     def cancel(self, running: bool = False, grace: float = 5.0) -> bool:
-        """Take the task back if it has not started; asks the controller, and waits for its answer.
+        """Cancel the task if it has not started; waits for the controller's reply.
 
         Args:
-            running: stop it also if it runs, by KeyboardInterrupt, and wait for its end.
-            grace: seconds to wait for that. If it still runs then, its result is dropped, and it is cancelled.
+            running: also interrupt the task if it is running, by KeyboardInterrupt, and wait for it to end.
+            grace: seconds to wait for that. If it is still running then, its result is dropped, and it counts as
+                cancelled.
 
         Returns:
-            Whether the task is cancelled now. In a callback of a future, and in a thread in which asyncio runs,
-            nothing is waited for: there the task is cancelled if that is possible, and the answer may still be
+            Whether the task is cancelled now. In a done-callback of a future, and in a thread that runs asyncio,
+            this method does not wait: the task will be cancelled if possible, and the return value may still be
             False.
         """
         patience = waiting_time(grace)
@@ -103,7 +123,7 @@ class TaskFuture(SessionFuture):
             ref = self.ref
             self._withdrawn = self._withdrawn or ref is None
         if ref is None:
-            self._become_cancelled()  # it waits for other tasks, here
+            self._become_cancelled()  # it waits for other tasks, in this process
             return True
         answer = self._submitter.abort(ref.group, [ref.number], "interrupt" if running else "cancel")
         if may_wait(self._submitter):
@@ -114,10 +134,10 @@ class TaskFuture(SessionFuture):
                     self._submitter.abort(ref.group, [ref.number], "drop").result()
         return self.cancelled()
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, T]:
         return self._arrival().__await__()
 
-    async def _arrival(self) -> Any:
+    async def _arrival(self) -> T:
         await arrival(self)
         return self.result()
 
@@ -158,21 +178,21 @@ class TaskFuture(SessionFuture):
             self._become_cancelled()
             return
         with contextlib.suppress(concurrent.futures.InvalidStateError):
-            # One that waits here may have been cancelled meanwhile, in another thread.
+            # Another thread may have cancelled it meanwhile.
             self._error = error
             self.set_exception(error)
 
     def place(self, submit: Any) -> None:
-        """Take the reference that ``submit()`` gives, unless the task was cancelled before."""
+        """Submit the task and store its reference, unless it was cancelled before."""
         with self._condition:
             if not self._withdrawn:
                 self.ref = submit()
 
     def _become_cancelled(self) -> None:
-        with self._condition:  # two threads may cancel what waits here
+        with self._condition:  # two threads may cancel it at the same time
             first, self._is_cancelling = not self._is_cancelling, True
         if first and super().cancel():
-            self.set_running_or_notify_cancel()  # that is what tells those who wait for several futures
+            self.set_running_or_notify_cancel()  # this wakes concurrent.futures.wait and as_completed
 
     def _open(self) -> None:
         payload = self._unopened
@@ -188,7 +208,7 @@ class TaskFuture(SessionFuture):
             except Exception as unreadable:  # a class that cannot be imported here, say
                 error = unreadable
         with self._condition:
-            if self._unopened is not None:  # somebody else may have been faster: all get the same object
+            if self._unopened is not None:  # another thread may have been faster: all get the same object
                 self._value, self._error = value, error
                 self._unopened = None
 
@@ -197,19 +217,20 @@ class TaskFuture(SessionFuture):
 
 
 def may_wait(submitter: TaskSubmitter) -> bool:
-    """Whether an answer of the controller may be waited for in this thread."""
+    """Return whether this thread may wait for a reply of the controller."""
     return not submitter.is_own_thread() and not runs_event_loop()
 
 
-def gather(futures: Iterable[TaskFuture], progress: bool | None = None) -> list[Any]:
-    """The results of all these futures, in their order.
+def gather(futures: Iterable[TaskFuture[T]], progress: bool | None = None) -> list[T]:
+    """Wait for futures and return their results, in the order of the futures.
 
     Args:
-        futures: of tasks.
-        progress: show a bar; None: if this is a terminal or notebook, and takes more than a second.
+        futures: futures of tasks.
+        progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
 
     Raises:
-        Exception: what the first of them that failed raised. The others go on.
+        Exception: the exception of the first future, in this order, that failed. The other tasks continue.
+        TypeError: an item is not a future.
     """
     waited = list(futures)
     for future in waited:
@@ -224,11 +245,14 @@ def gather(futures: Iterable[TaskFuture], progress: bool | None = None) -> list[
 
 
 def cancel_all(futures: Iterable[TaskFuture], running: bool = False) -> int:
-    """Cancel those that have not started, with one question for many; how many are cancelled now.
+    """Cancel the tasks that have not started, with few requests.
 
     Args:
-        futures: of tasks.
-        running: interrupt those that run, too. Their end is not waited for.
+        futures: futures of tasks.
+        running: also interrupt running tasks, without waiting for them to end.
+
+    Returns:
+        How many are cancelled now.
     """
     placed: defaultdict[int, list[int]] = defaultdict(list)
     asked = []

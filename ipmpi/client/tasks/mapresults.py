@@ -1,4 +1,4 @@
-"""The results of a function mapped over many items: one object for all, and no future for each."""
+"""The results of a function that was mapped over many items: one object, instead of a future per item."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...protocol.packed import count, unpack
 from ...serialize import stays_here
 from ..session.given import waiting_time
 from ..session.progress import Progress
-from ..session.waiting import SessionFuture
+from ..session.waiting import SessionFuture, T
 from .futures import may_wait
 from .payloads import Payload, failure_of, packed_rows, value_of
 from .resulthandlers import ResultBatch
@@ -30,14 +30,14 @@ from .taskgroup import SubmitTerms
 _MISSING: Final = object()
 
 FIRST: Final = 64
-"""Items in the first group. Those that follow are larger: engines begin early, and messages are few."""
+"""Items in the first group. Later groups are larger: so engines start early, and there are few messages."""
 
 AT_ONCE: Final = 4096
-"""Results that whoever wants all is woken for."""
+"""How many results wake up a thread that waits for all of them."""
 
 
 class _Failure:
-    """Stands for the result of an item that has none."""
+    """The exception of an item, in place of its result."""
 
     __slots__ = ("error",)
 
@@ -45,15 +45,18 @@ class _Failure:
         self.error = error
 
 
-class MapResults(Iterator[Any]):
-    """The results, as they come; made by ``TaskClient.imap``.
+class MapResults(Iterator[T]):
+    """An iterator over the results of mapped tasks, which :meth:`TaskClient.imap` returns.
 
-    A failed item raises what its function raised, when it is its turn; those after it can still be had. Whoever
-    leaves the loop early closes it: by dropping it, by :meth:`close`, or by a ``with`` statement. Then what has
-    not started is not run.
+    Its type parameter is the type of one result. For an item that failed, iteration raises the exception of its
+    function; the iteration can be continued after that. Leaving a loop early should close it: by :meth:`close`, a
+    ``with`` statement, or dropping the last reference. This cancels tasks that have not started.
+
+    Thread-safety: one thread at a time may iterate. :meth:`close` and :meth:`cancel` may be called from any
+    thread.
 
     Attributes:
-        ended: a future of nothing; it is done when all items have ended.
+        ended: a :class:`concurrent.futures.Future` without a value; done when all tasks have ended.
     """
 
     def __init__(self, submitter: TaskSubmitter, ordered: bool = True) -> None:
@@ -66,7 +69,7 @@ class MapResults(Iterator[Any]):
         self._failures = 0
         self._in_turn: deque[int] = deque()
         self._closed = False
-        # Both threads use these, without a lock: each is changed by one of them only, or by a single step.
+        # Shared by two threads without a lock: each is changed by one of them only, or atomically.
         self._inbox: deque[ResultBatch | tuple[Sequence[int], _Failure | int, Payload]] = deque()
         self._arrived = 0
         self._wanted = 1
@@ -80,11 +83,11 @@ class MapResults(Iterator[Any]):
     __reduce_ex__ = stays_here("its results come to this process. Send list(...) of it")
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # Python may be ending, or this was never made
+        with contextlib.suppress(Exception):  # the interpreter may be shutting down, or __init__ failed
             self.close()
 
     def feed(self, terms: SubmitTerms, rows: Iterable[tuple[Any, ...]], label: str) -> None:
-        """Submit one task for each row of arguments. If one cannot be sent, those before it are dropped."""
+        """Submit one task per row of arguments. If one cannot be sent, those before it are cancelled."""
         remaining = iter(rows)
         size = FIRST
         try:
@@ -100,24 +103,27 @@ class MapResults(Iterator[Any]):
         self._fed = True
         self._end_if_all_have()
 
-    # --- the user's side -------------------------------------------------------------------------------------
+    # --- for users -------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._values) - self._position
 
-    def __next__(self) -> Any:
+    def __next__(self) -> T:
         try:
             return self.next()
         finally:
             del self  # as in next()
 
-    def next(self, timeout: float | None = None) -> Any:
-        """The next result, waited for.
+    def next(self, timeout: float | None = None) -> T:
+        """Wait for the next result and return it.
+
+        Args:
+            timeout: seconds to wait at most; None for no limit.
 
         Raises:
-            StopIteration: there was no other item.
-            ResultNotCompleted: (a TimeoutError) ``timeout`` seconds were not enough; ask again.
-            Exception: what the function raised for this item, as from :meth:`TaskFuture.result`.
+            StopIteration: there are no more items, or it was closed.
+            ResultNotCompleted: (a TimeoutError) no result came within ``timeout`` seconds; call again.
+            Exception: the exception of the function for this item, as for :meth:`TaskFuture.result`.
         """
         timeout = waiting_time(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -125,7 +131,7 @@ class MapResults(Iterator[Any]):
             if self._position == len(self._values) or self._closed:
                 raise StopIteration
             number = self._position if self._ordered else self._in_turn[0] if self._in_turn else -1
-            value = _MISSING if number < 0 else self._values[number]
+            value: Any = _MISSING if number < 0 else self._values[number]
             if value is not _MISSING:
                 break
             left = None if deadline is None else deadline - time.monotonic()
@@ -136,17 +142,22 @@ class MapResults(Iterator[Any]):
         if not self._ordered:
             self._in_turn.popleft()
         if not isinstance(value, _Failure):
-            return value
+            result: T = value
+            return result
         try:
             raise value.error
         finally:
             del value, self  # the traceback holds this frame, and this would keep the results from being dropped
 
-    def collect(self, progress: bool | None = None) -> list[Any]:
-        """All results, in the order of the items; raises what the first failed one raised, and drops the others.
+    def collect(self, progress: bool | None = None) -> list[T]:
+        """Wait for all results and return them, in the order of the items.
 
         Args:
-            progress: see :func:`ipmpi.client.tasks.futures.gather`.
+            progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
+
+        Raises:
+            Exception: the exception of the first item, in this order, that failed. Tasks that have not started are
+                cancelled then.
         """
         total = len(self._values)
         try:
@@ -172,7 +183,7 @@ class MapResults(Iterator[Any]):
             self._position += 1
 
     def close(self) -> None:
-        """Want no more results: what has not started is not run. What runs goes on to its end."""
+        """Drop the remaining results: tasks that have not started are cancelled, running ones continue."""
         if self._closed:
             return
         self._closed = True
@@ -181,12 +192,12 @@ class MapResults(Iterator[Any]):
                 self._submitter.abort(group, None, "cancel")
 
     def cancel(self, running: bool = False) -> None:
-        """Take back what has not started: when its turn comes, TaskAborted is raised.
+        """Cancel the tasks that have not started; iteration raises TaskAborted for them.
 
-        Asks the controller, and waits for its answer, except in a callback of a future.
+        Waits for the controller's reply, except in a done-callback of a future.
 
         Args:
-            running: stop those that run as well, by KeyboardInterrupt. Their end is not waited for.
+            running: also interrupt running tasks, by KeyboardInterrupt, without waiting for them to end.
         """
         if self.ended.done():
             return
@@ -255,7 +266,7 @@ class MapResults(Iterator[Any]):
                 values[base + index] = loads(body[start:end]) if length else None
                 start = end
         except Exception:
-            # One cannot be unpickled here. Begin again, one by one.
+            # One cannot be unpickled here: start again, one by one.
             start = 0
             for index, length in zip(indices, lengths, strict=True):
                 self._store(base + index, _opened(body[start : start + length]))
@@ -304,9 +315,10 @@ class MapResults(Iterator[Any]):
 
 
 class _Relay:
-    """What the submitter knows of map results: it counts, and tells them as long as somebody wants them.
+    """The submitter's handle on map results: it counts tasks, and passes results on while the object exists.
 
-    The submitter has it until the last task has ended; had it the results, nobody could drop these.
+    The submitter keeps it until the last task has ended; with a strong reference, dropping the results would not
+    close them.
     """
 
     def __init__(self, results: MapResults, submitter: TaskSubmitter) -> None:

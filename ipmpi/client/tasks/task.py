@@ -1,17 +1,11 @@
-"""The task farm as a person uses it: :class:`TaskClient`.
-
-The controller gives each task to whichever engine is free first; this package only says what is to be run and
-shows what came of it. Tasks of :meth:`TaskClient.run` have ids and keep them through retries, which the
-controller does, and through their recovery tasks, which are submitted from here. Those of
-:meth:`TaskClient.submit` are futures.
-"""
+"""The task farm's client, :class:`TaskClient`: tasks of ``run`` have ids, those of ``submit`` are futures."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ...protocol import messages
 from ...protocol.packed import unpack
@@ -20,7 +14,7 @@ from ..session import given
 from ..session.progress import Progress
 from ..session.results import wait_until_done
 from ..session.session import Session
-from ..session.waiting import check_waiting
+from ..session.waiting import T, check_waiting
 from .caller import TaskCaller
 from .futures import TaskFuture, gather
 from .mapresults import MapResults
@@ -41,21 +35,27 @@ __all__ = ["BaseTask", "MapTask", "StringTask", "TaskClient", "TaskResult"]
 
 
 class TaskClient(TaskCaller):
-    """Farm tasks over the engines of a controller, each to the engine that is free first.
+    """A client that runs tasks on the engines of a controller, each on the first engine that is free.
 
-    It works on the same engines as a :class:`~ipmpi.client.MultiEngineClient`, and at the same time. All methods
-    may be called from any thread, but in a callback none that waits. One that is no longer referenced is closed.
+    A :class:`~ipmpi.client.MultiEngineClient` can use the same engines at the same time. Use it in a ``with``
+    statement, or call :meth:`close`; it is closed automatically when it is not referenced any more.
+
+    Thread-safety: all methods may be called from any thread. In a done-callback of a future, those that wait raise
+    :class:`~ipmpi.errors.ClientError`. A forked process must create a client of its own.
 
     Args:
-        furl_or_file: a furl, or the path of a file with one; empty for ``ipcontroller-tc.furl`` in the
-            security folder.
-        name: a cluster by its name, instead of a furl, as for :class:`~ipmpi.client.MultiEngineClient`.
-        session: an open session to use instead.
-        ssh, proxy: ways to reach the controller, as for :class:`~ipmpi.client.MultiEngineClient`.
+        furl_or_file: a furl, or the path of a file that contains one. The default is ``ipcontroller-tc.furl`` of
+            the newest unnamed cluster on this machine.
+        name: the name of a cluster, instead of a furl, as for :class:`~ipmpi.client.MultiEngineClient`.
+        session: an open session to use instead of a new connection.
+        ssh, proxy: how to reach the controller, as for :class:`~ipmpi.client.MultiEngineClient`.
+
+    Raises:
+        ValueError, FurlError, ConnectionError, SecurityError: as :class:`~ipmpi.client.MultiEngineClient`.
     """
 
     block = True
-    """Kept from the original; each method has a ``block`` of its own."""
+    """Kept for compatibility with ``IPython.kernel``; the methods have a ``block`` parameter instead."""
 
     def __init__(
         self,
@@ -79,20 +79,26 @@ class TaskClient(TaskCaller):
 
     # --- tasks with ids ----------------------------------------------------------------------------------
 
+    @overload
+    def run(self, task: BaseTask, block: Literal[False] = False) -> int: ...
+    @overload
+    def run(self, task: StringTask, block: Literal[True]) -> TaskResult: ...
+    @overload
+    def run(self, task: BaseTask, block: bool) -> Any: ...
     def run(self, task: BaseTask, block: bool = False) -> Any:
         """Submit a task.
 
         Args:
             task: a :class:`StringTask` or :class:`MapTask`.
-            block: wait for its end, and return what :meth:`get_task_result` would.
+            block: whether to wait for the task to end.
 
         Returns:
-            The task id, an int; with ``block`` the result.
+            The task id, an int; with ``block=True`` what :meth:`get_task_result` returns.
 
         Raises:
-            SerializationError: something in it cannot be sent; the message says what.
-            TypeError: an attribute of the task is of the wrong type.
-            IndexError: it comes after a task id that no task has.
+            SerializationError: a part of it cannot be pickled; the message names it.
+            TypeError: an attribute is of the wrong type. (AssertionError: ``task`` is not a task at all.)
+            IndexError: it depends on a task id that does not exist.
         """
         if not isinstance(task, BaseTask):
             raise AssertionError("task must be a Task object!")  # noqa: TRY004 - as the original
@@ -113,20 +119,20 @@ class TaskClient(TaskCaller):
         return Attempt(task, self._submitter, needs_of(self._entry, task.after, task.follow))
 
     def get_task_result(self, taskid: int, block: bool = False) -> Any:
-        """Look up what became of a task.
+        """Return the result of a task.
 
         Args:
-            taskid: the id that :meth:`run` gave.
-            block: wait until the task has ended.
+            taskid: the id that :meth:`run` returned.
+            block: whether to wait for the task to end.
 
         Returns:
-            None if it has not ended. For a :class:`StringTask` a :class:`TaskResult`, also where the task failed.
-            For a :class:`MapTask` what its function returned.
+            None if the task has not ended. For a :class:`StringTask` a :class:`TaskResult`, also if the task
+            failed. For a :class:`MapTask` the return value of its function.
 
         Raises:
-            IndexError: there is no such task, or it was cleared.
+            IndexError: no task has this id, or it was cleared.
             TaskAborted: the task was aborted.
-            Exception: what the function of a :class:`MapTask` raised, as that exception.
+            Exception: the exception of the function of a :class:`MapTask`.
         """
         entry = self._entry(taskid, "task ID not registered: {}")
         if block:
@@ -134,13 +140,16 @@ class TaskClient(TaskCaller):
         return entry.result() if entry.ended.done() else None
 
     def abort(self, taskid: int) -> None:
-        """Take a task back; returns at once.
+        """Abort a task: its result becomes :class:`~ipmpi.errors.TaskAborted`, and its recovery task is not run.
 
-        A task that waits is never run. One that is running goes on to its end, and what it gives is dropped.
-        Either way its result is :class:`~ipmpi.errors.TaskAborted` from now on, and a recovery task is not run.
+        A task that has not started is removed from the queue. One that is running continues, and its result is
+        dropped; this method does not wait for that.
+
+        Args:
+            taskid: the id that :meth:`run` returned.
 
         Raises:
-            IndexError: the task has ended, was aborted before, or never was.
+            IndexError: the task has ended, was aborted already, or does not exist.
         """
         check_waiting()
         entry = self._entry(taskid, "No task #{}")
@@ -164,14 +173,14 @@ class TaskClient(TaskCaller):
         entry.abort()
 
     def barrier(self, taskids: Tasks, progress: bool | None = None) -> None:
-        """Wait until these tasks have ended, whether well or badly.
+        """Wait until these tasks have ended, successfully or not.
 
         Args:
-            taskids: ids of :meth:`run`, or futures of :meth:`submit`; or one of these.
-            progress: show a bar; None: if this is a terminal or notebook, and takes more than a second.
+            taskids: an id of :meth:`run` or a future of :meth:`submit`, or an iterable of these.
+            progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
 
         Raises:
-            IndexError: there is no such task; nothing was waited for.
+            IndexError: a task does not exist; nothing is waited for then.
         """
         tasks = named(taskids, self._entry, "task ID not registered: {}")
         with Progress(len(tasks), progress) as bar:
@@ -181,13 +190,16 @@ class TaskClient(TaskCaller):
                     bar.update(sum(each.done() for each in tasks))
 
     def queue_status(self, verbose: bool = False) -> dict[str, Any]:
-        """Count this client's tasks: ``scheduled``, ``pending`` (running), ``succeeded`` and ``failed``.
-
-        Aborted tasks count as failed; cleared ones are in no count.
+        """Count this client's tasks by state.
 
         Args:
-            verbose: give sorted lists of task ids instead of counts. Tasks of :meth:`submit`, :meth:`map` and
-                :meth:`imap` have no ids, and are in no list.
+            verbose: whether to return task ids instead of counts. Tasks of :meth:`submit`, :meth:`map` and
+                :meth:`imap` have no ids, and are not listed.
+
+        Returns:
+            A dict with the keys ``'scheduled'`` (waiting), ``'pending'`` (running), ``'succeeded'`` and
+            ``'failed'``. Aborted tasks count as failed; cleared ones are not counted. The values are ints, or with
+            ``verbose`` sorted lists of task ids.
         """
         status = self._submitter.request(messages.TaskStatus).result()
         running = {(group, index) for group, indices in status["running"] for index in unpack(indices)}
@@ -213,13 +225,17 @@ class TaskClient(TaskCaller):
         return dict(counts)
 
     def clear(self, taskids: int | Iterable[int] | None = None) -> int:
-        """Forget the results of tasks that have ended: of these, or of all.
+        """Forget the results of tasks that have ended.
+
+        Args:
+            taskids: a task id, or an iterable of them; None for all tasks that have ended.
 
         Returns:
-            How many were forgotten.
+            How many results were removed.
 
         Raises:
-            KeyError: some of the ids are of no task that has ended; the others were cleared all the same.
+            KeyError: some ids are not of tasks that have ended; the results of the others were removed all the
+                same.
         """
         named = None if taskids is None else task_ids(taskids)
         with self._lock:
@@ -236,9 +252,10 @@ class TaskClient(TaskCaller):
         return len(wanted)
 
     def spin(self) -> None:
-        """Have engines asked again that refused a task of this client, for conditions of more than properties.
+        """Have the controller offer tasks again to engines that refused them by ``depend``.
 
-        The controller needs no push to look for work, and asks again by itself when an engine's properties change.
+        Needed only for conditions that test more than the engine's properties, whose changes trigger it
+        automatically.
         """
         self._submitter.request(messages.Recheck).result()
 
@@ -246,7 +263,7 @@ class TaskClient(TaskCaller):
 
     def submit(
         self,
-        f: Callable[..., Any],
+        f: Callable[..., T],
         /,
         *args: Any,
         after: Tasks | None = None,
@@ -259,17 +276,18 @@ class TaskClient(TaskCaller):
         ranks: int = 1,
         same_node: bool = False,
         **kwargs: Any,
-    ) -> TaskFuture:
-        """Call ``f(*args, **kwargs)`` on an engine; returns at once.
+    ) -> TaskFuture[T]:
+        """Call ``f(*args, **kwargs)`` on the first free engine; returns at once.
 
-        Args that are futures of tasks stand for their results: the call waits for these tasks, without a thread.
+        Arguments that are themselves futures of tasks are replaced by their results: the call starts when these
+        tasks have succeeded. No thread is used to wait for them.
 
         Args:
             f: a function, lambda or other callable.
-            *args: its arguments.
-            after: tasks that have to succeed before, futures or ids; or one of these.
-            follow: a task on whose engine to run, after it.
-            priority: as for :class:`~ipmpi.client.MapTask`, and so are the arguments that follow.
+            *args: its positional arguments.
+            after: tasks that must succeed first: a future or task id, or an iterable of these.
+            follow: a task, by future or id; the call runs after it and on the same engine.
+            priority: as for :class:`MapTask`, and so are the arguments that follow.
             timeout: see there.
             expected: see there.
             retries: see there.
@@ -278,19 +296,28 @@ class TaskClient(TaskCaller):
             same_node: see there.
             **kwargs: its keyword arguments.
 
+        Returns:
+            A :class:`TaskFuture` of the return value.
+
         Raises:
-            SerializationError: something cannot be sent; the message says what.
-            TypeError, ValueError: an option is wrong, or ``f`` has a parameter of its name: see :meth:`options`.
+            SerializationError: the function or an argument cannot be pickled; the message names it.
+            TypeError, ValueError: an option is wrong, or also a parameter of ``f``: see :meth:`options`.
+            IndexError: ``after`` or ``follow`` is a task id that does not exist.
         """
         settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node)
         check_meaning(f, len(args), settings, depend=depend, after=after, follow=follow)
         return self.call(f, args, kwargs, settings, depend, after, follow)
 
     def options(self, **options: Any) -> TaskView:
-        """This client with options for its calls; keyword arguments of its ``submit`` are all the function's.
+        """Return a view of this client that sets options of :meth:`submit` for all its calls.
+
+        All keyword arguments of the view's ``submit`` are passed to the function.
 
         Args:
-            **options: those of :meth:`submit`.
+            **options: options of :meth:`submit`: ``priority``, ``timeout``, ``after``, and so on.
+
+        Raises:
+            TypeError, ValueError: an option is unknown or wrong.
         """
         return TaskView(self, options)
 
@@ -304,7 +331,7 @@ class TaskClient(TaskCaller):
         after: Tasks | None = None,
         follow: TaskFuture | int | None = None,
     ) -> TaskFuture:
-        """Submit ``f(*args, **kwargs)``: what :meth:`submit` and :meth:`options` are made of."""
+        """Submit ``f(*args, **kwargs)``; :meth:`submit` and views of :meth:`options` use this."""
         if after is None and follow is None:
             return super().call(f, args, kwargs, settings, depend)
         if not callable(f):
@@ -315,7 +342,7 @@ class TaskClient(TaskCaller):
 
     def imap(
         self,
-        f: Callable[..., Any],
+        f: Callable[..., T],
         /,
         *iterables: Iterable[Any],
         ordered: bool = True,
@@ -326,18 +353,18 @@ class TaskClient(TaskCaller):
         depend: Condition | None = None,
         ranks: int = 1,
         same_node: bool = False,
-    ) -> MapResults:
-        """Call ``f`` on the items of the iterables, up to the end of the shortest, one task per item.
+    ) -> MapResults[T]:
+        """Call ``f`` on the items of the iterables, one task per item; stops at the end of the shortest.
 
-        All is submitted when this returns. There is no future for each item, so a million of them is no burden.
+        All tasks are submitted before this returns. There is no future per item, so it is suited for millions.
 
         Args:
             f: a function, lambda or other callable.
-            *iterables: one for each of its arguments.
-            ordered: give the results in the order of the items; else as they come.
-            timeout: seconds that each call may take. (To wait for a result for so long only, there is
+            *iterables: one for each positional parameter of ``f``.
+            ordered: whether results come in the order of the items, otherwise in the order of completion.
+            timeout: seconds that each call may run, as for :meth:`submit`. (To limit the wait for a result use
                 :meth:`MapResults.next`.)
-            retries: as for :class:`~ipmpi.client.MapTask`, and so are the arguments that follow.
+            retries: as for :meth:`submit`, and so are the arguments that follow.
             priority: see there.
             expected: see there.
             depend: see there.
@@ -345,8 +372,12 @@ class TaskClient(TaskCaller):
             same_node: see there.
 
         Returns:
-            An iterator of the results; where a call failed, it raises what that raised. When it is dropped or
-            closed, what has not started is not run.
+            A :class:`MapResults`, an iterator over the results. For an item whose call failed it raises the
+            exception of the call. If it is closed or dropped, tasks that have not started are cancelled.
+
+        Raises:
+            SerializationError: the function or an item cannot be pickled.
+            TypeError, ValueError: an option is wrong, or there is no iterable.
         """
         settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node)
         return self.call_each(f, iterables, settings, depend, ordered)
@@ -359,32 +390,32 @@ class TaskClient(TaskCaller):
         depend: Condition | None = None,
         ordered: bool = True,
     ) -> MapResults:
-        """Submit a call for each item of the iterables: what :meth:`imap` and :meth:`options` are made of."""
+        """Submit one call per item of the iterables; :meth:`imap` and views of :meth:`options` use this."""
         if not callable(f):
             raise TypeError("a task function must be a FunctionType")
         if not iterables:
             raise TypeError("imap() needs a function and at least one iterable")
         return self.stream(self._submitter.define(f), zip(*iterables, strict=False), settings, depend, ordered)
 
-    def gather(self, futures: Iterable[TaskFuture], progress: bool | None = None) -> list[Any]:
-        """The results of futures, in their order; see :func:`ipmpi.client.tasks.futures.gather`."""
+    def gather(self, futures: Iterable[TaskFuture[T]], progress: bool | None = None) -> list[T]:
+        """Wait for futures and return their results in order; see :func:`ipmpi.client.tasks.futures.gather`."""
         return gather(futures, progress)
 
     # --- for programs that know other farms --------------------------------------------------------------
 
     def executor(self, **options: Any) -> Executor:
-        """The engines as an executor of ``concurrent.futures``; this client stays open when it is shut down.
+        """Return a :class:`concurrent.futures.Executor` that uses this client, and leaves it open.
 
         Args:
-            **options: for all its calls: ``priority``, ``timeout``, ``expected``, ``retries``, ``depend``,
-                ``ranks`` and ``same_node``, as in :meth:`submit`.
+            **options: options for all its calls: ``priority``, ``timeout``, ``expected``, ``retries``, ``depend``,
+                ``ranks``, ``same_node``, as for :meth:`submit`; also ``initializer`` and ``initargs``.
         """
         from ..pools.executor import Executor
 
         return Executor(client=self, **options)
 
     def pool(self, **options: Any) -> Pool:
-        """The engines with the methods of a ``multiprocessing.Pool``; this client stays open when it ends.
+        """Return an object like :class:`multiprocessing.pool.Pool` that uses this client, and leaves it open.
 
         Args:
             **options: see :meth:`executor`.
@@ -395,20 +426,20 @@ class TaskClient(TaskCaller):
 
     # --- many tasks --------------------------------------------------------------------------------------
 
-    def map(self, func: Callable[..., Any], *sequences: Iterable[Any], progress: bool | None = None) -> Any:
-        """Call ``func`` on the items of the sequences, one task per item, and wait.
+    def map(self, func: Callable[..., T], *sequences: Iterable[Any], progress: bool | None = None) -> list[T]:
+        """Call ``func`` on the items of the sequences, one task per item, and wait for all results.
 
         Args:
             func: a function, lambda or other callable.
-            *sequences: of equal length, one for each of its arguments.
-            progress: show a bar; None: if this is a terminal or notebook, and takes more than a second.
+            *sequences: one for each positional parameter of ``func``, of equal length.
+            progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
 
         Returns:
             The list of results, in the order of the items.
 
         Raises:
-            Exception: what the first item that failed raised, as that exception. Items that have not started then
-                are not run.
+            Exception: the exception of the first item, in this order, that failed. Tasks that have not started are
+                cancelled then.
             ValueError: the sequences differ in length.
         """
         return self.mapper().map(func, *sequences, progress=progress)
@@ -422,15 +453,15 @@ class TaskClient(TaskCaller):
         depend: Condition | None = None,
         block: bool = True,
     ) -> TaskMapper:
-        """Return an object with a ``map`` method; its tasks get these options (see :class:`MapTask`).
+        """Return an object whose ``map`` method creates tasks with these options.
 
         Args:
-            clear_before: for each task, and so are the arguments that follow, up to ``block``.
+            clear_before: as for :class:`MapTask`, and so are the next four.
             clear_after: see there.
             retries: see there.
             recovery_task: see there.
             depend: see there.
-            block: whether ``map`` waits for the results; if not, it returns the list of task ids.
+            block: whether ``map`` waits and returns the results. Otherwise it returns the list of task ids.
         """
         return TaskMapper(self, clear_before, clear_after, retries, recovery_task, depend, block)
 
@@ -443,10 +474,10 @@ class TaskClient(TaskCaller):
         depend: Condition | None = None,
         block: bool = True,
     ) -> Callable[[Callable[..., Any]], TaskParallelFunction]:
-        """Return a decorator: the decorated function maps itself over sequences; arguments of :meth:`mapper`.
+        """Return a decorator: the decorated function, called with sequences, is mapped over them as tasks.
 
         Args:
-            clear_before: see :meth:`mapper`, and so for the arguments that follow.
+            clear_before: as for :meth:`mapper`, and so are the arguments that follow.
             clear_after: see there.
             retries: see there.
             recovery_task: see there.

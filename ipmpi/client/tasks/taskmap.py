@@ -16,8 +16,8 @@ from .terms import MakeTerms, TaskSettings, call_terms
 class MapCaller(Protocol):
     """The part of :class:`~ipmpi.client.tasks.task.TaskClient` that mapping needs."""
 
-    def run(self, task: BaseTask, block: bool = False) -> Any:
-        """Submit a task; returns its id, or with ``block`` its result."""
+    def run(self, task: BaseTask) -> int:
+        """Submit a task; returns its id."""
 
     def get_task_result(self, taskid: int, block: bool = False) -> Any:
         """Return the result of a task."""
@@ -48,12 +48,12 @@ class _ItemTask(MapTask):
 
 
 class TaskMapper:
-    """Map functions over sequences, one task per item; made by ``TaskClient.mapper``.
+    """Maps functions over sequences, one task per item; created by :meth:`TaskClient.mapper`.
 
     Attributes:
-        task_client: where the tasks go.
-        clear_before: option of each task; so are ``clear_after``, ``retries``, ``recovery_task``, ``depend``.
-        block: whether :meth:`map` waits.
+        task_client: the client that runs the tasks.
+        clear_before: option of each task, as are ``clear_after``, ``retries``, ``recovery_task`` and ``depend``.
+        block: whether :meth:`map` waits for the results.
     """
 
     def __init__(
@@ -85,17 +85,20 @@ class TaskMapper:
         ).checked()
 
     def map(self, func: Callable[..., Any], *sequences: Iterable[Any], progress: bool | None = None) -> list[Any]:
-        """Call ``func`` on each item; returns the results in order, or without ``block`` the task ids.
+        """Call ``func`` on each item of the sequences.
 
         Args:
-            func: the function.
-            *sequences: of equal length, one for each argument of the function.
-            progress: show a bar; None: if this is a terminal or notebook, and takes more than a second.
+            func: a function, lambda or other callable.
+            *sequences: one for each positional parameter of ``func``, of equal length.
+            progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
+
+        Returns:
+            The list of results, in the order of the items. If :attr:`block` is False, the list of task ids.
 
         Raises:
             ValueError: the sequences differ in length.
-            Exception: what the first item that failed raised (with ``block``). Items that have not started then
-                are not run, except with a ``recovery_task``.
+            Exception: with ``block=True``, the exception of the first item that failed. Tasks that have not
+                started are cancelled then, unless there is a ``recovery_task``.
         """
         if not sequences:
             raise TypeError("map() needs a function and at least one sequence")
@@ -121,7 +124,7 @@ class TaskMapper:
 
 
 class TaskParallelFunction:
-    """A function that maps itself over sequences as tasks; made by ``TaskClient.parallel``."""
+    """A function that is mapped over its arguments as tasks; created by :meth:`TaskClient.parallel`."""
 
     def __init__(self, func: Callable[..., Any], mapper: TaskMapper) -> None:
         functools.update_wrapper(self, func)

@@ -1,4 +1,4 @@
-"""How a task ended, as its user sees it: names, values, times, or the failure."""
+"""The result of a StringTask: values by name, times, and the failure if there is one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ TIME_FORMAT = "%Y/%m/%d %H:%M:%S"
 
 
 class TaskFailure:
-    """The exception of a task, held until somebody wants it raised.
+    """The exception of a failed task, which is raised on request.
 
     Attributes:
-        type: its class.
+        type: the class of the exception.
         value: the exception itself, with the engine's traceback in ``_ipython_traceback_text``.
     """
 
@@ -36,12 +36,12 @@ class TaskFailure:
     raiseException = raise_exception
 
     def get_traceback(self) -> str:
-        """The engine's formatted traceback, or the exception in one line where the engine gave none."""
+        """Return the engine's formatted traceback, or the exception in one line if there is none."""
         return str(getattr(self.value, "_ipython_traceback_text", None) or self)
 
 
 class ResultNS:
-    """The results of a task as attributes: ``tr.ns.a``, also ``tr.ns['a']``."""
+    """The results of a task as attributes, ``tr.ns.a``, or items, ``tr.ns['a']``; read-only."""
 
     __slots__ = ("_values",)
     _values: dict[str, Any]
@@ -76,17 +76,19 @@ class ResultNS:
 
 
 class TaskResult:
-    """What became of a :class:`~ipmpi.client.tasks.tasktypes.StringTask`; getting one never raises.
+    """The result of a :class:`~ipmpi.client.tasks.tasktypes.StringTask`, successful or failed.
+
+    ``tr['a']`` and ``tr.ns.a`` are the pulled value; both raise the exception of a failed task.
 
     Attributes:
-        taskid: the id that ``TaskClient.run`` gave.
-        engineid: the engine that ran it last; -1 where none did.
-        results: dict of the pulled names; empty on failure.
+        taskid: the id that :meth:`TaskClient.run` returned.
+        engineid: the id of the engine that ran it last; -1 if none did.
+        results: dict of the pulled names and values; empty if the task failed.
         keys: list of the pulled names.
-        failure: None, or a :class:`TaskFailure`.
-        submitted: local time as ``'2008/03/08 03:41:42'``; so is ``completed``.
-        completed: when the result was there.
-        duration: seconds between the two, a float.
+        failure: a :class:`TaskFailure`; None if the task succeeded.
+        submitted: when it was submitted, in local time, a str such as ``'2008/03/08 03:41:42'``.
+        completed: when the result arrived, in the same format.
+        duration: seconds from submission to completion, a float.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class TaskResult:
 
     @property
     def ns(self) -> ResultNS:
-        """The results as attributes; raises the failure if there is one."""
+        """The results as attributes; raises the exception of a failed task."""
         self.raise_exception()
         return self._ns
 
@@ -126,6 +128,6 @@ class TaskResult:
         raise Exception("the ns attribute cannot be changed")
 
     def raise_exception(self) -> None:
-        """Raise what the task raised; None if it succeeded."""
+        """Raise the exception of the task; do nothing if it succeeded."""
         if self.failure is not None:
             self.failure.raise_exception()

@@ -1,7 +1,7 @@
-"""What can be farmed: :class:`StringTask` and :class:`MapTask`.
+"""The kinds of tasks: :class:`StringTask` and :class:`MapTask`.
 
-A task is a description. It holds no state of a run, so one task may be run any number of times. All of its
-attributes may be given to the constructor or set afterwards; they are checked when the task is run.
+A task object is a description without state: it can be run any number of times. Its attributes have the names of
+the constructor's arguments, and may be changed; they are checked again when the task is run.
 """
 
 from __future__ import annotations
@@ -23,29 +23,35 @@ if TYPE_CHECKING:
     from .futures import TaskFuture
 
 Condition = Callable[[dict[str, Any]], bool]
-"""Gets a copy of an engine's properties, and says whether the task may run there."""
+"""A function of a copy of an engine's properties that returns whether the task may run there."""
 
 Define = Callable[[Callable[..., Any]], Definition]
 
 
 class BaseTask(ABC):
-    """What every kind of task has in common.
+    """Base of all tasks.
+
+    Thread-safety: a task object may be run by several threads, as long as none changes it.
 
     Args:
-        clear_before: empty the engine's namespace before the task runs.
-        clear_after: empty the engine's namespace after the task has run.
-        retries: how often the task is tried again after it raised. Losing an engine uses up no retry.
-        recovery_task: the task to run instead, under the same task id, when this one has failed for good.
-            It has retries, and may have a recovery task, of its own.
-        depend: a function that gets a copy of an engine's properties, and says whether the task may run there. A
-            task that no engine accepts for 30 seconds ends with :class:`~ipmpi.errors.TaskTimeout`.
-        priority: tasks with a larger one come first; any int.
-        timeout: seconds that the task may run; then it is interrupted and ends with
+        clear_before: clear the engine's namespace before the task runs.
+        clear_after: clear the engine's namespace after the task has run.
+        retries: how often the task is run again after it raised. The loss of an engine does not count as a try.
+        recovery_task: the task to run instead, with the same task id, when this one has failed finally. It has its
+            own retries, and may have a recovery task itself.
+        depend: a function that takes a copy of an engine's properties, a dict, and returns whether the task may
+            run there. A task that no engine accepts within 30 seconds fails with
             :class:`~ipmpi.errors.TaskTimeout`.
-        expected: seconds that it will run, by your guess, which helps to fill gaps before tasks of several ranks;
-            it is not begun on engines whose job ends before.
-        after: tasks (ids of :meth:`TaskClient.run`, futures) that have to succeed before this one starts.
-        follow: a task on whose engine this one is to run, after it.
+        priority: tasks with a larger priority start first; any int.
+        timeout: seconds that the task may run. Then it is interrupted and fails with
+            :class:`~ipmpi.errors.TaskTimeout`.
+        expected: your estimate of the run time in seconds. It allows the task to fill gaps before gang tasks, and
+            keeps it off engines whose job ends earlier.
+        after: tasks that must succeed first: a task id or future, or an iterable of these.
+        follow: a task, by id or future; this one runs after it and on the same engine.
+
+    Raises:
+        TypeError, ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -75,22 +81,22 @@ class BaseTask(ABC):
 
     @abstractmethod
     def terms(self, define: Define) -> MakeTerms:
-        """What engines are asked to do; ``define`` pickles the functions that are needed for it."""
+        """Return the request for the engines; ``define`` pickles the functions that it refers to."""
 
     @abstractmethod
     def payload(self) -> Payload:
-        """What travels for this task alone; raises :class:`~ipmpi.errors.SerializationError`."""
+        """Return the pickled data of this task; raises :class:`~ipmpi.errors.SerializationError`."""
 
     @abstractmethod
     def label(self) -> str:
-        """How status displays and error messages call the task."""
+        """Return the name of the task in status displays and messages."""
 
     def process_result(self, value: Any) -> Any:
-        """The user's result, from what an engine sent when the task had succeeded there."""
+        """Convert the value that the engine sent to the user's result."""
         return value
 
     def settings(self) -> TaskSettings:
-        """The options of the task."""
+        """Return the options of the task."""
         return TaskSettings(
             self.retries,
             self.priority,
@@ -101,7 +107,7 @@ class BaseTask(ABC):
         )
 
     def check(self) -> None:
-        """Raise :class:`TypeError` or :class:`ValueError` if an attribute is wrong."""
+        """Raise :class:`TypeError` or :class:`ValueError` if an attribute is invalid."""
         self.settings().checked()
         if self.depend is not None and not callable(self.depend):
             raise TypeError(
@@ -114,7 +120,7 @@ class BaseTask(ABC):
         """Yield this task, its recovery task, the recovery task of that one, and so on.
 
         Raises:
-            ClientError: the chain comes back to a task that it had before.
+            ClientError: the chain contains a task twice.
         """
         seen: set[int] = set()
         task: BaseTask | None = self
@@ -127,14 +133,14 @@ class BaseTask(ABC):
 
 
 class StringTask(BaseTask):
-    """Source text to run in an engine's namespace.
+    """Python source code that runs in the namespace of an engine.
 
     Its result is a :class:`~ipmpi.client.tasks.taskresult.TaskResult`.
 
     Args:
-        expression: the source text, of any number of lines.
-        pull: the name, or the sequence of names, to bring back.
-        push: names and values to put into the namespace first.
+        expression: the source code, one or more statements.
+        pull: a name, or a list or tuple of names, whose values are the results.
+        push: a dict of names and values, assigned in the namespace first.
         clear_before: as for :class:`BaseTask`, and so are the arguments that follow.
         clear_after: see there.
         retries: see there.
@@ -204,26 +210,27 @@ class StringTask(BaseTask):
         return self.expression[: 10 * LABEL].strip()[:LABEL]
 
     def process_result(self, value: Any) -> dict[str, Any]:
-        """Return the pulled names and their values."""
+        """Return a dict of the pulled names and values."""
         return {} if value is None else dict(value)
 
 
 class MapTask(BaseTask):
-    """A function to call on an engine; its result is what the function returned, or raises what it raised.
+    """A function call; its result is the return value of the function, or its exception is raised.
 
     Args:
-        function: a function, lambda or other callable; it is sent by value where the engine cannot import it.
-        args: list or tuple of its positional arguments.
-        kwargs: dict of its keyword arguments.
+        function: a function, lambda or other callable. It is sent by value if engines might be unable to import
+            it.
+        args: a list or tuple of its positional arguments.
+        kwargs: a dict of its keyword arguments.
         clear_before: as for :class:`BaseTask`, and so are the arguments that follow.
         clear_after: see there.
         retries: see there.
         recovery_task: see there.
         depend: see there.
-        ranks: with more than one, so many engines of one set call the function together, each as
-            ``function(comm, *args, **kwargs)`` with their MPI communicator; the result is what rank 0 of it
-            returned.
-        same_node: whether these engines have to be on one node.
+        ranks: how many engines of one set call the function together. With more than one, each calls
+            ``function(comm, *args, **kwargs)``, where ``comm`` is their MPI communicator; the result is the return
+            value of rank 0 of ``comm``.
+        same_node: whether these engines must be on one node.
         **options: ``priority``, ``timeout``, ``expected``, ``after`` and ``follow``; see :class:`BaseTask`.
     """
 

@@ -1,4 +1,4 @@
-"""A task client with options for its calls: what ``tc.options(...)`` returns."""
+"""A task client with preset options: what ``tc.options(...)`` returns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ..session.functions import label_of
+from ..session.waiting import T
 from .calloptions import checked_options, settings_of
 from .futures import TaskFuture
 from .mapresults import MapResults
@@ -17,7 +18,7 @@ from .tasktypes import Condition
 from .terms import TaskSettings
 
 PARENTS = frozenset({"after", "follow"})
-"""Options that name other tasks."""
+"""Options that refer to other tasks."""
 
 
 class TaskCalls(Protocol):
@@ -47,9 +48,10 @@ class TaskCalls(Protocol):
 
 
 class TaskView:
-    """Submits calls with the same options; every keyword argument of :meth:`submit` is the function's.
+    """Submits calls with preset options; all keyword arguments of :meth:`submit` are passed to the function.
 
-    ``tc.options(timeout=5).submit(f, timeout=3)`` calls ``f(timeout=3)``, for which it may take 5 seconds.
+    ``tc.options(timeout=5).submit(f, timeout=3)`` calls ``f(timeout=3)``, which may run for 5 seconds. It is
+    immutable, and may be used from any thread.
     """
 
     def __init__(self, client: TaskCalls, options: dict[str, Any]) -> None:
@@ -63,22 +65,26 @@ class TaskView:
         return f"<TaskView: {', '.join(f'{name}={value!r}' for name, value in given.items()) or 'no options'}>"
 
     def options(self, **options: Any) -> TaskView:
-        """A view with these options, too; see :meth:`TaskClient.options`."""
+        """Return a view with these options in addition; see :meth:`TaskClient.options`."""
         return TaskView(self._client, {**self._options, **self._parents, **options})
 
-    def submit(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
-        """Call ``f(*args, **kwargs)`` on an engine; returns at once, and raises, as :meth:`TaskClient.submit`."""
+    def submit(self, f: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture[T]:
+        """Call ``f(*args, **kwargs)`` on an engine, as :meth:`TaskClient.submit`; returns at once."""
         depend = self._options.get("depend")
         return self._client.call(f, args, kwargs, self._settings, depend, **self._parents)
 
-    def imap(self, f: Callable[..., Any], /, *iterables: Iterable[Any], ordered: bool = True) -> MapResults:
-        """As :meth:`TaskClient.imap`."""
+    def imap(self, f: Callable[..., T], /, *iterables: Iterable[Any], ordered: bool = True) -> MapResults[T]:
+        """As :meth:`TaskClient.imap`, with the options of this view.
+
+        Raises:
+            TypeError: ``after`` or ``follow`` is among the options: they apply to :meth:`submit` only.
+        """
         if self._parents:
             raise TypeError("after and follow are options of submit; the tasks of a map wait for no others")
         return self._client.call_each(f, iterables, self._settings, self._options.get("depend"), ordered)
 
-    def map(self, func: Callable[..., Any], *sequences: Iterable[Any], progress: bool | None = None) -> list[Any]:
-        """As :meth:`TaskClient.map`."""
+    def map(self, func: Callable[..., T], *sequences: Iterable[Any], progress: bool | None = None) -> list[T]:
+        """As :meth:`TaskClient.map`, with the options of this view."""
         columns: list[Sequence[Any]] = [list(sequence) for sequence in sequences]
         if len({len(column) for column in columns}) > 1:
             raise ValueError("all sequences must have equal length")
@@ -86,13 +92,13 @@ class TaskView:
 
 
 def check_meaning(function: Callable[..., Any], positional: int, settings: TaskSettings, **others: object) -> None:
-    """Raise TypeError if an option that was given may be meant for the function.
+    """Raise TypeError if an option might have been meant for the function.
 
     Args:
-        function: what is to be called.
-        positional: how many arguments it gets by position, beside the communicator of a task on several ranks.
+        function: the function to call.
+        positional: how many positional arguments it gets, not counting the communicator of a gang task.
         settings: some of the options.
-        **others: the others, None where they are not given.
+        **others: the other options, None if not given.
     """
     given = [*settings.given(), *(name for name, value in others.items() if value is not None)]
     if not given:
@@ -108,7 +114,7 @@ def check_meaning(function: Callable[..., Any], positional: int, settings: TaskS
 
 
 def _keywords(function: Callable[..., Any], positional: int) -> tuple[str, ...]:
-    """Names of parameters that are not given by position, and may be by name."""
+    """Return the names of the parameters that can only be, or are, passed by keyword."""
     if type(function) is types.FunctionType and not function.__dict__:  # a tenth of the time
         code = function.__code__
         end = code.co_argcount
@@ -129,4 +135,4 @@ def _keywords_by_signature(function: Callable[..., Any], positional: int) -> tup
 
 
 _keywords_of_builtin = functools.lru_cache(maxsize=256)(_keywords_by_signature)
-"""Their signatures are texts, and take long to read."""
+"""Their signatures are parsed from text, which is slow."""
