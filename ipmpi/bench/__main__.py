@@ -24,7 +24,7 @@ from .workloads import mpi_library
 PARTS: Final = ("start", "steer", "bulk", "idle", "farm")
 PART_LIMIT: Final = 60.0
 """Seconds after which a part is given up; it should take less than 30."""
-_positive: Final = number("positive", "a number above 0", 1, sys.maxsize)
+_positive: Final = number("positive", "a number above 0", int, 1, sys.maxsize)
 IDLE_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 1.0
 UNITS: Final = {"GB": 1_000_000_000, "MB": 1_000_000, "KB": 1_000}

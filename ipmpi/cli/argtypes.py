@@ -54,12 +54,25 @@ def checked(name: str, parse: Callable[[str], T]) -> Callable[[str], T]:
     return parsed
 
 
-def number(name: str, what: str, least: Number, most: Number) -> Callable[[str], Number]:
-    """A number from ``least`` to ``most``, and of their type; ``what`` it is goes into the message."""
+def digits(text: str) -> int:
+    """A whole number without sign, blanks or underscores, which ``int`` takes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not text.isdigit():
+        raise ValueError(text)
+    return int(text)
+
+
+def number(
+    name: str, what: str, read: Callable[[str], Number], least: Number, most: Number
+) -> Callable[[str], Number]:
+    """What ``read`` makes of the text, from ``least`` to ``most``; ``what`` it is goes into the message."""
 
     def parsed(text: str) -> Number:
         with contextlib.suppress(ValueError):
-            found = type(least)(text)
+            found = read(text)
             if least <= found <= most:
                 return found
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what}")
@@ -70,14 +83,14 @@ def number(name: str, what: str, least: Number, most: Number) -> Callable[[str],
 
 _LONG: Final = math.nextafter(1e6, 0)
 engine_number: Final = number(
-    "engine_number", f"a number of engines (1 to {limits.MAX_ENGINES})", 1, limits.MAX_ENGINES
+    "engine_number", f"a number of engines (1 to {limits.MAX_ENGINES})", int, 1, limits.MAX_ENGINES
 )
-count: Final = number("count", "a number of times", 1, 999_999)
-count_or_none: Final = number("count_or_none", "a number of times", 0, 999_999)
-lines: Final = number("lines", "a number of lines", 0, 9_999_999)
-seconds: Final = number("seconds", "a time in seconds", math.ulp(0.0), _LONG)
-seconds_or_none: Final = number("seconds_or_none", "a time in seconds, 0 or more", 0.0, limits.LONGEST)
-whole_seconds: Final = number("whole_seconds", "a whole number of seconds", 0, 999_999)
+count: Final = number("count", "a number of times", digits, 1, 999_999)
+count_or_none: Final = number("count_or_none", "a number of times", digits, 0, 999_999)
+lines: Final = number("lines", "a number of lines", digits, 0, 9_999_999)
+seconds: Final = number("seconds", "a time in seconds", float, math.ulp(0.0), _LONG)
+seconds_or_none: Final = number("seconds_or_none", "a time in seconds, 0 or more", float, 0.0, limits.LONGEST)
+whole_seconds: Final = number("whole_seconds", "a whole number of seconds", digits, 0, 999_999)
 walltime: Final = checked("walltime", times.seconds)
 job_walltime: Final = checked("walltime", times.job_seconds)
 gpus: Final = checked("gpus", gpu_numbers.parse)

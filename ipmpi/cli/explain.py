@@ -58,11 +58,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--logdir", type=argtypes.path, default=None, metavar="DIR", help="where the log files of a job are (logs)"
     )
-    p.add_argument(
-        "--lines", type=argtypes.lines, default=LINES, metavar="N", help=f"of the failing log ({LINES})"
-    )
+    p.add_argument("--lines", type=_lines, default=LINES, metavar="N", help=f"of the failing log ({LINES})")
     p.add_argument("--json", action="store_true", help="print the findings as JSON")
     return p
+
+
+_lines: Final = argtypes.number("log_lines", "a number of lines", argtypes.digits, 0, 10_000)
 
 
 def _cluster_or_job(text: str) -> str:

@@ -20,6 +20,7 @@ OTHERS = ["", "-x", "..", DEEP]
 
 NO_NUMBER = [*OTHERS, "x", "1x", "0x10", "1.5.2", "nan", "-nan", "\ud800", "1 000", "5" * 5000, "a" * 100_000]
 NO_INT = [*NO_NUMBER, "1.5", "inf", "1e3"]
+NO_DIGITS = [*NO_INT, "+1", " 1", "1_0"]
 
 LONG = "a" * 1_000_000
 NO_TEXT = ["\0", "a\0b", "\ud800", "a\nb", LONG]
@@ -27,11 +28,12 @@ NO_TEXT = ["\0", "a\0b", "\ud800", "a\nb", LONG]
 
 KINDS: dict[str, tuple[list[str], list[str]]] = {
     "engine_number": ([*NO_INT, "0", "-1", str(MAX_ENGINES + 1), str(2**64)], ["1", str(MAX_ENGINES)]),
-    "count": ([*NO_INT, "0", "-1", str(2**64), "1000000"], ["1"]),
-    "whole_seconds": ([*NO_INT, "-1", str(2**64), "-inf"], ["0", "1"]),
+    "count": ([*NO_DIGITS, "0", "-1", str(2**64), "1000000"], ["1"]),
+    "whole_seconds": ([*NO_DIGITS, "-1", str(2**64), "-inf"], ["0", "1"]),
     "seconds": ([*NO_NUMBER, "0", "-1", "inf", "-inf", "1e400", "1e6"], ["1e-3", "5", "999999"]),
     "seconds_or_none": ([*NO_NUMBER, "-1", "inf", "-inf", "1e400", "1e10"], ["0", "0.5", "3600"]),
-    "lines": ([*NO_INT, "-1", str(2**64)], ["0", "1"]),
+    "lines": ([*NO_DIGITS, "-1", str(2**64), "10000000"], ["0", "1", "9999999"]),
+    "log_lines": ([*NO_DIGITS, "-1", str(2**64), "10001"], ["0", "1", "10000"]),
     "walltime": (
         [*OTHERS, "x", "nan", "inf", "-1", "1:2:3:4:5", "9" * 5000],
         ["1:00:00", "10m", "2-00:00:00"],
@@ -39,7 +41,7 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "gpus": ([*OTHERS, "x,", "a b", "-1", "0", str(2**64), "1.5"], ["1"]),
     "launcher_option": (["", " ", "'"], ["--bind-to none", "x", "-x", "..", DEEP]),
     "gpu_order": ([*OTHERS, "4", "x,y", "0,0", "0,-1", "1.5,2"], ["1,0", "3,2,1,0"]),
-    "count_or_none": ([*NO_INT, "-1", str(2**64)], ["0", "1"]),
+    "count_or_none": ([*NO_DIGITS, "-1", str(2**64)], ["0", "1"]),
     "port": ([*NO_INT, "-1", "65536", str(2**64)], ["0", "8000", "65535"]),
     # What else is wrong with a proxy is found when it is used: tests/reach/test_proxy.py.
     "proxy": (["http://user:password@h:3128", "-x", "a b"], ["http://h:3128", "none", "", "..", DEEP]),

@@ -14,7 +14,7 @@ from ..session.session import Session
 from .dependencies import Dependencies
 from .futures import TaskFuture
 from .mapresults import MapResults
-from .submission import submit_call, submit_later
+from .submission import futures_given, submit_call, submit_later
 from .submitter import submitter_of
 from .tasktypes import Condition
 from .terms import TaskSettings, call_terms
@@ -74,9 +74,7 @@ class TaskCaller:
         depend: Condition | None = None,
     ) -> TaskFuture:
         """Submit ``f(*args, **kwargs)``; arguments that are futures of tasks are replaced by their results."""
-        if not callable(f):
-            raise TypeError("a task function must be a FunctionType")
-        values = [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
+        values = futures_given(f, args, kwargs)
         if values:
             return submit_later(self._submitter, f, args, kwargs, settings, depend, Dependencies(arguments=values))
         return submit_call(self._submitter, f, args, kwargs, settings, depend)

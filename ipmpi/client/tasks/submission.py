@@ -49,6 +49,13 @@ def needs_of(
     return Dependencies(parents, followed[0] if followed else None, values)
 
 
+def futures_given(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[TaskFuture]:
+    """The arguments of a call that are futures; TypeError if it is a call of no function."""
+    if not callable(function):
+        raise TypeError("a task function must be a FunctionType")
+    return [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
+
+
 def submit_call(
     submitter: TaskSubmitter,
     function: Callable[..., Any],

@@ -18,7 +18,7 @@ from ..session.waiting import T, check_waiting
 from .caller import TaskCaller
 from .futures import TaskFuture, gather
 from .mapresults import MapResults
-from .submission import Tasks, named, needs_of, submit_later
+from .submission import Tasks, futures_given, named, needs_of, submit_later
 from .taskids import several, task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskrecords import Attempt, TaskRecord
@@ -334,10 +334,7 @@ class TaskClient(TaskCaller):
         """Submit ``f(*args, **kwargs)``; :meth:`submit` and views of :meth:`options` use this."""
         if after is None and follow is None:
             return super().call(f, args, kwargs, settings, depend)
-        if not callable(f):
-            raise TypeError("a task function must be a FunctionType")
-        values = [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
-        needs = needs_of(self._entry, after, follow, values)
+        needs = needs_of(self._entry, after, follow, futures_given(f, args, kwargs))
         return submit_later(self._submitter, f, args, kwargs, settings, depend, needs)
 
     def imap(

@@ -36,17 +36,8 @@ class _Batch:
         self.size = 0
 
     def report(self, rank: int) -> Report:
-        body = b"".join(self.payloads)
-        message = m.TaskResults(
-            self.group,
-            rank,
-            packed.pack(self.indices),
-            packed.pack(self.failed),
-            packed.pack([len(payload) for payload in self.payloads]),
-            self.busy,
-            [len(body)] if body else [],
-        )
-        return message, [body] if body else []
+        lengths = [len(payload) for payload in self.payloads]
+        return _results(self.group, rank, self.indices, self.failed, lengths, self.busy, b"".join(self.payloads))
 
 
 def reports(finished: Iterable[Finished], rank: int) -> list[Report]:
@@ -85,27 +76,23 @@ def reports(finished: Iterable[Finished], rank: int) -> list[Report]:
 
 def report_of(run: ResultRun, rank: int) -> Report:
     """What is said of many that have run and have values."""
-    message = m.TaskResults(
-        run.given.group,
-        rank,
-        packed.pack(run.indices),
-        b"",
-        packed.pack(run.lengths),
-        run.seconds,
-        [len(run.data)] if run.data else [],
-    )
-    return message, [run.data] if run.data else []
+    return _results(run.given.group, rank, run.indices, (), run.lengths, run.seconds, run.data)
 
 
 def single(group: int, index: int, rank: int, ok: bool, payload: bytes, busy: float) -> Report:
     """The result of one task that is not large."""
-    message = m.TaskResults(
-        group,
-        rank,
-        packed.pack([index]),
-        b"" if ok else packed.pack([0]),
-        packed.pack([len(payload)]),
-        busy,
-        [len(payload)] if payload else [],
-    )
-    return message, [payload] if payload else []
+    return _results(group, rank, [index], () if ok else [0], [len(payload)], busy, payload)
+
+
+def _results(
+    group: int,
+    rank: int,
+    indices: Sequence[int],
+    failed: Sequence[int],
+    lengths: Sequence[int],
+    busy: float,
+    body: bytes,
+) -> Report:
+    sizes = [len(body)] if body else []
+    numbers = packed.pack(indices), packed.pack(failed), packed.pack(lengths)
+    return m.TaskResults(group, rank, *numbers, busy, sizes), [body] if body else []

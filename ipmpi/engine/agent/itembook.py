@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice, repeat
-from operator import itemgetter
 from typing import NamedTuple
 
 from ... import limits
@@ -79,9 +78,6 @@ class ResultRun(NamedTuple):
     lengths: list[int]
     data: bytes
     seconds: float
-
-
-_index = itemgetter(1)
 
 
 class ItemBook:
@@ -264,15 +260,15 @@ class ItemBook:
         serials, slots = serials[:count], slice(at, at + count)
         lengths = block.lengths[slots].tolist()
         size = sum(lengths)
-        items = [item for serial in serials if (item := held.get(serial)) is not None]
-        if len(items) < count or size > limits.TASK_BATCH or any(block.kinds[slots]):
+        indices = [item[1] for serial in serials if (item := held.get(serial)) is not None]
+        if len(indices) < count or size > limits.TASK_BATCH or any(block.kinds[slots]):
             return None
         start = words[TAKEN_BYTES]
         data, seconds = block.get(start, start + size), sum(block.seconds[slots])
         deque(map(held.pop, serials, repeat(None)), maxlen=0)
         words[TAKEN_BYTES] = start + size
         words[TAKEN] = first + count
-        return ResultRun(given, list(map(_index, items)), lengths, data, seconds)
+        return ResultRun(given, indices, lengths, data, seconds)
 
     def collect(self) -> list[Finished]:
         """What has run since the last call."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .pickled import ObjectCollectives
-from .polling import FIRST
+from .polling import ASKS
 from .requests import Requests
 
 _NEIGHBORS = ("Neighbor_allgather", "Neighbor_allgatherv", "Neighbor_alltoall", "Neighbor_alltoallv")
@@ -141,7 +141,7 @@ class PolledCommunicators:
             request = twin(comm, *args, **kwargs)
             try:
                 ask = request.Test
-                for _ in FIRST:
+                for _ in ASKS:
                     if ask():
                         return
                 wait(ask)

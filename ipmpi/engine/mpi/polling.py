@@ -21,10 +21,8 @@ from ...errors import PeerError
 
 Answer = TypeVar("Answer")
 
-_ASKS = 8
+ASKS = range(8)
 """Questions per yield: yielding after each makes a small collective on crowded cores half as fast."""
-FIRST = range(_ASKS)
-"""The questions that are asked before anything else is done."""
 _SPIN = 0.0005
 """Seconds of asking without pauses: longer than a collective among ranks that are all there."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.001
@@ -66,7 +64,7 @@ class Watch:
         Raises:
             PeerError: the flag was set while the answer was not yet true.
         """
-        for _ in FIRST:
+        for _ in ASKS:
             if answer := ask():
                 return answer
         end, pause = time.monotonic() + _SPIN, 0.0
@@ -81,7 +79,7 @@ class Watch:
                 if time.monotonic() > end:
                     pause = _FIRST_PAUSE
                 before = 0.0
-            for _ in range(_ASKS):
+            for _ in ASKS:
                 if answer := ask():
                     return answer
             if before and time.thread_time() - before > _MOVING:
