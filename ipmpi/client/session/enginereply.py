@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 from ...protocol.frames import Buffer
 from ...protocol.operations import Outcome
+from .commandoutput import Printed
 
 
 class EngineReply(NamedTuple):
-    """One engine's answer. ``undone`` is the error's name and sentence if it will never answer."""
+    """One engine's answer, and what it printed. ``undone``: the error's name and text if it will not answer."""
 
     engine: int
     ok: bool
     outcome: Outcome
     body: list[Buffer]
     undone: tuple[str, str] | None = None
+    printed: Printed = Printed()
