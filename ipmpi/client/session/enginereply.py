@@ -1,4 +1,4 @@
-"""The answer of one engine to a command."""
+"""The reply of one engine to a command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...protocol.operations import Outcome
 
 
 class EngineReply(NamedTuple):
-    """One engine's answer. ``undone`` is the error's name and sentence if it will never answer."""
+    """The reply of one engine. ``undone``: name and text of the error if the command will never be run."""
 
     engine: int
     ok: bool
