@@ -52,7 +52,8 @@ def combined(
 ) -> concurrent.futures.Future[list[EngineReply]]:
     """Return one future of all replies, in the order of ``futures``; it fails with the first exception."""
     parts = [part for future in futures if isinstance(future, CommandFuture) for part in future.so_far]
-    whole: concurrent.futures.Future[list[EngineReply]] = CommandFuture(parts)
+    outputs = [output for future in futures if isinstance(future, CommandFuture) for output in future.outputs]
+    whole: concurrent.futures.Future[list[EngineReply]] = CommandFuture(parts, outputs)
     missing = len(futures)
     lock = threading.Lock()
 

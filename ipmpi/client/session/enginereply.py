@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 from ...protocol.frames import Buffer
 from ...protocol.operations import Outcome
+from .commandoutput import Printed
 
 
 class EngineReply(NamedTuple):
-    """The reply of one engine. ``undone``: name and text of the error if the command will never be run."""
+    """The reply of one engine, and its output. ``undone``: the error's name and text if the command will not run."""
 
     engine: int
     ok: bool
     outcome: Outcome
     body: list[Buffer]
     undone: tuple[str, str] | None = None
+    printed: Printed = Printed()

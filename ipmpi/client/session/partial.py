@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import ClientError
 from ...protocol.operations import Failed
 from ...ranges import ranges
+from .commandoutput import CommandOutput
 from .failures import failure_of
 from .waiting import SessionFuture
 
@@ -73,11 +74,16 @@ class SoFar:
 
 
 class CommandFuture(SessionFuture):
-    """The replies to the commands of one call; :attr:`so_far` has those that have arrived."""
+    """The replies to the commands of one call; :attr:`so_far` has those that have arrived.
 
-    def __init__(self, so_far: Sequence[SoFar]) -> None:
+    Attributes:
+        outputs: what the engines print meanwhile, one per command.
+    """
+
+    def __init__(self, so_far: Sequence[SoFar], outputs: Sequence[CommandOutput] = ()) -> None:
         super().__init__()
         self.so_far = list(so_far)
+        self.outputs = list(outputs)
 
 
 class Partial:
@@ -91,9 +97,15 @@ class Partial:
 
     def __init__(self, future: concurrent.futures.Future[Any], method: str, after: float | None) -> None:
         self._parts = future.so_far if isinstance(future, CommandFuture) else []
+        self._outputs = future.outputs if isinstance(future, CommandFuture) else []
         self._method = method
         self.after = after
         self._begun = time.monotonic()
+
+    @property
+    def outputs(self) -> list[CommandOutput]:
+        """What the engines print meanwhile, one per command of the call."""
+        return self._outputs
 
     @property
     def done_ids(self) -> list[int]:

@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from ...errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from ...serialize import stays_here
+from .commandoutput import CommandOutput
 from .failures import rebuild_exception as rebuild_exception
 from .given import shown, waiting_time
 from .notices import say
@@ -259,6 +260,11 @@ class PendingResult(SessionFuture, Generic[T]):
         if self.done():
             return True
         return wait_and_tell(self, self._partial) if timeout is None else wait_until_done(self, timeout)
+
+    @property
+    def outputs(self) -> list[CommandOutput]:
+        """Return what the engines print and display while they run this call, one object per command of it."""
+        return self._partial.outputs
 
     @property
     def done_ids(self) -> list[int]:

@@ -29,6 +29,7 @@ from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop
 from ...transport.transfers import Transfers
+from .commandoutput import CommandOutput
 from .enginereply import EngineReply
 from .failures import kernel_error
 from .notices import say
@@ -58,6 +59,7 @@ class _Command:
     body: Sequence[Buffer]
     sizes: list[int]
     order: list[int] | None
+    output: CommandOutput
     inline: int = 0
     replies: dict[int, EngineReply] = field(default_factory=dict)
 
@@ -150,7 +152,8 @@ class Session:
         body = submission.body
         so_far = SoFar(submission.targets)
         sizes = [size_of([b]) for b in body]
-        command = _Command(CommandFuture([so_far]), so_far, body, sizes, submission.targets)
+        output = CommandOutput()
+        command = _Command(CommandFuture([so_far], [output]), so_far, body, sizes, submission.targets, output)
         operation = operations.encode(submission.operation)
         number = next(self._numbers)
         message = m.Command(
@@ -312,6 +315,10 @@ class Session:
         message = event.message
         if isinstance(message, m.Result):
             self._body(message, event, lambda body: self._result(message, body), lambda: self._no_room(message))
+        elif isinstance(message, m.Output):
+            command = self._commands.get(message.id)
+            if command is not None:
+                command.output.add(message.blocks)
         elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone):
             self._task_message(message, event)
         elif isinstance(message, m.Reply):
@@ -399,6 +406,9 @@ class Session:
             del self._commands[number]
             self._inline -= command.inline
             command.body = ()
+            for engine, printed in command.output.by_engine().items():
+                if engine in command.replies:
+                    command.replies[engine] = command.replies[engine]._replace(printed=printed)
             command.future.set_result([command.replies[engine] for engine in order])
 
     def _task_message(self, message: m.TasksDone | m.TaskDone | m.TasksUndone, event: MessageReceived) -> None:
