@@ -10,7 +10,7 @@ from .commandoutput import Printed
 
 
 class EngineReply(NamedTuple):
-    """The reply of one engine, and its output. ``undone``: the error's name and text if the command will not run."""
+    """The reply of one engine, and its output. ``undone``: error name and text if the command will not run."""
 
     engine: int
     ok: bool
