@@ -1,4 +1,4 @@
-"""The answer of one engine to a command."""
+"""The reply of one engine to a command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .commandoutput import Printed
 
 
 class EngineReply(NamedTuple):
-    """One engine's answer, and what it printed. ``undone``: the error's name and text if it will not answer."""
+    """The reply of one engine, and its output. ``undone``: error name and text if the command will not run."""
 
     engine: int
     ok: bool
