@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ... import serialize
-from ...protocol.operations import Executed, Value
+from ...errors import CompositeError
+from ...protocol.operations import Executed, Failed, Outcome, Value
+from .commandoutput import Printed
 from .failures import Body, raise_failures
-from .results import ResultList
+from .resultlist import ResultList
 
 if TYPE_CHECKING:
     from .enginereply import EngineReply
@@ -40,7 +42,7 @@ def _own_buffers(body: Body, shared: bool) -> list[serialize.Buffer]:
 def executed(
     replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = (), source: str | None = None
 ) -> ResultList:
-    """Return what commands printed and displayed, one dict per reply; see :class:`~.results.ResultList`.
+    """Return what commands printed and displayed, one dict per reply; see :class:`~.resultlist.ResultList`.
 
     Args:
         replies: replies to an ``execute``, or to the request for an earlier result.
@@ -51,23 +53,49 @@ def executed(
     Raises:
         CompositeError: one engine or more failed.
     """
-    raise_failures(replies, method, args)
-    return ResultList(
-        _command(reply.engine, reply.outcome, source) for reply in replies if isinstance(reply.outcome, Executed)
-    )
+    try:
+        raise_failures(replies, method, args)
+    except CompositeError as error:
+        error.results = _results(replies, source)
+        raise
+    return _results(replies, source)
 
 
-def _command(engine: int, outcome: Executed, source: str | None) -> dict[str, Any]:
+def printed(reply: EngineReply) -> Printed:
+    """Return what an engine printed and displayed during the command that it has answered."""
+    if any(reply.printed):
+        return reply.printed
+    outcome = _executed(reply.outcome)
+    return Printed() if outcome is None else Printed(outcome.stdout, outcome.stderr)
+
+
+def _executed(outcome: Outcome) -> Executed | None:
+    if isinstance(outcome, Executed):
+        return outcome
+    return outcome.executed if isinstance(outcome, Failed) else None
+
+
+def _results(replies: Sequence[EngineReply], source: str | None) -> ResultList:
+    found = ((reply, _executed(reply.outcome)) for reply in replies)
+    return ResultList(_command(reply, executed, source) for reply, executed in found if executed is not None)
+
+
+def _command(reply: EngineReply, outcome: Executed, source: str | None) -> dict[str, Any]:
     text = outcome.source if source is None else source
+    stdout, stderr, displays = printed(reply)
     command: dict[str, Any] = {
         "input": {"translated": text, "raw": text},
         "number": outcome.number,
-        "id": engine,
-        "stdout": outcome.stdout,
+        "id": reply.engine,
+        "stdout": stdout,
     }
-    if outcome.stderr:
-        command["stderr"] = outcome.stderr
+    if stderr:
+        command["stderr"] = stderr
+    if displays:
+        command["displays"] = list(displays)
     if outcome.display_repr is not None:
         pretty = outcome.display_repr if outcome.display_pprint is None else outcome.display_pprint
         command["display"] = {"pprint": pretty, "repr": outcome.display_repr}
+        if outcome.display_rich is not None:
+            command["display"]["rich"] = outcome.display_rich.formats
     return command
