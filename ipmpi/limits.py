@@ -196,6 +196,13 @@ each other, and longer than this only where a firewall swallows what they say.""
 RESULT_TEXT: Final = 1 * MIB
 """Captured stdout, stderr or traceback of one command; the middle of a longer one is replaced by a note."""
 
+DISPLAY: Final = 1 * MIB
+"""All formats of one value or figure that is displayed. With the texts of its command it fits into MESSAGE; a
+figure of 640 x 480 has some 30 KiB."""
+
+COMMAND_DISPLAYS: Final = 64 * MIB
+"""What one command displays on one engine: its client keeps all of it. A figure each second for half an hour."""
+
 EXCEPTION: Final = 1 * MIB
 """The largest pickled exception that travels; of a larger one its name, text and traceback do."""
 
