@@ -174,10 +174,6 @@ class Nothing(_Operation, frozen=True, tag="nothing"):
     """The answer is None; there is no body."""
 
 
-METADATA: Final = "application/vnd.ipmpi.metadata+json"
-"""Among the formats of a :class:`Display`: metadata about the others, a JSON object by MIME type."""
-
-
 class Display(_Operation, frozen=True, tag="display"):
     """A figure or value that user code displays, in several formats: text and images, by MIME type.
 

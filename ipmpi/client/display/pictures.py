@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ...protocol.operations import METADATA
+from ...protocol.messages import METADATA
 from .blocks import DISPLAY, Block
 from .imageprotocols import Protocol, encoded, protocol_of, size_of_png
 from .ranksets import RankSet

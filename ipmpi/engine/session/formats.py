@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from ipmpi import limits
 from ipmpi.engine.session.capture import sendable, shorten
-from ipmpi.protocol.operations import METADATA, Display
+from ipmpi.protocol.messages import METADATA
+from ipmpi.protocol.operations import Display
 
 PLAIN: Final = "text/plain"
 PNG: Final = "image/png"

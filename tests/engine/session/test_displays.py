@@ -13,8 +13,8 @@ from ipmpi import limits, serialize
 from ipmpi.engine.session import formats
 from ipmpi.engine.session.formats import formats_of
 from ipmpi.engine.session.namespace import Namespace
+from ipmpi.protocol.messages import METADATA
 from ipmpi.protocol.operations import (
-    METADATA,
     Apply,
     Display,
     Execute,
