@@ -100,7 +100,7 @@ class Console:
             sys.displayhook = self._display
             try:
                 error = self._run(source, filename)
-                (pretty, text, rich), broken = self._formats_of_displayed()
+                (pretty, text, rich), broken = self._formats_of_displayed(error is None)
                 error = broken if error is None else error
                 left_open = self._show_figures_left_open()
                 error = left_open if error is None else error
@@ -149,15 +149,18 @@ class Console:
         self._displayed = value
 
     def _formats_of_displayed(
-        self,
+        self, with_rich: bool
     ) -> tuple[tuple[str | None, str | None, Display | None], BaseException | None]:
-        """``(pprint, repr, rich)`` of the last displayed value, made once: a loop may display a million."""
+        """``(pprint, repr, rich)`` of the last displayed value, made once: a loop may display a million.
+
+        Where a traceback has to fit into the answer too, there is no room for the rich formats.
+        """
         value = self._displayed
         if value is _NO_VALUE:
             return (None, None, None), None
         try:
             pretty, text = formats.laid_out(value)
-            rich = self._displays.last_value(value)
+            rich = self._displays.last_value(value) if with_rich else None
             return (shorten(pretty, DISPLAYED), shorten(text, DISPLAYED), rich), None
         except BaseException as error:
             return (None, None, None), error

@@ -51,9 +51,9 @@ class Displays:
             and closed, as in notebooks. If it is False, only ``plt.show()`` shows them. Users set it.
     """
 
-    def __init__(self, publish: Publish = lambda display: None) -> None:
+    def __init__(self) -> None:
         self.close_figures = True
-        self._publish = publish
+        self._publish: Publish = _nowhere
         self._shown_figures: list[Any] = []
         self._left = 0
         self._is_running = False
@@ -100,6 +100,10 @@ class Displays:
         if not display_id:
             return None
         return DisplayHandle(self, "" if display_id is True else display_id)
+
+    def connect(self, publish: Publish) -> None:
+        """Call ``publish`` from now on with what is displayed."""
+        self._publish = publish
 
     # --- for the console ----------------------------------------------------------------------------------
 
@@ -183,6 +187,10 @@ class Displays:
         if found is not None and formats.is_figure(value):
             self._shown_figures.append(value)
         return found
+
+
+def _nowhere(_display: Display) -> None:
+    """Before :meth:`Displays.connect`."""
 
 
 def current() -> Displays:

@@ -15,7 +15,7 @@ import msgspec
 
 from ipmpi import serialize
 from ipmpi.engine.session.console import Console
-from ipmpi.engine.session.displays import Displays, Publish
+from ipmpi.engine.session.displays import Displays
 from ipmpi.engine.session.failures import failed
 from ipmpi.engine.session.forks import HomeProcess
 from ipmpi.engine.session.functions import FunctionHome
@@ -86,7 +86,6 @@ class Namespace:
     Args:
         engine_id: what ``id`` is; -1 as long as it is not known.
         mpi: the communicator of the ranks.
-        publish: called with what user code displays while a command runs.
 
     Attributes:
         module: the module whose names these are.
@@ -100,9 +99,7 @@ class Namespace:
         properties_version: how often operations have changed the properties.
     """
 
-    def __init__(
-        self, engine_id: int = -1, mpi: object | None = None, publish: Publish = lambda display: None
-    ) -> None:
+    def __init__(self, engine_id: int = -1, mpi: object | None = None) -> None:
         self.module = types.ModuleType("__main__", "The namespace of an ipmpi engine.")
         self.names: dict[str, Any] = self.module.__dict__
         self.names["__builtins__"] = builtins
@@ -112,7 +109,7 @@ class Namespace:
         self._engine_id = engine_id
         self._mpi = mpi
         self.home = FunctionHome(self.names)
-        self.displays = Displays(publish)
+        self.displays = Displays()
         self.console = Console(self.names, self.home.give, self.displays)
         self.process = HomeProcess()
         self.process.in_child(self.displays.forked)

@@ -33,7 +33,8 @@ class Engine:
 
     def __init__(self) -> None:
         self.published: list[Display] = []
-        self.namespace = Namespace(3, publish=self.published.append)
+        self.namespace = Namespace(3)
+        self.namespace.displays.connect(self.published.append)
 
     def outcome(self, source: str) -> Executed | Failed:
         self.published.clear()
@@ -235,7 +236,7 @@ def test_options_are_those_of_ipython(engine: Engine) -> None:
 
 def test_it_comes_in_order_with_what_is_printed(engine: Engine) -> None:
     seen: list[str] = []
-    engine.namespace = Namespace(0, publish=lambda display: seen.append(display.text[PLAIN]))
+    engine.namespace.displays.connect(lambda display: seen.append(display.text[PLAIN]))
     engine.namespace.names["seen"] = seen
     engine.execute("class Out:\n    def write(self, t): self.t = t\n    def flush(self): seen.append(self.t)\n")
     engine.execute("import sys; sys.stdout = Out(); sys.stdout.write('printed'); display('shown')")
@@ -273,7 +274,7 @@ def test_a_forked_child_prints(engine: Engine) -> None:
     source += "os.close(w); os.wait(); said = os.read(r, 99)"
     script = "import sys\nfrom ipmpi.engine.session.namespace import Namespace\n"
     script += "from ipmpi.protocol.operations import Execute, encode\npublished = []\n"
-    script += "namespace = Namespace(0, publish=published.append)\n"
+    script += "namespace = Namespace(0)\nnamespace.displays.connect(published.append)\n"
     script += (
         "namespace.run('execute', encode(Execute(sys.argv[1])), [])\nprint(namespace.names['said'], published)"
     )

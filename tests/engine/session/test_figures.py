@@ -21,7 +21,8 @@ from ipmpi.engine.session.namespace import Namespace
 from ipmpi.protocol.operations import Execute, Failed, decode_outcome, encode
 
 published = []
-namespace = Namespace(3, publish=published.append)
+namespace = Namespace(3)
+namespace.displays.connect(published.append)
 namespace.install_as_main()
 importhooks.install()
 
@@ -171,6 +172,12 @@ def test_figures_can_stay_open(rank: Rank) -> None:
     assert rank.sizes("display.close_figures = False; plt.plot([1, 2]); None") == []
     assert rank.execute("plt.get_fignums()")["repr"] == "[1]"
     assert len(rank.sizes("plt.title('later'); plt.show()")) == 1
+
+
+def test_a_figure_as_last_value_of_a_command_that_fails_is_not_lost(rank: Rank) -> None:
+    answer = rank.run("plt.plot([1, 2])\nplt.gcf()\n1/0")
+    assert answer["rich"] == {}
+    assert len(answer["published"]) == 1
 
 
 def test_a_command_that_fails_shows_its_figures(rank: Rank) -> None:
