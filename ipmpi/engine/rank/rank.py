@@ -7,8 +7,10 @@ which they come. While there are none it works on task items, so a command waits
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +32,7 @@ from .items import Item, ItemRunner
 from .largeanswers import LargeAnswers
 from .lifeline import Lifeline
 from .outcomes import LARGE, Payload
+from .outputpipes import OutputPipes
 from .taskrunner import TaskRunner
 
 _BELL = rm.encode(rm.Bell())
@@ -50,6 +53,7 @@ class Rank:
         on_note: called with lines for the log.
         neighbours: how many ranks share the memory of this node.
         lifeline: ends this process when the agent is gone while user code runs.
+        pipes: where output goes while a command runs.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Rank:
         on_note: Callable[[str], None] = lambda text: None,
         neighbours: int = 1,
         lifeline: Lifeline | None = None,
+        pipes: OutputPipes | None = None,
     ) -> None:
         self.namespace = namespace
         self._socket = socket
@@ -70,7 +75,10 @@ class Rank:
         self._on_id = on_id
         self._on_note = on_note
         self._lifeline = lifeline
+        self._pipes = contextlib.nullcontext() if pipes is None else pipes
         self._process = namespace.process
+        self._displays_sent = self._displays_taken = 0
+        namespace.displays.connect(self._display)
         self.interrupts = Interrupts(block)
         self._runner = TaskRunner(namespace)
         self._large = LargeAnswers(socket, self._hear, neighbours)
@@ -87,6 +95,8 @@ class Rank:
         self._process.in_child(socket.abandon)
         if lifeline is not None:
             self._process.in_child(lifeline.close)
+        if pipes is not None:
+            self._process.in_child(pipes.forked)
         self._handlers: dict[type, Callable[[Any, memoryview, list[int]], None]] = {
             rm.NewEngineId: self._take_id,
             rm.RunCommand: self._take_command,
@@ -95,6 +105,7 @@ class Rank:
             rm.RunPart: self._take_part,
             rm.PartBody: self._take_part_body,
             rm.PartLeft: self._leave_part,
+            rm.DisplayTaken: self._display_was_taken,
             rm.Freed: lambda message, _body, _files: self._large.freed(message.size),
             rm.LogLine: lambda message, _body, _files: self._on_note(message.text),
             rm.Stop: self._take_stop,
@@ -202,14 +213,15 @@ class Rank:
             outcome = operations.encode(operations.Failed("ConnectionError", failure, ""))
             answer = CommandAnswer(False, outcome, [])
         else:
-            answer = self._run(message, body)
+            with self._pipes:
+                answer = self._run(message, body)
         del body
         self._process.leave_if_child()
         self._runner.names_changed()
         sizes = [size_of([buffer]) for buffer in answer.body]
         version = self.namespace.properties_version
         streamed = sum(sizes) > limits.INLINE_BODY
-        said = rm.CommandDone(message.number, answer.ok, answer.outcome, version, sizes, streamed)
+        said = rm.CommandDone(message.number, answer.ok, answer.outcome, version, sizes, streamed, answer.again)
         if not streamed and self._say(said, answer.body):
             return
         if answer.body:  # also what is small, and finds no descriptor for its packet
@@ -227,12 +239,23 @@ class Rank:
             words[CURRENT] = -message.number
             self._block.fence()
             if words[SKIP] < message.number:
-                answer = self.namespace.run(message.method, message.operation, body)
+                answer = self.namespace.run(message.method, message.operation, body, message.number)
             words[CURRENT] = 0
         except KeyboardInterrupt:
             # No second one can come so soon.
             words[CURRENT] = 0
         return answer
+
+    def _display(self, display: operations.Display) -> None:
+        """Send it, and wait for the agent: what is printed next goes another way, and must not overtake it."""
+        self._displays_sent += 1
+        self._say(rm.Displayed(operations.encode(display)))
+        if threading.current_thread() is threading.main_thread():
+            while self._displays_taken < self._displays_sent and self._hear_during_part():
+                pass
+
+    def _display_was_taken(self, _message: rm.DisplayTaken, _body: memoryview, _files: list[int]) -> None:
+        self._displays_taken += 1
 
     # --- task items ----------------------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ class Displays:
         global _current
         _current = self
         self._is_running = True
-        self._left = limits.COMMAND_DISPLAYS
+        self._left = limits.DISPLAYS
 
     def end(self) -> None:
         """It has ended."""
@@ -168,7 +168,7 @@ class Displays:
         before, self._left = self._left, self._left - formats.size(display)
         if self._left < 0:
             if before >= 0:
-                most = limits.COMMAND_DISPLAYS // limits.MIB
+                most = limits.DISPLAYS // limits.MIB
                 print(f"ipmpi: this command has displayed {most} MiB; it can show no more", file=sys.stderr)
             return
         for stream in (sys.stdout, sys.stderr):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from ipmpi import limits
-from ipmpi.engine.session.capture import sendable, shorten
+from ipmpi.engine.session.texts import sendable, shorten
 from ipmpi.protocol.messages import METADATA
 from ipmpi.protocol.operations import Display
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 PROGRAM = """\
-import base64, json, sys
+import base64, contextlib, io, json, sys
 from ipmpi.engine.session import importhooks
 from ipmpi.engine.session.namespace import Namespace
 from ipmpi.protocol.operations import Execute, Failed, decode_outcome, encode
@@ -31,13 +31,15 @@ def as_json(display):
 
 for line in sys.stdin:
     published.clear()
-    outcome = decode_outcome(namespace.run("execute", encode(Execute(json.loads(line))), []).outcome)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        outcome = decode_outcome(namespace.run("execute", encode(Execute(json.loads(line))), []).outcome)
     failed = isinstance(outcome, Failed)
     executed = outcome.executed if failed else outcome
     print(json.dumps({
         "error": outcome.traceback if failed else "",
-        "stdout": executed.stdout,
-        "stderr": executed.stderr,
+        "stdout": out.getvalue(),
+        "stderr": err.getvalue(),
         "repr": executed.display_repr,
         "rich": as_json(executed.display_rich),
         "published": list(map(as_json, published)),
