@@ -184,7 +184,7 @@ def check_losses(losses: Sequence[Loss], engines: Sequence[Mapping[str, Any]]) -
     return found
 
 
-_WANTED: Final = ("ended by", "it was ended", "goodbye", "ended on request", "was stopped")
+_WANTED: Final = ("ended by", "it was ended", "goodbye", "ended the session", "ended on request", "was stopped")
 """What reasons contain where somebody wanted it so."""
 
 

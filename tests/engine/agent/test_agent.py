@@ -143,7 +143,7 @@ def test_the_set_ends_if_the_last_engine_is_lost(ranks: Set) -> None:
 
 def test_a_goodbye_reaches_all_ranks(ranks: Set) -> None:
     ranks.hears(m.Goodbye("the controller stopped"))
-    assert ranks.stopped == ["the controller said goodbye: the controller stopped"]
+    assert ranks.stopped == ["the controller ended the session: the controller stopped"]
     assert [type(ranks.told(number)[-1]) for number in (1, 2)] == [m.Goodbye, m.Goodbye]
 
 
@@ -261,7 +261,7 @@ def test_nodes_that_do_not_report_are_not_waited_for_for_ever() -> None:
     assert not complete
     agent.wait_no_longer()
     assert complete == [[0, 1]]
-    assert said == ["1 of 2 nodes have not reported; going on without them"]
+    assert said == ["1 of 2 nodes have not reported; continuing without them"]
     agent._from_below(late, received(m.Register([m.EngineInfo(2, 2, "host", 102)], "", "", [])))
     (goodbye,) = cast(Wire, late.connection).sent
     assert isinstance(goodbye, m.Goodbye)
