@@ -255,7 +255,7 @@ class NodeAgent:
         hello = here[0].hello
         assert hello is not None
         if trouble:
-            self._warn(f"nodes cannot reach each other, so each connects to the controller ({trouble})")
+            self._warn(f"nodes have no links to each other, so each connects to the controller ({trouble})")
         if self._links is not None:
             self._position = place(hello.rank, hello.leaders, one_tree=one_tree)
             if not one_tree:
@@ -335,7 +335,7 @@ class NodeAgent:
         assert self.agent is not None
         waiting = not self._registered and self.loop.now() < self._give_up_at
         if waiting and isinstance(error, OSError | FurlError):
-            self._log_once(f"waiting for the controller, up to {self._settings.wait:g} s: {error}")
+            self._log_once(f"waits for the controller, up to {self._settings.wait:g} s: {error}")
             self.loop.call_later(self._retry, self._dial)
             self._retry = min(self._retry * _RETRY_FACTOR, _RETRY_LONGEST)
             return
