@@ -134,7 +134,7 @@ def _summary(found: Sequence[Diagnostic]) -> str:
 
 
 def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Diagnostic]:
-    """Gather all facts, and judge them.
+    """Gather all facts, and check them.
 
     Raises:
         LauncherError: there is no cluster of the name that was given.
@@ -192,8 +192,8 @@ def _mpi(chosen: str, environ: Mapping[str, str]) -> list[Diagnostic]:
         if launcher is None:
             found = check_no_launcher(sys.executable)
         else:
-            trial = run_mpi_check(launcher, environ)
-            found, ranks = check_mpi(trial), trial.ranks
+            mpi = run_mpi_check(launcher, environ)
+            found, ranks = check_mpi(mpi), mpi.ranks
     except LauncherError as error:
         found = [f.problem(MPI, "launcher", f"{error}.", "Name another one: ipcluster doctor --launcher PATH")]
     srun = srun_kinds(environ)
@@ -254,7 +254,7 @@ def _cluster(way: ClientArguments, timeout: float, versions: Versions) -> tuple[
             text = f"A client does not reach the controller {way.via}: {error}."
         return [f.problem(NETWORK, "connect", text, _fix_of(error, way))], False
     found = [f.ok(NETWORK, "connect", f"A client reaches the controller {way.via}.")] if way.via else []
-    return found + _judge(seen, versions, token, str(folder)), True
+    return found + _check_all(seen, versions, token, str(folder)), True
 
 
 def _fix_of(error: KernelError, way: ClientArguments) -> str:
@@ -269,7 +269,7 @@ def _fix_of(error: KernelError, way: ClientArguments) -> str:
     return "It may have ended in this moment: ask again."
 
 
-def _judge(seen: Health, versions: Versions, token: str, folder: str) -> list[Diagnostic]:
+def _check_all(seen: Health, versions: Versions, token: str, folder: str) -> list[Diagnostic]:
     engines = seen.engines
     found = check_presence(seen.registered, [engine.id for engine in engines], seen.silent)
     found += check_libraries(engines) + check_versions(versions, seen.version, engines)

@@ -361,7 +361,7 @@ def test_follow_runs_on_the_same_engine(stage: Stage) -> None:
     stage.lose_ranks(OTHER, [2])
     assert stage.end(3).kind == "DependencyError"  # type: ignore[union-attr]
     stage.submit(4, follow=(1, 0))
-    assert b"the engine on which it had to run is gone" in stage.end(4).payload  # type: ignore[union-attr]
+    assert b"the engine on which it had to run is lost" in stage.end(4).payload  # type: ignore[union-attr]
 
 
 def test_an_engine_with_the_same_id_is_not_the_one_to_follow(stage: Stage) -> None:
@@ -378,7 +378,7 @@ def test_an_engine_with_the_same_id_is_not_the_one_to_follow(stage: Stage) -> No
 
 def test_a_number_can_be_used_once(stage: Stage) -> None:
     stage.submit(1)
-    with pytest.raises(errors.ClientError, match="a number of its own"):
+    with pytest.raises(errors.ClientError, match="was used for another group"):
         stage.submit(1)
     stage.answer(SET, [(1, 0)])
     with pytest.raises(errors.ClientError):
