@@ -79,9 +79,7 @@ class ClusterRecord:
     n: int
     host: str = field(default_factory=platform.node)
     machine: str = field(default_factory=identity)
-    pid: Annotated[int, msgspec.Meta(ge=0)] = field(
-        default_factory=os.getpid
-    )  # kill() treats negative ids as groups
+    pid: Annotated[int, msgspec.Meta(ge=0)] = field(default_factory=os.getpid)  # kill() takes negative for groups
     born: int = 0
     started: float = field(default_factory=time.time)
     run: str = ""
