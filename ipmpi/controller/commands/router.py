@@ -15,9 +15,8 @@ The rules.
 * Engines that become free for the same command in one iteration get it in one message per set; a body from the
   client is then sent once.
 
-Tasks are handled in :mod:`ipmpi.controller.farm.farm`: an engine that has both runs commands first.
-
-Methods take events and change the state; :meth:`Router.flush` returns the effects.
+Tasks are handled in :mod:`ipmpi.controller.farm.farm`: an engine that has both runs commands first. Methods take
+events and change the state; :meth:`Router.flush` returns the effects.
 """
 
 from __future__ import annotations
