@@ -27,6 +27,8 @@ class Silent:
     def fileno(self) -> None:
         return None
 
+    write_fileno = fileno
+
     def close(self) -> None:
         pass
 
