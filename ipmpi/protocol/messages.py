@@ -8,7 +8,7 @@ Who may say what is in :mod:`ipmpi.protocol.permissions`. What only the task far
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import field
@@ -302,6 +302,33 @@ class AnswerStuck(Message, frozen=True, tag=59):
     index: int = 0
 
 
+class OutputBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What some engines have printed alike: whole lines, the last of which may be unfinished, or one display.
+
+    ``kind`` is one of :data:`STDOUT`, :data:`STDERR` and :data:`DISPLAY`. The lines of one kind that an engine
+    prints during a command are counted from 0; ``first`` is the number of the first one here. ``data`` is UTF-8
+    text, or an encoded :class:`~ipmpi.protocol.operations.Display`. From an engine set ``engines`` are ranks, to a
+    client ids.
+    """
+
+    kind: int
+    first: int
+    engines: list[int]
+    data: bytes
+
+
+STDOUT: Final = 0
+STDERR: Final = 1
+DISPLAY: Final = 2
+
+
+class Output(Message, frozen=True, tag=57):
+    """What was printed and displayed during command ``id``; before the :class:`Result` of the same engines."""
+
+    id: int
+    blocks: list[OutputBlock]
+
+
 # --- inside an engine set, between the agents of its nodes -----------------------------------------------------
 
 
@@ -364,6 +391,7 @@ AnyMessage = (
     | JobEnds
     | RunBeforeEnd
     | AnswerStuck
+    | Output
     | WantTasks
     | TaskResults
     | LargeTaskResult

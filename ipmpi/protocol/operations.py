@@ -174,8 +174,23 @@ class Nothing(_Operation, frozen=True, tag="nothing"):
     """The answer is None; there is no body."""
 
 
+class Display(_Operation, frozen=True, tag="display"):
+    """A figure or value that user code displays, in several formats: text and images, by MIME type."""
+
+    text: dict[str, str]
+    images: dict[str, bytes] = msgspec.field(default_factory=dict)
+
+    @property
+    def formats(self) -> dict[str, str | bytes]:
+        """All of them."""
+        return {**self.text, **self.images}
+
+
 class Executed(_Operation, frozen=True, tag="executed"):
-    """What one command printed and displayed. ``source`` is filled for :class:`GetResult` only."""
+    """What one command printed and displayed. ``source`` is filled for :class:`GetResult` only.
+
+    ``display_rich``: the last displayed value in further formats.
+    """
 
     number: int
     stdout: str = ""
@@ -183,6 +198,7 @@ class Executed(_Operation, frozen=True, tag="executed"):
     display_pprint: str | None = None
     display_repr: str | None = None
     source: str = ""
+    display_rich: Display | None = None
 
 
 class Failed(_Operation, frozen=True, tag="failed"):
@@ -198,13 +214,14 @@ Outcome = Value | Nothing | Executed | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _operations: msgspec.msgpack.Decoder[Operation] = msgspec.msgpack.Decoder(Operation)
+_displays: msgspec.msgpack.Decoder[Display] = msgspec.msgpack.Decoder(Display)
 _outcomes: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Outcome)
 _task_operations: msgspec.msgpack.Decoder[TaskOperation] = msgspec.msgpack.Decoder(TaskOperation)
 _Kind = TypeVar("_Kind")
 
 
-def encode(value: Operation | TaskOperation | Outcome) -> bytes:
-    """The bytes of an operation or outcome."""
+def encode(value: Operation | TaskOperation | Outcome | Display) -> bytes:
+    """The bytes of an operation, outcome or display."""
     return _encoder.encode(value)
 
 
@@ -212,6 +229,11 @@ NEVER_BEGAN: Final = encode(
     Failed("KeyboardInterrupt", "it was interrupted before its data had arrived", "KeyboardInterrupt\n")
 )
 """The outcome of a command that was interrupted too early to begin."""
+
+
+def decode_display(data: bytes) -> Display:
+    """The display in ``data``; raises :class:`msgspec.DecodeError` for anything else."""
+    return _decoded(_displays, data)
 
 
 def decode_operation(data: bytes) -> Operation:

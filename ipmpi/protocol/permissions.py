@@ -40,7 +40,7 @@ _TASKS_TO_SET: Final[Table] = frozenset(
 
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
     "engine": _SET_ON_TASKS
-    | frozenset({m.Register, m.Result, m.RanksLost, m.JobEnds, m.RunBeforeEnd, m.AnswerStuck, m.Goodbye}),
+    | {m.Register, m.Output, m.Result, m.RanksLost, m.JobEnds, m.RunBeforeEnd, m.AnswerStuck, m.Goodbye},
     "mec": _LOOK
     | {m.Command, m.BodyAgain, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.Reserve, m.Release},
     "tc": _LOOK
@@ -50,7 +50,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
 
 RECEIVES: Final[dict[str, Table]] = {
     "engine": _TASKS_TO_SET | {m.Registered, m.Dispatch, m.InterruptRanks, m.StopRanks, m.Goodbye},
-    "mec": _ANSWERS | {m.Accepted, m.Result, m.Undone, m.SendBodyAgain},
+    "mec": _ANSWERS | {m.Accepted, m.Output, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }

@@ -61,7 +61,7 @@ def test_an_error_while_a_message_is_handled_ends_that_session_and_both_ends_say
     pending = other.execute("import time; time.sleep(0.1); a = 1", block=False)
     requests = cluster.service._requests
     requests[m.QueueStatus] = fails_once(requests[m.QueueStatus])
-    with pytest.raises(errors.ConnectionError, match=r"the controller said goodbye: .*an unforeseen one"):
+    with pytest.raises(errors.ConnectionError, match=r"the controller ended the session: .*an unforeseen one"):
         one.queue_status()
     with pytest.raises(errors.ConnectionError, match="an unforeseen one"):
         one.get_ids()

@@ -26,6 +26,7 @@ VALUES: dict[Any, Any] = {
     list[tuple[int, int]]: [(1, 0), (70_000, 3)],
     tuple[int, int] | None: (2, 1),
     list[m.EngineInfo]: [m.EngineInfo(0, 4, "host", 77)],
+    list[m.OutputBlock]: [m.OutputBlock(m.STDERR, 70_000, [0, 5], b"text \xc3\xa9\n")],
     m.TaskOptions: m.TaskOptions(b"op", "label", [b"k" * 16], after=[(1, 2)], follow=(1, 2), timeout=0.5),
     Any: {"a": [1, None, 2.5, b"x"], "b": "c"},
 }

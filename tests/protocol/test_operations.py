@@ -23,6 +23,7 @@ VALUES: dict[Any, Any] = {
     list[str] | None: ["k"],
     int | None: 5,
     str | None: "shown",
+    o.Display | None: o.Display({"text/html": "<b>1</b>"}, {"image/png": b"\x89PNG"}),
     o.Executed | None: o.Executed(1, "out", "err", "pp", "repr", "source"),
 }
 

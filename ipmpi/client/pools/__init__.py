@@ -1,4 +1,4 @@
-"""The task farm by the interfaces of other libraries: executors, process pools, joblib."""
+"""The task farm with the interfaces of other libraries: executors, process pools, joblib."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an executor or a pool has under way: its calls, and whether there may be more."""
+"""The calls of an executor or a pool that have not ended."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from ..session.functions import Definition
 
 GRACE: Final = 5.0
-"""Seconds for which calls that were stopped are waited for."""
+"""Seconds to wait for calls that were stopped."""
 
 Row = tuple[Any, ...]
 
 
 class Client(Protocol):
-    """The part of :class:`~ipmpi.client.TaskClient` that is needed."""
+    """The part of :class:`~ipmpi.client.TaskClient` that executors and pools use."""
 
     def call(
         self,
@@ -54,22 +54,22 @@ class Client(Protocol):
 
     @property
     def engines(self) -> list[int]:
-        """The engines that are there, without asking."""
+        """The ids of the engines, without a request."""
 
     def get_ids(self) -> list[int]:
-        """The engines that are there now."""
+        """Return the ids of the registered engines."""
 
     def close(self) -> None:
         """Close the link."""
 
 
 class InFlightCalls:
-    """Makes calls for one owner, and knows those that have not ended. May be used from any thread.
+    """Submits calls for one owner, and tracks those that have not ended. May be used from any thread.
 
     Args:
-        client: where the calls go.
-        refusal: makes the exception for calls that come too late.
-        own: whether to close the client in the end.
+        client: the client to submit with.
+        refusal: makes the exception for calls after the end.
+        own: whether to close the client at the end.
         initializer: called before the functions.
     """
 
@@ -108,7 +108,7 @@ class InFlightCalls:
             return self._call(options, function, args, kwargs)
 
     def call_late(self, options: dict[str, Any], function: Callable[..., Any], args: Row) -> TaskFuture:
-        """A call that belongs to what was begun before the owner was closed."""
+        """Submit a call of an iteration that began before the owner was closed."""
         with self._lock:
             if self._stopped:
                 raise self._refusal()
@@ -125,9 +125,9 @@ class InFlightCalls:
     def stream(
         self, options: dict[str, Any], function: Callable[..., Any], rows: Iterable[Row], ordered: bool = True
     ) -> MapResults:
-        """Call a function for each row of arguments, of which all are taken at once."""
+        """Call a function for each row of arguments; all rows are read before this returns."""
         self._check()
-        # User code makes the rows. It takes as long as it likes, and may call something here.
+        # The rows are made by user code, which may be slow and may call methods of this object.
         columns = list(rows)
         with self._lock:
             self._check()
@@ -155,11 +155,11 @@ class InFlightCalls:
             self._closed = True
 
     def cancel(self) -> None:
-        """Take back all calls that have not started."""
+        """Cancel all calls that have not started."""
         self._take_back(running=False)
 
     def stop(self) -> None:
-        """Refuse further calls, take back those that have not started, and interrupt those that run."""
+        """Refuse further calls, cancel those that have not started, and interrupt those that run."""
         with self._lock:
             self._closed = self._stopped = True
         self._take_back(running=True)
@@ -174,7 +174,7 @@ class InFlightCalls:
         cancel_all(calls, running)
 
     def wait(self) -> None:
-        """Wait until all calls have ended; for those that were stopped at most :data:`GRACE` seconds."""
+        """Wait until all calls have ended; at most :data:`GRACE` seconds after :meth:`stop`."""
         deadline = time.monotonic() + GRACE
         while self._open:
             left = deadline - time.monotonic() if self._stopped else None
@@ -184,7 +184,7 @@ class InFlightCalls:
             concurrent.futures.wait(list(self._open), left)
 
     def leave(self, wait: bool) -> None:
-        """Close the client, if it is the owner's own, when all calls have ended; ``wait`` for that here."""
+        """When all calls have ended, close the client if the owner made it; ``wait``: block until then."""
         if wait:
             self.wait()
         if self._own:
@@ -192,7 +192,7 @@ class InFlightCalls:
             if wait:
                 self.client.close()
             else:
-                # Not a daemon: what was begun is brought to its end before Python ends.
+                # Not a daemon: the calls are completed before Python exits.
                 threading.Thread(target=self._close_in_the_end, name="ipmpi-close").start()
 
     def _close_in_the_end(self) -> None:
@@ -201,26 +201,26 @@ class InFlightCalls:
 
 
 def next_result(results: MapResults, timeout: float | None, late: Callable[[], Exception]) -> Any:
-    """The next result, waited for; raises what ``late`` makes if it does not come in time.
+    """Wait for the next result; raises what ``late`` returns if it does not arrive in time.
 
     Raises:
-        StopIteration: there was no other item.
-        TaskAborted: (a CancelledError) it was taken back.
-        Exception: what the function raised.
+        StopIteration: there are no more items.
+        TaskAborted: (a CancelledError) it was cancelled.
+        Exception: the exception of the function.
     """
     items = len(results)
     try:
         return results.next(timeout)
     except concurrent.futures.TimeoutError:
-        if len(results) < items:  # the function itself raised that
+        if len(results) < items:  # raised by the function
             raise
         raise late() from None
 
 
 def chunked(function: Callable[..., Any]) -> Callable[..., list[Any]]:
-    """A function of many rows of arguments, which calls ``function`` for each."""
+    """Return a function of many rows of arguments that calls ``function`` for each."""
 
-    # Made in here so that it travels by value: engines need not import the client.
+    # A nested function is pickled by value: engines need not import the client.
     def call_each(*rows: Row) -> list[Any]:
         return [function(*row) for row in rows]
 
@@ -228,7 +228,7 @@ def chunked(function: Callable[..., Any]) -> Callable[..., list[Any]]:
 
 
 def chunks(rows: Iterable[Row], size: int) -> Iterator[tuple[Row, ...]]:
-    """So many rows each."""
+    """Split into tuples of ``size`` rows."""
     remaining = iter(rows)
     while chunk := tuple(islice(remaining, size)):
         yield chunk

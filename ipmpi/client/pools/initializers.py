@@ -26,7 +26,7 @@ class Initializer:
             raise TypeError("initializer must be a callable")
         self._initializer = initializer
         self._initargs = tuple(initargs)
-        # By identity, with the function, so that the identity stays its own.
+        # By identity; the function is kept, so that its identity is not reused.
         self._kept: OrderedDict[int, tuple[Callable[..., Any], Callable[..., Any]]] = OrderedDict()
 
     def before(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,8 +46,8 @@ def initialized(
 ) -> Callable[..., Any]:
     """Return the function, wrapped so that it calls the initializer once in each process it is sent to."""
 
-    # Made in here so that it travels by value: engines need not import the client. What it remembers is forgotten
-    # with it, when the namespace of the engine is.
+    # A nested function is pickled by value: engines need not import the client. Its state lasts as long as the
+    # namespace of the engine.
     def call_initialized(*args: Any, **kwargs: Any) -> Any:
         if not hasattr(call_initialized, "is_ready"):
             initializer(*initargs)

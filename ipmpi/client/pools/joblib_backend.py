@@ -146,7 +146,7 @@ def _deliver(ended: queue.SimpleQueue[tuple[Batch, Callback] | None]) -> None:
 
 
 def _calling() -> Callable[[Callable[[], Any]], Any]:
-    # Made in here so that it travels by value: engines need not import the client.
+    # A nested function is pickled by value: engines need not import the client.
     def call(batch: Callable[[], Any]) -> Any:
         return batch()
 

@@ -489,4 +489,4 @@ def _remaining(deadline: float | None) -> float | None:
 
 
 def _too_late() -> Exception:
-    return PoolTimeout("the result did not come in time; ask again")
+    return PoolTimeout("the result did not arrive in time; ask again")

@@ -1,4 +1,4 @@
-"""How a client's methods reach engines: submissions to the session, and waiting for them or not."""
+"""How the methods of clients send commands to engines, and wait for the replies or not."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from .session import Session
 
 of_this_process = serialize.stays_here(
-    "it works through this process's link to the controller. Give the function what it needs of it, or let it "
-    "connect for itself"
+    "it uses this process's link to the controller. Pass what the function needs of it, or let the function "
+    "connect by itself"
 )
 """The ``__reduce_ex__`` of clients and views."""
 
 Finish = Callable[[list[Any]], Any]
-"""Makes the result of a call from the replies of its engines. It runs in the thread that asks for the result."""
+"""Makes the result of a call from the replies of its engines, in the thread that retrieves the result."""
 
 
 def label_of(method: str, *shown: object) -> str:
-    """How queue_status shows a call: ``execute('a = 1')``, cut to a line's length."""
+    """Return how queue_status shows a call: ``execute('a = 1')``, at most ``limits.LABEL`` characters."""
     text = f"{method}({', '.join(_short(item) for item in shown)})"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= limits.LABEL else f"{text[: limits.LABEL - 4]}...)"
@@ -38,21 +38,22 @@ def label_of(method: str, *shown: object) -> str:
 def _short(item: object) -> str:
     if callable(item):
         return str(getattr(item, "__name__", type(item).__name__))
-    # The repr of a program of a megabyte would be made to show a hundred characters of it.
+    # Without the cut, repr() would format a megabyte to show a hundred characters of it.
     return repr(item[: limits.LABEL] if isinstance(item, (str, tuple, list)) else item)
 
 
 def copied(body: Sequence[serialize.Buffer]) -> list[serialize.Buffer]:
-    """The body in memory of its own, so that arrays may change while it is being sent."""
+    """Return a copy of the body, so that arrays may be changed while it is sent."""
     return [item if isinstance(item, bytes) else bytes(item) for item in body]
 
 
 def combined(
     futures: Sequence[concurrent.futures.Future[list[EngineReply]]],
 ) -> concurrent.futures.Future[list[EngineReply]]:
-    """One future with all replies, in the order of ``futures``; the first exception, if there is one, instead."""
+    """Return one future of all replies, in the order of ``futures``; it fails with the first exception."""
     parts = [part for future in futures if isinstance(future, CommandFuture) for part in future.so_far]
-    whole: concurrent.futures.Future[list[EngineReply]] = CommandFuture(parts)
+    outputs = [output for future in futures if isinstance(future, CommandFuture) for output in future.outputs]
+    whole: concurrent.futures.Future[list[EngineReply]] = CommandFuture(parts, outputs)
     missing = len(futures)
     lock = threading.Lock()
 
@@ -64,7 +65,7 @@ def combined(
                 return
         try:
             whole.set_result([reply for future in futures for reply in future.result()])
-        except BaseException as error:  # also CancelledError: whoever waits has to hear of any of them
+        except BaseException as error:  # also CancelledError: passed on to the waiting thread
             whole.set_exception(error)
 
     for future in futures:
@@ -75,7 +76,7 @@ def combined(
 
 
 def registered(session: Session) -> list[int]:
-    """The ids of the engines that are registered now, ascending: what the controller answers."""
+    """Ask the controller for the ids of the engines, ascending."""
     check_waiting()
     answer = session.request(messages.GetIds)
     wait_until_done(answer)
@@ -83,7 +84,7 @@ def registered(session: Session) -> list[int]:
 
 
 class Calls:
-    """One session, shared by a client and its views, with the results of it that are pending."""
+    """The session of a client and its views, and its pending results."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -93,7 +94,7 @@ class Calls:
     def command(self, client: object, submission: Submission, finish: Finish, block: bool) -> Any:
         """Send one command; return ``finish(replies)``, or with ``block=False`` a PendingResult of it.
 
-        Its buffers are sent from where they are if the call waits, else from a copy.
+        A call that waits sends its buffers without a copy.
         """
         return self.commands(client, [submission], finish, block, submission.method)
 
@@ -105,7 +106,7 @@ class Calls:
             check_waiting()
         else:
             submissions = [each._replace(body=copied(each.body)) for each in submissions]
-        # None means all engines; no engine at all needs nobody to answer.
+        # None means all engines; without any engine there is nothing to wait for.
         futures = [self.session.command(each) for each in submissions if each.targets != []]
         future = futures[0] if len(futures) == 1 else combined(futures)
         return self._result(client, future, finish, block, method, _has_failed)
@@ -118,17 +119,17 @@ class Calls:
         block: bool,
         method: str,
     ) -> Any:
-        """Ask the controller itself; the result as in :meth:`command`."""
+        """Send a request to the controller; the result is that of :meth:`command`."""
         if block:
             check_waiting()
         return self._result(client, self.session.request(factory), finish, block, method)
 
     def known(self) -> list[int]:
-        """The ids of the engines, ascending, as the controller told last; nothing is asked."""
+        """Return the ids of the engines, ascending, from the last update of the controller, without a request."""
         return sorted(self.session.engines)
 
     def ids(self) -> list[int]:
-        """The ids of the engines that are registered now, ascending."""
+        """Ask the controller for the ids of the engines, ascending."""
         return registered(self.session)
 
     def _result(

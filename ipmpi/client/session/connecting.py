@@ -1,4 +1,4 @@
-"""From what a user gives to an open session: furls, files, login nodes, proxies."""
+"""Opens sessions from the arguments of a client: furl, file, login node, proxy."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def connect(
     ssh: str | SshSession | None = None,
     proxy: str | None = None,
 ) -> Session:
-    """A session with the controller of a furl, a furl file, a cluster, or the default file of ``role``.
+    """Return an open session with a controller.
 
     Args:
-        furl_or_file: the furl, or the file.
-        role: what the furl must be for.
-        name: a cluster, with ``ssh`` one that is there; instead of a furl.
-        ssh: the login node to go through; without a furl, the default file *there* is meant.
-        proxy: an HTTP proxy, 'none', or None for what the environment says, after the direct way.
+        furl_or_file: the furl or its file; None for the default file of ``role``.
+        role: the role that the furl must have.
+        name: name of a cluster (with ``ssh``, on that host) instead of a furl.
+        ssh: the login node to connect through; without a furl, its default file is used.
+        proxy: an HTTP proxy, 'none', or None for that of the environment if a direct connection fails.
 
     Raises:
         TypeError: an argument is of another type.
-        FurlError, SecurityError, ConnectionError, VersionError: what is wrong, and what to do.
+        FurlError, SecurityError, ConnectionError, VersionError: the message says what to do.
     """
     named = furl.named(furl_or_file)
-    if name is not None:  # as some say it who mean none
+    if name is not None:  # some pass "" for no name
         given.text(name, "name=, the name of a cluster,", limits.LINE)
     if ssh is not None and not isinstance(ssh, SshSession):
         ssh = given.text(ssh, "ssh=, the login node,", limits.LINE)
@@ -47,7 +47,7 @@ def connect(
         session = Session(furl.load_furl_or_file(named, role, name), routes)
     elif proxy:
         raise ClientError(
-            "ssh= and proxy= together: ssh has a way of its own through a proxy, ProxyCommand in ~/.ssh/config"
+            "ssh= and proxy= exclude each other: to use ssh through a proxy, set ProxyCommand in ~/.ssh/config"
         )
     else:
         login = shared_session(ssh) if isinstance(ssh, str) else ssh
@@ -62,5 +62,5 @@ def connect(
 
 
 def close_when_unreferenced(owner: object, session: Session) -> None:
-    """Close a session when ``owner`` is no longer referenced and what is under way has ended."""
-    weakref.finalize(owner, session.release).atexit = False  # then all sessions are closed at once
+    """Close a session when ``owner`` is no longer referenced and its calls have ended."""
+    weakref.finalize(owner, session.release).atexit = False  # all sessions are closed together then

@@ -1,4 +1,4 @@
-"""The answer of one engine to a command."""
+"""The reply of one engine to a command."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 from ...protocol.frames import Buffer
 from ...protocol.operations import Outcome
+from .commandoutput import Printed
 
 
 class EngineReply(NamedTuple):
-    """One engine's answer. ``undone`` is the error's name and sentence if it will never answer."""
+    """The reply of one engine, and its output. ``undone``: error name and text if the command will not run."""
 
     engine: int
     ok: bool
     outcome: Outcome
     body: list[Buffer]
     undone: tuple[str, str] | None = None
+    printed: Printed = Printed()

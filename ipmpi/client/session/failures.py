@@ -1,4 +1,4 @@
-"""Failures on engines, as exceptions here: rebuilt one by one, and raised together."""
+"""Exceptions of engines, rebuilt in the client and raised together."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ Body = Sequence[serialize.Buffer]
 
 
 class EngineTraceback(Exception):
-    """Shows, as the cause of an exception, where on the engine it was raised."""
+    """The cause of an exception that was raised on an engine: shows the engine's traceback."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
 def error_from_name(name: str, text: str) -> BaseException:
-    """The exception that ``name`` stands for: one of ipmpi's or of Python's, else an UnpickleableException."""
+    """Return an exception of ipmpi or Python by its name, else an UnpickleableException."""
     short = name.removeprefix("builtins.").removeprefix("ipmpi.errors.")
     kind = getattr(errors, short, None) or getattr(builtins, short, None)
     if isinstance(kind, type) and issubclass(kind, BaseException):
-        # Some exceptions want other arguments than one text (CompositeError, UnicodeDecodeError).
+        # Some exceptions need other arguments than one text (CompositeError, UnicodeDecodeError).
         with contextlib.suppress(TypeError):
             return kind(text)
     return errors.UnpickleableException(f"{name}: {text}")
 
 
 def kernel_error(name: str, text: str) -> errors.KernelError:
-    """The error that the controller names where it refuses something, or says that it will not be done."""
+    """Return the error that the controller named."""
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, errors.KernelError):
-        with contextlib.suppress(TypeError):  # CompositeError wants more than a text
+        with contextlib.suppress(TypeError):  # CompositeError needs more than a text
             return kind(text)
     return errors.KernelError(f"{name}: {text}")
 
@@ -46,10 +46,10 @@ def kernel_error(name: str, text: str) -> errors.KernelError:
 def rebuild_exception(
     failed: Failed, body: Body, engine: int, method: str, args: tuple[Any, ...] = ()
 ) -> BaseException:
-    """The exception that user code raised on an engine, marked with where it comes from.
+    """Return the exception that user code raised on an engine, with attributes that say where.
 
-    It is unpickled where it has a body that can be, else made from its description: a builtin exception or one
-    of ipmpi's of that name, or an UnpickleableException that says what it was.
+    If it cannot be unpickled, it is made from its description: an exception of Python or ipmpi of that name, or an
+    UnpickleableException.
 
     Returns:
         The exception, with ``_ipython_engine_info`` (``{'engineid', 'method', 'args'}``) and
@@ -58,7 +58,7 @@ def rebuild_exception(
     value = _unpickled(body)
     if value is None:
         value = error_from_name(failed.type_name, failed.text)
-    with contextlib.suppress(Exception):  # a class of the user's may refuse attributes
+    with contextlib.suppress(Exception):  # users' classes may refuse attributes
         if failed.traceback and value.__cause__ is None:
             value.__cause__ = EngineTraceback(failed.traceback)
     return marked(value, engine, method, args, failed.traceback)
@@ -67,8 +67,8 @@ def rebuild_exception(
 def _unpickled(body: Body) -> BaseException | None:
     if not body:
         return None
-    # Whatever goes wrong while somebody else's class is rebuilt (its module is not here, its constructor wants
-    # other arguments), the user has to learn what happened on the engine instead.
+    # If rebuilding fails (a missing module, other constructor arguments), the failure on the engine is still the
+    # one to report.
     with contextlib.suppress(Exception):
         value = serialize.loads(body)
         if isinstance(value, BaseException):
@@ -80,8 +80,8 @@ Error = TypeVar("Error", bound=BaseException)
 
 
 def marked(value: Error, engine: int, method: str, args: tuple[Any, ...], traceback: str) -> Error:
-    """The same exception, with where it comes from; see :func:`rebuild_exception`."""
-    # A class of the user's may refuse attributes, in any way.
+    """Return the exception with the attributes that say where it was raised; see :func:`rebuild_exception`."""
+    # Users' classes may refuse attributes, in any way.
     with contextlib.suppress(Exception):
         value._ipython_engine_info = {"engineid": engine, "method": method, "args": args}  # type: ignore[attr-defined]
         value._ipython_traceback_text = traceback  # type: ignore[attr-defined]
@@ -89,7 +89,7 @@ def marked(value: Error, engine: int, method: str, args: tuple[Any, ...], traceb
 
 
 def failure_of(reply: EngineReply, method: str, args: tuple[Any, ...] = ()) -> BaseException | None:
-    """The exception that a reply stands for; None for an answer."""
+    """Return the exception of a reply; None if the command succeeded."""
     if reply.undone is not None:
         name, text = reply.undone
         return marked(error_from_name(name, text), reply.engine, method, args, f"{name}: {text}\n")
@@ -99,7 +99,7 @@ def failure_of(reply: EngineReply, method: str, args: tuple[Any, ...] = ()) -> B
 
 
 def raise_failures(replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = ()) -> None:
-    """Raise one CompositeError for all replies that are failures, in their order; nothing if none is."""
+    """Raise one CompositeError of all failures among the replies, in their order, if there are any."""
     values = [value for reply in replies if (value := failure_of(reply, method, args)) is not None]
     if values:
         message = f"one or more exceptions from call to method: {method}"

@@ -1,7 +1,7 @@
-"""The functions of tasks, pickled as seldom as possible.
+"""The cache of pickled functions of tasks.
 
-A function travels beside its tasks, named by a key. Submitting one task takes a few microseconds, pickling a
-function of ``__main__`` a hundred: so a pickle is used again, as long as nothing can have changed that it holds.
+A function is sent once, and tasks refer to it by a key. Submitting a task takes a few microseconds, pickling a
+function of ``__main__`` a hundred: so a pickle is reused as long as nothing in it can have changed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ...errors import SerializationError
 from .given import shown
 
 KEPT: Final = 128
-"""Functions whose pickles are kept for the next time."""
+"""Functions whose pickles are cached."""
 
 _MISSING: Final = object()
 
 
 def label_of(function: object) -> str:
-    """How status displays and error messages call a function."""
+    """Return the name of a function in status displays and error messages."""
     name = str(getattr(function, "__qualname__", type(function).__name__))[: limits.LABEL]
     return name.encode("utf-8", "backslashreplace").decode()[: limits.LABEL]
 
@@ -35,11 +35,11 @@ class Definition:
     """A pickled function.
 
     Attributes:
-        key: what tasks call it by: a hash of the pickle.
-        pickle: in one piece.
-        label: its name, for people.
-        space: of the program whose globals it sees on engines; b"" for those of the engine.
-        cache: for whoever makes something of a definition again and again; it ends with the definition.
+        key: hash of the pickle, by which tasks refer to it.
+        pickle: bytes.
+        label: its name in messages.
+        space: id of the program whose globals it uses on engines; b"" for those of the engine.
+        cache: values derived from the definition, by any key.
     """
 
     __slots__ = ("cache", "key", "label", "pickle", "space")
@@ -50,21 +50,21 @@ class Definition:
         self.pickle = serialize.in_one_piece(serialize.dumps(function, what=f"the function {self.label}"))
         if len(self.pickle) > limits.FUNCTION:
             raise SerializationError(
-                f"the function {self.label} has {len(self.pickle)} bytes with all that it holds, and a task's "
-                f"function may have {limits.FUNCTION}: push() the large part to the engines and use it there by "
-                "name, or give it as an argument"
+                f"the function {self.label} has {len(self.pickle)} bytes with all that it holds, of at most "
+                f"{limits.FUNCTION}: push() the large part to the engines and use it there by name, or pass it as "
+                "an argument"
             )
         self.key = hashlib.blake2b(self.pickle, digest_size=16).digest()
         self.cache: dict[Any, Any] = {}
 
 
 class OfThisProgram:
-    """A function that is to see this program's globals on the engines, whatever others have put there."""
+    """A function that uses this program's globals on the engines, not those of other clients."""
 
     __slots__ = ("function",)
 
     space: Final = os.urandom(8)
-    """Names this program to the engines."""
+    """Identifies this program to the engines."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
@@ -77,36 +77,36 @@ class OfThisProgram:
 
 
 class _Kept:
-    """A function, its definition, and what the pickle depends on."""
+    """A function, its definition, and what its pickle depends on."""
 
-    __slots__ = ("definition", "function", "registered", "watched")
+    __slots__ = ("definition", "fingerprint", "function", "registered")
 
     def __init__(
-        self, function: Any, definition: Definition, watched: _Watched | None, registered: frozenset[str]
+        self, function: Any, definition: Definition, fingerprint: _Fingerprint | None, registered: frozenset[str]
     ) -> None:
         self.function = function
         self.definition = definition
-        self.watched = watched
+        self.fingerprint = fingerprint
         self.registered = registered
 
     def is_current(self) -> bool:
-        # What cloudpickle was told to send by value is no name any more.
+        # Registering a module with cloudpickle changes whether its functions are pickled by value.
         return self.registered == byvalue.registered_modules() and (
-            self.watched is None or self.watched.is_unchanged()
+            self.fingerprint is None or self.fingerprint.is_unchanged()
         )
 
 
-class FunctionShelf:
+class FunctionCache:
     """Definitions of functions; may be used from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # By identity: two functions that are equal need not pickle alike, and not all can be hashed.
+        # By identity: equal functions may pickle differently, and not all are hashable.
         self._kept: OrderedDict[tuple[int, bytes], _Kept] = OrderedDict()
         self._by_key: OrderedDict[tuple[bytes, bytes], Definition] = OrderedDict()
 
     def define(self, function: Callable[..., Any]) -> Definition:
-        """The definition of a function as it is now.
+        """Return the definition of a function in its present state.
 
         Raises:
             SerializationError: it cannot be pickled, or is too large; the message says what to do.
@@ -125,13 +125,13 @@ class FunctionShelf:
             return kept.definition
         registered = byvalue.registered_modules()
         definition = Definition(function, space)
-        watched, may_keep = _watch(function)
+        fingerprint, may_keep = _fingerprint(function)
         with self._lock:
-            # The same pickle is the same definition, so that tasks can go together.
+            # One definition per pickle, so that tasks can be grouped.
             definition = self._by_key.setdefault((definition.key, space), definition)
             self._by_key.move_to_end((definition.key, space))
             if may_keep:
-                self._kept[name] = _Kept(function, definition, watched, registered)
+                self._kept[name] = _Kept(function, definition, fingerprint, registered)
                 self._kept.move_to_end(name)
             else:
                 self._kept.pop(name, None)
@@ -142,11 +142,11 @@ class FunctionShelf:
         return definition
 
 
-# --- Whether a pickle made before is still good ------------------------------------------------------------
+# --- whether a pickle is still valid -----------------------------------------------------------------------
 
 
-class _Watched:
-    """Everything that the pickle of a function by value was made of, where all of it can be compared."""
+class _Fingerprint:
+    """Everything that a pickle by value was made of, to compare by identity."""
 
     __slots__ = ("cells", "functions", "names")
 
@@ -170,7 +170,7 @@ class _Watched:
         return all(_content(cell) is value for cell, value in self.cells)
 
     def add(self, function: types.FunctionType) -> bool:
-        """Take note of a function; False if something that it holds may change without being another object."""
+        """Add a function; return False if it holds mutable objects, whose changes could not be seen."""
         if any(function is known for known, *_ in self.functions):
             return True
         if function.__dict__:
@@ -204,12 +204,12 @@ class _Watched:
 def _content(cell: types.CellType) -> object:
     try:
         return cell.cell_contents
-    except ValueError:  # nothing was assigned yet
+    except ValueError:  # not assigned yet
         return _MISSING
 
 
 def _is_fixed(function: Any) -> bool:
-    """Whether this is a function or class of which only the name is sent."""
+    """Return whether this is a function or class that is pickled by name."""
     kind = type(function)
     if kind is types.BuiltinFunctionType:
         owner = function.__self__
@@ -217,11 +217,11 @@ def _is_fixed(function: Any) -> bool:
     return (kind is types.FunctionType or issubclass(kind, type)) and not byvalue.needs_value(function)
 
 
-def _watch(function: Any) -> tuple[_Watched | None, bool]:
-    """What to compare before the pickle is used again (None: nothing), and whether it may be."""
+def _fingerprint(function: Any) -> tuple[_Fingerprint | None, bool]:
+    """Return what to compare before reusing the pickle (None: nothing), and whether it may be reused."""
     if _is_fixed(function):
         return None, True
     if type(function) is not types.FunctionType:
         return None, False
-    watched = _Watched()
-    return watched, watched.add(function)
+    fingerprint = _Fingerprint()
+    return fingerprint, fingerprint.add(function)

@@ -1,7 +1,6 @@
-"""Checks of what a user gave, with sentences that say what was expected (no I/O).
+"""Checks of users' arguments; the messages say what was expected (no I/O).
 
-numpy's numbers count as numbers, True and False do not. The bounds are those of :mod:`ipmpi.limits`; each check
-gives the value as the plain Python object that travels.
+NumPy numbers are accepted as numbers, bools are not. Each check returns the value as a plain Python object.
 """
 
 from __future__ import annotations
@@ -19,24 +18,24 @@ from ...errors import ClientError
 
 
 class WrongType(TypeError, ValueError):
-    """An argument of another type. The clients of former times raised ValueError for some, so it is that, too."""
+    """An argument of the wrong type; also a ValueError, which IPython.kernel raised for some of them."""
 
 
 class WrongValue(ValueError, TypeError):
-    """An argument of the right type, with a value that is not possible; TypeError for the same reason."""
+    """An argument of the right type with an invalid value; also a TypeError, for the same reason."""
 
 
 def whole_number(value: Any, what: str, least: int, most: int) -> int:
-    """An int.
+    """Return an int.
 
     Args:
-        value: what was given.
-        what: how messages call it.
-        least: the smallest that is allowed.
+        value: the argument.
+        what: its name in messages.
+        least: the smallest allowed value.
         most: the largest.
 
     Raises:
-        TypeError: it is no whole number.
+        TypeError: it is not an integer.
         ValueError: it is too small or too large.
     """
     expected = f"{what} must be an int" + (f", {least} or more" if least >= 0 else "")
@@ -49,21 +48,21 @@ def whole_number(value: Any, what: str, least: int, most: int) -> int:
 
 
 def integer(value: Any, what: str) -> int:
-    """An int of any size, cut to what the system can count. TypeError for anything else."""
+    """Return an int, clipped to ``sys.maxsize``; raises TypeError for anything else."""
     return max(-sys.maxsize, min(_indexed(value, f"{what} must be an int"), sys.maxsize))
 
 
 def number(value: Any, what: str) -> float:
-    """A number, which may be infinite or nan; TypeError for anything else."""
+    """Return a float, which may be infinite or nan; raises TypeError for anything else."""
     return _real(value, f"{what} must be a number", "not ")
 
 
 def seconds(value: Any, what: str) -> float | None:
-    """A time that something may take: more than 0 and at most ``limits.LONGEST``; None for None.
+    """Return a duration in seconds, more than 0 and at most ``limits.LONGEST``; None for None.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is not above 0, or more.
+        TypeError: it is not a number.
+        ValueError: it is out of range.
     """
     if value is None:
         return None
@@ -80,11 +79,11 @@ def seconds(value: Any, what: str) -> float | None:
 
 
 def waiting_time(value: Any) -> float | None:
-    """How long to wait: None for as long as it takes, as for more than the system can count; not below 0.
+    """Return a timeout in seconds, 0 or more; None for no limit, and for more than the system can wait.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is not a number by name (nan).
+        TypeError: it is not a number.
+        ValueError: it is nan.
     """
     if value is None:
         return None
@@ -95,10 +94,10 @@ def waiting_time(value: Any) -> float | None:
 
 
 def text(value: Any, what: str, most: int | None = None) -> str:
-    """A str that can be sent.
+    """Return a str that can be sent.
 
     Raises:
-        TypeError: it is no str.
+        TypeError: it is not a str.
         ValueError: it is too long, or has lone surrogates.
     """
     if not isinstance(value, str):
@@ -109,13 +108,13 @@ def text(value: Any, what: str, most: int | None = None) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{what} has a character that is none (a lone surrogate, at {error.start}): {shown(value)}"
+            f"{what} has a lone surrogate at index {error.start}, which UTF-8 cannot encode: {shown(value)}"
         ) from None
     return value
 
 
 def source(value: Any, what: str) -> str:
-    """Source text that can be sent and compiled.
+    """Return source text that can be sent and compiled.
 
     Raises:
         TypeError, ValueError: as :func:`text`; or it has NUL characters.
@@ -125,19 +124,19 @@ def source(value: Any, what: str) -> str:
     size = len(value) if value.isascii() else len(value.encode())
     if size > limits.SOURCE:
         raise ClientError(
-            f"{what} has {size} bytes, of at most {limits.SOURCE}; push() large data, and use it by name"
+            f"{what} has {size} bytes, of at most {limits.SOURCE}: push() large data, and use it by name"
         )
     if "\0" in value:
-        raise ValueError(f"{what} has a NUL character, at {value.index(chr(0))}: it is not the text of a program")
+        raise ValueError(f"{what} has a NUL character at index {value.index(chr(0))}: it is not a program")
     found: str = value
     return found
 
 
 def path(value: Any, what: str) -> str:
-    """The name of a file, which may be given as a path.
+    """Return the name of a file, which may be given as a path.
 
     Raises:
-        TypeError, ValueError: it is none.
+        TypeError, ValueError: it is not a valid file name.
     """
     name = os.fspath(value) if isinstance(value, os.PathLike) else value
     text(name, what, limits.LINE)
@@ -148,7 +147,7 @@ def path(value: Any, what: str) -> str:
 
 
 def function(value: Any, what: str) -> Callable[..., Any]:
-    """Something to call; TypeError for anything else."""
+    """Return a callable; raises TypeError for anything else."""
     if not callable(value):
         raise TypeError(f"{what} must be a function, or something else to call: {shown(value)}")
     found: Callable[..., Any] = value
@@ -156,7 +155,7 @@ def function(value: Any, what: str) -> Callable[..., Any]:
 
 
 def names(values: Iterable[Any], what: str) -> list[str]:
-    """Strs that can be sent, as a list.
+    """Return a list of strs that can be sent.
 
     Raises:
         TypeError, ValueError: as :func:`text`; or there are too many.
@@ -165,13 +164,13 @@ def names(values: Iterable[Any], what: str) -> list[str]:
     size = 6 * len(given) + sum(len(value) for value in given if isinstance(value, str))
     if size > limits.NAMES:
         raise ValueError(
-            f"{len(given)} names, or names so long, do not fit into one message: make several calls, or use a dict"
+            f"{len(given)} names of this length do not fit into one message: make several calls, or use a dict"
         )
     return [text(value, what) for value in given]
 
 
 def shown(value: Any) -> str:
-    """A value as messages show it: short, and whatever its ``repr`` does."""
+    """Return a value as messages show it: short, even if its ``repr`` raises."""
     try:
         if isinstance(value, int) and value.bit_length() > 256:
             return f"an int of {value.bit_length()} bits"
@@ -184,7 +183,7 @@ def shown(value: Any) -> str:
 
 def _indexed(value: Any, expected: str) -> int:
     try:
-        if isinstance(value, bool) or type(value).__name__ == "bool":  # numpy's, too
+        if isinstance(value, bool) or type(value).__name__ == "bool":  # also NumPy's bools
             raise TypeError
         return operator.index(value)
     except TypeError:
@@ -200,5 +199,5 @@ def _real(value: Any, expected: str, before: str = "") -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
-    except Exception:  # an array of several, a complex number
+    except Exception:  # an array of several elements, a complex number
         raise TypeError(wrong) from None

@@ -1,4 +1,4 @@
-"""What clients say unasked, on standard error."""
+"""Notices that clients print on standard error."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import time
 from typing import Final
 
 _AGAIN: Final = 5.0
-"""Seconds in which the same sentence is not said again: a program often has a client for engines and one for
-tasks, and both are told."""
+"""Seconds in which the same notice is not repeated: a program often has two clients, of engines and of tasks."""
 
 _lock = threading.Lock()
 _said: dict[str, float] = {}
 
 
 def say(text: str) -> None:
-    """Print a sentence, unless another client of this process has just done so."""
+    """Print a notice, unless another client of this process has just printed it."""
     now = time.monotonic()
     with _lock:
         for old in [old for old, when in _said.items() if now - when > _AGAIN]:

@@ -1,7 +1,7 @@
-"""What has come of a call's answers while others are awaited.
+"""The replies of a call that have arrived while others are still missing.
 
-One engine raises, the others wait for it in a collective: a call that waits for all of them would wait for ever,
-and its user would not know why. So whoever waits is told, once and in one line, however many engines there are.
+If one engine raises while the others wait for it in a collective, a call that waits for all engines would wait
+forever without a reason shown. So a line about the failures is printed, once, for any number of engines.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ...errors import ClientError
 from ...protocol.operations import Failed
 from ...ranges import ranges
+from .commandoutput import CommandOutput
 from .failures import failure_of
 from .waiting import SessionFuture
 
@@ -23,21 +24,21 @@ if TYPE_CHECKING:
     from .enginereply import EngineReply
 
 PARTIAL_AFTER: Final = 2.0
-"""Seconds after the first failure: engines that fail at the same time for the same reason have done so by then."""
+"""Seconds after the first failure; by then engines that fail for the same reason have failed, too."""
 
 _MOST: Final = 3
-"""Different failures that the line shows."""
+"""Number of different failures that the line shows."""
 
 _TEXT: Final = 120
 
 
 class SoFar:
-    """The answers to one command, as they come: added in the session's thread, read in any.
+    """The replies to one command so far: added in the session's thread, read in any.
 
     Attributes:
-        order: the engines that were asked; None while that is not known.
-        done: those that have answered.
-        failed: the answers that are failures, by engine.
+        order: the ids of the target engines; None while unknown.
+        done: the engines that have replied.
+        failed: the replies that are failures, by engine.
     """
 
     def __init__(self, order: Sequence[int] | None) -> None:
@@ -48,7 +49,7 @@ class SoFar:
         self._waiters: list[threading.Event] = []
 
     def add(self, replies: Iterable[EngineReply], order: Sequence[int] | None) -> None:
-        """Answers have come."""
+        """Add replies that have arrived."""
         with self._lock:
             self.order = order
             for reply in replies:
@@ -67,42 +68,53 @@ class SoFar:
                 waiter.set()
 
     def look(self) -> tuple[list[int], list[EngineReply], list[int]]:
-        """Engines that have answered, failures, and engines that have not answered."""
+        """Return the engines that have replied, the failures, and the engines that have not replied."""
         with self._lock:
             return sorted(self.done), list(self.failed.values()), sorted(set(self.order or ()) - self.done)
 
 
 class CommandFuture(SessionFuture):
-    """The replies to one command, or to several of one call; see :attr:`so_far` before they are complete."""
+    """The replies to the commands of one call; :attr:`so_far` has those that have arrived.
 
-    def __init__(self, so_far: Sequence[SoFar]) -> None:
+    Attributes:
+        outputs: what the engines print meanwhile, one per command.
+    """
+
+    def __init__(self, so_far: Sequence[SoFar], outputs: Sequence[CommandOutput] = ()) -> None:
         super().__init__()
         self.so_far = list(so_far)
+        self.outputs = list(outputs)
 
 
 class Partial:
-    """The part of a call's answers that is here.
+    """The replies of a call that have arrived.
 
     Args:
-        future: of all answers; one of no command has no part.
-        method: what was called, for exceptions.
-        after: seconds after the first failure, from which on who waits is told; None for never.
+        future: the future of all replies; empty unless it is a :class:`CommandFuture`.
+        method: the name of the method, for exceptions.
+        after: seconds from the first failure to the printed line; None for no line.
     """
 
     def __init__(self, future: concurrent.futures.Future[Any], method: str, after: float | None) -> None:
         self._parts = future.so_far if isinstance(future, CommandFuture) else []
+        self._outputs = future.outputs if isinstance(future, CommandFuture) else []
         self._method = method
         self.after = after
         self._begun = time.monotonic()
 
     @property
+    def outputs(self) -> list[CommandOutput]:
+        """What the engines print meanwhile, one per command of the call."""
+        return self._outputs
+
+    @property
     def done_ids(self) -> list[int]:
-        """Engines that have answered, ascending."""
+        """The ids of the engines that have replied, ascending."""
         return sorted({engine for part in self._parts for engine in part.look()[0]})
 
     @property
     def failures(self) -> dict[int, BaseException]:
-        """What was raised on engines, by id."""
+        """The exceptions of the engines that have failed, by id."""
         found: dict[int, BaseException] = {}
         for reply in (reply for part in self._parts for reply in part.look()[1]):
             error = failure_of(reply, self._method)
@@ -112,13 +124,13 @@ class Partial:
 
     @property
     def still_running(self) -> str:
-        """Which engines have not answered, in words; nothing where none has to, or that is not known."""
+        """Text that names the engines that have not replied; "" if there are none, or they are unknown."""
         waits = sorted({engine for part in self._parts for engine in part.look()[2]})
         return f": [{ranges(waits)}] still running ({time.monotonic() - self._begun:.0f} s)" if waits else ""
 
     @property
     def is_watched(self) -> bool:
-        """Whether who waits may have to be told something."""
+        """Whether a line may have to be printed."""
         return self.after is not None and bool(self._parts)
 
     def announce(self, waiter: threading.Event) -> None:
@@ -127,7 +139,7 @@ class Partial:
             part.announce(waiter)
 
     def line(self) -> str:
-        """Who has failed how, who still runs, and what to do about it."""
+        """Return a line: which engines failed how, which still run, and what to do."""
         engines: dict[str, list[int]] = {}
         running: list[int] = []
         for part in self._parts:
@@ -142,13 +154,13 @@ class Partial:
         seconds = time.monotonic() - self._begun
         told.append(f"[{ranges(running)}] still running ({seconds:.0f} s)")
         return (
-            f"{' · '.join(told)}. Ctrl-C ends the wait. Then mec.interrupt() ends what still runs, and mec.kill() "
-            "what waits inside MPI"
+            f"{' · '.join(told)}. Ctrl-C ends the wait. Then mec.interrupt() ends running code, and mec.kill() "
+            "engines that wait inside MPI"
         )
 
 
 def _in_short(reply: EngineReply) -> str:
-    """The last line of a traceback, about."""
+    """Return about the last line of a traceback."""
     if isinstance(reply.outcome, Failed):
         name, text = reply.outcome.type_name, reply.outcome.text
     else:
@@ -160,16 +172,16 @@ def _in_short(reply: EngineReply) -> str:
 
 
 def seconds_until_told(value: float | None) -> float | None:
-    """A value of ``partial_after``.
+    """Check and return a value of ``partial_after``.
 
     Raises:
-        TypeError: it is no number, and not None.
-        ClientError: it is negative, or not a finite number.
+        TypeError: it is neither a number nor None.
+        ClientError: it is negative or not finite.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"partial_after is a number of seconds, or None, not {value!r}")
+        raise TypeError(f"partial_after must be a number of seconds or None, not {value!r}")
     if not math.isfinite(value) or not 0 <= value <= threading.TIMEOUT_MAX:
-        raise ClientError(f"partial_after is a number of seconds, 0 or more, or None for never; not {value!r}")
+        raise ClientError(f"partial_after must be 0 seconds or more, or None for never, not {value!r}")
     return float(value)

@@ -1,4 +1,4 @@
-"""Messages that are encoded in the thread of whoever calls."""
+"""Messages that are encoded in the caller's thread."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ...protocol.messages import AnyMessage
 
 
 def prepared_here(message: AnyMessage, inline: int = 0) -> Prepared:
-    """A message as it will be sent; whatever is wrong with it is raised in the thread of whoever called.
+    """Encode a message, so that errors are raised in the caller's thread.
 
     Raises:
-        ClientError: it cannot be sent.
+        ClientError: it cannot be encoded, or is too large.
     """
     try:
         return prepare(message, inline)
     except LocalProtocolError as error:
-        raise ClientError(f"this call cannot be sent, and was not: {error}") from None
+        raise ClientError(f"this call was not sent: {error}") from None

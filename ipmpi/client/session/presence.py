@@ -1,4 +1,4 @@
-"""Which engines there are, as the controller tells every client without being asked."""
+"""The registered engines, of which the controller informs every client."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 
 class Presence:
-    """The ids of the engines; any thread may wait until they are others."""
+    """The ids of the engines; any thread may wait for a change."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -16,23 +16,23 @@ class Presence:
 
     @property
     def ids(self) -> list[int]:
-        """Ascending."""
+        """The ids, ascending."""
         return list(self._ids)
 
     def update(self, came: Iterable[int], gone: Iterable[int]) -> None:
-        """The controller has told something new."""
+        """Apply a change that the controller has announced."""
         with self._changed:
             self._ids = sorted((set(self._ids) | set(came)) - set(gone))
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Nothing new will come: whoever waits is let go."""
+        """The session has ended: let waiting threads go on."""
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
 
     def others_than(self, known: Sequence[int]) -> list[int] | None:
-        """Wait until they are others than ``known``, ascending; None if nothing new will come."""
+        """Wait until the ids differ from ``known``, and return them; None if the session has ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_over or self._ids != known)
             return None if self._is_over else list(self._ids)

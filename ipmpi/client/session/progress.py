@@ -1,4 +1,4 @@
-"""A bar for waits that take long."""
+"""A progress bar for long waits."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SILENT: Final = 1.0
 """Seconds of waiting before anything is shown."""
 
 INTERVAL: Final = 0.2
-"""Seconds between two looks at how far it is."""
+"""Seconds between two updates."""
 
 
 class Progress:
-    """Shows how many tasks of some have ended, once the wait has taken a second; used in a with-statement.
+    """A context manager that shows how many tasks have ended, once the wait has taken a second.
 
     Args:
-        total: of tasks.
-        wanted: False: show nothing. None: show it where somebody looks (a terminal, a notebook).
+        total: number of tasks.
+        wanted: False: show nothing. None: only on a terminal or in a notebook.
 
     Attributes:
         interval: seconds after which :meth:`update` is to be called again; None if nothing will be shown.
@@ -43,7 +43,7 @@ class Progress:
         self.interval: float | None = INTERVAL if can else None
 
     def update(self, done: int) -> None:
-        """So many have ended."""
+        """Show that ``done`` tasks have ended."""
         if self.interval is None:
             return
         if self._bar is None:
@@ -80,7 +80,7 @@ def _somebody_looks() -> bool:
 
 
 def _new_bar(total: int) -> Any:
-    # Only now: most waits are short, and the import is not.
+    # Imported here: most waits are short, and the import is slow.
     if _in_notebook():
         from tqdm.auto import tqdm
     else:

@@ -1,4 +1,4 @@
-"""From the replies of engines to Python values."""
+"""Conversion of engines' replies to Python values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def values(replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = ()) -> list[Any]:
-    """One value per reply; None for an answer without a body.
+    """Return one value per reply; None for a reply without a body.
 
     Raises:
         CompositeError: one engine or more failed.
@@ -32,8 +32,7 @@ def values(replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = 
 
 
 def _own_buffers(body: Body, shared: bool) -> list[serialize.Buffer]:
-    # Equal answers arrive folded, as one body for many engines. The arrays made of them must be the user's own,
-    # and writable, as if each engine had sent its copy.
+    # Equal replies arrive as one body for many engines. Each array must be writable and independent nevertheless.
     stream, *buffers = body
     return [stream, *(bytearray(item) if shared or memoryview(item).readonly else item for item in buffers)]
 
@@ -41,13 +40,13 @@ def _own_buffers(body: Body, shared: bool) -> list[serialize.Buffer]:
 def executed(
     replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = (), source: str | None = None
 ) -> ResultList:
-    """What commands printed and displayed, one dict per reply.
+    """Return what commands printed and displayed, one dict per reply; see :class:`~.results.ResultList`.
 
     Args:
-        replies: of engines that ran a command, or were asked for the result of one.
-        method: what was called, for the CompositeError.
-        args: with which arguments, for the exceptions' ``_ipython_engine_info``.
-        source: the text that was run; None where the engine tells it.
+        replies: replies to an ``execute``, or to the request for an earlier result.
+        method: the name of the method, for the CompositeError.
+        args: its arguments, for the exceptions' ``_ipython_engine_info``.
+        source: the source code that was run; None if the replies contain it.
 
     Raises:
         CompositeError: one engine or more failed.

@@ -1,6 +1,6 @@
 """What calls return: the ResultList of executed commands, and the PendingResult of a call that did not wait.
 
-Nothing here knows how answers travel: a PendingResult waits on a future.
+Nothing here depends on how replies arrive: a PendingResult waits for a future.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from ...errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from ...serialize import stays_here
+from .commandoutput import CommandOutput
 from .failures import rebuild_exception as rebuild_exception
 from .given import shown, waiting_time
 from .notices import say
@@ -29,8 +30,8 @@ _PLAIN = ("", "", "", "")
 
 D = TypeVar("D")
 
-UNOPENED: Final = Exception("a failure that nobody has looked at yet")
-"""Placeholder for an exception that is still pickled: the standard library has to know that there is one."""
+UNOPENED: Final = Exception("a failure that has not been retrieved yet")
+"""Placeholder for an exception that is still pickled, for the standard library."""
 
 
 class ResultList(list[Any]):
@@ -124,14 +125,14 @@ def wait_and_tell(future: concurrent.futures.Future[Any], partial: Partial) -> b
 
 def _wait(future: concurrent.futures.Future[Any]) -> bool:
     with contextlib.suppress(concurrent.futures.CancelledError):
-        # That of the base: ours open the result, which is for whoever asks for it.
+        # The method of the base class: ours unpickle the result, which is not wanted yet.
         concurrent.futures.Future.exception(future)
     return True
 
 
 def runs_event_loop() -> bool:
     """Return whether asyncio runs in this thread: a blocking wait would stop all coroutines."""
-    asyncio = sys.modules.get("asyncio")  # without it none can run
+    asyncio = sys.modules.get("asyncio")  # if it is not imported, none can run
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
@@ -202,7 +203,7 @@ class PendingResult(SessionFuture, Generic[T]):
             partial: tracks the replies that have arrived.
         """
         super().__init__()
-        # Not to be cancelled, as a call that an executor runs: others may be queued behind it.
+        # It cannot be cancelled, like a running call of an executor: others may be queued behind it.
         self.set_running_or_notify_cancel()
         self.client = client
         self.result_id = f"{next(self._numbers):040d}"
@@ -219,11 +220,11 @@ class PendingResult(SessionFuture, Generic[T]):
         self._value: Any = None
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
-        # Two threads may ask for one result: callbacks are applied once all the same. A callback may ask as well.
+        # Callbacks are applied once, even if two threads retrieve the result. A callback may retrieve it, too.
         self._lock = threading.RLock()
         future.add_done_callback(self._arrived)
 
-    __reduce_ex__ = stays_here("its result comes to this process. Send what its r gives")
+    __reduce_ex__ = stays_here("its result comes to this process. Send the value of its r")
 
     def __repr__(self) -> str:
         state = "retrieved" if self.called else "done" if self.done() else "not done yet"
@@ -236,7 +237,7 @@ class PendingResult(SessionFuture, Generic[T]):
 
     def done(self) -> bool:
         """Return whether the result has arrived, so that retrieving it does not wait."""
-        # Without the base's lock: callbacks of a retrieval may ask, while somebody with that lock waits for them.
+        # Without the base's lock: its holder may be waiting for callbacks, which may call this.
         return self._has_come
 
     def cancel(self) -> bool:
@@ -259,6 +260,11 @@ class PendingResult(SessionFuture, Generic[T]):
         if self.done():
             return True
         return wait_and_tell(self, self._partial) if timeout is None else wait_until_done(self, timeout)
+
+    @property
+    def outputs(self) -> list[CommandOutput]:
+        """Return what the engines print and display while they run this call, one object per command of it."""
+        return self._partial.outputs
 
     @property
     def done_ids(self) -> list[int]:
@@ -302,7 +308,7 @@ class PendingResult(SessionFuture, Generic[T]):
         if error is None:
             return self._value
         try:
-            # The traceback as it was: every retrieval would add its own lines to it.
+            # Restore the traceback: every retrieval would add its own lines to it.
             raise error.with_traceback(self._traceback)
         finally:
             del error, self  # the traceback holds this frame, and this would hold the traceback
@@ -319,8 +325,8 @@ class PendingResult(SessionFuture, Generic[T]):
         """
         if not self.wait(timeout):
             raise ResultNotCompleted(
-                f"{self!r} has no result after {timeout:g} s{self._partial.still_running}. It goes on: ask again, "
-                "or see queue_status()"
+                f"{self!r} has no result after {timeout:g} s{self._partial.still_running}. It continues: ask "
+                "again, or see queue_status()"
             )
         with self._lock:
             if not self.called:
@@ -343,7 +349,7 @@ class PendingResult(SessionFuture, Generic[T]):
             TypeError: ``f`` is not callable.
         """
         if not callable(f):
-            raise TypeError(f"a callback must be callable, which {f!r} is not")
+            raise TypeError(f"a callback must be callable: {f!r}")
         with self._lock:
             if not self.called:
                 self.callbacks.append((f, args, kwargs))
@@ -361,7 +367,7 @@ class PendingResult(SessionFuture, Generic[T]):
         with self._lock:
             if self._has_come:
                 return  # it was flushed
-            # The future itself is not kept: it holds this, and so the answers would outlive both.
+            # The future is not kept: it refers to this object, and the cycle would keep the replies alive.
             self._answers, self._refusal, self._has_come = answers, refusal, True
             failed = refusal is not None or (self._has_failed is not None and self._has_failed(answers))
         self._announce(failed)
@@ -387,7 +393,7 @@ class PendingResult(SessionFuture, Generic[T]):
             return result
 
         self._apply(chain)
-        # The replies are in memory once more, pickled: let them go.
+        # The pickled replies are no longer needed.
         self._finish = self._answers = self._refusal = None
 
     def _apply(self, compute: Callable[[], Any]) -> None:
@@ -434,7 +440,7 @@ class PendingResults:
         return pending
 
     def get(self, result_id: str) -> PendingResult[Any]:
-        """Return the one with this id; InvalidDeferredID if there is none that is still to be retrieved."""
+        """Return the one with this id; raises InvalidDeferredID if there is none."""
         pending = self._pending.get(result_id) if isinstance(result_id, str) else None
         if pending is None or pending.called:
             raise InvalidDeferredID(f"no result is pending under the id {shown(result_id)}")
@@ -452,7 +458,7 @@ def barrier(pending_results: PendingResult[Any] | Iterable[PendingResult[Any]]) 
 
     Raises:
         NotAPendingResult: an item is not a PendingResult.
-        InvalidDeferredID: one was flushed, so its end cannot be waited for.
+        InvalidDeferredID: one was flushed.
     """
     given = [pending_results] if isinstance(pending_results, PendingResult) else list(pending_results)
     for item in given:

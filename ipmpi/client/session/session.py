@@ -1,4 +1,4 @@
-"""The client's session with a controller: one thread, one link, any number of calls under way."""
+"""The client's session with a controller: one thread, one link, any number of concurrent calls."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop
 from ...transport.transfers import Transfers
+from .commandoutput import CommandOutput
 from .enginereply import EngineReply
 from .failures import kernel_error
 from .notices import say
@@ -42,7 +43,7 @@ Future = concurrent.futures.Future
 
 
 class Submission(NamedTuple):
-    """An operation for engines (None: all), and how messages show it."""
+    """An operation for engines (None: all), and how messages display it."""
 
     operation: Operation
     targets: list[int] | None
@@ -58,18 +59,19 @@ class _Command:
     body: Sequence[Buffer]
     sizes: list[int]
     order: list[int] | None
+    output: CommandOutput
     inline: int = 0
     replies: dict[int, EngineReply] = field(default_factory=dict)
 
 
 class Session:
-    """Calls may come from any thread; the futures are completed in the session's own.
+    """A connection to a controller. Calls may be made from any thread; its own thread completes the futures.
 
     Attributes:
-        tasks: told of all that the controller says about tasks.
-        role: of the furl.
-        notices: what the controller said that no call asked for, newest last.
-        presence: which engines there are.
+        tasks: receives the messages of the controller about tasks.
+        role: the role of the furl.
+        notices: texts that the controller sent unasked, newest last.
+        presence: the registered engines.
     """
 
     def __init__(self, address: Furl, routes: Sequence[Route] = (DIRECT,)) -> None:
@@ -100,21 +102,21 @@ class Session:
         self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
 
     def open(self) -> None:
-        """Connect; raises why that is not possible."""
+        """Connect; raises ConnectionError, SecurityError or VersionError if that is impossible."""
         self._thread.start()
         self._loop.call_threadsafe(self._link.open, self._failed)
         try:
             self._up.result()
         except BaseException:
-            # Also what is on its way to be connected has to be stopped (Ctrl-C while ssh asks for a password).
+            # Also stop a connection attempt in progress (Ctrl-C while ssh asks for a password).
             self._loop.call_threadsafe(lambda: self._shut("it was given up"), self._failed)
             raise
         atexit.register(self._at_exit)
 
     def close(self) -> None:
-        """End the session. What engines run goes on; calls under way raise ConnectionError.
+        """End the session. Engines continue what they run; open calls raise ConnectionError.
 
-        In a forked process it does nothing: the session is its parent's.
+        It does nothing in a forked process, since the session belongs to the parent.
         """
         if self._born != forks():
             return
@@ -125,12 +127,12 @@ class Session:
                 self._thread.join(5)
 
     def release(self) -> None:
-        """Nobody refers to the client any more: end the session as soon as nothing is under way."""
+        """End the session once all calls have ended; called when the client is no longer referenced."""
         if self._born == forks():
             self._loop.call_threadsafe(self._unwanted, self._failed)
 
     def _at_exit(self) -> None:
-        # Callbacks learn that their calls have failed. What they raise then is of no interest to anybody.
+        # Callbacks are told that their calls failed. Their exceptions are not logged at exit.
         library = logging.getLogger("concurrent.futures")
         library.addFilter(_nothing)
         try:
@@ -141,7 +143,7 @@ class Session:
     # --- calls, from any thread ------------------------------------------------------------------------------
 
     def command(self, submission: Submission) -> Future[list[EngineReply]]:
-        """Send a command. The future gives the replies in the order of targets, or raises why it was refused.
+        """Send a command. The future has the replies in the order of the targets, or the reason of a refusal.
 
         Raises:
             ClientError, MessageSizeError: it cannot be sent; or this process is a fork of the client's.
@@ -150,7 +152,8 @@ class Session:
         body = submission.body
         so_far = SoFar(submission.targets)
         sizes = [size_of([b]) for b in body]
-        command = _Command(CommandFuture([so_far]), so_far, body, sizes, submission.targets)
+        output = CommandOutput()
+        command = _Command(CommandFuture([so_far], [output]), so_far, body, sizes, submission.targets, output)
         operation = operations.encode(submission.operation)
         number = next(self._numbers)
         message = m.Command(
@@ -166,7 +169,7 @@ class Session:
         return command.future
 
     def request(self, make: Callable[[int], m.AnyMessage]) -> Future[Any]:
-        """Ask the controller something; ``make`` gets the request's number.
+        """Send a request to the controller; ``make`` is called with its number.
 
         Raises:
             ClientError, MessageSizeError: it cannot be sent; or this process is a fork of the client's.
@@ -187,49 +190,49 @@ class Session:
         return future
 
     def check(self) -> None:
-        """Raise ClientError, if this process is a fork of the one that has the session."""
+        """Raise ClientError if this process is a fork of the session's."""
         check_process(self._born)
 
     @property
     def engines(self) -> list[int]:
-        """The ids of the engines that are registered, ascending, as the controller told last; nothing is asked."""
+        """Return the ids of the engines, ascending, from the last update of the controller, without a request."""
         return self.presence.ids
 
     def shown(self) -> str:
-        """Which engines there are, or why the session is over, as clients show it."""
+        """Return which engines there are, or why the session has ended, for the repr of clients."""
         if self._failure is not None:
             return f"(over: {self._failure})"
         return f"engines: {ranges(self.presence.ids) or 'none'}"
 
     @property
     def failure(self) -> KernelError | None:
-        """Why the session is over; None while it is not."""
+        """Return why the session has ended; None if it has not."""
         return self._failure
 
     def number(self) -> int:
-        """A number that no request, command or group of tasks of this session has."""
+        """Return a number that no request, command or group of tasks of this session has."""
         return next(self._numbers)
 
     def post(self, call: Callable[[], object], on_error: Callable[[BaseException], object] | None = None) -> None:
-        """Make a call in the session's thread; ``on_error`` is told there what it raises."""
+        """Call it in the session's thread; an exception is passed to ``on_error`` there."""
         self.check()
         self._loop.call_threadsafe(call, on_error)
 
     def post_later(
         self, seconds: float, call: Callable[[], object], on_error: Callable[[BaseException], object] | None = None
     ) -> None:
-        """Make a call after a while; to be used in the session's thread."""
+        """As :meth:`post`, after some seconds; only from the session's thread."""
         self._loop.call_later(seconds, call, on_error)
 
     def is_own_thread(self) -> bool:
-        """Whether this is the session's thread, in which nothing may wait for the controller; or nothing can."""
+        """Return whether waiting for the controller is impossible: in the session's thread, or after its end."""
         return threading.get_ident() == self._loop.thread or self._failure is not None
 
     @staticmethod
     def _check_size(operation: bytes, method: str) -> None:
         if len(operation) > limits.MESSAGE - limits.INLINE_BODY - 64 * limits.KIB:
             raise ClientError(
-                f"the text of this {method} has {len(operation)} bytes; push() large data, and use it by name"
+                f"the text of this {method} has {len(operation)} bytes: push() large data, and use it by name"
             )
 
     # --- in the session's thread -----------------------------------------------------------------------------
@@ -240,14 +243,14 @@ class Session:
             self._loop.run()
         except BaseException as error:
             failure = error
-            # In turn with the calls of other threads, of which each is made in its own thread from now on.
+            # From now on, other threads execute their posted calls themselves.
             self._loop.call_threadsafe(lambda: self._failed(failure))
         finally:
             self._loop.close()
-            atexit.unregister(self._at_exit)  # it would keep this session, however it has ended
+            atexit.unregister(self._at_exit)  # it would keep the session alive
 
     def _failed(self, error: BaseException) -> None:
-        """Something of the session itself has raised: it is over, and all who wait hear why."""
+        """End the session, because of an unexpected exception in it."""
         self._loop.report(error)
         failure = internal_error(error)
         self._fail(failure)
@@ -255,7 +258,7 @@ class Session:
         self._loop.stop()
 
     def _lost(self, number: int, error: BaseException, future: Future[Any]) -> None:
-        """A call was not sent, for a reason that nobody foresaw; or perhaps it was, and then nothing is sure."""
+        """A call failed unexpectedly while it was sent; it is unknown whether it was."""
         if number in self._commands or number in self._requests:
             self._failed(error)
         else:
@@ -268,7 +271,7 @@ class Session:
         self._link.wake()
 
     def send_streamed(self, message: m.AnyMessage | Prepared, body: Sequence[Buffer]) -> None:
-        """Send a message whose body waits until it is asked for; it is not copied."""
+        """Send a message whose body is sent on request, without a copy."""
         stream = self._link.connection.send_streamed(message, size_of(body))
         for buffer in body:
             stream.feed(buffer)
@@ -281,7 +284,7 @@ class Session:
         self._commands[number] = work
         total = sum(work.sizes)
         if total and total <= limits.INLINE_BODY and self._inline + total > limits.CLIENT_INLINE_BACKLOG:
-            # So much is queued at the controller that this body has to wait here for its turn.
+            # The controller's queues are full: this body waits here for its turn.
             self.send_streamed(message, work.body)
             return
         if total <= limits.INLINE_BODY:
@@ -303,7 +306,7 @@ class Session:
 
     def _leave_if_idle(self) -> None:
         if self._failure is None and not (self._commands or self._requests or self.tasks.is_busy):
-            self._shut("nobody refers to the client any more")
+            self._shut("the client is no longer referenced")
 
     def _handle(self, event: Event) -> None:
         if not isinstance(event, MessageReceived):
@@ -312,6 +315,10 @@ class Session:
         message = event.message
         if isinstance(message, m.Result):
             self._body(message, event, lambda body: self._result(message, body), lambda: self._no_room(message))
+        elif isinstance(message, m.Output):
+            command = self._commands.get(message.id)
+            if command is not None:
+                command.output.add(message.blocks)
         elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone):
             self._task_message(message, event)
         elif isinstance(message, m.Reply):
@@ -341,8 +348,8 @@ class Session:
         elif isinstance(message, m.Notice):
             self._notice(message.text)
         elif isinstance(message, m.Goodbye):
-            advice = "Make a new client when there is a controller again (ipcluster -n 4 starts one)"
-            self._shut(f"the controller said goodbye: {message.reason}", advice)
+            advice = "Make a new client once a controller runs again (ipcluster -n 4 starts one)"
+            self._shut(f"the controller ended the session: {message.reason}", advice)
 
     def _body(
         self,
@@ -351,7 +358,7 @@ class Session:
         done: Callable[[list[Buffer]], None],
         no_memory: Callable[[], None] = lambda: None,
     ) -> None:
-        """Call ``done`` with the body, when all of it is here. If it does not come, the controller says so."""
+        """Call ``done`` with the body once it is complete. If it will not be, the controller says so."""
         if not event.stream:
             done(list(event.body))
             return
@@ -367,7 +374,7 @@ class Session:
 
     def _no_room(self, message: m.Result) -> None:
         size, name = sum(message.sizes), engines_named(message.engines)
-        undone = ("MessageSizeError", f"there is no memory here for the answer of {name}, {size} bytes: pull less")
+        undone = ("MessageSizeError", f"no memory here for the reply of {name}, {size} bytes: pull less")
         self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
 
     def _result(self, message: m.Result, body: list[Buffer]) -> None:
@@ -375,7 +382,7 @@ class Session:
             outcome = operations.decode_outcome(message.outcome)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             text = (
-                f"the answer of engine {message.engines[0]} cannot be understood ({error}): it runs another "
+                f"the reply of engine {message.engines[0]} cannot be decoded ({error}): it runs another "
                 "release of ipmpi, or is not an engine of ipmpi. Compare `ipengine --version` there with "
                 "ipmpi.__version__"
             )
@@ -391,7 +398,7 @@ class Session:
         for reply in replies:
             command.replies[reply.engine] = reply
         if command.order is None:
-            # No Accepted came before: this answer is of all engines that the command was given to.
+            # Without a preceding Accepted, this reply is that of all target engines.
             command.order = sorted(command.replies)
         order = command.order
         command.so_far.add(replies, order)
@@ -399,6 +406,9 @@ class Session:
             del self._commands[number]
             self._inline -= command.inline
             command.body = ()
+            for engine, printed in command.output.by_engine().items():
+                if engine in command.replies:
+                    command.replies[engine] = command.replies[engine]._replace(printed=printed)
             command.future.set_result([command.replies[engine] for engine in order])
 
     def _task_message(self, message: m.TasksDone | m.TaskDone | m.TasksUndone, event: MessageReceived) -> None:
@@ -419,8 +429,8 @@ class Session:
 
     def _no_memory(self, message: m.TaskDone) -> None:
         text = (
-            f"the task has succeeded, but there is no memory here for its result of {sum(message.sizes)} bytes. "
-            "Let the task write it to a file, or return less"
+            f"the task has succeeded, but the client has no memory for its result of {sum(message.sizes)} bytes: "
+            "let the task write it to a file, or return less"
         )
         self.tasks.tasks_undone(m.TasksUndone(message.group, pack([message.index]), "MessageSizeError", text))
 
@@ -435,13 +445,13 @@ class Session:
             command.future.set_exception(error)
         self.tasks.refused(message.id, error)
 
-    # --- the link's ups and downs ----------------------------------------------------------------------------
+    # --- events of the link ----------------------------------------------------------------------------------
 
     def _started(self) -> None:
-        """The link is up. What the controller says first (which engines there are) opens the session."""
+        """The link is up. The session opens with the first message, the list of engines."""
 
     def _interrupted(self, reason: str) -> None:
-        self._notice(f"the link to the controller broke ({reason}); dialling again, calls wait")
+        self._notice(f"the link to the controller broke ({reason}); reconnecting, calls wait")
 
     def _notice(self, text: str) -> None:
         self.notices.append(text)
@@ -457,7 +467,7 @@ class Session:
         self._loop.stop()
 
     def _fail(self, error: KernelError) -> None:
-        """The session is over: all who wait hear why."""
+        """The session has ended: all open calls fail with this error."""
         if self._failure is None:
             self._failure = error
         self.presence.end()
@@ -474,7 +484,7 @@ class Session:
 
 
 def settle(future: Future[Any], error: BaseException) -> None:
-    """End a future by an exception, unless it has ended."""
+    """Set the exception of a future, unless it is done."""
     with contextlib.suppress(concurrent.futures.InvalidStateError):
         future.set_exception(error)
 

@@ -1,4 +1,4 @@
-"""What ``targets`` and ``block`` may be, and which engines they mean (no I/O)."""
+"""Checks of ``targets`` and ``block``, and the engines that they select (no I/O)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Targets = int | str | Sequence[int]
 
 
 def as_engine_id(value: Any) -> int | None:
-    """The engine id that ``value`` is (numpy integers count), or None for anything else."""
+    """Return ``value`` as an engine id (NumPy integers are accepted); None for anything else."""
     if isinstance(value, bool):
         return None
     try:
@@ -25,12 +25,12 @@ def as_engine_id(value: Any) -> int | None:
 
 
 def parse_targets(targets: Any) -> list[int] | None:
-    """The engine ids that ``targets`` names; None for ``'all'``.
+    """Return the engine ids in ``targets``; None for ``'all'``.
 
     Raises:
         WrongType: it is of another type.
-        ValueError: it names an engine twice.
-        InvalidEngineID: a string other than ``'all'``, or a list with something else than ids in it.
+        ValueError: it has an engine twice.
+        InvalidEngineID: it is another string than ``'all'``, or an item is not an engine id.
     """
     if isinstance(targets, str):
         if targets == "all":
@@ -52,7 +52,7 @@ def parse_targets(targets: Any) -> list[int] | None:
 
 
 def _is_list(value: Any) -> bool:
-    """Whether this is a list of something, an array of numpy's included."""
+    """Return whether this is a list, a tuple, or a NumPy array with dimensions."""
     return isinstance(value, (list, tuple, range)) or (
         hasattr(value, "__array__") and len(getattr(value, "shape", ())) == 1
     )
@@ -61,9 +61,7 @@ def _is_list(value: Any) -> bool:
 def _existing(engine: int) -> int:
     if 0 <= engine <= limits.ENGINE_ID:
         return engine
-    raise InvalidEngineID(
-        f"engine ids are numbers from 0 on, and {shown(engine)} is none; get_ids() has those there"
-    )
+    raise InvalidEngineID(f"engine ids are integers from 0 on, not {shown(engine)}: see get_ids()")
 
 
 def _not_targets(targets: Any) -> str:
@@ -71,18 +69,18 @@ def _not_targets(targets: Any) -> str:
 
 
 def parse_block(block: Any) -> bool:
-    """``block`` itself; WrongType unless it is True or False."""
+    """Return ``block``; raises WrongType unless it is True or False."""
     if block is True or block is False:
         return block
     raise WrongType(f"block must be True or False: {shown(block)}")
 
 
 def choose(wanted: list[int] | None, registered: list[int]) -> list[int]:
-    """The wanted engines (None: all), every one of them registered.
+    """Return the wanted engines (None: all), if all are registered.
 
     Raises:
-        InvalidEngineID: one is not there.
-        NoEnginesRegistered: all were wanted, and there are none.
+        InvalidEngineID: one is not registered.
+        NoEnginesRegistered: all are wanted, and there are none.
     """
     if wanted is None:
         if not registered:
@@ -98,24 +96,24 @@ def choose(wanted: list[int] | None, registered: list[int]) -> list[int]:
 
 
 def select(key: Any, registered: Callable[[], list[int]]) -> list[int]:
-    """The engine ids that an index stands for: ``[3]``, ``[0:4]``, ``[-1]``, ``[[1, 3]]``.
+    """Return the engine ids that an index selects: ``[3]``, ``[0:4]``, ``[-1]``, ``[[1, 3]]``.
 
-    A number is an engine id and need not be registered (the command will say so); a slice or a negative number
-    counts through the ids as they are now, for which alone ``registered`` is asked.
+    A number is an engine id, whose existence is not checked here. Slices and negative numbers index the list of
+    registered ids; only for these ``registered`` is called.
 
     Raises:
-        TypeError: the index is nothing of this.
-        IndexError: a negative number counts past the first engine.
+        TypeError: the index is of another type.
+        IndexError: a negative number is out of range.
     """
     if isinstance(key, slice):
         return registered()[key]
     ids = [as_engine_id(item) for item in (key if _is_list(key) else [key])]
     chosen = [engine for engine in ids if engine is not None]
     if isinstance(key, (list, tuple)) and key and all(isinstance(item, str) for item in key):
-        # dict(mec) comes here, too: keys() is a list of names for each engine.
+        # Also reached by dict(mec): keys() is a list of names for each engine.
         raise TypeError(
-            "these are names: pull(names) gets what they mean on each engine. A client is no mapping of names, "
-            "for each engine has its own; so dict(mec) has no meaning: see keys() and pull()"
+            "these are names: pull(names) gets their values on each engine. A client is not a mapping, since each "
+            "engine has names of its own; so dict(mec) is not possible: see keys() and pull()"
         )
     if len(chosen) != len(ids):
         raise TypeError("__getitem__ only takes strs (names), engine ids, lists of engine ids and slices")

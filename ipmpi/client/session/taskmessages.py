@@ -1,4 +1,4 @@
-"""Who is told what a controller says about tasks."""
+"""Receivers of the controller's messages about tasks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ...protocol.frames import Buffer
 
 
 class TaskReceiver(Protocol):
-    """Those who submit tasks over a session; it calls them in its own thread."""
+    """Receives the messages about tasks of a session, in the session's thread."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether tasks have not ended."""
+        """Whether there are tasks that have not ended."""
 
     def tasks_done(self, message: m.TasksDone, body: Sequence[Buffer]) -> None:
         """Tasks have ended, and their results are here."""
@@ -24,39 +24,39 @@ class TaskReceiver(Protocol):
         """A task with a large result has ended."""
 
     def tasks_undone(self, message: m.TasksUndone) -> None:
-        """Tasks will have no result."""
+        """Tasks will not be completed."""
 
     def refused(self, number: int, error: KernelError, /) -> bool:
-        """The controller refuses a message; whether it was about tasks."""
+        """The controller refused a message; return whether it was about tasks."""
 
     def body_wanted(self, number: int, /) -> bool:
-        """The controller wants the body of a message again; whether it was about tasks."""
+        """The controller needs the body of a message again; return whether it was about tasks."""
 
     def fail(self, error: KernelError) -> None:
         """The session has ended."""
 
 
 class NoTasks:
-    """In a session over which no tasks are submitted."""
+    """The receiver of a session that submits no tasks."""
 
     is_busy = False
 
     def tasks_done(self, message: m.TasksDone, body: Sequence[Buffer]) -> None:
-        """Of nobody here."""
+        """Do nothing."""
 
     def task_done(self, message: m.TaskDone, body: list[Buffer]) -> None:
-        """Of nobody here."""
+        """Do nothing."""
 
     def tasks_undone(self, message: m.TasksUndone) -> None:
-        """Of nobody here."""
+        """Do nothing."""
 
     def refused(self, _number: int, _error: KernelError) -> bool:
-        """It was about something else."""
+        """Return False."""
         return False
 
     def body_wanted(self, _number: int) -> bool:
-        """It was about something else."""
+        """Return False."""
         return False
 
     def fail(self, error: KernelError) -> None:
-        """Nobody waits."""
+        """Do nothing."""

@@ -45,7 +45,7 @@ def forks() -> int:
 def _forked() -> None:
     global _forks
     _forks += 1
-    _here.is_clients = False  # a callback may fork; what is left of its thread is the child's main thread
+    _here.is_clients = False  # if a callback forks, its thread becomes the child's main thread
 
 
 if hasattr(os, "register_at_fork"):
@@ -63,7 +63,7 @@ def check_process(born: int) -> None:
         raise ClientError(
             f"this client was made by a parent of this process (pid {os.getpid()}), which is a fork: they cannot "
             "share one connection. Make a new client here, with MultiEngineClient() or TaskClient(). Results of "
-            "calls that the parent has made are to be had there only"
+            "calls of the parent are available only there"
         )
 
 
@@ -72,8 +72,8 @@ def check_waiting() -> None:
     if _here.is_clients:
         raise ClientError(
             "a callback of a future cannot wait for results or ask the controller: it runs in the client's own "
-            "thread, in which the answer would arrive. Submit, and give the next step to the new future's "
-            "add_done_callback(); or let another thread do it: "
+            "thread, in which the answer would arrive. Submit, and pass the next step to the new future's "
+            "add_done_callback(); or use another thread: "
             "future.add_done_callback(lambda f: threading.Thread(target=step, args=(f,)).start())"
         )
 
@@ -135,4 +135,4 @@ def _call_back(fn: Callable[[Any], object], future: concurrent.futures.Future[An
         if not _here.is_clients:
             raise
         # sys.exit() in a callback must not end the thread that receives all replies.
-        raise RuntimeError(f"a callback has raised {error!r}, which ends nothing") from error
+        raise RuntimeError(f"a callback raised {error!r}, which does not end the process") from error

@@ -1,1 +1,1 @@
-"""Tasks for whatever engine is free: TaskClient and its parts."""
+"""Tasks that run on any free engine: TaskClient and its parts."""

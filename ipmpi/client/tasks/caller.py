@@ -14,7 +14,7 @@ from ..session.session import Session
 from .dependencies import Dependencies
 from .futures import TaskFuture
 from .mapresults import MapResults
-from .submission import futures_given, submit_call, submit_later
+from .submission import futures_in, submit_call, submit_later
 from .submitter import submitter_of
 from .tasktypes import Condition
 from .terms import TaskSettings, call_terms
@@ -74,7 +74,7 @@ class TaskCaller:
         depend: Condition | None = None,
     ) -> TaskFuture:
         """Submit ``f(*args, **kwargs)``; arguments that are futures of tasks are replaced by their results."""
-        values = futures_given(f, args, kwargs)
+        values = futures_in(f, args, kwargs)
         if values:
             return submit_later(self._submitter, f, args, kwargs, settings, depend, Dependencies(arguments=values))
         return submit_call(self._submitter, f, args, kwargs, settings, depend)

@@ -8,7 +8,7 @@ from ..session import given
 from .terms import TaskSettings
 
 OPTIONS: Final = frozenset({"priority", "timeout", "expected", "retries", "depend", "ranks", "same_node"})
-"""What may be asked for all calls of an executor or pool."""
+"""Options of all calls of an executor or pool."""
 
 _BEFORE = "give it to executor() or pool(), or run it before, on all engines: mec.apply(f)"
 _ONE_PROCESS = "an engine is one process for all calls, and ipcluster has started it"
@@ -26,13 +26,13 @@ REFUSED: Final = {
 
 
 def checked_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The same options; TypeError or ValueError, if one is unknown or wrong."""
+    """Return the options; raise TypeError or ValueError if one is unknown or wrong."""
     options = {n: value for n, value in options.items() if n not in REFUSED or not (value is None or value == ())}
     unknown = sorted(set(options) - OPTIONS)
     if unknown and unknown[0] in REFUSED:
         raise TypeError(f"{unknown[0]!r} cannot be given to engines: {REFUSED[unknown[0]]}")
     if unknown:
-        raise TypeError(f"{unknown[0]!r} is no option of calls; there are: {', '.join(sorted(OPTIONS))}")
+        raise TypeError(f"{unknown[0]!r} is not an option of calls; options are: {', '.join(sorted(OPTIONS))}")
     settings_of(options).checked()
     depend = options.get("depend")
     if depend is not None:
@@ -41,5 +41,5 @@ def checked_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(options: dict[str, Any]) -> TaskSettings:
-    """Those of the options that are settings."""
+    """Return those of the options that are settings."""
     return TaskSettings(**{name: value for name, value in options.items() if name != "depend"})

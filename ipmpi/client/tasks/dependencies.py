@@ -1,8 +1,7 @@
 """Tasks that wait for other tasks.
 
-Where the controller knows the other task, it does the waiting, and starts the one as soon as the other has
-succeeded. Where it cannot (the value of the other is an argument; the other waits itself, here), the client waits,
-without a thread: what is to be done is done when the last of the others has ended.
+If the controller knows the other task, the controller waits for it. Otherwise (its result is an argument, or it
+was not submitted yet) the client waits, without a thread: a callback of the last parent submits the task.
 """
 
 from __future__ import annotations
@@ -18,30 +17,30 @@ from .taskgroup import TaskRef
 
 
 class Parent(Protocol):
-    """A task that another one waits for."""
+    """A task that another task waits for."""
 
     label: str
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Return whether it has ended."""
 
     def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
-        """Call ``fn(something)`` when it has, or now."""
+        """Call ``fn`` with one argument when it has ended; at once if it already has."""
 
     def reference(self) -> TaskRef | None:
-        """What the controller may be told to wait for; None if the client has to wait."""
+        """Return the reference for the controller to wait for; None if the client has to wait."""
 
     def trouble(self) -> str | None:
-        """Once it has ended: how it failed, in words that follow its name; None if it succeeded."""
+        """Return how it failed, as a predicate of its name; None if it succeeded. Only valid after its end."""
 
 
 class Dependencies:
     """The tasks that one task waits for.
 
     Args:
-        after: those that have to succeed first.
-        follow: the one on whose engine it is to run, after it.
-        arguments: those whose values it gets.
+        after: tasks that must succeed first.
+        follow: the task to run after, on the same engine.
+        arguments: tasks whose results are its arguments.
     """
 
     __slots__ = ("_after", "_arguments", "_follow")
@@ -61,21 +60,21 @@ class Dependencies:
         return [*self._arguments, *self._after, *followed]
 
     def _blockers(self) -> list[Parent]:
-        """Those that have to end before the task can be submitted."""
+        """Return the tasks that must end before this one can be submitted."""
         values = [parent for parent in self._arguments if not parent.done()]
         known = self._all()[len(self._arguments) :]
         return values + [parent for parent in known if parent.reference() is None and not parent.done()]
 
     def references(self) -> tuple[list[tuple[int, int]], tuple[int, int] | None]:
-        """What the controller has to wait for, and whom to follow; to be asked when nothing blocks any more.
+        """Return what the controller has to wait for, and which task to follow; call it when nothing blocks.
 
         Raises:
-            DependencyError: one of them has failed.
+            DependencyError: one of the tasks has failed.
         """
         for parent in self._all():
             if parent.done():
                 check(parent)
-        # What has succeeded needs no waiting for; the controller may not even remember it.
+        # The controller may have forgotten a task that has succeeded.
         after = [parent.reference() for parent in self._after if not parent.done()]
         follow = None if self._follow is None else self._follow.reference()
         return [ref for ref in dict.fromkeys(after) if ref is not None], follow
@@ -83,9 +82,9 @@ class Dependencies:
     def when_ready(
         self, submitter: TaskSubmitter, start: Callable[[], object], fail: Callable[[Exception], object]
     ) -> None:
-        """Call ``start`` when nothing blocks any more, now if nothing does; ``fail`` where a parent has failed.
+        """Call ``start`` once nothing blocks (perhaps at once), or ``fail`` if a parent has failed.
 
-        What ``start`` raises goes to ``fail``, except now: it is raised here.
+        Exceptions of ``start`` are passed to ``fail``; if it is called at once, they are raised here.
         """
         blockers = self._blockers()
         try:
@@ -138,14 +137,14 @@ class _Wait:
             act = not self._over and (error is not None or self._left == 0)
             self._over = self._over or act
         if act:
-            # Not from here: a chain of a thousand tasks would be a thousand calls deep.
+            # Not called from here: a chain of a thousand tasks would be a thousand calls deep.
             self._submitter.post(lambda: self._act(error))
 
     def _act(self, error: Exception | None) -> None:
         try:
             if error is None:
                 self._start()
-        except Exception as reason:  # nobody is here to catch it: whoever asks for the result shall see it
+        except Exception as reason:  # raised where the result is retrieved
             error = reason
         if error is not None:
             self._fail(error)

@@ -15,7 +15,7 @@ from ..session.given import shown, waiting_time
 from ..session.progress import Progress
 from ..session.results import UNOPENED, arrival, runs_event_loop, snapshot, wait_until_done
 from ..session.waiting import SessionFuture, T
-from .payloads import Payload, failure_of, story_of, value_of
+from .payloads import Payload, describe_failure, failure_of, value_of
 from .submitter import TaskSubmitter
 from .taskgroup import TaskRef
 
@@ -97,7 +97,7 @@ class TaskFuture(SessionFuture, Generic[T]):
             super().exception(timeout)
         except concurrent.futures.TimeoutError:
             raise ResultNotCompleted(
-                f"{self!r} has no result after {timeout:g} s. It goes on: ask again"
+                f"{self!r} has no result after {timeout:g} s. It continues: ask again"
             ) from None
         if self._unopened is not None:
             self._open()
@@ -123,7 +123,7 @@ class TaskFuture(SessionFuture, Generic[T]):
             ref = self.ref
             self._withdrawn = self._withdrawn or ref is None
         if ref is None:
-            self._become_cancelled()  # it waits for other tasks, in this process
+            self._become_cancelled()  # it was not submitted yet: it waits for other tasks
             return True
         answer = self._submitter.abort(ref.group, [ref.number], "interrupt" if running else "cancel")
         if may_wait(self._submitter):
@@ -141,7 +141,7 @@ class TaskFuture(SessionFuture, Generic[T]):
         await arrival(self)
         return self.result()
 
-    # --- what depends on it ----------------------------------------------------------------------------------
+    # --- dependent tasks ------------------------------------------------------------------------------------
 
     def reference(self) -> TaskRef | None:
         """See :class:`~ipmpi.client.tasks.dependencies.Parent`."""
@@ -154,7 +154,7 @@ class TaskFuture(SessionFuture, Generic[T]):
         error, payload = self._error, self._unopened
         if error is not None:
             return f"failed: {type(error).__name__}: {text_of(error)}"
-        return f"failed: {story_of(payload)}" if self._failed and payload is not None else None
+        return f"failed: {describe_failure(payload)}" if self._failed and payload is not None else None
 
     # --- the submitter's side, in the session's thread -------------------------------------------------------
 
@@ -205,7 +205,7 @@ class TaskFuture(SessionFuture, Generic[T]):
         else:
             try:
                 value = value_of(payload)
-            except Exception as unreadable:  # a class that cannot be imported here, say
+            except Exception as unreadable:  # for instance a class that cannot be imported here
                 error = unreadable
         with self._condition:
             if self._unopened is not None:  # another thread may have been faster: all get the same object

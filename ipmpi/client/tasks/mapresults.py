@@ -30,10 +30,10 @@ from .taskgroup import SubmitTerms
 _MISSING: Final = object()
 
 FIRST: Final = 64
-"""Items in the first group. Later groups are larger: so engines start early, and there are few messages."""
+"""Items in the first group. Later groups are larger: engines start early, and messages are few."""
 
 AT_ONCE: Final = 4096
-"""How many results wake up a thread that waits for all of them."""
+"""A thread that waits for all results is woken up once per this many."""
 
 
 class _Failure:
@@ -136,7 +136,7 @@ class MapResults(Iterator[T]):
                 break
             left = None if deadline is None else deadline - time.monotonic()
             if not self._open_some(1, left) and left is not None and left <= 0:
-                raise ResultNotCompleted(f"no result came in {timeout:g} s; the tasks go on")
+                raise ResultNotCompleted(f"no result came in {timeout:g} s; the tasks continue")
         self._values[number] = None  # it may be large
         self._position += 1
         if not self._ordered:
@@ -217,7 +217,7 @@ class MapResults(Iterator[T]):
         self.close()
 
     def _open_some(self, wanted: int, timeout: float | None) -> bool:
-        """Wait for so many results and open all that are there; False if none is."""
+        """Wait for ``wanted`` results and unpickle all that have arrived; return False if none has."""
         if self._arrived < self._opened + wanted and self._broken is None:
             self.ended.check()
         self._wake.clear()
@@ -266,7 +266,7 @@ class MapResults(Iterator[T]):
                 values[base + index] = loads(body[start:end]) if length else None
                 start = end
         except Exception:
-            # One cannot be unpickled here: start again, one by one.
+            # One cannot be unpickled here: unpickle them one by one.
             start = 0
             for index, length in zip(indices, lengths, strict=True):
                 self._store(base + index, _opened(body[start : start + length]))
@@ -308,7 +308,7 @@ class MapResults(Iterator[T]):
             self._wake.set()
 
     def _end_if_all_have(self) -> None:
-        """Called in both threads, each after it has changed what is looked at here: so the later one sees all."""
+        """Called in both threads, each after its own change, so that the later call sees both changes."""
         if self._fed and (self._arrived >= len(self._values) or self._broken is not None):
             with contextlib.suppress(concurrent.futures.InvalidStateError):
                 self.ended.set_result(None)
@@ -358,5 +358,5 @@ class _Relay:
 def _opened(payload: Payload) -> Any:
     try:
         return value_of(payload)
-    except Exception as unreadable:  # a class that cannot be imported here, say
+    except Exception as unreadable:  # for instance a class that cannot be imported here
         return _Failure(unreadable)

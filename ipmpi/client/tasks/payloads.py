@@ -18,7 +18,7 @@ Payload = bytes | list[Buffer]
 
 
 def packed(obj: object, what: str) -> Payload:
-    """The payload of an object; it shares no memory with it. SerializationError if it cannot be sent."""
+    """Return the payload of an object, a copy; raises SerializationError if it cannot be sent."""
     segments = serialize.dumps(obj, what=what)
     if size_of(segments) > limits.TASK_PAYLOAD:
         return [bytes(segment) for segment in segments]
@@ -37,7 +37,7 @@ def packed_arguments(args: tuple[Any, ...], label: str) -> Payload:
 
 def packed_rows(rows: Sequence[tuple[Any, ...]], label: str) -> list[Payload]:
     """As :func:`packed_arguments`, for many calls of one function."""
-    # Column by column this takes a tenth of the time of looking at each value.
+    # Checking column by column takes a tenth of the time of checking each value.
     if not all(serialize.ATOMS.issuperset(map(type, column)) for column in zip(*rows, strict=True)):
         return [packed_arguments(row, label) for row in rows]
     dumps, protocol, most = pickle.dumps, serialize.PROTOCOL, limits.TASK_PAYLOAD
@@ -48,30 +48,30 @@ def packed_rows(rows: Sequence[tuple[Any, ...]], label: str) -> list[Payload]:
 
 
 def value_of(payload: Payload) -> Any:
-    """The object of a payload, nothing being None; raises whatever its unpickling raises."""
+    """Return the object of a payload, None if it is empty; raises what its unpickling raises."""
     if isinstance(payload, bytes):
         return serialize.unpickled(payload) if payload else None
     if not payload:
         return None
     stream, *buffers = payload
-    # Arrays use the memory of the buffers; the user's own must be writable.
+    # Arrays use the memory of the buffers, and users expect writable arrays.
     return serialize.loads([stream, *(bytearray(b) if memoryview(b).readonly else b for b in buffers)])
 
 
 def failure_of(payload: Buffer, engine: int) -> Exception:
-    """The exception of a task that raised on ``engine``; see :func:`ipmpi.errors.raisable`."""
+    """Return the exception of a task that failed on ``engine``; see :func:`ipmpi.errors.raisable`."""
     try:
         failed, body = unpack_failure(payload)
     except (ValueError, msgspec.DecodeError) as error:
-        return errors.RemoteProtocolError(f"engine {engine} sent a failure that cannot be understood: {error}")
+        return errors.RemoteProtocolError(f"engine {engine} sent a failure that cannot be decoded: {error}")
     raised = errors.raisable(rebuild_exception(failed, body, engine, "run"), "the task")
     return marked(raised, engine, "run", (), failed.traceback)
 
 
-def story_of(payload: Payload) -> str:
-    """What :func:`failure_of` makes an exception of, in one line; nothing is unpickled for it."""
+def describe_failure(payload: Payload) -> str:
+    """Return a failure as one line of text, without unpickling the exception."""
     try:
         failed, _ = unpack_failure(payload if isinstance(payload, bytes) else b"".join(payload))
     except (ValueError, msgspec.DecodeError):
-        return "a failure that cannot be understood"
+        return "a failure that cannot be decoded"
     return f"{failed.type_name}: {failed.text}"

@@ -1,4 +1,4 @@
-"""Whoever waits for tasks, and what it is told of them."""
+"""Receivers of the results of tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .payloads import Payload
 
 
 class ResultBatch(NamedTuple):
-    """Ends of tasks as they arrived: see :class:`ipmpi.protocol.tasks.TasksDone`. ``base`` is of index 0."""
+    """Results as they arrived: see :class:`ipmpi.protocol.tasks.TasksDone`. ``base``: number of index 0."""
 
     base: int
     message: m.TasksDone
@@ -19,17 +19,17 @@ class ResultBatch(NamedTuple):
 
 
 class ResultHandler(Protocol):
-    """Whoever waits for one task. All of this is called in the session's thread, and one of it once."""
+    """Receives the result of one task. Exactly one method is called, once, in the session's thread."""
 
     def arrived(self, engine: int, ok: bool, payload: Payload) -> None:
         """The task has ended on an engine."""
 
     def undone(self, error: KernelError) -> None:
-        """The task has no outcome; TaskAborted if it was taken back."""
+        """The task will not be completed; TaskAborted if it was cancelled."""
 
 
 class ResultsHandler(Protocol):
-    """Whoever waits for many tasks, which he has numbered. Called in the session's thread."""
+    """Receives the results of many numbered tasks, in the session's thread."""
 
     def batch_arrived(self, batch: ResultBatch) -> None:
         """Tasks have ended on an engine."""
@@ -38,7 +38,7 @@ class ResultsHandler(Protocol):
         """A task has succeeded with a large result."""
 
     def batch_undone(self, numbers: Sequence[int], error: KernelError) -> None:
-        """Tasks have no outcome."""
+        """Tasks will not be completed."""
 
     def batch_failed(self, error: KernelError) -> None:
-        """No task that is still open will have an outcome. This may be said more than once."""
+        """None of the open tasks will be completed. May be called repeatedly."""

@@ -1,4 +1,4 @@
-"""Single calls on their way to the submitter: now, or when the tasks that they wait for have ended."""
+"""Submitting single calls: at once, or when the tasks that they depend on have ended."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ if TYPE_CHECKING:
 
 
 Tasks = TaskFuture | int | Iterable[TaskFuture | int]
-"""Tasks as users name them: by their futures, or by their ids."""
+"""One or several tasks, given by future or id."""
 
 Find = Callable[[int, str], "TaskRecord"]
-"""The task with an id; or IndexError, with a text that has a place for the id."""
+"""Returns the task with an id, or raises IndexError with this text, which has a ``{}`` for the id."""
 
 
 def named(tasks: Tasks | None, find: Find, unknown: str) -> list[TaskFuture | TaskRecord]:
-    """The tasks that somebody names.
+    """Return the tasks that were given.
 
     Raises:
         IndexError: with the text ``unknown``: there is no such task.
-        TypeError: it is nothing that names tasks.
+        TypeError: an item is neither a future nor an id.
     """
     return [task if isinstance(task, TaskFuture) else find(task, unknown) for task in listed(tasks)]
 
 
-def needs_of(
+def dependencies_of(
     find: Find, after: Tasks | None, follow: TaskFuture | int | None, values: Sequence[TaskFuture] = ()
 ) -> Dependencies:
-    """What a task waits for.
+    """Return what a task waits for.
 
     Raises:
         IndexError: there is no such task.
         TypeError: ``follow`` names several.
     """
-    parents: Sequence[Parent] = named(after, find, "there is no task {} to come after")
+    parents: Sequence[Parent] = named(after, find, "there is no task {} to run after")
     check_follow(follow)
     followed: Sequence[Parent] = named(follow, find, "there is no task {} to follow")
     return Dependencies(parents, followed[0] if followed else None, values)
 
 
-def futures_given(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[TaskFuture]:
-    """The arguments of a call that are futures; TypeError if it is a call of no function."""
+def futures_in(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[TaskFuture]:
+    """Return the arguments that are futures; raises TypeError if ``function`` is not callable."""
     if not callable(function):
-        raise TypeError("a task function must be a FunctionType")
+        raise TypeError("a task function must be a FunctionType or another callable")
     return [each for each in (*args, *kwargs.values()) if isinstance(each, TaskFuture)]
 
 
@@ -64,7 +64,7 @@ def submit_call(
     settings: TaskSettings,
     depend: Callable[[dict[str, Any]], bool] | None,
 ) -> TaskFuture:
-    """Submit a call that waits for nothing."""
+    """Submit a call that depends on no other task."""
     definition = submitter.define(function)
     condition = None if depend is None else submitter.define(depend)
     terms = call_terms(definition, settings, not kwargs, condition)
@@ -83,14 +83,14 @@ def submit_later(
     depend: Callable[[dict[str, Any]], bool] | None,
     needs: Dependencies,
 ) -> TaskFuture:
-    """Submit a call that waits for other tasks; futures in ``args`` and ``kwargs`` stand for their results."""
+    """Submit a call once the tasks it depends on allow; futures among its arguments become their results."""
     settings = settings.checked()
     definition = submitter.define(function)
     condition = None if depend is None else submitter.define(depend)
     future = TaskFuture(submitter, definition.label)
 
     def start() -> None:
-        given, named = tuple(map(_settled, args)), {name: _settled(value) for name, value in kwargs.items()}
+        given, named = tuple(map(_resolved, args)), {name: _resolved(value) for name, value in kwargs.items()}
         payload = _payload(definition, given, named)
         terms = call_terms(definition, settings, not named, condition, *needs.references())
         future.place(lambda: submitter.submit_one(terms, payload, future))
@@ -112,5 +112,5 @@ def _payload(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, An
     return packed((args, kwargs), f"the arguments of {definition.label}")
 
 
-def _settled(value: Any) -> Any:
+def _resolved(value: Any) -> Any:
     return value.result(timeout=0) if isinstance(value, TaskFuture) else value

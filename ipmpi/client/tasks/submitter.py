@@ -1,12 +1,11 @@
-"""Where tasks are handed in and their results handed out: one submitter for each session.
+"""Submits tasks and distributes their results: one submitter for each session.
 
-Tasks may come from any thread. Those that are submitted one after the other with the same terms become one group,
-so a loop of submissions costs the session's thread a wake-up now and then, not one each. Their ends come in the
-session's thread, and go to the *handler* that was given with a task. Handlers must not block, and need not be
-quick to interpret what they get: pickles are opened by whoever asks for the result, in his own thread.
+Tasks may be submitted from any thread. Consecutive tasks with the same terms form one group, so that a loop of
+submissions rarely wakes the session's thread. Results arrive in that thread, and are passed to the *handler* of
+the task. Handlers must not block or unpickle: the thread that retrieves a result unpickles it.
 
-A group's number is given when its first task is handed in, and groups are sent in the order of their numbers. So a
-task can name one that is still waiting here.
+A group gets its number with its first task, and groups are sent in the order of their numbers. So a task can refer
+to one that has not been sent yet.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from ...protocol import messages as m
 from ...protocol.frames import Buffer, size_of
 from ...protocol.packed import count, pack, unpack
 from ..session.failures import kernel_error
-from ..session.functions import Definition, FunctionShelf
+from ..session.functions import Definition, FunctionCache
 from ..session.taskmessages import TaskReceiver
 from ..session.waiting import SessionFuture, check_waiting
 from .payloads import Payload
@@ -32,42 +31,42 @@ from .resulthandlers import ResultBatch, ResultHandler, ResultsHandler
 from .taskgroup import KnownFunction, SubmittedGroup, SubmitTerms, TaskRef, fits
 
 IDLE_FUNCTIONS: Final = 128
-"""Functions without tasks under way that the controller shall keep, in case there are some again."""
+"""Functions without open tasks that the controller keeps, in case they are used again."""
 
 GATHER: Final = 0.001
-"""Seconds for which single tasks that come in quick succession are gathered, to go in one message."""
+"""Seconds for which single tasks in quick succession are collected into one message."""
 
 _NEVER: Final = b"."
-"""Arguments of a task that was taken back before it was sent: nothing that could be called with them."""
+"""Payload of a task that was cancelled before it was sent; it cannot be unpickled."""
 
 
 OnError = Callable[[BaseException], object]
 
 
 class Wire(Protocol):
-    """What a submitter needs of its session. All that does not send is for any thread."""
+    """The part of a session that a submitter uses. Methods that do not send may be called from any thread."""
 
     @property
     def failure(self) -> KernelError | None:
-        """Why the session is over, if it is."""
+        """Why the session has ended; None if it has not."""
 
     def check(self) -> None:
-        """Raise ClientError, if this process is a fork of the one that has the session."""
+        """Raise ClientError if this process is a fork of the session's."""
 
     def post(self, call: Callable[[], object], on_error: OnError | None = None) -> None:
-        """Make a call in the session's thread; ``on_error`` is told there what it raises."""
+        """Call it in the session's thread; an exception is passed to ``on_error`` there."""
 
     def post_later(self, seconds: float, call: Callable[[], object], on_error: OnError | None = None) -> None:
-        """Make a call in the session's thread after a while; to be used in that thread only."""
+        """As :meth:`post`, after some seconds; only from the session's thread."""
 
     def is_own_thread(self) -> bool:
-        """Whether this is the session's thread, in which nothing may wait for the controller."""
+        """Return whether this is the session's thread, which must not wait for the controller."""
 
     def number(self) -> int:
-        """A number that no request, command or group of the session has."""
+        """Return a number that no request, command or group of the session has."""
 
     def request(self, make: Callable[[int], m.AnyMessage]) -> Future[Any]:
-        """Ask the controller something; ``make`` gets the request's number."""
+        """Send a request; ``make`` is called with its number."""
 
     def send(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
         """Send a message with a small body."""
@@ -77,14 +76,13 @@ class Wire(Protocol):
 
 
 class TaskSubmitter:
-    """Hands tasks in and their ends out; may be used from any thread, except where it says otherwise."""
+    """Submits tasks and distributes their results; may be used from any thread, except where noted."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._shelf = FunctionShelf()
-        self.define = self._shelf.define
-        """See :meth:`FunctionShelf.define`."""
-        # The lock is for what waits to be sent. What was sent is the session thread's alone, `_groups` too.
+        self.define = FunctionCache().define
+        """See :meth:`~ipmpi.client.session.functions.FunctionCache.define`."""
+        # The lock guards what waits to be sent. What was sent, as `_groups`, is used in the session's thread only.
         self._lock = threading.Lock()
         self._waiting: deque[SubmittedGroup] = deque()
         self._open: SubmittedGroup | None = None
@@ -96,23 +94,23 @@ class TaskSubmitter:
         self._flushed_at = 0.0
         self.succeeded = 0
         self.failed = 0
-        """Tasks that have ended of those that have no id; changed in the session's thread."""
+        """Number of ended tasks without an id; changed in the session's thread."""
         self.held: set[object] = set()
-        """Calls that wait for other tasks, here."""
+        """Calls that wait in the client for other tasks."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether tasks have not ended, or wait here."""
+        """Whether there are tasks that have not ended."""
         return bool(self._by_number or self.held)
 
     def open_tasks(self) -> int:
-        """How many tasks have not ended."""
+        """Return how many tasks have not ended."""
         return sum(group.left for group in list(self._by_number.values()))
 
-    # --- handing in, from any thread -------------------------------------------------------------------------
+    # --- submitting, from any thread -------------------------------------------------------------------------
 
     def submit_one(self, terms: SubmitTerms, payload: Payload, handler: ResultHandler) -> TaskRef:
-        """Submit a task. Those that follow with the same terms go with it, so use one object of these again."""
+        """Submit a task. Consecutive tasks with the same ``terms`` object share a message."""
         self._wire.check()
         with self._lock:
             group = self._open
@@ -136,10 +134,10 @@ class TaskSubmitter:
     def submit_many(
         self, terms: SubmitTerms, payloads: Sequence[Payload], handler: ResultsHandler, base: int
     ) -> list[int]:
-        """Submit tasks whose ends one handler gets; it will call them ``base``, ``base + 1``, and so on.
+        """Submit tasks that share one handler, which numbers them ``base``, ``base + 1``, and so on.
 
         Returns:
-            The numbers of their groups, each of all tasks from one on up to another.
+            The numbers of their groups; each has consecutive tasks.
         """
         self._wire.check()
         groups: list[SubmittedGroup] = []
@@ -169,14 +167,14 @@ class TaskSubmitter:
         self._waiting.append(group)
         return group
 
-    # --- taking back -----------------------------------------------------------------------------------------
+    # --- cancelling ------------------------------------------------------------------------------------------
 
     def abort(self, number: int, indices: Sequence[int] | None, how: str) -> Future[list[int]]:
-        """Take tasks of a group back, None for all; ``how`` is that of :class:`ipmpi.protocol.tasks.AbortTasks`.
+        """Abort tasks of a group, None for all; ``how`` is that of :class:`ipmpi.protocol.tasks.AbortTasks`.
 
         Returns:
-            A future of the indices of those that were taken back: with 'cancel' those that are never run, whose
-            handlers have been told when it is done; else those that had not ended. It may raise ConnectionError.
+            A future of the indices of the aborted tasks: with 'cancel' those that will never run, whose handlers
+            have been called by then; else those that had not ended. It may raise ConnectionError.
         """
         answer: Future[list[int]] = SessionFuture()
 
@@ -201,7 +199,7 @@ class TaskSubmitter:
                 taken = [index for index in wanted if index not in group.cancelled]
                 group.cancelled.update(taken)
         if waits:
-            group.tell_undone(taken, TaskAborted("the task was taken back before it was sent"))
+            group.tell_undone(taken, TaskAborted("the task was cancelled before it was sent"))
             answer.set_result(taken)
             return
 
@@ -219,25 +217,22 @@ class TaskSubmitter:
         self._wire.request(lambda i: m.AbortTasks(i, number, which, how)).add_done_callback(answered)
 
     def request(self, make: Callable[[int], m.AnyMessage]) -> Future[Any]:
-        """Ask the controller something, as :meth:`~ipmpi.client.session.session.Session.request`.
-
-        It is for whoever waits.
-        """
+        """As :meth:`~ipmpi.client.session.session.Session.request`; ClientError where waiting is not allowed."""
         check_waiting()
         return self._wire.request(make)
 
     def post(self, call: Callable[[], object]) -> None:
-        """Make a call in the session's thread, soon."""
+        """Call it in the session's thread, soon."""
         self._wire.post(call)
 
     def is_own_thread(self) -> bool:
-        """Whether this is the session's thread, where nothing may wait for the controller."""
+        """Return whether this is the session's thread, which must not wait for the controller."""
         return self._wire.is_own_thread()
 
     # --- sending, in the session's thread --------------------------------------------------------------------
 
     def _flush_soon(self) -> None:
-        """Send what waits: at once, unless engines have work and there was something to send just now."""
+        """Send queued tasks: at once, unless engines are busy and something was sent just now."""
         busy = len(self._by_number) > len(self._waiting)
         if busy and time.monotonic() - self._flushed_at < GATHER:
             self._wire.post_later(GATHER, self._flush, self._not_flushed)
@@ -251,7 +246,7 @@ class TaskSubmitter:
                 group = self._waiting[0] if self._waiting else None
                 full = group is not None and self._backlog > 0 and self._backlog + group.size > limits.TASK_BACKLOG
                 if group is None or full:
-                    self._rung = full  # answers will bring us here again
+                    self._rung = full  # the replies will call this again
                     return
                 self._waiting.popleft()
                 if self._open is group:
@@ -270,7 +265,7 @@ class TaskSubmitter:
                     group.tell_failed(internal_error(error))
 
     def _not_flushed(self, error: BaseException) -> None:
-        """What waits could not be sent, for a reason that nobody foresaw."""
+        """Queued tasks could not be sent, because of an unexpected exception."""
         with self._lock:
             groups = list(self._waiting)
             self._waiting.clear()
@@ -284,7 +279,7 @@ class TaskSubmitter:
     def _send(self, group: SubmittedGroup) -> None:
         options, definitions = group.terms
         for definition in definitions:
-            self._teach(definition)
+            self._register(definition)
         if group.segments is not None:
             sizes = [size_of([segment]) for segment in group.segments]
             self._wire.send_streamed(m.SubmitTasks(group.number, options, b"", sizes), group.segments)
@@ -301,8 +296,8 @@ class TaskSubmitter:
             which = pack(sorted(group.cancelled))
             self._wire.request(lambda i: m.AbortTasks(i, group.number, which, "cancel"))
 
-    def _teach(self, definition: Definition) -> None:
-        """See that the controller has a function, and will keep it until one more group has ended."""
+    def _register(self, definition: Definition) -> None:
+        """Send a function if the controller does not have it, and count one more open group that uses it."""
         known = self._functions.get(definition.key)
         if known is None:
             data = memoryview(definition.pickle)
@@ -334,10 +329,10 @@ class TaskSubmitter:
         with self._lock:
             self._by_number.pop(group.number, None)
 
-    # --- what the controller says, in the session's thread ---------------------------------------------------
+    # --- messages of the controller, in the session's thread -------------------------------------------------
 
     def tasks_done(self, message: m.TasksDone, body: Sequence[Buffer]) -> None:
-        """Small results, and failures."""
+        """Small results and failures have arrived."""
         group = self._by_number.get(message.group)
         if group is None:
             return
@@ -360,7 +355,7 @@ class TaskSubmitter:
             start = end
 
     def task_done(self, message: m.TaskDone, body: list[Buffer]) -> None:
-        """A large result."""
+        """A large result has arrived."""
         group = self._by_number.get(message.group)
         if group is None:
             return
@@ -373,7 +368,7 @@ class TaskSubmitter:
             handler.arrived(message.engine, True, body)
 
     def tasks_undone(self, message: m.TasksUndone) -> None:
-        """Tasks that will have no outcome."""
+        """Tasks will not be completed."""
         group = self._by_number.get(message.group)
         if group is not None:
             indices = unpack(message.indices)
@@ -381,7 +376,7 @@ class TaskSubmitter:
             group.tell_undone(indices, kernel_error(message.error, message.text))
 
     def refused(self, number: int, error: KernelError) -> bool:
-        """The controller does not take what has this number; False if that is no group."""
+        """The controller refused the group with this number; return False if there is no such group."""
         group = self._by_number.get(number)
         if group is None:
             return False
@@ -390,7 +385,7 @@ class TaskSubmitter:
         return True
 
     def body_wanted(self, number: int) -> bool:
-        """The controller needs a large body once more; False if that is not a task's."""
+        """The controller needs a large body again; return False if it is not a task's."""
         group = self._by_number.get(number)
         if group is None or group.segments is None:
             return False
@@ -399,7 +394,7 @@ class TaskSubmitter:
         return True
 
     def fail(self, error: KernelError) -> None:
-        """The session is over."""
+        """The session has ended."""
         with self._lock:
             groups = [group for group in self._by_number.values() if group.sent]
             for group in groups:
@@ -409,7 +404,7 @@ class TaskSubmitter:
         self._flush()
 
     def _ended(self, group: SubmittedGroup, number: int) -> None:
-        """So many more tasks of a group have ended."""
+        """``number`` more tasks of a group have ended."""
         share = group.size if number >= group.left else group.size * number // group.left
         group.left -= number
         group.size -= share
@@ -423,13 +418,13 @@ class TaskSubmitter:
 
 
 class _Opened(Wire, Protocol):
-    """A session."""
+    """A session that holds its submitter in ``tasks``."""
 
     tasks: TaskReceiver
 
 
 def submitter_of(session: _Opened) -> TaskSubmitter:
-    """Where tasks are submitted over this session: one submitter for all who do; from one thread at a time."""
+    """Return the session's submitter, made on first use; call it from one thread at a time."""
     if not isinstance(session.tasks, TaskSubmitter):
         session.tasks = TaskSubmitter(session)
     return session.tasks

@@ -18,7 +18,7 @@ from ..session.waiting import T, check_waiting
 from .caller import TaskCaller
 from .futures import TaskFuture, gather
 from .mapresults import MapResults
-from .submission import Tasks, futures_given, named, needs_of, submit_later
+from .submission import Tasks, dependencies_of, futures_in, named, submit_later
 from .taskids import several, task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
 from .taskrecords import Attempt, TaskRecord
@@ -116,7 +116,7 @@ class TaskClient(TaskCaller):
 
     def _attempt(self, task: BaseTask) -> Attempt:
         task.check()
-        return Attempt(task, self._submitter, needs_of(self._entry, task.after, task.follow))
+        return Attempt(task, self._submitter, dependencies_of(self._entry, task.after, task.follow))
 
     def get_task_result(self, taskid: int, block: bool = False) -> Any:
         """Return the result of a task.
@@ -334,7 +334,7 @@ class TaskClient(TaskCaller):
         """Submit ``f(*args, **kwargs)``; :meth:`submit` and views of :meth:`options` use this."""
         if after is None and follow is None:
             return super().call(f, args, kwargs, settings, depend)
-        needs = needs_of(self._entry, after, follow, futures_given(f, args, kwargs))
+        needs = dependencies_of(self._entry, after, follow, futures_in(f, args, kwargs))
         return submit_later(self._submitter, f, args, kwargs, settings, depend, needs)
 
     def imap(
@@ -389,7 +389,7 @@ class TaskClient(TaskCaller):
     ) -> MapResults:
         """Submit one call per item of the iterables; :meth:`imap` and views of :meth:`options` use this."""
         if not callable(f):
-            raise TypeError("a task function must be a FunctionType")
+            raise TypeError("a task function must be a FunctionType or another callable")
         if not iterables:
             raise TypeError("imap() needs a function and at least one iterable")
         return self.stream(self._submitter.define(f), zip(*iterables, strict=False), settings, depend, ordered)

@@ -1,4 +1,4 @@
-"""Tasks that go to the controller together, as the client keeps them."""
+"""Groups of tasks that are sent to the controller together."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .resulthandlers import ResultHandler, ResultsHandler
 
 
 class SubmitTerms(NamedTuple):
-    """What the tasks of a group have in common, and the functions that they name."""
+    """The terms that the tasks of a group share, and the functions that they use."""
 
     options: m.TaskOptions
     definitions: tuple[Definition, ...] = ()
 
 
 class TaskRef(NamedTuple):
-    """A task, as the controller knows it."""
+    """The group number and index by which the controller knows a task."""
 
     group: int
     number: int
 
 
 class SubmittedGroup:
-    """Tasks under way: one handler each, or one ``batch`` handler for all, which calls the first one ``base``."""
+    """Open tasks, with one handler each, or one ``batch`` handler for all, which numbers them from ``base``."""
 
     __slots__ = (
         "base",
@@ -60,7 +60,7 @@ class SubmittedGroup:
         self.sent = False
 
     def tell_undone(self, indices: Iterable[int], error: KernelError) -> None:
-        """Tell the handlers of tasks that were not told before."""
+        """Report an error to the handlers of tasks that have not ended."""
         if self.batch is not None:
             self.batch.batch_undone([self.base + index for index in indices], error)
             return
@@ -70,7 +70,7 @@ class SubmittedGroup:
                 handler.undone(error)
 
     def tell_failed(self, error: KernelError) -> None:
-        """Tell all that still wait."""
+        """Report an error to all handlers that still wait."""
         if self.batch is not None:
             self.batch.batch_failed(error)
         else:
@@ -78,7 +78,7 @@ class SubmittedGroup:
 
 
 class KnownFunction:
-    """A function that the controller has: its size, and how many groups under way name it."""
+    """A function that the controller has: its size, and how many open groups use it."""
 
     __slots__ = ("size", "uses")
 
@@ -88,7 +88,7 @@ class KnownFunction:
 
 
 def fits(group: SubmittedGroup, terms: SubmitTerms, size: int) -> bool:
-    """Whether one more task may go with a group."""
+    """Return whether one more task fits into a group."""
     return (
         (group.terms is terms or group.terms.options == terms.options)
         and len(group.payloads) < limits.TASKS_PER_MESSAGE

@@ -1,4 +1,4 @@
-"""Which tasks a user means: ids of ``TaskClient.run``, futures, one of these or several (no I/O)."""
+"""Checks of arguments that refer to tasks, by id or future (no I/O)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .futures import TaskFuture
 
 
 def task_id(value: Any) -> int:
-    """A task id; numpy's integers are taken, too. TypeError for anything else."""
+    """Return a task id as an int; accepts NumPy integers, raises TypeError for anything else."""
     number = as_engine_id(value)
     if number is None:
         raise TypeError(f"an integer task id expected: {shown(value)}")
@@ -19,7 +19,7 @@ def task_id(value: Any) -> int:
 
 
 def task_ids(value: Any) -> set[int]:
-    """The ids that are meant by one or several; TypeError for anything else."""
+    """Return the set of one or several ids; raises TypeError for anything else."""
     if as_engine_id(value) is not None:
         return {task_id(value)}
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
@@ -28,7 +28,7 @@ def task_ids(value: Any) -> set[int]:
 
 
 def listed(tasks: Any) -> Iterable[Any]:
-    """The tasks that are meant by None, by one or by several; TypeError for anything else."""
+    """Return the tasks given by None, one task or several; raises TypeError for anything else."""
     if tasks is None:
         return ()
     if isinstance(tasks, TaskFuture) or as_engine_id(tasks) is not None:
@@ -40,11 +40,11 @@ def listed(tasks: Any) -> Iterable[Any]:
 
 
 def check_follow(task: Any) -> None:
-    """Raise TypeError, if this is not one task, or None."""
+    """Raise TypeError if this is neither one task nor None."""
     if task is not None and not isinstance(task, TaskFuture) and as_engine_id(task) is None:
         raise TypeError(f"follow names one task, a future or an id, on whose engine to run; not {shown(task)}")
 
 
 def several(ids: list[int]) -> str:
-    """Ids as messages show them: the first twenty."""
+    """Format ids for a message: the first twenty."""
     return ", ".join(map(shown, ids[:20])) + (", ..." if len(ids) > 20 else "")

@@ -106,7 +106,7 @@ class TaskMapper:
         if len({len(column) for column in columns}) > 1:
             raise ValueError("all sequences must have equal length")
         if not callable(func):
-            raise TypeError("a task function must be a FunctionType")
+            raise TypeError("a task function must be a FunctionType or another callable")
         definition = self.task_client.define(func)
         rows = zip(*columns, strict=True)
         if self.block and self.recovery_task is None:

@@ -1,4 +1,4 @@
-"""The tasks that have ids: each with its attempts, and in the end its result."""
+"""Records of the tasks that have ids: their attempts and results."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Final, NamedTuple
 from ...errors import DependencyError, EngineLost, TaskAborted, TaskRejectError, TaskTimeout, text_of
 from ..session.waiting import SessionFuture
 from .dependencies import Dependencies
-from .payloads import Payload, failure_of, story_of, value_of
+from .payloads import Payload, describe_failure, failure_of, value_of
 from .submitter import TaskSubmitter
 from .taskgroup import TaskRef
 from .taskresult import TaskResult
 from .tasktypes import BaseTask, StringTask
 
 _FAILURES: Final = (EngineLost, TaskTimeout, TaskRejectError)
-"""Errors of the controller's that are a failure of the task: its recovery task follows."""
+"""Errors of the controller that count as failures of the task: its recovery task runs."""
 
 
 class Attempt:
-    """A task, ready to be submitted: serialised when the user called run(), so that a bad one raises there."""
+    """A task ready to be submitted. It was pickled in run(), so that errors are raised there."""
 
     def __init__(self, task: BaseTask, submitter: TaskSubmitter, needs: Dependencies) -> None:
         self.task = task
@@ -40,10 +40,10 @@ class _End(NamedTuple):
 
 
 class TaskRecord:
-    """One task id: the attempt under way, those that may follow it, and in the end the result.
+    """The state of one task id: its current attempt, the recovery tasks that remain, and its result.
 
-    ``ended`` resolves once, when the task has a result or an error that keeps it from having one. Changes happen
-    under ``lock``: the session's thread and the user's meet here.
+    ``ended`` is completed once, when the task has a result or cannot get one. The lock guards against concurrent
+    changes by the session's thread and users' threads.
     """
 
     def __init__(self, taskid: int, attempts: list[Attempt], submitter: TaskSubmitter) -> None:
@@ -62,7 +62,7 @@ class TaskRecord:
         self._submitted = self._completed = time.time()
 
     def start(self) -> None:
-        """Give the next attempt to the controller, as soon as nothing it waits for keeps it here."""
+        """Submit the next attempt, once the tasks that it depends on allow."""
         with self.lock:
             self._current = attempt = self._waiting.pop(0)
         if attempt.needs:
@@ -78,7 +78,7 @@ class TaskRecord:
             payload, attempt.payload = attempt.payload, b""
             attempt.ref = self._submitter.submit_one(terms, payload, self)
 
-    # --- how it ends, in the session's thread ----------------------------------------------------------------
+    # --- its end, in the session's thread ---------------------------------------------------------------------
 
     def arrived(self, engine: int, ok: bool, payload: Payload) -> None:
         """See :class:`~ipmpi.client.tasks.resulthandlers.ResultHandler`."""
@@ -93,7 +93,7 @@ class TaskRecord:
             self._finish(error, None)
 
     def _recovers(self) -> bool:
-        """Whether the recovery task is on its way, now that the one before it has failed; or the end is noted."""
+        """After a failed attempt, start the recovery task; return False if the failure is final."""
         with self.lock:
             if self.ended.done():
                 return True
@@ -104,7 +104,7 @@ class TaskRecord:
                 return True
             try:
                 self.start()
-            except Exception as refused:  # shown to whoever asks for the result: no one is here to catch it
+            except Exception as refused:  # raised where the result is retrieved
                 self._finish(refused, None)
             return True
 
@@ -118,31 +118,31 @@ class TaskRecord:
             self.ended.set_result(None)
 
     def abort(self) -> None:
-        """End the task here, whatever its engine says later."""
+        """End the task here; what its engine sends later is ignored."""
         self._finish(TaskAborted(f"task {self.taskid} was aborted"), None)
 
-    # --- what became of it -----------------------------------------------------------------------------------
+    # --- its outcome -----------------------------------------------------------------------------------------
 
     @property
     def ref(self) -> TaskRef | None:
-        """The attempt under way, or the last one; None while it waits here."""
+        """The current or last attempt; None while it waits in the client."""
         return self._current.ref
 
     def was_aborted(self) -> bool:
-        """Whether the task has ended by an abort."""
+        """Return whether the task was aborted."""
         return isinstance(self._error, TaskAborted)
 
     def succeeded(self) -> bool:
-        """Whether a task that has ended has a result."""
+        """Return whether a task that has ended has a result."""
         return self._end is not None and self._end.ok
 
     def result(self) -> Any:
-        """The user's result of a task that has ended, or raise; the same object on every call."""
+        """Return the result of a task that has ended, the same object on every call, or raise its exception."""
         with self.lock:
             if self._result is None:
                 self._result = self._make_result()
                 if self.succeeded() and self._end is not None:
-                    self._end = self._end._replace(payload=b"")  # opened, and no longer needed
+                    self._end = self._end._replace(payload=b"")  # unpickled, and no longer needed
         is_value, value = self._result
         if is_value:
             return value
@@ -160,33 +160,33 @@ class TaskRecord:
         else:
             try:
                 value = task.process_result(value_of(end.payload))
-            except Exception as unreadable:  # a class that is not importable here, say
+            except Exception as unreadable:  # for instance a class that cannot be imported here
                 failure = unreadable
         if isinstance(task, StringTask):
             engine = -1 if end is None else end.engine
             return True, TaskResult(self.taskid, engine, value or {}, failure, self._submitted, self._completed)
         return (True, value) if failure is None else (False, failure)
 
-    # --- what depends on it; see dependencies.Parent ---------------------------------------------------------
+    # --- dependent tasks; see dependencies.Parent ------------------------------------------------------------
 
     def done(self) -> bool:
-        """Whether the task has ended."""
+        """Return whether the task has ended."""
         return self.ended.done()
 
     def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
-        """Call ``fn(something)`` when it has."""
+        """Call ``fn`` with one argument when it has ended."""
         self.ended.add_done_callback(fn)
 
     def reference(self) -> TaskRef | None:
-        """The task, if there is no recovery task that would take its place."""
+        """Return the current attempt; None if a recovery task might replace it."""
         with self.lock:
             return None if self._waiting else self._current.ref
 
     def trouble(self) -> str | None:
-        """How it failed."""
+        """Return how it failed, as a predicate of its name; None if it succeeded."""
         end, error = self._end, self._error
         if end is not None:
-            return None if end.ok else f"failed: {story_of(end.payload)}"
+            return None if end.ok else f"failed: {describe_failure(end.payload)}"
         if error is None or isinstance(error, TaskAborted):
             return "was aborted"
         return f"failed: {type(error).__name__}: {text_of(error)}"

@@ -126,7 +126,7 @@ class BaseTask(ABC):
         task: BaseTask | None = self
         while task is not None:
             if id(task) in seen:
-                raise ClientError("the recovery tasks form a loop; the last one needs recovery_task=None")
+                raise ClientError("the recovery tasks form a loop: the last one needs recovery_task=None")
             seen.add(id(task))
             yield task
             task = task.recovery_task
@@ -277,7 +277,7 @@ class MapTask(BaseTask):
         """Raise :class:`TypeError` if an attribute is of the wrong type."""
         super().check()
         if not callable(self.function):
-            raise TypeError("a task function must be a FunctionType")
+            raise TypeError("a task function must be a FunctionType or another callable")
         if not isinstance(self.args, (list, tuple)):
             raise TypeError("a task args must be a list or tuple")
         if not isinstance(self.kwargs, dict):

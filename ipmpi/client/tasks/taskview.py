@@ -115,7 +115,7 @@ def check_meaning(function: Callable[..., Any], positional: int, settings: TaskS
 
 def _keywords(function: Callable[..., Any], positional: int) -> tuple[str, ...]:
     """Return the names of the parameters that can only be, or are, passed by keyword."""
-    if type(function) is types.FunctionType and not function.__dict__:  # a tenth of the time
+    if type(function) is types.FunctionType and not function.__dict__:  # takes a tenth of the time
         code = function.__code__
         end = code.co_argcount
         begin = min(end, max(positional, code.co_posonlyargcount))
@@ -128,7 +128,7 @@ def _keywords(function: Callable[..., Any], positional: int) -> tuple[str, ...]:
 def _keywords_by_signature(function: Callable[..., Any], positional: int) -> tuple[str, ...]:
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # of something that is written in C
+    except (TypeError, ValueError):  # some callables written in C have no signature
         return ()
     named = [p.name for p in parameters[positional:] if p.kind is p.POSITIONAL_OR_KEYWORD]
     return (*named, *(p.name for p in parameters if p.kind is p.KEYWORD_ONLY))

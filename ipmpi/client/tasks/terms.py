@@ -1,4 +1,4 @@
-"""What may be asked for tasks, checked, and as the controller is told it."""
+"""The options of tasks: their checks, and the terms that are sent to the controller."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .taskgroup import SubmitTerms
 
 Reference = tuple[int, int]
 MakeTerms = Callable[[Sequence[Reference], Reference | None], SubmitTerms]
-"""Makes the terms of a task, when it is known what it comes after, and whom it follows."""
+"""Makes the terms of a task from the tasks that it runs after, and the one that it follows."""
 
 
 class TaskSettings(NamedTuple):
-    """The options that tasks of every kind have.
+    """The options that all tasks have.
 
     Attributes:
-        retries: how often it is tried again after it raised.
+        retries: how often it is run again after it raised.
         priority: larger first; any int.
         timeout: seconds that it may run.
-        expected: seconds that it will take, by the user's guess.
-        ranks: that run it together.
-        same_node: whether these have to be on one node.
-        clear_before: empty the namespace first; ``clear_after``: in the end.
+        expected: the user's estimate of its run time in seconds.
+        ranks: number of ranks that run it together.
+        same_node: whether these must be on one node.
+        clear_before: clear the namespace first; ``clear_after``: at the end.
     """
 
     retries: int = 0
@@ -41,14 +41,14 @@ class TaskSettings(NamedTuple):
     clear_after: bool = False
 
     def given(self) -> list[str]:
-        """The names of those that are not as usual."""
+        """Return the names of those that differ from the default."""
         if self._is_usual():
             return []
         checked = zip(self._fields, self.checked(), _USUAL, strict=True)
         return [name for name, value, usual in checked if value != usual]
 
     def checked(self) -> TaskSettings:
-        """The same as plain numbers (numpy's are taken, too); TypeError or ValueError say what is wrong."""
+        """Return them as plain Python numbers; raises TypeError or ValueError if one is wrong."""
         if self._is_usual():
             return self  # a task is checked several times on its way
         most = limits.TASK_NUMBER
@@ -80,15 +80,15 @@ def call_terms(
     after: Sequence[Reference] = (),
     follow: Reference | None = None,
 ) -> SubmitTerms:
-    """The terms of calls of a function; the same object for the same terms, so that calls go together.
+    """Return the terms of calls of a function; the same object for equal terms, so that calls can be grouped.
 
     Args:
-        definition: of the function.
-        settings: see there; they are checked.
+        definition: the pickled function.
+        settings: the options, not yet checked.
         spread: whether the payloads are positional arguments only.
-        depend: of the condition.
-        after: tasks that have to succeed first.
-        follow: the task on whose engine it is to run.
+        depend: the pickled condition.
+        after: tasks that must succeed first.
+        follow: the task on whose engine to run.
     """
     settings = settings.checked()
     key = (settings, spread, depend)
@@ -122,21 +122,21 @@ def make_terms(
     after: Sequence[Reference] = (),
     follow: Reference | None = None,
 ) -> SubmitTerms:
-    """The terms of any task; see :func:`call_terms`.
+    """Return the terms of any task; see :func:`call_terms`.
 
     Raises:
         TypeError, ValueError: a setting is wrong.
-        ClientError: they cannot be sent, or are too large for that.
+        ClientError: the terms cannot be encoded, or are too large.
     """
     settings = settings.checked()
     encoded = operations.encode(operation)
     room = limits.MESSAGE - limits.INLINE_BODY - 64 * limits.KIB
     if len(encoded) > room:
-        raise ClientError(f"the text of this task has {len(encoded)} bytes; push() large data, and use it by name")
+        raise ClientError(f"the text of this task has {len(encoded)} bytes: push() large data, and use it by name")
     if len(encoded) + 11 * len(after) > room:
         raise ClientError(
-            f"this task comes after {len(after)} others, which is too much for one message: let some tasks in "
-            "between each come after a part of them"
+            f"this task runs after {len(after)} others, too many for one message: let some tasks in between each "
+            "run after a part of them"
         )
     used = [*definitions, *([] if depend is None else [depend])]
     options = m.TaskOptions(

@@ -53,9 +53,7 @@ class TestTheCollection:
     def test_it_is_no_mapping(self, mec: MultiEngineClient) -> None:
         mec["x"] = 1
         for wrong in (lambda: dict(mec), lambda: {**mec}, lambda: mec[["x", "y"]], lambda: dict(mec[0])):
-            with pytest.raises(
-                TypeError, match=r"pull\(names\) .*no mapping of names.* dict\(mec\) has no meaning"
-            ):
+            with pytest.raises(TypeError, match=r"pull\(names\) .*is not a mapping.* dict\(mec\) is not possible"):
                 wrong()
 
     def test_len_and_iteration_agree(self, mec: MultiEngineClient, session: FakeSession) -> None:

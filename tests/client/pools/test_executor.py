@@ -82,7 +82,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "error", "text"),
         [
-            ({"colour": 1}, TypeError, "'colour' is no option of calls; there are: depend, expected, priority"),
+            ({"colour": 1}, TypeError, "'colour' is not an option of calls; options are: depend, expected"),
             ({"ranks": 0}, TypeError, "ranks must be an int, 1 or more"),
             ({"max_workers": 0}, ValueError, "max_workers must be greater than 0"),
         ],

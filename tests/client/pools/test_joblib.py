@@ -67,7 +67,7 @@ def test_the_newer_context_and_its_options(registered: Any, threads: ThreadFarm)
     options = {(o.priority, o.retries) for o in (s.options for s in threads.sent if isinstance(s, m.SubmitTasks))}
     assert options == {(7, 2)}
     with (
-        pytest.raises(TypeError, match="'colour' is no option of calls"),
+        pytest.raises(TypeError, match="'colour' is not an option of calls"),
         registered.parallel_config("ipmpi", colour="red"),
     ):
         pass
@@ -82,7 +82,7 @@ def test_options_given_to_parallel_itself_are_used_or_refused(registered: Any, t
             {"initializer": print},
             r"'initializer' cannot be given to engines: .* run it before, on all engines: mec\.apply",
         ),
-        ({"colour": "red"}, r"'colour' is no option of calls"),
+        ({"colour": "red"}, r"'colour' is not an option of calls"),
         ({"retries": "x"}, r"retries must be an int"),
     ):
         with pytest.raises(TypeError, match=text):

@@ -13,20 +13,20 @@ import cloudpickle
 import pytest
 
 from ipmpi import limits
-from ipmpi.client.session.functions import KEPT, FunctionShelf, OfThisProgram
+from ipmpi.client.session.functions import KEPT, FunctionCache, OfThisProgram
 from ipmpi.errors import SerializationError
 
 
 @pytest.fixture
-def shelf() -> FunctionShelf:
-    return FunctionShelf()
+def shelf() -> FunctionCache:
+    return FunctionCache()
 
 
-def call(shelf: FunctionShelf, function: Callable[..., Any], *args: Any) -> Any:
+def call(shelf: FunctionCache, function: Callable[..., Any], *args: Any) -> Any:
     return pickle.loads(shelf.define(function).pickle)(*args)
 
 
-def test_the_same_function_is_pickled_once(shelf: FunctionShelf) -> None:
+def test_the_same_function_is_pickled_once(shelf: FunctionCache) -> None:
     def twice(x: int) -> int:
         return 2 * x
 
@@ -36,7 +36,7 @@ def test_the_same_function_is_pickled_once(shelf: FunctionShelf) -> None:
     assert shelf.define(twice).label.endswith("twice")
 
 
-def test_what_a_closure_holds_now_is_what_counts(shelf: FunctionShelf) -> None:
+def test_what_a_closure_holds_now_is_what_counts(shelf: FunctionCache) -> None:
     factor = 2
 
     def times(x: int) -> int:
@@ -47,7 +47,7 @@ def test_what_a_closure_holds_now_is_what_counts(shelf: FunctionShelf) -> None:
     assert call(shelf, times, 5) == 15
 
 
-def test_a_list_that_changes_is_sent_as_it_is(shelf: FunctionShelf) -> None:
+def test_a_list_that_changes_is_sent_as_it_is(shelf: FunctionCache) -> None:
     seen: list[int] = []
 
     def count() -> int:
@@ -58,7 +58,7 @@ def test_a_list_that_changes_is_sent_as_it_is(shelf: FunctionShelf) -> None:
     assert call(shelf, count) == 1
 
 
-def test_globals_defaults_and_functions_inside(shelf: FunctionShelf) -> None:
+def test_globals_defaults_and_functions_inside(shelf: FunctionCache) -> None:
     space: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
     exec("scale = 2\ndef inner(x): return scale * x\ndef outer(x, add=1): return inner(x) + add", space)
     outer = space["outer"]
@@ -74,7 +74,7 @@ def test_globals_defaults_and_functions_inside(shelf: FunctionShelf) -> None:
     assert call(shelf, outer, 10) == 15
 
 
-def test_callables_that_may_change_are_pickled_each_time(shelf: FunctionShelf) -> None:
+def test_callables_that_may_change_are_pickled_each_time(shelf: FunctionCache) -> None:
     partial = functools.partial(max, 3)
     assert shelf.define(partial) is shelf.define(partial)  # equal pickles are one definition
     items = [1]
@@ -83,7 +83,7 @@ def test_callables_that_may_change_are_pickled_each_time(shelf: FunctionShelf) -
     assert call(shelf, items.count, 1) == 2
 
 
-def test_many_functions_are_not_kept(shelf: FunctionShelf) -> None:
+def test_many_functions_are_not_kept(shelf: FunctionCache) -> None:
     def make(number: int) -> Callable[[], int]:
         return lambda: number
 
@@ -92,7 +92,7 @@ def test_many_functions_are_not_kept(shelf: FunctionShelf) -> None:
     assert len(shelf._kept) == len(shelf._by_key) == KEPT
 
 
-def test_what_cannot_be_sent_is_named(shelf: FunctionShelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_sent_is_named(shelf: FunctionCache, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = threading.Lock()
     with pytest.raises(SerializationError, match="variable 'lock' of the function"):
         shelf.define(lambda: lock.locked())
@@ -103,7 +103,7 @@ def test_what_cannot_be_sent_is_named(shelf: FunctionShelf, monkeypatch: pytest.
 
 
 def test_a_function_whose_module_is_sent_by_value_from_now_on_is_pickled_anew(
-    shelf: FunctionShelf, monkeypatch: pytest.MonkeyPatch
+    shelf: FunctionCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = types.ModuleType("only_here_for_now")
     exec("def double(x):\n    return 2 * x\n", module.__dict__)
@@ -124,7 +124,7 @@ def test_a_function_whose_module_is_sent_by_value_from_now_on_is_pickled_anew(
         assert pickle.loads(new.pickle)(21) == 42
 
 
-def test_functions_that_are_used_stay_when_many_others_come(shelf: FunctionShelf) -> None:
+def test_functions_that_are_used_stay_when_many_others_come(shelf: FunctionCache) -> None:
     space: dict[str, Any] = {"__name__": "__main__"}
     exec("\n".join(f"def f{n}(): return {n}" for n in range(2 * KEPT)), space)
     first = shelf.define(space["f0"])
@@ -133,7 +133,7 @@ def test_functions_that_are_used_stay_when_many_others_come(shelf: FunctionShelf
         assert shelf.define(space["f0"]) is first, n
 
 
-def test_the_same_function_for_this_program_is_another_definition(shelf: FunctionShelf) -> None:
+def test_the_same_function_for_this_program_is_another_definition(shelf: FunctionCache) -> None:
     def f() -> int:
         return 1
 

@@ -76,7 +76,7 @@ def test_one_line_for_all_who_failed_alike(call: Callable[..., Call]) -> None:
     waiting.ends()
     assert waiting.told == [
         "[1-3] NameError: name 'MPI' is not defined · [0] still running (0 s). "
-        "Ctrl-C ends the wait. Then mec.interrupt() ends what still runs, and mec.kill() what waits inside MPI"
+        "Ctrl-C ends the wait. Then mec.interrupt() ends running code, and mec.kill() engines that wait inside MPI"
     ]
 
 
@@ -157,11 +157,11 @@ def test_the_setting_of_a_client(mec: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), 1e300])
 def test_impossible_seconds(wrong: float) -> None:
-    with pytest.raises(ClientError, match="partial_after is a number of seconds"):
+    with pytest.raises(ClientError, match="partial_after must be 0 seconds or more"):
         seconds_until_told(wrong)
 
 
 @pytest.mark.parametrize("wrong", ["2", True, [2]])
 def test_no_seconds(wrong: Any) -> None:
-    with pytest.raises(TypeError, match="partial_after is a number of seconds"):
+    with pytest.raises(TypeError, match="partial_after must be a number of seconds"):
         seconds_until_told(wrong)

@@ -110,7 +110,7 @@ def test_callbacks_are_not_applied_to_exceptions() -> None:
 def test_waiting_ends_after_the_timeout() -> None:
     result, future = pending()
     assert not result.wait(0)
-    with pytest.raises(ResultNotCompleted, match=r"execute.*no result after 0 s. It goes on"):
+    with pytest.raises(ResultNotCompleted, match=r"execute.*no result after 0 s. It continues"):
         result.get_result(timeout=0)
     with pytest.raises(TimeoutError):
         result.get_result(timeout=0)

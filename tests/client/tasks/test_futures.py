@@ -355,7 +355,7 @@ class TestDependencies:
         assert tc.get_task_result(child) is None
         farm.work()
         assert tc.get_task_result(child, block=True) == 5
-        with pytest.raises(IndexError, match="there is no task 99 to come after"):
+        with pytest.raises(IndexError, match="there is no task 99 to run after"):
             tc.run(StringTask("a = 1", after=99))
 
     def test_run_after_a_failure(self, tc: TaskClient) -> None:

@@ -1,0 +1,98 @@
+"""What the engines print and display while they run a command."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ...protocol import messages as m, operations
+
+
+class Block(NamedTuple):
+    """What some engines have printed alike, or one thing that they have displayed.
+
+    Attributes:
+        kind: :data:`~ipmpi.protocol.messages.STDOUT`, ``STDERR`` or ``DISPLAY``.
+        engines: their ids.
+        text: whole lines, except that the last one may go on in a later block; empty for a display.
+        formats: of a display, by MIME type.
+    """
+
+    kind: int
+    engines: tuple[int, ...]
+    text: str = ""
+    formats: dict[str, str | bytes] = {}  # noqa: RUF012 - it is never changed
+
+
+class Printed(NamedTuple):
+    """All that one engine has printed and displayed during a command; ``displays`` are formats by MIME type."""
+
+    stdout: str = ""
+    stderr: str = ""
+    displays: tuple[dict[str, str | bytes], ...] = ()
+
+
+class CommandOutput:
+    """The output of one command, in the order in which it arrived.
+
+    Thread-safety: blocks are added in the session's thread; all other methods may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: list[Block] = []
+        self._listeners: list[Callable[[Sequence[Block]], object]] = []
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All that has arrived so far."""
+        with self._lock:
+            return list(self._blocks)
+
+    def add(self, blocks: Sequence[m.OutputBlock]) -> None:
+        """More has arrived. What cannot be decoded is left out."""
+        came = [made for block in blocks if (made := _block(block)) is not None]
+        with self._lock:
+            self._blocks += came
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(came)
+
+    def listen(self, listener: Callable[[Sequence[Block]], object]) -> None:
+        """Call ``listener`` with what is there now, and with whatever arrives later, then in the session's thread.
+
+        It must return quickly and must not raise.
+        """
+        with self._lock:
+            there = list(self._blocks)
+            self._listeners.append(listener)
+            # With the lock, so that nothing that comes meanwhile is passed on before what was there.
+            listener(there)
+
+    def by_engine(self) -> dict[int, Printed]:
+        """What each engine has printed and displayed so far; without those that have printed nothing."""
+        found: dict[int, tuple[list[str], list[str], list[dict[str, str | bytes]]]] = {}
+        for block in self.blocks:
+            for engine in block.engines:
+                stdout, stderr, displays = found.setdefault(engine, ([], [], []))
+                if block.kind == m.DISPLAY:
+                    displays.append(block.formats)
+                else:
+                    (stdout if block.kind == m.STDOUT else stderr).append(block.text)
+        return {
+            engine: Printed("".join(stdout), "".join(stderr), tuple(displays))
+            for engine, (stdout, stderr, displays) in found.items()
+        }
+
+
+def _block(block: m.OutputBlock) -> Block | None:
+    engines = tuple(block.engines)
+    if block.kind != m.DISPLAY:
+        return Block(block.kind, engines, block.data.decode(errors="backslashreplace"))
+    try:
+        return Block(block.kind, engines, formats=operations.decode_display(block.data).formats)
+    except msgspec.DecodeError:
+        return None
