@@ -26,7 +26,7 @@ from ...protocol.connection import (
 )
 from ...protocol.frames import Buffer
 from ...protocol.handshake import printable
-from ...protocol.messages import AnyMessage, Goodbye
+from ...protocol.messages import AnyMessage, Goodbye, encode
 from ...protocol.permissions import Table
 from ...protocol.streams import OutgoingStream
 from ..link import Link
@@ -227,11 +227,13 @@ class ChannelLink:
                 f"there are {limits.SSH_CHANNELS} connections through this ssh session already"
             )
         request = ask(self._newest + 1)
+        try:
+            size = len(encode(request))
+        except UnicodeEncodeError:
+            raise LocalProtocolError("a request with bytes that are no text (UTF-8)") from None
+        if size > limits.SSH_REQUEST:
+            raise LocalProtocolError(f"a request of {size} bytes; {limits.SSH_REQUEST} is the limit")
         prepared = prepare(request)
-        if len(prepared.header) > limits.SSH_REQUEST:
-            raise LocalProtocolError(
-                f"a request of {len(prepared.header)} bytes; {limits.SSH_REQUEST} is the limit"
-            )
         channel = self._add(user)
         if isinstance(request, m.ConnectTo):
             channel.outgoing = self.connection.send_streamed(prepared, m.ENDLESS)

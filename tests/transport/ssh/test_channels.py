@@ -183,7 +183,7 @@ def test_a_request_that_nobody_wants_any_more_when_it_is_served(loop: Loop, ends
 
 def test_names_of_files_may_have_bytes_that_are_no_text(loop: Loop, ends: tuple[End, End]) -> None:
     near, far = ends
-    with pytest.raises(LocalProtocolError, match="surrogates not allowed"):
+    with pytest.raises(LocalProtocolError, match="no text"):
         near.link.open(lambda number: m.RunCommand(number, ["\udcff"]), Heard())
     far.accepts = False
     one, two = near.connect(), near.connect()
@@ -229,7 +229,8 @@ def test_there_is_an_end_of_channels(ends: tuple[End, End]) -> None:
     [
         (lambda n: m.ConnectTo(n, "x" * 254, 1), "a ConnectTo with a value that is not possible"),
         (lambda n: m.ConnectTo(n, "x", 0), "a ConnectTo with a value that is not possible"),
-        (lambda n: m.RunCommand(n, ["x" * limits.SSH_REQUEST]), "is the limit"),
+        (lambda n: m.RunCommand(n, ["x" * limits.SSH_REQUEST]), "65536 is the limit"),
+        (lambda n: m.RunCommand(n, ["x" * limits.MESSAGE]), "65536 is the limit"),
     ],
 )
 def test_requests_that_cannot_be_sent(ends: tuple[End, End], make: Callable[[int], m.Request], words: str) -> None:
