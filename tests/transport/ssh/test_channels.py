@@ -98,9 +98,9 @@ def test_an_answer_comes_after_what_was_printed(loop: Loop, ends: tuple[End, End
     assert there.channel is not None
     while size := there.channel.room():
         there.channel.send(bytes(size))
-    there.channel.end(m.Ended(1, 3, "why"))
+    there.channel.end(m.Ended(1, 3, "why\033"))
     there.channel.detach()
-    run(loop, lambda: ("answered", 3, "why") in user.said, "its exit code")
+    run(loop, lambda: ("answered", 3, "why?") in user.said, "its exit code")
     assert len(user.bytes) == CHUNK
     user.channel.detach()
     assert near.link.is_idle
