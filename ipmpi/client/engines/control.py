@@ -10,11 +10,13 @@ from ...protocol import messages
 from ...ranges import engines_named
 from ..session import given
 from ..session.notices import say
+from ..session.ownframes import all_raise_at_call
 from ..session.results import PendingResult
 from ..session.targets import Targets, choose
 from .objects import EngineObjects
 
 
+@all_raise_at_call
 class EngineControl(EngineObjects):
     """Base of :class:`EngineView`: what the controller answers itself, also while engines are busy.
 
