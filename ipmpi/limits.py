@@ -199,6 +199,22 @@ each other, and longer than this only where a firewall swallows what they say.""
 RESULT_TEXT: Final = 1 * MIB
 """Captured stdout, stderr or traceback of one command; the middle of a longer one is replaced by a note."""
 
+OUTPUT_WINDOW: Final = 0.1
+"""Seconds for which an agent collects what ranks print, to tell equal lines of theirs once. Each level of the tree
+adds as much; people see a delay from about 0.2 s on."""
+
+OUTPUT_LINE: Final = 16 * KIB
+"""A line that is longer is passed on in pieces."""
+
+OUTPUT_KEPT: Final = 4 * MIB
+"""What the last commands of a rank have printed, for get_result; and what the ranks of a node print otherwise."""
+
+DISPLAYS: Final = 16 * MIB
+"""Figures and other displays of one rank during one command, all together."""
+
+OUTPUT: Final = 2 * RESULT_TEXT + DISPLAYS
+"""What a controller passes on of one engine during one command; agents leave out the middle of longer output."""
+
 EXCEPTION: Final = 1 * MIB
 """The largest pickled exception that travels; of a larger one its name, text and traceback do."""
 

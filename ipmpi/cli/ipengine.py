@@ -25,6 +25,7 @@ from ..engine.mpi.world import MODES, World, host_and_pid, start_world
 from ..engine.rank.controlblock import ControlBlock
 from ..engine.rank.hiddenvariables import hide_rank_variables
 from ..engine.rank.lifeline import Lifeline
+from ..engine.rank.outputpipes import OutputPipes
 from ..engine.rank.rank import Rank
 from ..engine.session.namespace import Namespace
 from ..environment import gpus, mpienv, walltime
@@ -135,6 +136,9 @@ class EngineProcess:
             os.environ[walltime.JOB_END] = f"{time.time() + left:.0f}"  # for user code
         is_leader = not leaders or leaders[world.rank] == world.rank
         here = leaders.count(leaders[world.rank]) if leaders else expected
+        self._pipes = OutputPipes()
+        talk.say(rm.OutputPipes(), self._pipes.read_ends)
+        self._pipes.handed_over()
         talk.say(
             rm.RankHello(
                 world.rank if world.mpi is not None else world.wanted, world.rank if world.mpi else world.wanted,
@@ -150,13 +154,15 @@ class EngineProcess:
         namespace.install_as_main()
         self.rank = Rank(
             namespace, talk.socket, block, world.rank, world.make_teams, _log_id, _log_note,
-            here, Lifeline(lifeline, _log_file()),
+            here, Lifeline(lifeline, _log_file()), self._pipes,
         )  # fmt: skip
 
     def run(self) -> int:
         """Work until stopped; returns the exit code."""
         self.rank.install_signals()
+        self._pipes.install()
         stop = self.rank.run()
+        self._pipes.close()
         log.info("stopping: %s", stop.reason)
         if stop.words:
             print(stop.words, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ and never looked into: the controller does not import pickle.
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -73,18 +74,15 @@ class ControllerService:
         # Engines outlive a controller, and their answers to the old one must not be taken for answers to this one.
         self.router = Router(secrets.randbits(60))
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
-        self.losses = Losses(
-            self.router, self.farm.blame, self._log, lambda: loop.call_at_turn_end(self._flush, self._not_flushed)
-        )
+        flush_soon = functools.partial(loop.call_at_turn_end, self._flush, self._not_flushed)
+        self.losses = Losses(self.router, self.farm.blame, self._log, flush_soon)
         self.deadlines = Deadlines(self.router.registry)
         self._flush_timer: Timer | None = None
         self._roll = Roll(self.router.registry)
         self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
         self.transfers = Transfers()
-        self.stalled = Stalled(
-            loop, self.router, self.farm, self.sessions.by_key, self._log,
-            lambda: loop.call_at_turn_end(self._flush, self._not_flushed),
-        )  # fmt: skip
+        by_key = self.sessions.by_key
+        self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
         self.interruptions = Interruptions(
             loop, self.router, lambda client, answer: self._send(client, answer, ())
         )
@@ -103,6 +101,15 @@ class ControllerService:
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
             m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
             m.Release: lambda session, message: self.farm.release(session.key, message.targets),
+        }
+        self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
+            m.Output: self.router.output,
+            m.RunBeforeEnd: self.router.before_end,
+            m.AnswerStuck: self.stalled.stuck,
+            m.TasksReturned: self.farm.returned,
+            m.TasksStarted: self.farm.blame.started,
+            m.WantTaskBody: self.farm.bodies.want,
+            m.TaskHolds: self.router.task_holds,
         }
 
     # --- events --------------------------------------------------------------------------------------------
@@ -170,22 +177,12 @@ class ControllerService:
             self.router.result(key, message, event.body, event.stream)
         elif isinstance(message, m.LargeTaskResult):
             farm.result(key, message, event.body, event.stream)
-        elif isinstance(message, m.TasksReturned):
-            farm.returned(key, message)
-        elif isinstance(message, m.TasksStarted):
-            farm.blame.started(key, message)
         elif isinstance(message, m.WantTasks):
             farm.want_tasks(key, message.window)
-        elif isinstance(message, m.WantTaskBody):
-            farm.bodies.want(key, message)
-        elif isinstance(message, m.AnswerStuck):
-            self.stalled.stuck(key, message)
-        elif isinstance(message, m.RunBeforeEnd):
-            self.router.before_end(key, message)
-        elif isinstance(message, m.TaskHolds):
-            self.router.task_holds(key, message)
         elif isinstance(message, m.PropertiesChanged):
             farm.properties_changed(key, message.ranks)
+        else:
+            self._reports[type(message)](key, message)
 
     def _client_message(self, session: PeerSession, event: MessageReceived) -> None:
         message: Any = event.message

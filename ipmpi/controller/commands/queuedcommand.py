@@ -47,6 +47,10 @@ class QueuedCommand:
     """An engine has run it."""
     will_fail: bool = False
     """It cannot give way, and fails where it has not been run."""
+    output: int = 0
+    """Bytes that engines have printed while they ran it."""
+    most_output: int = limits.OUTPUT
+    """Of these, how many are passed on to the client."""
     given_up: set[int] = field(default_factory=set)
     """Engines that were told that the body will not come, and have not answered."""
 

@@ -37,26 +37,12 @@ from ..registry import Registry
 from .arriving import ArrivingCommand
 from .commandqueue import CommandQueue, Stage, join
 from .held import Held
+from .output import for_client
+from .passing import NOT_TAKEN, Passing
 from .queuedcommand import QueuedCommand, check_size
-
-NOT_TAKEN = (
-    f"this client took nothing of it for {limits.ANSWER_STUCK:.0f} s (was it stopped, or its network cut?), and "
-    "others waited for the engine. Ask again"
-)
-"""Why an answer was given up."""
 
 _BEFORE_END = 100
 """What a set may have waiting in one queue, beside the commands of clients."""
-
-
-@dataclass
-class _Passing:
-    """An answer whose body is on its way through: of which engines, and why the rest will not come."""
-
-    work: QueuedCommand
-    engines: list[int]
-    error: str = "EngineLost"
-    reason: str = "the engine was lost while it sent it"
 
 
 @dataclass
@@ -81,7 +67,7 @@ class Router:
         self._starting: dict[QueuedCommand, list[int]] = {}
         self._late: dict[QueuedCommand, list[int]] = {}
         self._undone: dict[tuple[QueuedCommand, str, str], list[int]] = {}
-        self._passing: dict[tuple[int, int], _Passing] = {}
+        self._passing: dict[tuple[int, int], Passing] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
         self.stale_results = 0
         """Answers to what was not asked: counted, and dropped."""
@@ -110,6 +96,7 @@ class Router:
             message.operation, message.sizes, [bytes(b) for b in body], stream,
         )  # fmt: skip
         work.outstanding = set(targets)
+        work.most_output = len(targets) * limits.OUTPUT
         work.inline_bytes = inline
         state.inline_bytes += inline
         if message.targets is None:
@@ -218,14 +205,23 @@ class Router:
         self._effects.append(Send(key, m.Registered(ids)))
         return ids
 
+    def output(self, key: int, message: m.Output) -> None:
+        """Ranks print something while they run a command: its client is told."""
+        work = self._works.get(message.id)
+        if work is not None and work.client in self._clients:
+            passed_on = for_client(work, message, lambda ranks: self._running(key, work, ranks))
+            self._effects += [Send(work.client, passed_on)] if passed_on is not None else []
+
+    def _running(self, key: int, work: QueuedCommand, ranks: Sequence[int]) -> list[int]:
+        """The ids of those of a set's ranks that were given a command and have not answered."""
+        ids = dict.fromkeys(self.registry.of_ranks(key, ranks))
+        queues = ((number, self._queues[number]) for number in ids)
+        return [number for number, queue in queues if queue.running is work and queue.stage is Stage.GIVEN]
+
     def result(self, key: int, message: m.Result, body: Sequence[Buffer], stream: int) -> None:
         """Ranks have answered."""
         work = self._works.get(message.id)
-        ids: list[int] = []
-        for number in dict.fromkeys(self.registry.of_ranks(key, message.engines)):
-            queue = self._queues[number]
-            if work is not None and queue.running is work and queue.stage is Stage.GIVEN:
-                ids.append(number)
+        ids = [] if work is None else self._running(key, work, message.engines)
         if len(ids) < len(message.engines):
             self.stale_results += len(message.engines) - len(ids)
         if work is not None and work.given_up:
@@ -259,7 +255,7 @@ class Router:
             self._announce(work)
         if stream and known:
             self._effects.append(Forward(key, stream, sum(message.sizes), ((work.client, answer),)))
-            self._passing[key, stream] = _Passing(work, ids)
+            self._passing[key, stream] = Passing(work, ids)
         elif stream:
             self._effects.append(Decline(key, stream))
         elif known:

@@ -28,6 +28,7 @@ from .largestreams import LargeAnswer
 from .localrank import LocalRank, RankCommand
 from .peeragent import PeerAgent
 from .setend import SetEnd
+from .setoutput import SetOutput
 from .settasks import SetTasks
 from .shared import SharedMemory
 from .upward import Upward
@@ -87,7 +88,8 @@ class Agent:
         self._route: dict[int, PeerAgent] = {}
         self._numbers = itertools.count(1)
         """Of commands to ranks of this node."""
-        self._answers = Upward(loop, self.send_up)
+        self.output = SetOutput(loop, self.send_up)
+        self._answers = Upward(loop, self._answer)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
         self._too_late = False
@@ -182,6 +184,11 @@ class Agent:
         if self.above is not None:
             self.above.connection.send(message, body)
             self.above.wake()
+
+    def _answer(self, message: m.Result, body: Sequence[Buffer] = ()) -> None:
+        """Send an answer up, after what its ranks have printed."""
+        self.output.flush(message.id)
+        self.send_up(message, body)
 
     # --- from above ----------------------------------------------------------------------------------------
 
@@ -333,6 +340,7 @@ class Agent:
         if self.above is None:
             large.drop()
         else:
+            self.output.flush(command.id)
             large.begin(self.above, result, self.send_up)
 
     # --- from below ----------------------------------------------------------------------------------------
@@ -345,10 +353,13 @@ class Agent:
         if isinstance(message, m.Result):
             self._tasks.command_answered(message.engines)
             if event.stream:
+                self.output.flush(message.id)
                 self._answers.leave_out(message.id, message.engines)
                 self.pass_up(child, message, event.stream)
             else:
                 self._answers.add(message, event.body)
+        elif isinstance(message, m.Output):
+            self.output.from_below(message)
         elif isinstance(message, m.Register) and self._too_late and not child.engines:
             child.connection.send(m.Goodbye("the set went on without this node, which has reported too late"))
             child.wake()
@@ -416,6 +427,7 @@ class Agent:
         if ranks:
             self._log(f"lost rank(s) {ranks}: {reason}")
             self._answers.leave_out(None, ranks)
+            self.output.flush_all()
             self.send_up(m.RanksLost(ranks, reason, ordered))
             self._tasks.ranks_gone(ranks, died=True, ordered=ordered)
         self._stop_if_ended(reason if ordered else "")

@@ -17,7 +17,9 @@ from ...transport.packets import PacketLink, Socket
 from ..rank.controlblock import CURRENT, HEARD, INTERRUPTS, JOINING, SENT, SINCE, SKIP, TARGET, ControlBlock
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
+from .rankoutput import RankOutput
 from .rankparts import RankParts
+from .setoutput import SetOutput
 from .taskagent import ReportChannel, TaskAgent
 
 _INTERRUPT_AGAIN = 0.05
@@ -76,6 +78,10 @@ class Answers(Protocol):
     def properties_changed(self, local: LocalRank) -> None:
         """The properties of an engine were set or deleted."""
 
+    @property
+    def output(self) -> SetOutput:
+        """Who hears what ranks print."""
+
 
 class LocalRank:
     """One rank: its socket, its control block, and what it has to do.
@@ -116,11 +122,13 @@ class LocalRank:
         self.has_left = False
         self._block: ControlBlock | None = None
         self._block_file = -1
+        self._output_files: list[int] = []
         self._commands: dict[int, RankCommand] = {}
         self._properties = 0
         self._large: LargeAnswer | None = None
         """The large answer that is coming."""
         self._interrupting = False
+        self._output: RankOutput | None = None
         self._link = PacketLink(node.loop, sock, self._packet, self._closed)
 
     @property
@@ -156,6 +164,14 @@ class LocalRank:
             self._loop, block, items, hello.rank, way, self.tasks, self.send, self._interrupt_if
         )
         self._items = items
+        if self._output_files:
+            output = answers.output
+            self._output = RankOutput(
+                self._loop, self._output_files, self._printed, lambda data: output.noted(self.rank, data),
+                output.wait_for_line,
+            )  # fmt: skip
+            output.add_rank(self._output)
+            self._output_files = []
 
     # --- to the rank ---------------------------------------------------------------------------------------
 
@@ -166,6 +182,8 @@ class LocalRank:
     def run(self, number: int, packet: bytes, command: RankCommand, files: tuple[int, ...] = ()) -> None:
         """Give it a command, whose packet is the same for all ranks that get it."""
         self._commands[number] = command
+        if self._output is not None:
+            self._output.begin(number)
         self._link.send(packet, files)
 
     def stop(self, message: rm.Stop) -> None:
@@ -177,6 +195,7 @@ class LocalRank:
     def close(self) -> None:
         """Say nothing more, and hear nothing."""
         self._link.close()
+        self._close_output()
 
     # --- interrupts ----------------------------------------------------------------------------------------
 
@@ -273,6 +292,8 @@ class LocalRank:
                 self.hello, self.pid = message, message.pid
                 self._block_file = os.dup(files[0])
                 self._node.rank_said(self, message)
+            elif isinstance(message, rm.OutputPipes):
+                self._output_files, files[:] = list(files), []
             elif self._block is None:
                 self._node.rank_said(self, message)
             else:
@@ -286,6 +307,9 @@ class LocalRank:
             self.tasks.collect()
         elif isinstance(message, rm.CommandDone):
             self._answered(message, body)
+        elif isinstance(message, rm.Displayed):
+            if self._output is not None:
+                self._output.displayed(message.data)
         elif isinstance(message, rm.ItemDone):
             self._large = self._new_large(message.sizes)
             self.tasks.large_result(message, self._large)
@@ -296,7 +320,16 @@ class LocalRank:
         else:
             self._node.rank_said(self, message)
 
+    def _printed(self, number: int, kind: int, line: int, data: bytes) -> None:
+        command = self._commands.get(number)
+        if command is not None and command.id:  # else nobody waits for it
+            self._answers.output.printed(self.rank, command.id, kind, line, data)
+
     def _answered(self, message: rm.CommandDone, body: memoryview) -> None:
+        if self._output is not None:
+            self._output.end()
+            if message.again:
+                self._output.again(message.again, message.number)
         command = self._commands.pop(message.number, None)
         if command is None:
             return
@@ -331,9 +364,21 @@ class LocalRank:
 
     def gone(self) -> None:
         """Its process has ended: what it has left is told, and nothing of it is waited for any more."""
+        if self._output is not None:
+            self._output.end()
+            self._close_output()
         self.tasks.collect()
         self.tasks.retire()
         self.parts.gone()
+
+    def _close_output(self) -> None:
+        for descriptor in self._output_files:
+            os.close(descriptor)
+        self._output_files = []
+        if self._output is not None:
+            self._answers.output.rank_gone(self._output)
+            self._output.close()
+            self._output = None
 
     def break_off(self) -> None:
         """It is gone: what it had begun to send will not come to its end."""
@@ -344,3 +389,5 @@ class LocalRank:
             os.close(self._block_file)
             self._block_file = -1
         self._link.close()
+        if self._output is None:
+            self._close_output()

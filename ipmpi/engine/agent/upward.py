@@ -14,10 +14,10 @@ class Upward:
     """The folding of answers, and its timer.
 
     Args:
-        send_up: called with each message that is to go up, and its body.
+        send_up: called with each answer that is to go up, and its body.
     """
 
-    def __init__(self, loop: Loop, send_up: Callable[[m.AnyMessage, Sequence[Buffer]], None]) -> None:
+    def __init__(self, loop: Loop, send_up: Callable[[m.Result, Sequence[Buffer]], None]) -> None:
         self._loop = loop
         self._send_up = send_up
         self._fold = Fold()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ipmpi import limits, serialize
-from ipmpi.engine.session.capture import shorten
 from ipmpi.engine.session.failures import failed
+from ipmpi.engine.session.texts import shorten
 from ipmpi.errors import TaskAborted
 from ipmpi.protocol.operations import Failed
 from ipmpi.protocol.packed import pack_failure, unpack_failure

@@ -7,6 +7,7 @@ which they come. While there are none it works on task items, so a command waits
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import time
@@ -30,6 +31,7 @@ from .items import Item, ItemRunner
 from .largeanswers import LargeAnswers
 from .lifeline import Lifeline
 from .outcomes import LARGE, Payload
+from .outputpipes import OutputPipes
 from .taskrunner import TaskRunner
 
 _BELL = rm.encode(rm.Bell())
@@ -50,6 +52,7 @@ class Rank:
         on_note: called with lines for the log.
         neighbours: how many ranks share the memory of this node.
         lifeline: ends this process when the agent is gone while user code runs.
+        pipes: where output goes while a command runs.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Rank:
         on_note: Callable[[str], None] = lambda text: None,
         neighbours: int = 1,
         lifeline: Lifeline | None = None,
+        pipes: OutputPipes | None = None,
     ) -> None:
         self.namespace = namespace
         self._socket = socket
@@ -70,6 +74,7 @@ class Rank:
         self._on_id = on_id
         self._on_note = on_note
         self._lifeline = lifeline
+        self._pipes = contextlib.nullcontext() if pipes is None else pipes
         self._process = namespace.process
         self.interrupts = Interrupts(block)
         self._runner = TaskRunner(namespace)
@@ -87,6 +92,8 @@ class Rank:
         self._process.in_child(socket.abandon)
         if lifeline is not None:
             self._process.in_child(lifeline.close)
+        if pipes is not None:
+            self._process.in_child(pipes.forked)
         self._handlers: dict[type, Callable[[Any, memoryview, list[int]], None]] = {
             rm.NewEngineId: self._take_id,
             rm.RunCommand: self._take_command,
@@ -202,14 +209,15 @@ class Rank:
             outcome = operations.encode(operations.Failed("ConnectionError", failure, ""))
             answer = CommandAnswer(False, outcome, [])
         else:
-            answer = self._run(message, body)
+            with self._pipes:
+                answer = self._run(message, body)
         del body
         self._process.leave_if_child()
         self._runner.names_changed()
         sizes = [size_of([buffer]) for buffer in answer.body]
         version = self.namespace.properties_version
         streamed = sum(sizes) > limits.INLINE_BODY
-        said = rm.CommandDone(message.number, answer.ok, answer.outcome, version, sizes, streamed)
+        said = rm.CommandDone(message.number, answer.ok, answer.outcome, version, sizes, streamed, answer.again)
         if not streamed and self._say(said, answer.body):
             return
         if answer.body:  # also what is small, and finds no descriptor for its packet
@@ -227,7 +235,7 @@ class Rank:
             words[CURRENT] = -message.number
             self._block.fence()
             if words[SKIP] < message.number:
-                answer = self.namespace.run(message.method, message.operation, body)
+                answer = self.namespace.run(message.method, message.operation, body, message.number)
             words[CURRENT] = 0
         except KeyboardInterrupt:
             # No second one can come so soon.

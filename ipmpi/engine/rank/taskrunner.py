@@ -31,10 +31,10 @@ from ipmpi.engine.rank.outcomes import (
     packed_failure,
 )
 from ipmpi.engine.rank.programs import ProgramHome
-from ipmpi.engine.session.capture import shorten
 from ipmpi.engine.session.functions import FunctionHome
 from ipmpi.engine.session.namespace import Namespace
 from ipmpi.engine.session.statements import compile_task
+from ipmpi.engine.session.texts import shorten
 from ipmpi.errors import RemoteProtocolError, TaskRejectError
 from ipmpi.protocol.messages import DefineFunction
 from ipmpi.protocol.operations import (

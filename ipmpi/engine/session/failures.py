@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ipmpi import limits, raised, serialize
-from ipmpi.engine.session.capture import share, shorten
+from ipmpi.engine.session.texts import share, shorten
 from ipmpi.errors import text_of
 from ipmpi.limits import RESULT_TEXT
 from ipmpi.protocol.frames import size_of
@@ -30,12 +30,7 @@ def failed(error: BaseException, executed: Executed | None = None) -> tuple[Fail
     """
     traceback_text, text = _formatted(error), _text(error)
     if executed is not None:
-        stdout, stderr, text, traceback_text = share(
-            [executed.stdout, executed.stderr, text, traceback_text], ANSWER_TEXT
-        )
-        executed = Executed(
-            executed.number, stdout, stderr, executed.display_pprint, executed.display_repr, executed.source
-        )
+        text, traceback_text = share([text, traceback_text], ANSWER_TEXT)
     return Failed(shorten(type(error).__name__), text, traceback_text, executed), _body(error)
 
 
