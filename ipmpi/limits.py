@@ -123,20 +123,23 @@ CLIENT_RECONNECT: Final = LEASE_AFTER_SILENCE
 """A client tries for as long as the controller would keep its session."""
 
 # --- Through ssh -----------------------------------------------------------------------------------------
-MUX_WINDOW: Final = 2 * MIB
+SSH_WINDOW: Final = 2 * MIB
 """Credit of one channel in one direction. As much as OpenSSH lets be under way; more would only wait inside it."""
 
-MUX_CHUNK: Final = 64 * KIB
+SSH_CHUNK: Final = 64 * KIB
 """Channels take turns after this much, and as much of one channel waits here to be sent."""
 
-MUX_CHANNELS: Final = 256
+SSH_CHANNELS: Final = 256
 """Connections through one ssh at a time; each may hold a window of memory."""
 
-MUX_REQUEST: Final = 64 * KIB
+SSH_REQUEST: Final = 64 * KIB
 """The largest request: a command line."""
 
-MUX_CONTROL: Final = 1 * MIB
-"""Answers that wait for a peer which sends and does not read. Above it, nothing more is read from it."""
+SSH_TEXT: Final = 8 * KIB
+"""Characters of an answer that is no data: a furl, or why something cannot be done."""
+
+SSH_BACKLOG: Final = 1 * MIB
+"""Answers that wait for a laptop which sends and does not read. Above it, nothing more is read from it."""
 
 SSH_BANNER: Final = 64 * KIB
 """What a login may print before ipmpi speaks: messages of the day, output of the shell's start-up files."""
