@@ -175,7 +175,10 @@ class Nothing(_Operation, frozen=True, tag="nothing"):
 
 
 class Display(_Operation, frozen=True, tag="display"):
-    """A figure or value that user code displays, in several formats: text and images, by MIME type."""
+    """A figure or value that user code displays, in several formats: text and images, by MIME type.
+
+    Those of type JSON are text here. All of them together have at most ``limits.DISPLAY`` bytes.
+    """
 
     text: dict[str, str]
     images: dict[str, bytes] = msgspec.field(default_factory=dict)
@@ -187,14 +190,12 @@ class Display(_Operation, frozen=True, tag="display"):
 
 
 class Executed(_Operation, frozen=True, tag="executed"):
-    """What one command printed and displayed. ``source`` is filled for :class:`GetResult` only.
+    """What one command displayed. ``source`` is filled for :class:`GetResult` only.
 
     ``display_rich``: the last displayed value in further formats.
     """
 
     number: int
-    stdout: str = ""
-    stderr: str = ""
     display_pprint: str | None = None
     display_repr: str | None = None
     source: str = ""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from ... import serialize
 from ...errors import CompositeError
 from ...protocol.operations import Executed, Failed, Outcome, Value
-from .commandoutput import Printed
 from .failures import Body, raise_failures
 from .resultlist import ResultList
 
@@ -61,14 +60,6 @@ def executed(
     return _results(replies, source)
 
 
-def printed(reply: EngineReply) -> Printed:
-    """Return what an engine printed and displayed during the command that it has answered."""
-    if any(reply.printed):
-        return reply.printed
-    outcome = _executed(reply.outcome)
-    return Printed() if outcome is None else Printed(outcome.stdout, outcome.stderr)
-
-
 def _executed(outcome: Outcome) -> Executed | None:
     if isinstance(outcome, Executed):
         return outcome
@@ -82,7 +73,7 @@ def _results(replies: Sequence[EngineReply], source: str | None) -> ResultList:
 
 def _command(reply: EngineReply, outcome: Executed, source: str | None) -> dict[str, Any]:
     text = outcome.source if source is None else source
-    stdout, stderr, displays = printed(reply)
+    stdout, stderr, displays = reply.printed
     command: dict[str, Any] = {
         "input": {"translated": text, "raw": text},
         "number": outcome.number,

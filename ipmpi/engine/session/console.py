@@ -11,11 +11,13 @@ from typing import Any, Final
 
 import msgspec.structs
 
-from ipmpi.engine.session.capture import Capture, share, shorten
+from ipmpi.engine.session import formats
+from ipmpi.engine.session.displays import Displays
 from ipmpi.engine.session.scripts import as_script
 from ipmpi.engine.session.statements import Sources, compile_interactive, future_flags
-from ipmpi.limits import KIB, MIB, RESULT_TEXT
-from ipmpi.protocol.operations import Execute, Executed
+from ipmpi.engine.session.texts import shorten
+from ipmpi.limits import MIB, RESULT_TEXT
+from ipmpi.protocol.operations import Display, Execute, Executed
 
 KEPT_RESULTS: Final = 16 * MIB
 """Text of past results that get_result can still ask for; the oldest go first."""
@@ -24,14 +26,7 @@ KEPT_HISTORY: Final = 1000
 """Commands that get_result can ask for, and whose text and displayed value ``In`` and ``Out`` have, as in IPython.
 Older ones are let go."""
 
-PRINTED: Final = RESULT_TEXT * 5 // 4
-"""stdout and stderr of one command together, so that an answer stays below ``limits.MESSAGE``."""
-
 DISPLAYED: Final = RESULT_TEXT // 8
-_PRETTY: Final = 64 * KIB
-"""A longer representation is not laid out by pprint, which takes minutes for a large list."""
-
-_LINE: Final = 79
 _LAST: Final = ("_", "__", "___")
 _NO_VALUE: Final = object()
 _NO_SCRIPT: Final = contextlib.nullcontext()
@@ -44,13 +39,16 @@ class Console:
     Args:
         names: the namespace.
         give: puts names of ipmpi's there, except where the user has something else by that name.
+        displays: what user code displays.
     """
 
-    def __init__(self, names: dict[str, Any], give: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, names: dict[str, Any], give: Callable[[dict[str, Any]], None], displays: Displays | None = None
+    ) -> None:
         self.sources = Sources()
         self._names = names
         self._give = give
-        self._capture = Capture()
+        self._displays = Displays() if displays is None else displays
         self.reset()
 
     def reset(self) -> None:
@@ -59,7 +57,7 @@ class Console:
         self._last_success: int | None = None
         self._inputs: list[str] = [""]
         self._outputs: dict[int, Any] = {}
-        self._results: OrderedDict[int, tuple[Executed, str]] = OrderedDict()
+        self._results: OrderedDict[int, tuple[Executed, str, int]] = OrderedDict()
         self._results_size = 0
         self._flags = 0
         self._displayed: Any = _NO_VALUE
@@ -72,12 +70,13 @@ class Console:
         self._give({"In": self._inputs, "_ih": self._inputs, "Out": self._outputs, "_oh": self._outputs})
         self._give(dict(zip(_LAST, self._shown, strict=True)))
 
-    def forked(self) -> None:
-        """This is a forked child of the engine: what it prints goes where the engine's own output goes."""
-        self._capture.forked()
+    def execute(self, operation: Execute, reference: int = 0) -> tuple[Executed, BaseException | None]:
+        """Run statements until the first that raises. What it raised, if any, comes with what was displayed.
 
-    def execute(self, operation: Execute) -> tuple[Executed, BaseException | None]:
-        """Run statements until the first that raises. What it raised, if any, comes with what was printed."""
+        Args:
+            operation: the statements.
+            reference: a number that :meth:`result` gives back.
+        """
         self._number += 1
         source = operation.source
         filename = operation.filename
@@ -94,29 +93,35 @@ class Console:
             pass  # forget which warnings were shown: each is shown once in a command, not once in an engine's life
         words = operation.argv
         around = _NO_SCRIPT if words is None else as_script(self._names, words, operation.path)
-        with self._capture, around:
+        with around:
             sys.displayhook = self._display
             try:
                 error = self._run(source, filename)
-                texts, broken = self._texts_of_displayed()
+                (pretty, text, rich), broken = self._formats_of_displayed(error is None)
                 error = broken if error is None else error
-                executed = self._executed(*texts)
+                left_open = self._show_figures_left_open()
+                error = left_open if error is None else error
+                executed = self._executed(pretty, text, rich)
             finally:
                 sys.displayhook = displayhook
                 self._displayed = _NO_VALUE
-        self._keep(executed, shorten(source, RESULT_TEXT // 4))
+        self._keep(executed, shorten(source, RESULT_TEXT // 4), reference)
         if error is None:
             self._last_success = self._number
         return executed, error
 
-    def result(self, number: int | None) -> Executed:
-        """The kept result of a command, by default the last that succeeded; IndexError if there is none."""
+    def result(self, number: int | None) -> tuple[Executed, int]:
+        """The kept result of a command, by default the last that succeeded, and its reference.
+
+        Raises:
+            IndexError: there is none, or it is no longer kept.
+        """
         wanted = self._last_success if number is None else number
         if wanted is None:
             raise IndexError("no command has succeeded on this engine yet; run one with execute")
         try:
-            executed, source = self._results[wanted]
-            return msgspec.structs.replace(executed, source=source)
+            executed, source, reference = self._results[wanted]
+            return msgspec.structs.replace(executed, source=source), reference
         except KeyError:
             if 0 < wanted <= self._number:
                 raise IndexError(
@@ -144,35 +149,42 @@ class Console:
             del self._outputs[next(iter(self._outputs))]
         self._displayed = value
 
-    def _texts_of_displayed(self) -> tuple[tuple[str | None, str | None], BaseException | None]:
-        """``(pprint, repr)`` of the last displayed value, made once: a loop may display a million."""
+    def _formats_of_displayed(
+        self, with_rich: bool
+    ) -> tuple[tuple[str | None, str | None, Display | None], BaseException | None]:
+        """``(pprint, repr, rich)`` of the last displayed value, made once: a loop may display a million.
+
+        Where a traceback has to fit into the answer too, there is no room for the rich formats.
+        """
         value = self._displayed
         if value is _NO_VALUE:
-            return (None, None), None
+            return (None, None, None), None
         try:
-            text = pretty = repr(value)
-            if _LINE < len(text) <= _PRETTY:
-                import pprint
-
-                pretty = pprint.pformat(value, width=_LINE, sort_dicts=False)
-            return (shorten(pretty, DISPLAYED), shorten(text, DISPLAYED)), None
+            pretty, text = formats.laid_out(value)
+            rich = self._displays.last_value(value) if with_rich else None
+            return (shorten(pretty, DISPLAYED), shorten(text, DISPLAYED), rich), None
         except BaseException as error:
-            return (None, None), error
+            return (None, None, None), error
 
-    def _executed(self, pretty: str | None, text: str | None) -> Executed:
-        stdout, stderr = self._capture.stdout.peek(), self._capture.stderr.peek()
-        if stdout or stderr:
-            stdout, stderr = share([stdout, stderr], PRINTED)
-        return Executed(self._number, stdout, stderr, pretty, text)
+    def _show_figures_left_open(self) -> BaseException | None:
+        try:
+            self._displays.show_left_open()
+        except BaseException as error:
+            return error
+        return None
 
-    def _keep(self, executed: Executed, source: str) -> None:
-        self._results[executed.number] = executed, source
+    def _executed(self, pretty: str | None, text: str | None, rich: Display | None) -> Executed:
+        return Executed(self._number, pretty, text, display_rich=rich)
+
+    def _keep(self, executed: Executed, source: str, reference: int) -> None:
+        self._results[executed.number] = executed, source, reference
         self._results_size += _size(executed, source)
         while len(self._results) > KEPT_HISTORY or (self._results_size > KEPT_RESULTS and len(self._results) > 1):
             _, oldest = self._results.popitem(last=False)
-            self._results_size -= _size(*oldest)
+            self._results_size -= _size(*oldest[:2])
 
 
 def _size(executed: Executed, source: str) -> int:
     displayed = len(executed.display_repr or "") + len(executed.display_pprint or "")
-    return 200 + len(source) + len(executed.stdout) + len(executed.stderr) + displayed
+    displayed += formats.size(executed.display_rich)
+    return 200 + len(source) + displayed

@@ -37,7 +37,7 @@ class PrintingSession:
     def answers(self, fails: bool = False) -> None:
         printed = self.output.by_engine()
         failed = Failed("ZeroDivisionError", "x", "tb", Executed(1))
-        outcomes = [failed if fails and rank == 3 else Executed(1, "", "", "5", "5") for rank in range(8)]
+        outcomes = [failed if fails and rank == 3 else Executed(1, "5", "5") for rank in range(8)]
         self.future.set_result(
             [
                 EngineReply(rank, not isinstance(outcome, Failed), outcome, [], None, printed[rank])

@@ -15,7 +15,7 @@ from ipmpi.protocol.operations import Display, Executed, Failed
 
 
 def reply(engine: int, stdout: str = "", value: str | None = None, **more: Any) -> EngineReply:
-    return EngineReply(engine, True, Executed(1, stdout, "", value, value, **more), [])
+    return EngineReply(engine, True, Executed(1, value, value, **more), [], printed=Printed(stdout))
 
 
 def results(*replies: EngineReply) -> ResultList:
@@ -63,7 +63,7 @@ def test_it_can_be_shown_folded_with_options() -> None:
         shown(result, "all")
 
 
-def test_what_was_printed_is_taken_from_the_output_where_it_came_by_itself() -> None:
+def test_displays_and_rich_values_are_kept() -> None:
     figure = {"image/png": b"x", "text/plain": "<Figure>"}
     came = EngineReply(0, True, Executed(1), [], printed=Printed("out\n", "err\n", (figure,)))
     rich = reply(1, "old\n", "<Table>", display_rich=Display({"text/html": "<table>"}))
@@ -85,9 +85,9 @@ def test_what_was_printed_is_taken_from_the_output_where_it_came_by_itself() -> 
 
 
 def test_a_failure_keeps_what_all_engines_have_printed() -> None:
-    failed = Failed("ZeroDivisionError", "x", "tb", Executed(1, "before\n"))
+    failed = Failed("ZeroDivisionError", "x", "tb", Executed(1))
     with pytest.raises(CompositeError) as info:
-        results(reply(0, "fine\n", "5"), EngineReply(1, False, failed, []))
+        results(reply(0, "fine\n", "5"), EngineReply(1, False, failed, [], printed=Printed("before\n")))
     assert info.value.finished == [0]
     assert [each["stdout"] for each in info.value.results] == ["fine\n", "before\n"]
     assert isinstance(info.value.results, ResultList)
