@@ -24,7 +24,6 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 from ... import errors, limits
 from ...protocol import messages as m
@@ -35,34 +34,13 @@ from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from ..headers import LARGEST_HEADER, header_size
 from ..registry import Registry
 from .arriving import ArrivingCommand
-from .commandqueue import CommandQueue, Stage, join
+from .commandqueue import CommandQueue, Stage, first_idle, join, withdraw
 from .held import Held
-from .queuedcommand import QueuedCommand, check_size
-
-NOT_TAKEN = (
-    f"this client took nothing of it for {limits.ANSWER_STUCK:.0f} s (was it stopped, or its network cut?), and "
-    "others waited for the engine. Ask again"
-)
-"""Why an answer was given up."""
+from .passing import NOT_TAKEN, PassingAnswer
+from .queuedcommand import ClientCommands, QueuedCommand, check_size
 
 _BEFORE_END = 100
 """What a set may have waiting in one queue, beside the commands of clients."""
-
-
-@dataclass
-class _Passing:
-    """An answer whose body is on its way through: of which engines, and why the rest will not come."""
-
-    work: QueuedCommand
-    engines: list[int]
-    error: str = "EngineLost"
-    reason: str = "the engine was lost while it sent it"
-
-
-@dataclass
-class _Client:
-    commands: dict[int, QueuedCommand] = field(default_factory=dict)
-    inline_bytes: int = 0
 
 
 class Router:
@@ -72,7 +50,7 @@ class Router:
         self.registry = Registry()
         self._queues: dict[int, CommandQueue] = {}
         self._held = Held()
-        self._clients: dict[int, _Client] = {}
+        self._clients: dict[int, ClientCommands] = {}
         self._works: dict[int, QueuedCommand] = {}
         self._serial = itertools.count(first_serial)
         self._now = 0.0
@@ -81,7 +59,7 @@ class Router:
         self._starting: dict[QueuedCommand, list[int]] = {}
         self._late: dict[QueuedCommand, list[int]] = {}
         self._undone: dict[tuple[QueuedCommand, str, str], list[int]] = {}
-        self._passing: dict[tuple[int, int], _Passing] = {}
+        self._passing: dict[tuple[int, int], PassingAnswer] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
         self.stale_results = 0
         """Answers to what was not asked: counted, and dropped."""
@@ -91,10 +69,12 @@ class Router:
     def command(self, client: int, message: m.Command, body: Sequence[Buffer], stream: int) -> None:
         """Queue a command; raises the error to refuse it with."""
         targets = self.registry.resolve(message.targets)
+        if message.one_idle:
+            targets = first_idle(self._queues, targets)
         if not targets:
             raise errors.InvalidEngineID("a command for no engine at all: the list of targets is empty")
         check_size(message, len(targets))
-        state = self._clients.setdefault(client, _Client())
+        state = self._clients.setdefault(client, ClientCommands())
         inline = size_of(body)
         if message.id in state.commands:
             raise errors.ClientError(f"command {message.id} is under way already")
@@ -112,7 +92,7 @@ class Router:
         work.outstanding = set(targets)
         work.inline_bytes = inline
         state.inline_bytes += inline
-        if message.targets is None:
+        if message.targets is None or message.one_idle:
             work.announce = targets
         state.commands[message.id] = work
         self._works[work.serial] = work
@@ -163,9 +143,22 @@ class Router:
             self._clear(engine, "the queue was cleared by clear_queue()")
         return ids
 
-    def interrupt(self, targets: list[int] | None) -> dict[int, QueuedCommand]:
-        """Interrupt what runs; what that is, by engine."""
+    def interrupt(
+        self, targets: list[int] | None, client: int = 0, commands: Sequence[int] | None = None
+    ) -> dict[int, QueuedCommand]:
+        """Interrupt what runs; what that is, by engine.
+
+        With ``commands``, numbers of a client, only where these run; where they wait, they are taken out of the
+        queues.
+        """
         queues = {engine: self._queues[engine] for engine in self.registry.resolve(targets)}
+        if commands is not None:
+            state = self._clients.get(client, ClientCommands())
+            works = [state.commands[number] for number in commands if number in state.commands]
+            for work, engine in withdraw(queues, works):
+                text = f"{work.label} was interrupted before engine {engine} began it"
+                self._will_not_run(work, engine, "KeyboardInterrupt", text)
+            queues = {engine: queue for engine, queue in queues.items() if queue.running in works}
         busy = {engine: queue.running for engine, queue in queues.items() if queue.running is not None}
         for engine, work in busy.items():
             late = self._late.get(work, [])
@@ -259,7 +252,7 @@ class Router:
             self._announce(work)
         if stream and known:
             self._effects.append(Forward(key, stream, sum(message.sizes), ((work.client, answer),)))
-            self._passing[key, stream] = _Passing(work, ids)
+            self._passing[key, stream] = PassingAnswer(work, ids)
         elif stream:
             self._effects.append(Decline(key, stream))
         elif known:
