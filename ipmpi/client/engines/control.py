@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 from ...protocol import messages
-from ...ranges import engines_named
 from ..session import given
+from ..session.callwait import not_reacting
 from ..session.notices import say
 from ..session.results import PendingResult
 from ..session.targets import Targets, choose
@@ -117,7 +117,9 @@ class EngineControl(EngineObjects):
         wanted = self._wanted(targets)
         ended, stuck = self._request(lambda i: messages.Interrupt(i, wanted), list, True, "interrupt")
         if stuck:
-            say(_not_interrupted(stuck))
+            labels = list(dict.fromkeys(label for _, label in stuck))
+            runs = labels[0] if len(labels) == 1 else f"{labels[0]} and others"
+            say(not_reacting([engine for engine, _ in stuck], runs))
         answer: list[int] = ended
         return answer
 
@@ -167,17 +169,6 @@ class EngineControl(EngineObjects):
         method: str,
     ) -> Any:
         return self._calls.request(self, factory, finish, self._waits(block), method)
-
-
-def _not_interrupted(stuck: Sequence[tuple[int, str]]) -> str:
-    ids = [engine for engine, _ in stuck]
-    labels = list(dict.fromkeys(label for _, label in stuck))
-    runs = labels[0] if len(labels) == 1 else f"{labels[0]} and others"
-    return (
-        f"{engines_named(ids)} did not react: {runs} still runs. A call into C or MPI is interrupted when it "
-        f"returns, and waits for ever if it waits for another rank. mec.kill(targets={ids[:3]}"
-        f"{'...' * (len(ids) > 3)}) ends engines, mec.kill() the whole set"
-    )
 
 
 def _busy(going: Sequence[str] = (), seconds: float | None = None) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from ...errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from ...serialize import stays_here
+from .callwait import wait_and_tell
 from .commandoutput import CommandOutput
 from .failures import rebuild_exception as rebuild_exception
 from .given import shown, waiting_time
-from .notices import say
 from .partial import Partial
 from .waiting import SessionFuture, T, check_waiting
 
@@ -106,21 +106,6 @@ def wait_until_done(future: concurrent.futures.Future[Any], timeout: float | Non
     elif not future.done():
         check_waiting()
     return bool(concurrent.futures.wait([future], timeout).done) if timeout is not None else _wait(future)
-
-
-def wait_and_tell(future: concurrent.futures.Future[Any], partial: Partial) -> bool:
-    """As :func:`wait_until_done`; print a line once if some engines have failed while others have not replied."""
-    if not partial.is_watched:
-        return wait_until_done(future)
-    if isinstance(future, SessionFuture):
-        future.check()
-    news = threading.Event()
-    future.add_done_callback(lambda _: news.set())
-    partial.announce(news)
-    news.wait()
-    if not wait_until_done(future, partial.after):
-        say(partial.line())
-    return wait_until_done(future)
 
 
 def _wait(future: concurrent.futures.Future[Any]) -> bool:
@@ -294,12 +279,13 @@ class PendingResult(SessionFuture, Generic[T]):
 
         Args:
             default: returned with ``block=False`` if the result has not arrived.
-            block: whether to wait. Ctrl-C ends the wait and leaves the command running.
-            timeout: seconds to wait at most; None for no limit.
+            block: whether to wait. Ctrl-C does what :attr:`MultiEngineClient.on_interrupt` says.
+            timeout: seconds to wait at most; None for no limit. With a limit, Ctrl-C leaves the command running.
 
         Raises:
             CompositeError: the call failed on at least one engine.
             ResultNotCompleted: the result did not arrive within ``timeout`` seconds; call again later.
+            WaitInterrupted: Ctrl-C ended the wait.
             InvalidDeferredID: the result was flushed.
         """
         if not block and not self.done():

@@ -156,8 +156,7 @@ class Router:
             state = self._clients.get(client, ClientCommands())
             works = [state.commands[number] for number in commands if number in state.commands]
             for work, engine in withdraw(queues, works):
-                text = f"{work.label} was interrupted before engine {engine} began it"
-                self._will_not_run(work, engine, "KeyboardInterrupt", text)
+                self._will_not_run(work, engine, "KeyboardInterrupt", f"{work.label} had not begun")
             queues = {engine: queue for engine, queue in queues.items() if queue.running in works}
         busy = {engine: queue.running for engine, queue in queues.items() if queue.running is not None}
         for engine, work in busy.items():
