@@ -1,4 +1,4 @@
-"""Answers whose large bodies are on their way through the controller (no I/O)."""
+"""Large answers on their way from an engine set through the controller to a client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_TAKEN = (
 
 
 @dataclass
-class PassingAnswer:
+class Passing:
     """An answer whose body is on its way through: of which engines, and why the rest will not come."""
 
     work: QueuedCommand

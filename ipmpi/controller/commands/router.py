@@ -36,7 +36,7 @@ from ..registry import Registry
 from .arriving import ArrivingCommand
 from .commandqueue import CommandQueue, Stage, first_idle, join, withdraw
 from .held import Held
-from .passing import NOT_TAKEN, PassingAnswer
+from .passing import NOT_TAKEN, Passing
 from .queuedcommand import ClientCommands, QueuedCommand, check_size
 
 _BEFORE_END = 100
@@ -59,7 +59,7 @@ class Router:
         self._starting: dict[QueuedCommand, list[int]] = {}
         self._late: dict[QueuedCommand, list[int]] = {}
         self._undone: dict[tuple[QueuedCommand, str, str], list[int]] = {}
-        self._passing: dict[tuple[int, int], PassingAnswer] = {}
+        self._passing: dict[tuple[int, int], Passing] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
         self.stale_results = 0
         """Answers to what was not asked: counted, and dropped."""
@@ -251,7 +251,7 @@ class Router:
             self._announce(work)
         if stream and known:
             self._effects.append(Forward(key, stream, sum(message.sizes), ((work.client, answer),)))
-            self._passing[key, stream] = PassingAnswer(work, ids)
+            self._passing[key, stream] = Passing(work, ids)
         elif stream:
             self._effects.append(Decline(key, stream))
         elif known:
