@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
+
+LABEL: Final = 36
+"""Characters of a label. A longer list of ranges is cut in the middle, and counted."""
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -24,3 +28,13 @@ def engines_named(ids: Sequence[int]) -> str:
 def ranks_named(ranks: Sequence[int]) -> str:
     """``rank 3`` or ``ranks 0-2, 5``."""
     return f"rank{'s' * (len(ranks) != 1)} {ranges(ranks)}"
+
+
+def label(ids: Iterable[int]) -> str:
+    """``[0-62, 64]``; a long list of ranges is cut: ``[0, 2, 4, ... 126 (64 in all)]``."""
+    distinct = set(ids)
+    text = ranges(distinct)
+    if len(text) > LABEL:
+        first = text[:LABEL].split(", ")[:3]
+        text = f"{', '.join(first)}, ... {text.rpartition(', ')[2]} ({len(distinct)} in all)"
+    return f"[{text}]"

@@ -9,22 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from ...protocol import messages as m, operations
-
-
-class Block(NamedTuple):
-    """What some engines have printed alike, or one thing that they have displayed.
-
-    Attributes:
-        kind: :data:`~ipmpi.protocol.messages.STDOUT`, ``STDERR`` or ``DISPLAY``.
-        engines: their ids.
-        text: whole lines, except that the last one may go on in a later block; empty for a display.
-        formats: of a display, by MIME type.
-    """
-
-    kind: int
-    engines: tuple[int, ...]
-    text: str = ""
-    formats: dict[str, str | bytes] = {}  # noqa: RUF012 - it is never changed
+from ..display.blocks import Block as Block
 
 
 class Printed(NamedTuple):
