@@ -10,8 +10,10 @@ from ...protocol import messages
 from ..session import given
 from ..session.callwait import not_reacting
 from ..session.notices import say
+from ..session.recentoutputs import RecentOutput
 from ..session.results import PendingResult
 from ..session.targets import Targets, choose
+from .completing import completions
 from .objects import EngineObjects
 
 
@@ -122,6 +124,30 @@ class EngineControl(EngineObjects):
             say(not_reacting([engine for engine, _ in stuck], runs))
         answer: list[int] = ended
         return answer
+
+    def complete(self, text: str) -> list[str]:
+        """Return what the last word of a line of code can become on the engines, for completion by Tab.
+
+        Asks one engine of :attr:`targets` that is idle, and waits for 0.3 s at most.
+
+        Args:
+            text: the line up to the cursor, for example ``'np.lin'`` or ``"table['te"``.
+
+        Returns:
+            Names, names with attributes (``'np.linalg'``), or keys; empty if no engine is idle.
+        """
+        return completions(self._calls, given.source(text, "the text to complete"), self._wanted(None))
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """Return what Tab shows after ``mec['``: the names of an idle engine."""
+        return completions(self._calls, "", self._wanted(None))
+
+    def recent_outputs(self) -> list[RecentOutput]:
+        """Return what engines have printed for the last commands of this client, oldest first.
+
+        Nothing is asked; commands of other clients are not included.
+        """
+        return self._calls.recent.all()
 
     def cluster_info(self) -> dict[str, Any]:
         """Return what the controller knows about its engines and clients. Always blocks.

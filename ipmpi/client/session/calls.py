@@ -13,6 +13,7 @@ from ...errors import WaitInterrupted
 from ...protocol import messages
 from .callwait import wait_and_tell
 from .partial import CommandFuture, Partial, WaitSettings
+from .recentoutputs import RecentOutputs
 from .results import PendingResult, PendingResults, wait_until_done
 from .session import Submission
 from .waiting import check_waiting
@@ -94,6 +95,7 @@ class Calls:
         session: the session.
         pending: the results of calls that did not wait.
         settings: how calls are waited for.
+        recent: what engines have printed for the last commands.
         detached: the result of the last waiting call whose wait was ended by Ctrl-C.
     """
 
@@ -102,6 +104,7 @@ class Calls:
         self.pending = PendingResults()
         # It refers to the session only: a cycle would keep the session open after its last client.
         self.settings = WaitSettings(functools.partial(_interrupt, session), functools.partial(_known, session))
+        self.recent = RecentOutputs()
         self.detached: PendingResult[Any] | None = None
 
     def command(self, client: object, submission: Submission, finish: Finish, block: bool) -> Any:
@@ -121,6 +124,9 @@ class Calls:
             submissions = [each._replace(body=copied(each.body)) for each in submissions]
         # None means all engines; without any engine there is nothing to wait for.
         futures = [self.session.command(each) for each in submissions if each.targets != []]
+        for each, sent in zip(submissions, futures, strict=False):
+            if isinstance(sent, CommandFuture):
+                self.recent.add(each.label, sent.outputs[0])
         future = futures[0] if len(futures) == 1 else combined(futures)
         label = submissions[0].label if len(submissions) == 1 else method
         return self._result(client, future, finish, block, method, _has_failed, label)

@@ -6,12 +6,12 @@ import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from ... import limits
 from ...errors import KernelError, WaitInterrupted
 from ...ranges import engines_named, ranges
-from .partial import Partial
+from .partial import OnInterrupt, Partial
 from .progress import StatusLine
 from .waiting import SessionFuture
 
@@ -63,6 +63,20 @@ class StderrScreen:
         self._news.set()
 
 
+class Ways(NamedTuple):
+    """What differs from the client's settings in one wait; None for the same.
+
+    Attributes:
+        progress_after: seconds until the status line is shown; negative for never.
+        on_interrupt: what the first Ctrl-C does.
+        interrupt: stops what runs on engines of these ids.
+    """
+
+    progress_after: float | None = None
+    on_interrupt: OnInterrupt | None = None
+    interrupt: Callable[[list[int]], object] | None = None
+
+
 class CallWait:
     """Waits until a call is done.
 
@@ -75,7 +89,7 @@ class CallWait:
         partial: its part that is here.
         screen: where to show what.
         again: how to ask for the result of a call whose wait has ended, in words.
-        interrupt: stops what runs; None for the usual way.
+        ways: what differs from the client's settings.
     """
 
     def __init__(
@@ -84,13 +98,13 @@ class CallWait:
         partial: Partial,
         screen: Screen,
         again: str,
-        interrupt: Callable[[], object] | None = None,
+        ways: Ways = Ways(),  # noqa: B008 - it is never changed
     ) -> None:
         self._future = future
         self._partial = partial
         self._screen = screen
         self._again = again
-        self._interrupt = partial.interrupt if interrupt is None else interrupt
+        self._ways = ways
         self._first_failure: float | None = None
         self._is_told = partial.after is None
         self._failures = threading.Event()
@@ -108,7 +122,8 @@ class CallWait:
             self._until()
         except KeyboardInterrupt:
             self._screen.status(None)
-            if not self._partial.can_be_interrupted or self._partial.on_interrupt == "detach":
+            mode = self._ways.on_interrupt or self._partial.on_interrupt
+            if not self._partial.can_be_interrupted or mode == "detach":
                 raise self._detached() from None
             self._stop()
         finally:
@@ -129,8 +144,10 @@ class CallWait:
         later = []
         if not self._is_told:
             later += self._look_for_failures(now)
-        after = self._partial.progress_after
-        if after is not None and self._partial.has_commands:
+        after = self._ways.progress_after
+        if after is None:
+            after = self._partial.progress_after
+        if after is not None and after >= 0 and self._partial.has_commands:
             start = self._partial.begun + after
             if now >= start:
                 self._screen.status(status(self._partial, now))
@@ -156,7 +173,10 @@ class CallWait:
         running = self._partial.running
         self._screen.tell(f"interrupting [{ranges(running)}]. Ctrl-C again leaves the command running")
         try:
-            self._interrupt()
+            if self._ways.interrupt is None:
+                self._partial.interrupt()
+            else:
+                self._ways.interrupt(running)
             if not self._until(time.monotonic() + limits.INTERRUPT_REACTS):
                 self._screen.status(None)
                 self._screen.tell(not_reacting(self._partial.running, self._partial.label))

@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from ...errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from ...serialize import stays_here
-from .callwait import wait_and_tell
+from .callwait import CallWait, Screen, Ways, wait_and_tell
 from .commandoutput import CommandOutput
 from .failures import rebuild_exception as rebuild_exception
 from .given import shown, waiting_time
@@ -245,6 +245,21 @@ class PendingResult(SessionFuture, Generic[T]):
         if self.done():
             return True
         return wait_and_tell(self, self._partial) if timeout is None else wait_until_done(self, timeout)
+
+    def watch(self, screen: Screen, again: str, ways: Ways) -> None:
+        """Wait for the result without retrieving it, and show progress and advice on ``screen``.
+
+        Args:
+            screen: where to show it.
+            again: how to ask for the result after Ctrl-C, in words.
+            ways: how this wait differs from the settings of the client.
+
+        Raises:
+            WaitInterrupted: Ctrl-C ended the wait.
+        """
+        if not self.done():
+            self.check()
+            CallWait(self, self._partial, screen, again, ways).run()
 
     @property
     def outputs(self) -> list[CommandOutput]:
