@@ -77,7 +77,8 @@ class StatusLine:
             return
         if not _somebody_looks():
             return
-        blank = f"\r{' ' * self._width}\r" if self._width else ""
+        erase = f"\r{' ' * self._width}\r" if _in_notebook() else "\r\033[K"
+        blank = erase if self._width else ""
         # One column is left free: a terminal would go to the next line, from which there is no way back.
         shown = "" if text is None else text[: max(shutil.get_terminal_size().columns - 1, 20)]
         self._width = len(shown)

@@ -196,7 +196,7 @@ def test_the_status_line_is_replaced_in_place(
     line.show("2/2 done")
     line.tell("said")
     line.show(None)
-    blank = "\r" + " " * 8 + "\r"
+    blank = "\r\033[K"
     assert capsys.readouterr().err == f"1/2 done{blank}2/2 done{blank}said\n"
 
 
