@@ -20,7 +20,7 @@ EXTRAS = {
     "progress": ["tqdm"],
     "test": [
         *("pytest>=8", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
-        *("tqdm", "joblib", "scipy", "emcee"),
+        *("tqdm", "joblib", "scipy", "emcee", "matplotlib", "ipykernel"),
     ],
     "docs": [
         *("sphinx>=7", "pydata-sphinx-theme>=0.15", "sphinx-copybutton", "sphinx-design"),

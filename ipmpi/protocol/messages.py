@@ -318,6 +318,9 @@ STDOUT: Final = 0
 STDERR: Final = 1
 DISPLAY: Final = 2
 
+METADATA: Final = "application/vnd.ipmpi.metadata+json"
+"""Among the formats of a display: metadata about the others, a JSON object by MIME type."""
+
 
 class Output(Message, frozen=True, tag=57):
     """What was printed and displayed during command ``id``; before the :class:`Result` of the same engines."""
