@@ -51,15 +51,15 @@ class PxCompletion:
 
     def install(self, shell: Any) -> None:
         """Use it from now on."""
-        from IPython.core.completer import context_matcher
+        from IPython.core import completer
 
         if self._matcher is None:
 
-            @context_matcher(identifier="ipmpi.px", priority=1000)
-            def engine_matcher(context: Any) -> Any:
+            def match(context: Any) -> Any:
                 return self._match(context)
 
-            self._matcher = engine_matcher
+            decorate: Callable[..., Any] = completer.context_matcher
+            self._matcher = decorate(identifier="ipmpi.px", priority=1000)(match)
             shell.Completer.custom_matchers.append(self._matcher)
 
     def remove(self, shell: Any) -> None:

@@ -46,6 +46,7 @@ class PxOptions(NamedTuple):
         ranks: text that selects the engines whose displays are shown.
         out: the name under which the result is stored.
         local: whether the cell also runs in this process.
+        everything: whether long output is shown as a whole.
     """
 
     block: bool | None = None
@@ -59,6 +60,7 @@ class PxOptions(NamedTuple):
     ranks: str | None = None
     out: str | None = None
     local: bool = False
+    everything: bool = False
 
     def over(self, defaults: PxOptions) -> PxOptions:
         """Return these options, with ``defaults`` where nothing was chosen."""
@@ -119,9 +121,13 @@ def _local(parser: OptionParser) -> None:
     _switch(parser, "local", True, "run the cell in this process as well", "--local")
 
 
+def _everything(parser: OptionParser) -> None:
+    _switch(parser, "everything", True, "show long output as a whole", "--all")
+
+
 PX: Final = _parser("%%px", _execution, _shown, _output, _local)
 PXCONFIG: Final = _parser("%pxconfig", _execution, _shown, _output)
-PXRESULT: Final = _parser("%pxresult", _shown, _output)
+PXRESULT: Final = _parser("%pxresult", _shown, _output, _everything)
 
 
 def parse(parser: OptionParser, words: str | list[str], code_goes: str = "") -> PxOptions:
@@ -151,14 +157,12 @@ def _options(found: argparse.Namespace) -> PxOptions:
     signal = values.pop("signal", None)
     if signal is not None:
         values["on_interrupt"] = _on_interrupt(signal)
-    if values.get("local") is None:
-        values.pop("local", None)
     for name in ("targets", "ranks"):
         if values.get(name) is not None:
             items(values[name])
     if values.get("out") is not None and not values["out"].isidentifier():
         raise UsageError(f"-o takes the name of a variable, not {values['out']!r}")
-    return PxOptions(**values)
+    return PxOptions(**{name: value for name, value in values.items() if value is not None})
 
 
 def _on_interrupt(signal: str) -> OnInterrupt:

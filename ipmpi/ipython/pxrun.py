@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..client.display.blocks import STDERR, STDOUT, Block
-from ..client.display.render import Renderer
+from ..client.display.blocks import DISPLAY, STDERR, STDOUT, Block
+from ..client.display.pictures import pictures_here
+from ..client.display.render import MAX_LINES, Renderer
 from ..client.session.callwait import Ways
 from ..client.session.results import PendingResult
 from ..errors import WaitInterrupted
 from .pxoptions import PxOptions
-from .pxscreen import PxScreen, colours_of, width_of
+from .pxscreen import SHOW_ALL, PxScreen, colours_of, width_of
 
 AGAIN = "%pxresult waits for it and shows it"
 
@@ -72,7 +73,16 @@ class PxRun:
         error = self._pending.exception()
         result = None if error is not None else self._pending.r
         blocks = [] if is_streamed else self._blocks(result)
-        self._write(self._renderer().render(blocks, _values(result), self._shown))
+        renderer = self._renderer()
+        pictures = pictures_here(renderer, ranks=self._ranks)
+        if pictures.is_text:
+            self._write(renderer.render(blocks, _values(result), pictures.text))
+        else:
+            self._write(renderer.render([block for block in blocks if block.kind != DISPLAY]))
+            for block in blocks:
+                if block.kind == DISPLAY:
+                    self._write(pictures.show(block.engines, block.formats) or "")
+            self._write(renderer.render([], _values(result)))
         if error is not None:
             raise error
         if stopped is not None:
@@ -83,8 +93,9 @@ class PxRun:
         options = self._options
         return Renderer(
             options.fold or "exact", colours_of(self._shell), width_of(self._shell),
+            None if options.everything else MAX_LINES,
             group_outputs=options.group_outputs or "type",
-            show_all="_.display(max_lines=None) shows all",
+            show_all=SHOW_ALL,
         )  # fmt: skip
 
     def _blocks(self, result: Any) -> list[Block]:
@@ -98,12 +109,6 @@ class PxRun:
             for each in found
             if each.get(name)
         ]
-
-    def _shown(self, ids: Sequence[int], formats: dict[str, str | bytes]) -> str:
-        if self._ranks is not None and not set(ids) & set(self._ranks):
-            return ""
-        text = formats.get("text/plain")
-        return text if isinstance(text, str) else f"<{', '.join(formats)}>"
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)

@@ -6,17 +6,17 @@ import queue
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ..client.display.blocks import Block
 from ..client.display.live import LiveView
-from ..client.display.ranksets import label
-from ..client.display.render import Fold
+from ..client.display.pictures import pictures_here
+from ..client.display.render import Fold, Renderer
 from ..client.session.progress import StatusLine
 from ..client.session.results import PendingResult, terminal_has_colours
 
-_SHOW_ALL: Final = "%pxresult shows all"
+SHOW_ALL: Final = "%pxresult --all shows all"
 
 
 def is_notebook(shell: Any) -> bool:
@@ -32,29 +32,6 @@ def colours_of(shell: Any) -> bool:
 def width_of(shell: Any) -> int:
     """Return the width of the screen in characters."""
     return 120 if is_notebook(shell) else shutil.get_terminal_size().columns
-
-
-def shower(shell: Any, ranks: Sequence[int] | None) -> Callable[[Block], str | None]:
-    """Return a function that shows a display block, or returns text for it.
-
-    Args:
-        shell: IPython's.
-        ranks: the engines whose displays are shown; None for all.
-    """
-
-    def show(block: Block) -> str | None:
-        engines = block.engines if ranks is None else [each for each in block.engines if each in ranks]
-        if not engines:
-            return None
-        text = block.formats.get("text/plain", "")
-        if not is_notebook(shell):
-            plain = text if isinstance(text, str) else f"<{', '.join(block.formats)}>"
-            return f"{label(engines)} {plain}\n"
-        print(label(engines), flush=True)
-        shell.display_pub.publish(dict(block.formats), {})
-        return None
-
-    return show
 
 
 class PxScreen:
@@ -74,9 +51,11 @@ class PxScreen:
         self._came: queue.SimpleQueue[Sequence[Block]] = queue.SimpleQueue()
         isatty = getattr(sys.stdout, "isatty", None)
         self._is_terminal = not is_notebook(shell) and isatty is not None and bool(isatty())
+        colours, width = colours_of(shell), width_of(shell)
+        pictures = pictures_here(Renderer(fold, colours, width, show_all=SHOW_ALL), ranks=ranks)
         self._live = LiveView(
-            _write, fold=fold, colours=colours_of(shell), is_terminal=self._is_terminal, width=width_of(shell),
-            display=shower(shell, ranks), show_all=_SHOW_ALL,
+            _write, fold=fold, colours=colours, is_terminal=self._is_terminal, width=width, display=pictures.live,
+            show_all=SHOW_ALL,
         )  # fmt: skip
         self._line = StatusLine()
         self.has_shown = False
