@@ -38,7 +38,10 @@ import os
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
+
+from ipmpi.failuretext import Failure, Group, callers, everything, grouped, in_short, key_of, story
+from ipmpi.ranges import label
 
 if sys.version_info >= (3, 11):
     _Timeout = TimeoutError
@@ -262,6 +265,9 @@ def internal_error(cause: BaseException, where: str = "") -> InternalError:
     return error
 
 
+FEW: Final = 4
+"""Up to so many failures are shown one by one, as in IPython.kernel; of more, those that are alike once."""
+
 ErrorEntry = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
@@ -270,45 +276,59 @@ class CompositeError(KernelError, _Group):
 
     From Python 3.11 on it is an :class:`ExceptionGroup`: ``except* ZeroDivisionError`` selects exceptions of that
     class. Its ``exceptions`` are the values in ``elist``, with a :class:`RemoteExit` for each SystemExit and
-    KeyboardInterrupt.
+    KeyboardInterrupt. If there are more than four, it has only one of those that are alike (of one class, raised
+    in one place, with texts that differ by numbers only), so that a traceback of thousands of ranks can be read;
+    what ``except*`` selects still has all in its ``elist``. If all are alike, the first one is the ``__cause__``.
 
     Attributes:
         message: a summary of the call that failed.
         elist: one ``(type, value, traceback)`` tuple per failure, in the order of the engines. A value that came
             from an engine has the attributes ``_ipython_engine_info`` (``{'engineid', 'method', 'args'}``) and
             ``_ipython_traceback_text`` (the engine's own formatted traceback).
+        finished: the ids of the engines on which the same call succeeded.
     """
 
     elist: list[ErrorEntry]
+    finished: list[int]
+    _of_member: dict[int, list[ErrorEntry]]
+    """The failures that each of the ``exceptions`` stands for, by its ``id()``."""
 
     def __new__(cls, message: str, elist: Sequence[ErrorEntry]) -> CompositeError:
         """Create the exception; a CompositeError in ``elist`` is replaced by its own entries."""
         flat: list[ErrorEntry] = []
         for entry in elist:
             flat.extend(entry[1].elist if isinstance(entry[1], CompositeError) else [entry])
-        return cls._made(message, flat, [_member(value) for _, value, _ in flat])
+        return cls._made(message, [(_member(same[0][1]), same) for same in _alike(flat)], flat)
 
     @classmethod
-    def _made(cls, message: str, elist: list[ErrorEntry], members: Sequence[Exception]) -> CompositeError:
+    def _made(
+        cls, message: str, members: Sequence[tuple[Exception, list[ErrorEntry]]], elist: list[ErrorEntry]
+    ) -> CompositeError:
         made: CompositeError
         if sys.version_info >= (3, 11):
-            made = super().__new__(cls, message, members)
+            made = super().__new__(cls, message, [member for member, _ in members])
         else:
             made = super().__new__(cls, message, elist)
             made.message = message
         made.elist = elist
+        made.finished = []
+        made._of_member = {id(member): same for member, same in members}
+        if len(members) == 1 or (len(elist) <= FEW and len({key_of(_failure(entry)) for entry in elist}) == 1):
+            made.__cause__ = elist[0][1]
         return made
 
     def derive(self, excs: Sequence[Any], /) -> Any:
         """Return a CompositeError of some of the failures; ``except*``, ``split`` and ``subgroup`` call this."""
-        entries = {id(member): entry for member, entry in zip(self.exceptions, self.elist, strict=False)}
-        chosen = [entries.get(id(each), (type(each), each, each.__traceback__)) for each in excs]
-        made = self._made(self.message, chosen, excs)
-        made.args = (self.message, chosen)
+        chosen = [(each, self._of_member.get(id(each), [(type(each), each, each.__traceback__)])) for each in excs]
+        elist = [entry for _, same in chosen for entry in same]
+        made = self._made(self.message, chosen, elist)
+        made.args = (self.message, elist)
         return made
 
     def __reduce__(self) -> tuple[object, ...]:
-        state = {name: value for name, value in vars(self).items() if name not in ("elist", "message")}
+        state = {
+            name: value for name, value in vars(self).items() if name not in ("elist", "message", "_of_member")
+        }
         return (type(self), (self.message, [(t, v, None) for t, v, _ in self.elist]), state or None)
 
     @staticmethod
@@ -317,8 +337,52 @@ class CompositeError(KernelError, _Group):
         return f"[{info['engineid']}:{info['method']}]: " if info else "[Engine Exception]"
 
     def __str__(self) -> str:
-        lines = [f"{self._label(value)}{kind.__name__}: {text_of(value)}" for kind, value, _ in self.elist]
+        if len(self.elist) <= FEW:
+            lines = [f"{self._label(value)}{kind.__name__}: {text_of(value)}" for kind, value, _ in self.elist]
+        else:
+            lines = in_short(self._groups(), self.finished)
         return "\n".join([self.message, *lines])
+
+    def _groups(self, ids: Sequence[int] | None = None) -> list[Group]:
+        failures = list(map(_failure, self.elist))
+        if ids is not None:
+            failed = {failure.engine for failure in failures}
+            missing = [engine for engine in ids if engine not in failed]
+            if missing:
+                known = label(engine for engine in failed if engine is not None)
+                raise IndexError(f"{label(missing)} did not fail in this call; those that did are {known}")
+            failures = [failure for failure in failures if failure.engine in ids]
+        return grouped(failures)
+
+    def render(self, ids: int | Sequence[int] | None = None, all: bool = False, *, colours: bool = False) -> str:
+        """Return the failures as text: those that are alike once, with their ranks.
+
+        By default it is about 15 lines: the frames of user code, the messages, and what other engines did.
+
+        Args:
+            ids: the engine or engines whose whole tracebacks are wanted.
+            all: give the whole traceback of each different failure.
+            colours: whether to use ANSI colours.
+
+        Raises:
+            IndexError: an engine in ``ids`` did not fail.
+        """
+        if ids is not None or all:
+            wanted = [ids] if isinstance(ids, int) else ids
+            return "\n".join([self.message, *everything(self._groups(wanted), colours)])
+        hint = "error.render(all=True) gives the whole tracebacks, error.render({rank}) that of rank {rank}"
+        return "\n".join(story(self._groups(), self.message, self.finished, hint, colours))
+
+    def _render_traceback_(self) -> list[str]:
+        """The traceback as IPython and Jupyter show it, in lines: without the frames of ipmpi and IPython."""
+        # Inside IPython it is imported already; elsewhere nobody calls this.
+        ipython = sys.modules.get("IPython")
+        shell = None if ipython is None else ipython.get_ipython()
+        colours = str(getattr(shell, "colors", "NoColor")).lower() != "nocolor"
+        first = f"{type(self).__name__}: {self.message}"
+        hint = "%pxtb shows the whole tracebacks, %pxtb {rank} that of rank {rank}"
+        lines = story(self._groups(), first, self.finished, hint, colours)
+        return [lines[0], *callers(self.__traceback__), *lines[1:]]
 
     def _entry(self, excid: int) -> ErrorEntry:
         try:
@@ -350,6 +414,25 @@ class CompositeError(KernelError, _Group):
         """
         _, value, traceback = self._entry(excid)
         raise value.with_traceback(traceback)
+
+
+def _failure(entry: ErrorEntry) -> Failure:
+    kind, value, _ = entry
+    info = getattr(value, "_ipython_engine_info", None) or {"engineid": None, "method": ""}
+    traceback = getattr(value, "_ipython_traceback_text", None) or ""
+    return Failure(info["engineid"], info["method"], kind.__name__, text_of(value), traceback)
+
+
+def _alike(elist: Sequence[ErrorEntry]) -> list[list[ErrorEntry]]:
+    """The failures in groups, one for each member of the exception group."""
+    if len(elist) <= FEW:
+        return [[entry] for entry in elist]
+    found: dict[object, list[ErrorEntry]] = {}
+    for entry in elist:
+        # One that user code raised as a group has parts that `except*` may select: it stands for itself only.
+        is_group = hasattr(entry[1], "exceptions")
+        found.setdefault(id(entry[1]) if is_group else key_of(_failure(entry)), []).append(entry)
+    return list(found.values())
 
 
 def _member(value: BaseException) -> Exception:

@@ -11,6 +11,7 @@ import inspect
 import os
 import pickle
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,88 @@ def test_a_process_without_memory_is_no_bug(error: Exception) -> None:
     assert "ulimit -v" in said
     assert "report" not in said
     assert "please report this" in str(errors.internal_error(ZeroDivisionError()))
+
+
+# --- many that are alike -----------------------------------------------------------------------------------------
+
+
+TRACEBACK = (
+    'Traceback (most recent call last):\n  File "<ipmpi 1>", line 1, in <module>\n    1/0\nZeroDivisionError: x\n'
+)
+
+
+def many(text: str = "rank {} of 64", ranks: int = 64) -> CompositeError:
+    entries = [of_engine(ZeroDivisionError(text.format(rank)), rank) for rank in range(ranks)]
+    for _, value, _ in entries:
+        value._ipython_traceback_text = TRACEBACK  # type: ignore[attr-defined]
+    error = CompositeError("the call failed", entries)
+    error.finished = [64, 65]
+    return error
+
+
+def test_many_failures_are_folded_in_its_text() -> None:
+    assert str(many()) == (
+        "the call failed\n[0-63:execute]: ZeroDivisionError: rank 0 .. 63 of 64\n[64-65] finished"
+    )
+    assert str(many(ranks=4)).count("\n") == 4
+    assert str(pickle.loads(pickle.dumps(many()))) == str(many())
+
+
+def test_the_original_is_the_cause_where_all_are_alike() -> None:
+    error = many()
+    assert error.__cause__ is error.elist[0][1]
+    assert many(ranks=2).__cause__ is not None
+    assert composite().__cause__ is None
+
+
+def test_it_renders_some_or_all() -> None:
+    error = many()
+    assert error.render().splitlines()[1:] == [
+        "[0-63] Traceback (most recent call last):",
+        '         File "<ipmpi 1>", line 1, in <module>',
+        "           1/0",
+        "       ZeroDivisionError: rank 0 .. 63 of 64",
+        "[64-65] finished",
+        "error.render(all=True) gives the whole tracebacks, error.render(0) that of rank 0",
+    ]
+    assert error.render(17).splitlines()[1] == "[17] Traceback (most recent call last):"
+    assert error.render([17, 18]).splitlines()[1] == "[17-18] Traceback (most recent call last):"
+    assert error.render(all=True).splitlines()[1].startswith("[0-63] Traceback")
+    with pytest.raises(IndexError, match=r"\[64\] did not fail in this call; those that did are \[0-63\]"):
+        error.render([3, 64])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has no exception groups")
+def test_members_stand_for_all_that_are_alike() -> None:
+    entries = [*many().elist, of_engine(KeyError("k"), 64)]
+    error = CompositeError("the call failed", entries)
+    assert [type(each) for each in error.exceptions] == [ZeroDivisionError, KeyError]
+    match, rest = error.split(ZeroDivisionError)
+    assert (len(match.elist), len(rest.elist)) == (64, 1)
+    taken: list[CompositeError] = []
+    with pytest.raises(CompositeError) as info:
+        exec(
+            "try:\n    raise error\nexcept* ZeroDivisionError as g:\n    taken.append(g)",
+            {"error": error, "taken": taken},
+        )
+    assert str(taken[0]).startswith("the call failed\n[0-63:execute]: ZeroDivisionError: rank 0 .. 63 of 64")
+    assert [value.args for _, value, _ in info.value.elist] == [("k",)]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has no exception groups")
+def test_groups_of_user_code_keep_all_their_parts_for_except_star() -> None:
+    def group() -> BaseException:
+        return builtins.ExceptionGroup("of the user", [KeyError("k"), ValueError("v")])
+
+    error = CompositeError("the call failed", [of_engine(group(), rank) for rank in range(8)])
+    match, rest = error.split(ValueError)
+    assert (len(match.elist), len(rest.elist)) == (8, 8)
+
+
+def test_a_traceback_of_many_can_be_read() -> None:
+    shown = traceback.format_exception(many())
+    assert len("".join(shown).splitlines()) <= 15
+    lines = many()._render_traceback_()
+    assert len(lines) <= 15
+    assert lines[0] == "CompositeError: the call failed"
+    assert lines[-1] == "%pxtb shows the whole tracebacks, %pxtb 0 that of rank 0"

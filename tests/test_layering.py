@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi": (0, "foundation"),
     "ipmpi.environment": (0, "environment"),
+    "ipmpi.colours": (0, "foundation"),
     "ipmpi.errors": (0, "foundation"),
+    "ipmpi.failuretext": (0, "foundation"),
     "ipmpi.furl": (0, "foundation"),
     "ipmpi.limits": (0, "foundation"),
     "ipmpi.memory": (0, "foundation"),

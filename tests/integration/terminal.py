@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -64,6 +63,12 @@ class Terminal:
         self.write(last)
         self.keys("Escape", "Enter")
 
+    def clear(self) -> None:
+        """Drop what is typed and not run, and what is on the screen."""
+        self.keys("C-c")
+        self.keys("C-u")
+        self.wait_for(r"In \[\d+\]: $")
+
     def run(self, cell: str, seconds: float = 30) -> str:
         """Run a cell; returns what it has shown, up to the next prompt."""
         before = self.number()
@@ -96,8 +101,3 @@ class Terminal:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
-
-
-def environ_of(cluster_environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a prompt beside a cluster."""
-    return {**os.environ, **cluster_environ}

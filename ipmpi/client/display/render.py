@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeVar, get_args
 
+from ...colours import GREEN, NORMAL, RED
 from ...numerals import masked, with_ranges
 from ...ranges import label
 from .blocks import DISPLAY, STDERR, STDOUT, Block, Output
@@ -25,8 +26,6 @@ _BLOCKS: Final = 2.5
 """Different blocks of one kind that are shown, times ``max_lines``."""
 
 SHOW_ALL: Final = "result.display(max_lines=None) shows all"
-
-GREEN, BLUE, RED, NORMAL = "\033[0;32m", "\033[0;34m", "\033[0;31m", "\033[0m"
 
 
 def choice(value: object, what: str, allowed: object) -> None:

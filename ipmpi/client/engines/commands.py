@@ -16,12 +16,14 @@ from ...protocol import operations
 from ..session import given, replies
 from ..session.calls import Calls, Finish, label_of
 from ..session.functions import label_of as name_of
+from ..session.ownframes import all_raise_at_call
 from ..session.results import PendingResult, ResultList, RunResults
 from ..session.session import Submission
 from ..session.targets import Targets, parse_block, parse_targets
 from .reservation import Reservation
 
 
+@all_raise_at_call
 class EngineCommands:
     """Base of :class:`EngineView`: selecting engines, and running code on them.
 

@@ -10,6 +10,7 @@ from ...protocol import messages
 from ..session import given
 from ..session.callwait import not_reacting
 from ..session.notices import say
+from ..session.ownframes import all_raise_at_call
 from ..session.recentoutputs import RecentOutput
 from ..session.results import PendingResult
 from ..session.targets import Targets, choose
@@ -17,6 +18,7 @@ from .completing import completions
 from .objects import EngineObjects
 
 
+@all_raise_at_call
 class EngineControl(EngineObjects):
     """Base of :class:`EngineView`: what the controller answers itself, also while engines are busy.
 

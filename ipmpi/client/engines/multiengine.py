@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ...errors import ClientError
 from ...transport.ssh.ssh import SshSession
+from ..display.inipython import fold_failures
 from ..session.calls import Calls
 from ..session.connecting import close_when_unreferenced, connect
 from ..session.partial import interrupt_mode, seconds_until_told
@@ -70,6 +71,7 @@ class MultiEngineClient(EngineView):
             opened.close()
             raise ClientError(_wrong_role(role))
         super().__init__(Calls(opened))
+        fold_failures()
         if session is None:
             close_when_unreferenced(self._calls, opened)  # which views and pending results share
 

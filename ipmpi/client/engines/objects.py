@@ -9,6 +9,7 @@ from ... import serialize
 from ...errors import InvalidProperty, SerializationError
 from ...protocol import operations
 from ..session import given, replies
+from ..session.ownframes import all_raise_at_call
 from ..session.results import PendingResult
 from ..session.targets import Targets
 from .commands import EngineCommands
@@ -50,6 +51,7 @@ class _Unserialized:
         return (serialize.unserialize, (self._serialized,))
 
 
+@all_raise_at_call
 class EngineObjects(EngineCommands):
     """Base of :class:`EngineView`: moving objects to and from engines, and their properties.
 

@@ -10,6 +10,7 @@ from ... import limits, serialize
 from ...protocol import operations
 from ..session import given, replies, results
 from ..session.calls import label_of, of_this_process
+from ..session.ownframes import all_raise_at_call
 from ..session.results import PendingResult
 from ..session.session import Submission
 from ..session.targets import Targets, as_engine_id, choose, select
@@ -18,6 +19,7 @@ from .control import EngineControl
 from .mapper import MultiEngineMapper, ParallelFunction
 
 
+@all_raise_at_call
 class EngineView(EngineControl):
     """A selection of engines: ``mec[0]``, ``mec[0:4]`` or ``mec[[1, 3]]``.
 

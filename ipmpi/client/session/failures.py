@@ -20,7 +20,7 @@ class EngineTraceback(Exception):
     """The cause of an exception that was raised on an engine: shows the engine's traceback."""
 
     def __str__(self) -> str:
-        return f"\n{self.args[0]}"
+        return f"\n{self.args[0]}".rstrip("\n")
 
 
 def error_from_name(name: str, text: str) -> BaseException:
@@ -103,4 +103,6 @@ def raise_failures(replies: Sequence[EngineReply], method: str, args: tuple[Any,
     values = [value for reply in replies if (value := failure_of(reply, method, args)) is not None]
     if values:
         message = f"one or more exceptions from call to method: {method}"
-        raise errors.CompositeError(message, [(type(value), value, None) for value in values])
+        error = errors.CompositeError(message, [(type(value), value, None) for value in values])
+        error.finished = [reply.engine for reply in replies if reply.ok]
+        raise error

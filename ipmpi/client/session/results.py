@@ -16,16 +16,17 @@ from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar, overload
 
+from ...colours import BLUE, GREEN, NORMAL, RED
 from ...errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from ...serialize import stays_here
 from .callwait import CallWait, Screen, Ways, wait_and_tell
 from .commandoutput import CommandOutput
 from .failures import rebuild_exception as rebuild_exception
 from .given import shown, waiting_time
+from .ownframes import raises_at_call
 from .partial import Partial
 from .waiting import SessionFuture, T, check_waiting
 
-_GREEN, _BLUE, _RED, _NORMAL = "\033[0;32m", "\033[0;34m", "\033[0;31m", "\033[0m"
 _PLAIN = ("", "", "", "")
 
 D = TypeVar("D")
@@ -51,7 +52,7 @@ class ResultList(list[Any]):
         Args:
             colours: whether to use ANSI colours.
         """
-        palette = (_GREEN, _BLUE, _RED, _NORMAL) if colours else _PLAIN
+        palette = (GREEN, BLUE, RED, NORMAL) if colours else _PLAIN
         return "<Results List>\n" + "".join(_render_command(command, palette) for command in self)
 
 
@@ -289,6 +290,7 @@ class PendingResult(SessionFuture, Generic[T]):
     def get_result(
         self, default: None = None, block: bool = True, *, timeout: float | None = None
     ) -> T | None: ...
+    @raises_at_call
     def get_result(self, default: Any = None, block: bool = True, *, timeout: float | None = None) -> Any:
         """Return the result; later calls return, or raise, the same object again.
 
@@ -314,6 +316,7 @@ class PendingResult(SessionFuture, Generic[T]):
         finally:
             del error, self  # the traceback holds this frame, and this would hold the traceback
 
+    @raises_at_call
     def result(self, timeout: float | None = None) -> T:
         """Wait for the result and return it, as :meth:`get_result`."""
         return self.get_result(timeout=timeout)
@@ -335,6 +338,7 @@ class PendingResult(SessionFuture, Generic[T]):
             return self._error
 
     @property
+    @raises_at_call
     def r(self) -> T:
         """The result: waits for it, as :meth:`get_result` with ``block=True``."""
         return self.get_result(block=True)
