@@ -17,6 +17,7 @@ from .autopx import AutoParallel
 from .completion import PxCompletion
 from .pxoptions import PX, PXCONFIG, PXRESULT, PxOptions, engines, parse, split_line
 from .pxrun import PxRun
+from .pxscreen import colours_of
 
 NO_ACTIVE_CONTROLLER = """\
 Error:  No Controller is activated
@@ -193,7 +194,8 @@ class ParallelMagics(Magics):
         if not isinstance(error, CompositeError):
             raise UsageError("%pxtb shows the tracebacks of the last exception of engines, and there was none")
         wanted = engines(line, self._client()) if line.strip() else "all"
-        print(reports.tracebacks(error, None if wanted == "all" else wanted), end="")
+        ids = None if wanted == "all" else wanted
+        print(reports.tracebacks(error, ids, colours_of(self._shell)), end="")
 
     @line_magic
     def pxlog(self, line: str) -> None:

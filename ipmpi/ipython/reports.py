@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from IPython.core.error import UsageError
+
 from ..client.display.escapes import safe
-from ..client.display.ranksets import label
 from ..client.display.render import Renderer
 from ..errors import CompositeError, KernelError, text_of
 from .pxoptions import PxOptions
@@ -55,23 +56,21 @@ def settings(client: Any, defaults: PxOptions) -> str:
     return "\n".join(f"{name + ':':16}{value}" for name, value in shown.items())
 
 
-def tracebacks(error: CompositeError, wanted: Sequence[int] | None) -> str:
+def tracebacks(error: CompositeError, wanted: Sequence[int] | None, colours: bool) -> str:
     """Return the engines' whole tracebacks, equal ones once.
 
     Args:
-        error: of the engines.
+        error: that of the engines.
         wanted: ids of engines; None for all.
+        colours: whether to use ANSI colours.
+
+    Raises:
+        UsageError: one of ``wanted`` has not failed.
     """
-    found: dict[str, list[int]] = {}
-    for kind, value, _ in error.elist:
-        info = getattr(value, "_ipython_engine_info", None) or {"engineid": -1}
-        engine = info["engineid"]
-        if wanted is None or engine in wanted:
-            text = getattr(value, "_ipython_traceback_text", None) or f"{kind.__name__}: {text_of(value)}\n"
-            found.setdefault(text, []).append(engine)
-    if not found:
-        return "none of these engines has failed\n"
-    return "\n".join(f"{label(ids)}\n{safe(text).rstrip()}\n" for text, ids in found.items())
+    try:
+        return error.render(wanted, all=True, colours=colours) + "\n"
+    except IndexError as wrong:
+        raise UsageError(str(wrong)) from None
 
 
 def log(recent: Sequence[Any], count: int) -> str:
