@@ -13,7 +13,7 @@ import msgspec
 
 from ipmpi import errors, limits
 from ipmpi.cli import ipcluster, ipcontroller, ipengine
-from ipmpi.protocol import frames, messages, mux, operations, permissions, rankmessages
+from ipmpi.protocol import frames, messages, operations, permissions, rankmessages
 
 PLAIN = (Exception, BaseException, object)
 
@@ -87,15 +87,6 @@ def frame_kinds() -> str:
     return table(("kind", "name", "payload bytes", "numbered"), rows)
 
 
-def mux_frame_kinds() -> str:
-    """The same, of an ssh session."""
-    rows = []
-    for kind in mux.MuxKind:
-        size = str(mux.EXACT[kind]) if kind in mux.EXACT else f"up to {mux.LARGEST[kind]:,}"
-        rows.append((str(int(kind)), kind.name, size))
-    return table(("kind", "name", "payload bytes"), rows)
-
-
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """The command line of each command, as the command itself reads it."""
     return {
@@ -158,8 +149,6 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "frames": frame_kinds(),
-        "mux-frames": mux_frame_kinds(),
-        "mux-requests": structs(mux.Request),
         "messages": structs(messages.AnyMessage),
         "to-rank": structs(rankmessages.ToRank),
         "to-agent": structs(rankmessages.ToAgent),

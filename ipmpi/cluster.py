@@ -250,5 +250,5 @@ def _word(name: str, value: object) -> str:
     else:
         raise TypeError(f"{name} must be a str, a number, a path, True, or a list of these: {given.shown(value)}")
     if "\0" in given.text(text, name, limits.LINE):
-        raise ValueError(f"{name} has a NUL character, which no command line can have: {given.shown(text)}")
+        raise ValueError(f"{name} has a NUL character, which a command line cannot contain: {given.shown(text)}")
     return text

@@ -123,20 +123,23 @@ CLIENT_RECONNECT: Final = LEASE_AFTER_SILENCE
 """A client tries for as long as the controller would keep its session."""
 
 # --- Through ssh -----------------------------------------------------------------------------------------
-MUX_WINDOW: Final = 2 * MIB
+SSH_WINDOW: Final = 2 * MIB
 """Credit of one channel in one direction. As much as OpenSSH lets be under way; more would only wait inside it."""
 
-MUX_CHUNK: Final = 64 * KIB
+SSH_CHUNK: Final = 64 * KIB
 """Channels take turns after this much, and as much of one channel waits here to be sent."""
 
-MUX_CHANNELS: Final = 256
+SSH_CHANNELS: Final = 256
 """Connections through one ssh at a time; each may hold a window of memory."""
 
-MUX_REQUEST: Final = 64 * KIB
+SSH_REQUEST: Final = 64 * KIB
 """The largest request: a command line."""
 
-MUX_CONTROL: Final = 1 * MIB
-"""Answers that wait for a peer which sends and does not read. Above it, nothing more is read from it."""
+SSH_TEXT: Final = 8 * KIB
+"""Characters of an answer that is no data: a furl, or why something cannot be done."""
+
+SSH_BACKLOG: Final = 1 * MIB
+"""Answers that wait for a laptop which sends and does not read. Above it, nothing more is read from it."""
 
 SSH_BANNER: Final = 64 * KIB
 """What a login may print before ipmpi speaks: messages of the day, output of the shell's start-up files."""
@@ -195,6 +198,22 @@ each other, and longer than this only where a firewall swallows what they say.""
 
 RESULT_TEXT: Final = 1 * MIB
 """Captured stdout, stderr or traceback of one command; the middle of a longer one is replaced by a note."""
+
+OUTPUT_WINDOW: Final = 0.1
+"""Seconds for which an agent collects what ranks print, to tell equal lines of theirs once. Each level of the tree
+adds as much; people see a delay from about 0.2 s on."""
+
+OUTPUT_LINE: Final = 16 * KIB
+"""A line that is longer is passed on in pieces."""
+
+OUTPUT_KEPT: Final = 4 * MIB
+"""What the last commands of a rank have printed, for get_result; and what the ranks of a node print otherwise."""
+
+DISPLAYS: Final = 16 * MIB
+"""Figures and other displays of one rank during one command, all together."""
+
+OUTPUT: Final = 2 * RESULT_TEXT + DISPLAYS
+"""What a controller passes on of one engine during one command; agents leave out the middle of longer output."""
 
 EXCEPTION: Final = 1 * MIB
 """The largest pickled exception that travels; of a larger one its name, text and traceback do."""

@@ -17,6 +17,7 @@ from ipmpi.engine.agent.agent import Agent
 from ipmpi.engine.agent.localrank import LastPacket, LocalRank
 from ipmpi.engine.rank.controlblock import ControlBlock
 from ipmpi.engine.rank.interrupts import SIGNAL
+from ipmpi.engine.rank.outputpipes import OutputPipes
 from ipmpi.engine.rank.rank import Rank
 from ipmpi.engine.session.namespace import Namespace
 from ipmpi.protocol import rankmessages as rm
@@ -76,6 +77,7 @@ class Node:
         self.local: dict[int, LocalRank] = {}
         self.ranks: dict[int, Rank] = {}
         self.sockets: dict[int, RankSocket] = {}
+        self.pipes: list[OutputPipes] = []
         for number in numbers:
             self._add(number, host, joined, leaders, make_teams, wanted(number))
         self.threads = [
@@ -93,9 +95,13 @@ class Node:
         self.local[number] = LocalRank(self, ours, LastPacket(), send_signal)
         block, descriptor = ControlBlock.create()
         self.sockets[number] = rank_socket = RankSocket(theirs)
+        pipes = OutputPipes(redirect=False)
+        assert rank_socket.send(rm.encode(rm.OutputPipes()), pipes.read_ends)
+        pipes.handed_over()
         self.ranks[number] = Rank(
-            Namespace(-1, None), rank_socket, block, number, lambda left: make_teams(number, left)
+            Namespace(-1, None), rank_socket, block, number, lambda left: make_teams(number, left), pipes=pipes
         )
+        self.pipes.append(pipes)
         hello = rm.RankHello(number, wanted, host, os.getpid(), 1, list(leaders), joined, "MPI", "3")
         assert rank_socket.send(rm.encode(hello), (descriptor,))
         os.close(descriptor)
@@ -118,6 +124,8 @@ class Node:
         for thread in self.threads:
             thread.join(patience)
             assert not thread.is_alive()
+        for pipes in self.pipes:
+            pipes.close()
         if self._in_main_thread in self.ranks:
             self.ranks[self._in_main_thread].close()
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from ipmpi.protocol.frames import Buffer, size_of
-from ipmpi.transport.pipes import READ_SIZE, PipeClosed, closed_by, flush_socket
+from ipmpi.transport.pipes import READ_SIZE, PipeClosed, closed_by, flush
 
 
 class SocketPipe:
@@ -21,6 +21,8 @@ class SocketPipe:
 
     def fileno(self) -> int | None:
         return self._sock.fileno()
+
+    write_fileno = fileno
 
     def receive(self) -> Buffer:
         try:
@@ -38,7 +40,7 @@ class SocketPipe:
         self.backlog += size_of(buffers)
 
     def flush(self) -> bool:
-        return flush_socket(self._sock, self._out, self._sent)
+        return flush(self._sock.sendmsg, self._out, self._sent)
 
     def _sent(self, count: int) -> None:
         self.backlog -= count

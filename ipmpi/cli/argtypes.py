@@ -1,8 +1,8 @@
-"""Types of options, for argparse, and a parser that says in short what is wrong.
+"""Types of options for argparse, and a parser with short error messages.
 
-What is wrong with a text is said before anything is started, written or sent. An empty text is as if the option
-had not been given, as in a shell script whose variable is not set; it is refused where something has to be named.
-A thousand ranks import this: what few options need is imported where it is used.
+Values are checked before anything is started, written or sent. An empty value is treated as a missing option, as
+in a shell script with an unset variable; it is refused if a value is required. A thousand ranks import this
+module: what few options need is imported where it is used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 Number = TypeVar("Number", int, float)
 
 _MESSAGE: Final = 700
-"""Characters of what is said about a command line: its words may be of any length."""
+"""Most characters of an error message, since words of a command line may be of any length."""
 _PATH_BYTES: Final = 4095
 _FILE_NAME_BYTES: Final = 255
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9_.:%\[\]][A-Za-z0-9_.:%\[\]-]*", re.ASCII)
@@ -33,16 +33,16 @@ _MODULE: Final = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are short, whatever was typed."""
+    """An argument parser whose error messages are short, whatever was typed."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and exit with code 2."""
+        """Print the message, and exit with code 2."""
         half = _MESSAGE // 2
         super().error(message if len(message) <= _MESSAGE else f"{message[:half]} ... {message[-half:]}")
 
 
 def checked(name: str, parse: Callable[[str], T]) -> Callable[[str], T]:
-    """A type that is read from one line by ``parse``, whose ValueError or KernelError says what is wrong."""
+    """Return a type that calls ``parse`` on a line; its ValueError or KernelError is the error message."""
 
     def parsed(text: str) -> T:
         try:
@@ -55,10 +55,10 @@ def checked(name: str, parse: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def digits(text: str) -> int:
-    """A whole number without sign, blanks or underscores, which ``int`` takes.
+    """Parse a whole number without sign, blanks or underscores, which ``int`` accepts.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a whole number.
     """
     if not text.isdigit():
         raise ValueError(text)
@@ -68,7 +68,7 @@ def digits(text: str) -> int:
 def number(
     name: str, what: str, read: Callable[[str], Number], least: Number, most: Number
 ) -> Callable[[str], Number]:
-    """What ``read`` makes of the text, from ``least`` to ``most``; ``what`` it is goes into the message."""
+    """Return a type of numbers from ``least`` to ``most``; ``what`` describes them in messages."""
 
     def parsed(text: str) -> Number:
         with contextlib.suppress(ValueError):
@@ -108,7 +108,7 @@ def line(text: str) -> str:
 
 
 def some_line(text: str) -> str:
-    """Text of one line that says something."""
+    """Non-empty text of one line."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"there is nothing in {text!r}")
     return line(text)
@@ -122,7 +122,7 @@ def word(text: str) -> str:
 
 
 def path_name(text: str) -> str:
-    """The name of a file or folder, or what such names begin with; one that begins with a dash gets ``./``."""
+    """The name of a file or folder, or a prefix of such names; a leading dash gets ``./``."""
     try:
         encoded = os.fsencode(text)
     except UnicodeEncodeError:
@@ -147,12 +147,12 @@ def path(text: str) -> Path | None:
 
 
 def some_path(text: str) -> Path:
-    """A file that has to be named."""
+    """A file or folder; an empty text is refused."""
     return Path(path_name(some_line(text)))
 
 
 def furl_or_path(text: str) -> str:
-    """A furl, which is read where it is used, or the name of a file with one, or ``-``."""
+    """A furl, which is parsed later, or the name of a file with one, or ``-``."""
     if "://" in text:
         return line(text)
     return text if text == "-" else path_name(text)
@@ -170,7 +170,7 @@ def cluster_name(text: str) -> str:
 
 
 def new_cluster_name(text: str) -> str:
-    """The name of a cluster that is to be started."""
+    """The name of a new cluster."""
     if "+" in cluster_name(text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is a name for engines that are added to a cluster: leave out '+'"
@@ -216,7 +216,7 @@ def _words(text: str) -> list[str]:
 
 
 def port(text: str) -> int:
-    """A port."""
+    """A port number."""
     try:
         number = int(text) if len(text) < 20 else -1
     except ValueError:
@@ -227,14 +227,14 @@ def port(text: str) -> int:
 
 
 def url(text: str) -> str:
-    """A URL of a proxy, or ``none``; without a password, which is seen where it is used."""
+    """A URL of a proxy, or ``none``; a password is detected where it is used."""
     if text.startswith("-") or re.search(r"\s", line(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is no proxy: write it like http://host:port")
     return text
 
 
 def proxy(text: str) -> str:
-    """The same for those who have a ~/.netrc."""
+    """As :func:`url`, but refuses a password in favour of ~/.netrc."""
     if "@" in url(text):
         raise argparse.ArgumentTypeError(
             "a password does not belong into a command line, which everybody on this machine can read. Leave it "
@@ -245,7 +245,7 @@ def proxy(text: str) -> str:
 
 
 def scheduler(text: str) -> str:
-    """An order of tasks: the name of one, or a class."""
+    """An order of tasks: a name, or a class."""
     if line(text) and not re.fullmatch(rf"{_MODULE}(?::[^\W\d]\w*)?", text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no order of tasks: write fifo, lifo, priority or MODULE:CLASS"
@@ -254,7 +254,7 @@ def scheduler(text: str) -> str:
 
 
 def plug_in(text: str) -> str:
-    """Something in a module."""
+    """A plug-in: MODULE:NAME."""
     if not re.fullmatch(rf"{_MODULE}:[^\W\d]\w*", line(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is no plug-in: it is written MODULE:NAME")
     return text
@@ -268,7 +268,7 @@ def launcher_option(text: str) -> str:
 
 
 def gpu_order(text: str) -> str:
-    """GPUs of a node."""
+    """A list of GPU numbers."""
     try:
         order = gpu_numbers.parse(text) if "," in text else []
     except ValueError:

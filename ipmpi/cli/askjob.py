@@ -11,11 +11,11 @@ from ..launch.batch.queue import Queue, run_command
 from ..launch.batch.registry import batch_system
 
 PATIENCE = 10.0
-"""Seconds for an answer. A batch system that is busy shall not keep engines from starting."""
+"""Seconds to wait for the reply. A busy batch system must not keep engines from starting."""
 
 
 def ask(environ: Mapping[str, str], log: Callable[[str], None], patience: float = PATIENCE) -> float | None:
-    """Seconds until the end of the job; None if nobody says."""
+    """Return the seconds until the end of the job; None if unknown."""
     if not walltime.is_in_job(environ):
         return None
     give_up_at = time.monotonic() + patience

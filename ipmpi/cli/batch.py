@@ -136,7 +136,7 @@ def parser(command: str = "slurm") -> argparse.ArgumentParser:
 
 
 def add_job_options(p: argparse.ArgumentParser) -> None:
-    """What the job asks for."""
+    """Add the options of jobs."""
     p.add_argument("-n", "--n", "--num", type=argtypes.engine_number, default=0, metavar="N", help="engines")
     for name, target, text in _NUMBERS:
         p.add_argument(name, dest=target, type=argtypes.engine_number, default=None, metavar="N", help=text)
@@ -173,7 +173,7 @@ def add_job_options(p: argparse.ArgumentParser) -> None:
 
 
 def _is_new(furl_file: Path, job: Job, since: float) -> bool:
-    """Whether the controller in the job has written it; clocks of file servers may differ from ours."""
+    """Return whether the controller in the job has written it; clocks of file servers may differ."""
     try:
         return bool(job.job) and furl_file.stat().st_mtime > since - 60
     except OSError:
@@ -181,7 +181,7 @@ def _is_new(furl_file: Path, job: Job, since: float) -> bool:
 
 
 def job_options(parsed: argparse.Namespace, name: str) -> JobOptions:
-    """What the job script of a cluster is to ask for.
+    """Return the options of the job script of a cluster.
 
     Raises:
         LauncherError: options that exclude each other.
@@ -204,7 +204,7 @@ def job_options(parsed: argparse.Namespace, name: str) -> JobOptions:
 
 
 def engines_job(parsed: argparse.Namespace, engine_furl_file: Path, log_dir: Path) -> JobOptions:
-    """What :func:`add_job_options` has asked for."""
+    """Return the job options of :func:`add_job_options`."""
     names = [target for _, target, *_ in _WORDS] + [target for _, target, _ in _NUMBERS]
     given: dict[str, Any] = {name: getattr(parsed, name) for name in names if getattr(parsed, name)}
     given |= {target: tuple(getattr(parsed, target)) for _, target, _, _ in _LISTS}

@@ -1,8 +1,7 @@
-"""Log files that do not fill a disk.
+"""Log files of limited size.
 
-When a file has :data:`limits.LOG_BYTES`, it is renamed to ``FILE.1``, in place of the one before, and a new one
-begins.
-(The module ``logging.handlers`` does the same, and loads pickle, which a controller must not.)
+A file of :data:`limits.LOG_BYTES` is renamed to ``FILE.1``, which replaces the previous one, and a new one is
+begun. (The module ``logging.handlers`` does the same, but imports pickle, which a controller must not.)
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from .. import limits
 
 
 class BoundedFile:
-    """What a log handler writes to: a file that was opened for writing, and its successors."""
+    """The stream of a log handler: a file, and its successors."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -24,7 +23,7 @@ class BoundedFile:
         self._left = limits.LOG_BYTES
 
     def write(self, text: str) -> None:
-        """Add a text. If no new file can be begun, the old one grows."""
+        """Append text. If no new file can be created, the old one grows."""
         self._file.write(text)
         self._left -= len(text)
         if self._left <= 0:
@@ -33,11 +32,11 @@ class BoundedFile:
                 self._begin_anew()
 
     def flush(self) -> None:
-        """Give the system what was written."""
+        """Flush the file."""
         self._file.flush()
 
     def fileno(self) -> int:
-        """The descriptor, which stays the same: stacks of processes that crash are written to it."""
+        """Return the descriptor, which stays the same: stacks of crashes are written to it."""
         return self._file.fileno()
 
     def _begin_anew(self) -> None:
@@ -48,7 +47,7 @@ class BoundedFile:
 
 
 def bound_log_files() -> None:
-    """Bound the files to which this process logs; what is printed is left alone."""
+    """Limit the log files of this process."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and os.path.isfile(str(getattr(handler.stream, "name", ""))):
             handler.setStream(BoundedFile(handler.stream))

@@ -1,4 +1,4 @@
-"""``ipcluster completion``: what a shell needs to complete command lines with the Tab key."""
+"""``ipcluster completion``: scripts for completion of command lines in shells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FILES: Final = (argtypes.path, argtypes.path_name, argtypes.some_path, argtypes
 
 
 def main(words: Sequence[str]) -> int:
-    """Print the script for a shell; returns the exit code."""
+    """Print the script for a shell; return the exit code."""
     shell = parser().parse_args(words).shell
     import shtab
 

@@ -14,20 +14,20 @@ from ipmpi.launch.processes.process import STOP_SIGNALS
 
 
 def detach(words: Sequence[str], log_dir: Path, until: str) -> int:
-    """Run an ``ipcluster`` in the background, and show what it says until it is in a state.
+    """Run an ``ipcluster`` in the background, and show its output until it has reached a state.
 
-    Before that, what ends this process ends it: Ctrl-C, SIGTERM (an ssh that dies), the end of the terminal, or
+    Before that, it ends with this process: by Ctrl-C, SIGTERM (as when ssh dies), the end of the terminal, or
     SIGKILL.
 
     Args:
         words: its command line, from the sub-command on.
-        log_dir: folder for the file with what it says later.
+        log_dir: folder for the file with its later output.
         until: ``submitted`` or ``up``.
 
     Returns:
         An exit code.
     """
-    log = log_dir / f"ipcluster-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"  # until it has a name
+    log = log_dir / f"ipcluster-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"  # until its name is known
     followed = Followed([*words, "--own-log", str(log)], log)
     stays = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()  # nohup
     before = {

@@ -1,4 +1,4 @@
-"""``ipcluster doctor``: look at everything that a cluster needs, and say what to do."""
+"""``ipcluster doctor``: check everything that a cluster needs, and say what to do."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _summary(found: Sequence[Diagnostic]) -> str:
 
 
 def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Diagnostic]:
-    """Gather all facts, and judge them.
+    """Gather all facts, and check them.
 
     Raises:
         LauncherError: there is no cluster of the name that was given.
@@ -160,10 +160,10 @@ def examine(options: argparse.Namespace, environ: Mapping[str, str]) -> list[Dia
 
 
 def _proxy(chosen: str, address: Furl | None, environ: Mapping[str, str]) -> str:
-    """Words for the proxy through which a client would go to this address; '' for none.
+    """Return a text about the proxy that a client would use for this address; '' for none.
 
     Raises:
-        ClientError: the chosen one is no URL of a proxy.
+        ClientError: the chosen one is not a URL of a proxy.
     """
     complaints: list[str] = []
     routes = routes_by(chosen or None, environ, complaints.append)
@@ -173,13 +173,13 @@ def _proxy(chosen: str, address: Furl | None, environ: Mapping[str, str]) -> str
 
 
 def _softened(found: Sequence[Diagnostic]) -> list[Diagnostic]:
-    """That there is no direct way is no problem where another way works."""
+    """Downgrade the failure of the direct connection, since another way works."""
     hard = (f.Level.WARNING, f.Level.PROBLEM)
     return [each._replace(level=f.Level.NOTE, fix="") if each.level in hard else each for each in found]
 
 
 def _allocation(environ: Mapping[str, str]) -> tuple[list[Diagnostic], Mapping[str, str]]:
-    """What is said of the job in the environment; and that environment, without a job in which we are not."""
+    """Check the job in the environment; also return the environment without a job that is not ours."""
     host = os.uname().nodename
     left = leftover(environ, host, job_is_over)
     return check_allocation(allocation(environ), left, host), without_job(environ) if left else environ
@@ -192,8 +192,8 @@ def _mpi(chosen: str, environ: Mapping[str, str]) -> list[Diagnostic]:
         if launcher is None:
             found = check_no_launcher(sys.executable)
         else:
-            trial = run_mpi_check(launcher, environ)
-            found, ranks = check_mpi(trial), trial.ranks
+            mpi = run_mpi_check(launcher, environ)
+            found, ranks = check_mpi(mpi), mpi.ranks
     except LauncherError as error:
         found = [f.problem(MPI, "launcher", f"{error}.", "Name another one: ipcluster doctor --launcher PATH")]
     srun = srun_kinds(environ)
@@ -201,7 +201,7 @@ def _mpi(chosen: str, environ: Mapping[str, str]) -> list[Diagnostic]:
 
 
 def _files(chosen: str, of_cluster: Mapping[str, str]) -> tuple[dict[str, Furl], list[Diagnostic]]:
-    """The furls that can be used, by role, and what is to be said of their files."""
+    """Return the usable furls by role, and the diagnostics of their files."""
     user = os.geteuid()
     if "://" in chosen:
         try:
@@ -230,10 +230,10 @@ def _files(chosen: str, of_cluster: Mapping[str, str]) -> tuple[dict[str, Furl],
 def _network(
     furls: Mapping[str, Furl], asked_for: bool, environ: Mapping[str, str]
 ) -> tuple[bool, list[Diagnostic]]:
-    """Whether the controller answers clients, and what is to be said of each address."""
+    """Return whether the controller replies to clients, and the diagnostics of each address."""
     found: list[Diagnostic] = []
     answers = False
-    for role in ("mec", "engine"):  # the others have the address of the first
+    for role in ("mec", "engine"):  # the other roles have the address of mec
         if role in furls:
             hints = try_hints(furls[role])
             found += check_hints(role, hints, asked_for, environ)
@@ -242,19 +242,19 @@ def _network(
 
 
 def _cluster(way: ClientArguments, timeout: float, versions: Versions) -> tuple[list[Diagnostic], bool]:
-    """Ask a running controller, and its engines; and whether the client got through."""
+    """Check a running controller and its engines; also return whether the client could connect."""
     folder = ipython_dir().expanduser().absolute()
     try:
         with token_in(folder) as (token_file, token):
             seen = check_health(way, timeout, token_file)
     except KernelError as error:
-        # Such as another protocol version, or a secret that is not valid any more.
+        # For instance another protocol version, or an invalid secret.
         text = f"The controller answers, and a client cannot work with it: {error}."
         if way.via:
             text = f"A client does not reach the controller {way.via}: {error}."
         return [f.problem(NETWORK, "connect", text, _fix_of(error, way))], False
     found = [f.ok(NETWORK, "connect", f"A client reaches the controller {way.via}.")] if way.via else []
-    return found + _judge(seen, versions, token, str(folder)), True
+    return found + _check_all(seen, versions, token, str(folder)), True
 
 
 def _fix_of(error: KernelError, way: ClientArguments) -> str:
@@ -269,7 +269,7 @@ def _fix_of(error: KernelError, way: ClientArguments) -> str:
     return "It may have ended in this moment: ask again."
 
 
-def _judge(seen: Health, versions: Versions, token: str, folder: str) -> list[Diagnostic]:
+def _check_all(seen: Health, versions: Versions, token: str, folder: str) -> list[Diagnostic]:
     engines = seen.engines
     found = check_presence(seen.registered, [engine.id for engine in engines], seen.silent)
     found += check_libraries(engines) + check_versions(versions, seen.version, engines)

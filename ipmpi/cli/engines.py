@@ -1,4 +1,4 @@
-"""``ipcluster engines``: further engines for a cluster that runs already."""
+"""``ipcluster engines``: add engines to a running cluster."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def main(words: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _addition(parsed: argparse.Namespace, cluster: ClusterRecord) -> Iterator[ClusterRecord]:
-    """A record of these engines, so that others know of them, and of their job."""
+    """A record of these engines and their job, for other commands."""
 
     def make(name: str) -> ClusterRecord:
         return ClusterRecord(
@@ -84,7 +84,7 @@ def _addition(parsed: argparse.Namespace, cluster: ClusterRecord) -> Iterator[Cl
 
 
 def _warn_of_loopback(record: ClusterRecord) -> None:
-    """Say so if engines on other machines cannot reach the controller."""
+    """Warn if engines on other machines cannot reach the controller."""
     hosts = [host for host, _ in load(Path(record.furl_files["engine"]), "engine").hints]
     if all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
         print(
@@ -130,7 +130,7 @@ def _kind_named(text: str) -> str:
 
 
 def _kind(parsed: argparse.Namespace, cluster: ClusterRecord) -> str:
-    """How they are to be started: as asked for, or as those of the cluster."""
+    """Return the kind of start: the requested one, or that of the cluster."""
     return parsed.kind or cluster.batch or "local"
 
 
@@ -151,7 +151,7 @@ def _local(parsed: argparse.Namespace, furl_file: Path, log_dir: Path, run: str)
 
 @contextlib.contextmanager
 def _furl_file(given: str) -> Iterator[Path]:
-    """The furl file; for a furl from standard input one that is there only meanwhile."""
+    """Yield the furl file; a temporary one for a furl from standard input."""
     if given != "-":
         load_furl_or_file(given, "engine")
         yield Path(given).expanduser().absolute()
@@ -165,12 +165,12 @@ def _furl_file(given: str) -> Iterator[Path]:
 
 
 def _name_of(furl_file: Path) -> str:
-    """The cluster to which a furl file belongs, by its folder."""
+    """Return the cluster to which a furl file belongs, by its folder."""
     return furl_file.parent.name if furl_file.parent.parent == security_dir().absolute() else records.DEFAULT_NAME
 
 
 def _read_furl() -> Furl:
-    """One line of standard input, and not a byte more: its end is still to be noticed."""
+    """Read one line of standard input, unbuffered, since its end is still to be detected."""
     line = b""
     while not line.endswith(b"\n") and len(line) < FILE_BYTES:
         byte = os.read(0, 1)
@@ -184,7 +184,7 @@ def _read_furl() -> Furl:
 
 
 def _run_alone(cluster: ClusterRun, reporter: Reporter) -> int:
-    """Engines of a controller about which nothing can be seen from here: until they end, or shall end."""
+    """Run engines without information from the controller, until they end or are stopped."""
     cluster.start()
     cluster.start_engines()
     for line in cluster.engines.said():

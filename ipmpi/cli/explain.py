@@ -74,7 +74,7 @@ def _cluster_or_job(text: str) -> str:
 
 @dataclass
 class Report:
-    """What is to be told: diagnostics, and the log that tells what failed; so many others end alike."""
+    """Diagnostics, the log that shows the failure, and how many other logs end alike."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
     log: LogFacts | None = None
@@ -116,11 +116,11 @@ def _print(report: Report, lines: int, *, as_json: bool) -> None:
         show("\n".join([f"\nThe last lines of {log.path}{more}:", *(f"    {line}" for line in shown)]))
 
 
-# --- what is meant -------------------------------------------------------------------------------------------
+# --- the argument --------------------------------------------------------------------------------------------
 
 
 def _record(what: str) -> ClusterRecord | None:
-    """The record of the cluster that is meant; None if a job is meant that belongs to none.
+    """Return the record of the given cluster or job; None for a job that belongs to no cluster.
 
     Raises:
         LauncherError: neither a cluster nor a job.
@@ -129,7 +129,7 @@ def _record(what: str) -> ClusterRecord | None:
         return records.find()
     known = records.load(what) if CLUSTER_NAME.fullmatch(what) else None
     if known is not None:
-        return known  # also one whose process has died: that is what is to be explained
+        return known  # also one whose process has died
     if _JOB.fullmatch(what) is None:
         return records.find(what)
     own, number = records.living(), job_number(what)
@@ -138,7 +138,7 @@ def _record(what: str) -> ClusterRecord | None:
 
 
 def _system(name: str, job: str) -> BatchSystem:
-    """The batch system of a job: the one that was named, or the one whose programs are here."""
+    """Return the batch system of a job: the given one, or the one that is installed."""
     if name:
         return batch_system(name)
     here = [system for system in batch_systems().values() if system.is_here()]
@@ -156,7 +156,7 @@ def _system(name: str, job: str) -> BatchSystem:
 
 
 def explain_job(system: BatchSystem, job: str, folder: Path | None, now: float) -> Report:
-    """One job, by its batch system and what it printed."""
+    """Explain a job, by its batch system and its output."""
     status = _status(system, job)
     report = Report(check_job(system.name, system.title, status, now))
     if status.state is JobState.PENDING:
@@ -177,7 +177,7 @@ def explain_job(system: BatchSystem, job: str, folder: Path | None, now: float) 
 
 
 def _status(system: BatchSystem, job: str) -> JobStatus:
-    """How a job is; where nobody knows its number, how the job array of that number is."""
+    """Return the status of a job; if it is unknown, that of the job array with this number."""
     queue = Queue(system)
     status = queue.status(job)
     array = system.as_array(job)
@@ -190,7 +190,7 @@ def _status(system: BatchSystem, job: str) -> JobStatus:
 def _add_log(
     report: Report, logs: Sequence[LogFacts], engines: Sequence[dict[str, Any]], *, failed: bool = False
 ) -> None:
-    """Show the log that tells what went wrong; of a job that failed, what it printed in any case."""
+    """Add the log that shows the failure; for a failed job, its output in any case."""
     found = failing_log(logs, engines)
     if found is not None:
         report.log, report.alike = found
@@ -202,7 +202,7 @@ def _add_log(
 
 
 def explain_controller() -> Report | None:
-    """The controller of the furl files without a name, if one answers."""
+    """Explain the controller of the default furl files, if it replies."""
     try:
         with MultiEngineClient() as mec:
             engines = list(mec.cluster_info()["engines"])
@@ -211,7 +211,7 @@ def explain_controller() -> Report | None:
     text = "A controller runs that was not started by ipcluster, so its jobs and log files are not known."
     report = Report([f.note(CLUSTER, "cluster", text, "Ask about a job by its id: ipcluster explain JOB")])
     if engines:
-        # How many there should be, nobody has said.
+        # The requested number of engines is unknown.
         report.diagnostics += check_ranks(len(engines), engines) + check_time(engines)
     else:
         report.diagnostics += check_presence([], [], {})
@@ -222,7 +222,7 @@ def explain_controller() -> Report | None:
 
 
 def explain_cluster(record: ClusterRecord, now: float) -> Report:
-    """A cluster: its process, its jobs, its engines, its logs."""
+    """Explain a cluster: its process, jobs, engines and logs."""
     report = Report(_describe(record, now))
     if record.ssh:
         text = f"It is on {record.ssh}; what its jobs and logs say can be seen there only."
@@ -240,7 +240,7 @@ def explain_cluster(record: ClusterRecord, now: float) -> Report:
     if not diagnostic:
         nodes = [node for status in statuses for node in expand_nodes(status.nodes)]
         report.diagnostics += check_ranks(record.n, engines, nodes, logs, starting=waits and not engines)
-        if not record.batch:  # else the batch system has said it
+        if not record.batch:  # else the batch system has reported it
             report.diagnostics += check_time(engines)
         if len(engines) < record.n and not record.ssh:
             report.diagnostics += check_losses(read_losses(logs), engines)
@@ -261,7 +261,7 @@ def _describe(record: ClusterRecord, now: float) -> list[Diagnostic]:
 
 
 def _jobs(record: ClusterRecord) -> list[JobStatus]:
-    """How its jobs are: all that have not ended, and the last one in any case."""
+    """Return the status of all jobs that have not ended, and of the last one."""
     if not record.batch or record.ssh:
         return []
     queue = Queue(batch_system(record.batch))
@@ -270,7 +270,7 @@ def _jobs(record: ClusterRecord) -> list[JobStatus]:
 
 
 def _registered(record: ClusterRecord) -> tuple[list[dict[str, Any]], list[Diagnostic]]:
-    """The engines that the controller has; or why it cannot be asked."""
+    """Return the registered engines, or why the controller cannot be asked."""
     path = record.furl_files.get("mec", "")
     try:
         with MultiEngineClient(str(furl.load(Path(path), "mec") if path else "")) as mec:

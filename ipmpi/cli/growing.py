@@ -1,4 +1,4 @@
-"""Reads what is added to files."""
+"""Reading what is appended to files."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 class GrowingFiles:
-    """What is written to text files from now on.
+    """Returns what is appended to text files from now on.
 
-    A file may vanish and come again, or be cut off: then it is read from its beginning. A character of several
-    bytes of which only the first ones are there yet comes with the next piece.
+    A file that was replaced or truncated is read from its beginning. An incomplete UTF-8 character is returned
+    with the next piece.
 
     Args:
-        files: those of which what they have now is known.
+        files: files whose present contents are skipped.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -28,7 +28,7 @@ class GrowingFiles:
             self._read[path] = (status.st_ino, status.st_size)
 
     def read(self, path: Path) -> str:
-        """What is new in a file; "" if it cannot be read."""
+        """Return what is new in a file; "" if it cannot be read."""
         try:
             with path.open("rb") as stream:
                 inode = path.stat().st_ino
@@ -39,7 +39,7 @@ class GrowingFiles:
                 stream.seek(position)
                 data = stream.read()
         except OSError:
-            self._read.pop(path, None)  # another one may come, with the same number even
+            self._read.pop(path, None)  # a new one may have the same inode
             self._decoders.pop(path, None)
             return ""
         self._read[path] = (inode, position + len(data))

@@ -1,4 +1,4 @@
-"""Ask a controller and its engines how they are, without waiting for those that are busy."""
+"""Query a controller and its engines, without waiting for busy ones."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..launch.doctor.facts import Clock, EngineFacts
 from ..launch.doctor.gather import engine_info_command, parse_engine_info
 
 LOOK: Final = 0.02
-"""Seconds between looks at who has answered: what an answer's time is known to."""
+"""Seconds between checks for replies: the resolution of their times."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """What was learnt.
+    """The replies.
 
     Attributes:
         registered: ids of all engines.
-        engines: those that told about themselves.
-        silent: the others, with what each runs ('' if not known).
-        clock: the controller's; None if it tells none.
-        version: its release; '' if it tells none.
+        engines: facts about those that have replied.
+        silent: the others, with what each runs ('' if unknown).
+        clock: the controller's; None if unknown.
+        version: its release; '' if unknown.
     """
 
     registered: Sequence[int]
@@ -37,7 +37,7 @@ class Health:
 
 
 class ClientArguments(NamedTuple):
-    """How a client comes to the controller: the arguments of MultiEngineClient. Words for it are in ``via``."""
+    """The arguments of MultiEngineClient; ``via`` describes the connection in messages."""
 
     furl: str = ""
     ssh: str = ""
@@ -49,7 +49,7 @@ def check_health(way: ClientArguments, timeout: float, token_file: str) -> Healt
     """Connect, and wait ``timeout`` seconds at most for the engines.
 
     Raises:
-        KernelError: the controller does not take this client.
+        KernelError: the client cannot connect.
     """
     with MultiEngineClient(way.furl, ssh=way.ssh or None, proxy=way.proxy or None) as mec:
         before = time.time()
@@ -59,7 +59,7 @@ def check_health(way: ClientArguments, timeout: float, token_file: str) -> Healt
         engines = _engine_infos(mec, registered, timeout, token_file)
         answered = {engine.id for engine in engines}
         silent = _what_they_do(mec, [engine for engine in registered if engine not in answered])
-    # An older controller tells neither.
+    # An older controller sends neither.
     reading, version = info.get("time"), str(info.get("version", ""))
     clock = None if reading is None else Clock("the controller", before, float(reading), after)
     return Health(registered, engines, silent, clock, version)
@@ -70,7 +70,7 @@ def _engine_infos(
 ) -> list[EngineFacts]:
     command = engine_info_command(token_file)
     before = time.time()
-    # One command for each: one for all would be over when the last is.
+    # One command for each, since one for all would end with the last.
     waiting = {engine: mec.execute(command, targets=[engine], block=False) for engine in ids}
     found: list[EngineFacts] = []
     deadline = time.monotonic() + timeout
@@ -87,14 +87,14 @@ def _printed(pending: Any) -> str:
     try:
         return str(pending.get_result(timeout=0)[0].get("stdout", ""))
     except (CompositeError, KernelError, LookupError, AttributeError):
-        return ""  # the engine was lost, or interrupted by somebody: it told nothing
+        return ""  # the engine was lost or interrupted
 
 
 def _what_they_do(mec: MultiEngineClient, ids: Sequence[int]) -> dict[int, str]:
     silent = dict.fromkeys(ids, "")
     if not ids:
         return silent
-    with contextlib.suppress(KernelError):  # one of them may be gone by now
+    with contextlib.suppress(KernelError):  # one of them may be lost by now
         for engine, status in mec.queue_status(targets=list(ids), block=True):
             running = status["pending"]
             silent[engine] = "" if running == "None" or "ipcluster doctor" in running else running

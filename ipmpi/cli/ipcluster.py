@@ -1,7 +1,7 @@
 """``ipcluster``: finds the module of a sub-command and runs it.
 
 Each sub-command is in a module with ``parser()`` and ``main(words)``; in one that serves several, both take the
-command's name first. They are loaded by name, so that ``ipcluster list`` does not wait for what only ``ipcluster
+command's name first. They are loaded by name, so that ``ipcluster list`` does not load what only ``ipcluster
 slurm`` needs.
 """
 
@@ -21,7 +21,7 @@ from ipmpi.launch.batch.registry import batch_systems
 
 
 class Command(NamedTuple):
-    """A sub-command: its module, what it is for, and whether the module has others too."""
+    """A sub-command: its module, its purpose, and whether the module has others."""
 
     module: str
     purpose: str
@@ -64,7 +64,7 @@ def function_of(command: str, function: str) -> Callable[..., Any]:
     """A function of a sub-command's module.
 
     Raises:
-        LauncherError: there is no such command, or its module is not there.
+        LauncherError: there is no such command, or its module is missing.
     """
     found = HIDDEN.get(command) or COMMANDS.get(command) or commands().get(command)
     if found is None:
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # `ipcluster logs | head`: whoever reads has enough. Python shall not try again in the end.
+        # `ipcluster logs | head`: the reader has ended. Keep Python from flushing again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KernelError as error:

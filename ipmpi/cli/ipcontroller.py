@@ -1,4 +1,4 @@
-"""``ipcontroller``: the one process that listens."""
+"""``ipcontroller``: the controller, which listens for engines and clients."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_addresses(p: argparse.ArgumentParser) -> None:
-    """Where it listens, and the files that tell so."""
+    """Add options of addresses and furl files."""
     for side, who in (("client", "clients"), ("engine", "engines")):
         group = p.add_argument_group(f"where {who} connect")
         group.add_argument(
@@ -101,7 +101,7 @@ def _add_addresses(p: argparse.ArgumentParser) -> None:
 
 
 def _load(option: str, name: str, form: str) -> Any:
-    """What a plug-in option names."""
+    """Load the object that a plug-in option names."""
     module, _, attribute = name.partition(":")
     add_current_folder()
     try:
@@ -132,7 +132,7 @@ def _scheduler(name: str) -> Order:
 
 
 def _locations(side: str, option: str, ip: str, listener: Listener) -> list[str]:
-    """Where the other end will reach a listener: as asked for, or found out."""
+    """Return the addresses of a listener for the other end: the given ones, or detected ones."""
     asked = [part.strip() for part in option.split(",") if part.strip()]
     for part in asked:
         if is_unspecified(part):
@@ -188,7 +188,7 @@ class Controller:
             self.listeners.append(listener)
             hosts = _locations(side, getattr(o, f"{side}_location"), ip, listener)
             hints = tuple((host, listener.port) for host in hosts)
-            if not (o.client_port or o.engine_port):  # else the files stay, for the next start
+            if not (o.client_port or o.engine_port):  # else the files are kept for the next start
                 self._make_way(targets)
             for role, path in targets.items():
                 made = Furl(identity.fingerprint, hints, role, secrets[role])
@@ -200,13 +200,13 @@ class Controller:
             log.info("Listening for %s on %s:%d", ", ".join(roles), ip or "*", listener.port)
 
     def _make_way(self, targets: dict[str, Path]) -> None:
-        """What is in the files that are found without a name comes back when this controller ends."""
+        """Set the present default furl files aside, to be restored when this controller ends."""
         own = [path for role, path in targets.items() if path == furl.default_furl_file(role)]
         if own and not self._replaced:
-            # Only here: a controller that ipcluster has started needs to know nothing of others.
+            # Imported here: a controller of ipcluster does not need it.
             from ..launch.cluster import defaultfurls
 
-            with contextlib.suppress(OSError):  # writing them will say what is wrong
+            with contextlib.suppress(OSError):  # writing them will report the error
                 defaultfurls.set_aside()
         self._replaced.update(dict.fromkeys(own, b""))
 
@@ -272,7 +272,7 @@ class Controller:
         self.loop.run()
         for listener in self.listeners:
             listener.close()
-        self._read_lifeline()  # what is said last may come together with the signal
+        self._read_lifeline()  # the last lines may arrive together with the signal
         why = f": {self._why_stopped.rstrip('.')}" if self._why_stopped else ""
         self.service.sessions.dismiss(f"the controller was stopped{why}")
         self._give_back()
@@ -282,14 +282,14 @@ class Controller:
         def ready(_events: int) -> None:
             if not self._read_lifeline():
                 self.loop.unregister(descriptor)
-                log.info("whoever started this controller is gone")
+                log.info("the parent process of this controller has ended")
                 stop()
 
         os.set_blocking(descriptor, False)
         self.loop.register(descriptor, READ, ready)
 
     def _read_lifeline(self) -> bool:
-        """Take what ipcluster has for clients: a line each. False if it is gone."""
+        """Read texts of ipcluster for clients, one per line; return False at the end of the pipe."""
         if self.options.lifeline_fd is None:
             return True
         try:
@@ -311,7 +311,7 @@ class Controller:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a controller; returns the exit code."""
+    """Run a controller; return the exit code."""
     options = parser().parse_args(argv)
     guard_secrets_and_allow_links()
     os.umask(0o077)

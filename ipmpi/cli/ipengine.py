@@ -25,6 +25,7 @@ from ..engine.mpi.world import MODES, World, host_and_pid, start_world
 from ..engine.rank.controlblock import ControlBlock
 from ..engine.rank.hiddenvariables import hide_rank_variables
 from ..engine.rank.lifeline import Lifeline
+from ..engine.rank.outputpipes import OutputPipes
 from ..engine.rank.rank import Rank
 from ..engine.session.namespace import Namespace
 from ..environment import gpus, mpienv, walltime
@@ -42,7 +43,7 @@ log = logging.getLogger("ipengine")
 
 _FINALIZE_TIMEOUT = 5.0
 _AGENT_ENDS_WITHIN = 2.0
-"""Seconds that a rank waits for the end of its agent, which should not be left behind."""
+"""Seconds that a rank waits for the end of its agent."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -105,10 +106,10 @@ class EngineProcess:
     """One rank: user code in its only thread, and a socket to the agent of its node.
 
     Args:
-        talk: with the agent, which is there.
-        lifeline: descriptor of the pipe by which this process hears that the agent is gone.
-        expected: ranks on this node, where they share no communicator.
-        ends_at: when the job ends, on the monotonic clock; None if this process does not know.
+        talk: the conversation with the agent.
+        lifeline: descriptor of the pipe that signals the end of the agent.
+        expected: number of ranks on this node, if they share no communicator.
+        ends_at: when the job ends, on the monotonic clock; None if unknown.
         launcher: the process that started this one; 0 if it is no launcher.
     """
 
@@ -126,7 +127,7 @@ class EngineProcess:
         self._talk = talk
         host, pid = host_and_pid()
         block, descriptor = ControlBlock.create()
-        # Collective: every rank learns who is on which node, and by the first one's account when the job ends.
+        # Collective: every rank gets the nodes of all ranks, and the end of the job from the first rank.
         left = None if ends_at is None else ends_at - time.monotonic()
         said = world.exchange((token, left))
         leaders = leaders_of([token for token, _ in said]) if world.mpi is not None else []
@@ -135,6 +136,9 @@ class EngineProcess:
             os.environ[walltime.JOB_END] = f"{time.time() + left:.0f}"  # for user code
         is_leader = not leaders or leaders[world.rank] == world.rank
         here = leaders.count(leaders[world.rank]) if leaders else expected
+        self._pipes = OutputPipes()
+        talk.say(rm.OutputPipes(), self._pipes.read_ends)
+        self._pipes.handed_over()
         talk.say(
             rm.RankHello(
                 world.rank if world.mpi is not None else world.wanted, world.rank if world.mpi else world.wanted,
@@ -150,13 +154,15 @@ class EngineProcess:
         namespace.install_as_main()
         self.rank = Rank(
             namespace, talk.socket, block, world.rank, world.make_teams, _log_id, _log_note,
-            here, Lifeline(lifeline, _log_file()),
+            here, Lifeline(lifeline, _log_file()), self._pipes,
         )  # fmt: skip
 
     def run(self) -> int:
-        """Work until stopped; returns the exit code."""
+        """Run until stopped; return the exit code."""
         self.rank.install_signals()
+        self._pipes.install()
         stop = self.rank.run()
+        self._pipes.close()
         log.info("stopping: %s", stop.reason)
         if stop.words:
             print(stop.words, file=sys.stderr, flush=True)
@@ -165,10 +171,10 @@ class EngineProcess:
         self.rank.close()
         sys.stdout.flush()
         if stop.at_once:
-            # Others may be anywhere, also inside a collective: only the launcher can end them all.
+            # Other ranks may be inside a collective: only the launcher can end them all.
             logging.shutdown()
             os._exit(stop.code)
-        # MPI_Finalize waits for all ranks, and keeps the GIL meanwhile: a thread of Python could not end the wait.
+        # MPI_Finalize waits for all ranks and holds the GIL, so a Python thread could not end the wait.
         with open(os.devnull, "w", encoding="ascii") as nowhere:
             faulthandler.dump_traceback_later(_FINALIZE_TIMEOUT, exit=True, file=nowhere)
             self.world.finalize()
@@ -185,7 +191,7 @@ def _log_note(text: str) -> None:
 
 
 def _log_file() -> Any:
-    """Where the stack goes of a rank that ends because its agent is gone."""
+    """Return the file for the stack of a rank that ends because its agent has ended."""
     for handler in logging.getLogger().handlers:
         stream = getattr(handler, "stream", None)
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -195,7 +201,7 @@ def _log_file() -> Any:
 
 
 def _meet_agent(options: argparse.Namespace, furl_file: Path | None, launcher: int) -> Conversation:
-    """The agent of this node, which is started if it is not there."""
+    """Connect to the agent of this node, which is started if necessary."""
 
     def start(sock: Socket) -> None:
         start_agent(sock.fileno(), lambda descriptor: _be_agent(options, furl_file, descriptor))
@@ -204,13 +210,13 @@ def _meet_agent(options: argparse.Namespace, furl_file: Path | None, launcher: i
 
 
 def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: int) -> int:
-    """The life of the agent process, which has just been forked off; returns its exit code."""
+    """Run the agent in the forked process; return its exit code."""
     root = logging.getLogger()
-    _of_rank.extend(root.handlers)  # to close them would close other files
+    _of_rank.extend(root.handlers)  # not closed: their descriptors may belong to other files
     root.handlers.clear()
     start_log(options.logfile, "ipengine", "agent", furl_file)
     bound_log_files()
-    # Only the agent needs these, and OpenSSL with them.
+    # Imported here: only the agent needs these, and OpenSSL.
     from ..engine.agent.nodeagent import AgentSettings, NodeAgent
 
     guard_secrets_and_allow_links()
@@ -229,20 +235,20 @@ def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: i
 
 
 _of_rank: list[logging.Handler] = []
-"""Handlers of the rank that forked the agent off."""
+"""Log handlers of the rank that forked the agent; referenced so that they are not closed."""
 
 
 def _die_with(parent: int) -> None:
-    """Have the system kill this process when the launcher ends, even while user code keeps the GIL in C.
+    """Have the system kill this process when the launcher ends, even while C code holds the GIL.
 
-    The system goes by the launcher's thread that started us, which need not live as long as the launcher. So this
-    is done only where Linux shows that it was the first thread; the node agent watches the launcher as well.
+    The system watches the launcher's thread that started us, which may end before the launcher. So this is done
+    only if Linux shows that it was the main thread; the node agent watches the launcher as well.
     """
     try:
         with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as file:
             if str(os.getpid()) not in file.read().split():
                 return
-        # Only here, as each import costs on a thousand ranks; numpy takes it along anyway.
+        # Imported here, as each import costs time on a thousand ranks; numpy imports it anyway.
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
@@ -251,7 +257,7 @@ def _die_with(parent: int) -> None:
 
 
 def _furl_file(options: argparse.Namespace) -> Path:
-    """Where the controller's furl is, as it was given or by its name."""
+    """Return the controller's furl file: the given one, or by the name of the cluster."""
     from .. import furl
 
     if options.furl_file:
@@ -260,7 +266,7 @@ def _furl_file(options: argparse.Namespace) -> Path:
 
 
 def _find_end(option: float | None, launched: mpienv.LaunchedRank | None) -> float | None:
-    """When this job ends, on the monotonic clock. Rank 0 also asks the batch system, before MPI starts."""
+    """Return when this job ends, on the monotonic clock. Rank 0 also asks the batch system, before MPI starts."""
     now, first = time.monotonic(), launched is None or launched.rank == 0
     left = walltime.exported(os.environ, time.time()) if option is None else option
     if left is None and first and walltime.is_in_job(os.environ):
@@ -282,12 +288,12 @@ def _take_gpus(numbers: Sequence[str], launched: mpienv.LaunchedRank | None) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run an engine; returns the exit code."""
+    """Run an engine; return the exit code."""
     options = parser().parse_args(argv)
-    add_current_folder()  # for modules of the user
+    add_current_folder()  # for users' modules
     launched = mpienv.detect(os.environ)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What tasks and threads print is for the log; a process that is killed has no time to write what it holds.
+        # Output of tasks and threads goes to the log; a killed process could not flush it.
         sys.stdout.reconfigure(line_buffering=True)
 
     def warn(text: str) -> None:
@@ -296,16 +302,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         rank = None if launched is None else launched.rank
-        # By hand only: a thousand ranks do not need to know where furls are.
+        # For engines started by hand only: saves the import on a thousand ranks.
         furl_file = None if options.logfile else _furl_file(options)
         start_log(options.logfile, "ipengine", rank, furl_file)
         bound_log_files()
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it warns, and would end a process that is not ready for it
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a warning, which would end a process without a handler
         ends_at = _find_end(options.walltime, launched)
         expected = local_size(os.environ) or 1
         launcher = parent_launcher(os.getpid())
         parent = os.getppid()
-        talk = _meet_agent(options, furl_file, launcher)  # before MPI starts, of which it must have nothing
+        talk = _meet_agent(options, furl_file, launcher)  # before MPI, which the agent must not have
         if options.gpus:
             _take_gpus(options.gpus, launched)
         world = start_world(options.mpi, launched, sys.executable, warn)
@@ -323,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif launched is not None and options.mpi == "auto":
         warn(f"{world.description}; the engines share no communicator")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    # After MPI_Init, which needs them; programs that user code starts are not this rank.
+    # After MPI_Init, which needs them; child processes of user code must not have them.
     hide_rank_variables()
     if launched is not None:
         _die_with(parent)
@@ -335,7 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         print(f"ipengine: {error}", file=sys.stderr, flush=True)
         logging.shutdown()
-        os._exit(1)  # MPI_Finalize would wait for ranks that wait for this one: the launcher ends them
+        os._exit(1)  # MPI_Finalize would deadlock; the launcher ends the other ranks
     code = process.run()
     logging.shutdown()
     return code

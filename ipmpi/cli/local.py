@@ -37,9 +37,9 @@ def main(command: str, words: Sequence[str]) -> int:
 
 
 def keep_engines_here(parsed: argparse.Namespace) -> None:
-    """Have the controller listen for engines on loopback, if none are to come from other machines.
+    """Let the controller listen for engines on loopback, if all engines are on this machine.
 
-    In an allocation on a login node, also in one of a single machine, engines are elsewhere.
+    In an allocation on a login node, even of a single machine, engines are elsewhere.
     """
     asked = parsed.engine_ip or parsed.engine_port is not None or parsed.engine_location
     if not (asked or in_allocation(os.environ) or names_machines(launcher_words(parsed))):
@@ -47,7 +47,7 @@ def keep_engines_here(parsed: argparse.Namespace) -> None:
 
 
 def launcher_words(parsed: argparse.Namespace) -> tuple[str, ...]:
-    """The options for the launcher, word by word."""
+    """Return the options of the launcher, as words."""
     return tuple(word for text in parsed.launcher_options for word in shlex.split(text))
 
 
@@ -89,7 +89,7 @@ def parser(command: str = "local") -> argparse.ArgumentParser:
 def engine_options(
     parsed: argparse.Namespace, furl_file: Path, log_dir: Path, run: str, waits: bool, more: Sequence[str] = ()
 ) -> EngineOptions:
-    """What was asked for."""
+    """Return the options of the engines."""
     return EngineOptions(
         parsed.n, log_dir, run, furl_file, parsed.mpi, parsed.launcher or "auto", waits, parsed.timeout,
         fault_tolerance=parsed.fault_tolerance, launcher_options=launcher_words(parsed),
@@ -100,12 +100,12 @@ def engine_options(
 def supervise(
     parsed: argparse.Namespace, record: ClusterRecord, signals: Signals, engines: Launch, plan: Plan
 ) -> int:
-    """Run a controller here, and these engines, until one of them ends; returns the exit code."""
+    """Run a controller and these engines until one of them ends; return the exit code."""
     cluster = ClusterRun(options.controller(parsed, record), engines, signals, parsed.lifeline_fd)
     furl = options.mec_arguments(parsed)
     return Supervisor(cluster, plan, options.reporter(parsed), record, furl, log_files=log_files).run()
 
 
 def log_files(record: ClusterRecord) -> list[str]:
-    """Where they are."""
+    """Return lines about the log files."""
     return [f"Log files: {record.log_dir}/*-{record.run}-*.log"]

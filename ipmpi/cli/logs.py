@@ -1,4 +1,4 @@
-"""Where controllers and engines write what they do."""
+"""The log files of controllers and engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMAT: Final = "%(asctime)s %(name)s: %(message)s"
 TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 
 SAME_NAMES: Final = 1000
-"""How many processes may have the same host name, rank and process id: those in containers do, and former ones."""
+"""Most log files with the same host name, rank and process id, as in containers."""
 
 UNNAMED: Final = "default"
 
@@ -28,18 +28,18 @@ class LogError(KernelError):
 def start_log(
     prefix: str, program: str, rank: int | str | None = None, furl_file: Path | None = None
 ) -> Path | None:
-    """Log to a new file, whose path is returned.
+    """Log to a new file, and return its path.
 
-    Its name is ``<prefix><host>-<rank>-<pid>.log``, as many processes of several machines may write to one folder.
-    A file that is there is never added to: it belongs to somebody else.
+    Its name is ``<prefix><host>-<rank>-<pid>.log``, as processes of several machines may write to one folder. An
+    existing file is never appended to.
 
     Args:
         prefix: beginning of the path. Without one, as for programs that were started by hand, the file goes to the
-            folder of the cluster, and what is logged is also printed; if that folder cannot be written, it is only
+            folder of the cluster, and lines are also printed; if that folder cannot be written, they are only
             printed.
         program: ``ipengine`` or ``ipcontroller``.
-        rank: of an engine that an MPI launcher has started, or ``agent``.
-        furl_file: tells which cluster it is.
+        rank: the rank of an engine that an MPI launcher has started, or ``agent``.
+        furl_file: determines the cluster.
 
     Raises:
         LogError: the file cannot be written.
@@ -49,7 +49,7 @@ def start_log(
     try:
         path, stream = _new_file(prefix or str(log_folder(furl_file) / f"{program}-"), rank)
         handlers.append(logging.StreamHandler(stream))
-        # A crash in C: where Python was then. The file may be replaced by another one, so this needs its own.
+        # For the Python stacks of a crash in C. The file may be replaced by another one, so this needs its own.
         faulthandler.enable(os.dup(stream.fileno()))
     except OSError as error:
         if prefix:
@@ -63,8 +63,8 @@ def start_log(
 
 
 def log_folder(furl_file: Path | None = None) -> Path:
-    """The folder of the log files of the cluster to which a furl file belongs."""
-    from ..furl import ipython_dir, security_dir  # not for ranks that are told where to log
+    """Return the log folder of the cluster to which a furl file belongs."""
+    from ..furl import ipython_dir, security_dir  # not needed by ranks with a given log file
 
     own = furl_file is not None and furl_file.absolute().parent.parent == security_dir().absolute()
     return ipython_dir() / "log" / (furl_file.absolute().parent.name if own and furl_file else UNNAMED)

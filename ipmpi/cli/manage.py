@@ -27,18 +27,19 @@ from ipmpi.launch.processes.process import birth, tail
 
 LINES: Final = 15
 STOP_TIME: Final = 150.0
-"""Seconds for a cluster to end. Its own process kills after some 10 s, but waits for commands of the batch system,
-for a minute each."""
+"""Seconds for a cluster to end. Its own process kills after some 10 s, but waits up to a minute for each command
+of the
+batch system."""
 
 SILENCE: Final = 2.0
-"""Seconds after which a wait says what it waits for."""
+"""Seconds after which a message says what is waited for."""
 
 LOOK: Final = 0.2
-"""Seconds between looks at files that grow, and at a process of another parent that ends: nobody tells us."""
+"""Seconds between checks of growing files, and of a process that is not our child."""
 
 
 def main(command: str, words: Sequence[str]) -> int:
-    """Run one of the commands; returns its exit code."""
+    """Run one of the commands; return its exit code."""
     parsed = parser(command).parse_args(words)
     try:
         return _COMMANDS[command](parsed)
@@ -93,7 +94,7 @@ def _list(parsed: argparse.Namespace) -> int:
 
 
 def _arguments(record: ClusterRecord) -> str:
-    """What names a cluster for a client."""
+    """Return the arguments of a client that select a cluster."""
     path = record.furl_files.get("mec", "")
     own = path == str(records.furl_files(record.name)["mec"])
     return f"name={record.name!r}" if own else repr(path)
@@ -138,7 +139,7 @@ def _status(parsed: argparse.Namespace) -> int:
 
 
 def _engines(record: ClusterRecord) -> dict[str, Any]:
-    """What the controller says."""
+    """Return the status from the controller."""
     told: dict[str, Any] = {"registered": 0, "hosts": {}, "time_left": None, "error": ""}
     try:
         with MultiEngineClient(record.furl_files.get("mec", "")) as mec:
@@ -153,7 +154,7 @@ def _engines(record: ClusterRecord) -> dict[str, Any]:
 
 
 def _jobs(record: ClusterRecord) -> list[dict[str, Any]]:
-    """What the batch system says about the job that was submitted last."""
+    """Return the status of the last submitted job from the batch system."""
     if not record.batch or record.ssh:
         return []
     queue = Queue(batch_system(record.batch))
@@ -180,24 +181,24 @@ def _stop(parsed: argparse.Namespace) -> int:
         if record.is_here:
             try:
                 code |= stop(record)
-            except LauncherError as error:  # the others are to be stopped all the same
+            except LauncherError as error:  # continue with the others
                 print(f"ipcluster: {error}", file=sys.stderr)
                 code = 1
     return code
 
 
 def stop(record: ClusterRecord) -> int:
-    """Stop a cluster; returns an exit code.
+    """Stop a cluster; return an exit code.
 
     Raises:
-        LauncherError: that is not possible from here, or it does not end.
+        LauncherError: it cannot be stopped from here, or does not end.
     """
     alive = record.is_alive()
     if alive is None:
         return _stop_from_afar(record)
     if not alive:
         return _clean_up(record)
-    with contextlib.suppress(ProcessLookupError):  # it may end in this moment
+    with contextlib.suppress(ProcessLookupError):  # it may have just ended
         os.kill(record.pid, signal.SIGTERM)
     begin = time.monotonic()
     told = False
@@ -223,7 +224,7 @@ def stop(record: ClusterRecord) -> int:
 
 
 def _stop_from_afar(record: ClusterRecord) -> int:
-    """The process is on another machine: its controller can be told from here."""
+    """Stop a cluster whose process is on another machine, by its controller."""
     try:
         with MultiEngineClient(record.furl_files.get("mec", "")) as mec:
             mec.kill(controller=True)
@@ -238,7 +239,7 @@ def _stop_from_afar(record: ClusterRecord) -> int:
 
 
 def _forget(record: ClusterRecord) -> int:
-    """Nobody will ever delete this record."""
+    """Delete a record whose process cannot do it."""
     if record.is_alive():
         raise LauncherError(f"The cluster {record.name!r} runs: stop it with ipcluster stop {record.name}")
     records.forget(record.name, record.pid)
@@ -250,7 +251,7 @@ def _forget(record: ClusterRecord) -> int:
 
 
 def _clean_up(record: ClusterRecord) -> int:
-    """The process has ended without a word, and may have left jobs behind."""
+    """Clean up after a process that was killed, and may have left jobs behind."""
     if record.ssh:
         records.forget(record.name, record.pid)
         raise LauncherError(
@@ -260,9 +261,7 @@ def _clean_up(record: ClusterRecord) -> int:
     queue = Queue(batch_system(record.batch))
     for job in record.jobs[-1:]:
         status = queue.status(job)
-        if (
-            status.state is not JobState.ENDED or not status.outcome
-        ):  # also one that is not known (any more, or yet)
+        if status.state is not JobState.ENDED or not status.outcome:  # also one that is unknown (any more, or yet)
             queue.cancel(job)
             print(f"Cancelled job {job}, which the cluster {record.name!r} had left behind.")
     records.forget(record.name, record.pid)
@@ -289,7 +288,7 @@ def _logs(parsed: argparse.Namespace) -> int:
 
 
 def _follow_files(record: ClusterRecord, files: Sequence[Path]) -> None:
-    """What is written from now on, also into new files, until the cluster ends."""
+    """Print what is written from now on, also to new files, until the cluster ends."""
     grown = GrowingFiles(files)
     shown = files[-1] if files else None
     last = False
@@ -305,13 +304,13 @@ def _follow_files(record: ClusterRecord, files: Sequence[Path]) -> None:
             sys.stdout.flush()
         if last:
             return
-        last = record.is_alive() is False  # look once more, for its last words
+        last = record.is_alive() is False  # check once more, for its last lines
         time.sleep(LOOK)
         record = records.load(record.name) or record
 
 
 def _follow(parsed: argparse.Namespace) -> int:
-    """Events of a detached cluster as lines of JSON, for the near end of ssh."""
+    """Print events of a detached cluster as lines of JSON, for the local end of ssh."""
     record = records.find(parsed.name)
     seen, last, line = 0, False, ""
     try:
@@ -336,7 +335,7 @@ def _follow(parsed: argparse.Namespace) -> int:
 
 
 def _event(line: str) -> dict[str, Any] | None:
-    """A line of JSON; None for what is left of one that was written to a full disk."""
+    """Parse a line of JSON; None for an incomplete one, as from a full disk."""
     with contextlib.suppress(ValueError):
         event = json.loads(line)
         return event if isinstance(event, dict) else None

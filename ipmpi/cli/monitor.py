@@ -1,4 +1,4 @@
-"""News about a controller that is not a process of ours."""
+"""Events of a controller that is not our child process."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ipmpi.errors import KernelError
 from ipmpi.launch.cluster.controller import EventReader
 
 LOOK: Final = 1.0
-"""Seconds between looks for the furl file, which comes by a shared file system."""
+"""Seconds between checks for the furl file, which appears on a shared file system."""
 
 
 class MonitoredController(EventReader):
-    """A thread looks for the furl file of a controller, connects, and hears which engines come and go.
+    """Waits in a thread for the furl file of a controller, connects, and reports changes of the number of engines.
 
     Args:
-        furl_files: where the controller has written, or will write, its furls: role to path.
-        may_look: whether the furl file can be the right one by now.
-        only_new: engines that are there at first do not count, and with the controller all is over. Else it is the
-            job that tells when all is over.
+        furl_files: the present or future furl files of the controller, by role.
+        may_look: returns whether the furl file can be the right one by now.
+        only_new: ignore engines that are registered at first, and report the end of the controller. Else the end
+            of the job is reported elsewhere.
     """
 
     def __init__(self, furl_files: dict[str, str], may_look: Callable[[Path], bool], *, only_new: bool) -> None:
@@ -37,12 +37,12 @@ class MonitoredController(EventReader):
         self._closed = threading.Event()
         self._presence: Presence | None = None
         self._lock = threading.Lock()
-        """Held while something is written, or the pipe closed: its number may be another file's right after."""
+        """Held while the pipe is written to or closed, since its descriptor may be reused."""
         os.set_blocking(self._write_end, False)
         threading.Thread(target=self._watch, name="ipcluster-watch", daemon=True).start()
 
     def close(self) -> None:
-        """No more news."""
+        """Stop reporting."""
         with self._lock:
             self._closed.set()
             super().close()
@@ -59,7 +59,7 @@ class MonitoredController(EventReader):
             try:
                 session = connect(path, "mec")
             except (KernelError, ValueError, OSError):
-                continue  # not there yet; for how long to wait is decided elsewhere
+                continue  # not there yet; the timeout is elsewhere
             try:
                 names = {"mec": "multiengine", "tc": "task"}
                 self._tell({f"{names.get(role, role)}_furl_file": file for role, file in self._files.items()})
@@ -71,7 +71,7 @@ class MonitoredController(EventReader):
                 return
 
     def _count(self, presence: Presence) -> None:
-        """Tell how many engines there are whenever that changes, until the controller is gone, or all is over."""
+        """Report the number of engines whenever it changes, until the controller or this object ends."""
         ids = presence.ids
         before, told = len(ids) if self._only_new else 0, 0
         self._presence = presence

@@ -33,11 +33,11 @@ _PASSED_ON: Final = (
     ("--scheduler", "ORDER", argtypes.scheduler,
      "in which order tasks are given to engines: fifo, lifo, priority, or MODULE:CLASS"),
 )  # fmt: skip
-"""Options of ipcontroller that ipcluster takes and hands over: name, metavar, type, help."""
+"""Options that ipcluster passes on to ipcontroller: name, metavar, type, help."""
 
 
 def add_cluster_options(p: argparse.ArgumentParser) -> None:
-    """What every command that starts a controller takes."""
+    """Add the options of every command that starts a controller."""
     p.add_argument(
         "--name", type=argtypes.new_cluster_name, default="", metavar="NAME",
         help="name of the cluster, for `ipcluster stop NAME`, MultiEngineClient(name=NAME) and the like",
@@ -51,15 +51,15 @@ def add_cluster_options(p: argparse.ArgumentParser) -> None:
 
 
 def add_log_option(p: argparse.ArgumentParser) -> None:
-    """Where log files go."""
+    """Add the option for log files."""
     p.add_argument(
         "--logdir", type=argtypes.path, default=None, metavar="DIR", help="log files (~/.ipython/log/NAME)"
     )
-    p.set_defaults(log_base=None)  # where the folder of each cluster is, if not in ~/.ipython/log
+    p.set_defaults(log_base=None)  # parent of the clusters' folders, if not ~/.ipython/log
 
 
 def add_controller_options(p: argparse.ArgumentParser) -> None:
-    """What is handed over to ``ipcontroller``."""
+    """Add the options that are passed on to ``ipcontroller``."""
     p.add_argument(
         "--engine-furl-file", type=argtypes.path, default=None, metavar="FILE", help="the engines' furl"
     )
@@ -72,7 +72,7 @@ def add_controller_options(p: argparse.ArgumentParser) -> None:
 
 
 def add_launcher_options(p: argparse.ArgumentParser) -> None:
-    """What is about the program that starts the ranks, and the order of GPUs."""
+    """Add the options about the launcher, and the order of GPUs."""
     p.add_argument(
         "--launcher-option", dest="launcher_options", action="append", type=argtypes.launcher_option, default=[],
         metavar="TEXT", help="a further option of mpiexec, mpirun or srun: --launcher-option='--cpu-bind cores'",
@@ -97,13 +97,13 @@ def system_name(text: str) -> str:
 
 
 def gpu_arguments(parsed: argparse.Namespace) -> list[str]:
-    """What engines on this machine are told about its GPUs."""
+    """Return the arguments of engines about the GPUs of this machine."""
     told = parsed.gpu_order or parsed.gpus_per_node
     return ["--gpus", str(told)] if told else []
 
 
 def log_dir(parsed: argparse.Namespace, name: str) -> Path:
-    """Where log files of a cluster go."""
+    """Return the folder of a cluster's log files."""
     given: Path | None = parsed.logdir
     if given is not None:
         return given.expanduser().absolute()
@@ -112,16 +112,16 @@ def log_dir(parsed: argparse.Namespace, name: str) -> Path:
 
 
 def early_log_dir(parsed: argparse.Namespace) -> Path:
-    """Where the log of a cluster is that has no name yet."""
+    """Return the log folder of a cluster without a name yet."""
     return (parsed.logdir or parsed.log_base or ipython_dir() / "log").expanduser().absolute()
 
 
 @contextlib.contextmanager
 def claimed(parsed: argparse.Namespace, kind: str, n: int) -> Iterator[ClusterRecord]:
-    """The record of a cluster that is about to start, which keeps its name from others until it has ended.
+    """Yield the record of a new cluster, which reserves its name until it has ended.
 
     Raises:
-        LauncherError: the name cannot be taken.
+        LauncherError: the name is not available.
     """
 
     def make(name: str) -> ClusterRecord:
@@ -147,11 +147,11 @@ def claimed(parsed: argparse.Namespace, kind: str, n: int) -> Iterator[ClusterRe
 
 
 def _move_own_log(parsed: argparse.Namespace, record: ClusterRecord) -> None:
-    """The file with what a detached ipcluster says goes to the others of its cluster."""
+    """Move the output file of a detached ipcluster to the folder of its cluster."""
     if not parsed.own_log:
         return
     path = Path(record.log_dir) / f"ipcluster-{record.run}.log"
-    with contextlib.suppress(OSError):  # then it stays where it is
+    with contextlib.suppress(OSError):  # else it stays where it is
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.rename(parsed.own_log, path)
         parsed.own_log = str(path)
@@ -159,25 +159,25 @@ def _move_own_log(parsed: argparse.Namespace, record: ClusterRecord) -> None:
 
 
 def reporter(parsed: argparse.Namespace) -> Reporter:
-    """Where the cluster is told about."""
+    """Return the reporter for the cluster."""
     return Reporter(parsed.status_fd, Path(f"{parsed.own_log}.events") if parsed.own_log else None)
 
 
 def furl_file(parsed: argparse.Namespace, role: str, name: str) -> Path:
-    """Where the furl of a role is written: as asked for, or by the cluster's name."""
+    """Return the furl file of a role: the given one, or by the cluster's name."""
     given = getattr(parsed, f"{records.ROLES[role]}_furl_file")
     return Path(given).expanduser().absolute() if given else records.furl_files(name)[role]
 
 
 def mec_arguments(parsed: argparse.Namespace) -> str:
-    """How ``MultiEngineClient`` is to be called for the cluster: the text between its parentheses."""
+    """Return the arguments of ``MultiEngineClient`` for the cluster, as source text."""
     if parsed.multiengine_furl_file:
         return repr(str(Path(parsed.multiengine_furl_file).expanduser()))
     return f"name={parsed.name!r}" if parsed.name else ""
 
 
 def controller_arguments(parsed: argparse.Namespace, name: str) -> list[str]:
-    """What is handed over to ``ipcontroller``.
+    """Return the arguments of ``ipcontroller``.
 
     Raises:
         LauncherError: ``-r`` without ports.
@@ -197,12 +197,12 @@ def controller_arguments(parsed: argparse.Namespace, name: str) -> list[str]:
 
 
 def keeps_furl(parsed: argparse.Namespace) -> bool:
-    """Whether the engines' furl lasts from one controller to the next."""
+    """Return whether the engines' furl stays valid for the next controller."""
     return bool(parsed.engine_port)
 
 
 def controller(parsed: argparse.Namespace, record: ClusterRecord) -> ControllerProcess:
-    """A controller as asked for.
+    """Return the controller with the given options.
 
     Raises:
         LauncherError: ``-r`` without ports.

@@ -1,4 +1,4 @@
-"""What a process of ours that has links and secrets asks of the system."""
+"""Process limits of controllers and agents, which have links and secrets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import resource
 
 
 def guard_secrets_and_allow_links() -> None:
-    """No core file, which would hold the secrets; and as many open files as this process may have.
+    """Disable core files, which would contain the secrets, and raise the limit of open files to the maximum.
 
-    Each link takes one, and each piece of a large answer; the usual soft limit of 1,024 is there for programs
-    that use select().
+    Each link needs one, and each piece of a large reply; the usual soft limit of 1,024 is for programs that use
+    select().
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -1,4 +1,4 @@
-"""Print reports, which people like to cut off with ``| head``."""
+"""Printing of reports, also to pipes that are closed early, as by ``| head``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..launch.doctor.diagnostics import Diagnostic, render
 
 
 def show(text: str) -> None:
-    """Print, and go on quietly if nobody reads any more: the exit code counts all the same."""
+    """Print, and ignore a closed pipe, so that the exit code is unaffected."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # Python would complain once more when it flushes at its end.
+        # Keep Python from flushing again at exit.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
 def show_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
-    """Print diagnostics, as wide as the terminal is and in colours if it has them."""
+    """Print diagnostics in the width of the terminal, and in colours if it has them."""
     show(render(diagnostics, min(shutil.get_terminal_size().columns, 110), colours=terminal_has_colours()))

@@ -22,7 +22,7 @@ _ROLE = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve standard input and output until the input ends; returns the exit code."""
+    """Serve standard input and output until the input ends; return the exit code."""
     del arguments
     if sys.stdin is None or os.isatty(0):
         print(
@@ -31,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    # Only frames may go where standard output goes; whatever prints shall find the screen.
+    # Only frames may be written to standard output; print() goes to standard error.
     writer = os.dup(1)
     os.dup2(2, 1)
     loop = Loop()
     try:
         relay = RelayServer(loop, os.dup(0), writer, SOFTWARE, IPCLUSTER, read_furl)
-    except OSError as error:  # whoever asked is gone already, or it is no pipe
+    except OSError as error:  # the local end has disconnected, or it is not a pipe
         print(f"ipcluster relay cannot serve its standard input and output: {error}", file=sys.stderr)
         return 1
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_furl(role: str, cluster: str) -> str:
-    """The furl of a role as text: of the cluster with this name, or of the default file."""
+    """Return the furl of a role as text: of the given cluster, or of the default file."""
     if not _ROLE.fullmatch(role):
         raise FurlError(f"{role!r} is not a role")
     record = records.load(cluster) if cluster else None
@@ -59,7 +59,7 @@ def read_furl(role: str, cluster: str) -> str:
 
 
 def _file_of(record: ClusterRecord, role: str) -> Path:
-    """What the record says that `ipcluster` keeps of a cluster."""
+    """Return the furl file in the record of a cluster."""
     if not record.furl_files.get(role):
         raise FurlError(f"the cluster {record.name!r} has no furl file for {role} yet; it is not up")
     return Path(record.furl_files[role])

@@ -1,9 +1,9 @@
-"""``ipcluster slurm --ssh user@login``: the cluster is there, and what reaches it is here.
+"""``ipcluster slurm --ssh user@login``: a remote cluster, with local furl files.
 
-At the far end the same command runs with ``--detach``, so that nothing depends on this ssh session: when it dies,
-or the laptop sleeps, the cluster goes on, and a new session finds it again. Here, furl files are written whose
-address is a port of this machine; what connects to it is carried through the session. TLS runs through it from end
-to end, so the certificate in the furl is still that of the controller.
+On the remote machine the same command runs with ``--detach``, so that the cluster does not depend on the ssh
+session: when the session dies, or the laptop sleeps, the cluster continues, and a new session finds it again. The
+local furl files have a port of this machine, whose connections are forwarded through the session. TLS is end to
+end, so the certificate in the furl is that of the controller.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from ipmpi.transport.ssh.ssh import SshSession
 from ipmpi.transport.ssh.sshprocess import split_destination
 
 STOPPING: Final = 60.0
-"""Seconds for the far end to stop a cluster."""
+"""Seconds for the remote end to stop a cluster."""
 
 PAUSE: Final = 1.0
-"""Seconds before the far end is asked again for what happens."""
+"""Seconds before the remote end is asked for events again."""
 
 COMPLAINTS: Final = 50
-"""Lines of a start that failed which are shown, the last ones."""
+"""Number of last lines of a failed start to show."""
 
 UP: Final = """
 Your cluster on {ssh} is up and running.
@@ -66,7 +66,7 @@ To stop it: {stop}
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A line of the far end, see :class:`~ipmpi.cli.reporter.Reporter`. What else it may hold is not for us."""
+    """A line of the remote end, see :class:`~ipmpi.cli.reporter.Reporter`; other fields are ignored."""
 
     say: str = ""
     complain: str = ""
@@ -78,7 +78,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
-    """What only concerns ssh."""
+    """Add the options about ssh."""
     group = p.add_argument_group("from another machine")
     group.add_argument(
         "--ssh", type=destination, default="", metavar="USER@HOST[:COMMAND]",
@@ -89,7 +89,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 
 def destination(text: str) -> str:
-    """Where to log in by ssh, perhaps with what runs ipcluster there, for argparse."""
+    """Parse the ssh destination, perhaps with the command for ipcluster there, for argparse."""
     split = argtypes.checked("destination", lambda given: split_destination(given, "x"))
     found = split(text) if text else ("x", "x")
     if re.fullmatch(r"(?:.*@)?(?:|-.*|:[^:]*)", found[0]):
@@ -99,7 +99,7 @@ def destination(text: str) -> str:
 
 
 def main(command: str, words: Sequence[str], parsed: argparse.Namespace) -> int:
-    """Run this end; returns its exit code."""
+    """Run the local end; return its exit code."""
     if parsed.dry_run:
         with SshSession(parsed.ssh) as session:
             return session.run([command, *far_words(words)], lambda line: print(line, flush=True))
@@ -112,7 +112,7 @@ def main(command: str, words: Sequence[str], parsed: argparse.Namespace) -> int:
 
 
 def far_words(words: Sequence[str]) -> list[str]:
-    """The command line without what concerns this end only, and without a name, which is added."""
+    """Return the command line without local options, and without a name, which is added later."""
     found, skip = [], False
     values = {"--ssh", "--status-fd", "--lifeline-fd", "--own-log", "--logdir", "--name"}
     for word in words:
@@ -128,13 +128,13 @@ def far_words(words: Sequence[str]) -> list[str]:
 
 @dataclass
 class RemoteCluster:
-    """A cluster at the far end of an ssh session.
+    """A cluster at the remote end of an ssh session.
 
     Attributes:
         session: the session.
-        record: what other commands of this machine may know.
-        reporter: where to tell about it.
-        far: the far end's command line.
+        record: the record for other commands of this machine.
+        reporter: the reporter.
+        far: the remote command line.
         keep: leave the cluster running at the end.
         given: the options.
     """
@@ -153,13 +153,13 @@ class RemoteCluster:
     _may_run: bool = False
 
     def run(self, lifeline_fd: int | None) -> int:
-        """Start it, stay with it, and end it; returns the exit code."""
+        """Start it, follow it, and end it; return the exit code."""
         before = {
             number: signal.signal(number, lambda *_: self._inbox.put({"stop": True}))
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         }
         if lifeline_fd is not None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that has started us
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by our parent process
             _in_thread(lambda: self._watch_lifeline(lifeline_fd))
         records.save(self.record)
         _in_thread(self._start_and_follow)
@@ -170,7 +170,7 @@ class RemoteCluster:
             self.reporter.report(state="over", code=1, reason=reason)
             return self.reporter.complain(reason)
         except Exception as error:
-            # Nobody expects the far cluster to go on, and its jobs to cost, when this end has failed.
+            # When this end has failed, the remote cluster and its jobs must not continue.
             self.reporter.complain(f"{type(error).__name__}: {error}. Please report this")
             self._end()
             raise
@@ -195,7 +195,7 @@ class RemoteCluster:
                 self._reach(news["furls"])
 
     def _show(self, event: Event) -> None:
-        if event.say and not event.only_here:  # how to connect there is not how it is here
+        if event.say and not event.only_here:  # how to connect on the remote machine does not apply here
             self.reporter.say(event.say)
         if event.complain:
             self.reporter.complain(event.complain)
@@ -257,7 +257,7 @@ class RemoteCluster:
                 news = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 return 1
-            if "stopped" in news or "stop" in news:  # a second Ctrl-C: not to be waited for
+            if "stopped" in news or "stop" in news:  # a second Ctrl-C: stop waiting
                 return int(news.get("stopped", 1))
 
     # --- other threads -----------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ class RemoteCluster:
             self._inbox.put({"failed": str(error)})
 
     def _follow(self) -> bool:
-        """Pass on what the far end tells; True if ssh died and a new one is to be asked for the rest."""
+        """Pass on events of the remote end; return True if ssh died and must be restarted for the rest."""
         try:
             code = self.session.run(["follow", self.record.far_name, "--skip", str(self._seen)], self._told)
         except ConnectionError as error:
@@ -288,7 +288,7 @@ class RemoteCluster:
                 self._last_trouble = str(error)
                 say = f"ipcluster: {error}; trying again. The cluster goes on meanwhile."
                 self._inbox.put({"event": Event(say=say)})
-            time.sleep(PAUSE)  # the session has pauses of its own, if it is ssh that failed
+            time.sleep(PAUSE)  # the session has its own pauses if ssh fails
             return True
         if code:
             self._may_run = False
@@ -304,13 +304,13 @@ class RemoteCluster:
         words = {name: printable_lines(getattr(event, name)) for name in ("say", "complain", "job", "reason")}
         news: dict[str, Any] = {"event": msgspec.structs.replace(event, **words)}
         if event.state == "up":
-            # If ssh dies now, the event is told again by the next one.
+            # If ssh dies now, the event is sent again by the next one.
             news["furls"] = {role: self.session.furl(role, self.record.far_name) for role in ("mec", "tc")}
         self._seen += 1
         self._inbox.put(news)
 
     def _stop_there(self) -> int:
-        self._is_started.wait(STOPPING)  # before that it cannot be found
+        self._is_started.wait(STOPPING)  # before that it has no name
         try:
             return self.session.run(["stop", self.record.far_name])
         except KernelError:

@@ -1,4 +1,4 @@
-"""What an ``ipcluster`` that runs a cluster says: to people, and to the program that started it."""
+"""Output of an ``ipcluster`` that runs a cluster: text for users, and JSON for the parent program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Reporter:
 
     Args:
         status_fd: a pipe for these lines.
-        events: a file for these lines, which whoever comes later reads from the beginning.
+        events: a file for these lines, for later readers.
     """
 
     def __init__(self, status_fd: int | None = None, events: Path | None = None) -> None:
@@ -34,13 +34,13 @@ class Reporter:
                 self._descriptors.append(os.open(events, flags, 0o600))
 
     def say(self, text: str, *, only_here: bool = False) -> None:
-        """Tell the user; with ``only_here``, what is of no use to those who reach this machine by ssh."""
+        """Print a line; ``only_here``: it does not apply to users who reach this machine by ssh."""
         self.report(say=text, **({"only_here": True} if only_here else {}))
-        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone: SIGHUP is one way to stop
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be closed: SIGHUP is one way to stop
             print(text, flush=True)
 
     def complain(self, text: str, lines: Sequence[str] = ()) -> int:
-        """Tell the user what is wrong; returns an exit code."""
+        """Print an error; return an exit code."""
         whole = "\n".join([text, *lines])
         self.report(complain=whole)
         with contextlib.suppress(OSError, ValueError):
@@ -48,7 +48,7 @@ class Reporter:
         return 1
 
     def show_logs(self, logs: Sequence[Path], log_dir: Path) -> None:
-        """The last lines of log files."""
+        """Print the last lines of log files."""
         shown = False
         for path in logs:
             lines = tail(path, LOG_LINES)
@@ -62,17 +62,17 @@ class Reporter:
             self.complain(f"It has written nothing to its log files in {log_dir}.")
 
     def report(self, **what: object) -> None:
-        """Tell the program."""
+        """Write a line of JSON for programs."""
         line = json.dumps(what).encode() + b"\n"
         for descriptor in list(self._descriptors):
             try:
                 os.write(descriptor, line)
-            except OSError:  # nobody reads any more
+            except OSError:  # there is no reader any more
                 self._descriptors.remove(descriptor)
 
 
 def why_not_written(folder: Path) -> str:
-    """What keeps files from being written to a folder; "" if nothing does."""
+    """Return why files cannot be written to a folder; "" if they can."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x" * 4096)

@@ -1,4 +1,4 @@
-"""Runs a cluster from its start to its end: the loop that all kinds of clusters share."""
+"""The main loop of all kinds of clusters, from start to end."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ You can also hit Ctrl-C to stop it, or use from the cmd line:
 
 @dataclass
 class Supervisor:
-    """Starts a cluster, lives through it, and ends it.
+    """Starts a cluster, follows it, and ends it.
 
     Attributes:
-        cluster: what to run.
-        plan: what was asked for.
-        reporter: where to tell about it.
-        record: where other commands find it.
-        furl: arguments of ``MultiEngineClient``, as text.
-        adds: these engines are further ones of a cluster which is run by another process.
-        log_files: says where the log files are, once there is something to say.
+        cluster: the processes.
+        plan: the requested cluster.
+        reporter: the reporter.
+        record: the record for other commands.
+        furl: arguments of ``MultiEngineClient``, as source text.
+        adds: whether these engines are added to a cluster that is run by another process.
+        log_files: returns lines about the log files.
     """
 
     cluster: ClusterRun
@@ -58,12 +58,12 @@ class Supervisor:
     log_files: Callable[[ClusterRecord], list[str]] = lambda _record: []
 
     def run(self) -> int:
-        """Returns the exit code."""
+        """Run the cluster; return the exit code."""
         self._life = Lifecycle(self.plan, time.monotonic())
         try:
             return self._run()
         except Exception as error:
-            # Whatever it is, what was started has to end, above all a job that nobody would know of.
+            # End everything that was started, above all a job without a record.
             known = isinstance(error, KernelError)
             text = str(error) if known else f"{type(error).__name__}: {error}. Please report this"
             self.reporter.complain(text)
@@ -89,7 +89,7 @@ class Supervisor:
         try:
             records.save(self.record)
         except LauncherError as error:
-            self.reporter.say(f"ipcluster: {error}")  # a full disk must not end a cluster that runs
+            self.reporter.say(f"ipcluster: {error}")  # a full disk must not end a running cluster
 
     def _run(self) -> int:
         cluster = self.cluster
@@ -123,7 +123,7 @@ class Supervisor:
             self._announce()
             return []
         if isinstance(happening, NotSubmitted) and not self.record.jobs:
-            raise LauncherError(happening.why)  # the first one: whoever has typed the command can mend it
+            raise LauncherError(happening.why)  # the first attempt: the user can fix it
         return self._life.happened(happening, now)
 
     def _publish(self) -> None:
@@ -135,7 +135,7 @@ class Supervisor:
                 self.reporter.say(f"ipcluster: {error}. Until that is mended, clients have to say {name}")
 
     def _act(self, effect: Effect) -> Stopped | None:
-        """Do what follows from a happening; returns the end, if it is that."""
+        """Carry out an effect; return it if it stops the cluster."""
         if isinstance(effect, Stopped):
             return effect
         if isinstance(effect, Started):
@@ -150,7 +150,7 @@ class Supervisor:
         return None
 
     def _tell(self, text: str) -> None:
-        """Say something at the terminal and, once they may have work for the engines, to clients."""
+        """Print a line and, once there may be clients, send it to them."""
         self.reporter.say(f"ipcluster: {text}")
         if self.record.up is not None:
             self.cluster.tell_clients(text)
@@ -169,7 +169,7 @@ class Supervisor:
         return None
 
     def _answer(self, happening: Happening) -> Stopped | None:
-        """What an effect has brought about."""
+        """Handle an event that an effect has caused."""
         for effect in self._life.happened(happening, time.monotonic()):
             over = self._act(effect)
             if over is not None:
@@ -202,7 +202,7 @@ class Supervisor:
         )
 
     def _finish(self, over: Stopped) -> int:
-        """Tell why, take everything down, and give the exit code."""
+        """Print the reason, stop everything, and return the exit code."""
         cluster, reporter = self.cluster, self.reporter
         if over.blame is not Cause.NOBODY:
             reporter.complain(over.reason)
@@ -215,7 +215,7 @@ class Supervisor:
             reporter.say(over.reason)
         if over.reason:
             cluster.tell_clients(over.reason, last=True)
-        # Engines whose controller is dead keep trying to reach it: nobody will tell them to end.
+        # Engines of a dead controller keep trying to reach it, and are not told to end.
         controller_tells = self.record.up is not None and over.blame is not Cause.CONTROLLER
         reporter.say("Stopping cluster.  Cleaning up...")
         for child in cluster.living():

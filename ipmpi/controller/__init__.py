@@ -1,1 +1,1 @@
-"""The controller: registry, router and scheduler are state (L2); service drives them over links (L4)."""
+"""The controller: registry, router and farm have the state; the service connects them with links."""

@@ -1,4 +1,4 @@
-"""How much of the controller each role may take up."""
+"""Limits on the controller's resources for each role."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..protocol.permissions import Table
 
 
 class Bounds(NamedTuple):
-    """Of one role.
+    """The limits of one role.
 
     Attributes:
-        sessions: how many there may be.
-        backlog: bytes that may wait for one that does not read; more end its session.
-        unacknowledged: bytes that may be sent to one without being acknowledged.
+        sessions: number of sessions.
+        backlog: bytes that may be queued for a peer that does not read; more end its session.
+        unacknowledged: bytes that may be sent without being acknowledged.
     """
 
     sessions: int
@@ -29,12 +29,12 @@ OBSERVERS: Final = Bounds(limits.OBSERVER_SESSIONS, limits.OBSERVER_BACKLOG, lim
 
 
 def is_observer(receives: Table) -> bool:
-    """Whether a role with these messages can only look: nothing waits or runs for it."""
+    """Return whether a role with these messages can only observe, so that no work depends on it."""
     return not receives & {m.Command, m.SubmitTasks}
 
 
 def bounds_of(role: str, receives: Table) -> Bounds:
-    """What a role may take up."""
+    """Return the limits of a role."""
     if role == "engine":
         return ENGINES
     return OBSERVERS if is_observer(receives) else CLIENTS

@@ -1,7 +1,7 @@
-"""When the jobs of engine sets end, and what clients are told of it (no I/O; the time is an argument).
+"""The ends of engine sets' jobs, and notices about them (no I/O; the time is an argument).
 
-A set says how many seconds are left, and is not asked again. Sets of one job, or job array, that say the same at
-about the same time (engines without MPI are a set each) are told of in one sentence.
+A set reports once how many seconds are left. Sets of one job, or job array, with about the same end (engines
+without MPI are a set each) share a notice.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from .effects import Announce
 from .registry import Registry
 
 WARNINGS = (600.0, 120.0)
-"""Seconds before the end at which clients are told; not of those that are past when the set comes."""
+"""Seconds before the end at which clients get a notice; those in the past are skipped."""
 
 OVERTIME = 60.0
-"""Seconds around the end in which the loss of an engine is the job's end. Slurm's clock strikes as inexactly."""
+"""Seconds around the end in which the loss of an engine counts as the job's end, which Slurm delays."""
 
 _TOGETHER = 5.0
-"""Seconds by which warnings are early, so that they can be put into one sentence with others."""
+"""Seconds by which notices may be early, to be combined with others."""
 
 _WARNED = 0.0
-"""Stands in the place of seconds for the batch system's own warning."""
+"""Stands for the batch system's own warning, in place of seconds."""
 
 _TEXT = 64
 """Characters of a job's id that are kept."""
 
 _LINE = 300
-"""Characters of a failure that are told."""
+"""Characters of a failure in a notice."""
 
 
 class _End:
-    """The end of one set's job, and what is to be told when: (when, seconds before the end)."""
+    """The end of one set's job, and its notices: (time, seconds before the end)."""
 
     def __init__(self, ends_at: float | None, job: str, notices: list[tuple[float, float]]) -> None:
         self.ends_at = ends_at
@@ -45,7 +45,7 @@ class _End:
 
 
 class Deadlines:
-    """The ends of all sets' jobs, as far as they are known."""
+    """The known ends of all sets' jobs."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -53,7 +53,7 @@ class Deadlines:
         self._next: float | None = None
 
     def told(self, key: int, message: m.JobEnds, now: float) -> float | None:
-        """A set has said when its job ends; returns that time."""
+        """A set has reported when its job ends; return that time."""
         seconds = message.seconds
         known = seconds is not None and math.isfinite(seconds)
         ends_at = now + max(0.0, seconds) if known and seconds is not None else None
@@ -66,26 +66,26 @@ class Deadlines:
         return ends_at
 
     def forget(self, key: int) -> None:
-        """A set is gone."""
+        """Remove a lost set."""
         self._ends.pop(key, None)
 
     def left(self, key: int, now: float) -> float | None:
-        """Seconds until the end of a set's job; None if that is not known."""
+        """Return the seconds until the end of a set's job; None if unknown."""
         end = self._ends.get(key)
         return None if end is None or end.ends_at is None else max(0.0, end.ends_at - now)
 
     def is_over(self, key: int, now: float) -> bool:
-        """Whether a loss in this set is the end of its job, and nothing that ran there is to blame."""
+        """Return whether a loss in this set is the end of its job, so that no task is suspected."""
         left = self.left(key, now)
         return left is not None and left <= OVERTIME
 
     def job(self, key: int) -> str:
-        """The batch system's id of a set's job, or nothing."""
+        """Return the batch system's id of a set's job, or ""."""
         end = self._ends.get(key)
         return "" if end is None else end.job
 
     def due(self, now: float) -> list[Announce]:
-        """What clients are to be told by now."""
+        """Return the notices that are due."""
         if self._next is None or now < self._next:
             return []
         found: dict[tuple[str, float], list[int]] = {}
@@ -108,17 +108,17 @@ class Deadlines:
         return f"the batch system warns that {which} ends soon" + (f" (in {min(lefts):.0f} s)" if lefts else "")
 
     def next_deadline(self) -> float | None:
-        """When to call :meth:`due` at the latest."""
+        """Return when to call :meth:`due` at the latest."""
         return self._next
 
 
 def _array(job: str) -> str:
-    """The job array of an element, like ``17_3`` of Slurm and ``9[3].server`` of PBS; any other job itself."""
+    """Return the job array of an element, as of ``17_3`` or ``9[3].server``; other jobs unchanged."""
     return re.sub(r"\[\d+\]", "[]", re.sub(r"_\d+$", "", job))
 
 
 def failure(ids: list[int], label: str, outcome: bytes) -> Announce:
-    """What clients are told of a function that failed before the end of a job."""
+    """Return the notice about a function that failed before the end of a job."""
     text = "it is not known how"
     try:
         decoded = operations.decode_outcome(outcome)

@@ -1,4 +1,4 @@
-"""Who the engines are, as clients are told it, in pieces that fit into messages (no I/O)."""
+"""Descriptions of the engines for clients, in pieces that fit into messages (no I/O)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from .deadlines import Deadlines
 from .registry import Registry
 
 _PIECE = limits.MESSAGE // 2
-"""Bytes of one piece, about; what else is in the answer comes on top."""
+"""Approximate bytes of one piece, without the rest of the reply."""
 
 _ROW = 128
-"""Bytes of what is said of one engine, without its texts: names, numbers and lengths."""
+"""Bytes of the description of one engine, without its texts."""
 
 
 def described(
     registry: Registry, deadlines: Deadlines, after: int, now: float
 ) -> tuple[list[dict[str, Any]], bool]:
-    """The engines with ids above ``after``, ascending, as many as fit into a message; are there more."""
+    """Return the engines with ids above ``after``, as many as fit into a message, and whether there are more."""
     engines: list[dict[str, Any]] = []
     size = 0
     for number in registry.ids():

@@ -1,4 +1,4 @@
-"""What the controller's thinking parts want done. Keys are numbers of sessions."""
+"""Effects that the controller's state machines request. Keys are numbers of sessions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..protocol.messages import AnyMessage, Refused
 
 @dataclass(frozen=True)
 class Send:
-    """Send a message, with a body that is here."""
+    """Send a message with a body in memory."""
 
     to: int
     message: AnyMessage
@@ -21,7 +21,7 @@ class Send:
 
 @dataclass(frozen=True)
 class Forward:
-    """Send messages whose common body comes as stream ``stream`` of session ``source``; then tell the router."""
+    """Send messages whose common body is stream ``stream`` of session ``source``; then notify the router."""
 
     source: int
     stream: int
@@ -31,7 +31,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class Decline:
-    """A stream that nobody wants (any more)."""
+    """Decline a stream that is not needed (any more)."""
 
     source: int
     stream: int
@@ -39,7 +39,7 @@ class Decline:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """A stream that is being forwarded, and whose rest is to be dropped at both ends; then tell the router."""
+    """Drop the rest of a stream that is being forwarded, at both ends; then notify the router."""
 
     source: int
     stream: int
@@ -47,7 +47,7 @@ class GiveUp:
 
 @dataclass(frozen=True)
 class Announce:
-    """Something that all clients are to be told, by :class:`~ipmpi.protocol.messages.Notice`."""
+    """Send all clients a :class:`~ipmpi.protocol.messages.Notice`."""
 
     text: str
 
@@ -56,5 +56,5 @@ Effect = Send | Forward | Decline | GiveUp | Announce
 
 
 def refusal(number: int, error: KernelError) -> Refused:
-    """The message that refuses a request because of ``error``."""
+    """Return the message that refuses a request because of ``error``."""
     return Refused(number, type(error).__name__, str(error))

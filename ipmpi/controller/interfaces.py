@@ -1,8 +1,8 @@
-"""The controller's interfaces: one role, one furl, one list of what may be said.
+"""The controller's interfaces: each is a role with a furl and a list of permitted messages.
 
 ``mec``, ``tc`` and ``monitor`` are built in. A site can add its own: a module-level :class:`Interface`, named to
-``ipcontroller --interface package.module:NAME``, gets a furl file of its own and may say a subset of what clients
-can say, further narrowed by ``permits``.
+``ipcontroller --interface package.module:NAME``, gets a furl file of its own and permits a subset of the clients'
+messages, restricted further by ``permits``.
 
     >>> from ipmpi.protocol import messages
     >>> reader = Interface("reader", frozenset({messages.GetIds, messages.Command}),
@@ -40,7 +40,7 @@ class Interface:
     permits: Callable[[messages.AnyMessage], bool] = field(default=_everything)
 
     def __post_init__(self) -> None:
-        # Every client can leave properly.
+        # Every client may say goodbye.
         object.__setattr__(self, "receives", self.receives | {messages.Goodbye})
         excess = self.receives - _CLIENTS - CONTROLLER_RECEIVES["monitor"]
         if excess:
@@ -53,4 +53,4 @@ class Interface:
 CLIENT_INTERFACES = tuple(Interface(role, CONTROLLER_RECEIVES[role]) for role in ("mec", "tc", "monitor"))
 
 CLIENT_RECEIVES: Table = RECEIVES["mec"] | RECEIVES["tc"]
-"""What any client listens to."""
+"""Messages that any client may receive."""

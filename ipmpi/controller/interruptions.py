@@ -1,4 +1,4 @@
-"""Requests to interrupt engines, which are answered when it is known what came of them."""
+"""Requests to interrupt engines, answered when their results are known."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class _Request:
 
 
 class Interruptions:
-    """Those that are not answered yet.
+    """The open requests.
 
-    The answer is ``[[engine, ...], [[engine, label], ...]]``: engines whose command has ended, and those whose
+    The reply is ``[[engine, ...], [[engine, label], ...]]``: engines whose command has ended, and those whose
     command still runs after ``limits.INTERRUPT_REACTS`` seconds.
 
     Args:
-        send: called with the client and the answer.
+        send: called with the client and the reply.
     """
 
     def __init__(self, loop: Loop, router: Router, send: Callable[[int, m.Reply], None]) -> None:
@@ -36,7 +36,7 @@ class Interruptions:
         self._requests: list[_Request] = []
 
     def begin(self, client: int, message: m.Interrupt) -> None:
-        """Interrupt engines; raises the error to refuse it with."""
+        """Interrupt engines; raises an error to refuse the request."""
         works = self._router.interrupt(message.targets, client, message.commands)
         request = _Request(client, message.id, works)
         self._requests.append(request)
@@ -44,7 +44,7 @@ class Interruptions:
             self._loop.call_later(limits.INTERRUPT_REACTS, lambda: self._answer(request))
 
     def look(self) -> None:
-        """Something has happened: answer those of which all engines have reacted."""
+        """Answer the requests whose engines have all reacted; call it after events."""
         for request in list(self._requests):
             if not any(self._router.runs(engine, work) for engine, work in request.works.items()):
                 self._answer(request)

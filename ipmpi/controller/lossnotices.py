@@ -1,7 +1,7 @@
-"""Engines that are lost: what the log and the clients are told (no I/O).
+"""Log lines and notices about lost engines (no I/O).
 
-Clients with commands on a lost engine hear of it by ``EngineLost``. Tasks are run again on other engines, so their
-clients would hear nothing: they get a notice, one for all engines that are lost in the same moment.
+Clients with commands on a lost engine get ``EngineLost``. Tasks are run again on other engines; so their clients
+get a notice, one for all engines that are lost at about the same time.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .farm.suspects import Suspects
 from .registry import Engine
 
 _SHORT_WHILE: Final = 0.5
-"""Seconds in which further losses go into the same notice: engines without MPI are lost one by one."""
+"""Seconds in which losses share a notice: engines without MPI are lost one by one."""
 
 
 class Losses:
-    """Takes lost engines from the router, and says which and why.
+    """Removes lost engines from the router, and reports which and why.
 
     Args:
-        router: has the engines.
-        suspects: knows which clients have tasks.
+        router: the router.
+        suspects: has the clients with tasks.
         log: called with each line for the log.
-        look: called when :meth:`flush` is to be called, as something is due at once.
+        look: called when :meth:`flush` is to be called at once.
     """
 
     def __init__(
@@ -42,20 +42,20 @@ class Losses:
         self._clients: dict[int, None] = {}
         self._due: float | None = None
         self.last: tuple[int, int, str] | None = None
-        """Rank, process id and machine of the process that was lost last, and was not expected to end."""
+        """Rank, process id and host of the last process that ended unexpectedly."""
 
     def ranks_lost(self, key: int, ranks: Sequence[int], reason: str, now: float, *, expected: bool) -> None:
         """Some engines of a set are lost; ``expected``: they were told to end, or their job has ended."""
         engine_set = self._router.registry.sets.get(key)
         engines = [] if engine_set is None else [engine_set.engines[r] for r in ranks if r in engine_set.engines]
         if engines and not expected:
-            # Those below another one in the tree of the set are lost with it.
+            # Ranks below another one in the tree of the set are lost with it.
             first = min(engines, key=lambda engine: engine.rank)
             self.last = (first.rank, first.pid, first.host)
         self._note(engines, self._router.ranks_lost(key, ranks, reason), reason, None if expected else now)
 
     def set_lost(self, key: int, reason: str, now: float, *, silent: bool, expected: bool) -> None:
-        """All engines of a set are lost; ``silent``: its process ended, and had not said that it would."""
+        """All engines of a set are lost; ``silent``: its process ended without a message."""
         engine_set = self._router.registry.sets.get(key)
         engines = [] if engine_set is None else list(engine_set.engines.values())
         if silent:
@@ -75,7 +75,7 @@ class Losses:
             self._due = now + _SHORT_WHILE
 
     def explained(self, text: str, now: float) -> None:
-        """Whoever runs the cluster has this to tell to clients with tasks."""
+        """``ipcluster`` has sent an explanation for clients with tasks."""
         self._log(text)
         self._clients.update(dict.fromkeys(self._suspects.clients()))
         self._said.append(text)
@@ -83,7 +83,7 @@ class Losses:
         self._look()
 
     def flush(self, now: float) -> list[Effect]:
-        """The notices that are due."""
+        """Return the notices that are due."""
         if self._due is None or now < self._due:
             return []
         texts = [*self._lost_text(), *self._said]
@@ -106,12 +106,12 @@ class Losses:
         return [f"{text}. Tasks that were there are run again on others"]
 
     def next_deadline(self) -> float | None:
-        """When :meth:`flush` is to be called if nothing happens before."""
+        """Return when to call :meth:`flush` if no event occurs."""
         return self._due
 
 
 def _without_a_word(engines: Sequence[Engine], reason: str) -> str:
-    """Why a set is lost whose agent, on the node of its lowest rank, had not said that it would end."""
+    """Return why a set is lost whose root agent ended without a message."""
     if len(engines) < 2:
         return f"{reason}, without a word: a crash, MPI_Abort, or out of memory"
     root = min(engines, key=lambda engine: engine.rank)

@@ -1,7 +1,7 @@
-"""Which engines there are (no I/O).
+"""The registered engines (no I/O).
 
 An engine set registers all its ranks at once. A rank gets the id it asks for (its rank, or the id it had before
-the controller was started anew) if that is free, else the lowest free one; within a set ids rise with ranks.
+the controller was restarted) if that is free, else the lowest free one; within a set ids rise with ranks.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..protocol.messages import EngineInfo, Register
 from ..ranges import ranges
 
 _TEXT = 255
-"""Characters of a host's name and of a version that are kept."""
+"""Characters of a host name or a version to store."""
 
 
 @dataclass
 class Engine:
-    """One engine: its id, and where it is."""
+    """One engine: its id, host and process."""
 
     id: int
     set_key: int
@@ -32,7 +32,7 @@ class Engine:
 
 @dataclass
 class EngineSet:
-    """The engines behind one link."""
+    """The engines of one link."""
 
     key: int
     mpi: str
@@ -53,7 +53,7 @@ class Registry:
         return sorted(self.engines)
 
     def register(self, key: int, message: Register) -> list[int]:
-        """Add a set; ids in the order of ``message.engines``."""
+        """Add a set; return the ids in the order of ``message.engines``."""
         infos = message.engines
         if not infos or len(infos) + len(self.engines) > limits.MAX_ENGINES:
             raise RemoteProtocolError(f"a set of {len(infos)} engines; {limits.MAX_ENGINES} in all are possible")
@@ -83,7 +83,7 @@ class Registry:
         return ids
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Forget engines."""
+        """Remove engines."""
         for number in ids:
             engine = self.engines.pop(number, None)
             if engine is not None:
@@ -93,12 +93,12 @@ class Registry:
                     del self.sets[engine.set_key]
 
     def of_ranks(self, key: int, ranks: Iterable[int]) -> list[int]:
-        """Ids of those ranks of a set that are registered."""
+        """Return the ids of those ranks of a set that are registered."""
         engine_set = self.sets.get(key)
         return [] if engine_set is None else [engine_set.engines[r].id for r in ranks if r in engine_set.engines]
 
     def by_set(self, ids: Iterable[int]) -> dict[int, list[int]]:
-        """Ranks of engines, by set."""
+        """Return the ranks of engines, by set."""
         found: dict[int, list[int]] = {}
         for number in ids:
             engine = self.engines[number]
@@ -106,11 +106,11 @@ class Registry:
         return found
 
     def resolve(self, targets: list[int] | None) -> list[int]:
-        """The engines meant by a client; None means all.
+        """Return the ids of a client's targets; None means all.
 
         Raises:
-            InvalidEngineID: one of them is not there.
-            NoEnginesRegistered: all are meant, and there are none.
+            InvalidEngineID: one of them is not registered.
+            NoEnginesRegistered: all are wanted, and there are none.
         """
         if targets is None:
             if not self.engines:

@@ -1,7 +1,6 @@
-"""Which engines there are, as clients are told it (no I/O).
+"""Updates to clients about the registered engines (no I/O).
 
-Every client knows without asking. A session begins with all of them; after that it hears of those that came and
-those that are gone.
+A session begins with the ids of all engines; after that, it gets the changes.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ from .registry import Registry
 
 
 class Roll:
-    """What clients have been told of the engines in a registry."""
+    """The engine ids that were sent to clients."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._told: set[int] = set()
 
     def whole(self) -> EnginesChanged:
-        """For a client that begins: all that the others have been told."""
+        """Return the first message of a session: the ids that the other clients have."""
         return EnginesChanged(sorted(self._told), [])
 
     def news(self) -> EnginesChanged | None:
-        """For all clients: what has changed since this was called before; None if nothing has."""
+        """Return the changes since the last call, for all clients; None if there are none."""
         now = self._registry.engines.keys()
         came, gone = sorted(now - self._told), sorted(self._told - now)
         if not came and not gone:

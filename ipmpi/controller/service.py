@@ -1,12 +1,13 @@
-"""The running controller: links on one side, router and farm on the other.
+"""The running controller: connects the links with the router and the farm.
 
 Every event of a link becomes a call of the router, which has the commands, or of the farm, which has the tasks; at
-the end of the loop's turn their effects are carried out. Bodies that are on their way are relayed chunk by chunk,
-and never looked into: the controller does not import pickle.
+the end of the loop's iteration their effects are carried out. Bodies are relayed chunk by chunk, and never
+unpickled: the controller does not import pickle.
 """
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ from .stalled import Stalled
 
 _DISPATCH_ROOM = limits.KIB
 _FLUSH_AGAIN = 0.1
-"""Seconds until effects are looked for again, after something went wrong with that."""
+"""Seconds until effects are collected again after an error."""
 STOP_DELAY = 2.0
 """Seconds that engine sets have to say goodbye after kill(controller=True)."""
 
@@ -46,7 +47,7 @@ class ControllerService:
     """Router, farm, sessions and relays of one controller, in one loop.
 
     Args:
-        order: in which order tasks are given to engines.
+        order: the order in which tasks are given to engines.
         log: called with each line for the log.
         on_engines: called with the number of registered engines whenever it changes.
         on_stop: called when a client ended the controller.
@@ -63,35 +64,32 @@ class ControllerService:
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
-        # Lines quote hosts and reasons as peers gave them: no forged lines, no control characters, no novels.
+        # Lines quote peers' texts: without control characters, and of limited length.
         self._log: Callable[[str], None] = lambda line: log(printable(line))
         self._on_engines = on_engines
         self._on_stop = on_stop
         self._interfaces = {interface.role: interface for interface in interfaces}
         tables = {"engine": CONTROLLER_RECEIVES["engine"]}
         tables.update({interface.role: interface.receives for interface in interfaces})
-        # Engines outlive a controller, and their answers to the old one must not be taken for answers to this one.
+        # Engines outlive a controller; their replies to the old one must not be taken for replies to this one.
         self.router = Router(secrets.randbits(60))
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
-        self.losses = Losses(
-            self.router, self.farm.blame, self._log, lambda: loop.call_at_turn_end(self._flush, self._not_flushed)
-        )
+        flush_soon = functools.partial(loop.call_at_turn_end, self._flush, self._not_flushed)
+        self.losses = Losses(self.router, self.farm.blame, self._log, flush_soon)
         self.deadlines = Deadlines(self.router.registry)
         self._flush_timer: Timer | None = None
         self._roll = Roll(self.router.registry)
         self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
         self.transfers = Transfers()
-        self.stalled = Stalled(
-            loop, self.router, self.farm, self.sessions.by_key, self._log,
-            lambda: loop.call_at_turn_end(self._flush, self._not_flushed),
-        )  # fmt: skip
+        by_key = self.sessions.by_key
+        self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
         self.interruptions = Interruptions(
             loop, self.router, lambda client, answer: self._send(client, answer, ())
         )
         self._engines = 0
         self._stopping = False
         self.ended_by_client = False
-        """Whether a client ended the engines that were there last."""
+        """Whether the last engines were ended by a client."""
         self._started = time.time()
         self._requests: dict[type[m.Message], Callable[[PeerSession, Any], Any]] = {
             m.GetIds: lambda session, message: self._ids(),
@@ -103,6 +101,15 @@ class ControllerService:
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
             m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
             m.Release: lambda session, message: self.farm.release(session.key, message.targets),
+        }
+        self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
+            m.Output: self.router.output,
+            m.RunBeforeEnd: self.router.before_end,
+            m.AnswerStuck: self.stalled.stuck,
+            m.TasksReturned: self.farm.returned,
+            m.TasksStarted: self.farm.blame.started,
+            m.WantTaskBody: self.farm.bodies.want,
+            m.TaskHolds: self.router.task_holds,
         }
 
     # --- events --------------------------------------------------------------------------------------------
@@ -162,7 +169,7 @@ class ControllerService:
             self._log(f"the job of engine set {key} ends in {ends_at - now:.0f} s")
 
     def _answer(self, key: int, event: MessageReceived) -> None:
-        """What a set says of commands and tasks that it was given."""
+        """Handle a set's message about its commands and tasks."""
         message, farm = event.message, self.farm
         if isinstance(message, m.TaskResults):
             farm.results(key, message, event.body)
@@ -170,22 +177,12 @@ class ControllerService:
             self.router.result(key, message, event.body, event.stream)
         elif isinstance(message, m.LargeTaskResult):
             farm.result(key, message, event.body, event.stream)
-        elif isinstance(message, m.TasksReturned):
-            farm.returned(key, message)
-        elif isinstance(message, m.TasksStarted):
-            farm.blame.started(key, message)
         elif isinstance(message, m.WantTasks):
             farm.want_tasks(key, message.window)
-        elif isinstance(message, m.WantTaskBody):
-            farm.bodies.want(key, message)
-        elif isinstance(message, m.AnswerStuck):
-            self.stalled.stuck(key, message)
-        elif isinstance(message, m.RunBeforeEnd):
-            self.router.before_end(key, message)
-        elif isinstance(message, m.TaskHolds):
-            self.router.task_holds(key, message)
         elif isinstance(message, m.PropertiesChanged):
             farm.properties_changed(key, message.ranks)
+        else:
+            self._reports[type(message)](key, message)
 
     def _client_message(self, session: PeerSession, event: MessageReceived) -> None:
         message: Any = event.message
@@ -206,11 +203,11 @@ class ControllerService:
                 session.wake()
             if hasattr(message, "id"):
                 self._send(session.key, refusal(message.id, error), ())
-            else:  # nobody waits for an answer to this, so nobody would hear of it
+            else:  # no reply is expected, so the client would not see an error
                 self.sessions.end(session, str(error))
 
     def _order(self, key: int, message: m.AnyMessage, event: MessageReceived) -> None:
-        """What a client wants done, and what belongs to that."""
+        """Handle a client's commands and tasks, and their bodies."""
         if isinstance(message, m.Interrupt):
             self.interruptions.begin(key, message)
         elif isinstance(message, m.Command):
@@ -230,13 +227,12 @@ class ControllerService:
             self.farm.forget(key, message)
 
     def _check_size(self, message: m.Command, body: Sequence[Buffer]) -> None:
-        """Refuse what would not fit into a Dispatch, which also lists ranks."""
+        """Refuse a command that would not fit into a Dispatch, which also lists ranks."""
         size = len(message.operation) + size_of(body) + 5 * len(message.sizes) + len(message.label)
         room = limits.MESSAGE - _DISPATCH_ROOM - 5 * len(self.router.registry.engines)
         if size > room:
             raise MessageSizeError(
-                f"this command of {size} bytes is too large, {room} are possible: push large data first, "
-                "and use it by name"
+                f"this command has {size} bytes, of at most {room}: push large data first, and use it by name"
             )
 
     def _queue_status(self, targets: list[int] | None) -> list[list[object]]:
@@ -292,7 +288,7 @@ class ControllerService:
         return self.farm.unfinished
 
     def cluster_info(self, after: int = -1) -> dict[str, Any]:
-        """Who is there: plain data, the same for every client."""
+        """Return a description of the cluster, the same for every client."""
         clients = [s.role for s in self.sessions.by_key.values() if s.role != "engine"]
         clock = time.time()
         engines, more = described(self.router.registry, self.deadlines, after, self._loop.now())
@@ -306,7 +302,7 @@ class ControllerService:
         self._loop.call_at_turn_end(self._flush, self._not_flushed)
         key = session.key
         if session.role == "engine":
-            # Who says goodbye was told to end: by a signal, or with its allocation.
+            # A peer that says goodbye was told to end: by a signal, or with its allocation.
             now = self._loop.now()
             blame = (not session.farewell or session.fault) and not self.deadlines.is_over(key, now)
             self._do_all(
@@ -320,7 +316,7 @@ class ControllerService:
         self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
 
     def _do_all(self, *steps: Callable[[], object]) -> None:
-        """Make all these calls: if one fails, what the others would free must not stay taken."""
+        """Make all these calls, even if one fails, so that all resources are freed."""
         for step in steps:
             try:
                 step()
@@ -328,7 +324,7 @@ class ControllerService:
                 self._loop.report(error)
 
     def _has_work(self, session: PeerSession) -> bool:
-        """Whether something would be lost with a session."""
+        """Return whether work would be lost with a session."""
         if session.role == "engine":
             return self.router.has_work(session.key) or self.farm.has_work(session.key)
         return not is_observer(self._interfaces[session.role].receives)
@@ -344,7 +340,7 @@ class ControllerService:
                 self._send(session.key, news, ())
 
     def _ids(self) -> list[int]:
-        self._tell_engines()  # whoever asks must not hear of engines before he is told of them
+        self._tell_engines()  # a reply must not have engines that were not announced
         return self.router.registry.ids()
 
     def _count_engines(self) -> None:
@@ -375,12 +371,12 @@ class ControllerService:
             self._set_timer(timed.next_deadline())
 
     def _not_flushed(self, error: BaseException) -> None:
-        """It is not known what was to be done; what is still to be done is looked for again, soon."""
+        """Collecting effects has failed: try again soon."""
         self._loop.report(error)
         self._set_timer(self._loop.now() + _FLUSH_AGAIN)
 
     def _not_performed(self, effect: Effect, error: BaseException) -> None:
-        """Whoever an effect was for cannot be told what it waits for: its session ends, and it hears of that."""
+        """An effect has failed: end the session that it was for, whose peer would wait in vain."""
         if isinstance(effect, Send):
             concerned = [effect.to]
         elif isinstance(effect, Forward):
@@ -394,7 +390,7 @@ class ControllerService:
             self._loop.report(error)
 
     def _set_timer(self, deadline: float | None) -> None:
-        """Flush at that time at the latest; a timer that is too early does no harm."""
+        """Flush at that time at the latest; flushing earlier is harmless."""
         timer = self._flush_timer
         if deadline is None or (timer is not None and timer.when <= deadline):
             return
@@ -439,7 +435,7 @@ class ControllerService:
             self._send(session.key, notice, ())
 
     def _check_backlog(self, session: PeerSession) -> None:
-        """Part with a client that does not read its results: they would fill the memory."""
+        """End the session of a client that does not read its results, which would fill the memory."""
         waiting = session.connection.control_backlog
         if waiting > session.bounds.backlog:
             reason = f"it does not read, and {waiting >> 20} MiB of results wait for it"
@@ -448,9 +444,9 @@ class ControllerService:
             )
 
     def _send_instead(self, session: PeerSession, message: m.AnyMessage, error: LocalProtocolError) -> None:
-        """An engine's answer fitted on its own link, and does not on the client's, where ids are longer."""
+        """Send an error in place of a reply that does not fit into the client's message, where ids are longer."""
         self._log(f"not passed on to {session.role} {session.key}: {error}")
-        text = f"the answer is too large to be passed on: {error}"
+        text = f"the reply is too large to be passed on: {error}"
         if isinstance(message, m.Reply):
             session.connection.send(m.Refused(message.id, "MessageSizeError", text))
         elif isinstance(message, m.Result):
@@ -463,7 +459,7 @@ class ControllerService:
             session.connection.send(m.Undone(message.id, message.engines, message.error, short))
 
     def _give_up(self, key: int, stream: int) -> None:
-        """Nobody takes this answer."""
+        """Drop the rest of a reply that the client does not read."""
         self.router.give_up(key, stream)
         source = self.sessions.by_key.get(key)
         if source is None or not self.transfers.give_up(source, stream):

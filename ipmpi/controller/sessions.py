@@ -1,4 +1,4 @@
-"""The controller's end of every session: its connection, its link, its lease."""
+"""The sessions of the controller: connection, link and lease of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .bounds import Bounds, bounds_of
 
 @dataclass(eq=False)
 class PeerSession:
-    """One client or engine set. It outlives its link by a lease."""
+    """One client or engine set. The session outlives its link by a lease."""
 
     key: int
     token: bytes
@@ -32,24 +32,24 @@ class PeerSession:
     peer: str
     bounds: Bounds
     process: str = ""
-    """Which process the peer is, see :mod:`ipmpi.processid`."""
+    """Identity of the peer's process, see :mod:`ipmpi.processid`."""
     registration: Registration = field(default_factory=Registration)
     link: Link | None = None
     lease: Timer | None = None
     farewell: str = ""
     fault: bool = False
-    """It did not leave on purpose: something went wrong at its end."""
+    """Whether the peer ended because of an error."""
     is_dead: bool = False
-    """Its process has ended, and had not said that it would."""
+    """Whether its process ended without a message."""
 
     def wake(self) -> None:
-        """Something was sent on the connection."""
+        """Send what was queued on the connection."""
         if self.link is not None:
             self.link.wake()
 
 
 _FIRST_LOOK = 0.05
-"""Seconds after which a process whose sockets were closed by its end has come to that."""
+"""Seconds to wait for the end of a process whose socket has closed."""
 
 
 class Sessions:
@@ -77,12 +77,12 @@ class Sessions:
         self._next = 1
 
     def admit(self, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
-        """A peer has proved its role: resume its session or begin one, and answer."""
+        """Resume or begin the session of a peer that has proved its role, and reply."""
         known = self._next
         try:
             self._admit(peer, hello, handshake)
         except Exception as error:
-            # Its session must not stay behind half made, as one that nobody can ever resume.
+            # An incomplete session must not remain: it could never be resumed.
             self._loop.report(error)
             session = self._by_token.get(hello.session) or self.by_key.get(known)
             if session is not None:
@@ -124,7 +124,7 @@ class Sessions:
     ) -> None:
         old, session.link = session.link, None
         if old is not None:
-            # The peer noticed before we did that the old link is dead.
+            # The peer has noticed first that the old link is dead.
             old.close("the peer came back over a new link")
         if session.lease is not None:
             session.lease.cancel()
@@ -144,7 +144,7 @@ class Sessions:
         try:
             peer.pipe.send([welcome])
         except (KernelError, PipeClosed) as error:
-            # It said Hello and was gone in the same breath.
+            # It disconnected right after its Hello.
             peer.pipe.close()
             self._link_closed(session, str(error), True, None)
             return
@@ -164,7 +164,7 @@ class Sessions:
                 except Exception as failed:
                     self.broken(session, failed)
 
-        # Engine sets have their link in an agent process, beside no user code.
+        # Engine sets have their link in an agent process, without user code.
         silence = limits.SILENCE if session.role == "engine" else limits.SILENCE_OF_USER_CODE
         link = session.link = Link(
             self._loop, peer.pipe, session.connection, event, closed,
@@ -195,7 +195,7 @@ class Sessions:
         )
 
     def _look(self, session: PeerSession, reason: str, without_work: float, last: float) -> None:
-        """See whether a session whose link is gone should be kept: until ``last``, or ``without_work``."""
+        """Check whether to keep a session without a link: until ``last``, or ``without_work``."""
         now = self._loop.now()
         if processid.is_gone(session.process):
             session.is_dead = True
@@ -206,13 +206,13 @@ class Sessions:
             self._look_in(limits.LEASE_LOOK, session, reason, without_work, last)
 
     def dismiss(self, reason: str) -> None:
-        """Say goodbye to everybody."""
+        """Say goodbye to all peers."""
         for session in list(self.by_key.values()):
             session.connection.send(Goodbye(reason))
             self.end(session, reason)
 
     def end(self, session: PeerSession, reason: str) -> None:
-        """The session is over."""
+        """End a session."""
         if self.by_key.pop(session.key, None) is None:
             return
         self._by_token.pop(session.token, None)
@@ -224,7 +224,7 @@ class Sessions:
         self._on_ended(session, reason)
 
     def broken(self, session: PeerSession, error: BaseException) -> None:
-        """Something that nobody foresaw went wrong with this session: it is over, and its peer is told so."""
+        """End a session because of an unexpected exception, and tell its peer."""
         self._loop.report(error)
         reason = str(internal_error(error, "while this peer was dealt with"))
         if session.link is not None:

@@ -1,4 +1,4 @@
-"""Clients that take nothing of their answers, or send nothing, although others wait for the engines."""
+"""Clients that do not read their replies, or do not send, while others wait for the engines."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .farm.farm import Farm
 from .sessions import PeerSession
 
 _LOOK = 0.5
-"""Seconds between looks whether a client is heard again. There are such looks only while a client is stalled."""
+"""Seconds between checks whether a stalled client is active again; none without stalled clients."""
 
 
 class Stalled:
-    """Which clients are: they get no further large answers, and their tasks wait, until they are heard again.
+    """The stalled clients: they get no further large replies, and their tasks wait, until they are active again.
 
     Args:
-        sessions: by number.
+        sessions: the sessions by number.
         changed: called when tasks may be given again.
     """
 
@@ -44,9 +44,9 @@ class Stalled:
         self._listening: Timer | None = None
 
     def look_for_silent_senders(self) -> None:
-        """A command came in: does it wait behind one whose data do not come?
+        """Check, for a new command, whether it waits behind one whose data do not arrive.
 
-        Clients that are in the way are asked for a sign of life. There are further looks only while they are.
+        The senders are pinged, and checked again while commands wait for them.
         """
         if self._listening is None:
             self._listen_to_senders()
@@ -65,7 +65,7 @@ class Stalled:
                     session.connection.ping()
                     session.wake()
             elif now - since >= limits.SENDER_SILENT:
-                self._log(f"client {client} sends nothing, and others wait: {work.label} gives way")
+                self._log(f"client {client} does not send, and others wait: {work.label} is deferred")
                 self._router.give_way(work)
                 self._changed()
         if in_the_way:
@@ -77,7 +77,7 @@ class Stalled:
         return client in self._since
 
     def stuck(self, key: int, message: m.AnswerStuck) -> None:
-        """An engine cannot get rid of an answer."""
+        """An engine cannot send a reply, since the client does not read it."""
         about_command = bool(message.id)
         client = (
             self._router.stuck(key, message, self._others_have_tasks)
@@ -89,7 +89,7 @@ class Stalled:
                 self._loop.call_later(_LOOK, self._look)
             self._since[client] = self._loop.now()
             self._farm.pause(client)
-            self._log(f"client {client} takes nothing of an answer that others wait behind: it is given up")
+            self._log(f"client {client} does not read a reply that others wait behind: it is dropped")
 
     def _others_have_tasks(self, engine: int, client: int) -> bool:
         found = self._router.registry.engines.get(engine)
@@ -102,12 +102,12 @@ class Stalled:
         )
 
     def _listen(self, client: int) -> None:
-        """See whether a client has been heard again, or is gone."""
+        """Check whether a client is active again, or disconnected."""
         session = self._sessions.get(client)
         if session is None or (session.link is not None and session.link.heard_at > self._since[client]):
             del self._since[client]
             self._farm.resume(client)
-            self._log(f"client {client} is heard again")
+            self._log(f"client {client} is active again")
             self._changed()
 
     def _look(self) -> None:
@@ -117,7 +117,7 @@ class Stalled:
             self._loop.call_later(_LOOK, self._look)
 
     def who_holds(self, engine: int) -> list[str]:
-        """Answers of an engine that are on their way: what was asked, and to whom they go."""
+        """Return the replies that an engine is sending, with their requests and clients."""
         both = [self._router.passing(), self._farm.large.passing()]
         found = []
         for label, client in [item for passing in both for item in passing.get(engine, ())]:

@@ -5,8 +5,9 @@ messages, credit, refusals. The *bulk* lane holds streams; each turn takes one c
 robin, and only as far as its receiver has given credit. :meth:`Connection.data_to_send` empties the control
 lane first, so a message waits for one chunk at most, however much bulk is under way.
 
-A stream starts with no credit at all. The receiver of a message with a large body decides when it wants the
-bytes (a queue can be long) and how fast; until then they stay where they are, in the sender's own arrays.
+A stream starts with no credit (inside ssh, where nothing waits in queues, with some). The receiver of a message
+with a large body decides when it wants the bytes (a queue can be long) and how fast; until then they stay where
+they are, in the sender's own arrays.
 
 A Connection outlives its links. Frames are counted on both ends, and kept in an outbox until acknowledged;
 :meth:`resume` sends again what the peer has not seen. A chunk is handed on piece by piece while it arrives,
@@ -109,6 +110,7 @@ class Connection:
         may_receive: the message types that this peer may send (see :mod:`ipmpi.protocol.permissions`).
         resumable: keep an outbox and acknowledge, so that the session survives its link.
         unacknowledged: bytes that may be sent without being acknowledged.
+        credit: bytes of each stream that may be sent before its receiver grants any; the same at both ends.
     """
 
     def __init__(
@@ -117,10 +119,12 @@ class Connection:
         *,
         resumable: bool = True,
         unacknowledged: int = limits.UNACKNOWLEDGED,
+        credit: int = 0,
     ) -> None:
         self._may_receive = may_receive
         self._resumable = resumable
         self._unacknowledged = unacknowledged
+        self._credit = credit
         self._control: deque[tuple[bool, Sequence[Buffer]]] = deque()
         self._streams: dict[int, OutgoingStream] = {}
         self._ready: deque[OutgoingStream] = deque()
@@ -151,14 +155,14 @@ class Connection:
             return None
         stream = self.send_streamed(message, size)
         for buffer in body:
-            stream.feed(buffer)
+            self.feed(stream, buffer)
         return stream
 
     def send_streamed(self, message: AnyMessage | Prepared, total: int) -> OutgoingStream:
         """Queue a message whose body of ``total`` bytes will be fed to the stream returned."""
         if total <= 0:
             raise LocalProtocolError(f"a {type(message).__name__} whose body of {total} bytes is to be a stream")
-        stream = OutgoingStream(self._next_stream, total)
+        stream = OutgoingStream(self._next_stream, total, min(self._credit, total))
         self._queue_message(message, [], stream.id)
         self._next_stream += 1
         self._streams[stream.id] = stream
@@ -482,7 +486,7 @@ class Connection:
         if stream:
             if len(inline) or not total or stream in self._incoming:
                 raise RemoteProtocolError("a body that is announced twice, or not at all")
-            self._incoming[stream] = IncomingStream(total)
+            self._incoming[stream] = IncomingStream(total, min(self._credit, total))
             return MessageReceived(message, [], stream)
         if total != len(inline):
             raise RemoteProtocolError(f"a body of {len(inline)} bytes that was announced with {total}")

@@ -85,7 +85,10 @@ def parse_prefix(data: Buffer) -> tuple[FrameKind, int, int]:
     length, number, stream = PREFIX.unpack(data)
     kind = _KINDS.get(number)
     if kind is None or data[5] or data[6] or data[7]:
-        raise RemoteProtocolError(f"a frame of unknown kind {number}: the peer does not speak ipmpi's protocol")
+        raise RemoteProtocolError(
+            f"a frame of unknown kind {number}: the peer does not speak ipmpi's protocol, or something else "
+            "writes into this stream"
+        )
     exact = EXACT.get(kind)
     if exact is not None:
         if length != exact:

@@ -3,7 +3,7 @@
 A message may have a *body*: buffers that no one between the two ends looks into. ``sizes`` lists their
 lengths; the bytes follow inside the message's frame or, above ``limits.INLINE_BODY``, as a stream of chunks.
 Who may say what is in :mod:`ipmpi.protocol.permissions`. What only the task farm says is in
-:mod:`ipmpi.protocol.tasks`.
+:mod:`ipmpi.protocol.tasks`, what travels inside ssh in :mod:`ipmpi.protocol.sshmessages`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,14 @@ import msgspec
 from msgspec import field
 
 from .basemessage import Message as Message
+from .sshmessages import (
+    ChannelReset as ChannelReset,
+    ConnectTo as ConnectTo,
+    Ended as Ended,
+    Opened as Opened,
+    ReadFurl as ReadFurl,
+    RunCommand as RunCommand,
+)
 from .tasks import (
     AbortTasks as AbortTasks,
     CancelTasks as CancelTasks,
@@ -405,6 +413,12 @@ AnyMessage = (
     | TogetherEnded
     | LeaveTogether
     | DeliverTogether
+    | ConnectTo
+    | RunCommand
+    | ReadFurl
+    | Opened
+    | Ended
+    | ChannelReset
     | Goodbye
 )
 """Every message type; tests walk over it, so that a new type cannot be forgotten in the tables."""

@@ -194,14 +194,12 @@ class Display(_Operation, frozen=True, tag="display"):
 
 
 class Executed(_Operation, frozen=True, tag="executed"):
-    """What one command printed and displayed. ``source`` is filled for :class:`GetResult` only.
+    """What one command displayed. ``source`` is filled for :class:`GetResult` only.
 
     ``display_rich``: the last displayed value in further formats.
     """
 
     number: int
-    stdout: str = ""
-    stderr: str = ""
     display_pprint: str | None = None
     display_repr: str | None = None
     source: str = ""

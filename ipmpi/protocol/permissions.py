@@ -8,6 +8,8 @@ addresses given engines, and a monitor's furl changes nothing.
 Inside an engine set a rank hears from above exactly what the set hears from the controller, and says to above
 what the set says to the controller. Only shared bodies, what is said of tasks that ranks run together, and that
 the end is near are added.
+
+Inside an ssh session, the login node hears requests and what ends them, the laptop what becomes of them.
 """
 
 from __future__ import annotations
@@ -55,3 +57,6 @@ RECEIVES: Final[dict[str, Table]] = {
 
 FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {m.RunTogether, m.LeaveTogether, m.DeliverTogether}
 FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"] | {m.TogetherEnded, m.EndIsNear}
+
+LOGIN_NODE_RECEIVES: Final[Table] = frozenset({m.ConnectTo, m.RunCommand, m.ReadFurl, m.ChannelReset, m.Goodbye})
+LAPTOP_RECEIVES: Final[Table] = frozenset({m.Opened, m.Ended, m.ChannelReset, m.Goodbye})

@@ -180,7 +180,8 @@ class Formed(Message, frozen=True, tag=232):
 class CommandDone(Message, frozen=True, tag=240):
     """A command has ended. ``version`` counts changes of this engine's properties.
 
-    ``streamed``: the body follows in :class:`DataPiece` messages.
+    ``streamed``: the body follows in :class:`DataPiece` messages. ``again``: the number of an earlier command, if
+    this one has asked for its output.
     """
 
     number: int
@@ -189,6 +190,7 @@ class CommandDone(Message, frozen=True, tag=240):
     version: int
     sizes: list[int] = msgspec.field(default_factory=list)
     streamed: bool = False
+    again: int = 0
 
 
 class Bell(Message, frozen=True, tag=241):
@@ -235,6 +237,19 @@ class Leaving(Message, frozen=True, tag=246):
     """This process ends now, as it was told to. The agent may go before it."""
 
 
+class OutputPipes(Message, frozen=True, tag=247):
+    """First packet of a rank, with three pipes through which it prints.
+
+    Two are standard output and standard error during commands, one has a copy of what Python prints otherwise.
+    """
+
+
+class Displayed(Message, frozen=True, tag=248):
+    """The command that runs displays something: an encoded :class:`~ipmpi.protocol.operations.Display`."""
+
+    data: bytes
+
+
 ToRank = (
     Greeting
     | Address
@@ -252,7 +267,20 @@ ToRank = (
     | DefineFunction
     | ForgetFunctions
 )
-ToAgent = RankHello | Above | Formed | CommandDone | Bell | ItemDone | PartDone | DataPiece | Signalled | Leaving
+ToAgent = (
+    RankHello
+    | OutputPipes
+    | Above
+    | Formed
+    | CommandDone
+    | Displayed
+    | Bell
+    | ItemDone
+    | PartDone
+    | DataPiece
+    | Signalled
+    | Leaving
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)

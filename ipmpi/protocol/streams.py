@@ -16,10 +16,10 @@ class OutgoingStream:
 
     __slots__ = ("_queue", "credit", "fed", "id", "last_frame", "sent", "total")
 
-    def __init__(self, number: int, total: int) -> None:
+    def __init__(self, number: int, total: int, credit: int = 0) -> None:
         self.id = number
         self.total = total
-        self.credit = 0
+        self.credit = credit
         self.fed = 0
         self.sent = 0
         self.last_frame = 0
@@ -66,8 +66,8 @@ class IncomingStream:
 
     __slots__ = ("granted", "received", "refused", "total")
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, granted: int = 0) -> None:
         self.total = total
-        self.granted = 0
+        self.granted = granted
         self.received = 0
         self.refused = False

@@ -34,6 +34,7 @@ class Link:
         silence: seconds without a sign of life after which the link ends.
         pause_above: read nothing while more bytes than this wait for the peer; 0 for no such limit. Only one end
             of a link may have one: two that wait for each other to read would wait for ever.
+        on_taken: called whenever the pipe has taken what the connection had to send, as far as it goes at a time.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Link:
         watch: bool = True,
         silence: float = limits.SILENCE,
         pause_above: int = 0,
+        on_taken: Callable[[], None] = lambda: None,
     ) -> None:
         self.loop = loop
         self.pipe = pipe
@@ -59,11 +61,10 @@ class Link:
         self._timer: Timer | None = None
         self._acknowledge_timer: Timer | None = None
         self._pause_above = pause_above
+        self._on_taken = on_taken
         self._unheard: Iterator[Event] | None = None
         """While reading is paused: what has been read and not been looked at."""
-        descriptor = pipe.fileno()
-        if descriptor is not None:
-            loop.register(descriptor, READ, self._ready, self.fail)
+        self._register()
         if watch:
             self._timer = loop.call_later(limits.PING_INTERVAL, self._watch, self.fail)
         # The pipe may hold the end of a handshake, the connection what an earlier link could not send.
@@ -103,6 +104,9 @@ class Link:
             self.readable()
         if (events & WRITE or self._unheard is not None) and self._open:
             self._write()
+
+    def _writable(self, _events: int) -> None:
+        self._write()
 
     def fail(self, error: BaseException) -> None:
         """Something went wrong that nobody foresaw, while this peer was dealt with: that is its session's end.
@@ -206,6 +210,7 @@ class Link:
             done = self.pipe.flush()
             while done and self.connection.wants_to_send:
                 self.pipe.send(self.connection.data_to_send())
+                self._on_taken()
                 done = self.pipe.flush()
         except PipeClosed as closed:
             self._hear_last_words()
@@ -224,12 +229,25 @@ class Link:
 
     def _register(self) -> None:
         """Wait for what is waited for."""
-        descriptor = self.pipe.fileno()
-        if descriptor is not None:
-            events = (READ if self._unheard is None else 0) | (WRITE if self._writing else 0)
-            self.loop.register(descriptor, events, self._ready, self.fail)
+        reader, writer = self.pipe.fileno(), self.pipe.write_fileno()
+        reading = READ if self._unheard is None else 0
+        writing = WRITE if self._writing else 0
+        if reader is None or writer is None:
+            return
+        if reader == writer:
+            self.loop.register(reader, reading | writing, self._ready, self.fail)
+            return
+        # A pipe of one direction whose other end is gone is always ready.
+        for descriptor, events, ready in ((reader, reading, self._ready), (writer, writing, self._writable)):
+            if events:
+                self.loop.register(descriptor, events, ready, self.fail)
+            else:
+                self.loop.unregister(descriptor)
 
     def _watch(self) -> None:
+        if self._open and self._liveness.is_lost(self.loop.now()):
+            # Perhaps it is this thread that was kept from reading, by a library that holds the GIL.
+            self.readable()
         if not self._open:
             return
         now = self.loop.now()
@@ -246,8 +264,7 @@ class Link:
         for timer in (self._timer, self._acknowledge_timer):
             if timer is not None:
                 timer.cancel()
-        descriptor = self.pipe.fileno()
-        if descriptor is not None:
+        for descriptor in {self.pipe.fileno(), self.pipe.write_fileno()} - {None}:
             self.loop.unregister(descriptor)
         try:
             self.pipe.close()

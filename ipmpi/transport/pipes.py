@@ -8,13 +8,14 @@ and says whether all is out.
 from __future__ import annotations
 
 import errno
-import socket
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from .. import limits
-from ..protocol.frames import Buffer
+from ..protocol.frames import Buffer, size_of
 
 READ_SIZE = limits.CHUNK
 _GATHER = 64
@@ -33,6 +34,10 @@ class Pipe(Protocol):
 
     def fileno(self) -> int | None:
         """The descriptor to wait on, or None if there is none."""
+        ...
+
+    def write_fileno(self) -> int | None:
+        """The descriptor to wait on for room; most often the same."""
         ...
 
     @property
@@ -63,11 +68,11 @@ def closed_by(error: OSError) -> PipeClosed:
     return PipeClosed(error.strerror or str(error), orderly=gone)
 
 
-def flush_socket(sock: socket.socket, out: deque[memoryview], sent: Callable[[int], None]) -> bool:
-    """Send what the socket takes; ``sent`` is told how much. True when nothing is left."""
+def flush(write: Callable[[list[memoryview]], int], out: deque[memoryview], sent: Callable[[int], None]) -> bool:
+    """Write what the system takes; ``sent`` is told how much. True when nothing is left."""
     while out:
         try:
-            count = sock.sendmsg([out[i] for i in range(min(len(out), _GATHER))])
+            count = write([out[i] for i in range(min(len(out), _GATHER))])
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -81,3 +86,59 @@ def flush_socket(sock: socket.socket, out: deque[memoryview], sent: Callable[[in
             count -= len(first)
             out.popleft()
     return True
+
+
+class PipePair:
+    """Two descriptors, as a program and what started it have them; that they end is never orderly by itself.
+
+    Args:
+        reader, writer: the descriptors, which this closes.
+    """
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._out: deque[memoryview] = deque()
+        self.backlog = 0
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+
+    def fileno(self) -> int:
+        """Of the one that is read."""
+        return self._reader
+
+    def write_fileno(self) -> int:
+        """Of the other."""
+        return self._writer
+
+    def receive(self) -> Buffer:
+        """What has arrived."""
+        try:
+            data = os.read(self._reader, READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            raise PipeClosed(error.strerror or str(error), orderly=False) from None
+        if not data:
+            raise PipeClosed("the other end is gone", orderly=False)
+        return data
+
+    def send(self, buffers: Sequence[Buffer]) -> None:
+        """Take buffers."""
+        self._out += [memoryview(buffer) for buffer in buffers if len(buffer)]
+        self.backlog += size_of(buffers)
+
+    def flush(self) -> bool:
+        """Give the pipe what it takes."""
+        try:
+            return flush(partial(os.writev, self._writer), self._out, self._sent)
+        except PipeClosed as closed:
+            raise PipeClosed(str(closed), orderly=False) from None
+
+    def _sent(self, count: int) -> None:
+        self.backlog -= count
+
+    def close(self) -> None:
+        """Close both."""
+        os.close(self._reader)
+        os.close(self._writer)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from .. import limits
 from ..protocol.frames import Buffer
 from ..tls import TlsClosed, TlsError, TlsSession
-from .pipes import READ_SIZE, PipeClosed, closed_by, flush_socket
+from .pipes import READ_SIZE, PipeClosed, closed_by, flush
 
 _PLAINTEXT = 2 * READ_SIZE
 """More than one read can complete: what TLS kept of the read before (part of a record) counts in."""
@@ -63,6 +63,8 @@ class TlsPipe:
     def fileno(self) -> int | None:
         """The socket's descriptor."""
         return self._sock.fileno()
+
+    write_fileno = fileno
 
     @property
     def peer(self) -> str:
@@ -137,7 +139,7 @@ class TlsPipe:
 
     def flush(self) -> bool:
         """Give the socket what it takes."""
-        return flush_socket(self._sock, self._out, self._sent)
+        return flush(self._sock.sendmsg, self._out, self._sent)
 
     def _sent(self, count: int) -> None:
         self.backlog -= count

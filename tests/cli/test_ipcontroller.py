@@ -259,7 +259,7 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
             os.close(write)
             write = -1
             assert running.process.wait(5) == 0
-            assert "whoever started this controller is gone" in running.log()
+            assert "the parent process of this controller has ended" in running.log()
     finally:
         os.close(read)
         if write >= 0:

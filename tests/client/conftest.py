@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -10,6 +12,7 @@ import pytest
 
 from ipmpi import errors
 from ipmpi.client import MultiEngineClient, TaskClient
+from ipmpi.client.session.commandoutput import Printed
 from ipmpi.client.session.enginereply import EngineReply
 from ipmpi.client.session.session import Submission
 from ipmpi.engine.session.namespace import Namespace
@@ -38,6 +41,8 @@ class FakeSession:
         self.requests: list[Any] = []
         self.answers: dict[type, Any] = {}
         self._waiting: list[Callable[[], None]] = []
+        self._runs = 0
+        self._printed: dict[int, Printed] = {}
 
     def command(self, submission: Submission) -> Future[list[EngineReply]]:
         self.sent.append(submission)
@@ -70,11 +75,16 @@ class FakeSession:
             undone = ("EngineLost", f"engine {engine} has died")
             return EngineReply(engine, False, operations.Nothing(), [], undone)
         sent = [bytearray(part) for part in submission.body]
-        answer = namespace.run(submission.method, operations.encode(submission.operation), sent)
+        stdout, stderr = io.StringIO(), io.StringIO()
+        self._runs += 1
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            answer = namespace.run(submission.method, operations.encode(submission.operation), sent, self._runs)
+        printed = self._printed.get(answer.again, Printed(stdout.getvalue(), stderr.getvalue()))
+        self._printed[self._runs] = printed
         body = [bytes(part) for part in answer.body]
         if self.fold:
             body = self._first_equal(body)
-        return EngineReply(engine, answer.ok, operations.decode_outcome(answer.outcome), body, None)
+        return EngineReply(engine, answer.ok, operations.decode_outcome(answer.outcome), body, None, printed)
 
     def _first_equal(self, body: list[Any]) -> list[Any]:
         """The same list for equal bodies, as folded answers come."""

@@ -116,7 +116,7 @@ class SmallSet:
         for agent in self.agents[1:]:
             above, below = socket.socketpair()
             self._all_sockets += above, below
-            self.agents[0].add_child(SocketPipe(above))
+            self.agents[0].add_peer(SocketPipe(above))
             link_up(agent, SocketPipe(below), FROM_ABOVE)
         for node in self.nodes:
             node.start()

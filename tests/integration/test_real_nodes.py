@@ -92,7 +92,7 @@ def test_nodes_that_do_not_reach_each_other_connect_by_themselves(
     assert len({engine["set"] for engine in mec.cluster_info()["engines"]}) == 2
     mec.execute("rank = mpi.COMM_WORLD.Get_rank(); total = mpi.COMM_WORLD.allreduce(1)")
     assert mec.pull(("id", "rank", "total")) == [[i, i, 4] for i in range(4)]
-    assert "nodes have no links with each other, so each connects to the controller (rank 2 on" in cluster.output()
+    assert "nodes have no links to each other, so each connects to the controller (rank 2 on" in cluster.output()
     mec.kill()
     assert cluster.launchers[0].wait(20) == 0, cluster.output()
 

@@ -84,5 +84,5 @@ def test_clients_hear_at_once_that_the_controller_stopped(
         while True:
             waiting._calls.session.request(m.GetIds).result(SOON)
 
-    with pytest.raises(errors.ConnectionError, match="the controller said goodbye"):
+    with pytest.raises(errors.ConnectionError, match="the controller ended the session"):
         ask_until_the_goodbye_has_come()

@@ -256,8 +256,7 @@ def test_a_task_that_does_not_fit_waits_for_a_longer_job(
     assert not long.done()
     (text,) = tc._session.notices
     assert (
-        text
-        == "getpid, expected to take 600 s, waits for other engines: the jobs of those that are there end before"
+        text == "getpid, expected to take 600 s, waits for other engines: the jobs of the present ones end before"
     )
     cluster.launch(cluster.command(1, args=["--walltime", "1:00:00"]))
     assert long.result(timeout=60)

@@ -373,6 +373,22 @@ def test_nothing_is_sent_without_credit() -> None:
     assert not a.wants_to_send
 
 
+def test_credit_that_both_ends_have_agreed_on_need_not_be_given() -> None:
+    a, b = connection(credit=1000), connection(credit=1000)
+    stream = a.send(result(1, BIG), [pattern(BIG)])
+    assert stream is not None
+    message, piece = feed(b, wire(a))
+    assert isinstance(message, MessageReceived)
+    assert isinstance(piece, DataReceived)
+    assert len(piece.data) == 1000
+    granted(b, a, stream.id, 17)
+    (piece,) = feed(b, wire(a))
+    assert isinstance(piece, DataReceived)
+    assert len(piece.data) == 17
+    with pytest.raises(RemoteProtocolError, match="exceeds the credit"):
+        feed(b, prefix(FrameKind.CHUNK, 1, stream.id))
+
+
 def test_credit_beyond_the_end_is_trimmed_and_later_credit_ignored() -> None:
     a, b = connection(), connection()
     stream = a.send(result(1, BIG), [pattern(BIG)])

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from msgspec.structs import fields
 
 from ipmpi.protocol import messages as m
 
@@ -20,6 +21,7 @@ VALUES: dict[Any, Any] = {
     list[int]: [0, 5, 70_000],
     list[int] | None: [1],
     float | None: 0.25,
+    list[str]: ["-n", "4"],
     list[bytes]: [b"k" * 16, b""],
     list[tuple[int, int]]: [(1, 0), (70_000, 3)],
     tuple[int, int] | None: (2, 1),
@@ -31,7 +33,11 @@ VALUES: dict[Any, Any] = {
 
 
 def example(kind: type[m.Message]) -> Any:
-    return kind(*[VALUES[field.type] for field in msgspec.structs.fields(kind)])
+    # A constraint is beside the type.
+    types = [
+        get_args(field.type)[0] if hasattr(field.type, "__metadata__") else field.type for field in fields(kind)
+    ]
+    return kind(*[VALUES[each] for each in types])
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)

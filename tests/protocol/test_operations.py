@@ -24,7 +24,7 @@ VALUES: dict[Any, Any] = {
     int | None: 5,
     str | None: "shown",
     o.Display | None: o.Display({"text/html": "<b>1</b>"}, {"image/png": b"\x89PNG"}),
-    o.Executed | None: o.Executed(1, "out", "err", "pp", "repr", "source"),
+    o.Executed | None: o.Executed(1, "pp", "repr", "source"),
 }
 
 

@@ -9,7 +9,14 @@ import pytest
 from ipmpi.errors import RemoteProtocolError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection
-from ipmpi.protocol.permissions import CONTROLLER_RECEIVES, FROM_ABOVE, FROM_BELOW, RECEIVES
+from ipmpi.protocol.permissions import (
+    CONTROLLER_RECEIVES,
+    FROM_ABOVE,
+    FROM_BELOW,
+    LAPTOP_RECEIVES,
+    LOGIN_NODE_RECEIVES,
+    RECEIVES,
+)
 
 ROLES = ("engine", "mec", "tc", "monitor")
 ALL = get_args(m.AnyMessage)
@@ -79,6 +86,8 @@ FROM_CONTROLLER = {
 # Between the ranks of one set: what only those below hear, and what only those above do.
 DOWN_IN_A_SET = {m.RunTogether, m.LeaveTogether, m.DeliverTogether}
 UP_IN_A_SET = {m.TogetherEnded, m.EndIsNear}
+# Inside an ssh session: what the laptop asks for, and what the login node answers.
+INSIDE_SSH = {m.ConnectTo, m.RunCommand, m.ReadFurl, m.ChannelReset, m.Opened, m.Ended}
 
 OPTIONS = m.TaskOptions(b"", "x")
 
@@ -138,6 +147,12 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.TogetherEnded: m.TogetherEnded(1, 0, 0, True, 0.0),
     m.LeaveTogether: m.LeaveTogether(1, 0, [0], "x"),
     m.DeliverTogether: m.DeliverTogether(1, 0, [0]),
+    m.ConnectTo: m.ConnectTo(1, "x", 1, []),
+    m.RunCommand: m.RunCommand(1, []),
+    m.ReadFurl: m.ReadFurl(1, "mec"),
+    m.Opened: m.Opened(1, []),
+    m.Ended: m.Ended(1, 0),
+    m.ChannelReset: m.ChannelReset(1, "x"),
     m.Goodbye: m.Goodbye("x"),
 }
 
@@ -149,9 +164,10 @@ CLIENT_OPERATIONS = {
 
 
 def test_no_type_is_forgotten() -> None:
-    assert set(TO_CONTROLLER) | set(FROM_CONTROLLER) | DOWN_IN_A_SET | UP_IN_A_SET == set(ALL)
+    assert set(TO_CONTROLLER) | set(FROM_CONTROLLER) | DOWN_IN_A_SET | UP_IN_A_SET | INSIDE_SSH == set(ALL)
     assert set(EXAMPLES) == set(ALL)
     every = [*CONTROLLER_RECEIVES.values(), *RECEIVES.values(), FROM_ABOVE, FROM_BELOW]
+    every += [LAPTOP_RECEIVES, LOGIN_NODE_RECEIVES]
     assert frozenset().union(*every) == set(ALL)
     assert set(CONTROLLER_RECEIVES) == set(RECEIVES) == set(ROLES)
 
@@ -208,3 +224,9 @@ def test_no_peer_of_the_controller_says_what_ranks_say_to_each_other() -> None:
     """Not even an engine set: a rank's part of a task is its rank 0's business."""
     inside = DOWN_IN_A_SET | UP_IN_A_SET
     assert not inside & frozenset().union(*CONTROLLER_RECEIVES.values(), *RECEIVES.values())
+
+
+def test_inside_ssh_only_the_laptop_asks() -> None:
+    assert {m.ChannelReset, m.Goodbye} == LAPTOP_RECEIVES & LOGIN_NODE_RECEIVES
+    assert {m.ConnectTo, m.RunCommand, m.ReadFurl} == LOGIN_NODE_RECEIVES - LAPTOP_RECEIVES
+    assert {m.Opened, m.Ended} == LAPTOP_RECEIVES - LOGIN_NODE_RECEIVES

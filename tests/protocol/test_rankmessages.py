@@ -23,6 +23,7 @@ TO_AGENT: list[Any] = [
     rm.RankHello(0, -1, "host", 77, 4, [0, 0, 2, 2], True, "MPI", "3.11", 60.0, "17", 76), rm.Above(""),
     rm.Formed(False, "no way"), rm.CommandDone(1, True, b"o", 4, [1], True), rm.Bell(),
     rm.ItemDone(6, True, 0.5, [9]),
+    rm.OutputPipes(), rm.Displayed(b"figure"),
     rm.PartDone(7, 2, False, 0.5, [3]), rm.DataPiece(4096, False), rm.Signalled("SIGTERM"), rm.Leaving(),
 ]  # fmt: skip
 

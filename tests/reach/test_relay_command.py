@@ -10,7 +10,10 @@ from typing import IO
 
 import pytest
 
-from ipmpi.protocol import mux
+from ipmpi.protocol import sshmessages as m
+from ipmpi.protocol.connection import Connection, MessageReceived
+from ipmpi.protocol.greeting import GreetingReader
+from ipmpi.protocol.permissions import LAPTOP_RECEIVES
 
 RELAY = [sys.executable, "-m", "ipmpi.cli.relay"]
 
@@ -30,13 +33,13 @@ def test_what_is_no_pipe_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert done.stderr.startswith("ipcluster relay cannot serve its standard input and output: ")
 
 
-ODD: list[mux.Request] = [
-    mux.ReadFurl("../x"),
-    mux.ReadFurl("mec", "../../x"),
-    mux.RunCommand(["\0"]),
-    mux.ConnectTo("a\0b", 1),
-    mux.ConnectTo("a..b", 1),
-    mux.ConnectTo("x" * 200, 1),
+ODD: list[m.Request] = [
+    m.ReadFurl(1, "../x"),
+    m.ReadFurl(2, "mec", "../../x"),
+    m.RunCommand(3, ["\0"]),
+    m.ConnectTo(4, "a\0b", 1),
+    m.ConnectTo(5, "a..b", 1),
+    m.ConnectTo(6, "x" * 200, 1),
 ]
 
 
@@ -45,22 +48,28 @@ def test_requests_that_cannot_be_served_are_refused_one_by_one(tmp_path: Path) -
     with subprocess.Popen(RELAY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        near = mux.Mux(near=True)
-        channels = {near.open(request) for request in ODD}
-        process.stdin.write(b"".join(bytes(piece) for piece in near.data_to_send()))
+        laptop = Connection(LAPTOP_RECEIVES, resumable=False)
+        for request in ODD:
+            if isinstance(request, m.ConnectTo):
+                laptop.send_streamed(request, m.ENDLESS)
+            else:
+                laptop.send(request)
+        process.stdin.write(b"".join(bytes(piece) for piece in laptop.data_to_send()))
         process.stdin.flush()
-        reader = mux.GreetingReader()
+        reader = GreetingReader()
         rest: bytes | None = None
         refused: dict[int, str] = {}
-        while refused.keys() != channels:
+        while len(refused) < len(ODD):
             data = _some(process.stdout)
             rest = reader.receive(data) if rest is None else data
-            for event in near.receive_data(rest or b""):
-                if isinstance(event, mux.Ended):
-                    assert event.code == 1
-                    refused[event.channel] = event.text
-                elif isinstance(event, mux.StreamReset):
-                    refused[event.channel] = event.reason
+            for event in laptop.receive_data(rest or b""):
+                assert isinstance(event, MessageReceived)
+                message = event.message
+                if isinstance(message, m.Ended):
+                    assert message.code == 1
+                    refused[message.channel] = message.text
+                elif isinstance(message, m.ChannelReset):
+                    refused[message.channel] = message.reason
         process.stdin.close()
         assert process.wait(20) == 0
     assert all(refused.values())

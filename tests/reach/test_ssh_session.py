@@ -129,7 +129,7 @@ def receive(sock: socket.socket, size: int) -> bytes:
 
 
 def test_bytes_and_ends_pass_both_ways(caller: Caller) -> None:
-    data = random.Random(1).randbytes(3 * limits.MUX_WINDOW)
+    data = random.Random(1).randbytes(3 * limits.SSH_WINDOW)
     with TcpServer(echo) as server, caller.connect(server.address) as sock:
         sender = threading.Thread(target=lambda: (sock.sendall(data), sock.shutdown(socket.SHUT_WR)))
         sender.start()
@@ -166,7 +166,7 @@ def test_a_slow_connection_stops_its_own_sender_only(caller: Caller, home: Path)
         # A window, and what the kernel holds for the sockets in between.
         assert sent[0] < 40 * limits.MIB
         before = sent[0]
-        receive(stuck, 5 * limits.MUX_WINDOW)
+        receive(stuck, 5 * limits.SSH_WINDOW)
         wait_until(lambda: sent[0] > before, "the flood that goes on")
         resident = Path(f"/proc/{far}/status").read_text().partition("VmHWM:")[2].split()[0]
         assert int(resident) < 120_000, "KiB"
@@ -372,7 +372,7 @@ def test_ctrl_c_during_the_login_ends_ssh(fake_ssh: Path, home: Path, monkeypatc
 
 def test_what_the_far_end_says_instead_of_frames_ends_the_session(fake_ssh: Path) -> None:
     path = fake_ssh / "ipcluster"
-    path.write_text("#!/bin/sh\nprintf '\\nipmpi-relay 1 ipmpi 0.1\\n'; echo Traceback most recent call; cat\n")
+    path.write_text("#!/bin/sh\nprintf '\\nipmpi-relay 2 ipmpi 0.1\\n'; echo Traceback most recent call; cat\n")
     path.chmod(0o755)
     error = furl_error(f"login:{path}")
     assert "something else writes into this stream" in str(error)

@@ -38,10 +38,10 @@ def test_what_the_far_end_prints_does_not_steer_the_terminal(shell: SshSession) 
 
 def test_a_line_without_an_end_comes_in_pieces(shell: SshSession) -> None:
     sizes: list[int] = []
-    size = 2 * limits.MUX_WINDOW
+    size = 2 * limits.SSH_WINDOW
     assert shell.run([f"head -c {size} /dev/zero | tr '\\0' x"], lambda line: sizes.append(len(line))) == 0
     assert sum(sizes) == size
-    assert limits.MUX_WINDOW < max(sizes) <= limits.MUX_WINDOW + limits.MUX_CHUNK
+    assert limits.SSH_WINDOW < max(sizes) <= limits.SSH_WINDOW + limits.SSH_CHUNK
 
 
 def test_what_ssh_says_does_not_steer_the_terminal(fake_ssh: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from ipmpi import limits
 from ipmpi.errors import InternalError, KernelError, ProtocolError, RemoteProtocolError
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, DataReceived, Event, MessageReceived
+from ipmpi.protocol.liveness import Liveness
 from ipmpi.transport.link import Link
 from ipmpi.transport.loop import Loop
 from tests.socketpipe import SocketPipe
@@ -346,3 +347,18 @@ def test_an_end_is_told_although_the_pipe_cannot_say_goodbye(loop: Loop, monkeyp
     assert "no memory left" in reason
     x.close()
     y.close()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_who_was_kept_from_reading_looks_before_it_gives_up(loop: Loop, answers: bool) -> None:
+    """A library may hold the GIL for longer than the silence that is allowed."""
+    a, b = socket.socketpair()
+    end = End(loop, a)
+    if answers:
+        b.sendall(b"".join(bytes(part) for part in said(m.GetIds(1))))
+    end.link._liveness = Liveness(loop.now() - limits.SILENCE)
+    end.link._watch()
+    assert end.link.is_open == answers
+    assert end.heard == [m.GetIds(1)] * answers
+    end.link.close()
+    b.close()

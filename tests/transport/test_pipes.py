@@ -1,14 +1,15 @@
-"""What all pipes over a socket share: bytes in order under partial writes, and the end of the other side."""
+"""What all pipes share: bytes in order under partial writes, and the end of the other side."""
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from ipmpi.transport.pipes import PipeClosed
+from ipmpi.transport.pipes import Pipe, PipeClosed, PipePair
 from tests.socketpipe import SocketPipe
 
 
@@ -22,17 +23,36 @@ def pipes() -> Iterator[tuple[SocketPipe, SocketPipe]]:
     two.close()
 
 
-def test_nothing_there(pipes: tuple[SocketPipe, SocketPipe]) -> None:
-    assert pipes[0].receive() == b""
-    assert pipes[0].flush()
+def two_pairs() -> tuple[PipePair, PipePair]:
+    (here, out), (there, back) = os.pipe(), os.pipe()
+    return PipePair(here, back), PipePair(there, out)
 
 
-def test_bytes_arrive_in_order_under_partial_writes(pipes: tuple[SocketPipe, SocketPipe]) -> None:
-    a, b = pipes
+@pytest.fixture
+def pairs() -> Iterator[tuple[PipePair, PipePair]]:
+    one, two = two_pairs()
+    yield one, two
+    one.close()
+    two.close()
+
+
+@pytest.fixture(params=["pipes", "pairs"])
+def both(request: pytest.FixtureRequest) -> tuple[Pipe, Pipe]:
+    one, two = request.getfixturevalue(request.param)
+    return one, two
+
+
+def test_nothing_there(both: tuple[Pipe, Pipe]) -> None:
+    assert both[0].receive() == b""
+    assert both[0].flush()
+
+
+def test_bytes_arrive_in_order_under_partial_writes(both: tuple[Pipe, Pipe]) -> None:
+    a, b = both
     data = random.Random(1).randbytes(300_000)
     a.send([data[:1], b"", memoryview(data)[1:200_000], bytearray(data[200_000:])])
     assert a.backlog == len(data)
-    assert not a.flush(), "the socket is full"
+    assert not a.flush(), "it is full"
     got = bytearray()
     while len(got) < len(data):
         got += b.receive()
@@ -53,3 +73,19 @@ def test_end_of_the_other_process(pipes: tuple[SocketPipe, SocketPipe]) -> None:
     b.send([b"too late"])
     with pytest.raises(PipeClosed):
         b.flush()
+
+
+def test_the_end_of_a_pipe_is_never_orderly_by_itself() -> None:
+    a, b = two_pairs()
+    a.send([b"last words"])
+    a.flush()
+    a.close()
+    assert b.receive() == b"last words"
+    with pytest.raises(PipeClosed, match="the other end is gone") as caught:
+        b.receive()
+    assert not caught.value.orderly
+    b.send([b"too late"])
+    with pytest.raises(PipeClosed, match="Broken pipe") as caught:
+        b.flush()
+    assert not caught.value.orderly
+    b.close()

@@ -195,7 +195,7 @@ class EngineView(EngineControl):
         """
         mapping.check_distribution(dist)
         given.text(key, "the name on the engines")
-        mapping.check_items(seq, "seq, what scatter deals out,")
+        mapping.check_items(seq, "seq")
         waits, engines = self._waits(block), self._registered(targets)
         # A range was a list when programs for this were written, and on the engines they append to it.
         whole = list(seq) if isinstance(seq, range) else seq

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import serialize
 from ...protocol.operations import Executed, Value
+from .commandoutput import Printed
 from .failures import Body, raise_failures
 from .results import ResultList
 
@@ -53,20 +54,22 @@ def executed(
     """
     raise_failures(replies, method, args)
     return ResultList(
-        _command(reply.engine, reply.outcome, source) for reply in replies if isinstance(reply.outcome, Executed)
+        _command(reply.engine, reply.outcome, reply.printed, source)
+        for reply in replies
+        if isinstance(reply.outcome, Executed)
     )
 
 
-def _command(engine: int, outcome: Executed, source: str | None) -> dict[str, Any]:
+def _command(engine: int, outcome: Executed, printed: Printed, source: str | None) -> dict[str, Any]:
     text = outcome.source if source is None else source
     command: dict[str, Any] = {
         "input": {"translated": text, "raw": text},
         "number": outcome.number,
         "id": engine,
-        "stdout": outcome.stdout,
+        "stdout": printed.stdout,
     }
-    if outcome.stderr:
-        command["stderr"] = outcome.stderr
+    if printed.stderr:
+        command["stderr"] = printed.stderr
     if outcome.display_repr is not None:
         pretty = outcome.display_repr if outcome.display_pprint is None else outcome.display_pprint
         command["display"] = {"pprint": pretty, "repr": outcome.display_repr}

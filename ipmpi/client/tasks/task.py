@@ -68,7 +68,7 @@ class TaskClient(TaskCaller):
     ) -> None:
         super().__init__(furl_or_file, name=name, session=session, ssh=ssh, proxy=proxy)
         self._lock = threading.Lock()
-        self._entries: dict[int, TaskRecord] = {}
+        self._records: dict[int, TaskRecord] = {}
         self._next_taskid = 0
 
     def __enter__(self) -> TaskClient:
@@ -108,15 +108,15 @@ class TaskClient(TaskCaller):
         with self._lock:
             taskid = self._next_taskid
             self._next_taskid += 1
-        entry = TaskRecord(taskid, attempts, self._submitter)
-        entry.start()
+        record = TaskRecord(taskid, attempts, self._submitter)
+        record.start()
         with self._lock:
-            self._entries[taskid] = entry
+            self._records[taskid] = record
         return self.get_task_result(taskid, block=True) if block else taskid
 
     def _attempt(self, task: BaseTask) -> Attempt:
         task.check()
-        return Attempt(task, self._submitter, dependencies_of(self._entry, task.after, task.follow))
+        return Attempt(task, self._submitter, dependencies_of(self._record, task.after, task.follow))
 
     def get_task_result(self, taskid: int, block: bool = False) -> Any:
         """Return the result of a task.
@@ -134,10 +134,10 @@ class TaskClient(TaskCaller):
             TaskAborted: the task was aborted.
             Exception: the exception of the function of a :class:`MapTask`.
         """
-        entry = self._entry(taskid, "task ID not registered: {}")
+        record = self._record(taskid, "task ID not registered: {}")
         if block:
-            wait_until_done(entry.ended)
-        return entry.result() if entry.ended.done() else None
+            wait_until_done(record.ended)
+        return record.result() if record.ended.done() else None
 
     def abort(self, taskid: int) -> None:
         """Abort a task: its result becomes :class:`~ipmpi.errors.TaskAborted`, and its recovery task is not run.
@@ -152,25 +152,25 @@ class TaskClient(TaskCaller):
             IndexError: the task has ended, was aborted already, or does not exist.
         """
         check_waiting()
-        entry = self._entry(taskid, "No task #{}")
-        with entry.lock:
-            if entry.aborted:
+        record = self._record(taskid, "No task #{}")
+        with record.lock:
+            if record.aborted:
                 raise IndexError("Task Already Aborted")
-            if entry.ended.done():
+            if record.ended.done():
                 raise IndexError("Task Already Completed")
-            entry.aborted = True
-            ref = entry.ref
+            record.aborted = True
+            ref = record.ref
         if ref is not None:
             try:
                 taken = self._submitter.abort(ref.group, [ref.number], "drop").result()
             except BaseException:
-                entry.aborted = False
+                record.aborted = False
                 raise
             # A task that failed meanwhile, and would have been followed by its recovery task, is aborted by now.
-            if not taken and not entry.was_aborted():
-                entry.aborted = False
+            if not taken and not record.was_aborted():
+                record.aborted = False
                 raise IndexError("Task Already Completed")
-        entry.abort()
+        record.abort()
 
     def barrier(self, taskids: Tasks, progress: bool | None = None) -> None:
         """Wait until these tasks have ended, successfully or not.
@@ -182,7 +182,7 @@ class TaskClient(TaskCaller):
         Raises:
             IndexError: a task does not exist; nothing is waited for then.
         """
-        tasks = named(taskids, self._entry, "task ID not registered: {}")
+        tasks = named(taskids, self._record, "task ID not registered: {}")
         with Progress(len(tasks), progress) as bar:
             for task in tasks:
                 ended = task.ended if isinstance(task, TaskRecord) else task
@@ -205,14 +205,14 @@ class TaskClient(TaskCaller):
         running = {(group, index) for group, indices in status["running"] for index in unpack(indices)}
         lists: dict[str, list[int]] = {"scheduled": [], "pending": [], "succeeded": [], "failed": []}
         with self._lock:
-            entries = sorted(self._entries.items())
+            records = sorted(self._records.items())
         sent = 0
-        for taskid, entry in entries:
-            if entry.ended.done():
-                lists["succeeded" if entry.succeeded() else "failed"].append(taskid)
+        for taskid, record in records:
+            if record.ended.done():
+                lists["succeeded" if record.succeeded() else "failed"].append(taskid)
             else:
-                sent += entry.ref is not None
-                lists["pending" if entry.ref in running else "scheduled"].append(taskid)
+                sent += record.ref is not None
+                lists["pending" if record.ref in running else "scheduled"].append(taskid)
         if verbose:
             return dict(lists)
         counts = {name: len(ids) for name, ids in lists.items()}
@@ -239,10 +239,10 @@ class TaskClient(TaskCaller):
         """
         named = None if taskids is None else task_ids(taskids)
         with self._lock:
-            ended = {taskid for taskid, entry in self._entries.items() if entry.ended.done()}
+            ended = {taskid for taskid, record in self._records.items() if record.ended.done()}
             wanted = ended if named is None else named
             for taskid in wanted & ended:
-                del self._entries[taskid]
+                del self._records[taskid]
         if taskids is None:
             self._submitter.succeeded = self._submitter.failed = 0
         missing = sorted(wanted - ended)
@@ -334,7 +334,7 @@ class TaskClient(TaskCaller):
         """Submit ``f(*args, **kwargs)``; :meth:`submit` and views of :meth:`options` use this."""
         if after is None and follow is None:
             return super().call(f, args, kwargs, settings, depend)
-        needs = dependencies_of(self._entry, after, follow, futures_in(f, args, kwargs))
+        needs = dependencies_of(self._record, after, follow, futures_in(f, args, kwargs))
         return submit_later(self._submitter, f, args, kwargs, settings, depend, needs)
 
     def imap(
@@ -486,10 +486,10 @@ class TaskClient(TaskCaller):
 
     # --- which tasks -------------------------------------------------------------------------------------
 
-    def _entry(self, taskid: int, unknown: str) -> TaskRecord:
+    def _record(self, taskid: int, unknown: str) -> TaskRecord:
         number = task_id(taskid)
         with self._lock:
             try:
-                return self._entries[number]
+                return self._records[number]
             except KeyError:
                 raise IndexError(unknown.format(given.shown(number))) from None

@@ -1,10 +1,10 @@
-"""Bodies of commands on their way from clients to engines, and who waits for them (no I/O).
+"""Bodies of commands that are arriving from clients, and the engines that wait for them (no I/O).
 
-An engine that waits for a body runs nothing else. If the client does not send it (it was stopped, say), and others
-wait for the engine, the command gives way. It comes behind all that waits, on all its engines, and so do the
-client's later commands. That is as if they had been submitted now, so engines that work together still see the
-same order, and the client is asked for the body again. If some of these commands have begun, this is not possible:
-then the command fails instead.
+An engine that waits for a body runs nothing else. If the client does not send it (for instance a stopped process),
+and others wait for the engine, the command is deferred: it is moved to the end of the queues of all its engines,
+and so are the client's later commands. That is as if they had been submitted now, so engines that work together
+still see the same order, and the client is asked for the body again. If some of these commands have begun, the
+command fails instead.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .queuedcommand import QueuedCommand
 
 
 class ArrivingCommand:
-    """Which streams of clients carry the body of which command, to which engines.
+    """The commands whose bodies are arriving, by client and stream, and their engines.
 
     Args:
-        queues: of all engines.
-        advance: gives a free engine its next command.
-        drop: tells a client that a command will not be run on an engine, with the name of an error and a sentence.
+        queues: the queues of all engines.
+        advance: sends a free engine its next command.
+        drop: tells a client that a command will not be run on an engine, with the name and text of an error.
     """
 
     def __init__(
@@ -37,18 +37,18 @@ class ArrivingCommand:
         self._by_stream: dict[tuple[int, int], tuple[QueuedCommand, list[int]]] = {}
 
     def begin(self, stream: int, work: QueuedCommand, engines: Iterable[int]) -> None:
-        """The body of a command begins to come."""
+        """The body of a command begins to arrive."""
         self._by_stream[work.client, stream] = work, list(engines)
 
     def ended(self, client: int, stream: int) -> None:
-        """It is through, or will not come."""
+        """A body is complete, or will not arrive."""
         self._by_stream.pop((client, stream), None)
 
     def held_up(self, late: Mapping[QueuedCommand, Sequence[int]]) -> dict[int, QueuedCommand]:
-        """By client, a command whose body engines wait for, while commands of others wait for the engines.
+        """Return, by client, a command whose body engines wait for, while other clients wait for the engines.
 
         Args:
-            late: the commands whose bodies were asked for again, and for which engines.
+            late: the commands whose bodies were requested again, and for which engines.
         """
         waiting = [*self._by_stream.values(), *late.items()]
         found: dict[int, QueuedCommand] = {}
@@ -60,13 +60,13 @@ class ArrivingCommand:
     def give_way(
         self, work: QueuedCommand, later: Sequence[QueuedCommand], late: Sequence[int], numbers: Iterator[int]
     ) -> list[GiveUp]:
-        """Let others pass a command.
+        """Move a command to the end of its queues.
 
         Args:
             work: the command.
-            later: what its client has submitted after it.
-            late: engines for which its body was asked for again.
-            numbers: give new places at the end.
+            later: the later commands of its client.
+            late: engines for which its body was requested again.
+            numbers: yields new places at the end.
         """
         mine = {name: engines for name, (other, engines) in self._by_stream.items() if other is work}
         work.given_up = {e for engines in mine.values() for e in engines if self._runs(e, work)}
@@ -92,7 +92,7 @@ class ArrivingCommand:
         return [GiveUp(*name) for name in mine]
 
     def not_come(self, work: QueuedCommand, ids: Sequence[int]) -> list[int]:
-        """Engines say that a body has not come; those of ``ids`` for which it was not given up."""
+        """Engines report that a body has not arrived; return those of ``ids`` for which it was not dropped."""
         back = [engine for engine in ids if engine in work.given_up]
         for engine in back:
             work.given_up.discard(engine)
@@ -100,7 +100,7 @@ class ArrivingCommand:
         return [engine for engine in ids if engine not in back]
 
     def _put_back(self, engine: int, work: QueuedCommand) -> None:
-        """A command that gave way leaves its engine."""
+        """Remove a deferred command from its engine, and queue it again."""
         if not self._runs(engine, work):
             return
         queue = self._queues[engine]

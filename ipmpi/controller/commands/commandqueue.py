@@ -1,4 +1,4 @@
-"""What an engine runs, and what waits for it (no I/O)."""
+"""The running command of an engine, and its queue (no I/O)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .queuedcommand import QueuedCommand
 
 
 class Stage(enum.Enum):
-    """How far the command that an engine runs has come."""
+    """The state of an engine's current command."""
 
     STARTING = enum.auto()
-    """It has not been sent to the engine: this turn will, or its body has to come from the client first."""
+    """It has not been sent to the engine: this iteration will, or its body has to arrive first."""
     GIVEN = enum.auto()
-    """The engine has it and owes an answer."""
+    """The engine has it and has not replied."""
 
 
 @dataclass
@@ -25,16 +25,16 @@ class CommandQueue:
     """The commands of one engine."""
 
     last: tuple[int, int] = (-1, 0)
-    """The place of the command that was begun last."""
+    """The place of the last command that was begun."""
     running: QueuedCommand | None = None
     stage: Stage = Stage.STARTING
     since: float = 0.0
-    """When the engine was given what it runs."""
+    """When the engine was sent its current command."""
     waiting: deque[QueuedCommand] = field(default_factory=deque)
 
     @property
     def runs(self) -> str | None:
-        """What the engine runs, in words."""
+        """The label of what the engine runs; None if it is idle."""
         return None if self.running is None else self.running.label
 
     @property
@@ -44,16 +44,16 @@ class CommandQueue:
 
     @property
     def busy_since(self) -> float | None:
-        """When the engine was given what it runs; None if there is nothing that it has."""
+        """When the engine was sent its current command; None if it has none."""
         return self.since if self.running is not None and self.stage is Stage.GIVEN else None
 
     def is_wanted_by_others(self, client: int) -> bool:
-        """Whether commands of other clients run or wait here."""
+        """Return whether commands of other clients run or wait here."""
         return any(work.client != client for work in (self.running, *self.waiting) if work is not None)
 
 
 def join(queue: CommandQueue, work: QueuedCommand) -> None:
-    """Enter the queue, which is in the order of places."""
+    """Insert a command into the queue, which is sorted by place."""
     queue.waiting.insert(sum(other.place < work.place for other in queue.waiting), work)
 
 

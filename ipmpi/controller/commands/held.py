@@ -1,4 +1,4 @@
-"""Engines that do not come back from a task, for displays (no I/O)."""
+"""Engines that do not return from a task, for displays (no I/O)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class Held:
         self._labels: dict[int, str] = {}
 
     def note(self, engine: int, label: str) -> None:
-        """An engine does not come back from a task of this label, or with "" has come back, or is gone."""
+        """An engine does not return from a task with this label; "": it has returned, or is lost."""
         if label:
             self._labels[engine] = label[: limits.LABEL]
         else:
             self._labels.pop(engine, None)
 
     def shown(self, engine: int, running: str | None) -> str | None:
-        """What a display says that an engine does, whose queue says ``running``."""
+        """Return what a display shows for an engine whose queue has ``running``."""
         label = self._labels.get(engine)
         if label is None:
             return running

@@ -1,4 +1,4 @@
-"""Large answers on their way from an engine set through the controller to a client."""
+"""Large replies that are being forwarded from an engine set to a client."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ... import limits
 from .queuedcommand import QueuedCommand
 
 NOT_TAKEN = (
-    f"this client took nothing of it for {limits.ANSWER_STUCK:.0f} s (was it stopped, or its network cut?), and "
+    f"this client did not read it for {limits.ANSWER_STUCK:.0f} s (was it stopped, or its network cut?), and "
     "others waited for the engine. Ask again"
 )
-"""Why an answer was given up."""
+"""Why a reply was dropped."""
 
 
 @dataclass
 class Passing:
-    """An answer whose body is on its way through: of which engines, and why the rest will not come."""
+    """A reply whose body is being forwarded: its engines, and why the rest will not arrive."""
 
     work: QueuedCommand
     engines: list[int]

@@ -1,4 +1,4 @@
-"""A command that engines are asked to run, and what fits into a message (no I/O)."""
+"""A command in the queues of its engines, and the check of its size (no I/O)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from ...protocol.messages import Command
 from ..headers import LARGEST_HEADER, header_size
 
 _ROOM = 63 * limits.KIB
-"""For what else is in a message; the client keeps to the same bound."""
+"""Bytes for the rest of a message; the client has the same limit."""
 
 
 @dataclass(eq=False)
 class QueuedCommand:
-    """One command, with what the controller knows of its body.
+    """One command, and where its body is.
 
-    A body is here (``body``), or with the client: then ``stream`` is the stream on which it will come once
-    credit is given. A stream can be used once; if engines become free at different times, the client is asked
-    for the body again. ``outstanding`` holds the engines that have not answered; ``announce`` those to tell first.
-    What a set wants to be run before the end of its job has its place behind the commands up to number ``after``.
+    A body is here (``body``), or at the client: then ``stream`` is the stream on which it will arrive once credit
+    is granted. A stream can be used once; if engines become free at different times, the client is asked for the
+    body again. ``outstanding`` has the engines that have not replied; ``announce`` those of which the client is
+    told first. A command that a set runs before the end of its job is placed behind the commands up to number
+    ``after``.
     """
 
     serial: int
@@ -40,29 +41,33 @@ class QueuedCommand:
     inline_bytes: int = 0
     after: int | None = None
     postponed: int = 0
-    """The number that gives it its place, if it gave way to others, as its client did not send the body."""
+    """The number that determines its place, if it was deferred."""
     is_begun: bool = False
     """An engine has taken it from its queue, and it was not put back."""
     is_answered: bool = False
     """An engine has run it."""
     will_fail: bool = False
-    """It cannot give way, and fails where it has not been run."""
+    """It cannot be deferred, and fails on engines that have not run it."""
+    output: int = 0
+    """Bytes that engines have printed while they ran it."""
+    most_output: int = limits.OUTPUT
+    """How many of these are passed on to the client."""
     given_up: set[int] = field(default_factory=set)
-    """Engines that were told that the body will not come, and have not answered."""
+    """Engines that were told that the body will not arrive, and have not replied."""
 
     @property
     def place(self) -> tuple[int, int]:
-        """Where it stands in the order of commands, which is that of all queues."""
+        """Its place in the order of commands, the same in all queues."""
         return (self.postponed or self.serial, 0) if self.after is None else (self.after, self.serial)
 
     @property
     def is_before_end(self) -> bool:
-        """Whether no client wants it, but a set whose job ends."""
+        """Whether it was sent by a set whose job ends, not by a client."""
         return self.after is not None
 
     @property
     def is_streamed(self) -> bool:
-        """Whether the body has to come from the client."""
+        """Whether the body has to be sent by the client."""
         return bool(self.sizes) and not self.body
 
 
@@ -75,7 +80,7 @@ class ClientCommands:
 
 
 def check_size(message: Command, engines: int) -> None:
-    """Refuse what would not fit into the message to the engines, which names every rank."""
+    """Refuse a command that would not fit into the message to the engines, which lists every rank."""
     size = header_size(message.operation, message.sizes, engines) + 4 * len(message.method)
     if size > LARGEST_HEADER - _ROOM:
         raise MessageSizeError(

@@ -1,22 +1,22 @@
-"""Who runs which command when: a queue per engine, and the way back for answers (no I/O).
+"""The order of commands: a queue per engine, and the routing of replies (no I/O).
 
 The rules.
 
 * Every engine has a queue: one command that runs, and those that wait. A command joins the queues of
   all its targets in one step, so engines that work together see the same order.
-* An engine is given the next command when the one before is answered. Where the answer has a large body, the
-  engine sees to it that this does not change on its way (:mod:`ipmpi.engine.rank.largeanswers`). If it cannot, and
-  the client takes nothing, the answer is given up as soon as anybody else wants something of the engine.
-* A failure clears the failing engine's queue; what waited there is answered with QueueCleared. The queue is
-  shared, so this reaches the commands of all clients.
-* What is to be run on engines before the end of their job stands in all their queues behind the same command, the
-  last one that any of them has begun. It is never cleared, its failure clears nothing, and all clients hear of it.
-* Engines that become free for the same command in one turn get it in one message per set; a body that has to
-  come from the client then comes once.
+* An engine is sent the next command when it has replied to the previous one. It copies a large body, so that it
+  does not change while it is sent (:mod:`ipmpi.engine.rank.largeanswers`). If the body is too large to copy, and
+  the client does not read it, the reply is dropped as soon as other work waits for the engine.
+* A failure clears the failing engine's queue; the commands in it fail with QueueCleared, also those of other
+  clients.
+* A command before the end of a job is placed in the queues of all its engines behind the same command, the last
+  one that any of them has begun. It is never cleared, its failure clears nothing, and all clients get a notice of
+  that.
+* Engines that become free for the same command in one iteration get it in one message per set; a body from the
+  client is then sent once.
 
-Tasks are none of its business (:mod:`ipmpi.controller.farm.farm`): an engine that has both runs commands first.
-
-Methods take events and change the state; :meth:`Router.flush` says what is to be done about it.
+Tasks are handled in :mod:`ipmpi.controller.farm.farm`: an engine that has both runs commands first. Methods take
+events and change the state; :meth:`Router.flush` returns the effects.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ from ..registry import Registry
 from .arriving import ArrivingCommand
 from .commandqueue import CommandQueue, Stage, first_idle, join, withdraw
 from .held import Held
+from .output import for_client
 from .passing import NOT_TAKEN, Passing
 from .queuedcommand import ClientCommands, QueuedCommand, check_size
 
 _BEFORE_END = 100
-"""What a set may have waiting in one queue, beside the commands of clients."""
+"""Most commands of a set in one queue, besides those of clients."""
 
 
 class Router:
@@ -62,12 +63,12 @@ class Router:
         self._passing: dict[tuple[int, int], Passing] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
         self.stale_results = 0
-        """Answers to what was not asked: counted, and dropped."""
+        """Number of unexpected replies, which are dropped."""
 
     # --- clients -------------------------------------------------------------------------------------------
 
     def command(self, client: int, message: m.Command, body: Sequence[Buffer], stream: int) -> None:
-        """Queue a command; raises the error to refuse it with."""
+        """Queue a command; raises an error to refuse it."""
         targets = self.registry.resolve(message.targets)
         if message.one_idle:
             targets = first_idle(self._queues, targets)
@@ -90,6 +91,7 @@ class Router:
             message.operation, message.sizes, [bytes(b) for b in body], stream,
         )  # fmt: skip
         work.outstanding = set(targets)
+        work.most_output = len(targets) * limits.OUTPUT
         work.inline_bytes = inline
         state.inline_bytes += inline
         if message.targets is None or message.one_idle:
@@ -101,7 +103,7 @@ class Router:
             self._advance(engine)
 
     def body_again(self, client: int, message: m.BodyAgain, stream: int) -> None:
-        """The client sends a body once more, for engines that were not free the first time."""
+        """The client sends a body again, for engines that were not free the first time."""
         work = next((w for w in self._late if w.client == client and w.id == message.id), None)
         if work is None or sum(work.sizes) != sum(message.sizes):
             self._effects.append(Decline(client, stream))
@@ -109,7 +111,7 @@ class Router:
         work.asked_again = False
         work.stream = stream
         engines = self._late.pop(work)
-        # All that asked for it may be gone; the stream is kept for the engines that have not come to it yet.
+        # All engines that waited for it may be lost; the stream is kept for those that have not reached it yet.
         if engines:
             self._dispatch_streamed(work, engines)
 
@@ -128,16 +130,16 @@ class Router:
         ]
 
     def busy_since(self, engine: int) -> float | None:
-        """When an engine was given what it runs; None if it runs no command."""
+        """Return when an engine was sent its current command; None if it runs none."""
         return self._queues[engine].busy_since
 
     def task_holds(self, key: int, message: m.TaskHolds) -> None:
-        """An engine does not come back from a task, or has come back."""
+        """An engine does not return from a task, or has returned."""
         for number in self.registry.of_ranks(key, [message.rank]):
             self._held.note(number, message.label)
 
     def clear_queue(self, targets: list[int] | None) -> list[int]:
-        """Drop what waits; what runs goes on."""
+        """Drop the queued commands; running ones continue."""
         ids = self.registry.resolve(targets)
         for engine in ids:
             self._clear(engine, "the queue was cleared by clear_queue()")
@@ -146,11 +148,7 @@ class Router:
     def interrupt(
         self, targets: list[int] | None, client: int = 0, commands: Sequence[int] | None = None
     ) -> dict[int, QueuedCommand]:
-        """Interrupt what runs; what that is, by engine.
-
-        With ``commands``, numbers of a client, only where these run; where they wait, they are taken out of the
-        queues.
-        """
+        """Interrupt what runs, or only commands of one client, which also leave queues; return them by engine."""
         queues = {engine: self._queues[engine] for engine in self.registry.resolve(targets)}
         if commands is not None:
             state = self._clients.get(client, ClientCommands())
@@ -161,13 +159,13 @@ class Router:
         busy = {engine: queue.running for engine, queue in queues.items() if queue.running is not None}
         for engine, work in busy.items():
             late = self._late.get(work, [])
-            if engine in late:  # the engine does not know of it
+            if engine in late:  # the engine has not got it yet
                 late.remove(engine)
                 self._will_not_run(work, engine, "KeyboardInterrupt", f"{work.label} waited for its data")
                 self._clear(engine, f"{work.label} was interrupted on engine {engine}, which cleared its queue")
                 self._free(engine, work)
             else:
-                self._interrupting.append(engine)  # told after what they were given in this turn
+                self._interrupting.append(engine)  # sent after the commands of this iteration
         return busy
 
     def kill(self, targets: list[int] | None, reason: str = "it was ended by kill()") -> list[int]:
@@ -179,14 +177,14 @@ class Router:
         return ids
 
     def client_lost(self, client: int) -> None:
-        """A client will not come back. Its commands run to their end if their bodies are here."""
+        """A client's session has ended. Its commands are run if their bodies are here."""
         state = self._clients.pop(client, None)
         for work in list(state.commands.values()) if state else []:
             if work.is_streamed:
                 self._drop_bodiless(work)
 
     def _drop_bodiless(self, work: QueuedCommand) -> None:
-        """The body of a command will not come (again): no engine may wait for it."""
+        """The body of a command will not arrive (again): no engine may wait for it."""
         work.will_fail = True
         starting = self._starting.pop(work, [])
         starting += self._late.pop(work, [])
@@ -202,7 +200,7 @@ class Router:
     # --- engine sets -----------------------------------------------------------------------------------------
 
     def register(self, key: int, message: m.Register) -> list[int]:
-        """A set is there."""
+        """Register a set; return its ids."""
         self.set_lost(key, "its engine set registered anew")
         ids = self.registry.register(key, message)
         for number in ids:
@@ -210,14 +208,23 @@ class Router:
         self._effects.append(Send(key, m.Registered(ids)))
         return ids
 
-    def result(self, key: int, message: m.Result, body: Sequence[Buffer], stream: int) -> None:
-        """Ranks have answered."""
+    def output(self, key: int, message: m.Output) -> None:
+        """Ranks print something while they run a command: its client is told."""
         work = self._works.get(message.id)
-        ids: list[int] = []
-        for number in dict.fromkeys(self.registry.of_ranks(key, message.engines)):
-            queue = self._queues[number]
-            if work is not None and queue.running is work and queue.stage is Stage.GIVEN:
-                ids.append(number)
+        if work is not None and work.client in self._clients:
+            passed_on = for_client(work, message, lambda ranks: self._running(key, work, ranks))
+            self._effects += [Send(work.client, passed_on)] if passed_on is not None else []
+
+    def _running(self, key: int, work: QueuedCommand, ranks: Sequence[int]) -> list[int]:
+        """The ids of those of a set's ranks that were given a command and have not answered."""
+        ids = dict.fromkeys(self.registry.of_ranks(key, ranks))
+        queues = ((number, self._queues[number]) for number in ids)
+        return [number for number, queue in queues if queue.running is work and queue.stage is Stage.GIVEN]
+
+    def result(self, key: int, message: m.Result, body: Sequence[Buffer], stream: int) -> None:
+        """Ranks have replied."""
+        work = self._works.get(message.id)
+        ids = [] if work is None else self._running(key, work, message.engines)
         if len(ids) < len(message.engines):
             self.stale_results += len(message.engines) - len(ids)
         if work is not None and work.given_up:
@@ -232,8 +239,8 @@ class Router:
             self._command_result(work, ids, message, body, key, stream)
 
     def _unsendable(self, work: QueuedCommand, ids: list[int], key: int, stream: int) -> None:
-        """An answer that would not fit into the message to the client, which is a little longer."""
-        text = f"the answer to {work.label} is too large for one message; pull() large data by name"
+        """Send an error in place of a reply that does not fit into the message to the client."""
+        text = f"the reply to {work.label} is too large for one message: pull() large data by name"
         if stream:
             self._effects.append(Decline(key, stream))
         for engine in ids:
@@ -246,7 +253,7 @@ class Router:
         answer = m.Result(work.id, ids, message.ok, message.outcome, message.sizes)
         known = work.client in self._clients
         if known and set(ids) == set(work.announce):
-            work.announce = []  # the answer itself tells which engines they were
+            work.announce = []  # the reply itself has the engines
         elif known:
             self._announce(work)
         if stream and known:
@@ -261,7 +268,7 @@ class Router:
         self._answered(work, ids, message.ok)
 
     def forward_ended(self, source: int, stream: int, complete: bool = True) -> None:
-        """A body has been passed on, or (not ``complete``) never will be."""
+        """A body was passed on, or (not ``complete``) will never be."""
         self._arriving.ended(source, stream)
         passing = self._passing.pop((source, stream), None)
         if passing is None or complete or passing.work.client not in self._clients:
@@ -273,15 +280,15 @@ class Router:
         )
 
     def stuck(self, key: int, message: m.AnswerStuck, others_wait: Callable[[int, int], bool]) -> int:
-        """An engine waits for its answer to be taken; gives it up if anybody but its client waits for the engine.
+        """An engine waits for its reply to be read; drop it if other clients wait for the engine.
 
         Args:
-            key: of its set.
-            message: which answer.
-            others_wait: asked with engine and client, whether others have tasks there.
+            key: the key of its set.
+            message: identifies the reply.
+            others_wait: called with engine and client, returns whether others have tasks there.
 
         Returns:
-            the client if that is so, else 0.
+            The client if the reply is dropped, else 0.
         """
         for (source, stream), passing in self._passing.items():
             ids = self.registry.of_ranks(key, [message.rank])
@@ -295,17 +302,17 @@ class Router:
         return 0
 
     def give_up(self, source: int, stream: int) -> None:
-        """The body of an answer is not passed on any further, as nobody takes it."""
+        """Stop forwarding the body of a reply, which the client does not read."""
         passing = self._passing.get((source, stream))
         if passing is not None:
             passing.error, passing.reason = "ConnectionError", NOT_TAKEN
 
     def is_wanted_by_others(self, engine: int, client: int) -> bool:
-        """Whether commands of other clients run or wait on an engine."""
+        """Return whether commands of other clients run or wait on an engine."""
         return self._queues[engine].is_wanted_by_others(client)
 
     def passing(self) -> dict[int, list[tuple[str, int]]]:
-        """By engine, the answers on their way through: what was asked, and by which client."""
+        """Return, by engine, the labels and clients of replies that are being forwarded."""
         found: dict[int, list[tuple[str, int]]] = {}
         for passing in self._passing.values():
             for engine in passing.engines:
@@ -313,22 +320,22 @@ class Router:
         return found
 
     def held_up(self) -> dict[int, QueuedCommand]:
-        """By client, a command whose body engines wait for, while commands of others wait for the engines."""
+        """Return, by client, a command whose body engines wait for, while others wait for the engines."""
         return self._arriving.held_up(self._late)
 
     def give_way(self, work: QueuedCommand) -> None:
-        """Let others pass a command whose client does not send its body; see :class:`ArrivingCommand`."""
+        """Defer a command whose client does not send its body; see :class:`ArrivingCommand`."""
         commands = self._clients[work.client].commands.values()
         later = [other for other in commands if other is not work and other.place > work.place]
         work.asked_again = False
         self._effects += self._arriving.give_way(work, later, self._late.pop(work, []), self._serial)
 
     def before_end(self, key: int, message: m.RunBeforeEnd) -> None:
-        """A set wants something run on its ranks before the end of its job."""
+        """Queue a command that a set runs on its ranks before the end of its job."""
         ids = self.registry.of_ranks(key, message.ranks)
         if not ids or sum(work.is_before_end for work in self._queues[ids[0]].waiting) >= _BEFORE_END:
             return
-        # Some engines may be further than others: behind what any of them has begun, none has passed the place.
+        # Some engines may be further than others; none has passed a place behind the last command begun.
         after = max(self._queues[engine].last for engine in ids)[0]
         label = message.label[: limits.LABEL]
         work = QueuedCommand(
@@ -341,13 +348,13 @@ class Router:
             self._advance(engine)
 
     def ranks_lost(self, key: int, ranks: Iterable[int], reason: str) -> list[int]:
-        """Processes of a set ended."""
+        """Ranks of a set are lost; return their ids."""
         ids = self.registry.of_ranks(key, ranks)
         self._lose(ids, reason)
         return ids
 
     def set_lost(self, key: int, reason: str) -> list[int]:
-        """A whole set is gone."""
+        """A whole set is lost; return its ids."""
         engine_set = self.registry.sets.get(key)
         ids = [] if engine_set is None else [engine.id for engine in engine_set.engines.values()]
         self._lose(ids, reason)
@@ -358,7 +365,7 @@ class Router:
     # --- queues ----------------------------------------------------------------------------------------------
 
     def _advance(self, engine: int) -> None:
-        """Give a free engine its next command."""
+        """Send a free engine its next command."""
         queue = self._queues[engine]
         if queue.running is not None or not queue.waiting:
             return
@@ -368,7 +375,7 @@ class Router:
         self._starting.setdefault(work, []).append(engine)
 
     def runs(self, engine: int, work: QueuedCommand) -> bool:
-        """Whether this engine is still there with this work; another one may have got its id."""
+        """Return whether this engine still runs this command; another engine may have got its id."""
         queue = self._queues.get(engine)
         return queue is not None and queue.running is work
 
@@ -386,7 +393,7 @@ class Router:
             self._free(engine, work)
 
     def _settle(self, work: QueuedCommand, engine: int) -> None:
-        """One engine fewer to wait for."""
+        """One engine has replied, or will not."""
         work.outstanding.discard(engine)
         if not work.outstanding:
             self._forget(work)
@@ -434,10 +441,10 @@ class Router:
             for work in queue.waiting:
                 self._will_not_run(work, number, "EngineLost", text)
 
-    # --- what is to be done ------------------------------------------------------------------------------------
+    # --- effects -----------------------------------------------------------------------------------------------
 
     def flush(self, now: float = 0.0) -> list[Effect]:
-        """The effects of all that happened since the last call, in order."""
+        """Return the effects of all events since the last call, in order."""
         self._now = now
         for (work, error, text), ids in self._undone.items():
             if work.client in self._clients:

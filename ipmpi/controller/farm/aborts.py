@@ -1,4 +1,4 @@
-"""Taking tasks back from the farm: who asked, and what is known by now (no I/O)."""
+"""Requests to abort tasks, and what is known of their results (no I/O)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .tasktable import TaskTable
 
 @dataclass(eq=False)
 class _Request:
-    """An AbortTasks that is answered when all that engine sets were asked about is known."""
+    """An AbortTasks that is answered when all engine sets have replied."""
 
     client: int
     id: int
@@ -23,16 +23,16 @@ class _Request:
 
 
 class Aborts:
-    """Requests to take tasks back; see :class:`ipmpi.protocol.tasks.AbortTasks` for what they mean."""
+    """Requests to abort tasks; see :class:`ipmpi.protocol.tasks.AbortTasks`."""
 
     def __init__(self, table: TaskTable) -> None:
         self._table = table
         self._requests: dict[tuple[int, int], list[_Request]] = {}
 
     def abort(self, client: int, message: m.AbortTasks) -> None:
-        """Take tasks back, and answer, now or later. Raises the error to refuse it with."""
+        """Abort tasks, and reply now or later. Raises an error to refuse the request."""
         if message.how not in ("cancel", "drop", "interrupt"):
-            raise ClientError(f"tasks can be taken back to cancel, drop or interrupt them, not to {message.how!r}")
+            raise ClientError(f"tasks are aborted by 'cancel', 'drop' or 'interrupt', not {message.how!r}")
         try:
             chosen: Iterable[int] = sorted(set(packed.unpack(message.indices)))
         except ValueError:
@@ -70,7 +70,7 @@ class Aborts:
             self._reply(request.client, request.id, request.cancelled)
 
     def tell_sets(self, group: TaskGroup, indices: Iterable[int], interrupt: bool) -> None:
-        """Have the sets that have these tasks not run them, or stop them."""
+        """Ask the sets that have these tasks to cancel or interrupt them."""
         by_set: dict[int, list[int]] = {}
         for index in indices:
             by_set.setdefault(group.where[index], []).append(index)
@@ -79,7 +79,7 @@ class Aborts:
             self._table.effects.append(Send(key, message))
 
     def settle(self, group: TaskGroup, index: int, cancelled: bool) -> None:
-        """It is known now whether a task was cancelled."""
+        """A set has reported whether a task was cancelled."""
         for request in self._requests.pop((group.serial, index), ()) if self._requests else ():
             request.left -= 1
             if cancelled:

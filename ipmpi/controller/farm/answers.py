@@ -1,4 +1,4 @@
-"""Sorting out an answer to tasks of which not all are to be passed on (no I/O)."""
+"""Classification of the results in a message of which not all are passed on (no I/O)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .groups import DROPPED, INTERRUPTED, TaskGroup
 
 @dataclass
 class Classified:
-    """What is to become of the tasks in an answer.
+    """The tasks in a message of results, by what happens to them.
 
     Attributes:
-        answered: tasks that the set had, and has not any more; ``stale`` the others.
-        indices: of those to pass on, ``failed_positions`` in them, their ``lengths`` and ``payloads``.
-        succeeded: the indices of these that succeeded, and ``failed`` that failed.
-        retried: failed, to be tried again. ``interrupted``, ``dropped``: the client is not to get the result.
-        settled: all of these, of which it is known now that they were not cancelled.
+        answered: number of tasks that the set had; ``stale`` of those that it had not.
+        indices: of the results to pass on, with their ``failed_positions``, ``lengths`` and ``payloads``.
+        succeeded: indices of those that succeeded; ``failed``: that failed.
+        retried: failed, to be run again. ``interrupted``, ``dropped``: the client does not get the result.
+        settled: tasks that were to be cancelled, and were not.
     """
 
     answered: int = 0
@@ -39,7 +39,7 @@ class Classified:
 
 
 def numbers(data: bytes) -> array[int]:
-    """Packed numbers from an engine set; RemoteProtocolError if they are none."""
+    """Unpack numbers from an engine set; raises RemoteProtocolError if they are invalid."""
     try:
         return packed.unpack(data)
     except ValueError:
@@ -47,18 +47,18 @@ def numbers(data: bytes) -> array[int]:
 
 
 def check(message: m.TaskResults, body: Sequence[Buffer]) -> None:
-    """RemoteProtocolError for an answer whose parts do not fit each other."""
+    """Raise RemoteProtocolError if the parts of a message of results are inconsistent."""
     tasks = len(numbers(message.indices))
     if (
         len(message.indices) != len(message.lengths)
         or max(numbers(message.failed), default=-1) >= tasks
         or sum(numbers(message.lengths)) != size_of(body)
     ):
-        raise RemoteProtocolError(f"an answer of {tasks} tasks whose parts do not fit each other")
+        raise RemoteProtocolError(f"a message of {tasks} results whose parts are inconsistent")
 
 
 def classify(key: int, group: TaskGroup, message: m.TaskResults, body: Sequence[Buffer]) -> Classified:
-    """Look at each task in the answer of set ``key``."""
+    """Classify each task in the message of set ``key``."""
     found = Classified()
     failed = set(packed.unpack(message.failed))
     lengths = packed.unpack(message.lengths)

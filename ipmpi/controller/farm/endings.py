@@ -1,8 +1,8 @@
 """Tasks that may be the cause of engines being told to end (no I/O).
 
-An engine that dies speaks against what it ran (:mod:`ipmpi.controller.farm.suspects`). One that is told to end
-does not, since jobs come to their end; unless the same task is there each time and the engines beside it stay:
-then it takes too much memory, most likely, and a service of the machine has ended it.
+When an engine dies, its tasks are suspected (:mod:`ipmpi.controller.farm.suspects`). When it is told to end they
+are not, since jobs end; unless the same task is there each time and other engines stay: then the task probably
+takes too much memory, and a service of the machine has ended the engine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Endings:
         self._sets = places
 
     def told_to_end(self, group: TaskGroup, indices: Sequence[int], incarnation: Incarnation) -> list[int]:
-        """These ran on an engine that was told to end; returns those that may try again."""
+        """These ran on an engine that was told to end; return those to run again."""
         incarnations = self._sets.incarnations
         ending = EndingEngine(incarnation.key, incarnation.host, max((incarnation.number, *incarnations)))
         group.endings = group.endings or {}
@@ -42,7 +42,7 @@ class Endings:
         return self._give_up(group, indices, limits.MAX_CRASHES - 1, text)
 
     def _was_alone(self, ending: EndingEngine) -> bool:
-        """Whether an engine of the same set or host was there then, and still is: no job has ended."""
+        """Return whether another engine of the same set or host has stayed: then no job has ended."""
         return any(
             incarnation.number <= ending.newest
             and (incarnation.key == ending.key or incarnation.host == ending.host)

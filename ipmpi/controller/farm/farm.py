@@ -2,19 +2,19 @@
 
 The rules.
 
-* A set says how many tasks it wants to have (its window) and gets no more; its agent shares them out among its
-  ranks. Tasks travel in batches, and there is no object per task: groups keep arrays, the queue keeps ranges.
-* A task runs at least once and its client hears of exactly one end. Results are accepted only from the set that
-  the task was given to last.
-* A task that fails is queued again at the tail while it has retries. One that comes back for any other reason
-  keeps its place in the order and uses none. One that was on an engine that was lost is from then on given
-  alone, so that it shows whether it was the cause; after ``limits.MAX_CRASHES`` engines it is given up.
-* A task that rejects an engine goes to another one, and fails when all have been tried. One whose condition an
-  engine refuses waits for another engine, or for its properties to change.
-* A set whose job ends before a task is expected to end does not get it; others do not wait behind it.
-* What no engine would run is parked, and given up after ``limits.UNSCHEDULABLE_AFTER`` seconds.
+* A set reports how many tasks it may have at a time (its window); its agent distributes them among its ranks.
+  Tasks are sent in batches, and there is no object per task: groups have arrays, the queue has ranges.
+* A task runs at least once, and exactly one end is reported to its client. Results are accepted only from the set
+  that the task was given to last.
+* A task that fails is queued again at the tail while it has retries. A task that is returned for any other reason
+  keeps its place in the order and its retries. After the loss of its engine it is run alone, which shows whether
+  it was the cause; after ``limits.MAX_CRASHES`` lost engines it fails.
+* A task that rejects an engine goes to another one, and fails when all have been tried. A task whose condition
+  does not hold waits for another engine, or for changed properties.
+* A set whose job ends before a task is expected to end does not get it; other tasks do not wait behind it.
+* A task that no engine can run is parked, and fails after ``limits.UNSCHEDULABLE_AFTER`` seconds.
 
-Methods take events and change the state; :meth:`Farm.flush` says what is to be done about it.
+Methods take events and change the state; :meth:`Farm.flush` returns the effects.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from .taskqueue import QueueSlice, TaskQueue
 from .tasktable import TaskTable
 
 _STATUS: int = 250_000
-"""Running tasks that one TaskStatus names: they have to fit into a message."""
+"""Most running tasks in one TaskStatus, which has to fit into a message."""
 
 
 class Farm:
     """All tasks, and the engine sets that run them.
 
     Args:
-        registry: says which ids engines have.
+        registry: the registered engines.
         first_serial: the number of the first group between this controller and engine sets.
-        order: in which order tasks are given.
+        order: the order in which tasks are given.
     """
 
     def __init__(self, registry: Registry, first_serial: int = 1, order: Order | None = None) -> None:
@@ -69,12 +69,12 @@ class Farm:
         self.large = LargeResults(self._table, self._sets, self._large_ended, self.returned)
         self._look_at: float | None = None
         self.stale_results = 0
-        """Tasks in answers to what was not asked: counted, and dropped."""
+        """Number of unexpected results, which are dropped."""
 
     # --- clients -------------------------------------------------------------------------------------------
 
     def submit(self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int) -> None:
-        """Queue a group of tasks; raises the error to refuse it with."""
+        """Queue a group of tasks; raises an error to refuse it."""
         self._functions.use(client, message.options.functions)
         try:
             group = self._table.open(client, message, body, stream, len(self._registry.engines))
@@ -85,28 +85,28 @@ class Farm:
         self._table.start(group, message.options)
 
     def define(self, client: int, message: m.DefineFunction, body: Sequence[Buffer]) -> None:
-        """A piece of a function that tasks will name; RemoteProtocolError if it is not the next one."""
+        """Add a piece of a function of tasks; raises RemoteProtocolError if it is not the next one."""
         self._functions.define(client, message, body)
 
     def forget(self, client: int, message: m.ForgetFunctions) -> None:
-        """A client will not name these functions again."""
+        """A client drops these functions."""
         self._forget(self._functions.forget(client, message.keys))
 
     def _forget(self, keys: list[bytes]) -> None:
-        for place in self._sets.by_key.values() if keys else ():
-            theirs = [key for key in keys if key in place.functions]
-            place.functions.difference_update(theirs)
+        for set_state in self._sets.by_key.values() if keys else ():
+            theirs = [key for key in keys if key in set_state.functions]
+            set_state.functions.difference_update(theirs)
             if theirs:
-                self._table.effects.append(Send(place.key, m.ForgetFunctions(theirs)))
+                self._table.effects.append(Send(set_state.key, m.ForgetFunctions(theirs)))
 
     def recheck(self, client: int) -> None:
-        """Ask all engines again about the conditions of a client's tasks."""
+        """Evaluate the conditions of a client's tasks again on all engines."""
         for condition in self._table.conditions(client):
             condition.refused.clear()
-            self._waiting.judge_again(condition.needs)
+            self._waiting.evaluate_again(condition.needs)
 
     def status(self, client: int) -> dict[str, Any]:
-        """The answer to :class:`TaskStatus`."""
+        """Return the reply to :class:`TaskStatus`."""
         table = self._table
         return {
             "scheduled": table.scheduled, "pending": table.pending, "succeeded": table.n_succeeded,
@@ -114,13 +114,13 @@ class Farm:
         }  # fmt: skip
 
     def reserve(self, client: int, targets: list[int] | None) -> list[int]:
-        """Start no more tasks on these engines; returns their ids."""
+        """Start no more tasks on these engines; return their ids."""
         ids = self._registry.resolve(targets)
         self._table.effects += self._sets.reserve(client, self._incarnations(ids))
         return ids
 
     def release(self, client: int, targets: list[int]) -> list[int]:
-        """The end of a reservation; returns the ids of those engines that are still there."""
+        """End a reservation; return the ids of those engines that are still registered."""
         ids = [number for number in targets if number in self._registry.engines]
         self._table.effects += self._sets.release(client, self._incarnations(ids))
         return ids
@@ -130,7 +130,7 @@ class Farm:
         return [self._sets.by_key[engine.set_key].incarnations[engine.rank] for engine in engines]
 
     def client_lost(self, client: int) -> None:
-        """A client will not come back: what waits is dropped, what runs is cancelled if it has not started."""
+        """A client's session has ended: drop its waiting tasks, and cancel given ones that have not started."""
         for group in self._table.client_lost(client):
             held = [index for index, state in enumerate(group.states) if GIVEN <= state <= INTERRUPTED]
             waiting = [index for index, state in enumerate(group.states) if state == WAITING]
@@ -144,48 +144,48 @@ class Farm:
     # --- engine sets -----------------------------------------------------------------------------------------
 
     def registered(self, key: int) -> None:
-        """A set is in the registry now."""
+        """A set was registered."""
         self.set_lost(key, "its engine set registered anew", blame=False)
         self._sets.register(self._registry.sets[key])
-        self._waiting.judge_again()
+        self._waiting.evaluate_again()
 
     def has_work(self, key: int) -> bool:
-        """Whether a set has been given tasks that have not come back from it."""
-        place = self._sets.by_key.get(key)
-        return place is not None and place.unanswered > 0
+        """Return whether a set has tasks."""
+        set_state = self._sets.by_key.get(key)
+        return set_state is not None and set_state.unanswered > 0
 
     def want_tasks(self, key: int, window: int) -> None:
-        """A set wants to have so many tasks at a time."""
-        place = self._sets.by_key.get(key)
-        if place is not None:
-            place.window = window
-            self._sets.update(place)
+        """A set reports its window: how many tasks it may have at a time."""
+        set_state = self._sets.by_key.get(key)
+        if set_state is not None:
+            set_state.window = window
+            self._sets.update(set_state)
 
     def job_ends(self, key: int, ends_at: float | None) -> None:
-        """The job of a set ends at that time, None if it is not known."""
-        place = self._sets.by_key.get(key)
-        if place is not None:
-            self._sets.ends(place, ends_at)
+        """Set the end of a set's job; None if unknown."""
+        set_state = self._sets.by_key.get(key)
+        if set_state is not None:
+            self._sets.ends(set_state, ends_at)
 
     def properties_changed(self, key: int, ranks: Iterable[int]) -> None:
-        """Conditions that these ranks refused may hold now."""
-        place = self._sets.by_key.get(key)
-        if place is not None:
-            engines = {place.incarnations[rank].number for rank in ranks if rank in place.incarnations}
-            self._waiting.judge_again(self._table.properties_changed(engines))
+        """The properties of ranks have changed, so that conditions may hold now."""
+        set_state = self._sets.by_key.get(key)
+        if set_state is not None:
+            engines = {set_state.incarnations[rank].number for rank in ranks if rank in set_state.incarnations}
+            self._waiting.evaluate_again(self._table.properties_changed(engines))
 
     def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
         """Tasks have ended on a rank."""
-        place, group = self._sets.by_key.get(key), self._table.groups.get(message.group)
-        engine = place.former.get(message.rank) if place is not None else None
-        if place is None or group is None or engine is None:
+        set_state, group = self._sets.by_key.get(key), self._table.groups.get(message.group)
+        engine = set_state.former.get(message.rank) if set_state is not None else None
+        if set_state is None or group is None or engine is None:
             self.stale_results += len(numbers(message.indices))
             return
         check(message, body)
         span = as_range(message.indices)
         if span is not None and group.all_given(key, *span) and not (message.failed and group.options.retries):
-            # Nothing is to be left out: what has come is passed on as it is.
-            self._answered(place, group, span[1] - span[0])
+            # All results are valid: the message is passed on unchanged.
+            self._answered(set_state, group, span[1] - span[0])
             positions = packed.unpack(message.failed) if message.failed else ()
             failed = sorted({span[0] + p for p in positions if p < span[1] - span[0]})
             done = m.TasksDone(
@@ -196,12 +196,12 @@ class Farm:
                          failed, engine)  # fmt: skip
             return
         found = classify(key, group, message, body)
-        self._answered(place, group, found.answered)
+        self._answered(set_state, group, found.answered)
         self.stale_results += found.stale
         self._sorted(group, engine, found)
 
     def _sorted(self, group: TaskGroup, engine: Incarnation, found: Classified) -> None:
-        """An answer that is not passed on whole."""
+        """Handle results that are not all passed on."""
         if found.indices:
             done = m.TasksDone(
                 group.id, engine.id, packed.pack(found.indices), packed.pack(found.failed_positions),
@@ -236,11 +236,11 @@ class Farm:
         self.stale_results += not self.large.result(key, message, body, stream)
 
     def result_passed_on(self, key: int, stream: int, complete: bool) -> None:
-        """A large result is through (or its client does not want it), or will not come."""
+        """A large result was forwarded (or its client does not want it), or will not arrive."""
         self.large.passed_on(key, stream, complete)
 
-    def _large_ended(self, place: SetState, group: TaskGroup, index: int, engine: Incarnation) -> None:
-        self._answered(place, group, 1)
+    def _large_ended(self, set_state: SetState, group: TaskGroup, index: int, engine: Incarnation) -> None:
+        self._answered(set_state, group, 1)
         self.aborts.settle(group, index, False)
         if group.states[index] == DROPPED:
             self._table.gone(group, index)
@@ -251,29 +251,29 @@ class Farm:
 
     @property
     def unfinished(self) -> int:
-        """Tasks that have not ended."""
+        """Number of tasks that have not ended."""
         return self._table.scheduled + self._table.pending
 
     def has_tasks_of_others(self, key: int, client: int) -> bool:
-        """Whether a set has tasks of other clients."""
-        place = self._sets.by_key.get(key)
-        return place is not None and any(self._table.groups[serial].client != client for serial in place.given)
+        """Return whether a set has tasks of other clients."""
+        state = self._sets.by_key.get(key)
+        return state is not None and any(self._table.groups[serial].client != client for serial in state.given)
 
     def pause(self, client: int) -> None:
-        """Give no tasks of a client, which does not take results."""
+        """Give no tasks of a client that does not read its results."""
         self._waiting.pause(client)
 
     def resume(self, client: int) -> None:
-        """The client takes results again, or is gone."""
+        """The client reads its results again, or has disconnected."""
         self._waiting.resume(client)
 
-    # --- tasks that come back --------------------------------------------------------------------------------
+    # --- returned tasks --------------------------------------------------------------------------------------
 
     def returned(self, key: int, message: m.TasksReturned) -> None:
-        """Tasks will not be answered by this set, or (why: 'running') not be cancelled there."""
-        place, group = self._sets.by_key.get(key), self._table.groups.get(message.group)
+        """A set returns tasks that it has not completed, or (why: 'running') cannot cancel them."""
+        set_state, group = self._sets.by_key.get(key), self._table.groups.get(message.group)
         indices = dict.fromkeys(numbers(message.indices))
-        if place is None or group is None:
+        if set_state is None or group is None:
             self.stale_results += len(indices)
             return
         back = [index for index in indices if group.is_given(key, index)]
@@ -284,11 +284,11 @@ class Farm:
                     group.states[index] = GIVEN
                     self.aborts.settle(group, index, False)
             return
-        self._answered(place, group, len(back))
-        self._back(place, group, back, message)
+        self._answered(set_state, group, len(back))
+        self._back(set_state, group, back, message)
 
-    def _back(self, place: SetState, group: TaskGroup, indices: list[int], message: m.TasksReturned) -> None:
-        """A set does not have these tasks any more."""
+    def _back(self, set_state: SetState, group: TaskGroup, indices: list[int], message: m.TasksReturned) -> None:
+        """A set has returned tasks."""
         group.wanted = None
         again: list[int] = []
         cancelled: list[int] = []
@@ -306,20 +306,20 @@ class Farm:
         for index in indices:
             self.aborts.settle(group, index, message.why == "cancelled" or index in cancelled)
         if again:
-            self._again(place, group, again, message)
+            self._again(set_state, group, again, message)
 
-    def _again(self, place: SetState, group: TaskGroup, indices: list[int], message: m.TasksReturned) -> None:
-        engine = place.former.get(message.rank)
-        concerned = [engine] if engine is not None else place.incarnations.values()
+    def _again(self, set_state: SetState, group: TaskGroup, indices: list[int], message: m.TasksReturned) -> None:
+        engine = set_state.former.get(message.rank)
+        concerned = [engine] if engine is not None else set_state.incarnations.values()
         refusing = [each.number for each in concerned]
-        ended = message.why == "ended" or (message.why == "lost" and message.rank in place.told)
+        ended = message.why == "ended" or (message.why == "lost" and message.rank in set_state.told)
         if ended and engine is not None:
             indices = self._endings.told_to_end(group, indices, engine)
-        elif message.why == "lost" and message.rank not in place.doomed:
+        elif message.why == "lost" and message.rank not in set_state.doomed:
             indices = self.blame.strike(group, indices, engine.text if engine else f"of a set: {message.text}")
         elif message.why == "refused" and group.condition is not None:
             group.condition.refused.update(refusing)
-            self._waiting.judge_again(group.condition.needs)
+            self._waiting.evaluate_again(group.condition.needs)
         elif message.why in ("refused", "rejected"):
             group.rejected, group.last_refusal = group.rejected or {}, message.text
             for index in indices:
@@ -333,49 +333,49 @@ class Farm:
         self._requeue(group, indices, group.rank)
 
     def ranks_lost(self, key: int, ranks: Iterable[int], *, ordered: bool = False, told: bool = False) -> None:
-        """Engines are gone; their set will say what they had.
+        """Engines are lost; their set will return their tasks.
 
-        With ``ordered`` a client has ended them, or their job; with ``told`` they were told to end, by a signal.
+        ``ordered``: they were ended by a client, or with their job; ``told``: by a signal.
         """
-        place = self._sets.by_key.get(key)
-        if place is None:
+        set_state = self._sets.by_key.get(key)
+        if set_state is None:
             return
         if ordered:
-            place.doomed.update(ranks)
+            set_state.doomed.update(ranks)
         elif told:
-            place.told.update(ranks)
-        self._sets.remove_ranks(place, ranks)
-        if not place.incarnations:
+            set_state.told.update(ranks)
+        self._sets.remove_ranks(set_state, ranks)
+        if not set_state.incarnations:
             self.set_lost(key, "its engines are gone", blame=not (ordered or told))
-        place.explained = True
-        self._waiting.judge_again()
+        set_state.explained = True
+        self._waiting.evaluate_again()
 
     def set_lost(self, key: int, reason: str, *, blame: bool = True) -> None:
-        """A set is gone, and with it all that it had."""
-        place = self._sets.by_key.get(key)
-        if place is None:
+        """A set is lost, with all its tasks."""
+        set_state = self._sets.by_key.get(key)
+        if set_state is None:
             return
-        self._sets.remove(place)
-        why = "lost" if blame and not place.explained else "taken"
-        for serial in list(place.given):
+        self._sets.remove(set_state)
+        why = "lost" if blame and not set_state.explained else "taken"
+        for serial in list(set_state.given):
             group = self._table.groups[serial]
             held = group.held_by(key)
-            self._answered(place, group, len(held))
+            self._answered(set_state, group, len(held))
             for indices, how in zip(self.blame.split(group, held), (why, "taken"), strict=True):
                 if indices:
-                    self._back(place, group, indices, m.TasksReturned(serial, b"", -1, how, reason))
-        self._waiting.judge_again()
+                    self._back(set_state, group, indices, m.TasksReturned(serial, b"", -1, how, reason))
+        self._waiting.evaluate_again()
 
     # --- the queue -------------------------------------------------------------------------------------------
 
     def _ready(self, group: TaskGroup) -> None:
-        """A group waits for nothing but an engine."""
+        """A group is ready to be run."""
         group.rank = self._rank(group, group.count)
         need = self._need(group)
         self._waiting.add(need, group.rank, group, 0, group.count)
 
     def _closed(self, group: TaskGroup) -> None:
-        """Nothing is left of a group."""
+        """A group has ended."""
         self._waiting.group_ended()
         self._sets.group_closed(group.options.expected)
         self._forget(self._functions.unuse(group.options.functions))
@@ -408,24 +408,24 @@ class Farm:
             for start, stop in runs(theirs):
                 self._waiting.add(need, rank, group, start, stop)
 
-    def _answered(self, place: SetState, group: TaskGroup, tasks: int) -> None:
-        """A set has so many tasks of a group less."""
+    def _answered(self, set_state: SetState, group: TaskGroup, tasks: int) -> None:
+        """A set has completed or returned tasks of a group."""
         if not tasks:
             return
-        place.unanswered -= tasks
-        place.exclusive = place.exclusive and place.in_hand > 0
+        set_state.unanswered -= tasks
+        set_state.exclusive = set_state.exclusive and set_state.in_hand > 0
         if group.is_movable:
-            place.movable -= tasks
-        place.given[group.serial] -= tasks
-        if not place.given[group.serial]:
-            del place.given[group.serial]
-        self._sets.update(place)
+            set_state.movable -= tasks
+        set_state.given[group.serial] -= tasks
+        if not set_state.given[group.serial]:
+            del set_state.given[group.serial]
+        self._sets.update(set_state)
 
-    # --- what is to be done ------------------------------------------------------------------------------------
+    # --- effects -----------------------------------------------------------------------------------------------
 
     def flush(self, now: float) -> list[Effect]:
-        """The effects of all that happened since the last call, in order; ``now`` is in seconds."""
-        for verdict, need, group, indices in self._waiting.settle(self._sets.judge, now):
+        """Return the effects of all events since the last call, in order; ``now`` is in seconds."""
+        for verdict, need, group, indices in self._waiting.settle(self._sets.evaluate, now):
             self._give_up(verdict, need, group, indices)
         for need, group, indices in self._waiting.expire(now):
             self._give_up(Verdict.PARK, need, group, indices)
@@ -440,7 +440,7 @@ class Farm:
         return effects
 
     def next_deadline(self) -> float | None:
-        """When :meth:`flush` is to be called if nothing happens before."""
+        """Return when to call :meth:`flush` if no event occurs."""
         times = [when for when in (self._waiting.deadline(), self._look_at) if when is not None]
         return min(times, default=None)
 
@@ -448,53 +448,53 @@ class Farm:
         self._table.undone(group, indices, *sentence(verdict, need, group.options.label, group.last_refusal))
 
     def _share_out(self) -> None:
-        """Give waiting tasks to idle engines if these suffice, else to sets in proportion to what they want."""
+        """Give waiting tasks to idle engines if these suffice, else to sets in proportion to their windows."""
         places = self._sets
         sets = list(places.open.values())
         if self._waiting.count < len(sets):
-            wanted = {place.key: 1 for place in sets if place.idle}
+            wanted = {set_state.key: 1 for set_state in sets if set_state.idle}
         else:
-            rooms = {place.key: place.idle for place in sets}
+            rooms = {set_state.key: set_state.idle for set_state in sets}
             if self._waiting.count > sum(rooms.values()):
-                rooms = {place.key: place.free for place in sets}
+                rooms = {set_state.key: set_state.free for set_state in sets}
             total, tasks = sum(rooms.values()), self._waiting.count
             wanted = {key: min(room, -(-tasks * room // total)) for key, room in rooms.items() if room}
-        for place in sets:
+        for set_state in sets:
             if not self._waiting.count:
                 return
-            self._give(place, wanted.get(place.key, 0))
-        for place in sets:
+            self._give(set_state, wanted.get(set_state.key, 0))
+        for set_state in sets:
             if not self._waiting.count:
                 return
-            self._give(place, place.free)
+            self._give(set_state, set_state.free)
 
-    def _give(self, place: SetState, room: int) -> None:
-        for piece in self._waiting.take(place, room):
-            self._give_piece(place, piece)
+    def _give(self, set_state: SetState, room: int) -> None:
+        for piece in self._waiting.take(set_state, room):
+            self._give_piece(set_state, piece)
 
-    def _give_piece(self, place: SetState, piece: QueueSlice) -> None:
+    def _give_piece(self, state: SetState, piece: QueueSlice) -> None:
         group, start, stop, ranks, alone, sole = piece
         effects = self._table.effects
         for key in group.options.functions:
-            if key not in place.functions:
-                place.functions.add(key)
-                effects += [Send(place.key, *definition) for definition in self._functions.pieces(key)]
+            if key not in state.functions:
+                state.functions.add(key)
+                effects += [Send(state.key, *definition) for definition in self._functions.pieces(key)]
         indices = packed_range(start, stop)
         if group.is_large:
-            effects.append(Send(place.key, m.GiveTasks(group.serial, group.options, indices, b"", ranks, alone)))
+            effects.append(Send(state.key, m.GiveTasks(group.serial, group.options, indices, b"", ranks, alone)))
         else:
             backwards = self._order.newest_first and stop - start > 1
             indices = packed.pack(range(stop - 1, start - 1, -1)) if backwards else indices
             lengths, payloads = (group.parts_backwards if backwards else group.parts)(start, stop)
             message = m.GiveTasks(group.serial, group.options, indices, lengths, ranks, alone, [len(payloads)])
-            effects.append(Send(place.key, message, [payloads]))
-        group.give(place.key, start, stop)
+            effects.append(Send(state.key, message, [payloads]))
+        group.give(state.key, start, stop)
         tasks = stop - start
         self._table.given(tasks)
-        place.unanswered += tasks
-        place.movable += tasks if group.is_movable else 0
-        place.given[group.serial] = place.given.get(group.serial, 0) + tasks
-        place.exclusive = sole
-        # Whoever got something comes last the next time.
-        self._sets.open.pop(place.key, None)
-        self._sets.update(place)
+        state.unanswered += tasks
+        state.movable += tasks if group.is_movable else 0
+        state.given[group.serial] = state.given.get(group.serial, 0) + tasks
+        state.exclusive = sole
+        # A set that got tasks comes last the next time.
+        self._sets.open.pop(state.key, None)
+        self._sets.update(state)

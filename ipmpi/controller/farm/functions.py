@@ -1,4 +1,4 @@
-"""The functions that tasks name, as bytes that nobody here looks into (no I/O)."""
+"""The pickled functions of tasks, which the controller never unpickles (no I/O)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...protocol import messages as m
 from ...protocol.frames import Buffer
 
 KEY: Final = 16
-"""Bytes of a key, which is the BLAKE2b hash of the function's bytes: what has the same key is the same."""
+"""Bytes of a key, the BLAKE2b hash of the pickled function."""
 
 
 @dataclass
@@ -24,19 +24,19 @@ class _Function:
 
 
 class Functions:
-    """All functions that a client holds, or that tasks which have not ended name."""
+    """All functions that clients hold, or that unfinished tasks use."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, _Function] = {}
-        # One at a time for each client: what has arrived in part counts nowhere else.
+        # One incomplete function for each client.
         self._arriving: dict[int, tuple[bytes, bytearray]] = {}
         self._held: dict[int, int] = {}
 
     def define(self, client: int, message: m.DefineFunction, body: Sequence[Buffer]) -> None:
-        """A piece has come; RemoteProtocolError if it is not the next one.
+        """Add a piece; raises RemoteProtocolError if it is not the next one.
 
-        The pieces of two functions do not mix: one that begins ends what had come of another. A function for which
-        there is no room, or whose bytes do not fit its key, is dropped: the tasks that name it are refused.
+        The first piece of a function discards an incomplete other one. A function for which there is no room, or
+        whose bytes do not match its key, is dropped: tasks that use it are refused.
         """
         if message.offset == 0:
             self._arriving[client] = message.key, bytearray()
@@ -57,7 +57,7 @@ class Functions:
             return
         del self._arriving[client]
         if hashlib.blake2b(data, digest_size=KEY).digest() != message.key:
-            return  # nobody shall get one function under the name of another
+            return  # no client may define a function under the key of another
         held = self._held.get(client, 0)
         function = self._known.get(message.key)
         if function is not None and client in function.clients:
@@ -68,27 +68,27 @@ class Functions:
             self._held[client] = held + len(data)
 
     def use(self, client: int, keys: Sequence[bytes]) -> None:
-        """A group of a client names these; raises the error to refuse it with."""
+        """A group of a client uses these; raises an error to refuse it."""
         for key in keys:
             function = self._known.get(key)
             if function is None or client not in function.clients:
                 if self._held.get(client, 0) > limits.TASK_BYTES // 2:
                     raise errors.Backpressure(
-                        f"functions of this client hold {self._held[client] >> 20} MiB at the controller: let go "
-                        "of some, or push large data first and use it by name"
+                        f"functions of this client hold {self._held[client] >> 20} MiB at the controller: drop "
+                        "some, or push large data first and use it by name"
                     )
                 raise errors.ClientError("a task that names a function which was not defined before")
         for key in keys:
             self._known[key].groups += 1
 
     def unuse(self, keys: Iterable[bytes]) -> list[bytes]:
-        """A group that named these has ended; returns those that are forgotten now."""
+        """A group that used these has ended; return those that are removed now."""
         for key in keys:
             self._known[key].groups -= 1
         return self._tidy(keys)
 
     def forget(self, client: int, keys: Iterable[bytes]) -> list[bytes]:
-        """A client will not name these again; returns those that are forgotten now."""
+        """A client drops these; return those that are removed now."""
         keys = [key for key in dict.fromkeys(keys) if key in self._known and client in self._known[key].clients]
         for key in keys:
             self._known[key].clients.remove(client)
@@ -96,7 +96,7 @@ class Functions:
         return self._tidy(keys)
 
     def client_lost(self, client: int) -> list[bytes]:
-        """A client is gone; returns what is forgotten now."""
+        """A client's session has ended; return the functions that are removed now."""
         self._arriving.pop(client, None)
         forgotten = self.forget(client, list(self._known))
         self._held.pop(client, None)
@@ -109,7 +109,7 @@ class Functions:
         return gone
 
     def pieces(self, key: bytes) -> Iterator[tuple[m.DefineFunction, list[Buffer]]]:
-        """The messages that define a function, with their bodies."""
+        """Yield the messages that define a function, with their bodies."""
         view = memoryview(self._known[key].data)
         for offset in range(0, len(view), limits.INLINE_BODY):
             piece = view[offset : offset + limits.INLINE_BODY]

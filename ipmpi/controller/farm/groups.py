@@ -13,21 +13,21 @@ from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
 from .sets import Condition
 
-# What a task is. Up to DROPPED it has not ended; from GIVEN to DROPPED an engine set has it.
+# States of a task. Up to DROPPED it has not ended; from GIVEN to DROPPED an engine set has it.
 WAITING: Final = 0
 GIVEN: Final = 1
 CANCELLING: Final = 2
-"""Given, and the set was asked whether it has started: if not, it is cancelled."""
+"""Given, and the set was asked to cancel it if it has not started."""
 INTERRUPTED: Final = 3
-"""Given, and it is to stop; the client hears that it was aborted once it has."""
+"""Given, and being interrupted; the client is told that it was aborted once it has ended."""
 DROPPED: Final = 4
-"""Given, but the client has been told that it was aborted, or is gone."""
+"""Given, but the client was told that it was aborted, or has disconnected."""
 SUCCEEDED: Final = 5
 FAILED: Final = 6
 UNDONE: Final = 7
 
 NUMBERS: Final = packed.pack(range(limits.TASKS_PER_MESSAGE))
-"""The packed numbers from 0 on: those of a range of tasks are a part of it, so nothing needs to be packed."""
+"""The packed numbers from 0 on; those of a range are a slice of it."""
 
 _LENGTH: Final = 4
 
@@ -38,7 +38,7 @@ def packed_range(start: int, stop: int) -> bytes:
 
 
 def as_range(indices: bytes) -> tuple[int, int] | None:
-    """Start and stop if packed numbers are consecutive and possible, else None."""
+    """Return start and stop if packed numbers are consecutive and valid, else None."""
     start = int.from_bytes(indices[:_LENGTH], "little")
     stop = start + len(indices) // _LENGTH
     if indices and stop <= limits.TASKS_PER_MESSAGE and indices == packed_range(start, stop):
@@ -47,7 +47,7 @@ def as_range(indices: bytes) -> tuple[int, int] | None:
 
 
 def for_engines(options: m.TaskOptions) -> m.TaskOptions:
-    """Options without what only the controller needs."""
+    """Return options without those that only the controller needs."""
     return m.TaskOptions(
         options.operation, options.label[: limits.LABEL], options.functions, options.retries, options.priority,
         options.width, options.same_node, options.timeout, options.expected, options.conditional,
@@ -55,7 +55,7 @@ def for_engines(options: m.TaskOptions) -> m.TaskOptions:
 
 
 class EndedGroup(NamedTuple):
-    """What is remembered of a group that has ended: states, and where its tasks ran."""
+    """The record of a group that has ended: states, and where its tasks ran."""
 
     label: str
     states: bytearray
@@ -74,14 +74,14 @@ class TaskGroup:
     """The tasks of one group.
 
     Attributes:
-        serial: names the group between controller and engine sets.
-        options: as engine sets get them (see :func:`for_engines`).
-        states: of each task; ``started`` is 1 for those that ranks of the set have, which has it now.
+        serial: number of the group between controller and engine sets.
+        options: the options for engine sets (see :func:`for_engines`).
+        states: the state of each task; ``started`` is 1 for those that ranks of its set have.
         where: the key of the set that has the task; once it has ended on an engine, that engine's incarnation.
-        unfinished: tasks that have not ended, or that a set still has.
+        unfinished: number of tasks that have not ended, or that a set still has.
         children: by index, the groups that wait for that task.
-        missing: how many tasks this group waits for.
-        follows: the task on whose engine it must run, if any, and ``follow`` its incarnation once it is known.
+        missing: number of tasks that this group waits for.
+        follows: the task on whose engine it must run, if any; ``follow``: its incarnation, once known.
     """
 
     __slots__ = (
@@ -145,14 +145,14 @@ class TaskGroup:
         self.missing = 0
         self.follows = message.options.follow
         self.follow = 0
-        # What few groups need, by index: retries used, engines lost, numbers of engines that rejected it.
+        # Rarely used, by index: retries used, engines lost, numbers of engines that rejected it.
         self.tries: dict[int, int] | None = None
         self.strikes: dict[int, int] | None = None
         self.endings: dict[int, list[EndingEngine]] | None = None
         self.rejected: dict[int, set[int]] | None = None
         self.last_refusal = ""
-        # For a large task: its body's stream if there is one, whether the client was asked for it again, who
-        # waits for it, and how often it did not arrive.
+        # For a large task: the stream of its body, whether the body was requested again, who waits for it, and how
+        # often it did not arrive.
         self.stream = 0
         self.asked = False
         self.wanted: tuple[int, list[int]] | None = None
@@ -165,23 +165,23 @@ class TaskGroup:
 
     @property
     def is_large(self) -> bool:
-        """Whether this is one task whose body travels by itself."""
+        """Whether this is one task whose body is sent separately."""
         return not self.lengths
 
     def parts(self, start: int, stop: int) -> tuple[bytes, memoryview]:
-        """Packed lengths and payloads of consecutive tasks."""
+        """Return packed lengths and payloads of consecutive tasks."""
         view = memoryview(self.payload)[self.offsets[start] : self.offsets[stop]]
         return self.lengths[_LENGTH * start : _LENGTH * stop], view
 
     def parts_backwards(self, start: int, stop: int) -> tuple[bytes, bytes]:
-        """The same, the last one first."""
+        """As :meth:`parts`, in reverse order."""
         view, offsets = memoryview(self.payload), self.offsets
         backwards = range(stop - 1, start - 1, -1)
         lengths = packed.pack(offsets[i + 1] - offsets[i] for i in backwards)
         return lengths, b"".join([view[offsets[i] : offsets[i + 1]] for i in backwards])
 
     def give(self, key: int, start: int, stop: int) -> None:
-        """A set has these tasks now."""
+        """These tasks were given to a set."""
         self.states[start:stop] = bytes((GIVEN,)) * (stop - start)
         self.started[start:stop] = bytes(stop - start)
         self.where[start:stop] = array("I", (key,)) * (stop - start)
@@ -192,7 +192,7 @@ class TaskGroup:
         self.where[start:stop] = array("I", (incarnation,)) * (stop - start)
 
     def all_given(self, key: int, start: int, stop: int) -> bool:
-        """Whether that set has all of these tasks, and nothing else is to be done about any of them."""
+        """Return whether that set has all of these tasks, and none is being cancelled or dropped."""
         count = stop - start
         return (
             stop <= self.count
@@ -201,25 +201,25 @@ class TaskGroup:
         )
 
     def is_given(self, key: int, index: int) -> bool:
-        """Whether that set has this task."""
+        """Return whether that set has this task."""
         return 0 <= index < self.count and GIVEN <= self.states[index] <= DROPPED and self.where[index] == key
 
     def tries_left(self, index: int) -> int:
-        """How often a task may still be tried again after a failure."""
+        """Return how often a task may still be retried."""
         return self.options.retries - (self.tries.get(index, 0) if self.tries else 0)
 
     def held_by(self, key: int) -> list[int]:
-        """The tasks that a set has."""
+        """Return the tasks that a set has."""
         return [i for i, (s, k) in enumerate(zip(self.states, self.where, strict=True)) if k == key and _held(s)]
 
     def given(self) -> list[int]:
-        """The tasks that engine sets have, and whose results the client waits for."""
+        """Return the tasks that engine sets have, and whose results the client waits for."""
         if not any(state in self.states for state in (GIVEN, CANCELLING, INTERRUPTED)):
-            return []  # which is true of most when a million wait
+            return []  # true of most groups when a million tasks wait
         return [i for i, state in enumerate(self.states) if GIVEN <= state < DROPPED]
 
     def next_waiting(self, start: int, stop: int) -> tuple[int, int]:
-        """The first run of waiting tasks in a range; empty at ``stop`` if there is none."""
+        """Return the first run of waiting tasks in a range; empty at ``stop`` if there is none."""
         states = self.states
         if states.count(WAITING, start, stop) == stop - start:
             return start, stop
@@ -235,7 +235,7 @@ def _held(state: int) -> bool:
 
 
 def _offsets(lengths: bytes, size: int) -> array[int]:
-    """Where each payload begins, and the end; ClientError if the lengths do not add up."""
+    """Return the start of each payload, and the end; raises ClientError if the lengths are inconsistent."""
     total = sum(numbers := packed.unpack(lengths))
     if total != size:
         raise ClientError(f"payloads of {total} bytes in a body of {size}: the client and its message disagree")
@@ -243,7 +243,7 @@ def _offsets(lengths: bytes, size: int) -> array[int]:
 
 
 def runs(indices: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending indices as ranges."""
+    """Return ascending indices as ranges."""
     found: list[tuple[int, int]] = []
     start = stop = -1
     for index in indices:

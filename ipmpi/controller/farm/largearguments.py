@@ -1,4 +1,4 @@
-"""Large arguments of tasks: where they are, and who waits for them (no I/O).
+"""Large arguments of tasks, and the engines that wait for them (no I/O).
 
 They stay with the client until an engine waits for them. A stream can be used once; when a task has to be run
 again, the client is asked for its body again.
@@ -20,12 +20,12 @@ class LargeArguments:
         self._table = table
 
     def want(self, key: int, message: m.WantTaskBody) -> None:
-        """Ranks of a set wait for the body of a task that the set was given."""
+        """Ranks of a set wait for the body of a task."""
         group = self._table.groups.get(message.group)
         if group is None or not group.is_large or not group.is_given(key, message.index):
             return
         if group.states[message.index] == DROPPED:
-            return  # its set knows that, or will in a moment
+            return  # its set has been or will be told
         if group.payload or not sum(group.sizes):
             body = m.TaskBody(group.serial, message.index, message.ranks, group.sizes)
             self._table.effects.append(Send(key, body, split(memoryview(group.payload), group.sizes)))
@@ -38,7 +38,7 @@ class LargeArguments:
             self._table.effects.append(Send(group.client, m.SendBodyAgain(group.id)))
 
     def again(self, client: int, message: m.BodyAgain, stream: int) -> bool:
-        """A body comes once more; False if no task's was asked for."""
+        """The client sends a body again; return False if it is not a task's."""
         group = self._table.of_client(client, message.id)
         if group is None or not group.asked or not stream:
             return False

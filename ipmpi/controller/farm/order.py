@@ -1,8 +1,8 @@
-"""In which order tasks are given to engines (no I/O).
+"""The order in which tasks are given to engines (no I/O).
 
 An *order* ranks tasks when they join the queue. ``fifo``, ``lifo`` and ``priority`` (the default) are built in; a
 site's own class is named to ``ipcontroller --scheduler package.module:Class``, is created without arguments and
-has what :class:`Order` has. Where a task may run, and how many a set of engines gets at a time, is not its affair.
+implements :class:`Order`. It decides neither where a task runs nor how many tasks an engine set gets at a time.
 
     >>> class ShortestFirst:
     ...     newest_first = False
@@ -15,15 +15,15 @@ from __future__ import annotations
 from typing import Final, NamedTuple, Protocol
 
 Rank = tuple[float, ...]
-"""What is compared: the smaller, the sooner. All ranks of one order have the same length."""
+"""A sort key: smaller ones go first. All ranks of one order have the same length."""
 
 
 class Queued(NamedTuple):
     """Tasks that join the queue: all have the same options, and were submitted at the same time.
 
-    ``arrival`` counts up: a later arrival has a larger number. A task that is tried again after a failure arrives
-    anew; one that comes back for any other reason (its engine was lost, say) keeps its rank. ``expected`` is in
-    seconds of running, None if the client has not said.
+    ``arrival`` counts up: a later arrival has a larger number. A task that is retried after a failure gets a new
+    one; a task that is queued again for another reason (such as a lost engine) keeps its rank. ``expected`` is the
+    run time in seconds, None if the client has not given it.
     """
 
     arrival: int
@@ -37,13 +37,13 @@ class Order(Protocol):
     """Ranks tasks.
 
     Attributes:
-        newest_first: of tasks with one rank, whether those that were submitted last go first.
+        newest_first: whether, among tasks of equal rank, the last submitted go first.
     """
 
     newest_first: bool
 
     def rank(self, queued: Queued) -> Rank:
-        """The rank of these tasks."""
+        """Return the rank of these tasks."""
 
 
 class Fifo:

@@ -1,8 +1,8 @@
 """Which tasks may be the cause when engines are lost (no I/O).
 
-A task that was with a rank when the rank, or its whole set, was lost is a suspect: it is run beside nothing else
-on its rank, after the second time beside nothing else in its set, since many launchers end all ranks when one
-dies. After ``limits.MAX_CRASHES`` times it is given up.
+A task that was on a rank when the rank, or its whole set, was lost is a suspect: it is run alone on its rank,
+after the second time alone in its set, since many launchers end all ranks when one dies. After
+``limits.MAX_CRASHES`` times it fails.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class Suspects:
                 group.started[index] = 1
 
     def clients(self) -> list[int]:
-        """Those that have tasks, which a loss of engines concerns."""
+        """Return the clients that have tasks."""
         return self._table.clients()
 
     @staticmethod
     def split(group: TaskGroup, held: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Of the tasks that a set had, those that ranks had, and those that only waited at its agent."""
+        """Split the tasks of a set into those that ranks had and those that waited at its agent."""
         return [i for i in held if group.started[i]], [i for i in held if not group.started[i]]
 
     def strike(self, group: TaskGroup, indices: list[int], last: str) -> list[int]:
-        """These were with an engine that was lost; returns those that may try again."""
+        """These were on an engine that was lost; return those to run again."""
         group.strikes = group.strikes or {}
         for index in indices:
             group.strikes[index] = group.strikes.get(index, 0) + 1

@@ -1,8 +1,8 @@
 """The queue of the task farm: ranges of tasks, by what they need (no I/O).
 
-Tasks with the same need wait in one queue, a heap. A second heap holds the first of each queue, so that a set of
-engines finds the first task that it may run without looking at all that it may not. Tasks that leave the queue
-while they wait (they were cancelled) stay in their range and are passed over when its turn comes.
+Tasks with the same need wait in one queue, a heap. A second heap has the first of each queue, so that the first
+task that a set may run is found without checking all others. Cancelled tasks stay in their range, and are skipped
+later.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .sets import Need, SetState, Verdict
 
 
 class Range(NamedTuple):
-    """Tasks ``start`` to ``stop`` of a group; compared by what stands first."""
+    """Tasks ``start`` to ``stop`` of a group; sorted by the first fields."""
 
     rank: Rank
     serial: int
@@ -29,9 +29,9 @@ class Range(NamedTuple):
 
 
 class QueueSlice(NamedTuple):
-    """Tasks for a set that is to run them: on which of its ranks ([] for any), and beside what else.
+    """Tasks for a set, and the ranks that may run them ([] for any).
 
-    ``alone``: a rank has nothing else; ``sole``: the set has not.
+    ``alone``: no other task on the rank; ``sole``: none in the set.
     """
 
     group: TaskGroup
@@ -53,7 +53,7 @@ class _NeedQueue:
 
 
 class TaskQueue:
-    """All tasks that could be given now, if there was an engine for them.
+    """All tasks that wait for an engine.
 
     Args:
         newest_first: whether a range is taken from its end.
@@ -65,14 +65,14 @@ class TaskQueue:
         self._heads: list[tuple[Range, Need]] = []
         self._unjudged: dict[Need, None] = {}
         self._paused: dict[int, list[tuple[Need, Range]]] = {}
-        """Clients of which nothing is given, and what its turn came of."""
+        """Paused clients, and their ranges that were due."""
         self._ended = 0
         self._tidy_after = 1000
         self.count = 0
-        """Tasks in the queue that are not parked; cancelled ones count until they are passed over."""
+        """Number of queued tasks that are not parked, including cancelled ones that were not skipped yet."""
 
     def add(self, need: Need, rank: Rank, group: TaskGroup, start: int, stop: int) -> None:
-        """Tasks join the queue."""
+        """Add tasks to the queue."""
         queue = self._queues.get(need)
         if queue is None:
             queue = self._queues[need] = _NeedQueue(need)
@@ -95,21 +95,21 @@ class TaskQueue:
 
     # --- who can run it ------------------------------------------------------------------------------------
 
-    def judge_again(self, needs: Iterable[Need] | None = None) -> None:
-        """Engines, or what they said, have changed for these needs (None: for all)."""
+    def evaluate_again(self, needs: Iterable[Need] | None = None) -> None:
+        """Engines or properties have changed: evaluate these needs again (None: all)."""
         self._unjudged.update((need, None) for need in (self._queues if needs is None else needs))
 
     def settle(
-        self, judge: Callable[[Need], Verdict], now: float
+        self, evaluate: Callable[[Need], Verdict], now: float
     ) -> list[tuple[Verdict, Need, TaskGroup, list[int]]]:
-        """Park what nobody can run, bring back what somebody can; returns the tasks that nobody ever will."""
+        """Park tasks that no engine can run, and unpark others; return the tasks that can never run."""
         ended: list[tuple[Verdict, Need, TaskGroup, list[int]]] = []
         unjudged, self._unjudged = self._unjudged, {}
         for need in unjudged:
             queue = self._queues.get(need)
             if queue is None:
                 continue
-            verdict = judge(need)
+            verdict = evaluate(need)
             if verdict is Verdict.OPEN:
                 parked, queue.parked = queue.parked, []
                 for _, item in parked:
@@ -126,11 +126,11 @@ class TaskQueue:
         return ended
 
     def deadline(self) -> float | None:
-        """When the first parked task is given up."""
+        """When the first parked task fails."""
         return min((queue.parked[0][0] for queue in self._queues.values() if queue.parked), default=None)
 
     def expire(self, now: float) -> Iterator[tuple[Need, TaskGroup, list[int]]]:
-        """Take out the tasks that were parked for too long."""
+        """Remove and yield the tasks that were parked for too long."""
         for queue in [queue for queue in self._queues.values() if queue.parked and queue.parked[0][0] <= now]:
             while queue.parked and queue.parked[0][0] <= now:
                 item = queue.parked.pop(0)[1]
@@ -138,18 +138,18 @@ class TaskQueue:
             self._drop_if_empty(queue)
 
     def too_long(self, left: float) -> Iterator[tuple[int, str]]:
-        """Whom to tell, once, that tasks take longer than the ``left`` seconds that any set has; and the words."""
+        """Yield clients and texts, once, for tasks that take longer than the ``left`` seconds of any set."""
         for queue in self._queues.values() if left < math.inf else ():
             if queue.need.expected > left and queue.heap and not queue.told:
                 queue.told = True
                 group = queue.heap[0].group
                 takes = f"{group.options.label}, expected to take {group.options.expected:.0f} s,"
-                yield group.client, f"{takes} waits for other engines: the jobs of those that are there end before"
+                yield group.client, f"{takes} waits for other engines: the jobs of the present ones end before"
 
-    # --- clients that do not listen --------------------------------------------------------------------------
+    # --- paused clients --------------------------------------------------------------------------------------
 
     def pause(self, client: int) -> None:
-        """Give nothing of this client."""
+        """Give no tasks of this client."""
         self._paused.setdefault(client, [])
 
     def resume(self, client: int) -> None:
@@ -160,8 +160,8 @@ class TaskQueue:
 
     # --- giving --------------------------------------------------------------------------------------------
 
-    def take(self, place: SetState, room: int) -> Iterator[QueueSlice]:
-        """The next tasks for a set, at most ``room``. They must be given before the next one is asked for."""
+    def take(self, set_state: SetState, room: int) -> Iterator[QueueSlice]:
+        """Yield the next tasks for a set, at most ``room``. Each must be given before the next is requested."""
         passed_over = []
         while room > 0 and self._heads:
             item, need = self._heads[0]
@@ -172,13 +172,13 @@ class TaskQueue:
             if item.group.client in self._paused:
                 self._set_aside(queue)
                 continue
-            ranks = need.ranks_now(place)
+            ranks = need.ranks_now(set_state)
             if ranks is None:
                 passed_over.append(heapq.heappop(self._heads))
                 continue
-            only_one = need.sole or (need.alone and place.is_single)
-            if only_one and place.unanswered:
-                break  # when it has nothing else, it gets this one
+            only_one = need.sole or (need.alone and set_state.is_single)
+            if only_one and set_state.unanswered:
+                break  # it gets this one when it has no other
             heapq.heappop(self._heads)
             start, stop = self._cut(queue, 1 if only_one else room)
             if queue.heap:
@@ -192,7 +192,7 @@ class TaskQueue:
             heapq.heappush(self._heads, head)
 
     def _set_aside(self, queue: _NeedQueue) -> None:
-        """The first of a queue waits until its client listens."""
+        """Set the first range of a queue aside until its client is resumed."""
         heapq.heappop(self._heads)
         item = self._pop(queue)
         self._paused[item.group.client].append((queue.need, item))
@@ -202,7 +202,7 @@ class TaskQueue:
             self._drop_if_empty(queue)
 
     def _cut(self, queue: _NeedQueue, room: int) -> tuple[int, int]:
-        """Up to ``room`` tasks from the first range of a queue, whose rest stays; none if they were cancelled."""
+        """Remove up to ``room`` tasks from the first range of a queue; empty if they were cancelled."""
         item = self._pop(queue)
         start, stop = item.start, item.stop
         if not self._newest_first:
@@ -228,10 +228,10 @@ class TaskQueue:
             if queue.need.condition is not None:
                 queue.need.condition.needs.discard(queue.need)
 
-    # --- tidiness ------------------------------------------------------------------------------------------
+    # --- cleanup -------------------------------------------------------------------------------------------
 
     def group_ended(self) -> None:
-        """Something of it may be queued, if it was cancelled: forget such ranges now and then."""
+        """A group has ended: now and then, remove ranges of cancelled tasks."""
         self._ended += 1
         if self._ended < self._tidy_after:
             return
@@ -248,5 +248,5 @@ class TaskQueue:
 
 
 def _left(item: Range) -> list[int]:
-    """The tasks of a range that still wait."""
+    """Return the tasks of a range that still wait."""
     return [index for index in range(item.start, item.stop) if not item.group.states[index]]

@@ -1,8 +1,8 @@
-"""Clients' groups of tasks, how each of them stands, and what clients are told (no I/O).
+"""The groups of tasks, their states, and messages to clients (no I/O).
 
-Every task has exactly one end, and its client hears of it once: :meth:`TaskTable.succeeded` and the like
-change the state, :meth:`TaskTable.undone` also tells. A group that waits for tasks of others is told to the farm
-when they have succeeded; when one of them ends otherwise, the group ends as well.
+Every task has exactly one end, which is reported to its client once: :meth:`TaskTable.succeeded` and
+:meth:`TaskTable.failed` change the state, :meth:`TaskTable.undone` also sends the message. A group that depends on
+others is passed to the farm when they have succeeded; if one of them does not succeed, the group ends as well.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from .groups import (
 from .sets import Condition, Need
 
 RECORDS: Final = 4096
-"""Groups of one client that are remembered after their end, so that others can still refer to their tasks."""
+"""Ended groups per client that are kept, so that others can refer to their tasks."""
 
 _OTHER_FIELDS: Final = 48 * limits.KIB
-"""In the message that gives tasks to a set: indices and lengths, label, numbers."""
+"""Bytes for indices, lengths, label and numbers in the message that gives tasks to a set."""
 
 
 class _Undone(NamedTuple):
     group: TaskGroup
     indices: Sequence[int] | None
-    """None: all that wait by then."""
+    """None: all that still wait."""
     error: str
     text: str
     state: int
@@ -56,12 +56,12 @@ class _Client:
 
 
 class TaskTable:
-    """All groups, counts over all clients, and the effects that tell clients.
+    """All groups, counts over all clients, and messages to clients.
 
     Args:
         first_serial: the number of the first group.
         on_ready: called with each group whose tasks may be run now.
-        on_closed: called with each group when nothing of it is left anywhere.
+        on_closed: called with each group that has ended everywhere.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class TaskTable:
         self._on_ready = on_ready
         self._on_closed = on_closed
         self._clients: dict[int, _Client] = {}
-        # Groups that follow each other often have the same options: they share them then.
+        # Consecutive groups with equal options share them.
         self._last_options = (m.TaskOptions(b"", ""), m.TaskOptions(b"", ""))
         self.groups: dict[int, TaskGroup] = {}
         self.effects: list[Effect] = []
@@ -85,13 +85,11 @@ class TaskTable:
     def open(
         self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int, engines: int
     ) -> TaskGroup:
-        """A new group; call :meth:`start` next. Raises the error to refuse it with."""
+        """Add a group; call :meth:`start` next. Raises an error to refuse it."""
         state = self._clients.setdefault(client, _Client())
         _check(message, engines)
         if message.id in state.groups or message.id in state.records:
-            raise errors.ClientError(
-                f"there was a group of tasks {message.id} before; each needs a number of its own"
-            )
+            raise errors.ClientError(f"the number {message.id} was used for another group of tasks")
         size = sum(message.sizes) if body else 0
         if state.held + size > limits.TASK_BYTES:
             raise errors.Backpressure(
@@ -113,11 +111,11 @@ class TaskTable:
         return group
 
     def clients(self) -> list[int]:
-        """Those with groups that have not ended."""
+        """Return the clients with groups that have not ended."""
         return [client for client, state in self._clients.items() if state.groups]
 
     def start(self, group: TaskGroup, options: m.TaskOptions) -> None:
-        """Let a new group wait for its parents, or have it run."""
+        """Let a new group wait for its parents, or run it."""
         state = self._clients[group.client]
         for name in _parents(options):
             parent = state.groups.get(name[0])
@@ -146,16 +144,16 @@ class TaskTable:
             )
 
     def of_client(self, client: int, number: int) -> TaskGroup | None:
-        """A group that has not ended."""
+        """Return a group that has not ended, or None."""
         state = self._clients.get(client)
         return None if state is None else state.groups.get(number)
 
     def conditions(self, client: int) -> Iterable[Condition]:
-        """Of all conditional groups of a client."""
+        """Return the conditions of a client's groups."""
         return self._clients[client].conditions.values() if client in self._clients else ()
 
     def properties_changed(self, incarnations: set[int]) -> list[Need]:
-        """Forget what these engines said of conditions; returns the needs of the tasks that this may help."""
+        """Forget these engines' answers to conditions; return the needs that may be met now."""
         needs: list[Need] = []
         for state in self._clients.values():
             for condition in state.conditions.values():
@@ -165,7 +163,7 @@ class TaskTable:
         return needs
 
     def running(self, client: int, most: int) -> list[list[object]]:
-        """``[group, packed indices]`` of a client's tasks that engine sets have, up to about so many tasks."""
+        """Return ``[group, packed indices]`` of a client's given tasks, up to about ``most`` tasks."""
         state = self._clients.get(client)
         found: list[list[object]] = []
         for group in state.groups.values() if state is not None else ():
@@ -178,7 +176,7 @@ class TaskTable:
         return found
 
     def client_lost(self, client: int) -> list[TaskGroup]:
-        """A client will not come back; returns its groups, of which the farm is to drop what is left."""
+        """A client's session has ended; return its groups, whose tasks the farm must drop."""
         state = self._clients.pop(client, None)
         if state is None:
             return []
@@ -188,15 +186,15 @@ class TaskTable:
             group.payload = b""
         return groups
 
-    # --- how tasks stand -----------------------------------------------------------------------------------
+    # --- states of tasks -----------------------------------------------------------------------------------
 
     def given(self, count: int) -> None:
-        """So many tasks were given to sets."""
+        """``count`` tasks were given to sets."""
         self.scheduled -= count
         self.pending += count
 
     def requeued(self, group: TaskGroup, indices: Iterable[int]) -> None:
-        """These wait again."""
+        """These tasks wait again."""
         for index in indices:
             group.states[index] = WAITING
             group.where[index] = 0
@@ -204,7 +202,7 @@ class TaskTable:
             self.pending -= 1
 
     def succeeded(self, group: TaskGroup, start: int, stop: int, incarnation: int) -> None:
-        """All of these tasks have succeeded on one engine; the client is told by the caller."""
+        """These tasks have succeeded on one engine; the caller tells the client."""
         count = stop - start
         group.end(start, stop, SUCCEEDED, incarnation)
         self.pending -= count
@@ -216,7 +214,7 @@ class TaskTable:
         self._fewer(group, count)
 
     def failed(self, group: TaskGroup, indices: Sequence[int], incarnation: int) -> None:
-        """Tasks have failed for good on one engine; the client is told by the caller."""
+        """Tasks have failed finally on one engine; the caller tells the client."""
         for index in indices:
             group.end(index, index + 1, FAILED, incarnation)
         self.pending -= len(indices)
@@ -227,14 +225,14 @@ class TaskTable:
     def undone(
         self, group: TaskGroup, indices: Sequence[int], error: str, text: str, *, still_there: bool = False
     ) -> None:
-        """These have no outcome, and no one has them; tell the client.
+        """These tasks will not be completed; tell the client.
 
-        With ``still_there`` an engine set has them; call :meth:`gone` when it has not any more.
+        ``still_there``: an engine set has them; call :meth:`gone` when it has returned them.
         """
         self._undone_now([_Undone(group, indices, error, text, DROPPED if still_there else UNDONE)])
 
     def _undone_now(self, todo: list[_Undone]) -> None:
-        # A list instead of recursion: a task may wait for a task that waits for a task, ten thousand times.
+        # A list instead of recursion: chains of dependent tasks may be ten thousand long.
         while todo:
             group, indices, error, text, state = todo.pop()
             if indices is None:
@@ -256,7 +254,7 @@ class TaskTable:
                 self._fewer(group, len(indices))
 
     def gone(self, group: TaskGroup, index: int) -> None:
-        """What the client was told of before has come back from its set."""
+        """A set has returned a task that was already reported."""
         group.states[index] = UNDONE
         self._fewer(group, 1)
 
@@ -271,7 +269,7 @@ class TaskTable:
                 self._on_ready(child)
 
     def _orphans(self, group: TaskGroup, indices: Iterable[int]) -> list[_Undone]:
-        """What becomes of the groups that waited for these tasks."""
+        """Return the ends of groups that depend on these tasks."""
         if not group.children:
             return []
         return [
@@ -307,7 +305,7 @@ class TaskTable:
 
 
 def _parents(options: m.TaskOptions) -> dict[tuple[int, int], None]:
-    """The tasks that have to succeed first."""
+    """Return the tasks that must succeed first."""
     return dict.fromkeys(options.after if options.follow is None else [*options.after, options.follow])
 
 
@@ -324,7 +322,7 @@ def _label(known: TaskGroup | EndedGroup) -> str:
 
 
 def _check(message: m.SubmitTasks, engines: int) -> None:
-    """Refuse what makes no sense, or would not fit into the message that gives it to a set."""
+    """Refuse invalid tasks, and those that would not fit into the message to a set."""
     options = message.options
     if len(message.lengths) % 4 or len(message.lengths) > 4 * limits.TASKS_PER_MESSAGE:
         raise errors.ClientError(f"a group has at most {limits.TASKS_PER_MESSAGE} tasks")

@@ -1,8 +1,8 @@
-"""A rank starts the agent process of its node: a process of its own that has nothing of the launcher's.
+"""How a rank starts the agent process of its node, detached from the launcher.
 
 It is forked before MPI is loaded and never loads it. Launchers wait for the ends of the pipes that they gave their
-ranks, so none of them may stay open; they kill by process group, so it is in a session of its own; and what they
-told this rank about itself is not true for it.
+ranks, so none of these may stay open; they kill by process group, so it gets a session of its own; and the
+variables that describe the rank are removed from its environment.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from .watch import parent_launcher
 log = logging.getLogger("ipengine")
 
 PROCESS_NAME: Final = "ipmpi-agent"
-"""What ps and top show, of 15 characters at most."""
+"""The name that ps and top show, at most 15 characters."""
 
 _OF_LAUNCHERS: Final = (
     *("PMI", "OMPI_", "OPAL_", "MPI_", "MPIR", "MPISPAWN_", "MV2_", "I_MPI_", "PRTE", "HYDI", "HYDRA", "PALS_"),
     *("FLUX_", "SLURM_"),
 )
 _OF_JOBS: Final = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_END_TIME")
-"""What says which job this is, not which rank."""
+"""Variables that describe the job, not the rank."""
 
 _IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
-"""Meant for ranks: interrupts, the end of a terminal, what hydra and batch systems warn with."""
+"""Signals for ranks: interrupts, the end of a terminal, warnings of hydra and batch systems."""
 _MOST_DESCRIPTORS: Final = 65_536
-"""Closed one by one at most, where /proc does not say which are open."""
+"""Highest descriptor to close where /proc does not list the open ones."""
 
 
 def start_agent(listener_fd: int, main: Callable[[int], int], keep: Sequence[int] = ()) -> None:
-    """Run ``main`` in a process that is neither our child nor in our session, without any file of ours.
+    """Run ``main`` in a process that is neither our child nor in our session, without our files.
 
-    To be called in the main thread, before there are others and before MPI is loaded. In the new process standard
-    input and output are ``/dev/null``, so ``main`` logs to what is in ``keep`` or opens files itself. Do not close
-    Python objects there that own other files of this rank: new files have their numbers.
+    Call it in the main thread, before there are others and before MPI is loaded. Standard input and output of the
+    new process are ``/dev/null``, so ``main`` logs to a descriptor in ``keep`` or opens files itself. It must not
+    close Python objects that own other files of this rank: their descriptors may have been reused.
 
     Args:
-        listener_fd: where ``main`` listens; stays open there.
+        listener_fd: the socket on which ``main`` listens; stays open there.
         main: called with the number of that descriptor in the new process, returns its exit code. It may set
             signal handlers: SIGINT, SIGHUP, SIGPIPE, SIGUSR1 and SIGUSR2 are ignored, others have their defaults.
         keep: further descriptors that stay open, from 3 on.
 
     Raises:
-        LauncherError: no further process can be made.
+        LauncherError: the process cannot be created.
     """
     launcher = parent_launcher(os.getpid())
-    # A signal in between would run this rank's handlers in the new process.
+    # Blocked, since a signal would run this rank's handlers in the new process.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         child = os.fork()
@@ -70,7 +70,7 @@ def start_agent(listener_fd: int, main: Callable[[int], int], keep: Sequence[int
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    except ChildProcessError:  # whoever started us ignores SIGCHLD, and so do we
+    except ChildProcessError:  # our parent ignores SIGCHLD, and so do we
         return
     if code:
         raise _cannot_start(code)
@@ -85,7 +85,7 @@ def _cannot_start(number: int) -> LauncherError:
 
 
 def _leave_and_fork(listener_fd: int, main: Callable[[int], int], keep: Sequence[int], launcher: int) -> NoReturn:
-    """The process between: leads the new session, so that the agent does not, and is gone at once."""
+    """The intermediate process: leads the new session in place of the agent, and exits at once."""
     try:
         os.setsid()
         if os.fork():
@@ -98,10 +98,10 @@ def _leave_and_fork(listener_fd: int, main: Callable[[int], int], keep: Sequence
 
 
 def _run(listener_fd: int, main: Callable[[int], int], keep: Sequence[int], launcher: int) -> NoReturn:
-    """The agent. It never goes back into the rank's code, nor runs what the rank has for its end."""
+    """The agent process. It neither returns into the rank's code nor runs its exit handlers."""
     code = 1
     try:
-        gc.freeze()  # what the rank has left to be collected would close descriptors by their numbers
+        gc.freeze()  # finalizers of the rank's objects would close our descriptors
         listener_fd = _leave_files(listener_fd, keep)
         _reset_signals()
         _leave_environment()
@@ -139,7 +139,7 @@ def _close_all_but(kept: Collection[int]) -> None:
         return
     for number in found:
         if number not in kept:
-            with contextlib.suppress(OSError):  # that of the list itself
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself
                 os.close(number)
 
 
@@ -159,9 +159,9 @@ def _leave_environment() -> None:
 
 
 def _use_cores_of(launcher: int) -> None:
-    """Also the cores of what started this rank: a rank that computes keeps its own busy.
+    """Allow this process the cores of the launcher, since a computing rank keeps its own core busy.
 
-    Those of the launcher and not all, so that a limit that the user set for the launch holds.
+    Not all cores, so that a limit that the user set for the launch holds.
     """
     with contextlib.suppress(OSError):
         if launcher:

@@ -1,4 +1,4 @@
-"""Results of task items, put together into messages."""
+"""Results of task items, combined into messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Report = tuple[m.AnyMessage, Sequence[Buffer]]
 
 
 def returned(items: Iterable[Item], rank: int, why: str) -> list[Report]:
-    """What is said of items that did not run, one message for each group."""
+    """Return the messages about items that did not run, one for each group."""
     groups: dict[int, list[int]] = {}
     for given, index in items:
         groups.setdefault(given.group, []).append(index)
@@ -41,7 +41,7 @@ class _Batch:
 
 
 def reports(finished: Iterable[Finished], rank: int) -> list[Report]:
-    """What is said of items that have run, or were skipped."""
+    """Return the messages about items that have run or were skipped."""
     out: list[Report] = []
     others: dict[str, list[Item]] = {}
     batch: _Batch | None = None
@@ -75,12 +75,12 @@ def reports(finished: Iterable[Finished], rank: int) -> list[Report]:
 
 
 def report_of(run: ResultRun, rank: int) -> Report:
-    """What is said of many that have run and have values."""
+    """Return the message about a run of items with values."""
     return _results(run.given.group, rank, run.indices, (), run.lengths, run.seconds, run.data)
 
 
 def single(group: int, index: int, rank: int, ok: bool, payload: bytes, busy: float) -> Report:
-    """The result of one task that is not large."""
+    """Return the message with the small result of one task."""
     return _results(group, rank, [index], () if ok else [0], [len(payload)], busy, payload)
 
 

@@ -1,7 +1,7 @@
-"""Bodies of commands on their way to the ranks of one node.
+"""Bodies of commands that are arriving at one node.
 
-A body is put together once for each node, in memory that its ranks share. A rank that is interrupted before its
-body is there does not begin.
+A body is assembled once for each node, in memory that its ranks share. A rank that is interrupted before the body
+is complete does not run the command.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from .shared import SharedMemory
 
 
 class Deliveries:
-    """Commands whose body is on its way.
+    """Commands whose bodies are arriving.
 
     Args:
-        host: of this node.
-        start: called with a command for ranks of this node, and the memory with its body, which is closed then.
-        not_run: called with a command that its ranks will not run, whether that is a success, and the outcome.
+        host: the name of this node.
+        start: called with a command for ranks of this node and its body, which is closed afterwards.
+        not_run: called with a command that its ranks will not run, whether it succeeded, and the outcome.
     """
 
     def __init__(
@@ -32,15 +32,15 @@ class Deliveries:
         self._start = start
         self._not_run = not_run
         self._arriving: dict[int, tuple[m.Dispatch, set[int]]] = {}
-        """By their identity, since a command may come twice, for other ranks; and who of them was interrupted."""
+        """By identity, since a command may come twice, for different ranks: the ranks that were interrupted."""
 
     def interrupt(self, ranks: Sequence[int]) -> None:
-        """These ranks shall not begin what is on its way to them."""
+        """Keep these ranks from running the commands whose bodies are arriving."""
         for message, interrupted in self._arriving.values():
             interrupted.update(set(ranks).intersection(message.ranks))
 
     def expect(self, message: m.Dispatch) -> BodyReceiver | None:
-        """What takes the body of a command for ranks of this node; None if there is no memory for it."""
+        """Return a receiver for the body of a command; None if there is no memory for it."""
         try:
             memory = SharedMemory(sum(message.sizes))
         except (OSError, ValueError, OverflowError) as error:
@@ -49,17 +49,17 @@ class Deliveries:
         self._arriving[id(message)] = message, set()
         return BodyReceiver(
             message.sizes, memory, lambda _done: self._assembled(message, memory),
-            lambda: self._broken(message, "its sender is gone", True),
+            lambda: self._broken(message, "its sender has disconnected", True),
             lambda reason: self._broken(message, self._no_memory(reason), False),
         )  # fmt: skip
 
     def _failed(self, message: m.Dispatch, reason: str, ok: bool) -> None:
-        """A command's body did not come. ``ok`` where nobody is left whom it concerns: others' queues stay."""
+        """A body did not arrive. ``ok``: count it as a success, so that queues are not cleared."""
         text = f"the data of this {message.method} did not arrive: {reason}"
         self._not_run(message, ok, operations.encode(operations.Failed("ConnectionError", text, "")))
 
     def _no_memory(self, reason: object) -> str:
-        """Why a body is not here."""
+        """Return the reason for a body that could not be stored."""
         return f"there is no memory for it on {self._host} ({reason})"
 
     def _broken(self, message: m.Dispatch, reason: str, ok: bool) -> None:
@@ -77,5 +77,5 @@ class Deliveries:
 
 
 def for_ranks(message: m.Dispatch, ranks: list[int]) -> m.Dispatch:
-    """The message, as it goes to some of its ranks."""
+    """Return the message addressed to some of its ranks."""
     return m.Dispatch(message.id, ranks, message.method, message.operation, message.sizes)

@@ -1,12 +1,12 @@
-"""What the root agent of a set does before its job ends, and when (no I/O; the time is an argument).
+"""When the root agent of a set has functions called before the end of the job (no I/O; the time is an argument).
 
 The rules.
 
-* A function that is to be called before the end is kept by each rank, under a key; the root agent keeps the key,
-  the ranks, and the seconds.
-* When its time has come, or the batch system has warned, it asks the controller to give the ranks a command
-  which calls it. The controller has the queues: it finds a place in the order of commands that no rank has passed.
-* If half of the time is gone, and the controller cannot be heard, the set does without it.
+* Each rank keeps the functions by key; the root agent keeps the key, the ranks, and the seconds before the end.
+* When a function is due, or the batch system has sent a warning, the root asks the controller to send the ranks a
+  command that calls it. The controller has the queues, and can place it so that all ranks run it in the same
+  order.
+* If half of the time has passed and the controller is unreachable, the set calls the function without it.
 * A rank calls each function once, however often it is told to.
 """
 
@@ -17,14 +17,14 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 METHOD: Final = "before_walltime"
-"""The client's method, by which commands about this are known."""
+"""The client's method that registers a function."""
 
 _STILL_THERE: Final = 5.0
-"""Seconds between looks at whether the controller can be heard, once half of the time is gone."""
+"""Seconds between checks for the controller, once half of the time has passed."""
 
 
 class Call(NamedTuple):
-    """A function that these ranks are to call now."""
+    """A function that these ranks must call now."""
 
     key: bytes
     name: str
@@ -32,7 +32,7 @@ class Call(NamedTuple):
 
 
 class _Function:
-    """One that waits for its time: ranks that have it, those that were asked for, and those that were told."""
+    """A function, the ranks that have it, those requested to call it, and those told to."""
 
     def __init__(self, name: str, seconds: float) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class JobDeadline:
     """The end of a set's job.
 
     Attributes:
-        ends_at: when it is; infinite if that is not known.
+        ends_at: its time; infinite if unknown.
     """
 
     def __init__(self) -> None:
@@ -67,12 +67,12 @@ class JobDeadline:
                 del self._functions[key]
 
     def ask_again(self) -> None:
-        """The controller began anew, and knows of nothing."""
+        """The controller was restarted: requests must be repeated."""
         for function in self._functions.values():
             function.asked = set(function.told)
 
     def due(self, now: float, *, warned: bool = False) -> list[Call]:
-        """What the controller is to be asked for now; with ``warned``, all that has not been asked for."""
+        """Return the calls to request from the controller now; with ``warned``, all that are left."""
         calls = []
         for key, function in self._functions.items():
             ranks = function.ranks - function.asked
@@ -82,7 +82,7 @@ class JobDeadline:
         return calls
 
     def overdue(self, now: float) -> list[Call]:
-        """What is to be called without the controller, if that is not there."""
+        """Return the calls to make without the controller, if it is unreachable."""
         return [
             Call(key, function.name, sorted(function.ranks - function.told))
             for key, function in self._functions.items()
@@ -90,7 +90,7 @@ class JobDeadline:
         ]
 
     def next_deadline(self, now: float) -> float | None:
-        """When to look again although nothing has happened."""
+        """Return when to check again if no event occurs."""
         if now >= self.ends_at:
             return None
         begins = [self.ends_at - f.seconds for f in self._functions.values()]

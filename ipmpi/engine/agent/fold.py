@@ -1,9 +1,9 @@
-"""Folding equal answers on their way up (the time is an argument).
+"""Merging of equal replies on the way up (the time is an argument).
 
-After a push to 1,000 ranks there are 1,000 equal answers. Each node in the tree waits for the ranks below it, as
-long as one answer comes soon after the other: what has come is reported when there was none for
-:data:`limits.FOLD_PAUSE` seconds, or :data:`limits.FOLD_DELAY` after the first, so that one slow rank does not
-hold up the others. Answers are equal if status, outcome and body are, byte for byte.
+After a push to 1,000 ranks there are 1,000 equal replies. Each node in the tree collects the replies of the ranks
+below it, and sends them when all are complete, when none came for :data:`limits.FOLD_PAUSE` seconds, or
+:data:`limits.FOLD_DELAY` after the first, so that one slow rank does not hold up the others. Replies are equal if
+status, outcome and body are, byte for byte.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...protocol.messages import Result
 
 
 class Folded(NamedTuple):
-    """An answer, and the body that goes with it."""
+    """A reply and its body."""
 
     message: Result
     body: Sequence[Buffer]
@@ -35,20 +35,20 @@ class _Open:
 
     @property
     def deadline(self) -> float:
-        """When to report what has come."""
+        """When to send what has been collected."""
         if not self.groups:
             return math.inf
         return min(self.since + limits.FOLD_DELAY, self.latest + limits.FOLD_PAUSE)
 
 
 class Fold:
-    """The answers that are being collected, by command."""
+    """The replies that are being collected, by command."""
 
     def __init__(self) -> None:
         self._open: dict[int, _Open] = {}
 
     def begin(self, number: int, ranks: Iterable[int]) -> None:
-        """Ranks were given a command."""
+        """Ranks were sent a command."""
         entry = self._open.get(number)
         if entry is None:
             self._open[number] = _Open(ranks)
@@ -56,7 +56,7 @@ class Fold:
             entry.waiting.update(ranks)
 
     def add(self, message: Result, body: Sequence[Buffer], now: float) -> list[Folded]:
-        """An answer came; what can be reported now."""
+        """Add a reply; return what can be sent now."""
         entry = self._open.get(message.id)
         if entry is None:
             return [Folded(message, body)]
@@ -74,7 +74,7 @@ class Fold:
         return self._finished(message.id, entry)
 
     def leave_out(self, number: int | None, ranks: Iterable[int]) -> list[Folded]:
-        """Ranks whose answer (to one command, or to all) does not come here: it is streamed, or they are lost."""
+        """Expect no reply (to one command, or to all) of ranks that are lost, or whose reply is streamed."""
         ready: list[Folded] = []
         gone = set(ranks)
         for key in list(self._open) if number is None else [number]:
@@ -91,7 +91,7 @@ class Fold:
         return list(entry.groups.values())
 
     def due(self, now: float) -> list[Folded]:
-        """What has waited long enough."""
+        """Return the replies whose time is up."""
         ready: list[Folded] = []
         for entry in self._open.values():
             if entry.deadline <= now:
@@ -101,6 +101,6 @@ class Fold:
 
     @property
     def next_deadline(self) -> float | None:
-        """When :meth:`due` will have something, unless more answers come before; None if it has nothing."""
+        """Return when to call :meth:`due`; None if nothing is collected."""
         deadline = min((entry.deadline for entry in self._open.values()), default=math.inf)
         return None if deadline == math.inf else deadline

@@ -1,7 +1,7 @@
-"""The ids of an engine set, kept in files for the set that is started in its place.
+"""The ids of an engine set, kept in files for its replacement.
 
-A launcher that ends all ranks because one has died is started again by the job script. The file says that the set
-was registered, and which ids its engines had. It goes when the set is told to end: then nothing is started again.
+If a launcher ends all ranks because one has died, the job script starts it again. The file says that the set was
+registered, and which ids its engines had. It is removed when the set is told to end: then there is no restart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 BEFORE: Final = ".before"
-"""What the name of the folder ends with in which the job script puts the files of the set before this one."""
+"""Suffix of the folder into which the job script moves the files of the previous set."""
 
 
 class IdsFile:
@@ -22,14 +22,14 @@ class IdsFile:
 
     Args:
         folder: for the files of a set; "" for none.
-        rank: the lowest one of this part of the set.
+        rank: the lowest rank of this part of the set.
     """
 
     def __init__(self, folder: str, rank: int) -> None:
         self._path = Path(folder) / str(rank) if folder else None
 
     def former(self) -> dict[int, int]:
-        """Rank to id of the set before this one; empty if there was none, or nobody can say."""
+        """Return the ids of the previous set by rank; empty if there was none, or they are unknown."""
         if self._path is None:
             return {}
         path = self._path.parent.with_name(self._path.parent.name + BEFORE) / self._path.name
@@ -40,7 +40,7 @@ class IdsFile:
             return {}
 
     def keep(self, ids: Mapping[int, int]) -> None:
-        """The set is registered, with these ids by rank.
+        """Write the ids of the registered set, by rank.
 
         Raises:
             OSError: the file cannot be written.
@@ -53,7 +53,7 @@ class IdsFile:
         unfinished.replace(self._path)
 
     def remove(self) -> None:
-        """The set was told to end."""
+        """Remove the file: the set was told to end."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()

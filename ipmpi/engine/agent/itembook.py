@@ -1,7 +1,7 @@
-"""Task items that a rank has, as its node agent keeps account of them.
+"""The node agent's records of the task items of a rank.
 
-Whether an item that was revoked may still have begun is told by the control block, see
-:mod:`ipmpi.engine.rank.controlblock`; the rank is never waited for.
+The control block (:mod:`ipmpi.engine.rank.controlblock`) tells whether a revoked item may have begun; the agent
+never waits for the rank.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _MASK = SERIALS - 1
 
 
 class ItemBatch:
-    """Tasks of one group that came together: what they have in common.
+    """The common properties of tasks of one group that came in one message.
 
     Attributes:
         group: the controller's number of the group.
-        operation: what runs them, encoded.
+        operation: the encoded operation that runs them.
         timeout: seconds that each may run, or None.
-        label: what displays call them.
-        end: one more than the last of their serial numbers, where these follow each other; 0 elsewhere.
+        label: their name in displays.
+        end: one more than their last serial number, if these are consecutive; else 0.
     """
 
     __slots__ = ("end", "group", "label", "operation", "timeout")
@@ -56,21 +56,21 @@ class ItemBatch:
 
 
 Item = tuple[ItemBatch, int]
-"""A task: what it shares with others, and its index in its group."""
+"""A task: its batch, and its index in its group."""
 
 Finished = tuple[ItemBatch, int, Outcome, float]
-"""A task that has run: its index, what became of it, and the seconds it took."""
+"""A task that has run: its batch, index, outcome, and run time in seconds."""
 
 
 class ResultRun(NamedTuple):
-    """Tasks that came together, have run one after the other, and have values.
+    """Consecutive tasks of one batch that have run and have values.
 
     Attributes:
-        given: what they have in common.
-        indices: in their group.
-        lengths: of the pickled values.
-        data: these, one after the other.
-        seconds: that all of them took.
+        given: their batch.
+        indices: their indices in the group.
+        lengths: bytes of each pickled value.
+        data: the concatenated values.
+        seconds: their total run time.
     """
 
     given: ItemBatch
@@ -99,23 +99,23 @@ class ItemBook:
         self._interrupt = interrupt
         self._next = 1
         self._held: dict[int, Item] = {}
-        """By serial number, in the order in which they run."""
+        """By serial number, in the order of execution."""
         self._collected_at = 0.0
         self._verdict: tuple[int, BaseException] | None = None
         self._cancelled: set[int] = set()
-        """Those that were to be cancelled, and had been claimed."""
+        """Items that were claimed when they were to be cancelled."""
 
     def new_serial(self) -> int:
-        """The number of the next thing that the rank does."""
+        """Return the next serial number of items and parts."""
         serial = self._next
         self._next += 1
         self._block.revoked[serial & _MASK] = 0
         return serial
 
-    # --- coming and going ----------------------------------------------------------------------------------
+    # --- adding and removing--------------------------------------------------------------------------------
 
     def give(self, given: ItemBatch, indices: Sequence[int], lengths: bytes, body: Sequence[Buffer]) -> None:
-        """Items with small arguments; ``lengths`` and ``body`` are passed on. Nothing else has this ``given``."""
+        """Send items with small arguments; ``lengths`` and ``body`` are passed on. ``given`` must be new."""
         first = self._next
         self._next = given.end = end = first + len(indices)
         revoked, at = self._block.revoked, first & _MASK
@@ -129,19 +129,19 @@ class ItemBook:
             self._send(rm.RunItems(first, given.operation, lengths), body, ())
 
     def give_large(self, given: ItemBatch, index: int, sizes: list[int], descriptor: int) -> None:
-        """An item whose arguments are in a file in memory."""
+        """Send an item whose arguments are in an anonymous file."""
         serial = self.new_serial()
         self._held[serial] = given, index
         self._send(rm.RunItem(serial, given.operation, sizes), (), (descriptor,))
 
     def take_back(self, count: int) -> tuple[list[Item], list[Finished]]:
-        """Up to ``count`` items that have not begun, the last first; and what has run."""
+        """Revoke up to ``count`` items that have not begun, the last first; return them, and what has run."""
         last = list(islice(reversed(self._held), max(0, count)))
         finished, _ = self._revoke(last)
         return [item for serial in last if (item := self._held.pop(serial, None)) is not None], finished
 
     def remove(self, group: int, indices: set[int]) -> tuple[list[Item], list[Item], list[Finished]]:
-        """Take these tasks of a group back: those that waited, those that run (one at most), what has run."""
+        """Revoke tasks of a group; return those that waited, those that run (one at most), and what has run."""
         wanted = [s for s, (given, index) in self._held.items() if given.group == group and index in indices]
         finished, current = self._revoke(wanted)
         running = []
@@ -151,9 +151,9 @@ class ItemBook:
         return [self._held.pop(serial) for serial in wanted if serial in self._held], running, finished
 
     def _revoke(self, serials: list[int]) -> tuple[list[Finished], int]:
-        """Have the rank not begin these; what has run, and which of them may be running.
+        """Revoke items; return what has run, and the serial number of one that may be running.
 
-        Those that have begun are taken out of ``serials``.
+        Items that have begun are removed from ``serials``.
         """
         if not serials:
             return [], 0
@@ -163,52 +163,52 @@ class ItemBook:
         self._block.fence()
         claimed = self._block.words[CLAIMED]
         finished = self.collect()
-        # Items begin in the order of their numbers, so these have begun. One with a large result may have ended,
-        # which a packet tells. Whether the claimed one was faster is not known: it ends, or comes back skipped.
+        # Items begin in the order of their numbers, so these have begun. One with a large result may have ended: a
+        # packet will say so. The claimed one may have been revoked in time: then it comes back as skipped.
         begun = {serial for serial in serials if serial <= claimed and serial in self._held}
         serials[:] = [serial for serial in serials if serial not in begun]
         return finished, claimed if claimed in begun else 0
 
     def clear(self) -> None:
-        """Forget all of it; what waits is not run."""
+        """Remove all items; those that wait are not run."""
         self._revoke(list(self._held))
         self._held.clear()
 
-    # --- what runs -----------------------------------------------------------------------------------------
+    # --- running items -------------------------------------------------------------------------------------
 
     def running(self) -> tuple[int, Item | None, float]:
-        """Serial number of the item that runs now, the item, and since when (time.monotonic)."""
+        """Return the serial number of the running item, the item, and when it began (time.monotonic)."""
         words = self._block.words
         current = words[CURRENT]
         item = self._held.get(current)
         return (current, item, words[SINCE] * 1e-9) if item is not None else (0, None, 0.0)
 
     def overrule(self, serial: int, verdict: BaseException) -> bool:
-        """Interrupt an item if it runs; when it ends, ``verdict`` is what it failed with. Whether it ran."""
+        """Interrupt an item if it runs, so that it fails with ``verdict``; return whether it ran."""
         self._verdict = serial, verdict
         return self._interrupt(serial)
 
     def verdict_on(self, serial: int) -> BaseException | None:
-        """What an item was told to fail with, if it was."""
+        """Return the exception that was set by :meth:`overrule`, or None."""
         return self._verdict[1] if self._verdict is not None and self._verdict[0] == serial else None
 
     def serial_of(self, item: Item) -> int:
-        """The serial number of an item that is held, or 0."""
+        """Return the serial number of an item, or 0 if the rank does not have it."""
         return next((serial for serial, held in self._held.items() if held == item), 0)
 
     def shortest_timeout(self) -> float | None:
-        """The shortest time that one of the items may run, if any has a limit."""
+        """Return the shortest timeout of the items; None if none has one."""
         given = {item[0] for item in self._held.values()}
         return min((one.timeout for one in given if one.timeout is not None), default=None)
 
     @property
     def is_active(self) -> bool:
-        """Whether more will be finished."""
+        """Whether there are items that have not finished."""
         return bool(self._held)
 
     @property
     def has_finished(self) -> bool:
-        """Whether :meth:`collect` would find anything."""
+        """Return whether :meth:`collect` would return results."""
         return bool(self._block.words[RESULTS] != self._block.words[TAKEN])
 
     @property
@@ -217,11 +217,11 @@ class ItemBook:
         return time.monotonic() - self._collected_at
 
     def ended(self, serial: int) -> Item | None:
-        """An item has ended, of which the rank tells by itself."""
+        """Remove an item whose end the rank has reported by a message."""
         return self._held.pop(serial, None)
 
     def _left(self) -> tuple[int, int]:
-        """The numbers of the first result that the rank has left, and of the next that it will leave."""
+        """Return the number of the first result that was not collected, and of the next one to come."""
         words = self._block.words
         words[BELL] = 0
         self._block.fence()
@@ -231,10 +231,11 @@ class ItemBook:
         return first, end
 
     def take_runs(self) -> tuple[list[ResultRun], bool]:
-        """What has run since the last call, up to one that :meth:`collect` has to give, and if there is one.
+        """Return the results since the last call, and whether it stopped at one that needs :meth:`collect`.
 
-        That is one that has no value, was taken back, or came by itself. So it is with few tasks, and what is done
-        here for each of the others is done by loops in C.
+        Those are tasks that have no value, were revoked, or were sent singly: a few. All others are processed by
+            loops
+        in C.
         """
         first, end = self._left()
         runs: list[ResultRun] = []
@@ -247,7 +248,7 @@ class ItemBook:
         return runs, False
 
     def _take_run(self, first: int, end: int) -> ResultRun | None:
-        """The results from ``first`` on, before ``end``, of tasks that came together."""
+        """Return the results from ``first`` on, before ``end``, of tasks of one batch."""
         block, held, words = self._block, self._held, self._block.words
         at = first % SLOTS
         item = held.get(block.serials[at])
@@ -271,7 +272,7 @@ class ItemBook:
         return ResultRun(given, indices, lengths, data, seconds)
 
     def collect(self) -> list[Finished]:
-        """What has run since the last call."""
+        """Return what has run since the last call."""
         block = self._block
         words = block.words
         first, end = self._left()
@@ -290,15 +291,15 @@ class ItemBook:
             if item is not None:
                 outcome: Outcome = (kind, data[at:stop])
                 if kind >= SKIPPED:
-                    outcome = self._judged(serial, outcome)
+                    outcome = self._final(serial, outcome)
                 found.append((item[0], item[1], outcome, seconds[slot]))
             at = stop
         words[TAKEN_BYTES] = start + at
         words[TAKEN] = end
         return found
 
-    def _judged(self, serial: int, outcome: Outcome) -> Outcome:
-        """What comes of an item that was skipped, or hit by an interrupt."""
+    def _final(self, serial: int, outcome: Outcome) -> Outcome:
+        """Return the outcome of an item that was skipped or interrupted."""
         kind, data = outcome
         if kind == SKIPPED:
             cancelled = serial in self._cancelled

@@ -1,7 +1,7 @@
-"""Large answers of a rank on their way up: from pieces in shared memory into a stream.
+"""Large replies of a rank: from pieces in shared memory into a stream.
 
-A piece is mapped, and its memory given back when the last view of it is gone: then it has left, and nobody will
-ask for it again.
+A piece is mapped, and its memory returned to the rank when the last view of it is gone: then it was sent and
+acknowledged.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ...transport.loop import Loop, Timer
 from ...transport.transfers import Endpoint
 
 _LOOK = 1.0
-"""Seconds between two looks whether an answer gets on."""
+"""Seconds between two checks whether a reply makes progress."""
 
 
 class LargeAnswer:
-    """One large answer.
+    """One large reply.
 
     Args:
-        sizes: of its segments.
+        sizes: bytes of its segments.
         freed: called with a number of bytes that the rank may use again.
-        is_wanted: whether something waits for the rank.
+        is_wanted: returns whether something waits for the rank.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class LargeAnswer:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all of it has come from the rank."""
+        """Whether all of it has arrived from the rank."""
         return self._left <= 0
 
     def begin(
         self, above: Endpoint, message: m.Result | m.LargeTaskResult, tell: Callable[[m.AnyMessage], None]
     ) -> None:
-        """Send it as the body of a message; ``tell`` is called with what the controller is to hear of it."""
+        """Send it as the body of a message; ``tell`` is called with messages about its progress."""
         self._above = above
         self._connection = above.connection
         self._stream = self._connection.send_streamed(message, sum(self.sizes))
-        if self._dropped:  # its rank is gone
+        if self._dropped:  # its rank is lost
             self._connection.abort(self._stream)
             above.wake()
             self._end()
@@ -78,13 +78,13 @@ class LargeAnswer:
             self._timer = self._loop.call_later(_LOOK, lambda: self._look(message, tell))
 
     def drop(self) -> None:
-        """Nobody wants it: what has come and is to come is forgotten."""
+        """Discard it, including what has not arrived yet."""
         self._dropped = True
         self._waiting.clear()
         self._end()
 
     def break_off(self) -> None:
-        """The rank is gone, and the rest will not come."""
+        """The rank is lost, so the rest will not arrive."""
         if self._stream is not None and not self.is_complete:
             self._connection.abort(self._stream)
             if self._above is not None:
@@ -98,7 +98,7 @@ class LargeAnswer:
             self._timer = None
 
     def add(self, size: int, piece: Buffer | None, descriptor: int) -> None:
-        """The next bytes have come: here, or in a file in memory, which may be closed afterwards."""
+        """Add the next bytes: ``piece``, or an anonymous file, which may be closed afterwards."""
         if self._dropped or (self._above is not None and self._above.connection is not self._connection):
             self._freed(size)
         else:
@@ -109,7 +109,7 @@ class LargeAnswer:
                 self._connection.feed(self._stream, view)
                 if self._above is not None:
                     self._above.wake()
-        self._left -= size  # now, as a piece that cannot be mapped has not come
+        self._left -= size  # after the mapping, which may fail
         if self.is_complete and self._stream is not None:
             self._end()
 
@@ -129,23 +129,23 @@ class LargeAnswer:
         self._loop.call_soon(lambda: self._freed(size))
 
     def _look(self, message: m.Result | m.LargeTaskResult, tell: Callable[[m.AnyMessage], None]) -> None:
-        """The rank waits for room: see whether its answer gets on, if others wait for the rank."""
+        """The rank waits for room: check the progress of its reply, if something waits for the rank."""
         now = self._loop.now()
         if self._stream is None or self._above is None:
             return
-        if self._above.connection is not self._connection:  # a new controller: nobody waits for it
+        if self._above.connection is not self._connection:  # a new controller: no client waits for it
             self.drop()
             return
         if self._stream.sent != self._sent or not self._is_wanted():
             self._sent, self._moved_at = self._stream.sent, now
         elif now - self._moved_at >= limits.ANSWER_STUCK:
-            self._moved_at = now  # and again after as long
+            self._moved_at = now  # report it again after the same time
             tell(_stuck(message))
         self._timer = self._loop.call_later(_LOOK, lambda: self._look(message, tell))
 
 
 def _stuck(message: m.Result | m.LargeTaskResult) -> m.AnswerStuck:
-    """What the controller is to hear of an answer that does not get on."""
+    """Return the message about a reply that makes no progress."""
     if isinstance(message, m.LargeTaskResult):
         return m.AnswerStuck(message.rank, 0, message.group, message.index)
     return m.AnswerStuck(message.engines[0], message.id)

@@ -1,10 +1,10 @@
-"""The part of a launch that is on this node: its name, and how many ranks it has.
+"""The part of a launch that is on this node: its id, and its number of ranks.
 
-Ranks that were started together must arrive at the same name, and no others at that one, before MPI has started.
-What launchers say was recorded under each of them:
+Ranks that were started together must find the same id, and no others, before MPI has started. It depends on the
+launcher:
 
-* PMIx (Open MPI, ``srun --mpi=pmix``): ``PMIX_NAMESPACE``; process ids in it are used again, so the address of the
-  node's server is added;
+* PMIx (Open MPI, ``srun --mpi=pmix``): ``PMIX_NAMESPACE``; it contains process ids, which are reused, so the
+  address of the node's server is added;
 * hydra: no variable. All ranks of a launch and node inherit one socket, the one in ``HYDI_CONTROL_FD``, and have
   one ancestor, the ``hydra_pmi_proxy``. In a Slurm allocation ``SLURM_*``, ``PMI_JOBID`` and ``PMIX_NAMESPACE``
   are those of the step around it, which several launches may share;
@@ -12,8 +12,8 @@ What launchers say was recorded under each of them:
 * PALS: ``PALS_APID``;
 * Flux: its job;
 * any other: the process that started the ranks;
-* no launcher at all: ``IPMPI_LAUNCH``, which who starts several such processes sets, or else the process is alone.
-  Two engines that were started from one shell need not belong together.
+* no launcher: ``IPMPI_LAUNCH``, if it is set for processes that belong together; else the process is alone. Two
+  engines that were started from one shell need not belong together.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def launch_id(
     birth: Callable[[int], int] = processid.birth,
     inode: Callable[[int], str] | None = None,
 ) -> str:
-    """A name that all ranks of this launch on this node have, and no others.
+    """Return an id that all ranks of this launch on this node have, and no others.
 
     Args:
         environ: the environment that the launcher gave this process.
-        launcher: process id of what started this rank, from :func:`~.watch.parent_launcher`.
-        alone: whether this rank is to have a name of its own whatever the launcher says.
-        user: number of the user; None means ours.
-        birth: tells when a process began.
-        inode: tells what an open file is; ``""`` if there is none.
+        launcher: process id of the launcher, from :func:`~.watch.parent_launcher`.
+        alone: whether this rank gets an id of its own in any case.
+        user: uid; None means ours.
+        birth: returns the start time of a process.
+        inode: identifies an open file; ``""`` if there is none.
     """
     owner = os.geteuid() if user is None else user
     found = mpienv.detect(environ)
@@ -54,9 +54,9 @@ def launch_id(
 
 
 def local_size(environ: Mapping[str, str]) -> int | None:
-    """How many processes the launcher starts on this node, this one among them; None if it does not say.
+    """Return how many processes the launcher starts on this node, including this one; None if unknown.
 
-    Where one launch runs several programs, all of them are counted.
+    If one launch runs several programs, all of them are counted.
     """
     found = mpienv.detect(environ)
     if found is not None:
@@ -103,7 +103,7 @@ def _pmix(environ: Mapping[str, str]) -> str:
 
 
 def _step(environ: Mapping[str, str]) -> str:
-    """Job, step, which run of a job that was queued again, and which of the nodes that share a test machine."""
+    """Return job, step, restart count, and node name (several nodes may share a test machine)."""
     job, step = (
         next((environ[name] for name in names if environ.get(name)), "")
         for names in (("SLURM_JOB_ID", "SLURM_JOBID"), ("SLURM_STEP_ID", "SLURM_STEPID"))
@@ -114,7 +114,7 @@ def _step(environ: Mapping[str, str]) -> str:
 
 
 def number_together(environ: Mapping[str, str]) -> int:
-    """The number of this process among those that are one launch without a launcher; 0 where it is alone."""
+    """Return the number of this process in a launch without a launcher; 0 if it is alone."""
     text = environ.get(RANK, "")
     return int(text) if _together(environ) and text.isascii() and text.isdigit() else 0
 

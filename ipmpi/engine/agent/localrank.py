@@ -1,7 +1,7 @@
-"""A rank of this node, as its agent sees it.
+"""The agent's representation of a rank of its node.
 
-All that the agent does for it goes through here, and nothing waits for the rank: what it does not take is queued,
-and what it does is read from memory that both share.
+Nothing here waits for the rank: messages that it does not read are queued, and what it does is read from shared
+memory.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ from ...transport.packets import PacketLink, Socket
 from ..rank.controlblock import CURRENT, HEARD, INTERRUPTS, JOINING, SENT, SINCE, SKIP, TARGET, ControlBlock
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
+from .rankoutput import RankOutput
 from .rankparts import RankParts
+from .setoutput import SetOutput
 from .taskagent import ReportChannel, TaskAgent
 
 _INTERRUPT_AGAIN = 0.05
-"""Seconds after which an interrupt that was not raised is sent again; then twice that, up to a second."""
+"""Seconds after which an interrupt that was not raised is repeated; then doubled, up to a second."""
 
 _GONE = m.EngineInfo(-1, -1, "", 0)
 
 
 class LastPacket:
-    """The packet that was decoded last, by any rank of a node."""
+    """A cache of the last decoded packet of any rank of a node."""
 
     def __init__(self) -> None:
         self._data = b""
         self._meaning: tuple[rm.ToAgent, memoryview] = rm.Bell(), memoryview(b"")
 
     def understood(self, data: bytes) -> tuple[rm.ToAgent, memoryview]:
-        """What a packet says, and its inline body."""
+        """Return the message of a packet and its inline body."""
         if data != self._data:
             self._meaning = rm.for_agent(data)
             self._data = data
@@ -42,7 +44,7 @@ class LastPacket:
 
 
 class RankCommand(NamedTuple):
-    """A command that the rank has not answered: the controller's number (0: nobody waits), and its method."""
+    """A command without a reply: the controller's number (0: no reply is expected), and the method."""
 
     id: int
     method: str
@@ -54,14 +56,14 @@ class Node(Protocol):
     loop: Loop
 
     def rank_said(self, local: LocalRank, message: rm.ToAgent) -> None:
-        """A rank has said something about itself."""
+        """A rank has sent a message about itself."""
 
     def rank_gone(self, local: LocalRank, reason: str) -> None:
         """The process of a rank has ended, or its socket broke."""
 
 
 class Answers(Protocol):
-    """Who hears what becomes of commands: see :class:`ipmpi.engine.agent.agent.Agent`."""
+    """Receives the replies to commands: see :class:`ipmpi.engine.agent.agent.Agent`."""
 
     def rank_answered(
         self,
@@ -76,21 +78,25 @@ class Answers(Protocol):
     def properties_changed(self, local: LocalRank) -> None:
         """The properties of an engine were set or deleted."""
 
+    @property
+    def output(self) -> SetOutput:
+        """Who hears what ranks print."""
+
 
 class LocalRank:
-    """One rank: its socket, its control block, and what it has to do.
+    """One rank: its socket, its control block, and its work.
 
     Args:
         send_signal: sends it the signal of interrupts.
 
     Attributes:
-        info: who it is, once it has said so.
-        hello: what it has said of itself.
+        info: its description, once it has registered.
+        hello: its first message.
         tasks: its task items.
         parts: its parts of gang tasks.
-        is_stopping: it was told to end.
-        farewell: why it is told to end, or nothing.
-        has_left: it has said that it ends.
+        is_stopping: whether it was told to end.
+        farewell: why it was told to end, or "".
+        has_left: whether it has announced its end.
     """
 
     tasks: TaskAgent
@@ -116,11 +122,13 @@ class LocalRank:
         self.has_left = False
         self._block: ControlBlock | None = None
         self._block_file = -1
+        self._output_files: list[int] = []
         self._commands: dict[int, RankCommand] = {}
         self._properties = 0
         self._large: LargeAnswer | None = None
-        """The large answer that is coming."""
+        """The large reply that is arriving."""
         self._interrupting = False
+        self._output: RankOutput | None = None
         self._link = PacketLink(node.loop, sock, self._packet, self._closed)
 
     @property
@@ -130,13 +138,13 @@ class LocalRank:
 
     @property
     def given_up(self) -> str:
-        """Why its agent has nothing to do with it any more, or nothing."""
+        """Why its agent has closed its socket, or ""."""
         return self._link.failure
 
-    # --- beginning -----------------------------------------------------------------------------------------
+    # --- its start -----------------------------------------------------------------------------------------
 
     def join(self, answers: Answers, way: ReportChannel) -> None:
-        """It becomes a part of the set, after its Hello."""
+        """Make it a part of the set, after its Hello."""
         hello = self.hello
         assert hello is not None
         self._answers = answers
@@ -156,43 +164,54 @@ class LocalRank:
             self._loop, block, items, hello.rank, way, self.tasks, self.send, self._interrupt_if
         )
         self._items = items
+        if self._output_files:
+            output = answers.output
+            self._output = RankOutput(
+                self._loop, self._output_files, self._printed, lambda data: output.noted(self.rank, data),
+                output.wait_for_line,
+            )  # fmt: skip
+            output.add_rank(self._output)
+            self._output_files = []
 
     # --- to the rank ---------------------------------------------------------------------------------------
 
     def send(self, message: rm.ToRank, body: Sequence[Buffer] = (), files: tuple[int, ...] = ()) -> None:
-        """Tell it something."""
+        """Send it a message."""
         self._link.send(rm.encode(message, body), files)
 
     def run(self, number: int, packet: bytes, command: RankCommand, files: tuple[int, ...] = ()) -> None:
-        """Give it a command, whose packet is the same for all ranks that get it."""
+        """Send it a command; ranks that get the same command share the packet."""
         self._commands[number] = command
+        if self._output is not None:
+            self._output.begin(number)
         self._link.send(packet, files)
 
     def stop(self, message: rm.Stop) -> None:
-        """Tell it to end, and interrupt what it does."""
+        """Tell it to end, and interrupt what it runs."""
         self.is_stopping = True
         self.send(message)
         self.interrupt_all()
 
     def close(self) -> None:
-        """Say nothing more, and hear nothing."""
+        """Close its socket and its control block."""
         self._link.close()
+        self._close_output()
 
     # --- interrupts ----------------------------------------------------------------------------------------
 
     @property
     def is_busy(self) -> bool:
-        """Whether user code runs, or it waits for other ranks inside MPI."""
+        """Whether it runs user code, or waits inside MPI for other ranks."""
         block = self._block
         return block is not None and bool(block.words[CURRENT] or block.words[JOINING])
 
     @property
     def is_wanted(self) -> bool:
-        """Whether something waits for it."""
+        """Whether commands or tasks wait for it."""
         return bool(self._commands) or self._items.is_active or self.parts.is_active
 
     def running(self) -> tuple[str, float] | None:
-        """What runs, in words, and since when (time.monotonic); None while it is idle."""
+        """What runs, as text, and since when (time.monotonic); None while it is idle."""
         if self._block is None:
             return None
         current, since = self._block.words[CURRENT], self._block.words[SINCE] * 1e-9
@@ -206,9 +225,9 @@ class LocalRank:
         return None
 
     def interrupt(self) -> None:
-        """KeyboardInterrupt in the command that runs now, if one does; never in a task.
+        """Raise KeyboardInterrupt in the running command, if any; never in a task.
 
-        If none runs, the next one that the rank has is answered as if it had been interrupted at once.
+        If none runs, the next queued command ends as if it had been interrupted at once.
         """
         if self._block is None or not self._commands:
             return
@@ -220,7 +239,7 @@ class LocalRank:
             self._interrupt(current)
 
     def interrupt_all(self) -> None:
-        """KeyboardInterrupt in whatever runs now."""
+        """Raise KeyboardInterrupt in whatever runs now."""
         if self._block is not None:
             self.interrupt()
             current = self._block.words[CURRENT]
@@ -228,7 +247,7 @@ class LocalRank:
                 self._interrupt(current)
 
     def _interrupt_if(self, serial: int) -> bool:
-        """Interrupt an item or a part if it runs; whether it did."""
+        """Interrupt an item or a part if it runs; return whether it did."""
         assert self._block is not None
         if self._block.words[CURRENT] != serial:
             return False
@@ -247,10 +266,10 @@ class LocalRank:
             self._loop.call_later(_INTERRUPT_AGAIN, lambda: self._interrupt_again(_INTERRUPT_AGAIN))
 
     def _interrupt_again(self, delay: float) -> None:
-        """See to it that an interrupt is heard.
+        """Repeat an interrupt until it was raised.
 
-        Python looks for signals between instructions. One that comes between that look and the beginning of a
-        sleep, or of a read, would be noticed at its end only; one more cuts it short.
+        Python checks for signals between instructions. A signal between that check and the begin of a sleep or
+        read is noticed at its end only; another signal ends the sleep.
         """
         assert self._block is not None
         words = self._block.words
@@ -265,7 +284,7 @@ class LocalRank:
 
     def _packet(self, data: bytes, files: list[int]) -> None:
         try:
-            # Ranks that do the same say the same, byte for byte.
+            # Ranks that do the same send equal packets.
             message, body = self._heard_last.understood(data)
             if isinstance(message, rm.DataPiece):
                 self._take_piece(message, body, files)
@@ -273,6 +292,8 @@ class LocalRank:
                 self.hello, self.pid = message, message.pid
                 self._block_file = os.dup(files[0])
                 self._node.rank_said(self, message)
+            elif isinstance(message, rm.OutputPipes):
+                self._output_files, files[:] = list(files), []
             elif self._block is None:
                 self._node.rank_said(self, message)
             else:
@@ -286,6 +307,9 @@ class LocalRank:
             self.tasks.collect()
         elif isinstance(message, rm.CommandDone):
             self._answered(message, body)
+        elif isinstance(message, rm.Displayed):
+            if self._output is not None:
+                self._output.displayed(message.data)
         elif isinstance(message, rm.ItemDone):
             self._large = self._new_large(message.sizes)
             self.tasks.large_result(message, self._large)
@@ -296,7 +320,16 @@ class LocalRank:
         else:
             self._node.rank_said(self, message)
 
+    def _printed(self, number: int, kind: int, line: int, data: bytes) -> None:
+        command = self._commands.get(number)
+        if command is not None and command.id:  # else nobody waits for it
+            self._answers.output.printed(self.rank, command.id, kind, line, data)
+
     def _answered(self, message: rm.CommandDone, body: memoryview) -> None:
+        if self._output is not None:
+            self._output.end()
+            if message.again:
+                self._output.again(message.again, message.number)
         command = self._commands.pop(message.number, None)
         if command is None:
             return
@@ -330,13 +363,25 @@ class LocalRank:
         self._node.rank_gone(self, reason)
 
     def gone(self) -> None:
-        """Its process has ended: what it has left is told, and nothing of it is waited for any more."""
+        """Its process has ended: report its last output and results, and expect nothing more."""
+        if self._output is not None:
+            self._output.end()
+            self._close_output()
         self.tasks.collect()
         self.tasks.retire()
         self.parts.gone()
 
+    def _close_output(self) -> None:
+        for descriptor in self._output_files:
+            os.close(descriptor)
+        self._output_files = []
+        if self._output is not None:
+            self._answers.output.rank_gone(self._output)
+            self._output.close()
+            self._output = None
+
     def break_off(self) -> None:
-        """It is gone: what it had begun to send will not come to its end."""
+        """It is lost: replies that it has begun to send are not completed."""
         if self._large is not None:
             self._large.break_off()
             self._large = None
@@ -344,3 +389,5 @@ class LocalRank:
             os.close(self._block_file)
             self._block_file = -1
         self._link.close()
+        if self._output is None:
+            self._close_output()

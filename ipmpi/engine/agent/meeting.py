@@ -1,7 +1,7 @@
-"""How the agents of a set's nodes learn of each other: through their ranks, by MPI.
+"""The exchange of the agents' addresses while a set starts: through their ranks, by MPI.
 
-Only ranks are in MPI, and it is the one thing that all nodes share when a set starts. So the lowest rank on each
-node passes on what its agent wants to tell the others: where it listens, and a secret. Collective.
+MPI is all that the nodes share when a set starts, and only ranks use it. So the lowest rank on each node
+distributes the address and the secret of its agent. Collective.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from ...transport.packets import RankSocket
 from .tree import place
 
 Exchange = Callable[[object], list[Any]]
-"""Gives every rank's value, by rank. Collective."""
+"""Returns the values of all ranks, by rank. Collective."""
 
 
 def leaders_of(tokens: list[bytes]) -> list[int]:
-    """The lowest rank on the node of each rank: nodes are told apart by what their agents have said."""
+    """Return the lowest rank on the node of each rank; each node has a token of its agent's."""
     first: dict[bytes, int] = {}
     return [first.setdefault(token, rank) for rank, token in enumerate(tokens)]
 
 
 class Conversation:
-    """What a rank and its agent say before the rank is one of a set."""
+    """The messages of a rank and its agent before the set is formed."""
 
     def __init__(self, socket: RankSocket) -> None:
         self.socket = socket
 
     def hear(self) -> tuple[rm.ToRank, list[int]]:
-        """What the agent says next, and descriptors that come along.
+        """Return the agent's next message, and the descriptors that came with it.
 
         Raises:
-            LauncherError: the agent is gone, or says that this is the end.
+            LauncherError: the agent has ended, or told this rank to end.
         """
         message, files = self._next()
         while isinstance(message, rm.LogLine):
@@ -57,11 +57,11 @@ class Conversation:
         return rm.for_rank(data)[0], files
 
     def say(self, message: rm.ToAgent, files: tuple[int, ...] = ()) -> None:
-        """Tell the agent something."""
+        """Send the agent a message."""
         self.socket.send(rm.encode(message), files)
 
     def meet(self, rank: int, leaders: list[int], host: str, exchange: Exchange) -> str:
-        """Have the agents of all nodes meet; why they could not, or nothing."""
+        """Connect the agents of all nodes; return why that failed, or ""."""
         if len(set(leaders)) == 1:
             return ""
         is_leader = rank == leaders[rank]
@@ -78,7 +78,7 @@ class Conversation:
             message, _ = self.hear()
             assert isinstance(message, rm.Met)
             trouble = f"rank {rank} on {host}: {message.trouble}" if message.trouble else ""
-        # Whoever dialled knows more than whoever waited in vain, and the last node in the tree has nobody below.
+        # A node that dialled knows more about a failure than one that waited; the last node always dials.
         troubles = [text for text in exchange(trouble) if text]
         worst = troubles[-1] if troubles else ""
         if is_leader:

@@ -1,7 +1,7 @@
 """The process of a node agent, from its first rank to its last.
 
-It ends before its last rank does: batch systems kill what is left then, and wait for it. It watches its ranks, and
-what started them, as processes, so it knows of their ends whatever they were doing.
+It ends before its last rank does: batch systems kill and wait for processes that are left then. It watches the
+processes of its ranks and of the launcher, so it notices their ends whatever they were doing.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from .watch import describe_status, exit_status, open_pidfd, send_signal
 _RETRY = 0.1
 _RETRY_FACTOR = 1.3
 _RETRY_LONGEST = 2.0
-"""Seconds between tries while the controller is waited for: it may be there in a moment, or in minutes."""
+"""Longest pause in seconds between attempts to reach the controller, which may start at any time."""
 _STATUS_WITHIN = 0.2
-"""Seconds from the end of a rank's socket to the end of its process, which tells how it ended."""
+"""Seconds to wait, after a rank's socket has closed, for the exit status of its process."""
 
 
 _MEANT_FOR_ALL = 5.0
-"""Seconds in which a signal that a rank has got explains the ends of others."""
+"""Seconds for which a signal to one rank explains the ends of others."""
 
 
 class AgentSettings(NamedTuple):
@@ -48,11 +48,11 @@ class AgentSettings(NamedTuple):
 
     Attributes:
         furl_file: its furl file, or the furl; "" for the default.
-        name: of the cluster.
-        proxy: to reach it through; None for that of the environment.
+        name: the name of the cluster.
+        proxy: the proxy to use; None for that of the environment.
         wait: seconds to wait for it to appear.
-        shown: the furl file, for people.
-        ids_dir: folder for the ids of the set, for the one that is started in its place; "" for none.
+        shown: the furl file, for messages.
+        ids_dir: folder for the ids of the set, for its replacement; "" for none.
     """
 
     furl_file: str
@@ -64,7 +64,7 @@ class AgentSettings(NamedTuple):
 
 
 class RankDescriptors(NamedTuple):
-    """What is kept of a rank beside :class:`LocalRank`: its pidfd, and the agent's end of its lifeline."""
+    """Descriptors of a rank: its pidfd, and the agent's end of its lifeline."""
 
     pidfd: int | None
     lifeline: int
@@ -74,13 +74,13 @@ class NodeAgent:
     """One agent process.
 
     Args:
-        descriptor: of the socket on which it listens for its ranks.
+        descriptor: the socket on which it listens for its ranks.
         settings: how to reach the controller.
         log: called with lines for the log.
         warn: called with warnings.
 
     Attributes:
-        exit_code: of this process.
+        exit_code: the exit code of this process.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class NodeAgent:
         self._last_packet = LastPacket()
         self._ranks: dict[LocalRank, RankDescriptors] = {}
         self._ending: dict[LocalRank, str] = {}
-        """Ranks that end, in the order in which they began to; and how, once that is known."""
+        """Ranks that are ending, in the order of their sockets' ends, with the reason once it is known."""
         self._expected = 0
-        """How many ranks there are on this node; 0 while that is not known."""
+        """Number of ranks on this node; 0 while unknown."""
         self._links: NodeLinks | None = None
         self._position = TreePosition(None, [])
         self.agent: Agent | None = None
@@ -105,7 +105,7 @@ class NodeAgent:
         self._is_complete = False
         self._ids_file = IdsFile("", 0)
         self._told_to_end = "", -math.inf
-        """Why the last rank was told to end by a signal, and when."""
+        """The last signal to a rank that explains its end, and its time."""
         self._stopping = False
         self._failure = ""
         self._launcher: int | None = None
@@ -118,12 +118,12 @@ class NodeAgent:
         self.loop.call_later(limits.SET_FORMS, self._look_whether_anybody_came)
 
     def run(self) -> int:
-        """Work until the last rank is told to end, or has ended; returns the exit code."""
+        """Run until the last rank was told to end, or has ended; return the exit code."""
         self.loop.run()
         return self.exit_code
 
     def close(self) -> None:
-        """Free what this holds, in a process that goes on; the end of its own process does the same."""
+        """Free all resources; needed only if the process continues."""
         self._listener.close()
         for local, known in self._ranks.items():
             local.close()
@@ -139,7 +139,7 @@ class NodeAgent:
             self._end_forming(f"an error of the node agent while the set formed: {error!r}")
 
     def _log(self, text: str) -> None:
-        """A line for the log of this process, and for that of a rank, which people look at."""
+        """Log a line here and in the log of a rank, which users read."""
         self._log_line(text)
         self._note(text)
 
@@ -154,12 +154,12 @@ class NodeAgent:
                 return
 
     def _log_once(self, text: str) -> None:
-        """What is the same at each try is told at the first."""
+        """Log a line that repeats at each attempt only once."""
         if text not in self._told:
             self._told.add(text)
             self._log(text)
 
-    # --- ranks come ----------------------------------------------------------------------------------------
+    # --- new ranks -----------------------------------------------------------------------------------------
 
     def _came(self, sock: Socket) -> None:
         local = LocalRank(self, sock, self._last_packet, lambda pid: self._interrupt(local, pid))
@@ -170,11 +170,11 @@ class NodeAgent:
         finally:
             os.close(theirs)
         if self.agent is not None or self._stopping:
-            local.stop(rm.Stop("the set has formed without this rank, which came too late", 1, "", True))
+            local.stop(rm.Stop("the set was formed without this rank, which came too late", 1, "", True))
 
     def _interrupt(self, local: LocalRank, pid: int) -> None:
         known = self._ranks.get(local)
-        if known is not None:  # else its number may be another process's by now
+        if known is not None:  # else the process id may have been reused
             send_signal(known.pidfd, pid, SIGNAL)
 
     def rank_said(self, local: LocalRank, message: rm.ToAgent) -> None:
@@ -194,7 +194,7 @@ class NodeAgent:
 
     def _hello(self, local: LocalRank, hello: rm.RankHello) -> None:
         self._watch(local, hello)
-        if len(self._introduced) == 1:  # MPI has started, which may take minutes: the others are not far
+        if len(self._introduced) == 1:  # MPI has started, which may take minutes: the others will follow soon
             self.loop.call_later(limits.SET_FORMS, self._wait_no_longer)
         self._expected = max(self._expected, hello.expected)
         self._look_whether_all_are_here()
@@ -203,7 +203,7 @@ class NodeAgent:
         try:
             pidfd = open_pidfd(hello.pid)
         except ProcessLookupError:
-            return  # its socket tells
+            return  # the end of its socket tells
         except OSError:
             pidfd = None
         if pidfd is not None:
@@ -228,15 +228,17 @@ class NodeAgent:
             self._all_are_here(here)
 
     def _wait_no_longer(self) -> None:
-        """Go on without ranks that have not come; where MPI has started there are none."""
+        """Continue without ranks that have not connected; once MPI has started there are none."""
         here = self._introduced
         if here and self.agent is None and self._links is None and not self._stopping:
-            self._warn(f"{self._expected - len(here)} ranks of this node have not come; going on without them")
+            self._warn(
+                f"{self._expected - len(here)} ranks of this node have not connected; continuing without them"
+            )
             self._all_are_here(here)
 
     def _look_whether_anybody_came(self) -> None:
         if not self._ranks and self.agent is None and not self._stopping:
-            self._end_forming(f"no rank has come within {limits.SET_FORMS:.0f} s")
+            self._end_forming(f"no rank has connected within {limits.SET_FORMS:.0f} s")
 
     def _all_are_here(self, here: list[LocalRank]) -> None:
         leader = here[0]
@@ -253,7 +255,7 @@ class NodeAgent:
         hello = here[0].hello
         assert hello is not None
         if trouble:
-            self._warn(f"nodes have no links with each other, so each connects to the controller ({trouble})")
+            self._warn(f"nodes have no links to each other, so each connects to the controller ({trouble})")
         if self._links is not None:
             self._position = place(hello.rank, hello.leaders, one_tree=one_tree)
             if not one_tree:
@@ -273,7 +275,7 @@ class NodeAgent:
         self._give_up_at = self.loop.now() + self._settings.wait
         if self._links is not None:
             for peer in self._links.below:
-                agent.add_child(peer.pipe).feed(peer.leftover)
+                agent.add_peer(peer.pipe).feed(peer.leftover)
             if self._links.above is not None:
                 link_up(agent, self._links.above.pipe, FROM_ABOVE).feed(self._links.above.leftover)
         if agent.is_complete:
@@ -284,7 +286,7 @@ class NodeAgent:
     # --- the controller ------------------------------------------------------------------------------------
 
     def _complete(self) -> None:
-        """All ranks below are known; said once, whatever is lost later."""
+        """All ranks below are known. Called once."""
         assert self.agent is not None
         if self._is_complete:
             return
@@ -301,7 +303,7 @@ class NodeAgent:
         try:
             self._ids_file.keep(ids)
         except OSError as error:
-            self._warn(f"if these engines end, others are not started in their place: {error}")
+            self._warn(f"these engines will not be restarted if they end: {error}")
 
     def _dial(self) -> None:
         assert self.agent is not None
@@ -316,7 +318,7 @@ class NodeAgent:
         callbacks = Callbacks(
             event=self.agent.from_above,
             started=self._started,
-            interrupted=lambda why: self._warn(f"lost the link to the controller ({why}); dialling again"),
+            interrupted=lambda why: self._warn(f"lost the link to the controller ({why}); reconnecting"),
             ended=self._not_connected,
         )
         self._session = DialledSession(self.loop, address, RECEIVES["engine"], callbacks, routes=routes)
@@ -339,10 +341,10 @@ class NodeAgent:
             return
         self._log(f"error connecting to controller: {error}")
         self._failure = str(error)
-        self.agent.is_dismissed = True  # those that are started again would not find it either
+        self.agent.is_dismissed = True  # no restart: new engines would not find it either
         self.agent.stop(str(error))
 
-    # --- what ranks do -------------------------------------------------------------------------------------
+    # --- the ranks -----------------------------------------------------------------------------------------
 
     def _signalled(self, local: LocalRank, name: str) -> None:
         if self.agent is None:
@@ -357,7 +359,7 @@ class NodeAgent:
         self.agent.leave(local, self._told_to_end[0])
 
     def terminated(self) -> None:
-        """This process got SIGTERM, as all processes of a job do: it is meant for the ranks as well."""
+        """Handle SIGTERM, which all processes of a job get, the ranks as well."""
         if self.agent is None:
             self._end_forming("got SIGTERM")
             return
@@ -371,8 +373,8 @@ class NodeAgent:
         known = self._ranks.get(local)
         if known is None:
             return
-        if local.given_up:  # so its process ends: how it does so explains nothing
-            self._ends(local, f"its node agent gave it up: {reason}")
+        if local.given_up:  # so its process ends; its exit status explains nothing
+            self._ends(local, f"its node agent closed its socket: {reason}")
         elif known.pidfd is None:
             self._ends(local, f"its process ended without a word: {reason}")
         else:
@@ -391,10 +393,10 @@ class NodeAgent:
         self._ends(local, f"its process ended {how}")
 
     def _ends(self, local: LocalRank, how: str = "") -> None:
-        """Tell of ranks in the order in which their sockets closed: the first may have taken the others along.
+        """Report ranks in the order in which their sockets closed: the first may have caused the others' ends.
 
-        A process that dies closes its files before it has ended, this socket as the first of them. A launcher
-        that sees one of the other files closed kills all other ranks, and some of those may have ended sooner.
+        A dying process closes its files before it ends, this socket first. A launcher that sees another file
+        closed kills all other ranks, and some of those may end sooner.
         """
         if local in self._ranks:
             self._ending[local] = how or self._ending.get(local, "")
@@ -427,15 +429,15 @@ class NodeAgent:
         self._look_whether_over()
 
     def _end_for_all(self) -> str:
-        """Why ranks were told to end a moment ago, or nothing.
+        """Return the signal that recently told ranks to end, or "".
 
-        A launcher passes a signal on to all, and kills those that are still there when others have gone.
+        A launcher forwards a signal to all, and kills those that are left when others have ended.
         """
         reason, when = self._told_to_end
         return reason if self.loop.now() - when < _MEANT_FOR_ALL else ""
 
     def _launcher_ended(self) -> None:
-        """Nobody else will ever end the ranks."""
+        """The launcher has ended: nothing else would end the ranks."""
         if self._launcher is not None:
             self.loop.unregister(self._launcher)
             os.close(self._launcher)
@@ -449,7 +451,7 @@ class NodeAgent:
     # --- the end -------------------------------------------------------------------------------------------
 
     def _end_forming(self, reason: str) -> None:
-        """There will be no set."""
+        """End all ranks: the set cannot be formed."""
         self._failure = self._failure or reason
         self._stop(reason, False)
 
@@ -462,7 +464,7 @@ class NodeAgent:
         if self.agent is not None and self.agent.is_dismissed:
             self._ids_file.remove()
         failed = bool(self._failure) or (self.agent is not None and self.agent.has_failed)
-        # Where a launcher lets ranks survive others, it takes a code for a failure, and ends the whole set.
+        # Launchers that let ranks survive others end the whole set for a nonzero code.
         self.exit_code = 1 if failed and not orphaned else 0
         if self._session is not None:
             self._session.close(reason, self.agent is not None and self.agent.has_failed)
@@ -475,19 +477,19 @@ class NodeAgent:
         self._look_whether_over()
 
     def _end_later(self, local: LocalRank) -> None:
-        """A rank was told to end: end it if it does not."""
+        """A rank was told to end: kill it if it does not."""
         self.loop.call_later(limits.INTERRUPT_GRACE, lambda: self._kill(local))
 
     def _kill(self, local: LocalRank) -> None:
         known = self._ranks.get(local)
         if known is not None and local.pid and not local.has_left:
-            self._log_line(f"rank {local.rank} does not end by itself, and is killed")
+            self._log_line(f"rank {local.rank} did not end, and is killed")
             send_signal(known.pidfd, local.pid, signal.SIGKILL)
         elif known is not None and not local.pid:
-            self._ended(local, "it has not said who it is")
+            self._ended(local, "it did not register")
 
     def _leaves(self, local: LocalRank) -> None:
-        """A rank ends by itself, and waits for the end of its socket; the last one for that of this process."""
+        """A rank ends, and waits until its socket is closed; the last one until this process has ended."""
         local.has_left = True
         if not self._stopping:
             local.close()

@@ -1,12 +1,11 @@
 """Links between the nodes of an engine set, made while it starts.
 
-The leaders of nodes form a tree (:mod:`ipmpi.engine.agent.tree`). Each that has others below it listens for as
-long as it takes them to come, which is milliseconds; afterwards nothing of the set listens on a network. A link is
-TLS 1.3 over TCP. Whom to expect is told by MPI: addresses, the hash of the listener's certificate and a secret
-that both ends have to prove. That is a furl, which never leaves the memory of the set's processes.
+The leaders of nodes form a tree (:mod:`ipmpi.engine.agent.tree`). Each leader with others below it listens until
+they have connected, which takes milliseconds; afterwards nothing of the set listens on a network. A link is TLS
+1.3 over TCP. Addresses, the hash of the listener's certificate and a secret for both ends are exchanged by MPI.
+They form a furl, which never leaves the memory of the set's processes.
 
-MPI itself would be there too, but has nothing to wait on: somebody would have to ask it all the time, beside user
-code that also calls it.
+MPI itself cannot carry this traffic: it would have to be polled all the time, beside user code that also calls it.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ class NodeLinks:
     """The links of one leader with its neighbours on other nodes.
 
     Args:
-        below: how many leaders will come.
+        below: how many leaders will connect.
 
     Attributes:
-        address: what they have to be told, or nothing if none will come.
-        above: the link to the leader above, once it is there.
+        address: the furl for them; "" if none will connect.
+        above: the link to the leader above, once it exists.
         below: the links to those below.
     """
 
@@ -58,7 +57,7 @@ class NodeLinks:
     def _listen(self) -> None:
         identity = Identity.create(time.time(), LONG_LIVED_SUITES)
         secret = secrets.token_bytes(32)
-        # Nobody has to be told of others that knock: they cannot prove anything, and it is over in a moment.
+        # Failed attempts of others are not logged: listening ends in a moment.
         listener = Listener(self._loop, ("", 0), identity, {ROLE: secret}, self._came, lambda line: None)
         hints = tuple((address, listener.port) for address in local_addresses())
         self._listener = listener
@@ -68,10 +67,10 @@ class NodeLinks:
         """Make all links.
 
         Args:
-            above: address of the leader above, or nothing if there is none.
+            above: address of the leader above; "" if there is none.
 
         Returns:
-            Why that was not possible, or nothing.
+            Why that failed, or "".
         """
         self._waits_for_above = bool(above)
         if not self._is_complete:
@@ -84,7 +83,7 @@ class NodeLinks:
         return self._failure
 
     def close(self) -> None:
-        """Give up the links, or listening for them."""
+        """Close the links and stop listening."""
         self._stop_listening()
         self._loop.close()
         for peer in [*self.below, *([self.above] if self.above is not None else [])]:
@@ -114,7 +113,7 @@ class NodeLinks:
             peer.pipe.send([handshake.welcome(secrets.token_bytes(16), 0, False)])
             peer.pipe.flush()
         except PipeClosed:
-            peer.pipe.close()  # it has dialled another of our addresses at the same time, and that was faster
+            peer.pipe.close()  # it has connected by another of our addresses
             return
         self.below.append(peer)
         self._look()

@@ -25,11 +25,11 @@ class PeerAgent:
     engines: list[m.EngineInfo] = field(default_factory=list)
     registration: Registration = field(default_factory=Registration)
     has_registered: bool = False
-    """It has said which ranks it has; they may be lost since."""
+    """Whether it has reported its ranks; they may be lost since."""
     farewell: str = ""
-    """Why it was told to end, if it has said so."""
+    """Why it ends, if it has reported that."""
     fault: bool = False
-    """It was not told to end: something went wrong in it."""
+    """Whether it ends because of an error in it."""
 
     @property
     def ranks(self) -> list[int]:
@@ -37,7 +37,7 @@ class PeerAgent:
         return [engine.rank for engine in self.engines]
 
     def registers(self, part: m.Register) -> bool:
-        """It says who it is and who is below it; whether that is all now."""
+        """Add ranks that it has reported; return whether its report is complete."""
         message = self.registration.add(part)
         if message is not None:
             self.engines = message.engines
@@ -45,7 +45,7 @@ class PeerAgent:
         return message is not None
 
     def silent_end(self) -> str:
-        """Why the ranks of this branch are gone, if its agent ended and had not said that it would."""
+        """Return why the ranks of this branch are lost, if its agent ended without a message."""
         host = min(self.engines, key=lambda engine: engine.rank).host if self.engines else "another node"
         return (
             f"the node agent on {host}, through which it is reached, ended without a word: it was killed, or the "
@@ -58,7 +58,7 @@ class PeerAgent:
         on_event: Callable[[Event], None],
         on_closed: Callable[[str, bool, KernelError | None], None],
     ) -> None:
-        """Begin to move bytes; the callbacks are those of :class:`~ipmpi.transport.link.Link`."""
+        """Start the link; the callbacks are those of :class:`~ipmpi.transport.link.Link`."""
         self.link = Link(loop, self.pipe, self.connection, on_event, on_closed)
 
     def wake(self) -> None:
@@ -72,7 +72,7 @@ class PeerAgent:
             self.link.feed(data)
 
     def leave(self, reason: str, fault: bool = False) -> None:
-        """Say why this process ends: it was told to, so that its tasks are no cause; or it is at ``fault``."""
+        """Send the reason why this process ends; ``fault``: an error in it, else it was told to end."""
         if self.link is not None:
             self.connection.send(m.Goodbye(reason, fault))
             self.link.close(reason)

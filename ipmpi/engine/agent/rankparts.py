@@ -1,7 +1,7 @@
-"""A node agent's part in tasks that one of its ranks runs together with others.
+"""The parts of gang tasks of one rank, in its node agent.
 
-The rank gets its part at the moment at which it is heard of, in the order of commands and such parts, which is the
-same at all ranks. Large arguments come later, and the rank waits for them.
+The rank gets its part at once, in the order of commands and parts, which is the same at all ranks. Large arguments
+arrive later, and the rank waits for them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _CHECK_AGAIN = 1.0
 
 
 class RankPart:
-    """One part that the rank has, or has not answered yet.
+    """One part whose outcome is not known yet.
 
     Attributes:
         number: group and index of the task.
         serial: its number at the rank.
         is_root: whether this rank's result is that of the task.
-        reason: why it shall not go on, once there is such a reason.
-        verdict: what it fails with if it is interrupted.
-        must_end: whether it was.
+        reason: why it must not continue, or "".
+        verdict: the exception to fail with if it is interrupted.
+        must_end: whether it was interrupted.
     """
 
     def __init__(self, message: m.RunTogether, serial: int, is_root: bool) -> None:
@@ -78,7 +78,7 @@ class RankParts:
         self._without_body: set[tuple[int, int]] = set()
         self._kept: dict[tuple[int, int], tuple[Outcome, float]] = {}
         self._given_up: set[RankPart] = set()
-        """Parts whose end was told although they still run."""
+        """Parts that were reported as ended although they still run."""
         self._retired = False
 
     @property
@@ -87,12 +87,12 @@ class RankParts:
         return bool(self._by_serial)
 
     def label(self, serial: int) -> str:
-        """What displays call the task of a part; "" if there is none."""
+        """Return the label of a part's task; "" if there is no such part."""
         part = self._by_serial.get(serial)
         return "" if part is None else part.label
 
     def run(self, message: m.RunTogether, body: Sequence[Buffer]) -> None:
-        """Begin a part."""
+        """Start a part."""
         number = message.group, message.index
         part = RankPart(message, self._items.new_serial(), message.ranks[0] == self._number)
         self._parts[number] = self._by_serial[part.serial] = part
@@ -123,7 +123,7 @@ class RankParts:
     def body_broken(self, group: int, index: int) -> None:
         """The body that was asked for will not come."""
         if (group, index) in self._without_body:
-            self._leave(group, index, "Its arguments did not arrive: who sent them is gone.")
+            self._leave(group, index, "Its arguments did not arrive: their sender has disconnected.")
 
     def leave(self, message: m.LeaveTogether) -> None:
         """The task has failed elsewhere, or is cancelled."""
@@ -140,7 +140,7 @@ class RankParts:
             kept[0][1].drop()
 
     def _call_off(self, part: RankPart, text: str) -> None:
-        """It shall not begin; if it has, calls of its communicator raise PeerError."""
+        """Keep it from starting; if it runs, calls of its communicator raise PeerError."""
         part.reason = text
         self._block.text = text
         self._block.fence()
@@ -159,7 +159,7 @@ class RankParts:
             self._channel.report(*single(message.group, message.index, self._number, True, data, seconds))
 
     def cancel(self, group: int, indices: set[int], *, interrupt: bool) -> None:
-        """Stop these parts; those that may go on, do."""
+        """Cancel these parts; those that run continue unless ``interrupt`` is set."""
         if not interrupt:
             return
         for number, part in list(self._parts.items()):
@@ -183,7 +183,7 @@ class RankParts:
         self._retired = True
 
     def _started(self, part: RankPart) -> float | None:
-        """When it began to run (time.monotonic); None if it does not run."""
+        """Return when it began to run (time.monotonic); None if it does not run."""
         words = self._block.words
         return words[SINCE] * 1e-9 if words[CURRENT] == part.serial else None
 
@@ -197,7 +197,7 @@ class RankParts:
             self._call_off(part, str(verdict))
 
     def _give_up(self, part: RankPart, verdict: BaseException) -> None:
-        """It was interrupted, and has had time enough to end."""
+        """Report it as ended: it was interrupted, and has not ended in time."""
         if self._parts.get(part.number) is not part or self._retired:
             return
         started = self._started(part)
@@ -223,7 +223,7 @@ class RankParts:
             return
         outcome: Outcome = (message.kind, data)
         if message.hit and part.verdict is not None:
-            outcome = judged(outcome, part.verdict)
+            outcome = overruled_part(outcome, part.verdict)
         if part in self._given_up:
             self._given_up.discard(part)
             _forget(outcome)
@@ -245,8 +245,8 @@ class RankParts:
         self._channel.report(m.TogetherEnded(*part.number, self._number, ok, seconds, sizes), body)
 
 
-def judged(outcome: Outcome, verdict: BaseException) -> Outcome:
-    """:func:`~ipmpi.engine.rank.outcomes.overruled`, also for a large value that is on its way here."""
+def overruled_part(outcome: Outcome, verdict: BaseException) -> Outcome:
+    """As :func:`~ipmpi.engine.rank.outcomes.overruled`, also for a large value that is still arriving."""
     decided = overruled(outcome, verdict)
     if decided is not outcome:
         _forget(outcome)

@@ -1,4 +1,4 @@
-"""The end of the job in the agents: what is said of it up and down their tree."""
+"""The end of the job in the agents: messages about it up and down their tree."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ...transport.transfers import Endpoint
 from .ending import METHOD, Call, JobDeadline
 
 _DEAF = 5.0
-"""Seconds after a warning in which others are taken for the same one: a launcher passes it on to every rank."""
+"""Seconds in which further warnings are ignored: a launcher forwards a warning to every rank."""
 
 
 class JobEndTree(Protocol):
-    """This agent's place in the set: see :class:`ipmpi.engine.agent.agent.Agent`."""
+    """The part of :class:`ipmpi.engine.agent.agent.Agent` that this module uses."""
 
     loop: Loop
     above: Endpoint | None
 
     @property
     def is_root(self) -> bool:
-        """Whether this agent speaks with the controller."""
+        """Whether this agent has the link to the controller."""
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
         """Send to the agent or controller above."""
@@ -38,11 +38,11 @@ class JobEndTree(Protocol):
 
 
 class SetEnd:
-    """Knows when the set's job ends, at its root; other agents pass warnings on.
+    """Tracks the end of the set's job, at its root; other agents forward warnings.
 
     Args:
-        tree: where this agent is.
-        on_known: called with the time of the end when that is known.
+        tree: the agent.
+        on_known: called with the time of the end, once known.
         log: called with lines for the log.
     """
 
@@ -58,14 +58,14 @@ class SetEnd:
         self._numbers = itertools.count(-1, -1)
 
     def know(self, ends_at: float | None, job: str) -> None:
-        """The job ends at that time of the loop's clock; before the set registers."""
+        """Set the end of the job, in the loop's time; call it before the set registers."""
         self._job = job
         if ends_at is not None:
             self._ending.ends_at = ends_at
             self._on_known(ends_at)
 
     def registered(self) -> None:
-        """The set has told a controller who is there."""
+        """The set has registered with a controller."""
         if self._job or self._left is not None:
             self._tree.send_up(m.JobEnds(self._left, self._job))
         self._ending.ask_again()
@@ -96,7 +96,7 @@ class SetEnd:
         try:
             operation = operations.decode_operation(message.operation)
         except msgspec.DecodeError:
-            return  # the ranks will say so
+            return  # the ranks will report it
         if isinstance(operation, operations.BeforeWalltime):
             self._ending.add(operation.key, operation.name, operation.seconds, message.ranks)
         elif isinstance(operation, operations.EndComes):
@@ -104,13 +104,13 @@ class SetEnd:
         self._loop.call_at_turn_end(self._look)
 
     def _look(self) -> None:
-        """Ask for what is due, and look again in time."""
+        """Request the calls that are due, and set the timer for the next."""
         now = self._loop.now()
         self._ask(self._ending.due(now))
         link: Link | None = getattr(self._tree.above, "link", None)
         if link is None or not link.is_open:
             for call in self._ending.overdue(now):
-                self._log(f"the controller is not there: {METHOD}({call.name}) is run without it")
+                self._log(f"the controller is unreachable: {METHOD}({call.name}) is run without it")
                 self._tree.dispatch(m.Dispatch(next(self._numbers), call.ranks, METHOD, _operation(call)))
         if self._timer is not None:
             self._timer.cancel()

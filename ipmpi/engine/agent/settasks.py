@@ -1,7 +1,7 @@
-"""Tasks at a node agent: their messages up and down the tree of agents, and the set's farm.
+"""Tasks at a node agent: their messages up and down the tree of agents, and the set's scheduler.
 
-At the root all that is said about tasks goes through the :class:`~ipmpi.engine.farm.scheduler.SetScheduler`, which
-decides which rank runs what. Other agents pass on what is not for their own ranks.
+At the root all messages about tasks go through the :class:`~ipmpi.engine.farm.scheduler.SetScheduler`, which
+decides which rank runs what. Other agents forward what is not for their own ranks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REPORTS = (m.PropertiesChanged, m.TaskResults, m.TasksReturned, m.WantTaskBody,
 
 
 class TaskTree(Protocol):
-    """This agent's place in the set: see :class:`ipmpi.engine.agent.agent.Agent`."""
+    """The part of :class:`ipmpi.engine.agent.agent.Agent` that this module uses."""
 
     loop: Loop
     above: Endpoint | None
@@ -40,23 +40,23 @@ class TaskTree(Protocol):
 
     @property
     def is_root(self) -> bool:
-        """Whether this agent speaks with the controller."""
+        """Whether this agent has the link to the controller."""
 
-    def by_child(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, list[int]]]:
+    def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, list[int]]]:
         """The ranks below, by the agent through which they are reached."""
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
         """Send to the agent or controller above."""
 
-    def pass_up(self, child: PeerAgent, message: Any, stream: int) -> None:
+    def pass_up(self, peer: PeerAgent, message: Any, stream: int) -> None:
         """Relay a message with its stream."""
 
 
 class SetTasks:
-    """Routes what is said about tasks.
+    """Routes messages about tasks.
 
     Args:
-        tree: where this agent is.
+        tree: the agent.
         joined: whether the ranks of the set share a communicator.
         leaders: the lowest rank on the node of each rank, by rank.
     """
@@ -67,11 +67,11 @@ class SetTasks:
         self._leaders = leaders
         self._scheduler = SetScheduler(joined)
         self._known: set[int] = set()
-        """Ranks that the farm has been told of; none but at the root."""
+        """Ranks that the scheduler has; empty except at the root."""
         self._farm_timer: Timer | None = None
         self._changed: set[int] = set()
         self._answered: list[int] = []
-        """Ranks that have answered a command, of which the farm will be told before it decides."""
+        """Ranks that have replied to a command, not yet reported to the scheduler."""
 
     # --- the set -------------------------------------------------------------------------------------------
 
@@ -84,16 +84,16 @@ class SetTasks:
         self._decide_soon()
 
     def job_ends(self, ends_at: float) -> None:
-        """The job ends at that time."""
+        """Set the end of the job."""
         self._scheduler.job_ends(ends_at)
 
     def _node(self, rank: int) -> int:
         return self._leaders[rank] if rank < len(self._leaders) else rank
 
     def ranks_gone(self, ranks: Sequence[int], *, died: bool, ordered: bool = False) -> None:
-        """Ranks are lost, or their engines were ended and their processes stay.
+        """Ranks are lost, or their engines were ended while their processes stay.
 
-        ``ordered``: they were told to end, so that nothing that they had is to blame.
+        ``ordered``: they were told to end, so their tasks are not suspected.
         """
         if self._tree.is_root and self._known.intersection(ranks):
             self._known.difference_update(ranks)
@@ -111,7 +111,7 @@ class SetTasks:
         """Ranks have answered a command."""
         if self._tree.is_root:
             self._answered += ranks
-            if self._scheduler.awaits_ranks:  # else it is told with what comes next
+            if self._scheduler.awaits_ranks:  # else with the next event
                 self._decide_soon()
 
     def _tell_answered(self) -> None:
@@ -120,7 +120,7 @@ class SetTasks:
             self._scheduler.command_answered(ranks, self._loop.now())
 
     def forget_controller(self) -> None:
-        """The controller began anew."""
+        """The controller was restarted."""
         self._scheduler.reset()
         self._decide_soon()
 
@@ -157,17 +157,17 @@ class SetTasks:
         return True
 
     def _functions(self, message: m.DefineFunction | m.ForgetFunctions, body: Sequence[Buffer]) -> None:
-        """Functions go to all ranks at once."""
-        for child in self._tree.children:
-            child.connection.send(message, body)
-            child.wake()
+        """Pass functions on to all ranks."""
+        for peer in self._tree.children:
+            peer.connection.send(message, body)
+            peer.wake()
         for local in self._tree.local.values():
             local.send(message, body)
 
     def _pass_down(self, ranks: Sequence[int], message: Routed, body: Sequence[Buffer]) -> None:
-        for child, theirs in self._tree.by_child(ranks):
-            child.connection.send(_addressed(message, theirs), body)
-            child.wake()
+        for peer, theirs in self._tree.by_peer(ranks):
+            peer.connection.send(_addressed(message, theirs), body)
+            peer.wake()
         for rank in ranks:
             local = self._tree.local.get(rank)
             if local is not None:
@@ -176,7 +176,7 @@ class SetTasks:
     # --- large arguments -----------------------------------------------------------------------------------
 
     def _take_body(self, message: m.TaskBody, body: Sequence[Buffer], stream: int) -> None:
-        below = self._tree.by_child(message.ranks)
+        below = self._tree.by_peer(message.ranks)
         here = [
             local
             for rank in message.ranks
@@ -187,9 +187,9 @@ class SetTasks:
         number, sizes, total = (message.group, message.index), message.sizes, sum(message.sizes)
         memory = self._memory(here, number, total)
         if not stream:
-            for child, ranks in below:
-                child.connection.send(m.TaskBody(*number, ranks, sizes), body)
-                child.wake()
+            for peer, ranks in below:
+                peer.connection.send(m.TaskBody(*number, ranks, sizes), body)
+                peer.wake()
             if memory is not None:
                 try:
                     memory.write(0, memoryview(b"".join(body)))
@@ -200,8 +200,8 @@ class SetTasks:
                     _arrived(here, number, sizes, memory)
             return
         sinks: list[tuple[Any, Any]] = [
-            (child, child.connection.send_streamed(m.TaskBody(*number, ranks, sizes), total))
-            for child, ranks in below
+            (peer, peer.connection.send_streamed(m.TaskBody(*number, ranks, sizes), total))
+            for peer, ranks in below
         ]
         if memory is not None:
             receiver = BodyReceiver(
@@ -222,13 +222,13 @@ class SetTasks:
 
     # --- from below, and from ranks of this node ---------------------------------------------------------------
 
-    def from_below(self, child: PeerAgent, event: MessageReceived) -> bool:
+    def from_below(self, peer: PeerAgent, event: MessageReceived) -> bool:
         """Handle a message of an agent below; False if it is not about tasks."""
         message = event.message
         if isinstance(message, m.LargeTaskResult):
             self._learn(message)
             if event.stream:
-                self._tree.pass_up(child, message, event.stream)
+                self._tree.pass_up(peer, message, event.stream)
             else:
                 self._tree.send_up(message, event.body)
         elif isinstance(message, _REPORTS):
@@ -243,7 +243,7 @@ class SetTasks:
             self._decide_soon()
 
     def report(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
-        """A message of a rank of this node, or from below, on its way to the controller."""
+        """Pass up a message of a rank of this node, or from below."""
         if isinstance(message, m.PropertiesChanged):
             self._changed.update(message.ranks)
             self._loop.call_at_turn_end(self._tell_changes)
@@ -307,7 +307,7 @@ class SetTasks:
 
 
 def _give(local: LocalRank, message: Routed, body: Sequence[Buffer]) -> None:
-    """A message for a rank of this node."""
+    """Pass a message to a rank of this node."""
     if isinstance(message, m.GiveTasks):
         local.tasks.give(message, body)
     elif isinstance(message, m.TakeBackTasks):
@@ -338,6 +338,6 @@ def _broken(here: list[LocalRank], number: tuple[int, int]) -> None:
 
 
 def _addressed(message: Routed, ranks: list[int]) -> Routed:
-    """The message, as it goes to some of its ranks."""
+    """Return the message addressed to some of its ranks."""
     field = "for_ranks" if isinstance(message, m.RunTogether) else "ranks"
     return message if getattr(message, field) == ranks else msgspec.structs.replace(message, **{field: ranks})

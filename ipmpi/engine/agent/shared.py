@@ -1,8 +1,7 @@
-"""Bodies on their way to the ranks of a node, in memory that they share.
+"""Bodies for the ranks of a node, in memory that they share.
 
 A body that several ranks on a node receive arrives once, in an anonymous file in memory. Each rank maps it
-privately: it reads the same pages as the others, and a page that it writes to becomes its own. So a 4 GB push to
-64 ranks of a node takes 4 GB, not 256, until they begin to differ.
+privately (copy-on-write). So a 4 GB push to 64 ranks of a node takes 4 GB, not 256, until ranks write to it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class SharedMemory:
             data = data[written:]
 
     def segments(self, lengths: Sequence[int]) -> list[Buffer]:
-        """Nobody looks into a body here: ranks map it."""
+        """Return nothing: the agent does not read bodies, ranks map them."""
         raise NotImplementedError
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""A node agent's part in the tasks of one of its ranks.
+"""The tasks of one rank, in its node agent.
 
-It gives the rank items, and sends their results up many at a time. No timer runs while the rank is idle, nor while
-it works on a long item and nothing else is to be told.
+It sends the rank items, and their results up, many at a time. No timer runs while the rank is idle, nor while it
+runs a long item and no results wait.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from .itembook import Finished, Item, ItemBatch, ItemBook
 from .largestreams import LargeAnswer
 
 _BODIES = 2
-"""Large arguments that a rank asks for at a time: those of the task that runs, and of the next one."""
+"""Large arguments requested at a time: those of the running task and of the next one."""
 
 _SHORTEST_CHECK = 0.005
 _CHECK_AGAIN = 1.0
-"""Seconds after which a task that went on after its time was over is interrupted again."""
+"""Seconds after which a task that continues after its timeout is interrupted again."""
 
 
 class ReportChannel(Protocol):
-    """Where an agent's messages go: to the agent above, or to the farm of the set."""
+    """Receives messages about tasks: the agent above, or the scheduler of the set."""
 
     def report(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
-        """Send a message of a rank's."""
+        """Send a message of a rank."""
 
     def report_large(self, message: m.LargeTaskResult, answer: LargeAnswer) -> None:
         """Send a large result."""
@@ -52,12 +52,12 @@ class TaskAgent:
         self._watch_timer: Timer | None = None
         self._deadline_timer: Timer | None = None
         self._overruled: tuple[int, BaseException] | None = None
-        """The item that was told to end, and what it fails with."""
+        """The item that was interrupted, and the exception that it fails with."""
         self._given_up: set[tuple[int, int]] = set()
-        """Items whose end was told although they still run."""
+        """Items that were reported as ended although they still run."""
         self._retired = False
 
-    # --- what comes from above -----------------------------------------------------------------------------
+    # --- from above ----------------------------------------------------------------------------------------
 
     def give(self, message: m.GiveTasks, body: Sequence[Buffer]) -> None:
         """Tasks to run."""
@@ -74,7 +74,7 @@ class TaskAgent:
         self._ask()
 
     def take_back(self, count: int) -> None:
-        """Return what would run last."""
+        """Return ``count`` items to the scheduler, from the end of the queue."""
         items: list[Item] = []
         while self._large and len(items) < count:
             items.append(self._large.pop())
@@ -83,7 +83,7 @@ class TaskAgent:
         self._give_up(items + taken, "taken")
 
     def cancel(self, group: int, indices: set[int], *, interrupt: bool) -> None:
-        """Do not run these tasks, or interrupt them."""
+        """Remove these tasks from the queue; with ``interrupt``, also interrupt them."""
         found, running, finished = self._items.remove(group, indices)
         self._report(finished)
         large = [(given, index) for given, index in self._large if given.group == group and index in indices]
@@ -120,7 +120,7 @@ class TaskAgent:
             self._give_up([(given, index)], "broken")
 
     def retire(self) -> None:
-        """This engine was ended: nothing runs here, and nothing is told any more."""
+        """The engine was ended: it runs no tasks, and sends no results."""
         self._retired = True
         for timer in (self._watch_timer, self._deadline_timer):
             if timer is not None:
@@ -137,7 +137,7 @@ class TaskAgent:
             self._check_at(self._loop.now() + given.timeout)
 
     def _ask(self) -> None:
-        """Ask for the bodies of large tasks, but not for more than are soon needed."""
+        """Request the bodies of the next large tasks."""
         while self._large and len(self._awaited) + len(self._here) < _BODIES:
             given, index = self._large.popleft()
             self._awaited[given.group, index] = given
@@ -156,13 +156,13 @@ class TaskAgent:
     # --- results -------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """See to it that no result waits behind a long item."""
+        """Start a timer, so that no result waits behind a long item."""
         if self._watch_timer is None:
             self._watch_timer = self._loop.call_later(limits.TASK_RESULT_WAITS, self._watch_due)
 
     def _watch_due(self) -> None:
         self._watch_timer = None
-        # Where nothing has happened for so long, the item that runs is a long one: its end is reported at once.
+        # Without results for this time, the running item is a long one: its end is reported at once.
         if self._items.has_finished or self._items.age < limits.TASK_RESULT_WAITS:
             self.collect()
 
@@ -186,7 +186,7 @@ class TaskAgent:
         self._ask()
 
     def _came_back(self, finished: list[Finished]) -> list[Finished]:
-        """Leave out those whose end was told before."""
+        """Leave out items that were already reported as ended."""
         if not self._given_up:
             return finished
         late = [one for one in finished if (one[0].group, one[1]) in self._given_up]
@@ -195,7 +195,7 @@ class TaskAgent:
         return [one for one in finished if one not in late]
 
     def _let_go(self, group: int, index: int) -> bool:
-        """Whether this item's end was told before; now the rank has come back from it."""
+        """Return whether this item, which has ended now, was already reported as ended."""
         if (group, index) not in self._given_up:
             return False
         self._given_up.discard((group, index))
@@ -203,7 +203,7 @@ class TaskAgent:
         return True
 
     def large_result(self, message: rm.ItemDone, answer: LargeAnswer) -> None:
-        """An item has ended with a large result, which begins to come."""
+        """An item has ended with a large result, which is arriving."""
         self.collect()
         item = self._items.ended(message.serial)
         if item is None or self._retired:
@@ -229,7 +229,7 @@ class TaskAgent:
     # --- tasks that have to end ------------------------------------------------------------------------------
 
     def _overrule(self, serial: int, verdict: BaseException) -> None:
-        """Interrupt an item, again if it was before; give it up when it has had time enough to end."""
+        """Interrupt an item, repeatedly; report it as ended if it does not end in time."""
         if self._items.overrule(serial, verdict) and (self._overruled is None or self._overruled[0] != serial):
             self._overruled = serial, verdict
             self._loop.call_later(limits.TASK_GRACE, lambda: self._give_up_on(serial))
@@ -250,7 +250,7 @@ class TaskAgent:
     # --- timeouts ------------------------------------------------------------------------------------------
 
     def _check_at(self, when: float) -> None:
-        """Look at what runs at ``when``, if not before."""
+        """Check the running item at ``when`` or earlier."""
         timer = self._deadline_timer
         if timer is not None and timer.when > when:
             timer.cancel()
@@ -275,12 +275,12 @@ class TaskAgent:
 
 
 def timed_out(timeout: float) -> TaskTimeout:
-    """What a task fails with that ran for too long."""
+    """Return the exception of a task that exceeded its timeout."""
     return TaskTimeout(f"the task ran for longer than its timeout of {timeout:g} seconds, and was interrupted")
 
 
 def not_ending(verdict: BaseException) -> BaseException:
-    """The same about a task that did not end when it was interrupted."""
+    """Return the exception of a task that did not end when it was interrupted."""
     return type(verdict)(
         f"{verdict}; it has not ended {limits.TASK_GRACE:g} seconds later, and this engine gets no other task"
         " until it does (queue_status() shows what holds it)"

@@ -1,8 +1,8 @@
-"""How commands travel inside an engine set (no I/O).
+"""The tree of agents of an engine set (no I/O).
 
-The ranks of a node hang on its agent by Unix sockets. A node is named by its *leader*, the lowest rank on it.
-Agents form a tree over TCP in which each has up to :data:`ARITY` others below it, so the time to reach N nodes
-grows as log N. The agent of rank 0's node is the root.
+The ranks of a node are connected to its agent by Unix sockets. A node is identified by its *leader*, the lowest
+rank on it. Agents form a tree over TCP in which each has up to :data:`ARITY` others below it, so the time to reach
+N nodes grows as log N. The agent of rank 0's node is the root.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class TreePosition(NamedTuple):
 
 
 def place(rank: int, leaders: Sequence[int], *, one_tree: bool = True) -> TreePosition:
-    """Where the agent of ``rank`` stands.
+    """Return the position of the agent of ``rank`` in the tree.
 
     Args:
         rank: any rank of its node.
         leaders: the leader of each rank, by rank.
-        one_tree: False where nodes cannot reach each other: each agent is a root then.
+        one_tree: False if nodes cannot reach each other: then each agent is a root.
     """
     if not one_tree:
         return TreePosition(None, [])

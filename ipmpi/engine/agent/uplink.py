@@ -1,4 +1,4 @@
-"""The way up from a node agent to the one above it."""
+"""The link from a node agent to the one above it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .peeragent import PeerAgent
 
 
 def link_up(agent: Agent, pipe: Pipe, may_receive: frozenset[type[m.Message]]) -> PeerAgent:
-    """Make ``pipe`` the way up of an agent, to that of another node."""
+    """Make ``pipe`` the link of an agent to the one above."""
     above = PeerAgent(pipe, Connection(may_receive, resumable=False))
 
     def refused(event: Event) -> None:

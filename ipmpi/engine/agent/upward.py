@@ -1,4 +1,4 @@
-"""Answers of commands on their way up, folded while they wait for others."""
+"""Replies to commands on their way up, merged while they wait for others."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from .fold import Fold, Folded
 
 
 class Upward:
-    """The folding of answers, and its timer.
+    """Merges replies, and has the timer for it.
 
     Args:
-        send_up: called with each message that is to go up, and its body.
+        send_up: called with each reply and its body.
     """
 
-    def __init__(self, loop: Loop, send_up: Callable[[m.AnyMessage, Sequence[Buffer]], None]) -> None:
+    def __init__(self, loop: Loop, send_up: Callable[[m.Result, Sequence[Buffer]], None]) -> None:
         self._loop = loop
         self._send_up = send_up
         self._fold = Fold()
         self._timer: Timer | None = None
 
     def begin(self, number: int, ranks: Sequence[int]) -> None:
-        """These ranks will answer a command."""
+        """Expect replies of these ranks to a command."""
         if len(ranks) > 1:
             self._fold.begin(number, list(ranks))
 
     def add(self, message: m.Result, body: Sequence[Buffer]) -> None:
-        """An answer came."""
+        """Add a reply."""
         self._report(self._fold.add(message, body, self._loop.now()))
         if self._timer is None:
             self._set_timer()
 
     def leave_out(self, number: int | None, ranks: list[int]) -> None:
-        """Wait no longer for these ranks' answers to a command, None for all commands."""
+        """Expect no reply of these ranks to a command; None for all commands."""
         self._report(self._fold.leave_out(number, ranks))
 
     def _set_timer(self) -> None:

@@ -1,8 +1,7 @@
-"""Other processes of this machine, none of them our children: are they there, how did they end.
+"""Watching other processes of this machine that are not our children: whether they run, and how they ended.
 
-A pidfd becomes readable when its process ends, and is safe against process ids that are used again. Where the
-kernel has none, or Python was built where it knew of none, there is the process id alone. When a process began is
-:func:`ipmpi.processid.birth`.
+A pidfd becomes readable when its process ends, and cannot refer to a reused process id. Kernels without pidfds
+leave the process id only. For the start time of a process see :func:`ipmpi.processid.birth`.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from typing import Final
 from ...exits import how_it_ended
 
 _PIDFD_OPEN: Final = 434
-"""Number of the system call, the same on all machines that Linux runs on today."""
+"""Number of the system call, the same on all architectures in use."""
 _PIDFD_GET_INFO: Final = 0xC040FF0B
 _PIDFD_INFO_EXIT: Final = 1 << 3
 _PIDFD_INFO: Final = struct.Struct("=2Q11Ii")
-"""``struct pidfd_info`` of the kernel; first its mask of what is told, last the exit status."""
+"""``struct pidfd_info`` of the kernel; its first field is the mask, its last the exit status."""
 
 _EXIT_STATUS: Final = 49
-"""Of the fields after the name in /proc/PID/stat."""
+"""Index of the field, after the name, in /proc/PID/stat."""
 
 _LAUNCHERS: Final = frozenset({
     *("mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "prte", "mpiexec.hydra", "mpiexec.gforker"),
     *("hydra_pmi_proxy", "pmi_proxy", "mpispawn", "slurmstepd", "flux-shell", "palsd"),
 })  # fmt: skip
-"""Names of processes that start ranks, as /proc has them: 15 characters."""
+"""Names of processes that start ranks, as in /proc: at most 15 characters."""
 
 _SAME_RANK: Final = (
     *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"),
@@ -44,11 +43,11 @@ _PROC: Final = Path("/proc")
 
 
 def open_pidfd(pid: int) -> int | None:
-    """A descriptor that becomes readable when this process ends; None where the kernel has no such thing.
+    """Return a descriptor that becomes readable when this process ends; None if the kernel has no pidfds.
 
     Raises:
         ProcessLookupError: there is no such process.
-        OSError: as many files are open as may be.
+        OSError: too many open files.
     """
     try:
         return os.pidfd_open(pid) if hasattr(os, "pidfd_open") else _pidfd_open(pid)
@@ -59,7 +58,7 @@ def open_pidfd(pid: int) -> int | None:
 
 
 def _pidfd_open(pid: int) -> int:
-    """For a Python that was built on a system older than that call, as those of conda are."""
+    """As ``os.pidfd_open``, for Pythons that were built on older systems, such as conda's."""
     import ctypes
 
     found = int(ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_OPEN, pid, 0))  # close-on-exec by itself
@@ -73,7 +72,7 @@ def send_signal(pidfd: int | None, pid: int, signum: int) -> bool:
     """Send a signal to a process; False if it has ended.
 
     Raises:
-        PermissionError: it is another user's.
+        PermissionError: it belongs to another user.
     """
     try:
         if pidfd is not None and hasattr(signal, "pidfd_send_signal"):
@@ -90,10 +89,10 @@ def send_signal(pidfd: int | None, pid: int, signum: int) -> bool:
 
 
 def exit_status(pid: int, pidfd: int | None = None) -> int | None:
-    """How a process of our user has ended, as ``os.waitpid`` tells its parent; None if that cannot be known.
+    """Return the exit status of a process of our user, as of ``os.waitpid``; None if it is unknown.
 
-    Until its parent has asked, which launchers do at once, /proc tells; after that the kernel, from 6.15 on, by
-    a ``pidfd`` that was opened before.
+    It is read from /proc until the parent has waited, which launchers do at once; later from a ``pidfd`` that was
+    opened before, on kernels from 6.15 on.
     """
     status = _of_zombie(pid)
     return _after_all(pidfd) if status is None and pidfd is not None else status
@@ -119,20 +118,19 @@ def _after_all(pidfd: int) -> int | None:
 
 
 def describe_status(status: int | None) -> str:
-    """Words for what :func:`exit_status` found: ``killed by SIGSEGV (core dumped)``, ``exit code 3``."""
+    """Describe an exit status: ``killed by SIGSEGV (core dumped)``, ``exit code 3``."""
     if status is None:
         return "exit status unknown"
     return how_it_ended(os.waitstatus_to_exitcode(status)) + " (core dumped)" * os.WCOREDUMP(status)
 
 
 def parent_launcher(pid: int, proc: Path = _PROC) -> int:
-    """The process that started this rank: its parent, or the parent of the scripts and tools between the two.
+    """Return the launcher of this rank: its parent, or the parent of the scripts and tools between the two.
 
-    What stands between a launcher and its rank was started as that rank, so it has the same variables. Where no
-    launcher started this process, it is the parent.
+    Those were started as the rank, so they have the same variables. Without a launcher, it is the parent.
 
     Returns:
-        A process id; 0 if none can be seen from here, as in a container with process ids of its own.
+        A process id; 0 if it is not visible, for instance outside of a container.
     """
     own = _rank_in(proc, pid)
     above = _parent(proc, pid)
@@ -149,7 +147,7 @@ def _parent(proc: Path, pid: int) -> int:
 
 
 def _stat(proc: Path, pid: int) -> tuple[str, list[str]]:
-    """Name and further fields; nothing of a process that has ended, or that the system hides."""
+    """Return the name and the other fields; empty for a process that has ended or is hidden."""
     try:
         text = (proc / str(pid) / "stat").read_text(errors="replace")
     except OSError:
@@ -159,7 +157,7 @@ def _stat(proc: Path, pid: int) -> tuple[str, list[str]]:
 
 
 def _rank_in(proc: Path, pid: int) -> dict[bytes, bytes]:
-    """What launchers had told this process when it began; nothing if it is another user's."""
+    """Return the launcher's variables in the environment of a process; empty if it is another user's."""
     try:
         entries = (proc / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:

@@ -1,7 +1,7 @@
 """Tasks that wait at the root agent of a set (no I/O).
 
-What came in one message stays one object, a *chunk*, of which pieces are handed out: indices, lengths and payloads
-are copied as slices of the buffers that they came in, and no task is looked at by itself.
+The tasks of one message form a *chunk*, from which slices are given to ranks: indices, lengths and payloads are
+slices of the message's buffers, and no task is processed by itself.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _WIDTH = 4
 
 
 class GroupShare:
-    """Tasks with the same options, as long as some of them are here.
+    """The part of a group of tasks that this set has.
 
     Attributes:
-        chunks: those that wait.
-        holders: rank -> indices of those that it was given and has not answered.
-        wide: how many tasks on several ranks wait or run.
-        stale: an earlier controller gave them, so nobody wants to hear of them.
+        chunks: the waiting tasks.
+        holders: rank -> indices of the tasks that it was given and has not completed.
+        wide: number of gang tasks that wait or run.
+        stale: an earlier controller sent them, so their results are dropped.
     """
 
     __slots__ = ("chunks", "holders", "options", "runtime", "serial", "stale", "wide")
@@ -48,18 +48,18 @@ class GroupShare:
 
 
 class GroupShares:
-    """All groups of which something is here."""
+    """All groups of which this set has tasks."""
 
     def __init__(self) -> None:
         self._groups: dict[int, GroupShare] = {}
         self._runtimes = RuntimeEstimates()
 
     def get(self, serial: int) -> GroupShare | None:
-        """The group, if something of it is here."""
+        """Return the group; None if the set has no task of it."""
         return self._groups.get(serial)
 
     def open(self, serial: int, options: TaskOptions) -> GroupShare:
-        """The group, which is made if it is new."""
+        """Return the group, which is created if necessary."""
         group = self._groups.get(serial)
         if group is None:
             group = self._groups[serial] = GroupShare(serial, options, self._runtimes.of(options))
@@ -73,18 +73,18 @@ class GroupShares:
         return list(self._groups.values())
 
     def tidy(self, group: GroupShare) -> None:
-        """Forget the group if nothing of it is left."""
+        """Remove the group if it has no tasks left."""
         if not group.chunks and not group.holders and not group.wide:
             self._groups.pop(group.serial, None)
 
     def make_stale(self) -> None:
-        """Nobody wants to hear of any of them any more."""
+        """Mark all groups as stale."""
         for group in self._groups.values():
             group.stale = True
 
 
 class TaskSlice(NamedTuple):
-    """A part of a lot, on its way to a rank."""
+    """A part of a chunk that is sent to a rank."""
 
     indices: array[int]
     message: GiveTasks
@@ -125,7 +125,7 @@ class TaskChunk:
 
     @property
     def is_large(self) -> bool:
-        """Whether it is one task, whose body is asked for later."""
+        """Whether it is one task whose body is requested later."""
         return self._bounds is None
 
     @property
@@ -134,7 +134,7 @@ class TaskChunk:
         return self.end - self.start
 
     def payload(self, position: int) -> Sequence[Buffer]:
-        """The payload of one task."""
+        """Return the payload of one task."""
         if self._bounds is None:
             return self._body
         return [memoryview(self._body[0])[self._bounds[position] : self._bounds[position + 1]]]
@@ -144,7 +144,7 @@ class TaskChunk:
         return self._indices[self.start : self.end]
 
     def take(self, most: int, rank: int) -> TaskSlice:
-        """Up to ``most`` tasks from the left, at least one, as a message to a rank."""
+        """Remove up to ``most`` tasks from the front, at least one, and return them for a rank."""
         start, end = self.start, min(self.start + most, self.end)
         body, sizes = self._body, self._sizes
         if self._bounds is not None:
@@ -161,14 +161,14 @@ class TaskChunk:
         return TaskSlice(indices, message, body)
 
     def cut(self, most: int) -> array[int]:
-        """Up to ``most`` tasks from the right, which wait here no longer."""
+        """Remove up to ``most`` tasks from the end, and return their indices."""
         start = max(self.start, self.end - most)
         indices = self._indices[start : self.end]
         self.end = start
         return indices
 
     def remove(self, unwanted: set[int]) -> list[int]:
-        """Take these tasks out; which of them were here."""
+        """Remove these tasks; return those that were in it."""
         found = [index for index in self.indices() if index in unwanted]
         if len(found) == self.waiting:
             self.start = self.end = 0
@@ -186,11 +186,11 @@ class TaskChunk:
 
 
 class SetQueue:
-    """The chunks in the order in which they came: *open* ones for any rank, *bound* ones for some.
+    """The chunks in order of arrival: *open* ones for any rank, *bound* ones for certain ranks.
 
     Attributes:
-        open_count: tasks that any rank may run.
-        bound_count: tasks that only some may.
+        open_count: number of tasks that any rank may run.
+        bound_count: number of those that only certain ranks may run.
     """
 
     def __init__(self) -> None:
@@ -202,12 +202,12 @@ class SetQueue:
 
     @property
     def count(self) -> int:
-        """Tasks in all."""
+        """Number of all tasks."""
         return self.open_count + self.bound_count
 
     @property
     def arrival(self) -> float:
-        """When the first of the open ones came; infinite if there is none."""
+        """When the first open chunk arrived; infinite if there is none."""
         chunk = self._head(self._open)
         return math.inf if chunk is None else chunk.arrival
 
@@ -220,7 +220,7 @@ class SetQueue:
         return None
 
     def add(self, chunk: TaskChunk, ranks: Iterable[int] = ()) -> None:
-        """A chunk that any of ``ranks`` may run; none of them means all of the set."""
+        """Add a chunk that any of ``ranks`` may run; empty: all ranks."""
         chunk.group.chunks[chunk] = None
         allowed = set(ranks)
         if not allowed:
@@ -233,11 +233,11 @@ class SetQueue:
             self._bound.setdefault(rank, deque()).append(chunk)
 
     def bound_ranks(self) -> list[int]:
-        """Ranks that something waits for that not all may run."""
+        """Return the ranks that have bound chunks."""
         return list(self._bound)
 
     def first(self, rank: int) -> TaskChunk | None:
-        """What the rank shall run next."""
+        """Return the chunk from which the rank must run next, or None."""
         chunk = self._head(self._open)
         bound = self._bound.get(rank)
         if bound is not None:
@@ -249,11 +249,11 @@ class SetQueue:
         return chunk
 
     def is_bound(self, chunk: TaskChunk) -> bool:
-        """Whether only some ranks may run it."""
+        """Return whether only certain ranks may run it."""
         return chunk in self._ranks
 
     def take(self, chunk: TaskChunk, most: int, rank: int) -> TaskSlice:
-        """A piece of a lot, on its way to a rank."""
+        """Remove a slice of a chunk, for a rank."""
         piece = chunk.take(most, rank)
         self._gone(chunk, len(piece.indices))
         return piece
@@ -268,7 +268,7 @@ class SetQueue:
             chunk.group.chunks.pop(chunk, None)
 
     def cancel(self, group: GroupShare, indices: set[int]) -> list[int]:
-        """These tasks shall not be run; which of them waited here."""
+        """Remove tasks that are cancelled; return those that waited here."""
         found: list[int] = []
         for chunk in list(group.chunks):
             removed = chunk.remove(indices)
@@ -277,7 +277,7 @@ class SetQueue:
         return found
 
     def cut(self, most: int) -> list[tuple[GroupShare, array[int]]]:
-        """Up to ``most`` open tasks that came last, which wait here no longer."""
+        """Remove and return up to ``most`` open tasks, the latest first."""
         taken: list[tuple[GroupShare, array[int]]] = []
         while most > 0 and self._open:
             chunk = self._open[-1]
@@ -291,7 +291,7 @@ class SetQueue:
         return taken
 
     def leave(self, chunks: Iterable[TaskChunk]) -> list[tuple[GroupShare, array[int]]]:
-        """All tasks of these chunks, which wait here no longer."""
+        """Remove and return all tasks of these chunks."""
         left = []
         for chunk in chunks:
             indices = chunk.cut(chunk.waiting)
@@ -301,13 +301,13 @@ class SetQueue:
         return left
 
     def leave_bound(self) -> list[tuple[GroupShare, array[int]]]:
-        """All tasks that not all ranks may run, which wait here no longer."""
+        """Remove and return all bound tasks."""
         left = self.leave(list(self._ranks))
         self._bound.clear()
         return left
 
     def remove_rank(self, rank: int) -> list[tuple[GroupShare, array[int]]]:
-        """The rank is gone: the tasks that no other may run, which wait here no longer."""
+        """Remove a lost rank; remove and return the tasks that no other rank may run."""
         orphans = []
         for chunk in self._bound.pop(rank, ()):
             ranks = self._ranks.get(chunk)

@@ -1,9 +1,9 @@
-"""Which ranks run a task together (no I/O).
+"""Which ranks run a gang task (no I/O).
 
-A communicator can be used again by the same ranks, and is never given back: after a failure nobody knows what is
-still on its way in it. MPI has a limited number of them. So ranks that already have one are preferred, then
-*blocks* (a set of 8 runs tasks of 3 on ranks 0-2 and 3-5), since those will come again; others are put together
-only while their ranks have plenty of communicators left.
+A communicator is reused by the same ranks, and never freed: after a failure it may still contain messages. MPI has
+a limited number of them. So ranks that already share one are preferred, then *blocks* (a set of 8 runs tasks of 3
+on ranks 0-2 and 3-5), which will recur; other combinations are used only while their ranks have plenty of
+communicators left.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ... import limits
 Ranks = tuple[int, ...]
 
 _LOOKED_AT = 256
-"""Communicators that are considered for one task, of those that were used last."""
+"""Number of recently used communicators to consider for a task."""
 
 _WORTH = 0.010
-"""Seconds to wait for ranks that have a communicator, rather than make one."""
+"""Seconds to wait for ranks that share a communicator, rather than create one."""
 
 
 class CommunicatorSerials:
@@ -37,7 +37,7 @@ class CommunicatorSerials:
         self._is_tight = False
 
     def set_ranks(self, nodes: dict[int, int]) -> None:
-        """These are the ranks of the set from now on, and the node of each."""
+        """Set the ranks of the set, and the node of each."""
         self._nodes = nodes
         self._members = {}
         for rank in sorted(nodes):
@@ -49,13 +49,13 @@ class CommunicatorSerials:
                 del numbers[ranks]
 
     def widest(self, same_node: bool) -> int:
-        """How many ranks there are, in all or on one node."""
+        """Return the number of ranks, in all or on the largest node."""
         return self._widest_node if same_node else len(self._nodes)
 
     # --- what has been made ----------------------------------------------------------------------------------
 
     def number(self, ranks: Ranks) -> int:
-        """The communicator of these ranks; a new number is a communicator that each of them has to make."""
+        """Return the number of these ranks' communicator; each of them must create one for a new number."""
         numbers = self._numbers.setdefault(len(ranks), {})
         number = numbers.pop(ranks, None)
         if number is None:
@@ -66,7 +66,7 @@ class CommunicatorSerials:
         return number
 
     def spoil(self, ranks: Ranks) -> None:
-        """A task failed: its communicator is not to be used again."""
+        """Do not reuse the communicator of a task that failed."""
         self._numbers.get(len(ranks), {}).pop(ranks, None)
 
     def _has_room(self, rank: int) -> bool:
@@ -76,7 +76,7 @@ class CommunicatorSerials:
         return self._made[rank] < limits.MAX_ABANDONED_COMMUNICATORS // 2
 
     def are_used_up(self, width: int, same_node: bool) -> bool:
-        """Whether no ranks have, or can still make, a communicator of this width."""
+        """Return whether no ranks have, or can still create, a communicator of this width."""
         if not self._is_tight or any(True for _ in self._known(width, same_node, None)):
             return False
         return self._composed(filter(self._has_room, self._nodes), width, same_node) is None
@@ -109,7 +109,7 @@ class CommunicatorSerials:
                 yield ranks
 
     def _composed(self, ranks: Iterable[int], width: int, same_node: bool) -> Ranks | None:
-        """Any of ``ranks``, on one node if that is possible, or has to be."""
+        """Return any ranks of ``ranks``, preferably on one node, or if required."""
         by_node: dict[int, list[int]] = {}
         for rank in ranks:
             by_node.setdefault(self._nodes[rank], []).append(rank)
@@ -124,13 +124,13 @@ class CommunicatorSerials:
         return chosen if len(chosen) == width else None
 
     def _may_compose(self, width: int, same_node: bool) -> Callable[[int], bool]:
-        """Which ranks may be put together anyhow: where nothing better will ever come, any that can."""
+        """Return a filter of ranks that may be combined freely: if there is no better choice, any that can."""
         if self._is_tight and next(self._preferred(width, same_node), None) is None:
             return self._has_room
         return self._has_plenty
 
     def pick(self, width: int, same_node: bool, idle: Collection[int]) -> Ranks | None:
-        """Idle ranks that can run a task together now."""
+        """Return idle ranks that can run a task together now."""
         if len(idle) < width:
             return None
         is_idle = frozenset(idle).issuperset
@@ -140,7 +140,7 @@ class CommunicatorSerials:
         return self._composed(filter(self._may_compose(width, same_node), idle), width, same_node)
 
     def reserve(self, width: int, same_node: bool, until: dict[int, float]) -> Ranks | None:
-        """The ranks that will be idle together first, if each of ``until`` is idle from that time on."""
+        """Return the ranks that will be idle together first, if each becomes idle at its time in ``until``."""
 
         def ready(ranks: Iterable[int]) -> float:
             return max(until[rank] for rank in ranks)
@@ -165,5 +165,5 @@ class CommunicatorSerials:
 
 
 def without(ranks: Iterable[int], held: Container[int]) -> list[int]:
-    """Those of ``ranks`` that are not held."""
+    """Return those of ``ranks`` that are not held."""
     return [rank for rank in ranks if rank not in held]

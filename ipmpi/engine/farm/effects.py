@@ -1,4 +1,4 @@
-"""What the farm of a set wants to be sent (no I/O)."""
+"""Messages that the scheduler of a set wants to send (no I/O)."""
 
 from __future__ import annotations
 

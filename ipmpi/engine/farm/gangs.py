@@ -2,13 +2,13 @@
 
 The rules.
 
-* Such a task begins when enough ranks have nothing to do: they get it in one message, and with it the number of
-  the communicator that they share.
-* When it is its turn and there are too few, ranks are *held* for it: those that will be idle together first. A
-  held rank gets nothing more, but for tasks that will have ended before the last of the others is idle. Only one
-  task holds ranks; those behind it begin earlier if there are ranks enough beside the held ones.
-* What ranks are held is thought over from time to time, since nobody knows how long a task takes; ever less often,
-  so that it comes to an end.
+* Such a task begins when enough ranks are idle: one message sends it to them, with the number of their
+  communicator.
+* If it is the next task and too few ranks are idle, ranks are *held* for it: those that will be idle together
+  first. A held rank gets only tasks that will end before the last of the others is idle. Only one task holds
+  ranks; later ones begin earlier if enough other ranks are idle (backfilling).
+* The choice of held ranks is revised from time to time, since run times are unknown; at growing intervals, so that
+  the task will begin.
 * When a part fails, or is lost, the other ranks are told to leave. The task is answered when all of them have, so
   that its ranks are usable again.
 * When all parts have succeeded, the first rank delivers its result: from then on it is a task of that rank like
@@ -38,17 +38,17 @@ from .gangtask import GangTask
 from .ranktable import RankState, RankTable
 
 _THINK_AGAIN = 0.1
-"""Seconds after which other ranks may be held for a task; then twice that, and so on."""
+"""Seconds after which other ranks may be held for a task; doubled each time."""
 
 _SCAN = 64
-"""Tasks behind the one that holds ranks that are looked at."""
+"""Number of tasks to consider behind the one that holds ranks."""
 
 
 class _Hold(NamedTuple):
     task: GangTask
     ranks: frozenset[int]
     awaited: set[int]
-    """Those of them that had something to do when they were chosen, and have had it ever since."""
+    """Those of them that have been busy since they were chosen."""
     since: float
     think_again: float
 
@@ -64,11 +64,11 @@ _ONE_DIED = (
 
 
 class GangTasks:
-    """All such tasks of a set.
+    """All gang tasks of a set.
 
     Args:
         joined: whether the ranks of the set share a communicator.
-        out: takes what is to be sent.
+        out: list to which messages are appended.
     """
 
     def __init__(self, rank_table: RankTable, groups: GroupShares, joined: bool, out: list[Down | Up]) -> None:
@@ -83,31 +83,31 @@ class GangTasks:
 
     @property
     def waiting(self) -> int:
-        """How many tasks wait."""
+        """Number of waiting tasks."""
         return len(self._waiting)
 
     @property
     def held(self) -> frozenset[int]:
-        """Ranks that get nothing, but for :meth:`spare_time`."""
+        """Ranks that get no tasks, except short ones: see :meth:`spare_time`."""
         return _NONE if self._hold is None else self._hold.ranks
 
     @property
     def next_deadline(self) -> float:
-        """When to call :meth:`place` although nothing has happened."""
+        """When to call :meth:`place` if no event occurs."""
         return math.inf if self._hold is None else self._hold.think_again
 
     # --- coming and going ------------------------------------------------------------------------------------
 
     def rank_died(self) -> None:
-        """A process of the set is gone.
+        """A process of the set has died.
 
-        MPI that survives this (ULFM) forms no further communicators with the ones it had: those ranks that know of
-        the loss leave MPI_Comm_create_group with an error, and the others wait in it for ever.
+        An MPI that survives this (ULFM) creates no further communicators: ranks that know of the loss leave
+        MPI_Comm_create_group with an error, and the others wait in it forever.
         """
         self._hindrance = self._hindrance or _ONE_DIED
 
     def ranks_changed(self) -> None:
-        """Ranks came, or are lost."""
+        """Ranks were added or lost."""
         self._communicators.set_ranks({number: state.node for number, state in self._rank_table.states.items()})
         if self._hold is not None and not self._rank_table.states.keys() >= self._hold.ranks:
             self._hold = None
@@ -115,13 +115,13 @@ class GangTasks:
             self._give_up(task)
 
     def add(self, task: GangTask) -> None:
-        """A task came."""
+        """Add a task."""
         task.group.wide += 1
         self._waiting.append(task)
         self._give_up(task)
 
     def _give_up(self, task: GangTask) -> bool:
-        """Answer a task that can never run here; whether that is so."""
+        """Return a task that can never run here to the controller; return whether it was one."""
         width, same_node = task.group.options.width, task.group.options.same_node
         widest = self._communicators.widest(same_node)
         text = ""
@@ -145,7 +145,7 @@ class GangTasks:
         return bool(text)
 
     def _withdraw(self, tasks: Iterable[GangTask]) -> None:
-        """Tasks wait no longer."""
+        """Remove waiting tasks."""
         gone = set(tasks)
         self._waiting = [task for task in self._waiting if task not in gone]
         for task in gone:
@@ -158,28 +158,28 @@ class GangTasks:
         self._groups.tidy(task.group)
 
     def cut(self, most: int) -> list[tuple[GroupShare, array[int]]]:
-        """Up to ``most`` tasks that came last, which wait here no longer."""
+        """Remove and return up to ``most`` waiting tasks, the latest first."""
         tasks = self._waiting[max(0, len(self._waiting) - most) :]
         self._withdraw(tasks)
         return [(task.group, array("I", [task.index])) for task in tasks]
 
     def leave(self, group: GroupShare) -> list[tuple[GroupShare, array[int]]]:
-        """All tasks of a group that wait here, which do so no longer."""
+        """Remove and return all waiting tasks of a group."""
         tasks = [task for task in self._waiting if task.group is group]
         self._withdraw(tasks)
         return [(group, array("I", [task.index])) for task in tasks]
 
     def cancel(self, group: GroupShare, indices: set[int]) -> list[int]:
-        """These tasks shall not be run; which of them waited here."""
+        """Remove tasks that are cancelled; return those that waited here."""
         tasks = [task for task in self._waiting if task.group is group and task.index in indices]
         self._withdraw(tasks)
         return [task.index for task in tasks]
 
     def interrupt(self, group: GroupShare, indices: set[int], interrupt: bool) -> list[int]:
-        """End those of these tasks that run, or say that they run; which these are."""
+        """Cancel running tasks, or report that they run; return which these are."""
         tasks = [task for index in indices if (task := self._running.get((group.serial, index))) is not None]
         for task in tasks if interrupt else []:
-            if task.echo is None:  # its root forgets a result that it may have, so it cannot succeed any more
+            if task.echo is None:  # its root drops its result, so it cannot succeed any more
                 failure, body = failed(PeerError("The task was cancelled."))
                 task.echo = self._failure(task, task.ranks[0], packed.pack_failure(failure, body))
             self._leave(task, task.ranks, "The task was cancelled.")
@@ -190,10 +190,10 @@ class GangTasks:
     # --- beginning -------------------------------------------------------------------------------------------
 
     def place(self, now: float, before: float) -> float:
-        """Begin what can begin of the tasks that came before ``before``; hold ranks for the next one.
+        """Start all tasks from before ``before`` that can start; hold ranks for the next one.
 
         Returns:
-            when the first of the tasks came that were not looked at; infinite if there is none.
+            The arrival time of the first task that was not considered; infinite if there is none.
         """
         due = bisect_left(self._waiting, before, key=lambda task: task.arrival)
         limit = self._waiting[due].arrival if due < len(self._waiting) else math.inf
@@ -233,7 +233,7 @@ class GangTasks:
         task.body = ()
 
     def _hold_for(self, task: GangTask, now: float) -> bool:
-        """Hold ranks for a task; False if the set has not enough that may be given tasks."""
+        """Hold ranks for a task; return False if the set has not enough ranks that accept tasks."""
         if self._hold is not None and self._hold.task is task:
             return True
         return self._choose(task, now, now)
@@ -251,7 +251,7 @@ class GangTasks:
         return True
 
     def _think_again(self, now: float) -> None:
-        """Hold other ranks if one of those that are held will not be free, or it is time to."""
+        """Hold other ranks if a held one will not become free, or if it is time to revise the choice."""
         hold = self._hold
         if hold is None:
             return
@@ -268,21 +268,21 @@ class GangTasks:
                 self._rank_table.refresh(state)
 
     def spare_time(self, now: float) -> float:
-        """Seconds for which held ranks that are idle would only wait."""
+        """Return for how many seconds idle held ranks would only wait."""
         if self._hold is None:
             return 0.0
         awaited = self._rank_table.get(self._hold.awaited)
         return max((state.busy_until(now) - now for state in awaited), default=0.0)
 
     def used_meanwhile(self, rank: int) -> None:
-        """A held rank was given something to do: nobody else shall wait for its end."""
+        """A held rank was given a short task, for which the gang task need not wait."""
         if self._hold is not None:
             self._hold.awaited.discard(rank)
 
     # --- running and ending ----------------------------------------------------------------------------------
 
     def _leave(self, task: GangTask, ranks: Iterable[int], text: str) -> None:
-        """Tell ranks to leave a task, once: those whose part runs, and the root, which may hold a result."""
+        """Tell ranks to leave a task, once: those whose part runs, and the root, which may have a result."""
         if not task.leaving:
             task.leaving = True
             there = [rank for rank in ranks if rank in self._rank_table.states]
@@ -291,7 +291,7 @@ class GangTasks:
                 self._out.append(Down(told, m.LeaveTogether(task.group.serial, task.index, told, text)))
 
     def want_body(self, message: m.WantTaskBody) -> bool:
-        """Ranks wait for a body; whether it is that of such a task."""
+        """Ranks wait for a body; return whether it is a gang task's."""
         task = self._running.get((message.group, message.index))
         if task is None:
             return False
@@ -320,7 +320,7 @@ class GangTasks:
 
     @staticmethod
     def _described(task: GangTask, rank: int, body: Sequence[Buffer]) -> tuple[bytes, str, str]:
-        """The failure of one part as that of the task; the name of the exception, and its text."""
+        """Return the failure of one part as that of the task, and the exception's name and text."""
         prefix = f"[rank {task.ranks.index(rank)} of the task, engine rank {rank}] "
         try:
             failure, rest = packed.unpack_failure(body[0] if len(body) == 1 else b"".join(body))
@@ -337,7 +337,7 @@ class GangTasks:
         return Up(m.TaskResults(task.group.serial, rank, one, none, length, task.busy, size), [payload])
 
     def returned(self, message: m.TasksReturned, index: int, now: float) -> None:
-        """A rank has not run its part of a task, if it is one."""
+        """A rank has not run its part of a gang task, if it is one."""
         task = self._running.get((message.group, index))
         if task is None or message.rank not in task.awaited or message.why == "running":
             return
@@ -347,7 +347,7 @@ class GangTasks:
         self._part_ended(task, message.rank, now)
 
     def lost(self, state: RankState, now: float) -> None:
-        """A rank is gone."""
+        """A rank is lost."""
         task = state.task
         if task is not None:
             task.report = task.report or task.returned(state.number, "lost")
@@ -358,7 +358,7 @@ class GangTasks:
     def _part_ended(self, task: GangTask, rank: int, now: float) -> None:
         task.awaited.discard(rank)
         if rank != task.ranks[0]:
-            self._free(rank)  # the root keeps its result, and does nothing else, until all have ended
+            self._free(rank)  # the root keeps its result, and stays occupied, until all have ended
         if not task.awaited:
             self._ended(task, now)
 
@@ -378,7 +378,7 @@ class GangTasks:
             if report is not None and not group.stale:
                 self._out.append(report)
         elif group.stale:
-            self._leave(task, [root], "Its controller is gone.")
+            self._leave(task, [root], "Its controller has disconnected.")
         else:
             group.runtime.learn(task.busy, 1)
             deliver = m.DeliverTogether(group.serial, task.index, [root])

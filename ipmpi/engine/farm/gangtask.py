@@ -16,10 +16,10 @@ class GangTask:
 
     Attributes:
         ranks: in the order of its communicator; the first is the root.
-        awaited: those whose part has not ended.
-        asked: those that wait for its body.
-        report: what the controller is to hear of its end, unless all parts succeed; ``echo`` is less telling:
-            the failure of a rank that another one had let down.
+        awaited: ranks whose part has not ended.
+        asked: ranks that wait for its body.
+        report: the message about its failure; ``echo``: the less informative one about a rank that failed because
+            of another one.
         leaving: its ranks have been told to leave it.
     """
 
@@ -60,14 +60,14 @@ class GangTask:
 
     @property
     def has_failed(self) -> bool:
-        """Whether some part did not succeed."""
+        """Whether a part has failed."""
         return self.report is not None or self.echo is not None
 
     def expected_end(self, now: float) -> float:
-        """When it will have ended, as far as can be told."""
+        """Return the estimated time of its end."""
         passed, seconds = now - self.began, self.group.runtime.seconds
         return now + (passed if seconds is None or seconds < passed else seconds - passed)
 
     def returned(self, rank: int, why: str, text: str = "") -> Up:
-        """The message that it was not run to an end."""
+        """Return the message that it was not completed."""
         return Up(m.TasksReturned(self.group.serial, packed.pack([self.index]), rank, why, text))

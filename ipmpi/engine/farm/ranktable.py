@@ -1,4 +1,4 @@
-"""The ranks of a set, as the agent at its root sees them when it hands out tasks (no I/O)."""
+"""The ranks of a set and their tasks, in the scheduler of the root agent (no I/O)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NONE: Final[frozenset[int]] = frozenset()
 
 
 class GivenTasks(NamedTuple):
-    """Tasks that were given together. One that is large runs when its body has come, perhaps after later ones."""
+    """Tasks that were sent together. A large one runs when its body has arrived, perhaps after later ones."""
 
     group: GroupShare
     indices: Collection[int]
@@ -28,15 +28,15 @@ class RankState:
     """One rank.
 
     Attributes:
-        items: the tasks that it was given and has not answered; ``count`` of them in all.
+        items: its tasks that have not ended; ``count`` of them in all.
         progress: when it last finished one, or began to work on them.
         asked: when it was last asked to return some.
-        alone: what it has may end its process, so it gets nothing else.
-        commands: how many commands it has been sent and has not answered; the first at ``commanded``.
-        busy_for_long: it has had a command for so long that the set should be counted without it.
-        task: what it runs together with other ranks.
-        batches: what it was given, in this order, as far as anything of it is left.
-        is_held: it does not come back from a task that should have ended.
+        alone: its task may kill its process, so it gets no others.
+        commands: number of commands without a reply; the first was sent at ``commanded``.
+        busy_for_long: its command takes so long that the set is scheduled without it.
+        task: its gang task.
+        batches: the tasks in the order in which they were sent, as far as they are left.
+        is_held: it does not return from a task that should have ended.
     """
 
     __slots__ = (
@@ -76,11 +76,11 @@ class RankState:
 
     @property
     def is_free(self) -> bool:
-        """Whether it may be given tasks."""
+        """Whether it accepts tasks."""
         return not (self.commands or self.reserved or self.alone or self.is_held or self.task is not None)
 
     def backlog(self) -> float:
-        """Seconds that its tasks take, infinite if that is not known."""
+        """Estimated seconds for its tasks; infinite if unknown."""
         total = 0.0
         for group, indices in self.items.items():
             seconds = group.runtime.seconds
@@ -90,7 +90,7 @@ class RankState:
         return total
 
     def parted(self) -> list[tuple[GroupShare, set[int], set[int]]]:
-        """Of each group, its tasks that may have begun, and the others."""
+        """Return for each group the tasks that may have begun, and the others."""
         began = self._may_run()
         return [
             (group, began.get(group, set()), held.difference(began.get(group, ())))
@@ -98,7 +98,7 @@ class RankState:
         ]
 
     def _may_run(self) -> dict[GroupShare, set[int]]:
-        """Those of its tasks that may have begun: it takes one batch after the other."""
+        """Return its tasks that may have begun: it runs one batch after the other."""
         found: dict[GroupShare, set[int]] = {}
         for batch in self.batches:
             left = self.items.get(batch.group, set()).intersection(batch.indices)
@@ -109,10 +109,10 @@ class RankState:
         return found
 
     def busy_until(self, now: float) -> float:
-        """When it will have nothing to do, as far as can be told."""
+        """Return when it will be idle, by estimate."""
         until = now
         if self.commands:
-            # Of what is unknown, most likely as much is to come as there was.
+            # Without an estimate, expect as much time to come as has passed.
             until = now + (now - self.commanded if self.commanded is not None else 0.01)
         if self.task is not None:
             until = max(until, self.task.expected_end(now))
@@ -123,14 +123,14 @@ class RankState:
 
 
 class RankTable:
-    """All ranks, and which of them can be given something.
+    """All ranks, and which of them accept tasks.
 
     Attributes:
-        states: by rank.
-        idle: ranks that have nothing to do, the one that became so last at the end.
-        touched: ranks with some tasks that may have room for more; to be looked at when there are more.
+        states: the states by rank.
+        idle: idle ranks, in the order in which they became idle.
+        touched: ranks with tasks that may have room for more; to be checked when there are more.
         many: ranks with more than one task.
-        available: how many ranks are neither reserved nor busy with a command for long.
+        available: number of ranks that are neither reserved nor busy with a long command.
     """
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ class RankTable:
         self.available = 0
 
     def add(self, nodes: Mapping[int, int]) -> None:
-        """New ranks, and the lowest rank on the node of each."""
+        """Add ranks; ``nodes`` has the lowest rank on the node of each."""
         for number in sorted(nodes, reverse=True):
             if number not in self.states:
                 self.states[number] = RankState(number, nodes[number])
@@ -149,7 +149,7 @@ class RankTable:
                 self.refresh(self.states[number])
 
     def remove(self, number: int) -> RankState | None:
-        """A rank is gone; what it was."""
+        """Remove a lost rank, and return its state."""
         state = self.states.pop(number, None)
         if state is not None:
             self.available -= not state.out
@@ -159,11 +159,11 @@ class RankTable:
         return state
 
     def get(self, numbers: Iterable[int]) -> list[RankState]:
-        """Those of these ranks that are there."""
+        """Return the states of those of these ranks that exist."""
         return [state for number in numbers if (state := self.states.get(number)) is not None]
 
     def refresh(self, state: RankState) -> None:
-        """To be called after each change of a rank."""
+        """Update the indexes; call it after each change of a rank."""
         number = state.number
         if not state.is_free:
             self.idle.pop(number, None)
@@ -202,7 +202,7 @@ class RankTable:
         self.refresh(state)
 
     def drop(self, state: RankState, group: GroupShare, indices: Collection[int]) -> bool:
-        """A rank does not have these tasks any more; False if it had none of them."""
+        """Remove tasks of a rank; return False if it had none of them."""
         held = state.items.get(group)
         if held is None:
             return False
@@ -222,7 +222,7 @@ class RankTable:
 
 
 def started(effects: Iterable[Down | Up]) -> list[Up]:
-    """What the controller is to hear before ranks get these tasks: they may be the end of this process."""
+    """Return messages to the controller to send before these tasks, which may kill this process."""
     found: dict[int, list[bytes]] = {}
     for message in (effect.message for effect in effects if isinstance(effect, Down)):
         if isinstance(message, GiveTasks):

@@ -1,4 +1,4 @@
-"""How long tasks take, and how many of them to hand out at a time (no I/O).
+"""Estimates of run times, and sizes of batches (no I/O).
 
 A rank is given batches of about :data:`BATCH` seconds, two of them at a time, so that it is busy while messages
 travel; a set asks for :data:`AHEAD` seconds of work. Of long tasks each rank has one: a second one would only wait
@@ -16,36 +16,36 @@ BATCH = 0.010
 """Seconds of work in one batch."""
 
 MESSAGE = 0.000_2
-"""Seconds of work that are worth a message: not every rank needs a part of what is over sooner."""
+"""Seconds of work that are worth a message: less is not divided among ranks."""
 
 LARGEST_BATCH = 1024
-"""Tasks in one batch: it should come to an end although one of them may take longer than was expected."""
+"""Most tasks in one batch, in case they take longer than estimated."""
 
 BRIEF = 0.001
-"""A task that takes no longer is always queued behind another: to send it later costs as much."""
+"""A shorter task is always queued behind another: sending it later would cost as much."""
 
 LONG = 0.050
-"""A task that takes longer is never queued behind another."""
+"""A longer task is never queued behind another."""
 
 AHEAD = 0.030
-"""Seconds of work that a set holds for each of its ranks: the way to the controller and back, and some more."""
+"""Seconds of work that a set holds per rank: more than a round trip to the controller."""
 
 LARGEST_WINDOW = 20_000
 WAITING_BYTES = 64 * limits.MIB
-"""Payload that a set holds, about."""
+"""Approximate bytes of payload that a set holds."""
 
 _KNOWN = 1024
 _SHORTEST = 1e-7
 _MEMORY = 0.05
-"""Seconds of work of each rank."""
+"""Seconds of work of each rank that an estimate covers."""
 
 
 class RuntimeEstimate:
-    """The mean seconds of a kind of task: lately, not ever.
+    """The recent mean run time of a kind of task, in seconds.
 
-    What counts is the last :data:`_MEMORY` seconds of work, and not so many reports: in a report of a few short
-    tasks, one that had to wait for a processor would count as much as the thousands before. But when two reports
-    in a row say that tasks take ten times as long, and longer than :data:`LONG`, they do.
+    It covers the last :data:`_MEMORY` seconds of work, not a number of reports: otherwise one short task that
+    waited for a processor would count as much as thousands before. But if two reports in a row show tasks that
+    take ten times as long, and longer than :data:`LONG`, they are believed.
     """
 
     __slots__ = ("_busy", "_suspected", "_tasks")
@@ -57,22 +57,22 @@ class RuntimeEstimate:
             self.expect(seconds)
 
     def expect(self, seconds: float) -> None:
-        """Forget what was; so long do they take from now on."""
+        """Replace the estimate."""
         seconds = max(seconds, _SHORTEST)
         self._busy = min(seconds, _MEMORY)
         self._tasks = self._busy / seconds
 
     @property
     def seconds(self) -> float | None:
-        """The mean; None while nothing is known."""
+        """The mean; None while unknown."""
         return max(self._busy / self._tasks, _SHORTEST) if self._tasks else None
 
     def seconds_of(self, tasks: int) -> float:
-        """The seconds that so many will take; infinite while nothing is known."""
+        """Return the estimated seconds for ``tasks`` tasks; infinite while unknown."""
         return math.inf if self.seconds is None else tasks * self.seconds
 
     def learn(self, busy: float, tasks: int, ranks: int = 1) -> None:
-        """So many tasks took one of ``ranks`` ranks ``busy`` seconds together."""
+        """Add a report: ``tasks`` tasks took one of ``ranks`` ranks ``busy`` seconds in total."""
         mean, known = busy / tasks, self.seconds
         if known is not None and max(10 * known, LONG) < mean < math.inf:
             if self._suspected < math.inf:
@@ -82,7 +82,7 @@ class RuntimeEstimate:
             self._suspected = mean
         else:
             self._suspected = math.inf
-        self._busy += busy / ranks if busy > 0 else 0.0  # a busy that is no number is no reason to fail
+        self._busy += busy / ranks if busy > 0 else 0.0  # also ignores nan
         self._tasks += tasks / ranks
         if self._busy > _MEMORY:
             self._tasks *= _MEMORY / self._busy
@@ -90,16 +90,16 @@ class RuntimeEstimate:
 
 
 class RuntimeEstimates:
-    """What is known of the tasks that were seen lately.
+    """The estimates for recent kinds of tasks.
 
-    Groups with the same function share it: who submits one task after the other makes many small groups.
+    Groups with the same function share an estimate, since single submissions make many small groups.
     """
 
     def __init__(self) -> None:
         self._runtimes: dict[tuple[bytes, float | None], RuntimeEstimate] = {}
 
     def of(self, options: TaskOptions) -> RuntimeEstimate:
-        """The estimate for such tasks; to begin with, what their user expects."""
+        """Return the estimate for such tasks, initially the user's."""
         key = (options.operation, options.expected)
         runtime = self._runtimes.pop(key, None) or RuntimeEstimate(options.expected)
         self._runtimes[key] = runtime
@@ -109,7 +109,7 @@ class RuntimeEstimates:
 
 
 def batch_size(seconds: float | None, waiting: int, ranks: int) -> int:
-    """How many of ``waiting`` tasks one of ``ranks`` gets at a time, if each takes ``seconds``."""
+    """Return how many of ``waiting`` tasks one of ``ranks`` gets at a time, if each takes ``seconds``."""
     if seconds is None:
         return 1
     seconds = max(seconds, _SHORTEST)
@@ -118,12 +118,12 @@ def batch_size(seconds: float | None, waiting: int, ranks: int) -> int:
 
 
 def window_size(seconds: float | None, payload: float, ranks: int) -> int:
-    """How many unanswered tasks of so many seconds and bytes ``ranks`` ranks can hold."""
+    """Return how many tasks of so many seconds and bytes a set of ``ranks`` ranks may hold."""
     if seconds is None or ranks == 0:
         return ranks
     if seconds > LONG:
-        # A few more than are running, so that a rank need not wait for the controller; what matters little for
-        # tasks that are really long would spoil their order.
+        # A few more than are running, so that ranks need not wait for the controller. For very long tasks that
+        # wait is negligible, and holding more would spoil their order.
         spare = ranks * BATCH / seconds
         return ranks + (math.ceil(spare) if seconds < 1.0 else 0)
     wanted = max(3 * ranks, int(AHEAD * ranks / max(seconds, _SHORTEST)))

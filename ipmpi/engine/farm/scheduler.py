@@ -1,19 +1,18 @@
 """Which rank of a set runs which task (no I/O; the time is an argument).
 
-The controller gives a set as many tasks as it wants to have; its root agent shares them out among the ranks.
+The controller gives a set as many tasks as it requests; its root agent distributes them among the ranks.
 
 The rules.
 
-* Tasks are handed out in the order in which they came, in batches that take a rank about ``runtimes.BATCH``
+* Tasks are assigned in the order of arrival, in batches that take a rank about ``runtimes.BATCH``
   seconds. A rank gets its next batch before it has ended the last one, unless tasks take so long that a
-  second one would only wait; of tasks of which nothing is known, each rank gets one.
+  second one would only wait; while run times are unknown, each rank gets one.
 * A rank that has a command, or is reserved, gets nothing.
-* Nobody knows how long a task takes. What waits at a rank behind one that takes long is taken back, so that others
-  can run it. All that is taken back goes up to the controller, which gives it again: so there is one place where
-  a task is counted, cancelled and put in order.
-* What a set cannot run now, since all its ranks are reserved or have had a command for long, goes back as well.
-* What waits, and is expected to end after the end of the job, goes back too.
-* Every task that was given goes up in one answer: a result, or TasksReturned.
+* Tasks that wait at a rank behind a long one are taken back, so that others can run them. They are returned to the
+  controller, which assigns them again: so tasks are counted, cancelled and ordered in one place.
+* Tasks that a set cannot run now, since all its ranks are reserved or have long commands, are returned as well.
+* So are waiting tasks that are expected to end after the end of the job.
+* Every task is answered once: by a result, or by TasksReturned.
 
 Tasks on several ranks: see :mod:`ipmpi.engine.farm.gangs`. Methods take events and change the state;
 :meth:`SetScheduler.decide` says what is to be sent.
@@ -38,22 +37,22 @@ from .runtimes import BATCH, BRIEF, LARGEST_WINDOW, LONG, RuntimeEstimate, batch
 __all__ = ["Down", "SetScheduler", "Up"]
 
 _SLOW = 0.020
-"""A rank that has ended no task for so long gives away half of what waits there, if another rank is idle."""
+"""A rank that has ended no task for this time returns half of its queue, if another rank is idle."""
 
 _STUCK = 0.100
-"""One that has ended none for so long gives away all of it. A command that takes so long counts as a long one."""
+"""After this time it returns all of its queue. A command that takes this time counts as a long one."""
 
 _WORTH = 0.005
-"""Seconds of work that are worth being taken back from a rank that is not slow."""
+"""Least seconds of work to take back from a rank that is not slow."""
 
 _TOO_MUCH = 0.100
-"""Seconds of work of each rank: what waits beyond that is returned to the controller, for other sets."""
+"""Seconds of work per rank; more is returned to the controller, for other sets."""
 
 _ASK_AGAIN = 0.020
 """Seconds until the same rank is asked again."""
 
 _LOOK_AGAIN = 0.005
-"""Seconds between two looks at all ranks."""
+"""Seconds between two checks of all ranks."""
 
 
 class SetScheduler:
@@ -71,15 +70,15 @@ class SetScheduler:
         self._gangs = GangTasks(self._rank_table, self._groups, joined, self._out)
         self._arrivals = 0
         self._runtime = RuntimeEstimate()
-        """Of whatever the set has run lately."""
+        """The estimate for all recent tasks."""
         self._payload = 0.0
         """Mean bytes of a task."""
         self._window = 0
-        """What the controller was told."""
+        """The window that was sent to the controller."""
         self._beyond = 0
-        """How much the window is larger, since some that wait cannot be run by the ranks that are idle."""
+        """Enlargement of the window, because idle ranks cannot run the tasks that wait."""
         self._commanded: list[RankState] = []
-        """Ranks whose command came after the last decision."""
+        """Ranks that got a command after the last decision."""
         self._look_at = math.inf
         self._looked = -math.inf
         self._latest = LatestStarts()
@@ -87,14 +86,14 @@ class SetScheduler:
     # --- ranks -----------------------------------------------------------------------------------------------
 
     def add_ranks(self, nodes: Mapping[int, int]) -> None:
-        """The ranks of the set, and the leader of the node of each."""
+        """Add ranks, with the leader of the node of each."""
         self._rank_table.add(nodes)
         self._gangs.ranks_changed()
 
     def remove_ranks(self, ranks: Iterable[int], now: float, *, died: bool = False, ordered: bool = False) -> None:
-        """These are lost, or were ended: what they had is lost.
+        """Remove ranks that are lost or were ended, and return their tasks.
 
-        ``died``: their processes are gone. ``ordered``: they were told to end, so nothing that ran is to blame.
+        ``died``: their processes have ended. ``ordered``: they were told to, so no task is suspected.
         """
         if died:
             self._gangs.rank_died()
@@ -102,7 +101,7 @@ class SetScheduler:
         for state in gone:
             for group, began, rest in state.parted():
                 del group.holders[state.number]
-                # Only what may have run is to blame for the loss.
+                # Only tasks that may have run are suspected.
                 self._return(group, began, state.number, "ended" if ordered else "lost")
                 self._return(group, rest, -1, "taken")
             for group, left in self._waiting.remove_rank(state.number):
@@ -121,11 +120,11 @@ class SetScheduler:
 
     @property
     def awaits_ranks(self) -> bool:
-        """Whether it matters at once that a rank has answered a command: there are tasks, or ranks are missed."""
+        """Whether :meth:`command_answered` must be called at once: tasks wait, or the window is reduced."""
         return bool(self._groups) or self._rank_table.available < len(self._rank_table.states)
 
     def command_answered(self, ranks: Iterable[int], now: float) -> None:
-        """Ranks have answered a command."""
+        """Ranks have replied to a command."""
         for state in self._rank_table.get(ranks):
             state.commands = max(0, state.commands - 1)
             if not state.commands:
@@ -134,7 +133,7 @@ class SetScheduler:
                 self._rank_table.refresh(state)
 
     def reserve(self, ranks: Iterable[int], on: bool, now: float) -> None:
-        """Start no more tasks on these ranks; with ``on`` False, do again."""
+        """Start no more tasks on these ranks; ``on`` False: start tasks again."""
         for state in self._rank_table.get(ranks):
             state.reserved = on
             if on and state.count:
@@ -144,7 +143,7 @@ class SetScheduler:
     # --- from the controller ---------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Another controller: forget what waits; nobody wants to hear of what runs."""
+        """The controller was restarted: drop waiting tasks, and the results of running ones."""
         self._out.clear()
         self._groups.make_stale()
         for group, indices in self._all_waiting():
@@ -158,10 +157,10 @@ class SetScheduler:
         self._window = self._beyond = 0
 
     def give(self, message: m.GiveTasks, body: Sequence[Buffer], now: float) -> None:
-        """Tasks came.
+        """Add tasks.
 
         Raises:
-            RemoteProtocolError: a message that contradicts itself.
+            RemoteProtocolError: the message is inconsistent.
         """
         self._arrivals += 1
         group = self._groups.open(message.group, message.options)
@@ -177,7 +176,7 @@ class SetScheduler:
             else:
                 self._return(group, chunk.indices(), -1, "taken")
             return
-        group.wide += 1  # it must not be forgotten while tasks are added that are refused at once
+        group.wide += 1  # keeps the group while tasks are added that may be refused at once
         for position, index in enumerate(chunk.indices()):
             payload = chunk.payload(position)
             sizes = message.sizes if chunk.is_large else [size_of(payload)]
@@ -186,17 +185,17 @@ class SetScheduler:
         self._groups.tidy(group)
 
     def job_ends(self, ends_at: float) -> None:
-        """The job ends at that time."""
+        """Set the end of the job."""
         self._latest.ends_at = ends_at
 
     def _return_late(self, now: float) -> None:
-        """Return what waits, and would not end before the job does."""
+        """Return waiting tasks that would not end before the job."""
         for group in self._latest.late(self._groups.all(), now):
             for _, indices in [*self._waiting.leave(list(group.chunks)), *self._gangs.leave(group)]:
                 self._return(group, indices, -1, "taken")
 
     def take_back(self, message: m.TakeBackTasks, now: float) -> None:
-        """Return tasks that have not started: those that came last, then those that wait at ranks."""
+        """Return tasks that have not started: the latest first, then those that wait at ranks."""
         count = message.count
         if not message.ranks:
             for group, indices in [*self._waiting.cut(count), *self._gangs.cut(count)]:
@@ -212,7 +211,7 @@ class SetScheduler:
             self._ask_back(state, now, wanted)
 
     def cancel(self, message: m.CancelTasks, now: float) -> None:  # noqa: ARG002 - like its neighbours
-        """Do not run these tasks; with ``interrupt``, end those that run."""
+        """Cancel waiting tasks; with ``interrupt``, also interrupt running ones."""
         group = self._groups.get(message.group)
         if group is None:
             return
@@ -229,7 +228,7 @@ class SetScheduler:
                 self._out.append(Down([rank], order))
 
     def _return(self, group: GroupShare, indices: Collection[int], rank: int, why: str) -> None:
-        """Tasks that are not here any more have not been run."""
+        """Report tasks that were removed without being run."""
         if indices and not group.stale:
             self._out.append(Up(m.TasksReturned(group.serial, packed.pack(indices), rank, why)))
         self._groups.tidy(group)
@@ -242,11 +241,11 @@ class SetScheduler:
             self._out.append(Up(message, body))
 
     def result(self, message: m.LargeTaskResult, now: float) -> None:
-        """A task has ended with a large result, which whoever calls this passes up as it comes."""
+        """A task has ended with a large result, which the caller streams up."""
         self._done(message.group, message.rank, [message.index], message.busy, now)
 
     def _done(self, serial: int, rank: int, indices: Collection[int], busy: float, now: float) -> bool:
-        """Tasks have ended on a rank; whether the controller is to hear of it."""
+        """Tasks have ended on a rank; return whether to report it to the controller."""
         group, state = self._groups.get(serial), self._rank_table.states.get(rank)
         if group is None or state is None or not self._rank_table.drop(state, group, indices):
             return False
@@ -259,7 +258,7 @@ class SetScheduler:
         return not group.stale
 
     def returned(self, message: m.TasksReturned, now: float) -> None:
-        """A rank has not run tasks, or (why: 'running') will not stop them; passed up."""
+        """A rank has not run tasks, or (why: 'running') cannot stop them; passed up."""
         group, state = self._groups.get(message.group), self._rank_table.states.get(message.rank)
         if group is None or state is None:
             return
@@ -279,7 +278,7 @@ class SetScheduler:
             self._groups.tidy(group)
 
     def want_body(self, message: m.WantTaskBody, now: float) -> None:  # noqa: ARG002 - like its neighbours
-        """Ranks wait for the body of a task; passed up, for a task of several ranks when all of them do."""
+        """Ranks wait for the body of a task; passed up once, when all of its ranks do."""
         group = self._groups.get(message.group)
         if self._gangs.want_body(message) or group is None or group.stale:
             return
@@ -291,7 +290,7 @@ class SetScheduler:
         self._gangs.ended(message, body, now)
 
     def held(self, message: m.TaskHolds, now: float) -> None:
-        """A rank does not come back from a task, or has come back; passed up."""
+        """A rank does not return from a task, or has returned; passed up."""
         for state in self._rank_table.get([message.rank]):
             state.is_held, state.progress = bool(message.label), now
             if state.is_held and state.count:
@@ -302,7 +301,7 @@ class SetScheduler:
     # --- deciding --------------------------------------------------------------------------------------------
 
     def decide(self, now: float) -> list[Down | Up]:
-        """What is to be sent; to be called after each event, and at :meth:`next_deadline`."""
+        """Return the messages to send; call it after each event, and at :meth:`next_deadline`."""
         for state in self._commanded:
             if state.commands:
                 state.commanded = now
@@ -323,7 +322,7 @@ class SetScheduler:
         return out
 
     def next_deadline(self) -> float | None:
-        """When to call :meth:`decide` although nothing has happened."""
+        """Return when to call :meth:`decide` if no event occurs."""
         deadline = min(self._look_at, self._gangs.next_deadline, self._latest.look_at)
         return None if deadline == math.inf else deadline
 
@@ -331,7 +330,7 @@ class SetScheduler:
         self._look_at = min(self._look_at, when)
 
     def _assign(self, now: float) -> None:
-        """Hand out what can be handed out, in the order in which it came."""
+        """Assign all tasks that can be assigned, in the order of arrival."""
         while True:
             limit = self._gangs.place(now, self._waiting.arrival) if self._gangs.waiting else math.inf
             if self._waiting.open_count or self._waiting.bound_count:
@@ -340,7 +339,7 @@ class SetScheduler:
                 return
 
     def _feed(self, limit: float, now: float) -> None:
-        """Give tasks that came before ``limit``: one batch to each idle rank, then more to those with little."""
+        """Assign tasks from before ``limit``: one batch to each idle rank, then more to ranks with few."""
         rank_table, waiting = self._rank_table, self._waiting
         for number in self._idle_in_turn():
             if not waiting.open_count and not waiting.bound_count:
@@ -358,13 +357,13 @@ class SetScheduler:
                     del rank_table.touched[number]
 
     def _idle_in_turn(self) -> list[int]:
-        """Idle ranks: the one that was busy last first, as its caches are warm."""
+        """Return the idle ranks, the most recently busy first, as its caches are warm."""
         rank_table, waiting = self._rank_table, self._waiting
         idle = reversed(rank_table.idle) if waiting.open_count else waiting.bound_ranks()
         return [number for number in idle if number in rank_table.idle]
 
     def _offer(self, state: RankState, limit: float, now: float) -> None:
-        """Give something to an idle rank."""
+        """Assign tasks to an idle rank."""
         chunk = self._waiting.first(state.number)
         if chunk is None or chunk.arrival >= limit:
             return
@@ -381,19 +380,19 @@ class SetScheduler:
         self._hand_out(state, chunk, most, now)
 
     def _has_room(self, state: RankState, now: float) -> bool:
-        """Whether a rank that has tasks will soon have ended them."""
+        """Return whether a busy rank will end its tasks soon."""
         if state.number in self._gangs.held or now - state.progress > _SLOW:
             return False
         backlog = state.backlog()
         return backlog < BATCH or (state.count == 1 and backlog <= LONG)
 
     def _queue(self, state: RankState, limit: float, now: float) -> bool:
-        """Give something to a rank that has tasks; whether it got any."""
+        """Assign more tasks to a busy rank; return whether it got any."""
         chunk = self._waiting.first(state.number)
         if chunk is None or chunk.alone or chunk.arrival >= limit:
             return False
         seconds = chunk.group.runtime.seconds
-        # What is left at the end, and is not over in no time, goes to ranks that are really idle.
+        # The last tasks go to idle ranks, unless they are very short.
         plenty = self._waiting.open_count > self._ranks or self._waiting.is_bound(chunk)
         if seconds is None or seconds > (LONG if plenty else BRIEF):
             return False
@@ -411,10 +410,10 @@ class SetScheduler:
         if state.count > 1:
             self._watch(now + _STUCK)
 
-    # --- looking after what was handed out -------------------------------------------------------------------
+    # --- checking assigned tasks -----------------------------------------------------------------------------
 
     def _look(self, now: float, spare: int) -> None:
-        """Look at all ranks: note long commands, and take back what waits behind something long."""
+        """Check all ranks: note long commands, and take back tasks that wait behind long ones."""
         self._looked, self._look_at = now, math.inf
         progress = -math.inf
         """When the last of all busy ranks ended a task."""
@@ -430,7 +429,7 @@ class SetScheduler:
         if now < progress + _STUCK:
             self._watch(progress + _STUCK)
         elif (self._runtime.seconds or 0.0) < now - progress:
-            self._runtime.expect(now - progress)  # tasks take longer than they did: so many are not wanted here
+            self._runtime.expect(now - progress)  # tasks take longer than before: reduces the window
 
     def _look_at_command(self, state: RankState, since: float, now: float) -> None:
         if now < since + _STUCK:
@@ -452,27 +451,27 @@ class SetScheduler:
             self._watch(state.progress + (_SLOW if spare else _STUCK))
 
     def _ask_back(self, state: RankState, now: float, tasks: int | None = None) -> None:
-        """Ask a rank for so many of the tasks that it has not started, or for all of them."""
+        """Ask a rank to return tasks that it has not started; None: all."""
         state.asked = now
         count = state.count if tasks is None else tasks
         self._out.append(Down([state.number], m.TakeBackTasks(count, [state.number])))
         self._watch(now + _STUCK)
 
     def _all_waiting(self) -> list[tuple[GroupShare, array[int]]]:
-        """All tasks that wait here, which do so no longer."""
+        """Remove and return all waiting tasks."""
         waiting = self._waiting
         open_ones, bound = waiting.cut(waiting.open_count), waiting.leave_bound()
         return [*open_ones, *bound, *self._gangs.cut(self._gangs.waiting)]
 
     def _want(self) -> None:
-        """Tell the controller how many tasks the set wants; if it has too many, return those that came last."""
+        """Send the controller the window; if the set has too many tasks, return the latest."""
         ranks = self._rank_table.available
         window = window_size(self._runtime.seconds, self._payload, ranks)
         fixed = self._waiting.bound_count + self._gangs.waiting
         if not fixed:
             self._beyond = 0
         elif self._rank_table.idle:
-            self._beyond = max(self._beyond, 2 * fixed)  # behind those may be some for the ranks that are idle
+            self._beyond = max(self._beyond, 2 * fixed)  # idle ranks may find tasks behind these
         window = min(window + self._beyond, LARGEST_WINDOW) if ranks else 0
         told, waiting = self._window, self._waiting.open_count
         changes = window != told and not (window and abs(window - told) < 0.25 * told)
@@ -480,7 +479,7 @@ class SetScheduler:
             self._window = window
             self._out.append(Up(m.WantTasks(window)))
         if window == 0:
-            left = self._all_waiting()  # also what was on its way when the controller heard of it
+            left = self._all_waiting()  # also tasks that were sent before the controller got the message
         elif changes and waiting > window and self._runtime.seconds_of(waiting) > _TOO_MUCH * ranks:
             left = self._waiting.cut(waiting - window)
         else:

@@ -1,7 +1,7 @@
-"""MPI_Abort that does not return, as the standard has it (mpi4py.MPI is handed in).
+"""An MPI_Abort that does not return, as the standard requires (mpi4py.MPI is an argument).
 
-MPICH's asks the launcher to end all ranks and returns at once. User code would go on, and its command be answered
-as a success, in the milliseconds before the launcher's signal comes.
+MPICH's asks the launcher to end all ranks and returns at once. User code would continue, and its command might
+succeed, in the milliseconds before the launcher's signal.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _log: Final = logging.getLogger("ipmpi")
 
 
 def never_return_from_abort(mpi: Any) -> bool:
-    """Have ``Abort`` of all communicators end this process where MPI's own returns; whether that was possible."""
+    """Make ``Abort`` of all communicators end this process; return whether that was possible."""
 
     def ending(plain: Any) -> Callable[..., None]:
         @functools.wraps(plain)
         def abort(comm: Any, errorcode: int = 0) -> None:
-            # MPICH's own words get lost.
+            # MPICH's own message is lost.
             _log.error("MPI_Abort was called on this rank, with code %d", errorcode)
             plain(comm, errorcode)
             for stream in (sys.stdout, sys.stderr):

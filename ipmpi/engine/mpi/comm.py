@@ -4,9 +4,9 @@ What a task gets is a communicator of mpi4py in every respect: ``isinstance`` ho
 handle, and each call means what it means in mpi4py. But its calls poll (:mod:`ipmpi.engine.mpi.polled`), so that
 interrupts are heard, and :class:`~ipmpi.errors.PeerError` is raised once another rank of the task has failed.
 
-After a failure the communicator is not used again, and never freed: the others may still wait in it. The same goes
-for one in which a task has left something (:mod:`ipmpi.engine.mpi.leftovers`): the ranks look, and agree, before
-the next task. Both kinds of MPI have room for that, MPICH for about 2,000; then the ranks have to be started anew.
+After a failure the communicator is not reused, and never freed: other ranks may still wait in it. The same holds
+if a task has left something in it (:mod:`ipmpi.engine.mpi.leftovers`): the ranks check, and agree, before the next
+task. MPICH has room for about 2,000 communicators, Open MPI for more; then the ranks must be restarted.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .polling import Watch
 from .requests import Requests
 
 _SMALLEST_TAG_UB = 32767
-"""Tags that every MPI has (MPI-4.1, section 9.1.2)."""
+"""Largest tag that every MPI supports (MPI-4.1, section 9.1.2)."""
 
 _FOUND = struct.Struct("=?qq")
-"""Whether something was left; how many collectives were called, and that negated: ranks agree on the largest."""
+"""Whether something was left; the number of collective calls, and its negative. Reduced by maximum."""
 
 
 class GangCommunicators:
@@ -34,10 +34,10 @@ class GangCommunicators:
     Args:
         mpi: the module mpi4py.MPI.
         parent: a duplicate of COMM_WORLD that nothing else uses.
-        left: says why the current task shall be left, or None: its calls raise PeerError with that.
+        left: returns why to leave the current task, or None: its calls raise PeerError with this text.
 
     Attributes:
-        abandoned: how many communicators were left behind after failures.
+        abandoned: number of communicators that were abandoned after failures.
     """
 
     def __init__(self, mpi: Any, parent: Any, left: Callable[[], str | None] = lambda: None) -> None:
@@ -53,15 +53,14 @@ class GangCommunicators:
         self.abandoned = 0
 
     def join(self, ranks: Sequence[int], serial: int) -> Any:
-        """The communicator of these ranks, in this order. Main thread.
+        """Return the communicator of these ranks, in this order. Main thread only.
 
-        Collective over ``ranks`` if the serial is new to them: each of them calls this, whatever has happened to
-        the task meanwhile. An interrupt is heard when all have come, and then raised.
+        Collective over ``ranks`` if the serial is new: each of them must call this, even if the task has failed
+        meanwhile. An interrupt is raised when all have called it.
 
         Args:
-            ranks: of the engine set, this one among them.
-            serial: a known one gives the known communicator; with a new one, the older one of the same ranks
-                is not used again.
+            ranks: ranks of the engine set, including this one.
+            serial: a known one gives the known communicator; a new one replaces that of the same ranks.
 
         Returns:
             An ``MPI.Intracomm`` whose calls poll.
@@ -92,17 +91,17 @@ class GangCommunicators:
         except self._mpi.Exception as error:
             raise KernelError(
                 f"MPI made no communicator for the ranks {list(team)}: {error}. There are {len(self._comms)} in "
-                f"use here, and {self.abandoned} were left behind by tasks that failed; an MPI has room for some "
-                "thousands. Start the engines anew"
+                f"use here, and {self.abandoned} were abandoned by tasks that failed; MPI has room for some "
+                "thousands. Restart the engines"
             ) from error
         self._communicators.kept_handles.add(comm.handle)
         return Used(self._mpi, self._communicators, comm)
 
     def renew(self, ranks: Sequence[int], serial: int) -> Any:
-        """The communicator that was joined, or a new one where the task before has left something in it.
+        """Return the communicator that was joined, or a new one if the previous task has left something in it.
 
-        Main thread. Collective over ``ranks`` if a task has had it, and soon over, as all of them begin the same
-        task; :meth:`leave` ends the wait for one that cannot.
+        Main thread only. Collective over ``ranks`` if a task has used it. It does not wait long, as all of them
+        begin the same task; :meth:`leave` ends the wait for one that cannot.
 
         Raises:
             PeerError: another rank has failed. The serial must not be used again.
@@ -118,7 +117,7 @@ class GangCommunicators:
         return used.comm
 
     def _is_spent(self, used: Used, team: tuple[int, ...], serial: int) -> bool:
-        """Whether any rank of the team finds so, by log n exchanges of a few bytes."""
+        """Return whether any rank of the team found something left, by log n exchanges of a few bytes."""
         count = used.comm.collectives
         found = [used.is_spent(), count, -count]
         me, size, tag = team.index(self._parent.Get_rank()), len(team), serial % _SMALLEST_TAG_UB
@@ -139,9 +138,9 @@ class GangCommunicators:
         return bool(spent) or most != -fewest
 
     def forget(self, serial: int) -> None:
-        """Free a communicator whose task did not fail. Main thread, at all of its ranks or at none.
+        """Free a communicator whose task did not fail. Main thread only, at all of its ranks or at none.
 
-        MPI may then use its place again; a later task on the same ranks needs a new serial.
+        A later task on the same ranks needs a new serial.
         """
         used = self._comms.pop(serial, None)
         if used is not None:
@@ -150,18 +149,18 @@ class GangCommunicators:
             used.comm.Free()
 
     def end(self) -> None:
-        """The task is over: the next one is heard from its start. Main thread."""
+        """End the task, so that the next one starts without a failure. Main thread only."""
         has_open_requests = self._requests.sweep()
         if self._current is not None:
             self._current.task_ended(has_open_requests)
 
     def _assemble(self, team: tuple[int, ...], tag: int) -> BaseException | None:
-        """Wait without burning a processor until the whole team has come: one may still be at other work.
+        """Wait, with pauses, until the whole team has arrived: a rank may still be busy.
 
-        Nothing ends this wait, or those that have come would wait for this rank in MPI itself.
+        Nothing ends this wait early, since the others would then wait for this rank inside MPI.
 
         Returns:
-            What a signal handler raised meanwhile.
+            The exception that a signal handler raised meanwhile, or None.
         """
         parent, first, me = self._parent, team[0], self._parent.Get_rank()
         others = team[1:] if me == first else (first,)
@@ -180,7 +179,7 @@ class GangCommunicators:
 
 
 class _Patient:
-    """Waits to the end, and remembers who wanted to interrupt."""
+    """Waits to the end, and stores an interrupt for later."""
 
     def __init__(self, failure: type[Exception]) -> None:
         self._watch = Watch()

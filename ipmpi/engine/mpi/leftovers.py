@@ -1,8 +1,8 @@
-"""What a task has left in its communicator, which the next task on these ranks would get.
+"""Detection of what a task has left in its communicator.
 
-Most tasks leave nothing, and their communicator is used again, since making one takes long. A message that nobody
-received, a request that is still open, a collective that not all ranks called: with these, the next task would
-compute with data of this one. Settings are put back; hints cannot be.
+Most tasks leave nothing, and their communicator is reused, since creating one takes long. With a message that was
+not received, an open request, or a collective that not all ranks called, the next task would compute with data of
+this one. Settings are restored; hints cannot be.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 from .polled import PolledCommunicators
 
 _LOOKS = 3
-"""Questions whether a message is there: MPI moves data while it is asked."""
+"""Number of probes for a message: MPI makes progress while it is probed."""
 
 
 class Used:
-    """A communicator, and what it was like when it was new.
+    """A communicator and its original settings.
 
     Attributes:
         comm: the communicator.
-        is_new: no task has had it.
+        is_new: whether no task has used it.
     """
 
     def __init__(self, mpi: Any, communicators: PolledCommunicators, comm: Any) -> None:
@@ -32,12 +32,12 @@ class Used:
         self._has_open_requests = False
 
     def task_ended(self, has_open_requests: bool) -> None:
-        """A task that had it is over."""
+        """A task that used it has ended."""
         self.is_new = False
         self._has_open_requests = self._has_open_requests or has_open_requests
 
     def is_spent(self) -> bool:
-        """Whether this rank sees that something was left in it which cannot be taken out."""
+        """Return whether this rank finds something in it that cannot be removed."""
         if self._has_open_requests or self.comm.handle in self._communicators.hinted:
             return True
         hidden = self._communicators.hidden_of(self.comm)
@@ -48,7 +48,7 @@ class Used:
         return any(probe(comm, self._mpi.ANY_SOURCE, self._mpi.ANY_TAG) for _ in range(_LOOKS))
 
     def restore(self) -> None:
-        """Put back the settings that the task has changed."""
+        """Restore the settings that the task has changed."""
         comm = self.comm
         if comm.Get_errhandler() != self._mpi.ERRORS_RETURN:
             comm.Set_errhandler(self._mpi.ERRORS_RETURN)

@@ -1,11 +1,11 @@
 """Subclasses of mpi4py's communicators whose calls poll instead of blocking.
 
-Each blocking call starts its nonblocking twin and asks for its end. Calls without such a twin (Split, Dup,
-Create_cart, ...) are entered when all ranks have come to a barrier, which is polled. Plain are: Create_group,
-Create_intercomm and dynamic processes; windows and files; pickled collectives between groups; and the class
-methods of ``MPI.Request``: ``comm.Request.Waitall(requests)`` polls, ``MPI.Request.Waitall(requests)`` does not.
+Each blocking call starts its nonblocking counterpart and tests it repeatedly. Calls without one (Split, Dup,
+Create_cart, ...) are made after a polled barrier of all ranks. Not replaced are: Create_group, Create_intercomm
+and dynamic processes; windows and files; pickled collectives between groups; and the class methods of
+``MPI.Request``: ``comm.Request.Waitall(requests)`` polls, ``MPI.Request.Waitall(requests)`` does not.
 
-mpi4py.MPI is handed in, since importing it ends the process where there is no MPI.
+mpi4py.MPI is an argument, since importing it ends the process where there is no MPI.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COLLECTIVES = (
 _COLLECTIVE_TWINS = {name: f"I{name.lower()}" for name in _COLLECTIVES}
 _SEND_TWINS = {name: f"I{name.lower()}" for name in ("Send", "Ssend", "Rsend")}
 _SEND_TWINS |= {"send": "isend", "ssend": "issend"}
-"""Blocking call -> the nonblocking one with the same arguments. Bsend and bsend do not wait for anybody."""
+"""Blocking call -> the nonblocking one with the same arguments. Bsend and bsend do not block."""
 _STARTS = (
     *_SEND_TWINS.values(),
     *("Ibsend", "Isendrecv", "Isendrecv_replace", "ibsend"),
@@ -55,9 +55,9 @@ class PolledCommunicators:
         self._itself: Any = None
         self.kept_handles: set[int] = set()
         self.attributes: dict[int, set[int]] = {}
-        """Keys under which user code has put something at a communicator that is kept."""
+        """Attribute keys that user code has set on a communicator that is reused."""
         self.hinted: set[int] = set()
-        """Those of them that were given an Info object, which MPI cannot take back."""
+        """Communicators that got an Info object, which MPI cannot remove."""
         self._collectives = ObjectCollectives(mpi, self._hidden)
         # The order matters: a Cartcomm is a Topocomm is an Intracomm.
         bases = (mpi.Cartcomm, mpi.Graphcomm, mpi.Distgraphcomm, mpi.Topocomm, mpi.Intracomm, mpi.Intercomm)
@@ -70,7 +70,7 @@ class PolledCommunicators:
         return comm if polled is None else polled(comm)
 
     def _hidden(self, comm: Any) -> Any:
-        """A duplicate for messages that user code must not see. Collective, the first time."""
+        """Return a duplicate for messages that user code must not see. Collective, the first time."""
         if self._hidden_key is None:
 
             def free(_comm: Any, _key: int, hidden: Any) -> None:
@@ -84,11 +84,11 @@ class PolledCommunicators:
         return hidden
 
     def hidden_of(self, comm: Any) -> Any:
-        """The duplicate that :meth:`_hidden` made, or None."""
+        """Return the duplicate that :meth:`_hidden` made, or None."""
         return None if self._hidden_key is None else comm.Get_attr(self._hidden_key)
 
     def _members(self, base: Any) -> dict[str, Any]:
-        """The methods of a polled class, each in the place of the one that it is named after."""
+        """Return the methods of a polled class by name."""
         members: dict[str, Any] = {
             "__doc__": base.__doc__,
             "__module__": __name__,
@@ -132,8 +132,8 @@ class PolledCommunicators:
     def _blocking(self, twin: Any, collective: bool = False) -> Callable[..., None]:
         look, wait, drop = self._requests.watch.look, self._requests.watch.wait, self._requests.drop
 
-        # As Requests.settle does, but in one function and with the first questions here: what one rank spends
-        # here, all ranks of a small collective wait for.
+        # As Requests.settle, but in one function and with the first tests here: all ranks of a small collective
+        # wait for the slowest.
         def call(comm: Any, *args: Any, **kwargs: Any) -> None:
             look()
             if collective:
@@ -192,7 +192,7 @@ class PolledCommunicators:
         return call
 
     def _creating(self, plain: Any, together: bool) -> Callable[..., Any]:
-        """MPI offers no nonblocking Split and the like: see that all have come, then they do not wait long."""
+        """MPI has no nonblocking Split etc.: enter it once all ranks have arrived, so that it is short."""
         look = self._requests.watch.look
 
         def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
@@ -215,7 +215,7 @@ class PolledCommunicators:
         return call
 
     def _freeing(self, plain: Any) -> Callable[..., None]:
-        """What a task was given is not its own to free: the next task on these ranks gets it again."""
+        """Ignore the freeing of the task's own communicator, which the next task on these ranks reuses."""
 
         def call(comm: Any) -> None:
             if comm.handle not in self.kept_handles:
@@ -299,9 +299,9 @@ class PolledCommunicators:
         return call
 
     def _replacing(self, _plain: Any) -> Callable[..., None]:
-        """Receive into memory of our own, and move it into place when the old contents have been sent.
+        """Receive into our own memory, and copy it into place when the old contents have been sent.
 
-        What a buffer means (count, datatype, offset) only MPI knows, so the move is a message to oneself.
+        Only MPI can interpret a buffer (count, datatype, offset), so the copy is a message to this rank itself.
         """
         requests, plain, mpi = self._requests, self._mpi.Comm, self._mpi
 
@@ -349,7 +349,7 @@ class PolledCommunicators:
             requests.watch.look()
             if buf is not None:
                 return requests.settle_object(plain.irecv(comm, buf, source, tag), status, receives=True)
-            # How long it is, only the message itself says.
+            # Only the message itself tells its length.
             message = requests.watch.wait(lambda: plain.improbe(comm, source, tag))
             return requests.settle_object(message.irecv(), status)
 

@@ -1,13 +1,12 @@
-"""Waiting that another rank's failure can end (knows nothing of MPI).
+"""Polling that another rank's failure can end (independent of MPI).
 
-A rank that blocks inside MPI hears nobody: no interrupt, and no word that the rank it waits for has failed. So the
-communicators that tasks on several ranks get (:mod:`ipmpi.engine.mpi.comm`) ask again and again, and look at a
-flag in between. It is a flag, not an exception raised from a signal handler: that could strike anywhere, also
-where the rank has just got what it waited for.
+A rank that blocks inside MPI notices neither interrupts nor the failure of the rank that it waits for. So the
+communicators of gang tasks (:mod:`ipmpi.engine.mpi.comm`) poll, and check a flag in between. An exception from a
+signal handler instead of the flag could strike anywhere, even right after the wait has succeeded.
 
-How often to ask: many times at first, yielding the processor now and then, since a neighbour that works on the
-same thing answers within microseconds; then with pauses, since one that computes for minutes deserves this
-processor. MPI moves data only while it is asked, so a wait that finds itself moving data makes no pauses.
+Polling starts without pauses, but yields the processor now and then, since a neighbour in the same call answers
+within microseconds; then it pauses, to leave the processor to others. MPI moves data only while it is called, so a
+wait that moves data makes no pauses.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from ...errors import PeerError
 Answer = TypeVar("Answer")
 
 ASKS = range(8)
-"""Questions per yield: yielding after each makes a small collective on crowded cores half as fast."""
+"""Tests per yield: yielding after each makes a small collective on crowded cores half as fast."""
 _SPIN = 0.0005
-"""Seconds of asking without pauses: longer than a collective among ranks that are all there."""
+"""Seconds of polling without pauses: longer than a collective whose ranks have all arrived."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.001
 _MOVING = 0.00004
-"""Seconds of processor time that eight questions take only if data moved (nothing to do: 2 to 8 microseconds)."""
+"""Seconds of processor time that eight tests take only if data moved (else 2 to 8 microseconds)."""
 
 
 class Watch:
-    """A flag that ends what waits, and the waiting.
+    """The polling loop, and the flag that ends it.
 
     Args:
-        left: gives what the failure shall say; None while nobody has failed.
+        left: returns the text of the failure; None while no rank has failed.
     """
 
     __slots__ = ("_left",)
@@ -43,7 +42,7 @@ class Watch:
         self._left = left
 
     def look(self) -> None:
-        """Return while nobody has failed.
+        """Check the flag.
 
         Raises:
             PeerError: the flag is set.
@@ -53,16 +52,16 @@ class Watch:
             raise PeerError(text)
 
     def wait(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask until the answer is true.
+        """Call ``ask`` until it returns a true value.
 
         Args:
-            ask: asked in this thread, often.
+            ask: called in this thread, often.
 
         Returns:
-            The first true answer.
+            The first true value.
 
         Raises:
-            PeerError: the flag was set while the answer was not yet true.
+            PeerError: the flag was set before.
         """
         for _ in ASKS:
             if answer := ask():

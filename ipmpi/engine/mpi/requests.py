@@ -1,8 +1,7 @@
-"""Requests and messages of MPI whose waits poll, and what becomes of those that nobody waits for.
+"""Requests and messages of MPI whose waits poll, and the cleanup of open requests.
 
-A rank that leaves a task may leave requests behind: a receive that was posted, a collective that the others never
-entered. MPI may still write where they point. So each is kept, and with it the memory, until MPI has done with it,
-if need be for ever.
+A rank that leaves a task may leave open requests: a posted receive, a collective that others never entered. MPI
+may still write to their buffers. So requests and buffers are kept until they have completed, if necessary forever.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from typing import Any
 from .polling import Watch
 
 _STUCK_PER_SWEEP = 16
-"""Requests that nobody may ever complete: how many of them to ask about each time."""
+"""Number of requests to test per sweep, of those that may never complete."""
 _MANY = 256
-"""Dropped requests in one task, from which on those that have completed are looked for."""
+"""Number of dropped requests in one task from which on they are tested."""
 
 
 class Requests:
-    """The requests of the gangs of one rank: waiting for them, and keeping what is left behind."""
+    """The requests of one rank's gang tasks: waits for them, and keeps those that are left open."""
 
     def __init__(self, mpi: Any, watch: Watch) -> None:
         self.mpi = mpi
@@ -38,7 +37,7 @@ class Requests:
         self.message = _message_class(self)
 
     def wrap(self, request: Any, uses: Any, receives: bool = False) -> Any:
-        """A request for user code, whose Wait polls. ``uses``: its buffers; mpi4py itself does not keep all."""
+        """Return a request whose Wait polls. ``uses``: its buffers, as mpi4py does not keep all."""
         kind = self.persistent if isinstance(request, self.mpi.Prequest) else self.plain
         wrapped = kind(request)
         wrapped.uses, wrapped.receives = uses, receives
@@ -67,12 +66,12 @@ class Requests:
             raise
 
     def drop(self, request: Any, uses: Any, receives: bool) -> None:
-        """Nobody waits for this request any more; any thread may say so, since the collector may."""
+        """Keep a request that was dropped; may be called from any thread, as by the garbage collector."""
         if request:
             self._dropped.append((request, receives, uses))
 
     def _forget_completed(self) -> None:
-        """For tasks that never ask about what they sent."""
+        """Remove completed requests, for tasks that never wait for their sends."""
         for _ in range(len(self._dropped)):
             request, receives, uses = self._dropped.popleft()
             with contextlib.suppress(self.mpi.Exception):
@@ -81,10 +80,10 @@ class Requests:
         self._many = 2 * len(self._dropped) + _MANY
 
     def sweep(self) -> bool:
-        """Forget what has completed; receives that nothing has come for are cancelled.
+        """Remove completed requests, and cancel receives without a message.
 
         Returns:
-            Whether requests of the task that has ended are still open.
+            Whether requests of the ended task are still open.
         """
         is_open = any(self._is_open(one()) for one in self._given)
         self._given.clear()
@@ -101,7 +100,7 @@ class Requests:
         return is_open
 
     def _is_open(self, request: Any) -> bool:
-        """Whether user code still has this request, and MPI may complete it later."""
+        """Return whether user code still has this request, and MPI may complete it later."""
         if not isinstance(request, self.mpi.Prequest):
             return bool(request)
         with contextlib.suppress(self.mpi.Exception):
@@ -117,12 +116,12 @@ class Requests:
 
 
 def _request_class(requests: Requests, base: Any) -> Any:
-    """A subclass of mpi4py's Request or Prequest that polls where it would wait."""
+    """Return a subclass of mpi4py's Request or Prequest that polls instead of waiting."""
     watch = requests.watch
     members: dict[str, Any] = {"__doc__": base.__doc__, "__module__": __name__, "uses": None, "receives": False}
 
     def looking(name: str) -> None:
-        """A question: asked as it is, once we know that nobody has failed."""
+        """Add a test: the original call, after a check of the flag."""
         plain = getattr(base, name)
 
         @functools.wraps(plain)
@@ -134,7 +133,7 @@ def _request_class(requests: Requests, base: Any) -> Any:
         members[name] = staticmethod(call) if bound else call
 
     def waiting(name: str, question: str, answer: Callable[[Any], Any], is_there: Callable[[Any], Any]) -> None:
-        """A wait: asks ``question`` until ``is_there``, and gives the part ``answer`` of what it says."""
+        """Add a wait: call ``question`` until ``is_there``, and return the part ``answer`` of its value."""
         plain = getattr(base, name)
         ask = getattr(base, question)
 
@@ -159,7 +158,7 @@ def _request_class(requests: Requests, base: Any) -> Any:
     waiting("waitsome", "testsome", lambda said: said, lambda said: said[0] is None or len(said[0]))
 
     def collected(self: Any) -> None:
-        # The memory must outlive the request: MPI still writes there, or reads.
+        # The buffers must outlive the request: MPI still accesses them.
         if self:
             requests.drop(base(self), self.uses, self.receives)
 
@@ -168,7 +167,7 @@ def _request_class(requests: Requests, base: Any) -> Any:
 
 
 def _message_class(requests: Requests) -> Any:
-    """A subclass of mpi4py's Message: large ones still need their sender while they are received."""
+    """Return a subclass of mpi4py's Message: receiving a large one still needs its sender."""
     base: Any = requests.mpi.Message
 
     class Message(base):  # type: ignore[misc, valid-type, unused-ignore]

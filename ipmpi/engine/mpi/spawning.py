@@ -1,8 +1,8 @@
-"""MPI_Comm_spawn of an Open MPI that has shared memory alone (mpi4py.MPI is handed in).
+"""MPI_Comm_spawn with an Open MPI that uses shared memory only (mpi4py.MPI is an argument).
 
-On one machine the ranks have no transport by the network, so that they open no port. Processes that they start are
-another job to Open MPI, which its shared memory does not reach: the new ones start, and their parents get
-MPI_ERR_INTERN without a reason, or wait for ever.
+On one machine the ranks have no network transport, so that they open no port. For Open MPI, spawned processes are
+another job, which its shared memory does not reach: they start, and their parents get MPI_ERR_INTERN without a
+reason, or wait forever.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _WITHIN_ONE_JOB: Final = frozenset({"self", "sm", "vader"})
 
 
 def refuse_spawn(mpi: Any, environ: Mapping[str, str]) -> bool:
-    """Have MPI_Comm_spawn raise KernelError at once where its processes cannot be reached; whether they cannot.
+    """Make MPI_Comm_spawn raise KernelError if its processes cannot be reached; return whether that is so.
 
     Args:
         mpi: the module mpi4py.MPI, of Open MPI.
-        environ: with the settings of this process.
+        environ: the environment of this process.
     """
     transports = environ.get("OMPI_MCA_btl", "")
     names = {name.strip() for name in transports.split(",")}
@@ -34,7 +34,7 @@ def refuse_spawn(mpi: Any, environ: Mapping[str, str]) -> bool:
         f"the processes of MPI_Comm_spawn could not be reached: ranks on one machine use shared memory alone "
         f"(OMPI_MCA_btl={transports}), and Open MPI joins further processes by TCP. Nothing was started. Start "
         f"ipcluster with OMPI_MCA_btl={transports},tcp in its environment; each rank then listens on all "
-        "addresses of its machine. For calculations on engines that are there already: client.TaskClient"
+        "addresses of its machine. To run calculations on the present engines: client.TaskClient"
     )
 
     def refusing(plain: Any) -> Any:

@@ -1,8 +1,8 @@
 """The MPI side of an engine set.
 
-User code gets ``MPI.COMM_WORLD``; communicators for tasks on several ranks are made from a private duplicate, so
-that nobody can receive what is meant for somebody else. Only the main thread calls MPI, so any thread level will
-do. ipmpi itself uses it while a set starts, to tell every rank where the others are, and not afterwards.
+User code gets ``MPI.COMM_WORLD``; communicators of gang tasks are made from a private duplicate, so that messages
+cannot be mixed up. Only the main thread calls MPI, so any thread level suffices. ipmpi itself uses MPI only while
+a set starts, to exchange addresses.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from .abort import never_return_from_abort
 from .spawning import refuse_spawn
 
 _LAST_WORDS = 2.0
-"""Seconds that the other ranks leave rank 0 for its explanation, where MPI_Init is likely to abort."""
+"""Seconds that other ranks wait for rank 0's explanation, if MPI_Init is likely to abort."""
 MODES = ("auto", "mpi4py", "none")
 
 
 @dataclass
 class World:
-    """What this process knows of its set.
+    """The set of this process.
 
     Attributes:
-        rank: of this process in the set (not joined: 0).
-        size: of the set.
-        wanted: the engine id to ask for, by rank 0 of a set that is not joined.
+        rank: the rank of this process in the set (not joined: 0).
+        size: the number of ranks.
+        wanted: the engine id to request, for rank 0 of a set that is not joined.
         leaders: for each rank, the lowest rank on its node.
         mpi: the module mpi4py.MPI, or None.
         description: library and thread level, for the log and for cluster_info.
@@ -46,18 +46,18 @@ class World:
     _parent: Any = None
 
     def exchange(self, value: object) -> list[Any]:
-        """Every rank's ``value``, by rank. Collective; while the set forms."""
+        """Return the values of all ranks, by rank. Collective; only while the set starts."""
         return [value] if self.mpi is None else list(self.mpi.COMM_WORLD.allgather(value))
 
     def make_teams(self, left: Callable[[], str | None]) -> CommunicatorSource | None:
-        """What makes communicators for tasks on several ranks; None where ranks do not share one.
+        """Return the source of communicators for gang tasks; None if the ranks are not joined.
 
         Args:
-            left: says why the current task shall be left, or None.
+            left: returns why to leave the current task, or None.
         """
         if self._parent is None:
             return None
-        # Only here, as each import costs on a thousand ranks.
+        # Imported here, as each import costs time on a thousand ranks.
         from . import comm
 
         return comm.GangCommunicators(self.mpi, self._parent, left)
@@ -77,14 +77,14 @@ def start_world(
     """Join the communicator of the launch, if there is one and ``mode`` allows.
 
     Args:
-        mode: 'auto' joins when an MPI launcher started this process and mpi4py is there; 'mpi4py' always;
+        mode: 'auto' joins when an MPI launcher started this process and mpi4py is installed; 'mpi4py' always;
             'none' never.
         launched: what :func:`ipmpi.environment.mpienv.detect` found.
         python: the interpreter's path, for messages.
-        warn: called with what may be the last words of this process: an MPI_Init that fails aborts it.
+        warn: called with warnings before MPI_Init, which may abort the process.
 
     Raises:
-        LauncherError: launcher and MPI library do not match, or mpi4py is missing where it was asked for.
+        LauncherError: launcher and MPI library do not match, or mpi4py is required and missing.
     """
     alone = World(wanted=launched.rank if launched else 0, description="not joined")
     if mode == "none" or (mode == "auto" and launched is None):
@@ -92,7 +92,7 @@ def start_world(
     try:
         import mpi4py
 
-        mpi4py.rc.finalize = False  # we leave MPI ourselves, or not at all
+        mpi4py.rc.finalize = False  # we call MPI_Finalize ourselves, or not at all
         mpi4py.rc.initialize = False
         from mpi4py import MPI
     except ImportError as error:
@@ -110,10 +110,10 @@ def start_world(
 def _initialize(
     mpi: Any, rc: Any, launched: LaunchedRank | None, python: str, warn: Callable[[str], None]
 ) -> None:
-    """MPI_Init as importing mpi4py would have done it, after a look at who started us.
+    """Call MPI_Init as importing mpi4py would have done, after a check of the launcher.
 
-    The packaged MPICH aborts in MPI_Init under a launcher that offers PMIx only, and names neither the cause nor
-    the cure. One that was built with PMIx works there, so it is not for us to refuse.
+    The packaged MPICH aborts in MPI_Init under a launcher that offers PMIx only, without naming the cause. An
+    MPICH with PMIx works there, so this only warns.
     """
     if launched is not None and launched.launcher in ("openmpi", "srun-pmix"):
         library = mpi.Get_library_version()
@@ -121,7 +121,7 @@ def _initialize(
         if sentence is not None and "open mpi" not in library.lower():
             warn(f"if MPI_Init aborts now, this is why: {sentence}")
             if launched.rank:
-                # The first rank to abort has the launcher end rank 0, which is the one that says why.
+                # The first rank to abort makes the launcher end rank 0, which has the explanation.
                 time.sleep(_LAST_WORDS)
     level = rc.thread_level if rc.threads else "single"
     if not mpi.Is_initialized():
@@ -135,16 +135,16 @@ def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
         sentence = mismatch_sentence(launched, world.Get_size(), mpi.Get_library_version(), python)
         if sentence is not None:
             raise LauncherError(sentence)
-    if "open mpi" in library.lower():  # whose MPI_Abort does not return
+    if "open mpi" in library.lower():  # its MPI_Abort does not return
         refuse_spawn(mpi, os.environ)
     else:
         never_return_from_abort(mpi)
     multiple = mpi.Query_thread() == mpi.THREAD_MULTIPLE
-    # The names the original gave to the module, and mpi4py's examples still use.
+    # Names that the original gave to the module, and that mpi4py's examples use.
     mpi.size, mpi.rank = world.Get_size(), world.Get_rank()
     parent = world.Dup()
-    # The first pickled collective on a communicator duplicates it while holding the GIL (mpi4py#784): if user
-    # code did that first, an interrupt could not reach a rank that waits in it.
+    # The first pickled collective on a communicator duplicates it while holding the GIL (mpi4py#784), during which
+    # interrupts are not handled: so do it here.
     world.allreduce(0)
     node = world.Split_type(mpi.COMM_TYPE_SHARED)
     leader = node.allreduce(world.Get_rank(), op=mpi.MIN)
@@ -162,5 +162,5 @@ def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
 
 
 def host_and_pid() -> tuple[str, int]:
-    """Where this process runs."""
+    """Return host name and process id."""
     return os.uname().nodename, os.getpid()

@@ -1,19 +1,17 @@
-"""Memory that a rank and its node agent share: what each knows of the other without a message.
+"""Memory that a rank and its node agent share, so that they can communicate while user code runs.
 
-A rank runs user code, which may hold the interpreter for minutes. What the agent has to know or do meanwhile is
-here: what runs and since when, which items wait no longer, whom an interrupt is meant for, and the results that
-items have left while a later one takes long.
+A rank runs user code, which may hold the interpreter for minutes. The block has what the agent must know or do
+meanwhile: what runs and since when, which items are revoked, the target of an interrupt, and the results of items.
 
 Every word has one writer. Words are aligned and 8 bytes wide, so the processor reads and writes them in one piece.
-Where one side writes a word and then reads one of the other side's, while that does the same the other way round
-(*who was first?*), each calls :meth:`ControlBlock.fence` in between: the processor may otherwise read before its
-own write is seen. Taking and releasing a lock is such a barrier. Processors that may also swap two writes (ARM,
-POWER) need one between a result and its count, too.
+If both sides write one word and then read the other's, each calls :meth:`ControlBlock.fence` in between: otherwise
+the processor may read before its own write is visible. Taking and releasing a lock is such a barrier. Processors
+that may also reorder writes (ARM, POWER) need one between a result and its count, too.
 
 * The rank writes :data:`CLAIMED`, then looks whether the item is revoked. The agent revokes it, then looks at
   CLAIMED. So an item that is not claimed then will not run, or has run and is among the results.
 * The rank writes :data:`RESULTS`, then looks at :data:`BELL`. The agent clears BELL, then looks at RESULTS. So
-  nobody has to ring for each result, and none is overlooked.
+  most results need no message, and none is overlooked.
 """
 
 from __future__ import annotations
@@ -25,15 +23,15 @@ from typing import Final
 
 # Words that the agent writes.
 SENT: Final = 0
-"""Packets that the agent has sent: more than the rank has received are waiting for it."""
+"""Number of packets that the agent has sent; the rank compares it with those it has received."""
 TARGET: Final = 1
-"""What is to be interrupted: the number of a command, negated, or the serial number of an item or part."""
+"""The target of an interrupt: the negated number of a command, or the serial number of an item or part."""
 INTERRUPTS: Final = 2
-"""How many interrupts the agent has meant; the rank raises one for each."""
+"""Number of interrupts that the agent has requested; the rank raises one for each."""
 SKIP: Final = 3
-"""Commands up to this number are answered as interrupted, unless they have begun."""
+"""Commands up to this number end as interrupted, unless they have begun."""
 LEAVE: Final = 4
-"""Serial number of the part that shall not go on, as another rank has failed; the text is in the block."""
+"""Serial number of the part to leave, as another rank has failed; the reason is in the block."""
 TAKEN: Final = 5
 TAKEN_BYTES: Final = 6
 """Results that the agent has taken, and bytes of their payloads."""
@@ -44,29 +42,29 @@ CURRENT: Final = 16
 SINCE: Final = 17
 """When that began, in nanoseconds of the monotonic clock."""
 HEARD: Final = 18
-"""How many interrupts have been raised, or found nothing to interrupt."""
+"""Number of interrupts that were raised, or had no target."""
 JOINING: Final = 19
-"""1 while the rank makes a communicator inside MPI, where no interrupt reaches it."""
+"""1 while the rank creates a communicator inside MPI, where it cannot be interrupted."""
 CLAIMED: Final = 22
 """Serial number of the item that began last, or is about to. Its result is left before the next claim."""
 RESULTS: Final = 20
 RESULT_BYTES: Final = 21
 """Results of items that the rank has left, and bytes of their payloads."""
 
-# A word that both write: the rank sets it, the agent clears it.
+# Written by both: the rank sets it, the agent clears it.
 BELL: Final = 32
-"""1 while the agent has been told of results and has not looked yet."""
+"""1 while the agent was notified of results and has not taken them yet."""
 
 SWAPS_WRITES: Final = os.uname().machine not in ("x86_64", "i686", "s390x")
-"""Whether another processor may see two writes of this one in the other order."""
+"""Whether the processor may reorder writes."""
 
 _WORDS: Final = 64
 _TEXT: Final = 512
-"""Bytes for the reason why a part is left."""
+"""Bytes for the reason to leave a part."""
 SERIALS: Final = 65_536
-"""Serial numbers are told apart by their remainder: an agent gives a rank far fewer items at a time."""
+"""Serial numbers are stored modulo this: an agent gives a rank far fewer items at a time."""
 SLOTS: Final = 8_192
-"""Results that a rank can leave before the agent has to take some."""
+"""Results that a rank can store before the agent has to take some."""
 RING: Final = 512 * 1024
 """Bytes of their payloads."""
 
@@ -81,17 +79,17 @@ class ControlBlock:
     """The shared memory, mapped.
 
     Args:
-        descriptor: of the file in memory.
+        descriptor: the anonymous file.
 
     Attributes:
         words: the words named above.
         revoked: by the remainder of its serial number, whether an item shall not be run. The agent writes.
         serials: of results, by slot; the rank writes these four.
-        kinds: what became of them.
-        lengths: of their payloads.
-        seconds: that they took.
-        ring: their payloads, one after the other, round and round.
-        lock: what :meth:`fence` takes and releases, for those who cannot afford to call it.
+        kinds: their outcomes.
+        lengths: bytes of their payloads.
+        seconds: their run times.
+        ring: their payloads, in a ring buffer.
+        lock: what :meth:`fence` takes and releases, for code that must avoid the call.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -110,19 +108,19 @@ class ControlBlock:
 
     @classmethod
     def create(cls) -> tuple[ControlBlock, int]:
-        """A new block, and the descriptor of its file; pages that nobody writes to take no memory."""
+        """Return a new block and the descriptor of its file; unused pages take no memory."""
         descriptor = os.memfd_create("ipmpi-rank", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, SIZE)
         return cls(descriptor), descriptor
 
     def fence(self) -> None:
-        """Have the other side see what was written before it is asked what it has written."""
+        """A memory barrier: the other side sees our writes before we read its words."""
         with self.lock:
             pass
 
     @property
     def text(self) -> str:
-        """Why the part :data:`LEAVE` is left; written before that word."""
+        """The reason to leave the part :data:`LEAVE`; written before that word."""
         return bytes(self._text).rstrip(b"\0").decode(errors="replace")
 
     @text.setter
@@ -131,7 +129,7 @@ class ControlBlock:
         self._text[:] = data.ljust(_TEXT, b"\0")
 
     def put(self, start: int, data: bytes) -> None:
-        """Write a payload into the ring, ``start`` bytes after the very first one."""
+        """Write a payload into the ring, at ``start`` bytes, counted since the first payload."""
         at = start % RING
         room = RING - at
         if len(data) <= room:
@@ -142,7 +140,7 @@ class ControlBlock:
             self.ring[: len(data) - room] = data[room:]
 
     def get(self, start: int, end: int) -> bytes:
-        """The bytes of the ring from ``start`` to ``end``, both counted since the very first one."""
+        """Return the bytes of the ring from ``start`` to ``end``, both counted since the first payload."""
         at, size = start % RING, end - start
         data = bytes(self.ring[at : at + size])
         return data if len(data) == size else data + bytes(self.ring[: size - len(data)])

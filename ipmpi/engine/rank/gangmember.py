@@ -1,7 +1,7 @@
-"""One rank's part of a task that several ranks run together, in its main thread.
+"""One rank's part of a gang task, in its main thread.
 
-All of them make or find their communicator first, whatever else has happened meanwhile: a rank that stayed away
-would leave the others waiting inside MPI. Only then does each look whether there is still something to do.
+All ranks of the task join their communicator first, whatever has happened meanwhile: a missing rank would leave
+the others waiting inside MPI. Only then each checks whether the task is still to be run.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from .taskrunner import Program, TaskRunner
 
 
 class CommunicatorSource(Protocol):
-    """Communicators of ranks that run a task together: see :class:`ipmpi.engine.mpi.comm.GangCommunicators`."""
+    """The communicators of gang tasks: see :class:`ipmpi.engine.mpi.comm.GangCommunicators`."""
 
     def join(self, ranks: Sequence[int], serial: int) -> Any:
-        """The communicator of ``ranks``; collective."""
+        """Return the communicator of ``ranks``; collective."""
 
     def renew(self, ranks: Sequence[int], serial: int) -> Any:
-        """The same, or a new one where the task before has left something; collective."""
+        """Return the same, or a new one if the previous task has left something in it; collective."""
 
     def end(self) -> None:
-        """The task is over."""
+        """The task has ended."""
 
 
 MakeTeams = Callable[[Callable[[], str | None]], CommunicatorSource | None]
-"""Makes the communicators; its argument says why the current task shall be left, or None."""
+"""Creates the communicators; its argument returns why to leave the current task, or None."""
 
 
 class GangPart:
@@ -40,12 +40,12 @@ class GangPart:
     Args:
         serial: number of the part at this rank.
         program: what it runs.
-        ranks: those that run it, in the order of their communicator.
-        communicator: number of that.
-        payload: the arguments; None while they have not come.
+        ranks: its ranks, in the order of their communicator.
+        communicator: number of the communicator.
+        payload: the arguments; None while they have not arrived.
 
     Attributes:
-        reason: why it shall not go on, once there is such a reason.
+        reason: why it must not continue, or None.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class GangMember:
     """Runs parts of tasks.
 
     Args:
-        make_teams: called once, when the first task comes; gives None without a communicator.
-        wait: called while arguments have not come: returns when the agent has said something; False: it is gone.
+        make_teams: called once, for the first task; returns None if the ranks are not joined.
+        wait: called while arguments are missing: returns after a message of the agent; False: it has ended.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class GangMember:
         self._running: GangPart | None = None
 
     def left(self) -> str | None:
-        """Why the part that runs shall not go on; None while nothing is wrong."""
+        """Return why to leave the running part; None if there is no reason."""
         part = self._running
         if part is None:
             return None
         return self._block.text if self._block.words[LEAVE] == part.serial else part.reason
 
     def perform(self, part: GangPart) -> tuple[Outcome, float]:
-        """Do this rank's part: what became of it, and the seconds it took."""
+        """Run this rank's part; return the outcome and the run time in seconds."""
         began, words = time.monotonic(), self._block.words
         words[JOINING] = 1
         try:
@@ -131,12 +131,12 @@ class GangMember:
         try:
             comm = self._teams.renew(part.ranks, part.communicator)
             payload = self._payload(part)
-        except Exception as error:  # also of MPI: a rank has died
+        except Exception as error:  # also of MPI, if a rank has died
             return FAILED, packed_failure(error)
         return self._runner.run_together(part.program, comm, payload, wanted=part.ranks[0] == self.rank)
 
     def _payload(self, part: GangPart) -> Payload:
-        """The arguments, as soon as they are there."""
+        """Wait for the arguments and return them."""
         while True:
             reason = self.left()
             if reason is not None:

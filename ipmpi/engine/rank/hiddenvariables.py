@@ -1,8 +1,8 @@
-"""Environment variables of the launcher: for this process to read, not for its children to inherit.
+"""Hiding the launcher's environment variables from child processes.
 
-A program that user code starts, and that uses MPI itself, would take itself for the engine's rank and wait in
-MPI_Init for ever. So once MPI has started, what the launcher said about this rank leaves the environment.
-Frameworks that look for it in this process (``os.environ["SLURM_LOCALID"]``) still find it by name.
+An MPI program that user code starts would take itself for the engine's rank and wait in MPI_Init forever. So once
+MPI has started, the variables about this rank are removed from the environment. Frameworks that read them in this
+process (``os.environ["SLURM_LOCALID"]``) still find them by name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ipmpi.environment import mpienv
 
 
 class _Environ(type(os.environ)):  # type: ignore[misc, unused-ignore]
-    """``os.environ`` with some variables that can be read by their names, and are in no copy."""
+    """``os.environ`` with some variables that can be read by name, but are not iterated or inherited."""
 
     _hidden: dict[str, str]
 
@@ -36,7 +36,7 @@ class _Environ(type(os.environ)):  # type: ignore[misc, unused-ignore]
 
 
 def hide_rank_variables() -> list[str]:
-    """Take the launcher's variables out of the environment; returns their names."""
+    """Hide the launcher's variables; return their names."""
     environ: Any = os.environ
     hidden = {name: environ[name] for name in mpienv.rank_variables(environ)}
     for name in hidden:

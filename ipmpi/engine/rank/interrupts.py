@@ -1,15 +1,15 @@
-"""KeyboardInterrupt in one thing that a rank does, and in no other.
+"""KeyboardInterrupt in one command or task of a rank, and in no other.
 
-The node agent writes into the control block what it means to interrupt, and sends a real signal, which also ends a
-sleep or a read. The handler runs in the main thread, between two instructions, so it knows what runs at that very
-moment; a signal that comes too late finds something else, or nothing, and hits nobody.
+The node agent writes the target of the interrupt into the control block, and sends a real signal, which also ends
+a sleep or a read. The handler runs in the main thread, between two instructions, so it knows exactly what runs; a
+late signal finds another target, or none, and is ignored.
 
-The signal is SIGURG: nothing else uses it here, a process without a handler ignores it, and user code may do with
-SIGINT what it likes. User code may also set a handler for SIGURG and forget to take it back. So ours are set anew
-before each command and task.
+The signal is SIGURG: nothing else uses it here, a process without a handler ignores it, and user code is free to
+use SIGINT. User code may also replace our handler for SIGURG, so handlers are set again before each command and
+task.
 
-An import that is under way comes to its end first, within :data:`IMPORT`: one that was broken off leaves modules
-that cannot be imported again in this process, and modules in C often lose the exception on their way.
+A running import is completed first, within :data:`IMPORT` seconds: an interrupted one leaves modules that cannot
+be imported again in this process, and C modules often lose the exception.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from typing import Any, Final
 
 from .controlblock import CURRENT, HEARD, INTERRUPTS, TARGET, ControlBlock
 
-# The wrappers in the module signal make enums of all they return: 20 microseconds a call.
+# The functions of the module signal convert to enums, which takes 20 microseconds a call.
 _signals: Final[Any] = importlib.import_module("_signal")
 
 SIGNAL: Final = int(signal.SIGURG)
-"""By which an agent interrupts its ranks."""
+"""The signal by which an agent interrupts its ranks."""
 
 _APART: Final = 0.01
-"""Seconds between two interrupts. The main thread needs some of this to get out of what the first one hit."""
+"""Seconds between two interrupts, so that the main thread can leave what the first one hit."""
 
 IMPORT: Final = 1.5
-"""Seconds that an import has for its end: less than a task has, or an engine that is to end."""
+"""Seconds to complete an import: less than the grace of tasks and of engines that end."""
 
 _IMPORTS: Final = "<frozen importlib._bootstrap>"
 
@@ -46,7 +46,7 @@ class Interrupts:
 
     Attributes:
         hit: what was interrupted last, as in :data:`~ipmpi.engine.rank.controlblock.CURRENT`.
-        shielded: set while nothing may be raised; what comes meanwhile is sent again.
+        shielded: set while nothing may be raised; the agent repeats interrupts.
     """
 
     def __init__(self, block: ControlBlock) -> None:
@@ -55,16 +55,16 @@ class Interrupts:
         self.shielded = False
         self._hit_at = 0.0
         self._held = 0, 0.0
-        """What runs an import that an interrupt waits for, and since when it does."""
+        """What runs the import that an interrupt waits for, and since when."""
         self._handlers: dict[int, Any] = {}
         self._masks: dict[int, set[int]] = {}
 
     def install(self, on_signal: Callable[[str], None]) -> None:
-        """Take the signals.
+        """Install the signal handlers.
 
         Args:
-            on_signal: called with the name of a SIGINT, a SIGTERM, or a SIGUSR1, which job scripts have sent when
-                the end of the job is near.
+            on_signal: called with the name of a SIGINT, a SIGTERM, or a SIGUSR1, which batch systems send before
+                the end of the job.
         """
 
         def interrupted(_number: int, frame: FrameType | None) -> None:
@@ -77,14 +77,14 @@ class Interrupts:
         self.install_again()
 
     def install_again(self) -> None:
-        """Set all handlers anew, and let the signals through, whatever user code has done."""
+        """Set all handlers again, and unblock the signals."""
         for number, handler in self._handlers.items():
             _signals.signal(number, handler)
         if self._handlers:
             _signals.pthread_sigmask(signal.SIG_UNBLOCK, self._handlers)
 
     def install_if_replaced(self) -> None:
-        """The same if Python shows that it is needed: this is asked before each of many short tasks."""
+        """As :meth:`install_again`, if a handler was replaced; fast, as it runs before each short task."""
         handlers = self._handlers
         if handlers and _signals.getsignal(SIGNAL) is not handlers[SIGNAL]:
             self.install_again()
@@ -92,18 +92,18 @@ class Interrupts:
     # --- forks, in the thread that forks ---------------------------------------------------------------------
 
     def hold_back(self) -> None:
-        """A fork comes. A signal that reached the child before :meth:`uninstall` would be lost on it."""
+        """Block the signals before a fork, until the child has called :meth:`uninstall`."""
         if self._handlers:
             self._masks[threading.get_ident()] = _signals.pthread_sigmask(signal.SIG_BLOCK, self._handlers)
 
     def let_through(self) -> None:
-        """The fork is over."""
+        """Unblock the signals after a fork."""
         mask = self._masks.pop(threading.get_ident(), None)
         if mask is not None:
             _signals.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def uninstall(self) -> None:
-        """In a child, have the signals do what they do in a program that has just started."""
+        """In a child, restore the default handlers."""
         handlers, self._handlers = self._handlers, {}
         for number in handlers:
             is_interrupt = number == signal.SIGINT
@@ -111,7 +111,7 @@ class Interrupts:
         self.let_through()
 
     def arrived(self, frame: FrameType | None = None) -> None:
-        """A signal of the agent came, in this frame: raises KeyboardInterrupt if what it is meant for runs."""
+        """Handle a signal of the agent, in this frame: raises KeyboardInterrupt if its target runs."""
         words = self._words
         meant = words[INTERRUPTS]
         if meant == words[HEARD] or self.shielded:
@@ -120,7 +120,7 @@ class Interrupts:
         if not target or target != words[CURRENT]:
             words[HEARD] = meant
         elif now - self._hit_at >= _APART and not self._waits_for_import(target, now, frame):
-            # Else it comes too early, and will be sent again.
+            # Else it is too early, and will be repeated.
             words[HEARD] = meant
             self._hit_at = now
             self.hit = target

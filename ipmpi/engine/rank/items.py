@@ -1,8 +1,8 @@
 """Task items at the rank that runs them.
 
-The agent sends batches, and revokes what it takes back in the control block. Results go into that block one by
-one, so that the agent can take them while a later item takes long. It is told of them when the queue is empty,
-when a batch has ended, when much has come together, or when the last time was a while ago, not for each item.
+The agent sends batches, and revokes items in the control block. Results are stored in that block one by one, so
+that the agent can take them during a later long item. It is notified when the queue is empty, when a batch has
+ended, when there are many results, or some time after the last notification, not for each item.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from .taskrunner import Program, TaskRunner
 
 _FLUSH: Final = int(limits.TASK_RESULT_WAITS * 1e9)
 _BATCH: Final = 1_000_000
-"""Nanoseconds: the end of a batch is reported at once, except so soon after the one before."""
+"""Nanoseconds after the last notification within which the end of a batch is not reported."""
 _PIECES: Final = 64 * limits.KIB
 _ROOM_AGAIN: Final = 0.0005
-"""Seconds between two looks whether the agent has taken results."""
+"""Seconds between two checks whether the agent has taken results."""
 _MASK: Final = SERIALS - 1
 
 Item = tuple[int, Program, Payload, bool]
@@ -47,12 +47,12 @@ _SKIPPED: Final[Outcome] = (SKIPPED, b"")
 
 
 class ItemRunner:
-    """Items that wait.
+    """The queue of items, and the loop that runs them.
 
     Args:
         runner: runs an item.
-        interrupts: knows which item was hit.
-        ring: tells the agent that there are results.
+        interrupts: records which item was interrupted.
+        ring: notifies the agent of results.
         send_large: sends a result that does not fit into the control block: serial number, seconds, segments.
     """
 
@@ -74,7 +74,7 @@ class ItemRunner:
         self._results = 0
         self._bytes = 0
         self._most_results = self._most_bytes = 0
-        """Up to which there was room when that was last asked."""
+        """End of the free room when it was last checked."""
         self._rang_at = 0
 
     @property
@@ -87,7 +87,7 @@ class ItemRunner:
         self._waiting.extend(items)
 
     def work(self, may_go_on: Callable[[], bool]) -> None:
-        """Run items as long as there are any, and ``may_go_on`` says so."""
+        """Run items while there are any and ``may_go_on()`` is true."""
         waiting, interrupts, process = self._waiting, self._interrupts, self._process
         words, revoked, lock = self._block.words, self._block.revoked, self._block.lock
         run, clock, install_if_replaced = self._runner.run, time.monotonic_ns, interrupts.install_if_replaced
@@ -113,7 +113,7 @@ class ItemRunner:
             before = now
             if outcome is None:
                 outcome = (FAILED, packed_failure(KeyboardInterrupt()))
-            payload = b""  # large arguments must not live until the next item comes
+            payload = b""  # free large arguments before the next item
             if outcome[0] == LARGE:
                 segments: Any = outcome[1]
                 self._send_large(serial, seconds, segments)
@@ -133,7 +133,7 @@ class ItemRunner:
         self._ring()
 
     def _leave(self, serial: int, outcome: Outcome, seconds: float, hit: bool) -> int:
-        """Put a result into the control block; its size."""
+        """Store a result in the control block; return its size."""
         kind, data = outcome
         if isinstance(data, str):
             data = data.encode()

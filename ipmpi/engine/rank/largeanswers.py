@@ -1,8 +1,8 @@
-"""Large answers at the rank that has them: copied into memory that the agent can read, piece by piece.
+"""Large replies of a rank: copied piece by piece into memory that the agent can read.
 
-An answer shows the arrays of the namespace, and has to be one state of them. So it is copied before anything else
-runs, and the agent sends the copy at the pace of its receiver. Where the copy would take more of the node's memory
-than it should, the rank waits until some of it has left: then nothing runs here, and the answer is one state too.
+A reply has the arrays of the namespace, in one consistent state. So it is copied before anything else runs, and
+the agent sends the copy at the pace of its receiver. If the copy would take too much of the node's memory, the
+rank waits until a part was sent: nothing runs here meanwhile, so the state is consistent, too.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ...protocol.rankmessages import DataPiece, encode
 from ...transport.packets import PACKET, RankSocket, in_memory
 
 PIECE: Final = 4 * limits.MIB
-"""Bytes that are copied before the agent begins to send them."""
+"""Bytes of a piece, which is sent while the next one is copied."""
 _LEAST: Final = 4 * PIECE
-"""Bytes of copies that any rank may have: it copies a piece while others are sent."""
+"""Bytes of copies that a rank may always have."""
 _INLINE: Final = PACKET // 2
 
 
 class LargeAnswers:
-    """Copies that have not left.
+    """Copies that have not been sent.
 
     Args:
-        neighbours: how many ranks share the memory of this node.
-        wait: called when nothing more may be copied: returns when the agent has said something.
+        neighbours: number of ranks that share the memory of this node.
+        wait: called when nothing more may be copied: returns after a message of the agent.
     """
 
     def __init__(self, socket: RankSocket, wait: Callable[[], bool], neighbours: int = 1) -> None:
@@ -40,11 +40,11 @@ class LargeAnswers:
         self._address_space = address_space()
 
     def freed(self, size: int) -> None:
-        """The agent needs so many bytes no more."""
+        """The agent has sent ``size`` bytes."""
         self._copied -= size
 
     def send(self, segments: Sequence[Buffer]) -> None:
-        """Send the segments of an answer that has been announced; returns when nothing refers to them any more."""
+        """Send the segments of an announced reply; returns when nothing refers to them any more."""
         most = _LEAST
         for piece in _pieces(segments):
             size = len(piece)
@@ -55,7 +55,7 @@ class LargeAnswers:
                 most = max(_LEAST, int(share * left))
             while self._copied + size > most:
                 if not self._wait():
-                    return  # the agent is gone
+                    return  # the agent has ended
             self._copied += size
             self._send(piece)
 

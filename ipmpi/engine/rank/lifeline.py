@@ -1,9 +1,8 @@
-"""A rank ends when the agent of its node is gone, whatever it does.
+"""Ends a rank when the agent of its node has ended, whatever the rank does.
 
-The agent has one end of a pipe, the rank the other. When the agent's process ends, however it does, the system
-sends the rank a signal, whose default action ends it: also while a library in C holds the interpreter. Its stack
-is written to the log before. While the rank is idle the signal is held back, since it sees the end of its socket,
-and can leave in order.
+The agent has one end of a pipe, the rank the other. When the agent's process ends, the system sends the rank a
+signal, whose default action ends it: also while a C library holds the interpreter. Its stack is written to the log
+before. While the rank is idle the signal is blocked, since it sees the end of its socket and can exit regularly.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ import struct
 import threading
 from typing import Any, Final
 
-# The wrappers in the module signal make enums of all they return: 20 microseconds a call, twice a command.
+# The functions of the module signal convert to enums: 20 microseconds a call, twice a command.
 _signals: Final[Any] = importlib.import_module("_signal")
 
 _SIGNAL: Final = int(getattr(signal, "SIGRTMAX", signal.SIGTERM)) - 3
-"""Nobody else's, as far as we know: Python, MPI and the C library use others."""
+"""Not used by Python, MPI or the C library."""
 _F_SETSIG: Final = 10
 _F_SETOWN_EX: Final = 15
 _OWNER: Final = struct.Struct("ii")
@@ -33,8 +32,8 @@ class Lifeline:
     """The rank's end of the pipe.
 
     Args:
-        descriptor: of that end; taken over.
-        log: where the stack goes.
+        descriptor: that end; owned by this object.
+        log: the file to which the stack is written.
     """
 
     def __init__(self, descriptor: int, log: Any) -> None:
@@ -48,14 +47,14 @@ class Lifeline:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
 
     def hold(self) -> None:
-        """The signal waits: user code does not run."""
+        """Block the signal: no user code runs."""
         _signals.pthread_sigmask(signal.SIG_BLOCK, (_SIGNAL,))
 
     def let_through(self) -> None:
-        """User code runs."""
+        """Unblock the signal: user code runs."""
         _signals.pthread_sigmask(signal.SIG_UNBLOCK, (_SIGNAL,))
 
     def close(self) -> None:
-        """This process ends by itself now, or is a forked child."""
+        """Close the pipe: this process exits, or is a forked child."""
         with contextlib.suppress(OSError):
             os.close(self._descriptor)

@@ -1,8 +1,8 @@
-"""The globals of programs that use the engines as they would use processes of their own.
+"""Separate globals for each program that uses an executor, a pool or joblib.
 
-A program with an executor, a pool or joblib expects its functions to see its own globals, whatever others have put
-on the engines. So each such program has names of its own on an engine. What its functions use and do not bring is
-looked up among the engine's: that is how one can push large data and use it by name.
+Such a program expects its functions to see its own globals, whatever other clients have assigned on the engines.
+So it has a namespace of its own on each engine. Names that its functions use and do not bring are looked up in the
+engine's namespace, so that large data can be pushed and used by name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ProgramHome(FunctionHome):
     """Gives functions of one program its own globals.
 
     Args:
-        engine_names: what the engine itself has.
+        engine_names: the engine's namespace.
     """
 
     def __init__(self, engine_names: dict[str, Any]) -> None:
@@ -42,7 +42,7 @@ class ProgramHome(FunctionHome):
         self._used.update(name for name in serialize.names_used(code) if not hasattr(builtins, name))
 
     def borrow(self) -> None:
-        """Have the engine's names, as they are now, for what functions use and did not bring."""
+        """Copy the engine's present values of names that functions use and did not bring."""
         names, borrowed = self._names, self._borrowed
         for name in self._used:
             value = self._engine_names.get(name, _MISSING)
@@ -55,7 +55,7 @@ class ProgramHome(FunctionHome):
                 names[name] = borrowed[name] = value
 
     def bring(self, carried: Mapping[str, Any]) -> None:
-        """Put the globals of a function in the program's names; what the program has assigned since stays."""
+        """Add the globals of a function to the program's names, except those that the program has assigned."""
         for name in carried.keys() & self._borrowed.keys():
             if self._names.get(name, _MISSING) is self._borrowed.pop(name):
                 del self._names[name]
@@ -63,7 +63,7 @@ class ProgramHome(FunctionHome):
 
 
 class _ProgramUnpickler(FunctionUnpickler):
-    """Takes note of the names that functions use."""
+    """Records the names that functions use."""
 
     def __init__(
         self, home: ProgramHome, names: dict[str, Any], segments: Sequence[Buffer], engine_names: dict[str, Any]

@@ -1,12 +1,13 @@
 """A rank of an engine set: it runs user code, and nothing else.
 
-The process is the user's. It has no thread of ours, and does no traffic: its only thread sleeps in a read of the
-socket of its node agent, does one thing, and answers. Commands and parts of gang tasks are done in the order in
-which they come. While there are none it works on task items, so a command waits for the end of one item at most.
+The process has no threads of ipmpi, and does no network I/O: its main thread reads a message from the socket of
+its node agent, runs a command or task, and replies. Commands and parts of gang tasks are run in the order of
+arrival. When there are none it runs task items, so a command waits for one item at most.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import time
@@ -30,6 +31,7 @@ from .items import Item, ItemRunner
 from .largeanswers import LargeAnswers
 from .lifeline import Lifeline
 from .outcomes import LARGE, Payload
+from .outputpipes import OutputPipes
 from .taskrunner import TaskRunner
 
 _BELL = rm.encode(rm.Bell())
@@ -41,15 +43,16 @@ class Rank:
     """The namespace, and the thread that works on it.
 
     Args:
-        namespace: of the engine.
-        socket: the way to the node agent.
-        block: what is shared with it.
+        namespace: the engine's namespace.
+        socket: the socket of the node agent.
+        block: the memory shared with it.
         number: this rank's number in its set.
-        make_teams: called when the first task on several ranks comes.
+        make_teams: called for the first gang task.
         on_id: called with the id that the controller gives to this engine.
         on_note: called with lines for the log.
-        neighbours: how many ranks share the memory of this node.
-        lifeline: ends this process when the agent is gone while user code runs.
+        neighbours: number of ranks that share the memory of this node.
+        lifeline: ends this process if the agent ends while user code runs.
+        pipes: where output goes while a command runs.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Rank:
         on_note: Callable[[str], None] = lambda text: None,
         neighbours: int = 1,
         lifeline: Lifeline | None = None,
+        pipes: OutputPipes | None = None,
     ) -> None:
         self.namespace = namespace
         self._socket = socket
@@ -70,6 +74,7 @@ class Rank:
         self._on_id = on_id
         self._on_note = on_note
         self._lifeline = lifeline
+        self._pipes = contextlib.nullcontext() if pipes is None else pipes
         self._process = namespace.process
         self.interrupts = Interrupts(block)
         self._runner = TaskRunner(namespace)
@@ -79,7 +84,7 @@ class Rank:
             self._runner, block, self.interrupts, number, make_teams, self._hear_during_part
         )
         self._inbox: deque[Callable[[], None]] = deque()
-        """What is to be done, in this order."""
+        """The commands and parts to run, in this order."""
         self._parts: dict[int, GangPart] = {}
         self._stop: rm.Stop | None = None
         self._process.around_forks(self.interrupts.hold_back, self.interrupts.let_through)
@@ -87,6 +92,8 @@ class Rank:
         self._process.in_child(socket.abandon)
         if lifeline is not None:
             self._process.in_child(lifeline.close)
+        if pipes is not None:
+            self._process.in_child(pipes.forked)
         self._handlers: dict[type, Callable[[Any, memoryview, list[int]], None]] = {
             rm.NewEngineId: self._take_id,
             rm.RunCommand: self._take_command,
@@ -103,14 +110,14 @@ class Rank:
         }
 
     def install_signals(self) -> None:
-        """Take SIGINT, SIGTERM, SIGUSR1 and the agent's own signal."""
+        """Handle SIGINT, SIGTERM, SIGUSR1 and the agent's signal."""
         self.interrupts.install(self._signalled)
 
     def _signalled(self, name: str) -> None:
         self._say(rm.Signalled(name))
 
     def run(self) -> rm.Stop:
-        """Work until the agent says that this is the end, or is gone; what it has said."""
+        """Run until the agent sends Stop, or has ended; return its message."""
         inbox, items = self._inbox, self._items
         lifeline = self._lifeline
         while self._stop is None:
@@ -130,12 +137,12 @@ class Rank:
         return self._stop
 
     def close(self) -> None:
-        """This process ends by itself."""
+        """Close the socket and the lifeline: this process exits."""
         if self._lifeline is not None:
             self._lifeline.close()
         self._socket.close()
 
-    # --- hearing -------------------------------------------------------------------------------------------
+    # --- receiving -----------------------------------------------------------------------------------------
 
     def _nobody_speaks(self) -> bool:
         return bool(self._block.words[SENT] <= self._socket.received)
@@ -145,7 +152,7 @@ class Rank:
             self._hear()
 
     def _hear(self) -> bool:
-        """Take the next packet, and wait for it; False if there will be none."""
+        """Wait for the next packet and handle it; return False if the agent has ended."""
         packet = self._socket.receive()
         if packet is None:
             self._stop = AGENT_GONE
@@ -160,7 +167,7 @@ class Rank:
         return self._stop is None
 
     def _hear_during_part(self) -> bool:
-        """The same while a part runs: an interrupt may end the wait, but must not lose a packet."""
+        """As :meth:`_hear`, while a part runs: an interrupt may end the wait, but must not lose a packet."""
         self._socket.wait()
         self.interrupts.shielded = True
         try:
@@ -193,7 +200,7 @@ class Rank:
             segments = _mapped(files, message.sizes) if message.shared else _writable(body, message.sizes)
         except (OSError, ValueError, MemoryError) as error:
             failure = f"the data of this {message.method} did not arrive: there is no memory for it ({error})"
-        taken = [segments]  # nothing else may keep them alive, once the command has them
+        taken = [segments]  # the only reference, so that the command can free them
         del segments
         self._inbox.append(lambda: self._command(message, taken.pop(), failure))
 
@@ -202,21 +209,22 @@ class Rank:
             outcome = operations.encode(operations.Failed("ConnectionError", failure, ""))
             answer = CommandAnswer(False, outcome, [])
         else:
-            answer = self._run(message, body)
+            with self._pipes:
+                answer = self._run(message, body)
         del body
         self._process.leave_if_child()
         self._runner.names_changed()
         sizes = [size_of([buffer]) for buffer in answer.body]
         version = self.namespace.properties_version
         streamed = sum(sizes) > limits.INLINE_BODY
-        said = rm.CommandDone(message.number, answer.ok, answer.outcome, version, sizes, streamed)
+        said = rm.CommandDone(message.number, answer.ok, answer.outcome, version, sizes, streamed, answer.again)
         if not streamed and self._say(said, answer.body):
             return
-        if answer.body:  # also what is small, and finds no descriptor for its packet
+        if answer.body:  # also a small one without a descriptor for its packet
             self._say(msgspec.structs.replace(said, streamed=True))
             self._large.send(answer.body)
         else:
-            text = "its answer could not be sent: this process has too many open files, or no memory"
+            text = "its reply could not be sent: this process has too many open files, or no memory"
             failed = operations.encode(operations.Failed("OSError", text, ""))
             self._say(rm.CommandDone(message.number, False, failed, version))
 
@@ -227,7 +235,7 @@ class Rank:
             words[CURRENT] = -message.number
             self._block.fence()
             if words[SKIP] < message.number:
-                answer = self.namespace.run(message.method, message.operation, body)
+                answer = self.namespace.run(message.method, message.operation, body, message.number)
             words[CURRENT] = 0
         except KeyboardInterrupt:
             # No second one can come so soon.
@@ -294,7 +302,7 @@ class Rank:
 
 
 def _arguments(files: list[int], sizes: Sequence[int]) -> Payload:
-    """The arguments of a task in a file in memory, or why they cannot be had."""
+    """Return the arguments of a task from an anonymous file, or the error."""
     try:
         return _mapped(files, sizes)
     except (OSError, ValueError, MemoryError) as error:
@@ -302,7 +310,7 @@ def _arguments(files: list[int], sizes: Sequence[int]) -> Payload:
 
 
 def _mapped(files: list[int], sizes: Sequence[int]) -> list[Buffer]:
-    """The segments in a file in memory, as private copy-on-write memory."""
+    """Map the segments of an anonymous file, copy-on-write."""
     total = sum(sizes)
     if not total or not files:
         return [bytearray() for _ in sizes]
@@ -311,7 +319,7 @@ def _mapped(files: list[int], sizes: Sequence[int]) -> list[Buffer]:
 
 
 def _writable(body: memoryview, sizes: Sequence[int]) -> list[Buffer]:
-    """The pickle, and its buffers in memory that user code may write to."""
+    """Return the pickle, and its buffers in writable memory."""
     segments = split(body, sizes)
     return segments[:1] + [bytearray(segment) for segment in segments[1:]]
 

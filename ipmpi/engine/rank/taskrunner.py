@@ -1,10 +1,10 @@
 """Tasks in the namespace of one engine: an item in, an outcome out.
 
-What tasks of a group have in common is decoded once, into a :class:`Program`; its functions arrive once, are
-unpickled when the first task needs them, and are kept until the namespace is cleared.
+The operation of a group of tasks is decoded once, into a :class:`Program`; its functions arrive once, are
+unpickled for the first task, and are kept until the namespace is cleared.
 
-A no-op item should take no more than a few microseconds here, so what is common (a plain call, plain arguments, a
-plain result) goes a short way.
+A no-op item should take no more than a few microseconds, so there are fast paths for plain calls, plain arguments
+and plain results.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from ipmpi.engine.rank.outcomes import (
     packed_failure,
 )
 from ipmpi.engine.rank.programs import ProgramHome
-from ipmpi.engine.session.capture import shorten
 from ipmpi.engine.session.functions import FunctionHome
 from ipmpi.engine.session.namespace import Namespace
 from ipmpi.engine.session.statements import compile_task
+from ipmpi.engine.session.texts import shorten
 from ipmpi.errors import RemoteProtocolError, TaskRejectError
 from ipmpi.protocol.messages import DefineFunction
 from ipmpi.protocol.operations import (
@@ -49,21 +49,21 @@ TASK_FILENAME: Final = "<ipmpi task>"
 
 _NONE: Final[Outcome] = (DONE, b"")
 _LOOK_UP: Final = b"\x93"
-"""The opcode by which pickles name functions and classes. Bytes of data may look like it; that only costs time."""
+"""The opcode by which pickles name functions and classes. Data that contains it takes the slow path."""
 _PLAIN: Final = frozenset({list, tuple, dict, set})
 _FEW: Final = 1000
-"""Elements up to which trying the short way first costs nothing that matters."""
+"""Number of elements up to which the fast path is tried first."""
 _PROGRAMS: Final = 1024
 
 
 class Program:
-    """What the tasks of a group have in common, ready to run.
+    """The decoded operation of a group of tasks.
 
     Attributes:
         operation: the decoded operation, or the error that decoding it raised.
         is_plain: whether running it is a call and nothing else.
         function: what is called, as loaded in ``generation`` of the namespace.
-        space: names the program whose globals functions see; b"": the engine's namespace.
+        space: id of the program whose globals functions use; b"" for the engine's namespace.
     """
 
     __slots__ = ("function", "generation", "is_plain", "operation", "space", "spread")
@@ -91,14 +91,14 @@ class Program:
 
 
 def _nothing() -> None:
-    """What a program calls before its function has been loaded."""
+    """Placeholder of a program's function before it is loaded."""
 
 
 class TaskRunner:
-    """Runs items in a namespace, and keeps the functions that they name.
+    """Runs items in a namespace, and keeps their functions.
 
     Attributes:
-        process: the process that this engine began in.
+        process: the process in which this engine started.
     """
 
     def __init__(self, namespace: Namespace) -> None:
@@ -116,7 +116,7 @@ class TaskRunner:
     # --- functions and programs ------------------------------------------------------------------------------
 
     def define(self, message: DefineFunction, piece: Buffer) -> None:
-        """Take a piece of a pickled function; a piece that does not fit to those before it is dropped."""
+        """Add a piece of a pickled function; a piece that does not follow the previous one is dropped."""
         coming = self._coming.setdefault(message.key, bytearray())
         if message.offset == 0:
             coming.clear()
@@ -128,7 +128,7 @@ class TaskRunner:
             self._pickles[message.key] = bytes(self._coming.pop(message.key))
 
     def forget(self, keys: list[bytes]) -> None:
-        """Free these functions, which no task will name any more."""
+        """Remove these functions, which no task uses any more."""
         for key in keys:
             self._pickles.pop(key, None)
             self._coming.pop(key, None)
@@ -142,7 +142,7 @@ class TaskRunner:
         self._last = None
 
     def program(self, operation: bytes) -> Program:
-        """What runs tasks of an encoded :data:`~ipmpi.protocol.operations.TaskOperation`."""
+        """Return the program of an encoded :data:`~ipmpi.protocol.operations.TaskOperation`."""
         program = self._programs.get(operation)
         if program is None:
             if len(self._programs) >= _PROGRAMS:
@@ -155,8 +155,8 @@ class TaskRunner:
     def run(self, program: Program, payload: Payload) -> Outcome:
         """Run one task.
 
-        Whatever user code raises, SystemExit and KeyboardInterrupt too, becomes an outcome. Only a
-        KeyboardInterrupt that comes before or after can get out of here.
+        Exceptions of user code, SystemExit and KeyboardInterrupt too, become outcomes. Only a KeyboardInterrupt
+        before or after user code can leave this method.
         """
         try:
             if not program.is_plain:
@@ -177,13 +177,13 @@ class TaskRunner:
             return _failure(error)
 
     def run_together(self, program: Program, comm: object, payload: Payload, *, wanted: bool) -> Outcome:
-        """Run this rank's part of a task, which gets the communicator of its ranks before its arguments.
+        """Run this rank's part of a gang task, which gets its communicator as the first argument.
 
         Args:
-            program: of an operation that says ``together``.
+            program: a program whose operation has ``together`` set.
             comm: the communicator.
             payload: as for :meth:`run`.
-            wanted: whether this rank's value is that of the task; that of the others is not even pickled.
+            wanted: whether this rank's value is that of the task; others are not pickled.
         """
         try:
             outcome = self._run_special(program, payload, (comm,), wanted=wanted)
@@ -196,7 +196,7 @@ class TaskRunner:
             return FAILED, packed_failure(error)
 
     def names_changed(self) -> None:
-        """Something else than tasks may have changed the namespace."""
+        """The namespace may have been changed, other than by tasks."""
         self._last = None
 
     def _run_special(
@@ -234,7 +234,7 @@ class TaskRunner:
         return {key: namespace.named(key) for key in operation.pull}
 
     def _accepts(self, key: bytes) -> bool:
-        """Whether a task's condition holds; it gets a copy of the properties. One that raises does not hold."""
+        """Return whether a task's condition holds for a copy of the properties; False if it raises."""
         try:
             return bool(self._function(key, b"")(copy.deepcopy(dict(self._namespace.properties))))
         except Exception:
@@ -250,7 +250,7 @@ class TaskRunner:
             try:
                 return pickle.loads(payload)
             except ModuleNotFoundError:
-                pass  # once more, for the sentence that says what to do
+                pass  # again, for the message that says what to do
         return home.loads([payload])
 
     # --- functions -----------------------------------------------------------------------------------------
@@ -319,12 +319,12 @@ def _outcome(value: object, what: str) -> Outcome:
 
 
 def _short_way(value: object) -> bytes | None:
-    """The pickle of something small, if plain pickle makes the same of it as :func:`ipmpi.serialize.dumps`."""
+    """Return the pickle of a small value, if plain pickle is equal to :func:`ipmpi.serialize.dumps`."""
     buffers: list[pickle.PickleBuffer] = []
     try:
         data = pickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
     except Exception:
-        return None  # the long way knows more kinds of objects, and finds better words
+        return None  # the slow path handles more kinds of objects, and has better messages
     if buffers or len(data) > limits.TASK_PAYLOAD:
         return None
     if _LOOK_UP in data and (b"__main__" in data or _has_modules_by_value()):
@@ -333,7 +333,7 @@ def _short_way(value: object) -> bytes | None:
 
 
 def _has_modules_by_value() -> bool:
-    cloudpickle = sys.modules.get("cloudpickle")  # without it nobody can have registered a module
+    cloudpickle = sys.modules.get("cloudpickle")  # if it is not imported, no module is registered
     return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 

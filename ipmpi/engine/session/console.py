@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import msgspec.structs
 
-from ipmpi.engine.session.capture import Capture, share, shorten
 from ipmpi.engine.session.ipythonlines import IPythonLines
 from ipmpi.engine.session.scripts import as_script
 from ipmpi.engine.session.statements import Sources, compile_interactive, future_flags
+from ipmpi.engine.session.texts import shorten
 from ipmpi.limits import KIB, MIB, RESULT_TEXT
 from ipmpi.protocol.operations import Execute, Executed
 
@@ -25,9 +25,6 @@ KEPT_RESULTS: Final = 16 * MIB
 KEPT_HISTORY: Final = 1000
 """Commands that get_result can ask for, and whose text and displayed value ``In`` and ``Out`` have, as in IPython.
 Older ones are let go."""
-
-PRINTED: Final = RESULT_TEXT * 5 // 4
-"""stdout and stderr of one command together, so that an answer stays below ``limits.MESSAGE``."""
 
 DISPLAYED: Final = RESULT_TEXT // 8
 _PRETTY: Final = 64 * KIB
@@ -53,7 +50,6 @@ class Console:
         self._names = names
         self._give = give
         self._ipython = IPythonLines(names, give)
-        self._capture = Capture()
         self.reset()
 
     def reset(self) -> None:
@@ -62,7 +58,7 @@ class Console:
         self._last_success: int | None = None
         self._inputs: list[str] = [""]
         self._outputs: dict[int, Any] = {}
-        self._results: OrderedDict[int, tuple[Executed, str]] = OrderedDict()
+        self._results: OrderedDict[int, tuple[Executed, str, int]] = OrderedDict()
         self._results_size = 0
         self._flags = 0
         self._displayed: Any = _NO_VALUE
@@ -75,12 +71,13 @@ class Console:
         self._give({"In": self._inputs, "_ih": self._inputs, "Out": self._outputs, "_oh": self._outputs})
         self._give(dict(zip(_LAST, self._shown, strict=True)))
 
-    def forked(self) -> None:
-        """This is a forked child of the engine: what it prints goes where the engine's own output goes."""
-        self._capture.forked()
+    def execute(self, operation: Execute, reference: int = 0) -> tuple[Executed, BaseException | None]:
+        """Run statements until the first that raises. What it raised, if any, comes with what was displayed.
 
-    def execute(self, operation: Execute) -> tuple[Executed, BaseException | None]:
-        """Run statements until the first that raises. What it raised, if any, comes with what was printed."""
+        Args:
+            operation: the statements.
+            reference: a number that :meth:`result` gives back.
+        """
         self._number += 1
         source = operation.source
         filename = operation.filename
@@ -97,7 +94,7 @@ class Console:
             pass  # forget which warnings were shown: each is shown once in a command, not once in an engine's life
         words = operation.argv
         around = _NO_SCRIPT if words is None else as_script(self._names, words, operation.path)
-        with self._capture, around:
+        with around:
             sys.displayhook = self._display
             try:
                 error = self._run(source, filename)
@@ -107,19 +104,23 @@ class Console:
             finally:
                 sys.displayhook = displayhook
                 self._displayed = _NO_VALUE
-        self._keep(executed, shorten(source, RESULT_TEXT // 4))
+        self._keep(executed, shorten(source, RESULT_TEXT // 4), reference)
         if error is None:
             self._last_success = self._number
         return executed, error
 
-    def result(self, number: int | None) -> Executed:
-        """The kept result of a command, by default the last that succeeded; IndexError if there is none."""
+    def result(self, number: int | None) -> tuple[Executed, int]:
+        """The kept result of a command, by default the last that succeeded, and its reference.
+
+        Raises:
+            IndexError: there is none, or it is no longer kept.
+        """
         wanted = self._last_success if number is None else number
         if wanted is None:
             raise IndexError("no command has succeeded on this engine yet; run one with execute")
         try:
-            executed, source = self._results[wanted]
-            return msgspec.structs.replace(executed, source=source)
+            executed, source, reference = self._results[wanted]
+            return msgspec.structs.replace(executed, source=source), reference
         except KeyError:
             if 0 < wanted <= self._number:
                 raise IndexError(
@@ -170,19 +171,16 @@ class Console:
             return (None, None), error
 
     def _executed(self, pretty: str | None, text: str | None) -> Executed:
-        stdout, stderr = self._capture.stdout.peek(), self._capture.stderr.peek()
-        if stdout or stderr:
-            stdout, stderr = share([stdout, stderr], PRINTED)
-        return Executed(self._number, stdout, stderr, pretty, text)
+        return Executed(self._number, pretty, text)
 
-    def _keep(self, executed: Executed, source: str) -> None:
-        self._results[executed.number] = executed, source
+    def _keep(self, executed: Executed, source: str, reference: int) -> None:
+        self._results[executed.number] = executed, source, reference
         self._results_size += _size(executed, source)
         while len(self._results) > KEPT_HISTORY or (self._results_size > KEPT_RESULTS and len(self._results) > 1):
             _, oldest = self._results.popitem(last=False)
-            self._results_size -= _size(*oldest)
+            self._results_size -= _size(*oldest[:2])
 
 
 def _size(executed: Executed, source: str) -> int:
     displayed = len(executed.display_repr or "") + len(executed.display_pprint or "")
-    return 200 + len(source) + len(executed.stdout) + len(executed.stderr) + displayed
+    return 200 + len(source) + displayed

@@ -1,4 +1,4 @@
-"""What a client learns of an exception: its name, text, traceback of user frames, and itself."""
+"""The description of an exception for clients: name, text, traceback of user frames, and pickle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ipmpi import limits, raised, serialize
-from ipmpi.engine.session.capture import share, shorten
+from ipmpi.engine.session.texts import share, shorten
 from ipmpi.errors import text_of
 from ipmpi.limits import RESULT_TEXT
 from ipmpi.protocol.frames import size_of
@@ -19,23 +19,18 @@ from ipmpi.serialize import Buffer
 _PACKAGE = os.path.join(Path(os.path.abspath(__file__)).parents[2], "")
 
 ANSWER_TEXT = RESULT_TEXT * 3 // 2
-"""All texts of one answer together: they travel in one message, of at most ``limits.MESSAGE``."""
+"""Most bytes of all texts of one reply, which is one message of at most ``limits.MESSAGE``."""
 
 
 def failed(error: BaseException, executed: Executed | None = None) -> tuple[Failed, list[Buffer]]:
-    """The outcome and the body for ``error``; never raises, however broken the exception is.
+    """Return the outcome and the body for ``error``; never raises, however broken the exception is.
 
     The body is empty when the exception does not survive pickling and unpickling, or is too large
     (``limits.EXCEPTION``).
     """
     traceback_text, text = _formatted(error), _text(error)
     if executed is not None:
-        stdout, stderr, text, traceback_text = share(
-            [executed.stdout, executed.stderr, text, traceback_text], ANSWER_TEXT
-        )
-        executed = Executed(
-            executed.number, stdout, stderr, executed.display_pprint, executed.display_repr, executed.source
-        )
+        text, traceback_text = share([text, traceback_text], ANSWER_TEXT)
     return Failed(shorten(type(error).__name__), text, traceback_text, executed), _body(error)
 
 
@@ -55,7 +50,7 @@ def _formatted(error: BaseException) -> str:
 
 
 def user_frames(tb: TracebackType | None) -> TracebackType | None:
-    """``tb`` without the frames of ipmpi that it begins with; None when there are no others."""
+    """Return ``tb`` without its leading frames of ipmpi; None if there are no others."""
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         tb = tb.tb_next
     return tb
@@ -64,7 +59,7 @@ def user_frames(tb: TracebackType | None) -> TracebackType | None:
 def _body(error: BaseException) -> list[Buffer]:
     body = _survives(error)
     if body or type(error).__module__ == "builtins":
-        return body  # one of Python's own is made from its name and text
+        return body  # Python's exceptions are rebuilt from name and text
     try:
         rest = raised.without(error, _is_sent)
     except BaseException:  # its attributes are user code

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 _INTERRUPTED = 130
-"""What a shell reports of a program that ended by Ctrl-C."""
+"""Exit code of a program that was ended by Ctrl-C, as in a shell."""
 
 
 class HomeProcess:
-    """The process that an engine began in.
+    """The process in which an engine started.
 
     Attributes:
         is_child: whether this is a forked child of it.
@@ -35,7 +35,7 @@ class HomeProcess:
         _known.add(self)
 
     def in_child(self, call: Callable[[], object]) -> None:
-        """Call this first thing in each forked child, in the thread that forked. What it raises is ignored."""
+        """Call this in each forked child, in the thread that forked; exceptions are ignored."""
         self._calls.append(call)
 
     def around_forks(self, before: Callable[[], object], after: Callable[[], object]) -> None:
@@ -44,7 +44,7 @@ class HomeProcess:
         self._after.append(after)
 
     def leave_if_child(self, error: BaseException | None = None) -> None:
-        """End a forked child whose user code has come to its end, as Python ends a program; else return.
+        """End a forked child whose user code has ended, as Python ends a program; else return.
 
         Args:
             error: what the user code raised, which decides the exit code.
@@ -53,15 +53,15 @@ class HomeProcess:
             _end(error)
 
     def before_fork(self) -> None:
-        """There will be a child."""
+        """Run the calls before a fork."""
         _call(self._before)
 
     def after_fork(self) -> None:
-        """There is a child, and this is not it."""
+        """Run the calls after a fork, in the parent."""
         _call(self._after)
 
     def forked(self) -> None:
-        """This is a new child."""
+        """Run the calls in a new child."""
         self.is_child = True
         _call(self._calls)
 

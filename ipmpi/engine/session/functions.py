@@ -1,17 +1,16 @@
 """Functions that arrive on an engine, and the namespace that they see as their globals.
 
-A function of the client's ``__main__`` travels by value, together with the globals that it uses. Here its
-globals *are* the engine's namespace, as if it had been typed on the engine; what it brought along is put
-there under one rule:
+A function of the client's ``__main__`` is sent by value, with the globals that it uses. On the engine its globals
+*are* the engine's namespace, as if it had been typed there; the globals that it brings are added by one rule:
 
 * a name that was put on the engine (by push, execute, scatter, or an assignment in user code) stays as it is;
-* any other name is what the function that came last brought.
+* any other name has the value that the latest function brought.
 
 So ``x`` in an applied function is the engine's own part of a scattered ``x``, and an edited helper function
 is used in its new form by the next call.
 
-The names that ipmpi itself gives to a namespace (``id``, ``mpi``, the history) give way to what a function brings:
-for as long as it is called, or for good if it was pushed.
+The names that ipmpi itself defines (``id``, ``mpi``, the history) are replaced by what a function brings: during
+its call, or for good if it was pushed.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ _MISSING: Final = object()
 
 
 class FunctionHome:
-    """Unpickles what a client sent, giving functions of ``__main__`` these names as globals.
+    """Unpickles objects of clients, giving functions of ``__main__`` these names as globals.
 
     Args:
-        names: of the engine, or of one program (:mod:`ipmpi.engine.rank.programs`).
+        names: the namespace of the engine, or of one program (:mod:`ipmpi.engine.rank.programs`).
     """
 
     def __init__(self, names: dict[str, Any]) -> None:
@@ -45,11 +44,11 @@ class FunctionHome:
         self._carried: dict[str, Any] | None = None
 
     def loads(self, segments: Sequence[Buffer], *, stays: bool = False) -> Any:
-        """The object in ``segments``.
+        """Return the object in ``segments``.
 
         Args:
             segments: see :func:`ipmpi.serialize.dumps`.
-            stays: whether it becomes part of the namespace, and does not serve one call only.
+            stays: whether it becomes part of the namespace, rather than serving one call only.
 
         Raises:
             ModuleNotFoundError: a module of the client is not on the engine; the message says what to do.
@@ -68,13 +67,13 @@ class FunctionHome:
             self._stays = before
 
     def unpickler(self, segments: Sequence[Buffer]) -> FunctionUnpickler:
-        """What :meth:`loads` uses."""
+        """Return the unpickler that :meth:`loads` uses."""
         return FunctionUnpickler(self, self._names, segments)
 
     def load_function(self, segments: Sequence[Buffer]) -> tuple[Any, dict[str, Any]]:
-        """A function that is kept, and the globals that it came with.
+        """Return a function to be kept, and the globals that it brought.
 
-        Another function may bring other things by these names meanwhile: :meth:`prepare` them again before a call.
+        Other functions may bring other values for these names: call :meth:`prepare` with them before each call.
         """
         carried: dict[str, Any] = {}
         self._carried = carried
@@ -84,9 +83,9 @@ class FunctionHome:
             self._carried = None
 
     def adopt(self, function: object) -> types.FunctionType:
-        """``function`` with the namespace as its globals; TypeError for anything but a function.
+        """Return ``function`` with the namespace as its globals; raises TypeError for anything but a function.
 
-        Names that it uses and that only its own module has are put in the namespace, by the rule above.
+        Names that it uses from its own module are added to the namespace, by the rule above.
         """
         if not isinstance(function, types.FunctionType):
             raise TypeError("function object expected")
@@ -106,7 +105,7 @@ class FunctionHome:
         return copy
 
     def give(self, values: Mapping[str, Any]) -> None:
-        """Put names of ipmpi's in the namespace, except where the user has something else by that name."""
+        """Define names of ipmpi in the namespace, except those that the user has defined."""
         names, given = self._names, self._given
         for name, value in values.items():
             if name not in names or self.is_given(name):
@@ -114,11 +113,11 @@ class FunctionHome:
             given[name] = value
 
     def is_given(self, name: str) -> bool:
-        """Whether what the namespace has by this name is ipmpi's."""
+        """Return whether the value of this name is ipmpi's."""
         return name in self._given and self._names.get(name, _MISSING) is self._given[name]
 
     def bring(self, carried: Mapping[str, Any]) -> None:
-        """Put the globals of a function in the namespace, except those that are the engine's own."""
+        """Add the globals of a function to the namespace, except names that were put on the engine."""
         names, brought, covering = self._names, self._brought, self._covering
         if self._carried is not None:
             self._carried.update(carried)
@@ -135,12 +134,12 @@ class FunctionHome:
                 names[name] = brought[name] = value
 
     def prepare(self, carried: Mapping[str, Any]) -> None:
-        """As :meth:`bring`, before a call of a function that came earlier."""
+        """As :meth:`bring`, before a call of a kept function."""
         self.uncover()
         self.bring(carried)
 
     def uncover(self) -> None:
-        """Bring back the names of ipmpi that gave way for a call: something else begins."""
+        """Restore the names of ipmpi that were replaced for a call."""
         if not self._covering:
             return
         for name, value in self._covering.items():
@@ -149,22 +148,22 @@ class FunctionHome:
         self._covering.clear()
 
     def own(self, keys: Iterable[str]) -> None:
-        """These names are the engine's own from now on."""
+        """Mark names as put on the engine."""
         if self._brought:
             for key in keys:
                 self._brought.pop(key, None)
 
     def clear(self) -> None:
-        """Forget what functions brought, and what ipmpi gave."""
+        """Forget which names functions brought, and which ipmpi defined."""
         self._brought.clear()
         self._covering.clear()
         self._given.clear()
 
 
 class FunctionUnpickler(returned.Unpickler):
-    """Knows the two names by which a cloudpickle stream makes functions (they are its format, so they stay).
+    """Replaces the two functions by which a cloudpickle stream makes functions (they are part of its format).
 
-    Hooking there reaches every function of the stream: nested ones, methods, what closures and partials hold.
+    This reaches every function of the stream: nested ones, methods, those in closures and partials.
     """
 
     def __init__(self, home: FunctionHome, names: dict[str, Any], segments: Sequence[Buffer]) -> None:
@@ -182,11 +181,11 @@ class FunctionUnpickler(returned.Unpickler):
         elif module == _MAIN and name in self._names:
             return self._names[name]
         elif module == serialize.__name__ and name == "loads":
-            return self._home.loads  # a pickle inside this one
+            return self._home.loads  # a pickle within this one
         return super().find_class(module, name)
 
     def is_own(self, kind: type) -> bool:
-        """Whether a class was defined here: then it lives in these names, or its methods do."""
+        """Return whether a class, or one of its methods, was defined in this namespace."""
         return super().is_own(kind) and (
             self._names.get(kind.__name__) is kind
             or any(getattr(each, "__globals__", None) is self._names for each in vars(kind).values())

@@ -51,12 +51,14 @@ class CommandAnswer(NamedTuple):
     """What :meth:`Namespace.run` made of an operation.
 
     ``ok`` is False for a :class:`~ipmpi.protocol.operations.Failed`; ``outcome`` is the encoded outcome. The body
-    is no copy: it shows later changes of the arrays in it, so send it before the next operation runs.
+    is no copy: it shows later changes of the arrays in it, so send it before the next operation runs. ``again`` is
+    the number of an earlier operation whose output belongs to the answer.
     """
 
     ok: bool
     outcome: bytes
     body: list[Buffer]
+    again: int = 0
 
 
 class EngineId(int):
@@ -108,10 +110,10 @@ class Namespace:
         self.home = FunctionHome(self.names)
         self.console = Console(self.names, self.home.give)
         self.process = HomeProcess()
-        self.process.in_child(self.console.forked)
         self._replaced_main: types.ModuleType | None = None
         self.generation = 0
         self.properties_version = 0
+        self._number = 0
         self._before_end: dict[bytes, tuple[Any, dict[str, Any]]] = {}
         self.clear_names()
         self._handlers: dict[type, Callable[[Any, Sequence[Buffer]], CommandAnswer]] = {
@@ -153,7 +155,7 @@ class Namespace:
         # As in an interactive session: the engine's own options mean nothing to user code.
         sys.argv = [""]
 
-    def run(self, method: str, operation: bytes, body: Sequence[Buffer]) -> CommandAnswer:
+    def run(self, method: str, operation: bytes, body: Sequence[Buffer], number: int = 0) -> CommandAnswer:
         """Do what an encoded operation says.
 
         Whatever user code raises, SystemExit and KeyboardInterrupt too, becomes a Failed answer. Only a
@@ -163,7 +165,9 @@ class Namespace:
             method: the client's method, for messages.
             operation: an encoded :data:`~ipmpi.protocol.operations.Operation`.
             body: its segments.
+            number: what :attr:`CommandAnswer.again` calls it later.
         """
+        self._number = number
         try:
             decoded = operations.decode_operation(operation)
         except msgspec.DecodeError as error:
@@ -194,7 +198,7 @@ class Namespace:
     # --- Commands --------------------------------------------------------------------------------------
 
     def _execute(self, operation: Execute, _body: Sequence[Buffer]) -> CommandAnswer:
-        executed, error = self.console.execute(operation)
+        executed, error = self.console.execute(operation, self._number)
         self.process.leave_if_child(error)
         if error is None:
             return CommandAnswer(True, operations.encode(executed), [])
@@ -231,7 +235,8 @@ class Namespace:
         return _value([function(*items) for items in zip(*sequences, strict=False)], "the result of map")
 
     def _get_result(self, operation: GetResult, _body: Sequence[Buffer]) -> CommandAnswer:
-        return CommandAnswer(True, operations.encode(self.console.result(operation.number)), [])
+        executed, again = self.console.result(operation.number)
+        return CommandAnswer(True, operations.encode(executed), [], again)
 
     def _reset(self, _operation: Reset, _body: Sequence[Buffer]) -> CommandAnswer:
         self.console.reset()

@@ -13,8 +13,8 @@ from ipmpi.errors import InvalidProperty
 class EngineProperties(MutableMapping[str, Any]):
     """Keeps deep copies, so that a value changes only when it is set again.
 
-    Setting raises :class:`InvalidProperty` for a value that cannot be pickled by plain pickle, or for a name
-    that is no string; reading and deleting raise KeyError for a name that is not there.
+    Setting raises :class:`InvalidProperty` for a value that plain pickle cannot pickle, or for a name that is not
+    a string; reading and deleting raise KeyError for an unknown name.
     """
 
     def __init__(self) -> None:
@@ -40,11 +40,11 @@ class EngineProperties(MutableMapping[str, Any]):
         self._values |= {_valid_name(key): _copy(key, value) for key, value in other.items()}
 
     def take(self, keys: list[str]) -> dict[str, Any]:
-        """These properties; KeyError for the first that is not there."""
+        """Return these properties; raises KeyError for an unknown one."""
         return {key: self._values[key] for key in keys}
 
     def remove(self, keys: list[str]) -> None:
-        """Delete all of ``keys``, or none of them if one is not there (KeyError)."""
+        """Delete all of ``keys``, or none of them if one is unknown (KeyError)."""
         self.take(keys)
         for key in keys:
             self._values.pop(key, None)
@@ -57,7 +57,7 @@ def _valid_name(key: object) -> str:
 
 
 def _copy(key: str, value: Any) -> Any:
-    # Plain pickle only: properties are data that every part of ipmpi can read, not code.
+    # Plain pickle only: properties are data, not code.
     try:
         return pickle.loads(pickle.dumps(value, serialize.PROTOCOL))
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What a script finds around it that is run on an engine."""
+"""The environment of a script that is run on an engine."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _MISSING: Final = object()
 
 @contextlib.contextmanager
 def as_script(names: dict[str, Any], argv: list[str], path: str) -> Iterator[None]:
-    """Have ``sys.argv`` and ``__file__`` as a script has them, and in the end as they were.
+    """Set ``sys.argv`` and ``__file__`` as for a script, and restore them at the end.
 
     Args:
-        names: in which it is run.
-        argv: its words.
-        path: of its file.
+        names: the namespace in which it is run.
+        argv: its arguments, including its name.
+        path: the path of its file.
     """
     words, file = sys.argv, names.get("__file__", _MISSING)
     sys.argv, names["__file__"] = list(argv), path

@@ -1,4 +1,4 @@
-"""Source text to code, and its lines to where tracebacks look for them."""
+"""Compiling source text, and providing its lines for tracebacks."""
 
 from __future__ import annotations
 import __future__

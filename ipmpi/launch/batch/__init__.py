@@ -1,1 +1,1 @@
-"""Batch systems: options, job scripts, commands and what they answer."""
+"""Batch systems: options, job scripts, commands and their output."""

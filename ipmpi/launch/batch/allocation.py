@@ -1,8 +1,8 @@
-"""The job in which this process is, by its environment; and what is left there of jobs that are over.
+"""The job of this process, by its environment; and detection of variables of other jobs.
 
-Launchers of MPI go by these variables: inside a job, ``mpiexec`` starts ranks on the job's machines. They are also
-inherited where they mislead: by a terminal that outlives the job it was opened in (tmux, an editor's server), by
-``ssh`` into a node, by another job that is submitted from this one.
+MPI launchers use these variables: inside a job, ``mpiexec`` starts ranks on the job's machines. They may be
+inherited wrongly: by a terminal that outlives its job (tmux, an editor's server), by ``ssh`` into a node, by a job
+that is submitted from another one.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ipmpi.launch.batch.nodelist import expand_nodes
 
 
 class Allocation(NamedTuple):
-    """A job, as the environment has it.
+    """A job, by the environment.
 
     Attributes:
-        title: the batch system, as it is called in sentences.
-        prefix: what the names of its variables begin with.
+        title: the name of the batch system in messages.
+        prefix: prefix of the names of its variables.
         job: its id.
-        nodes: its machines, as far as the environment says.
+        nodes: its machines, as far as the environment has them.
     """
 
     title: str
@@ -34,29 +34,29 @@ class Allocation(NamedTuple):
 
     @property
     def words(self) -> str:
-        """How to call it: ``Slurm's job 123 on node17``."""
+        """Its name in messages: ``Slurm's job 123 on node17``."""
         more = f" and {len(self.nodes) - 3} more" if len(self.nodes) > 3 else ""
         where = f" on {', '.join(self.nodes[:3])}{more}" if self.nodes else ""
         return f"{self.title}'s job {self.job}{where}"
 
     @property
     def unset(self) -> str:
-        """What to type to be rid of it, in bash."""
+        """The bash command that removes its variables."""
         return f"unset ${{!{self.prefix}@}}"
 
 
 _OTHERS: Final = ("LSB_JOBID", "PE_HOSTFILE", "FLUX_URI", "PALS_APID")
-"""Of batch systems about which no more is known here."""
+"""Variables of batch systems that are not supported otherwise."""
 
 _SETTINGS: Final = (
     *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT"),
     *("PBS_SERVER", "PBS_DEFAULT", "PBS_EXEC", "PBS_CONF_FILE", "PBS_HOME", "PBS_PRIMARY", "PBS_SECONDARY"),
 )
-"""Variables that begin alike, and are about the machine and not about a job."""
+"""Variables with the same prefix that describe the machine, not a job."""
 
 
 def allocation(environ: Mapping[str, str]) -> Allocation | None:
-    """The job of Slurm or PBS that the environment tells of, or None."""
+    """Return the job of Slurm or PBS in the environment, or None."""
     job = environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID", "")
     if job:
         nodes = expand_nodes(environ.get("SLURM_JOB_NODELIST") or environ.get("SLURM_NODELIST", ""))
@@ -67,12 +67,12 @@ def allocation(environ: Mapping[str, str]) -> Allocation | None:
 
 
 def in_allocation(environ: Mapping[str, str]) -> bool:
-    """Whether this process is inside a job of a batch system, so that mpiexec may reach other machines."""
+    """Return whether this process is inside a job, so that mpiexec may reach other machines."""
     return allocation(environ) is not None or any(environ.get(name) for name in _OTHERS)
 
 
 def machines(environ: Mapping[str, str]) -> int | None:
-    """On how many machines mpiexec starts ranks; None if that is not known."""
+    """Return on how many machines mpiexec starts ranks; None if unknown."""
     if not in_allocation(environ):
         return 1
     found = allocation(environ)
@@ -85,13 +85,13 @@ def machines(environ: Mapping[str, str]) -> int | None:
 
 
 def leftover(environ: Mapping[str, str], host: str, is_over: Callable[[Allocation], bool | None]) -> str:
-    """Why the job in the environment is none in which this process is; empty if it may be.
+    """Return why this process is not in the job of the environment; "" if it may be.
 
     Args:
         environ: the environment.
         host: name of this machine.
-        is_over: asks the batch system whether a job has ended; None if it does not say. It is called only if the
-            job has other machines than this one, as an allocation on a login node has, too.
+        is_over: asks the batch system whether a job has ended; None if unknown. It is called only if the job has
+            other machines than this one, as an allocation on a login node has, too.
     """
     found = allocation(environ)
     if found is None:
@@ -107,13 +107,15 @@ def leftover(environ: Mapping[str, str], host: str, is_over: Callable[[Allocatio
 
 
 def without_job(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment as it would be outside of any job of Slurm or PBS, and of any launcher of ranks.
+    """Return an environment without the variables of a Slurm or PBS job, and of any launcher.
 
-    For what shall be no part of it: programs that submit another job, which would inherit its variables (Slurm's
-    are options of ``srun``), and engines on this machine alone.
+    It is for programs that submit another job, which would inherit them (Slurm's are options of ``srun``), and for
+    engines on this machine only.
     """
     of_ranks, found = set(mpienv.rank_variables(environ)), allocation(environ)
-    prefixes = () if found is None else ("SLURM_", "SLURMD_", "PBS_")  # elsewhere they are wishes of the user
+    prefixes = (
+        () if found is None else ("SLURM_", "SLURMD_", "PBS_")
+    )  # outside of jobs they are options of the user
     return {
         name: value
         for name, value in environ.items()
@@ -122,16 +124,16 @@ def without_job(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def without_rank(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what a launcher told this process about its own rank.
+    """Return an environment without the launcher's variables about this process's rank.
 
-    For launchers and engines that are started in an interactive step of a job: they are not that rank.
+    It is for launchers and engines that are started in an interactive job step: they are not that rank.
     """
     of_ranks = set(mpienv.rank_variables(environ))
     return {name: value for name, value in environ.items() if name not in of_ranks}
 
 
 def _in_file(nodefile: str) -> list[str]:
-    """The machines in PBS's file, which has a line for each rank."""
+    """Return the machines in PBS's file, which has a line for each rank."""
     try:
         lines = Path(nodefile).read_text("utf-8", "replace").split() if nodefile else []
     except OSError:

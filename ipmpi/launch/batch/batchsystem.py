@@ -1,7 +1,7 @@
-"""What a batch system is to us: a record of its commands, directives and states (no I/O).
+"""The description of a batch system: a record of its commands, directives and states (no I/O).
 
-A new one is one file with one such record; :mod:`ipmpi.launch.batch.slurm` and :mod:`ipmpi.launch.batch.pbs` are
-two.
+A new one needs one file with one such record, such as :mod:`ipmpi.launch.batch.slurm` and
+:mod:`ipmpi.launch.batch.pbs`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ipmpi.errors import LauncherError
 
 
 class JobState(Enum):
-    """Where in its life a job is, in words that all batch systems share."""
+    """The state of a job, the same for all batch systems."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -28,19 +28,19 @@ class JobState(Enum):
 
 
 class JobStatus(NamedTuple):
-    """What a batch system says of one job.
+    """The batch system's report about one job.
 
     Attributes:
         id: the job's id.
-        state: where in its life it is.
-        native: the same in the batch system's own word.
+        state: its state.
+        native: the batch system's own name of the state.
         reason: why it waits, or how it ended, in the batch system's words.
-        start: unix time when it started, or is expected to.
-        end: unix time when it ended, or will at the latest.
+        start: Unix time when it started, or is expected to.
+        end: Unix time when it ended, or will at the latest.
         time_left: seconds until its time is up, while it runs.
         nodes: where it runs, as the batch system writes it.
         outcome: once ended: ``completed``, ``cancelled``, ``preempted``, ``timeout``, ``failed``,
-            ``node-failure``, or ``""`` where nobody knows any more.
+            ``node-failure``, or ``""`` if unknown.
     """
 
     id: str
@@ -55,16 +55,16 @@ class JobStatus(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line of a job script, or a part of one, and why it is there."""
+    """A line of a job script, or a part of one, and its explanation."""
 
     text: str
     why: str = ""
 
 
 class Shape(NamedTuple):
-    """What a job needs: ``n`` engines, and what each node or engine has to have.
+    """The resources of a job: ``n`` engines, and the requirements of each node or engine.
 
-    ``nodes`` and ``per_node`` are both 0 where the batch system may place the engines as it likes.
+    ``nodes`` and ``per_node`` are both 0 if the batch system may choose the nodes.
     """
 
     n: int
@@ -77,19 +77,19 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class Shell:
-    """What a job script needs to know, in the words of the shell.
+    """Shell expressions for job scripts.
 
     Attributes:
-        job: the number of the job, good for file names.
-        element: which element of a job array this is.
-        folder: where the job was submitted.
-        ranks: how many engines the job has room for.
+        job: the number of the job, for file names.
+        element: the element of a job array.
+        folder: the folder of submission.
+        ranks: the number of engines for which the job has room.
         threads: the cores of one engine.
-        end: lines that set ``end`` to the unix time of the job's end, or leave it empty; ``{walltime}`` is its
-            length in seconds, and a line with that is left out where none was asked for.
-        hostfile: the file with one line for each rank, or empty where MPI launchers know it by themselves.
-        nodes: how many machines the job has, or empty where that is not known.
-        remote: a program that starts ``PROGRAM ARGUMENT ...`` on ``HOST``, for MPI launchers that do not know the
+        end: lines that set ``end`` to the Unix time of the job's end, or leave it empty; ``{walltime}`` is its
+            length in seconds, and a line with it is left out if there is none.
+        hostfile: the file with one line for each rank; empty if MPI launchers find it by themselves.
+        nodes: the number of machines; empty if unknown.
+        remote: a program that runs ``PROGRAM ARGUMENT ...`` on ``HOST``, for MPI launchers that do not support the
             batch system.
     """
 
@@ -106,33 +106,33 @@ class Shell:
 
 @dataclass(frozen=True)
 class BatchSystem:
-    """One kind of batch system. Words of commands may hold ``{script}`` or ``{id}``.
+    """One kind of batch system. Words of commands may contain ``{script}`` or ``{id}``.
 
     Attributes:
-        name: what is typed: ``ipcluster NAME``.
-        title: what it is called in sentences.
-        prefix: what a directive begins with in a script.
+        name: its name in ``ipcluster NAME``.
+        title: its name in messages.
+        prefix: prefix of directives in a script.
         directives: by need, the directive that asks for it, with ``{value}`` in it. Needs are ``walltime``,
             ``queue``, ``account``, ``qos``, ``constraint``, ``requeue`` and ``array`` (``{value}`` elements, or
             ``{last}`` as the last one from 0), which are refused where they are missing; and ``name``,
             ``output`` (a folder), ``output-array``, ``shell``, ``no-requeue``, ``survive`` (the loss of a node)
             and ``warning`` (seconds before the end), which are left out then.
         resources: writes the directives for a :class:`Shape`.
-        shell: what the scripts need to know.
+        shell: shell expressions for the scripts.
         submitting: the command that submits a script.
-        asking: commands that tell about a job, in the order in which they are tried.
+        asking: commands that show a job, in the order in which they are tried.
         cancelling: the command that ends a job.
         interrupting: the command that sends SIGINT to all engines of a job; empty if there is none.
-        read_id: finds the job's id in what ``submitting`` printed; empty if there is none.
-        read_status: finds a job in what one of ``asking`` printed.
-        gone: matches the complaint of ``asking`` about a job that it does not know, or not any more.
-        ending: matches the complaint of ``cancelling`` about a job that is about to end anyway.
-        output: names that the file with a job's output may have, with ``{name}`` and ``{id}``; glob patterns.
-        elsewhere: what is added to commands about a job of another cluster, with ``{cluster}``. The id of such a
+        read_id: parses the job's id from the output of ``submitting``; returns "" if there is none.
+        read_status: parses a job from the output of one of ``asking``.
+        gone: regex of the error of ``asking`` about an unknown job.
+        ending: regex of the error of ``cancelling`` about a job that is ending.
+        output: glob patterns of the file with a job's output, with ``{name}`` and ``{id}``.
+        elsewhere: words to add to commands about a job of another cluster, with ``{cluster}``. The id of such a
             job is ``NUMBER;CLUSTER``.
-        array_id: the id of a job array whose number is ``{id}``, where it is not the number.
-        environ: variables for these commands, so that their output is as expected.
-        launcher: ``srun`` where the batch system has a launcher of MPI ranks of its own.
+        array_id: the id of a job array with the number ``{id}``, if it is not the number.
+        environ: variables for these commands, for a defined output format.
+        launcher: ``srun`` if the batch system has an MPI launcher of its own.
     """
 
     name: str
@@ -157,23 +157,23 @@ class BatchSystem:
 
     @property
     def programs(self) -> tuple[str, ...]:
-        """Those that have to be there; what only helps is not among them."""
+        """The required programs, without optional ones."""
         return tuple(dict.fromkeys(words[0] for words in (self.submitting, self.asking[0], self.cancelling)))
 
     def missing(self, path: str | None = None) -> list[str]:
-        """Which of the programs are not in PATH."""
+        """Return the required programs that are not in PATH."""
         return [program for program in self.programs if shutil.which(program, path=path) is None]
 
     def is_here(self, path: str | None = None) -> bool:
-        """Whether this machine can submit jobs to it."""
+        """Return whether this machine can submit jobs to it."""
         return not self.missing(path)
 
     def submit(self, script: Path) -> list[str]:
-        """The command that submits a script."""
+        """Return the command that submits a script."""
         return [word.format(script=script) for word in self.submitting]
 
     def job_id(self, stdout: str) -> str:
-        """The id in what the command printed.
+        """Return the id in the output of the command.
 
         Raises:
             LauncherError: there is none.
@@ -181,43 +181,43 @@ class BatchSystem:
         found = self.read_id(stdout)
         if not found:
             said = stdout.strip() or "nothing"
-            raise LauncherError(f"{self.submitting[0]} did not say the id of the job; it printed: {said[:500]}")
+            raise LauncherError(f"{self.submitting[0]} did not print the id of the job, but: {said[:500]}")
         return found
 
     def status(self, id: str) -> list[list[str]]:
-        """The commands that tell about a job, to be tried in this order."""
+        """Return the commands that show a job, to be tried in this order."""
         return [self._about(id, words) for words in self.asking]
 
     def parse_status(self, id: str, argv: Sequence[str], stdout: str) -> JobStatus | None:
-        """What one of those commands said, or None if it said nothing of this job."""
+        """Parse the output of one of those commands; None if it does not contain the job."""
         return self.read_status(id, argv, stdout)
 
     def is_gone(self, stderr: str) -> bool:
-        """Whether a command complained that there is no such job, and not that it could not find out."""
+        """Return whether the error of a command says that there is no such job."""
         return re.search(self.gone, stderr) is not None
 
     def cancel(self, id: str) -> list[str]:
-        """The command that ends a job."""
+        """Return the command that ends a job."""
         return self._about(id, self.cancelling)
 
     def interrupt(self, id: str) -> list[str]:
-        """The command that interrupts what runs on all engines of a job; empty if there is none."""
+        """Return the command that interrupts all engines of a job; [] if there is none."""
         return self._about(id, self.interrupting) if self.interrupting else []
 
     def is_ending(self, stderr: str) -> bool:
-        """Whether a command complained that a job which it is to end is about to do so anyway."""
+        """Return whether the error of ``cancel`` says that the job is ending."""
         return bool(self.ending) and re.search(self.ending, stderr) is not None
 
     def as_array(self, id: str) -> str:
-        """The id of the job array that somebody calls by this id; empty if that is the id itself."""
+        """Return the id of the job array with this number; "" if that is the id itself."""
         return self.array_id.format(id=job_number(id)) if re.fullmatch(r"\d+(\.[\w.-]+)?", id) else ""
 
     def output_files(self, name: str, id: str) -> list[str]:
-        """Glob patterns for the files with the output of a job, in its folder of log files."""
+        """Return glob patterns of the files with the output of a job, in its log folder."""
         return [pattern.format(name=name, id=job_number(id)) for pattern in self.output]
 
     def _about(self, id: str, words: Sequence[str]) -> list[str]:
-        """A command about one job."""
+        """Return a command about one job."""
         own, semicolon, cluster = id.partition(";")
         is_cluster = self.elsewhere and re.fullmatch(r"\w[\w.-]*", cluster)
         if not re.fullmatch(r"\w[\w.,:@+\[\]-]*", own) or (semicolon and not is_cluster):
@@ -227,5 +227,5 @@ class BatchSystem:
 
 
 def job_number(id: str) -> str:
-    """What file names have of a job's id: ``12`` of ``12.server``, ``12[].server`` and ``12;cluster``."""
+    """Return a job's number, as in file names: ``12`` of ``12.server``, ``12[].server`` and ``12;cluster``."""
     return re.split(r"[.\[;]", id, maxsplit=1)[0]

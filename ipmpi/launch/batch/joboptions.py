@@ -1,4 +1,4 @@
-"""What a job script is to ask for, and what of it does not fit together (no I/O)."""
+"""The options of a job script, and their checks (no I/O)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEMORY: Final = re.compile(r"\d{1,12}[KMGT]?", re.IGNORECASE | re.ASCII)
 
 @dataclass(frozen=True)
 class JobOptions:
-    """What a job script is to ask for.
+    """The options of a job script.
 
     Attributes:
         kind: ``engines`` (one set of engines; the controller is elsewhere), ``cluster`` (a controller too, on the
@@ -94,10 +94,10 @@ class JobOptions:
     controller_args: tuple[str, ...] = ()
 
     def shape(self) -> Shape:
-        """What one element of the job needs; only a job array has several.
+        """Return the resources of one element of the job; only a job array has several.
 
         Raises:
-            LauncherError: the numbers do not fit together.
+            LauncherError: the numbers are inconsistent.
         """
         rest = (self.cores_per_engine, self.gpus_per_node, self.memory)
         if self.kind == "array":
@@ -125,18 +125,18 @@ class JobOptions:
         return Shape(n, nodes, per_node, *rest)
 
     def elements(self) -> int:
-        """Of how many elements a job array is; 1 for other jobs."""
+        """Return the number of elements of a job array; 1 for other jobs."""
         return self.n // (self.per_node or 1) if self.kind == "array" else 1
 
     def launched(self) -> bool:
-        """Whether a launcher starts the engines: single ones of a job array take the place of its script."""
+        """Return whether a launcher starts the engines, rather than the script of a job array."""
         return self.kind != "array" or self.per_node > 1
 
     def check(self) -> None:
-        """Refuse what would make a script that means something else, or that shows a secret.
+        """Refuse values that would change the meaning of the script, or reveal a secret.
 
         Raises:
-            LauncherError: with what to do instead.
+            LauncherError: the message says what to do instead.
         """
         for field in fields(self):
             value = getattr(self, field.name)

@@ -28,7 +28,7 @@ ENGINE_WAIT: Final = 60
 
 
 class JobScript(NamedTuple):
-    """A job script, and why it has what it has."""
+    """A job script, and the explanations of its lines."""
 
     text: str
     reasons: list[tuple[str, str]]
@@ -69,7 +69,7 @@ def render(system: BatchSystem, options: JobOptions) -> JobScript:
 
 
 def job_end(system: BatchSystem, walltime: int | None) -> list[str]:
-    """Lines of shell that find out when the job ends; none if it could only be guessed."""
+    """Return lines of shell that find out when the job ends; none if that is unknown."""
     lines = system.shell.end.splitlines()
     if walltime is None:
         return [line for line in lines if "{walltime}" not in line]
@@ -77,17 +77,17 @@ def job_end(system: BatchSystem, walltime: int | None) -> list[str]:
 
 
 class Requirement(NamedTuple):
-    """Something that a job asks for, by the name that batch systems have a directive for."""
+    """A requirement of a job, by the name of its directive."""
 
     name: str
     value: Any
     why: str
     optional: bool = False
-    """It is nice to have, so a batch system without it is no failure."""
+    """Whether to leave it out if the batch system has no directive for it."""
 
     @property
     def last(self) -> int:
-        """For arrays that count from 0."""
+        """The last index of arrays that count from 0."""
         return self.value - 1 if isinstance(self.value, int) else 0
 
 
@@ -95,7 +95,7 @@ _BASH: Final = Requirement("shell", "/bin/bash", "whatever your login shell is",
 
 
 def job_directives(system: BatchSystem, options: JobOptions) -> list[Line]:
-    """What the job asks the batch system for, and why.
+    """Return the directives of the job, with explanations.
 
     Raises:
         LauncherError: the batch system has no directive for something.
@@ -145,7 +145,7 @@ def _output(system: BatchSystem, options: JobOptions) -> list[Requirement]:
 
 
 def _fates(options: JobOptions) -> list[Requirement]:
-    """What happens near the end, and when a node fails."""
+    """Return the requirements about the end of the job, and about failed nodes."""
     needs: list[Requirement] = []
     if options.requeue:
         needs.append(Requirement("requeue", "yes", "when a node fails the job is started again"))
@@ -163,11 +163,11 @@ def _fates(options: JobOptions) -> list[Requirement]:
 
 
 class RestartLoop(NamedTuple):
-    """What a job script needs to start engines again.
+    """The settings by which a job script restarts engines.
 
     Attributes:
-        most: how often.
-        settled: seconds after which those that live are not failing ones, so that it counts anew.
+        most: number of restarts.
+        settled: seconds of running engines after which the count is reset.
         ids: the folder for their ids, quoted for the shell.
         notes: the file that gets a line each time, quoted for the shell.
     """
@@ -179,7 +179,7 @@ class RestartLoop(NamedTuple):
 
 
 def started_again(system: BatchSystem, options: JobOptions) -> RestartLoop | None:
-    """What the script needs for that; None if it is not to be done."""
+    """Return the settings for restarts; None if there are none."""
     if not (options.restarts and options.launched()):
         return None
     log = log_name(system, options)
@@ -187,12 +187,12 @@ def started_again(system: BatchSystem, options: JobOptions) -> RestartLoop | Non
 
 
 def log_name(system: BatchSystem, options: JobOptions) -> str:
-    """What the names of all files begin with that engines write into the folder of logs."""
+    """Return the common prefix of all files that engines write into the log folder."""
     return f"$LOGS/ipengine-{system.shell.element if options.elements() > 1 else system.shell.job}"
 
 
 def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
-    """The command of one engine, and why it is so."""
+    """Return the command of one engine, with explanations."""
     log, again = log_name(system, options), started_again(system, options)
     command = [
         Line(f"{shlex.quote(options.python)} -m {ENGINE_MODULE}", "the interpreter that ipcluster runs with"),
@@ -212,7 +212,7 @@ def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
 
 
 def controller_command(options: JobOptions) -> str:
-    """The command of the controller, for a job that has it too."""
+    """Return the command of the controller, for a job that includes it."""
     words = [options.python, "-m", CONTROLLER_MODULE, *options.controller_args]
     return shlex.join(words)
 
@@ -221,7 +221,7 @@ def fill(template: str | Path, context: dict[str, Any]) -> str:
     """Fill a template: a built-in one by name, or any file by its path.
 
     Raises:
-        LauncherError: it is not there, or is no template.
+        LauncherError: it cannot be read, or is not a template.
     """
     import jinja2
 
@@ -237,7 +237,7 @@ def fill(template: str | Path, context: dict[str, Any]) -> str:
 
 
 def environment() -> jinja2.Environment:
-    """What fills our templates, and those of users, which may extend ours."""
+    """Return the environment for our templates, and those of users, which may extend ours."""
     import jinja2
 
     return jinja2.Environment(
@@ -253,7 +253,7 @@ def environment() -> jinja2.Environment:
 
 
 def templates() -> Path:
-    """The folder with the built-in templates: inside the installed package, or at the top of a checkout."""
+    """Return the folder of the built-in templates: in the installed package, or in a checkout."""
     package = Path(__file__).resolve().parents[2]
     places = [folder / "jobscripts" / "templates" for folder in (package, package.parent)]
     return next((place for place in places if place.is_dir()), places[0])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def expand_nodes(text: str) -> list[str]:
-    """The machines in ``n[1-3,07],gpu1``, as Slurm writes them, or in a list with commas."""
+    """Return the machines in a Slurm list such as ``n[1-3,07],gpu1``, or in a list with commas."""
     names: list[str] = []
     for part in _at_top_commas(text):
         head, bracket, rest = part.partition("[")

@@ -27,10 +27,10 @@ KILLED: Final = {
     -28: "it used more processor time than it asked for",
     -29: "its time was up",
 }
-"""What the Exit_status of a job says that PBS killed."""
+"""Meanings of the Exit_status of a job that PBS killed."""
 
 HOLDERS: Final = {"u": "its user", "o": "an operator", "s": "the system"}
-"""What the letters of Hold_Types mean."""
+"""Meanings of the letters of Hold_Types."""
 
 _TERMINATED: Final = re.compile(r"and terminated( by \S+)?$")
 _TIME_WAS_UP: Final = -29
@@ -49,10 +49,10 @@ fi"""
 
 
 def resources(shape: Shape) -> list[Line]:
-    """The directives for a shape: chunks, and how they are placed.
+    """Return the directives for a shape: chunks, and their placement.
 
     Raises:
-        LauncherError: memory or GPUs of a node are asked for, and nothing is said about nodes.
+        LauncherError: memory or GPUs of a node are requested without a number of engines per node.
     """
     if not shape.nodes:
         if shape.gpus or shape.memory:
@@ -83,13 +83,13 @@ def _chunk(count: int, ranks: int, shape: Shape) -> str:
 
 
 def read_id(stdout: str) -> str:
-    """The id in the output of ``qsub``."""
+    """Return the id in the output of ``qsub``."""
     found = re.findall(r"^\d+(?:\[\])?(?:\.[\w.-]+)?$", stdout.strip(), re.MULTILINE)
     return found[-1] if found else ""
 
 
 def read_status(id: str, argv: Sequence[str], stdout: str) -> JobStatus | None:
-    """A job in the output of ``qstat -f``, with ``-F json`` or without."""
+    """Parse a job from the output of ``qstat -f``, with or without ``-F json``."""
     found = _of_json(id, stdout) if "json" in argv else _of_text(stdout)
     return _status(id, found) if found else None
 
@@ -100,11 +100,11 @@ def _of_json(id: str, stdout: str) -> Mapping[str, Any]:
         number = id.partition(".")[0]
         return next(job for name, job in jobs.items() if name.partition(".")[0] == number)
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
-        return {}  # some versions write job names and variables that are no JSON; the next command has no such
+        return {}  # some versions write invalid JSON; the next command does not use JSON
 
 
 def _of_text(stdout: str) -> Mapping[str, Any]:
-    whole = re.sub(r"\n\t", "", stdout)  # long values go on in the next line
+    whole = re.sub(r"\n\t", "", stdout)  # long values are continued in the next line
     return dict(re.findall(r"^ {4}([\w.]+) = (.*)$", whole, re.MULTILINE))
 
 
@@ -142,7 +142,7 @@ def _status(id: str, job: Mapping[str, Any]) -> JobStatus:
 
 
 def _why_held(job: Mapping[str, Any]) -> str:
-    """PBS comments only on jobs that were held after their submission."""
+    """Return the reason of a hold; PBS itself comments only on jobs that were held after submission."""
     if job.get("depend") and "s" in str(job.get("Hold_Types", "")):
         return f"depend={job['depend']}"
     holder = next((who for letter, who in HOLDERS.items() if letter in str(job.get("Hold_Types", ""))), "")
@@ -158,18 +158,18 @@ def _outcome(job: Mapping[str, Any], code: int | None, used_up: bool) -> str:
 
 
 def _counts(job: Mapping[str, Any]) -> dict[str, int]:
-    """How many elements of an array are in which state."""
+    """Return the number of an array's elements by state."""
     found = re.findall(r"(\w+):(\d+)", str(job.get("array_state_count", "")))
     return {name: int(count) for name, count in found}
 
 
 def _nodes(exec_host: str) -> str:
-    """``n1/0*4+n2/0*4`` is about n1 and n2."""
+    """Return the nodes in an exec_host: n1 and n2 of ``n1/0*4+n2/0*4``."""
     return ",".join(dict.fromkeys(part.partition("/")[0] for part in exec_host.split("+") if part))
 
 
 def _inner(job: Mapping[str, Any], group: str, name: str) -> Any:
-    """A value that is one level down in JSON, and has a name with a dot in text."""
+    """Return a nested value: one level down in JSON, with a dotted name in text."""
     inner = job.get(group)
     return inner.get(name) if isinstance(inner, dict) else job.get(f"{group}.{name}")
 

@@ -20,29 +20,28 @@ Run = Callable[[Sequence[str], Mapping[str, str]], "subprocess.CompletedProcess[
 def run_command(
     argv: Sequence[str], environ: Mapping[str, str], timeout: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program that gets no input, and take what it prints."""
+    """Run a program without input, and capture its output."""
     return subprocess.run(
         list(argv),
-        env={**without_job(os.environ), **environ},  # another job is not to inherit from that in which we are
+        env={**without_job(os.environ), **environ},  # a new job must not inherit the variables of ours
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="replace",
         timeout=timeout,
         check=False,
-        start_new_session=True,  # Ctrl-C at the terminal must not end it half-way through
+        start_new_session=True,  # Ctrl-C at the terminal must not end it
     )
 
 
 class Queue:
-    """Submits jobs, asks after them, and ends them.
+    """Submits, queries and cancels jobs.
 
-    Each of these is there twice: as a call that waits for the commands, and, for a process that does other things
-    meanwhile, as steps for :meth:`begin`.
+    Each operation exists twice: as a blocking call, and as steps for :meth:`begin`.
 
     Args:
         system: the batch system.
-        run: what runs a command, with variables to add to its environment.
+        run: runs a command, with variables to add to its environment.
     """
 
     def __init__(self, system: BatchSystem, run: Run = run_command) -> None:
@@ -50,7 +49,7 @@ class Queue:
         self._run = run
 
     def check(self) -> None:
-        """Is the batch system here?
+        """Check that the batch system is installed.
 
         Raises:
             LauncherError: one of its programs is missing.
@@ -59,32 +58,32 @@ class Queue:
             raise self._not_here(program)
 
     def begin(self, steps: Steps[T]) -> RunningSteps[T]:
-        """Make these steps while the caller does other things."""
+        """Run steps without blocking."""
         return RunningSteps(steps, self.system.environ)
 
     def submit(self, script: Path) -> str:
-        """Submit a script, from the current folder; returns the id of the job.
+        """Submit a script, from the current folder; return the id of the job.
 
         Raises:
-            LauncherError: the batch system refused, with its words.
+            LauncherError: the batch system refused; the message has its output.
         """
         return self._wait_for(self.submitting(script))
 
     def submitting(self, script: Path) -> Steps[str]:
-        """The steps of :meth:`submit`."""
+        """Return the steps of :meth:`submit`."""
         said = yield from self._checked(self.system.submit(script))
         return self.system.job_id(said)
 
     def status(self, id: str) -> JobStatus:
-        """How a job is. A batch system that does not answer is no failure: the state is UNKNOWN then.
+        """Return the status of a job; the state is UNKNOWN if the batch system does not reply.
 
         Raises:
-            LauncherError: its programs are not here, or this is no id.
+            LauncherError: its programs are not installed, or the id is invalid.
         """
         return self._wait_for(self.asking(id))
 
     def asking(self, id: str) -> Steps[JobStatus]:
-        """The steps of :meth:`status`."""
+        """Return the steps of :meth:`status`."""
         complaint, gone = "", False
         for argv in self.system.status(id):
             try:
@@ -106,25 +105,25 @@ class Queue:
         return JobStatus(id, JobState.UNKNOWN, "", reason=complaint)
 
     def cancel(self, id: str) -> None:
-        """End a job, also one that waits; nothing happens if it has ended, or is about to.
+        """Cancel a waiting or running job; does nothing if it has ended, or is ending.
 
         Raises:
-            LauncherError: the batch system refused, with its words.
+            LauncherError: the batch system refused; the message has its output.
         """
         self._wait_for(self.cancelling(id))
 
     def cancelling(self, id: str) -> Steps[None]:
-        """The steps of :meth:`cancel`."""
+        """Return the steps of :meth:`cancel`."""
         system = self.system
         yield from self._checked(
             system.cancel(id), fine=lambda said: system.is_gone(said) or system.is_ending(said)
         )
 
     def interrupt(self, id: str) -> None:
-        """Interrupt what runs on the engines of a job, without the controller.
+        """Interrupt the engines of a job, without the controller.
 
         Raises:
-            LauncherError: the batch system refused, or has no way to do it.
+            LauncherError: the batch system refused, or cannot do that.
         """
         argv = self.system.interrupt(id)
         if not argv:

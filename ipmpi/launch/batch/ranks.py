@@ -1,4 +1,4 @@
-"""How the engines of a job are started: which launcher, with which options, and why."""
+"""The choice of the launcher of a job's engines, and its options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ipmpi.launch.batch.joboptions import JobOptions
 from ipmpi.launch.processes.mpi import OPEN_MPI, Flavour, MpiLauncher, find_mpi, flavour_of, survives, which_mpi
 
 ALONE: Final = "env"
-"""Stands where a launcher would, and does nothing."""
+"""Placeholder for a launcher, which does nothing."""
 
 AS_ROOT: Final = "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
 
@@ -60,8 +60,8 @@ class Ranks(NamedTuple):
     """How the engines of a job are started.
 
     Attributes:
-        command: the words before the engine's own command, and why each is there.
-        shell: lines of shell that make the array ``LAUNCH`` of it.
+        command: the words before the engine's own command, with explanations.
+        shell: lines of shell that define the array ``LAUNCH``.
     """
 
     command: list[Line]
@@ -73,11 +73,11 @@ def ranks(system: BatchSystem, options: JobOptions, *, root: bool) -> Ranks:
 
     Args:
         system: the batch system.
-        options: what was asked for.
-        root: the engines will run as root.
+        options: the options of the job script.
+        root: whether the engines will run as root.
 
     Raises:
-        LauncherError: there is none that could do it.
+        LauncherError: there is no suitable launcher.
     """
     launcher, found, why = _chosen(system, options)
     command = [Line(shlex.quote(launcher), why)]
@@ -103,13 +103,13 @@ def ranks(system: BatchSystem, options: JobOptions, *, root: bool) -> Ranks:
 
 
 def bash_array(name: str, parts: Sequence[Line]) -> list[str]:
-    """An array of words for bash, one part in each line, with the reasons as comments."""
+    """Return a bash array, one part in each line, with explanations as comments."""
     width = max((len(part.text) for part in parts if len(part.text) <= 52), default=0)
     return [f"{name}=(", *(f"    {part.text:{width}}    # {part.why}" for part in parts), ")"]
 
 
 def _chosen(system: BatchSystem, options: JobOptions) -> tuple[str, MpiLauncher | None, str]:
-    """The launcher, the MPI that was found for it, and why this one."""
+    """Return the launcher, its MPI if known, and the reason of the choice."""
     beside = os.path.dirname(options.python)
     found = find_mpi(prefix=beside)
     asked = options.launcher
@@ -143,7 +143,7 @@ def _named(asked: str, beside: str) -> MpiLauncher:
 
 
 def _as_typed(found: MpiLauncher, options: JobOptions) -> str:
-    """Its path; only the name where the job prepares software, to find what its modules bring."""
+    """Return its path; only the name if the job loads software, to find that of its modules."""
     return (
         found.executable
         if _is_beside(found, options) or not options.prologue
@@ -152,12 +152,12 @@ def _as_typed(found: MpiLauncher, options: JobOptions) -> str:
 
 
 def _is_beside(found: MpiLauncher, options: JobOptions) -> bool:
-    """It came with the interpreter, from the package index, and knows no batch system but Slurm."""
+    """Return whether it is from the package index: such launchers support Slurm only."""
     return os.path.dirname(found.executable) == os.path.dirname(options.python)
 
 
 def _remote(system: BatchSystem, flavour: Flavour) -> list[str]:
-    """Lines that reach other machines through the batch system, where it has a program for that."""
+    """Return lines that reach other machines by a program of the batch system, if it has one."""
     if not system.shell.remote or flavour not in _BY_REMOTE:
         return []
     lines = _REMOTE.format(title=system.title, remote=system.shell.remote, options=_BY_REMOTE[flavour])
@@ -216,7 +216,7 @@ def _mpiexec_options(system: BatchSystem, options: JobOptions, flavour: Flavour)
 
 
 def _survive_on_one(system: BatchSystem, options: JobOptions, flavour: Flavour) -> list[str]:
-    """Lines for a job of which only the batch system knows on how many machines it runs."""
+    """Return lines for a job whose number of machines is chosen by the batch system."""
     shape = options.shape()
     one, several = (survives(flavour, options.fault_tolerance, machines) for machines in (1, None))
     if shape.nodes or shape.n == 1 or one == several or not system.shell.nodes:

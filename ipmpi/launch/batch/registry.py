@@ -1,4 +1,4 @@
-"""The batch systems that can be used, by name; what a plug-in needs to add one."""
+"""The registry of batch systems, built-in and from plug-ins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BUILT_IN: Final = {system.name: system for system in (SLURM, PBS)}
 
 
 def batch_systems() -> dict[str, BatchSystem]:
-    """All of them, by name; a plug-in may replace a built-in one.
+    """Return all batch systems by name; a plug-in may replace a built-in one.
 
     Raises:
         LauncherError: a plug-in cannot be loaded.
@@ -29,7 +29,7 @@ def batch_systems() -> dict[str, BatchSystem]:
 
 
 def batch_system(name: str) -> BatchSystem:
-    """The one with this name.
+    """Return the batch system with this name.
 
     Raises:
         LauncherError: there is none, or a plug-in cannot be loaded.

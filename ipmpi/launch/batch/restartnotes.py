@@ -1,4 +1,4 @@
-"""Where a job tells that it has started its engines again, and who reads that."""
+"""Notes of job scripts about restarts of engines, and their reader."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 NOTES: Final = "-restarts.txt"
-"""What the names of these files end with."""
+"""Suffix of these files."""
 
 EXPECTED: Final = 180.0
-"""Seconds from the end of an engine in which a line may come: network file systems may show a new file late."""
+"""Seconds after the end of an engine for which to expect a note: network file systems are slow."""
 
 EVERY: Final = 1.0
-"""Seconds between looks meanwhile."""
+"""Seconds between checks meanwhile."""
 
 _LINE: Final = re.compile(r"^ipmpi: .*\((?P<number>\d+ of \d+)\)$")
 
@@ -23,8 +23,8 @@ class Restart(NamedTuple):
     """A set was started again.
 
     Attributes:
-        number: the how manieth time it is, as in "1 of 3".
-        written: the file's time of this.
+        number: the number of the restart, as in "1 of 3".
+        written: the modification time of the file.
     """
 
     number: str
@@ -32,10 +32,10 @@ class Restart(NamedTuple):
 
 
 class RestartNotes:
-    """Reads what scripts of a job add to these files, for some time after an engine has ended.
+    """Reads the notes of a job, for some time after an engine has ended.
 
     Args:
-        files: gives those that are there.
+        files: returns the existing files.
     """
 
     def __init__(self, files: Callable[[], Iterable[Path]]) -> None:
@@ -43,7 +43,7 @@ class RestartNotes:
         self._read: dict[Path, int] = {}
         self._until = 0.0
         self.due: float | None = None
-        """When :meth:`look` wants to be called; None means never."""
+        """When to call :meth:`look`; None means never."""
 
     def expect(self, now: float) -> None:
         """An engine has ended."""
@@ -51,7 +51,7 @@ class RestartNotes:
         self.due = now + EVERY
 
     def look(self, now: float) -> list[Restart]:
-        """What is new."""
+        """Return the new notes."""
         if self.due is None or now < self.due:
             return []
         self.due = now + EVERY if now < self._until else None

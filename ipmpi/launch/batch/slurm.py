@@ -31,7 +31,7 @@ OUTCOMES: Final = {
     **dict.fromkeys(("TIMEOUT", "DEADLINE"), "timeout"),
     **dict.fromkeys(("NODE_FAIL", "BOOT_FAIL"), "node-failure"),
 }
-"""What ended and is not here has failed."""
+"""Outcomes of final states; all others are failures."""
 
 _NOTHING: Final = ("", "None", "N/A", "Unknown", "NONE", "(null)", "NOT_SET", "UNLIMITED", "INVALID")
 
@@ -44,7 +44,7 @@ fi"""
 
 
 def resources(shape: Shape) -> list[Line]:
-    """The directives for a shape."""
+    """Return the directives for a shape."""
     lines = []
     if shape.nodes:
         lines.append(Line(f"--nodes={shape.nodes}", "how many machines"))
@@ -61,13 +61,13 @@ def resources(shape: Shape) -> list[Line]:
 
 
 def read_id(stdout: str) -> str:
-    """The id in the output of ``sbatch --parsable``; with ``;CLUSTER`` if the job is on another cluster."""
+    """Return the id in the output of ``sbatch --parsable``; with ``;CLUSTER`` for another cluster."""
     found = re.findall(r"^(\d+(?:;[\w.-]+)?)$", stdout.strip(), re.MULTILINE)
     return found[-1] if found else ""
 
 
 def read_status(id: str, argv: Sequence[str], stdout: str) -> JobStatus | None:
-    """A job in the output of ``squeue``, ``scontrol`` or ``sacct``."""
+    """Parse a job from the output of ``squeue``, ``scontrol`` or ``sacct``."""
     if argv[0].endswith("scontrol"):
         rows = [_of_scontrol(line) for line in stdout.splitlines() if "JobState=" in line]
     else:
@@ -101,7 +101,7 @@ def _status(id: str, word: str, reason: str, nodes: str, start: str, end: str, l
 
 
 def _together(parts: list[JobStatus]) -> JobStatus:
-    """One status for a job array: that of its liveliest element, with the nodes of all."""
+    """Return one status for a job array: that of its most active element, with the nodes of all."""
     order = (JobState.RUNNING, JobState.ENDING, JobState.PENDING, JobState.UNKNOWN, JobState.ENDED)
     first = min(parts, key=lambda part: (order.index(part.state), part.outcome == "completed"))
     nodes = dict.fromkeys(part.nodes for part in parts if part.state is first.state and part.nodes)

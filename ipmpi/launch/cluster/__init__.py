@@ -1,1 +1,1 @@
-"""The life of a cluster: its controller and its engines, started, watched, started again and stopped."""
+"""The life of a cluster: start, monitoring, restart and stop of its controller and engines."""

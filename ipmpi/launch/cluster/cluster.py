@@ -27,23 +27,23 @@ from ipmpi.launch.processes.process import ChildProcess, Signals
 from ipmpi.limits import INTERRUPT_GRACE
 
 POLITE: Final = INTERRUPT_GRACE + 1.5
-"""Seconds for engines to end because the controller told them to."""
+"""Seconds for engines to end after the controller has told them to."""
 
 INSISTENT: Final = 2.0
-"""Seconds for what got SIGTERM to end, before SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 class ClusterRun:
-    """Call :meth:`start`, then :meth:`wait` again and again, then :meth:`stop`.
+    """Call :meth:`start`, then :meth:`wait` repeatedly, then :meth:`stop`.
 
     Args:
-        controller: ours, or news about one that is elsewhere; None if there is nothing to be told.
+        controller: our own, or events of another one; None if there are none.
         engines: the engines.
         signals: active for as long as this object is used.
-        lifeline_fd: whoever started us holds the other end, and ends us by closing it, or by a byte.
+        lifeline_fd: a pipe from our parent, which ends us by closing it, or by a byte.
 
     Attributes:
-        left_behind: after :meth:`stop`: a job may go on that should not.
+        left_behind: after :meth:`stop`: whether a job may continue that should not.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class ClusterRun:
 
     @property
     def controller_process(self) -> ChildProcess | None:
-        """The process of a controller of our own, once started."""
+        """The process of our own controller, once started."""
         return self.controller.process if isinstance(self.controller, ControllerProcess) else None
 
     def start(self) -> None:
-        """Start the controller and, unless they have to wait for it, the engines at the same time.
+        """Start the controller and, unless they depend on it, the engines at the same time.
 
         Raises:
             LauncherError: a program cannot be run, or a folder cannot be written.
@@ -89,11 +89,11 @@ class ClusterRun:
         self.engines.start(why)
 
     def wait(self, deadline: float | None, *, starting: bool = False) -> list[Happening]:
-        """Sleep until something happens, or until ``deadline`` (of ``time.monotonic``), and tell what.
+        """Wait for events, at most until ``deadline`` (of ``time.monotonic``), and return them.
 
         Args:
-            deadline: when to come back with an empty list; None means never.
-            starting: the engines are not all there yet, so look at them more closely.
+            deadline: when to return an empty list; None means never.
+            starting: not all engines are registered yet, so check them more often.
         """
         look = self.engines.next_look(starting)
         times = [when for when in (deadline, look) if when is not None]
@@ -110,7 +110,7 @@ class ClusterRun:
         return [*self._failures(happenings), *happenings]
 
     def _failures(self, happenings: list[Happening]) -> list[Happening]:
-        """Ranks because of which others may have ended: to be known before that is told."""
+        """Return failed ranks that may be the cause of these events, to be reported first."""
         ended = False
         for happening in happenings:
             if isinstance(happening, EngineCount):
@@ -124,25 +124,25 @@ class ClusterRun:
         return [RankFailed(text) for text in self.engines.faults()] if ended else []
 
     def tell_clients(self, text: str, *, last: bool = False) -> None:
-        """Have a controller of our own tell its clients something; see :meth:`ControllerProcess.tell`."""
+        """Send a text to the clients of our own controller; see :meth:`ControllerProcess.tell`."""
         if isinstance(self.controller, ControllerProcess):
             self.controller.tell(text, last=last)
 
     def living(self) -> list[ChildProcess]:
-        """The started processes that still run."""
+        """Return the started processes that still run."""
         started = [self.controller_process, *self.engines.children()]
         return [child for child in started if child is not None and child.exit_code() is None]
 
     def stop(self, polite: bool) -> list[str]:
-        """End everything: by the controller's word, then by SIGTERM or the end of the job, then by SIGKILL.
+        """End all processes: by the controller, then by SIGTERM or the end of the job, then by SIGKILL.
 
-        A second stop signal meanwhile kills at once.
+        A second stop signal kills them at once.
 
         Args:
-            polite: the engines are registered, so that the controller can tell them.
+            polite: the engines are registered, so that the controller can end them.
 
         Returns:
-            What could not be ended, for the user.
+            Messages about what could not be ended.
         """
         controller = self.controller_process
         hurry = False
@@ -166,7 +166,7 @@ class ClusterRun:
         return [*problems, *([f"could not kill some processes, try to do it manually: {left}"] if left else [])]
 
     def close(self) -> None:
-        """Give back the pipes."""
+        """Close the pipes."""
         if self.controller is not None:
             self.controller.close()
         self._selector.close()
@@ -192,7 +192,7 @@ class ClusterRun:
         return happenings or []
 
     def _await_end(self, seconds: float) -> bool:
-        """Wait until nothing lives; True if a stop signal came meanwhile."""
+        """Wait until all processes have ended; return True if a stop signal came meanwhile."""
         deadline = time.monotonic() + seconds
         while self.living() and time.monotonic() < deadline:
             if any(isinstance(happening, StopRequest) for happening in self.wait(deadline)):

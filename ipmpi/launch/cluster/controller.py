@@ -1,4 +1,4 @@
-"""The controller's process, and what it tells through a pipe."""
+"""The controller's process, and the events that it writes to a pipe."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CONTROLLER_MODULE: Final = "ipmpi.cli.ipcontroller"
 
 
 class EventReader:
-    """The reading end of a pipe in which a controller, or somebody who watches one, writes a line for each event.
+    """The reading end of a pipe to which a controller, or a monitor of one, writes a line for each event.
 
     Attributes:
-        fd: to wait for.
-        furl_files: what the controller wrote where, once it is ready: role to path.
+        fd: the descriptor to wait for.
+        furl_files: the furl files by role, once the controller is ready.
     """
 
     def __init__(self) -> None:
@@ -31,10 +31,10 @@ class EventReader:
         self._unfinished_line = b""
 
     def read(self) -> list[Happening] | None:
-        """What the lines mean that have come; None if nobody writes any more.
+        """Return the events that have arrived; None at the end of the pipe.
 
         Raises:
-            LauncherError: this is not what ipcontroller of this release writes.
+            LauncherError: it is not the output of this release's ipcontroller.
         """
         data = os.read(self.fd, 65536)
         if not data:
@@ -55,17 +55,17 @@ class EventReader:
 
 
 class ControllerProcess(EventReader):
-    """A controller of our own. It stops when :meth:`close`, or the end of this process, closes its lifeline.
+    """Our own controller. It stops when :meth:`close`, or the end of this process, closes its lifeline.
 
     Args:
-        engine_furl_file: where it is to write the engines' furl.
+        engine_furl_file: the file for the engines' furl.
         log_dir: folder of its log files.
         arguments: further arguments of ``ipcontroller``.
-        run: a part of the names of the log files, which no others in the folder have.
-        keeps_furl: the engines' furl lasts from one controller to the next (a fixed port), so it is not deleted.
+        run: a unique part of the names of its log files.
+        keeps_furl: the engines' furl stays valid for the next controller (a fixed port), so it is not deleted.
 
     Attributes:
-        process: once started.
+        process: the process, once started.
     """
 
     def __init__(
@@ -95,7 +95,9 @@ class ControllerProcess(EventReader):
         try:
             self._log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._keeps_furl:
-                self._engine_furl_file.unlink(missing_ok=True)  # engines must not take the last controller's
+                self._engine_furl_file.unlink(
+                    missing_ok=True
+                )  # engines must not use that of the previous controller
             self._start()
         except OSError as error:
             raise LauncherError(f"The controller could not be started: {error}") from error
@@ -117,10 +119,10 @@ class ControllerProcess(EventReader):
             self._write_end = -1
 
     def tell(self, text: str, *, last: bool = False) -> None:
-        """Have it tell clients something; with ``last``, why it is about to be stopped, when it says goodbye."""
+        """Send a text to its clients; ``last``: as the reason of its stop, when it says goodbye."""
         if self._lifeline_fd >= 0:
             line = json.dumps({"stopped" if last else "notice": text}).encode() + b"\n"
-            with contextlib.suppress(OSError):  # it has ended, or does not read: then it tells nobody anything
+            with contextlib.suppress(OSError):  # it has ended, or does not read
                 os.write(self._lifeline_fd, line)
 
     def logs(self) -> list[Path]:
@@ -138,10 +140,10 @@ class ControllerProcess(EventReader):
 
 
 def told(line: bytes) -> Happening:
-    """Understand one line of the controller.
+    """Parse one line of the controller.
 
     Raises:
-        LauncherError: it is not what ipcontroller of this release writes.
+        LauncherError: it is not the output of this release's ipcontroller.
     """
     try:
         said = json.loads(line)

@@ -1,9 +1,8 @@
-"""The furl files that those find who name no cluster.
+"""The default furl files, for clients that name no cluster.
 
-Each cluster has furl files of its own, ``security/NAME/ipcontroller-mec.furl`` and so on. In ``security`` itself
-are copies of those of the newest cluster without a name. When that ends, the copies become those of the next older
-one, or the files come back that were there before: of a controller that was started by hand, or copied from
-another machine.
+Each cluster has furl files of its own, ``security/NAME/ipcontroller-mec.furl`` and so on. ``security`` itself has
+copies of those of the newest cluster without a name. When that ends, they are replaced by those of the next older
+one, or by the previous files: of a controller that was started by hand, or copied from another machine.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _COPIED: Final = ".copied.json"
 
 
 def publish(record: ClusterRecord) -> None:
-    """Make the furl files of a cluster those that are found without a name.
+    """Make the furl files of a cluster the default ones.
 
     Raises:
         FurlError, SecurityError: one of the files cannot be read or written.
@@ -37,10 +36,10 @@ def publish(record: ClusterRecord) -> None:
 
 
 def release(name: str = "") -> None:
-    """A cluster ends: its copies give way to what was there before. So do those of one that was killed.
+    """A cluster ends: replace its copies by the previous files. Also do this for clusters that were killed.
 
     Args:
-        name: of the cluster that ends; without it, only killed ones are looked for.
+        name: the cluster that ends; "" for killed ones only.
     """
     if not security_dir().is_dir():
         return
@@ -53,10 +52,10 @@ def release(name: str = "") -> None:
 
 
 def set_aside() -> None:
-    """Keep the files that are there now, and are no copies, until :func:`give_back`.
+    """Keep the present files, unless they are copies, until :func:`give_back`.
 
     Raises:
-        OSError: that is not possible.
+        OSError: a file cannot be moved.
     """
     if security_dir().is_dir():
         with locked(security_dir()):
@@ -64,10 +63,10 @@ def set_aside() -> None:
 
 
 def give_back(written: Mapping[Path, bytes]) -> None:
-    """A controller ends that has written default files by itself: what was there before comes back.
+    """A controller that has written default files itself ends: restore the previous files.
 
     Args:
-        written: path and contents. If somebody has replaced one of them meanwhile, all stay as they are.
+        written: path and contents. If one of them was replaced meanwhile, all stay as they are.
     """
     with locked(security_dir()), contextlib.suppress(FurlError, SecurityError, OSError):
         if all(read_private(path) == content for path, content in written.items()):
@@ -78,14 +77,14 @@ def _publish(record: ClusterRecord) -> None:
     contents = {}
     for role, path in records.furl_files(record.name).items():
         with contextlib.suppress(FileNotFoundError):
-            if record.furl_files.get(role) == str(path):  # what the user wanted elsewhere is not put here
+            if record.furl_files.get(role) == str(path):  # files that the user wanted elsewhere are not copied
                 contents[role] = read_private(path)
     _set_aside()
     for role in FILES:
         if role in contents:
             write_private(default_furl_file(role), contents[role])
         else:
-            default_furl_file(role).unlink(missing_ok=True)  # that of another cluster would not fit to the others
+            default_furl_file(role).unlink(missing_ok=True)  # another cluster's would not match the others
     digests = {role: _digest(content) for role, content in contents.items()}
     write_private(security_dir() / _COPIED, json.dumps({"name": record.name, "digests": digests}).encode())
 
@@ -114,7 +113,7 @@ def _set_aside() -> None:
     if not any(os.path.lexists(default_furl_file(role)) for role in FILES):
         return
     if _digests() == _copied().get("digests"):
-        return  # copies of files that are elsewhere
+        return  # they are copies
     earlier = security_dir() / _EARLIER
     earlier.mkdir(mode=0o700, exist_ok=True)
     for role in FILES:
@@ -125,7 +124,7 @@ def _set_aside() -> None:
 
 
 def _copied() -> dict[str, Any]:
-    """Which cluster's files have been copied, and what was in them."""
+    """Return which cluster's files were copied, and their digests."""
     try:
         told = json.loads(read_private(security_dir() / _COPIED))
     except (OSError, ValueError, FurlError, SecurityError):
@@ -134,14 +133,14 @@ def _copied() -> dict[str, Any]:
 
 
 def _digests() -> dict[str, str]:
-    """What is in the default files now."""
+    """Return the digests of the default files."""
     found = {}
     for role in FILES:
         with contextlib.suppress(FileNotFoundError):
             try:
                 found[role] = _digest(read_private(default_furl_file(role)))
             except (FurlError, SecurityError):
-                found[role] = ""  # not one of ours
+                found[role] = ""  # not a furl file of ours
     return found
 
 

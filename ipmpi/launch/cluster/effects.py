@@ -1,4 +1,4 @@
-"""What can follow from a happening: things to do for the process that runs a cluster."""
+"""Effects of events: actions for the process that runs a cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Cause(Enum):
-    """Whose log files explain what happened."""
+    """Whose log files explain a failure."""
 
     NOBODY = "nobody"
     CONTROLLER = "controller"
@@ -19,23 +19,23 @@ class Started(NamedTuple):
 
 
 class LogLine(NamedTuple):
-    """Something that the user should know, and that changes nothing."""
+    """A line for the user."""
 
     text: str
 
 
 class StartEngines(NamedTuple):
-    """Start the engines, or submit their job. If it is not for the first time, the text says why."""
+    """Start the engines, or submit their job. For a restart, the text says why."""
 
     text: str = ""
 
 
 class AskQueue(NamedTuple):
-    """Ask the batch system about the job; answer with :class:`~ipmpi.launch.cluster.happenings.JobNews`."""
+    """Ask the batch system about the job; reply with :class:`~ipmpi.launch.cluster.happenings.JobNews`."""
 
 
 class Stopped(NamedTuple):
-    """The cluster has to be taken down: why, with which exit code, and whose log files to show."""
+    """Stop the cluster: the reason, the exit code, and whose log files to show."""
 
     code: int
     reason: str

@@ -1,4 +1,4 @@
-"""An ``ipcluster`` that is run by another program, and the lines in which it tells how it is."""
+"""Running ``ipcluster`` from another program, and reading the events that it writes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ IPCLUSTER: list[str] = [sys.executable, "-m", "ipmpi.cli.ipcluster"]
 
 STOP: Final = b"s"
 STAY: Final = b"k"
-"""What is said through a lifeline before it is closed: that ipcluster is to end, or to go on by itself. Without a
-word, whoever held it was killed, and ipcluster ends. That alone is not enough: a process that was forked from the
-holder has a copy of this end of the pipe."""
+"""Bytes that are written to a lifeline before it is closed: ipcluster must end, or continue by itself. Without
+one,
+our process was killed, and ipcluster ends. Closing alone does not suffice: forked processes have copies of the
+pipe."""
 
 _all: weakref.WeakSet[Followed] = weakref.WeakSet()
 
@@ -31,7 +32,7 @@ class Followed:
 
     Args:
         words: its command line, from the sub-command on.
-        log: the file for what it prints; None means nowhere, as all of it also comes as news.
+        log: the file for its output; None for none, since :meth:`news` has all of it, too.
         lifeline: whether it ends when this object is closed, or this process ends; see also :meth:`let_stay`.
         terminal: whether it stays with this terminal, so that ssh can ask for a password.
 
@@ -73,7 +74,7 @@ class Followed:
             os.close(lifeline_read)
 
     def news(self) -> Iterator[dict[str, Any]]:
-        """What it tells, until it ends; see :class:`ipmpi.cli.reporter.Reporter`."""
+        """Yield its events until it ends; see :class:`ipmpi.cli.reporter.Reporter`."""
         with open(self._news_fd, encoding="utf-8", errors="replace", closefd=False) as lines:
             for line in lines:
                 if line.endswith("\n"):  # it may be killed while it writes
@@ -81,15 +82,15 @@ class Followed:
 
     @property
     def is_own(self) -> bool:
-        """Whether this process has started it, and is no fork of that."""
+        """Whether this process has started it, rather than being a fork of that process."""
         return self._owner == os.getpid()
 
     def let_go(self) -> None:
-        """With a lifeline, it ends now; its last news can still be read."""
+        """End it by its lifeline; its last events can still be read."""
         self._say(STOP)
 
     def let_stay(self) -> None:
-        """It goes on, whatever becomes of this process."""
+        """Let it continue after the end of this process."""
         self._say(STAY)
 
     def _say(self, word: bytes) -> None:
@@ -101,7 +102,7 @@ class Followed:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Let go of it, and give back the pipes. Without a lifeline it goes on."""
+        """End it by its lifeline, and close the pipes. Without a lifeline it continues."""
         self.let_go()
         descriptor, self._news_fd = self._news_fd, -1
         if descriptor >= 0:
@@ -109,7 +110,7 @@ class Followed:
 
 
 def _close_copies() -> None:
-    """In a forked process: ipcluster is to see when the one that has started it ends."""
+    """In a forked process, close our copies, so that ipcluster notices the end of its parent."""
     for followed in list(_all):
         followed.close()
 

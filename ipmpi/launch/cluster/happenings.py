@@ -1,4 +1,4 @@
-"""What can happen to a cluster, as seen by the process that runs it."""
+"""Events in the life of a cluster, for the process that runs it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class ControllerReady(NamedTuple):
 
 
 class EngineCount(NamedTuple):
-    """So many engines are registered now."""
+    """The number of registered engines has changed."""
 
     registered: int
     ordered: bool = False
-    """A client ended them."""
+    """Whether a client ended the others."""
     tasks: int = 0
-    """So many wait for engines, or are run by them."""
+    """Number of unfinished tasks."""
     lost: tuple[int, int, str] | None = None
-    """Rank, process id and machine of a process that was lost since the last time, and was not to end."""
+    """Rank, process id and host of a process that ended unexpectedly since the last event."""
 
 
 class ControllerEnded(NamedTuple):
@@ -38,11 +38,11 @@ class EnginesEnded(NamedTuple):
     code: int
     left: int
     chance: str = ""
-    """It is a launcher that failed before it started any rank, for this reason that comes and goes."""
+    """The transient failure of a launcher that has not started any rank, or ""."""
 
 
 class RankEnded(NamedTuple):
-    """A rank that was seen is no longer there, while its launcher is."""
+    """A rank has ended, while its launcher runs."""
 
     pid: int
 
@@ -60,31 +60,31 @@ class JobNews(NamedTuple):
 
 
 class JobUnclear(NamedTuple):
-    """The batch system gave no answer."""
+    """The batch system did not reply."""
 
     why: str
 
 
 class StartedAgain(NamedTuple):
-    """The job's script has started engines again that had all ended: for which time, as in "1 of 3"."""
+    """The job script has restarted engines that had all ended: the number of the restart, as in "1 of 3"."""
 
     number: str
 
 
 class Submitted(NamedTuple):
-    """The batch system has taken the job."""
+    """The batch system has accepted the job."""
 
     job: str
 
 
 class NotSubmitted(NamedTuple):
-    """The batch system did not take the job."""
+    """The batch system has refused the job."""
 
     why: str
 
 
 class StopRequest(NamedTuple):
-    """A signal asks for the end, or whoever started ``ipcluster`` is gone."""
+    """A stop signal has arrived, or the parent of ``ipcluster`` has ended."""
 
     signum: int
 

@@ -1,8 +1,7 @@
 """Engines on other machines, each started by ssh.
 
-Each host runs ``ipcluster engines --furl-file -``. The furl goes there as a line of standard input: command lines
-can be read by everybody. When ssh ends, however that happens, so does its far end's standard input, and with it
-the engines.
+Each host runs ``ipcluster engines --furl-file -``. The furl is sent as a line of standard input, since command
+lines are public. When ssh ends, the remote standard input is closed, and the engines end.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ _AS_PYTHON: Final = "engines = {'host1': 2, 'host2': 4}"
 
 @dataclass(frozen=True)
 class HostOptions:
-    """What to start where.
+    """The engines of each host.
 
     Attributes:
-        hosts: what ssh calls the machine, and how many engines there.
+        hosts: number of engines by ssh destination.
         log_dir: folder of log files, on this machine.
-        run: a part of their names, which no others in the folder have.
+        run: a unique part of their names.
         engine_furl_file: the engines' furl, on this machine.
         mpi: ``auto``, ``mpi4py`` or ``none``; with MPI the engines of each host are a set.
-        remote: what runs ipcluster there, for a shell.
+        remote: the shell command for ipcluster there.
         timeout: seconds in which all have to be registered.
     """
 
@@ -58,10 +57,10 @@ class HostEngines(Processes):
         self.options = options
 
     def check(self) -> None:
-        """What ssh can do is seen when it is started."""
+        """Do nothing: problems of ssh show when it is started."""
 
     def start(self, why: str = "") -> None:  # noqa: ARG002 - these are started once
-        """One ssh for each host."""
+        """Start one ssh for each host."""
         furl = str(load(self.options.engine_furl_file, "engine")).encode()
         for host, count in self.options.hosts.items():
             argv = engines_argv(self.options, host, count, os.environ)
@@ -72,25 +71,25 @@ class HostEngines(Processes):
             self.started.append(child)
 
     def said(self) -> list[str]:
-        """Hosts and process ids."""
+        """Return lines with hosts and process ids."""
         pids = [child.pid for child in self.started]
         where = ", ".join(f"{count} on {host}" for host, count in self.options.hosts.items())
         return [f"Starting engines:    {where}; PIDs of ssh: {pids}"]
 
 
 def engines_argv(options: HostOptions, host: str, count: int, environ: Mapping[str, str]) -> list[str]:
-    """The command line for one host."""
-    # There is no terminal on which it could ask for a password.
+    """Return the command line for one host."""
+    # There is no terminal for a password prompt.
     quiet = ["-T", "-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ServerAliveInterval=15"]
     far = f"{options.remote} engines -n {count} --furl-file - --mpi {options.mpi} --timeout {options.timeout:g}"
     return ssh_command(environ, quiet, host, far)
 
 
 def read_hosts(text: str) -> dict[str, int]:
-    """Hosts from the command line: ``h1:2,user@h2``.
+    """Parse hosts from the command line: ``h1:2,user@h2``.
 
     Raises:
-        LauncherError: it cannot be understood.
+        LauncherError: the syntax is wrong.
     """
     hosts: dict[str, int] = {}
     for part in text.split(","):
@@ -100,10 +99,10 @@ def read_hosts(text: str) -> dict[str, int]:
 
 
 def read_clusterfile(path: Path) -> dict[str, int]:
-    """Hosts from a file: TOML, or assignments as the original had them; it is read, never run.
+    """Read hosts from a file: TOML, or Python assignments as for the original, which are parsed, never run.
 
     Raises:
-        LauncherError: it cannot be read or understood.
+        LauncherError: it cannot be read or parsed.
     """
     try:
         text = path.read_text("utf-8")
@@ -132,7 +131,7 @@ def _add(hosts: dict[str, int], host: str, number: str) -> None:
 
 
 def _of_python(text: str) -> dict[str, Any] | None:
-    """The values that are assigned, if this is Python."""
+    """Return the assigned literals; None if it is not Python."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
@@ -145,7 +144,7 @@ def _of_python(text: str) -> dict[str, Any] | None:
             try:
                 found[node.targets[0].id] = ast.literal_eval(node.value)
             except (ValueError, SyntaxError, TypeError):
-                continue  # something computed
+                continue  # not a literal
     return found
 
 

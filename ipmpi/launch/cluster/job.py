@@ -22,14 +22,14 @@ from ipmpi.launch.processes.runningsteps import RunningSteps
 
 UNKNOWN_AGAIN: Final = 5.0
 UNKNOWN_AT_FIRST: Final = 60.0
-"""Seconds for which a batch system has to say that it does not know a job, before that counts as the job's end: of
-one that it did know, and of one that it has only just taken."""
+"""Seconds for which a batch system must report a job as unknown before it counts as ended: for a job that it has
+known, and for one that was just submitted."""
 
 _ENGINE: Final = "ipengine-"
 _CONTROLLER: Final = "ipcontroller-"
 
 SHOWN_LOGS: Final = 3
-"""How many log files of a job are worth to be shown."""
+"""Number of log files of a job to show."""
 
 
 class Job(Launch):
@@ -37,9 +37,9 @@ class Job(Launch):
 
     Args:
         system: the batch system.
-        options: what the job script asks for.
-        run: a part of the name of its script, which no other in the folder has.
-        queue: what runs the batch system's commands.
+        options: the options of the job script.
+        run: a unique part of the script's name.
+        queue: runs the batch system's commands.
 
     Attributes:
         script: the job script, once written.
@@ -70,16 +70,16 @@ class Job(Launch):
 
     @property
     def job(self) -> str:
-        """The job that was submitted last."""
+        """The id of the last submitted job."""
         return self.jobs[-1] if self.jobs else ""
 
     def check(self) -> None:
-        """Can the script be written, and are the programs here?"""
+        """Check that the script can be written, and that the programs are installed."""
         self._rendered = render(self.system, self.options)
         self._queue.check()
 
     def start(self, why: str = "") -> None:  # noqa: ARG002 - the user is told why
-        """Submit the job. What becomes of that comes with :meth:`news`.
+        """Submit the job. :meth:`news` has the result.
 
         Raises:
             LauncherError: the script cannot be written.
@@ -100,7 +100,7 @@ class Job(Launch):
         self._notes = RestartNotes(self._note_files)
 
     def said(self) -> list[str]:
-        """The job's id."""
+        """Return lines with the job's id."""
         what = {"cluster": "a controller and ", "array": "a job array of "}.get(self.options.kind, "")
         return [
             f"Submitted job {self.job} to {self.system.title}: {what}{self.n} engine{'s' * (self.n != 1)}.",
@@ -108,12 +108,12 @@ class Job(Launch):
         ]
 
     def ask(self) -> None:
-        """How is it? The answer comes with :meth:`news`."""
+        """Ask about the job. :meth:`news` has the reply."""
         if self._question is None and self.job:
             self._question = self._queue.begin(self._queue.asking(self.job))
 
     def news(self, now: float, starting: bool) -> Iterable[Happening]:  # noqa: ARG002 - a job is not looked at
-        """What the batch system has answered, and what the job's script has done."""
+        """Return the replies of the batch system, and restarts by the job script."""
         for restart in self._notes.look(now):
             self._restart = restart
             yield StartedAgain(restart.number)
@@ -142,7 +142,7 @@ class Job(Launch):
         if status.id != self.job:
             return
         if status.state is JobState.ENDED and not (status.native or status.outcome):
-            # A server that is busy, was just started, or took the job a moment ago may not know it yet.
+            # A busy or restarted server may not know a job that was just submitted.
             self._unknown_since = now if self._unknown_since is None else self._unknown_since
             if now - self._unknown_since < (UNKNOWN_AGAIN if self._was_seen else UNKNOWN_AT_FIRST):
                 return
@@ -153,13 +153,13 @@ class Job(Launch):
         yield JobNews(status)
 
     def next_look(self, starting: bool) -> float | None:  # noqa: ARG002 - as above
-        """When a command of the batch system has had its time, or the job's script may have done something."""
+        """Return when a command times out, or when to check for restarts by the job script."""
         commands = (self._submission, self._question, self._cancellation)
         times = [each.deadline for each in commands if each is not None and not each.is_over]
         return min([*times, *([] if self._notes.due is None else [self._notes.due])], default=None)
 
     def end(self) -> None:
-        """Cancel the job, as soon as its id is known."""
+        """Cancel the job, once its id is known."""
         self._shall_end = True
         if self._question is not None:
             self._question.abandon()
@@ -173,12 +173,12 @@ class Job(Launch):
 
     @property
     def is_ending(self) -> bool:
-        """Whether the batch system has still to answer."""
+        """Return whether the batch system has not replied yet."""
         unanswered = self._cancellation is not None and not self._cancellation.is_over
         return self._submission is not None or unanswered
 
     def problems(self) -> list[str]:
-        """Whether the job may go on."""
+        """Return messages about a job that may continue."""
         look = f"look at your jobs with {self.system.asking[0][0]}"
         if self._submission is not None:
             typed = " ".join(self._submission.argv)
@@ -195,7 +195,7 @@ class Job(Launch):
         return []
 
     def logs(self) -> list[Path]:
-        """What the job printed, and the engine logs written last."""
+        """Return the job's output, and the most recent engine logs."""
         files = [path for path in self._files() if tail(path, 1)]
         guilty = self._faults.log()
         if guilty is not None:
@@ -204,17 +204,17 @@ class Job(Launch):
         return files[:SHOWN_LOGS]
 
     def lost(self, rank: int, pid: int, host: str) -> None:
-        """It may be the one because of which others end."""
+        """Record a lost rank, which may be the cause of other losses."""
         self._faults.lost(rank, pid, host)
 
     def faults(self) -> list[str]:
-        """By the words of the launcher, of the rank itself, and of the controller."""
+        """Return faults by the output of launcher, ranks and controller."""
         found = self._faults.look()
         restart, self._restart = self._restart, None
         if restart is None:
             self._notes.expect(time.monotonic())
         else:
-            # The set did not end in order. A launcher may tell of it later than the script: srun's words come by a
+            # The set did not end regularly. The launcher's output may be later than the script's: srun's comes by
             # network.
             found = found or self._faults.first()
             self._faults.begin(restart.written)
@@ -224,7 +224,7 @@ class Job(Launch):
         return job_logs(self.system, self.log_dir, self.options.name, self.job)
 
     def _note_files(self) -> list[Path]:
-        """Of an array each element has one."""
+        """Return the files with notes; each element of an array has one."""
         beginning = f"{_ENGINE}{job_number(self.job)}"
         found = (self.log_dir.glob(f"{beginning}{element}{NOTES}") for element in ("", "-*"))
         return [path for paths in found for path in paths] if self.job else []
@@ -237,13 +237,13 @@ class Job(Launch):
 
 
 def job_logs(system: BatchSystem, log_dir: Path, name: str, job: str) -> Iterator[Path]:
-    """The files with the output of a job, then of a controller in it, and those of its engines, newest first."""
+    """Yield the output of a job, then the logs of a controller in it, and of its engines, newest first."""
     if not job:
         return
     number = job_number(job)
     own = re.compile(rf"(?<!\d){re.escape(number)}(?!\d)")  # the output of job 12 is not that of job 123
     written = {path for pattern in system.output_files(name, job) for path in log_dir.glob(pattern)}
     yield from sorted(path for path in written if own.search(path.name))
-    element = number.replace("_", "-")  # of an array of Slurm
+    element = number.replace("_", "-")  # of a Slurm array
     yield from sorted(log_dir.glob(f"{_CONTROLLER}{element}-*.log"))
     yield from sorted(log_dir.glob(f"{_ENGINE}{element}-*.log"), key=written_at, reverse=True)

@@ -1,4 +1,4 @@
-"""How a job can end, and when it will start, in words (no I/O)."""
+"""Texts about the end and start of a job (no I/O)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDS: Final[Mapping[str, tuple[int, str, Cause]]] = {
 
 
 def time_of_day(when: float) -> str:
-    """A unix time, as short as it can be: today's without the date."""
+    """Format a Unix time; without the date if it is today."""
     local, today = time.localtime(when), time.localtime()
     same_day = local[:3] == today[:3]
     return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", local)

@@ -1,4 +1,4 @@
-"""What all ways to start engines have in common."""
+"""The common interface of all ways to start engines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ipmpi.launch.processes.process import ChildProcess
 
 
 class Launch(ABC):
-    """Engines that are started together, in one of several ways.
+    """Engines that are started together.
 
     Attributes:
-        n: how many engines.
-        waits: they can be started only when the controller is ready.
+        n: number of engines.
+        waits: whether they can be started only when the controller is ready.
         log_dir: folder of their log files.
     """
 
@@ -26,7 +26,7 @@ class Launch(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Called before anything runs: a missing ``mpiexec``, say, must not leave a controller behind.
+        """Check the requirements, such as ``mpiexec``, before the controller is started.
 
         Raises:
             LauncherError: these engines cannot be started here.
@@ -34,42 +34,42 @@ class Launch(ABC):
 
     @abstractmethod
     def start(self, why: str = "") -> None:
-        """Start the engines; with ``why``, once more.
+        """Start the engines; ``why``: the reason of a restart.
 
         Raises:
-            LauncherError: that is not possible.
+            LauncherError: they cannot be started.
         """
 
     @abstractmethod
     def said(self) -> list[str]:
-        """Lines for the user, after the start."""
+        """Return lines for the user, after the start."""
 
     def children(self) -> list[ChildProcess]:
-        """The processes on this machine that are engines, or launched them."""
+        """Return the processes on this machine that are engines or launchers."""
         return []
 
     def news(self, now: float, starting: bool) -> Iterable[Happening]:  # noqa: ARG002 - for those who have some
-        """What has happened since the last call."""
+        """Return the events since the last call."""
         return ()
 
     def lost(self, rank: int, pid: int, host: str) -> None:
-        """The controller says that it has lost the process of this rank."""
+        """The controller has lost this rank."""
         del rank, pid, host
 
     def faults(self) -> list[str]:
-        """Which rank ended first, and how, as far as that was not known at the last call."""
+        """Return texts about the rank that ended first, if they were not returned before."""
         return []
 
     def next_look(self, starting: bool) -> float | None:  # noqa: ARG002 - for those who have to
-        """When :meth:`news` wants to be called at the latest, or None: events wake it up.
+        """Return when to call :meth:`news` at the latest; None if events suffice.
 
         Args:
-            starting: the engines are not all there yet, so they are looked at more closely.
+            starting: not all engines are registered yet, so they are checked more often.
         """
         return None
 
     def ask(self) -> None:  # noqa: B027 - who has no job has nothing to do
-        """Ask the batch system; :meth:`news` has the answer, some time."""
+        """Ask the batch system about the job; :meth:`news` has the reply later."""
 
     @property
     def job(self) -> str:
@@ -78,26 +78,26 @@ class Launch(ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """Make what still runs end."""
+        """End what still runs."""
 
     @property
     def is_ending(self) -> bool:
-        """Whether :meth:`end` is still to be waited for, by :meth:`news`, besides the end of all children."""
+        """Return whether :meth:`end` has not completed, besides the end of all children."""
         return False
 
     def problems(self) -> list[str]:
-        """After :meth:`end`: what may go on although it should not."""
+        """Return messages about what may continue after :meth:`end`."""
         return []
 
     def kill(self) -> None:
-        """SIGKILL whatever may be left on this machine: a launcher that has ended may leave ranks behind."""
+        """Send SIGKILL to all remaining processes on this machine, such as ranks without a launcher."""
         for child in self.children():
             child.kill_session(ENGINE_MODULE)
 
     def hints(self) -> list[str]:
-        """What may be the reason if these engines do not start."""
+        """Return possible reasons why these engines do not start."""
         return []
 
     @abstractmethod
     def logs(self) -> list[Path]:
-        """The files that explain a failure."""
+        """Return the files that explain a failure."""

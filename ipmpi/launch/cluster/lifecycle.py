@@ -1,7 +1,7 @@
-"""What the events in the life of a cluster mean (no I/O; the time is an argument).
+"""The state machine of a cluster (no I/O; the time is an argument).
 
-A cluster is a controller and one launch of engines. The engines of a launch may be processes of this machine, of
-others behind ssh, or a job of a batch system; all live the same life::
+A cluster is a controller and one launch of engines. The engines may be processes of this machine, of others by
+ssh, or a job of a batch system; all have the same states::
 
                   submitted          the job runs           all engines are registered
     STARTING ------------> QUEUED ------------> STARTING ------------> RUNNING
@@ -9,15 +9,15 @@ others behind ssh, or a job of a batch system; all live the same life::
                              | '--- back in the queue, or submitted again-'
                              |                      |                     |
                              '----------------------'                     v
-         and from each of them, when something ends that should not, or the user asks for it:  OVER
+         and from each of them, on an unexpected end or at the user's request:  OVER
 
 Without a batch system there is no QUEUED. QUEUED has no deadline, as a job may wait for days. STARTING has one: it
-begins with the processes, or when the job runs. What was RUNNING is not over because of the first bad sign. A
-client that stops the whole cluster makes engines, launcher, job and controller end one after the other, in any
-order, so a loss is looked at again after a grace, and then its reason is known: somebody's wish, the end of the
-walltime, or a failure. A job's engines are seen to go before the batch system says why; then it is asked.
+begins with the processes, or when the job runs. RUNNING does not end with the first loss. When a client stops the
+cluster, engines, launcher, job and controller end one after the other, in any order, so a loss is evaluated after
+a grace period, when its reason is known: a request, the end of the walltime, or a failure. A job's engines are
+lost before the batch system reports the reason; then it is asked.
 
-Nothing is done here. Effects say what there is to do: :class:`StartEngines` (also once more, or as a new job),
+All actions are effects: :class:`StartEngines` (also for a restart, or as a new job),
 :class:`AskQueue`, :class:`Started` and :class:`LogLine` for the user, :class:`Stopped`.
 """
 
@@ -36,36 +36,36 @@ from ipmpi.launch.cluster.plan import Phase as Phase, Plan as Plan
 from ipmpi.launch.processes.restarts import WITHOUT_ENGINES, Restarts
 
 EXPLANATION_GRACE: Final = 2.0
-"""Seconds. When a client stops everything, engines end just before the controller: what looks like a failure
-has to last this long to be one."""
+"""Seconds that a loss must last to count as a failure: when a client stops everything, engines end just before the
+controller."""
 
 JOB_GRACE: Final = 40.0
-"""Seconds that a job's engines may be gone before the batch system says that the job has ended. Slurm waits 30 s
-between SIGTERM and SIGKILL."""
+"""Seconds from the loss of a job's engines to the batch system's report of its end. Slurm waits 30 s between
+SIGTERM
+and SIGKILL."""
 
 ASK_FIRST: Final = 2.0
 ASK_FACTOR: Final = 1.5
 ASK_LONGEST: Final = 30.0
-"""Seconds between questions to the batch system, which serves everybody: fewer while nothing changes."""
+"""Longest interval in seconds between questions to the batch system while nothing changes."""
 
 ASK_RUNNING: Final = 120.0
-"""The same while all engines are there. Their loss is noticed without it."""
+"""The same while all engines are registered; their loss is noticed without it."""
 
 NEAR_THE_END: Final = 120.0
-"""Seconds. A job that ends so shortly before its walltime ended because of it."""
+"""Seconds before the walltime within which the end of a job counts as due to it."""
 
 
 SUBMIT_PAUSE: Final = 60.0
 SUBMIT_TRIES: Final = 30
-"""Busy batch systems refuse a job that they take a minute later. Tasks wait for it, so it is tried for half an
-hour."""
+"""Attempts to submit a job, over half an hour: busy batch systems refuse a job and accept it a minute later."""
 
 
 class Lifecycle:
-    """Turns what happened to controller and engines into what to do, and what to tell the user.
+    """Converts events of controller and engines to effects.
 
     Args:
-        plan: what was asked for.
+        plan: the requested cluster.
         now: seconds of any monotonic clock.
     """
 
@@ -73,18 +73,18 @@ class Lifecycle:
         self.plan = plan
         self.phase = Phase.STARTING
         self.controller_ready = False
-        # A job may be submitted late, and wait: the time for its engines begins when it runs.
+        # A job may wait in the queue: the time for its engines begins when it runs.
         self._start_deadline = None if plan.batch and not plan.engines_wait else now + plan.timeout
         self._registered = 0
-        self._own = plan.n  # engines of this launch that are expected
+        self._own = plan.n  # expected engines of this launch
         self._others = 0  # engines that belong to other launches
         self._reported = plan.n
         self._was_up = False
         self._started_again = False
-        self._missed = False  # engines of ours that may come back
+        self._missed = False  # engines of ours may come back
         self._resubmissions = plan.resubmit
         self._restarts = Restarts(plan.restarts)
-        self._tasks = 0  # that wait for engines
+        self._tasks = 0  # unfinished tasks
         self._without_engines_until: float | None = None
         self._losses: list[str] = []
         self._failures: list[str] = []
@@ -104,7 +104,7 @@ class Lifecycle:
         self._unclear = False
 
     def deadline(self) -> float | None:
-        """When :meth:`tick` wants to be called, or None."""
+        """When to call :meth:`tick`, or None."""
         if self.phase is Phase.OVER:
             return None
         start = self._start_deadline if self.phase is Phase.STARTING else None
@@ -115,11 +115,11 @@ class Lifecycle:
         return min((time for time in times if time is not None), default=None)
 
     def happened(self, happening: Happening, now: float) -> list[Effect]:
-        """What follows from a happening."""
+        """Handle an event; return the effects."""
         return _MEANING[type(happening)](self, happening, now)
 
     def tick(self, now: float) -> list[Effect]:
-        """Time has passed."""
+        """Handle deadlines; return the effects."""
         if self.phase is Phase.STARTING and self._start_deadline is not None and now >= self._start_deadline:
             return self._timed_out(now)
         ending = self.phase is Phase.RUNNING or (self.phase is Phase.STARTING and self._was_up)
@@ -142,16 +142,16 @@ class Lifecycle:
     # --- controller and engines --------------------------------------------------------------------------
 
     def ready(self) -> list[Effect]:
-        """The controller listens."""
+        """The controller is ready."""
         self.controller_ready = True
         if self.plan.batch:
             self._start_deadline = None
         return [StartEngines()] if self.plan.engines_wait else []
 
     def engines(self, count: int, now: float, ordered: bool = False, tasks: int = 0) -> list[Effect]:
-        """The controller says how many engines are registered, and whether a client ended the others.
+        """The controller reports how many engines are registered, and whether a client ended the others.
 
-        ``tasks`` wait for engines or are run by them.
+        ``tasks``: the number of unfinished tasks.
         """
         self._registered = count
         self._tasks = tasks
@@ -191,14 +191,14 @@ class Lifecycle:
         return self._over(1, f"The controller ended unexpectedly ({how_it_ended(code)}).", Cause.CONTROLLER)
 
     def engines_ended(self, title: str, code: int, left: int, now: float, chance: str = "") -> list[Effect]:
-        """A process that is, or launched, engines ended; ``left`` others still run.
+        """An engine process or a launcher has ended; ``left`` others still run.
 
         Args:
-            title: what it is called.
+            title: its name in messages.
             code: its exit code.
-            left: how many others run.
+            left: number of others that run.
             now: the time.
-            chance: what it wrote, if this failure comes and goes and no engine was there yet.
+            chance: its output, if the failure is transient and no engine was registered yet.
         """
         if self.phase is Phase.STARTING and chance and not self._started_again:
             self._started_again = True
@@ -217,14 +217,14 @@ class Lifecycle:
         return []
 
     def rank_failed(self, text: str) -> list[Effect]:
-        """A rank ended before others; it is told with what follows from that."""
+        """A rank ended before others; it is reported with the consequences."""
         self._failures.append(text)
         return []
 
     def rank_ended(self, pid: int) -> list[Effect]:
-        """One of several ranks ended, and the launcher let the others live."""
+        """One of several ranks has ended, and the launcher has not ended the others."""
         if self.phase is not Phase.STARTING or self._was_up:
-            return []  # the controller tells when it is about a registered engine
+            return []  # the controller reports the loss of a registered engine
         reason = (
             f"The engines could not start: one of the {self.plan.n} (process {pid}) ended before it was "
             "registered."
@@ -232,13 +232,13 @@ class Lifecycle:
         return self._over(1, reason, Cause.ENGINES)
 
     def stop_requested(self) -> list[Effect]:
-        """The user wants an end."""
+        """The user has requested a stop."""
         return self._over(0, "", Cause.NOBODY)
 
     # --- the job -----------------------------------------------------------------------------------------
 
     def submitted(self, job: str, now: float) -> None:
-        """The engines' job is in the queue."""
+        """The engines' job was submitted."""
         self._job_id = job
         self.phase = Phase.QUEUED
         self._tries = 0
@@ -247,7 +247,7 @@ class Lifecycle:
         self._ask_soon(now)
 
     def not_submitted(self, why: str, now: float) -> list[Effect]:
-        """The batch system did not take the job, which is not the first one."""
+        """The batch system has refused a resubmitted job."""
         self._tries += 1
         if self._tries >= SUBMIT_TRIES:
             return self._over(1, f"The job cannot be submitted again: {why}", Cause.NOBODY)
@@ -257,9 +257,9 @@ class Lifecycle:
         return [LogLine(f"{why}. It is tried again in {SUBMIT_PAUSE:g} s.")]
 
     def job(self, status: JobStatus, now: float) -> list[Effect]:
-        """The batch system tells about the job."""
+        """The batch system has replied about the job."""
         if status.id != self._job_id:
-            return []  # about the one before
+            return []  # about the previous job
         if status.state is JobState.UNKNOWN:
             return self.job_unclear(status.reason)
         before, self._job = self._job, status
@@ -270,14 +270,14 @@ class Lifecycle:
         return [] if meaning is None else meaning(self, status, before, now)
 
     def started_again(self, number: str, now: float) -> list[Effect]:
-        """The job goes on, and its script starts engines again that had all ended."""
+        """The job script has restarted engines that had all ended."""
         if self.phase not in (Phase.STARTING, Phase.RUNNING) or self._end_deadline is not None:
             return []
         story = self._story()
         causes = f" ({story})" if story else ""
         self._missed = True
         self._loss_deadline = None
-        if self._registered <= self._others:  # of an array there may be others
+        if self._registered <= self._others:  # other elements of an array may run
             self.phase = Phase.STARTING
             self._start_deadline = now + self.plan.timeout
             self._ask_soon(now)
@@ -286,7 +286,7 @@ class Lifecycle:
         ]
 
     def job_unclear(self, why: str) -> list[Effect]:
-        """The batch system gave no answer. It is asked again anyway."""
+        """The batch system did not reply. It will be asked again."""
         first, self._unclear = not self._unclear, True
         return (
             [LogLine(f"What becomes of job {self._job_id} is not known now: {why or 'no answer'}")]
@@ -337,13 +337,13 @@ class Lifecycle:
         self._losses.append(f"job {status.id} {how}{reason}")
         self._end = (code, blame)
         self._loss_deadline = None
-        # The batch system may know before the engines are told; their own words are better than the controller's.
+        # The batch system may know before the engines end, whose own messages are more precise.
         leaving = self._registered > self._others
         self._end_deadline = now + (JOB_GRACE if leaving else EXPLANATION_GRACE)
         return []
 
     def _is_near_end(self, status: JobStatus, now: float) -> bool:
-        """Whether the job, which may have ended by itself, did so because of its walltime."""
+        """Return whether a job ended because of its walltime."""
         if status.outcome in ("cancelled", "node-failure") or self.plan.walltime is None:
             return False
         if status.start is not None and status.end is not None:
@@ -392,7 +392,7 @@ class Lifecycle:
             f"Only {self._registered} of {self.plan.n} engines were registered after {self.plan.timeout:g} s. "
         )
         if (self.plan.batch or self._was_up) and self._registered > self._others:
-            # The job may have waited in the queue for a day: better a few ranks less than to give it back.
+            # The job may have waited in the queue for a day: keep it with fewer ranks.
             return [LogLine(reason + "They can be used, and those that come later too."), *self._up(now)]
         hint = "If that is a matter of time (a slow file system), wait longer with --timeout SECONDS."
         return self._over(1, reason + hint, Cause.ENGINES)
@@ -400,9 +400,9 @@ class Lifecycle:
     def _report_loss(self, now: float) -> list[Effect]:
         self._loss_deadline = None
         if self._registered >= self._reported:
-            return []  # it came back, or the controller still hopes that it will
+            return []  # it came back, or the controller still keeps its session
         if self._job_id and self._registered <= self._others and now < self._patience:
-            self._loss_deadline = now + EXPLANATION_GRACE  # the batch system will say why
+            self._loss_deadline = now + EXPLANATION_GRACE  # the batch system will report the reason
             return []
         story = self._story()
         causes = f" ({story})" if story else ""
@@ -412,26 +412,26 @@ class Lifecycle:
         return [LogLine(f"{self._registered} of {self._own + self._others} engines are left{causes}.{rest}")]
 
     def _story(self) -> str:
-        """What was lost, and why, since it was told last."""
+        """Return what was lost since the last report, and why."""
         told = [*self._losses[self._told :], *self._failures]
         self._told = len(self._losses)
         self._failures.clear()
         return "; ".join(told)
 
     def _launch_ended(self, now: float) -> list[Effect]:
-        """All processes of the launch, or its job, have ended, and no client did that."""
+        """All processes of the launch, or its job, have ended, not by a client's request."""
         if self.plan.restarts and self._own and self._registered > self._others and now < self._patience_for_end:
-            self._end_deadline = now + EXPLANATION_GRACE / 4  # the controller does not know yet
+            self._end_deadline = now + EXPLANATION_GRACE / 4  # the controller has not noticed yet
             return []
         self._end_deadline = None
         story = self._story()
         if self._may_go_on and self._resubmissions:
             return self._resubmitted(story)
         if self._others and self._registered and self._own:
-            # Ours may still be among those that are registered, for as long as the controller hopes for them.
+            # Ours may still be registered, while the controller keeps their session.
             self._others = self._reported = max(self._registered - self._own, 1)
             self._own = 0
-            self._job_id, self._ask_at = "", None  # there is nothing more to be learnt of it
+            self._job_id, self._ask_at = "", None  # no more questions about it
             return [LogLine(f"The engines that were started here have ended: {story}. Others keep working.")]
         story = story or "the last of them"
         code, blame = self._end
@@ -442,7 +442,7 @@ class Lifecycle:
         return self._over(code, f"All engines have ended: {story or 'the last of them'}.", blame)
 
     def _go_on(self, story: str, now: float) -> list[Effect]:
-        """No engine is left: start them again, or let tasks wait for others; nothing if neither is to be done."""
+        """No engine is left: restart them, or let tasks wait for others; return [] if neither applies."""
         number = "" if self.plan.batch or not self._own else self._restarts.take(now)
         if number:
             self.phase = Phase.STARTING
@@ -459,7 +459,7 @@ class Lifecycle:
 
     def _resubmitted(self, story: str) -> list[Effect]:
         self._may_go_on = False
-        self._job_id, self._ask_at, self._end_deadline = "", None, None  # what is still heard of it is old
+        self._job_id, self._ask_at, self._end_deadline = "", None, None  # later replies about it are ignored
         self._resubmissions -= 1
         self._others = max(0, self._registered - self.plan.n)
         number = f" ({self.plan.resubmit - self._resubmissions} of {self.plan.resubmit})"
@@ -483,7 +483,7 @@ _JOB: Final[Mapping[tuple[Phase, JobState], _JobMeaning]] = {
     (Phase.RUNNING, JobState.PENDING): Lifecycle._back_in_queue,
     (Phase.RUNNING, JobState.ENDED): Lifecycle._ends,
 }
-"""What is new in the batch system's answer. Other pairs say nothing new: nothing follows."""
+"""Handlers of changes of the job's state; other pairs of states have no effect."""
 
 _MEANING: Final[Mapping[type, Callable[[Lifecycle, Any, float], list[Effect]]]] = {
     h.ControllerReady: lambda life, _what, _now: life.ready(),

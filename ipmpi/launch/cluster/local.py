@@ -24,22 +24,23 @@ from ipmpi.launch.processes.outputlimit import OutputLimit
 from ipmpi.launch.processes.process import ChildProcess, session, tail, written_at
 
 RANK_POLL: Final = 0.5
-"""Seconds between looks at the ranks while they start: their launcher tells nobody about the end of one."""
+"""Seconds between checks of the ranks while they start: launchers do not report the end of one."""
 
 FAILS_BY_CHANCE: Final = ("The PMIx server's listener thread failed to start.",)
-"""What launchers write when they fail before they start anything, and not the next time. Open MPI 5 does when its
-session folder, called after its pid, is left over from an mpiexec that was killed long ago; it clears it then."""
+"""Messages of launchers about transient failures before any rank has started. Open MPI 5 fails once when its
+session
+folder, named after its pid, is left over from an mpiexec that was killed."""
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What to start.
+    """Options of local engines.
 
     Attributes:
-        n: how many engines.
+        n: number of engines.
         log_dir: folder of all log files.
-        run: a part of their names, which no others in the folder have.
-        engine_furl_file: where they find the controller's furl.
+        run: a unique part of their names.
+        engine_furl_file: the file with the controller's furl.
         mpi: ``auto``, ``mpi4py`` or ``none``; with ``none`` the engines are plain processes.
         launcher: path of an ``mpiexec``, or ``auto``.
         waits: the furl file may be an old one until the controller is ready (a fixed port), so start after that.
@@ -47,7 +48,7 @@ class EngineOptions:
         oversubscribe: allow more ranks than cores.
         fault_tolerance: whether ranks outlive each other; ``auto``: if they are on one machine.
         launcher_options: further options of the launcher.
-        arguments: further ones for ``ipengine``.
+        arguments: further arguments of ``ipengine``.
     """
 
     n: int
@@ -65,10 +66,10 @@ class EngineOptions:
 
 
 def engine_commands(options: EngineOptions, environ: Mapping[str, str]) -> list[MpiCommand]:
-    """The commands that start the engines: one for all by MPI, or one for each without.
+    """Return the commands that start the engines: one for all with MPI, or one for each without.
 
     Raises:
-        LauncherError: no usable ``mpiexec``.
+        LauncherError: there is no usable ``mpiexec``.
     """
     prefix = str(options.log_dir / f"ipengine-{options.run}-")
     arguments = ["--furl-file", str(options.engine_furl_file), "-l", prefix]
@@ -94,7 +95,7 @@ def engine_commands(options: EngineOptions, environ: Mapping[str, str]) -> list[
 
 
 class Processes(Launch):
-    """Engines that are processes which we start, or come from such: what these have in common."""
+    """Base of engines that are our child processes, or are started by them."""
 
     def __init__(self, n: int, log_dir: Path, run: str, *, waits: bool) -> None:
         self.n = n
@@ -108,15 +109,15 @@ class Processes(Launch):
 
     @property
     def output(self) -> Path:
-        """The file with what they print."""
+        """The file with their output."""
         return self.log_dir / f"ipcluster-{self.run}-engines.log"
 
     def children(self) -> list[ChildProcess]:
-        """All that were started."""
+        """Return all started processes."""
         return self.started
 
     def news(self, now: float, starting: bool) -> Iterable[Happening]:  # noqa: ARG002 - for those who look
-        """Which processes have ended."""
+        """Return which processes have ended."""
         if self.started:
             self._limit.look(now)
         for child in self.started:
@@ -127,28 +128,28 @@ class Processes(Launch):
                 yield EnginesEnded(child.title, code, left, self._chance(child))
 
     def next_look(self, starting: bool) -> float | None:  # noqa: ARG002 - for those who look at ranks
-        """Nobody else looks how long their output gets."""
+        """Return when to check the size of their output."""
         return self._limit.due if self.started else None
 
     def _chance(self, _child: ChildProcess) -> str:
         return ""
 
     def end(self) -> None:
-        """SIGTERM to all that run."""
+        """Send SIGTERM to all that run."""
         for child in self.started:
             if child.exit_code() is None:
                 child.send(signal.SIGTERM)
 
     def lost(self, rank: int, pid: int, host: str) -> None:
-        """It may be the one because of which others end."""
+        """Record a lost rank, which may be the cause of other losses."""
         self._faults.lost(rank, pid, host)
 
     def faults(self) -> list[str]:
-        """By the words of the launcher, of the rank itself, and of the controller."""
+        """Return faults by the output of launcher, ranks and controller."""
         return self._faults.look() if self.started else []
 
     def logs(self) -> list[Path]:
-        """Their own output, and the log of the engine that ended first, or else the one written last."""
+        """Return their output, and the log of the engine that ended first, or else the most recent one."""
         if not self.started:
             return []
         guilty = self._faults.log()
@@ -169,7 +170,7 @@ class LocalEngines(Processes):
         self._not_in: str | None = None
 
     def check(self) -> None:
-        """Is there a usable ``mpiexec``?"""
+        """Check that there is a usable ``mpiexec``."""
         engine_commands(self.options, os.environ)
 
     def start(self, why: str = "") -> None:
@@ -182,7 +183,7 @@ class LocalEngines(Processes):
         self.started.clear()
         environ = self._environment()
         commands = engine_commands(self.options, environ)
-        # Threads of n engines shall not fight for the cores; what the user set is left alone.
+        # Threads of n engines must not compete for the cores; the user's own setting has precedence.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.n))}
         together = {TOGETHER: f"{secrets.token_hex(8)}:{self.n}"} if self.options.mpi == "none" else {}
         for number, command in enumerate(commands):
@@ -195,7 +196,7 @@ class LocalEngines(Processes):
                 raise LauncherError(f"{command.argv[0]} could not be started: {error}") from error
 
     def said(self) -> list[str]:
-        """Process ids."""
+        """Return lines with process ids."""
         job, told = allocation(os.environ), []
         if job is not None and self._not_in:
             told = [f"The {job.prefix}* variables of {job.words} are left out of account: {self._not_in}."]
@@ -208,30 +209,30 @@ class LocalEngines(Processes):
         ]
 
     def _environment(self) -> dict[str, str]:
-        """Without the variables of a job in which we are not, or, in a step of a job, of our own rank."""
+        """Return the environment without the variables of another job, or, in a job step, of our own rank."""
         if self._not_in is None:
             self._not_in = leftover(os.environ, os.uname().nodename, job_is_over)
         return without_job(os.environ) if self._not_in else without_rank(os.environ)
 
     def hints(self) -> list[str]:
-        """That mpiexec goes by the job in the environment."""
+        """Return a hint that mpiexec uses the job in the environment."""
         job = allocation(os.environ)
         if job is None or self._not_in or self.options.mpi == "none":
             return []
         return [
             f"The environment has {job.words} ({job.prefix}* variables), so the engines were to start there. If "
-            f"this terminal is none of that job's: {job.unset}"
+            f"this terminal does not belong to that job: {job.unset}"
         ]
 
     def news(self, now: float, starting: bool) -> Iterable[Happening]:
-        """Which processes have ended; while they start, also which ranks."""
+        """Return which processes have ended; while they start, also which ranks."""
         yield from super().news(now, starting)
         if self._watches_ranks(starting) and now >= self._next_look:
             self._next_look = now + RANK_POLL
             yield from self._look_at_ranks()
 
     def next_look(self, starting: bool) -> float | None:
-        """Each rank is watched, which takes a look at the process table twice a second."""
+        """Return when to check the ranks in the process table, twice a second."""
         other = super().next_look(starting)
         if other is None or not self._watches_ranks(starting):
             return other
@@ -259,7 +260,7 @@ class LocalEngines(Processes):
 
 
 def job_is_over(job: Allocation) -> bool | None:
-    """Whether the batch system says that a job has ended; None if it does not say."""
+    """Return whether a job has ended; None if the batch system does not tell."""
     system = batch_system(job.title.lower())
     try:
         state = Queue(system).status(job.job).state if system.is_here() else JobState.UNKNOWN
@@ -269,6 +270,6 @@ def job_is_over(job: Allocation) -> bool | None:
 
 
 def failure_by_chance(output: Sequence[str]) -> str:
-    """Which of :data:`FAILS_BY_CHANCE` a launcher has printed, over several lines perhaps; empty if none."""
+    """Return which of :data:`FAILS_BY_CHANCE` a launcher has printed, perhaps wrapped; "" if none."""
     text = " ".join(" ".join(output).split())
     return next((words for words in FAILS_BY_CHANCE if words in text), "")

@@ -11,7 +11,7 @@ from ipmpi.launch.cluster.records import ClusterRecord
 
 
 def log_files(record: ClusterRecord) -> list[Path]:
-    """All that there are, the most general ones first."""
+    """Return the log files, the most general ones first."""
     return [path for path in dict.fromkeys(_named(record)) if path.is_file()]
 
 

@@ -1,4 +1,4 @@
-"""What a cluster is to be, and how far it is."""
+"""The requested properties of a cluster, and its state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """Where in its life a cluster is."""
+    """The state of a cluster."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -17,17 +17,17 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for.
+    """The requested cluster.
 
     Attributes:
-        n: engines.
+        n: number of engines.
         timeout: seconds in which all of them have to be registered, once their processes are started.
         engines_wait: the engines can be started only when the controller is ready.
         batch: they are a job, which may wait in a queue.
         walltime: seconds that the job may run, if known.
         resubmit: how often to submit the job again when it has reached its walltime, or was preempted.
-        restarts: how often to start engines again that have ended and should not have. What starts those of a job
-            again is its script; here it means that tasks are kept when the job has failed.
+        restarts: how often to restart engines that have ended unexpectedly. Those of a job are restarted by its
+            script; for these, it means that tasks are kept when the job has failed.
     """
 
     n: int

@@ -1,12 +1,12 @@
-"""Records of running clusters: what ``ipcluster`` commands know about each other.
+"""Records of running clusters, by which ``ipcluster`` commands find them.
 
 A cluster is run by one ``ipcluster`` process. It writes ``clusters/NAME.json`` in ``$IPYTHONDIR`` when it starts,
-and with that takes the name, writes it again when there is news (a job, say), and deletes it at the end. Other
-commands only read it. A record can outlive its process (``kill -9``, a power cut), so each has the process's time
-of birth: a process id alone could be somebody else's by now. The folder may be shared by several machines; about a
-process of another one nothing can be said from here.
+which reserves the name, updates it on changes (such as a new job), and deletes it at the end. Other commands only
+read it. A record can outlive its process (``kill -9``, a power cut), so it has the start time of the process:
+process ids are reused. The folder may be shared by several machines; processes of other machines cannot be
+checked.
 
-Who adds engines to a cluster has a record too, called ``NAME+2`` and so on, so that a job of theirs is known.
+Engines that are added to a cluster have records too, named ``NAME+2`` and so on, so that their jobs are known.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ ROLES: Final[Mapping[str, str]] = {
     "tc": "task",
     "monitor": "monitor",
 }
-"""Roles of furls, and what the options of ``ipcontroller`` call them."""
+"""Roles of furls, and their names in options of ``ipcontroller``."""
 
 BEING_WRITTEN: Final = 10.0
-"""Seconds for which a file that is no record may still become one, where files cannot be locked."""
+"""Seconds for which an invalid file may still be being written, where files cannot be locked."""
 
 
 @dataclass
@@ -49,29 +49,29 @@ class ClusterRecord:
     """One cluster.
 
     Attributes:
-        name: how the user calls it.
+        name: its name.
         kind: ``local``, ``ssh``, or a batch system.
-        n: engines that were asked for.
-        host: name of the machine of the process ``pid``.
-        machine: which machine that is, see :func:`ipmpi.launch.processes.machine.identity`.
-        pid: of the ``ipcluster`` process that runs it; 0 if everything is inside a job.
-        born: when that process began, in the kernel's ticks; 0 for none.
-        started: unix time.
-        run: a part of the names of its log files, which those of other runs do not have.
-        unnamed: the user gave it no name, so it may be the one that is meant where none is given.
+        n: number of requested engines.
+        host: host name of the process ``pid``.
+        machine: identity of that machine, see :func:`ipmpi.launch.processes.machine.identity`.
+        pid: process id of the ``ipcluster`` process that runs it; 0 if everything is inside a job.
+        born: start time of that process, in the kernel's ticks; 0 for none.
+        started: Unix time.
+        run: a unique part of the names of its log files.
+        unnamed: the user gave no name, so it may be the default cluster.
         log_dir: folder of the log files.
-        log: the file with what a detached ``ipcluster`` says itself, else "".
+        log: the file with the output of a detached ``ipcluster``, else "".
         events: the same as lines of JSON.
         controller: the controller's process id; 0 if it is not on this machine.
         furl_files: role (``engine``, ``mec``, ``tc``, ``monitor``) to path.
-        keeps_furls: they are valid for the next start too (fixed ports), so they stay.
+        keeps_furls: the furls stay valid for the next start (fixed ports), so the files are kept.
         batch: name of the batch system, if engines are in jobs.
         jobs: job ids, newest last.
-        job_name: what the queue shows.
-        ssh: where the cluster really is, if it is reached through ssh.
+        job_name: its name in the queue.
+        ssh: the host of the cluster, if it is reached through ssh.
         far_name: its name there.
-        left_behind: its job could not be ended, so the record stays.
-        up: unix time since when all engines were there, or None.
+        left_behind: its job could not be ended, so the record is kept.
+        up: Unix time since when all engines are registered, or None.
     """
 
     name: str
@@ -79,7 +79,7 @@ class ClusterRecord:
     n: int
     host: str = field(default_factory=platform.node)
     machine: str = field(default_factory=identity)
-    pid: Annotated[int, msgspec.Meta(ge=0)] = field(default_factory=os.getpid)  # kill() takes others for groups
+    pid: Annotated[int, msgspec.Meta(ge=0)] = field(default_factory=os.getpid)  # kill() takes negative for groups
     born: int = 0
     started: float = field(default_factory=time.time)
     run: str = ""
@@ -106,21 +106,21 @@ class ClusterRecord:
 
     @property
     def is_here(self) -> bool:
-        """Whether its process, if it has one, can be seen from here."""
+        """Whether its process, if it has one, is visible from here."""
         return can_see(self.machine, self.host) is True
 
     @property
     def cluster(self) -> str:
-        """The name of the cluster: its own, or of that to which its engines were added."""
+        """The name of the cluster: its own, or that to which its engines were added."""
         return self.name.partition("+")[0]
 
     @property
     def is_addition(self) -> bool:
-        """Whether this is about engines that were added to a cluster."""
+        """Whether it is the record of engines that were added to a cluster."""
         return "+" in self.name
 
     def is_alive(self) -> bool | None:
-        """Whether its process runs; None if that cannot be seen from here."""
+        """Whether its process runs; None if that is not visible from here."""
         seen = can_see(self.machine, self.host)
         if not self.pid or seen is None:
             return None
@@ -128,15 +128,15 @@ class ClusterRecord:
 
 
 def records_dir() -> Path:
-    """Where records are."""
+    """Return the folder of records."""
     return ipython_dir() / "clusters"
 
 
 def check_name(name: str, *, new: bool = False) -> str:
-    """The name, if it can be one; of a cluster, if it is to be a ``new`` one.
+    """Return the name, if it is valid; ``new``: for a new cluster.
 
     Raises:
-        LauncherError: it cannot.
+        LauncherError: it is invalid.
     """
     if CLUSTER_NAME.fullmatch(name) is None or (new and "+" in name):
         raise LauncherError(f"{name!r} cannot be the name of a cluster: {NAME_RULE}")
@@ -144,19 +144,19 @@ def check_name(name: str, *, new: bool = False) -> str:
 
 
 def furl_files(name: str) -> dict[str, Path]:
-    """The furl files of a cluster: role to path."""
+    """Return the furl files of a cluster by role."""
     return {role: cluster_furl_file(role, name).absolute() for role in ROLES}
 
 
 def log_folder(name: str) -> Path:
-    """The folder of a cluster's log files, if the user names no other."""
+    """Return the default folder of a cluster's log files."""
     return (ipython_dir() / "log" / name).absolute()
 
 
 def claim(wanted: str, make: Callable[[str], ClusterRecord]) -> ClusterRecord:
-    """Take a name for a new cluster, and write its record.
+    """Reserve a name for a new cluster, and write its record.
 
-    Two that start at the same time get two names, also on different machines with one home folder.
+    Clusters that start at the same time get different names, also on different machines with one home folder.
 
     Args:
         wanted: the name that the user gave; ``""`` for ``default``, or if that is taken ``default-2`` and so on;
@@ -186,7 +186,7 @@ def claim(wanted: str, make: Callable[[str], ClusterRecord]) -> ClusterRecord:
 
 
 def _create(path: Path) -> bool:
-    """Make the file; False if it is there, as a file that can be a record or may become one."""
+    """Create the file; return False if it exists, as a record or a file that may become one."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         return True
@@ -200,7 +200,7 @@ def _create(path: Path) -> bool:
 
 
 def save(record: ClusterRecord) -> None:
-    """Write a record, in one step.
+    """Write a record, atomically.
 
     Raises:
         LauncherError: it cannot be written.
@@ -213,7 +213,7 @@ def save(record: ClusterRecord) -> None:
 
 
 def load(name: str) -> ClusterRecord | None:
-    """The record of a cluster, or None if there is none that can be read."""
+    """Return the record of a cluster, or None if there is no readable one."""
     try:
         data = read_private(records_dir() / f"{check_name(name)}.json", 64 * KIB)
         record = msgspec.json.decode(data, type=ClusterRecord)
@@ -237,9 +237,9 @@ def forget(name: str, pid: int) -> None:
 
 
 def living() -> list[ClusterRecord]:
-    """Records of all clusters that run, or may run, and of additions to them, oldest first.
+    """Return the records of all clusters that run, or may run, and of additions to them, oldest first.
 
-    Those of dead processes are deleted; but where there were jobs, these may still be in the queue.
+    Records of dead processes are deleted, unless their jobs may still be in the queue.
     """
     found = []
     for path in records_dir().glob("*.json"):
@@ -259,15 +259,15 @@ def clusters() -> list[ClusterRecord]:
 
 
 def additions(name: str) -> list[ClusterRecord]:
-    """Records of those who have added engines to a cluster, and run."""
+    """Return the records of engines that were added to a cluster, and run."""
     return [record for record in living() if record.is_addition and record.cluster == name]
 
 
 def find(name: str = "") -> ClusterRecord:
-    """The cluster of that name, or the only one.
+    """Return the cluster of that name, or the only one.
 
     Raises:
-        LauncherError: there is none, or which one is not clear.
+        LauncherError: there is none, or there are several.
     """
     there = clusters()
     if name:
@@ -287,10 +287,10 @@ def find(name: str = "") -> ClusterRecord:
 
 
 def free_name(wanted: str, also_taken: str = "") -> str:
-    """A name for a new record, see :func:`claim`.
+    """Return a name for a new record, see :func:`claim`.
 
     Raises:
-        LauncherError: a running cluster has the name that is wanted.
+        LauncherError: a running cluster has the requested name.
     """
     taken = {record.name: record for record in living()}
     if not wanted or wanted.endswith("+"):

@@ -22,10 +22,10 @@ _CHECKS: Final[Table] = (
 
 
 def check_allocation(job: Allocation | None, leftover: str, host: str) -> list[Diagnostic]:
-    """What the variables of a batch system mean here.
+    """Check the variables of a batch system.
 
     Args:
-        job: by the environment; None if it has none.
+        job: the job in the environment; None if there is none.
         leftover: why this process is not in that job; empty if it may be.
         host: name of this machine.
     """

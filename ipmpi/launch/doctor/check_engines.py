@@ -1,4 +1,4 @@
-"""Judge engines against the client and against each other (no I/O)."""
+"""Compare engines with the client and with each other (no I/O)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _VERSION_CHECKS: Final[Table] = (
 
 
 def check_versions(client: Versions, controller: str, engines: Sequence[EngineFacts]) -> list[Diagnostic]:
-    """Python and packages of engines against the client's; the release of the controller ("" if it tells none)."""
+    """Compare Python and packages of engines with the client's, and the controller's release ("": unknown)."""
     found: list[Diagnostic] = []
     if controller != client.ipmpi:
         text = f"The controller has ipmpi {controller or 'of an older release'}, this client has {client.ipmpi}."
@@ -100,7 +100,7 @@ _THREAD_CHECKS: Final[Table] = (
 
 
 def check_threads(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
-    """OMP_NUM_THREADS against the cores that each rank has."""
+    """Compare OMP_NUM_THREADS with the cores of each rank."""
     hosts: dict[str, list[Machine]] = {}
     for engine in engines:
         hosts.setdefault(engine.machine.host, []).append(engine.machine)
@@ -118,7 +118,7 @@ def check_threads(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
 
 
 def clocks_by_host(engines: Sequence[EngineFacts]) -> list[Clock]:
-    """One clock for each machine, of the engine that answered fastest: its reading is the most exact."""
+    """Return one clock for each machine: that of the engine with the fastest reply, the most exact one."""
     best: dict[str, Clock] = {}
     for engine in engines:
         host, clock = engine.machine.host, engine.clock
@@ -129,7 +129,7 @@ def clocks_by_host(engines: Sequence[EngineFacts]) -> list[Clock]:
 
 
 def check_own_threads(machine: Machine) -> list[Diagnostic]:
-    """Where no engines run yet: what those that are started from here will find."""
+    """Check the threads of engines that will be started from here."""
     if machine.threads or machine.all_cores == 1:
         return []
     text = f"OMP_NUM_THREADS is not set here: each engine may start up to {_count(machine.cores, 'thread')}."
@@ -138,7 +138,7 @@ def check_own_threads(machine: Machine) -> list[Diagnostic]:
 
 
 def threads_of(machine: Machine) -> int:
-    """How many threads an OpenMP library starts in such a process."""
+    """Return how many threads an OpenMP library starts in such a process."""
     first = machine.threads.split(",")[0].strip()
     return int(first) if first.isdigit() and int(first) else machine.cores
 
@@ -151,12 +151,12 @@ def _count(number: int, thing: str) -> str:
 
 
 def check_shared_files(token: str, folder: str, engines: Sequence[EngineFacts]) -> list[Diagnostic]:
-    """Whether engines see the folder of ipmpi that this client sees.
+    """Check whether engines share the client's folder of ipmpi.
 
     Args:
-        token: what the client wrote into a file in its folder; '' if it could not write.
+        token: the text that the client wrote to a file there; '' if it could not.
         folder: the client's ``~/.ipython``.
-        engines: those that answered.
+        engines: the engines that replied.
     """
     if not engines or not token:
         return []
@@ -176,7 +176,7 @@ def check_shared_files(token: str, folder: str, engines: Sequence[EngineFacts]) 
 
 
 def check_writing(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
-    """Whether engines can write where log files go, and where they were started."""
+    """Check whether engines can write to the log folder, and to their current folder."""
     folders: dict[tuple[str, str], list[int]] = {}
     for engine in engines:
         for place in engine.unwritable.items():
@@ -195,7 +195,7 @@ def check_writing(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
 
 
 def check_engine_machines(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
-    """Limits and temporary files of engines; what many have in common is said once."""
+    """Check limits and temporary files of engines; equal diagnostics are merged."""
     placeholder = "\0"
     found: dict[tuple[str, Level], tuple[Diagnostic, list[EngineFacts]]] = {}
     for engine in engines:
@@ -228,7 +228,7 @@ def _first_upper(text: str) -> str:
 
 
 def check_libraries(engines: Sequence[EngineFacts]) -> list[Diagnostic]:
-    """MPI library and thread level of the engines that have joined a communicator."""
+    """Check MPI library and thread level of the engines that have joined a communicator."""
     joined = [engine for engine in engines if engine.library]
     found: list[Diagnostic] = []
     for library, ids in _grouped(joined, lambda engine: engine.library).items():
@@ -252,12 +252,12 @@ THREAD_LEVEL_FIX: Final = (
 def check_presence(
     registered: Sequence[int], answered: Sequence[int], silent: Mapping[int, str]
 ) -> list[Diagnostic]:
-    """Which engines are there, and which were too busy to answer.
+    """Check which engines are registered, and which were too busy to reply.
 
     Args:
         registered: ids of all engines.
-        answered: ids of those that told about themselves.
-        silent: id of each other one, and what it runs ('' if not known).
+        answered: ids of those that have replied.
+        silent: ids of the others, and what each runs ('' if unknown).
     """
     if not registered:
         fix = "Start some: ipcluster engines -n 4, or a job script; `ipcluster explain` says what a job waits for"

@@ -55,17 +55,17 @@ _FILE_CHECKS: Final[Table] = (
 
 
 def check_folder(facts: FolderFacts, user: int) -> list[Diagnostic]:
-    """The ``security`` folder: only its user may enter it."""
+    """Check the ``security`` folder: only its user may enter it."""
     return first(_FOLDER_CHECKS, **facts._asdict(), user=user)
 
 
 def check_furl_file(facts: FurlFileFacts, user: int) -> list[Diagnostic]:
-    """One furl file: whoever can read it can do what its role may do."""
+    """Check one furl file: everyone who can read it has the permissions of its role."""
     return first(_FILE_CHECKS, **vars(facts), user=user, why=facts.error or "it is empty")
 
 
 def check_furl_files(files: Sequence[FurlFileFacts], user: int) -> list[Diagnostic]:
-    """All of them, and whether they are of one controller."""
+    """Check all furl files, and whether they belong to one controller."""
     there = [facts for facts in files if facts.kind != "missing"]
     if not there:
         text = "There are no furl files: no controller was started here, and none was copied from elsewhere."
@@ -86,7 +86,7 @@ def check_furl_files(files: Sequence[FurlFileFacts], user: int) -> list[Diagnost
 def _one_controller(usable: Sequence[FurlFileFacts]) -> list[Diagnostic]:
     controllers: dict[bytes, list[str]] = {}
     for facts in usable:
-        # What engines connect to has a certificate of its own.
+        # The engines' listener has a certificate of its own.
         if facts.furl is not None and facts.role != "engine":
             controllers.setdefault(facts.furl.fingerprint, []).append(facts.path)
     if len(controllers) <= 1:

@@ -1,4 +1,4 @@
-"""Judge a job: why it waits, how long still, how it ended (no I/O)."""
+"""Check a job: why and how long it waits, or how it ended (no I/O)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPECIAL: Final = {
     "T": ("it is on its way to another server", ""),
     "W": ("it is not to start before a certain time, as was asked for", ""),
 }
-"""Native states that say more than no reason: what they mean, and what can be done."""
+"""Meanings and remedies of native states that explain a job without a reason."""
 
 _UNSEEN: Final = 600.0
 """Seconds by which a batch system's account of the time that a job has used may be behind: nodes tell PBS now and
@@ -57,13 +57,13 @@ _CHECKS: Final[Table] = (
 
 
 def check_job(system: str, title: str, status: JobStatus, now: float) -> list[Diagnostic]:
-    """What the state of a job means.
+    """Check the state of a job.
 
     Args:
         system: name of the batch system.
-        title: how it is called in sentences.
-        status: what it says.
-        now: unix time.
+        title: its name in messages.
+        status: the status of the job.
+        now: Unix time.
     """
     if status.state is JobState.PENDING:
         return _pending(f"Job {status.id}", system, title, status, now)
@@ -94,7 +94,7 @@ def _pending(area: str, system: str, title: str, status: JobStatus, now: float) 
 
 
 def _left(status: JobStatus, now: float) -> float | None:
-    """Seconds until its time is up: the earlier one of two accounts, unless it was suspended."""
+    """Return the seconds until the walltime: the smaller of two figures, unless it was suspended."""
     if status.time_left is None or status.end is None:
         return status.time_left
     behind = status.time_left - (status.end - now)

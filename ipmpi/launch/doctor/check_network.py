@@ -58,13 +58,13 @@ _UNREACHED: Final[Table] = (
 
 
 def check_hints(role: str, hints: Sequence[Hint], asked_for: bool, environ: Mapping[str, str]) -> list[Diagnostic]:
-    """The addresses of one furl.
+    """Check the addresses of one furl.
 
     Args:
-        role: of the furl.
-        hints: what became of each address.
-        asked_for: the user named this furl, so a controller should be there.
-        environ: variables of this process: proxies are told by them.
+        role: the role of the furl.
+        hints: the result of each address.
+        asked_for: whether the user named this furl, so that a controller should run.
+        environ: the environment of this process, for its proxies.
     """
     others = [hint for hint in hints if hint.stage != "reached"]
     facts = {
@@ -88,5 +88,5 @@ def check_hints(role: str, hints: Sequence[Hint], asked_for: bool, environ: Mapp
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address means the machine it is used on."""
+    """Return whether an address is a loopback address."""
     return host.startswith(_LOOPBACK)

@@ -1,4 +1,4 @@
-"""Judge which engines of a cluster are missing, and which log file tells why (no I/O)."""
+"""Find the missing engines of a cluster, and the log file that shows the reason (no I/O)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AREA: Final = "Engines"
 SOON: Final = 600.0
 """Seconds before the end of a job that are worth a note."""
 LOOKED_AT: Final = 40
-"""Lines at the end of a log in which the failure is looked for."""
+"""Lines at the end of a log to search for a failure."""
 
 _FAILURE: Final = re.compile(
     r"error|traceback|\babort|fatal|refused|cannot|could not|no such file|not found|\bkilled\b|out of memory|"
@@ -33,12 +33,12 @@ class LogFacts(NamedTuple):
     """A log file.
 
     Attributes:
-        path: where it is.
-        kind: engine, controller or output (what a launcher or a job printed).
-        rank: which rank wrote it, if it says so.
-        size: of its set.
-        failure: the last line that looks like one; '' if none does.
-        lines: its end.
+        path: its path.
+        kind: engine, controller or output (of a launcher or a job).
+        rank: the rank that wrote it, if known.
+        size: the number of ranks of its set.
+        failure: the last line that looks like a failure; '' if there is none.
+        lines: its last lines.
     """
 
     path: str
@@ -50,7 +50,7 @@ class LogFacts(NamedTuple):
 
 
 def understand_log(path: str, kind: str, beginning: str, end: Sequence[str]) -> LogFacts:
-    """What a log tells: by its beginning, whose it is; by its end, what went wrong."""
+    """Extract the rank from the beginning of a log, and the failure from its end."""
     found = _RANK.search(beginning)
     failures = [line for line in end[-LOOKED_AT:] if _FAILURE.search(line) and not _HARMLESS.search(line)]
     rank, size = (int(found.group(1)), int(found.group(2))) if found else (None, None)
@@ -64,14 +64,14 @@ def check_ranks(
     logs: Sequence[LogFacts] = (),
     starting: bool = False,
 ) -> list[Diagnostic]:
-    """Engines that were asked for, against those that are registered.
+    """Compare the requested engines with the registered ones.
 
     Args:
-        asked: how many there should be.
-        engines: those that are registered, as in ``cluster_info()``.
+        asked: number of requested engines.
+        engines: the registered ones, as in ``cluster_info()``.
         nodes: the machines of the job, if known.
         logs: their log files.
-        starting: there are none yet for a good reason: the job waits.
+        starting: whether the job still waits, so that no engines are expected.
     """
     there = len(engines)
     hosts = Counter(str(engine["host"]) for engine in engines)
@@ -94,7 +94,7 @@ def check_ranks(
 
 
 def _missing_ranks(asked: int, engines: Sequence[Mapping[str, Any]], logs: Sequence[LogFacts]) -> list[str]:
-    """Which ranks: those of the one joined set there is, or is to be."""
+    """Return texts about the missing ranks of the joined set."""
     sizes = {log.size for log in logs if log.size is not None}
     sets = {engine["set"] for engine in engines}
     joined = all(not str(engine["mpi"]).startswith("not joined") for engine in engines)
@@ -121,7 +121,7 @@ def _silent_nodes(hosts: Mapping[str, int], nodes: Sequence[str]) -> list[str]:
 
 
 def check_time(engines: Sequence[Mapping[str, Any]]) -> list[Diagnostic]:
-    """How long the jobs of engines last still, as the engines told the controller."""
+    """Check the time left of the engines' jobs, as reported to the controller."""
     jobs: dict[str, list[Mapping[str, Any]]] = {}
     for engine in engines:
         if engine.get("time_left") is not None:
@@ -138,7 +138,7 @@ def check_time(engines: Sequence[Mapping[str, Any]]) -> list[Diagnostic]:
 
 
 class Loss(NamedTuple):
-    """An engine that was lost: who it was, if that is known, and the controller's words."""
+    """An engine that was lost: its description, if known, and the controller's text."""
 
     id: int
     who: str
@@ -150,7 +150,7 @@ _WENT: Final = re.compile(r"\bunregistered engine with id: (\d+) \((.*)\)$")
 
 
 def parse_losses(log: str) -> list[Loss]:
-    """The engines that a controller's log says are gone, and did not come back."""
+    """Return the engines that were lost, by a controller's log, and did not come back."""
     who: dict[int, str] = {}
     gone: dict[int, Loss] = {}
     for line in log.splitlines():
@@ -165,7 +165,7 @@ def parse_losses(log: str) -> list[Loss]:
 
 
 def check_losses(losses: Sequence[Loss], engines: Sequence[Mapping[str, Any]]) -> list[Diagnostic]:
-    """Why engines are gone that were there; equal reasons are one diagnostic."""
+    """Check why engines were lost; equal reasons are merged."""
     there = {int(engine["id"]) for engine in engines}
     reasons: dict[str, list[Loss]] = {}
     for loss in losses:
@@ -184,16 +184,16 @@ def check_losses(losses: Sequence[Loss], engines: Sequence[Mapping[str, Any]]) -
     return found
 
 
-_WANTED: Final = ("ended by", "it was ended", "goodbye", "ended on request", "was stopped")
-"""What reasons contain where somebody wanted it so."""
+_WANTED: Final = ("ended by", "it was ended", "goodbye", "ended the session", "ended on request", "was stopped")
+"""Texts in the reasons of ends that were requested."""
 
 
 def failing_log(
     logs: Sequence[LogFacts], registered: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[LogFacts, int] | None:
-    """The log that tells most about what went wrong, and how many others end alike; None if all went well.
+    """Return the log that is most informative about a failure, and how many others end alike, or None.
 
-    An engine's own words tell more than what a launcher says about it, and that more than the controller's.
+    An engine's log is more informative than the launcher's output, and that more than the controller's log.
     """
     hosts: dict[str, list[str]] = {}
     for engine in registered:
@@ -208,12 +208,12 @@ def failing_log(
 
 
 def _is_of(path: str, hosts: Mapping[str, Sequence[str]]) -> bool:
-    """Whether an engine wrote this log of which the host is known, by process id: ``...-HOST-RANK-PID.log``."""
+    """Return whether a registered engine wrote this log, by host and process id: ``...-HOST-RANK-PID.log``."""
     name, _, pid = re.sub(r"(\.\d+)?\.log$", "", path).rpartition("-")
     plain = [re.escape(re.sub(r"[^\w.-]", "_", host)) for host in hosts.get(pid, ())]
     return any(re.search(rf"(^|[-/]){host}(-\d+)?$", name) for host in plain)
 
 
 def _gist(line: str) -> str:
-    """A line without times and numbers, in which equal failures differ."""
+    """Return a line without digits, for comparison."""
     return re.sub(r"\d+", "#", line)

@@ -1,4 +1,4 @@
-"""Diagnostics: what is so, how bad it is, and what to do; and tables that say which applies (no I/O)."""
+"""Diagnostics: a finding, its level and a remedy; and tables that select them (no I/O)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 
 class Level(Enum):
-    """How bad a diagnostic is. The exit code tells of problems only."""
+    """The level of a diagnostic. Only problems affect the exit code."""
 
     OK = "ok"
     NOTE = "note"
@@ -19,14 +19,14 @@ class Level(Enum):
 
 
 class Diagnostic(NamedTuple):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        area: the heading that it is shown under.
-        check: its name for programs, which stays the same from release to release.
-        level: how bad it is.
-        text: what is so.
-        fix: what to do about it; empty if nothing has to be done.
+        area: its heading.
+        check: its name for programs, which does not change between releases.
+        level: its level.
+        text: the finding.
+        fix: the remedy; empty if nothing has to be done.
     """
 
     area: str
@@ -36,7 +36,7 @@ class Diagnostic(NamedTuple):
     fix: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for ``--json``."""
+        """Return plain data for ``--json``."""
         return {**self._asdict(), "level": self.level.value}
 
 
@@ -63,8 +63,9 @@ def problem(area: str, check: str, text: str, fix: str) -> Diagnostic:
 # --- tables ------------------------------------------------------------------------------------------------
 
 Table = Sequence[tuple[Callable[[Any], object], Diagnostic | None]]
-"""Conditions on facts, and what is said where they are true: its texts have names of facts in braces. None says
-nothing. The facts that a condition gets are attributes."""
+"""Conditions on facts, and the diagnostics if they are true, whose texts have names of facts in braces; None for
+no
+diagnostic. Conditions get an object with the facts as attributes."""
 
 
 def always(_facts: object) -> bool:
@@ -73,13 +74,13 @@ def always(_facts: object) -> bool:
 
 
 def every(table: Table, **facts: Any) -> list[Diagnostic]:
-    """What is said by all rows whose condition is true."""
+    """Return the diagnostics of all rows whose condition is true."""
     seen = SimpleNamespace(**facts)
     return [_filled(said, facts) for condition, said in table if condition(seen) and said is not None]
 
 
 def first(table: Table, **facts: Any) -> list[Diagnostic]:
-    """What is said by the first row whose condition is true; nothing if there is none."""
+    """Return the diagnostic of the first row whose condition is true; [] if there is none."""
     seen = SimpleNamespace(**facts)
     said = next((said for condition, said in table if condition(seen)), None)
     return [] if said is None else [_filled(said, facts)]
@@ -94,7 +95,7 @@ def _filled(said: Diagnostic, facts: dict[str, Any]) -> Diagnostic:
 
 
 def exit_code(diagnostics: Sequence[Diagnostic]) -> int:
-    """1 if there is a problem."""
+    """Return 1 if there is a problem, else 0."""
     return int(any(each.level is Level.PROBLEM for each in diagnostics))
 
 
@@ -103,7 +104,7 @@ _BOLD: Final = 1
 
 
 def render(diagnostics: Sequence[Diagnostic], width: int = 100, *, colours: bool = False) -> str:
-    """The diagnostics as text, by area, in the order in which the areas come first."""
+    """Format the diagnostics as text, grouped by area."""
 
     def coloured(word: str, code: int) -> str:
         return f"\x1b[{code}m{word}\x1b[0m" if colours else word
@@ -129,7 +130,7 @@ def _wrapped(margin: str, text: str, width: int) -> list[str]:
 
 
 def size(count: int) -> str:
-    """A number of bytes as a person reads it."""
+    """Format a number of bytes for people."""
     if count < 1024:
         return f"{count} bytes"
     value, step = float(count), 0

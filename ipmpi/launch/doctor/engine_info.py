@@ -1,7 +1,7 @@
-"""What a process can tell about itself and its machine.
+"""Facts about a process and its machine.
 
-Imported here, and sent as source text to engines: those may have another Python, which could not load a pickled
-function, and another release of ipmpi. So this file uses the standard library only, and its oldest ways.
+This file is imported here, and sent as source text to engines, which may have another Python, unable to load a
+pickled function, and another release of ipmpi. So it uses only old parts of the standard library.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 
 def engine_info(token_file: str = "") -> dict[str, Any]:
-    """Plain data.
+    """Return facts as plain data.
 
     Args:
-        token_file: name of a file in the folder of ipmpi, whose text is told.
+        token_file: name of a file in the folder of ipmpi, whose text is included.
     """
     # The first thing: the client compares this clock with its own.
     now = time.time()
@@ -90,7 +90,7 @@ def _scratch() -> dict[str, Any]:
 
 
 def _unwritable(folders: list[str]) -> dict[str, str]:
-    """Of these folders, those in which nothing can be written, and why; of one that is not there, its parent."""
+    """Return the folders that cannot be written to, and why; for a missing one, check its parent."""
     found = {}
     for folder in folders:
         there = folder
@@ -123,7 +123,7 @@ def _fast_network() -> str:
 
 
 def _mpi() -> tuple[str, str]:
-    """Library and thread level, if this process has joined a communicator."""
+    """Return library and thread level, if this process has joined a communicator."""
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
         return "", ""

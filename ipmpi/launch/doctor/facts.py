@@ -1,4 +1,4 @@
-"""Facts: what was seen, as plain records (no I/O)."""
+"""Facts as plain records (no I/O)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ipmpi.launch.processes.mpi import Flavour
 
 
 class FolderFacts(NamedTuple):
-    """A folder of ipmpi. ``kind``: folder, missing, link or other; ``error``: why nothing can be written there."""
+    """A folder of ipmpi. ``kind``: folder, missing, link or other; ``error``: why it cannot be written to."""
 
     path: str
     kind: str
@@ -24,7 +24,7 @@ class FolderFacts(NamedTuple):
 class FurlFileFacts:
     """A furl file.
 
-    ``kind``: file, missing, link, folder or other; ``error``: why its text is no furl of its role.
+    ``kind``: file, missing, link, folder or other; ``error``: why its text is not a furl of its role.
     """
 
     path: str
@@ -38,7 +38,7 @@ class FurlFileFacts:
 
 
 class Limits(NamedTuple):
-    """What the system allows one process, soft limits; None is unlimited, or not known here."""
+    """Soft limits of a process; None is unlimited or unknown."""
 
     files: int | None = None
     files_hard: int | None = None
@@ -48,7 +48,7 @@ class Limits(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Where temporary files go. ``shared``: free bytes for memory that processes share, None if not known."""
+    """The folder of temporary files. ``shared``: free bytes of shared memory, None if unknown."""
 
     folder: str
     free: int | None = None
@@ -57,7 +57,7 @@ class Scratch(NamedTuple):
 
 
 class Versions(NamedTuple):
-    """Releases in one process; '' where a package is not there."""
+    """Versions in one process; '' for a missing package."""
 
     python: str = ""
     ipmpi: str = ""
@@ -67,7 +67,7 @@ class Versions(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """A reading of somebody's clock, and ours before it was asked for and after the answer came."""
+    """A reading of another clock, and of ours before the request and after the reply."""
 
     who: str
     before: float
@@ -76,13 +76,13 @@ class Clock(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """What one process, here or an engine, runs on."""
+    """The machine of a process, here or of an engine."""
 
     host: str
     cores: int
-    """Those that this process may run on."""
+    """Cores that this process may run on."""
     all_cores: int
-    """Those of the machine."""
+    """Cores of the machine."""
     threads: str
     """OMP_NUM_THREADS."""
     limits: Limits
@@ -93,7 +93,7 @@ class Machine(NamedTuple):
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What an engine said about itself."""
+    """The facts that an engine has reported."""
 
     id: int
     machine: Machine
@@ -102,31 +102,31 @@ class EngineFacts:
     """Path of its interpreter."""
     clock: Clock
     token: str
-    """What it read in the file that the client wrote: '' if it found none."""
+    """The text that it read in the client's file: '' if it found none."""
     folder: str
     """Its ~/.ipython."""
     library: str = ""
     """MPI.Get_library_version(), if it has joined a communicator."""
     unwritable: Mapping[str, str] = field(default_factory=dict)
-    """Folders for log files, or in which it runs, where it can write nothing; and why."""
+    """The log folder or current folder, if it cannot write to it, and why."""
     thread_level: str = ""
 
 
 class Launcher(NamedTuple):
-    """What starts ranks: the words of its command, and whose it is (``Flavour`` of launch.mpi, or srun)."""
+    """A launcher: the words of its command, and its MPI (a ``Flavour`` of launch.mpi, or srun)."""
 
     words: tuple[str, ...]
     flavour: Flavour | Literal["srun"]
     chosen: bool = False
-    """The user named it."""
+    """Whether the user named it."""
 
 
 @dataclass(frozen=True)
 class RankFacts:
-    """What one rank of a trial told, as far as it came.
+    """The facts that one rank has reported before its end.
 
     Attributes:
-        launched: what :func:`ipmpi.environment.mpienv.detect` found, as a dict; None if it recognised no launcher.
+        launched: the result of :func:`ipmpi.environment.mpienv.detect`, as a dict; None for no known launcher.
         library: MPI.Get_library_version(); '' if mpi4py could not be imported, ``error`` says why.
         size: of COMM_WORLD; 0 if MPI_Init did not return.
     """
@@ -144,17 +144,17 @@ class RankFacts:
 
 @dataclass(frozen=True)
 class MpiCheck:
-    """Two or more ranks that were started to see what happens.
+    """The facts of a check in which two or more ranks were started.
 
     Attributes:
         code: exit code of the launcher; None if it had to be ended.
-        outlived: whether rank 0 was still there well after the last rank was killed; None if that was not tried.
-        raised: what MPI told rank 0 about the dead rank; 'waits' if it let rank 0 wait.
-        output: the last lines that were printed.
-        not_started: why it could not be tried at all.
-        transport: by what Open MPI moves messages from one rank to another: ``ob1``, ``ucx``, or ``cm`` with what
-            is below it, as ``cm/ofi``; ``""`` if it is not known.
-        machines: of the job in which this was tried, as far as known; 0 outside of a job.
+        outlived: whether rank 0 ran well after the last rank was killed; None if that was not tried.
+        raised: the MPI error of rank 0 about the dead rank; 'waits' if rank 0 had to wait.
+        output: the last lines of output.
+        not_started: why the launcher could not be started.
+        transport: Open MPI's transport between ranks: ``ob1``, ``ucx``, or ``cm`` with its lower layer, as
+            ``cm/ofi``; ``""`` if unknown.
+        machines: number of machines of the job, if known; 0 outside of a job.
     """
 
     launcher: Launcher

@@ -1,4 +1,4 @@
-"""Look at this machine, and understand what engines tell about theirs."""
+"""Collecting facts about this machine, and parsing those of engines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SRUN_TIMEOUT: Final = 10.0
 
 
 def look_at_folder(path: Path) -> FolderFacts:
-    """A folder of ipmpi, and whether something can be written there."""
+    """Return the facts about a folder of ipmpi."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def _kind(mode: int) -> str:
 
 
 def look_at_furl_file(path: Path, role: str) -> FurlFileFacts:
-    """A furl file, without following links."""
+    """Return the facts about a furl file, without following links."""
     try:
         status = path.lstat()
     except OSError:
@@ -76,13 +76,13 @@ def look_at_furl_file(path: Path, role: str) -> FurlFileFacts:
 
 
 def look_at_furl_files(folder: Path) -> list[FurlFileFacts]:
-    """The furl file of each role."""
+    """Return the facts about the furl file of each role."""
     return [look_at_furl_file(folder / name, role) for role, name in FILES.items()]
 
 
 @contextlib.contextmanager
 def token_in(folder: Path) -> Iterator[tuple[str, str]]:
-    """A file in ``folder`` with a random text in it: its name and its text, both '' if it cannot be written."""
+    """Write a random text to a file in ``folder``; yield its name and the text, both '' on failure."""
     name, token = f".ipmpi-doctor-{secrets.token_hex(8)}", secrets.token_hex(16)
     path = folder / name
     try:
@@ -102,7 +102,7 @@ def token_in(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def machine_of(told: Mapping[str, Any]) -> Machine:
-    """From an :func:`engine_info`."""
+    """Return the machine of an :func:`engine_info`."""
     return Machine(
         host=str(told["host"]),
         cores=int(told["cores"]),
@@ -115,20 +115,20 @@ def machine_of(told: Mapping[str, Any]) -> Machine:
 
 
 def this_process() -> tuple[Machine, Versions]:
-    """This process and its machine."""
+    """Return the facts about this process and its machine."""
     told = engine_info()
     return machine_of(told), Versions(**told["versions"])
 
 
 def engine_info_command(token_file: str) -> str:
-    """Source text that has an engine print its :func:`engine_info`, and leaves no name behind."""
+    """Return source text that prints an :func:`engine_info`, and defines no names."""
     source = inspect.getsource(engine_info_source)
     source += f"\nimport json\nprint({MARK!r} + json.dumps(engine_info({token_file!r})))\n"
     return f"# ipcluster doctor\nexec({source!r}, {{'__name__': 'ipmpi_doctor'}})"
 
 
 def parse_engine_info(engine: int, printed: str, before: float, after: float) -> EngineFacts | None:
-    """What an engine printed; None if it is something else."""
+    """Parse the output of an engine; None if it is something else."""
     _, mark, rest = printed.partition(MARK)
     try:
         told = json.loads(rest.splitlines()[0]) if mark else {}
@@ -149,7 +149,7 @@ def parse_engine_info(engine: int, printed: str, before: float, after: float) ->
 
 
 def srun_kinds(environ: Mapping[str, str]) -> tuple[list[str], str] | None:
-    """What ``srun --mpi=list`` names, and what it said otherwise; None without an srun."""
+    """Return the kinds in ``srun --mpi=list``, and its other output; None without an srun."""
     program = shutil.which("srun", path=environ.get("PATH"))
     if program is None:
         return None

@@ -1,4 +1,4 @@
-"""Read the log files of a cluster or a job."""
+"""Reading the log files of a cluster or a job."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ipmpi.launch.processes.process import tail
 from .check_ranks import LOOKED_AT, LogFacts, Loss, parse_losses, understand_log
 
 BEGINNING: Final = 4096
-"""Bytes of a log in which a rank says who it is."""
+"""Bytes at the beginning of a log, which contain the rank."""
 ACCOUNT: Final = 4 << 20
-"""Bytes at the end of a controller's log in which losses are looked for."""
+"""Bytes at the end of a controller's log to search for losses."""
 MOST: Final = 2000
-"""Log files that are read; a set of more ranks ends alike."""
+"""Most log files to read."""
 
 
 def read_logs(paths: Iterable[Path]) -> list[LogFacts]:
-    """What each log tells; those that cannot be read are left out."""
+    """Return the facts about each readable log."""
     found = []
     for path in list(paths)[:MOST]:
         try:
@@ -34,7 +34,7 @@ def read_logs(paths: Iterable[Path]) -> list[LogFacts]:
 
 
 def read_losses(logs: Iterable[LogFacts]) -> list[Loss]:
-    """Engines that were lost, by the controller's account."""
+    """Return the engines that were lost, by the controller's log."""
     found = []
     for log in logs:
         if log.kind == "controller":

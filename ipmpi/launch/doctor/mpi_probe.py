@@ -1,8 +1,8 @@
-"""What the ranks of a trial run: tell about themselves, and see what happens when one dies.
+"""The program of the ranks of the MPI check: reports facts, and tests what happens when a rank dies.
 
 Started as ``LAUNCHER -n 2 PYTHON -m ipmpi.launch.doctor.mpi_probe``: MPI may abort this process, and on some login
-nodes it does. Each fact is one line on stdout, told as soon as it is known, so that an abort hides only what would
-have come after it.
+nodes it does. Each fact is one line on stdout, printed as soon as it is known, so that an abort loses only later
+facts.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from ipmpi.environment import mpienv
 from ipmpi.processid import birth
 
 MARK = "ipmpi-probe "
-"""What the lines begin with: launchers and MPI libraries print lines of their own."""
+"""Prefix of the lines, since launchers and MPI libraries print lines of their own."""
 
 _SEEN_DEAD = 2.0
-"""Seconds for the death of a rank to be seen by its host."""
+"""Seconds to wait for the end of a rank's process."""
 _ENDED_WITH_IT = 1.5
-"""Seconds in which launchers end the other ranks, if they do; it takes them less than half a second."""
+"""Seconds in which launchers end the other ranks, if they do; usually less than half a second."""
 _WAITS = 3
-"""Seconds after which a call of MPI counts as waiting for ever."""
+"""Seconds after which a call of MPI counts as waiting forever."""
 
 
 def tell(**facts: Any) -> None:
-    """One line, in one piece: other ranks write to the same pipe."""
+    """Print one line by a single write, since other ranks write to the same pipe."""
     told = {"host": os.uname().nodename, "pid": os.getpid(), "at": time.time(), **facts}
     line = MARK + json.dumps(told) + "\n"
     os.write(sys.stdout.fileno(), line.encode())
 
 
 def main() -> int:
-    """Run one rank; returns its exit code."""
+    """Run one rank; return its exit code."""
     launched = mpienv.detect(os.environ)
     tell(launched=None if launched is None else launched._asdict())
     try:
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def _library_file() -> str:
-    """The library that was loaded, by the system's account."""
+    """Return the path of the loaded MPI library."""
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="replace") as lines:
             paths = {line.split(None, 5)[5].strip() for line in lines if "/" in line}
@@ -73,7 +73,7 @@ def _library_file() -> str:
 
 
 def _see_a_death(mpi: Any) -> None:
-    """The last rank kills itself; rank 0 tells whether it was left alive, and what MPI says of the dead one."""
+    """Kill the last rank; rank 0 reports whether it survives, and the MPI error about the dead one."""
     world = mpi.COMM_WORLD
     places = world.allgather((os.uname().nodename, os.getpid()))
     world.Barrier()
@@ -88,7 +88,7 @@ def _see_a_death(mpi: Any) -> None:
         time.sleep(_ENDED_WITH_IT)
         tell(outlived=True)
         tell(raised="waits")
-        signal.alarm(_WAITS)  # nothing less ends a wait in C
+        signal.alarm(_WAITS)  # the only way to end a wait in C
         try:
             world.Barrier()
             raised = ""

@@ -1,4 +1,4 @@
-"""Start a few ranks, and gather what they tell."""
+"""Starting a few ranks, and collecting their facts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _POLITE: Final = 3.0
 
 
 def find_launcher(chosen: str) -> Launcher | None:
-    """The launcher that the user named, with options if there are any, or the one that ipcluster would take.
+    """Return the launcher that the user named, perhaps with options, or the one that ipcluster would use.
 
     Raises:
         LauncherError: the named one cannot be run.
@@ -52,7 +52,7 @@ def find_launcher(chosen: str) -> Launcher | None:
 
 
 def mpi_check_command(launcher: Launcher, python: str, environ: Mapping[str, str], root: bool) -> MpiCommand:
-    """What starts the ranks: the options of ipcluster, or the user's own where there are any."""
+    """Return the command that starts the ranks, with the options of ipcluster or of the user."""
     program = [python, "-m", PROBE_MODULE, "--die"]
     if launcher.flavour == "srun":
         # Else Slurm may be set up to end all ranks when one dies, or a minute after the first.
@@ -73,13 +73,13 @@ def run_mpi_check(
     python: str = sys.executable,
     timeout: float = TIMEOUT,
 ) -> MpiCheck:
-    """Start two ranks, of which one dies, and tell what was seen.
+    """Start two ranks, of which one dies, and return the facts.
 
-    A launcher that fails as some do by chance is started once more, as ipcluster does.
+    A launcher with a transient failure is started again, as by ipcluster.
     """
-    trial = _run_once(launcher, environ, python, timeout)
-    again = not trial.ranks and failure_by_chance(trial.output)
-    return _run_once(launcher, environ, python, timeout) if again else trial
+    check = _run_once(launcher, environ, python, timeout)
+    again = not check.ranks and failure_by_chance(check.output)
+    return _run_once(launcher, environ, python, timeout) if again else check
 
 
 def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeout: float) -> MpiCheck:
@@ -111,7 +111,7 @@ def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeo
     told, said = parse_told(output.decode(errors="replace"))
     transport, said = parse_transport(said)
     ranks, outlived, raised = understand(told)
-    # What came later was the death of a rank, which is waited for.
+    # The time after that was for the test of a rank's death.
     ready = max((float(facts.get("at", 0)) for facts in told if "size" in facts), default=time.time())
     return MpiCheck(
         launcher, RANKS, python, code, max(0.0, ready - started), ranks, outlived, raised, tuple(said[-15:]),
@@ -120,7 +120,7 @@ def _run_once(launcher: Launcher, environ: Mapping[str, str], python: str, timeo
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a launcher: politely, as a killed srun leaves its allocation behind; then it and its ranks by force."""
+    """End a launcher by SIGTERM, as a killed srun keeps its allocation; then kill it and its ranks."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_POLITE)
@@ -130,7 +130,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def parse_told(output: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """What the ranks told, and the lines that somebody else printed."""
+    """Return the facts of the ranks, and the other lines of output."""
     told: list[dict[str, Any]] = []
     said: list[str] = []
     for line in output.splitlines():
@@ -147,13 +147,13 @@ def parse_told(output: str) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 _TELL_TRANSPORT: Final = {"OMPI_MCA_pml_base_verbose": "10", "OMPI_MCA_mtl_base_verbose": "10"}
-"""Has Open MPI say what it chooses. There is no other way to learn it."""
+"""Makes Open MPI print its choice; there is no other way to find it out."""
 
 _VERBOSE: Final = re.compile(r"\[[^\]\s]+:\d+\] (mca:|select|check:|\S*_component|close:|open:)")
 
 
 def parse_transport(said: Sequence[str]) -> tuple[str, list[str]]:
-    """By what messages go from rank to rank, as Open MPI said; and what else was said."""
+    """Return Open MPI's transport between ranks, from its output, and the other lines."""
     text = "\n".join(line for line in said if _VERBOSE.match(line))
     chosen = re.search(r"\bselected (\w+) best priority", text)
     below = re.search(r"\(\s*mtl\) Selected component \[(\w+)\]", text)
@@ -164,7 +164,7 @@ def parse_transport(said: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def understand(told: Sequence[Mapping[str, Any]]) -> tuple[tuple[RankFacts, ...], bool | None, str]:
-    """The ranks, whether rank 0 outlived the other (None: that was not tried), and what MPI told it then."""
+    """Return the ranks, whether rank 0 survived the other (None: not tried), and its MPI error."""
     ranks: dict[tuple[str, int], dict[str, Any]] = {}
     ends: dict[str, Any] = {}
     for facts in told:

@@ -1,4 +1,4 @@
-"""Why jobs wait, in words for those who do not run the batch system (no I/O)."""
+"""Explanations why jobs wait (no I/O)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 
 class Reason(NamedTuple):
-    """A pattern of the batch system's words, what it means, and what can be done."""
+    """A pattern of the batch system's reasons, its meaning, and a remedy."""
 
     pattern: str
     meaning: str
@@ -145,7 +145,7 @@ TABLES: Final = {"slurm": SLURM, "pbs": PBS}
 
 
 def explain_reason(system: str, words: str) -> tuple[str, str]:
-    """What a batch system's reason means, and what to do about it; its own words if they are not known here."""
+    """Return the meaning of a batch system's reason and a remedy; unknown reasons are returned as they are."""
     # Slurm lists nodes or limits after the word: "ReqNodeNotAvail, UnavailableNodes:n[1-4]".
     for reason in TABLES.get(system, ()):
         pattern = f"^({reason.pattern})" if system == "slurm" else reason.pattern

@@ -1,1 +1,1 @@
-"""Processes of this machine, MPI launchers, and what they write when they end."""
+"""Processes of this machine, MPI launchers, and their messages about ended ranks."""

@@ -1,6 +1,6 @@
-"""What is written when a rank ends: by MPI launchers, by MPI libraries, and by Python itself (no I/O).
+"""Parsing of messages about ended ranks: of MPI launchers, MPI libraries and Python (no I/O).
 
-The launcher is the parent of the ranks, so nobody else knows how one has ended, and it tells that in words only.
+Only the launcher, as the parent of the ranks, knows their exit status, and it reports it as text only.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Final, NamedTuple
 from ipmpi.exits import signal_name
 
 _CLEANING_UP: Final = (signal.SIGKILL, signal.SIGTERM)
-"""Launchers end the other ranks by these."""
+"""The signals by which launchers end the other ranks."""
 
 
 class Fault(NamedTuple):
-    """A rank that has ended, so that others were ended too.
+    """A rank that has ended, and caused the end of others.
 
     Attributes:
-        how: as in "rank 2 was killed by SIGSEGV".
-        rank: in its set, if that is told.
-        pid: its process, if that is told.
-        host: its machine, if that is told.
-        is_sure: it may not be a rank that the launcher itself has ended because of another one.
+        how: predicate, as in "rank 2 was killed by SIGSEGV".
+        rank: its rank in the set, if known.
+        pid: its process id, if known.
+        host: its host, if known.
+        is_sure: whether it cannot be a rank that the launcher itself has ended because of another one.
     """
 
     how: str
@@ -73,7 +73,7 @@ _PATTERNS: Final = tuple(
 _WORDS: Final = {str(signal.strsignal(number)).lower(): number for number in signal.valid_signals()}
 _CRASH: Final = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
 _ABORT: Final = re.compile(r" MPI_Abort was called on this rank, with code (-?\d+)$", re.MULTILINE)
-"""What :mod:`ipmpi.engine.mpi.abort` logs."""
+"""The log line of :mod:`ipmpi.engine.mpi.abort`."""
 _NAMES: Final = {
     "Segmentation fault": "SIGSEGV",
     "Bus error": "SIGBUS",
@@ -85,7 +85,7 @@ _NAMES: Final = {
 
 
 def told_by_launcher(output: str) -> Fault | None:
-    """The rank that ended first, by what a launcher and its ranks have printed; None if nobody says so."""
+    """Return the rank that ended first, by the output of a launcher and its ranks; None if unknown."""
     plain = " ".join(re.sub(r"[=-]{20,}", lambda rule: rule.group()[0] * 4, output).split())
     found = sorted(_all_told(plain), key=lambda each: each[0])
     return next(iter([fault for _, fault in found if fault.is_sure] or [fault for _, fault in found]), None)
@@ -99,13 +99,13 @@ def _all_told(text: str) -> Iterator[tuple[tuple[int, int], Fault]]:
             if known is not None:
                 how, killed = known
                 rank, pid = (int(told[name]) if told.get(name) else None for name in ("rank", "pid"))
-                # Whoever aborts says so before its launcher tells of all who ended by that.
+                # An abort is reported before the ranks that it ends.
                 order = (0 if told.get("abort") or told.get("fatal") else 1, match.start())
                 yield order, Fault(how, rank, pid, told.get("host") or "", killed not in _CLEANING_UP)
 
 
 def _how(told: dict[str, str | None]) -> tuple[str, int | None] | None:
-    """Words for it, and the signal, or what may be one."""
+    """Return a description, and the number that is, or may be, a signal."""
     if told.get("abort"):
         return f"called MPI_Abort with code {told['abort']}", None
     if told.get("fatal"):
@@ -113,13 +113,13 @@ def _how(told: dict[str, str | None]) -> tuple[str, int | None] | None:
     killed = int(told["signal"] or 0) if told.get("signal") else _WORDS.get((told.get("words") or "").lower())
     if killed:
         return f"was killed by {signal_name(killed)}", killed
-    if told.get("status"):  # hydra's, of a signal or an exit; it says which of the two a moment later
+    if told.get("status"):  # hydra's: a signal or an exit code, as it reports later
         return f"ended with exit code {told['status']}", int(told["status"] or 0)
     return (f"ended with exit code {told['code']}", None) if told.get("code") else None
 
 
 def told_by_itself(log: str) -> str:
-    """How the process of a rank ended, by the end of its own log; "" if it has not ended, or could not say so."""
+    """Return how a rank ended, by the end of its own log; "" if the log does not tell."""
     if abort := _ABORT.search(log):
         return f"called MPI_Abort with code {abort.group(1)}"
     found = _CRASH.findall(log)

@@ -1,4 +1,4 @@
-"""Locks on folders that several processes, also of several machines, write to."""
+"""Locks on folders to which several processes, perhaps of several machines, write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else is in here meanwhile, where the file system has locks; some on clusters have none.
+    """Hold an exclusive lock on a folder; without effect on file systems without locks.
 
     Raises:
         OSError: there is no such folder.

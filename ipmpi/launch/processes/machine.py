@@ -1,4 +1,4 @@
-"""Which machine this is, since its last start."""
+"""The identity of this machine, since its last boot."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from ipmpi.processid import place
 
 @functools.cache
 def identity() -> str:
-    """A text that is the same for all processes that can see each other, and another one everywhere else.
+    """Return an id that exactly those processes share that can see each other.
 
-    The host's name is not that: a laptop gets another one in another network, and login nodes are rebuilt under
-    new ones. A start of the machine has an identifier, made by the system; processes from before it are gone. In a
-    container, only the processes in there can be seen.
+    Host names are not suited: they change with the network, and login nodes are rebuilt with new ones. The id is
+    the boot id of the system; in a container, also its process namespace.
 
     Returns:
-        The text; ``""`` on a system that has no such identifier.
+        The id; ``""`` on a system without a boot id.
     """
     if place():
         return place()
@@ -32,15 +31,15 @@ def identity() -> str:
 
 
 def can_see(machine: str, host: str) -> bool | None:
-    """Whether a process can be looked for here.
+    """Return whether a process would be visible here.
 
     Args:
-        machine: what :func:`identity` gave to it.
-        host: the name of its host, then.
+        machine: the :func:`identity` of its machine.
+        host: the name of its host.
 
     Returns:
-        True if it is found here, if it lives; False if it cannot live, as this machine was started anew; None if
-        it is, or was, somewhere else.
+        True if it is visible here while it runs; False if it has ended, as this machine was rebooted; None if it
+        is, or was, on another machine.
     """
     own = identity()
     if not machine or not own:

@@ -35,7 +35,7 @@ _COMPANIONS: Final[Mapping[str, Flavour]] = {
     "palstat": "pals",
 }
 _WRAPPER_OF: Final = "pbs_tmrsh"
-"""PBS has an ``mpiexec`` of its own beside this, which starts the next ``mpiexec`` in PATH and is no MPI."""
+"""Beside this, PBS has an ``mpiexec`` that is not an MPI, but runs the next ``mpiexec`` in PATH."""
 
 _ELSEWHERE: Final = re.compile(r"-{1,2}(\w*host\w*|\w*machine\w*|rankfile|rf|f|H|wdir)(=.*)?")
 """Options of mpiexec that name machines."""
@@ -75,7 +75,7 @@ def find_mpi(path: str | None = None, prefix: str | None = None) -> MpiLauncher 
 
 
 def which_mpi(name: str, path: str | None = None) -> str | None:
-    """As ``shutil.which``, but for the ``mpiexec`` of PBS, which belongs to no MPI."""
+    """As ``shutil.which``, without the ``mpiexec`` of PBS, which is not an MPI."""
     for folder in (os.environ.get("PATH", os.defpath) if path is None else path).split(os.pathsep):
         executable = shutil.which(name, path=folder) if folder else None
         if executable is not None and not _is_wrapper(executable):
@@ -91,7 +91,7 @@ def _is_wrapper(executable: str) -> bool:
 
 @functools.cache
 def flavour_of(executable: str) -> Flavour:
-    """Tell the MPI of a launcher by its companions in the same folder, else by asking it for its version.
+    """Return the MPI of a launcher, by other programs in its folder, else by its ``--version``.
 
     Raises:
         LauncherError: it cannot be run.
@@ -100,7 +100,7 @@ def flavour_of(executable: str) -> Flavour:
     kinds = {kind for name, kind in _COMPANIONS.items() if os.path.exists(os.path.join(folder, name))}
     if len(kinds) == 1:
         return kinds.pop()
-    try:  # none of them, or those of two installations: only the program itself knows
+    try:  # none or several of them: ask the program itself
         answer = subprocess.run(
             [executable, "--version"],
             stdin=subprocess.DEVNULL,
@@ -117,7 +117,7 @@ def flavour_of(executable: str) -> Flavour:
 
 
 def flavour_in(version_text: str) -> Flavour:
-    """Tell the MPI from what ``mpiexec --version`` printed."""
+    """Return the MPI from the output of ``mpiexec --version``."""
     found = re.search(r"\(?(?:Open MPI|OpenRTE)\)? (\d+)\.", version_text)
     if found is not None:
         return "openmpi5" if int(found.group(1)) >= 5 else "openmpi4"
@@ -150,13 +150,13 @@ def mpi_command(
         python: interpreter that runs the engines.
         engine_args: arguments of ``ipengine``.
         program: what the ranks run instead of engines.
-        flavour: the MPI of the launcher; None asks :func:`flavour_of`. With a launcher and a flavour given, this
-            function looks at nothing outside.
+        flavour: the MPI of the launcher; None calls :func:`flavour_of`. With a launcher and a flavour, this
+            function does no I/O.
         root: whether the ranks will run as root (a container), which Open MPI refuses unless told.
         oversubscribe: allow more ranks than cores.
         single_host: all ranks will run on this machine.
         fault_tolerance: whether ranks outlive each other; auto: if they are on one machine. See :func:`survives`.
-        launcher_options: further options of the launcher, which go by themselves.
+        launcher_options: further options of the launcher.
 
     Raises:
         LauncherError: there is no launcher, or it cannot be run.
@@ -184,45 +184,45 @@ def mpi_command(
 
 
 def names_machines(launcher_options: Sequence[str]) -> bool:
-    """Whether options of a launcher say on which machines it starts ranks."""
+    """Return whether options of a launcher name the machines for the ranks."""
     return any(map(_ELSEWHERE.fullmatch, launcher_options))
 
 
 def _open_mpi(flavour: Flavour, *, oversubscribe: bool) -> list[str]:
-    # Engines mostly wait; bound to cores they would, with more ranks than cores, all sit on the first ones.
+    # Engines mostly wait; with more ranks than cores, binding would place all on the first cores.
     options = ["--bind-to", "none"]
     if oversubscribe:
-        # In version 5 `--oversubscribe` alone deals ranks out over the cores, so that rank 1 gets local rank 2.
+        # In version 5 `--oversubscribe` alone distributes ranks over cores, so that rank 1 gets local rank 2.
         options += ["--map-by", ":OVERSUBSCRIBE"] if flavour == "openmpi5" else ["--oversubscribe"]
     return options
 
 
 ULFM: Final = ("--with-ft", "ulfm", "--prtemca", "state_base_error_non_zero_exit", "0")
-"""By which ranks of Open MPI 5 outlive others. With the first two alone they outlive those that were killed by a
-signal, but of those that ended with an exit code other than 0 only the first: the second ends the set."""
+"""Options by which ranks of Open MPI 5 survive the end of others. With the first two alone they survive ranks that
+are
+killed by a signal, but only one that ends with a nonzero exit code: the second such rank ends the set."""
 
 
 def survives(flavour: Flavour, fault_tolerance: FaultTolerance, machines: int | None) -> list[str]:
-    """Options by which the ranks of Open MPI live on when one of them is killed (out of memory, say).
+    """Return options by which ranks of Open MPI survive when one of them is killed (e.g. out of memory).
 
     By default all end with it. Version 5, measured with the packaged wheel, 4 ranks, one killed while the others
     are in allreduce:
 
-    * ``--enable-recovery``: the others live, and wait for the dead one for ever;
-    * ``--with-ft ulfm``: the others live, and get MPI_ERR_PROC_FAILED within 0.1 s; start time and bandwidth on
+    * ``--enable-recovery``: the others survive, and wait for the dead one forever;
+    * ``--with-ft ulfm``: the others survive, and get MPI_ERR_PROC_FAILED within 0.1 s; start time and bandwidth on
       one machine are the same.
 
-    The price of the latter: mpiexec's exit code says nothing, and a rank that ends before MPI_Init leaves the
-    others waiting in it; ipcluster looks for both itself. And between machines it leaves only transports of Open
-    MPI's own (TCP, mostly): by its documentation, UCX and all of libfabric are not used. So ``auto`` means it for
-    one machine.
+    Drawbacks of the latter: mpiexec's exit code is meaningless, and a rank that ends before MPI_Init leaves the
+    others waiting in it; ipcluster detects both itself. Between machines only Open MPI's own transports remain
+    (mostly TCP): by its documentation, UCX and libfabric are not used. So ``auto`` uses it on one machine only.
 
-    Version 4 has only the first, which costs nothing. Hydra (MPICH) has nothing that works.
+    Version 4 has only the first, which costs nothing. Hydra (MPICH) has no working equivalent.
 
     Args:
         flavour: the MPI.
-        fault_tolerance: what was asked for.
-        machines: how many; None if it is not known.
+        fault_tolerance: the user's choice.
+        machines: number of machines; None if unknown.
     """
     if fault_tolerance == "off" or flavour not in OPEN_MPI:
         return []
@@ -232,14 +232,14 @@ def survives(flavour: Flavour, fault_tolerance: FaultTolerance, machines: int | 
 
 
 def _on_loopback(flavour: Flavour) -> dict[str, str]:
-    """Settings by which the ranks of one machine use shared memory, and open no port to the network.
+    """Return settings by which the ranks of one machine use shared memory, and open no network port.
 
-    Looking for network hardware would also take the packaged Open MPI 1.0 s of its 1.1 s in MPI_Init (measured).
-    The launchers themselves (prterun, hydra) listen on all addresses, whatever they are told.
+    Searching for network hardware would also take 1.0 s of the packaged Open MPI's 1.1 s in MPI_Init (measured).
+    The launchers themselves (prterun, hydra) listen on all addresses; that cannot be configured.
     """
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     if flavour in OPEN_MPI:
-        # Its transport by TCP would listen on all addresses, too. Only MPI_Comm_spawn needs it on one machine.
+        # Its TCP transport would listen on all addresses. On one machine only MPI_Comm_spawn needs it.
         return {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm" if flavour == "openmpi5" else "self,vader"}
     if flavour == "hydra":
         return dict.fromkeys(("UCX_NET_DEVICES", "FI_TCP_IFACE", "FI_SOCKETS_IFACE"), loopback)

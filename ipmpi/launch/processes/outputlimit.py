@@ -1,7 +1,7 @@
-"""Bounds a file that other programs write to, as launchers do with what ranks print.
+"""Limits the size of a file that other programs write to, such as the output of launchers.
 
-They have opened it to append, so it may be cut while they write. Rotating would not help: they would go on writing
-to the old file.
+They have opened it for appending, so it can be truncated while they write. Rotating would not help: they would
+continue to write to the old file.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Final
 from ... import limits
 
 KEPT: Final = 1 * limits.MIB
-"""Bytes of the beginning and of the end that are left when a file is cut."""
+"""Bytes of the beginning and of the end that are kept when a file is cut."""
 
 IDLE: Final = 2.0
-"""Seconds between looks at a file that hardly grows. One that begins to grow may do so by 400 MB/s (measured)."""
+"""Seconds between checks of a file that hardly grows. It may grow by up to 400 MB/s (measured)."""
 
 BUSY: Final = 0.25
-"""And at one that does."""
+"""Seconds between checks of a file that grows."""
 
 
 class OutputLimit:
-    """Cuts a file that has got too long: its middle becomes one line that says so.
+    """Cuts a file that has become too long: one line replaces its middle.
 
     Args:
         path: the file.
@@ -33,10 +33,10 @@ class OutputLimit:
         self._path = path
         self._size = 0
         self.due = 0.0
-        """When to look next, of the clock that :meth:`look` is given."""
+        """When to call :meth:`look` next, on the same clock."""
 
     def look(self, now: float) -> None:
-        """Cut it, if it is time to look and it is too long. What is written in this moment may be lost."""
+        """Cut the file, if a check is due and it is too long. Output at this moment may be lost."""
         if now < self.due:
             return
         try:
@@ -44,7 +44,7 @@ class OutputLimit:
             if size > limits.LOG_BYTES:
                 size = self._cut(size)
         except OSError:
-            size = self._size  # it is not there, or the disk is full: the next look may do better
+            size = self._size  # it does not exist, or the disk is full: try again later
         self.due = now + (BUSY if abs(size - self._size) > limits.LOG_BYTES // 64 else IDLE)
         self._size = size
 

@@ -1,4 +1,4 @@
-"""Started programs and the signals that tell about them."""
+"""Child processes, and signals about them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ChildProcess:
     """A program that was started in a session of its own, so that a Ctrl-C at the terminal reaches only us.
 
     Attributes:
-        title: what it is, for messages.
-        output: the file that has its stdout and stderr.
+        title: its name in messages.
+        output: the file with its stdout and stderr.
         pid: its process id, which is also the id of its session.
     """
 
@@ -43,9 +43,9 @@ class ChildProcess:
         pass_fds: Sequence[int] = (),
         first_line: bytes = b"",
     ) -> ChildProcess:
-        """Start a program with its output added to a file, and no input, or one line of it.
+        """Start a program, with its output appended to a file, and no input or one line.
 
-        After the line the input stays open for as long as this process lives.
+        After the line, the input stays open while this process runs.
 
         Raises:
             OSError: it cannot be run, or the file cannot be written.
@@ -61,7 +61,7 @@ class ChildProcess:
                 start_new_session=True,
             )
         if process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):  # its exit code will tell
+            with contextlib.suppress(BrokenPipeError):  # its exit code will show that
                 process.stdin.write(first_line + b"\n")
                 process.stdin.flush()
         return cls(title, process, output)
@@ -71,30 +71,30 @@ class ChildProcess:
         return self._process.poll()
 
     def send(self, signum: int) -> None:
-        """Send a signal to the program, not to what it started; nothing happens if it has ended."""
+        """Send a signal to the program, not to its children; does nothing if it has ended."""
         self._process.send_signal(signum)
 
     def note(self, text: str) -> None:
-        """Add a line to the file that has the program's output."""
+        """Append a line to the program's output file."""
         with _append(self.output) as stream:
             stream.write(text.encode() + b"\n")
 
     def kill_session(self, marker: str) -> None:
-        """SIGKILL the program and what it started; a launcher that is killed leaves its ranks behind.
+        """Kill the program and its descendants, since a killed launcher leaves its ranks behind.
 
         Args:
-            marker: text in the command lines of its children. Once the program has ended, its session id could in
-                theory be somebody else's, so only processes with this text are ended then.
+            marker: text in the command lines of its children. Once the program has ended, its session id may be
+                reused, so only processes with this text are killed then.
         """
         running = self.exit_code() is None
         members = [found.pid for found in session(self.pid) if running or marker in found.command]
         for member in [self.pid] * running + [pid for pid in members if pid != self.pid]:
-            with contextlib.suppress(OSError):  # it may end in this moment
+            with contextlib.suppress(OSError):  # it may have just ended
                 os.kill(member, signal.SIGKILL)
 
 
 class Member(NamedTuple):
-    """A live process of a session, its parent, and its command line."""
+    """A running process of a session, its parent, and its command line."""
 
     pid: int
     parent: int
@@ -102,10 +102,10 @@ class Member(NamedTuple):
 
 
 def session(sid: int) -> list[Member]:
-    """The live processes of a session and their descendants.
+    """Return the running processes of a session and their descendants.
 
-    Descendants, because hydra starts the ranks in sessions of their own. The session, because Open MPI's ranks
-    stay in it when their launcher is killed, and have no parent then.
+    Descendants, because hydra starts ranks in sessions of their own. The session, because Open MPI's ranks stay in
+    it when their launcher is killed, and have no parent then.
     """
     table = [found for process in psutil.process_iter() if (found := _place(process)) is not None]
     members: set[int] = {sid}
@@ -117,13 +117,13 @@ def session(sid: int) -> list[Member]:
 
 
 def _place(process: psutil.Process) -> tuple[int, int, int] | None:
-    """A live process, its parent and its session."""
+    """Return a running process, its parent and its session; None if it has ended."""
     try:
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return None
         return process.pid, process.ppid(), os.getsid(process.pid)
     except (psutil.Error, OSError):
-        return None  # it ended in this moment, or the system hides it from us
+        return None  # it has just ended, or the system hides it
 
 
 def _command_line(pid: int) -> str:
@@ -134,7 +134,7 @@ def _command_line(pid: int) -> str:
 
 
 def written_at(path: Path) -> float:
-    """When a file was written last (time.time); 0 if there is none."""
+    """Return the modification time of a file (as time.time); 0 if it does not exist."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -142,7 +142,7 @@ def written_at(path: Path) -> float:
 
 
 def tail(path: Path, lines: int = 15) -> list[str]:
-    """The last lines of a text file; none if it cannot be read."""
+    """Return the last lines of a text file; [] if it cannot be read."""
     try:
         with path.open("rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - 32 * 1024))
@@ -153,10 +153,10 @@ def tail(path: Path, lines: int = 15) -> list[str]:
 
 
 class Signals:
-    """While active: stop signals and the end of children arrive as bytes on a file descriptor, for a selector.
+    """A context manager that delivers stop signals and SIGCHLD as bytes on a file descriptor, for a selector.
 
-    To be used in the main thread. SIGHUP stays ignored if it was (nohup); SIGINT is taken even if it was ignored,
-    because shells start background jobs like that and the user is told to stop us by ``kill -INT``.
+    Use it in the main thread. SIGHUP stays ignored if it was (nohup); SIGINT is handled even if it was ignored, as
+    it is in background jobs of shells, since the user is told to stop us by ``kill -INT``.
     """
 
     def __init__(self) -> None:
@@ -167,11 +167,11 @@ class Signals:
         self._wakeup_before = -1
 
     def fileno(self) -> int:
-        """The descriptor that becomes readable."""
+        """Return the descriptor that becomes readable."""
         return self._read_end
 
     def read(self) -> list[int]:
-        """The numbers of the signals since the last call."""
+        """Return the numbers of the signals since the last call."""
         try:
             return list(os.read(self._read_end, 4096))
         except BlockingIOError:
@@ -197,7 +197,7 @@ class Signals:
 
 
 def _nothing(signum: int, frame: FrameType | None) -> None:
-    """Handle a signal by doing nothing: its byte in the pipe is what counts."""
+    """Do nothing: the signal is read from the pipe."""
 
 
 def _append(path: Path) -> IO[bytes]:

@@ -1,24 +1,24 @@
-"""How often engines that have ended are started again (no I/O; the time is an argument)."""
+"""The limit on restarts of engines that have ended (no I/O; the time is an argument)."""
 
 from __future__ import annotations
 
 from typing import Final
 
 DEFAULT: Final = 3
-"""A task that ends its engines is given up after so many of them: then all others are run."""
+"""As many as a task may crash its engines before it fails: so all other tasks are run."""
 
 SETTLED: Final = 600.0
-"""Seconds after which engines that live are not failing ones: from then on they count anew."""
+"""Seconds of running engines after which the count of restarts is reset."""
 
 WITHOUT_ENGINES: Final = 600.0
-"""Seconds for which a controller keeps the tasks that wait when no engine is left: somebody may start others."""
+"""Seconds for which a controller without engines keeps waiting tasks, in case engines are started."""
 
 
 class Restarts:
-    """Counts them.
+    """Counts restarts.
 
     Args:
-        most: that there may be before engines have settled.
+        most: number of restarts before engines have settled.
     """
 
     def __init__(self, most: int) -> None:
@@ -27,11 +27,11 @@ class Restarts:
         self._up_at: float | None = None
 
     def up(self, now: float) -> None:
-        """All engines are there."""
+        """All engines are registered."""
         self._up_at = now
 
     def take(self, now: float) -> str:
-        """Start them once more: which time this is, for people; empty if it was often enough."""
+        """Count a restart; return its number as text, "" if there were too many."""
         if self._up_at is not None and now - self._up_at >= SETTLED:
             self._left = self.most
         self._up_at = None

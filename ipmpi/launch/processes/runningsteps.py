@@ -1,4 +1,4 @@
-"""Commands that run as children of a process that does other things meanwhile."""
+"""Running commands as children, without blocking."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from collections.abc import Callable, Generator, Mapping
 from typing import IO, Final, Generic, TypeVar
 
 PATIENCE: Final = 60.0
-"""Seconds for one command of a batch system: the daemons of busy sites take their time."""
+"""Seconds for one command of a batch system, which may be slow on busy sites."""
 
 T = TypeVar("T")
 Steps = Generator[list[str], "subprocess.CompletedProcess[str]", T]
-"""Yields commands, each of which runs to its end, and gets what became of it: sent, or, as OSError or
-TimeoutExpired, raised."""
+"""Yields commands; the result of each is sent, or OSError or TimeoutExpired raised, at the ``yield``."""
 
 
 class RunningSteps(Generic[T]):
-    """Steps that are being made. The end of a child is told by SIGCHLD; :meth:`look` then makes the next step.
+    """Running steps. After SIGCHLD, :meth:`look` makes the next step.
 
     Args:
-        steps: what to do.
-        environ: variables that are added to the environment of the commands.
+        steps: the steps.
+        environ: variables to add to the environment of the commands.
         patience: seconds for each command, after which it is killed.
     """
 
@@ -43,11 +42,11 @@ class RunningSteps(Generic[T]):
 
     @property
     def is_over(self) -> bool:
-        """Whether :meth:`result` has something to give."""
+        """Whether :meth:`result` can be called."""
         return self._process is None
 
     def look(self) -> bool:
-        """Go on if the command has ended, or has taken too long; returns whether all is over."""
+        """Continue if the command has ended or timed out; return whether all steps are done."""
         process = self._process
         while process is not None:
             code = process.poll()
@@ -64,17 +63,17 @@ class RunningSteps(Generic[T]):
         return True
 
     def result(self) -> T:
-        """What the steps have returned.
+        """Return the return value of the steps.
 
         Raises:
-            Exception: they have raised it.
+            Exception: the exception of the steps.
         """
         if self._error is not None:
             raise self._error
         return self._result[0]
 
     def abandon(self) -> None:
-        """Kill the command that runs."""
+        """Kill the running command."""
         process, self._process = self._process, None
         if process is not None:
             with contextlib.suppress(OSError):
@@ -83,7 +82,7 @@ class RunningSteps(Generic[T]):
             self._printed()
 
     def _step(self, advance: Callable[[], list[str]]) -> None:
-        """Ask what comes next, and start it."""
+        """Get the next command, and start it."""
         self._process = None
         try:
             while True:
@@ -96,7 +95,7 @@ class RunningSteps(Generic[T]):
                     advance = lambda failed=failed: self._steps.throw(failed)  # type: ignore[misc] # noqa: E731
         except StopIteration as end:
             self._result = [end.value]
-        except Exception as error:  # given to whoever asks for the result
+        except Exception as error:  # raised by result()
             self._error = error
 
     def _start(self) -> None:
@@ -108,7 +107,7 @@ class RunningSteps(Generic[T]):
                 stdin=subprocess.DEVNULL,
                 stdout=output[0],
                 stderr=output[1],
-                start_new_session=True,  # Ctrl-C at the terminal must not end it half-way through
+                start_new_session=True,  # Ctrl-C at the terminal must not end it
             )
         except OSError:
             for file in output:

@@ -1,8 +1,8 @@
-"""Where compute nodes can write: in the folder of submission, if home folders may be read-only.
+"""A writable log folder for compute nodes: in the folder of submission, if home folders may be read-only.
 
-Sites that mount home folders read-only on compute nodes have their users submit jobs from a file system that is
-not. So a submission from another network file system than that of ``~/.ipython`` is a sign, and costs nothing
-where it is none. A local file system, as ``/tmp``, is not the same one on a compute node.
+Sites that mount home folders read-only on compute nodes have users submit jobs from another file system. So log
+files go to the folder of submission if it is on another network file system than ``~/.ipython``. Local file
+systems such as ``/tmp`` are not shared with compute nodes.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ NETWORK: Final = (
     *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "beegfs_nodev", "panfs", "ceph", "wekafs", "cifs", "afs", "dvs"),
     *("orangefs", "pvfs2", "fuse.glusterfs", "fuse.ceph", "fuse.juicefs"),
 )
-"""Types of file systems that many machines share."""
+"""Types of network file systems."""
 
 FOLDER: Final = "ipmpi-log"
-"""Of log files, in the folder of submission."""
+"""Name of the log folder in the folder of submission."""
 
 
 def log_folder(submission: Path, home: Path, mountinfo: str) -> Path | None:
-    """A folder for log files below the one of submission; None if that of ``home`` will do.
+    """Return a folder for log files below the one of submission; None if that of ``home`` can be used.
 
     Args:
         submission: the folder in which the job is submitted.
-        home: ``~/.ipython``, which need not be there yet.
-        mountinfo: what Linux has in ``/proc/self/mountinfo``.
+        home: ``~/.ipython``, which need not exist.
+        mountinfo: the contents of ``/proc/self/mountinfo``.
     """
     own, other = _device(home), _device(submission)
     if own == other or _types(mountinfo).get(other) not in NETWORK or not os.access(submission, os.W_OK):
@@ -36,7 +36,7 @@ def log_folder(submission: Path, home: Path, mountinfo: str) -> Path | None:
 
 
 def mounts() -> str:
-    """What is mounted on this machine; empty on systems that do not say so as Linux does."""
+    """Return the contents of ``/proc/self/mountinfo``; "" on other systems than Linux."""
     try:
         return Path("/proc/self/mountinfo").read_text("utf-8", "replace")
     except OSError:
@@ -44,7 +44,7 @@ def mounts() -> str:
 
 
 def _device(path: Path) -> str:
-    """The file system of a folder, or of the one that it would be made in: ``major:minor``."""
+    """Return the device of a folder, or of its first existing parent: ``major:minor``."""
     there = next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))
     number = there.stat().st_dev
     return f"{os.major(number)}:{os.minor(number)}"

@@ -25,10 +25,13 @@ from functools import partial
 
 from ... import limits
 from ...errors import KernelError
-from ...protocol import mux
+from ...protocol import sshmessages as m
+from ...protocol.greeting import greeting
+from ...protocol.permissions import LOGIN_NODE_RECEIVES
 from ..dial.routes import DIRECT, Cancel
 from ..loop import READ, Loop, Timer
-from .muxlink import MuxLink, SocketForwarder
+from ..pipes import PipePair
+from .channels import Channel, ChannelLink, ChannelUser, SocketForwarder
 
 _MOMENT = 0.2
 
@@ -57,11 +60,11 @@ class RelayServer:
         self._over = False
         self._lingering = LingeringSockets(loop, os.dup(writer), self._end_if_idle)
         # The pipe is empty, and the line is shorter than what any pipe takes at once.
-        os.write(writer, mux.greeting(software))
+        os.write(writer, greeting(software))
         # The laptop's Python may be kept from answering by a library that holds the GIL.
-        self._link = MuxLink(
-            loop, reader, writer, near=False, on_closed=self._closed, on_request=self._requested,
-            silence=limits.SILENCE_OF_USER_CODE,
+        self._link = ChannelLink(
+            loop, PipePair(reader, writer), LOGIN_NODE_RECEIVES, self._closed, on_request=self._requested,
+            silence=limits.SILENCE_OF_USER_CODE, pause_above=limits.SSH_BACKLOG,
         )  # fmt: skip
 
     def stop(self, reason: str) -> None:
@@ -72,28 +75,27 @@ class RelayServer:
         self._link.close(reason)
         self._lingering.close()
 
-    def _requested(self, channel: int, request: mux.Request) -> None:
-        if isinstance(request, mux.ConnectTo):
-            _Connecting(self._loop, self._link, channel, request, self._lingering.keep)
-        elif isinstance(request, mux.RunCommand):
+    def _requested(self, channel: Channel, request: m.Request) -> None:
+        if isinstance(request, m.ConnectTo):
+            _Connecting(self._loop, channel, request, self._lingering.keep)
+        elif isinstance(request, m.RunCommand):
             self._run(channel, request.arguments)
         else:
             self._furl(channel, request)
 
-    def _furl(self, channel: int, request: mux.ReadFurl) -> None:
+    def _furl(self, channel: Channel, request: m.ReadFurl) -> None:
         try:
-            data = self._read_furl(request.role, request.cluster).encode()
+            code, text = 0, self._read_furl(request.role, request.cluster)
         except KernelError as error:
-            self._link.end(channel, 1, str(error))
-            return
-        self._link.send(channel, data)
-        self._link.end(channel)
+            code, text = 1, str(error)
+        channel.end(m.Ended(channel.number, code, m.sendable(text)))
+        channel.detach()
 
-    def _run(self, channel: int, arguments: list[str]) -> None:
+    def _run(self, channel: Channel, arguments: list[str]) -> None:
         try:
-            running = _Running(self._link, channel, [*self._command, *arguments], self._ended)
+            running = _Running(channel, [*self._command, *arguments], self._ended)
         except (OSError, ValueError) as error:
-            self._link.reset(channel, f"cannot run ipcluster: {error}")
+            channel.reset(f"cannot run ipcluster: {error}")
             return
         self._running.add(running)
 
@@ -101,8 +103,7 @@ class RelayServer:
         self._running.discard(running)
         self._end_if_idle()
 
-    def _closed(self, reason: str) -> None:
-        del reason
+    def _closed(self) -> None:
         # The commands were told by their channels; they have time to clean up.
         self._over = True
         self._lingering.begin()
@@ -175,51 +176,24 @@ class LingeringSockets:
             self._on_empty()
 
 
-class _Connecting:
-    """A channel whose connection is being made; what arrives for it meanwhile waits."""
+class _Connecting(ChannelUser):
+    """A channel whose connection is being made."""
 
     def __init__(
-        self,
-        loop: Loop,
-        link: MuxLink,
-        channel: int,
-        request: mux.ConnectTo,
-        keep: Callable[[socket.socket], None],
+        self, loop: Loop, channel: Channel, request: m.ConnectTo, keep: Callable[[socket.socket], None]
     ) -> None:
         self._keep = keep
-        self._link = link
         self._channel = channel
-        self._early: list[bytes] = []
-        self._ended = False
-        link.attach(channel, self)
+        channel.user = self
         address = (request.host, request.port)
         self._cancel: Cancel = DIRECT.connect(loop, address, self._connected, self._failed)
 
     def _connected(self, sock: socket.socket) -> None:
-        self._link.accept(self._channel)
-        forwarder = SocketForwarder(self._link, self._channel, sock, self._keep)
-        for data in self._early:
-            forwarder.data(data)
-        if self._ended:
-            forwarder.ended(0, "")
+        self._channel.accept()
+        SocketForwarder(self._channel, sock, self._keep)
 
     def _failed(self, error: KernelError) -> None:
-        self._link.reset(self._channel, str(error))
-
-    def opened(self) -> None:
-        """Of the near end only."""
-
-    def data(self, data: bytes) -> None:
-        """For the connection; credit bounds how much this can be."""
-        self._early.append(data)
-
-    def room(self) -> None:
-        """Nothing is sent yet."""
-
-    def ended(self, code: int, text: str) -> None:
-        """The near end sends no more."""
-        del code, text
-        self._ended = True
+        self._channel.reset(str(error))
 
     def lost(self, reason: str) -> None:
         """Nobody wants it any more."""
@@ -227,13 +201,11 @@ class _Connecting:
         self._cancel()
 
 
-class _Running:
-    """A command whose output goes into a channel, and its exit code into the channel's end."""
+class _Running(ChannelUser):
+    """A command whose output goes into a channel, and then its exit code."""
 
-    def __init__(
-        self, link: MuxLink, channel: int, argv: Sequence[str], on_ended: Callable[[_Running], None]
-    ) -> None:
-        self._link = link
+    def __init__(self, channel: Channel, argv: Sequence[str], on_ended: Callable[[_Running], None]) -> None:
+        self._loop = channel.link.loop
         self._channel = channel
         self._on_ended = on_ended
         self._code: int | None = None
@@ -251,14 +223,14 @@ class _Running:
         assert self._process.stdout is not None
         self._pipe = self._process.stdout.fileno()
         os.set_blocking(self._pipe, False)
-        link.attach(channel, self)
-        link.accept(channel)
+        channel.user = self
+        channel.accept()
         self._watch(True)
         threading.Thread(target=self._wait, daemon=True, name="ipmpi-wait").start()
 
     def _wait(self) -> None:
         code = self._process.wait()
-        self._link.loop.call_threadsafe(lambda: self._exited(code))
+        self._loop.call_threadsafe(lambda: self._exited(code))
 
     def _exited(self, code: int) -> None:
         self._code = code
@@ -271,13 +243,13 @@ class _Running:
         if on != self._watched:
             self._watched = on
             if on:
-                self._link.loop.register(self._pipe, READ, lambda events: self._read())
+                self._loop.register(self._pipe, READ, lambda events: self._read())
             else:
-                self._link.loop.unregister(self._pipe)
+                self._loop.unregister(self._pipe)
 
     def _read(self) -> None:
         while self._wanted:
-            room = self._link.room(self._channel)
+            room = self._channel.room()
             if not room:
                 self._watch(False)
                 return
@@ -291,7 +263,7 @@ class _Running:
             if not data:
                 self._watch(False)
                 break
-            self._link.send(self._channel, data)
+            self._channel.send(data)
         if self._code is not None:
             self._finish()
 
@@ -300,23 +272,13 @@ class _Running:
             self._watch(False)
             self._process.stdout.close()
             if self._wanted:
-                self._link.end(self._channel, self._code or 0)
-                self._link.detach(self._channel)
+                self._channel.end(m.Ended(self._channel.number, self._code or 0))
+                self._channel.detach()
             self._on_ended(self)
-
-    def opened(self) -> None:
-        """Of the near end only."""
-
-    def data(self, data: bytes) -> None:
-        """The command has no input."""
-        self._link.consumed(self._channel, len(data))
 
     def room(self) -> None:
         """More of its output can be sent."""
         self._read()
-
-    def ended(self, code: int, text: str) -> None:
-        """The near end sends nothing anyway."""
 
     def lost(self, reason: str) -> None:
         """Nobody waits for it any more: it shall end, and clean up before."""
@@ -327,7 +289,7 @@ class _Running:
             self._finish()
             return
         self._signal(signal.SIGTERM)
-        self._killer = self._link.loop.call_later(limits.RUN_GRACE, lambda: self._signal(signal.SIGKILL))
+        self._killer = self._loop.call_later(limits.RUN_GRACE, lambda: self._signal(signal.SIGKILL))
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

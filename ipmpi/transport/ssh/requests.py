@@ -8,43 +8,47 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any
 
 from ...errors import ConnectionError, KernelError
-from ...furl import FILE_BYTES
-from ...protocol import mux
+from ...protocol import sshmessages as m
 from ..dial.routes import Done, Failed, RouteError
 from ..loop import Loop
-from .muxlink import MuxLink, SocketForwarder
+from .channels import Channel, ChannelLink, ChannelUser, SocketForwarder
 
 
-class RelayRequest(Protocol):
+class RelayRequest(ChannelUser):
     """Something that is done as soon as ssh is there.
 
     Attributes:
         may_ask: whether somebody waits who can answer a question of ssh.
     """
 
-    @property
-    def may_ask(self) -> bool: ...  # noqa: D102
+    may_ask = False
+    _channel: Channel | None = None
 
-    def begin(self, link: MuxLink) -> None:
+    def begin(self, link: ChannelLink) -> None:
         """It is."""
-        ...
+        raise NotImplementedError
 
     def fail(self, error: KernelError) -> None:
         """It is not, and why."""
-        ...
+        raise NotImplementedError
 
     def drop(self) -> None:
         """Nobody wants it any more."""
-        ...
+        if self._channel is not None:
+            self._channel.reset("nobody wants it any more")
+            self._channel = None
+
+    def lost(self, reason: str) -> None:
+        """It cannot be done, or ssh died."""
+        self._channel = None
+        self.fail(ConnectionError(reason))
 
 
-class ConnectRequest:
+class ConnectRequest(RelayRequest):
     """A connection that is being made, for a loop in another thread."""
-
-    may_ask = False
 
     def __init__(self, loop: Loop, address: tuple[str, int], on_done: Done, on_failed: Failed) -> None:
         self._loop = loop
@@ -53,33 +57,23 @@ class ConnectRequest:
         self._on_failed = on_failed
         self.cancelled = False
         """Set in the thread of the other loop; this object's own thread then hears of it by drop()."""
-        self._link: MuxLink | None = None
-        self._channel = 0
 
-    def drop(self) -> None:
-        """Nobody wants it any more."""
-        if self._link is not None:
-            self._link.reset(self._channel, "nobody wants it any more")
-            self._link = None
-
-    def begin(self, link: MuxLink) -> None:
+    def begin(self, link: ChannelLink) -> None:
         """There is an ssh."""
         if not self.cancelled:
-            self._channel = link.open(mux.ConnectTo(*self._address), self)
-            self._link = link
+            self._channel = link.open(lambda number: m.ConnectTo(number, *self._address), self)
 
     def fail(self, error: KernelError) -> None:
         """There is none."""
-        own = RouteError(str(error)) if type(error) is ConnectionError else error
-        self._tell(own)
+        self._tell(RouteError(str(error)) if type(error) is ConnectionError else error)
 
     def opened(self) -> None:
         """The far end is connected."""
-        link, self._link = self._link, None
-        assert link is not None
+        channel, self._channel = self._channel, None
+        assert channel is not None
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        SocketForwarder(link, self._channel, ours)
+        SocketForwarder(channel, ours)
         self._loop.call_threadsafe(lambda: self._hand_over(theirs))
 
     def _hand_over(self, sock: socket.socket) -> None:
@@ -90,69 +84,44 @@ class ConnectRequest:
 
     def lost(self, reason: str) -> None:
         """It cannot connect, or ssh died."""
-        self._link = None
+        self._channel = None
         self._tell(ConnectionError(reason))
 
     def _tell(self, error: KernelError) -> None:
         self._loop.call_threadsafe(lambda: None if self.cancelled else self._on_failed(error))
 
-    def data(self, data: bytes) -> None:
-        """The far end sends nothing before it is connected."""
 
-    def room(self) -> None:
-        """Nothing is sent yet."""
-
-    def ended(self, code: int, text: str) -> None:
-        """The same."""
-
-
-class ForwardRequest:
+class ForwardRequest(RelayRequest):
     """A connection of a plain client on this machine, while the far end looks for the host that answers."""
-
-    may_ask = False
 
     def __init__(self, sock: socket.socket, hints: list[tuple[str, int]]) -> None:
         self._sock = sock
         self._hints = hints
-        self._link: MuxLink | None = None
-        self._channel = 0
 
-    def begin(self, link: MuxLink) -> None:
+    def begin(self, link: ChannelLink) -> None:
         """There is an ssh."""
-        self._link = link
-        self._channel = link.open(mux.ConnectTo(*self._hints.pop(0)), self)
+        address = self._hints.pop(0)
+        self._channel = link.open(lambda number: m.ConnectTo(number, *address), self)
 
     def fail(self, error: KernelError) -> None:
         """There is none; the client dials again as long as it has patience."""
         del error
         self._sock.close()
 
-    def drop(self) -> None:
-        """Of other wishes only: whoever connects here says nothing when he leaves."""
-
     def opened(self) -> None:
         """The far end is connected."""
-        assert self._link is not None
-        SocketForwarder(self._link, self._channel, self._sock)
+        assert self._channel is not None
+        SocketForwarder(self._channel, self._sock)
 
     def lost(self, reason: str) -> None:
         """This host does not answer, or ssh died."""
-        if self._hints and self._link is not None and self._link.is_open:
-            self.begin(self._link)
+        if self._hints and self._channel is not None and self._channel.link.is_open:
+            self.begin(self._channel.link)
         else:
-            self.fail(ConnectionError(reason))
-
-    def data(self, data: bytes) -> None:
-        """The far end sends nothing before it is connected."""
-
-    def room(self) -> None:
-        """Nothing is sent yet."""
-
-    def ended(self, code: int, text: str) -> None:
-        """The same."""
+            super().lost(reason)
 
 
-class ArrivingSocket:
+class ArrivingSocket(RelayRequest):
     """Only that there be an ssh."""
 
     may_ask = True
@@ -160,7 +129,7 @@ class ArrivingSocket:
     def __init__(self) -> None:
         self.future: Future[None] = Future()
 
-    def begin(self, link: MuxLink) -> None:
+    def begin(self, link: ChannelLink) -> None:
         """There is one."""
         del link
         self.future.set_result(None)
@@ -169,34 +138,31 @@ class ArrivingSocket:
         """There is none."""
         self.future.set_exception(error)
 
-    def drop(self) -> None:
-        """Nobody waits for it any more; nothing has been asked of the far end."""
 
+class Asking(RelayRequest):
+    """A request that ends in an answer, a code and a text, which the future gives.
 
-class Asking:
-    """A request whose answer is some text and an end; the future gives the end."""
+    Args:
+        ask: makes the request, with the number of its channel.
+        on_data: called with what comes before the answer; who takes it says so by :meth:`consumed`.
+    """
 
     may_ask = True
 
-    def __init__(self, request: mux.Request, on_data: Callable[[bytes], Any] | None = None) -> None:
-        self._request = request
+    def __init__(self, ask: Callable[[int], m.Request], on_data: Callable[[bytes], Any] | None = None) -> None:
+        self._ask = ask
         self._on_data = on_data
-        self._link: MuxLink | None = None
-        self._channel = 0
-        self.output = b""
         self.future: Future[tuple[int, str]] = Future()
 
-    def begin(self, link: MuxLink) -> None:
+    def begin(self, link: ChannelLink) -> None:
         """There is an ssh."""
         if not self.future.done():
-            self._link = link
-            self._channel = link.open(self._request, self)
+            self._channel = link.open(self._ask, self)
 
     def drop(self) -> None:
         """Nobody waits for it any more."""
         if not self.future.done():
-            if self._link is not None:
-                self._link.reset(self._channel, "nobody waits for it any more")
+            super().drop()
             self.fail(ConnectionError("nobody waits for it any more"))
 
     def fail(self, error: KernelError) -> None:
@@ -204,34 +170,22 @@ class Asking:
         if not self.future.done():
             self.future.set_exception(error)
 
-    def opened(self) -> None:
-        """The command has started."""
-
-    def data(self, data: bytes) -> None:
-        """A piece of the answer."""
-        if self._on_data is not None:
-            self._on_data(data)  # who takes it says so by consumed()
-            return
-        if len(self.output) <= FILE_BYTES:
-            self.output += data
-        self.consumed(len(data))
+    def data(self, data: memoryview) -> None:
+        """A piece of what the command prints."""
+        if self._on_data is None:
+            super().data(data)
+        else:
+            self._on_data(bytes(data))
 
     def consumed(self, count: int) -> None:
-        """So many bytes of the answer were used."""
-        if self._link is not None and self._link.is_open:
-            self._link.consumed(self._channel, count)
+        """So many bytes of it were used."""
+        if self._channel is not None:
+            self._channel.consumed(count)
 
-    def room(self) -> None:
-        """Nothing is sent."""
-
-    def ended(self, code: int, text: str) -> None:
+    def answered(self, code: int, text: str) -> None:
         """The answer is complete."""
-        assert self._link is not None
-        self._link.end(self._channel)
-        self._link.detach(self._channel)
+        assert self._channel is not None
+        self._channel.detach()
+        self._channel = None
         if not self.future.done():
             self.future.set_result((code, text))
-
-    def lost(self, reason: str) -> None:
-        """It cannot be done, or ssh died."""
-        self.fail(ConnectionError(reason))

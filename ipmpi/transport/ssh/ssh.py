@@ -29,12 +29,14 @@ from ...errors import (
     internal_error,
 )
 from ...furl import Furl
-from ...protocol import mux
+from ...protocol import sshmessages as m
 from ...protocol.handshake import printable_lines
+from ...protocol.permissions import LAPTOP_RECEIVES
 from ..dial.routes import Cancel, Done, Failed
 from ..loop import READ, Loop, Timer
+from ..pipes import PipePair
 from ..tlspipe import prepare
-from .muxlink import MuxLink
+from .channels import ChannelLink
 from .requests import ArrivingSocket, Asking, ConnectRequest, ForwardRequest, RelayRequest
 from .sshprocess import SshProcess, split_destination
 
@@ -66,7 +68,7 @@ class SshSession:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process: SshProcess | None = None
-        self._link: MuxLink | None = None
+        self._link: ChannelLink | None = None
         self._requests: list[RelayRequest] = []
         self._listeners: list[socket.socket] = []
         self._timer: Timer | None = None
@@ -108,11 +110,11 @@ class SshSession:
             FurlError: there is none; the sentence is the far end's.
             ConnectionError, SecurityError, VersionError: ssh does not get there.
         """
-        asking = Asking(mux.ReadFurl(role, cluster))
+        asking = Asking(lambda channel: m.ReadFurl(channel, role, cluster))
         code, text = self._await(asking, asking.future)
         if code:
             raise FurlError(f"on {self.destination}: {text}")
-        return Furl.parse(asking.output.decode("ascii", "replace"))
+        return Furl.parse(text)
 
     def run(self, arguments: Sequence[str], on_line: Callable[[str], None] = lambda line: None) -> int:
         """Run ``ipcluster`` at the far end, and give its exit code.
@@ -120,14 +122,14 @@ class SshSession:
         Args:
             arguments: of ipcluster.
             on_line: called, in this thread, with each line that it prints on either output, without what would
-                steer a terminal. A line longer than MUX_WINDOW comes in pieces.
+                steer a terminal. A line longer than SSH_WINDOW comes in pieces.
 
         Raises:
             ConnectionError: ssh does not get there, or has died meanwhile: the command was ended if it had not
                 detached itself.
         """
         lines: queue.Queue[bytes | None] = queue.Queue()
-        asking = Asking(mux.RunCommand(list(arguments)), lines.put)
+        asking = Asking(lambda channel: m.RunCommand(channel, list(arguments)), lines.put)
         asking.future.add_done_callback(lambda future: lines.put(None))
         self._post(asking)
         rest = b""
@@ -135,7 +137,7 @@ class SshSession:
             while (data := lines.get()) is not None:
                 self._loop.call_threadsafe(partial(asking.consumed, len(data)))
                 *whole, rest = (rest + data).split(b"\n")
-                if len(rest) > limits.MUX_WINDOW:
+                if len(rest) > limits.SSH_WINDOW:
                     whole, rest = [*whole, rest], b""
                 for line in whole:
                     on_line(_as_text(line))
@@ -271,7 +273,7 @@ class SshSession:
                 process.cancel()
 
     @staticmethod
-    def _begin(request: RelayRequest, link: MuxLink) -> None:
+    def _begin(request: RelayRequest, link: ChannelLink) -> None:
         try:
             request.begin(link)
         except LocalProtocolError as error:
@@ -291,18 +293,17 @@ class SshSession:
             own = error if isinstance(error, KernelError) else ConnectionError(f"cannot start ssh: {error}")
             self._failed(own)
 
-    def _up(self, reader: int, writer: int, data: bytes) -> None:
+    def _up(self, pipe: PipePair, data: bytes) -> None:
         self._was_up = True
         self._up_since = self._loop.now()
-        link = self._link = MuxLink(self._loop, reader, writer, near=True, on_closed=self._broken)
-        wishes, self._requests = self._requests, []
-        for request in wishes:
+        link = self._link = ChannelLink(self._loop, pipe, LAPTOP_RECEIVES, self._broken)
+        requests, self._requests = self._requests, []
+        for request in requests:
             self._begin(request, link)
         link.feed(data)
 
-    def _broken(self, reason: str) -> None:
+    def _broken(self) -> None:
         """The link is closed, and its channels have been told."""
-        del reason
         self._link = None
         process, self._process = self._process, None
         if process is not None:
@@ -315,8 +316,8 @@ class SshSession:
         if self._link is None:
             self._process = None
         self._pause()
-        wishes, self._requests = self._requests, []
-        for request in wishes:
+        requests, self._requests = self._requests, []
+        for request in requests:
             request.fail(error)
 
     def _pause(self) -> None:

@@ -14,10 +14,11 @@ from typing import Final
 
 from ... import limits
 from ...errors import ClientError, ConnectionError, KernelError, SecurityError, VersionError
+from ...protocol.greeting import GreetingReader
 from ...protocol.handshake import printable, printable_lines
-from ...protocol.mux import GreetingReader
 from ..dial.routes import is_address
 from ..loop import READ, Loop, Timer
+from ..pipes import PipeClosed, PipePair
 
 _SHIELD: Final = 'trap "" INT QUIT; exec "$@"'
 """Ctrl-C interrupts engines; it must not end the ssh that the interrupt travels through. What is ignored stays so
@@ -60,9 +61,9 @@ def ssh_argv(destination: str, remote: str, environ: Mapping[str, str], *, quiet
 
 
 class SshProcess:
-    """ssh, while it logs in. Ends in one call of ``on_up(reader, writer, data)`` or ``on_failed``.
+    """ssh, while it logs in. Ends in one call of ``on_up(pipe, data)`` or ``on_failed``.
 
-    After ``on_up``, the pipes are the caller's, and :meth:`end` is to be called when they have ended.
+    After ``on_up``, the pipe is the caller's, and :meth:`end` is to be called when they have ended.
 
     Args:
         destination: what ssh calls the machine.
@@ -75,7 +76,7 @@ class SshProcess:
         loop: Loop,
         destination: str,
         remote: str,
-        on_up: Callable[[int, int, bytes], None],
+        on_up: Callable[[PipePair, bytes], None],
         on_failed: Callable[[KernelError], None],
         *,
         quiet: bool,
@@ -103,15 +104,13 @@ class SshProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self._writer = os.dup(self._process.stdin.fileno())
-        self._reader = os.dup(self._process.stdout.fileno())
+        self._pipe = PipePair(os.dup(self._process.stdout.fileno()), os.dup(self._process.stdin.fileno()))
         self._process.stdin.close()
         self._process.stdout.close()
         self._errors = self._process.stderr
-        os.set_blocking(self._reader, False)
         os.set_blocking(self._errors.fileno(), False)
         self._timer = loop.call_later(_PATIENCE, self._still_waiting)
-        loop.register(self._reader, READ, self._read)
+        loop.register(self._pipe, READ, self._read)
         loop.register(self._errors, READ, self._read_errors)
 
     @property
@@ -123,7 +122,7 @@ class SshProcess:
         """Give up; neither callback will be called."""
         if not self._over:
             self._over = True
-            self._close_pipes()
+            self._close_pipe()
             # Not killed: it may have switched off the terminal's echo to ask for a password.
             self._process.terminate()
             self.end()
@@ -162,20 +161,14 @@ class SshProcess:
 
     def _read(self, _events: int) -> None:
         try:
-            data = os.read(self._reader, 65536)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._loop.unregister(self._reader)
+            rest = self._greeting.receive(self._pipe.receive())
+        except PipeClosed:
+            self._loop.unregister(self._pipe)
             if self._errors_over:
                 self._explain()
             else:
                 self._last_words = self._loop.call_later(_LAST_WORDS, self._explain)
             return
-        try:
-            rest = self._greeting.receive(data)
         except KernelError as error:
             kind = type(error) if isinstance(error, VersionError) else ConnectionError
             self._fail(kind(f"{self._destination}: {error}"))
@@ -183,8 +176,8 @@ class SshProcess:
         if rest is not None:
             self._over = True
             self._timer.cancel()
-            self._loop.unregister(self._reader)
-            self._on_up(self._reader, self._writer, rest)
+            self._loop.unregister(self._pipe)
+            self._on_up(self._pipe, rest)
 
     def _read_errors(self, _events: int) -> None:
         try:
@@ -223,15 +216,14 @@ class SshProcess:
     def _fail(self, error: KernelError) -> None:
         if not self._over:
             self._over = True
-            self._close_pipes()
+            self._close_pipe()
             self.end()
             self._on_failed(error)
 
-    def _close_pipes(self) -> None:
+    def _close_pipe(self) -> None:
         self._timer.cancel()
-        self._loop.unregister(self._reader)
-        os.close(self._reader)
-        os.close(self._writer)
+        self._loop.unregister(self._pipe)
+        self._pipe.close()
 
 
 def explain(code: int, destination: str, remote: str, words: str, *, quiet: bool = False) -> KernelError:

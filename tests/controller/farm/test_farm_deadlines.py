@@ -75,7 +75,7 @@ def test_the_client_is_told_once_what_it_waits_for(stage: Stage) -> None:
     stage.submit(2, expected=200.0)
     stage.flush(1.0)
     assert notices(stage) == [
-        "f1, expected to take 200 s, waits for other engines: the jobs of those that are there end before"
+        "f1, expected to take 200 s, waits for other engines: the jobs of the present ones end before"
     ]
 
 

@@ -93,7 +93,7 @@ def ranks() -> Iterator[Set]:
 
 def test_ids_that_cross_the_loss_of_a_rank(ranks: Set) -> None:
     # The rank above has named ids for all, and this one has lost a rank of which that one does not know yet.
-    ranks.agent._child_lost(ranks.children[0], "it was killed")
+    ranks.agent._peer_lost(ranks.children[0], "it was killed")
     ranks.hears(m.Registered([20, 21, 22], [0, 1, 2]))
     assert not ranks.stopped
     assert ranks.told(2)[-1] == m.Registered([22], [2])
@@ -103,7 +103,7 @@ def test_ids_that_cross_the_loss_of_a_rank(ranks: Set) -> None:
 
 
 def test_after_a_loss_the_others_ask_for_their_old_ids(ranks: Set) -> None:
-    ranks.agent._child_lost(ranks.children[0], "it was killed")
+    ranks.agent._peer_lost(ranks.children[0], "it was killed")
     assert isinstance(ranks.above.sent.pop(), m.RanksLost)
     ranks.agent.register()
     (message,) = ranks.above.sent
@@ -137,21 +137,21 @@ def test_the_set_ends_with_its_last_engine(ranks: Set) -> None:
 
 def test_the_set_ends_if_the_last_engine_is_lost(ranks: Set) -> None:
     ranks.hears(m.StopRanks([0, 2]))
-    ranks.agent._child_lost(ranks.children[0], "it was killed")
+    ranks.agent._peer_lost(ranks.children[0], "it was killed")
     assert ranks.stopped == ["no rank is left"]
 
 
 def test_a_goodbye_reaches_all_ranks(ranks: Set) -> None:
     ranks.hears(m.Goodbye("the controller stopped"))
-    assert ranks.stopped == ["the controller said goodbye: the controller stopped"]
+    assert ranks.stopped == ["the controller ended the session: the controller stopped"]
     assert [type(ranks.told(number)[-1]) for number in (1, 2)] == [m.Goodbye, m.Goodbye]
 
 
 def test_a_rank_that_was_told_to_end_is_not_to_blame(ranks: Set) -> None:
     """At the end of a job all ranks get SIGTERM at once, and any of them may be the first to go."""
     ranks.agent._from_below(ranks.children[0], received(m.Goodbye("got SIGTERM")))
-    ranks.agent._child_lost(ranks.children[0], "its process ended")
-    ranks.agent._child_lost(ranks.children[1], "it was killed")
+    ranks.agent._peer_lost(ranks.children[0], "its process ended")
+    ranks.agent._peer_lost(ranks.children[1], "it was killed")
     lost = [message for message in ranks.above.sent if isinstance(message, m.RanksLost)]
     assert [(message.ranks, message.ordered) for message in lost] == [([1], True), ([2], False)]
 
@@ -261,7 +261,7 @@ def test_nodes_that_do_not_report_are_not_waited_for_for_ever() -> None:
     assert not complete
     agent.wait_no_longer()
     assert complete == [[0, 1]]
-    assert said == ["1 of 2 nodes have not reported; going on without them"]
+    assert said == ["1 of 2 nodes have not reported; continuing without them"]
     agent._from_below(late, received(m.Register([m.EngineInfo(2, 2, "host", 102)], "", "", [])))
     (goodbye,) = cast(Wire, late.connection).sent
     assert isinstance(goodbye, m.Goodbye)

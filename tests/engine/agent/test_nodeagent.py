@@ -119,7 +119,7 @@ def test_of_a_rank_that_its_agent_gives_up_the_reason_is_told_and_not_its_exit_c
     assert child.returncode == 1
     process.rank.close()
     assert process.has_ended
-    (line,) = [line for line in process.lines if "its node agent gave it up" in line]
+    (line,) = [line for line in process.lines if "its node agent closed its socket" in line]
     assert "in ipmpi while this rank was dealt with" in line
     assert not [line for line in process.lines if "exit code 1" in line]
 

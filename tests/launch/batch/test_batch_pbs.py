@@ -64,7 +64,7 @@ def test_the_id(id: str) -> None:
 
 
 def test_no_id() -> None:
-    with pytest.raises(LauncherError, match="qsub did not say the id of the job; it printed: hello"):
+    with pytest.raises(LauncherError, match="qsub did not print the id of the job, but: hello"):
         PBS.job_id("hello")
 
 

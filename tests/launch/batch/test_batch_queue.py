@@ -86,7 +86,7 @@ def test_a_refusal_is_told_in_the_words_of_the_batch_system() -> None:
 
 
 def test_a_submission_without_an_id_is_told() -> None:
-    with pytest.raises(LauncherError, match="sbatch did not say the id of the job; it printed: Welcome!"):
+    with pytest.raises(LauncherError, match="sbatch did not print the id of the job, but: Welcome!"):
         slurm(sbatch=(0, "Welcome!\n", "")).submit(Path("job.sh"))
 
 

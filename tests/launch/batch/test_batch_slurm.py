@@ -44,7 +44,7 @@ def test_the_id_of_a_job_of_another_cluster() -> None:
 
 
 def test_no_id() -> None:
-    with pytest.raises(LauncherError, match="it printed: nothing"):
+    with pytest.raises(LauncherError, match="but: nothing"):
         SLURM.job_id(" \n")
 
 

@@ -110,7 +110,7 @@ def test_a_trial_on_one_machine_of_several() -> None:
     diagnostic = of(check_mpi(trial(HYDRA, pair("hydra", MPICH), machines=2)), "machines")
     assert (diagnostic.level, diagnostic.text) == (
         Level.NOTE,
-        "This job has 2 machines; the ranks of this trial were all on n1.",
+        "This job has 2 machines; the ranks of this check were all on n1.",
     )
     for count in (0, 1):
         assert "machines" not in {f.check for f in check_mpi(trial(HYDRA, pair("hydra", MPICH), machines=count))}

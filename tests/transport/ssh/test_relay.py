@@ -9,8 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 from ipmpi import limits
+from ipmpi.protocol import sshmessages as m
+from ipmpi.protocol.connection import Connection, MessageReceived
+from ipmpi.protocol.greeting import GreetingReader
+from ipmpi.protocol.permissions import LAPTOP_RECEIVES
 from ipmpi.transport.loop import Loop
-from ipmpi.transport.ssh.relay import LingeringSockets
+from ipmpi.transport.ssh.relay import LingeringSockets, RelayServer
+from tests.transport.ssh.ends import run
 
 
 @pytest.fixture
@@ -91,3 +96,39 @@ def test_ssh_has_died_and_nobody_comes_back(
     keeper(loop, controllers, writer)
     loop.run()
     assert all(controller.is_closed() for controller in controllers)
+
+
+def test_a_laptop_that_asks_and_does_not_read_is_not_read_from(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    text = "x" * limits.SSH_TEXT
+    server = RelayServer(loop, os.dup(ours.fileno()), os.dup(ours.fileno()), "ipmpi", [], lambda role, name: text)
+    ours.close()
+    laptop = Connection(LAPTOP_RECEIVES, resumable=False)
+    count = 1000
+    for number in range(1, count + 1):
+        laptop.send(m.ReadFurl(number, "mec"))
+    questions = b"".join(laptop.data_to_send(1 << 30))
+    assert theirs.send(questions) == len(questions)
+    link = server._link.connection
+    # The system takes some of the answers, and what may wait here is full.
+    run(loop, lambda: link.control_backlog > limits.SSH_BACKLOG, "answers that wait")
+    turns = iter(range(20))
+    run(loop, lambda: next(turns, None) is None, "twenty turns")
+    assert link.control_backlog < 1.2 * limits.SSH_BACKLOG
+    reader, rest = GreetingReader(), None
+    answers: list[object] = []
+
+    def read() -> bool:
+        nonlocal rest
+        try:
+            data = theirs.recv(1 << 20)
+        except BlockingIOError:
+            return False
+        rest = reader.receive(data) if rest is None else data
+        answers.extend(event for event in laptop.receive_data(rest or b"") if isinstance(event, MessageReceived))
+        return len(answers) == count
+
+    run(loop, lambda: len(answers) == count or read(), "all answers")
+    theirs.close()
+    run(loop, lambda: not server._link.is_open, "its end")

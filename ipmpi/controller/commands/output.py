@@ -1,0 +1,27 @@
+"""What ranks print while they run a command, on its way to the client (no I/O)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ...protocol import messages as m
+from .queuedcommand import QueuedCommand
+
+
+def for_client(
+    work: QueuedCommand, message: m.Output, running: Callable[[Sequence[int]], list[int]]
+) -> m.Output | None:
+    """The message for the client; None if there is nothing to pass on.
+
+    Args:
+        work: the command.
+        message: from an engine set.
+        running: the ids of those of these ranks that run the command now.
+    """
+    blocks = []
+    for block in message.blocks:
+        engines = running(block.engines)
+        work.output += len(block.data)
+        if engines and work.output <= work.most_output:
+            blocks.append(m.OutputBlock(block.kind, block.first, engines, block.data))
+    return m.Output(work.id, blocks) if blocks else None

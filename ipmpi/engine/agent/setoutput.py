@@ -1,0 +1,103 @@
+"""What ranks print, on its way up: folded, and told in time."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ... import limits
+from ...protocol import messages as m
+from ...transport.loop import Loop, Timer
+from .outputfold import OutputFold, messages_of
+from .rankoutput import RankOutput
+
+
+class LogEntry(NamedTuple):
+    """What a rank has printed while no command ran, and when (time.monotonic)."""
+
+    when: float
+    rank: int
+    data: bytes
+
+
+class SetOutput:
+    """The output of the ranks of this node and of those below.
+
+    Args:
+        send_up: called with each message that is to go up.
+
+    Attributes:
+        log: what ranks of this node have printed while no command ran; the oldest entries go first.
+    """
+
+    def __init__(self, loop: Loop, send_up: Callable[[m.AnyMessage], None]) -> None:
+        self._loop = loop
+        self._send_up = send_up
+        self._fold = OutputFold()
+        self._ranks: list[RankOutput] = []
+        self._timer: Timer | None = None
+        self._timer_at = math.inf
+        self.log: deque[LogEntry] = deque()
+        self._log_size = 0
+
+    def add_rank(self, output: RankOutput) -> None:
+        """Look after the output of a rank of this node."""
+        self._ranks.append(output)
+
+    def rank_gone(self, output: RankOutput) -> None:
+        """A rank has ended, and everything that it has printed was read."""
+        self._ranks.remove(output)
+
+    def printed(self, rank: int, command: int, kind: int, number: int, data: bytes) -> None:
+        """A rank of this node has printed a line during a command."""
+        self._fold.add(command, (rank,), kind, number, data, self._loop.now())
+        self._wake()
+
+    def noted(self, rank: int, data: bytes) -> None:
+        """A rank of this node has printed something while no command ran."""
+        self.log.append(LogEntry(self._loop.now(), rank, data))
+        self._log_size += len(data)
+        while self._log_size > limits.OUTPUT_KEPT:
+            self._log_size -= len(self.log.popleft().data)
+
+    def from_below(self, message: m.Output) -> None:
+        """An agent below has told what its ranks have printed."""
+        self._fold.add_blocks(message.id, message.blocks, self._loop.now())
+        self._wake()
+
+    def flush(self, command: int) -> None:
+        """Tell what there is of a command: an answer follows, or an end."""
+        for message in messages_of(command, self._fold.take(command)):
+            self._send_up(message)
+
+    def flush_all(self) -> None:
+        """Tell what there is of all commands: ranks are lost, and their commands end."""
+        for command in self._fold.due(math.inf):
+            self.flush(command)
+
+    def wait_for_line(self) -> None:
+        """A rank has begun a line; it is told in time, though it has not ended."""
+        self._wake_at(self._loop.now() + limits.OUTPUT_WINDOW)
+
+    def _wake(self) -> None:
+        self._wake_at(self._fold.next_deadline)
+
+    def _wake_at(self, when: float) -> None:
+        if when >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_later(max(0.0, when - self._loop.now()), self._due)
+
+    def _due(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        for output in self._ranks:
+            output.unfinished()
+        for command in self._fold.due(self._loop.now()):
+            self.flush(command)
+        self._wake()
+        if any(output.has_unfinished for output in self._ranks):
+            self.wait_for_line()
