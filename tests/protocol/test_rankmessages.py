@@ -16,7 +16,7 @@ TO_RANK: list[Any] = [
     rm.RunCommand(1, "push", b"o", [1, 2], True), rm.RunItems(5, b"o", b"\1\0\0\0"),
     rm.RunItem(6, b"o", [1 << 40]),
     rm.RunPart(7, b"o", [0, 2], 9, True, [4]), rm.PartBody(7, [4]), rm.PartLeft(7, "rank 1 has failed"),
-    rm.Freed(1 << 22), rm.LogLine("a line"), rm.Stop("the end", 1, "words", True),
+    rm.Freed(1 << 22), rm.DisplayTaken(), rm.LogLine("a line"), rm.Stop("the end", 1, "words", True),
     DefineFunction(b"k" * 16, 0, 3, [3]), ForgetFunctions([b"k" * 16]),
 ]  # fmt: skip
 TO_AGENT: list[Any] = [

@@ -7,6 +7,7 @@ their text is made harmless (:mod:`ipmpi.client.display.escapes`), and pictures 
 from __future__ import annotations
 
 import base64
+import hashlib
 import itertools
 import json
 import os
@@ -69,7 +70,9 @@ FILES: Final = PictureFiles()
 
 
 class Pictures:
-    """Shows displays of ranks. Not thread-safe.
+    """Shows displays of ranks during one command. Not thread-safe.
+
+    A picture is shown once: of ranks that display the same one later, only a line of text tells.
 
     Args:
         renderer: puts the ranks before a text.
@@ -96,6 +99,8 @@ class Pictures:
         self._publish = publish
         self._write = write
         self._files = files
+        self._seen: dict[bytes, set[int]] = {}
+        """Pictures by what they are, and the engines that have displayed them."""
 
     @property
     def is_text(self) -> bool:
@@ -115,6 +120,9 @@ class Pictures:
         chosen = self._chosen(ids)
         if not chosen:
             return None
+        before = self._displayed_before(chosen, formats)
+        if before:
+            return self._renderer.block(DISPLAY, chosen, f"the same as {before!r}")
         return self._shown(formats, lambda text: self._renderer.block(DISPLAY, chosen, text))
 
     def show_value(self, ids: Iterable[int], formats: Formats) -> str | None:
@@ -126,6 +134,18 @@ class Pictures:
 
     def _chosen(self, ids: Iterable[int]) -> RankSet:
         return RankSet(each for each in ids if self._ranks is None or each in self._ranks)
+
+    def _displayed_before(self, ids: RankSet, formats: Formats) -> RankSet:
+        """The other ranks that have displayed the same picture, if these have not."""
+        if not any(isinstance(data, bytes) for data in formats.values()):
+            return RankSet()
+        content = repr(sorted(formats.items())).encode(errors="backslashreplace")
+        seen = self._seen.setdefault(hashlib.sha256(content).digest(), set())
+        if not seen.isdisjoint(ids):
+            seen.clear()  # the second time for these ranks
+        before = RankSet(seen)
+        seen.update(ids)
+        return before
 
     def _shown(self, formats: Formats, labelled: Callable[[str], str]) -> str | None:
         if self._publish is not None and not set(formats) <= {PLAIN, METADATA}:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -76,6 +77,8 @@ class Rank:
         self._lifeline = lifeline
         self._pipes = contextlib.nullcontext() if pipes is None else pipes
         self._process = namespace.process
+        self._displays_sent = self._displays_taken = 0
+        namespace.displays.connect(self._display)
         self.interrupts = Interrupts(block)
         self._runner = TaskRunner(namespace)
         self._large = LargeAnswers(socket, self._hear, neighbours)
@@ -102,6 +105,7 @@ class Rank:
             rm.RunPart: self._take_part,
             rm.PartBody: self._take_part_body,
             rm.PartLeft: self._leave_part,
+            rm.DisplayTaken: self._display_was_taken,
             rm.Freed: lambda message, _body, _files: self._large.freed(message.size),
             rm.LogLine: lambda message, _body, _files: self._on_note(message.text),
             rm.Stop: self._take_stop,
@@ -241,6 +245,17 @@ class Rank:
             # No second one can come so soon.
             words[CURRENT] = 0
         return answer
+
+    def _display(self, display: operations.Display) -> None:
+        """Send it, and wait for the agent: what is printed next goes another way, and must not overtake it."""
+        self._displays_sent += 1
+        self._say(rm.Displayed(operations.encode(display)))
+        if threading.current_thread() is threading.main_thread():
+            while self._displays_taken < self._displays_sent and self._hear_during_part():
+                pass
+
+    def _display_was_taken(self, _message: rm.DisplayTaken, _body: memoryview, _files: list[int]) -> None:
+        self._displays_taken += 1
 
     # --- task items ----------------------------------------------------------------------------------------
 

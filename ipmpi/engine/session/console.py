@@ -12,12 +12,14 @@ from typing import Any, Final
 
 import msgspec.structs
 
+from ipmpi.engine.session import formats
+from ipmpi.engine.session.displays import Displays
 from ipmpi.engine.session.ipythonlines import IPythonLines
 from ipmpi.engine.session.scripts import as_script
 from ipmpi.engine.session.statements import Sources, compile_interactive, future_flags
 from ipmpi.engine.session.texts import shorten
-from ipmpi.limits import KIB, MIB, RESULT_TEXT
-from ipmpi.protocol.operations import Execute, Executed
+from ipmpi.limits import MIB, RESULT_TEXT
+from ipmpi.protocol.operations import Display, Execute, Executed
 
 KEPT_RESULTS: Final = 16 * MIB
 """Text of past results that get_result can still ask for; the oldest go first."""
@@ -27,10 +29,6 @@ KEPT_HISTORY: Final = 1000
 Older ones are let go."""
 
 DISPLAYED: Final = RESULT_TEXT // 8
-_PRETTY: Final = 64 * KIB
-"""A longer representation is not laid out by pprint, which takes minutes for a large list."""
-
-_LINE: Final = 79
 _LAST: Final = ("_", "__", "___")
 _NO_VALUE: Final = object()
 _NO_SCRIPT: Final = contextlib.nullcontext()
@@ -43,13 +41,17 @@ class Console:
     Args:
         names: the namespace.
         give: puts names of ipmpi's there, except where the user has something else by that name.
+        displays: what user code displays.
     """
 
-    def __init__(self, names: dict[str, Any], give: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, names: dict[str, Any], give: Callable[[dict[str, Any]], None], displays: Displays | None = None
+    ) -> None:
         self.sources = Sources()
         self._names = names
         self._give = give
         self._ipython = IPythonLines(names, give)
+        self._displays = Displays() if displays is None else displays
         self.reset()
 
     def reset(self) -> None:
@@ -98,9 +100,11 @@ class Console:
             sys.displayhook = self._display
             try:
                 error = self._run(source, filename)
-                texts, broken = self._texts_of_displayed()
+                (pretty, text, rich), broken = self._formats_of_displayed(error is None)
                 error = broken if error is None else error
-                executed = self._executed(*texts)
+                left_open = self._show_figures_left_open()
+                error = left_open if error is None else error
+                executed = self._executed(pretty, text, rich)
             finally:
                 sys.displayhook = displayhook
                 self._displayed = _NO_VALUE
@@ -155,23 +159,32 @@ class Console:
             del self._outputs[next(iter(self._outputs))]
         self._displayed = value
 
-    def _texts_of_displayed(self) -> tuple[tuple[str | None, str | None], BaseException | None]:
-        """``(pprint, repr)`` of the last displayed value, made once: a loop may display a million."""
+    def _formats_of_displayed(
+        self, with_rich: bool
+    ) -> tuple[tuple[str | None, str | None, Display | None], BaseException | None]:
+        """``(pprint, repr, rich)`` of the last displayed value, made once: a loop may display a million.
+
+        Where a traceback has to fit into the answer too, there is no room for the rich formats.
+        """
         value = self._displayed
         if value is _NO_VALUE:
-            return (None, None), None
+            return (None, None, None), None
         try:
-            text = pretty = repr(value)
-            if _LINE < len(text) <= _PRETTY:
-                import pprint
-
-                pretty = pprint.pformat(value, width=_LINE, sort_dicts=False)
-            return (shorten(pretty, DISPLAYED), shorten(text, DISPLAYED)), None
+            pretty, text = formats.laid_out(value)
+            rich = self._displays.last_value(value) if with_rich else None
+            return (shorten(pretty, DISPLAYED), shorten(text, DISPLAYED), rich), None
         except BaseException as error:
-            return (None, None), error
+            return (None, None, None), error
 
-    def _executed(self, pretty: str | None, text: str | None) -> Executed:
-        return Executed(self._number, pretty, text)
+    def _show_figures_left_open(self) -> BaseException | None:
+        try:
+            self._displays.show_left_open()
+        except BaseException as error:
+            return error
+        return None
+
+    def _executed(self, pretty: str | None, text: str | None, rich: Display | None) -> Executed:
+        return Executed(self._number, pretty, text, display_rich=rich)
 
     def _keep(self, executed: Executed, source: str, reference: int) -> None:
         self._results[executed.number] = executed, source, reference
@@ -183,4 +196,5 @@ class Console:
 
 def _size(executed: Executed, source: str) -> int:
     displayed = len(executed.display_repr or "") + len(executed.display_pprint or "")
+    displayed += formats.size(executed.display_rich)
     return 200 + len(source) + displayed

@@ -16,6 +16,7 @@ import msgspec
 from ipmpi import serialize
 from ipmpi.engine.session.completions import completions
 from ipmpi.engine.session.console import Console
+from ipmpi.engine.session.displays import Displays
 from ipmpi.engine.session.failures import failed
 from ipmpi.engine.session.forks import HomeProcess
 from ipmpi.engine.session.functions import FunctionHome
@@ -83,9 +84,13 @@ _DONE: Final = CommandAnswer(True, operations.encode(Nothing()), [])
 class Namespace:
     """What user code sees on one engine, and everything that can be done to it.
 
-    The names ``id`` (the engine's id) and ``mpi`` are always there, and so is the history of the session
-    (:class:`~ipmpi.engine.session.console.Console`). Functions that are sent see the namespace as their globals by
-    the rule of :mod:`ipmpi.engine.session.functions`.
+    The names ``id`` (the engine's id), ``mpi`` and ``display`` are always there, and so is the history of the
+    session (:class:`~ipmpi.engine.session.console.Console`). Functions that are sent see the namespace as their
+    globals by the rule of :mod:`ipmpi.engine.session.functions`.
+
+    Args:
+        engine_id: what ``id`` is; -1 as long as it is not known.
+        mpi: the communicator of the ranks.
 
     Attributes:
         module: the module whose names these are.
@@ -93,6 +98,7 @@ class Namespace:
         properties: the engine's properties.
         home: gives functions that arrive these names as their globals.
         console: the session of commands.
+        displays: what user code displays; its name ``display``.
         process: the process that this engine began in.
         generation: how often the names have been cleared; what was loaded before belongs to an earlier one.
         properties_version: how often operations have changed the properties.
@@ -108,8 +114,10 @@ class Namespace:
         self._engine_id = engine_id
         self._mpi = mpi
         self.home = FunctionHome(self.names)
-        self.console = Console(self.names, self.home.give)
+        self.displays = Displays()
+        self.console = Console(self.names, self.home.give, self.displays)
         self.process = HomeProcess()
+        self.process.in_child(self.displays.forked)
         self._replaced_main: types.ModuleType | None = None
         self.generation = 0
         self.properties_version = 0
@@ -179,10 +187,13 @@ class Namespace:
             )
         try:
             self.home.uncover()
+            self.displays.begin()
             answer = self._handlers[type(decoded)](decoded, body)
         except BaseException as error:
             self.process.leave_if_child(error)
             return _failure(error)
+        finally:
+            self.displays.end()
         self.process.leave_if_child()
         return answer
 
@@ -192,7 +203,7 @@ class Namespace:
         self.names.clear()
         self.names.update(self._own_names)
         self.home.clear()
-        self.home.give({"id": EngineId(self._engine_id), "mpi": self._mpi})
+        self.home.give({"id": EngineId(self._engine_id), "mpi": self._mpi, "display": self.displays})
         self.console.seed()
 
     # --- Commands --------------------------------------------------------------------------------------
@@ -226,13 +237,17 @@ class Namespace:
 
     def _apply(self, _operation: Apply, body: Sequence[Buffer]) -> CommandAnswer:
         function, args, kwargs = self.home.loads(body)
-        return _value(function(*args, **kwargs), "the result of apply")
+        result = function(*args, **kwargs)
+        self.displays.show_left_open()
+        return _value(result, "the result of apply")
 
     def _map(self, _operation: Map, body: Sequence[Buffer]) -> CommandAnswer:
         function, sequences = self.home.loads(body)
         if isinstance(function, str):
             function = eval(function, self.names)
-        return _value([function(*items) for items in zip(*sequences, strict=False)], "the result of map")
+        results = [function(*items) for items in zip(*sequences, strict=False)]
+        self.displays.show_left_open()
+        return _value(results, "the result of map")
 
     def _get_result(self, operation: GetResult, _body: Sequence[Buffer]) -> CommandAnswer:
         executed, again = self.console.result(operation.number)
@@ -258,7 +273,12 @@ class Namespace:
         return _DONE
 
     def _keys(self, _operation: Keys, _body: Sequence[Buffer]) -> CommandAnswer:
-        return _value([name for name in self.names if name not in self._hidden], "the names")
+        return _value(
+            [name for name in self.names if name not in self._hidden and not self._is_display(name)], "the names"
+        )
+
+    def _is_display(self, name: str) -> bool:
+        return name == "display" and self.home.is_given(name)
 
     def _complete(self, operation: Complete, _body: Sequence[Buffer]) -> CommandAnswer:
         names = {name: value for name, value in self.names.items() if name not in self._hidden}

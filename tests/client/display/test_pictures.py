@@ -49,8 +49,7 @@ def test_a_figure_becomes_a_file_of_its_user_alone(files: PictureFiles, tmp_path
 
 
 def test_each_has_a_name_of_its_own(files: PictureFiles) -> None:
-    pictures = Pictures(Renderer(), files=files)
-    texts = [shown(pictures.show([rank], FIGURE)) for rank in range(3)]
+    texts = [shown(Pictures(Renderer(), files=files).show([rank], FIGURE)) for rank in range(3)]
     assert [re.sub(r"/\S*/", "", text) for text in texts] == [
         f"[{rank}] figure: ipmpi-{rank + 1}.png (640x480)\n" for rank in range(3)
     ]
@@ -151,6 +150,18 @@ def test_a_live_view_shows_them_in_order(files: PictureFiles) -> None:
     lines = "".join(written).splitlines()
     assert [lines[0], lines[2]] == ["[0-1] before", "[0-1] after"]
     assert lines[1].startswith("[0-1] figure: ")
+
+
+def test_a_picture_that_comes_again_from_other_ranks_is_told(files: PictureFiles, tmp_path: Path) -> None:
+    pictures = Pictures(Renderer(), files=files)
+    assert shown(pictures.show([0, 1], FIGURE)).startswith("[0-1] figure: ")
+    assert pictures.show([2], FIGURE) == "[2] the same as [0-1]\n"
+    assert pictures.show([4], FIGURE) == "[4] the same as [0-2]\n"
+    assert len(list(tmp_path.glob("*/*"))) == 1
+    # A rank that displays it twice wants it twice.
+    assert shown(pictures.show([0, 1], FIGURE)).startswith("[0-1] figure: ")
+    assert pictures.show([2], FIGURE) == "[2] the same as [0-1]\n"
+    assert pictures.show([3], TABLE) == pictures.show([3], TABLE)
 
 
 # --- Notebooks -----------------------------------------------------------------------------------------------
