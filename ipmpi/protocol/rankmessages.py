@@ -118,7 +118,9 @@ class Freed(Message, frozen=True, tag=217):
 
 
 class DisplayTaken(Message, frozen=True, tag=220):
-    """A :class:`Displayed` has its place in the output of the command."""
+    """The :class:`Displayed` of this number has its place in the output of the command."""
+
+    number: int
 
 
 class LogLine(Message, frozen=True, tag=219):
@@ -249,9 +251,13 @@ class OutputPipes(Message, frozen=True, tag=247):
 
 
 class Displayed(Message, frozen=True, tag=248):
-    """The command that runs displays something: an encoded :class:`~ipmpi.protocol.operations.Display`."""
+    """The command that runs displays something: an encoded :class:`~ipmpi.protocol.operations.Display`.
+
+    Displays of a rank are numbered.
+    """
 
     data: bytes
+    number: int = 0
 
 
 ToRank = (

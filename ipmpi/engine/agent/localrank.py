@@ -310,7 +310,7 @@ class LocalRank:
         elif isinstance(message, rm.Displayed):
             if self._output is not None:
                 self._output.displayed(message.data)
-            self.send(rm.DisplayTaken())
+            self.send(rm.DisplayTaken(message.number))
         elif isinstance(message, rm.ItemDone):
             self._large = self._new_large(message.sizes)
             self.tasks.large_result(message, self._large)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -248,14 +249,16 @@ class Rank:
 
     def _display(self, display: operations.Display) -> None:
         """Send it, and wait for the agent: what is printed next goes another way, and must not overtake it."""
-        self._displays_sent += 1
-        self._say(rm.Displayed(operations.encode(display)))
-        if threading.current_thread() is threading.main_thread():
-            while self._displays_taken < self._displays_sent and self._hear_during_part():
+        number = self._displays_sent = self._displays_sent + 1
+        if not self._say(rm.Displayed(operations.encode(display), number)):
+            print("ipmpi: too many open files, or no memory: what this displays cannot be sent", file=sys.stderr)
+        elif threading.current_thread() is threading.main_thread():
+            # By its number: an interrupt may have kept an earlier one from being sent.
+            while self._displays_taken < number and self._hear_during_part():
                 pass
 
-    def _display_was_taken(self, _message: rm.DisplayTaken, _body: memoryview, _files: list[int]) -> None:
-        self._displays_taken += 1
+    def _display_was_taken(self, message: rm.DisplayTaken, _body: memoryview, _files: list[int]) -> None:
+        self._displays_taken = message.number
 
     # --- task items ----------------------------------------------------------------------------------------
 

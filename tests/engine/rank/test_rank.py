@@ -105,6 +105,64 @@ agent(work)
     assert out == "main thread ended by itself []\n"
 
 
+def test_interrupts_of_what_displays_lose_no_packet(root: Path) -> None:
+    out = run(
+        """
+import builtins
+def work():
+    started = SimpleQueue()
+    builtins.started = started.put
+    chance = random.Random(1)
+    hit = 0
+    for n in range(300):
+        size = chance.choice([1, 200_000])  # in the packet, or in a file in memory
+        show = f"display({{'text/plain': 'x' * {size}}}, raw=True)"
+        source = f"started(1)\\nfor i in range(30): {show}"
+        submit(("victim", n), source)
+        submit(("bystander", n), "display(2); 1")
+        assert started.get() == 1
+        for _ in range(chance.randrange(500)):
+            pass
+        interrupt()
+        name, ok, kind = answers.get(timeout=30)
+        assert name == ("victim", n) and (ok or kind == "KeyboardInterrupt"), (name, ok, kind)
+        hit += not ok
+        spared = ok
+        name, ok, kind = answers.get(timeout=30)
+        assert name == ("bystander", n) and (ok or spared), name
+    assert hit > 50, hit
+agent(work)
+""",
+        root,
+    )
+    assert out == "main thread ended by itself []\n"
+
+
+def test_a_display_that_cannot_be_sent_is_told(root: Path) -> None:
+    out = run(
+        """
+def work():
+    submit("full", '''
+import os, io, contextlib
+many = []
+with contextlib.suppress(OSError):
+    while True: many.append(os.dup(0))
+err = io.StringIO()
+with contextlib.redirect_stderr(err): display({"text/plain": "x" * 200_000}, raw=True)
+for each in many: os.close(each)
+assert "too many open files" in err.getvalue(), err.getvalue()
+display("now")
+''')
+    assert answers.get(timeout=30) == ("full", True, "")
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+agent(work)
+""",
+        root,
+    )
+    assert out == "main thread ended by itself []\n"
+
+
 def test_a_signal_that_does_not_come_in_time_is_sent_again(root: Path) -> None:
     # One that Python has not looked at before a sleep begins is noticed at its end; a lost one stands for it.
     out = run(
