@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 from ... import limits, serialize
+from ...errors import WaitInterrupted
 from ...protocol import operations
 from ..display.render import Fold
 from ..session import given, replies
@@ -278,7 +279,12 @@ class EngineCommands:
         if waits:
             check_waiting()
         pending = self._command(operation, method, shown, targets, False, finish)
-        return live.follow(pending, view, waits)
+        try:
+            return live.follow(pending, view, waits)
+        except WaitInterrupted as error:
+            if error.detached:
+                self._calls.detached = pending
+            raise
 
     def apply(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call ``f(*args, **kwargs)`` once on every engine of :attr:`targets`.
