@@ -13,6 +13,7 @@ from ..client.display.blocks import Block
 from ..client.display.live import LiveView
 from ..client.display.pictures import pictures_here
 from ..client.display.render import Fold, Renderer
+from ..client.display.screens import has_colours
 from ..client.session.progress import StatusLine
 from ..client.session.results import PendingResult
 
