@@ -27,3 +27,13 @@ def __getattr__(name: str) -> Any:
     if name == "Cluster":
         return importlib.import_module("ipmpi.cluster").Cluster
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Load the magics; IPython calls this for ``%load_ext ipmpi``."""
+    shell.extension_manager.load_extension("ipmpi.ipython")
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Unload the magics; IPython calls this for ``%unload_ext ipmpi``."""
+    shell.extension_manager.unload_extension("ipmpi.ipython")

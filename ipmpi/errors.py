@@ -13,6 +13,7 @@ The class tree::
     ├── ControllerStartError         the controller could not start (port taken, folder unusable)
     ├── LauncherError                engines could not be started, or MPI and launcher do not match
     ├── EngineLost                   an engine's process ended while a command or task was on it
+    ├── EngineBusy                   something is only for an idle engine, and none is
     ├── InvalidEngineID, NoEnginesRegistered, QueueCleared, InvalidDeferredID,
     │   NotAPendingResult, ResultNotCompleted, SerializationError, UnpickleableException,
     │   InvalidProperty, StopLocalExecution, MessageSizeError, ClientError, Backpressure
@@ -21,6 +22,11 @@ The class tree::
     ├── RemoteExit                   user code raised SystemExit or another exception that ends programs
     ├── InternalError                an unexpected error inside ipmpi: a bug
     └── CompositeError               exceptions of user code, with the engines that raised them
+
+and, beside it::
+
+    KeyboardInterrupt
+    └── WaitInterrupted              Ctrl-C ended a wait for engines; it says what became of the command
 """
 
 from __future__ import annotations
@@ -90,6 +96,10 @@ class LauncherError(KernelError):
 
 class EngineLost(KernelError):
     """The process of an engine ended while a command or task of this client was on it."""
+
+
+class EngineBusy(KernelError):
+    """A request is only for an idle engine, and none of the engines is idle."""
 
 
 class InvalidEngineID(KernelError):
@@ -181,6 +191,27 @@ class RemoteExit(KernelError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (*self.args, self.value))
+
+
+class WaitInterrupted(KeyboardInterrupt):
+    """Ctrl-C ended a wait for engines. As a KeyboardInterrupt, ``except Exception`` does not catch it.
+
+    Attributes:
+        detached: whether the command goes on.
+        error: what the engines raised, a :class:`CompositeError`; None if it goes on, or no engine has raised.
+    """
+
+    def __init__(self, text: str, detached: bool = False, error: BaseException | None = None) -> None:
+        super().__init__(text)
+        self.detached = detached
+        self.error = error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (*self.args, self.detached, self.error))
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: the frames of the wait would say nothing."""
+        return [f"KeyboardInterrupt: {self}"]
 
 
 def text_of(error: BaseException) -> str:

@@ -37,7 +37,8 @@ class Interruptions:
 
     def begin(self, client: int, message: m.Interrupt) -> None:
         """Interrupt engines; raises an error to refuse the request."""
-        request = _Request(client, message.id, self._router.interrupt(message.targets))
+        works = self._router.interrupt(message.targets, client, message.commands)
+        request = _Request(client, message.id, works)
         self._requests.append(request)
         if request.works:
             self._loop.call_later(limits.INTERRUPT_REACTS, lambda: self._answer(request))

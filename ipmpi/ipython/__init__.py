@@ -1,6 +1,6 @@
-"""IPython extension with the magics ``%px``, ``%result`` and ``%autopx``; it imports no client class.
+"""IPython extension with ``%px``, ``%%px``, ``%autopx`` and others; ``docs/magics.rst`` has them all.
 
-``mec.activate()`` and ``%load_ext ipmpi.ipython`` load it.
+``mec.activate()``, ``%load_ext ipmpi`` and ``%load_ext ipmpi.ipython`` load it.
 """
 
 from __future__ import annotations
@@ -8,13 +8,18 @@ from __future__ import annotations
 from IPython.core.interactiveshell import InteractiveShell
 
 from .magics import ParallelMagics
+from .questions import questions_for_engines
 
 __all__ = ["ParallelMagics", "load_ipython_extension", "unload_ipython_extension"]
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register the magics; called by IPython."""
-    shell.register_magics(ParallelMagics(shell))
+    magics = ParallelMagics(shell)
+    shell.register_magics(magics)
+    magics.load()
+    if questions_for_engines not in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.append(questions_for_engines)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
@@ -22,3 +27,5 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     magics = shell.magics_manager.registry.get("ParallelMagics")
     if magics is not None:
         magics.deactivate()
+    if questions_for_engines in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(questions_for_engines)

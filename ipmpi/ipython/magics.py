@@ -2,87 +2,170 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 
+from ..client.session.results import PendingResult
+from ..errors import CompositeError, WaitInterrupted
+from ..ranges import ranges
+from . import reports
 from .autopx import AutoParallel
+from .completion import PxCompletion
+from .pxoptions import PX, PXCONFIG, PXRESULT, PxOptions, engines, parse, split_line
+from .pxrun import PxRun
+from .pxscreen import colours_of
 
 NO_ACTIVE_CONTROLLER = """\
 Error:  No Controller is activated
 Use activate() on a RemoteController object to activate it for magics."""
+
+_SHOWN_IDS: Final = 10
 
 
 class Steers(Protocol):
     """The part of a client or view that the magics use."""
 
     targets: Any
+    block: bool
 
-    def execute(self, lines: str) -> Any:
+    def execute(self, lines: str, targets: Any = None, *, block: bool) -> Any:
         """Run source code on engines."""
 
     def get_result(self, i: int | None = None) -> Any:
         """Return the output of a command."""
 
+    def complete(self, text: str) -> list[str]:
+        """Return what the last word can become."""
 
-class Pending(Protocol):
-    """The part of a :class:`PendingResult` that the magics use."""
+    def kill(self, *, targets: Any = None, block: bool | None = None) -> Any:
+        """End engines."""
 
-    called: bool
-
-    def done(self) -> bool:
-        """Return whether it has arrived."""
-
-    def exception(self) -> BaseException | None:
-        """Return the exception that :attr:`r` raises."""
-
-    @property
-    def r(self) -> Any:
-        """The result."""
+    def recent_outputs(self) -> Sequence[Any]:
+        """Return what was printed lately."""
 
 
 @magics_class
 class ParallelMagics(Magics):
-    """The magics ``%px``, ``%%px``, ``%result`` and ``%autopx``.
+    """The magics that run code on engines: ``%px``, ``%%px``, ``%autopx`` and those that show what came of it.
 
-    They use the ``targets`` and ``block`` of the active client. Without one, they print how to activate it. They
-    are for use in IPython's main thread.
+    They use the ``targets`` and ``block`` of the active client. Without one, they say how to activate it. They are
+    for use in IPython's main thread.
 
     Attributes:
         active: the client or view whose ``activate()`` was called last; None if there is none.
+        last: the result of the last command that they ran.
+        defaults: the options of ``%pxconfig``.
     """
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
+        self._shell = shell
         self.active: Steers | None = None
-        self._pending: list[Pending] = []
+        self.last: PendingResult[Any] | None = None
+        self.defaults = PxOptions(stream=True, verbose=True, fold="exact", group_outputs="type")
+        self._pending: list[PendingResult[Any]] = []
         self._autopx = AutoParallel(shell, "get_ipython().magics_manager.registry['ParallelMagics'].execute_cell")
+        self._completion = PxCompletion(lambda: self.active, lambda: self._autopx.enabled)
+
+    def load(self) -> None:
+        """Complete code for engines from now on."""
+        self._completion.install(self._shell)
 
     def deactivate(self) -> None:
         """Drop the active client, and run cells locally."""
+        self._completion.remove(self._shell)
         self._autopx.disable()
         self.active = None
+
+    # --- Running code -----------------------------------------------------------------------------------------
 
     @no_var_expand
     @line_cell_magic
     def px(self, line: str, cell: str | None = None) -> Any:
         """Run code on the engines: ``%px a = 5``, or ``%%px`` as the first line of a cell.
 
+        ``%pxconfig?`` shows the options, which may precede the code of ``%px``, too.
+
+        What the engines print is shown while it comes, equal output once, and then the values of last expressions.
+        Ctrl-C interrupts the engines that run this cell; once more leaves it running, for ``%pxresult``.
+
         Returns:
-            A :class:`ResultList`; if the client's ``block`` is False, a :class:`PendingResult` of it.
+            None. ``_`` is the :class:`ResultList`. If the client's ``block`` is False, or with ``--noblock``, a
+            :class:`PendingResult`.
 
         Raises:
             CompositeError: the code raised on at least one engine.
-            UsageError: ``%%px`` is followed by code on the same line.
+            WaitInterrupted: Ctrl-C ended the wait, or all engines finished in spite of it.
+            UsageError: an option is unknown, or no client is active.
         """
-        if self.active is None:
-            print(NO_ACTIVE_CONTROLLER)
-            return None
-        if cell is not None and line.strip():
-            raise UsageError("%%px stands alone on its line, with the code for the engines below")
-        print(f"Parallel execution on engines: {self.active.targets}")
-        return self.active.execute(line if cell is None else cell)
+        self._client()
+        if cell is None:
+            words, code = split_line(PX, line)
+            options = parse(PX, words)
+        else:
+            code = cell
+            options = parse(PX, line, "%%px stands alone on its line, with the code for the engines below")
+        return self._run(code, options.over(self.defaults))
+
+    def _run(self, code: str, options: PxOptions) -> Any:
+        client = self._client()
+        targets = None if options.targets is None else engines(options.targets, client)
+        ranks = None if options.ranks is None else engines(options.ranks, client)
+        if options.verbose:
+            print(f"Parallel execution on engines: {_named(client.targets if targets is None else targets)}")
+        with reports.in_one_line():
+            pending: PendingResult[Any] = client.execute(code, targets=targets, block=False)
+        self.last = pending
+        if options.out is not None:
+            self._shell.user_ns[options.out] = pending
+        if options.local:
+            self._shell.run_cell(code)
+        if not (client.block if options.block is None else options.block):
+            return pending
+        self._finish(pending, options, None if ranks == "all" else ranks)
+        return None
+
+    def _finish(self, pending: PendingResult[Any], options: PxOptions, ranks: Sequence[int] | None = None) -> None:
+        """Show a result when it has come, and make it ``_``."""
+        kill = self._client().kill
+        run = PxRun(self._shell, pending, options, ranks, lambda ids: kill(targets=ids, block=False))
+        with reports.in_one_line():
+            result = run.wait_and_show()
+        self._shell.displayhook.update_user_ns(result)
+
+    @line_magic
+    def pxconfig(self, line: str) -> None:
+        """Set how ``%px``, ``%%px`` and ``%autopx`` run from now on; without options, show it."""
+        client = self._client()
+        if not line.strip():
+            print(reports.settings(client, self.defaults))
+            return
+        options = parse(PXCONFIG, line)
+        if options.targets is not None:
+            client.targets = engines(options.targets, client)
+        if options.block is not None:
+            client.block = options.block
+        self.defaults = options._replace(targets=None, block=None).over(self.defaults)
+
+    # --- What came of it --------------------------------------------------------------------------------------
+
+    @line_magic
+    def pxresult(self, line: str) -> None:
+        """Show the result of the last ``%px`` or ``%%px``; waits for it if it has not come."""
+        options = parse(PXRESULT, line)
+        if self.last is None:
+            raise UsageError("%pxresult shows the result of the last %px or %%px, and there was none yet")
+        if options.out is not None:
+            self._shell.user_ns[options.out] = self.last
+            return
+        ranks = None if options.ranks is None else engines(options.ranks, self._client())
+        # What has come is ordered as asked; what still comes is shown as it comes.
+        options = options._replace(stream=not self.last.done()).over(self.defaults)
+        self._finish(self.last, options, None if ranks == "all" else ranks)
 
     @line_magic
     def result(self, line: str) -> Any:
@@ -91,49 +174,68 @@ class ParallelMagics(Magics):
         Raises:
             UsageError: N is not a number.
         """
-        if self.active is None:
-            print(NO_ACTIVE_CONTROLLER)
-            return None
+        client = self._client()
         number = line.strip()
         try:
-            return self.active.get_result(int(number) if number else None)
+            wanted = int(number) if number else None
         except ValueError:
             raise UsageError(f"%result takes the number of a command, as in %result 3, not {number!r}") from None
+        with reports.in_one_line():
+            return client.get_result(wanted)
+
+    @line_magic
+    def pxtb(self, line: str) -> None:
+        """Show the whole tracebacks of the last failure on engines, equal ones once: ``%pxtb``, ``%pxtb 0:4``."""
+        error = getattr(sys, "last_value", None)
+        if isinstance(error, WaitInterrupted):
+            error = error.error
+        if not isinstance(error, CompositeError):
+            error = None if self.last is None or not self.last.done() else self.last.exception()
+        if not isinstance(error, CompositeError):
+            raise UsageError("%pxtb shows the tracebacks of the last exception of engines, and there was none")
+        wanted = engines(line, self._client()) if line.strip() else "all"
+        ids = None if wanted == "all" else wanted
+        print(reports.tracebacks(error, ids, colours_of(self._shell)), end="")
+
+    @line_magic
+    def pxlog(self, line: str) -> None:
+        """Show what engines have printed lately for this client's commands: ``%pxlog``, ``%pxlog 3`` commands."""
+        count = line.strip() or "10"
+        if not count.isdigit():
+            raise UsageError(f"%pxlog takes a number of commands, as in %pxlog 3, not {count!r}")
+        print(reports.log(self._client().recent_outputs(), int(count)), end="")
+
+    # --- %autopx ----------------------------------------------------------------------------------------------
 
     @line_magic
     def autopx(self, line: str) -> None:  # noqa: ARG002 - what IPython calls
         """Toggle whether cells run on the engines. Magics, shell commands and help still run locally.
 
-        If the client's ``block`` is False, the value of a cell is a :class:`PendingResult`, and its output is
-        printed before the next cell that runs after it has arrived.
+        Cells run as with ``%%px``. If the client's ``block`` is False, the value of a cell is a
+        :class:`PendingResult`, and its output is shown before the next cell that runs after it has arrived.
         """
         if self._autopx.enabled:
             self._show_what_came()
             self._autopx.disable()
             print("Auto Parallel Disabled")
-        elif self.active is None:
-            print(NO_ACTIVE_CONTROLLER)
         else:
+            self._client()
             self._autopx.enable()
             print("Auto Parallel Enabled\nType %autopx to disable")
 
     def execute_cell(self, cell: str) -> Any:
-        """Run one cell on the engines and print its output; ``%autopx`` replaces cells by calls of this.
+        """Run one cell on the engines and show its output; ``%autopx`` replaces cells by calls of this.
 
         Returns:
             None; if the client's ``block`` is False, a :class:`PendingResult`, which IPython displays and keeps as
-            ``Out[n]``. Its output is printed before the next cell that runs after it has arrived.
+            ``Out[n]``. Its output is shown before the next cell that runs after it has arrived.
         """
-        if self.active is None:
-            print(NO_ACTIVE_CONTROLLER)
-            return None
+        self._client()
         self._show_what_came()
-        result = self.active.execute(cell)
-        if isinstance(result, list):
-            print(repr(result))
-            return None
-        self._pending.append(result)
-        return result
+        pending = self._run(cell, PxOptions(verbose=False).over(self.defaults))
+        if pending is not None:
+            self._pending.append(pending)
+        return pending
 
     def _show_what_came(self) -> None:
         came = [each for each in self._pending if each.done()]
@@ -141,5 +243,17 @@ class ParallelMagics(Magics):
         for each in came:
             if each.called:
                 continue  # its output was seen when it was retrieved
-            error = each.exception()
-            print(repr(each.r) if error is None else f"{type(error).__name__}: {error}")
+            try:
+                PxRun(self._shell, each, self.defaults._replace(stream=False), None).wait_and_show()
+            except Exception as error:
+                print(f"{type(error).__name__}: {error}")
+
+    def _client(self) -> Steers:
+        if self.active is None:
+            raise UsageError(reports.how_to_activate(NO_ACTIVE_CONTROLLER, self._shell.user_ns))
+        return self.active
+
+
+def _named(targets: Any) -> str:
+    many = isinstance(targets, (list, tuple)) and len(targets) > _SHOWN_IDS
+    return f"[{ranges(targets)}]" if many else str(targets)

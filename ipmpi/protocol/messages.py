@@ -61,7 +61,8 @@ class Command(Message, frozen=True, tag=1):
     """Something addressed to given engines (None: all that are registered). Answered by :class:`Result`.
 
     ``operation`` is an encoded :data:`~ipmpi.protocol.operations.Operation`; ``method`` and ``label`` are
-    what error messages and queue_status show of it.
+    what error messages and queue_status show of it. With ``one_idle`` it runs on the first idle target, and
+    is refused (EngineBusy) if there is none.
     """
 
     id: int
@@ -70,6 +71,7 @@ class Command(Message, frozen=True, tag=1):
     label: str
     operation: bytes
     sizes: list[int] = field(default_factory=list)
+    one_idle: bool = False
 
 
 class BodyAgain(Message, frozen=True, tag=2):
@@ -107,11 +109,14 @@ class ClearQueue(Message, frozen=True, tag=5):
 class Interrupt(Message, frozen=True, tag=6):
     """KeyboardInterrupt in what runs on engines now. Answer: ``[[engine, ...], [[engine, label], ...]]``.
 
-    The first are those whose command has ended, the others those whose command still runs after a while.
+    The first are those whose command has ended, the others those whose command still runs after a while. With
+    ``commands``, numbers of this client's commands, only where one of them runs; where one is still queued, it is
+    taken out of the queue.
     """
 
     id: int
     targets: list[int] | None
+    commands: list[int] | None = None
 
 
 class Kill(Message, frozen=True, tag=7):

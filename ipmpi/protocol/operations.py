@@ -71,6 +71,12 @@ class Keys(_Operation, frozen=True, tag="keys"):
     """The answer's body: the list of names in the namespace."""
 
 
+class Complete(_Operation, frozen=True, tag="complete"):
+    """The answer's body: a list of what the last word of a line can become. User code is not run."""
+
+    text: str
+
+
 class SetProperties(_Operation, frozen=True, tag="set_properties"):
     """Body: a pickled dict."""
 
@@ -156,6 +162,7 @@ Operation = (
     | GetResult
     | Reset
     | Keys
+    | Complete
     | SetProperties
     | GetProperties
     | HasProperties

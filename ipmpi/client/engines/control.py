@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 from ...protocol import messages
-from ...ranges import engines_named
 from ..session import given
+from ..session.callwait import not_reacting
 from ..session.notices import say
 from ..session.ownframes import all_raise_at_call
+from ..session.recentoutputs import RecentOutput
 from ..session.results import PendingResult
 from ..session.targets import Targets, choose
+from .completing import completions
 from .objects import EngineObjects
 
 
@@ -119,9 +121,35 @@ class EngineControl(EngineObjects):
         wanted = self._wanted(targets)
         ended, stuck = self._request(lambda i: messages.Interrupt(i, wanted), list, True, "interrupt")
         if stuck:
-            say(_not_interrupted(stuck))
+            labels = list(dict.fromkeys(label for _, label in stuck))
+            runs = labels[0] if len(labels) == 1 else f"{labels[0]} and others"
+            say(not_reacting([engine for engine, _ in stuck], runs))
         answer: list[int] = ended
         return answer
+
+    def complete(self, text: str) -> list[str]:
+        """Return what the last word of a line of code can become on the engines, for completion by Tab.
+
+        Asks one engine of :attr:`targets` that is idle, and waits for 0.3 s at most.
+
+        Args:
+            text: the line up to the cursor, for example ``'np.lin'`` or ``"table['te"``.
+
+        Returns:
+            Names, names with attributes (``'np.linalg'``), or keys; empty if no engine is idle.
+        """
+        return completions(self._calls, given.source(text, "the text to complete"), self._wanted(None))
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """Return what Tab shows after ``mec['``: the names of an idle engine."""
+        return completions(self._calls, "", self._wanted(None))
+
+    def recent_outputs(self) -> list[RecentOutput]:
+        """Return what engines have printed for the last commands of this client, oldest first.
+
+        Nothing is asked; commands of other clients are not included.
+        """
+        return self._calls.recent.all()
 
     def cluster_info(self) -> dict[str, Any]:
         """Return what the controller knows about its engines and clients. Always blocks.
@@ -169,17 +197,6 @@ class EngineControl(EngineObjects):
         method: str,
     ) -> Any:
         return self._calls.request(self, factory, finish, self._waits(block), method)
-
-
-def _not_interrupted(stuck: Sequence[tuple[int, str]]) -> str:
-    ids = [engine for engine, _ in stuck]
-    labels = list(dict.fromkeys(label for _, label in stuck))
-    runs = labels[0] if len(labels) == 1 else f"{labels[0]} and others"
-    return (
-        f"{engines_named(ids)} did not react: {runs} still runs. A call into C or MPI is interrupted when it "
-        f"returns, and waits for ever if it waits for another rank. mec.kill(targets={ids[:3]}"
-        f"{'...' * (len(ids) > 3)}) ends engines, mec.kill() the whole set"
-    )
 
 
 def _busy(going: Sequence[str] = (), seconds: float | None = None) -> dict[str, Any]:

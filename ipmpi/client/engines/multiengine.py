@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
+from typing import Any, Literal
 
 from ...errors import ClientError
 from ...transport.ssh.ssh import SshSession
 from ..display.inipython import fold_failures
 from ..session.calls import Calls
 from ..session.connecting import close_when_unreferenced, connect
-from ..session.partial import seconds_until_told
+from ..session.partial import interrupt_mode, seconds_until_told
+from ..session.results import PendingResult
 from ..session.session import Session
 from .views import EngineView
 
@@ -83,11 +85,47 @@ class MultiEngineClient(EngineView):
         The delay starts at the first failure. The line names the failures and the engines that are still running:
         usually they wait in an MPI collective for those that failed. It is printed once per call.
         """
-        return self._calls.partial_after
+        return self._calls.settings.partial_after
 
     @partial_after.setter
     def partial_after(self, seconds: float | None) -> None:
-        self._calls.partial_after = seconds_until_told(seconds)
+        self._calls.settings.partial_after = seconds_until_told(seconds)
+
+    @property
+    def progress_after(self) -> float | None:
+        """Seconds before a waiting call shows its progress; initially 2, None for never.
+
+        The line ``61/64 done · [3, 17, 40] running 12 s`` is shown on a terminal and in a notebook, until the call
+        ends.
+        """
+        return self._calls.settings.progress_after
+
+    @progress_after.setter
+    def progress_after(self, seconds: float | None) -> None:
+        self._calls.settings.progress_after = seconds_until_told(seconds, "progress_after")
+
+    @property
+    def on_interrupt(self) -> Literal["ranks", "detach"]:
+        """What Ctrl-C does while a call waits for engines; initially ``'ranks'``.
+
+        With ``'ranks'`` the first Ctrl-C raises KeyboardInterrupt on the engines that run this call, and on no
+        others; on engines where it is still queued it will not run. The call goes on waiting until they have
+        ended, names those that do not react within 3 s, and raises :class:`~ipmpi.errors.WaitInterrupted`, a
+        KeyboardInterrupt. A second Ctrl-C ends the wait only; see :attr:`detached`. With ``'detach'``, the first
+        Ctrl-C does that.
+
+        Waits with a timeout always end at the first Ctrl-C and leave the call running.
+        """
+        return self._calls.settings.on_interrupt
+
+    @on_interrupt.setter
+    def on_interrupt(self, value: Literal["ranks", "detach"]) -> None:
+        self._calls.settings.on_interrupt = interrupt_mode(value)
+
+    @property
+    def detached(self) -> PendingResult[Any] | None:
+        """The result of the last waiting call that Ctrl-C left running; None if there is none."""
+        return self._calls.detached
 
     def close(self) -> None:
         """Close the connection. Commands continue on the engines; results that were not retrieved are lost."""

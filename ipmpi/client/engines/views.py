@@ -38,8 +38,9 @@ class EngineView(EngineControl):
     wrong, InvalidEngineID if an engine is not registered, NoEnginesRegistered if there is none, and CompositeError
     if a command failed on engines.
 
-    Ctrl-C during a wait returns to the prompt and leaves the engines working; :meth:`interrupt` stops them. After
-    Ctrl-C during a push, do not change the array until the push has ended: its memory may still be read.
+    The first Ctrl-C during a wait interrupts the engines that run this call, the second leaves them working and
+    returns; see :attr:`MultiEngineClient.on_interrupt`. After Ctrl-C during a push, do not change the array until
+    the push has ended: its memory may still be read.
 
     Thread-safety: all methods may be called from any thread; commands reach each engine in the order in which they
     were submitted. :attr:`block` and :attr:`targets` are shared by all threads that use the object: threads that

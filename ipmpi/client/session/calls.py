@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ... import limits, serialize
+from ...errors import WaitInterrupted
 from ...protocol import messages
-from .partial import PARTIAL_AFTER, CommandFuture, Partial
-from .results import PendingResult, PendingResults, wait_and_tell, wait_until_done
+from .callwait import wait_and_tell
+from .partial import CommandFuture, Partial, WaitSettings
+from .recentoutputs import RecentOutputs
+from .results import PendingResult, PendingResults, wait_until_done
 from .session import Submission
 from .waiting import check_waiting
 
@@ -53,7 +57,8 @@ def combined(
     """Return one future of all replies, in the order of ``futures``; it fails with the first exception."""
     parts = [part for future in futures if isinstance(future, CommandFuture) for part in future.so_far]
     outputs = [output for future in futures if isinstance(future, CommandFuture) for output in future.outputs]
-    whole: concurrent.futures.Future[list[EngineReply]] = CommandFuture(parts, outputs)
+    numbers = [number for future in futures if isinstance(future, CommandFuture) for number in future.numbers]
+    whole: concurrent.futures.Future[list[EngineReply]] = CommandFuture(parts, outputs, numbers)
     missing = len(futures)
     lock = threading.Lock()
 
@@ -84,12 +89,23 @@ def registered(session: Session) -> list[int]:
 
 
 class Calls:
-    """The session of a client and its views, and its pending results."""
+    """The session of a client and its views, and its pending results.
+
+    Attributes:
+        session: the session.
+        pending: the results of calls that did not wait.
+        settings: how calls are waited for.
+        recent: what engines have printed for the last commands.
+        detached: the result of the last waiting call whose wait was ended by Ctrl-C.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.pending = PendingResults()
-        self.partial_after: float | None = PARTIAL_AFTER
+        # It refers to the session only: a cycle would keep the session open after its last client.
+        self.settings = WaitSettings(functools.partial(_interrupt, session), functools.partial(_known, session))
+        self.recent = RecentOutputs()
+        self.detached: PendingResult[Any] | None = None
 
     def command(self, client: object, submission: Submission, finish: Finish, block: bool) -> Any:
         """Send one command; return ``finish(replies)``, or with ``block=False`` a PendingResult of it.
@@ -108,8 +124,12 @@ class Calls:
             submissions = [each._replace(body=copied(each.body)) for each in submissions]
         # None means all engines; without any engine there is nothing to wait for.
         futures = [self.session.command(each) for each in submissions if each.targets != []]
+        for each, sent in zip(submissions, futures, strict=False):
+            if isinstance(sent, CommandFuture):
+                self.recent.add(each.label, sent.outputs[0])
         future = futures[0] if len(futures) == 1 else combined(futures)
-        return self._result(client, future, finish, block, method, _has_failed)
+        label = submissions[0].label if len(submissions) == 1 else method
+        return self._result(client, future, finish, block, method, _has_failed, label)
 
     def request(
         self,
@@ -126,7 +146,7 @@ class Calls:
 
     def known(self) -> list[int]:
         """Return the ids of the engines, ascending, from the last update of the controller, without a request."""
-        return sorted(self.session.engines)
+        return _known(self.session)
 
     def ids(self) -> list[int]:
         """Ask the controller for the ids of the engines, ascending."""
@@ -140,12 +160,28 @@ class Calls:
         block: bool,
         method: str,
         has_failed: Callable[[Any], bool] | None = None,
+        label: str = "",
     ) -> Any:
-        partial = Partial(future, method, self.partial_after)
-        if block:
-            wait_and_tell(future, partial)
-            return finish(future.result())
-        return self.pending.add(PendingResult(client, future, finish, method, has_failed, partial))
+        partial = Partial(future, method, self.settings.partial_after, self.settings, label)
+        if not block:
+            return self.pending.add(PendingResult(client, future, finish, method, has_failed, partial))
+        try:
+            wait_and_tell(future, partial, "mec.detached.r waits for its result again")
+        except WaitInterrupted as error:
+            if error.detached:
+                pending = PendingResult(client, future, finish, method, has_failed, partial)
+                self.detached = self.pending.add(pending)
+            raise
+        return finish(future.result())
+
+
+def _interrupt(session: Session, numbers: list[int]) -> None:
+    """Interrupt the engines that run these commands; the replies show the outcome."""
+    session.request(lambda i: messages.Interrupt(i, None, numbers))
+
+
+def _known(session: Session) -> list[int]:
+    return sorted(session.engines)
 
 
 def _has_failed(replies: Sequence[EngineReply]) -> bool:

@@ -10,10 +10,10 @@ import concurrent.futures
 import math
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ...errors import ClientError
+from ...errors import ClientError, CompositeError
 from ...protocol.operations import Failed
 from ...ranges import ranges
 from .commandoutput import CommandOutput
@@ -25,6 +25,19 @@ if TYPE_CHECKING:
 
 PARTIAL_AFTER: Final = 2.0
 """Seconds after the first failure; by then engines that fail for the same reason have failed, too."""
+
+PROGRESS_AFTER: Final = 2.0
+"""Seconds of waiting before the status line is shown."""
+
+OnInterrupt = Literal["ranks", "detach"]
+"""What the first Ctrl-C of a wait does: interrupt the ranks that run the call, or end the wait."""
+
+_ADVICE: Final[dict[OnInterrupt, str]] = {
+    "ranks": "Ctrl-C interrupts running code, and mec.kill() ends engines that wait inside MPI",
+    "detach": (
+        "Ctrl-C ends the wait. Then mec.interrupt() ends running code, and mec.kill() engines that wait inside MPI"
+    ),
+}
 
 _MOST: Final = 3
 """Number of different failures that the line shows."""
@@ -46,7 +59,7 @@ class SoFar:
         self.done: set[int] = set()
         self.failed: dict[int, EngineReply] = {}
         self._lock = threading.Lock()
-        self._waiters: list[threading.Event] = []
+        self._listeners: list[Callable[[], object]] = []
 
     def add(self, replies: Iterable[EngineReply], order: Sequence[int] | None) -> None:
         """Add replies that have arrived."""
@@ -56,16 +69,17 @@ class SoFar:
                 self.done.add(reply.engine)
                 if not reply.ok:
                     self.failed[reply.engine] = reply
-            waiters = self._waiters if self.failed else []
-        for waiter in waiters:
-            waiter.set()
+            listeners = list(self._listeners) if self.failed else []
+        for listener in listeners:
+            listener()
 
-    def announce(self, waiter: threading.Event) -> None:
-        """Set ``waiter`` when there is a failure."""
+    def on_failure(self, listener: Callable[[], object]) -> None:
+        """Call ``listener`` when there is a failure: now, or in the session's thread."""
         with self._lock:
-            self._waiters.append(waiter)
-            if self.failed:
-                waiter.set()
+            self._listeners.append(listener)
+            has_failed = bool(self.failed)
+        if has_failed:
+            listener()
 
     def look(self) -> tuple[list[int], list[EngineReply], list[int]]:
         """Return the engines that have replied, the failures, and the engines that have not replied."""
@@ -78,12 +92,42 @@ class CommandFuture(SessionFuture):
 
     Attributes:
         outputs: what the engines print meanwhile, one per command.
+        numbers: the numbers of the commands in their session.
     """
 
-    def __init__(self, so_far: Sequence[SoFar], outputs: Sequence[CommandOutput] = ()) -> None:
+    def __init__(
+        self,
+        so_far: Sequence[SoFar],
+        outputs: Sequence[CommandOutput] = (),
+        numbers: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.so_far = list(so_far)
         self.outputs = list(outputs)
+        self.numbers = list(numbers)
+
+
+class WaitSettings:
+    """How a client and its views wait for calls.
+
+    Attributes:
+        partial_after: seconds after the first failure until a waiting user is told; None for never.
+        progress_after: seconds until the status line is shown; None for never.
+        on_interrupt: what the first Ctrl-C does: ``'ranks'`` or ``'detach'``.
+        interrupt: interrupts the engines that run commands of these numbers; None where that is not possible.
+        engines: the ids of all engines.
+    """
+
+    def __init__(
+        self,
+        interrupt: Callable[[list[int]], object] | None = None,
+        engines: Callable[[], Sequence[int]] = tuple,
+    ) -> None:
+        self.partial_after: float | None = PARTIAL_AFTER
+        self.progress_after: float | None = PROGRESS_AFTER
+        self.on_interrupt: OnInterrupt = "ranks"
+        self.interrupt = interrupt
+        self.engines = engines
 
 
 class Partial:
@@ -93,14 +137,26 @@ class Partial:
         future: the future of all replies; empty unless it is a :class:`CommandFuture`.
         method: the name of the method, for exceptions.
         after: seconds from the first failure to the printed line; None for no line.
+        settings: those of the client; without any, the call cannot be interrupted.
+        label: the call, for messages.
     """
 
-    def __init__(self, future: concurrent.futures.Future[Any], method: str, after: float | None) -> None:
+    def __init__(
+        self,
+        future: concurrent.futures.Future[Any],
+        method: str,
+        after: float | None,
+        settings: WaitSettings | None = None,
+        label: str = "",
+    ) -> None:
         self._parts = future.so_far if isinstance(future, CommandFuture) else []
         self._outputs = future.outputs if isinstance(future, CommandFuture) else []
+        self._numbers = future.numbers if isinstance(future, CommandFuture) else []
         self._method = method
+        self._settings = WaitSettings() if settings is None else settings
+        self.label = label or method or "the call"
         self.after = after
-        self._begun = time.monotonic()
+        self.begun = time.monotonic()
 
     @property
     def outputs(self) -> list[CommandOutput]:
@@ -126,37 +182,83 @@ class Partial:
     def still_running(self) -> str:
         """Text that names the engines that have not replied; "" if there are none, or they are unknown."""
         waits = sorted({engine for part in self._parts for engine in part.look()[2]})
-        return f": [{ranges(waits)}] still running ({time.monotonic() - self._begun:.0f} s)" if waits else ""
+        return f": [{ranges(waits)}] still running ({time.monotonic() - self.begun:.0f} s)" if waits else ""
 
     @property
-    def is_watched(self) -> bool:
-        """Whether a line may have to be printed."""
-        return self.after is not None and bool(self._parts)
+    def has_commands(self) -> bool:
+        """Whether engines are asked; else it is the controller."""
+        return bool(self._parts)
 
-    def announce(self, waiter: threading.Event) -> None:
-        """Set ``waiter`` when there is a failure."""
+    @property
+    def has_failed(self) -> bool:
+        """Whether an engine has failed."""
+        return any(part.failed for part in self._parts)
+
+    @property
+    def running(self) -> list[int]:
+        """Engines that have not answered, ascending."""
+        waits: set[int] = set()
         for part in self._parts:
-            part.announce(waiter)
+            done, _, missing = part.look()
+            waits.update(missing if part.order is not None else set(self._settings.engines()) - set(done))
+        return sorted(waits)
+
+    @property
+    def progress_after(self) -> float | None:
+        """Seconds after which the status line is shown; None for never."""
+        return self._settings.progress_after
+
+    @property
+    def on_interrupt(self) -> OnInterrupt:
+        """What the first Ctrl-C does."""
+        return self._settings.on_interrupt
+
+    @property
+    def can_be_interrupted(self) -> bool:
+        """Whether :meth:`interrupt` does something."""
+        return bool(self._numbers) and self._settings.interrupt is not None
+
+    def interrupt(self) -> None:
+        """Interrupt the engines that run this call; elsewhere it will not begin."""
+        if self._settings.interrupt is not None:
+            self._settings.interrupt(self._numbers)
+
+    def failure(self) -> CompositeError | None:
+        """The exception of all failures that are here; None if there are none."""
+        found = [(type(error), error, None) for error in self.failures.values()]
+        message = f"one or more exceptions from call to method: {self._method}"
+        return CompositeError(message, found) if found else None
+
+    def outcome(self) -> str:
+        """How the engines have ended, in one line."""
+        told, done = self._told(), set(self.done_ids)
+        for part in self._parts:
+            done -= part.failed.keys()
+        if done:
+            told.append(f"[{ranges(done)}] had finished")
+        return " · ".join(told)
+
+    def on_failure(self, listener: Callable[[], object]) -> None:
+        """Call ``listener`` when there is a failure, maybe in another thread."""
+        for part in self._parts:
+            part.on_failure(listener)
 
     def line(self) -> str:
-        """Return a line: which engines failed how, which still run, and what to do."""
+        """Who has failed how, who still runs, and what to do about it."""
+        seconds = time.monotonic() - self.begun
+        told = [*self._told(), f"[{ranges(self.running)}] still running ({seconds:.0f} s)"]
+        return f"{' · '.join(told)}. {_ADVICE[self.on_interrupt]}"
+
+    def _told(self) -> list[str]:
+        """Who has failed how."""
         engines: dict[str, list[int]] = {}
-        running: list[int] = []
-        for part in self._parts:
-            _, failed, waits = part.look()
-            running += waits
-            for reply in failed:
-                engines.setdefault(_in_short(reply), []).append(reply.engine)
+        for reply in (reply for part in self._parts for reply in part.look()[1]):
+            engines.setdefault(_in_short(reply), []).append(reply.engine)
         told = [f"[{ranges(ids)}] {text}" for text, ids in list(engines.items())[:_MOST]]
         if len(engines) > _MOST:
             others = [engine for ids in list(engines.values())[_MOST:] for engine in ids]
             told.append(f"[{ranges(others)}] other failures")
-        seconds = time.monotonic() - self._begun
-        told.append(f"[{ranges(running)}] still running ({seconds:.0f} s)")
-        return (
-            f"{' · '.join(told)}. Ctrl-C ends the wait. Then mec.interrupt() ends running code, and mec.kill() "
-            "engines that wait inside MPI"
-        )
+        return told
 
 
 def _in_short(reply: EngineReply) -> str:
@@ -171,8 +273,20 @@ def _in_short(reply: EngineReply) -> str:
     return f"{name}: {short}" if short else name
 
 
-def seconds_until_told(value: float | None) -> float | None:
-    """Check and return a value of ``partial_after``.
+def interrupt_mode(value: object) -> OnInterrupt:
+    """Check and return a value of ``on_interrupt``; raises ClientError for any other."""
+    if value == "ranks":
+        return "ranks"
+    if value == "detach":
+        return "detach"
+    raise ClientError(
+        "on_interrupt must be 'ranks' (the first Ctrl-C interrupts the engines that run the call) or 'detach' (it "
+        f"ends the wait), not {value!r}"
+    )
+
+
+def seconds_until_told(value: float | None, name: str = "partial_after") -> float | None:
+    """Check and return a value of ``partial_after`` or ``progress_after``.
 
     Raises:
         TypeError: it is neither a number nor None.
@@ -181,7 +295,7 @@ def seconds_until_told(value: float | None) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"partial_after must be a number of seconds or None, not {value!r}")
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
     if not math.isfinite(value) or not 0 <= value <= threading.TIMEOUT_MAX:
-        raise ClientError(f"partial_after must be 0 seconds or more, or None for never, not {value!r}")
+        raise ClientError(f"{name} must be 0 seconds or more, or None for never, not {value!r}")
     return float(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -62,6 +63,31 @@ class Progress:
             if kind is None:
                 self._bar.update(self._total - self._bar.n)
             self._bar.close()
+
+
+class StatusLine:
+    """A line on standard error that is replaced in place; only where somebody looks (a terminal, a notebook)."""
+
+    def __init__(self) -> None:
+        self._width = 0
+
+    def show(self, text: str | None) -> None:
+        """Replace the line; None removes it."""
+        if text is None and not self._width:
+            return
+        if not _somebody_looks():
+            return
+        erase = f"\r{' ' * self._width}\r" if _in_notebook() else "\r\033[K"
+        blank = erase if self._width else ""
+        # One column is left free: a terminal would go to the next line, from which there is no way back.
+        shown = "" if text is None else text[: max(shutil.get_terminal_size().columns - 1, 20)]
+        self._width = len(shown)
+        print(blank + shown, end="", file=sys.stderr, flush=True)
+
+    def tell(self, text: str) -> None:
+        """Print a line that stays."""
+        self.show(None)
+        print(text, file=sys.stderr, flush=True)
 
 
 def _has_tqdm() -> bool:

@@ -19,10 +19,10 @@ from typing import Any, Final, Generic, Literal, TypeVar, overload
 from ...colours import BLUE, GREEN, NORMAL, RED
 from ...errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from ...serialize import stays_here
+from .callwait import CallWait, Screen, Ways, wait_and_tell
 from .commandoutput import CommandOutput
 from .failures import rebuild_exception as rebuild_exception
 from .given import shown, waiting_time
-from .notices import say
 from .ownframes import raises_at_call
 from .partial import Partial
 from .waiting import SessionFuture, T, check_waiting
@@ -107,21 +107,6 @@ def wait_until_done(future: concurrent.futures.Future[Any], timeout: float | Non
     elif not future.done():
         check_waiting()
     return bool(concurrent.futures.wait([future], timeout).done) if timeout is not None else _wait(future)
-
-
-def wait_and_tell(future: concurrent.futures.Future[Any], partial: Partial) -> bool:
-    """As :func:`wait_until_done`; print a line once if some engines have failed while others have not replied."""
-    if not partial.is_watched:
-        return wait_until_done(future)
-    if isinstance(future, SessionFuture):
-        future.check()
-    news = threading.Event()
-    future.add_done_callback(lambda _: news.set())
-    partial.announce(news)
-    news.wait()
-    if not wait_until_done(future, partial.after):
-        say(partial.line())
-    return wait_until_done(future)
 
 
 def _wait(future: concurrent.futures.Future[Any]) -> bool:
@@ -262,6 +247,21 @@ class PendingResult(SessionFuture, Generic[T]):
             return True
         return wait_and_tell(self, self._partial) if timeout is None else wait_until_done(self, timeout)
 
+    def watch(self, screen: Screen, again: str, ways: Ways) -> None:
+        """Wait for the result without retrieving it, and show progress and advice on ``screen``.
+
+        Args:
+            screen: where to show it.
+            again: how to ask for the result after Ctrl-C, in words.
+            ways: how this wait differs from the settings of the client.
+
+        Raises:
+            WaitInterrupted: Ctrl-C ended the wait.
+        """
+        if not self.done():
+            self.check()
+            CallWait(self, self._partial, screen, again, ways).run()
+
     @property
     def outputs(self) -> list[CommandOutput]:
         """Return what the engines print and display while they run this call, one object per command of it."""
@@ -296,12 +296,13 @@ class PendingResult(SessionFuture, Generic[T]):
 
         Args:
             default: returned with ``block=False`` if the result has not arrived.
-            block: whether to wait. Ctrl-C ends the wait and leaves the command running.
-            timeout: seconds to wait at most; None for no limit.
+            block: whether to wait. Ctrl-C does what :attr:`MultiEngineClient.on_interrupt` says.
+            timeout: seconds to wait at most; None for no limit. With a limit, Ctrl-C leaves the command running.
 
         Raises:
             CompositeError: the call failed on at least one engine.
             ResultNotCompleted: the result did not arrive within ``timeout`` seconds; call again later.
+            WaitInterrupted: Ctrl-C ended the wait.
             InvalidDeferredID: the result was flushed.
         """
         if not block and not self.done():

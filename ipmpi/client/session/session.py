@@ -50,6 +50,7 @@ class Submission(NamedTuple):
     method: str
     label: str
     body: Sequence[Buffer] = ()
+    one_idle: bool = False
 
 
 @dataclass(eq=False)
@@ -153,11 +154,12 @@ class Session:
         so_far = SoFar(submission.targets)
         sizes = [size_of([b]) for b in body]
         output = CommandOutput()
-        command = _Command(CommandFuture([so_far], [output]), so_far, body, sizes, submission.targets, output)
-        operation = operations.encode(submission.operation)
         number = next(self._numbers)
+        future = CommandFuture([so_far], [output], [number])
+        command = _Command(future, so_far, body, sizes, submission.targets, output)
+        operation = operations.encode(submission.operation)
         message = m.Command(
-            number, submission.targets, submission.method, submission.label, operation, command.sizes
+            number, submission.targets, submission.method, submission.label, operation, sizes, submission.one_idle
         )
         self._check_size(operation, submission.method)
         total = sum(command.sizes)

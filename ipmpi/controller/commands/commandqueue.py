@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ...errors import EngineBusy
 from .queuedcommand import QueuedCommand
 
 
@@ -53,3 +55,28 @@ class CommandQueue:
 def join(queue: CommandQueue, work: QueuedCommand) -> None:
     """Insert a command into the queue, which is sorted by place."""
     queue.waiting.insert(sum(other.place < work.place for other in queue.waiting), work)
+
+
+def withdraw(
+    queues: Mapping[int, CommandQueue], works: Iterable[QueuedCommand]
+) -> list[tuple[QueuedCommand, int]]:
+    """Take commands out of the queues in which they wait; returns which ones, and the engines of these queues."""
+    taken = []
+    for work in works:
+        for engine, queue in queues.items():
+            if work in queue.waiting:
+                queue.waiting.remove(work)
+                taken.append((work, engine))
+    return taken
+
+
+def first_idle(queues: Mapping[int, CommandQueue], engines: Sequence[int]) -> list[int]:
+    """The first engine that neither runs a command nor has one waiting, as a list.
+
+    Raises:
+        EngineBusy: there is none.
+    """
+    for engine in engines:
+        if not queues[engine].is_busy:
+            return [engine]
+    raise EngineBusy("all of these engines run commands; this one is only for an idle engine, and is not queued")

@@ -71,6 +71,14 @@ class QueuedCommand:
         return bool(self.sizes) and not self.body
 
 
+@dataclass
+class ClientCommands:
+    """Those of one client that are under way, by its numbers, and the size of their bodies here."""
+
+    commands: dict[int, QueuedCommand] = field(default_factory=dict)
+    inline_bytes: int = 0
+
+
 def check_size(message: Command, engines: int) -> None:
     """Refuse a command that would not fit into the message to the engines, which lists every rank."""
     size = header_size(message.operation, message.sizes, engines) + 4 * len(message.method)

@@ -24,7 +24,6 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 from ... import errors, limits
 from ...protocol import messages as m
@@ -35,20 +34,14 @@ from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from ..headers import LARGEST_HEADER, header_size
 from ..registry import Registry
 from .arriving import ArrivingCommand
-from .commandqueue import CommandQueue, Stage, join
+from .commandqueue import CommandQueue, Stage, first_idle, join, withdraw
 from .held import Held
 from .output import for_client
 from .passing import NOT_TAKEN, Passing
-from .queuedcommand import QueuedCommand, check_size
+from .queuedcommand import ClientCommands, QueuedCommand, check_size
 
 _BEFORE_END = 100
 """Most commands of a set in one queue, besides those of clients."""
-
-
-@dataclass
-class _Client:
-    commands: dict[int, QueuedCommand] = field(default_factory=dict)
-    inline_bytes: int = 0
 
 
 class Router:
@@ -58,7 +51,7 @@ class Router:
         self.registry = Registry()
         self._queues: dict[int, CommandQueue] = {}
         self._held = Held()
-        self._clients: dict[int, _Client] = {}
+        self._clients: dict[int, ClientCommands] = {}
         self._works: dict[int, QueuedCommand] = {}
         self._serial = itertools.count(first_serial)
         self._now = 0.0
@@ -77,10 +70,12 @@ class Router:
     def command(self, client: int, message: m.Command, body: Sequence[Buffer], stream: int) -> None:
         """Queue a command; raises an error to refuse it."""
         targets = self.registry.resolve(message.targets)
+        if message.one_idle:
+            targets = first_idle(self._queues, targets)
         if not targets:
             raise errors.InvalidEngineID("a command for no engine at all: the list of targets is empty")
         check_size(message, len(targets))
-        state = self._clients.setdefault(client, _Client())
+        state = self._clients.setdefault(client, ClientCommands())
         inline = size_of(body)
         if message.id in state.commands:
             raise errors.ClientError(f"command {message.id} is under way already")
@@ -99,7 +94,7 @@ class Router:
         work.most_output = len(targets) * limits.OUTPUT
         work.inline_bytes = inline
         state.inline_bytes += inline
-        if message.targets is None:
+        if message.targets is None or message.one_idle:
             work.announce = targets
         state.commands[message.id] = work
         self._works[work.serial] = work
@@ -150,9 +145,17 @@ class Router:
             self._clear(engine, "the queue was cleared by clear_queue()")
         return ids
 
-    def interrupt(self, targets: list[int] | None) -> dict[int, QueuedCommand]:
-        """Interrupt the running commands; return them by engine."""
+    def interrupt(
+        self, targets: list[int] | None, client: int = 0, commands: Sequence[int] | None = None
+    ) -> dict[int, QueuedCommand]:
+        """Interrupt what runs, or only commands of one client, which also leave queues; return them by engine."""
         queues = {engine: self._queues[engine] for engine in self.registry.resolve(targets)}
+        if commands is not None:
+            state = self._clients.get(client, ClientCommands())
+            works = [state.commands[number] for number in commands if number in state.commands]
+            for work, engine in withdraw(queues, works):
+                self._will_not_run(work, engine, "KeyboardInterrupt", f"{work.label} had not begun")
+            queues = {engine: queue for engine, queue in queues.items() if queue.running in works}
         busy = {engine: queue.running for engine, queue in queues.items() if queue.running is not None}
         for engine, work in busy.items():
             late = self._late.get(work, [])

@@ -7,12 +7,14 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from types import CodeType
 from typing import Any, Final
 
 import msgspec.structs
 
 from ipmpi.engine.session import formats
 from ipmpi.engine.session.displays import Displays
+from ipmpi.engine.session.ipythonlines import IPythonLines
 from ipmpi.engine.session.scripts import as_script
 from ipmpi.engine.session.statements import Sources, compile_interactive, future_flags
 from ipmpi.engine.session.texts import shorten
@@ -48,6 +50,7 @@ class Console:
         self.sources = Sources()
         self._names = names
         self._give = give
+        self._ipython = IPythonLines(names, give)
         self._displays = Displays() if displays is None else displays
         self.reset()
 
@@ -132,12 +135,19 @@ class Console:
 
     def _run(self, source: str, filename: str) -> BaseException | None:
         try:
-            code = compile_interactive(source, filename, self._flags)
+            code = self._compiled(source, filename)
             self._flags |= future_flags(code)
             exec(code, self._names)
         except BaseException as error:
             return error
         return None
+
+    def _compiled(self, source: str, filename: str) -> CodeType:
+        try:
+            return compile_interactive(source, filename, self._flags)
+        except SyntaxError as error:
+            python = self._ipython.as_python(source, error)
+        return compile_interactive(python, filename, self._flags)
 
     def _display(self, value: Any) -> None:
         if value is None:

@@ -40,8 +40,11 @@ def _text(error: BaseException) -> str:
 
 def _formatted(error: BaseException) -> str:
     try:
-        lines = traceback.TracebackException(type(error), error, user_frames(error.__traceback__)).format()
-        return shorten("".join(lines))
+        told = traceback.TracebackException(type(error), error, user_frames(error.__traceback__))
+        # An interrupt, for example, is raised by a function of ipmpi that user code has not called.
+        while len(told.stack) > 1 and told.stack[-1].filename.startswith(_PACKAGE):
+            told.stack.pop()
+        return shorten("".join(told.format()))
     except BaseException as broken:
         return f"{type(error).__name__}: {_text(error)}\n<its traceback raised {type(broken).__name__}>\n"
 

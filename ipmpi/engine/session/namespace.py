@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ipmpi import serialize
+from ipmpi.engine.session.completions import completions
 from ipmpi.engine.session.console import Console
 from ipmpi.engine.session.displays import Displays
 from ipmpi.engine.session.failures import failed
@@ -26,6 +27,7 @@ from ipmpi.protocol.operations import (
     Apply,
     BeforeWalltime,
     ClearProperties,
+    Complete,
     DelProperties,
     EndComes,
     Execute,
@@ -74,6 +76,7 @@ class EngineId(int):
 
 
 _HISTORY: Final = frozenset({"_ih", "_oh", "In", "Out", "_", "__", "___", "__IP", "input", "raw_input"})
+_HIDDEN: Final = frozenset({"get_ipython", "_dh", "_exit_code", "__annotations__", "__warningregistry__"})
 _VALUE: Final = operations.encode(Value())
 _DONE: Final = CommandAnswer(True, operations.encode(Nothing()), [])
 
@@ -107,7 +110,7 @@ class Namespace:
         self.names["__builtins__"] = builtins
         self.properties = EngineProperties()
         self._own_names = dict(self.names)
-        self._hidden = _HISTORY | self._own_names.keys() | {"__annotations__", "__warningregistry__"}
+        self._hidden = _HISTORY | self._own_names.keys() | _HIDDEN
         self._engine_id = engine_id
         self._mpi = mpi
         self.home = FunctionHome(self.names)
@@ -137,6 +140,7 @@ class Namespace:
             HasProperties: self._has_properties,
             DelProperties: self._del_properties,
             ClearProperties: self._clear_properties,
+            Complete: self._complete,
             BeforeWalltime: self._before_walltime,
             EndComes: self._end_comes,
         }
@@ -275,6 +279,10 @@ class Namespace:
 
     def _is_display(self, name: str) -> bool:
         return name == "display" and self.home.is_given(name)
+
+    def _complete(self, operation: Complete, _body: Sequence[Buffer]) -> CommandAnswer:
+        names = {name: value for name, value in self.names.items() if name not in self._hidden}
+        return _value(completions(operation.text, names), "the completions")
 
     # --- Properties ------------------------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from ipmpi.client.session import results
+from ipmpi.client.session import callwait
 from ipmpi.client.session.calls import Calls, combined
 from ipmpi.client.session.enginereply import EngineReply
 from ipmpi.client.session.partial import CommandFuture, Partial, SoFar, seconds_until_told
+from ipmpi.client.session.progress import StatusLine
+from ipmpi.client.session.results import PendingResult
 from ipmpi.errors import ClientError
 from ipmpi.protocol import operations as o
 
@@ -38,8 +40,8 @@ class Call:
         self.partial = Partial(self.future, "execute", after)
         self.told: list[str] = []
         self.heard = threading.Event()
-        monkeypatch.setattr(results, "say", self._hear)
-        self.thread = threading.Thread(target=results.wait_and_tell, args=(self.future, self.partial))
+        monkeypatch.setattr(StatusLine, "tell", lambda _, text: self._hear(text.removeprefix("ipmpi: ")))
+        self.thread = threading.Thread(target=callwait.wait_and_tell, args=(self.future, self.partial))
         self.thread.start()
 
     def _hear(self, text: str) -> None:
@@ -76,7 +78,7 @@ def test_one_line_for_all_who_failed_alike(call: Callable[..., Call]) -> None:
     waiting.ends()
     assert waiting.told == [
         "[1-3] NameError: name 'MPI' is not defined · [0] still running (0 s). "
-        "Ctrl-C ends the wait. Then mec.interrupt() ends running code, and mec.kill() engines that wait inside MPI"
+        "Ctrl-C interrupts running code, and mec.kill() ends engines that wait inside MPI"
     ]
 
 
@@ -118,7 +120,7 @@ def test_what_the_controller_says_of_a_lost_engine() -> None:
 def test_a_pending_result_has_it_as_data() -> None:
     so_far = SoFar(None)
     future = CommandFuture([so_far])
-    pending = results.PendingResult(None, future, lambda replies: replies, "execute")
+    pending = PendingResult(None, future, lambda replies: replies, "execute")
     assert (pending.done_ids, pending.failures) == ([], {})
     so_far.add([good(2), bad(1)], [0, 1, 2])
     assert pending.done_ids == [1, 2]
@@ -143,7 +145,7 @@ def test_several_commands_of_one_call() -> None:
 def test_what_the_controller_answers_has_no_part() -> None:
     plain: concurrent.futures.Future[Any] = concurrent.futures.Future()
     partial = Partial(plain, "queue_status", 2.0)
-    assert (partial.done_ids, partial.failures, partial.is_watched) == ([], {}, False)
+    assert (partial.done_ids, partial.failures, partial.has_commands) == ([], {}, False)
 
 
 def test_the_setting_of_a_client(mec: Any) -> None:

@@ -211,6 +211,43 @@ def test_interrupt_reaches_only_the_busy(router: Router) -> None:
     assert router.flush() == []
 
 
+def test_an_interrupt_of_a_command_spares_what_others_run(router: Router) -> None:
+    command(router, 1, [0, 1])
+    command(router, 5, [2, 4], client=BOB)
+    command(router, 2, [0, 2])
+    router.flush()
+    assert router.interrupt(None, ALICE, [1, 99]).keys() == {0, 1}
+    assert router.flush() == [Send(SET, m.InterruptRanks([0, 1]))]
+    assert router.interrupt(None, BOB, [1]) == {}  # it is another one's number
+
+
+def test_an_interrupted_command_leaves_the_queues_in_which_it_waits(router: Router) -> None:
+    command(router, 5, [0, 1], client=BOB)
+    command(router, 1, [0, 1, 2])
+    command(router, 2, [0])
+    router.flush()
+    assert router.interrupt(None, ALICE, [1]).keys() == {2}
+    effects = router.flush()
+    ((to, undone),) = sent(effects, m.Undone)
+    assert (to, undone.id, undone.engines, undone.error) == (ALICE, 1, [0, 1], "KeyboardInterrupt")
+    assert sent(effects, m.InterruptRanks) == [(SET, m.InterruptRanks([2]))]
+    assert router.queue_status([0, 1]) == [[0, "command 5", ["command 2"]], [1, "command 5", []]]
+
+
+def test_a_command_for_one_idle_engine_is_not_queued(router: Router) -> None:
+    command(router, 1, [0, 1])
+    router.flush()
+    router.command(BOB, m.Command(1, None, "complete", "complete", b"", one_idle=True), [], 0)
+    effects = router.flush()
+    ((to, dispatch),) = sent(effects, m.Dispatch)
+    assert (to, dispatch.ranks) == (SET, [2])
+    answer(router, SET, dispatch, [2])
+    assert sent(router.flush(), m.Result)[0][1].engines == [2]
+    with pytest.raises(errors.EngineBusy, match="only for an idle engine"):
+        router.command(BOB, m.Command(2, [0, 1], "complete", "complete", b"", one_idle=True), [], 0)
+    assert [waiting for _, _, waiting in router.queue_status([0, 1])] == [[], []]
+
+
 @pytest.mark.parametrize(
     ("serial", "ranks", "stale"), [(999, [0], 1), (None, [1], 1), (None, [0, 0, 0], 2), (None, [0, 77, -1], 2)]
 )

@@ -171,7 +171,8 @@ class World:
 
     def interrupt(self) -> None:
         if self.router.registry.engines:
-            self.router.interrupt(None)
+            commands = self.chance.choice([None, range(self.number - 5, self.number + 1)])
+            self.router.interrupt(None, self.chance.choice(self.clients), commands)
 
     def lose_client(self) -> None:
         client = self.clients.pop(self.chance.randrange(len(self.clients)))

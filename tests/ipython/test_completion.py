@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from IPython.core.completer import provisionalcompleter
+
+from ipmpi.engine.session.namespace import Namespace
+from ipmpi.ipython.completion import code_for_engines
+
+
+@pytest.mark.parametrize(
+    ("text", "autopx", "code"),
+    [
+        ("%px np.li", False, "np.li"),
+        ("  %px np.li", False, "np.li"),
+        ("%px", False, None),
+        ("np.li", False, None),
+        ("np.li", True, "np.li"),
+        ("%time np.li", True, None),
+        ("%%px -t 0\na = 1\nnp.li", False, "np.li"),
+        ("%%px -t", False, None),
+        ("%%time\nnp.li", False, None),
+        ("a = 1\n%px np.li", False, "np.li"),
+    ],
+)
+def test_which_code_is_for_engines(text: str, autopx: bool, code: str | None) -> None:
+    assert code_for_engines(text, len(text), autopx) == code
+
+
+def complete(shell: Any, text: str) -> list[str]:
+    """What the text can become."""
+    with provisionalcompleter():
+        found = list(shell.Completer.completions(text, len(text)))
+    return [text[: each.start] + each.text for each in found]
+
+
+def engines(session: Any) -> list[Namespace]:
+    return [each for each in session.engines.values() if each is not None]
+
+
+def test_px_completes_names_of_engines(shell: Any, mec: Any, session: Any) -> None:
+    mec.push({"viscosity": 1.0, "velocity": 2.0})
+    shell.user_ns["vitamin"] = 1
+    assert complete(shell, "%px vi") == ["%px viscosity"]
+    assert complete(shell, "%px x = (ve") == ["%px x = (velocity"]
+    assert "vitamin" in complete(shell, "vi")
+
+
+def test_px_completes_attributes(shell: Any, mec: Any) -> None:
+    mec.execute("import math")
+    assert complete(shell, "%px math.cei") == ["%px math.ceil"]
+    assert complete(shell, "%%px\nx = math.cei") == ["%%px\nx = math.ceil"]
+
+
+def test_brackets_complete_names_of_engines(shell: Any, mec: Any) -> None:
+    mec.push({"viscosity": 1.0})
+    shell.user_ns["mec"] = mec
+    assert complete(shell, "mec['vis") == ["mec['viscosity"]
+
+
+def test_local_code_asks_no_engine(shell: Any, mec: Any, session: Any) -> None:
+    complete(shell, "impo")
+    assert session.sent == []
+
+
+def test_completion_does_not_wait_for_a_busy_engine(shell: Any, mec: Any, session: Any) -> None:
+    session.held = True
+    assert mec.complete("vi") == []
+
+
+def test_completion_of_a_session_that_is_over(mec: Any, session: Any) -> None:
+    session.engines.clear()
+    assert mec.complete("vi") == []
+    assert mec._ipython_key_completions_() == []
+
+
+def test_it_is_for_one_idle_engine(mec: Any, session: Any) -> None:
+    mec[1:3].complete("vi")
+    assert session.sent[-1].one_idle
+    assert session.sent[-1].targets == [1, 2]
+
+
+def test_unloading_removes_it(shell: Any, mec: Any) -> None:
+    mec.push({"viscosity": 1.0})
+    shell.extension_manager.unload_extension("ipmpi")
+    assert "%px viscosity" not in complete(shell, "%px vi")
