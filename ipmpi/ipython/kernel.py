@@ -13,6 +13,7 @@ from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp, kernel_aliases
+from IPython.utils.tokenutil import token_at_cursor
 from traitlets import Dict, Unicode
 
 from .. import __version__
@@ -20,6 +21,7 @@ from ..client.engines.multiengine import MultiEngineClient
 from ..client.session.connecting import connect
 from ..client.session.session import Session
 from ..errors import KernelError
+from .autopx import LOCAL_MARKS
 
 
 class RanksKernel(IPythonKernel):
@@ -42,6 +44,21 @@ class RanksKernel(IPythonKernel):
             except (KernelError, ValueError, OSError) as error:
                 return self._failed(error, silent)
         return await super().do_execute(code, silent, *arguments, **options)
+
+    def do_inspect(self, code: str, cursor_pos: int, detail_level: int = 0, omit_sections: Any = ()) -> Any:
+        """What a name is on the ranks, or else in this process."""
+        name = token_at_cursor(code, cursor_pos)
+        client = self.shell.user_ns.get("mec")
+        told = None
+        if self._is_remote(code) and isinstance(client, MultiEngineClient):
+            told = client.describe(name, source=detail_level > 0)
+        if told is None:
+            return super().do_inspect(code, cursor_pos, detail_level, omit_sections)
+        return {"status": "ok", "found": True, "data": {"text/plain": told}, "metadata": {}}
+
+    def _is_remote(self, code: str) -> bool:
+        magics = self.shell.magics_manager.registry.get("ParallelMagics")
+        return magics is not None and magics.is_auto and not code.lstrip().startswith(LOCAL_MARKS)
 
     def _connect(self) -> None:
         if self._session is not None and self._session.failure is None:

@@ -205,6 +205,11 @@ class ParallelMagics(Magics):
             raise UsageError(f"%pxlog takes a number of commands, as in %pxlog 3, not {count!r}")
         print(reports.log(self._client().recent_outputs(), int(count)), end="")
 
+    @property
+    def is_auto(self) -> bool:
+        """Whether ``%autopx`` is on."""
+        return self._autopx.enabled
+
     # --- %autopx ----------------------------------------------------------------------------------------------
 
     @line_magic
