@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ class PrintingNamespace(Namespace):
         super().__init__(0)
         self._commands = 0
         self._lines: list[tuple[int, int, bytes]] = []
-        self.notes: list[bytes] = []
+        self._notes: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.pipes = OutputPipes(redirect)
         self._loop = Loop()
         self._thread = threading.Thread(target=self._loop.run, daemon=True)
@@ -41,7 +42,7 @@ class PrintingNamespace(Namespace):
         files = list(self.pipes.read_ends)
         self.pipes.read_ends = ()
         self._output: RankOutput = self._in_loop(
-            lambda: RankOutput(self._loop, files, self._tell, self.notes.append, lambda: None)
+            lambda: RankOutput(self._loop, files, self._tell, self._notes.put, lambda: None)
         )
 
     def close(self) -> None:
@@ -75,6 +76,10 @@ class PrintingNamespace(Namespace):
         if answer.again:
             self._in_loop(lambda: self._output.again(answer.again, number))
         return answer
+
+    def first_note(self) -> bytes:
+        """What was printed first while no command ran, of what was not asked for before."""
+        return self._notes.get(timeout=30)
 
     @property
     def stdout(self) -> str:

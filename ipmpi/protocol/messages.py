@@ -310,10 +310,10 @@ class AnswerStuck(Message, frozen=True, tag=59):
 class OutputBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What some engines have printed alike: whole lines, the last of which may be unfinished, or one display.
 
-    ``kind`` is one of :data:`STDOUT`, :data:`STDERR` and :data:`DISPLAY`. The lines of one kind that an engine
-    prints during a command are counted from 0; ``first`` is the number of the first one here. ``data`` is UTF-8
-    text, or an encoded :class:`~ipmpi.protocol.operations.Display`. From an engine set ``engines`` are ranks, to a
-    client ids.
+    ``kind`` is one of :data:`STDOUT`, :data:`STDERR`, :data:`DISPLAY`. What an engine prints and displays during
+    a command is counted from 0, lines of standard error by themselves; ``first`` is the number of the first one
+    here. ``data`` is UTF-8 text, or an encoded :class:`~ipmpi.protocol.operations.Display`. From an engine set
+    ``engines`` are ranks, to a client ids.
     """
 
     kind: int

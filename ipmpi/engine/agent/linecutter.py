@@ -47,6 +47,11 @@ class LineCutter:
         self._to_tail(data)
         return []
 
+    def take_number(self) -> int:
+        """The number of something that is displayed after what has come so far."""
+        self._count += 1
+        return self._count - 1
+
     @property
     def has_unfinished(self) -> bool:
         """Whether a line has begun and not ended."""
@@ -74,8 +79,7 @@ class LineCutter:
         return lines
 
     def _number(self, line: bytes) -> Line:
-        self._count += 1
-        return self._count - 1, line
+        return self.take_number(), line
 
     def _to_tail(self, data: bytes) -> None:
         if len(data) > self._half:

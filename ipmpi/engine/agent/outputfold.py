@@ -17,6 +17,8 @@ from .linecutter import cut
 
 
 class _Item(NamedTuple):
+    """A line or a display; those of standard output and displays are numbered together."""
+
     kind: int
     number: int
     data: bytes
@@ -57,7 +59,7 @@ class OutputFold:
     def take(self, command: int) -> list[m.OutputBlock]:
         """All that there is of a command."""
         collected = self._commands.pop(command, None)
-        return [] if collected is None else _blocks(collected.items)
+        return [] if collected is None else _blocks(_in_order(collected.items))
 
     def due(self, now: float) -> list[int]:
         """The commands of which something has to be told now."""
@@ -69,7 +71,13 @@ class OutputFold:
         return min((collected.deadline for collected in self._commands.values()), default=math.inf)
 
 
-def _blocks(items: dict[_Item, list[int]]) -> list[m.OutputBlock]:
+def _in_order(items: dict[_Item, list[int]]) -> list[tuple[_Item, list[int]]]:
+    """The items in the order in which each rank printed them: some ranks are further than others."""
+    streams = list(dict.fromkeys(item.kind == m.STDERR for item in items))
+    return sorted(items.items(), key=lambda each: (streams.index(each[0].kind == m.STDERR), each[0].number))
+
+
+def _blocks(items: list[tuple[_Item, list[int]]]) -> list[m.OutputBlock]:
     """One block for lines that follow each other and are of the same ranks."""
     blocks: list[m.OutputBlock] = []
     parts: list[bytes] = []
@@ -80,7 +88,7 @@ def _blocks(items: dict[_Item, list[int]]) -> list[m.OutputBlock]:
             blocks.append(m.OutputBlock(kind, first, engines, b"".join(parts)))
             parts.clear()
 
-    for item, ranks in items.items():
+    for item, ranks in items:
         ranks.sort()
         ends_line = bool(parts) and parts[-1].endswith(b"\n")
         if not (

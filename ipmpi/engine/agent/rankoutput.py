@@ -50,7 +50,6 @@ class RankOutput:
         self._wait = wait
         self._command = 0
         self._cutters: list[LineCutter] = []
-        self._displays = 0
         self._displayed = 0
         self._waited: list[bool] = [False, False]
         self._kept = _Kept()
@@ -63,7 +62,7 @@ class RankOutput:
         self._command = command
         self._cutters = [LineCutter(), LineCutter()]
         self._waited = [False, False]
-        self._displays = self._displayed = 0
+        self._displayed = 0
 
     def end(self) -> None:
         """The rank has ended its command: everything that it printed is in the pipes."""
@@ -81,8 +80,9 @@ class RankOutput:
         self._displayed += len(data)
         if self._displayed > limits.DISPLAYS:
             return  # the rank says so, and sends no more
-        self._told(self._command, m.DISPLAY, [(self._displays, data)])
-        self._displays += 1
+        stdout = self._cutters[m.STDOUT]
+        self._told(self._command, m.STDOUT, stdout.unfinished())
+        self._told(self._command, m.DISPLAY, [(stdout.take_number(), data)])
 
     def unfinished(self) -> None:
         """Tell of lines that have begun, and had not ended at the last call of this either."""

@@ -121,6 +121,7 @@ class StandardStream(io.TextIOBase):
         self._in_command = False
         self._lock = threading.RLock()  # a signal handler may print in the middle of a write
         self._held: deque[str] = deque()
+        self._copied: deque[str] = deque()
         self._bytes = _BytesSide(self)
 
     def begin(self, real: Any) -> None:
@@ -175,9 +176,14 @@ class StandardStream(io.TextIOBase):
             real.write(text)
             if "\n" in text:
                 real.flush()  # what a thread prints between commands; the process may be killed any time
-        if self._copy >= 0:
+        if self._copy < 0:
+            return
+        self._copied.append(text)
+        if "\n" in text or len(self._copied) > _HELD_PIECES:
+            with self._lock:
+                copied = "".join([self._copied.popleft() for _ in range(len(self._copied))])
             with contextlib.suppress(OSError):  # the pipe is full, or its agent gone
-                os.write(self._copy, text.encode("utf-8", "backslashreplace"))
+                os.write(self._copy, copied.encode("utf-8", "backslashreplace"))
 
     def flush(self) -> None:
         """Pass on an unfinished line, too."""

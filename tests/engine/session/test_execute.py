@@ -217,6 +217,7 @@ def test_a_thread_that_goes_on_writes_to_the_next_command_or_to_the_real_stream(
     print("between", file=namespace.names["stream"], flush=True)
     assert capfd.readouterr().out == "between\n"
     assert execute(namespace, "print('within', file=stream)").stdout == "within\n"
+    assert namespace.first_note() == b"between\n", "the agent has a copy"
 
 
 def test_a_logging_handler_of_an_earlier_command_is_captured(namespace: PrintingNamespace) -> None:
