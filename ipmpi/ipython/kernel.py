@@ -1,14 +1,12 @@
 """A Jupyter kernel whose cells run on all ranks of a cluster: a stock ipykernel in which ``%autopx`` is on.
 
 ``ipcluster kernel install`` tells Jupyter about it. The kernel connects when the first cell runs, and again when
-the cluster has been started anew. Cells that begin with ``%``, ``!`` or ``?`` run in the kernel's own process,
-where ``mec`` is the client, as ``%autopx`` has it.
+the cluster has been started anew. Magics and shell commands run on the ranks, too; only ipmpi's own magics and
+cell magics run in the kernel's process, where ``mec`` is the client.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
@@ -21,7 +19,6 @@ from ..client.engines.multiengine import MultiEngineClient
 from ..client.session.connecting import connect
 from ..client.session.session import Session
 from ..errors import KernelError
-from .autopx import LOCAL_MARKS
 
 
 class RanksKernel(IPythonKernel):
@@ -50,15 +47,12 @@ class RanksKernel(IPythonKernel):
         name = token_at_cursor(code, cursor_pos)
         client = self.shell.user_ns.get("mec")
         told = None
-        if self._is_remote(code) and isinstance(client, MultiEngineClient):
+        magics = self.shell.magics_manager.registry.get("ParallelMagics")
+        if isinstance(client, MultiEngineClient) and magics is not None and magics.goes_to_engines(code):
             told = client.describe(name, source=detail_level > 0)
         if told is None:
             return super().do_inspect(code, cursor_pos, detail_level, omit_sections)
         return {"status": "ok", "found": True, "data": {"text/plain": told}, "metadata": {}}
-
-    def _is_remote(self, code: str) -> bool:
-        magics = self.shell.magics_manager.registry.get("ParallelMagics")
-        return magics is not None and magics.is_auto and not code.lstrip().startswith(LOCAL_MARKS)
 
     def _connect(self) -> None:
         if self._session is not None and self._session.failure is None:
@@ -70,8 +64,7 @@ class RanksKernel(IPythonKernel):
         client.activate()
         if not self._is_auto:
             self._is_auto = True  # from now on it is the user who ends it
-            with contextlib.redirect_stdout(io.StringIO()):
-                self.shell.run_line_magic("autopx", "")
+            self.shell.magics_manager.registry["ParallelMagics"].run_all_on_engines()
 
     def _failed(self, error: Exception, silent: bool) -> dict[str, Any]:
         told = {

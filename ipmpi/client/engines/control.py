@@ -143,8 +143,8 @@ class EngineControl(EngineObjects):
     def describe(self, name: str, *, source: bool = False) -> str | None:
         """Return what there is to know of a name on the engines: type, value, signature, docstring.
 
-        Asks one engine of :attr:`targets` that is idle, and waits for 0.3 s at most. No user code runs there except
-        the object's ``__repr__``.
+        Asks one engine of :attr:`targets` that is idle, and waits for 0.3 s at most. User code does not run there,
+        except the object's ``__repr__``.
 
         Args:
             name: a name, or a name with attributes: ``'np.linalg.norm'``.
