@@ -44,6 +44,13 @@ def test_px_runs_the_line_and_names_the_targets(
     assert capsys.readouterr().out == "Parallel execution on engines: [0, 2]\n"
 
 
+def test_px_costs_one_round_trip(shell: Any, mec: Mec, session: FakeSession) -> None:
+    shell.run_cell("%%px -t 0:4:2\nprint(1); id")
+    shell.run_cell("%px 5")
+    assert len(session.sent) == 2
+    assert session.requests == []
+
+
 def test_px_shows_output_and_values_once(shell: Any, mec: Mec, capsys: Capsys) -> None:
     shell.run_cell("%px print('said'); 6 * 7")
     assert capsys.readouterr().out == "Parallel execution on engines: all\n[0-3] said\nOut[0-3]: 42\n"
@@ -335,6 +342,19 @@ def test_autopx_shows_failures_and_goes_on(shell: Any, mec: Mec, session: FakeSe
     assert isinstance(shell.run_cell("fail()").error_in_exec, CompositeError)
     shell.run_cell("a = 1")
     assert executed(session)[-1] == "a = 1\n"
+
+
+def test_a_kernel_sends_magics_too_but_those_of_ipmpi(
+    shell: Any, mec: Mec, magics: ParallelMagics, session: FakeSession
+) -> None:
+    assert not magics.goes_to_engines("a")
+    magics.run_all_on_engines()
+    cells = ["%time a = 1", "!echo", "a?", "%pxconfig --fold off", "%%px\na = 2", "%autopx"]
+    assert [magics.goes_to_engines(cell) for cell in cells] == [True, True, True, False, False, False]
+    shell.run_cell("%matplotlib inline\na = 1")
+    assert executed(session) == ["%matplotlib inline\na = 1"]
+    shell.run_cell(">>> a = 2")
+    assert executed(session)[1:] == ["a = 2\n"]
 
 
 def test_autopx_leaves_magics_here(shell: Any, mec: Mec, session: FakeSession) -> None:
