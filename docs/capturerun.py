@@ -1,4 +1,4 @@
-"""Types cells into IPython, and writes down what stands on the screen then. A program: ``capturerun.py SOURCE DEST ...``.
+"""Types cells into IPython, and writes down what stands on the screen then: ``capturerun.py SOURCE DEST ...``.
 
 A source has cells, separated by lines ``# %%``. In a cell that ends with ``# ^C``, Ctrl-C is pressed as soon as
 it has printed something.

@@ -55,7 +55,7 @@ html_css_files = ["ipmpi.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_align": "left",
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "show_toc_level": 2,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
@@ -63,7 +63,7 @@ html_theme_options = {
 }
 html_context = {"default_mode": "auto"}
 # These pages have none below them that a sidebar could show.
-ALONE = ("index", "tutorial", "interfaces", "from-ipython-kernel", "glossary", "contributing", "changelog")
+ALONE = ("index", "tutorial", "interfaces", "output", "from-ipython-kernel", "glossary", "contributing", "changelog")
 html_sidebars: dict[str, list[str]] = {page: [] for page in ALONE}
 
 
