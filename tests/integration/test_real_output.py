@@ -126,6 +126,19 @@ def test_equal_lines_cost_the_client_once(cluster: Cluster) -> None:
     assert {engine for block in blocks for engine in block.engines} == {0, 1, 2, 3}
 
 
+def test_the_log_has_what_is_printed_between_commands_also_of_ranks_that_are_stuck(cluster: Cluster) -> None:
+    mec, tc = cluster.mec(), cluster.tc()
+    tc.map(lambda number: print(f"task {number}"), range(8))
+    assert all("task" not in one["stdout"] for one in mec.execute("import ctypes; libc = ctypes.PyDLL(None)"))
+    stuck = mec.execute("libc.sleep(5)", block=False, targets=[1, 2])
+    begun = time.monotonic()
+    log = mec.log()
+    assert time.monotonic() - begun < 2
+    assert sorted(log) == mec.get_ids()
+    assert sorted(line for text in log.values() for line in text.splitlines()) == [f"task {n}" for n in range(8)]
+    assert not stuck.done()
+
+
 def test_the_last_words_of_a_rank_that_dies_arrive(cluster: Cluster) -> None:
     # The last test here: launchers end all ranks when one dies.
     mec = cluster.mec()
