@@ -286,10 +286,13 @@ class CompositeError(KernelError, _Group):
             from an engine has the attributes ``_ipython_engine_info`` (``{'engineid', 'method', 'args'}``) and
             ``_ipython_traceback_text`` (the engine's own formatted traceback).
         finished: the ids of the engines on which the same call succeeded.
+        results: for code that was run, a :class:`~ipmpi.client.ResultList` of what all engines have printed and
+            shown, those that failed too; otherwise empty.
     """
 
     elist: list[ErrorEntry]
     finished: list[int]
+    results: list[Any]
     _of_member: dict[int, list[ErrorEntry]]
     """The failures that each of the ``exceptions`` stands for, by its ``id()``."""
 
@@ -311,7 +314,7 @@ class CompositeError(KernelError, _Group):
             made = super().__new__(cls, message, elist)
             made.message = message
         made.elist = elist
-        made.finished = []
+        made.finished, made.results = [], []
         made._of_member = {id(member): same for member, same in members}
         if len(members) == 1 or (len(elist) <= FEW and len({key_of(_failure(entry)) for entry in elist}) == 1):
             made.__cause__ = elist[0][1]

@@ -104,7 +104,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "socket": ("ipmpi.transport",),
     "select": ("ipmpi.transport",),
     "selectors": ("ipmpi.launch.cluster.cluster",),  # the latter reads pipes of processes, no network
-    "asyncio": ("ipmpi.client.session.results",),  # a result can be awaited in the user's own loop
+    "asyncio": ("ipmpi.client.session.awaiting",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
     "mpi4py": ("ipmpi.engine.mpi.world", "ipmpi.launch.doctor.mpi_probe"),  # the latter is a program of its own

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from ..client.session.results import terminal_has_colours
+from ..client.display.screens import has_colours
 from ..launch.doctor.diagnostics import Diagnostic, render
 
 
@@ -24,4 +24,4 @@ def show(text: str) -> None:
 
 def show_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
     """Print diagnostics in the width of the terminal, and in colours if it has them."""
-    show(render(diagnostics, min(shutil.get_terminal_size().columns, 110), colours=terminal_has_colours()))
+    show(render(diagnostics, min(shutil.get_terminal_size().columns, 110), colours=has_colours()))

@@ -10,10 +10,16 @@ they parse.
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from typing import Any
 
 LOCAL_MARKS = ("%", "!", "?")
 """Cells that begin with one of these are IPython commands and run locally; one of them ends this mode."""
+
+
+def is_command(cell: str) -> bool:
+    """Return whether a cell begins with an IPython command."""
+    return cell.lstrip().startswith(LOCAL_MARKS)
 
 
 class AutoParallel(ast.NodeTransformer):
@@ -22,10 +28,15 @@ class AutoParallel(ast.NodeTransformer):
     Args:
         shell: the ``InteractiveShell`` of IPython.
         call: source of an expression that gives a function with one parameter, the source of a cell.
+
+    Attributes:
+        enabled: whether cells are redirected.
+        is_local: whether a cell is not.
     """
 
     def __init__(self, shell: Any, call: str) -> None:
         self.enabled = False
+        self.is_local: Callable[[str], bool] = is_command
         self._shell = shell
         self._call = call
         self._cell: str | None = None
@@ -47,7 +58,12 @@ class AutoParallel(ast.NodeTransformer):
 
     def _before_cell(self, info: Any) -> None:
         text: str = info.raw_cell
-        self._cell = None if text.lstrip().startswith(LOCAL_MARKS) else self._shell.transform_cell(text)
+        self._cell = None if self.is_local(text) else self._for_engines(text)
+
+    def _for_engines(self, text: str) -> str:
+        """As IPython reads it, without prompts that were pasted; engines read commands of IPython themselves."""
+        transformed: str = self._shell.transform_cell(text)
+        return text if "get_ipython()" in transformed and "get_ipython()" not in text else transformed
 
     def visit(self, node: ast.AST) -> ast.AST:
         """Replace the code of the cell by the call; return other code unchanged."""

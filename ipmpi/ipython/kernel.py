@@ -1,18 +1,17 @@
 """A Jupyter kernel whose cells run on all ranks of a cluster: a stock ipykernel in which ``%autopx`` is on.
 
 ``ipcluster kernel install`` tells Jupyter about it. The kernel connects when the first cell runs, and again when
-the cluster has been started anew. Cells that begin with ``%``, ``!`` or ``?`` run in the kernel's own process,
-where ``mec`` is the client, as ``%autopx`` has it.
+the cluster has been started anew. Magics and shell commands run on the ranks, too; only ipmpi's own magics and
+cell magics run in the kernel's process, where ``mec`` is the client.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp, kernel_aliases
+from IPython.utils.tokenutil import token_at_cursor
 from traitlets import Dict, Unicode
 
 from .. import __version__
@@ -43,6 +42,18 @@ class RanksKernel(IPythonKernel):
                 return self._failed(error, silent)
         return await super().do_execute(code, silent, *arguments, **options)
 
+    def do_inspect(self, code: str, cursor_pos: int, detail_level: int = 0, omit_sections: Any = ()) -> Any:
+        """What a name is on the ranks, or else in this process."""
+        name = token_at_cursor(code, cursor_pos)
+        client = self.shell.user_ns.get("mec")
+        told = None
+        magics = self.shell.magics_manager.registry.get("ParallelMagics")
+        if isinstance(client, MultiEngineClient) and magics is not None and magics.goes_to_engines(code):
+            told = client.describe(name, source=detail_level > 0)
+        if told is None:
+            return super().do_inspect(code, cursor_pos, detail_level, omit_sections)
+        return {"status": "ok", "found": True, "data": {"text/plain": told}, "metadata": {}}
+
     def _connect(self) -> None:
         if self._session is not None and self._session.failure is None:
             return
@@ -53,8 +64,7 @@ class RanksKernel(IPythonKernel):
         client.activate()
         if not self._is_auto:
             self._is_auto = True  # from now on it is the user who ends it
-            with contextlib.redirect_stdout(io.StringIO()):
-                self.shell.run_line_magic("autopx", "")
+            self.shell.magics_manager.registry["ParallelMagics"].run_all_on_engines()
 
     def _failed(self, error: Exception, silent: bool) -> dict[str, Any]:
         told = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -24,6 +25,7 @@ Error:  No Controller is activated
 Use activate() on a RemoteController object to activate it for magics."""
 
 _SHOWN_IDS: Final = 10
+_MAGIC: Final = re.compile(r"\s*(?P<marks>%%?)(?P<name>\w+)")
 
 
 class Steers(Protocol):
@@ -212,6 +214,19 @@ class ParallelMagics(Magics):
             raise UsageError(f"%pxlog takes a number of commands, as in %pxlog 3, not {count!r}")
         client = self._client()
         print(reports.log(client.recent_outputs(), int(count)) + reports.between(client.log()), end="")
+
+    def run_all_on_engines(self) -> None:
+        """Turn ``%autopx`` on, for magics and shell commands, too: all but the magics of this class."""
+        self._autopx.is_local = self._is_own
+        self._autopx.enable()
+
+    def goes_to_engines(self, cell: str) -> bool:
+        """Return whether ``%autopx`` is on, and a cell runs on the engines."""
+        return self._autopx.enabled and not self._autopx.is_local(cell)
+
+    def _is_own(self, cell: str) -> bool:
+        name = _MAGIC.match(cell)
+        return name is not None and (name["marks"] == "%%" or name["name"] in self.magics["line"])
 
     # --- %autopx ----------------------------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ from ..client.display.blocks import Block
 from ..client.display.live import LiveView
 from ..client.display.pictures import pictures_here
 from ..client.display.render import Fold, Renderer
+from ..client.display.screens import has_colours
 from ..client.session.progress import StatusLine
-from ..client.session.results import PendingResult, terminal_has_colours
+from ..client.session.results import PendingResult
 
 SHOW_ALL: Final = "%pxresult --all shows all"
 
@@ -26,7 +27,7 @@ def is_notebook(shell: Any) -> bool:
 
 def colours_of(shell: Any) -> bool:
     """Return whether output is coloured."""
-    return is_notebook(shell) or terminal_has_colours()
+    return is_notebook(shell) or has_colours()
 
 
 def width_of(shell: Any) -> int:

@@ -57,6 +57,13 @@ class Map(_Operation, frozen=True, tag="map"):
     """Body: pickled ``(function or source of one, [sequence, ...])``; the answer's body: a list."""
 
 
+class Describe(_Operation, frozen=True, tag="describe"):
+    """The answer's body: a text about the object of this name, or None if there is none."""
+
+    name: str
+    with_source: bool = False
+
+
 class GetResult(_Operation, frozen=True, tag="get_result"):
     """Number of an executed command, or None for the last one that succeeded."""
 
@@ -163,6 +170,7 @@ Operation = (
     | Reset
     | Keys
     | Complete
+    | Describe
     | SetProperties
     | GetProperties
     | HasProperties

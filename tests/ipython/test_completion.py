@@ -81,6 +81,29 @@ def test_it_is_for_one_idle_engine(mec: Any, session: Any) -> None:
     assert session.sent[-1].targets == [1, 2]
 
 
+def test_a_name_is_described(mec: Any) -> None:
+    mec.execute("def area(r: float) -> float:\n    'Of a circle.'\n    return 3.14 * r\nx = 5\nimport math")
+    told = mec.describe("area")
+    assert told.splitlines()[:2] == ["Signature: area(r: float) -> float", "Type:      function"]
+    assert told.endswith("Docstring: Of a circle.")
+    assert "Value:     5" in mec.describe("x")
+    assert "ceiling" in mec.describe("math.ceil").lower()
+    assert mec.describe("area", source=True).endswith("    return 3.14 * r\n")
+
+
+def test_there_is_nothing_to_say_of_a_name_that_is_not_there(mec: Any, session: Any) -> None:
+    assert mec.describe("nothing") is None
+    assert mec.describe("x[") is None
+    session.held = True
+    assert mec.describe("math") is None
+
+
+def test_a_description_is_asked_of_one_idle_engine(mec: Any, session: Any) -> None:
+    mec[1:3].describe("x")
+    assert session.sent[-1].one_idle
+    assert session.sent[-1].targets == [1, 2]
+
+
 def test_unloading_removes_it(shell: Any, mec: Any) -> None:
     mec.push({"viscosity": 1.0})
     shell.extension_manager.unload_extension("ipmpi")

@@ -337,6 +337,19 @@ def test_autopx_shows_failures_and_goes_on(shell: Any, mec: Mec, session: FakeSe
     assert executed(session)[-1] == "a = 1\n"
 
 
+def test_a_kernel_sends_magics_too_but_those_of_ipmpi(
+    shell: Any, mec: Mec, magics: ParallelMagics, session: FakeSession
+) -> None:
+    assert not magics.goes_to_engines("a")
+    magics.run_all_on_engines()
+    cells = ["%time a = 1", "!echo", "a?", "%pxconfig --fold off", "%%px\na = 2", "%autopx"]
+    assert [magics.goes_to_engines(cell) for cell in cells] == [True, True, True, False, False, False]
+    shell.run_cell("%matplotlib inline\na = 1")
+    assert executed(session) == ["%matplotlib inline\na = 1"]
+    shell.run_cell(">>> a = 2")
+    assert executed(session)[1:] == ["a = 2\n"]
+
+
 def test_autopx_leaves_magics_here(shell: Any, mec: Mec, session: FakeSession) -> None:
     mec.execute("print(1)")
     shell.run_cell("%autopx")

@@ -148,8 +148,11 @@ class Renderer:
         return parts
 
     def _values(self, values: Mapping[int, str | None]) -> list[str]:
-        found = (((engine,), text) for engine, text in values.items() if text is not None)
-        groups = self._groups(found, str)
+        engines: dict[str, list[int]] = {}
+        for engine, text in values.items():
+            if text is not None:
+                engines.setdefault(text, []).append(engine)
+        groups = self._groups(((ids, text) for text, ids in engines.items()), str)
         parts = [self.value(ids, self._one(same)) for ids, same in groups]
         return self._limited(parts, [ids for ids, _ in groups])
 

@@ -12,14 +12,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 from ... import limits, serialize
+from ...errors import WaitInterrupted
 from ...protocol import operations
+from ..display.render import Fold
 from ..session import given, replies
 from ..session.calls import Calls, Finish, label_of
+from ..session.following import Live, OnOutput
 from ..session.functions import label_of as name_of
 from ..session.ownframes import all_raise_at_call
 from ..session.results import PendingResult, ResultList, RunResults
 from ..session.session import Submission
 from ..session.targets import Targets, parse_block, parse_targets
+from ..session.waiting import check_waiting
 from .reservation import Reservation
 
 
@@ -98,34 +102,75 @@ class EngineCommands:
         return self._calls.command(self, submission, finish or plain_values, waits)
 
     @overload
-    def execute(self, lines: str, targets: Targets | None = None, *, block: Literal[True]) -> ResultList: ...
+    def execute(
+        self,
+        lines: str,
+        targets: Targets | None = None,
+        *,
+        block: Literal[True],
+        stream: Any = None,
+        on_output: OnOutput | None = None,
+        fold: Fold = "exact",
+    ) -> ResultList: ...
     @overload
     def execute(
-        self, lines: str, targets: Targets | None = None, *, block: Literal[False]
+        self,
+        lines: str,
+        targets: Targets | None = None,
+        *,
+        block: Literal[False],
+        stream: Any = None,
+        on_output: OnOutput | None = None,
+        fold: Fold = "exact",
     ) -> PendingResult[ResultList]: ...
     @overload
-    def execute(self, lines: str, targets: Targets | None = None, block: bool | None = None) -> Any: ...
-    def execute(self, lines: str, targets: Targets | None = None, block: bool | None = None) -> Any:
+    def execute(
+        self,
+        lines: str,
+        targets: Targets | None = None,
+        block: bool | None = None,
+        *,
+        stream: Any = None,
+        on_output: OnOutput | None = None,
+        fold: Fold = "exact",
+    ) -> Any: ...
+    def execute(
+        self,
+        lines: str,
+        targets: Targets | None = None,
+        block: bool | None = None,
+        *,
+        stream: Any = None,
+        on_output: OnOutput | None = None,
+        fold: Fold = "exact",
+    ) -> Any:
         """Run source code in the namespaces of engines.
 
         Args:
             lines: Python source code, one or more statements.
             targets: the engines that run it.
             block: whether to wait.
+            stream: a file, such as ``sys.stdout``, to which output is written while the code runs: equal lines of
+                several ranks once, with their ranks.
+            on_output: a function that is called with each :class:`Block` of output as it comes. It runs in the
+                client's own thread, so it must return quickly, and cannot wait for results.
+            fold: how ``stream`` shows equal lines; see :meth:`ResultList.display`.
 
         Returns:
             A :class:`ResultList` with what each engine printed and displayed, in the order of the targets. With
             ``block=False``, a :class:`PendingResult` of it.
 
         Raises:
-            TypeError: ``lines`` is not a str.
+            TypeError: ``lines`` is not a str, ``stream`` has no ``write``, or ``on_output`` cannot be called.
+            ValueError: ``fold`` is not one of the possible words.
             CompositeError: the code raised on at least one engine. Commands still queued on these engines are
                 dropped.
         """
         if not isinstance(lines, str):
             raise TypeError(f"execute takes source text, not {type(lines).__name__}; for a function use apply")
         given.source(lines, "the text of execute")
-        return self._execute(operations.Execute(lines), "execute", targets, block, ResultList)
+        live = Live(stream, on_output, fold)
+        return self._execute(operations.Execute(lines), "execute", targets, block, ResultList, live)
 
     @overload
     def run(
@@ -135,6 +180,9 @@ class EngineCommands:
         *,
         block: Literal[True],
         args: Sequence[str] = (),
+        stream: Any = None,
+        on_output: OnOutput | None = None,
+        fold: Fold = "exact",
     ) -> RunResults: ...
     @overload
     def run(
@@ -144,6 +192,9 @@ class EngineCommands:
         *,
         block: Literal[False],
         args: Sequence[str] = (),
+        stream: Any = None,
+        on_output: OnOutput | None = None,
+        fold: Fold = "exact",
     ) -> PendingResult[RunResults]: ...
     @overload
     def run(
@@ -153,6 +204,9 @@ class EngineCommands:
         block: bool | None = None,
         *,
         args: Sequence[str] = (),
+        stream: Any = None,
+        on_output: OnOutput | None = None,
+        fold: Fold = "exact",
     ) -> Any: ...
     def run(
         self,
@@ -161,6 +215,9 @@ class EngineCommands:
         block: bool | None = None,
         *,
         args: Sequence[str] = (),
+        stream: Any = None,
+        on_output: OnOutput | None = None,
+        fold: Fold = "exact",
     ) -> Any:
         """Run a local Python file on engines.
 
@@ -173,6 +230,9 @@ class EngineCommands:
             targets: the engines that run it.
             block: whether to wait.
             args: command-line arguments of the file, its ``sys.argv[1:]``.
+            stream: where output is written while the file runs; see :meth:`execute`, as for the next two.
+            on_output: is called with output as it comes.
+            fold: how ``stream`` shows equal lines.
 
         Returns:
             A :class:`ResultList`, as :meth:`execute` returns it. With ``block=False``, a :class:`PendingResult` of
@@ -195,7 +255,8 @@ class EngineCommands:
         compile(source, name, "exec", dont_inherit=True)
         given.source(source, f"the file {name}")
         operation = operations.Execute(source, name, [name, *words], os.path.abspath(name))
-        return self._execute(operation, "run", targets, block, functools.partial(RunResults, name))
+        live = Live(stream, on_output, fold)
+        return self._execute(operation, "run", targets, block, functools.partial(RunResults, name), live)
 
     def _execute(
         self,
@@ -204,13 +265,26 @@ class EngineCommands:
         targets: Targets | None,
         block: bool | None,
         kind: Callable[[ResultList], list[Any]],
+        live: Live,
     ) -> Any:
         shown = (operation.source if method == "execute" else operation.filename,)
 
         def finish(arrived: list[Any]) -> list[Any]:
             return kind(replies.executed(arrived, method, shown, operation.source))
 
-        return self._command(operation, method, shown, targets, block, finish)
+        view = live.view()
+        if view is None and live.on_output is None:
+            return self._command(operation, method, shown, targets, block, finish)
+        waits = self._waits(block)
+        if waits:
+            check_waiting()
+        pending = self._command(operation, method, shown, targets, False, finish)
+        try:
+            return live.follow(pending, view, waits)
+        except WaitInterrupted as error:
+            if error.detached:
+                self._calls.detached = pending
+            raise
 
     def apply(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call ``f(*args, **kwargs)`` once on every engine of :attr:`targets`.

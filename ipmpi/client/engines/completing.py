@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from typing import Final
+from typing import Any, Final
 
 from ...errors import KernelError
 from ...protocol import operations
@@ -22,15 +22,29 @@ def completions(calls: Calls, text: str, targets: list[int] | None) -> list[str]
     Returns:
         The completions; none if no engine is idle, or it does not answer in time.
     """
-    label = label_of("complete", text)
-    submission = Submission(operations.Complete(text), targets, "complete", label, one_idle=True)
+    found = _asked(calls, Submission(operations.Complete(text), targets, "complete", label_of("complete", text)))
+    return [str(each) for each in found or ()]
+
+
+def description(calls: Calls, name: str, targets: list[int] | None, with_source: bool) -> str | None:
+    """Ask one idle engine of ``targets`` about the object of a name.
+
+    Returns:
+        A text; None if there is no such name, no engine is idle, or it does not answer in time.
+    """
+    operation = operations.Describe(name, with_source)
+    found = _asked(calls, Submission(operation, targets, "describe", label_of("describe", name)))
+    return found if isinstance(found, str) else None
+
+
+def _asked(calls: Calls, submission: Submission) -> Any:
+    """What an idle engine answers; None if that takes too long."""
     try:
-        future = calls.session.command(submission)
-        arrived = future.result(COMPLETES_WITHIN)
-        return [str(each) for found in replies.values(arrived, "complete")[:1] for each in found or ()]
+        future = calls.session.command(submission._replace(one_idle=True))
+        return next(iter(replies.values(future.result(COMPLETES_WITHIN), submission.method)), None)
     except concurrent.futures.TimeoutError:
         if isinstance(future, CommandFuture) and calls.settings.interrupt is not None:
             calls.settings.interrupt(future.numbers)
-        return []
     except (KernelError, concurrent.futures.CancelledError):
-        return []
+        pass
+    return None

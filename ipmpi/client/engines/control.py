@@ -16,7 +16,7 @@ from ..session.ownframes import all_raise_at_call
 from ..session.recentoutputs import RecentOutput
 from ..session.results import PendingResult
 from ..session.targets import Targets, choose
-from .completing import completions
+from .completing import completions, description
 from .objects import EngineObjects
 
 _LOG: Final = 16 * limits.KIB
@@ -144,6 +144,21 @@ class EngineControl(EngineObjects):
             Names, names with attributes (``'np.linalg'``), or keys; empty if no engine is idle.
         """
         return completions(self._calls, given.source(text, "the text to complete"), self._wanted(None))
+
+    def describe(self, name: str, *, source: bool = False) -> str | None:
+        """Return what there is to know of a name on the engines: type, value, signature, docstring.
+
+        Asks one engine of :attr:`targets` that is idle, and waits for 0.3 s at most. User code does not run there,
+        except the object's ``__repr__``.
+
+        Args:
+            name: a name, or a name with attributes: ``'np.linalg.norm'``.
+            source: whether to show its source code, too.
+
+        Returns:
+            A text; None if there is no such name, or no engine is idle.
+        """
+        return description(self._calls, given.source(name, "the name"), self._wanted(None), source)
 
     def _ipython_key_completions_(self) -> list[str]:
         """Return what Tab shows after ``mec['``: the names of an idle engine."""

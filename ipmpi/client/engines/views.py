@@ -13,10 +13,11 @@ from ..session.calls import label_of, of_this_process
 from ..session.ownframes import all_raise_at_call
 from ..session.results import PendingResult
 from ..session.session import Submission
-from ..session.targets import Targets, as_engine_id, choose, select
+from ..session.targets import Targets, as_engine_id, choose, is_list, select
 from . import benchmark, mapping
 from .control import EngineControl
 from .mapper import MultiEngineMapper, ParallelFunction
+from .objects import keys_of
 
 
 @all_raise_at_call
@@ -54,6 +55,9 @@ class EngineView(EngineControl):
 
     __reduce_ex__ = of_this_process
 
+    _is_one = False
+    """Whether it is a view of one engine by its id, as ``mec[0]``: its names stand for values, not for lists."""
+
     def __copy__(self) -> Any:
         """Return a copy that shares the connection."""
         other = object.__new__(type(self))
@@ -73,7 +77,7 @@ class EngineView(EngineControl):
 
     def __iter__(self) -> Iterator[EngineView]:
         """Iterate over the engines, one view each, in ascending order of ids, without a request."""
-        return (EngineView(self._calls, [engine], block=self.block) for engine in self._known())
+        return (self[engine] for engine in self._known())
 
     def __contains__(self, key: object) -> bool:
         """Test for an engine or a name.
@@ -92,15 +96,25 @@ class EngineView(EngineControl):
     def __getitem__(self, key: Any) -> Any:
         """``mec['a']`` pulls ``a``; ``mec[0]``, ``mec[-1]``, ``mec[0:4]``, ``mec[[1, 3]]`` are views of engines.
 
-        A number is an engine id; slices and negative numbers count through the ids as they are now.
+        A number is an engine id; slices and negative numbers count through the ids as they are now. ``mec['a']``
+        and ``mec[[0, 1]]['a']`` are lists of values, and ``mec[0]['a']`` is the value on that engine.
 
         Raises:
             TypeError: the key is nothing of this.
             IndexError: a negative number counts past the first engine.
         """
         if isinstance(key, str):
-            return self.pull(key)
-        return EngineView(self._calls, select(key, self._known), block=self.block)
+            return self._pull_one(key) if self._is_one else self.pull(key)
+        view = EngineView(self._calls, select(key, self._known), block=self.block)
+        view._is_one = not isinstance(key, slice) and not is_list(key)
+        return view
+
+    def _pull_one(self, key: str) -> Any:
+        def finish(arrived: list[Any]) -> Any:
+            found = replies.values(arrived, "pull", (key,))
+            return found[0] if len(found) == 1 else found  # its targets may have been changed
+
+        return self._command(operations.Pull(*keys_of(key)), "pull", (key,), None, None, finish)
 
     def _known(self) -> list[int]:
         return self._calls.known() if self._ids is None else list(self._ids)
@@ -121,7 +135,9 @@ class EngineView(EngineControl):
         """
         chosen = self._wanted(targets)
         shown = self.targets if targets is None else targets
-        return EngineView(self._calls, chosen, shown, self._waits(block))
+        view = EngineView(self._calls, chosen, shown, self._waits(block))
+        view._is_one = self._is_one and targets is None
+        return view
 
     def _registered(self, targets: Targets | None) -> list[int]:
         return choose(self._wanted(targets), self._calls.ids())
@@ -335,7 +351,13 @@ class EngineView(EngineControl):
         chosen = self.targets if targets is None else targets
         return MultiEngineMapper(self, dist, chosen, self._waits(block))
 
-    def map(self, func: Callable[..., Any] | str, *sequences: Iterable[Any]) -> Any:
+    def map(
+        self,
+        func: Callable[..., Any] | str,
+        *sequences: Iterable[Any],
+        targets: Targets | None = None,
+        block: bool | None = None,
+    ) -> Any:
         """Map a function over sequences on the engines of :attr:`targets`, one block of items per engine.
 
         The work is divided in advance, not balanced by load; for that use :meth:`TaskClient.map`.
@@ -343,15 +365,16 @@ class EngineView(EngineControl):
         Args:
             func: a callable, or a str: an expression that gives a function in the engines' namespaces.
             *sequences: one for each parameter of ``func``, of equal length.
+            targets: the engines that share the work.
+            block: whether to wait.
 
         Returns:
-            The list of results, in the order of the items. If :attr:`block` is False, a :class:`PendingResult` of
-            it.
+            The list of results, in the order of the items. With ``block=False``, a :class:`PendingResult` of it.
 
         Raises:
             TypeError, ValueError, CompositeError: as :meth:`raw_map`.
         """
-        return self.mapper().map(func, *sequences)
+        return self.mapper(targets=targets, block=block).map(func, *sequences)
 
     def parallel(
         self, dist: str = "b", targets: Targets | None = None, block: bool | None = None

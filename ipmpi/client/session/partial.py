@@ -164,6 +164,11 @@ class Partial:
         return self._outputs
 
     @property
+    def order(self) -> list[int]:
+        """The engines of the call, in the order of its targets, as far as that is known yet."""
+        return [engine for part in self._parts for engine in part.order or ()]
+
+    @property
     def done_ids(self) -> list[int]:
         """The ids of the engines that have replied, ascending."""
         return sorted({engine for part in self._parts for engine in part.look()[0]})

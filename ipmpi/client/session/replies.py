@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ... import serialize
-from ...protocol.operations import Executed, Value
-from .commandoutput import Printed
+from ...errors import CompositeError
+from ...protocol.operations import Executed, Failed, Outcome, Value
 from .failures import Body, raise_failures
-from .results import ResultList
+from .resultlist import ResultList
 
 if TYPE_CHECKING:
     from .enginereply import EngineReply
@@ -41,7 +41,7 @@ def _own_buffers(body: Body, shared: bool) -> list[serialize.Buffer]:
 def executed(
     replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = (), source: str | None = None
 ) -> ResultList:
-    """Return what commands printed and displayed, one dict per reply; see :class:`~.results.ResultList`.
+    """Return what commands printed and displayed, one dict per reply; see :class:`~.resultlist.ResultList`.
 
     Args:
         replies: replies to an ``execute``, or to the request for an earlier result.
@@ -52,25 +52,41 @@ def executed(
     Raises:
         CompositeError: one engine or more failed.
     """
-    raise_failures(replies, method, args)
-    return ResultList(
-        _command(reply.engine, reply.outcome, reply.printed, source)
-        for reply in replies
-        if isinstance(reply.outcome, Executed)
-    )
+    try:
+        raise_failures(replies, method, args)
+    except CompositeError as error:
+        error.results = _results(replies, source)
+        raise
+    return _results(replies, source)
 
 
-def _command(engine: int, outcome: Executed, printed: Printed, source: str | None) -> dict[str, Any]:
+def _executed(outcome: Outcome) -> Executed | None:
+    if isinstance(outcome, Executed):
+        return outcome
+    return outcome.executed if isinstance(outcome, Failed) else None
+
+
+def _results(replies: Sequence[EngineReply], source: str | None) -> ResultList:
+    found = ((reply, _executed(reply.outcome)) for reply in replies)
+    return ResultList(_command(reply, executed, source) for reply, executed in found if executed is not None)
+
+
+def _command(reply: EngineReply, outcome: Executed, source: str | None) -> dict[str, Any]:
     text = outcome.source if source is None else source
+    stdout, stderr, displays = reply.printed
     command: dict[str, Any] = {
         "input": {"translated": text, "raw": text},
         "number": outcome.number,
-        "id": engine,
-        "stdout": printed.stdout,
+        "id": reply.engine,
+        "stdout": stdout,
     }
-    if printed.stderr:
-        command["stderr"] = printed.stderr
+    if stderr:
+        command["stderr"] = stderr
+    if displays:
+        command["displays"] = list(displays)
     if outcome.display_repr is not None:
         pretty = outcome.display_repr if outcome.display_pprint is None else outcome.display_pprint
         command["display"] = {"pprint": pretty, "repr": outcome.display_repr}
+        if outcome.display_rich is not None:
+            command["display"]["rich"] = outcome.display_rich.formats
     return command

@@ -1,4 +1,4 @@
-"""What calls return: the ResultList of executed commands, and the PendingResult of a call that did not wait.
+"""What calls return that did not wait: the PendingResult.
 
 Nothing here depends on how replies arrive: a PendingResult waits for a future.
 """
@@ -8,88 +8,33 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import itertools
-import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar, overload
 
-from ...colours import BLUE, GREEN, NORMAL, RED
 from ...errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendingResult, ResultNotCompleted
 from ...serialize import stays_here
+from ..display.blocks import Output
+from ..display.ranksets import RankSet
+from ..display.render import Fold
+from ..display.showing import groups_of, show
+from .awaiting import arrival, snapshot
 from .callwait import CallWait, Screen, Ways, wait_and_tell
 from .commandoutput import CommandOutput
 from .failures import rebuild_exception as rebuild_exception
 from .given import shown, waiting_time
+from .outputstream import OutputStream
 from .ownframes import raises_at_call
 from .partial import Partial
+from .resultlist import ResultList as ResultList, RunResults as RunResults
 from .waiting import SessionFuture, T, check_waiting
-
-_PLAIN = ("", "", "", "")
 
 D = TypeVar("D")
 
 UNOPENED: Final = Exception("a failure that has not been retrieved yet")
 """Placeholder for an exception that is still pickled, for the standard library."""
-
-
-class ResultList(list[Any]):
-    """The output of one command, one dict per engine, in the order of the targets; shown as ``<Results List>``.
-
-    Each dict has the keys ``'id'`` (of the engine), ``'number'`` (of the command), ``'input': {'translated',
-    'raw'}`` and ``'stdout'``; if there was any, also ``'stderr'`` and ``'display': {'pprint', 'repr'}`` (the last
-    value that was displayed). The text is coloured only on a terminal.
-    """
-
-    def __repr__(self) -> str:
-        return self.render(colours=terminal_has_colours())
-
-    def render(self, colours: bool = False) -> str:
-        """Format the output of all engines as text.
-
-        Args:
-            colours: whether to use ANSI colours.
-        """
-        palette = (GREEN, BLUE, RED, NORMAL) if colours else _PLAIN
-        return "<Results List>\n" + "".join(_render_command(command, palette) for command in self)
-
-
-class RunResults(ResultList):
-    """The output of a file that was run, one dict per engine; shown with the file's name, not its text."""
-
-    def __init__(self, filename: str, commands: Iterable[Any] = ()) -> None:
-        super().__init__(commands)
-        self._filename = filename
-
-    def render(self, colours: bool = False) -> str:
-        """Format the output of all engines as text; see :meth:`ResultList.render`."""
-        run = f"run({self._filename!r})"
-        short = [{**each, "input": {"translated": run}} if isinstance(each, dict) else each for each in self]
-        return ResultList(short).render(colours)
-
-
-def terminal_has_colours() -> bool:
-    """Return whether standard output is a terminal and ``NO_COLOR`` is not set."""
-    if sys.platform == "win32" or os.environ.get("NO_COLOR"):
-        return False
-    isatty = getattr(sys.stdout, "isatty", None)
-    return bool(isatty is not None and isatty())
-
-
-def _render_command(command: Any, palette: tuple[str, str, str, str]) -> str:
-    green, blue, red, normal = palette
-    if not isinstance(command, dict):
-        return str(command)
-    engine, number = command["id"], command["number"]
-    source = command["input"]["translated"] if "input" in command else "No Input"
-    text = f"{green}[{engine}]{blue} In [{number}]:{normal} {source}\n"
-    if command.get("stdout"):
-        text += f"{green}[{engine}]{red} Out[{number}]:{normal} {command['stdout']}\n"
-    if command.get("stderr"):
-        text += f"{green}[{engine}]{red} Err[{number}]:\n{normal} {command['stderr']}"
-    return text
 
 
 def wait_until_done(future: concurrent.futures.Future[Any], timeout: float | None = None) -> bool:
@@ -114,39 +59,6 @@ def _wait(future: concurrent.futures.Future[Any]) -> bool:
         # The method of the base class: ours unpickle the result, which is not wanted yet.
         concurrent.futures.Future.exception(future)
     return True
-
-
-def runs_event_loop() -> bool:
-    """Return whether asyncio runs in this thread: a blocking wait would stop all coroutines."""
-    asyncio = sys.modules.get("asyncio")  # if it is not imported, none can run
-    return asyncio is not None and asyncio._get_running_loop() is not None
-
-
-def snapshot(future: concurrent.futures.Future[Any]) -> tuple[bool, bool, Any, BaseException | None]:
-    """Return ``(done, cancelled, result, exception)``, as ``asyncio`` of Python 3.14 needs it."""
-    if not future.done():
-        return False, False, None, None
-    if future.cancelled():
-        return True, True, None, None
-    error = future.exception()
-    return True, False, None if error is not None else future.result(), error
-
-
-async def arrival(future: concurrent.futures.Future[Any]) -> None:
-    """Wait in a coroutine until a future is done. Cancelling the coroutine does not cancel the future."""
-    # Imported here, since it costs time and only users of asyncio need it.
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    arrived = asyncio.Event()
-
-    def announce(_: object) -> None:
-        # The coroutine may have been cancelled and its loop closed long before.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(arrived.set)
-
-    future.add_done_callback(announce)
-    await arrived.wait()
 
 
 class PendingResult(SessionFuture, Generic[T]):
@@ -261,6 +173,53 @@ class PendingResult(SessionFuture, Generic[T]):
         if not self.done():
             self.check()
             CallWait(self, self._partial, screen, again, ways).run()
+
+    @property
+    def groups(self) -> dict[RankSet, Output]:
+        """Equal outputs so far once, by the engines that have them; see :attr:`ResultList.groups`."""
+        return groups_of(self._by_engine())
+
+    @property
+    def stdout(self) -> list[str]:
+        """What each engine has printed so far on standard output, in the order of the targets."""
+        return [output.stdout for output in self._by_engine().values()]
+
+    @property
+    def stderr(self) -> list[str]:
+        """What each engine has printed so far on standard error, in the order of the targets."""
+        return [output.stderr for output in self._by_engine().values()]
+
+    @property
+    def values(self) -> list[str | None]:
+        """The text of the value of each engine's last expression; None where there is none, or not yet."""
+        return [output.value for output in self._by_engine().values()]
+
+    def output_stream(self) -> OutputStream:
+        """Return an iterator over output as it comes, until the call has ended; for ``for`` and ``async for``."""
+        return OutputStream(self, self.outputs)
+
+    def display(self, fold: Fold = "exact", **options: Any) -> None:
+        """Wait for the result and show its output, folded; see :meth:`ResultList.display` for the options.
+
+        Raises:
+            CompositeError: the call failed on at least one engine. What was printed is shown first.
+        """
+        error = self.exception()
+        show(self._by_engine(), fold=fold, **options)
+        if error is not None:
+            self.get_result()
+
+    def _by_engine(self) -> dict[int, Output]:
+        """What each engine has printed and shown so far, in the order of the targets."""
+        if self.done():
+            self.exception()  # which takes the values from the replies
+        results = getattr(self._error, "results", self._value)
+        if isinstance(results, ResultList) and results:
+            return results.outputs
+        printed: dict[int, Output] = {engine: Output() for engine in self._partial.order}
+        for each in self.outputs:
+            printed.update({engine: Output(*texts) for engine, texts in each.by_engine().items()})
+        return printed
 
     @property
     def outputs(self) -> list[CommandOutput]:

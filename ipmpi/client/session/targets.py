@@ -39,7 +39,7 @@ def parse_targets(targets: Any) -> list[int] | None:
     single = as_engine_id(targets)
     if single is not None:
         return [_existing(single)]
-    if not _is_list(targets):
+    if not is_list(targets):
         raise WrongType(f"targets must be a str, list, tuple or int: {shown(targets)}")
     if len(targets) > limits.MAX_ENGINES:
         raise ValueError(f"targets names {len(targets)} engines; one controller has at most {limits.MAX_ENGINES}")
@@ -51,7 +51,7 @@ def parse_targets(targets: Any) -> list[int] | None:
     return [_existing(engine) for engine in ids]
 
 
-def _is_list(value: Any) -> bool:
+def is_list(value: Any) -> bool:
     """Return whether this is a list, a tuple, or a NumPy array with dimensions."""
     return isinstance(value, (list, tuple, range)) or (
         hasattr(value, "__array__") and len(getattr(value, "shape", ())) == 1
@@ -107,7 +107,7 @@ def select(key: Any, registered: Callable[[], list[int]]) -> list[int]:
     """
     if isinstance(key, slice):
         return registered()[key]
-    ids = [as_engine_id(item) for item in (key if _is_list(key) else [key])]
+    ids = [as_engine_id(item) for item in (key if is_list(key) else [key])]
     chosen = [engine for engine in ids if engine is not None]
     if isinstance(key, (list, tuple)) and key and all(isinstance(item, str) for item in key):
         # Also reached by dict(mec): keys() is a list of names for each engine.

@@ -11,9 +11,10 @@ from typing import Any, Generic
 
 from ...errors import KernelError, ResultNotCompleted, TaskAborted, text_of
 from ...serialize import stays_here
+from ..session.awaiting import arrival, runs_event_loop, snapshot
 from ..session.given import shown, waiting_time
 from ..session.progress import Progress
-from ..session.results import UNOPENED, arrival, runs_event_loop, snapshot, wait_until_done
+from ..session.results import UNOPENED, wait_until_done
 from ..session.waiting import SessionFuture, T
 from .payloads import Payload, describe_failure, failure_of, value_of
 from .submitter import TaskSubmitter

@@ -14,7 +14,8 @@ MOST: Final = 500
 
 _DOTTED: Final = re.compile(r"(?<![\w.)\]}'\"])(?:(?P<object>[^\W\d]\w*(?:\.[^\W\d]\w*)*)\.)?(?P<start>\w*)$")
 _KEY: Final = re.compile(r"(?P<object>[^\W\d]\w*(?:\.[^\W\d]\w*)*)\[(?P<quote>['\"])(?P<start>[^'\"\]]*)$")
-_MISSING: Final = object()
+MISSING: Final = object()
+"""What :func:`resolved` returns for a name that is not there."""
 
 
 def completions(text: str, names: Mapping[str, Any]) -> list[str]:
@@ -29,7 +30,7 @@ def completions(text: str, names: Mapping[str, Any]) -> list[str]:
     """
     key = _KEY.search(text)
     if key is not None:
-        found = _resolved(key["object"], names)
+        found = resolved(key["object"], names)
         return _starting(_keys(found), key["start"])
     word = _DOTTED.search(text)
     if word is None:
@@ -37,8 +38,8 @@ def completions(text: str, names: Mapping[str, Any]) -> list[str]:
     if word["object"] is None:
         known = {*names, *vars(builtins), *keyword.kwlist}
         return _starting(known, word["start"]) if word["start"] else _starting(names, "")
-    found = _resolved(word["object"], names)
-    attributes = () if found is _MISSING else _directory(found)
+    found = resolved(word["object"], names)
+    attributes = () if found is MISSING else _directory(found)
     return [f"{word['object']}.{name}" for name in _starting(attributes, word["start"])]
 
 
@@ -48,11 +49,12 @@ def _starting(words: Iterable[object], start: str) -> list[str]:
     return sorted(word for word in found if not (hidden and word.startswith("_")))[:MOST]
 
 
-def _resolved(dotted: str, names: Mapping[str, Any]) -> Any:
+def resolved(dotted: str, names: Mapping[str, Any]) -> Any:
+    """Return what a name with attributes stands for, or :data:`MISSING`, without running user code."""
     first, *rest = dotted.split(".")
-    found = names.get(first, vars(builtins).get(first, _MISSING))
+    found = names.get(first, vars(builtins).get(first, MISSING))
     for name in rest:
-        if found is _MISSING:
+        if found is MISSING:
             break
         found = _attribute(found, name)
     return found
@@ -60,9 +62,9 @@ def _resolved(dotted: str, names: Mapping[str, Any]) -> Any:
 
 def _attribute(owner: Any, name: str) -> Any:
     if inspect.ismodule(owner):
-        return getattr(owner, name, _MISSING)  # a lazy module loads it, as typing the line would
-    found = inspect.getattr_static(owner, name, _MISSING)
-    return _MISSING if hasattr(type(found), "__get__") and not callable(found) else found
+        return getattr(owner, name, MISSING)  # a lazy module loads it, as typing the line would
+    found = inspect.getattr_static(owner, name, MISSING)
+    return MISSING if hasattr(type(found), "__get__") and not callable(found) else found
 
 
 def _directory(found: Any) -> list[str]:

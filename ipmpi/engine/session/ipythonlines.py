@@ -14,6 +14,9 @@ from typing import Any, Final
 _LINE: Final = re.compile(r"^\s*(?:[\w.,\s()\[\]*]+=\s*)?[%!](?=[%!\w./~$\"'({\[])|\?\??\s*$|^\s*\?", re.MULTILINE)
 _QUESTION: Final = re.compile(r"\s*(?:%pinfo2?\s+)?(?P<name>[^\W\d]\w*(?:\.[^\W\d]\w*)*)\s*(?P<marks>\?\??)?\s*$")
 
+_FIGURES: Final = re.compile(r"^([ \t]*)%matplotlib\b.*$", re.MULTILINE)
+"""Notebooks begin with this. Engines show figures without it, and IPython's would want a window, or a kernel."""
+
 
 class IPythonLines:
     """Turns IPython's syntax to Python on one engine.
@@ -34,6 +37,10 @@ class IPythonLines:
         Raises:
             SyntaxError: it is no code of IPython either, or IPython is not installed.
         """
+        without = _FIGURES.sub(r"\1pass", source)
+        if without != source and _LINE.search(without) is None:
+            return without
+        source = without
         if _LINE.search(source) is None:
             raise error
         if self._shell is None and importlib.util.find_spec("IPython") is None:
@@ -61,7 +68,7 @@ class IPythonLines:
         return self._shell
 
 
-def described(thing: object) -> str:
+def described(thing: object, with_source: bool = False) -> str:
     """Return what a question about an object is answered with where there is no IPython."""
     lines = []
     with contextlib.suppress(TypeError, ValueError):
@@ -71,4 +78,7 @@ def described(thing: object) -> str:
     if not callable(thing):
         lines.append(f"Value:     {repr(thing)[:500]}")
     lines.append(f"Docstring: {inspect.getdoc(thing) or '<none>'}")
+    if with_source:
+        with contextlib.suppress(TypeError, OSError):
+            lines.append(f"Source:\n{inspect.getsource(thing)}")  # type: ignore[arg-type]
     return "\n".join(lines)

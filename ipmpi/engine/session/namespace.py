@@ -14,13 +14,15 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ipmpi import serialize
-from ipmpi.engine.session.completions import completions
-from ipmpi.engine.session.console import Console
+from ipmpi.engine.session.completions import MISSING, completions, resolved
+from ipmpi.engine.session.console import DISPLAYED, Console
 from ipmpi.engine.session.displays import Displays
 from ipmpi.engine.session.failures import failed
 from ipmpi.engine.session.forks import HomeProcess
 from ipmpi.engine.session.functions import FunctionHome
+from ipmpi.engine.session.ipythonlines import described
 from ipmpi.engine.session.properties import EngineProperties
+from ipmpi.engine.session.texts import shorten
 from ipmpi.errors import RemoteProtocolError, SerializationError
 from ipmpi.protocol import operations
 from ipmpi.protocol.operations import (
@@ -29,6 +31,7 @@ from ipmpi.protocol.operations import (
     ClearProperties,
     Complete,
     DelProperties,
+    Describe,
     EndComes,
     Execute,
     GetProperties,
@@ -141,6 +144,7 @@ class Namespace:
             DelProperties: self._del_properties,
             ClearProperties: self._clear_properties,
             Complete: self._complete,
+            Describe: self._describe,
             BeforeWalltime: self._before_walltime,
             EndComes: self._end_comes,
         }
@@ -283,6 +287,12 @@ class Namespace:
     def _complete(self, operation: Complete, _body: Sequence[Buffer]) -> CommandAnswer:
         names = {name: value for name, value in self.names.items() if name not in self._hidden}
         return _value(completions(operation.text, names), "the completions")
+
+    def _describe(self, operation: Describe, _body: Sequence[Buffer]) -> CommandAnswer:
+        found = resolved(operation.name, self.names)
+        if found is MISSING:
+            return _DONE
+        return _value(shorten(described(found, operation.with_source), DISPLAYED), "the description")
 
     # --- Properties ------------------------------------------------------------------------------------
 

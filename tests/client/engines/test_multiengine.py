@@ -671,8 +671,12 @@ def test_the_client_is_a_dict_of_names(mec: MultiEngineClient) -> None:
 
 def test_views_have_the_surface_for_their_engines(mec: MultiEngineClient) -> None:
     mec.execute("e = id")
-    assert mec[2]["e"] == [2]
-    assert mec[-1]["e"] == [3]
+    assert mec[2]["e"] == 2
+    assert mec[-1]["e"] == 3
+    assert mec[[2]]["e"] == [2]
+    assert mec[2].with_options(block=False)["e"].r == 2
+    assert mec[2].with_options(targets=[2])["e"] == [2]
+    assert mec.with_options(targets=2)["e"] == [2]
     assert mec[1:3]["e"] == [1, 2]
     assert mec[[3, 0]]["e"] == [3, 0]
     view = mec[1:3]
@@ -683,6 +687,7 @@ def test_views_have_the_surface_for_their_engines(mec: MultiEngineClient) -> Non
     view.scatter("s", [1, 2, 3])
     assert view.gather("s") == [1, 2, 3]
     assert view.map(lambda x: x, range(3)) == [0, 1, 2]
+    assert mec.map(lambda x: x, range(3), targets=[3], block=False).r == [0, 1, 2]
     assert (len(view), view.get_ids()) == (2, [1, 2])
 
 
@@ -701,8 +706,8 @@ def test_a_view_keeps_block_and_leaves_the_client_alone(mec: MultiEngineClient) 
 
 def test_going_through_a_client_gives_one_view_per_engine(mec: MultiEngineClient) -> None:
     mec.execute("e = id")
-    assert [view["e"] for view in mec] == [[0], [1], [2], [3]]
-    assert [view["e"] for view in mec[1:3]] == [[1], [2]]
+    assert [view["e"] for view in mec] == [0, 1, 2, 3]
+    assert [view["e"] for view in mec[1:3]] == [1, 2]
 
 
 def test_no_engines_chosen_is_an_empty_result(mec: MultiEngineClient, session: FakeSession) -> None:

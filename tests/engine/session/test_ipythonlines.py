@@ -125,3 +125,17 @@ def test_the_answer_to_a_question() -> None:
         == "Signature: area(radius: 'float') -> 'float'\nType:      function\nDocstring: Of a circle."
     )
     assert "Value:     5" in described(5)
+
+
+def test_figures_need_no_magic() -> None:
+    in_a_process(
+        "run('%matplotlib inline\\na = 5')\n"
+        "run('if a:\\n    %matplotlib widget\\n    b = a + 1')\n"
+        "assert space.names['b'] == 6\n"
+        "assert 'IPython' not in sys.modules\n"
+        "run('%matplotlib inline\\n%time c = b')\n"
+        "assert space.names['c'] == 6\n"
+        "try: run('%matplotlib inline\\na = = 1')\n"
+        "except SyntaxError: pass\n"
+        "else: assert False\n"
+    )

@@ -1,0 +1,104 @@
+"""Outputs of engines put on the screen, pictures among them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from .blocks import DISPLAY, STDERR, STDOUT, Block, Output
+from .pictures import PLAIN, Pictures, pictures_here
+from .portions import folded, key_of
+from .ranksets import RankSet
+from .render import MAX_LINES, Fold, GroupOutputs, Renderer
+from .screens import renderer_here
+
+
+def groups_of(outputs: Mapping[int, Output]) -> dict[RankSet, Output]:
+    """Equal outputs once, by the engines that have them; in the order of the first engine."""
+    return dict(folded(((engine,), output, _key(output)) for engine, output in outputs.items()))
+
+
+def blocks_of(groups: Mapping[RankSet, Output]) -> list[Block]:
+    """What was printed and displayed, as blocks; in which order the two came is not known."""
+    made: list[Block] = []
+    for ids, output in groups.items():
+        made += [Block(STDOUT, ids, output.stdout)] if output.stdout else []
+        made += [Block(STDERR, ids, output.stderr)] if output.stderr else []
+        made += [Block(DISPLAY, ids, formats=formats) for formats in output.displays]
+    return made
+
+
+def values_of(groups: Mapping[RankSet, Output]) -> dict[int, str | None]:
+    """The texts of values, by engine."""
+    return {engine: output.value for ids, output in groups.items() for engine in ids}
+
+
+def show(
+    outputs: Mapping[int, Output],
+    *,
+    fold: Fold = "exact",
+    group_outputs: GroupOutputs = "type",
+    max_lines: int | None = MAX_LINES,
+    printed: bool = True,
+    ranks: Collection[int] | None = None,
+    stream: Any = None,
+) -> None:
+    """Show outputs, folded, on a terminal, in a notebook or in a file.
+
+    Args:
+        outputs: by engine.
+        fold: see :class:`~ipmpi.client.display.render.Renderer`, as for the next two.
+        group_outputs: see there.
+        max_lines: see there.
+        printed: whether to show what was printed and displayed, too; False shows only values.
+        ranks: the engines whose displays and pictures are shown; None for all.
+        stream: what to write to; by default standard output, or the notebook.
+
+    Raises:
+        ValueError: ``fold`` or ``group_outputs`` is not one of the possible words.
+    """
+    renderer = renderer_here(stream, fold, group_outputs, max_lines)
+    pictures = pictures_here(renderer, stream, ranks=ranks)
+    groups = groups_of(outputs)
+    blocks = blocks_of(groups) if printed else []
+    out = sys.stdout if stream is None else stream
+    if pictures.is_text:
+        values = values_of(groups)
+        for ids, formats in _rich(groups):
+            # Once for all that have the same: a picture becomes a file.
+            values.update(dict.fromkeys(ids, pictures.text(ids, formats) or formats[PLAIN]))
+        out.write(renderer.render(blocks, values, pictures.text))
+    else:
+        out.write(renderer.render([block for block in blocks if block.kind != DISPLAY]))
+        _show_pictures(groups, blocks, renderer, pictures, out)
+    out.flush()
+
+
+def _show_pictures(
+    groups: Mapping[RankSet, Output], blocks: Iterable[Block], renderer: Renderer, pictures: Pictures, out: Any
+) -> None:
+    displays = [(block.engines, block.formats) for block in blocks if block.kind == DISPLAY]
+    for ids, formats in folded((engines, formats, key_of(formats)) for engines, formats in displays):
+        out.write(pictures.show(ids, formats) or "")
+    rich = _rich(groups)
+    others = {engine for ids, _ in rich for engine in ids}
+    plain = {engine: text for engine, text in values_of(groups).items() if engine not in others}
+    out.write(renderer.render([], plain))
+    for ids, formats in rich:
+        out.write(pictures.show_value(ids, formats) or "")
+
+
+def _rich(groups: Mapping[RankSet, Output]) -> list[tuple[RankSet, dict[str, Any]]]:
+    """Values that have other formats than text, with all of these, once."""
+    found = (
+        (ids, {PLAIN: output.value or "", **output.formats}, (output.value, key_of(output.formats)))
+        for ids, output in groups.items()
+        if output.formats
+    )
+    return folded(found)
+
+
+def _key(output: Output) -> tuple[object, ...]:
+    displays = tuple(map(key_of, output.displays))
+    return output.stdout, output.stderr, displays, output.value, key_of(output.formats)
