@@ -110,6 +110,14 @@ def test_a_figure_is_shown(notebook: Notebook) -> None:
     assert set(bundle) == {"text/plain", "image/png"}
 
 
+def test_a_value_comes_in_its_formats(notebook: Notebook) -> None:
+    source = "class T:\n    def _repr_html_(self): return '<b>5</b>'\n    def __repr__(self): return 'T'\nT()"
+    assert notebook.run(source) == ("Out[0-1]:\n", [{"text/html": "<b>5</b>", "text/plain": "T"}])
+    assert notebook.run("mpi.COMM_WORLD.Barrier(); display(T())") == (
+        "[0-1]\n", [{"text/html": "<b>5</b>", "text/plain": "T"}]
+    )  # fmt: skip
+
+
 def test_an_exception_is_told_once(notebook: Notebook) -> None:
     text, _ = notebook.run("1/0")
     assert text.count("ZeroDivisionError") == 1

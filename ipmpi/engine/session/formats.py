@@ -134,9 +134,15 @@ def bundled(data: Mapping[str, object], metadata: Mapping[str, object] | None = 
 def shown(value: object, display: Display | None) -> Display:
     """``display`` with the plain text of ``value``, which a terminal shows, unless it has its own."""
     own = {} if display is None else display.text
-    pretty = "" if PLAIN in own and not own[PLAIN].startswith(_NOTE) else shorten(laid_out(value)[0], _PLAIN_TEXT)
+    has_text = display is not None and PLAIN in own and not is_incomplete(display)
+    pretty = "" if has_text else shorten(laid_out(value)[0], _PLAIN_TEXT)
     text = {PLAIN: "\n".join(filter(None, (pretty, own.get(PLAIN))))}
     return Display({**own, **text}, {} if display is None else display.images)
+
+
+def is_incomplete(display: Display) -> bool:
+    """Whether the text is only a note that formats were left out."""
+    return display.text.get(PLAIN, "").startswith(_NOTE)
 
 
 def size(display: Display | None) -> int:

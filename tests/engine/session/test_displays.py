@@ -197,6 +197,16 @@ def test_the_last_value_comes_in_its_formats(engine: Engine) -> None:
     assert engine.execute("T(); None").display_rich == Display({HTML: "<b>3</b>"})
 
 
+def test_a_last_value_that_is_too_large_keeps_its_text(engine: Engine) -> None:
+    source = (
+        f"class T:\n    def _repr_html_(self): return 'x' * {limits.DISPLAY}\n    def __repr__(self): return 'T'\n"
+    )
+    rich = engine.execute(source + "T()").display_rich
+    assert rich is not None
+    assert set(rich.text) == {PLAIN}
+    assert rich.text[PLAIN].startswith("T\n[ipmpi: text/html has 1,048,576 bytes")
+
+
 def test_only_the_last_value_of_a_loop_is_asked(engine: Engine) -> None:
     engine.execute("asked = []\nclass T:\n    def _repr_html_(self): asked.append(1)\n")
     engine.execute("for i in range(10):\n    T()\n")
