@@ -99,11 +99,17 @@ def write_values(
 def _rich(groups: Mapping[RankSet, Output]) -> list[tuple[RankSet, dict[str, Any]]]:
     """Values that have other formats than text, with all of these, once."""
     found = (
-        (ids, {PLAIN: output.value or "", **output.formats}, (output.value, key_of(output.formats)))
+        (ids, {PLAIN: output.value or "", **output.formats}, _rich_key(output))
         for ids, output in groups.items()
         if output.formats
     )
     return folded(found)
+
+
+def _rich_key(output: Output) -> tuple[object, ...]:
+    """What is equal for values that look alike: the text beside a picture may have an address in memory."""
+    has_picture = any(isinstance(data, bytes) for data in output.formats.values())
+    return "" if has_picture else output.value, key_of(output.formats)
 
 
 def _key(output: Output) -> tuple[object, ...]:

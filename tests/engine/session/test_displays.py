@@ -238,6 +238,12 @@ def test_display_shows_values_with_their_text(engine: Engine) -> None:
     assert [display.formats for display in engine.published] == [{PLAIN: "1"}, {PLAIN: "'a'"}]
 
 
+def test_equal_pictures_do_not_differ_by_an_address(engine: Engine) -> None:
+    engine.execute("class P:\n    def _repr_png_(self): return b'PNG'\n")
+    assert engine.shown("display(P())") == {PNG: b"PNG", PLAIN: "<__main__.P object>"}
+    assert " at 0x" in engine.shown("display(object())")[PLAIN]
+
+
 def test_options_are_those_of_ipython(engine: Engine) -> None:
     engine.execute(TABLE)
     assert engine.shown("display({'text/html': 'x'}, raw=True)") == {HTML: "x"}
