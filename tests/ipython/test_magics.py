@@ -46,6 +46,13 @@ def test_px_runs_the_line_and_names_the_targets(
     assert capsys.readouterr().out == "Parallel execution on engines: [0, 2]\n"
 
 
+def test_px_costs_one_round_trip(shell: Any, mec: Mec, session: FakeSession) -> None:
+    shell.run_cell("%%px -t 0:4:2\nprint(1); id")
+    shell.run_cell("%px 5")
+    assert len(session.sent) == 2
+    assert session.requests == []
+
+
 def test_px_shows_output_and_values_once(shell: Any, mec: Mec, capsys: Capsys) -> None:
     shell.run_cell("%px print('said'); 6 * 7")
     assert capsys.readouterr().out == "Parallel execution on engines: all\n[0-3] said\nOut[0-3]: 42\n"
