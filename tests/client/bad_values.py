@@ -158,6 +158,7 @@ PARAMETERS: dict[str, str] = {
 SPECIAL: dict[str, str] = {
     "MultiEngineClient.run.args": "words",
     "MultiEngineClient.__getitem__.key": "index",
+    "MultiEngineClient.complete.text": "source",
     "MultiEngineClient.get_properties.keys": "some keys",
     "MultiEngineClient.has_properties.keys": "keys",
     "MultiEngineClient.push_function.namespace": "functions",
@@ -198,6 +199,7 @@ NOT_FOR_USERS = {
     *(f"{task}.{name}" for task in ("StringTask", "MapTask")
       for name in ("chain", "check", "label", "payload", "process_result", "settings", "terms")),
     "AsyncResult.__init__", "IMapIterator.__init__", "PendingResult.__init__", "PendingResult.check",
+    "PendingResult.watch",
     "MapResults.__init__", "MapResults.batch_arrived", "MapResults.batch_failed", "MapResults.batch_undone",
     "MapResults.feed", "MapResults.large_arrived", "TaskFuture.__init__", "TaskFuture.arrived", "TaskFuture.check",
     "TaskFuture.place", "TaskFuture.reference", "TaskFuture.trouble", "TaskFuture.undone", "TaskView.__init__",

@@ -12,6 +12,9 @@ from typing import Any, Final
 MOST: Final = 500
 """Completions that are sent; nobody reads more."""
 
+_LONGEST: Final = 500
+"""Characters before the cursor that are looked at: the time that a search takes grows with their square."""
+
 _DOTTED: Final = re.compile(r"(?<![\w.)\]}'\"])(?:(?P<object>[^\W\d]\w*(?:\.[^\W\d]\w*)*)\.)?(?P<start>\w*)$")
 _KEY: Final = re.compile(r"(?P<object>[^\W\d]\w*(?:\.[^\W\d]\w*)*)\[(?P<quote>['\"])(?P<start>[^'\"\]]*)$")
 MISSING: Final = object()
@@ -28,6 +31,7 @@ def completions(text: str, names: Mapping[str, Any]) -> list[str]:
         text: the line up to the cursor.
         names: the namespace.
     """
+    text = text[-_LONGEST:]
     key = _KEY.search(text)
     if key is not None:
         found = resolved(key["object"], names)

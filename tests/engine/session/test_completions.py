@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import pytest
@@ -65,6 +66,13 @@ NAMES: dict[str, Any] = {
 )
 def test_what_a_word_can_become(text: str, found: list[str]) -> None:
     assert completions(text, NAMES) == found
+
+
+@pytest.mark.parametrize("text", ["a" * 10**7, "a." * 10**6, "d['" * 10**6, "d[" * 10**6 + "'a"])
+def test_a_long_text_takes_no_time(text: str) -> None:
+    began = time.monotonic()
+    completions(text, NAMES)
+    assert time.monotonic() - began < 1
 
 
 def test_there_is_a_bound() -> None:
