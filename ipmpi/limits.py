@@ -210,6 +210,9 @@ adds as much; people see a delay from about 0.2 s on."""
 OUTPUT_LINE: Final = 16 * KIB
 """A line that is longer is passed on in pieces."""
 
+INQUIRY: Final = 3.0
+"""Seconds for node agents to answer a question about their ranks. They need milliseconds; networks may be slow."""
+
 OUTPUT_KEPT: Final = 4 * MIB
 """What the last commands of a rank have printed, for get_result; and what the ranks of a node print otherwise."""
 

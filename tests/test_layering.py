@@ -59,6 +59,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.client.pools": (4, "client.pools"),
     "ipmpi.client.session": (4, "client.session"),
     "ipmpi.client.tasks": (4, "client.tasks"),
+    "ipmpi.controller.inquiries": (4, "controller"),
     "ipmpi.controller.interruptions": (4, "controller"),
     "ipmpi.controller.service": (4, "controller"),
     "ipmpi.controller.sessions": (4, "controller"),

@@ -29,6 +29,7 @@ from .describe import described
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
 from .farm.farm import Farm
 from .farm.order import Order
+from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
 from .lossnotices import Losses
@@ -83,9 +84,8 @@ class ControllerService:
         self.transfers = Transfers()
         by_key = self.sessions.by_key
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
-        self.interruptions = Interruptions(
-            loop, self.router, lambda client, answer: self._send(client, answer, ())
-        )
+        self.interruptions = Interruptions(loop, self.router, self._send)
+        self.inquiries = Inquiries(loop, self.router.registry, self._send)
         self._engines = 0
         self._stopping = False
         self.ended_by_client = False
@@ -104,6 +104,7 @@ class ControllerService:
         }
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
+            m.Findings: self.inquiries.found,
             m.RunBeforeEnd: self.router.before_end,
             m.AnswerStuck: self.stalled.stuck,
             m.TasksReturned: self.farm.returned,
@@ -210,6 +211,8 @@ class ControllerService:
         """Handle a client's commands and tasks, and their bodies."""
         if isinstance(message, m.Interrupt):
             self.interruptions.begin(key, message)
+        elif isinstance(message, m.AskAgents):
+            self.inquiries.begin(key, message)
         elif isinstance(message, m.Command):
             self._check_size(message, event.body)
             self.router.command(key, message, event.body, event.stream)
@@ -418,7 +421,7 @@ class ControllerService:
                 session.connection.refuse(effect.stream)
                 session.wake()
 
-    def _send(self, key: int, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
+    def _send(self, key: int, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
         session = self.sessions.by_key.get(key)
         if session is not None:
             try:

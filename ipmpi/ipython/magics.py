@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from IPython.core.error import UsageError
@@ -48,6 +48,9 @@ class Steers(Protocol):
 
     def recent_outputs(self) -> Sequence[Any]:
         """Return what was printed lately."""
+
+    def log(self) -> Mapping[int, str]:
+        """Return what was printed while no command ran."""
 
 
 @magics_class
@@ -201,11 +204,16 @@ class ParallelMagics(Magics):
 
     @line_magic
     def pxlog(self, line: str) -> None:
-        """Show what engines have printed lately for this client's commands: ``%pxlog``, ``%pxlog 3`` commands."""
+        """Show what engines have printed lately for this client's commands, and while they ran none.
+
+        ``%pxlog``, or ``%pxlog 3`` for the last three commands. What tasks and threads have printed is told by the
+        node agents, however busy the engines are.
+        """
         count = line.strip() or "10"
         if not count.isdigit():
             raise UsageError(f"%pxlog takes a number of commands, as in %pxlog 3, not {count!r}")
-        print(reports.log(self._client().recent_outputs(), int(count)), end="")
+        client = self._client()
+        print(reports.log(client.recent_outputs(), int(count)) + reports.between(client.log()), end="")
 
     def run_all_on_engines(self) -> None:
         """Turn ``%autopx`` on, for magics and shell commands, too: all but the magics of this class."""

@@ -9,6 +9,7 @@ from typing import Any
 from ..client.display.blocks import DISPLAY, STDERR, STDOUT, Block
 from ..client.display.pictures import pictures_here
 from ..client.display.render import MAX_LINES, Renderer
+from ..client.display.showing import groups_of, text_values, write_values
 from ..client.session.callwait import Ways
 from ..client.session.results import PendingResult
 from ..errors import WaitInterrupted
@@ -75,14 +76,15 @@ class PxRun:
         blocks = [] if is_streamed else self._blocks(result)
         renderer = self._renderer()
         pictures = pictures_here(renderer, ranks=self._ranks)
+        groups = groups_of(getattr(result, "outputs", {}))
         if pictures.is_text:
-            self._write(renderer.render(blocks, _values(result), pictures.text))
+            self._write(renderer.render(blocks, text_values(groups, pictures), pictures.text))
         else:
             self._write(renderer.render([block for block in blocks if block.kind != DISPLAY]))
             for block in blocks:
                 if block.kind == DISPLAY:
                     self._write(pictures.show(block.engines, block.formats) or "")
-            self._write(renderer.render([], _values(result)))
+            write_values(groups, renderer, pictures, self._write)
         if error is not None:
             raise error
         if stopped is not None:
@@ -113,8 +115,3 @@ class PxRun:
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
-
-
-def _values(result: Any) -> dict[int, str | None]:
-    found = [each for each in result or () if isinstance(each, dict)]
-    return {each["id"]: each["display"]["pprint"] for each in found if "display" in each}

@@ -9,6 +9,7 @@ from typing import Any
 
 from IPython.core.error import UsageError
 
+from ..client.display.blocks import STDOUT, Block
 from ..client.display.escapes import safe
 from ..client.display.render import Renderer
 from ..errors import CompositeError, KernelError, text_of
@@ -84,3 +85,9 @@ def log(recent: Sequence[Any], count: int) -> str:
         when = time.strftime("%H:%M:%S", time.localtime(each.began))
         parts.append(f"--- {when} {safe(each.label)}\n{renderer.render(each.output.blocks)}")
     return "".join(parts)
+
+
+def between(texts: Mapping[int, str]) -> str:
+    """Return what engines have printed while they ran no command, by their ids."""
+    blocks = [Block(STDOUT, (engine,), text) for engine, text in texts.items() if text]
+    return f"--- while no command ran\n{Renderer().render(blocks)}" if blocks else ""

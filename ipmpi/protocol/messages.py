@@ -138,6 +138,18 @@ class ClusterInfo(Message, frozen=True, tag=8):
     after: int = -1
 
 
+class AskAgents(Message, frozen=True, tag=17):
+    """Ask the node agents about their ranks, however busy these are.
+
+    ``question`` is an encoded :data:`~ipmpi.protocol.inquiries.Question`. Answer: a list of ``[[engine, ...],
+    answer]``, and the list of the engines of which nobody has told anything in time.
+    """
+
+    id: int
+    targets: list[int] | None
+    question: bytes
+
+
 # --- controller to client --------------------------------------------------------------------------------
 
 
@@ -231,6 +243,14 @@ class InterruptRanks(Message, frozen=True, tag=42):
     ranks: list[int]
 
 
+class Inquiry(Message, frozen=True, tag=49):
+    """Tell something about these ranks. Answered by :class:`Findings`."""
+
+    id: int
+    ranks: list[int]
+    question: bytes
+
+
 class StopRanks(Message, frozen=True, tag=43):
     """End these ranks."""
 
@@ -307,6 +327,14 @@ class AnswerStuck(Message, frozen=True, tag=59):
     index: int = 0
 
 
+class Findings(Message, frozen=True, tag=56):
+    """The answer to an :class:`Inquiry`, the same for these ranks: ``engines``, as in :class:`Result`."""
+
+    id: int
+    engines: list[int]
+    answer: bytes
+
+
 class OutputBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What some engines have printed alike: whole lines, the last of which may be unfinished, or one display.
 
@@ -366,6 +394,7 @@ AnyMessage = (
     | Interrupt
     | Kill
     | ClusterInfo
+    | AskAgents
     | SubmitTasks
     | AbortTasks
     | TaskStatus
@@ -388,6 +417,7 @@ AnyMessage = (
     | Registered
     | Dispatch
     | InterruptRanks
+    | Inquiry
     | StopRanks
     | GiveTasks
     | TakeBackTasks
@@ -399,6 +429,7 @@ AnyMessage = (
     | JobEnds
     | RunBeforeEnd
     | AnswerStuck
+    | Findings
     | Output
     | WantTasks
     | TaskResults

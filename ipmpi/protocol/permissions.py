@@ -40,16 +40,36 @@ _TASKS_TO_SET: Final[Table] = frozenset(
 
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
     "engine": _SET_ON_TASKS
-    | {m.Register, m.Output, m.Result, m.RanksLost, m.JobEnds, m.RunBeforeEnd, m.AnswerStuck, m.Goodbye},
+    | {
+        m.Register,
+        m.Findings,
+        m.Output,
+        m.Result,
+        m.RanksLost,
+        m.JobEnds,
+        m.RunBeforeEnd,
+        m.AnswerStuck,
+        m.Goodbye,
+    },
     "mec": _LOOK
-    | {m.Command, m.BodyAgain, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.Reserve, m.Release},
+    | {
+        m.Command,
+        m.BodyAgain,
+        m.QueueStatus,
+        m.ClearQueue,
+        m.Interrupt,
+        m.AskAgents,
+        m.Kill,
+        m.Reserve,
+        m.Release,
+    },
     "tc": _LOOK
     | {m.SubmitTasks, m.BodyAgain, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck},
     "monitor": _LOOK | {m.QueueStatus, m.TaskStatus},
 }
 
 RECEIVES: Final[dict[str, Table]] = {
-    "engine": _TASKS_TO_SET | {m.Registered, m.Dispatch, m.InterruptRanks, m.StopRanks, m.Goodbye},
+    "engine": _TASKS_TO_SET | {m.Registered, m.Dispatch, m.InterruptRanks, m.Inquiry, m.StopRanks, m.Goodbye},
     "mec": _ANSWERS | {m.Accepted, m.Output, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
     "monitor": _ANSWERS,

@@ -39,7 +39,7 @@ class FakeSession:
         self._bodies: list[list[Any]] = []
         self.sent: list[Submission] = []
         self.requests: list[Any] = []
-        self.answers: dict[type, Any] = {}
+        self.answers: dict[type, Any] = {messages.AskAgents: [[], []]}
         self._waiting: list[Callable[[], None]] = []
         self._runs = 0
         self._printed: dict[int, Printed] = {}

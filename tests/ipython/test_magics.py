@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -307,6 +309,19 @@ def test_importing_ipmpi_does_not_import_ipython() -> None:
 def test_the_extension_can_be_unloaded(shell: Any, mec: Mec, magics: ParallelMagics) -> None:
     shell.extension_manager.unload_extension("ipmpi")
     assert magics.active is None
+
+
+def test_values_that_are_pictures_become_one_file(shell: Any, mec: Mec, capsys: Capsys) -> None:
+    shell.run_cell_magic("px", "", "class P:\n    def _repr_png_(self): return b'PNG'\nP()")
+    found = re.search(r"Out\[0-3\]: figure: (\S+\.png)\n$", capsys.readouterr().out)
+    assert found
+    assert Path(found[1]).read_bytes() == b"PNG"
+
+
+def test_values_that_are_tables_are_text_in_a_terminal(shell: Any, mec: Mec, capsys: Capsys) -> None:
+    source = "class T:\n    def _repr_html_(self): return '<b>'\n    def __repr__(self): return 'T'\nT()"
+    shell.run_cell_magic("px", "", source)
+    assert capsys.readouterr().out.endswith("Out[0-3]: T\n")
 
 
 # --- %autopx ---------------------------------------------------------------------------------

@@ -137,9 +137,10 @@ class Pictures:
 
     def _displayed_before(self, ids: RankSet, formats: Formats) -> RankSet:
         """The other ranks that have displayed the same picture, if these have not."""
-        if not any(isinstance(data, bytes) for data in formats.values()):
+        pictures = {mime: data for mime, data in formats.items() if isinstance(data, bytes)}
+        if not pictures:
             return RankSet()
-        content = repr(sorted(formats.items())).encode(errors="backslashreplace")
+        content = repr(sorted(pictures.items())).encode()
         seen = self._seen.setdefault(hashlib.sha256(content).digest(), set())
         if not seen.isdisjoint(ids):
             seen.clear()  # the second time for these ranks

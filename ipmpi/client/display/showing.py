@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from .blocks import DISPLAY, STDERR, STDOUT, Block, Output
@@ -64,39 +64,52 @@ def show(
     blocks = blocks_of(groups) if printed else []
     out = sys.stdout if stream is None else stream
     if pictures.is_text:
-        values = values_of(groups)
-        for ids, formats in _rich(groups):
-            # Once for all that have the same: a picture becomes a file.
-            values.update(dict.fromkeys(ids, pictures.text(ids, formats) or formats[PLAIN]))
-        out.write(renderer.render(blocks, values, pictures.text))
+        out.write(renderer.render(blocks, text_values(groups, pictures), pictures.text))
     else:
         out.write(renderer.render([block for block in blocks if block.kind != DISPLAY]))
-        _show_pictures(groups, blocks, renderer, pictures, out)
+        displays = [(block.engines, block.formats) for block in blocks if block.kind == DISPLAY]
+        for ids, formats in folded((engines, formats, key_of(formats)) for engines, formats in displays):
+            out.write(pictures.show(ids, formats) or "")
+        write_values(groups, renderer, pictures, out.write)
     out.flush()
 
 
-def _show_pictures(
-    groups: Mapping[RankSet, Output], blocks: Iterable[Block], renderer: Renderer, pictures: Pictures, out: Any
+def text_values(groups: Mapping[RankSet, Output], pictures: Pictures) -> dict[int, str | None]:
+    """The texts of values by engine, where pictures are shown as text, as files."""
+    values = values_of(groups)
+    for ids, formats in _rich(groups):
+        # Once for all that have the same: a picture becomes a file.
+        values.update(dict.fromkeys(ids, pictures.text(ids, formats) or formats[PLAIN]))
+    return values
+
+
+def write_values(
+    groups: Mapping[RankSet, Output], renderer: Renderer, pictures: Pictures, write: Callable[[str], object]
 ) -> None:
-    displays = [(block.engines, block.formats) for block in blocks if block.kind == DISPLAY]
-    for ids, formats in folded((engines, formats, key_of(formats)) for engines, formats in displays):
-        out.write(pictures.show(ids, formats) or "")
+    """Show values where pictures are no text: those that are text alone first."""
     rich = _rich(groups)
     others = {engine for ids, _ in rich for engine in ids}
-    plain = {engine: text for engine, text in values_of(groups).items() if engine not in others}
-    out.write(renderer.render([], plain))
+    write(
+        renderer.render([], {engine: text for engine, text in values_of(groups).items() if engine not in others})
+    )
     for ids, formats in rich:
-        out.write(pictures.show_value(ids, formats) or "")
+        write(pictures.show_value(ids, formats) or "")
 
 
 def _rich(groups: Mapping[RankSet, Output]) -> list[tuple[RankSet, dict[str, Any]]]:
     """Values that have other formats than text, with all of these, once."""
     found = (
-        (ids, {PLAIN: output.value or "", **output.formats}, (output.value, key_of(output.formats)))
+        (ids, {PLAIN: output.value or "", **output.formats}, _rich_key(output))
         for ids, output in groups.items()
         if output.formats
     )
     return folded(found)
+
+
+def _rich_key(output: Output) -> tuple[object, ...]:
+    """What is equal for values that look alike: the text beside a picture may have an address in memory."""
+    has_picture = any(isinstance(data, bytes) for data in output.formats.values())
+    return "" if has_picture else output.value, key_of(output.formats)
 
 
 def _key(output: Output) -> tuple[object, ...]:

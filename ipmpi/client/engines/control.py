@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Final, Literal, overload
 
-from ...protocol import messages
+from ... import limits
+from ...protocol import inquiries, messages
+from ...ranges import engines_named
 from ..session import given
 from ..session.callwait import not_reacting
 from ..session.notices import say
@@ -16,6 +18,9 @@ from ..session.results import PendingResult
 from ..session.targets import Targets, choose
 from .completing import completions, description
 from .objects import EngineObjects
+
+_LOG: Final = 16 * limits.KIB
+"""Bytes that are asked for of each engine's log."""
 
 
 @all_raise_at_call
@@ -158,6 +163,34 @@ class EngineControl(EngineObjects):
     def _ipython_key_completions_(self) -> list[str]:
         """Return what Tab shows after ``mec['``: the names of an idle engine."""
         return completions(self._calls, "", self._wanted(None))
+
+    def log(self, targets: Targets | None = None) -> dict[int, str]:
+        """Return what engines have printed while they ran no command: in tasks, in threads, by programs they left.
+
+        Their node agents answer, so it does not matter what the engines do. They keep the last 4 MiB of a node; of
+        each engine the last 16 KiB are returned. Always blocks, for about three seconds at most.
+
+        Args:
+            targets: the engines to ask about.
+
+        Returns:
+            The text, by engine id; prints a line about engines whose agents have not answered.
+        """
+        found: dict[int, str] = {}
+        answers, silent = self._ask_agents(inquiries.ReadLog(_LOG), targets)
+        for engines, answer in answers:
+            text = b"".join(data for _, data in answer.entries).decode(errors="backslashreplace")
+            found.update(dict.fromkeys(engines, text))
+        if silent:
+            say(f"the node agents of {engines_named(silent)} have not answered within {limits.INQUIRY:.0f} s")
+        return dict(sorted(found.items()))
+
+    def _ask_agents(
+        self, question: inquiries.Question, targets: Targets | None
+    ) -> tuple[list[tuple[list[int], inquiries.Answer]], list[int]]:
+        wanted, asked = self._wanted(targets), inquiries.encode(question)
+        answers, silent = self._request(lambda i: messages.AskAgents(i, wanted, asked), list, True, "log")
+        return [(engines, inquiries.decode_answer(answer)) for engines, answer in answers], list(silent)
 
     def recent_outputs(self) -> list[RecentOutput]:
         """Return what engines have printed for the last commands of this client, oldest first.

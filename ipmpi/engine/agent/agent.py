@@ -24,6 +24,7 @@ from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
 from .deliveries import Deliveries, for_ranks
+from .inquiries import Inquiries
 from .largestreams import LargeAnswer
 from .localrank import LocalRank, RankCommand
 from .peeragent import PeerAgent
@@ -89,6 +90,7 @@ class Agent:
         self._numbers = itertools.count(1)
         """Numbers of commands to ranks of this node."""
         self.output = SetOutput(loop, self.send_up)
+        self._inquiries = Inquiries(self, loop.now)
         self._answers = Upward(loop, self._answer)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
@@ -204,6 +206,8 @@ class Agent:
         elif isinstance(message, m.InterruptRanks):
             self._deliveries.interrupt(message.ranks)
             self._split(message.ranks, LocalRank.interrupt, m.InterruptRanks)
+        elif isinstance(message, m.Inquiry):
+            self._inquiries.asked(message)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
@@ -373,7 +377,7 @@ class Agent:
             self._below_lost(peer, message.ranks, message.reason, message.ordered)
         elif isinstance(message, m.EndIsNear):
             self.end.warned()
-        elif isinstance(message, m.AnswerStuck):
+        elif isinstance(message, m.AnswerStuck | m.Findings):
             self.send_up(message)
         elif isinstance(message, m.Goodbye):
             peer.farewell = f"it said goodbye: {message.reason}"

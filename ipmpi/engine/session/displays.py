@@ -125,7 +125,8 @@ class Displays:
 
     def last_value(self, value: object) -> Display | None:
         """The formats of the last value of a command, which travel with its answer; None if it is just text."""
-        return self._formats(value)
+        found = self._formats(value)
+        return shown(value, found) if found is not None and formats.is_incomplete(found) else found
 
     def show_left_open(self) -> None:
         """The command ends: show the figures that are still open, and close them.

@@ -11,6 +11,7 @@ import base64
 import binascii
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
@@ -47,6 +48,7 @@ _LINE: Final = 79
 _PRETTY: Final = 64 * limits.KIB
 """A longer representation is not laid out by pprint, which takes minutes for a large list."""
 
+_ADDRESS: Final = re.compile(r"^<(.+) at 0x[0-9a-f]+>$")
 _LOWEST_DPI: Final = 20.0
 
 
@@ -134,9 +136,18 @@ def bundled(data: Mapping[str, object], metadata: Mapping[str, object] | None = 
 def shown(value: object, display: Display | None) -> Display:
     """``display`` with the plain text of ``value``, which a terminal shows, unless it has its own."""
     own = {} if display is None else display.text
-    pretty = "" if PLAIN in own and not own[PLAIN].startswith(_NOTE) else shorten(laid_out(value)[0], _PLAIN_TEXT)
+    has_text = display is not None and PLAIN in own and not is_incomplete(display)
+    pretty = "" if has_text else shorten(laid_out(value)[0], _PLAIN_TEXT)
+    if own or (display is not None and display.images):
+        # Few see it, and what is equal on all ranks shall not differ by an address.
+        pretty = _ADDRESS.sub(r"<\1>", pretty)
     text = {PLAIN: "\n".join(filter(None, (pretty, own.get(PLAIN))))}
     return Display({**own, **text}, {} if display is None else display.images)
+
+
+def is_incomplete(display: Display) -> bool:
+    """Whether the text is only a note that formats were left out."""
+    return display.text.get(PLAIN, "").startswith(_NOTE)
 
 
 def size(display: Display | None) -> int:

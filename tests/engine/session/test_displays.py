@@ -197,6 +197,16 @@ def test_the_last_value_comes_in_its_formats(engine: Engine) -> None:
     assert engine.execute("T(); None").display_rich == Display({HTML: "<b>3</b>"})
 
 
+def test_a_last_value_that_is_too_large_keeps_its_text(engine: Engine) -> None:
+    source = (
+        f"class T:\n    def _repr_html_(self): return 'x' * {limits.DISPLAY}\n    def __repr__(self): return 'T'\n"
+    )
+    rich = engine.execute(source + "T()").display_rich
+    assert rich is not None
+    assert set(rich.text) == {PLAIN}
+    assert rich.text[PLAIN].startswith("T\n[ipmpi: text/html has 1,048,576 bytes")
+
+
 def test_only_the_last_value_of_a_loop_is_asked(engine: Engine) -> None:
     engine.execute("asked = []\nclass T:\n    def _repr_html_(self): asked.append(1)\n")
     engine.execute("for i in range(10):\n    T()\n")
@@ -226,6 +236,12 @@ def test_display_shows_values_with_their_text(engine: Engine) -> None:
     assert engine.shown(TABLE + "display(T())") == {HTML: "<b>3</b>", PLAIN: "T"}
     engine.execute("display(1, 'a'); display()")
     assert [display.formats for display in engine.published] == [{PLAIN: "1"}, {PLAIN: "'a'"}]
+
+
+def test_equal_pictures_do_not_differ_by_an_address(engine: Engine) -> None:
+    engine.execute("class P:\n    def _repr_png_(self): return b'PNG'\n")
+    assert engine.shown("display(P())") == {PNG: b"PNG", PLAIN: "<__main__.P object>"}
+    assert " at 0x" in engine.shown("display(object())")[PLAIN]
 
 
 def test_options_are_those_of_ipython(engine: Engine) -> None:
