@@ -63,7 +63,10 @@ html_theme_options = {
 }
 html_context = {"default_mode": "auto"}
 # These pages have none below them that a sidebar could show.
-ALONE = ("index", "tutorial", "interfaces", "output", "from-ipython-kernel", "glossary", "contributing", "changelog")
+ALONE = (
+    *("index", "tutorial", "interfaces", "output", "from-ipython-kernel"),
+    *("glossary", "contributing", "changelog"),
+)
 html_sidebars: dict[str, list[str]] = {page: [] for page in ALONE}
 
 

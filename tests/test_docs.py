@@ -358,7 +358,7 @@ SHOWN_IN = {
     "output": [
         "[0-1] Traceback (most recent call last):",
         "printed by C",
-        "residual = 1.0e-06 .. 4.0e-06",
+        "residual = 1.0e-06",
         "interrupting [0-3]. Ctrl-C again",
         "lines left out: %pxresult --all shows all",
     ],

@@ -71,6 +71,13 @@ def text(outputs: list[list[Any]]) -> str:
     return re.sub("\x1b\\[[0-9;]*m", "", "\n".join(found))
 
 
+def ranks_that_said(said: str, shown: str) -> set[int]:
+    """On a busy machine equal lines of ranks may come too far apart to be shown as one."""
+    labels = re.findall(rf"^\[([\d, -]+)\] .*{re.escape(said)}", shown, re.MULTILINE)
+    spans = [part.split("-") for each in labels for part in each.split(", ")]
+    return {rank for span in spans for rank in range(int(span[0]), int(span[-1]) + 1)}
+
+
 def pictures(outputs: list[list[Any]]) -> int:
     shown = [output for cell in outputs for output in cell if output.output_type == "display_data"]
     return sum("image/png" in output.data for output in shown)
@@ -82,10 +89,11 @@ def pictures(outputs: list[list[Any]]) -> int:
 def test_one_program_on_all_ranks(run: Callable[[str], list[Any]]) -> None:
     outputs = run("spmd")
     shown = text(outputs)
-    assert "[0-3] NumPy is loaded, 4 ranks\n" in shown
+    assert "Out[0-3]: 4\n" in shown
+    assert ranks_that_said("is loaded", shown) == {0, 1, 2, 3}
     assert "[0] this is printed by one rank only\n" in shown
     assert "Out[0-3]: 3.141593\n" in shown
-    assert "[0-3] rank 0 .. 3: sum of the block = 124.500 .. 125.500" in shown
+    assert ranks_that_said("sum of the block = ", shown) == {0, 1, 2, 3}
     assert "ZeroDivisionError" in shown
     assert "[2-3] finished" in shown
     assert "Text(" not in shown
@@ -113,9 +121,10 @@ def test_a_task_farm(run: Callable[[str], list[Any]]) -> None:
 def test_a_heat_equation_is_steered(run: Callable[[str], list[Any]]) -> None:
     outputs = run("heat")  # which compares the field with that of one process
     shown = text(outputs)
-    assert shown.count("[0-3] step ") == 4
+    for step, hottest in ((50, 98.52), (100, 88.67), (150, 77.09), (200, 67.18)):
+        assert ranks_that_said(f"step {step}: hottest {hottest}\n", shown) == {0, 1, 2, 3}
     assert "300 steps: 52.7\n" in shown
-    assert "[0-3] mean temperature of my rows: " in shown
+    assert ranks_that_said("mean temperature of my rows: ", shown) == {0, 1, 2, 3}
     assert pictures(outputs) == 1
 
 
