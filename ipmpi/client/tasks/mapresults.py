@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal, overload
 
 from ...errors import KernelError, ResultNotCompleted
 from ...limits import TASKS_PER_MESSAGE
@@ -149,15 +149,24 @@ class MapResults(Iterator[T]):
         finally:
             del value, self  # the traceback holds this frame, and this would keep the results from being dropped
 
-    def collect(self, progress: bool | None = None) -> list[T]:
+    @overload
+    def collect(self, progress: bool | None = None, return_exceptions: Literal[False] = False) -> list[T]: ...
+    @overload
+    def collect(
+        self, progress: bool | None = None, return_exceptions: bool = False
+    ) -> list[T | BaseException]: ...
+    def collect(self, progress: bool | None = None, return_exceptions: bool = False) -> list[Any]:
         """Wait for all results and return them, in the order of the items.
 
         Args:
             progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
+            return_exceptions: whether exceptions of calls that failed take the places of their results in the
+                list.
 
         Raises:
-            Exception: the exception of the first item, in this order, that failed. Tasks that have not started are
-                cancelled then.
+            Exception: the exception of the first item, in this order, that failed, unless ``return_exceptions``
+                is set. Tasks that have not started are cancelled then.
+            ConnectionError: the connection to the controller ended.
         """
         total = len(self._values)
         try:
@@ -165,11 +174,13 @@ class MapResults(Iterator[T]):
                 while self._opened < total:
                     self._open_some(min(AT_ONCE, total - self._opened), bar.interval)
                     bar.update(self._opened)
-                    if self._failures:
+                    if self._failures and not return_exceptions:
                         self._raise_first()
         except BaseException:
             self.close()
             raise
+        if self._failures:
+            return [value.error if isinstance(value, _Failure) else value for value in self._values]
         return self._values
 
     def _raise_first(self) -> None:

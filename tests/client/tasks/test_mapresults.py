@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from fake_farm import FakeFarm
 
-from ipmpi.client import MapResults, TaskClient
+from ipmpi import errors
+from ipmpi.client import MapResults, MapTask, TaskClient
 from ipmpi.errors import RemoteExit, ResultNotCompleted, TaskAborted
 
 
@@ -110,3 +111,34 @@ class TestExceptionsThatMeanSomething:
             pool.apply(leave_at_two, (2,))
         with pytest.raises(RemoteExit):
             pool.map(leave_at_two, range(5))
+
+
+def reciprocal(x: int) -> float:
+    return 1 / x
+
+
+class TestExceptionsAsValues:
+    def test_all_calls_are_made_and_failures_are_in_their_places(self, tc: TaskClient, farm: FakeFarm) -> None:
+        first, second, third = tc.map(reciprocal, [0, 2, 0], return_exceptions=True)
+        assert (type(first), second, type(third)) == (ZeroDivisionError, 0.5, ZeroDivisionError)
+        assert "1 / x" in first._ipython_traceback_text  # type: ignore[union-attr]
+        assert len(farm.tries) == 3
+
+    def test_in_views_mappers_and_collect(self, tc: TaskClient) -> None:
+        for values in (
+            tc.options(priority=1).map(reciprocal, [0, 2], return_exceptions=True),
+            tc.mapper(recovery_task=MapTask(reciprocal, (0,))).map(reciprocal, [0, 2], return_exceptions=True),
+            tc.imap(reciprocal, [0, 2], ordered=False).collect(return_exceptions=True),
+        ):
+            assert (type(values[0]), values[1]) == (ZeroDivisionError, 0.5)
+
+    def test_without_it_the_first_failure_is_raised(self, tc: TaskClient) -> None:
+        with pytest.raises(ZeroDivisionError):
+            tc.map(reciprocal, [2, 0])
+
+    def test_the_end_of_the_connection_is_raised(self, tc: TaskClient, farm: FakeFarm) -> None:
+        farm.held = True
+        results = tc.imap(reciprocal, [0, 2])
+        farm.submitter.fail(errors.ConnectionError("the controller has gone"))
+        with pytest.raises(ConnectionError, match="the controller has gone"):
+            results.collect(return_exceptions=True)
