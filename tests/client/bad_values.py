@@ -162,7 +162,7 @@ PARAMETERS: dict[str, str] = {
     "chunksize": "chunk", "buffersize": "some chunk", "max_workers": "some chunk", "processes": "some chunk",
     "timeout": "seconds", "default": "any", "futures": "futures", "running": "flag", "grace": "grace",
     "wait": "flag", "cancel_futures": "flag", "return_exceptions": "flag", "session": "internal",
-    "multiengine": "internal", "client": "internal", "value": "any",
+    "multiengine": "internal", "max_outstanding": "some chunk", "client": "internal", "value": "any",
     "stream": "stream", "on_output": "output callback", "fold": "fold",
 }  # fmt: skip
 
