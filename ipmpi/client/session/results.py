@@ -11,6 +11,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterable
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar, overload
 
@@ -252,6 +253,31 @@ class PendingResult(SessionFuture, Generic[T]):
         return self._partial.done_ids
 
     @property
+    def progress(self) -> int:
+        """How many engines have replied so far; 0 for requests that the controller itself answers."""
+        return len(self._partial.done_ids)
+
+    @property
+    def started(self) -> datetime:
+        """When the call was made, by the clock of this machine, with its time zone."""
+        return self._partial.times.started
+
+    @property
+    def completed(self) -> datetime | None:
+        """When the last reply arrived, by the clock of this machine; None if replies are missing."""
+        return self._partial.times.completed
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the call was made, until the last reply arrived."""
+        return self._partial.times.elapsed
+
+    @property
+    def wall_time(self) -> float | None:
+        """Seconds from the call to the last reply; None if replies are missing."""
+        return self._partial.times.wall_time
+
+    @property
     def failures(self) -> dict[int, BaseException]:
         """Return the exceptions of the engines that have failed so far, by engine id; raises none of them."""
         return self._partial.failures
@@ -350,6 +376,7 @@ class PendingResult(SessionFuture, Generic[T]):
                 return  # it was flushed
             # The future is not kept: it refers to this object, and the cycle would keep the replies alive.
             self._answers, self._refusal, self._has_come = answers, refusal, True
+            self._partial.times.complete()
             failed = refusal is not None or (self._has_failed is not None and self._has_failed(answers))
         self._announce(failed)
 

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Literal, overload
@@ -18,6 +18,7 @@ from ...errors import KernelError, ResultNotCompleted
 from ...limits import TASKS_PER_MESSAGE
 from ...protocol.packed import count, unpack
 from ...serialize import stays_here
+from ..session.awaiting import arrival
 from ..session.given import waiting_time
 from ..session.progress import Progress
 from ..session.waiting import SessionFuture, T
@@ -45,12 +46,14 @@ class _Failure:
         self.error = error
 
 
-class MapResults(Iterator[T]):
+class MapResults(Iterator[T], AsyncIterator[T]):
     """An iterator over the results of mapped tasks, which :meth:`TaskClient.imap` returns.
 
     Its type parameter is the type of one result. For an item that failed, iteration raises the exception of its
-    function; the iteration can be continued after that. Leaving a loop early should close it: by :meth:`close`, a
-    ``with`` statement, or dropping the last reference. This cancels tasks that have not started.
+    function; the iteration can be continued after that. ``async for`` lets other coroutines run meanwhile.
+
+    Leaving a loop early should close it: by :meth:`close`, a ``with`` statement, or dropping the last reference.
+    This cancels tasks that have not started.
 
     Thread-safety: one thread at a time may iterate. :meth:`close` and :meth:`cancel` may be called from any
     thread.
@@ -76,6 +79,7 @@ class MapResults(Iterator[T]):
         self._urgent = False
         self._broken: KernelError | None = None
         self._wake = threading.Event()
+        self._news: concurrent.futures.Future[None] | None = None
         self._fed = False
         self.ended = SessionFuture()
         self._relay = _Relay(self, submitter)
@@ -128,10 +132,9 @@ class MapResults(Iterator[T]):
         timeout = waiting_time(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if self._position == len(self._values) or self._closed:
+            if self._is_over():
                 raise StopIteration
-            number = self._position if self._ordered else self._in_turn[0] if self._in_turn else -1
-            value: Any = _MISSING if number < 0 else self._values[number]
+            number, value = self._following()
             if value is not _MISSING:
                 break
             left = None if deadline is None else deadline - time.monotonic()
@@ -148,6 +151,25 @@ class MapResults(Iterator[T]):
             raise value.error
         finally:
             del value, self  # the traceback holds this frame, and this would keep the results from being dropped
+
+    async def __anext__(self) -> T:
+        while not self._is_over() and self._following()[1] is _MISSING:
+            # Made before the look for arrivals, so that none is missed.
+            self._news = news = concurrent.futures.Future()
+            if not self._open_some(1, 0):
+                await arrival(news)
+        try:
+            return self.next()
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def _is_over(self) -> bool:
+        return self._position == len(self._values) or self._closed
+
+    def _following(self) -> tuple[int, Any]:
+        """Return the number of the next item, and its value if that is here."""
+        number = self._position if self._ordered else self._in_turn[0] if self._in_turn else -1
+        return number, _MISSING if number < 0 else self._values[number]
 
     @overload
     def collect(self, progress: bool | None = None, return_exceptions: Literal[False] = False) -> list[T]: ...
@@ -198,6 +220,7 @@ class MapResults(Iterator[T]):
         if self._closed:
             return
         self._closed = True
+        self._notify()
         if self._arrived < len(self._values):
             for group in self._groups:
                 self._submitter.abort(group, None, "cancel")
@@ -305,7 +328,7 @@ class MapResults(Iterator[T]):
     def batch_failed(self, error: KernelError) -> None:
         """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
         self._broken = error
-        self._wake.set()
+        self._notify()
         self._end_if_all_have()
 
     def _add(self, number: int, failed: bool) -> None:
@@ -316,7 +339,15 @@ class MapResults(Iterator[T]):
             return
         self._urgent = self._urgent or failed
         if failed or self._arrived >= self._wanted:
-            self._wake.set()
+            self._notify()
+
+    def _notify(self) -> None:
+        """Wake the thread or the coroutine that waits."""
+        self._wake.set()
+        news = self._news
+        if news is not None:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                news.set_result(None)
 
     def _end_if_all_have(self) -> None:
         """Called in both threads, each after its own change, so that the later call sees both changes."""
