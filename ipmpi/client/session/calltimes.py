@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
+from .waiting import SessionFuture
+
 
 class CallTimes:
     """The times of one call, which begins when this is made.
@@ -48,3 +50,35 @@ class CallTimes:
     def wall_time(self) -> float | None:
         """Seconds from the call until it was done; None if it is not."""
         return None if self._ended is None else self._ended - self.begun
+
+
+class TimedFuture(SessionFuture):
+    """A future that tells when its call was made, and when its result arrived.
+
+    Args:
+        times: those of the call.
+    """
+
+    def __init__(self, times: CallTimes) -> None:
+        super().__init__()
+        self._times = times
+
+    @property
+    def started(self) -> datetime:
+        """When the call was made, by the clock of this machine, with its time zone."""
+        return self._times.started
+
+    @property
+    def completed(self) -> datetime | None:
+        """When the result arrived, by the clock of this machine; None if it has not."""
+        return self._times.completed
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the call was made, until its result arrived."""
+        return self._times.elapsed
+
+    @property
+    def wall_time(self) -> float | None:
+        """Seconds from the call to its result; None if that has not arrived."""
+        return self._times.wall_time

@@ -11,7 +11,6 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterable
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar, overload
 
@@ -23,6 +22,7 @@ from ..display.render import MAX_LINES, Fold, GroupOutputs, Renderer
 from ..display.screens import require_writable
 from ..display.showing import groups_of, show
 from .awaiting import arrival, snapshot
+from .calltimes import TimedFuture
 from .callwait import CallWait, Screen, Ways, wait_and_tell
 from .commandoutput import CommandOutput
 from .failures import rebuild_exception as rebuild_exception
@@ -63,7 +63,7 @@ def _wait(future: concurrent.futures.Future[Any]) -> bool:
     return True
 
 
-class PendingResult(SessionFuture, Generic[T]):
+class PendingResult(TimedFuture, Generic[T]):
     """The result of a call with ``block=False``; its type parameter is the type of that result.
 
     It is a :class:`concurrent.futures.Future`: :func:`concurrent.futures.wait`, ``as_completed`` and
@@ -102,7 +102,8 @@ class PendingResult(SessionFuture, Generic[T]):
             has_failed: whether ``finish`` will raise for these replies; used by waits for the first exception.
             partial: tracks the replies that have arrived.
         """
-        super().__init__()
+        partial = Partial(future, name, None) if partial is None else partial
+        super().__init__(partial.times)
         # It cannot be cancelled, like a running call of an executor: others may be queued behind it.
         self.set_running_or_notify_cancel()
         self.client = client
@@ -113,7 +114,7 @@ class PendingResult(SessionFuture, Generic[T]):
         self._finish: Callable[[Any], Any] | None = finish
         self._name = name
         self._has_failed = has_failed
-        self._partial = Partial(future, name, None) if partial is None else partial
+        self._partial = partial
         self._has_come = False
         self._answers: Any = None
         self._refusal: BaseException | None = None
@@ -256,26 +257,6 @@ class PendingResult(SessionFuture, Generic[T]):
     def progress(self) -> int:
         """How many engines have replied so far; 0 for requests that the controller itself answers."""
         return len(self._partial.done_ids)
-
-    @property
-    def started(self) -> datetime:
-        """When the call was made, by the clock of this machine, with its time zone."""
-        return self._partial.times.started
-
-    @property
-    def completed(self) -> datetime | None:
-        """When the last reply arrived, by the clock of this machine; None if replies are missing."""
-        return self._partial.times.completed
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the call was made, until the last reply arrived."""
-        return self._partial.times.elapsed
-
-    @property
-    def wall_time(self) -> float | None:
-        """Seconds from the call to the last reply; None if replies are missing."""
-        return self._partial.times.wall_time
 
     @property
     def failures(self) -> dict[int, BaseException]:

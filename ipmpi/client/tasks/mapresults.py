@@ -19,6 +19,7 @@ from ...limits import TASKS_PER_MESSAGE
 from ...protocol.packed import count, unpack
 from ...serialize import stays_here
 from ..session.awaiting import arrival
+from ..session.calltimes import CallTimes
 from ..session.given import waiting_time
 from ..session.progress import Progress
 from ..session.waiting import SessionFuture, T
@@ -81,6 +82,7 @@ class MapResults(Iterator[T], AsyncIterator[T]):
         self._wake = threading.Event()
         self._news: concurrent.futures.Future[None] | None = None
         self._fed = False
+        self._times = CallTimes()
         self.ended = SessionFuture()
         self._relay = _Relay(self, submitter)
 
@@ -111,6 +113,21 @@ class MapResults(Iterator[T], AsyncIterator[T]):
 
     def __len__(self) -> int:
         return len(self._values) - self._position
+
+    @property
+    def progress(self) -> int:
+        """How many tasks have ended so far, successfully or not."""
+        return self._arrived
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the tasks were submitted, until the last one ended."""
+        return self._times.elapsed
+
+    @property
+    def wall_time(self) -> float | None:
+        """Seconds from submission to the end of the last task; None if some have not ended."""
+        return self._times.wall_time
 
     def __next__(self) -> T:
         try:
@@ -155,7 +172,8 @@ class MapResults(Iterator[T], AsyncIterator[T]):
     async def __anext__(self) -> T:
         while not self._is_over() and self._following()[1] is _MISSING:
             # Made before the look for arrivals, so that none is missed.
-            self._news = news = concurrent.futures.Future()
+            news: concurrent.futures.Future[None] = concurrent.futures.Future()
+            self._news = news
             if not self._open_some(1, 0):
                 await arrival(news)
         try:
@@ -352,6 +370,7 @@ class MapResults(Iterator[T], AsyncIterator[T]):
     def _end_if_all_have(self) -> None:
         """Called in both threads, each after its own change, so that the later call sees both changes."""
         if self._fed and (self._arrived >= len(self._values) or self._broken is not None):
+            self._times.complete()
             with contextlib.suppress(concurrent.futures.InvalidStateError):
                 self.ended.set_result(None)
 
