@@ -25,7 +25,8 @@ AGAIN = "%pxresult waits for it and shows it"
 def ends_with_semicolon(code: str) -> bool:
     """Whether IPython would show no value of such a cell."""
     try:
-        return bool(DisplayHook.semicolon_at_end_of_expression(code))
+        hook: Any = DisplayHook  # which has no types
+        return bool(hook.semicolon_at_end_of_expression(code))
     except (tokenize.TokenError, SyntaxError):
         return False  # not Python: the engines say so, or it has lines for IPython
 

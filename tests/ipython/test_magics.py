@@ -67,7 +67,7 @@ def test_what_differs_is_shown_with_its_engines(shell: Any, mec: Mec, capsys: Ca
 def test_a_semicolon_at_the_end_hides_the_values(shell: Any, mec: Mec, capsys: Capsys, cell: str) -> None:
     assert shell.run_cell(cell, store_history=True).success
     assert capsys.readouterr().out == "Parallel execution on engines: all\n"
-    assert [each["display"]["pprint"] for each in shell.user_ns["_"]] == ["'hidden'"] * 4
+    assert [each["display"]["pprint"] for each in shell.user_ns["Out"][1]] == ["'hidden'"] * 4
 
 
 @pytest.mark.parametrize("cell", ["%%px\n'a;'", "%%px\n'b' # ;", "%%px\n('c;',\n)"])
