@@ -30,7 +30,7 @@ def describe(mpi_library: str) -> dict[str, Any]:
 
 
 def shares_by_session(setting: Path = Path("/proc/sys/kernel/sched_autogroup_enabled")) -> bool:
-    """Whether Linux shares processors among sessions, and only then among their processes (sched(7), autogroup)."""
+    """Whether Linux shares processors among sessions, and then among their processes (sched(7), autogroup)."""
     try:
         return setting.read_text().strip() == "1"
     except OSError:

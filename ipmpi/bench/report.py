@@ -49,8 +49,8 @@ def machine_lines(machine: dict[str, Any], engines: int) -> str:
     if machine["autogroup"] and engines > machine["cores"]:
         lines += (
             "\nThis kernel shares processors among sessions (sched_autogroup_enabled is 1), and there are more "
-            "engines than cores: all ranks that Open MPI's mpirun starts are one session, and together get no more "
-            "time than the client, the controller or the node agent"
+            "engines than cores: all ranks that Open MPI's mpirun starts are one session, and get no more time "
+            "together than the client, the controller or the node agent"
         )
     return lines
 
