@@ -76,7 +76,7 @@ notebooks = NotebookRuns(MADE / "notebooks")
 def make(_app: Any) -> None:
     """Make what the pages include; a cluster is started only for what has changed."""
     tables.write(MADE / "tables")
-    parts = (Figures(MADE / "figures"), Captures(MADE / "captures"), notebooks)
+    parts = (Captures(MADE / "captures"), Figures(MADE / "figures"), notebooks)
     stale = [part for part in parts if part.is_stale()]
     if stale:
         with fourranks.cluster() as folder:

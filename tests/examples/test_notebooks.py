@@ -92,7 +92,7 @@ def test_one_program_on_all_ranks(run: Callable[[str], list[Any]]) -> None:
     assert "Out[0-3]: 4\n" in shown
     assert ranks_that_said("is loaded", shown) == {0, 1, 2, 3}
     assert "[0] this is printed by one rank only\n" in shown
-    assert "Out[0-3]: 3.141593\n" in shown
+    assert "Out[0-3]: 3.141592654\n" in shown
     assert ranks_that_said("sum of the block = ", shown) == {0, 1, 2, 3}
     assert "ZeroDivisionError" in shown
     assert "[2-3] finished" in shown
