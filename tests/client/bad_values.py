@@ -100,6 +100,7 @@ KINDS: dict[str, Kind] = {
     "after": Kind(None, [5, -1, 2**64, 1.5, NAN, True, "a", b"a", object(), [5], ["a"], [None], [True]], [0,
                          [], [0]]),
     "follow": Kind(None, [5, -1, 2**64, 1.5, NAN, True, "a", [0], [], (0,), object()], [0]),
+    "task or future": Kind(0, [*NOT_AN_INT, None, -1, 5, 2**64, StringTask("1")], [0, np.int64(0)]),
     "task": Kind(StringTask("1"), [5, None, "a = 1", NAN, [], object(), call], []),
     "recovery task": Kind(None, [5, "a = 1", NAN, [], object(), call], []),
     "function": FUNCTION, "depend": DEPEND, "seconds": SECONDS, "wait": WAIT, "retries": RETRIES, "flag": FLAG,
@@ -190,6 +191,7 @@ SPECIAL: dict[str, str] = {
     "MultiEngineClient.raw_map.targets": "some targets",
     "MultiEngineMapper.map.func": "map function",
     "TaskClient.run.block": "flag",
+    "TaskClient.resubmit.task": "task or future",
     "TaskClient.get_task_result.block": "flag",
     "TaskClient.mapper.block": "flag",
     "TaskClient.parallel.block": "flag",
@@ -225,7 +227,9 @@ NOT_FOR_USERS = {
     "PendingResult.watch",
     "MapResults.__init__", "MapResults.batch_arrived", "MapResults.batch_failed", "MapResults.batch_undone",
     "MapResults.feed", "MapResults.large_arrived", "TaskFuture.__init__", "TaskFuture.arrived", "TaskFuture.check",
-    "TaskFuture.place", "TaskFuture.reference", "TaskFuture.trouble", "TaskFuture.undone", "TaskView.__init__",
+    "TaskFuture.place", "TaskFuture.reference",
+    "TaskFuture.remember", "TaskFuture.submitted_call", "TaskFuture.trouble", "TaskFuture.undone",
+    "TaskView.__init__",
 }  # fmt: skip
 """Also constructors of what other calls return."""
 

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import CancelledError, as_completed, wait
 from typing import Any, Generic
 
-from ...errors import KernelError, ResultNotCompleted, TaskAborted, text_of
+from ...errors import ClientError, KernelError, ResultNotCompleted, TaskAborted, text_of
 from ...serialize import stays_here
 from ..session.awaiting import arrival, runs_event_loop, snapshot
 from ..session.calltimes import CallTimes, TimedFuture
@@ -17,7 +17,7 @@ from ..session.given import shown, waiting_time
 from ..session.progress import Progress
 from ..session.results import UNOPENED, wait_until_done
 from ..session.waiting import T
-from .metadata import metadata
+from .metadata import Status, metadata
 from .payloads import Payload, describe_failure, failure_of, value_of
 from .submitter import TaskSubmitter
 from .taskgroup import TaskRef
@@ -44,6 +44,7 @@ class TaskFuture(TimedFuture, Generic[T]):
         self.label = label
         self.engine: int | None = None
         self.ref: TaskRef | None = None
+        self._call: tuple[Any, ...] | None = None
         self._withdrawn = self._is_cancelling = False
         # The session's thread stores the pickled result; the first thread that asks for it unpickles it.
         self._unopened: Payload | None = None
@@ -150,11 +151,13 @@ class TaskFuture(TimedFuture, Generic[T]):
         the clock of this machine; ``'duration'``, the seconds between them; ``'status'``, which is ``'ok'``,
         ``'error'`` or ``'cancelled'``. What is not known yet is None.
         """
-        status = None
-        if self.done():
-            failed = self._failed or self._error is not None
-            status = "cancelled" if self.cancelled() else "error" if failed else "ok"
-        return metadata(self._times, self.engine, status)
+        return metadata(self._times, self.engine, self._status())
+
+    def _status(self) -> Status | None:
+        if not self.done():
+            return None
+        failed = self._failed or self._error is not None
+        return "cancelled" if self.cancelled() else "error" if failed else "ok"
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._arrival().__await__()
@@ -162,6 +165,24 @@ class TaskFuture(TimedFuture, Generic[T]):
     async def _arrival(self) -> T:
         await arrival(self)
         return self.result()
+
+    # --- submitting it again ----------------------------------------------------------------------------------
+
+    def remember(self, call: tuple[Any, ...]) -> None:
+        """Keep what was submitted, until the task has succeeded: arguments may be large."""
+        self._call = call
+        if self._status() == "ok":  # its result came before this
+            self._call = None
+
+    def submitted_call(self) -> tuple[Any, ...]:
+        """Return what was submitted; raises ClientError if that is not kept."""
+        call = self._call
+        if call is None:
+            raise ClientError(
+                f"{self!r} cannot be submitted again: the arguments of a task are kept until it has succeeded. "
+                "Call submit() with its function and arguments"
+            )
+        return call
 
     # --- dependent tasks ------------------------------------------------------------------------------------
 
@@ -189,6 +210,7 @@ class TaskFuture(TimedFuture, Generic[T]):
             if payload:
                 self._unopened = payload
             self.set_result(None)
+            self._call = None
         else:
             self._submitter.failed += 1
             self._unopened, self._failed = payload, True

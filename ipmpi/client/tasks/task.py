@@ -328,9 +328,37 @@ class TaskClient(FarmInterfaces):
     ) -> TaskFuture:
         """Submit ``f(*args, **kwargs)``; :meth:`submit` and views of :meth:`options` use this."""
         if after is None and follow is None:
-            return super().call(f, args, kwargs, settings, depend)
-        needs = dependencies_of(self._record, after, follow, futures_in(f, args, kwargs))
-        return submit_later(self._submitter, f, args, kwargs, settings, depend, needs)
+            future = super().call(f, args, kwargs, settings, depend)
+        else:
+            needs = dependencies_of(self._record, after, follow, futures_in(f, args, kwargs))
+            future = submit_later(self._submitter, f, args, kwargs, settings, depend, needs)
+        future.remember((f, args, kwargs, settings, depend, after, follow))
+        return future
+
+    @overload
+    def resubmit(self, task: TaskFuture[T]) -> TaskFuture[T]: ...
+    @overload
+    def resubmit(self, task: int) -> int: ...
+    def resubmit(self, task: TaskFuture[Any] | int) -> Any:
+        """Submit a task again, with the same arguments and options; returns at once.
+
+        Objects among the arguments that were changed meanwhile are sent as they are now. The first task is not
+        affected; to stop it use :meth:`abort` or :meth:`TaskFuture.cancel`.
+
+        Args:
+            task: an id of :meth:`run`, or a future of :meth:`submit`.
+
+        Returns:
+            The id, or the future, of the new task.
+
+        Raises:
+            ClientError: the future has a result: the arguments of a task are kept until it has succeeded.
+            IndexError: no task has this id, or it was cleared.
+            TypeError: ``task`` is neither a future nor an id.
+        """
+        if isinstance(task, TaskFuture):
+            return self.call(*task.submitted_call())
+        return self.run(self._record(task, "task ID not registered: {}").task)
 
     # --- many tasks --------------------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ class TaskRecord:
     def __init__(self, taskid: int, attempts: list[Attempt], submitter: TaskSubmitter) -> None:
         self.taskid = taskid
         self.label = f"task {taskid}"
+        self.task = attempts[0].task
         self.aborted = False
         # Reentrant, because an attempt that cannot be submitted ends at once, inside start().
         self.lock = threading.RLock()
