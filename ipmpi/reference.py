@@ -14,7 +14,8 @@ class Reference:
     name that is not there is a NameError of the call.
 
     Works in the arguments of ``apply`` and ``map``, of tasks, and in values to ``push``; also inside lists and
-    dicts. It is immutable.
+    dicts. A task's function that holds one otherwise, in its closure for example, sees the Reference itself. It is
+    immutable.
 
     Args:
         name: a name, or another expression, such as ``'x[0]'`` or ``'model.weights'``.

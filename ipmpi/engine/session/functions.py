@@ -134,8 +134,18 @@ class FunctionHome:
                 names[name] = brought[name] = value
 
     def look_up(self, expression: str) -> Any:
-        """Return what a :class:`ipmpi.reference.Reference` stands for."""
-        return eval(compile(expression, "<Reference>", "eval", dont_inherit=True), self._names)
+        """Return what a :class:`ipmpi.reference.Reference` stands for; the reference, in a function to be kept.
+
+        The value might be another one at each of its calls.
+        """
+        if self._carried is not None:
+            return reference.Reference(expression)
+        return eval(compile(expression, "<Reference>", "eval", dont_inherit=True), self.users_names)
+
+    @property
+    def users_names(self) -> dict[str, Any]:
+        """The namespace that users of clients know."""
+        return self._names
 
     def prepare(self, carried: Mapping[str, Any]) -> None:
         """As :meth:`bring`, before a call of a kept function."""

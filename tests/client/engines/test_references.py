@@ -70,3 +70,8 @@ def test_tasks_take_them(named: TaskClient) -> None:
         assert executor.submit(abs, Reference("a")).result() in (10, 11)
     with pytest.raises(NameError, match=r"name 'nowhere' is not defined"):
         named.submit(abs, Reference("nowhere")).result()
+
+
+def test_the_function_of_a_task_does_not_keep_an_old_value(named: TaskClient) -> None:
+    held = Reference("a")
+    assert named.submit(lambda: held.name).result() == "a"
