@@ -22,12 +22,14 @@ EXTRAS = {
     "progress": ["tqdm"],
     "test": [
         *("pytest>=8", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
-        *("tqdm", "joblib", "scipy", "emcee", "matplotlib", "ipykernel"),
+        *("tqdm", "joblib", "scipy", "emcee", "matplotlib", "ipykernel", "nbclient"),
     ],
     "docs": [
         *("sphinx>=7", "pydata-sphinx-theme>=0.15", "sphinx-copybutton", "sphinx-design"),
         # Draws what the heat equation of the tutorial has computed.
         "matplotlib",
+        # Run the example notebooks, and show them.
+        *("nbclient", "ipykernel", "myst-nb>=1.3"),
     ],
 }
 

@@ -10,9 +10,12 @@ DOCS = Path(__file__).resolve().parent
 MADE = DOCS / "_build"
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
-import figures  # noqa: E402 - found through the line above
-import inventories  # noqa: E402 - so is this
-import tables  # noqa: E402 - and this
+import fourranks  # noqa: E402 - found through the line above, as the next ones
+import inventories  # noqa: E402
+import tables  # noqa: E402
+from captures import Captures  # noqa: E402
+from figures import Figures  # noqa: E402
+from notebookruns import NotebookRuns  # noqa: E402
 
 import ipmpi  # noqa: E402 - from this checkout
 
@@ -25,6 +28,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "myst_nb",
     "sphinx_copybutton",
     "sphinx_design",
 ]
@@ -34,6 +38,9 @@ toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"
 # Help texts of the commands have -- and quotes to be typed.
 smartquotes = False
+# They come with their outputs, see ``make``.
+nb_execution_mode = "off"
+nb_merge_streams = True
 
 intersphinx_mapping = inventories.mapping(MADE / "inventories")
 
@@ -48,7 +55,7 @@ html_css_files = ["ipmpi.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_align": "left",
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "show_toc_level": 2,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
@@ -56,16 +63,28 @@ html_theme_options = {
 }
 html_context = {"default_mode": "auto"}
 # These pages have none below them that a sidebar could show.
-ALONE = ("index", "tutorial", "interfaces", "from-ipython-kernel", "glossary", "contributing", "changelog")
+ALONE = (
+    *("index", "tutorial", "interfaces", "output", "from-ipython-kernel"),
+    *("glossary", "contributing", "changelog"),
+)
 html_sidebars: dict[str, list[str]] = {page: [] for page in ALONE}
 
 
+notebooks = NotebookRuns(MADE / "notebooks")
+
+
 def make(_app: Any) -> None:
-    """Make what the pages include."""
+    """Make what the pages include; a cluster is started only for what has changed."""
     tables.write(MADE / "tables")
-    figures.write(MADE / "figures")
+    parts = (Captures(MADE / "captures"), Figures(MADE / "figures"), notebooks)
+    stale = [part for part in parts if part.is_stale()]
+    if stale:
+        with fourranks.cluster() as folder:
+            for part in stale:
+                part.make(folder)
 
 
 def setup(app: Any) -> None:
     """Have that made before the pages are read."""
     app.connect("builder-inited", make)
+    app.connect("source-read", notebooks.on_source_read)

@@ -6,9 +6,6 @@ import doctest
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,61 +36,49 @@ def session(page: Path) -> doctest.DocTest:
     return found
 
 
-@contextmanager
-def cluster() -> Iterator[None]:
-    """Four ranks, in an IPYTHONDIR and a current folder of their own, which has the tutorial's program."""
-    import ipmpi
+class Figures:
+    """The figures, which are kept until the page or its program change.
 
-    variable, here = os.environ.get("IPYTHONDIR"), os.getcwd()
-    with tempfile.TemporaryDirectory(prefix="ipmpi-docs-") as folder:
-        shutil.copy(PROGRAM, folder)
-        os.environ["IPYTHONDIR"] = folder
-        os.chdir(folder)
-        try:
-            with ipmpi.Cluster("local", n=4, client_ip="127.0.0.1", echo=None) as started:
-                started.wait(60)
-                yield
-        finally:
-            os.chdir(here)
-            if variable is None:
-                del os.environ["IPYTHONDIR"]
-            else:
-                os.environ["IPYTHONDIR"] = variable
+    Args:
+        folder: where they are kept.
+    """
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stamp = folder / "heat.sha256"
 
-def draw(folder: Path) -> None:
-    """Run the session, and save its figure for light and for dark pages."""
-    import matplotlib as mpl
+    def is_stale(self) -> bool:
+        """Whether they have to be drawn."""
+        there = self._stamp.exists() and all((self._folder / name).exists() for name in NAMES)
+        return not there or self._stamp.read_text("utf-8") != self._source()
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-    from matplotlib.text import Text
+    def make(self, cluster: Path) -> None:
+        """Run the session, and save its figure for light and for dark pages; a cluster runs in ``cluster``."""
+        import matplotlib as mpl
 
-    typed = session(PAGE)
-    with cluster():
+        mpl.use("Agg")
+        import matplotlib.pyplot as plt
+        from matplotlib.lines import Line2D
+        from matplotlib.text import Text
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROGRAM, cluster)
+        typed = session(PAGE)
         try:
             Session(verbose=False).run(typed, out=lambda _text: None, clear_globs=False)
         finally:
             for client in ("mec", "tc"):
                 if client in typed.globs:
                     typed.globs[client].close()
-    figure = typed.globs["figure"]
-    for name in NAMES:
-        for ink in (*figure.findobj(Text), *figure.findobj(Line2D)):
-            ink.set_color(INK[name])
-        new = folder / f"{os.getpid()}-{name}"
-        figure.savefig(new, dpi=140, transparent=True)
-        new.replace(folder / name)
-    plt.close(figure)
+        figure = typed.globs["figure"]
+        for name in NAMES:
+            for ink in (*figure.findobj(Text), *figure.findobj(Line2D)):
+                ink.set_color(INK[name])
+            new = self._folder / f"{os.getpid()}-{name}"
+            figure.savefig(new, dpi=140, transparent=True)
+            new.replace(self._folder / name)
+        plt.close(figure)
+        self._stamp.write_text(self._source(), "utf-8")
 
-
-def write(folder: Path) -> None:
-    """Draw, unless the page and its program are those of the last time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp = folder / "heat.sha256"
-    source = hashlib.sha256(PAGE.read_bytes() + PROGRAM.read_bytes() + Path(__file__).read_bytes()).hexdigest()
-    there = stamp.exists() and all((folder / name).exists() for name in NAMES)
-    if not there or stamp.read_text("utf-8") != source:
-        draw(folder)
-        stamp.write_text(source, "utf-8")
+    def _source(self) -> str:
+        return hashlib.sha256(PAGE.read_bytes() + PROGRAM.read_bytes() + Path(__file__).read_bytes()).hexdigest()

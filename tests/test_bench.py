@@ -259,3 +259,15 @@ def test_bulk_checks_what_it_moves_and_watches_the_controller(tmp_path: Path, ne
     assert figures["controller_memory"]["median"] < 300
     assert all(each["verdict"] == "" for each in figures.values())
     assert "The goals are for 4 engines and 100 MB: not compared." in text
+
+
+def test_the_report_says_where_the_kernel_favours_others_over_ranks(tmp_path: Path) -> None:
+    setting = tmp_path / "sched_autogroup_enabled"
+    assert not machine.shares_by_session(setting)
+    told = {**machine.describe("MPI"), "cores": 2}
+    for value, is_on in (("0\n", False), ("1\n", True)):
+        setting.write_text(value)
+        told["autogroup"] = machine.shares_by_session(setting)
+        assert told["autogroup"] is is_on
+        assert ("sched_autogroup_enabled" in report.machine_lines(told, 4)) is is_on
+        assert "sched_autogroup_enabled" not in report.machine_lines(told, 2)

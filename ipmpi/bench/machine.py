@@ -24,8 +24,17 @@ def describe(mpi_library: str) -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "python": f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})",
         "mpi": " ".join(mpi_library.strip("\0 \n").split("\n", 1)[0].split(", package", 1)[0].split()) or "none",
+        "autogroup": shares_by_session(),
         "tls": "TLS 1.3 on every link (it cannot be switched off)",
     }
+
+
+def shares_by_session(setting: Path = Path("/proc/sys/kernel/sched_autogroup_enabled")) -> bool:
+    """Whether Linux shares processors among sessions, and then among their processes (sched(7), autogroup)."""
+    try:
+        return setting.read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:

@@ -42,10 +42,17 @@ def table(figures: Sequence[Figure]) -> str:
 
 def machine_lines(machine: dict[str, Any], engines: int) -> str:
     """What was measured, and on what."""
-    return (
+    lines = (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:g} GB, load {machine['load']:g}; "
         f"{machine['system']}\n{machine['python']}; MPI: {machine['mpi']}; {machine['tls']}; {engines} engines"
     )
+    if machine["autogroup"] and engines > machine["cores"]:
+        lines += (
+            "\nThis kernel shares processors among sessions (sched_autogroup_enabled is 1), and there are more "
+            "engines than cores: all ranks that Open MPI's mpirun starts are one session, and get no more time "
+            "together than the client, the controller or the node agent"
+        )
+    return lines
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -17,7 +17,7 @@ from . import reports
 from .autopx import AutoParallel
 from .completion import PxCompletion
 from .pxoptions import PX, PXCONFIG, PXRESULT, PxOptions, engines, parse, split_line
-from .pxrun import PxRun
+from .pxrun import PxRun, ends_with_semicolon
 from .pxscreen import colours_of
 
 NO_ACTIVE_CONTROLLER = """\
@@ -95,7 +95,8 @@ class ParallelMagics(Magics):
 
         ``%pxconfig?`` shows the options, which may precede the code of ``%px``, too.
 
-        What the engines print is shown while it comes, equal output once, and then the values of last expressions.
+        What the engines print is shown while it comes, equal output once, and then the values of last expressions,
+        unless the code ends with a semicolon.
         Ctrl-C interrupts the engines that run this cell; once more leaves it running, for ``%pxresult``.
 
         Returns:
@@ -131,13 +132,19 @@ class ParallelMagics(Magics):
             self._shell.run_cell(code)
         if not (client.block if options.block is None else options.block):
             return pending
-        self._finish(pending, options, None if ranks == "all" else ranks)
+        self._finish(pending, options, None if ranks == "all" else ranks, values=not ends_with_semicolon(code))
         return None
 
-    def _finish(self, pending: PendingResult[Any], options: PxOptions, ranks: Sequence[int] | None = None) -> None:
+    def _finish(
+        self,
+        pending: PendingResult[Any],
+        options: PxOptions,
+        ranks: Sequence[int] | None = None,
+        values: bool = True,
+    ) -> None:
         """Show a result when it has come, and make it ``_``."""
         kill = self._client().kill
-        run = PxRun(self._shell, pending, options, ranks, lambda ids: kill(targets=ids, block=False))
+        run = PxRun(self._shell, pending, options, ranks, lambda ids: kill(targets=ids, block=False), values)
         with reports.in_one_line():
             result = run.wait_and_show()
         self._shell.displayhook.update_user_ns(result)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import tokenize
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from IPython.core.displayhook import DisplayHook
 
 from ..client.display.blocks import DISPLAY, STDERR, STDOUT, Block
 from ..client.display.pictures import pictures_here
@@ -19,6 +22,15 @@ from .pxscreen import SHOW_ALL, PxScreen, colours_of, width_of
 AGAIN = "%pxresult waits for it and shows it"
 
 
+def ends_with_semicolon(code: str) -> bool:
+    """Whether IPython would show no value of such a cell."""
+    try:
+        hook: Any = DisplayHook  # which has no types
+        return bool(hook.semicolon_at_end_of_expression(code))
+    except (tokenize.TokenError, SyntaxError):
+        return False  # not Python: the engines say so, or it has lines for IPython
+
+
 class PxRun:
     """A command that has been sent to engines.
 
@@ -28,6 +40,7 @@ class PxRun:
         options: how it is shown; no field that matters here is None.
         ranks: the engines whose displays are shown; None for all.
         kill: ends engines.
+        values: whether values are shown.
     """
 
     def __init__(
@@ -37,12 +50,14 @@ class PxRun:
         options: PxOptions,
         ranks: Sequence[int] | None,
         kill: Callable[[list[int]], object] | None = None,
+        values: bool = True,
     ) -> None:
         self._shell = shell
         self._pending = pending
         self._options = options
         self._ranks = ranks
         self._kill = kill
+        self._values = values
 
     def wait_and_show(self) -> Any:
         """Wait, show all that the command has printed and its values, and return its result.
@@ -76,7 +91,7 @@ class PxRun:
         blocks = [] if is_streamed else self._blocks(result)
         renderer = self._renderer()
         pictures = pictures_here(renderer, ranks=self._ranks)
-        groups = groups_of(getattr(result, "outputs", {}))
+        groups = groups_of(getattr(result, "outputs", {})) if self._values else {}
         if pictures.is_text:
             self._write(renderer.render(blocks, text_values(groups, pictures), pictures.text))
         else:

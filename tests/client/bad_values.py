@@ -6,6 +6,7 @@ differs from its namesakes. ``NOT_FOR_USERS`` are methods by which the parts of 
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
@@ -120,6 +121,13 @@ KINDS: dict[str, Kind] = {
     "index": Kind(0, [None, 1.5, NAN, b"a", True, 2**31, 2**64, 10**400, [0, 0],
                          [0, 1.5], object(), "\ud800", -99],
                   ["a", 0, -1, slice(0, 2), [0, 1], np.arange(2), np.int64(0), slice(None, None, 2**64)]),
+    "some shown": Kind(None, [], [None, [], [0], range(2), {0}]),
+    "groups": Kind("type", [None, 5, True, "", "TYPE", [], NAN, object(), LONG], ["engine", "order"]),
+    "lines": Kind(40, [*[bad for bad in NOT_AN_INT if bad is not None], 0, -1, -(2**64)], [None, 1, 2**64]),
+    "stream": Kind(None, [5, "", "stdout", b"", [], NAN, object(), True], [io.StringIO()]),
+    "output callback": Kind(None, [5, "", "print", b"", [], NAN, object(), True], [print]),
+    "fold": Kind("exact", [None, 5, True, "", "EXACT", b"exact", [], NAN, object(), "\ud800", LONG],
+                 ["numeric", "off"]),
     "internal": Kind(None, [], []),
     "cluster": Kind("", [5, NAN, b"a", [], object(), "no-such", "../x", "a/b", "\0", "\ud800", LONG], []),
     "initializer": Kind(None, [5, "", "abs", [], NAN, object()], [print]),
@@ -152,13 +160,16 @@ PARAMETERS: dict[str, str] = {
     "chunksize": "chunk", "buffersize": "some chunk", "max_workers": "some chunk", "processes": "some chunk",
     "timeout": "seconds", "default": "any", "futures": "futures", "running": "flag", "grace": "grace",
     "wait": "flag", "cancel_futures": "flag", "session": "internal", "multiengine": "internal",
-    "client": "internal", "value": "any",
+    "client": "internal", "value": "any", "stream": "stream", "on_output": "output callback", "fold": "fold",
 }  # fmt: skip
 
 SPECIAL: dict[str, str] = {
     "MultiEngineClient.run.args": "words",
     "MultiEngineClient.__getitem__.key": "index",
     "MultiEngineClient.complete.text": "source",
+    "MultiEngineClient.describe.name": "source",
+    "MultiEngineClient.describe.source": "flag",
+    "MultiEngineClient.map.targets": "some targets",
     "MultiEngineClient.get_properties.keys": "some keys",
     "MultiEngineClient.has_properties.keys": "keys",
     "MultiEngineClient.push_function.namespace": "functions",
@@ -187,6 +198,10 @@ SPECIAL: dict[str, str] = {
     "Pool.apply.args": "arguments",
     "Pool.apply_async.args": "arguments",
     "PendingResult.get_result.block": "flag",
+    "PendingResult.display.group_outputs": "groups",
+    "PendingResult.display.max_lines": "lines",
+    "PendingResult.display.printed": "flag",
+    "PendingResult.display.ranks": "some shown",
     "MultiEngineMapper.targets": "some targets",
     **{f"{kind}.{method}.timeout": "wait"
        for kind, methods in {"AsyncResult": ("get", "wait"), "IMapIterator": ("next",), "MapResults": ("next",),

@@ -92,7 +92,8 @@ class World:
     def __init__(self, session: FakeSession, farm: FakeFarm) -> None:
         self.session, self.farm = session, farm
         session.answers = {
-            m.QueueStatus: [], m.Kill: [], m.Interrupt: [[], []], m.Reserve: [0], m.Release: None,
+            m.QueueStatus: [], m.Kill: [], m.Interrupt: [[], []], m.AskAgents: [[], []],
+            m.Reserve: [0], m.Release: None,
             m.ClusterInfo: {"engines": [{"id": n, "time_left": None} for n in range(4)]},
         }  # fmt: skip
         self.mec = MultiEngineClient(session=session)  # type: ignore[arg-type]

@@ -63,6 +63,24 @@ def test_what_differs_is_shown_with_its_engines(shell: Any, mec: Mec, capsys: Ca
     assert capsys.readouterr().out.endswith("engines: all\nOut[0-1]: 0\nOut[2-3]: 1\n")
 
 
+@pytest.mark.parametrize("cell", ["%px 'hidden';", "%%px\n'hidden';\n", "%%px\n'hidden'; # said\n\n# so\n"])
+def test_a_semicolon_at_the_end_hides_the_values(shell: Any, mec: Mec, capsys: Capsys, cell: str) -> None:
+    assert shell.run_cell(cell, store_history=True).success
+    assert capsys.readouterr().out == "Parallel execution on engines: all\n"
+    assert [each["display"]["pprint"] for each in shell.user_ns["Out"][1]] == ["'hidden'"] * 4
+
+
+@pytest.mark.parametrize("cell", ["%%px\n'a;'", "%%px\n'b' # ;", "%%px\n('c;',\n)"])
+def test_other_semicolons_hide_nothing(shell: Any, mec: Mec, capsys: Capsys, cell: str) -> None:
+    shell.run_cell(cell)
+    assert "Out[0-3]: " in capsys.readouterr().out
+
+
+def test_an_unfinished_line_with_a_semicolon_is_an_error_of_the_engines(shell: Any, mec: Mec) -> None:
+    error = shell.run_cell("%px (1;").error_in_exec
+    assert isinstance(error, CompositeError)
+
+
 def test_the_result_list_is_in_the_history(shell: Any, mec: Mec) -> None:
     shell.run_cell("%px print(1)", store_history=True)
     assert isinstance(shell.user_ns["_"], ResultList)

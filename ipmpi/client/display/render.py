@@ -32,7 +32,9 @@ def choice(value: object, what: str, allowed: object) -> None:
     """Check an option: ValueError that says what is possible, unless ``value`` is one of the literals."""
     words = get_args(allowed)
     if value not in words:
-        raise ValueError(f"{what} must be {', '.join(map(repr, words[:-1]))} or {words[-1]!r}, not {value!r}")
+        given = repr(value)
+        given = given if len(given) <= 100 else f"{given[:97]}..."
+        raise ValueError(f"{what} must be {', '.join(map(repr, words[:-1]))} or {words[-1]!r}, not {given}")
 
 
 class Renderer:
@@ -49,7 +51,7 @@ class Renderer:
         show_all: what a note about lines that were left out recommends.
 
     Raises:
-        ValueError: ``fold`` or ``group_outputs`` is none of these.
+        ValueError: ``fold`` or ``group_outputs`` is none of these, or ``max_lines`` is no number of lines.
     """
 
     def __init__(
@@ -63,6 +65,12 @@ class Renderer:
     ) -> None:
         choice(fold, "fold", Fold)
         choice(group_outputs, "group_outputs", GroupOutputs)
+        if max_lines is not None and (
+            not isinstance(max_lines, int) or isinstance(max_lines, bool) or max_lines < 1
+        ):
+            raise ValueError(
+                f"max_lines must be a number of lines, 1 or more, or None for all; not {max_lines!r:.100}"
+            )
         self.fold = fold
         self.colours = colours
         self.width = max(width, 20)

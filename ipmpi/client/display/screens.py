@@ -41,3 +41,9 @@ def renderer_here(
 ) -> Renderer:
     """A renderer for a stream; see :class:`~ipmpi.client.display.render.Renderer`, also for what it raises."""
     return Renderer(fold, has_colours(stream), width(), max_lines, group_outputs)
+
+
+def require_writable(stream: object) -> None:
+    """Raise TypeError if something cannot be written to like a text file; None stands for standard output."""
+    if stream is not None and not callable(getattr(stream, "write", None)):
+        raise TypeError(f"stream must be a file that is open for text, such as sys.stdout, not {stream!r:.100}")

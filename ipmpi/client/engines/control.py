@@ -158,7 +158,7 @@ class EngineControl(EngineObjects):
         Returns:
             A text; None if there is no such name, or no engine is idle.
         """
-        return description(self._calls, given.source(name, "the name"), self._wanted(None), source)
+        return description(self._calls, given.source(name, "the name"), self._wanted(None), bool(source))
 
     def _ipython_key_completions_(self) -> list[str]:
         """Return what Tab shows after ``mec['``: the names of an idle engine."""

@@ -13,7 +13,7 @@ from ..display.blocks import Block
 from ..display.live import LiveView
 from ..display.pictures import pictures_here
 from ..display.render import Fold, choice
-from ..display.screens import has_colours, is_terminal, renderer_here, width
+from ..display.screens import has_colours, is_terminal, renderer_here, require_writable, width
 from .commandoutput import CommandOutput
 from .notices import say
 from .results import PendingResult
@@ -29,8 +29,7 @@ def live_view(stream: Any, fold: Fold) -> LiveView:
         TypeError: the stream has no ``write``.
         ValueError: ``fold`` is none of the possible words.
     """
-    if not callable(getattr(stream, "write", None)):
-        raise TypeError(f"stream must be a file that is open for text, such as sys.stdout, not {stream!r}")
+    require_writable(stream)
 
     def write(text: str) -> None:
         stream.write(text)

@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 import sys
 import time
+import warnings
 from types import TracebackType
 from typing import Any, Final
 
@@ -108,7 +109,10 @@ def _somebody_looks() -> bool:
 def _new_bar(total: int) -> Any:
     # Imported here: most waits are short, and the import is slow.
     if _in_notebook():
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            # It takes the bar of text where ipywidgets is not installed, and warns of that.
+            warnings.simplefilter("ignore")
+            from tqdm.auto import tqdm
     else:
         from tqdm import tqdm
     return tqdm(total=total, unit=" tasks", file=sys.stderr, smoothing=0.1)

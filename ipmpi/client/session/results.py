@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar, overload
 
@@ -18,7 +18,8 @@ from ...errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendin
 from ...serialize import stays_here
 from ..display.blocks import Output
 from ..display.ranksets import RankSet
-from ..display.render import Fold
+from ..display.render import MAX_LINES, Fold, GroupOutputs, Renderer
+from ..display.screens import require_writable
 from ..display.showing import groups_of, show
 from .awaiting import arrival, snapshot
 from .callwait import CallWait, Screen, Ways, wait_and_tell
@@ -198,14 +199,30 @@ class PendingResult(SessionFuture, Generic[T]):
         """Return an iterator over output as it comes, until the call has ended; for ``for`` and ``async for``."""
         return OutputStream(self, self.outputs)
 
-    def display(self, fold: Fold = "exact", **options: Any) -> None:
+    def display(
+        self,
+        fold: Fold = "exact",
+        *,
+        group_outputs: GroupOutputs = "type",
+        max_lines: int | None = MAX_LINES,
+        printed: bool = True,
+        ranks: Collection[int] | None = None,
+        stream: Any = None,
+    ) -> None:
         """Wait for the result and show its output, folded; see :meth:`ResultList.display` for the options.
 
         Raises:
             CompositeError: the call failed on at least one engine. What was printed is shown first.
+            TypeError: ``stream`` has no ``write``.
+            ValueError: ``fold``, ``group_outputs`` or ``max_lines`` is not possible.
         """
+        Renderer(fold, max_lines=max_lines, group_outputs=group_outputs)  # refuses before the wait
+        require_writable(stream)
         error = self.exception()
-        show(self._by_engine(), fold=fold, **options)
+        show(
+            self._by_engine(), fold=fold, group_outputs=group_outputs, max_lines=max_lines, printed=printed,
+            ranks=ranks, stream=stream,
+        )  # fmt: skip
         if error is not None:
             self.get_result()
 

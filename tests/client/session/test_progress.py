@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import sys
 import types
+from pathlib import Path
 
 import pytest
 from fake_farm import FakeFarm
@@ -55,6 +57,25 @@ def test_tqdm_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Progress(10).interval is None
     with pytest.raises(ClientError, match="pip install tqdm"):
         Progress(10, True)
+
+
+def test_a_notebook_without_ipywidgets_gets_the_bar_of_text_and_no_warning(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import tqdm
+
+    # What tqdm does where ipywidgets is missing; the tests' environment may have it.
+    (tmp_path / "auto.py").write_text(
+        "import warnings\nwarnings.warn('IProgress not found')\nfrom tqdm import tqdm\n"
+    )
+    monkeypatch.setattr(tqdm, "__path__", [str(tmp_path), *tqdm.__path__])
+    monkeypatch.setitem(sys.modules, "tqdm.auto", types.ModuleType("put back at the end"))
+    monkeypatch.delitem(sys.modules, "tqdm.auto")
+    monkeypatch.setattr(progress, "SILENT", 0.0)
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    with Progress(10) as bar:
+        bar.update(5)
+    assert "10/10" in terminal.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["map", "gather", "barrier"])
