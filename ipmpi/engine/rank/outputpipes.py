@@ -12,7 +12,6 @@ import codecs
 import contextlib
 import io
 import os
-import select
 import sys
 import threading
 from collections import deque
@@ -171,7 +170,7 @@ class StandardStream(io.TextIOBase):
                     except BlockingIOError:
                         # User code, or a program that it runs (ssh does), has made descriptor 1 non-blocking,
                         # and that is the same pipe.
-                        select.select((), (self._pipe,), ())
+                        os.set_blocking(self._pipe, True)
 
     def _pass_on(self, text: str) -> None:
         real = self._real
