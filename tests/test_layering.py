@@ -30,6 +30,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.ranges": (0, "foundation"),
     "ipmpi.byvalue": (1, "serialize"),
     "ipmpi.protocol": (1, "protocol"),
+    "ipmpi.reference": (0, "foundation"),
     "ipmpi.raised": (1, "serialize"),
     "ipmpi.returned": (1, "serialize"),
     "ipmpi.serialize": (1, "serialize"),
@@ -129,8 +130,8 @@ DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.comm"),
     ("ipmpi.engine.session.ipythonlines", "ipmpi.engine.session.ipythonshell"),  # it loads IPython
-    ("ipmpi.client.tasks.task", "ipmpi.client.pools.executor"),  # few programs need these two
-    ("ipmpi.client.tasks.task", "ipmpi.client.pools.pool"),
+    ("ipmpi.client.tasks.farminterfaces", "ipmpi.client.pools.executor"),  # few programs need these two
+    ("ipmpi.client.tasks.farminterfaces", "ipmpi.client.pools.pool"),
 }
 
 FILE_LINES = 500

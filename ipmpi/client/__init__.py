@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import CompositeError
+from ..reference import Reference
 from ..transport.ssh.ssh import SshSession
 from .engines.multiengine import MultiEngineClient
 from .engines.views import EngineView
@@ -19,6 +20,7 @@ __all__ = [
     "MapTask",
     "MultiEngineClient",
     "PendingResult",
+    "Reference",
     "ResultList",
     "SshSession",
     "StringTask",

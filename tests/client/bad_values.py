@@ -100,6 +100,7 @@ KINDS: dict[str, Kind] = {
     "after": Kind(None, [5, -1, 2**64, 1.5, NAN, True, "a", b"a", object(), [5], ["a"], [None], [True]], [0,
                          [], [0]]),
     "follow": Kind(None, [5, -1, 2**64, 1.5, NAN, True, "a", [0], [], (0,), object()], [0]),
+    "task or future": Kind(0, [*NOT_AN_INT, None, -1, 5, 2**64, StringTask("1")], [0, np.int64(0)]),
     "task": Kind(StringTask("1"), [5, None, "a = 1", NAN, [], object(), call], []),
     "recovery task": Kind(None, [5, "a = 1", NAN, [], object(), call], []),
     "function": FUNCTION, "depend": DEPEND, "seconds": SECONDS, "wait": WAIT, "retries": RETRIES, "flag": FLAG,
@@ -122,6 +123,8 @@ KINDS: dict[str, Kind] = {
                          [0, 1.5], object(), "\ud800", -99],
                   ["a", 0, -1, slice(0, 2), [0, 1], np.arange(2), np.int64(0), slice(None, None, 2**64)]),
     "some shown": Kind(None, [], [None, [], [0], range(2), {0}]),
+    "expression": Kind("a", [*NOT_TEXT, "", "a b", "a = 1", "\0", "a\0", *NOT_SENT], ["a", " a ", "a + 1"]),
+    "number of engines": Kind(0, [*NOT_AN_INT, None, -1, 2**20, 2**64, 10**400], [0, 1, np.int64(1)]),
     "groups": Kind("type", [None, 5, True, "", "TYPE", [], NAN, object(), LONG], ["engine", "order"]),
     "lines": Kind(40, [*[bad for bad in NOT_AN_INT if bad is not None], 0, -1, -(2**64)], [None, 1, 2**64]),
     "stream": Kind(None, [5, "", "stdout", b"", [], NAN, object(), True], [io.StringIO()]),
@@ -159,12 +162,18 @@ PARAMETERS: dict[str, str] = {
     "error_callback": "callback", "iterable": "iterable",
     "chunksize": "chunk", "buffersize": "some chunk", "max_workers": "some chunk", "processes": "some chunk",
     "timeout": "seconds", "default": "any", "futures": "futures", "running": "flag", "grace": "grace",
-    "wait": "flag", "cancel_futures": "flag", "session": "internal", "multiengine": "internal",
-    "client": "internal", "value": "any", "stream": "stream", "on_output": "output callback", "fold": "fold",
+    "wait": "flag", "cancel_futures": "flag", "return_exceptions": "flag", "session": "internal",
+    "multiengine": "internal", "max_outstanding": "some chunk", "client": "internal", "value": "any",
+    "stream": "stream", "on_output": "output callback", "fold": "fold",
 }  # fmt: skip
 
 SPECIAL: dict[str, str] = {
     "MultiEngineClient.run.args": "words",
+    "Reference.name": "expression",
+    "MultiEngineClient.wait_for_engines.n": "number of engines",
+    "MultiEngineClient.wait_for_engines.timeout": "wait",
+    "TaskClient.wait_for_engines.n": "number of engines",
+    "TaskClient.wait_for_engines.timeout": "wait",
     "MultiEngineClient.__getitem__.key": "index",
     "MultiEngineClient.complete.text": "source",
     "MultiEngineClient.describe.name": "source",
@@ -182,6 +191,7 @@ SPECIAL: dict[str, str] = {
     "MultiEngineClient.raw_map.targets": "some targets",
     "MultiEngineMapper.map.func": "map function",
     "TaskClient.run.block": "flag",
+    "TaskClient.resubmit.task": "task or future",
     "TaskClient.get_task_result.block": "flag",
     "TaskClient.mapper.block": "flag",
     "TaskClient.parallel.block": "flag",
@@ -217,7 +227,9 @@ NOT_FOR_USERS = {
     "PendingResult.watch",
     "MapResults.__init__", "MapResults.batch_arrived", "MapResults.batch_failed", "MapResults.batch_undone",
     "MapResults.feed", "MapResults.large_arrived", "TaskFuture.__init__", "TaskFuture.arrived", "TaskFuture.check",
-    "TaskFuture.place", "TaskFuture.reference", "TaskFuture.trouble", "TaskFuture.undone", "TaskView.__init__",
+    "TaskFuture.place", "TaskFuture.reference",
+    "TaskFuture.remember", "TaskFuture.submitted_call", "TaskFuture.trouble", "TaskFuture.undone",
+    "TaskView.__init__",
 }  # fmt: skip
 """Also constructors of what other calls return."""
 

@@ -14,6 +14,7 @@ from ipmpi import errors
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.client.session.commandoutput import Printed
 from ipmpi.client.session.enginereply import EngineReply
+from ipmpi.client.session.presence import Presence
 from ipmpi.client.session.session import Submission
 from ipmpi.engine.session.namespace import Namespace
 from ipmpi.protocol import messages, operations
@@ -32,8 +33,11 @@ class FakeSession:
     def __init__(self, engines: int = 4) -> None:
         self.engines: dict[int, Namespace | None] = {number: Namespace(number) for number in range(engines)}
         self.notices: list[str] = []
+        self.presence = Presence()
+        self.presence.update(range(engines), ())
         self.role = "mec"
         self.closed = False
+        self.failure: errors.KernelError | None = None
         self.held = False
         self.fold = False
         self._bodies: list[list[Any]] = []
@@ -105,6 +109,9 @@ class FakeSession:
         else:
             future.set_result(self.answers[type(message)])
         return future
+
+    def check(self) -> None:
+        pass
 
     def close(self) -> None:
         self.closed = True

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from ipmpi.client.session.presence import Presence
 from ipmpi.client.tasks.submitter import TaskSubmitter
 from ipmpi.engine.rank import taskrunner
 from ipmpi.engine.rank.taskrunner import TaskRunner
@@ -32,6 +33,8 @@ class FakeFarm:
         self.runners = [TaskRunner(Namespace(engine)) for engine in range(engines)]
         self.role = "tc"
         self.notices: list[str] = []
+        self.presence = Presence()
+        self.presence.update(range(engines), ())
         self.failure: KernelError | None = None
         self.held = False
         self.mute = False

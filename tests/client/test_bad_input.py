@@ -19,7 +19,7 @@ import pytest
 from bad_values import CALLBACKS, KINDS, NOT_FOR_USERS, OPTIONS, PARAMETERS, SPECIAL
 from fake_farm import FakeFarm
 
-from ipmpi.client import MapTask, MultiEngineClient, StringTask, TaskClient
+from ipmpi.client import MapTask, MultiEngineClient, Reference, StringTask, TaskClient
 from ipmpi.client.engines.mapper import MultiEngineMapper
 from ipmpi.client.pools.executor import Executor
 from ipmpi.client.pools.pool import AsyncResult, IMapIterator, Pool
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 CLASSES: list[type] = [
     MultiEngineClient, TaskClient, StringTask, MapTask, Executor, Pool, AsyncResult, IMapIterator, PendingResult,
-    MapResults, TaskFuture, TaskView, MultiEngineMapper,
+    MapResults, TaskFuture, TaskView, MultiEngineMapper, Reference,
 ]  # fmt: skip
 CLEAR = (TypeError, ValueError, LookupError, AssertionError, OSError, SyntaxError, KernelError)
 """What may be raised; AssertionError for what is no task, as in the original."""
@@ -138,6 +138,7 @@ class World:
             "Pool": functools.partial(Pool, client=self.tc),
             "StringTask": lambda **given: self.tc.run(StringTask(**given)),
             "MapTask": lambda **given: self.tc.run(MapTask(**given)),
+            "Reference": lambda **given: self.mec.apply(abs, Reference(**given)),
             "MultiEngineClient": MultiEngineClient,
             "TaskClient": TaskClient,
         }

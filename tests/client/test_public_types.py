@@ -21,6 +21,10 @@ reveal_type(mec.push({"a": 1}, block=False))
 reveal_type(mec.keys(block=True))
 reveal_type(tc.submit(price, 0.2, 10).result())
 reveal_type([each for each in tc.map(price, [0.1], [1])])
+reveal_type(tc.map(price, [0.1], [1], return_exceptions=True))
+reveal_type(tc.resubmit(tc.submit(price, 0.2, 10)).result())
+reveal_type(tc.resubmit(5))
+reveal_type(mec.keys(block=False).wall_time)
 reveal_type(tc.run(StringTask("a = 1")))
 reveal_type(tc.run(StringTask("a = 1"), block=True))
 with tc.executor() as executor:
@@ -33,6 +37,10 @@ KNOWN = [
     "list[list[str]]",
     "float",
     "list[float]",
+    "list[float | BaseException]",
+    "float",
+    "int",
+    "float | None",
     "int",
     "ipmpi.client.tasks.taskresult.TaskResult",
     "float",
@@ -49,5 +57,5 @@ def test_a_program_gets_the_types_of_its_functions_and_wrong_calls_are_found(
     said, _, _ = api.run(["--config-file", str(root / ".mypy.ini"), "--cache-dir", str(tmp_path), str(program)])
     assert [text.replace("builtins.", "") for text in re.findall(r'Revealed type is "(.*)"', said)] == KNOWN, said
     assert re.findall(r"(\d+): error: (.*)", said) == [
-        ("18", 'No overload variant of "execute" of "EngineCommands" matches argument type "int"  [call-overload]')
+        ("22", 'No overload variant of "execute" of "EngineCommands" matches argument type "int"  [call-overload]')
     ], said

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from ipmpi.client.session.presence import Presence
 from ipmpi.client.tasks.submitter import TaskSubmitter
 from ipmpi.engine.rank import taskrunner
 from ipmpi.engine.rank.taskrunner import TaskRunner
@@ -31,6 +32,8 @@ class ThreadFarm:
     def __init__(self, engines: int = 2) -> None:
         self.role = "tc"
         self.notices: list[str] = []
+        self.presence = Presence()
+        self.presence.update(range(engines), ())
         self.failure: KernelError | None = None
         self.sent: list[m.AnyMessage] = []
         self.closed = threading.Event()

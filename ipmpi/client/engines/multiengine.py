@@ -11,6 +11,7 @@ from ...transport.ssh.ssh import SshSession
 from ..display.inipython import fold_failures
 from ..session.calls import Calls
 from ..session.connecting import close_when_unreferenced, connect
+from ..session.enginecount import wait_for_engines
 from ..session.partial import interrupt_mode, seconds_until_told
 from ..session.results import PendingResult
 from ..session.session import Session
@@ -126,6 +127,20 @@ class MultiEngineClient(EngineView):
     def detached(self) -> PendingResult[Any] | None:
         """The result of the last waiting call that Ctrl-C left running; None if there is none."""
         return self._calls.detached
+
+    def wait_for_engines(self, n: int, timeout: float | None = None) -> None:
+        """Wait until at least ``n`` engines are registered.
+
+        Args:
+            n: the number of engines.
+            timeout: seconds to wait at most; None for no limit.
+
+        Raises:
+            TypeError, ValueError: an argument is not a number, or is out of range.
+            TimeoutError: there were fewer after ``timeout`` seconds; the message says how many.
+            ConnectionError: the connection to the controller ended.
+        """
+        wait_for_engines(self._calls.session, n, timeout)
 
     def close(self) -> None:
         """Close the connection. Commands continue on the engines; results that were not retrieved are lost."""

@@ -5,24 +5,20 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import logging
-import multiprocessing
-import queue
 import threading
-import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Final, Generic, NoReturn
+from typing import Any, Generic, NoReturn
 
-from ...errors import ResultNotCompleted
 from ..session import given
-from ..session.given import waiting_time
 from ..session.results import wait_until_done
-from ..session.waiting import SessionFuture, T, check_process, check_waiting, forks
+from ..session.waiting import SessionFuture, T, check_waiting
 from ..tasks.caller import TaskCaller
 from ..tasks.calloptions import checked_options
-from ..tasks.futures import TaskFuture
 from ..tasks.mapresults import MapResults
+from .feeder import AHEAD, Ended, Feeder, too_late
 from .inflight import (
     GRACE,
     Client,
@@ -34,16 +30,7 @@ from .inflight import (
 )
 from .initializers import Initializer
 
-AHEAD: Final = 10_000
-"""How many calls are submitted from an iterable without a length before it is read on."""
-
-
-class PoolTimeout(ResultNotCompleted, multiprocessing.TimeoutError):
-    """A pool's result did not arrive in time; a ``multiprocessing.TimeoutError`` and a ``TimeoutError``."""
-
-
 Callback = Callable[[Any], object]
-Ended = concurrent.futures.Future[Any]
 
 
 class Pool:
@@ -87,7 +74,7 @@ class Pool:
         self._lock = threading.Lock()
         self._callbacks: concurrent.futures.ThreadPoolExecutor | None = None
         self._called: set[concurrent.futures.Future[None]] = set()
-        self._feeders: list[_Feeder] = []
+        self._feeders: list[Feeder] = []
 
     @property
     def size(self) -> int:
@@ -173,18 +160,40 @@ class Pool:
         """As :meth:`starmap`, but returns at once. The callbacks are called once; see :meth:`apply_async`."""
         return self._begin_all(func, map(tuple, iterable), chunksize, callback, error_callback)
 
-    def imap(self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int = 1) -> IMapIterator[T]:
+    def imap(
+        self,
+        func: Callable[[Any], T],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        *,
+        max_outstanding: int | None = None,
+    ) -> IMapIterator[T]:
         """As :meth:`map`, but returns an iterator over the results at once, in the order of the items.
 
         An iterable without a length, such as a generator, is read by a thread, ahead of the results.
+
+        Args:
+            func: a function, lambda or other callable.
+            iterable: the items.
+            chunksize: number of items that form one task.
+            max_outstanding: how many calls (or chunks) may be submitted ahead of the results that are taken, for
+                endless iterables and large results. No more items are read then when the iterator is dropped.
+
+        Raises:
+            ValueError: the pool was closed, or a number is less than 1.
         """
-        return self._iterate(func, iterable, chunksize, ordered=True)
+        return self._iterate(func, iterable, chunksize, max_outstanding, ordered=True)
 
     def imap_unordered(
-        self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int = 1
+        self,
+        func: Callable[[Any], T],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        *,
+        max_outstanding: int | None = None,
     ) -> IMapIterator[T]:
         """As :meth:`imap`, but the results come in the order of completion."""
-        return self._iterate(func, iterable, chunksize, ordered=False)
+        return self._iterate(func, iterable, chunksize, max_outstanding, ordered=False)
 
     def _stream(
         self, func: Callable[..., Any], rows: Iterable[Row], chunksize: int | None, ordered: bool = True
@@ -213,24 +222,42 @@ class Pool:
         return self._async_result(results.ended, take, callback, error_callback)
 
     def _iterate(
-        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int, ordered: bool
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int,
+        max_outstanding: int | None,
+        ordered: bool,
     ) -> IMapIterator:
         given.function(func, "func")
         chunksize = given.integer(chunksize, "chunksize")
+        if max_outstanding is not None:
+            max_outstanding = given.integer(max_outstanding, "max_outstanding must be None, or")
+            if max_outstanding < 1:
+                raise ValueError(f"max_outstanding must be None or 1+, not {max_outstanding}")
         rows: Iterable[Row] = zip(iterable, strict=False)
         is_chunked = chunksize > 1
-        if hasattr(iterable, "__len__") or chunksize < 1:
+        if (hasattr(iterable, "__len__") and max_outstanding is None) or chunksize < 1:
             results = self._stream(func, rows, chunksize, ordered)
-            return IMapIterator(lambda timeout: next_result(results, timeout, _too_late), is_chunked)
+            return IMapIterator(lambda timeout: next_result(results, timeout, too_late), is_chunked)
         if self._underway.closed:
             raise ValueError("Pool not running")
         if is_chunked:
             func, rows = chunked(func), chunks(rows, chunksize)
-        feeder = _Feeder(lambda row: self._underway.call_late(self._options, func, row), rows, ordered)
+        feeder = Feeder(
+            lambda row: self._underway.call_late(self._options, func, row),
+            rows,
+            ordered,
+            max_outstanding or AHEAD,
+            until_taken=max_outstanding is not None,
+        )
         with self._lock:
             self._feeders = [each for each in self._feeders if each.is_alive()] + [feeder]
         feeder.start()
-        return IMapIterator(feeder.next, is_chunked)
+        iterator: IMapIterator = IMapIterator(feeder.next, is_chunked)
+        if max_outstanding is not None:
+            weakref.finalize(iterator, feeder.stop).atexit = False
+        return iterator
 
     # --- callbacks -------------------------------------------------------------------------------------------
 
@@ -274,6 +301,8 @@ class Pool:
 
     def terminate(self) -> None:
         """Refuse further calls, cancel those that have not started, and interrupt those that are running."""
+        for feeder in self._feeders:
+            feeder.stop(ValueError("Pool not running"))
         self._underway.stop()
 
     def join(self) -> None:
@@ -328,7 +357,7 @@ class AsyncResult(Generic[T]):
             Exception: the exception of the function.
         """
         if not wait_until_done(self._ended, timeout):
-            raise _too_late()
+            raise too_late()
         value: T = self._take()
         return value
 
@@ -382,65 +411,6 @@ class IMapIterator(Iterator[T]):
         return value
 
 
-class _Feeder(threading.Thread):
-    """Submits the items of an iterable that may be slow, and returns the results."""
-
-    def __init__(self, submit: Callable[[Row], TaskFuture], rows: Iterable[Row], ordered: bool) -> None:
-        super().__init__(name="ipmpi-imap", daemon=True)
-        self._submit = submit
-        self._rows = rows
-        self._ordered = ordered
-        self._room = threading.Semaphore(AHEAD)
-        self._came: queue.SimpleQueue[Ended | tuple[int, BaseException | None]] = queue.SimpleQueue()
-        self._next: Ended | None = None
-        self._left: int | None = None
-        self._taken = 0
-        self._error: BaseException | None = None
-        self._born = forks()
-
-    def run(self) -> None:
-        number, error = 0, None
-        try:
-            for row in self._rows:
-                self._room.acquire()
-                future = self._submit(row)
-                number += 1
-                future.add_done_callback(lambda _: self._room.release())
-                if self._ordered:
-                    self._came.put(future)
-                else:
-                    future.add_done_callback(self._came.put)
-        except BaseException as raised:
-            # The user's iterable raised, or the pool was terminated: raised after the results of the items before.
-            error = raised
-        self._came.put((number, error))
-
-    def next(self, timeout: float | None) -> Any:
-        """See :meth:`IMapIterator.next`."""
-        timeout = waiting_time(timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        check_process(self._born)
-        while self._next is None:
-            if self._taken == self._left:
-                error, self._error = self._error, None
-                raise StopIteration if error is None else error
-            if self._came.empty():
-                check_waiting()
-            try:
-                came = self._came.get(timeout=_remaining(deadline))
-            except queue.Empty:
-                raise _too_late() from None
-            if isinstance(came, tuple):
-                self._left, self._error = came
-            else:
-                self._next = came
-        if not wait_until_done(self._next, _remaining(deadline)):
-            raise _too_late()
-        future, self._next = self._next, None
-        self._taken += 1
-        return future.result()
-
-
 class _Once:
     """A computation that runs once; its outcome is cached."""
 
@@ -482,11 +452,3 @@ def _tell(take: Callable[[], Any], callback: Callback | None, error_callback: Ca
 def _collected(results: MapResults, chunksize: int | None) -> list[Any]:
     values = results.collect(progress=False)
     return [value for chunk in values for value in chunk] if chunksize is not None and chunksize > 1 else values
-
-
-def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
-def _too_late() -> Exception:
-    return PoolTimeout("the result did not arrive in time; ask again")

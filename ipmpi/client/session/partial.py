@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ...errors import ClientError, CompositeError
 from ...protocol.operations import Failed
 from ...ranges import ranges
+from .calltimes import CallTimes
 from .commandoutput import CommandOutput
 from .failures import failure_of
 from .waiting import SessionFuture
@@ -139,6 +140,9 @@ class Partial:
         after: seconds from the first failure to the printed line; None for no line.
         settings: those of the client; without any, the call cannot be interrupted.
         label: the call, for messages.
+
+    Attributes:
+        times: when the call began and ended.
     """
 
     def __init__(
@@ -156,7 +160,12 @@ class Partial:
         self._settings = WaitSettings() if settings is None else settings
         self.label = label or method or "the call"
         self.after = after
-        self.begun = time.monotonic()
+        self.times = CallTimes()
+
+    @property
+    def begun(self) -> float:
+        """When the call began, by the monotonic clock."""
+        return self.times.begun
 
     @property
     def outputs(self) -> list[CommandOutput]:

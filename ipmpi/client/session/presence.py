@@ -31,6 +31,15 @@ class Presence:
             self._is_over = True
             self._changed.notify_all()
 
+    def wait_for_number(self, number: int, timeout: float | None) -> list[int]:
+        """Wait until there are at least ``number`` engines, and return their ids; fewer after ``timeout`` seconds.
+
+        It returns early if the session ends.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_over or len(self._ids) >= number, timeout)
+            return list(self._ids)
+
     def others_than(self, known: Sequence[int]) -> list[int] | None:
         """Wait until the ids differ from ``known``, and return them; None if the session has ended."""
         with self._changed:

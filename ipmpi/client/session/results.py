@@ -22,6 +22,7 @@ from ..display.render import MAX_LINES, Fold, GroupOutputs, Renderer
 from ..display.screens import require_writable
 from ..display.showing import groups_of, show
 from .awaiting import arrival, snapshot
+from .calltimes import TimedFuture
 from .callwait import CallWait, Screen, Ways, wait_and_tell
 from .commandoutput import CommandOutput
 from .failures import rebuild_exception as rebuild_exception
@@ -62,7 +63,7 @@ def _wait(future: concurrent.futures.Future[Any]) -> bool:
     return True
 
 
-class PendingResult(SessionFuture, Generic[T]):
+class PendingResult(TimedFuture, Generic[T]):
     """The result of a call with ``block=False``; its type parameter is the type of that result.
 
     It is a :class:`concurrent.futures.Future`: :func:`concurrent.futures.wait`, ``as_completed`` and
@@ -101,7 +102,8 @@ class PendingResult(SessionFuture, Generic[T]):
             has_failed: whether ``finish`` will raise for these replies; used by waits for the first exception.
             partial: tracks the replies that have arrived.
         """
-        super().__init__()
+        partial = Partial(future, name, None) if partial is None else partial
+        super().__init__(partial.times)
         # It cannot be cancelled, like a running call of an executor: others may be queued behind it.
         self.set_running_or_notify_cancel()
         self.client = client
@@ -112,7 +114,7 @@ class PendingResult(SessionFuture, Generic[T]):
         self._finish: Callable[[Any], Any] | None = finish
         self._name = name
         self._has_failed = has_failed
-        self._partial = Partial(future, name, None) if partial is None else partial
+        self._partial = partial
         self._has_come = False
         self._answers: Any = None
         self._refusal: BaseException | None = None
@@ -252,6 +254,11 @@ class PendingResult(SessionFuture, Generic[T]):
         return self._partial.done_ids
 
     @property
+    def progress(self) -> int:
+        """How many engines have replied so far; 0 for requests that the controller itself answers."""
+        return len(self._partial.done_ids)
+
+    @property
     def failures(self) -> dict[int, BaseException]:
         """Return the exceptions of the engines that have failed so far, by engine id; raises none of them."""
         return self._partial.failures
@@ -350,6 +357,7 @@ class PendingResult(SessionFuture, Generic[T]):
                 return  # it was flushed
             # The future is not kept: it refers to this object, and the cycle would keep the replies alive.
             self._answers, self._refusal, self._has_come = answers, refusal, True
+            self._partial.times.complete()
             failed = refusal is not None or (self._has_failed is not None and self._has_failed(answers))
         self._announce(failed)
 

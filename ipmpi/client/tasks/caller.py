@@ -9,6 +9,7 @@ from typing import Any
 from ...transport.ssh.ssh import SshSession
 from ..session.calls import of_this_process, registered
 from ..session.connecting import close_when_unreferenced, connect
+from ..session.enginecount import wait_for_engines
 from ..session.functions import Definition
 from ..session.session import Session
 from .dependencies import Dependencies
@@ -64,6 +65,20 @@ class TaskCaller:
     def get_ids(self) -> list[int]:
         """Return the ids of the registered engines, ascending. Always blocks."""
         return registered(self._session)
+
+    def wait_for_engines(self, n: int, timeout: float | None = None) -> None:
+        """Wait until at least ``n`` engines are registered.
+
+        Args:
+            n: the number of engines.
+            timeout: seconds to wait at most; None for no limit.
+
+        Raises:
+            TypeError, ValueError: an argument is not a number, or is out of range.
+            TimeoutError: there were fewer after ``timeout`` seconds; the message says how many.
+            ConnectionError: the connection to the controller ended.
+        """
+        wait_for_engines(self._session, n, timeout)
 
     def call(
         self,

@@ -9,13 +9,15 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import CancelledError, as_completed, wait
 from typing import Any, Generic
 
-from ...errors import KernelError, ResultNotCompleted, TaskAborted, text_of
+from ...errors import ClientError, KernelError, ResultNotCompleted, TaskAborted, text_of
 from ...serialize import stays_here
 from ..session.awaiting import arrival, runs_event_loop, snapshot
+from ..session.calltimes import CallTimes, TimedFuture
 from ..session.given import shown, waiting_time
 from ..session.progress import Progress
 from ..session.results import UNOPENED, wait_until_done
-from ..session.waiting import SessionFuture, T
+from ..session.waiting import T
+from .metadata import Status, metadata
 from .payloads import Payload, describe_failure, failure_of, value_of
 from .submitter import TaskSubmitter
 from .taskgroup import TaskRef
@@ -23,7 +25,7 @@ from .taskgroup import TaskRef
 __all__ = ["CancelledError", "TaskFuture", "as_completed", "cancel_all", "gather", "wait"]
 
 
-class TaskFuture(SessionFuture, Generic[T]):
+class TaskFuture(TimedFuture, Generic[T]):
     """The future result of a task: a :class:`concurrent.futures.Future`, which coroutines can also ``await``.
 
     Its type parameter is the type of the result.
@@ -37,11 +39,12 @@ class TaskFuture(SessionFuture, Generic[T]):
     """
 
     def __init__(self, submitter: TaskSubmitter, label: str) -> None:
-        super().__init__()
+        super().__init__(CallTimes())
         self._submitter = submitter
         self.label = label
         self.engine: int | None = None
         self.ref: TaskRef | None = None
+        self._call: tuple[Any, ...] | None = None
         self._withdrawn = self._is_cancelling = False
         # The session's thread stores the pickled result; the first thread that asks for it unpickles it.
         self._unopened: Payload | None = None
@@ -135,12 +138,51 @@ class TaskFuture(SessionFuture, Generic[T]):
                     self._submitter.abort(ref.group, [ref.number], "drop").result()
         return self.cancelled()
 
+    @property
+    def progress(self) -> int:
+        """1 if the task has ended, else 0."""
+        return int(self.done())
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is known of the task, without waiting.
+
+        The keys: ``'engine_id'``, the engine on which it ended; ``'submitted'`` and ``'completed'``, datetimes by
+        the clock of this machine; ``'duration'``, the seconds between them; ``'status'``, which is ``'ok'``,
+        ``'error'`` or ``'cancelled'``. What is not known yet is None.
+        """
+        return metadata(self._times, self.engine, self._status())
+
+    def _status(self) -> Status | None:
+        if not self.done():
+            return None
+        failed = self._failed or self._error is not None
+        return "cancelled" if self.cancelled() else "error" if failed else "ok"
+
     def __await__(self) -> Generator[Any, None, T]:
         return self._arrival().__await__()
 
     async def _arrival(self) -> T:
         await arrival(self)
         return self.result()
+
+    # --- submitting it again ----------------------------------------------------------------------------------
+
+    def remember(self, call: tuple[Any, ...]) -> None:
+        """Keep what was submitted, until the task has succeeded: arguments may be large."""
+        self._call = call
+        if self._status() == "ok":  # its result came before this
+            self._call = None
+
+    def submitted_call(self) -> tuple[Any, ...]:
+        """Return what was submitted; raises ClientError if that is not kept."""
+        call = self._call
+        if call is None:
+            raise ClientError(
+                f"{self!r} cannot be submitted again: the arguments of a task are kept until it has succeeded. "
+                "Call submit() with its function and arguments"
+            )
+        return call
 
     # --- dependent tasks ------------------------------------------------------------------------------------
 
@@ -162,11 +204,13 @@ class TaskFuture(SessionFuture, Generic[T]):
     def arrived(self, engine: int, ok: bool, payload: Payload) -> None:
         """See :class:`~ipmpi.client.tasks.resulthandlers.ResultHandler`."""
         self.engine = engine
+        self._times.complete()
         if ok:
             self._submitter.succeeded += 1
             if payload:
                 self._unopened = payload
             self.set_result(None)
+            self._call = None
         else:
             self._submitter.failed += 1
             self._unopened, self._failed = payload, True
@@ -181,6 +225,7 @@ class TaskFuture(SessionFuture, Generic[T]):
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             # Another thread may have cancelled it meanwhile.
             self._error = error
+            self._times.complete()
             self.set_exception(error)
 
     def place(self, submit: Any) -> None:
@@ -192,6 +237,7 @@ class TaskFuture(SessionFuture, Generic[T]):
     def _become_cancelled(self) -> None:
         with self._condition:  # two threads may cancel it at the same time
             first, self._is_cancelling = not self._is_cancelling, True
+        self._times.complete()
         if first and super().cancel():
             self.set_running_or_notify_cancel()  # this wakes concurrent.futures.wait and as_completed
 

@@ -9,15 +9,17 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal, overload
 
 from ...errors import KernelError, ResultNotCompleted
 from ...limits import TASKS_PER_MESSAGE
 from ...protocol.packed import count, unpack
 from ...serialize import stays_here
+from ..session.awaiting import arrival
+from ..session.calltimes import CallTimes
 from ..session.given import waiting_time
 from ..session.progress import Progress
 from ..session.waiting import SessionFuture, T
@@ -45,12 +47,14 @@ class _Failure:
         self.error = error
 
 
-class MapResults(Iterator[T]):
+class MapResults(Iterator[T], AsyncIterator[T]):
     """An iterator over the results of mapped tasks, which :meth:`TaskClient.imap` returns.
 
     Its type parameter is the type of one result. For an item that failed, iteration raises the exception of its
-    function; the iteration can be continued after that. Leaving a loop early should close it: by :meth:`close`, a
-    ``with`` statement, or dropping the last reference. This cancels tasks that have not started.
+    function; the iteration can be continued after that. ``async for`` lets other coroutines run meanwhile.
+
+    Leaving a loop early should close it: by :meth:`close`, a ``with`` statement, or dropping the last reference.
+    This cancels tasks that have not started.
 
     Thread-safety: one thread at a time may iterate. :meth:`close` and :meth:`cancel` may be called from any
     thread.
@@ -76,7 +80,9 @@ class MapResults(Iterator[T]):
         self._urgent = False
         self._broken: KernelError | None = None
         self._wake = threading.Event()
+        self._news: concurrent.futures.Future[None] | None = None
         self._fed = False
+        self._times = CallTimes()
         self.ended = SessionFuture()
         self._relay = _Relay(self, submitter)
 
@@ -108,6 +114,21 @@ class MapResults(Iterator[T]):
     def __len__(self) -> int:
         return len(self._values) - self._position
 
+    @property
+    def progress(self) -> int:
+        """How many tasks have ended so far, successfully or not."""
+        return self._arrived
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the tasks were submitted, until the last one ended."""
+        return self._times.elapsed
+
+    @property
+    def wall_time(self) -> float | None:
+        """Seconds from submission to the end of the last task; None if some have not ended."""
+        return self._times.wall_time
+
     def __next__(self) -> T:
         try:
             return self.next()
@@ -128,10 +149,9 @@ class MapResults(Iterator[T]):
         timeout = waiting_time(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if self._position == len(self._values) or self._closed:
+            if self._is_over():
                 raise StopIteration
-            number = self._position if self._ordered else self._in_turn[0] if self._in_turn else -1
-            value: Any = _MISSING if number < 0 else self._values[number]
+            number, value = self._following()
             if value is not _MISSING:
                 break
             left = None if deadline is None else deadline - time.monotonic()
@@ -149,15 +169,44 @@ class MapResults(Iterator[T]):
         finally:
             del value, self  # the traceback holds this frame, and this would keep the results from being dropped
 
-    def collect(self, progress: bool | None = None) -> list[T]:
+    async def __anext__(self) -> T:
+        while not self._is_over() and self._following()[1] is _MISSING:
+            # Made before the look for arrivals, so that none is missed.
+            news: concurrent.futures.Future[None] = concurrent.futures.Future()
+            self._news = news
+            if not self._open_some(1, 0):
+                await arrival(news)
+        try:
+            return self.next()
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def _is_over(self) -> bool:
+        return self._position == len(self._values) or self._closed
+
+    def _following(self) -> tuple[int, Any]:
+        """Return the number of the next item, and its value if that is here."""
+        number = self._position if self._ordered else self._in_turn[0] if self._in_turn else -1
+        return number, _MISSING if number < 0 else self._values[number]
+
+    @overload
+    def collect(self, progress: bool | None = None, return_exceptions: Literal[False] = False) -> list[T]: ...
+    @overload
+    def collect(
+        self, progress: bool | None = None, return_exceptions: bool = False
+    ) -> list[T | BaseException]: ...
+    def collect(self, progress: bool | None = None, return_exceptions: bool = False) -> list[Any]:
         """Wait for all results and return them, in the order of the items.
 
         Args:
             progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
+            return_exceptions: whether exceptions of calls that failed take the places of their results in the
+                list.
 
         Raises:
-            Exception: the exception of the first item, in this order, that failed. Tasks that have not started are
-                cancelled then.
+            Exception: the exception of the first item, in this order, that failed, unless ``return_exceptions``
+                is set. Tasks that have not started are cancelled then.
+            ConnectionError: the connection to the controller ended.
         """
         total = len(self._values)
         try:
@@ -165,11 +214,13 @@ class MapResults(Iterator[T]):
                 while self._opened < total:
                     self._open_some(min(AT_ONCE, total - self._opened), bar.interval)
                     bar.update(self._opened)
-                    if self._failures:
+                    if self._failures and not return_exceptions:
                         self._raise_first()
         except BaseException:
             self.close()
             raise
+        if self._failures:
+            return [value.error if isinstance(value, _Failure) else value for value in self._values]
         return self._values
 
     def _raise_first(self) -> None:
@@ -187,6 +238,7 @@ class MapResults(Iterator[T]):
         if self._closed:
             return
         self._closed = True
+        self._notify()
         if self._arrived < len(self._values):
             for group in self._groups:
                 self._submitter.abort(group, None, "cancel")
@@ -294,7 +346,7 @@ class MapResults(Iterator[T]):
     def batch_failed(self, error: KernelError) -> None:
         """See :class:`~ipmpi.client.tasks.resulthandlers.ResultsHandler`."""
         self._broken = error
-        self._wake.set()
+        self._notify()
         self._end_if_all_have()
 
     def _add(self, number: int, failed: bool) -> None:
@@ -305,11 +357,20 @@ class MapResults(Iterator[T]):
             return
         self._urgent = self._urgent or failed
         if failed or self._arrived >= self._wanted:
-            self._wake.set()
+            self._notify()
+
+    def _notify(self) -> None:
+        """Wake the thread or the coroutine that waits."""
+        self._wake.set()
+        news = self._news
+        if news is not None:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                news.set_result(None)
 
     def _end_if_all_have(self) -> None:
         """Called in both threads, each after its own change, so that the later call sees both changes."""
         if self._fed and (self._arrived >= len(self._values) or self._broken is not None):
+            self._times.complete()
             with contextlib.suppress(concurrent.futures.InvalidStateError):
                 self.ended.set_result(None)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, overload
 
 from ...protocol import messages
 from ...protocol.packed import unpack
@@ -15,9 +15,8 @@ from ..session.progress import Progress
 from ..session.results import wait_until_done
 from ..session.session import Session
 from ..session.waiting import T, check_waiting
-from .caller import TaskCaller
-from .futures import TaskFuture, gather
-from .mapresults import MapResults
+from .farminterfaces import FarmInterfaces
+from .futures import TaskFuture
 from .submission import Tasks, dependencies_of, futures_in, named, submit_later
 from .taskids import several, task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
@@ -27,14 +26,10 @@ from .tasktypes import BaseTask, Condition, MapTask, StringTask
 from .taskview import TaskView, check_meaning
 from .terms import TaskSettings
 
-if TYPE_CHECKING:
-    from ..pools.executor import Executor
-    from ..pools.pool import Pool
-
 __all__ = ["BaseTask", "MapTask", "StringTask", "TaskClient", "TaskResult"]
 
 
-class TaskClient(TaskCaller):
+class TaskClient(FarmInterfaces):
     """A client that runs tasks on the engines of a controller, each on the first engine that is free.
 
     A :class:`~ipmpi.client.MultiEngineClient` can use the same engines at the same time. Use it in a ``with``
@@ -333,113 +328,81 @@ class TaskClient(TaskCaller):
     ) -> TaskFuture:
         """Submit ``f(*args, **kwargs)``; :meth:`submit` and views of :meth:`options` use this."""
         if after is None and follow is None:
-            return super().call(f, args, kwargs, settings, depend)
-        needs = dependencies_of(self._record, after, follow, futures_in(f, args, kwargs))
-        return submit_later(self._submitter, f, args, kwargs, settings, depend, needs)
+            future = super().call(f, args, kwargs, settings, depend)
+        else:
+            needs = dependencies_of(self._record, after, follow, futures_in(f, args, kwargs))
+            future = submit_later(self._submitter, f, args, kwargs, settings, depend, needs)
+        future.remember((f, args, kwargs, settings, depend, after, follow))
+        return future
 
-    def imap(
-        self,
-        f: Callable[..., T],
-        /,
-        *iterables: Iterable[Any],
-        ordered: bool = True,
-        timeout: float | None = None,
-        retries: int = 0,
-        priority: int = 0,
-        expected: float | None = None,
-        depend: Condition | None = None,
-        ranks: int = 1,
-        same_node: bool = False,
-    ) -> MapResults[T]:
-        """Call ``f`` on the items of the iterables, one task per item; stops at the end of the shortest.
+    @overload
+    def resubmit(self, task: TaskFuture[T]) -> TaskFuture[T]: ...
+    @overload
+    def resubmit(self, task: int) -> int: ...
+    def resubmit(self, task: TaskFuture[Any] | int) -> Any:
+        """Submit a task again, with the same arguments and options; returns at once.
 
-        All tasks are submitted before this returns. There is no future per item, so it is suited for millions.
+        Objects among the arguments that were changed meanwhile are sent as they are now. The first task is not
+        affected; to stop it use :meth:`abort` or :meth:`TaskFuture.cancel`.
 
         Args:
-            f: a function, lambda or other callable.
-            *iterables: one for each positional parameter of ``f``.
-            ordered: whether results come in the order of the items, otherwise in the order of completion.
-            timeout: seconds that each call may run, as for :meth:`submit`. (To limit the wait for a result use
-                :meth:`MapResults.next`.)
-            retries: as for :meth:`submit`, and so are the arguments that follow.
-            priority: see there.
-            expected: see there.
-            depend: see there.
-            ranks: see there.
-            same_node: see there.
+            task: an id of :meth:`run`, or a future of :meth:`submit`.
 
         Returns:
-            A :class:`MapResults`, an iterator over the results. For an item whose call failed it raises the
-            exception of the call. If it is closed or dropped, tasks that have not started are cancelled.
+            The id, or the future, of the new task.
 
         Raises:
-            SerializationError: the function or an item cannot be pickled.
-            TypeError, ValueError: an option is wrong, or there is no iterable.
+            ClientError: the future has a result: the arguments of a task are kept until it has succeeded.
+            IndexError: no task has this id, or it was cleared.
+            TypeError: ``task`` is neither a future nor an id.
         """
-        settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node)
-        return self.call_each(f, iterables, settings, depend, ordered)
-
-    def call_each(
-        self,
-        f: Callable[..., Any],
-        iterables: Sequence[Iterable[Any]],
-        settings: TaskSettings,
-        depend: Condition | None = None,
-        ordered: bool = True,
-    ) -> MapResults:
-        """Submit one call per item of the iterables; :meth:`imap` and views of :meth:`options` use this."""
-        if not callable(f):
-            raise TypeError("a task function must be a FunctionType or another callable")
-        if not iterables:
-            raise TypeError("imap() needs a function and at least one iterable")
-        return self.stream(self._submitter.define(f), zip(*iterables, strict=False), settings, depend, ordered)
-
-    def gather(self, futures: Iterable[TaskFuture[T]], progress: bool | None = None) -> list[T]:
-        """Wait for futures and return their results in order; see :func:`ipmpi.client.tasks.futures.gather`."""
-        return gather(futures, progress)
-
-    # --- for programs that know other farms --------------------------------------------------------------
-
-    def executor(self, **options: Any) -> Executor:
-        """Return a :class:`concurrent.futures.Executor` that uses this client, and leaves it open.
-
-        Args:
-            **options: options for all its calls: ``priority``, ``timeout``, ``expected``, ``retries``, ``depend``,
-                ``ranks``, ``same_node``, as for :meth:`submit`; also ``initializer`` and ``initargs``.
-        """
-        from ..pools.executor import Executor
-
-        return Executor(client=self, **options)
-
-    def pool(self, **options: Any) -> Pool:
-        """Return an object like :class:`multiprocessing.pool.Pool` that uses this client, and leaves it open.
-
-        Args:
-            **options: see :meth:`executor`.
-        """
-        from ..pools.pool import Pool
-
-        return Pool(client=self, **options)
+        if isinstance(task, TaskFuture):
+            return self.call(*task.submitted_call())
+        return self.run(self._record(task, "task ID not registered: {}").task)
 
     # --- many tasks --------------------------------------------------------------------------------------
 
-    def map(self, func: Callable[..., T], *sequences: Iterable[Any], progress: bool | None = None) -> list[T]:
+    @overload
+    def map(
+        self,
+        func: Callable[..., T],
+        *sequences: Iterable[Any],
+        progress: bool | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self,
+        func: Callable[..., T],
+        *sequences: Iterable[Any],
+        progress: bool | None = None,
+        return_exceptions: bool,
+    ) -> list[T | BaseException]: ...
+    def map(
+        self,
+        func: Callable[..., Any],
+        *sequences: Iterable[Any],
+        progress: bool | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
         """Call ``func`` on the items of the sequences, one task per item, and wait for all results.
 
         Args:
             func: a function, lambda or other callable.
             *sequences: one for each positional parameter of ``func``, of equal length.
             progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
+            return_exceptions: whether the exception of a call that failed takes the place of its result in the
+                list, so that all calls are made.
 
         Returns:
             The list of results, in the order of the items.
 
         Raises:
-            Exception: the exception of the first item, in this order, that failed. Tasks that have not started are
-                cancelled then.
+            Exception: the exception of the first item, in this order, that failed, unless ``return_exceptions``
+                is set. Tasks that have not started are cancelled then.
             ValueError: the sequences differ in length.
         """
-        return self.mapper().map(func, *sequences, progress=progress)
+        return self.mapper().map(func, *sequences, progress=progress, return_exceptions=return_exceptions)
 
     def mapper(
         self,

@@ -84,20 +84,28 @@ class TaskMapper:
             self.retries, clear_before=bool(self.clear_before), clear_after=bool(self.clear_after)
         ).checked()
 
-    def map(self, func: Callable[..., Any], *sequences: Iterable[Any], progress: bool | None = None) -> list[Any]:
+    def map(
+        self,
+        func: Callable[..., Any],
+        *sequences: Iterable[Any],
+        progress: bool | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
         """Call ``func`` on each item of the sequences.
 
         Args:
             func: a function, lambda or other callable.
             *sequences: one for each positional parameter of ``func``, of equal length.
             progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
+            return_exceptions: whether exceptions of calls that failed take the places of their results.
 
         Returns:
             The list of results, in the order of the items. If :attr:`block` is False, the list of task ids.
 
         Raises:
             ValueError: the sequences differ in length.
-            Exception: with ``block=True``, the exception of the first item that failed. Tasks that have not
+            Exception: with ``block=True``, the exception of the first item that failed, unless
+                ``return_exceptions`` is set. Tasks that have not
                 started are cancelled then, unless there is a ``recovery_task``.
         """
         if not sequences:
@@ -110,11 +118,20 @@ class TaskMapper:
         definition = self.task_client.define(func)
         rows = zip(*columns, strict=True)
         if self.block and self.recovery_task is None:
-            return self.task_client.stream(definition, rows, self._settings(), self.depend).collect(progress)
+            results = self.task_client.stream(definition, rows, self._settings(), self.depend)
+            return results.collect(progress, return_exceptions)
         taskids = [self.task_client.run(self._task(func, definition, item)) for item in rows]
         if not self.block:
             return taskids
-        return [self.task_client.get_task_result(taskid, block=True) for taskid in taskids]
+        return [self._result(taskid, return_exceptions) for taskid in taskids]
+
+    def _result(self, taskid: int, return_exceptions: bool) -> Any:
+        try:
+            return self.task_client.get_task_result(taskid, block=True)
+        except Exception as error:
+            if not return_exceptions:
+                raise
+            return error
 
     def _task(self, func: Callable[..., Any], definition: Definition, item: tuple[Any, ...]) -> MapTask:
         options = (self.clear_before, self.clear_after, self.retries, self.recovery_task, self.depend)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from ...errors import DependencyError, EngineLost, TaskAborted, TaskRejectError, TaskTimeout, text_of
+from ..session.calltimes import CallTimes
 from ..session.waiting import SessionFuture
 from .dependencies import Dependencies
 from .payloads import Payload, describe_failure, failure_of, value_of
@@ -49,6 +49,7 @@ class TaskRecord:
     def __init__(self, taskid: int, attempts: list[Attempt], submitter: TaskSubmitter) -> None:
         self.taskid = taskid
         self.label = f"task {taskid}"
+        self.task = attempts[0].task
         self.aborted = False
         # Reentrant, because an attempt that cannot be submitted ends at once, inside start().
         self.lock = threading.RLock()
@@ -59,7 +60,7 @@ class TaskRecord:
         self._end: _End | None = None
         self._error: BaseException | None = None
         self._result: tuple[bool, Any] | None = None
-        self._submitted = self._completed = time.time()
+        self._times = CallTimes()
 
     def start(self) -> None:
         """Submit the next attempt, once the tasks that it depends on allow."""
@@ -114,7 +115,7 @@ class TaskRecord:
                 return
             self._waiting.clear()
             self._error, self._end = error, end
-            self._completed = time.time()
+            self._times.complete()
             self.ended.set_result(None)
 
     def abort(self) -> None:
@@ -164,7 +165,7 @@ class TaskRecord:
                 failure = unreadable
         if isinstance(task, StringTask):
             engine = -1 if end is None else end.engine
-            return True, TaskResult(self.taskid, engine, value or {}, failure, self._submitted, self._completed)
+            return True, TaskResult(self.taskid, engine, value or {}, failure, self._times)
         return (True, value) if failure is None else (False, failure)
 
     # --- dependent tasks; see dependencies.Parent ------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from ...errors import text_of
+from ..session.calltimes import CallTimes
+from .metadata import metadata
 
 TIME_FORMAT = "%Y/%m/%d %H:%M:%S"
 
@@ -96,18 +97,18 @@ class TaskResult:
         taskid: int,
         engineid: int,
         results: Mapping[str, Any],
-        failure: BaseException | None = None,
-        submitted: float = 0.0,
-        completed: float = 0.0,
+        failure: BaseException | None,
+        times: CallTimes,
     ) -> None:
         self.taskid = taskid
         self.engineid = engineid
         self.failure = None if failure is None else TaskFailure(failure)
         self.results = dict(results)
         self.keys = list(self.results)
-        self.submitted = time.strftime(TIME_FORMAT, time.localtime(submitted))
-        self.completed = time.strftime(TIME_FORMAT, time.localtime(completed))
-        self.duration = completed - submitted
+        self._times = times
+        self.submitted = times.started.strftime(TIME_FORMAT)
+        self.completed = "" if times.completed is None else times.completed.strftime(TIME_FORMAT)
+        self.duration = times.elapsed
         self._ns = ResultNS(self.results)
 
     def __repr__(self) -> str:
@@ -116,6 +117,19 @@ class TaskResult:
     def __getitem__(self, key: str) -> Any:
         self.raise_exception()
         return self.results[key]
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from submission to completion; the same as :attr:`duration`."""
+        return self.duration
+
+    wall_time = elapsed
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is known of the task, as :attr:`TaskFuture.metadata`."""
+        engine = None if self.engineid < 0 else self.engineid
+        return metadata(self._times, engine, "ok" if self.failure is None else "error")
 
     @property
     def ns(self) -> ResultNS:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, overload
 
 from ..session.functions import label_of
 from ..session.waiting import T
@@ -83,12 +83,34 @@ class TaskView:
             raise TypeError("after and follow are options of submit; the tasks of a map wait for no others")
         return self._client.call_each(f, iterables, self._settings, self._options.get("depend"), ordered)
 
-    def map(self, func: Callable[..., T], *sequences: Iterable[Any], progress: bool | None = None) -> list[T]:
+    @overload
+    def map(
+        self,
+        func: Callable[..., T],
+        *sequences: Iterable[Any],
+        progress: bool | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self,
+        func: Callable[..., T],
+        *sequences: Iterable[Any],
+        progress: bool | None = None,
+        return_exceptions: bool,
+    ) -> list[T | BaseException]: ...
+    def map(
+        self,
+        func: Callable[..., Any],
+        *sequences: Iterable[Any],
+        progress: bool | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
         """As :meth:`TaskClient.map`, with the options of this view."""
         columns: list[Sequence[Any]] = [list(sequence) for sequence in sequences]
         if len({len(column) for column in columns}) > 1:
             raise ValueError("all sequences must have equal length")
-        return self.imap(func, *columns).collect(progress)
+        return self.imap(func, *columns).collect(progress, return_exceptions)
 
 
 def check_meaning(function: Callable[..., Any], positional: int, settings: TaskSettings, **others: object) -> None:

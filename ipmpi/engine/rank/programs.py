@@ -54,6 +54,10 @@ class ProgramHome(FunctionHome):
             else:
                 names[name] = borrowed[name] = value
 
+    def look_up(self, expression: str) -> Any:
+        """As :meth:`FunctionHome.look_up`, among the names of the engine, which users of clients know."""
+        return eval(compile(expression, "<Reference>", "eval", dont_inherit=True), self._engine_names)
+
     def bring(self, carried: Mapping[str, Any]) -> None:
         """Add the globals of a function to the program's names, except those that the program has assigned."""
         for name in carried.keys() & self._borrowed.keys():

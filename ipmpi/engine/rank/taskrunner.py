@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ipmpi import limits, serialize
+from ipmpi import limits, reference, serialize
 from ipmpi.engine.rank.outcomes import (
     DONE,
     FAILED,
@@ -50,6 +50,9 @@ TASK_FILENAME: Final = "<ipmpi task>"
 _NONE: Final[Outcome] = (DONE, b"")
 _LOOK_UP: Final = b"\x93"
 """The opcode by which pickles name functions and classes. Data that contains it takes the slow path."""
+_OURS: Final = (b"__main__", b"cloudpickle", reference.__name__.encode())
+"""Modules of which names are looked up in the namespace, by :class:`FunctionHome`."""
+
 _PLAIN: Final = frozenset({list, tuple, dict, set})
 _FEW: Final = 1000
 """Number of elements up to which the fast path is tried first."""
@@ -246,7 +249,7 @@ class TaskRunner:
             raise payload
         if isinstance(payload, list):
             return home.loads(payload)
-        if b"__main__" not in payload and b"cloudpickle" not in payload:
+        if not any(module in payload for module in _OURS):
             try:
                 return pickle.loads(payload)
             except ModuleNotFoundError:

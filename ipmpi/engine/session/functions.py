@@ -21,7 +21,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ipmpi import returned, serialize
+from ipmpi import reference, returned, serialize
 from ipmpi.serialize import Buffer
 
 _MAIN: Final = "__main__"
@@ -133,6 +133,10 @@ class FunctionHome:
             ):
                 names[name] = brought[name] = value
 
+    def look_up(self, expression: str) -> Any:
+        """Return what a :class:`ipmpi.reference.Reference` stands for."""
+        return eval(compile(expression, "<Reference>", "eval", dont_inherit=True), self._names)
+
     def prepare(self, carried: Mapping[str, Any]) -> None:
         """As :meth:`bring`, before a call of a kept function."""
         self.uncover()
@@ -182,6 +186,8 @@ class FunctionUnpickler(returned.Unpickler):
             return self._names[name]
         elif module == serialize.__name__ and name == "loads":
             return self._home.loads  # a pickle within this one
+        elif module == reference.__name__ and name == reference.referenced.__name__:
+            return self._home.look_up
         return super().find_class(module, name)
 
     def is_own(self, kind: type) -> bool:

@@ -319,3 +319,50 @@ class TestLibraries:
         sampler.random_state = rng.get_state()
         sampler.run_mcmc(rng.standard_normal((8, 2)), 200)
         assert np.abs(sampler.get_chain(flat=True, discard=50).mean(axis=0)).max() < 0.5
+
+
+@pytest.mark.parametrize("method", ["imap", "imap_unordered"])
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_an_endless_iterable_is_read_no_further_than_allowed(
+    threaded: TaskClient, method: str, chunksize: int
+) -> None:
+    made: list[int] = []
+    enough = threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in itertools.count():
+            made.append(number)
+            if len(made) == 4 * chunksize:
+                enough.set()
+            yield number
+
+    pool = threaded.pool()
+    results = getattr(pool, method)(square, items(), chunksize, max_outstanding=4)
+    assert enough.wait(30)
+    threaded.map(square, range(10))  # by then all of those have ended, and nothing more is read
+    assert len(made) == 4 * chunksize
+    found = list(itertools.islice(results, 100 * chunksize))
+    assert len(set(found)) == len(found) == 100 * chunksize
+    assert len(made) <= 104 * chunksize
+    pool.close()
+    del results  # which ends the reading, so that this returns
+    pool.join()
+    assert len(made) <= 104 * chunksize
+
+
+def test_a_bound_is_for_iterables_with_a_length_too(tc: TaskClient) -> None:
+    pool = tc.pool()
+    assert list(pool.imap(square, range(50), max_outstanding=1)) == [square(n) for n in range(50)]
+    assert sorted(pool.imap_unordered(square, range(50), 7, max_outstanding=2)) == [square(n) for n in range(50)]
+    with pytest.raises(ValueError, match=r"max_outstanding must be None or 1\+, not 0"):
+        pool.imap(square, [1], max_outstanding=0)
+
+
+def test_terminate_ends_a_reading_that_waits_for_results_to_be_taken(tc: TaskClient) -> None:
+    pool = tc.pool()
+    results = pool.imap(square, itertools.count(), max_outstanding=2)
+    assert next(results) == 0
+    pool.terminate()
+    pool.join()
+    with pytest.raises((concurrent.futures.CancelledError, ValueError)):
+        list(results)

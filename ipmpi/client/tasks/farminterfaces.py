@@ -1,0 +1,105 @@
+"""The interfaces of a task client that need no task ids: iterators, and those of other libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..session.waiting import T
+from .caller import TaskCaller
+from .futures import TaskFuture, gather
+from .mapresults import MapResults
+from .tasktypes import Condition
+from .terms import TaskSettings
+
+if TYPE_CHECKING:
+    from ..pools.executor import Executor
+    from ..pools.pool import Pool
+
+
+class FarmInterfaces(TaskCaller):
+    """Base of :class:`~ipmpi.client.TaskClient`."""
+
+    def imap(
+        self,
+        f: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        timeout: float | None = None,
+        retries: int = 0,
+        priority: int = 0,
+        expected: float | None = None,
+        depend: Condition | None = None,
+        ranks: int = 1,
+        same_node: bool = False,
+    ) -> MapResults[T]:
+        """Call ``f`` on the items of the iterables, one task per item; stops at the end of the shortest.
+
+        All tasks are submitted before this returns. There is no future per item, so it is suited for millions.
+
+        Args:
+            f: a function, lambda or other callable.
+            *iterables: one for each positional parameter of ``f``.
+            ordered: whether results come in the order of the items, otherwise in the order of completion.
+            timeout: seconds that each call may run, as for :meth:`TaskClient.submit`. (To limit the wait for
+                a result use :meth:`MapResults.next`.)
+            retries: as for :meth:`TaskClient.submit`, and so are the arguments that follow.
+            priority: see there.
+            expected: see there.
+            depend: see there.
+            ranks: see there.
+            same_node: see there.
+
+        Returns:
+            A :class:`MapResults`, an iterator over the results. For an item whose call failed it raises the
+            exception of the call. If it is closed or dropped, tasks that have not started are cancelled.
+
+        Raises:
+            SerializationError: the function or an item cannot be pickled.
+            TypeError, ValueError: an option is wrong, or there is no iterable.
+        """
+        settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node)
+        return self.call_each(f, iterables, settings, depend, ordered)
+
+    def call_each(
+        self,
+        f: Callable[..., Any],
+        iterables: Sequence[Iterable[Any]],
+        settings: TaskSettings,
+        depend: Condition | None = None,
+        ordered: bool = True,
+    ) -> MapResults:
+        """Submit one call per item of the iterables; :meth:`imap` and views of :meth:`options` use this."""
+        if not callable(f):
+            raise TypeError("a task function must be a FunctionType or another callable")
+        if not iterables:
+            raise TypeError("imap() needs a function and at least one iterable")
+        return self.stream(self._submitter.define(f), zip(*iterables, strict=False), settings, depend, ordered)
+
+    def gather(self, futures: Iterable[TaskFuture[T]], progress: bool | None = None) -> list[T]:
+        """Wait for futures and return their results in order; see :func:`ipmpi.client.tasks.futures.gather`."""
+        return gather(futures, progress)
+
+    # --- for programs that know other farms --------------------------------------------------------------
+
+    def executor(self, **options: Any) -> Executor:
+        """Return a :class:`concurrent.futures.Executor` that uses this client, and leaves it open.
+
+        Args:
+            **options: options for all its calls: ``priority``, ``timeout``, ``expected``, ``retries``, ``depend``,
+                ``ranks``, ``same_node``, as for :meth:`TaskClient.submit`; also ``initializer`` and ``initargs``.
+        """
+        from ..pools.executor import Executor
+
+        return Executor(client=self, **options)
+
+    def pool(self, **options: Any) -> Pool:
+        """Return an object like :class:`multiprocessing.pool.Pool` that uses this client, and leaves it open.
+
+        Args:
+            **options: see :meth:`executor`.
+        """
+        from ..pools.pool import Pool
+
+        return Pool(client=self, **options)
