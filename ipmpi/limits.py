@@ -210,6 +210,10 @@ adds as much; people see a delay from about 0.2 s on."""
 OUTPUT_LINE: Final = 16 * KIB
 """A line that is longer is passed on in pieces."""
 
+OUTPUT_LINES: Final = 16_384
+"""Lines at the beginning and at the end of a long output that are kept. An agent needs some microseconds for each,
+and serves all ranks of its node: half a million empty lines of each of them would keep it from all else."""
+
 INQUIRY: Final = 3.0
 """Seconds for node agents to answer a question about their ranks. They need milliseconds; networks may be slow."""
 

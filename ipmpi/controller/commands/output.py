@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from ...protocol import messages as m
 from .queuedcommand import QueuedCommand
+
+_KINDS: Final = frozenset((m.STDOUT, m.STDERR, m.DISPLAY))
+_LEAST: Final = 16
+"""Bytes that a block counts for at least: empty ones need memory, too."""
 
 
 def for_client(
@@ -20,8 +25,8 @@ def for_client(
     """
     blocks = []
     for block in message.blocks:
-        engines = running(block.engines)
-        work.output += len(block.data)
+        engines = running(block.engines) if block.kind in _KINDS else []
+        work.output += max(len(block.data), _LEAST)
         if engines and work.output <= work.most_output:
             blocks.append(m.OutputBlock(block.kind, block.first, engines, block.data))
     return m.Output(work.id, blocks) if blocks else None

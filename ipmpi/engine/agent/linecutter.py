@@ -14,15 +14,17 @@ Line = tuple[int, bytes]
 
 
 class LineCutter:
-    """Cuts what comes into lines. Of a long output the first and the last :data:`HALF` bytes are kept.
+    """Cuts what comes into lines, and keeps the first and the last ones of a long output.
 
     Args:
-        half: how many bytes that is.
+        half: how many bytes of each.
+        most_lines: how many lines of each at most.
     """
 
-    def __init__(self, half: int = HALF) -> None:
+    def __init__(self, half: int = HALF, most_lines: int = limits.OUTPUT_LINES) -> None:
         self._half = half
         self._room = half
+        self._most_lines = most_lines
         self._count = 0
         self._unfinished = b""
         self._tail: deque[bytes] = deque()
@@ -36,6 +38,11 @@ class LineCutter:
             self._room = max(0, self._room - (len(data) - len(self._unfinished)))
             self._unfinished = b""
             lines = cut(data)
+            if self._count + len(lines) > self._most_lines:
+                first = max(0, self._most_lines - self._count)
+                rest = b"".join(lines[first:]) + rest
+                del lines[first:]
+                self._room = 0
             if rest:
                 self._to_tail(rest)
             elif lines and not lines[-1].endswith(b"\n"):
@@ -70,12 +77,12 @@ class LineCutter:
         if self._tail:
             data = b"".join(self._tail)
             self._tail.clear()
-            self._left_out += max(0, len(data) - self._half)
-            data = data[-self._half :]
+            kept = cut(data[-self._half :])[-self._most_lines :]
+            self._left_out += len(data) - sum(map(len, kept))
             if self._left_out:
                 note = f"\n... [ipmpi: {self._left_out:,} bytes left out here] ...\n"
-                data = note.encode() + data
-            lines += [self._number(line) for line in cut(data)]
+                kept = [*cut(note.encode()), *kept]
+            lines += [self._number(line) for line in kept]
         return lines
 
     def _number(self, line: bytes) -> Line:

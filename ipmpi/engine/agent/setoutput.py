@@ -52,8 +52,9 @@ class SetOutput:
 
     def printed(self, rank: int, command: int, kind: int, number: int, data: bytes) -> None:
         """A rank of this node has printed a line during a command."""
-        self._fold.add(command, (rank,), kind, number, data, self._loop.now())
-        self._wake()
+        now = self._loop.now()
+        self._fold.add(command, (rank,), kind, number, data, now)
+        self._wake_at(now + limits.OUTPUT_WINDOW)  # for what came earlier, it is set to an earlier time
 
     def noted(self, rank: int, data: bytes) -> None:
         """A rank of this node has printed something while no command ran."""

@@ -163,12 +163,14 @@ class StandardStream(io.TextIOBase):
         with self._lock:
             held = [self._held.popleft() for _ in range(len(self._held))]
             data = "".join(held).encode("utf-8", "backslashreplace")
-            try:
-                written = os.write(self._pipe, data)
-                while written < len(data):
-                    written += os.write(self._pipe, data[written:])
-            except BrokenPipeError:
-                pass  # the agent is gone, and this process ends soon
+            with contextlib.suppress(BrokenPipeError):  # the agent is gone, and this process ends soon
+                while data:
+                    try:
+                        data = data[os.write(self._pipe, data) :]
+                    except BlockingIOError:
+                        # User code, or a program that it runs (ssh does), has made descriptor 1 non-blocking,
+                        # and that is the same pipe.
+                        os.set_blocking(self._pipe, True)
 
     def _pass_on(self, text: str) -> None:
         real = self._real
@@ -208,6 +210,10 @@ class StandardStream(io.TextIOBase):
         if self._real is None:
             raise io.UnsupportedOperation("fileno")
         return self._real.fileno()
+
+    def reconfigure(self, **_options: object) -> None:
+        """Write what was printed so far. Lines are passed on at once, in UTF-8, whatever the options are."""
+        self.flush()
 
     @property
     def buffer(self) -> io.RawIOBase:

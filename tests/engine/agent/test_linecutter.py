@@ -108,3 +108,17 @@ def test_cut_is_the_inverse_of_join(data: bytes) -> None:
     lines = cut(data)
     assert b"".join(lines) == data
     assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in lines[:-1])
+
+
+def test_of_many_short_lines_the_first_and_the_last_are_kept() -> None:
+    cutter = LineCutter(most_lines=3)
+    lines = pieces(cutter, b"0\n1", b"\n2\n3\n4\n", b"5\n6\n7\n8")
+    assert lines == [(0, b"0\n"), (1, b"1\n"), (2, b"2\n")]
+    text = b"".join(line for _, line in cutter.finish()).decode()
+    assert text == "\n... [ipmpi: 6 bytes left out here] ...\n6\n7\n8"
+
+
+def test_a_flood_of_empty_lines_is_bounded() -> None:
+    cutter = LineCutter()
+    lines = pieces(cutter, *[b"\n" * limits.OUTPUT_LINE] * 64) + cutter.finish()
+    assert len(lines) < 2 * limits.OUTPUT_LINES + 5

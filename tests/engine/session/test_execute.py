@@ -239,6 +239,17 @@ def test_user_code_may_close_or_ask_the_stream(namespace: PrintingNamespace) -> 
     assert fail(namespace, "sys.stdout.write(b'x')").text == "write() argument must be str, not bytes"
 
 
+def test_user_code_may_ask_for_line_buffering(namespace: PrintingNamespace) -> None:
+    source = "import sys; sys.stdout.reconfigure(line_buffering=True); print('still', file=sys.stdout)"
+    assert execute(namespace, source).stdout == "still\n"
+
+
+def test_a_pipe_that_user_code_made_non_blocking_loses_nothing(namespace: PrintingNamespace) -> None:
+    os.set_blocking(namespace.pipes.stdout._pipe, False)
+    answer = execute(namespace, "print('x' * 500_000)")
+    assert answer.stdout == "x" * 500_000 + "\n"
+
+
 def test_the_descriptor_is_the_real_one(namespace: PrintingNamespace, capfd: pytest.CaptureFixture[str]) -> None:
     answer = execute(
         namespace, "import subprocess, sys; subprocess.run(['echo', 'hi'], stdout=sys.stdout).returncode"
