@@ -138,6 +138,13 @@ def test_the_log_has_what_is_printed_between_commands_also_of_ranks_that_are_stu
     assert not stuck.done()
 
 
+def test_a_rank_that_asks_for_input_is_told_at_once_that_there_is_none(cluster: Cluster) -> None:
+    pending = cluster.mec().execute("input('how many? ')", block=False)
+    assert pending.wait(20)
+    assert {type(error) for error in pending.failures.values()} == {EOFError}
+    assert "how many? " in "".join(block.text for block in pending.outputs[0].blocks)
+
+
 def test_the_last_words_of_a_rank_that_dies_arrive(cluster: Cluster) -> None:
     # The last test here: launchers end all ranks when one dies.
     mec = cluster.mec()

@@ -8,6 +8,7 @@ from typing import Any, Final
 from ...colours import BLUE, GREEN, NORMAL, RED
 from ...ranges import label
 from ..display.blocks import Output
+from ..display.escapes import safe
 from ..display.portions import folded
 from ..display.ranksets import RankSet
 from ..display.render import MAX_LINES, Fold, GroupOutputs, Renderer
@@ -150,7 +151,7 @@ def _render_command(command: Any, palette: tuple[str, str, str, str]) -> str:
     engine, (number, source) = command["id"], _input(command)
     text = f"{green}[{engine}]{blue} In [{number}]:{normal} {source}\n"
     if command.get("stdout"):
-        text += f"{green}[{engine}]{red} Out[{number}]:{normal} {command['stdout']}\n"
+        text += f"{green}[{engine}]{red} Out[{number}]:{normal} {safe(command['stdout'])}\n"
     if command.get("stderr"):
-        text += f"{green}[{engine}]{red} Err[{number}]:\n{normal} {command['stderr']}"
+        text += f"{green}[{engine}]{red} Err[{number}]:\n{normal} {safe(command['stderr'])}"
     return text

@@ -61,6 +61,11 @@ class OutputPipes:
         """Let Python print through here, and the C library line by line."""
         self._streams = (sys.stdout, sys.stderr)
         sys.stdout, sys.stderr = self.stdout, self.stderr
+        if self._own:
+            # Launchers pass a terminal's input on to one rank, where input() would wait for ever: now it raises.
+            nowhere = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(nowhere, 0)
+            os.close(nowhere)
         if self._c_stdout is not None:
             self._c_stdout.buffer_lines()
             # Read by libgfortran when it is loaded, which user code does.

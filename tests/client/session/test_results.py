@@ -325,3 +325,16 @@ def test_a_callback_of_a_retrieval_may_look_at_the_result_from_another_thread() 
     future.set_result(1)
     assert result.r == 1
     assert seen == [True]
+
+
+def test_control_sequences_of_ranks_are_shown_escaped_in_a_result_list() -> None:
+    command = {
+        "id": 0,
+        "number": 1,
+        "input": {"translated": "f()"},
+        "stdout": "\x1b[2J\x1b]0;title\x07\x1b[31mred",
+    }
+    text = ResultList([command]).render()
+    assert "\x1b[2J" not in text
+    assert "\x1b]" not in text
+    assert "\x1b[31mred" in text
