@@ -31,7 +31,7 @@ INSISTING: Final = 15.0
 """Additional seconds after SIGTERM, upon which ``ipcluster`` ends without waiting for anything."""
 
 OTHER_COMMANDS: Final = frozenset(
-    {"list", "status", "stop", "engines", "logs", "explain", "doctor", "completion", "relay", "follow"}
+    {"list", "status", "stop", "engines", "logs", "explain", "doctor", "completion", "relay", "follow", "kernel"}
 )
 """Subcommands of ``ipcluster`` that do not start a cluster."""
 

@@ -480,7 +480,7 @@ def do_exhaust(folder: Path) -> None:
         except KernelError as error:
             sentence = str(error)
     assert 1500 < teams.abandoned < 2100
-    assert "Start the engines anew" in sentence
+    assert "Restart the engines" in sentence
     fewest, most = numpy.array([teams.abandoned]), numpy.array([teams.abandoned])
     World.Allreduce(MPI.IN_PLACE, fewest, MPI.MIN)
     World.Allreduce(MPI.IN_PLACE, most, MPI.MAX)
