@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipmpi.cli import argtypes
+from ipmpi.cli.remote import destination
 from ipmpi.errors import LauncherError
 
 _PREFIX: Final = "ipmpi"
@@ -44,10 +45,11 @@ def parser() -> argparse.ArgumentParser:
         help="of the cluster (default: whichever unnamed cluster was started last when a notebook is opened)",
     )  # fmt: skip
     p.add_argument(
-        "--display-name", default="", metavar="TEXT", help='what Jupyter shows (default: "ipmpi: NAME")'
-    )
+        "--display-name", type=argtypes.line, default="", metavar="TEXT",
+        help='what Jupyter shows (default: "ipmpi: NAME")',
+    )  # fmt: skip
     p.add_argument(
-        "--ssh", default="", metavar="USER@HOST",
+        "--ssh", type=destination, default="", metavar="USER@HOST",
         help="the login node of the cluster; ssh must log in there without a password",
     )  # fmt: skip
     p.add_argument(

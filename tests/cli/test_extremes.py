@@ -46,6 +46,7 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     # What else is wrong with a proxy is found when it is used: tests/reach/test_proxy.py.
     "proxy": (["http://user:password@h:3128", "-x", "a b"], ["http://h:3128", "none", "", "..", DEEP]),
     "url": (["-x", "http://h: 3128"], ["http://h:3128", "none", "", "..", DEEP]),
+    "line": ([], ["", " ", "-x", "..", DEEP, "64 ranks: Grüße"]),
     "some_line": (["", " ", "\t"], ["-C nvme", "module load x", "-x", "..", DEEP]),
     "word": (["a b", "a\tb"], ["", "gpu&ib", "-x", "..", DEEP]),
     "_memory": (["-x", "..", DEEP, "64 G", "1.5G", "G", "9" * 13], ["", "64G", "500M", "1"]),
