@@ -16,6 +16,7 @@ from .linecutter import Line, LineCutter
 
 _READ: Final = 64 * limits.KIB
 """As much as a pipe holds."""
+_END: Final = -1
 _PAUSE: Final = 0.005
 """Seconds until a pipe is looked at again that was not full: a rank that prints line by line shall not wake its
 agent for each of them."""
@@ -127,17 +128,18 @@ class RankOutput:
         size = self._read(kind)
         if size < _READ:
             self._loop.unregister(descriptor)
-            if size:  # else nobody has the other end any more
+            if size != _END:
+                # Also where there was nothing: what made it readable was read at the end of a command just now.
                 self._loop.call_later(_PAUSE, lambda: self._look(kind))
 
     def _read(self, kind: int) -> int:
-        """Read once; how much there was, which is 0 also at the end."""
+        """Read once; how much there was, :data:`_END` where nobody has the other end any more."""
         try:
             data = os.read(self._files[kind], _READ)
         except BlockingIOError:
             return 0
         if not data:
-            return 0
+            return _END
         if kind == len(self._cutters) or not self._command:
             self._note(data)
         else:
