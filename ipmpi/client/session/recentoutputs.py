@@ -38,18 +38,14 @@ class RecentOutputs:
     def add(self, label: str, output: CommandOutput) -> None:
         """Keep the output of one more command, which may still be printing."""
         with self._lock:
-            if self._kept and self._kept[-1].output.blocks:  # else there is no more than at the last look
-                self._drop_oldest()
+            size = 0
+            for place in range(len(self._kept) - 1, -1, -1):
+                size += sum(len(block.text) for block in self._kept[place].output.blocks)
+                if size > KEPT_TEXT:
+                    for _ in range(place + 1):
+                        self._kept.popleft()
+                    break
             self._kept.append(RecentOutput(time.time(), label, output))
-
-    def _drop_oldest(self) -> None:
-        size = 0
-        for place in range(len(self._kept) - 1, -1, -1):
-            size += sum(len(block.text) for block in self._kept[place].output.blocks)
-            if size > KEPT_TEXT:
-                for _ in range(place + 1):
-                    self._kept.popleft()
-                break
 
     def all(self) -> list[RecentOutput]:
         """Return those that are kept."""
