@@ -44,7 +44,8 @@ class World:
         self.notes: list[bytes] = []
         self.output = RankOutput(
             self.loop, list(self.read_ends),
-            lambda command, kind, _, data: self.told.append((command, kind, data)), self.notes.append, lambda: None,
+            lambda command, kind, _, data: self.told.append((command, kind, data)),
+            self.notes.append, lambda: None,
         )  # fmt: skip
 
     def is_watched(self, kind: int) -> bool:
