@@ -12,7 +12,7 @@ import pytest
 
 from ipmpi import errors
 from ipmpi.client import MultiEngineClient, TaskClient
-from ipmpi.client.session.commandoutput import Printed
+from ipmpi.client.display.blocks import Output
 from ipmpi.client.session.enginereply import EngineReply
 from ipmpi.client.session.presence import Presence
 from ipmpi.client.session.session import Submission
@@ -46,7 +46,7 @@ class FakeSession:
         self.answers: dict[type, Any] = {messages.AskAgents: [[], []]}
         self._waiting: list[Callable[[], None]] = []
         self._runs = 0
-        self._printed: dict[int, Printed] = {}
+        self._printed: dict[int, Output] = {}
 
     def command(self, submission: Submission) -> Future[list[EngineReply]]:
         self.sent.append(submission)
@@ -83,7 +83,7 @@ class FakeSession:
         self._runs += 1
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             answer = namespace.run(submission.method, operations.encode(submission.operation), sent, self._runs)
-        printed = self._printed.get(answer.again, Printed(stdout.getvalue(), stderr.getvalue()))
+        printed = self._printed.get(answer.again, Output(stdout.getvalue(), stderr.getvalue()))
         self._printed[self._runs] = printed
         body = [bytes(part) for part in answer.body]
         if self.fold:

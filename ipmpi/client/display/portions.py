@@ -40,7 +40,8 @@ def streams(blocks: Sequence[Block]) -> list[tuple[list[int], list[Block]]]:
 
 def outputs(blocks: Sequence[Block]) -> list[tuple[RankSet, Output]]:
     """Different outputs, each with the ranks that have it; in the order of the first rank."""
-    return folded((engines, _joined(part), _identity(part)) for engines, part in streams(blocks))
+    joined = ((engines, _joined(part)) for engines, part in streams(blocks))
+    return folded((engines, output, identity(output)) for engines, output in joined)
 
 
 def folded(parts: Iterable[tuple[Iterable[int], T, Hashable]]) -> list[tuple[RankSet, T]]:
@@ -59,9 +60,10 @@ def _joined(blocks: Sequence[Block]) -> Output:
     )
 
 
-def _identity(blocks: Sequence[Block]) -> Hashable:
-    joined = _joined(blocks)
-    return joined.stdout, joined.stderr, tuple(key_of(formats) for formats in joined.displays)
+def identity(output: Output) -> Hashable:
+    """What is equal if and only if all of two outputs is."""
+    displays = tuple(map(key_of, output.displays))
+    return output.stdout, output.stderr, displays, output.value, key_of(output.formats)
 
 
 def key_of(formats: dict[str, str | bytes]) -> Hashable:

@@ -11,7 +11,7 @@ from ...ranges import label
 from .blocks import DISPLAY, STDERR, STDOUT, Block, Output
 from .escapes import safe, settled, uncoloured
 from .lineorder import Line, lines_of, merged
-from .portions import folded, key_of, outputs
+from .portions import folded, identity, key_of, outputs
 from .ranksets import RankSet
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ class Renderer:
         of_engine = {engine: output for ids, output in outputs(blocks) for engine in ids}
         engines = sorted({*of_engine, *values})
         each = [(engine, of_engine.get(engine, Output())._replace(value=values.get(engine))) for engine in engines]
-        for ids, same in self._groups((((engine,), output) for engine, output in each), _key):
+        for ids, same in self._groups((((engine,), output) for engine, output in each), identity):
             yield from self._by_type(same, show)
             yield from self._values({engine: values.get(engine) for engine in ids})
 
@@ -238,10 +238,6 @@ class Renderer:
         advice = "" if self.fold == "numeric" else ", and fold='numeric' puts numbers together"
         note = f"{hidden} ... {len(parts) - most:,} other blocks left out: {self.show_all}{advice} ...\n"
         return [*parts[:head], note, *parts[len(parts) - tail :]]
-
-
-def _key(output: Output) -> Hashable:
-    return output.stdout, output.stderr, tuple(map(key_of, output.displays)), output.value
 
 
 def _alike(thing: object) -> Hashable:

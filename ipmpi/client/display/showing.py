@@ -8,7 +8,7 @@ from typing import Any
 
 from .blocks import DISPLAY, STDERR, STDOUT, Block, Output
 from .pictures import PLAIN, Pictures, pictures_here
-from .portions import folded, key_of
+from .portions import folded, identity, key_of
 from .ranksets import RankSet
 from .render import MAX_LINES, Fold, GroupOutputs, Renderer
 from .screens import renderer_here
@@ -16,7 +16,7 @@ from .screens import renderer_here
 
 def groups_of(outputs: Mapping[int, Output]) -> dict[RankSet, Output]:
     """Equal outputs once, by the engines that have them; in the order of the first engine."""
-    return dict(folded(((engine,), output, _key(output)) for engine, output in outputs.items()))
+    return dict(folded(((engine,), output, identity(output)) for engine, output in outputs.items()))
 
 
 def blocks_of(groups: Mapping[RankSet, Output]) -> list[Block]:
@@ -110,8 +110,3 @@ def _rich_key(output: Output) -> tuple[object, ...]:
     """What is equal for values that look alike: the text beside a picture may have an address in memory."""
     has_picture = any(isinstance(data, bytes) for data in output.formats.values())
     return "" if has_picture else output.value, key_of(output.formats)
-
-
-def _key(output: Output) -> tuple[object, ...]:
-    displays = tuple(map(key_of, output.displays))
-    return output.stdout, output.stderr, displays, output.value, key_of(output.formats)

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import msgspec
 
 from ...protocol import messages as m, operations
-from ..display.blocks import Block as Block
-
-
-class Printed(NamedTuple):
-    """All that one engine has printed and displayed during a command; ``displays`` are formats by MIME type."""
-
-    stdout: str = ""
-    stderr: str = ""
-    displays: tuple[dict[str, str | bytes], ...] = ()
+from ..display.blocks import Block as Block, Output
+from ..display.portions import outputs
 
 
 class CommandOutput:
@@ -57,20 +49,9 @@ class CommandOutput:
             # With the lock, so that nothing that comes meanwhile is passed on before what was there.
             listener(there)
 
-    def by_engine(self) -> dict[int, Printed]:
+    def by_engine(self) -> dict[int, Output]:
         """What each engine has printed and displayed so far; without those that have printed nothing."""
-        found: dict[int, tuple[list[str], list[str], list[dict[str, str | bytes]]]] = {}
-        for block in self.blocks:
-            for engine in block.engines:
-                stdout, stderr, displays = found.setdefault(engine, ([], [], []))
-                if block.kind == m.DISPLAY:
-                    displays.append(block.formats)
-                else:
-                    (stdout if block.kind == m.STDOUT else stderr).append(block.text)
-        return {
-            engine: Printed("".join(stdout), "".join(stderr), tuple(displays))
-            for engine, (stdout, stderr, displays) in found.items()
-        }
+        return {engine: output for engines, output in outputs(self.blocks) for engine in engines}
 
 
 def _block(block: m.OutputBlock) -> Block | None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ...protocol.frames import Buffer
 from ...protocol.operations import Outcome
-from .commandoutput import Printed
+from ..display.blocks import Output
 
 
 class EngineReply(NamedTuple):
@@ -17,4 +17,4 @@ class EngineReply(NamedTuple):
     outcome: Outcome
     body: list[Buffer]
     undone: tuple[str, str] | None = None
-    printed: Printed = Printed()
+    printed: Output = Output()

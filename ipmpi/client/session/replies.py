@@ -73,17 +73,17 @@ def _results(replies: Sequence[EngineReply], source: str | None) -> ResultList:
 
 def _command(reply: EngineReply, outcome: Executed, source: str | None) -> dict[str, Any]:
     text = outcome.source if source is None else source
-    stdout, stderr, displays = reply.printed
+    printed = reply.printed
     command: dict[str, Any] = {
         "input": {"translated": text, "raw": text},
         "number": outcome.number,
         "id": reply.engine,
-        "stdout": stdout,
+        "stdout": printed.stdout,
     }
-    if stderr:
-        command["stderr"] = stderr
-    if displays:
-        command["displays"] = list(displays)
+    if printed.stderr:
+        command["stderr"] = printed.stderr
+    if printed.displays:
+        command["displays"] = list(printed.displays)
     if outcome.display_repr is not None:
         pretty = outcome.display_repr if outcome.display_pprint is None else outcome.display_pprint
         command["display"] = {"pprint": pretty, "repr": outcome.display_repr}

@@ -237,7 +237,7 @@ class PendingResult(TimedFuture, Generic[T]):
             return results.outputs
         printed: dict[int, Output] = {engine: Output() for engine in self._partial.order}
         for each in self.outputs:
-            printed.update({engine: Output(*texts) for engine, texts in each.by_engine().items()})
+            printed.update(each.by_engine())
         return printed
 
     @property

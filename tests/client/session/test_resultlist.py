@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from ipmpi.client.display.blocks import Output
 from ipmpi.client.display.ranksets import RankSet
-from ipmpi.client.session.commandoutput import Printed
 from ipmpi.client.session.enginereply import EngineReply
 from ipmpi.client.session.replies import executed
 from ipmpi.client.session.resultlist import ResultList, RunResults
@@ -15,7 +15,7 @@ from ipmpi.protocol.operations import Display, Executed, Failed
 
 
 def reply(engine: int, stdout: str = "", value: str | None = None, **more: Any) -> EngineReply:
-    return EngineReply(engine, True, Executed(1, value, value, **more), [], printed=Printed(stdout))
+    return EngineReply(engine, True, Executed(1, value, value, **more), [], printed=Output(stdout))
 
 
 def results(*replies: EngineReply) -> ResultList:
@@ -65,7 +65,7 @@ def test_it_can_be_shown_folded_with_options() -> None:
 
 def test_displays_and_rich_values_are_kept() -> None:
     figure = {"image/png": b"x", "text/plain": "<Figure>"}
-    came = EngineReply(0, True, Executed(1), [], printed=Printed("out\n", "err\n", (figure,)))
+    came = EngineReply(0, True, Executed(1), [], printed=Output("out\n", "err\n", (figure,)))
     rich = reply(1, "old\n", "<Table>", display_rich=Display({"text/html": "<table>"}))
     result = results(came, rich)
     assert result[0] == {
@@ -87,7 +87,7 @@ def test_displays_and_rich_values_are_kept() -> None:
 def test_a_failure_keeps_what_all_engines_have_printed() -> None:
     failed = Failed("ZeroDivisionError", "x", "tb", Executed(1))
     with pytest.raises(CompositeError) as info:
-        results(reply(0, "fine\n", "5"), EngineReply(1, False, failed, [], printed=Printed("before\n")))
+        results(reply(0, "fine\n", "5"), EngineReply(1, False, failed, [], printed=Output("before\n")))
     assert info.value.finished == [0]
     assert [each["stdout"] for each in info.value.results] == ["fine\n", "before\n"]
     assert isinstance(info.value.results, ResultList)
