@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tokenize
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,12 +11,12 @@ from IPython.core.displayhook import DisplayHook
 from ..client.display.blocks import DISPLAY, STDERR, STDOUT, Block
 from ..client.display.pictures import pictures_here
 from ..client.display.render import MAX_LINES, Renderer
-from ..client.display.showing import groups_of, text_values, write_values
+from ..client.display.showing import groups_of, write_outputs
 from ..client.session.callwait import Ways
 from ..client.session.results import PendingResult
 from ..errors import WaitInterrupted
 from .pxoptions import PxOptions
-from .pxscreen import SHOW_ALL, PxScreen, colours_of, width_of
+from .pxscreen import SHOW_ALL, PxScreen, colours_of, width_of, write
 
 AGAIN = "%pxresult waits for it and shows it"
 
@@ -92,14 +91,8 @@ class PxRun:
         renderer = self._renderer()
         pictures = pictures_here(renderer, ranks=self._ranks)
         groups = groups_of(getattr(result, "outputs", {})) if self._values else {}
-        if pictures.is_text:
-            self._write(renderer.render(blocks, text_values(groups, pictures), pictures.text))
-        else:
-            self._write(renderer.render([block for block in blocks if block.kind != DISPLAY]))
-            for block in blocks:
-                if block.kind == DISPLAY:
-                    self._write(pictures.show(block.engines, block.formats) or "")
-            write_values(groups, renderer, pictures, self._write)
+        displays = [(block.engines, block.formats) for block in blocks if block.kind == DISPLAY]
+        write_outputs(blocks, displays, groups, renderer, pictures, write)
         if error is not None:
             raise error
         if stopped is not None:
@@ -126,7 +119,3 @@ class PxRun:
             for each in found
             if each.get(name)
         ]
-
-    def _write(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()

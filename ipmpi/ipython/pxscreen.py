@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from ..client.display.blocks import Block
 from ..client.display.live import LiveView
 from ..client.display.pictures import pictures_here
 from ..client.display.render import Fold, Renderer
-from ..client.display.screens import has_colours
+from ..client.display.screens import has_colours, is_terminal, width
 from ..client.session.progress import StatusLine
 from ..client.session.results import PendingResult
 
@@ -32,7 +31,7 @@ def colours_of(shell: Any) -> bool:
 
 def width_of(shell: Any) -> int:
     """Return the width of the screen in characters."""
-    return 120 if is_notebook(shell) else shutil.get_terminal_size().columns
+    return 120 if is_notebook(shell) else width()
 
 
 class PxScreen:
@@ -50,12 +49,11 @@ class PxScreen:
         self, shell: Any, pending: PendingResult[Any], stream: bool, fold: Fold, ranks: Sequence[int] | None
     ) -> None:
         self._came: queue.SimpleQueue[Sequence[Block]] = queue.SimpleQueue()
-        isatty = getattr(sys.stdout, "isatty", None)
-        self._is_terminal = not is_notebook(shell) and isatty is not None and bool(isatty())
-        colours, width = colours_of(shell), width_of(shell)
-        pictures = pictures_here(Renderer(fold, colours, width, show_all=SHOW_ALL), ranks=ranks)
+        self._is_terminal = not is_notebook(shell) and is_terminal()
+        colours, columns = colours_of(shell), width_of(shell)
+        pictures = pictures_here(Renderer(fold, colours, columns, show_all=SHOW_ALL), ranks=ranks)
         self._live = LiveView(
-            _write, fold=fold, colours=colours, is_terminal=self._is_terminal, width=width, display=pictures.live,
+            write, fold=fold, colours=colours, is_terminal=self._is_terminal, width=columns, display=pictures.live,
             show_all=SHOW_ALL,
         )  # fmt: skip
         self._line = StatusLine()
@@ -107,6 +105,7 @@ class PxScreen:
         self._live.tick(now)
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
+    """Print text as it is, at once."""
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -50,7 +50,7 @@ def test_output_is_shown_while_the_command_runs(
         if "early" in text:
             seen.set()
 
-    monkeypatch.setattr("ipmpi.ipython.pxscreen._write", write)
+    monkeypatch.setattr("ipmpi.ipython.pxscreen.write", write)
 
     def engines() -> None:
         live.output.add([printed(0, 1, 2, 3, text="early\n")])

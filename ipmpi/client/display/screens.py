@@ -39,11 +39,11 @@ def renderer_here(
     group_outputs: GroupOutputs = "type",
     max_lines: int | None = MAX_LINES,
 ) -> Renderer:
-    """A renderer for a stream; see :class:`~ipmpi.client.display.render.Renderer`, also for what it raises."""
-    return Renderer(fold, has_colours(stream), width(), max_lines, group_outputs)
+    """A renderer for a stream; see :class:`~ipmpi.client.display.render.Renderer`, also for what it raises.
 
-
-def require_writable(stream: object) -> None:
-    """Raise TypeError if something cannot be written to like a text file; None stands for standard output."""
+    Raises:
+        TypeError: the stream cannot be written to like a text file.
+    """
     if stream is not None and not callable(getattr(stream, "write", None)):
         raise TypeError(f"stream must be a file that is open for text, such as sys.stdout, not {stream!r:.100}")
+    return Renderer(fold, has_colours(stream), width(), max_lines, group_outputs)

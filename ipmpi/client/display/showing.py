@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from .blocks import DISPLAY, STDERR, STDOUT, Block, Output
@@ -56,25 +56,49 @@ def show(
         stream: what to write to; by default standard output, or the notebook.
 
     Raises:
-        ValueError: ``fold`` or ``group_outputs`` is not one of the possible words.
+        TypeError: ``stream`` has no ``write``.
+        ValueError: ``fold``, ``group_outputs`` or ``max_lines`` is not possible.
     """
     renderer = renderer_here(stream, fold, group_outputs, max_lines)
     pictures = pictures_here(renderer, stream, ranks=ranks)
     groups = groups_of(outputs)
     blocks = blocks_of(groups) if printed else []
+    displays = folded(
+        (each.engines, each.formats, key_of(each.formats)) for each in blocks if each.kind == DISPLAY
+    )
     out = sys.stdout if stream is None else stream
-    if pictures.is_text:
-        out.write(renderer.render(blocks, text_values(groups, pictures), pictures.text))
-    else:
-        out.write(renderer.render([block for block in blocks if block.kind != DISPLAY]))
-        displays = [(block.engines, block.formats) for block in blocks if block.kind == DISPLAY]
-        for ids, formats in folded((engines, formats, key_of(formats)) for engines, formats in displays):
-            out.write(pictures.show(ids, formats) or "")
-        write_values(groups, renderer, pictures, out.write)
+    write_outputs(blocks, displays, groups, renderer, pictures, out.write)
     out.flush()
 
 
-def text_values(groups: Mapping[RankSet, Output], pictures: Pictures) -> dict[int, str | None]:
+def write_outputs(
+    blocks: Sequence[Block],
+    displays: Iterable[tuple[Iterable[int], dict[str, str | bytes]]],
+    groups: Mapping[RankSet, Output],
+    renderer: Renderer,
+    pictures: Pictures,
+    write: Callable[[str], object],
+) -> None:
+    """Show what was printed and displayed, then the values.
+
+    Args:
+        blocks: what was printed and displayed.
+        displays: those of it that are displays, with their engines, as they are shown where pictures are no text.
+        groups: equal outputs once; their values are shown.
+        renderer: of text.
+        pictures: of displays.
+        write: called with text.
+    """
+    if pictures.is_text:
+        write(renderer.render(blocks, _text_values(groups, pictures), pictures.text))
+        return
+    write(renderer.render([block for block in blocks if block.kind != DISPLAY]))
+    for ids, formats in displays:
+        write(pictures.show(ids, formats) or "")
+    _write_values(groups, renderer, pictures, write)
+
+
+def _text_values(groups: Mapping[RankSet, Output], pictures: Pictures) -> dict[int, str | None]:
     """The texts of values by engine, where pictures are shown as text, as files."""
     values = values_of(groups)
     for ids, formats in _rich(groups):
@@ -83,7 +107,7 @@ def text_values(groups: Mapping[RankSet, Output], pictures: Pictures) -> dict[in
     return values
 
 
-def write_values(
+def _write_values(
     groups: Mapping[RankSet, Output], renderer: Renderer, pictures: Pictures, write: Callable[[str], object]
 ) -> None:
     """Show values where pictures are no text: those that are text alone first."""

@@ -13,7 +13,7 @@ from ..display.blocks import Block
 from ..display.live import LiveView
 from ..display.pictures import pictures_here
 from ..display.render import Fold, choice
-from ..display.screens import has_colours, is_terminal, renderer_here, require_writable, width
+from ..display.screens import has_colours, is_terminal, renderer_here, width
 from .commandoutput import CommandOutput
 from .notices import say
 from .results import PendingResult
@@ -29,7 +29,7 @@ def live_view(stream: Any, fold: Fold) -> LiveView:
         TypeError: the stream has no ``write``.
         ValueError: ``fold`` is none of the possible words.
     """
-    require_writable(stream)
+    renderer = renderer_here(stream, fold)
 
     def write(text: str) -> None:
         stream.write(text)
@@ -43,7 +43,7 @@ def live_view(stream: Any, fold: Fold) -> LiveView:
         colours=has_colours(stream),
         is_terminal=is_terminal(stream),
         width=width(),
-        display=pictures_here(renderer_here(stream, fold), stream).live,
+        display=pictures_here(renderer, stream).live,
     )
 
 

@@ -85,7 +85,8 @@ class ResultList(list[Any]):
             stream: a file to write to; by default standard output, or the notebook.
 
         Raises:
-            ValueError: ``fold`` or ``group_outputs`` is not one of these.
+            TypeError: ``stream`` has no ``write``.
+            ValueError: ``fold``, ``group_outputs`` or ``max_lines`` is not possible.
         """
         show(
             self.outputs,

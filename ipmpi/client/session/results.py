@@ -18,8 +18,8 @@ from ...errors import AbortedPendingDeferredError, InvalidDeferredID, NotAPendin
 from ...serialize import stays_here
 from ..display.blocks import Output
 from ..display.ranksets import RankSet
-from ..display.render import MAX_LINES, Fold, GroupOutputs, Renderer
-from ..display.screens import require_writable
+from ..display.render import MAX_LINES, Fold, GroupOutputs
+from ..display.screens import renderer_here
 from ..display.showing import groups_of, show
 from .awaiting import arrival, snapshot
 from .calltimes import TimedFuture
@@ -218,8 +218,7 @@ class PendingResult(TimedFuture, Generic[T]):
             TypeError: ``stream`` has no ``write``.
             ValueError: ``fold``, ``group_outputs`` or ``max_lines`` is not possible.
         """
-        Renderer(fold, max_lines=max_lines, group_outputs=group_outputs)  # refuses before the wait
-        require_writable(stream)
+        renderer_here(stream, fold, group_outputs, max_lines)  # refuses before the wait
         error = self.exception()
         show(
             self._by_engine(), fold=fold, group_outputs=group_outputs, max_lines=max_lines, printed=printed,
