@@ -220,6 +220,9 @@ INQUIRY: Final = 3.0
 OUTPUT_KEPT: Final = 4 * MIB
 """What the last commands of a rank have printed, for get_result; and what the ranks of a node print otherwise."""
 
+OUTPUT_ENTRY: Final = 100
+"""What each kept line counts for beside its text: it takes as much memory."""
+
 DISPLAYS: Final = 16 * MIB
 """Figures and other displays of one rank during one command, all together: 500 figures of 30 KiB. Its client keeps
 all of them."""

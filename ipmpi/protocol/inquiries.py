@@ -21,9 +21,9 @@ Question = ReadLog
 
 
 class RankLog(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="log"):
-    """Pieces of text with their age in seconds, the oldest first."""
+    """The end of what it has printed, as UTF-8 text."""
 
-    entries: list[tuple[float, bytes]]
+    text: bytes
 
 
 Answer = RankLog

@@ -179,8 +179,7 @@ class EngineControl(EngineObjects):
         found: dict[int, str] = {}
         answers, silent = self._ask_agents(inquiries.ReadLog(_LOG), targets)
         for engines, answer in answers:
-            text = b"".join(data for _, data in answer.entries).decode(errors="backslashreplace")
-            found.update(dict.fromkeys(engines, text))
+            found.update(dict.fromkeys(engines, answer.text.decode(errors="backslashreplace")))
         if silent:
             say(f"the node agents of {engines_named(silent)} have not answered within {limits.INQUIRY:.0f} s")
         return dict(sorted(found.items()))

@@ -90,7 +90,7 @@ class Agent:
         self._numbers = itertools.count(1)
         """Numbers of commands to ranks of this node."""
         self.output = SetOutput(loop, self.send_up)
-        self._inquiries = Inquiries(self, loop.now)
+        self._inquiries = Inquiries(self)
         self._answers = Upward(loop, self._answer)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -31,12 +31,10 @@ class Inquiries:
 
     Args:
         node: the agent.
-        now: the time on the monotonic clock.
     """
 
-    def __init__(self, node: Node, now: Callable[[], float]) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._now = now
 
     def asked(self, message: m.Inquiry) -> None:
         """Answer for the ranks of this node: once where the answers of several are equal."""
@@ -48,17 +46,10 @@ class Inquiries:
         except msgspec.DecodeError:
             return  # of another release: the client says that nobody has answered
         answers: dict[bytes, list[int]] = {}
-        for rank in message.ranks:
-            if rank in self._node.local:
-                answers.setdefault(inquiries.encode(self._log(rank, question.most)), []).append(rank)
+        logs = self._node.output.log_of(
+            [rank for rank in message.ranks if rank in self._node.local], question.most
+        )
+        for rank, text in logs.items():
+            answers.setdefault(inquiries.encode(inquiries.RankLog(text)), []).append(rank)
         for answer, ranks in answers.items():
             self._node.send_up(m.Findings(message.id, ranks, answer))
-
-    def _log(self, rank: int, most: int) -> inquiries.RankLog:
-        entries: list[tuple[float, bytes]] = []
-        now, left = self._now(), most
-        for entry in reversed(self._node.output.log):
-            if entry.rank == rank and left > 0:
-                entries.append((round(now - entry.when, 3), entry.data[-left:]))
-                left -= len(entry.data)
-        return inquiries.RankLog(entries[::-1])

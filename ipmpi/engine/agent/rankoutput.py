@@ -164,14 +164,10 @@ class _Kept:
     def add(self, command: int, kind: int, data: bytes) -> None:
         lines = self._commands.setdefault(command, deque())
         lines.append((kind, data))
-        self._size += len(data) + _COST
+        self._size += len(data) + limits.OUTPUT_ENTRY
         while self._size > limits.OUTPUT_KEPT and len(self._commands) > 1:
             _, oldest = self._commands.popitem(last=False)
-            self._size -= sum(len(line) + _COST for _, line in oldest)
+            self._size -= sum(len(line) + limits.OUTPUT_ENTRY for _, line in oldest)
 
     def lines(self, command: int) -> list[tuple[int, bytes]]:
         return list(self._commands.get(command, ()))
-
-
-_COST: Final = 100
-"""Bytes of memory for a line, beside its text."""

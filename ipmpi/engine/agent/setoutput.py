@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
 from ... import limits
 from ...protocol import messages as m
@@ -14,22 +13,11 @@ from .outputfold import OutputFold, messages_of
 from .rankoutput import RankOutput
 
 
-class LogEntry(NamedTuple):
-    """What a rank has printed while no command ran, and when (time.monotonic)."""
-
-    when: float
-    rank: int
-    data: bytes
-
-
 class SetOutput:
     """The output of the ranks of this node and of those below.
 
     Args:
         send_up: called with each message that is to go up.
-
-    Attributes:
-        log: what ranks of this node have printed while no command ran; the oldest entries go first.
     """
 
     def __init__(self, loop: Loop, send_up: Callable[[m.AnyMessage], None]) -> None:
@@ -39,7 +27,8 @@ class SetOutput:
         self._ranks: list[RankOutput] = []
         self._timer: Timer | None = None
         self._timer_at = math.inf
-        self.log: deque[LogEntry] = deque()
+        self._log: deque[tuple[int, bytes]] = deque()
+        """What ranks of this node have printed while no command ran; the oldest goes first."""
         self._log_size = 0
 
     def add_rank(self, output: RankOutput) -> None:
@@ -58,10 +47,20 @@ class SetOutput:
 
     def noted(self, rank: int, data: bytes) -> None:
         """A rank of this node has printed something while no command ran."""
-        self.log.append(LogEntry(self._loop.now(), rank, data))
-        self._log_size += len(data)
+        self._log.append((rank, data))
+        self._log_size += len(data) + limits.OUTPUT_ENTRY
         while self._log_size > limits.OUTPUT_KEPT:
-            self._log_size -= len(self.log.popleft().data)
+            self._log_size -= len(self._log.popleft()[1]) + limits.OUTPUT_ENTRY
+
+    def log_of(self, ranks: Iterable[int], most: int) -> dict[int, bytes]:
+        """The last ``most`` bytes that each of these ranks of this node has printed while no command ran."""
+        parts: dict[int, list[bytes]] = {rank: [] for rank in ranks}
+        left = dict.fromkeys(parts, most)
+        for rank, data in reversed(self._log):
+            if left.get(rank, 0) > 0:
+                parts[rank].append(data[-left[rank] :])
+                left[rank] -= len(data)
+        return {rank: b"".join(reversed(found)) for rank, found in parts.items()}
 
     def from_below(self, message: m.Output) -> None:
         """An agent below has told what its ranks have printed."""
