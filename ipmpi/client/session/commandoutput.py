@@ -16,11 +16,15 @@ class CommandOutput:
     """The output of one command, in the order in which it arrived.
 
     Thread-safety: blocks are added in the session's thread; all other methods may be called from any thread.
+
+    Attributes:
+        size: characters of text that have arrived so far.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blocks: list[Block] = []
+        self.size = 0
         self._listeners: list[Callable[[Sequence[Block]], object]] = []
 
     @property
@@ -34,6 +38,7 @@ class CommandOutput:
         came = [made for block in blocks if (made := _block(block)) is not None]
         with self._lock:
             self._blocks += came
+            self.size += sum(len(block.text) for block in came)
             listeners = list(self._listeners)
         for listener in listeners:
             listener(came)

@@ -38,13 +38,9 @@ class RecentOutputs:
     def add(self, label: str, output: CommandOutput) -> None:
         """Keep the output of one more command, which may still be printing."""
         with self._lock:
-            size = 0
-            for place in range(len(self._kept) - 1, -1, -1):
-                size += sum(len(block.text) for block in self._kept[place].output.blocks)
-                if size > KEPT_TEXT:
-                    for _ in range(place + 1):
-                        self._kept.popleft()
-                    break
+            size = sum(each.output.size for each in self._kept)
+            while size > KEPT_TEXT:
+                size -= self._kept.popleft().output.size
             self._kept.append(RecentOutput(time.time(), label, output))
 
     def all(self) -> list[RecentOutput]:
