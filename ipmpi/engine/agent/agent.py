@@ -23,19 +23,18 @@ from ...protocol.registration import parts
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
-from .deliveries import Deliveries, for_ranks
+from .deliveries import Deliveries, for_rank, for_ranks
 from .inquiries import Inquiries
 from .largestreams import LargeAnswer
+from .leaving import Leaving
 from .localrank import LocalRank, RankCommand
 from .peeragent import PeerAgent
+from .sessionfaults import SessionFaults
 from .setend import SetEnd
 from .setoutput import SetOutput
 from .settasks import SetTasks
 from .shared import SharedMemory
 from .upward import Upward
-
-_FAULTS, _FAULTS_WITHIN = 10, 60.0
-"""This many errors of the controller in this many seconds end the set: they would recur."""
 
 
 class Agent:
@@ -96,10 +95,11 @@ class Agent:
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
         self._too_late = False
         self._stopped = False
-        self._faults: list[float] = []
+        self._faults = SessionFaults(log)
         self.has_failed = False
         self.is_dismissed = False
         self._tasks = SetTasks(self, joined, leaders)
+        self._leaving = Leaving(self, joined, self._tasks)
         self.end = SetEnd(self, self._tasks.job_ends, log)
         self.on_complete: Callable[[], None] = lambda: None
         """Called when all agents below have reported."""
@@ -164,6 +164,7 @@ class Agent:
             self.send_up(part)
         if self.is_root:
             self._tasks.registered([engine.rank for engine in self._offered])
+            self._leaving.registered(self._offered)
             self.end.registered()
 
     @property
@@ -202,31 +203,26 @@ class Agent:
             return
         message = event.message
         if isinstance(message, m.Dispatch):
-            self.dispatch(message, event.body, event.stream)
+            self._leaving.give(message, lambda given: self.dispatch(given, event.body, event.stream))
         elif isinstance(message, m.InterruptRanks):
             self._deliveries.interrupt(message.ranks)
             self._split(message.ranks, LocalRank.interrupt, m.InterruptRanks)
         elif isinstance(message, m.Inquiry):
             self._inquiries.asked(message)
+        elif isinstance(message, m.LeaveCommand | m.CommandWithdrawn):
+            self._leaving.heard(message)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
             self._registered(message)
         elif isinstance(message, m.Goodbye):
-            if not (message.fault and self.is_root and self._may_go_on(message.reason)):
+            if not (message.fault and self.is_root and self._faults.may_go_on(self.loop.now(), message.reason)):
                 self.is_dismissed = True
                 self._stop_all(
                     f"the controller ended the session: {message.reason}" if self.is_root else message.reason
                 )
         else:
             self._tasks.from_above(event)
-
-    def _may_go_on(self, reason: str) -> bool:
-        """Return whether to ask for a new session after an error of the controller."""
-        now = self.loop.now()
-        self._faults = [now, *(when for when in self._faults if now - when < _FAULTS_WITHIN)]
-        self._log(f"the controller has ended this session: {reason}. Requesting a new one")
-        return len(self._faults) < _FAULTS
 
     def _split(
         self, ranks: list[int], own: Callable[[LocalRank], object], make: Callable[[list[int]], m.AnyMessage]
@@ -303,8 +299,7 @@ class Agent:
         """Pass a command to ranks of this node."""
         number = next(self._numbers)
         command = RankCommand(message.id, message.method)
-        run = rm.RunCommand(number, message.method, message.operation, message.sizes, bool(files))
-        packet = rm.encode(run, body)
+        packet = rm.encode(for_rank(number, message, bool(files)), body)
         gone = []
         for rank in message.ranks:
             local = self.local.get(rank)
@@ -312,13 +307,14 @@ class Agent:
                 gone.append(rank)
             else:
                 local.run(number, packet, command, files)
+                self._leaving.begun(local, message.id)
         if gone:  # RanksLost has been or will be sent, which is their reply
             self._answers.leave_out(message.id, gone)
 
     def _not_run(self, message: m.Dispatch, ok: bool, outcome: bytes) -> None:
         """Reply for ranks that will not run a command."""
         result = m.Result(message.id, message.ranks, ok, outcome)
-        self._tasks.command_answered(message.ranks)
+        self._leaving.answered(result)
         self._answers.leave_out(message.id, message.ranks)
         self.send_up(result)
 
@@ -336,8 +332,8 @@ class Agent:
                 large.drop()
             return
         ranks = [local.rank]
-        self._tasks.command_answered(ranks)
-        result = m.Result(command.id, ranks, message.ok, message.outcome, message.sizes)
+        result = m.Result(command.id, ranks, message.ok, message.outcome, message.sizes, message.used)
+        self._leaving.answered(result)
         if large is None:
             self._answers.add(result, body)
             return
@@ -356,7 +352,7 @@ class Agent:
             return
         message = event.message
         if isinstance(message, m.Result):
-            self._tasks.command_answered(message.engines)
+            self._leaving.answered(message)
             if event.stream:
                 self.output.flush(message.id)
                 self._answers.leave_out(message.id, message.engines)
@@ -433,11 +429,13 @@ class Agent:
             self.output.flush_all()
             self.send_up(m.RanksLost(ranks, reason, ordered))
             self._tasks.ranks_gone(ranks, died=True, ordered=ordered)
+            self._leaving.lost(ranks, reason)
         self._stop_if_ended(reason if ordered else "")
 
     def _stop_ranks(self, ranks: list[int]) -> None:
         self._ended.update(ranks)
         self._tasks.ranks_gone(ranks, died=False)
+        self._leaving.lost(ranks, "it was ended on request")
         self.is_dismissed = not self._alive
         if not self._stop_if_ended("ended on request"):
             self._split(ranks, self._retire, m.StopRanks)

@@ -17,7 +17,19 @@ from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
 from ...transport.packets import PacketLink, Socket
 from ..rank.callring import read_calls
-from ..rank.controlblock import CURRENT, HEARD, INTERRUPTS, JOINING, SENT, SINCE, SKIP, TARGET, ControlBlock
+from ..rank.controlblock import (
+    CURRENT,
+    HEARD,
+    INTERRUPTS,
+    JOINING,
+    LEAVE_COMMAND,
+    LEAVE_RANK,
+    SENT,
+    SINCE,
+    SKIP,
+    TARGET,
+    ControlBlock,
+)
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
 from .rankoutput import RankOutput
@@ -188,6 +200,15 @@ class LocalRank:
         if self._output is not None:
             self._output.begin(number)
         self._link.send(packet, files)
+
+    def leave(self, command_id: int, rank: int, failure: str) -> None:
+        """Another rank has failed in a command: calls of the communicator in this command raise PeerError."""
+        for number, command in self._commands.items():
+            if command.id == command_id and self._block is not None:
+                self._block.command_text = failure
+                self._block.words[LEAVE_RANK] = rank
+                self._block.fence()
+                self._block.words[LEAVE_COMMAND] = number
 
     def stop(self, message: rm.Stop) -> None:
         """Tell it to end, and interrupt what it runs."""
