@@ -18,6 +18,7 @@ from ..session.results import PendingResult
 from ..session.targets import Targets, choose
 from .completing import completions, description
 from .objects import EngineObjects
+from .restarting import Restarted, restart
 
 _LOG: Final = 16 * limits.KIB
 """Bytes that are asked for of each engine's log."""
@@ -110,6 +111,27 @@ class EngineControl(EngineObjects):
             )
         wanted = None if controller else self._wanted(targets)
         return self._request(lambda i: messages.Kill(i, wanted, controller), _nones, block, "kill")
+
+    def restart(self, targets: Targets | None = None, *, timeout: float | None = None) -> Restarted:
+        """End engines at once, whatever they do, and start them again; blocks until they are there.
+
+        All engines that were started together are restarted: a communicator is of all its ranks or of none. They
+        get the same ids, in the same job, by the same launcher. Commands that run or wait there fail with
+        :class:`~ipmpi.errors.EngineLost`; tasks go back to the queue.
+
+        Args:
+            targets: the engines to restart, and all that were started with them.
+            timeout: seconds to wait for the engines; None for two minutes.
+
+        Returns:
+            A :class:`Restarted`: which engines, and how long it took.
+
+        Raises:
+            ClientError: nobody would start them again, because they were started by hand or their job is about to
+                end. No engine has ended then.
+            EngineLost: some have not come again in time.
+        """
+        return restart(self._calls, self._wanted(targets), given.waiting_time(timeout))
 
     def interrupt(self, targets: Targets | None = None) -> list[int]:
         """Raise KeyboardInterrupt in the commands that engines are running.
