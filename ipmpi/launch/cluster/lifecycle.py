@@ -451,9 +451,8 @@ class Lifecycle:
         return [LogLine(f"All engines have ended: {story}. {tasks}: {how}.")]
 
     def _start_again(self, text: str, now: float) -> list[Effect]:
-        self.phase = Phase.STARTING
-        self._loss_deadline, self._end_deadline = None, None
-        self._start_deadline = now + self.plan.timeout
+        self.phase, self._start_deadline = Phase.STARTING, now + self.plan.timeout
+        self._loss_deadline = self._end_deadline = None
         return [StartEngines(text)]
 
     def _resubmitted(self, story: str) -> list[Effect]:
