@@ -11,6 +11,7 @@ from ...ranges import engines_named
 from ..session.calls import Calls
 from ..session.results import wait_until_done
 from ..session.waiting import check_waiting
+from .snapshots import Restored, Snapshots
 
 START_WITHIN = 120.0
 """Seconds for engines to come again; ``ipcluster`` gives up after 60."""
@@ -22,23 +23,25 @@ class Restarted(NamedTuple):
     Attributes:
         engines: the ids of the engines that were restarted, ascending.
         seconds: how long that took.
-        restored: what was restored of their namespaces; None for nothing.
+        restored: what was restored of their namespaces; None if there was no snapshot, or it was not to be.
     """
 
     engines: list[int]
     seconds: float
-    restored: object | None = None
+    restored: Restored | None = None
 
     def __str__(self) -> str:
         told = f"{engines_named(self.engines)} restarted in {self.seconds:.1f} s"
-        return told if self.restored is None else f"{told}; {self.restored}"
+        return f"{told}; {self.restored or 'nothing is restored'}"
 
     def __repr__(self) -> str:
         return f"<{self}>"
 
 
-def restart(calls: Calls, wanted: list[int] | None, timeout: float | None) -> Restarted:
-    """Restart the launches of these engines, and wait for them.
+def restart(
+    calls: Calls, wanted: list[int] | None, timeout: float | None, snapshots: Snapshots | None
+) -> Restarted:
+    """Restart the launches of these engines, wait for them, and restore their last snapshot, if there is one.
 
     Raises:
         ClientError: nobody would start some of them again.
@@ -58,4 +61,5 @@ def restart(calls: Calls, wanted: list[int] | None, timeout: float | None) -> Re
             f"{engines_named(missing)} did not come again within {patience:g} s of the restart. They may still: "
             f"mec.wait_for_engines({len(ids)}) waits for them, and `ipcluster explain` says what keeps engines"
         )
-    return Restarted(ids, time.monotonic() - began)
+    restored = None if snapshots is None else snapshots.restore(ids)
+    return Restarted(ids, time.monotonic() - began, restored)
