@@ -127,6 +127,7 @@ DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.engine.agent.nodeagent"),
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
     ("ipmpi.cli.logs", "ipmpi.furl"),
+    ("ipmpi.engine.rank.snapshotfiles", "ipmpi.furl"),
     ("ipmpi.cli.argtypes", "ipmpi.furl"),
     ("ipmpi.cli.ipcontroller", "ipmpi.launch.cluster.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),

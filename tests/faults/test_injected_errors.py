@@ -23,7 +23,7 @@ import pytest
 from ipmpi import limits
 from ipmpi.client import MultiEngineClient, StringTask, TaskClient
 from ipmpi.client.session.session import Session
-from ipmpi.engine.agent import agent
+from ipmpi.engine.agent import controllerfaults
 from ipmpi.errors import KernelError
 from ipmpi.transport import loop as loop_module
 from tests.faults.injector import CALLS, Injector, Site

@@ -1,7 +1,7 @@
 """Stands for srun, mpiexec or an interpreter in a job: says how it was started, and which signals it got.
 
-With ``FAKE_IDS`` its engines are registered with these ids; with ``FAKE_EXIT`` it ends at once, with this code. With
-``FAKE_ASKED`` a client has asked for a restart the first time.
+With ``FAKE_IDS`` its engines are registered with these ids; with ``FAKE_EXIT`` it ends at once, with this code.
+With ``FAKE_ASKED`` a client has asked for a restart the first time.
 """
 
 from __future__ import annotations
