@@ -117,6 +117,8 @@ class Snapshots:
         for keys in found.values():
             for key, when in keys or ():
                 times.setdefault(key, []).append(when)
+        if not found:  # of no engines at all
+            return Restored([], [], {}, time.time())
         whole = {key: max(each) for key, each in times.items() if len(each) == len(found)}
         if not whole:
             return None
@@ -143,16 +145,15 @@ def checked_names(names: object) -> list[str] | None:
     """Check and return the names of a snapshot.
 
     Raises:
-        TypeError: it is no sequence of str.
+        TypeError, ValueError: it is no sequence of strs that can be sent.
     """
     if names is None:
         return None
-    chosen: list[Any] = [names]
-    if not isinstance(names, str) and isinstance(names, Iterable):
-        chosen = list(names)
-    if not all(isinstance(name, str) for name in chosen):
+    if isinstance(names, str):
+        names = [names]
+    if not isinstance(names, Iterable):
         raise TypeError(f"names must be a str or a sequence of strs, or None for all, not {given.shown(names)}")
-    return chosen
+    return given.names(names, "a name to save")
 
 
 def checked_seconds(seconds: object) -> float:
