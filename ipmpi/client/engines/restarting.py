@@ -59,7 +59,7 @@ def restart(
     if missing:
         raise EngineLost(
             f"{engines_named(missing)} did not come again within {patience:g} s of the restart. They may "
-            f"still: mec.wait_for_engines({len(ids)}) waits for them, and `ipcluster explain` says why engines do not come"
+            f"still: mec.wait_for_engines({len(ids)}) waits for them. `ipcluster explain` says why they do not"
         )
     restored = None if snapshots is None else snapshots.restore(ids)
     return Restarted(ids, time.monotonic() - began, restored)
