@@ -14,6 +14,7 @@ import msgspec
 from msgspec import field
 
 from .basemessage import Message as Message
+from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -125,6 +126,16 @@ class Kill(Message, frozen=True, tag=7):
     id: int
     targets: list[int] | None
     controller: bool = False
+
+
+class Restart(Message, frozen=True, tag=19):
+    """Restart the whole launches of these engines. Answer: the ids of all engines that end, and come again.
+
+    Refused (ClientError), before anything has ended, if nobody would start one of them again.
+    """
+
+    id: int
+    targets: list[int] | None
 
 
 class ClusterInfo(Message, frozen=True, tag=8):
@@ -247,23 +258,6 @@ class Dispatch(Message, frozen=True, tag=41):
     members: list[int] = field(default_factory=list)
 
 
-class CommandWithdrawn(Message, frozen=True, tag=55):
-    """These ranks will not be given a command that others of the set have been given already."""
-
-    id: int
-    ranks: list[int]
-    text: str
-
-
-class LeaveCommand(Message, frozen=True, tag=71):
-    """Rank ``rank`` has failed in a command: calls of these ranks on their communicator end, ``text`` says why."""
-
-    id: int
-    ranks: list[int]
-    rank: int
-    text: str
-
-
 class InterruptRanks(Message, frozen=True, tag=42):
     """KeyboardInterrupt in what these ranks run now."""
 
@@ -284,6 +278,10 @@ class StopRanks(Message, frozen=True, tag=43):
     ranks: list[int]
 
 
+class RestartSet(Message, frozen=True, tag=51):
+    """End the whole set at once: whoever has started it starts it again."""
+
+
 # --- engine set to controller --------------------------------------------------------------------------------
 
 
@@ -299,7 +297,8 @@ class EngineInfo(Message, frozen=True):
 class Register(Message, frozen=True, tag=60):
     """First message of an engine set: its engines, and the ids they had if this is a new link of old engines.
 
-    A large set needs several; ``more`` is set in all but the last, which has the ids.
+    A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
+    launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
     """
 
     engines: list[EngineInfo]
@@ -307,6 +306,7 @@ class Register(Message, frozen=True, tag=60):
     python: str
     ids: list[int] = field(default_factory=list)
     more: bool = False
+    launch: str = ""
 
 
 class RanksLost(Message, frozen=True, tag=61):
@@ -420,6 +420,7 @@ AnyMessage = (
     | ClearQueue
     | Interrupt
     | Kill
+    | Restart
     | ClusterInfo
     | AskAgents
     | SubmitTasks
@@ -448,6 +449,7 @@ AnyMessage = (
     | InterruptRanks
     | Inquiry
     | StopRanks
+    | RestartSet
     | GiveTasks
     | TakeBackTasks
     | CancelTasks

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import KernelError, internal_error
-from ...protocol import messages as m, operations, rankmessages as rm
+from ...protocol import messages as m, rankmessages as rm
 from ...protocol.connection import Connection, Event, MessageReceived
 from ...protocol.frames import Buffer
 from ...protocol.permissions import FROM_BELOW
@@ -23,13 +23,13 @@ from ...protocol.registration import parts
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
+from .controllerfaults import ControllerFaults
 from .deliveries import Deliveries, for_rank, for_ranks
 from .inquiries import Inquiries
 from .largestreams import LargeAnswer
 from .leaving import Leaving
 from .localrank import LocalRank, RankCommand
 from .peeragent import PeerAgent
-from .sessionfaults import SessionFaults
 from .setend import SetEnd
 from .setoutput import SetOutput
 from .settasks import SetTasks
@@ -55,6 +55,8 @@ class Agent:
         above: the session with the controller, or the link to the agent above.
         has_failed: whether this node ends because of an error in its agent.
         is_dismissed: whether a client or the controller has ended the whole set.
+        restarts: whether it ends because a client has asked for a restart.
+        launch: see :class:`~ipmpi.protocol.messages.Register`.
     """
 
     def __init__(
@@ -81,13 +83,11 @@ class Agent:
         self.above: Endpoint | None = None
         self._ids: dict[int, int] = {}
         self._offered: list[m.EngineInfo] = []
-        self._ended: set[int] = set()
-        """Ranks whose engine was ended, and whose process stays until the set ends."""
+        self._ended: set[int] = set()  # ranks whose engine was ended, and whose process stays until the set ends
         self.local: dict[int, LocalRank] = {}
         self.children: list[PeerAgent] = []
         self._route: dict[int, PeerAgent] = {}
-        self._numbers = itertools.count(1)
-        """Numbers of commands to ranks of this node."""
+        self._numbers = itertools.count(1)  # of commands to ranks of this node
         self.output = SetOutput(loop, self.send_up)
         self._inquiries = Inquiries(self)
         self._answers = Upward(loop, self._answer)
@@ -95,9 +95,10 @@ class Agent:
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
         self._too_late = False
         self._stopped = False
-        self._faults = SessionFaults(log)
+        self._faults = ControllerFaults(loop.now, log)
         self.has_failed = False
-        self.is_dismissed = False
+        self.is_dismissed = self.restarts = False
+        self.launch = ""
         self._tasks = SetTasks(self, joined, leaders)
         self._leaving = Leaving(self, joined, self._tasks)
         self.end = SetEnd(self, self._tasks.job_ends, log)
@@ -160,7 +161,7 @@ class Agent:
         """Report the ranks to the agent or controller above, with their former ids if they had some."""
         self._offered = self._alive
         ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
-        for part in parts(m.Register(self._offered, self._mpi, self._python, ids)):
+        for part in parts(m.Register(self._offered, self._mpi, self._python, ids, launch=self.launch)):
             self.send_up(part)
         if self.is_root:
             self._tasks.registered([engine.rank for engine in self._offered])
@@ -213,10 +214,12 @@ class Agent:
             self._leaving.heard(message)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
+        elif isinstance(message, m.RestartSet):
+            self._restart(message)
         elif isinstance(message, m.Registered):
             self._registered(message)
         elif isinstance(message, m.Goodbye):
-            if not (message.fault and self.is_root and self._faults.may_go_on(self.loop.now(), message.reason)):
+            if not (message.fault and self.is_root and self._faults.may_go_on(message.reason)):
                 self.is_dismissed = True
                 self._stop_all(
                     f"the controller ended the session: {message.reason}" if self.is_root else message.reason
@@ -260,8 +263,7 @@ class Agent:
         for local in self._here(ranks):
             local.send(rm.NewEngineId(by_rank[local.rank]))
         for peer in self.children:
-            order = [rank for rank in sorted(peer.ranks) if rank in by_rank]
-            if order:
+            if order := [rank for rank in sorted(peer.ranks) if rank in by_rank]:
                 peer.connection.send(m.Registered([by_rank[rank] for rank in order], order))
                 peer.wake()
 
@@ -449,24 +451,24 @@ class Agent:
 
     def _stop_all(self, reason: str) -> None:
         """End all ranks of the set regularly, so that they call MPI_Finalize together."""
-        for peer in self.children:
-            peer.connection.send(m.Goodbye(reason))
-            peer.wake()
+        self._tell_below(m.Goodbye(reason))
         self.stop(reason)
+
+    def _restart(self, message: m.RestartSet) -> None:
+        self.restarts = True
+        self._tell_below(message)
+        self.stop("a client has asked for a restart")
+
+    def _tell_below(self, message: m.AnyMessage) -> None:
+        for peer in self.children:
+            peer.connection.send(message)
+            peer.wake()
 
     def _retire(self, local: LocalRank) -> None:
         """End one engine; its process stays."""
-        local.tasks.retire()
-        local.parts.retire()
-        if not self._joined:
-            local.farewell = "ended on request"
-            local.stop(rm.Stop("this engine was ended"))
-            return
-        # MPI_Finalize is collective, so the process stays and sleeps.
-        self._log(f"engine of rank {local.rank} was ended; its process stays until its set ends, as MPI requires")
-        local.interrupt_all()
-        number, reset = next(self._numbers), operations.encode(operations.Reset())
-        local.run(number, rm.encode(rm.RunCommand(number, "reset", reset)), RankCommand(0, "reset"))
+        local.retire(next(self._numbers), self._joined)
+        if self._joined:
+            self._log(f"engine of rank {local.rank} was ended; its process stays until its set ends, for MPI")
 
     def fail(self, error: BaseException) -> None:
         """End this node because of an unexpected exception in this process.

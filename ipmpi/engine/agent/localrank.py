@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from ...protocol import messages as m, rankmessages as rm
+from ...protocol import messages as m, operations, rankmessages as rm
 from ...protocol.frames import Buffer, split
 from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
@@ -215,6 +215,18 @@ class LocalRank:
         self.is_stopping = True
         self.send(message)
         self.interrupt_all()
+
+    def retire(self, number: int, joined: bool) -> None:
+        """End its engine. The process of a joined one stays and sleeps, as MPI_Finalize is collective."""
+        self.tasks.retire()
+        self.parts.retire()
+        if not joined:
+            self.farewell = "ended on request"
+            self.stop(rm.Stop("this engine was ended"))
+            return
+        self.interrupt_all()
+        reset = rm.RunCommand(number, "reset", operations.encode(operations.Reset()))
+        self.run(number, rm.encode(reset), RankCommand(0, "reset"))
 
     def close(self) -> None:
         """Close its socket and its control block."""
