@@ -10,6 +10,8 @@ from typing import Final
 
 import msgspec
 
+from .mpicalls import MpiCall
+
 
 class ReadLog(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="log"):
     """What has a rank printed while it ran no command? The last ``most`` bytes of it."""
@@ -22,9 +24,11 @@ class ReadStacks(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
     Attributes:
         native: whether frames of C are wanted, for which the rank is stopped for some milliseconds.
+        calls: how many of its last MPI calls are wanted at most.
     """
 
     native: bool = False
+    calls: int = 1
 
 
 Question = ReadLog | ReadStacks
@@ -63,6 +67,7 @@ class RankStack(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         running: seconds since that began.
         frames: the functions of the user's code, innermost first.
         note: why there are no frames.
+        calls: its last MPI calls, the newest one last, as far as they are known; in whole seconds.
     """
 
     state: str
@@ -72,6 +77,7 @@ class RankStack(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     running: int = 0
     frames: list[StackFrame] = []
     note: str = ""
+    calls: list[MpiCall] = []
 
 
 RUNNING: Final = "running"

@@ -12,6 +12,7 @@ import msgspec
 from ... import limits
 from ...exits import signal_name
 from ...protocol.inquiries import ENDED, IDLE, STOPPED, RankStack, StackFrame
+from ...protocol.mpicalls import ANY, NOBODY, MpiCall
 from .escapes import safe
 from .ranksets import RankSet
 
@@ -76,11 +77,31 @@ class _Place(NamedTuple):
     runs: str
     note: str
     frames: tuple[tuple[str, str, int], ...]
+    call: str
 
 
 def _place(stack: RankStack) -> _Place:
     frames = tuple((frame.function, frame.file, frame.line) for frame in stack.frames)
-    return _Place(stack.state, stack.signal, stack.runs, stack.note, frames)
+    call = waits_in(stack)
+    return _Place(stack.state, stack.signal, stack.runs, stack.note, frames, call_text(call) if call else "")
+
+
+def waits_in(stack: RankStack) -> MpiCall | None:
+    """Return the MPI call that an engine is in, if it is in one that its communicator records."""
+    return next((call for call in reversed(stack.calls) if call.open), None)
+
+
+def call_text(call: MpiCall) -> str:
+    """``Allreduce #118``, or ``Recv from 3, tag 7``; the name of its communicator where it has one of several."""
+    words = call.name
+    if call.number:
+        words += f" #{call.number}"
+    if call.peer is not None:
+        peer = {ANY: "any", NOBODY: "nobody"}.get(call.peer, str(call.peer))
+        words += f" {'to' if 'send' in call.name.lower() else 'from'} {peer}"
+    if call.tag is not None and call.tag != ANY:
+        words += f", tag {call.tag}"
+    return safe(words)
 
 
 def _described(those: Sequence[RankStack]) -> str:
@@ -93,13 +114,23 @@ def _described(those: Sequence[RankStack]) -> str:
     if one.state == STOPPED:
         name = f" ({signal_name(one.signal)})" if one.signal else ""
         words.append(f"stopped{name}{_for(those)}")
+    call = waits_in(one)
+    if call is not None:
+        words.append(f"in {call_text(call)} for {_span([_seconds(stack) for stack in those])}")
     if one.frames:
         words.append(_where(one.frames))
+    elif call is not None:
+        words.append(_located(StackFrame(call.function, call.file, call.line)))
     elif one.note:
         words.append(f"where it is cannot be read: {safe(one.note)}")
     if one.runs:
         words.append(f"({safe(one.runs)}, {_span([stack.running for stack in those])})")
     return "  ".join(words)
+
+
+def _seconds(stack: RankStack) -> int:
+    call = waits_in(stack)
+    return 0 if call is None else int(call.since)
 
 
 def _for(those: Sequence[RankStack]) -> str:

@@ -17,6 +17,8 @@ from .stackreader import StackReader, StackTarget
 
 _AFTER: Final = 0.3
 """Seconds after which the stacks that are known go up, though others are still being read."""
+CALLS: Final = 32
+"""MPI calls of a rank that are told at most."""
 
 
 class Node(Protocol):
@@ -70,7 +72,7 @@ class Inquiries:
                 asked.came(rank)
 
             now = self._node.loop.now()
-            targets = [_target(self._node.local[rank], now) for rank in here]
+            targets = [_target(self._node.local[rank], question.calls, now) for rank in here]
             self._stacks.read(targets, question.native, came)
 
     def from_below(self, message: m.Findings) -> None:
@@ -108,7 +110,7 @@ class _Asked:
             self._loop.call_later(_AFTER, self._again)
 
 
-def _target(local: LocalRank, now: float) -> StackTarget:
+def _target(local: LocalRank, calls: int, now: float) -> StackTarget:
     running = local.running()
     if running is None:
         # It makes a communicator for a task, or has not begun with what it was given.
@@ -116,4 +118,6 @@ def _target(local: LocalRank, now: float) -> StackTarget:
         running = ("what it was given" if waits else "", now)
     runs, since = running
     pipe = None if local.stack_pipe is None else local.stack_pipe.copy()
-    return StackTarget(local.rank, local.pid, runs, since, local.operation, pipe)
+    # In whole seconds, so that ranks that do the same give the same answer.
+    last = [msgspec.structs.replace(call, since=float(int(call.since))) for call in local.calls(min(calls, CALLS))]
+    return StackTarget(local.rank, local.pid, runs, since, local.operation, pipe, last)

@@ -7,13 +7,16 @@ memory.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from ...protocol import messages as m, rankmessages as rm
 from ...protocol.frames import Buffer, split
+from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
 from ...transport.packets import PacketLink, Socket
+from ..rank.callring import read_calls
 from ..rank.controlblock import CURRENT, HEARD, INTERRUPTS, JOINING, SENT, SINCE, SKIP, TARGET, ControlBlock
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
@@ -235,6 +238,10 @@ class LocalRank:
         current = 0 if self._block is None else self._block.words[CURRENT]
         command = self._commands.get(-current)
         return b"" if command is None else command.operation
+
+    def calls(self, most: int) -> list[MpiCall]:
+        """Return its last MPI calls, the newest one last."""
+        return [] if self._block is None else read_calls(self._block.calls, most, time.monotonic_ns())
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the running command, if any; never in a task.

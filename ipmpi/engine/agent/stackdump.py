@@ -77,8 +77,8 @@ def of_faulthandler(data: bytes) -> list[StackFrame]:
 def users(frames: Sequence[StackFrame]) -> list[StackFrame]:
     """Return those that the user's code has begun, innermost first.
 
-    Left out are ipmpi's around and within them, those of the interpreter, and what MPI's functions call. If none is
-    left, the innermost frame of all is returned: it says what ipmpi does.
+    Left out are ipmpi's around and within them, those of the interpreter, and what MPI's functions call. If none
+    is left, the innermost frame of all is returned: it says what ipmpi does.
     """
     outer = [frame for frame in reversed(frames) if not _is_interpreters(frame)]
     begin = next((index for index, frame in enumerate(outer) if _is_own(frame)), -1) + 1

@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 
 from ... import limits
 from ...protocol.inquiries import ENDED, IDLE, RUNNING, STOPPED, RankStack, StackFrame
+from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
 from .procstate import process_state
 from .sourcelines import SourceLines, typed_source
@@ -47,6 +48,7 @@ class StackTarget(NamedTuple):
         since: when that began (time.monotonic).
         operation: the encoded operation of the command that it runs.
         pipe: through which it answers the signal; owned by the reader.
+        calls: its last MPI calls.
     """
 
     rank: int
@@ -55,6 +57,7 @@ class StackTarget(NamedTuple):
     since: float
     operation: bytes
     pipe: StackPipeEnd | None
+    calls: list[MpiCall] = []  # noqa: RUF012 - it is never changed
 
 
 Told = Callable[[int, RankStack], None]
@@ -130,8 +133,8 @@ class StackReader:
         frames = self._lines.added(frames, typed_source(target.operation, frames))
         running = int(time.monotonic() - target.since) if target.runs else 0
         if state.is_stopped:
-            return RankStack(STOPPED, state.signal, rested, target.runs, running, frames, note)
-        return RankStack(RUNNING, 0, -1, target.runs, running, frames, note)
+            return RankStack(STOPPED, state.signal, rested, target.runs, running, frames, note, target.calls)
+        return RankStack(RUNNING, 0, -1, target.runs, running, frames, note, target.calls)
 
     def _frames(self, target: StackTarget, native: bool, is_stopped: bool) -> tuple[list[StackFrame], str]:
         if self._command is None:
