@@ -135,7 +135,7 @@ def _seconds(stack: RankStack) -> int:
 
 def _for(those: Sequence[RankStack]) -> str:
     known = [stack.seconds for stack in those if stack.seconds >= 0]
-    return f" for {_span(known)}" if known and max(known) else ""
+    return f" for {_span(known)}" if any(known) else ""
 
 
 def _span(seconds: Sequence[int]) -> str:

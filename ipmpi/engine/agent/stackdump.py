@@ -35,7 +35,7 @@ def of_py_spy(data: bytes, thread: int) -> list[StackFrame]:
     Raises:
         NotAStackError: with what py-spy says instead.
     """
-    start = 0 if data.startswith(b"[") else data.find(b"\n[\n") + 1
+    start = 0 if data.startswith(b"[\n") else data.find(b"\n[\n") + 1
     try:
         threads: list[dict[str, Any]] = json.loads(data[start:])
         wanted = [each for each in threads if each["os_thread_id"] == thread] or threads
@@ -49,7 +49,12 @@ def of_py_spy(data: bytes, thread: int) -> list[StackFrame]:
 
 def _frame(name: str, file: str, line: int, module: str | None) -> StackFrame:
     """A frame of py-spy; those of C have a module, their library, and a line where there is debug information."""
-    return StackFrame(name[:_NAME], (module or file)[-_NAME:], 0 if module else int(line))
+    return StackFrame(_short(name), (module or file)[-_NAME:], 0 if module else int(line))
+
+
+def _short(name: str) -> str:
+    """The name of a function, without that of the function in which it was defined."""
+    return name.rpartition("<locals>.")[2][:_NAME]
 
 
 def _why(data: bytes) -> str:
@@ -68,7 +73,7 @@ def of_faulthandler(data: bytes) -> list[StackFrame]:
             number = frame["line"]
             found.append(
                 StackFrame(
-                    frame["function"][:_NAME], frame["file"][-_NAME:], int(number) if number.isdigit() else 0
+                    _short(frame["function"]), frame["file"][-_NAME:], int(number) if number.isdigit() else 0
                 )
             )
     return found
