@@ -20,6 +20,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.arrays": (1, "arrays"),
     "ipmpi.environment": (0, "environment"),
     "ipmpi.colours": (0, "foundation"),
+    "ipmpi.communicator": (0, "foundation"),
     "ipmpi.errors": (0, "foundation"),
     "ipmpi.failuretext": (0, "foundation"),
     "ipmpi.furl": (0, "foundation"),
@@ -133,6 +134,7 @@ DEFERRED = {
     ("ipmpi.cli.ipcontroller", "ipmpi.launch.cluster.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.comm"),
+    ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.setcomm"),
     ("ipmpi.engine.session.ipythonlines", "ipmpi.engine.session.ipythonshell"),  # it loads IPython
     ("ipmpi.client.tasks.farminterfaces", "ipmpi.client.pools.executor"),  # few programs need these two
     ("ipmpi.client.tasks.farminterfaces", "ipmpi.client.pools.pool"),
