@@ -295,7 +295,7 @@ class Agent:
     def _run(self, message: m.Dispatch, body: Sequence[Buffer], files: tuple[int, ...]) -> None:
         """Pass a command to ranks of this node."""
         number = next(self._numbers)
-        command = RankCommand(message.id, message.method)
+        command = RankCommand(message.id, message.method, message.operation)
         run = rm.RunCommand(number, message.method, message.operation, message.sizes, bool(files))
         packet = rm.encode(run, body)
         gone = []
@@ -369,8 +369,10 @@ class Agent:
             self._below_lost(peer, message.ranks, message.reason, message.ordered)
         elif isinstance(message, m.EndIsNear):
             self.end.warned()
-        elif isinstance(message, m.AnswerStuck | m.Findings):
+        elif isinstance(message, m.AnswerStuck):
             self.send_up(message)
+        elif isinstance(message, m.Findings):
+            self._inquiries.from_below(message)
         elif isinstance(message, m.Goodbye):
             peer.farewell = f"it said goodbye: {message.reason}"
             peer.fault = message.fault

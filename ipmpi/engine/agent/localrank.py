@@ -23,6 +23,7 @@ from .largestreams import LargeAnswer
 from .rankoutput import RankOutput
 from .rankparts import RankParts
 from .setoutput import SetOutput
+from .stackpipe import StackPipeEnd
 from .taskagent import ReportChannel, TaskAgent
 
 _INTERRUPT_AGAIN = 0.05
@@ -47,10 +48,11 @@ class LastPacket:
 
 
 class RankCommand(NamedTuple):
-    """A command without a reply: the controller's number (0: no reply is expected), and the method."""
+    """A command without a reply: the controller's number (0: no reply is expected), method and operation."""
 
     id: int
     method: str
+    operation: bytes = b""
 
 
 class Node(Protocol):
@@ -100,6 +102,7 @@ class LocalRank:
         is_stopping: whether it was told to end.
         farewell: why it was told to end, or "".
         has_left: whether it has announced its end.
+        stack_pipe: through which it tells its stack on a signal.
     """
 
     tasks: TaskAgent
@@ -132,6 +135,7 @@ class LocalRank:
         """The large reply that is arriving."""
         self._interrupting = False
         self._output: RankOutput | None = None
+        self.stack_pipe: StackPipeEnd | None = None
         self._link = PacketLink(node.loop, sock, self._packet, self._closed)
 
     @property
@@ -199,6 +203,7 @@ class LocalRank:
         """Close its socket and its control block."""
         self._link.close()
         self._close_output()
+        self._close_stack_pipe()
 
     # --- interrupts ----------------------------------------------------------------------------------------
 
@@ -226,6 +231,13 @@ class LocalRank:
             label = item[0].label if item is not None else self.parts.label(current)
             return f"task {label}".rstrip(), since
         return None
+
+    @property
+    def operation(self) -> bytes:
+        """The encoded operation of the command that runs; empty if none does."""
+        current = 0 if self._block is None else self._block.words[CURRENT]
+        command = self._commands.get(-current)
+        return b"" if command is None else command.operation
 
     def calls(self, most: int) -> list[MpiCall]:
         """Return its last MPI calls, the newest one last."""
@@ -301,6 +313,8 @@ class LocalRank:
                 self._node.rank_said(self, message)
             elif isinstance(message, rm.OutputPipes):
                 self._output_files, files[:] = list(files), []
+            elif isinstance(message, rm.StackPipe):
+                self.stack_pipe = StackPipeEnd(files.pop(), message.signal)
             elif self._block is None:
                 self._node.rank_said(self, message)
             else:
@@ -388,8 +402,14 @@ class LocalRank:
             self._output.close()
             self._output = None
 
+    def _close_stack_pipe(self) -> None:
+        if self.stack_pipe is not None:
+            self.stack_pipe.close()
+            self.stack_pipe = None
+
     def break_off(self) -> None:
         """It is lost: replies that it has begun to send are not completed."""
+        self._close_stack_pipe()
         if self._large is not None:
             self._large.break_off()
             self._large = None
