@@ -146,7 +146,7 @@ def _span(seconds: Sequence[int]) -> str:
 
 def _where(frames: Sequence[StackFrame]) -> str:
     """The innermost function that is not of a library, and what it is in."""
-    own = next((frame for frame in frames if not _is_library(frame)), frames[0])
+    own = next((frame for frame in frames if not is_library(frame)), frames[0])
     text = f": {safe(own.text)}" if own.text else ""
     inner = "" if own is frames[0] else f"  > {located(frames[0])}"
     return f"{located(own)}{text}{inner}"
@@ -159,7 +159,8 @@ def located(frame: StackFrame) -> str:
     return place if frame.function == "<module>" else f"{place} in {safe(frame.function)}"
 
 
-def _is_library(frame: StackFrame) -> bool:
+def is_library(frame: StackFrame) -> bool:
+    """Return whether a function is of a library, or of C."""
     return not frame.line or any(part in frame.file for part in _LIBRARIES)
 
 

@@ -13,7 +13,7 @@ from ...errors import KernelError, WaitInterrupted
 from ...ranges import engines_named, ranges
 from .partial import OnInterrupt, Partial
 from .progress import StatusLine
-from .standstill import RESTART
+from .standstill import RESTART, UNKNOWN
 from .waiting import SessionFuture
 
 _STATUS_EVERY: Final = 1.0
@@ -209,10 +209,7 @@ def status(partial: Partial, now: float) -> str:
 
 def not_reacting(ids: Sequence[int], label: str, why: str = "") -> str:
     """Which engines were interrupted and still run, why, and what would help."""
-    why = why or (
-        "A call into C or MPI is interrupted when it returns, and waits for ever if it waits for another rank"
-    )
-    return f"{engines_named(ids)} did not react: {label} still runs. {why}. {RESTART}"
+    return f"{engines_named(ids)} did not react: {label} still runs. {why or UNKNOWN}. {RESTART}"
 
 
 def wait_and_tell(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FIRST_LOOK: Final = 1.0
 SECOND_LOOK: Final = 1.5
-"""Seconds from the first failure until the first look at where the others are, and from then until the second look,
+"""Seconds from the first failure until the first look at where the others are, and from then until the second one,
 which shows whether they have moved: a collective of large arrays takes a second, too."""
 
 LONGEST_PAUSE: Final = 30.0

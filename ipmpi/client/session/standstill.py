@@ -8,7 +8,7 @@ from typing import Final
 
 from ...protocol.inquiries import ENDED, STOPPED, RankStack, StackFrame
 from ..display.ranksets import RankSet
-from ..display.whereabouts import located, waits_in
+from ..display.whereabouts import is_library, located, waits_in
 
 _MPI: Final = re.compile(r"^P?MPIX?_(?P<name>[A-Z][A-Za-z_]*)$")
 """Functions of MPI's C interface; libraries call the one with a P for the other."""
@@ -17,6 +17,11 @@ _RETURNS: Final = re.compile(r"Test|I[a-z]")
 """Those that wait for nothing."""
 
 RESTART: Final = "mec.restart() gives the whole set back in seconds, with the names of the last mec.snapshot()"
+
+UNKNOWN: Final = (
+    "A call into C or MPI is interrupted when it returns, and waits for ever if it waits for another rank"
+)
+"""What is said where nothing is known of any engine."""
 
 
 def mpi_function(stack: RankStack) -> str:
@@ -42,6 +47,8 @@ def place(stack: RankStack) -> tuple[object, ...]:
 
 def why_they_stay(stacks: Mapping[int, RankStack], engines: Iterable[int]) -> str:
     """Return what each of these engines is in and what would end that, with equal reasons once."""
+    if not stacks:
+        return UNKNOWN
     found: dict[str, list[int]] = {}
     for engine in engines:
         found.setdefault(_why(stacks.get(engine)), []).append(engine)
@@ -69,6 +76,7 @@ def _why(stack: RankStack | None) -> str:
 
 
 def _line(frames: Sequence[StackFrame]) -> str:
-    """Return the innermost line of Python, as text that follows what happens there."""
-    found = next((frame for frame in frames if frame.line), None)
+    """Return the innermost line of Python that is of no library, as text that follows what happens there."""
+    lines = [frame for frame in frames if frame.line]
+    found = next((frame for frame in lines if not is_library(frame)), lines[0] if lines else None)
     return "" if found is None else f" at {located(found)}"
