@@ -296,7 +296,7 @@ def test_where_shows_equal_places_once(shell: Any, mec: Mec, session: FakeSessio
     session.answers[AskAgents] = [[[[0, 2], encode(stack)]], [3]]
     shell.run_cell("%where")
     shown = "[0, 2]  heat.py:41 in step: wait()  (execute, 3 s)\n"
-    silent = "[3]  their node agents have not answered within 3 s\n"
+    silent = "[3]  their node agents have not answered within 5 s\n"
     assert capsys.readouterr().out == shown + silent
     shell.run_cell("%where 0:3 --native --all")
     assert capsys.readouterr().out == f"{shown}      heat.py:41 in step\n{silent}"

@@ -264,7 +264,7 @@ class EngineControl(EngineObjects):
         """Return what engines have printed while they ran no command: in tasks, in threads, by programs they left.
 
         Their node agents answer, so it does not matter what the engines do. They keep the last 4 MiB of a node; of
-        each engine the last 16 KiB are returned. Always blocks, for about three seconds at most.
+        each engine the last 16 KiB are returned. Always blocks, for about five seconds at most.
 
         Args:
             targets: the engines to ask about.
@@ -286,7 +286,7 @@ class EngineControl(EngineObjects):
 
         Their node agents read it from outside, so it does not matter what the engines do: wait inside MPI, hold
         the interpreter in C code, or nothing at all as their process is stopped. They do not notice it. Always
-        blocks, for a fraction of a second, and for about three seconds at most.
+        blocks, for a fraction of a second, and for about five seconds at most.
 
         Args:
             targets: the engines to ask about.

@@ -95,7 +95,7 @@ def test_all_functions_are_shown_on_request() -> None:
 def test_engines_whose_agents_are_silent_are_named() -> None:
     assert str(Whereabouts({0: RankStack(IDLE)}, [2, 1])).splitlines() == [
         "[0]  idle",
-        "[1-2]  their node agents have not answered within 3 s",
+        "[1-2]  their node agents have not answered within 5 s",
     ]
     assert str(Whereabouts({})) == "there are no engines"
 
