@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -69,10 +71,21 @@ def _why(stack: RankStack | None) -> str:
         return f"waits for other ranks in {name}{at}: they would end it, an interrupt cannot"
     if not stack.frames:
         return f"does not react; where it is cannot be read ({stack.note})" if stack.note else "does not react"
-    innermost = stack.frames[0]
-    if not innermost.line:
-        return f"is in {innermost.function}, C code{at}: the interrupt takes effect when that returns"
+    library = next(
+        (frame for frame in itertools.takewhile(_is_c, stack.frames) if not _is_system_call(frame)), None
+    )
+    if library is not None:
+        return f"is in {stack.frames[0].function}, C code{at}: the interrupt takes effect when that returns"
     return f"is in Python{at}, which has caught the interrupt"
+
+
+def _is_c(frame: StackFrame) -> bool:
+    return not frame.line
+
+
+def _is_system_call(frame: StackFrame) -> bool:
+    """Return whether a C function is of the system's library, as those in which Python itself sleeps and reads."""
+    return os.path.basename(frame.file).startswith(("libc.", "libc-", "libpthread", "[vdso]"))
 
 
 def _line(frames: Sequence[StackFrame]) -> str:

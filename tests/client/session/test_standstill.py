@@ -83,6 +83,10 @@ AT = " at heat.py:41 in step"
             running(*in_c("dgemm_kernel"), LIBRARY, STEP),
             "is in dgemm_kernel, C code at heat.py:41 in step: the interrupt takes effect when that returns",
         ),
+        (
+            running(StackFrame("clock_nanosleep", "/usr/lib/libc.so.6", 0), STEP),
+            "is in Python at heat.py:41 in step, which has caught the interrupt",
+        ),
         (running(STEP), "is in Python at heat.py:41 in step, which has caught the interrupt"),
         (RankStack(STOPPED, 19), "is stopped by a signal, and goes on after SIGCONT (kill -CONT)"),
         (RankStack(ENDED), "has ended"),
