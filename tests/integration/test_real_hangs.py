@@ -104,7 +104,7 @@ CASES = {
     ),
     "a wrong root": (
         f"comm.Gather(a, np.zeros({RANKS}), root=1 if id == {ODD} else 0)\ncomm.Barrier()",
-        f"rank {ODD} has called Gather #N with root 1 (<ipmpi C>:1)",
+        "Gather #N with root 1 (<ipmpi C>:1)",  # one MPI lets this rank go on, another does not
     ),
     "a message that nobody receives": (
         f"if id == {ODD}: comm.Ssend(a, dest=2, tag=7)\ncomm.Barrier()",
@@ -144,9 +144,9 @@ def test_a_computation_and_a_loop_of_calls_raise_no_alarm(mec: MultiEngineClient
     asked = []
     ask = mec._calls.session.request
     mec._calls.session.request = lambda make: asked.append(make) or ask(make)  # type: ignore[method-assign, func-returns-value]
-    mec.execute("end = time.time() + 2.5\nn = 0\nwhile time.time() < end: n += 1")
-    mec.execute("for n in range(200):\n    time.sleep(0.02 if id == 0 else 0.0)\n    comm.Barrier()")
-    assert len(asked) >= 6, "the engines were asked where they are"
+    mec.execute("end = time.time() + 1.6\nn = 0\nwhile time.time() < end: n += 1")
+    mec.execute("for n in range(100):\n    time.sleep(0.02 if id == 0 else 0.0)\n    comm.Barrier()")
+    assert len(asked) >= 4, "the engines were asked where they are"
     assert notices(mec) == []
 
 

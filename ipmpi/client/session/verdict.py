@@ -80,8 +80,10 @@ def judge(before: Look | None, now: Look, answered: Answered, patience: float) -
         return _sentence("no progress", sorted_out.halted()) if blocked else ""
     ends = _answered(answered)
     if sorted_out.waits:
-        head = f"no progress for {patience:.0f} s"
-        return _sentence(head, [*_waiting(sorted_out), *sorted_out.halted(), *ends])
+        places = [*_waiting(sorted_out), *sorted_out.halted(), *ends]
+        # In a collective call that all have entered in the same way, they may well move data.
+        alone = len(places) == 1 and all(call.number for call in sorted_out.waits.values())
+        return "" if alone else _sentence(f"no progress for {patience:.0f} s", places)
     # One line that all of them are at may be in a loop, in which they go on.
     places = [*_plain(sorted_out), *_elsewhere(sorted_out), *sorted_out.halted(), *ends]
     if len(places) < 2 or before is None:
@@ -119,7 +121,7 @@ class _Engines:
                 self.stopped[engine] = stack
             elif stack.state == ENDED:
                 self.ended.append(engine)
-            elif call is not None and call.since + 1 >= patience:
+            elif call is not None and call.since >= max(1.0, patience - 1):  # it is told in whole seconds
                 self.waits[engine] = call
             elif call is not None or not _is_where_it_was(before, engine, stack):
                 self.moves = True

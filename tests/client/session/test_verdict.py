@@ -134,6 +134,9 @@ def test_stopped_ended_failed_and_finished_engines_are_named() -> None:
         "rank 1 is stopped (SIGSTOP) in step() heat.py:37: time.sleep(999); the process of rank 2 has ended; "
         "rank 3 has raised ValueError: x; ranks [4-5] have finished"
     )
+    assert said({0: in_call()}, answered=Answered({}, [1])) == (
+        "rank 0 is in Allreduce #118 (heat.py:41); rank 1 has finished"
+    )
     assert said({1: stopped}) == "rank 1 is stopped (SIGSTOP) in step() heat.py:37: time.sleep(999)"
 
 
@@ -195,6 +198,7 @@ def test_a_function_of_mpi_under_a_library_is_found() -> None:
     [
         pytest.param({0: ELSEWHERE, 1: ELSEWHERE}, None, id="a computation without MPI"),
         pytest.param({0: in_call(), 1: in_call(since=2.0)}, None, id="one has called only just now"),
+        pytest.param({0: in_call(), 1: in_call()}, None, id="all have entered the same call, and may move data"),
         pytest.param({0: in_call(since=2.0), 1: ELSEWHERE}, None, id="a short wait"),
         pytest.param({0: in_call(), 1: ELSEWHERE}, {0: in_call(), 1: at(37, function="other")}, id="one goes on"),
         pytest.param(
@@ -219,6 +223,19 @@ def test_nothing_is_said_while_something_may_go_on(
     stacks: dict[int, RankStack], before: dict[int, RankStack] | None
 ) -> None:
     assert said(stacks, before) == ""
+
+
+def test_all_that_wait_for_each_others_messages_are_told() -> None:
+    stacks = {engine: in_call(name="Recv", number=0, peer=1 - engine, tag=0) for engine in range(2)}
+    assert said(stacks) == (
+        "rank 0 is in Recv from 1, tag 0 (heat.py:41), which rank 1 has not sent; "
+        "rank 1 is in Recv from 0, tag 0 (heat.py:41), which rank 0 has not sent"
+    )
+
+
+def test_short_patience_does_not_make_a_short_wait_a_long_one() -> None:
+    stacks = {0: in_call(since=0.0), 1: in_call(name="Bcast", since=0.0)}
+    assert judge(None, Look(1.0, stacks), ALL, 1.0) == ""
 
 
 def test_nothing_is_said_if_an_agent_is_silent() -> None:
