@@ -14,6 +14,7 @@ import msgspec
 from msgspec import field
 
 from .basemessage import Message as Message
+from .deaths import Death as Death
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -183,12 +184,16 @@ class Result(Message, frozen=True, tag=22):
 
 
 class Undone(Message, frozen=True, tag=23):
-    """Engines that will not answer a command: the name of an error class, and the sentence."""
+    """Engines that will not answer a command: the name of an error class, and the sentence.
+
+    ``death`` is what is known of the end of the process, if that is why.
+    """
 
     id: int
     engines: list[int]
     error: str
     text: str
+    death: Death | None = None
 
 
 class Accepted(Message, frozen=True, tag=24):
@@ -283,11 +288,15 @@ class Register(Message, frozen=True, tag=60):
 
 
 class RanksLost(Message, frozen=True, tag=61):
-    """Ranks whose processes ended; ``ordered``: they were told to end, so nothing that they had is to blame."""
+    """Ranks whose processes ended; ``ordered``: they were told to end, so nothing that they had is to blame.
+
+    ``death`` is what is known of the end of a single one, beside the sentence.
+    """
 
     ranks: list[int]
     reason: str
     ordered: bool = False
+    death: Death | None = None
 
 
 class JobEnds(Message, frozen=True, tag=68):

@@ -60,6 +60,8 @@ class Router:
         self._starting: dict[QueuedCommand, list[int]] = {}
         self._late: dict[QueuedCommand, list[int]] = {}
         self._undone: dict[tuple[QueuedCommand, str, str], list[int]] = {}
+        self._deaths: dict[str, m.Death] = {}
+        """By the text that tells of it."""
         self._passing: dict[tuple[int, int], Passing] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
         self.stale_results = 0
@@ -347,10 +349,10 @@ class Router:
             join(self._queues[engine], work)
             self._advance(engine)
 
-    def ranks_lost(self, key: int, ranks: Iterable[int], reason: str) -> list[int]:
+    def ranks_lost(self, key: int, ranks: Iterable[int], reason: str, death: m.Death | None = None) -> list[int]:
         """Ranks of a set are lost; return their ids."""
         ids = self.registry.of_ranks(key, ranks)
-        self._lose(ids, reason)
+        self._lose(ids, reason, death)
         return ids
 
     def set_lost(self, key: int, reason: str) -> list[int]:
@@ -421,11 +423,12 @@ class Router:
         self._undone.setdefault((work, error, text), []).append(engine)
         self._settle(work, engine)
 
-    def _lose(self, ids: Iterable[int], reason: str) -> None:
+    def _lose(self, ids: Iterable[int], reason: str, death: m.Death | None = None) -> None:
         reason = reason[: 8 * limits.LABEL]
         for number in list(ids):
             engine = self.registry.engines[number]
             text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
+            self._deaths[text] = death or m.Death(engine.rank, engine.pid, engine.host)
             queue = self._queues.pop(number)
             self._held.note(number, "")
             self.registry.remove([number])
@@ -449,12 +452,15 @@ class Router:
         for (work, error, text), ids in self._undone.items():
             if work.client in self._clients:
                 self._announce(work)
-                self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text)))
+                self._effects.append(
+                    Send(work.client, m.Undone(work.id, ids, error, text, self._deaths.get(text)))
+                )
             elif work.is_before_end:
                 self._effects.append(
                     Announce(f"{work.label} did not come to its end on {engines_named(ids)}: {text}")
                 )
         self._undone.clear()
+        self._deaths.clear()
         for starting, ids in self._starting.items():
             if ids:
                 self._dispatch(starting, ids)

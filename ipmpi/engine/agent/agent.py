@@ -23,6 +23,7 @@ from ...protocol.registration import parts
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
+from .deathcertificate import Thinning
 from .deliveries import Deliveries, for_ranks
 from .inquiries import Inquiries
 from .largestreams import LargeAnswer
@@ -91,6 +92,7 @@ class Agent:
         """Numbers of commands to ranks of this node."""
         self.output = SetOutput(loop, self.send_up)
         self._inquiries = Inquiries(self)
+        self._thinning = Thinning()
         self._answers = Upward(loop, self._answer)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
@@ -302,7 +304,7 @@ class Agent:
     def _run(self, message: m.Dispatch, body: Sequence[Buffer], files: tuple[int, ...]) -> None:
         """Pass a command to ranks of this node."""
         number = next(self._numbers)
-        command = RankCommand(message.id, message.method)
+        command = RankCommand(message.id, message.method, message.operation)
         run = rm.RunCommand(number, message.method, message.operation, message.sizes, bool(files))
         packet = rm.encode(run, body)
         gone = []
@@ -374,7 +376,7 @@ class Agent:
                 if self.is_complete:
                     self.on_complete()
         elif isinstance(message, m.RanksLost):
-            self._below_lost(peer, message.ranks, message.reason, message.ordered)
+            self._below_lost(peer, message.ranks, message.reason, message.ordered, message.death)
         elif isinstance(message, m.EndIsNear):
             self.end.warned()
         elif isinstance(message, m.AnswerStuck | m.Findings):
@@ -413,25 +415,27 @@ class Agent:
         if not self._stopped:
             self._below_lost(peer, peer.ranks, peer.farewell or reason, bool(peer.farewell) and not peer.fault)
 
-    def _below_lost(self, peer: PeerAgent, ranks: list[int], reason: str, ordered: bool) -> None:
+    def _below_lost(
+        self, peer: PeerAgent, ranks: list[int], reason: str, ordered: bool, death: m.Death | None = None
+    ) -> None:
         peer.engines = [engine for engine in peer.engines if engine.rank not in ranks]
         for rank in ranks:
             self._route.pop(rank, None)
-        self._lost(ranks, reason, ordered)
+        self._lost(ranks, reason, ordered, death)
 
-    def rank_lost(self, local: LocalRank, reason: str, ordered: bool) -> None:
+    def rank_lost(self, local: LocalRank, reason: str, ordered: bool, death: m.Death | None = None) -> None:
         """The process of a rank of this node has ended."""
         if self.local.pop(local.rank, None) is not None:
             local.gone()
             if not self._stopped:
-                self._lost([local.rank], reason, ordered)
+                self._lost([local.rank], reason, ordered, death)
 
-    def _lost(self, ranks: list[int], reason: str, ordered: bool) -> None:
+    def _lost(self, ranks: list[int], reason: str, ordered: bool, death: m.Death | None = None) -> None:
         if ranks:
             self._log(f"lost rank(s) {ranks}: {reason}")
             self._answers.leave_out(None, ranks)
             self.output.flush_all()
-            self.send_up(m.RanksLost(ranks, reason, ordered))
+            self.send_up(m.RanksLost(ranks, reason, ordered, self._thinning.passed_on(death, self.loop.now())))
             self._tasks.ranks_gone(ranks, died=True, ordered=ordered)
         self._stop_if_ended(reason if ordered else "")
 

@@ -6,15 +6,30 @@ memory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from ... import limits
 from ...protocol import messages as m, rankmessages as rm
 from ...protocol.frames import Buffer, split
 from ...transport.loop import Loop
 from ...transport.packets import PacketLink, Socket
-from ..rank.controlblock import CURRENT, HEARD, INTERRUPTS, JOINING, SENT, SINCE, SKIP, TARGET, ControlBlock
+from ..rank.controlblock import (
+    ABORT_CODE,
+    ABORTED,
+    CURRENT,
+    HEARD,
+    INTERRUPTS,
+    JOINING,
+    SENT,
+    SINCE,
+    SKIP,
+    TARGET,
+    ControlBlock,
+)
+from .deathcertificate import Evidence, MemoryFacts, certificate, command_in_words, last_lines
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
 from .rankoutput import RankOutput
@@ -24,6 +39,9 @@ from .taskagent import ReportChannel, TaskAgent
 
 _INTERRUPT_AGAIN = 0.05
 """Seconds after which an interrupt that was not raised is repeated; then doubled, up to a second."""
+
+_CRASH = 256 * limits.KIB
+"""Bytes at the end of a log in which a crash is looked for: it has the stacks of all threads."""
 
 _GONE = m.EngineInfo(-1, -1, "", 0)
 
@@ -44,10 +62,11 @@ class LastPacket:
 
 
 class RankCommand(NamedTuple):
-    """A command without a reply: the controller's number (0: no reply is expected), and the method."""
+    """A command without a reply: the controller's number (0: no reply is expected), the method, and the rest."""
 
     id: int
     method: str
+    operation: bytes = b""
 
 
 class Node(Protocol):
@@ -97,6 +116,8 @@ class LocalRank:
         is_stopping: whether it was told to end.
         farewell: why it was told to end, or "".
         has_left: whether it has announced its end.
+        exit_status: how its process has ended, as of ``os.waitpid``; None while that is not known.
+        on_sent: called after each packet for it.
     """
 
     tasks: TaskAgent
@@ -120,6 +141,9 @@ class LocalRank:
         self.is_stopping = False
         self.farewell = ""
         self.has_left = False
+        self.exit_status: int | None = None
+        self.on_sent: Callable[[], object] = lambda: None
+        self._crash_file = -1
         self._block: ControlBlock | None = None
         self._block_file = -1
         self._output_files: list[int] = []
@@ -155,6 +179,7 @@ class LocalRank:
 
         def sent(count: int) -> None:
             words[SENT] = count
+            self.on_sent()
 
         sent(self._link.sent)
         self._link.on_sent = sent
@@ -195,6 +220,7 @@ class LocalRank:
     def close(self) -> None:
         """Close its socket and its control block."""
         self._link.close()
+        self._close_crash_file()
         self._close_output()
 
     # --- interrupts ----------------------------------------------------------------------------------------
@@ -217,12 +243,17 @@ class LocalRank:
         current, since = self._block.words[CURRENT], self._block.words[SINCE] * 1e-9
         if current < 0:
             command = self._commands.get(-current)
-            return (command.method if command is not None else "a command"), since
+            return (command_in_words(*command[1:]) if command is not None else "a command"), since
         if current > 0:
             _, item, _ = self._items.running()
             label = item[0].label if item is not None else self.parts.label(current)
-            return f"task {label}".rstrip(), since
+            return (f'task "{label}"' if label else "a task"), since
         return None
+
+    @property
+    def has_aborted(self) -> bool:
+        """Whether it has called MPI_Abort."""
+        return self._block is not None and bool(self._block.words[ABORTED])
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the running command, if any; never in a task.
@@ -291,6 +322,7 @@ class LocalRank:
             elif isinstance(message, rm.RankHello):
                 self.hello, self.pid = message, message.pid
                 self._block_file = os.dup(files[0])
+                self._crash_file = os.dup(files[1]) if len(files) > 1 else -1
                 self._node.rank_said(self, message)
             elif isinstance(message, rm.OutputPipes):
                 self._output_files, files[:] = list(files), []
@@ -363,6 +395,31 @@ class LocalRank:
         self.break_off()
         self._node.rank_gone(self, reason)
 
+    def certificate(self, now: float, memory: MemoryFacts, reason: str) -> tuple[m.Death | None, str]:
+        """Its process has ended: return what is known of that, and a sentence; ``reason`` if nothing is."""
+        try:
+            if self.hello is None or self.given_up:
+                return None, reason
+            return certificate(self.hello.rank, self.pid, self.hello.host, self._evidence(now, memory))
+        finally:
+            self._close_crash_file()
+
+    def _evidence(self, now: float, memory: MemoryFacts) -> Evidence:
+        """Return what is found here of its end. Everything that it has printed is read, and told."""
+        abort = int(self._block.words[ABORT_CODE]) if self._block is not None and self.has_aborted else None
+        printed = b"" if self._output is None else self._output.last_words(limits.DEATH_LINES)
+        if not printed and self._output is not None:
+            printed = self._answers.output.log_of([self.rank], limits.DEATH_PRINTED)[self.rank]
+        ran, since = self.running() or ("", now)
+        log = b""
+        if self._crash_file >= 0:
+            with contextlib.suppress(OSError):
+                size = os.fstat(self._crash_file).st_size
+                log = os.pread(self._crash_file, _CRASH, max(0, size - _CRASH))
+        return Evidence(
+            self.exit_status, abort, memory, ran, now - since, last_lines(printed), log.decode(errors="replace")
+        )
+
     def gone(self) -> None:
         """Its process has ended: report its last output and results, and expect nothing more."""
         if self._output is not None:
@@ -371,6 +428,11 @@ class LocalRank:
         self.tasks.collect()
         self.tasks.retire()
         self.parts.gone()
+
+    def _close_crash_file(self) -> None:
+        if self._crash_file >= 0:
+            os.close(self._crash_file)
+            self._crash_file = -1
 
     def _close_output(self) -> None:
         for descriptor in self._output_files:

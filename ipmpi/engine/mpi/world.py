@@ -16,7 +16,7 @@ from typing import Any
 from ...environment.mpienv import LaunchedRank, mismatch_sentence
 from ...errors import LauncherError
 from ..rank.gangmember import CommunicatorSource
-from .abort import never_return_from_abort
+from .abort import never_return_from_abort, note_aborts
 from .spawning import refuse_spawn
 
 _LAST_WORDS = 2.0
@@ -61,6 +61,11 @@ class World:
         from . import comm
 
         return comm.GangCommunicators(self.mpi, self._parent, left)
+
+    def note_aborts(self, note: Callable[[int], object]) -> None:
+        """Have ``note`` called with the code before user code calls MPI_Abort."""
+        if self.mpi is not None:
+            note_aborts(self.mpi, note)
 
     def finalize(self) -> None:
         """MPI_Finalize: collective, so it waits for the other ranks of the set."""
