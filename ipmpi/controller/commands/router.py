@@ -59,9 +59,7 @@ class Router:
         self._interrupting: list[int] = []
         self._starting: dict[QueuedCommand, list[int]] = {}
         self._late: dict[QueuedCommand, list[int]] = {}
-        self._undone: dict[tuple[QueuedCommand, str, str], list[int]] = {}
-        self._deaths: dict[str, m.Death] = {}
-        """By the text that tells of it."""
+        self._undone: dict[tuple[QueuedCommand, str, str, m.Death | None], list[int]] = {}
         self._passing: dict[tuple[int, int], Passing] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
         self.stale_results = 0
@@ -419,8 +417,10 @@ class Router:
             if not work.is_before_end:
                 self._will_not_run(work, engine, "QueueCleared", reason)
 
-    def _will_not_run(self, work: QueuedCommand, engine: int, error: str, text: str) -> None:
-        self._undone.setdefault((work, error, text), []).append(engine)
+    def _will_not_run(
+        self, work: QueuedCommand, engine: int, error: str, text: str, death: m.Death | None = None
+    ) -> None:
+        self._undone.setdefault((work, error, text, death), []).append(engine)
         self._settle(work, engine)
 
     def _lose(self, ids: Iterable[int], reason: str, death: m.Death | None = None) -> None:
@@ -428,7 +428,7 @@ class Router:
         for number in list(ids):
             engine = self.registry.engines[number]
             text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
-            self._deaths[text] = death or m.Death(engine.rank, engine.pid, engine.host)
+            known = death or m.Death(engine.rank, engine.pid, engine.host)
             queue = self._queues.pop(number)
             self._held.note(number, "")
             self.registry.remove([number])
@@ -439,28 +439,23 @@ class Router:
             for passing in self._passing.values():
                 if number in passing.engines:
                     passing.error, passing.reason = "EngineLost", text
-            if queue.running is not None:
-                self._will_not_run(queue.running, number, "EngineLost", text)
-            for work in queue.waiting:
-                self._will_not_run(work, number, "EngineLost", text)
+            for work in filter(None, [queue.running, *queue.waiting]):
+                self._will_not_run(work, number, "EngineLost", text, known)
 
     # --- effects -----------------------------------------------------------------------------------------------
 
     def flush(self, now: float = 0.0) -> list[Effect]:
         """Return the effects of all events since the last call, in order."""
         self._now = now
-        for (work, error, text), ids in self._undone.items():
+        for (work, error, text, death), ids in self._undone.items():
             if work.client in self._clients:
                 self._announce(work)
-                self._effects.append(
-                    Send(work.client, m.Undone(work.id, ids, error, text, self._deaths.get(text)))
-                )
+                self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text, death)))
             elif work.is_before_end:
                 self._effects.append(
                     Announce(f"{work.label} did not come to its end on {engines_named(ids)}: {text}")
                 )
         self._undone.clear()
-        self._deaths.clear()
         for starting, ids in self._starting.items():
             if ids:
                 self._dispatch(starting, ids)

@@ -15,7 +15,7 @@ from ... import limits
 from ...crashreport import Crash, last_crash
 from ...exits import how_it_ended
 from ...protocol import operations
-from ...protocol.deaths import Death
+from ...protocol.messages import Death, RanksLost
 from .watch import describe_status
 
 _NEARLY: Final = 0.9
@@ -202,11 +202,12 @@ class Thinning:
     def __init__(self) -> None:
         self._whole: deque[float] = deque(maxlen=limits.DEATHS_WHOLE)
 
-    def passed_on(self, death: Death | None, now: float) -> Death | None:
-        """A death as it is told on: without output and stack if there were many of late."""
+    def passed_on(self, lost: RanksLost, now: float) -> RanksLost:
+        """The message as it is passed on: without output and stack if there were many of late."""
+        death = lost.death
         if death is None or not (death.printed or death.stack):
-            return death
+            return lost
         if len(self._whole) == self._whole.maxlen and now - self._whole[0] < limits.DEATHS_WITHIN:
-            return msgspec.structs.replace(death, printed="", stack="")
+            return msgspec.structs.replace(lost, death=msgspec.structs.replace(death, printed="", stack=""))
         self._whole.append(now)
-        return death
+        return lost

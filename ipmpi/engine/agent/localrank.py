@@ -247,7 +247,7 @@ class LocalRank:
         if current > 0:
             _, item, _ = self._items.running()
             label = item[0].label if item is not None else self.parts.label(current)
-            return (f'task "{label}"' if label else "a task"), since
+            return f"task {label}".rstrip(), since
         return None
 
     @property
