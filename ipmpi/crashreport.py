@@ -55,7 +55,7 @@ class Crash(NamedTuple):
         """Where it was in user code: ``step (heat.py:41)``; "" if that is not known."""
         users = [frame for frame in self.frames if is_users(frame.file)]
         frame = next(iter(users or self.frames), None)
-        return "" if frame is None else f"{frame.function} ({_name(frame.file)}:{frame.line})"
+        return "" if frame is None else f"{frame.function} ({file_name(frame.file)}:{frame.line})"
 
     def traceback(self) -> list[str]:
         """The frames as in a traceback, innermost last."""
@@ -89,5 +89,6 @@ def last_crash(text: str) -> Crash | None:
     return Crash(int(number), heads[-1][1] is None, frames, "\n".join(kept).strip(), after is None)
 
 
-def _name(path: str) -> str:
+def file_name(path: str) -> str:
+    """The last part of a path, as messages show it."""
     return path.replace("\\", "/").rpartition("/")[2] or path

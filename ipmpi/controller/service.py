@@ -157,7 +157,7 @@ class ControllerService:
 
     def _ranks_lost(self, session: PeerSession, message: m.RanksLost) -> None:
         key, over = session.key, self.deadlines.is_over(session.key, self._loop.now())
-        self.farm.ranks_lost(key, message.ranks, ordered=over, told=message.ordered)
+        self.farm.ranks_lost(key, message.ranks, ordered=over, told=message.ordered, reason=message.reason)
         expected = over or message.ordered
         now, death = self._loop.now(), message.death
         self.losses.ranks_lost(key, message.ranks, message.reason, now, expected=expected, death=death)

@@ -12,10 +12,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ... import limits
-from ...crashreport import Crash, last_crash
+from ...crashreport import Crash, file_name, last_crash
 from ...exits import how_it_ended
 from ...protocol import operations
 from ...protocol.messages import Death, RanksLost
+from ...protocol.mpicalls import MpiCall
 from .watch import describe_status
 
 _NEARLY: Final = 0.9
@@ -60,6 +61,7 @@ class Evidence(NamedTuple):
         seconds: for how long.
         printed: the last lines that it printed.
         log: the end of the file into which faulthandler writes.
+        call: its last MPI call, as far as those are recorded.
     """
 
     status: int | None = None
@@ -69,6 +71,7 @@ class Evidence(NamedTuple):
     seconds: float = 0.0
     printed: str = ""
     log: str = ""
+    call: MpiCall | None = None
 
 
 def certificate(rank: int, pid: int, host: str, found: Evidence) -> tuple[Death, str]:
@@ -90,7 +93,7 @@ def certificate(rank: int, pid: int, host: str, found: Evidence) -> tuple[Death,
     )  # fmt: skip
     place = "" if crash is None else crash.place
     how = how_it_ended(-killed) if found.status is None else describe_status(found.status)
-    parts = [_manner(death, how, place), *_memory(death, found.memory), _ran(death)]
+    parts = [_manner(death, how, place), *_memory(death, found.memory), _ran(death, found.call)]
     return death, "; ".join(parts)
 
 
@@ -127,8 +130,14 @@ def _memory(death: Death, facts: MemoryFacts) -> list[str]:
     return [", ".join(found)] if found else []
 
 
-def _ran(death: Death) -> str:
-    return f"it ran {death.ran} for {duration(death.seconds)}" if death.ran else "it ran nothing then"
+def _ran(death: Death, call: MpiCall | None) -> str:
+    if not death.ran:
+        return "it ran nothing then"
+    inside = ""
+    if call is not None and call.open:
+        number = f" #{call.number}" if call.number else ""
+        inside = f", and was in {call.name}{number} ({file_name(call.file)}:{call.line})"
+    return f"it ran {death.ran} for {duration(death.seconds)}{inside}"
 
 
 def duration(seconds: float) -> str:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from ... import limits
 from ...protocol import messages as m, rankmessages as rm
 from ...protocol.frames import Buffer, split
+from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
 from ...transport.packets import PacketLink, Socket
+from ..rank.callring import read_calls
 from ..rank.controlblock import (
     ABORT_CODE,
     ABORTED,
@@ -255,6 +258,10 @@ class LocalRank:
         """Whether it has called MPI_Abort."""
         return self._block is not None and bool(self._block.words[ABORTED])
 
+    def calls(self, most: int) -> list[MpiCall]:
+        """Return its last MPI calls, the newest one last."""
+        return [] if self._block is None else read_calls(self._block.calls, most, time.monotonic_ns())
+
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the running command, if any; never in a task.
 
@@ -417,8 +424,9 @@ class LocalRank:
                 size = os.fstat(self._crash_file).st_size
                 log = os.pread(self._crash_file, _CRASH, max(0, size - _CRASH))
         return Evidence(
-            self.exit_status, abort, memory, ran, now - since, last_lines(printed), log.decode(errors="replace")
-        )
+            self.exit_status, abort, memory, ran, now - since, last_lines(printed), log.decode(errors="replace"),
+            next(iter(self.calls(1)), None),
+        )  # fmt: skip
 
     def gone(self) -> None:
         """Its process has ended: report its last output and results, and expect nothing more."""

@@ -1,7 +1,8 @@
 """Memory that a rank and its node agent share, so that they can communicate while user code runs.
 
 A rank runs user code, which may hold the interpreter for minutes. The block has what the agent must know or do
-meanwhile: what runs and since when, which items are revoked, the target of an interrupt, and the results of items.
+meanwhile: what runs and since when, which items are revoked, the target of an interrupt, the results of items, and
+the last MPI calls.
 
 Every word has one writer. Words are aligned and 8 bytes wide, so the processor reads and writes them in one piece.
 If both sides write one word and then read the other's, each calls :meth:`ControlBlock.fence` in between: otherwise
@@ -20,6 +21,8 @@ import _thread
 import mmap
 import os
 from typing import Final
+
+from .callring import CALLS
 
 # Words that the agent writes.
 SENT: Final = 0
@@ -76,7 +79,8 @@ _AT_TEXT: Final = 8 * _WORDS
 _AT_REVOKED: Final = _AT_TEXT + _TEXT
 _AT_RECORDS: Final = _AT_REVOKED + SERIALS
 _AT_RING: Final = _AT_RECORDS + 4 * 8 * SLOTS
-SIZE: Final = _AT_RING + RING
+_AT_CALLS: Final = _AT_RING + RING
+SIZE: Final = _AT_CALLS + CALLS
 
 
 class ControlBlock:
@@ -93,6 +97,7 @@ class ControlBlock:
         lengths: bytes of their payloads.
         seconds: their run times.
         ring: their payloads, in a ring buffer.
+        calls: the last MPI calls: see :mod:`ipmpi.engine.rank.callring`.
         lock: what :meth:`fence` takes and releases, for code that must avoid the call.
     """
 
@@ -107,7 +112,8 @@ class ControlBlock:
         self.kinds = records[8 * SLOTS : 16 * SLOTS].cast("q")
         self.lengths = records[16 * SLOTS : 24 * SLOTS].cast("q")
         self.seconds = records[24 * SLOTS :].cast("d")
-        self.ring = view[_AT_RING:]
+        self.ring = view[_AT_RING:_AT_CALLS]
+        self.calls = view[_AT_CALLS:]
         self.lock = _thread.allocate_lock()
 
     @classmethod
