@@ -251,8 +251,8 @@ ranks because of the first."""
 
 MEMORY_LOOK: Final = 0.1
 MEMORY_LOOK_LONGEST: Final = 2.0
-"""Seconds between two looks at the memory of ranks that run something: the first, and then longer up to the
-second, unless memory runs out sooner. A look takes some 20 microseconds for each rank."""
+"""Seconds after which a rank that has begun something is looked at for its memory, and the longest time between
+two looks, unless memory runs out sooner. A look takes some 20 microseconds."""
 
 SOURCE: Final = MESSAGE - INLINE_BODY - 64 * KIB
 """The longest source text of a command or task, with some room for the rest of the message that it goes in."""

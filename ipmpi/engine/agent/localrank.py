@@ -235,6 +235,12 @@ class LocalRank:
         return block is not None and bool(block.words[CURRENT] or block.words[JOINING])
 
     @property
+    def began(self) -> float | None:
+        """When it began what it runs (time.monotonic); None if it runs nothing."""
+        block = self._block
+        return None if block is None or not block.words[CURRENT] else float(block.words[SINCE] * 1e-9)
+
+    @property
     def is_wanted(self) -> bool:
         """Whether commands or tasks wait for it."""
         return bool(self._commands) or self._items.is_active or self.parts.is_active

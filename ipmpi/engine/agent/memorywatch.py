@@ -1,7 +1,8 @@
 """How much memory the ranks of a node have, looked at while they run something.
 
-A process that has ended has no memory any more, so it must be looked at before. While nothing runs nobody looks:
-then there is no timer.
+A process that has ended has no memory any more, so it must be looked at before. A rank is looked at soon after it
+has begun something, then less and less often, and more often when memory runs out. While nothing runs there is no
+timer, and what takes less than a tenth of a second is not looked at.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ...transport.loop import Loop, Timer
 from .deathcertificate import MemoryFacts
 
 _SOONEST = 0.02
+_APART = 3 * limits.MEMORY_LOOK
+"""Seconds between two looks at a rank that begins something new all the time."""
 _FADES = 30.0
 """Seconds after which nobody is expected to have been meant by a kill of the kernel's: it was a child process."""
 _KIB = 1024
@@ -32,6 +35,10 @@ class Watched(Protocol):
     @property
     def is_wanted(self) -> bool:
         """Whether it has something to run."""
+
+    @property
+    def began(self) -> float | None:
+        """When it began what it runs (time.monotonic); None if it runs nothing."""
 
 
 class Reading(NamedTuple):
@@ -89,21 +96,41 @@ class OomKills:
         return True
 
 
-class Headroom:
-    """When to look again (no I/O): sooner if memory runs out soon."""
+class Pace:
+    """When to look at one rank again (no I/O)."""
 
     def __init__(self) -> None:
+        self._read_at = -math.inf
         self._interval = limits.MEMORY_LOOK
+
+    def due(self, began: float | None, now: float) -> float:
+        """Return when; ``began`` is when it began what it runs."""
+        if began is None:
+            return now + limits.MEMORY_LOOK_LONGEST
+        if began > self._read_at:
+            return max(began + limits.MEMORY_LOOK, self._read_at + _APART)
+        return self._read_at + self._interval
+
+    def read(self, began: float | None, now: float) -> None:
+        """It was looked at."""
+        is_new = began is None or began > self._read_at
+        self._interval = limits.MEMORY_LOOK if is_new else self._interval
+        self._interval = min(2 * self._interval, limits.MEMORY_LOOK_LONGEST)
+        self._read_at = now
+
+
+class Headroom:
+    """When memory will have run out, by how fast it goes (no I/O)."""
+
+    def __init__(self) -> None:
         self._before: tuple[float, int] | None = None
 
-    def next_look(self, left: int | None, now: float) -> float:
-        """Return the seconds until the next look; ``left`` bytes are free."""
-        self._interval = min(2 * self._interval, limits.MEMORY_LOOK_LONGEST)
-        before, self._before = self._before, None if left is None else (now, left)
-        if before is None or left is None or now <= before[0] or left >= before[1]:
-            return self._interval
-        empty_in = left * (now - before[0]) / (before[1] - left)
-        return max(_SOONEST, min(self._interval, empty_in / 4))
+    def next_look(self, left: int, now: float) -> float:
+        """Return the seconds after which to look at all, a quarter of those that are left; ``left`` bytes are."""
+        before, self._before = self._before, (now, left)
+        if before is None or now <= before[0] or left >= before[1]:
+            return math.inf
+        return max(_SOONEST, left * (now - before[0]) / (before[1] - left) / 4)
 
 
 class Used(NamedTuple):
@@ -131,6 +158,9 @@ class MemoryWatch:
         self._ranks = ranks
         self._timer: Timer | None = None
         self._headroom = Headroom()
+        self._all_at = math.inf
+        """When to look at all, since memory runs out."""
+        self._paces: dict[int, Pace] = {}
         self._readings: dict[int, Reading] = {}
         self._groups: dict[int, list[MemoryGroup]] = {}
         self._used: dict[str, Used] = {}
@@ -139,6 +169,7 @@ class MemoryWatch:
 
     def add(self, pid: int) -> None:
         """A rank has started."""
+        self._paces.setdefault(pid, Pace())
         self._groups[pid] = groups = memory_groups(pid)
         for folder, count in _oom_kills(groups):
             self._counted(folder, count)
@@ -150,37 +181,56 @@ class MemoryWatch:
 
     def wake(self) -> None:
         """A rank may have been given something to run."""
-        if self._timer is None:
-            self._headroom = Headroom()
-            self._timer = self._loop.call_later(limits.MEMORY_LOOK, self._look)
+        soon = self._loop.now() + limits.MEMORY_LOOK
+        if self._timer is None or self._timer.when > soon:
+            self._look_after(limits.MEMORY_LOOK)
+
+    def _look_after(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
-        self._timer = None
-        busy = [local.pid for local in self._ranks() if local.pid in self._groups and local.is_wanted]
-        if not busy:
+        self._timer, now = None, self._loop.now()
+        wanted = [local for local in self._ranks() if local.pid in self._paces and local.is_wanted]
+        if not wanted:
+            self._headroom, self._all_at = Headroom(), math.inf
             return
+        look_at_all = now >= self._all_at
+        due = [local for local in wanted if look_at_all or self._paces[local.pid].due(local.began, now) <= now]
+        if due:
+            for local in due:
+                self._paces[local.pid].read(local.began, now)
+            left = self._read([local.pid for local in due], now)
+            self._all_at = now + self._headroom.next_look(left, now)
+        nexts = [self._paces[local.pid].due(local.began, now) for local in wanted]
+        self._look_after(max(_SOONEST, min(self._all_at, *nexts) - now))
+
+    def _read(self, pids: list[int], now: float) -> int:
+        """Look at these; return how many bytes are left for that of them that has least."""
+        left = []
         distinct: dict[str, list[MemoryGroup]] = {}
-        for pid in busy:
+        for pid in pids:
             reading = read_memory(pid)
             if reading is None:
                 continue  # it has ended, which is noticed now
             self._readings[pid] = reading
+            if reading.address_limit:
+                left.append(reading.address_limit - reading.address_space)
             groups = memory_groups(pid)
             if groups != self._groups[pid]:
                 self.add(pid)
             distinct[_name(groups)] = groups
-        now = self._loop.now()
-        for groups in distinct.values():
+        for name, groups in distinct.items():
             for folder, count in _oom_kills(groups):
                 self._counted(folder, count).seen(count, now)
-        self._used = {name: _tightest(groups) for name, groups in distinct.items()}
-        limited = [each for pid in busy if (each := self._readings.get(pid)) is not None and each.address_limit]
-        spaces = [each.address_limit - each.address_space for each in limited]
-        left = min([*(used.left for used in self._used.values()), *spaces], default=None)
-        self._timer = self._loop.call_later(self._headroom.next_look(left, now), self._look)
+            self._used[name] = used = _tightest(groups)
+            left.append(used.left)
+        return max(0, min(left, default=0))
 
     def ended(self, pid: int) -> MemoryFacts:
         """Return what is known of a rank that has ended."""
+        self._paces.pop(pid, None)
         groups = self._groups.pop(pid, None)
         reading = self._readings.pop(pid, Reading())
         if groups is None:

@@ -176,12 +176,23 @@ def test_lost_engine_answers_for_what_ran_and_waited(router: Router) -> None:
     undone = [message for _, message in sent(router.flush(), m.Undone)]
     assert [(u.id, u.engines, u.error) for u in undone] == [(1, [0], "EngineLost"), (2, [0], "EngineLost")]
     assert undone[0].text == "engine 0 (rank 0, pid 100 on n1) is gone: signal 9"
+    assert undone[0].death == m.Death(0, 100, "n1"), "nothing else is known"
     answer(router, SET, first, [0, 1])
     ((_, result),) = sent(router.flush(), m.Result)
     assert result.engines == [1]
     assert router.stale_results == 1
     with pytest.raises(errors.InvalidEngineID, match=r"id 0 is not registered \(registered: 1-4\)"):
         command(router, 3, [0])
+
+
+def test_what_is_known_of_a_death_reaches_all_who_waited_for_the_engine(router: Router) -> None:
+    command(router, 1, [0, 1])
+    command(router, 2, [0])
+    router.flush()
+    death = m.Death(0, 100, "n1", signal=9, oom=True, ran="execute", seconds=41.0)
+    router.ranks_lost(SET, [0], "the kernel ended it", death)
+    undone = [message for _, message in sent(router.flush(), m.Undone)]
+    assert [(u.id, u.death) for u in undone] == [(1, death), (2, death)]
 
 
 def test_lost_set(router: Router) -> None:
