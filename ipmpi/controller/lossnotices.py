@@ -61,7 +61,7 @@ class Losses:
             # Ranks below another one in the tree of the set are lost with it.
             first = min(engines, key=lambda engine: engine.rank)
             self.last = (first.rank, first.pid, first.host)
-        ids = self._router.ranks_lost(key, ranks, reason, death)
+        ids = self._router.ranks_lost(key, ranks, reason, now, death)
         self._note(engines, ids, reason, None if expected else now)
 
     def set_lost(self, key: int, reason: str, now: float, *, silent: bool, expected: bool) -> None:
@@ -70,7 +70,7 @@ class Losses:
         engines = [] if engine_set is None else list(engine_set.engines.values())
         if silent:
             reason = _without_a_word(engines, reason)
-        self._note(engines, self._router.set_lost(key, reason), reason, None if expected else now)
+        self._note(engines, self._router.set_lost(key, reason, now), reason, None if expected else now)
 
     def _note(self, engines: Iterable[Engine], ids: Iterable[int], reason: str, now: float | None) -> None:
         for number in ids:

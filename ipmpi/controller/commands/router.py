@@ -77,15 +77,7 @@ class Router:
         check_size(message, len(targets))
         state = self._clients.setdefault(client, ClientCommands())
         inline = size_of(body)
-        if message.id in state.commands:
-            raise errors.ClientError(f"command {message.id} is under way already")
-        if len(state.commands) >= limits.CLIENT_COMMANDS or (
-            inline and state.inline_bytes + inline > 2 * limits.CLIENT_INLINE_BACKLOG
-        ):
-            raise errors.Backpressure(
-                f"{len(state.commands)} commands of this client wait for their answers: wait for some before "
-                "sending more"
-            )
+        state.check_room(message.id, inline)
         work = QueuedCommand(
             next(self._serial), client, message.id, message.method, message.label[: limits.LABEL],
             message.operation, message.sizes, [bytes(b) for b in body], stream,
@@ -347,17 +339,19 @@ class Router:
             join(self._queues[engine], work)
             self._advance(engine)
 
-    def ranks_lost(self, key: int, ranks: Iterable[int], reason: str, death: m.Death | None = None) -> list[int]:
+    def ranks_lost(
+        self, key: int, ranks: Iterable[int], reason: str, now: float | None = None, death: m.Death | None = None
+    ) -> list[int]:
         """Ranks of a set are lost; return their ids."""
         ids = self.registry.of_ranks(key, ranks)
-        self._lose(ids, reason, death)
+        self._lose(ids, reason, now, death)
         return ids
 
-    def set_lost(self, key: int, reason: str) -> list[int]:
+    def set_lost(self, key: int, reason: str, now: float | None = None) -> list[int]:
         """A whole set is lost; return its ids."""
         engine_set = self.registry.sets.get(key)
         ids = [] if engine_set is None else [engine.id for engine in engine_set.engines.values()]
-        self._lose(ids, reason)
+        self._lose(ids, reason, now)
         for source, stream in [name for name in self._passing if name[0] == key]:
             self.forward_ended(source, stream, complete=False)
         return ids
@@ -423,19 +417,21 @@ class Router:
         self._undone.setdefault((work, error, text, death), []).append(engine)
         self._settle(work, engine)
 
-    def _lose(self, ids: Iterable[int], reason: str, death: m.Death | None = None) -> None:
+    def _lose(
+        self, ids: Iterable[int], reason: str, now: float | None = None, death: m.Death | None = None
+    ) -> None:
         reason = reason[: 8 * limits.LABEL]
         for number in list(ids):
             engine = self.registry.engines[number]
-            text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
-            known = death or m.Death(engine.rank, engine.pid, engine.host)
             queue = self._queues.pop(number)
+            text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
+            text += "" if death is not None or now is None else queue.doing(now)
+            known = death or m.Death(engine.rank, engine.pid, engine.host)
             self._held.note(number, "")
             self.registry.remove([number])
-            for works in (self._starting, self._late):
-                for engines in works.values():
-                    if number in engines:
-                        engines.remove(number)
+            for engines in (*self._starting.values(), *self._late.values()):
+                if number in engines:
+                    engines.remove(number)
             for passing in self._passing.values():
                 if number in passing.engines:
                     passing.error, passing.reason = "EngineLost", text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import signal
@@ -17,6 +16,7 @@ from ...exits import how_it_ended
 from ...protocol import operations
 from ...protocol.messages import Death, RanksLost
 from ...protocol.mpicalls import MpiCall
+from ...quantities import duration, sized, sized_of
 from .watch import describe_status
 
 _NEARLY: Final = 0.9
@@ -119,14 +119,14 @@ def _memory(death: Death, facts: MemoryFacts) -> list[str]:
     suspicious = death.oom or death.signal == signal.SIGKILL or (not death.signal and death.exit_code is None)
     found = []
     if facts.limit and facts.peak_rss >= _NEARLY * facts.limit:
-        found.append(f"its memory was {_of(facts.peak_rss, facts.limit)} (the limit of its {facts.scope})")
+        found.append(f"its memory was {sized_of(facts.peak_rss, facts.limit)} (the limit of its {facts.scope})")
     else:
         if facts.peak_rss:
             found.append(f"its memory was {sized(facts.peak_rss)}")
         if facts.limit and death.abort is None and (suspicious or facts.used >= _NEARLY * facts.limit):
-            found.append(f"{_of(facts.used, facts.limit)} were in use in all of its {facts.scope}")
+            found.append(f"{sized_of(facts.used, facts.limit)} were in use in all of its {facts.scope}")
     if facts.address_limit and facts.address_space >= _NEARLY * facts.address_limit and death.abort is None:
-        found.append(f"its address space was {_of(facts.address_space, facts.address_limit)} (ulimit -v)")
+        found.append(f"its address space was {sized_of(facts.address_space, facts.address_limit)} (ulimit -v)")
     return [", ".join(found)] if found else []
 
 
@@ -138,40 +138,6 @@ def _ran(death: Death, call: MpiCall | None) -> str:
         number = f" #{call.number}" if call.number else ""
         inside = f", and was in {call.name}{number} ({file_name(call.file)}:{call.line})"
     return f"it ran {death.ran} for {duration(death.seconds)}{inside}"
-
-
-def duration(seconds: float) -> str:
-    """``4 ms``, ``1.3 s``, ``41 s``, ``2 h 10 min``."""
-    if seconds < 1:
-        return f"{max(0.0, 1000 * seconds):.0f} ms"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 2:
-        return f"{round(seconds)} s"
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
-
-
-def sized(size: int) -> str:
-    """``1.2 GiB``."""
-    step = _step(size)
-    return f"{_in_unit(size, step)} {_UNITS[step]}"
-
-
-def _of(size: int, limit: int) -> str:
-    step = _step(limit)
-    return f"{_in_unit(size, step)} of {_in_unit(limit, step)} {_UNITS[step]}"
-
-
-def _step(size: int) -> int:
-    return min(int(math.log2(size)) // 10, len(_UNITS) - 1) if size >= 1 else 0
-
-
-def _in_unit(size: int, step: int) -> str:
-    return f"{size / (1 << 10 * step):.1f}".removesuffix(".0")
 
 
 def command_in_words(method: str, operation: bytes) -> str:

@@ -190,9 +190,21 @@ def test_what_is_known_of_a_death_reaches_all_who_waited_for_the_engine(router: 
     command(router, 2, [0])
     router.flush()
     death = m.Death(0, 100, "n1", signal=9, oom=True, ran="execute", seconds=41.0)
-    router.ranks_lost(SET, [0], "the kernel ended it", death)
+    router.ranks_lost(SET, [0], "the kernel ended it", 60.0, death)
     undone = [message for _, message in sent(router.flush(), m.Undone)]
     assert [(u.id, u.death) for u in undone] == [(1, death), (2, death)]
+
+
+def test_of_an_engine_whose_node_is_lost_the_controller_knows_what_it_ran(router: Router) -> None:
+    command(router, 1, [0, 1])
+    command(router, 2, [0])
+    router.flush(10.0)
+    router.ranks_lost(SET, [0], "its node is down", 51.4)
+    router.set_lost(SET, "its link is lost", 55.0)
+    undone = [message for _, message in sent(router.flush(60.0), m.Undone)]
+    assert [(u.id, u.engines) for u in undone] == [(1, [0]), (2, [0]), (1, [1])]
+    assert undone[0].text.endswith("on n1) is gone: its node is down; it ran command 1 for 41 s")
+    assert undone[2].text.endswith("is gone: its link is lost; it ran command 1 for 45 s")
 
 
 def test_lost_set(router: Router) -> None:

@@ -15,9 +15,7 @@ from ipmpi.engine.agent.deathcertificate import (
     Thinning,
     certificate,
     command_in_words,
-    duration,
     last_lines,
-    sized,
 )
 from ipmpi.protocol import messages as m, operations
 from ipmpi.protocol.mpicalls import MpiCall
@@ -159,16 +157,6 @@ def test_a_command_in_words(source: str, words: str) -> None:
 def test_another_command_in_words() -> None:
     assert command_in_words("push", operations.encode(operations.Push())) == "push"
     assert command_in_words("of another release", b"\xc1") == "of another release"
-
-
-def test_numbers_in_words() -> None:
-    times = (-1.0, 0.004, 0.31, 5.25, 41.4, 119.4, 150.0, 7830.0)
-    assert [duration(each) for each in times] == [
-        "0 ms", "4 ms", "310 ms", "5.2 s", "41 s", "119 s", "2 min 30 s", "2 h 10 min",
-    ]  # fmt: skip
-    assert [sized(each) for each in (0, 1023, 1536, 251 * GIB, 5 << 50)] == [
-        "0 bytes", "1023 bytes", "1.5 KiB", "251 GiB", "5120 TiB",
-    ]  # fmt: skip
 
 
 def test_many_deaths_at_a_time_are_passed_on_without_what_is_long() -> None:
