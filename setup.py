@@ -21,7 +21,7 @@ EXTRAS = {
     # A bar while many tasks are waited for.
     "progress": ["tqdm"],
     "test": [
-        *("pytest>=8", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
+        *("pytest>=8", "pytest-xdist>=3.6", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
         *("tqdm", "joblib", "scipy", "emcee", "matplotlib", "ipykernel", "nbclient"),
     ],
     "docs": [

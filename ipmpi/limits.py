@@ -192,6 +192,9 @@ INTERRUPT_REACTS: Final = 3.0
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""
 
+RESTART_GRACE: Final = 0.5
+"""The same for an engine that is restarted: its namespace is given up, and somebody waits for the new one."""
+
 NODES_MEET: Final = 10.0
 """For the nodes of a set to link up, while the other ranks wait in MPI. It takes milliseconds where they can reach
 each other, and longer than this only where a firewall swallows what they say."""

@@ -28,6 +28,7 @@ from ..engine.rank.hiddenvariables import hide_rank_variables
 from ..engine.rank.lifeline import Lifeline
 from ..engine.rank.outputpipes import OutputPipes
 from ..engine.rank.rank import Rank
+from ..engine.rank.snapshotfiles import SnapshotFiles
 from ..engine.session import importhooks
 from ..engine.session.namespace import Namespace
 from ..environment import gpus, mpienv, walltime
@@ -154,6 +155,7 @@ class EngineProcess:
         if leaders:
             talk.meet(world.rank, leaders, host, world.exchange)
         namespace = Namespace(-1, world.mpi)
+        namespace.snapshots = SnapshotFiles()
         namespace.install_as_main()
         importhooks.install()
         self.rank = Rank(

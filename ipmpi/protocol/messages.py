@@ -128,6 +128,16 @@ class Kill(Message, frozen=True, tag=7):
     controller: bool = False
 
 
+class Restart(Message, frozen=True, tag=19):
+    """Restart the whole launches of these engines. Answer: the ids of all engines that end, and come again.
+
+    Refused (ClientError), before anything has ended, if nobody would start one of them again.
+    """
+
+    id: int
+    targets: list[int] | None
+
+
 class ClusterInfo(Message, frozen=True, tag=8):
     """Who is there. Answer: a dict as in :meth:`ipmpi.client.MultiEngineClient.cluster_info`.
 
@@ -262,6 +272,10 @@ class StopRanks(Message, frozen=True, tag=43):
     ranks: list[int]
 
 
+class RestartSet(Message, frozen=True, tag=51):
+    """End the whole set at once: whoever has started it starts it again."""
+
+
 # --- engine set to controller --------------------------------------------------------------------------------
 
 
@@ -277,7 +291,8 @@ class EngineInfo(Message, frozen=True):
 class Register(Message, frozen=True, tag=60):
     """First message of an engine set: its engines, and the ids they had if this is a new link of old engines.
 
-    A large set needs several; ``more`` is set in all but the last, which has the ids.
+    A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
+    launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
     """
 
     engines: list[EngineInfo]
@@ -285,6 +300,7 @@ class Register(Message, frozen=True, tag=60):
     python: str
     ids: list[int] = field(default_factory=list)
     more: bool = False
+    launch: str = ""
 
 
 class RanksLost(Message, frozen=True, tag=61):
@@ -402,6 +418,7 @@ AnyMessage = (
     | ClearQueue
     | Interrupt
     | Kill
+    | Restart
     | ClusterInfo
     | AskAgents
     | SubmitTasks
@@ -428,6 +445,7 @@ AnyMessage = (
     | InterruptRanks
     | Inquiry
     | StopRanks
+    | RestartSet
     | GiveTasks
     | TakeBackTasks
     | CancelTasks

@@ -60,6 +60,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Interrupt,
         m.AskAgents,
         m.Kill,
+        m.Restart,
         m.Reserve,
         m.Release,
     },
@@ -69,7 +70,8 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
 }
 
 RECEIVES: Final[dict[str, Table]] = {
-    "engine": _TASKS_TO_SET | {m.Registered, m.Dispatch, m.InterruptRanks, m.Inquiry, m.StopRanks, m.Goodbye},
+    "engine": _TASKS_TO_SET
+    | {m.Registered, m.Dispatch, m.InterruptRanks, m.Inquiry, m.StopRanks, m.RestartSet, m.Goodbye},
     "mec": _ANSWERS | {m.Accepted, m.Output, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
     "monitor": _ANSWERS,

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,8 @@ KINDS: dict[str, Kind] = {
     "count": Kind(1, [*NOT_AN_INT, 0, -1, 2**40, 2**64, 10**400], [np.int64(1)]),
     "properties": Kind({"a": 1}, [5, None, {5: 1}, {"\ud800": 1}, {"a": sys._getframe()}], [{}, {"a": NAN}]),
     "seconds before": Kind(60, [*NOT_A_NUMBER, None, 0, -1, NAN, INF, -INF, HUGE, 2**64], [1e-9, np.float32(5)]),
+    "some seconds before": Kind(None, [*NOT_A_NUMBER, 0, -1, NAN, INF, -INF, HUGE, 2**64], [1e-9, np.float32(5)]),
+    "folder": Kind(None, [5, NAN, b"a", [], object(), "", "\0", "\ud800", LONG], ["/f", "~/f", Path("f")]),
     "file": Kind(os.devnull, [5, None, NAN, b"a.py", [], object(), "", "no such file", "\0", "\ud800", LONG], []),
     "words": Kind((), ["--steps 5", [5], [None], 5, None, ["\ud800"], ["\0"], [LONG * 3]], [[], ["", "a"]]),
     "pending": Kind([], [5, None, "a", [5], object(), NAN], [[], ()]),
@@ -164,12 +167,17 @@ PARAMETERS: dict[str, str] = {
     "timeout": "seconds", "default": "any", "futures": "futures", "running": "flag", "grace": "grace",
     "wait": "flag", "cancel_futures": "flag", "return_exceptions": "flag", "session": "internal",
     "multiengine": "internal", "max_outstanding": "some chunk", "client": "internal", "value": "any",
+    "folder": "folder",
     "stream": "stream", "on_output": "output callback", "fold": "fold",
 }  # fmt: skip
 
 SPECIAL: dict[str, str] = {
     "MultiEngineClient.run.args": "words",
     "Reference.name": "expression",
+    "MultiEngineClient.restart.restore": "flag",
+    "MultiEngineClient.restart.timeout": "wait",
+    "MultiEngineClient.snapshot.names": "some keys",
+    "MultiEngineClient.snapshot.before_walltime": "some seconds before",
     "MultiEngineClient.wait_for_engines.n": "number of engines",
     "MultiEngineClient.wait_for_engines.timeout": "wait",
     "TaskClient.wait_for_engines.n": "number of engines",

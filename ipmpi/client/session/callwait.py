@@ -107,7 +107,6 @@ class CallWait:
         self._ways = ways
         self._first_failure: float | None = None
         self._is_told = partial.after is None
-        self._failures = threading.Event()
 
     def run(self) -> None:
         """Wait.

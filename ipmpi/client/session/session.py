@@ -71,6 +71,7 @@ class Session:
     Attributes:
         tasks: receives the messages of the controller about tasks.
         role: the role of the furl.
+        controller_id: a text that no other controller has.
         notices: texts that the controller sent unasked, newest last.
         presence: the registered engines.
     """
@@ -86,6 +87,7 @@ class Session:
         self._is_wanted = True
         self._transfers = Transfers()
         self.role = address.role
+        self.controller_id = address.fingerprint.hex()
         self.notices: list[str] = []
         self.presence = Presence()
         self.tasks: TaskReceiver = NoTasks()

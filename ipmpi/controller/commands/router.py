@@ -62,8 +62,7 @@ class Router:
         self._undone: dict[tuple[QueuedCommand, str, str, m.Death | None], list[int]] = {}
         self._passing: dict[tuple[int, int], Passing] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
-        self.stale_results = 0
-        """Number of unexpected replies, which are dropped."""
+        self.stale_results = 0  # unexpected replies, which are dropped
 
     # --- clients -------------------------------------------------------------------------------------------
 
@@ -347,8 +346,9 @@ class Router:
         self._lose(ids, reason, now, death)
         return ids
 
-    def set_lost(self, key: int, reason: str, now: float | None = None) -> list[int]:
-        """A whole set is lost; return its ids."""
+    def set_lost(self, key: int, reason: str, now: float | None = None, *, restart: bool = False) -> list[int]:
+        """A whole set is lost, or told to end because it is restarted; return its ids."""
+        self._effects += [Send(key, m.RestartSet())] * restart
         engine_set = self.registry.sets.get(key)
         ids = [] if engine_set is None else [engine.id for engine in engine_set.engines.values()]
         self._lose(ids, reason, now)

@@ -23,6 +23,7 @@ from ...protocol.registration import parts
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
+from .controllerfaults import ControllerFaults
 from .deathcertificate import Thinning
 from .deliveries import Deliveries, for_ranks
 from .inquiries import Inquiries
@@ -34,9 +35,6 @@ from .setoutput import SetOutput
 from .settasks import SetTasks
 from .shared import SharedMemory
 from .upward import Upward
-
-_FAULTS, _FAULTS_WITHIN = 10, 60.0
-"""This many errors of the controller in this many seconds end the set: they would recur."""
 
 
 class Agent:
@@ -57,6 +55,8 @@ class Agent:
         above: the session with the controller, or the link to the agent above.
         has_failed: whether this node ends because of an error in its agent.
         is_dismissed: whether a client or the controller has ended the whole set.
+        restarts: whether it ends because a client has asked for a restart.
+        launch: see :class:`~ipmpi.protocol.messages.Register`.
     """
 
     def __init__(
@@ -83,13 +83,11 @@ class Agent:
         self.above: Endpoint | None = None
         self._ids: dict[int, int] = {}
         self._offered: list[m.EngineInfo] = []
-        self._ended: set[int] = set()
-        """Ranks whose engine was ended, and whose process stays until the set ends."""
+        self._ended: set[int] = set()  # ranks whose engine was ended, and whose process stays until the set ends
         self.local: dict[int, LocalRank] = {}
         self.children: list[PeerAgent] = []
         self._route: dict[int, PeerAgent] = {}
-        self._numbers = itertools.count(1)
-        """Numbers of commands to ranks of this node."""
+        self._numbers = itertools.count(1)  # of commands to ranks of this node
         self.output = SetOutput(loop, self.send_up)
         self._inquiries = Inquiries(self)
         self._thinning = Thinning()
@@ -98,9 +96,10 @@ class Agent:
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
         self._too_late = False
         self._stopped = False
-        self._faults: list[float] = []
+        self._faults = ControllerFaults(loop.now, log)
         self.has_failed = False
-        self.is_dismissed = False
+        self.is_dismissed = self.restarts = False
+        self.launch = ""
         self._tasks = SetTasks(self, joined, leaders)
         self.end = SetEnd(self, self._tasks.job_ends, log)
         self.on_complete: Callable[[], None] = lambda: None
@@ -162,7 +161,7 @@ class Agent:
         """Report the ranks to the agent or controller above, with their former ids if they had some."""
         self._offered = self._alive
         ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
-        for part in parts(m.Register(self._offered, self._mpi, self._python, ids)):
+        for part in parts(m.Register(self._offered, self._mpi, self._python, ids, launch=self.launch)):
             self.send_up(part)
         if self.is_root:
             self._tasks.registered([engine.rank for engine in self._offered])
@@ -212,23 +211,18 @@ class Agent:
             self._inquiries.asked(message)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
+        elif isinstance(message, m.RestartSet):
+            self._restart(message)
         elif isinstance(message, m.Registered):
             self._registered(message)
         elif isinstance(message, m.Goodbye):
-            if not (message.fault and self.is_root and self._may_go_on(message.reason)):
+            if not (message.fault and self.is_root and self._faults.may_go_on(message.reason)):
                 self.is_dismissed = True
                 self._stop_all(
                     f"the controller ended the session: {message.reason}" if self.is_root else message.reason
                 )
         else:
             self._tasks.from_above(event)
-
-    def _may_go_on(self, reason: str) -> bool:
-        """Return whether to ask for a new session after an error of the controller."""
-        now = self.loop.now()
-        self._faults = [now, *(when for when in self._faults if now - when < _FAULTS_WITHIN)]
-        self._log(f"the controller has ended this session: {reason}. Requesting a new one")
-        return len(self._faults) < _FAULTS
 
     def _split(
         self, ranks: list[int], own: Callable[[LocalRank], object], make: Callable[[list[int]], m.AnyMessage]
@@ -266,8 +260,7 @@ class Agent:
         for local in self._here(ranks):
             local.send(rm.NewEngineId(by_rank[local.rank]))
         for peer in self.children:
-            order = [rank for rank in sorted(peer.ranks) if rank in by_rank]
-            if order:
+            if order := [rank for rank in sorted(peer.ranks) if rank in by_rank]:
                 peer.connection.send(m.Registered([by_rank[rank] for rank in order], order))
                 peer.wake()
 
@@ -319,10 +312,9 @@ class Agent:
 
     def _not_run(self, message: m.Dispatch, ok: bool, outcome: bytes) -> None:
         """Reply for ranks that will not run a command."""
-        result = m.Result(message.id, message.ranks, ok, outcome)
         self._tasks.command_answered(message.ranks)
         self._answers.leave_out(message.id, message.ranks)
-        self.send_up(result)
+        self.send_up(m.Result(message.id, message.ranks, ok, outcome))
 
     def rank_answered(
         self,
@@ -454,10 +446,18 @@ class Agent:
 
     def _stop_all(self, reason: str) -> None:
         """End all ranks of the set regularly, so that they call MPI_Finalize together."""
-        for peer in self.children:
-            peer.connection.send(m.Goodbye(reason))
-            peer.wake()
+        self._tell_below(m.Goodbye(reason))
         self.stop(reason)
+
+    def _restart(self, message: m.RestartSet) -> None:
+        self.restarts = True
+        self._tell_below(message)
+        self.stop("a client has asked for a restart")
+
+    def _tell_below(self, message: m.AnyMessage) -> None:
+        for peer in self.children:
+            peer.connection.send(message)
+            peer.wake()
 
     def _retire(self, local: LocalRank) -> None:
         """End one engine; its process stays."""

@@ -1,4 +1,4 @@
-"""How the process of a node agent is started."""
+"""The settings of a node agent."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from ipmpi.engine.session.forks import HomeProcess
 from ipmpi.engine.session.functions import FunctionHome
 from ipmpi.engine.session.ipythonlines import described
 from ipmpi.engine.session.properties import EngineProperties
+from ipmpi.engine.session.snapshots import NoStore, SnapshotPlace, SnapshotStore, content_of
 from ipmpi.engine.session.texts import shorten
 from ipmpi.errors import RemoteProtocolError, SerializationError
 from ipmpi.protocol import operations
@@ -32,8 +33,10 @@ from ipmpi.protocol.operations import (
     Complete,
     DelProperties,
     Describe,
+    DropSnapshots,
     EndComes,
     Execute,
+    FindSnapshots,
     GetProperties,
     GetResult,
     HasProperties,
@@ -45,7 +48,9 @@ from ipmpi.protocol.operations import (
     Push,
     PushFunction,
     Reset,
+    RestoreSnapshot,
     SetProperties,
+    TakeSnapshot,
     Value,
 )
 from ipmpi.serialize import Buffer
@@ -102,6 +107,7 @@ class Namespace:
         home: gives functions that arrive these names as their globals.
         console: the session of commands.
         displays: what user code displays; its name ``display``.
+        snapshots: keeps snapshots of the names.
         process: the process that this engine began in.
         generation: how often the names have been cleared; what was loaded before belongs to an earlier one.
         properties_version: how often operations have changed the properties.
@@ -119,6 +125,7 @@ class Namespace:
         self.home = FunctionHome(self.names)
         self.displays = Displays()
         self.console = Console(self.names, self.home.give, self.displays)
+        self.snapshots: SnapshotStore = NoStore()
         self.process = HomeProcess()
         self.process.in_child(self.displays.forked)
         self._replaced_main: types.ModuleType | None = None
@@ -147,6 +154,10 @@ class Namespace:
             Describe: self._describe,
             BeforeWalltime: self._before_walltime,
             EndComes: self._end_comes,
+            TakeSnapshot: self._take_snapshot,
+            FindSnapshots: self._find_snapshots,
+            RestoreSnapshot: self._restore_snapshot,
+            DropSnapshots: self._drop_snapshots,
         }
 
     @property
@@ -266,7 +277,11 @@ class Namespace:
         return _DONE
 
     def _before_walltime(self, operation: BeforeWalltime, body: Sequence[Buffer]) -> CommandAnswer:
-        self._before_end[operation.key] = self.home.load_function(body)
+        snapshot = operation.snapshot
+        if snapshot is None:
+            self._before_end[operation.key] = self.home.load_function(body)
+        else:
+            self._before_end[operation.key] = (lambda: self._take_snapshot(snapshot, ())), {}
         return _DONE
 
     def _end_comes(self, operation: EndComes, _body: Sequence[Buffer]) -> CommandAnswer:
@@ -274,6 +289,32 @@ class Namespace:
         if function is not None:
             self.home.prepare(carried)
             function()
+        return _DONE
+
+    def _take_snapshot(self, operation: TakeSnapshot, _body: Sequence[Buffer]) -> CommandAnswer:
+        names = {
+            name: value
+            for name, value in self.names.items()
+            if name not in self._hidden and not self.home.is_given(name)
+        }
+        content = content_of(names, operation.names)
+        place = SnapshotPlace(operation.folder, operation.cluster)
+        about = self.snapshots.save(place, operation.key, self._engine_id, content)
+        return _value({**about, "names": content.names, "left_out": content.left_out}, "the snapshot's names")
+
+    def _find_snapshots(self, operation: FindSnapshots, _body: Sequence[Buffer]) -> CommandAnswer:
+        place = SnapshotPlace(operation.folder, operation.cluster)
+        return _value(self.snapshots.saved(place, self._engine_id), "the snapshots")
+
+    def _restore_snapshot(self, operation: RestoreSnapshot, _body: Sequence[Buffer]) -> CommandAnswer:
+        place = SnapshotPlace(operation.folder, operation.cluster)
+        content = self.snapshots.load(place, operation.key, self._engine_id)
+        self.merge(self.home.loads(content.segments, stays=True))
+        return _value({"names": content.names, "left_out": content.left_out}, "the snapshot's names")
+
+    def _drop_snapshots(self, operation: DropSnapshots, _body: Sequence[Buffer]) -> CommandAnswer:
+        place = SnapshotPlace(operation.folder, operation.cluster)
+        self.snapshots.drop_others(place, operation.key, self._engine_id)
         return _DONE
 
     def _keys(self, _operation: Keys, _body: Sequence[Buffer]) -> CommandAnswer:
