@@ -19,6 +19,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi": (0, "foundation"),
     "ipmpi.environment": (0, "environment"),
     "ipmpi.colours": (0, "foundation"),
+    "ipmpi.communicator": (0, "foundation"),
     "ipmpi.errors": (0, "foundation"),
     "ipmpi.failuretext": (0, "foundation"),
     "ipmpi.furl": (0, "foundation"),
@@ -135,6 +136,7 @@ DEFERRED = {
     ("ipmpi.cli.ipcontroller", "ipmpi.launch.cluster.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.comm"),
+    ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.setcomm"),
     ("ipmpi.engine.session.ipythonlines", "ipmpi.engine.session.ipythonshell"),  # it loads IPython
     ("ipmpi.client.tasks.farminterfaces", "ipmpi.client.pools.executor"),  # few programs need these two
     ("ipmpi.client.tasks.farminterfaces", "ipmpi.client.pools.pool"),

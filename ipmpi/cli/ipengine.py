@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .. import __version__, communicator
 from ..crashreport import ABORT
 from ..engine.agent.agentstart import start_agent
 from ..engine.agent.launchid import launch_id, local_size, number_together
 from ..engine.agent.meeting import Conversation, leaders_of
 from ..engine.agent.watch import parent_launcher
 from ..engine.mpi.world import MODES, World, host_and_pid, start_world
+from ..engine.rank.callring import CallRing
 from ..engine.rank.controlblock import ControlBlock
 from ..engine.rank.hiddenvariables import hide_rank_variables
 from ..engine.rank.lifeline import Lifeline
@@ -154,14 +155,17 @@ class EngineProcess:
         os.close(descriptor)
         if leaders:
             talk.meet(world.rank, leaders, host, world.exchange)
+        world.record_calls(CallRing(block.calls))
         namespace = Namespace(-1, world.mpi)
         namespace.snapshots = SnapshotFiles()
         namespace.install_as_main()
         importhooks.install()
         self.rank = Rank(
             namespace, talk.socket, block, world.rank, world.make_teams, _log_id, _log_note,
-            here, Lifeline(lifeline, _log_file()), self._pipes,
+            here, Lifeline(lifeline, _log_file()), self._pipes, world.make_shared,
         )  # fmt: skip
+        if self.rank.comm is not None:
+            communicator.provide(self.rank.comm)
 
     def run(self) -> int:
         """Run until stopped; return the exit code."""

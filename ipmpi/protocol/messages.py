@@ -15,6 +15,7 @@ from msgspec import field
 
 from .basemessage import Message as Message
 from .deaths import Death as Death
+from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -184,6 +185,7 @@ class Result(Message, frozen=True, tag=22):
 
     From an engine set ``engines`` are ranks, to a client they are engine ids. ``outcome`` is an encoded
     :data:`~ipmpi.protocol.operations.Outcome`; ``ok`` repeats for the controller whether it was a failure.
+    ``used``: whether the command has used the communicator of the set, for the set's root agent.
     """
 
     id: int
@@ -191,6 +193,7 @@ class Result(Message, frozen=True, tag=22):
     ok: bool
     outcome: bytes
     sizes: list[int] = field(default_factory=list)
+    used: bool = False
 
 
 class Undone(Message, frozen=True, tag=23):
@@ -243,13 +246,21 @@ class Registered(Message, frozen=True, tag=40):
 
 
 class Dispatch(Message, frozen=True, tag=41):
-    """Run this on these ranks now. Answered by :class:`Result`; the controller sends one at a time to a rank."""
+    """Run this on these ranks now. Answered by :class:`Result`; the controller sends one at a time to a rank.
+
+    ``whole``: the command is for all engines of the set, even if this message is not. The root agent adds what its
+    ranks do first with their communicator: ``renew`` is the number of the attempt to make a new one of the ranks
+    ``members`` (empty for all), -1 if it must not be used, 0 if nothing is to be done.
+    """
 
     id: int
     ranks: list[int]
     method: str
     operation: bytes
     sizes: list[int] = field(default_factory=list)
+    whole: bool = False
+    renew: int = 0
+    members: list[int] = field(default_factory=list)
 
 
 class InterruptRanks(Message, frozen=True, tag=42):
@@ -442,6 +453,8 @@ AnyMessage = (
     | TaskDone
     | Registered
     | Dispatch
+    | CommandWithdrawn
+    | LeaveCommand
     | InterruptRanks
     | Inquiry
     | StopRanks

@@ -58,13 +58,19 @@ class NewEngineId(Message, frozen=True, tag=210):
 
 
 class RunCommand(Message, frozen=True, tag=211):
-    """Run a command. ``shared``: its body is in the file in memory that comes along."""
+    """Run a command. ``shared``: its body is in the file in memory that comes along.
+
+    ``renew`` and ``members``: what to do with the communicator first, as in
+    :class:`~ipmpi.protocol.messages.Dispatch`.
+    """
 
     number: int
     method: str
     operation: bytes
     sizes: list[int] = msgspec.field(default_factory=list)
     shared: bool = False
+    renew: int = 0
+    members: list[int] = msgspec.field(default_factory=list)
 
 
 class RunItems(Message, frozen=True, tag=212):
@@ -187,7 +193,7 @@ class CommandDone(Message, frozen=True, tag=240):
     """A command has ended. ``version`` counts changes of this engine's properties.
 
     ``streamed``: the body follows in :class:`DataPiece` messages. ``again``: the number of an earlier command, if
-    this one has asked for its output.
+    this one has asked for its output. ``used``: whether it has used the communicator of all ranks.
     """
 
     number: int
@@ -197,6 +203,7 @@ class CommandDone(Message, frozen=True, tag=240):
     sizes: list[int] = msgspec.field(default_factory=list)
     streamed: bool = False
     again: int = 0
+    used: bool = False
 
 
 class Bell(Message, frozen=True, tag=241):

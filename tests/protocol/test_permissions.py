@@ -64,6 +64,7 @@ FROM_CONTROLLER = {
     m.Registered: "engine",
     m.Dispatch: "engine",
     m.InterruptRanks: "engine",
+    m.CommandWithdrawn: "engine",
     m.Inquiry: "engine",
     m.StopRanks: "engine",
     m.RestartSet: "engine",
@@ -89,7 +90,7 @@ FROM_CONTROLLER = {
     m.TasksUndone: "tc",
 }
 # Between the ranks of one set: what only those below hear, and what only those above do.
-DOWN_IN_A_SET = {m.RunTogether, m.LeaveTogether, m.DeliverTogether}
+DOWN_IN_A_SET = {m.LeaveCommand, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
 UP_IN_A_SET = {m.TogetherEnded, m.EndIsNear}
 # Inside an ssh session: what the laptop asks for, and what the login node answers.
 INSIDE_SSH = {m.ConnectTo, m.RunCommand, m.ReadFurl, m.ChannelReset, m.Opened, m.Ended}
@@ -132,6 +133,8 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.Registered: m.Registered([0]),
     m.Dispatch: m.Dispatch(1, [0], "execute", b""),
     m.InterruptRanks: m.InterruptRanks([0]),
+    m.CommandWithdrawn: m.CommandWithdrawn(1, [0], "QueueCleared: x"),
+    m.LeaveCommand: m.LeaveCommand(1, [0], 1, "ValueError: x"),
     m.StopRanks: m.StopRanks([0]),
     m.RestartSet: m.RestartSet(),
     m.Register: m.Register([], "", ""),

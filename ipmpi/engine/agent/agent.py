@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import KernelError, internal_error
-from ...protocol import messages as m, operations, rankmessages as rm
+from ...protocol import messages as m, rankmessages as rm
 from ...protocol.connection import Connection, Event, MessageReceived
 from ...protocol.frames import Buffer
 from ...protocol.permissions import FROM_BELOW
@@ -25,9 +25,10 @@ from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
 from .controllerfaults import ControllerFaults
 from .deathcertificate import Thinning
-from .deliveries import Deliveries, for_ranks
+from .deliveries import Deliveries, for_rank, for_ranks
 from .inquiries import Inquiries
 from .largestreams import LargeAnswer
+from .leaving import Leaving
 from .localrank import LocalRank, RankCommand
 from .peeragent import PeerAgent
 from .setend import SetEnd
@@ -101,6 +102,7 @@ class Agent:
         self.is_dismissed = self.restarts = False
         self.launch = ""
         self._tasks = SetTasks(self, joined, leaders)
+        self._leaving = Leaving(self, joined, self._tasks)
         self.end = SetEnd(self, self._tasks.job_ends, log)
         self.on_complete: Callable[[], None] = lambda: None
         """Called when all agents below have reported."""
@@ -165,6 +167,7 @@ class Agent:
             self.send_up(part)
         if self.is_root:
             self._tasks.registered([engine.rank for engine in self._offered])
+            self._leaving.registered(self._offered)
             self.end.registered()
 
     @property
@@ -203,12 +206,14 @@ class Agent:
             return
         message = event.message
         if isinstance(message, m.Dispatch):
-            self.dispatch(message, event.body, event.stream)
+            self._leaving.give(message, lambda given: self.dispatch(given, event.body, event.stream))
         elif isinstance(message, m.InterruptRanks):
             self._deliveries.interrupt(message.ranks)
             self._split(message.ranks, LocalRank.interrupt, m.InterruptRanks)
         elif isinstance(message, m.Inquiry):
             self._inquiries.asked(message)
+        elif isinstance(message, m.LeaveCommand | m.CommandWithdrawn):
+            self._leaving.heard(message)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.RestartSet):
@@ -298,8 +303,7 @@ class Agent:
         """Pass a command to ranks of this node."""
         number = next(self._numbers)
         command = RankCommand(message.id, message.method, message.operation)
-        run = rm.RunCommand(number, message.method, message.operation, message.sizes, bool(files))
-        packet = rm.encode(run, body)
+        packet = rm.encode(for_rank(number, message, bool(files)), body)
         gone = []
         for rank in message.ranks:
             local = self.local.get(rank)
@@ -307,14 +311,16 @@ class Agent:
                 gone.append(rank)
             else:
                 local.run(number, packet, command, files)
+                self._leaving.begun(local, message.id)
         if gone:  # RanksLost has been or will be sent, which is their reply
             self._answers.leave_out(message.id, gone)
 
     def _not_run(self, message: m.Dispatch, ok: bool, outcome: bytes) -> None:
         """Reply for ranks that will not run a command."""
-        self._tasks.command_answered(message.ranks)
+        result = m.Result(message.id, message.ranks, ok, outcome)
+        self._leaving.answered(result)
         self._answers.leave_out(message.id, message.ranks)
-        self.send_up(m.Result(message.id, message.ranks, ok, outcome))
+        self.send_up(result)
 
     def rank_answered(
         self,
@@ -330,8 +336,8 @@ class Agent:
                 large.drop()
             return
         ranks = [local.rank]
-        self._tasks.command_answered(ranks)
-        result = m.Result(command.id, ranks, message.ok, message.outcome, message.sizes)
+        result = m.Result(command.id, ranks, message.ok, message.outcome, message.sizes, message.used)
+        self._leaving.answered(result)
         if large is None:
             self._answers.add(result, body)
             return
@@ -350,7 +356,7 @@ class Agent:
             return
         message = event.message
         if isinstance(message, m.Result):
-            self._tasks.command_answered(message.engines)
+            self._leaving.answered(message)
             if event.stream:
                 self.output.flush(message.id)
                 self._answers.leave_out(message.id, message.engines)
@@ -428,11 +434,13 @@ class Agent:
             self.output.flush_all()
             self.send_up(self._thinning.passed_on(lost, self.loop.now()))
             self._tasks.ranks_gone(lost.ranks, died=True, ordered=lost.ordered)
+            self._leaving.lost(lost.ranks, lost.reason)
         self._stop_if_ended(lost.reason if lost.ordered else "")
 
     def _stop_ranks(self, ranks: list[int]) -> None:
         self._ended.update(ranks)
         self._tasks.ranks_gone(ranks, died=False)
+        self._leaving.lost(ranks, "it was ended on request")
         self.is_dismissed = not self._alive
         if not self._stop_if_ended("ended on request"):
             self._split(ranks, self._retire, m.StopRanks)
@@ -461,17 +469,9 @@ class Agent:
 
     def _retire(self, local: LocalRank) -> None:
         """End one engine; its process stays."""
-        local.tasks.retire()
-        local.parts.retire()
-        if not self._joined:
-            local.farewell = "ended on request"
-            local.stop(rm.Stop("this engine was ended"))
-            return
-        # MPI_Finalize is collective, so the process stays and sleeps.
-        self._log(f"engine of rank {local.rank} was ended; its process stays until its set ends, as MPI requires")
-        local.interrupt_all()
-        number, reset = next(self._numbers), operations.encode(operations.Reset())
-        local.run(number, rm.encode(rm.RunCommand(number, "reset", reset)), RankCommand(0, "reset"))
+        local.retire(next(self._numbers), self._joined)
+        if self._joined:
+            self._log(f"engine of rank {local.rank} was ended; its process stays until its set ends, for MPI")
 
     def fail(self, error: BaseException) -> None:
         """End this node because of an unexpected exception in this process.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from ... import limits
-from ...protocol import messages as m, rankmessages as rm
+from ...protocol import messages as m, operations, rankmessages as rm
 from ...protocol.frames import Buffer, split
 from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
@@ -26,6 +26,8 @@ from ..rank.controlblock import (
     HEARD,
     INTERRUPTS,
     JOINING,
+    LEAVE_COMMAND,
+    LEAVE_RANK,
     SENT,
     SINCE,
     SKIP,
@@ -214,11 +216,32 @@ class LocalRank:
             self._output.begin(number)
         self._link.send(packet, files)
 
+    def leave(self, command_id: int, rank: int, failure: str) -> None:
+        """Another rank has failed in a command: calls of the communicator in this command raise PeerError."""
+        for number, command in self._commands.items():
+            if command.id == command_id and self._block is not None:
+                self._block.command_text = failure
+                self._block.words[LEAVE_RANK] = rank
+                self._block.fence()
+                self._block.words[LEAVE_COMMAND] = number
+
     def stop(self, message: rm.Stop) -> None:
         """Tell it to end, and interrupt what it runs."""
         self.is_stopping = True
         self.send(message)
         self.interrupt_all()
+
+    def retire(self, number: int, joined: bool) -> None:
+        """End its engine. The process of a joined one stays and sleeps, as MPI_Finalize is collective."""
+        self.tasks.retire()
+        self.parts.retire()
+        if not joined:
+            self.farewell = "ended on request"
+            self.stop(rm.Stop("this engine was ended"))
+            return
+        self.interrupt_all()
+        reset = rm.RunCommand(number, "reset", operations.encode(operations.Reset()))
+        self.run(number, rm.encode(reset), RankCommand(0, "reset"))
 
     def close(self) -> None:
         """Close its socket and its control block."""

@@ -92,9 +92,9 @@ _DONE: Final = CommandAnswer(True, operations.encode(Nothing()), [])
 class Namespace:
     """What user code sees on one engine, and everything that can be done to it.
 
-    The names ``id`` (the engine's id), ``mpi`` and ``display`` are always there, and so is the history of the
-    session (:class:`~ipmpi.engine.session.console.Console`). Functions that are sent see the namespace as their
-    globals by the rule of :mod:`ipmpi.engine.session.functions`.
+    The names ``id`` (the engine's id), ``mpi`` and ``display`` are always there, ``comm`` where the ranks share a
+    communicator, and so is the history of the session (:class:`~ipmpi.engine.session.console.Console`). Functions
+    that are sent see the namespace as their globals by the rule of :mod:`ipmpi.engine.session.functions`.
 
     Args:
         engine_id: what ``id`` is; -1 as long as it is not known.
@@ -122,6 +122,7 @@ class Namespace:
         self._hidden = _HISTORY | self._own_names.keys() | _HIDDEN
         self._engine_id = engine_id
         self._mpi = mpi
+        self._comm: object | None = None
         self.home = FunctionHome(self.names)
         self.displays = Displays()
         self.console = Console(self.names, self.home.give, self.displays)
@@ -170,6 +171,11 @@ class Namespace:
         self._engine_id = value
         self.home.give({"id": EngineId(value)})
 
+    def give_communicator(self, comm: object) -> None:
+        """Define the name ``comm``: the communicator of all ranks."""
+        self._comm = comm
+        self.home.give({"comm": comm})
+
     def install_as_main(self) -> None:
         """Make this the ``__main__`` module of the process, so that pickles and user code find it by that name."""
         # The interpreter clears a module's names once nobody refers to it, and its functions still run.
@@ -194,7 +200,7 @@ class Namespace:
         try:
             decoded = operations.decode_operation(operation)
         except msgspec.DecodeError as error:
-            return _failure(
+            return failed_answer(
                 RemoteProtocolError(
                     f"engine {self._engine_id} does not understand this {method!r} ({error}); "
                     f"install the same release of ipmpi for client and engines"
@@ -206,7 +212,7 @@ class Namespace:
             answer = self._handlers[type(decoded)](decoded, body)
         except BaseException as error:
             self.process.leave_if_child(error)
-            return _failure(error)
+            return failed_answer(error)
         finally:
             self.displays.end()
         self.process.leave_if_child()
@@ -219,6 +225,8 @@ class Namespace:
         self.names.update(self._own_names)
         self.home.clear()
         self.home.give({"id": EngineId(self._engine_id), "mpi": self._mpi, "display": self.displays})
+        if self._comm is not None:
+            self.home.give({"comm": self._comm})
         self.console.seed()
 
     # --- Commands --------------------------------------------------------------------------------------
@@ -319,11 +327,11 @@ class Namespace:
 
     def _keys(self, _operation: Keys, _body: Sequence[Buffer]) -> CommandAnswer:
         return _value(
-            [name for name in self.names if name not in self._hidden and not self._is_display(name)], "the names"
+            [name for name in self.names if name not in self._hidden and not self._is_a_tool(name)], "the names"
         )
 
-    def _is_display(self, name: str) -> bool:
-        return name == "display" and self.home.is_given(name)
+    def _is_a_tool(self, name: str) -> bool:
+        return name in ("display", "comm") and self.home.is_given(name)
 
     def _complete(self, operation: Complete, _body: Sequence[Buffer]) -> CommandAnswer:
         names = {name: value for name, value in self.names.items() if name not in self._hidden}
@@ -398,6 +406,7 @@ def _pulled(keys: Sequence[str], values: list[Any], single: bool) -> CommandAnsw
         raise
 
 
-def _failure(error: BaseException) -> CommandAnswer:
+def failed_answer(error: BaseException) -> CommandAnswer:
+    """Return the answer of a command that has raised ``error``."""
     outcome, body = failed(error)
     return CommandAnswer(False, operations.encode(outcome), body)
