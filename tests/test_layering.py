@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # in a lower layer, and its own group.
 LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi": (0, "foundation"),
+    "ipmpi.arrays": (1, "arrays"),
     "ipmpi.environment": (0, "environment"),
     "ipmpi.colours": (0, "foundation"),
     "ipmpi.communicator": (0, "foundation"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import CompositeError
 from ..reference import Reference
 from ..transport.ssh.ssh import SshSession
+from .engines.distributed import ArrayStats, DistributedArray
 from .engines.multiengine import MultiEngineClient
 from .engines.views import EngineView
 from .session.results import PendingResult, ResultList
@@ -14,7 +15,9 @@ from .tasks.task import TaskClient
 from .tasks.tasktypes import MapTask, StringTask
 
 __all__ = [
+    "ArrayStats",
     "CompositeError",
+    "DistributedArray",
     "EngineView",
     "MapResults",
     "MapTask",
