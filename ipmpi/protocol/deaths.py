@@ -1,4 +1,4 @@
-"""What is known of the end of a rank's process."""
+"""Lost ranks, and what is known of the end of each process."""
 
 from __future__ import annotations
 
@@ -29,3 +29,15 @@ class Death(Message, frozen=True):
     seconds: float = 0.0
     printed: str = ""
     stack: str = ""
+
+
+class RanksLost(Message, frozen=True, tag=61):
+    """Ranks whose processes ended; ``ordered``: they were told to end, so nothing that they had is to blame.
+
+    ``death`` is what is known of the end of a single one, beside the sentence.
+    """
+
+    ranks: list[int]
+    reason: str
+    ordered: bool = False
+    death: Death | None = None

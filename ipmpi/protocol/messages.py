@@ -14,7 +14,7 @@ import msgspec
 from msgspec import field
 
 from .basemessage import Message as Message
-from .deaths import Death as Death
+from .deaths import Death as Death, RanksLost as RanksLost
 from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
 from .sshmessages import (
     ChannelReset as ChannelReset,
@@ -312,18 +312,6 @@ class Register(Message, frozen=True, tag=60):
     ids: list[int] = field(default_factory=list)
     more: bool = False
     launch: str = ""
-
-
-class RanksLost(Message, frozen=True, tag=61):
-    """Ranks whose processes ended; ``ordered``: they were told to end, so nothing that they had is to blame.
-
-    ``death`` is what is known of the end of a single one, beside the sentence.
-    """
-
-    ranks: list[int]
-    reason: str
-    ordered: bool = False
-    death: Death | None = None
 
 
 class JobEnds(Message, frozen=True, tag=68):
