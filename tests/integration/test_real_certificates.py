@@ -35,7 +35,7 @@ def step():
     ctypes.string_at(0)
 step()
 """
-HOGS = "hoard = []\nwhile True: hoard.append(bytearray(b'1') * (1 << 23))"
+HOGS = "import time\nhoard = []\nwhile True: hoard.append(bytearray(b'1') * (1 << 23)); time.sleep(0.03)"
 CANNOT_MAP = """
 import ctypes, resource
 c = ctypes.CDLL(None)
@@ -48,7 +48,7 @@ resource.setrlimit(resource.RLIMIT_AS, (most, most))
 def fill():
     while True:
         import time
-        time.sleep(0.02)
+        time.sleep(0.03)
         c.memset(c.malloc(1 << 25), 0, 1)
 fill()
 """

@@ -106,7 +106,7 @@ class Pace:
     def due(self, began: float | None, now: float) -> float:
         """Return when; ``began`` is when it began what it runs."""
         if began is None:
-            return now + limits.MEMORY_LOOK_LONGEST
+            return now + _APART  # it has not begun, or is between two tasks, and nobody tells when it begins
         if began > self._read_at:
             return max(began + limits.MEMORY_LOOK, self._read_at + _APART)
         return self._read_at + self._interval
