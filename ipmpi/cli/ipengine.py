@@ -28,6 +28,7 @@ from ..engine.rank.controlblock import ControlBlock
 from ..engine.rank.hiddenvariables import hide_rank_variables
 from ..engine.rank.lifeline import Lifeline
 from ..engine.rank.outputpipes import OutputPipes
+from ..engine.rank.ownstack import StackSignal, allow_tracing_by
 from ..engine.rank.rank import Rank
 from ..engine.rank.snapshotfiles import SnapshotFiles
 from ..engine.session import importhooks
@@ -144,6 +145,9 @@ class EngineProcess:
         self._pipes = OutputPipes()
         talk.say(rm.OutputPipes(), self._pipes.read_ends)
         self._pipes.handed_over()
+        self._stack_signal = StackSignal()
+        talk.say(rm.StackPipe(self._stack_signal.number), (self._stack_signal.read_end,))
+        self._stack_signal.handed_over()
         talk.say(
             rm.RankHello(
                 world.rank if world.mpi is not None else world.wanted, world.rank if world.mpi else world.wanted,
@@ -341,6 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         return 1
     assert isinstance(greeting, rm.Greeting)
+    allow_tracing_by(greeting.agent)
     log.info("pid %d, %s", os.getpid(), world.description)
     if world.mpi is not None:
         log.info("MPI started with rank = %d and size = %d", world.rank, world.size)

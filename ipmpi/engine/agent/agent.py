@@ -290,10 +290,8 @@ class Agent:
             (peer, peer.connection.send_streamed(for_ranks(message, ranks), sum(message.sizes)))
             for peer, ranks in below
         ]
-        if here:
-            receiver = self._deliveries.expect(for_ranks(message, here))
-            if receiver is not None:
-                sinks.append((receiver, receiver))
+        if here and (receiver := self._deliveries.expect(for_ranks(message, here))) is not None:
+            sinks.append((receiver, receiver))
         self.transfers.start(self.above, stream, sinks)
 
     def _run_shared(self, message: m.Dispatch, memory: SharedMemory) -> None:
@@ -377,8 +375,10 @@ class Agent:
             self._below_lost(peer, message)
         elif isinstance(message, m.EndIsNear):
             self.end.warned()
-        elif isinstance(message, m.AnswerStuck | m.Findings):
+        elif isinstance(message, m.AnswerStuck):
             self.send_up(message)
+        elif isinstance(message, m.Findings):
+            self._inquiries.from_below(message)
         elif isinstance(message, m.Goodbye):
             peer.farewell = f"it said goodbye: {message.reason}"
             peer.fault = message.fault
@@ -411,8 +411,7 @@ class Agent:
             self._stop_if_ended("")
             return
         if not self._stopped:
-            ordered = bool(peer.farewell) and not peer.fault
-            self._below_lost(peer, m.RanksLost(peer.ranks, peer.farewell or reason, ordered))
+            self._below_lost(peer, m.RanksLost(peer.ranks, peer.farewell or reason, peer.has_left))
 
     def _below_lost(self, peer: PeerAgent, lost: m.RanksLost) -> None:
         peer.engines = [engine for engine in peer.engines if engine.rank not in lost.ranks]

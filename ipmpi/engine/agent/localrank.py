@@ -6,7 +6,6 @@ memory.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -34,19 +33,18 @@ from ..rank.controlblock import (
     TARGET,
     ControlBlock,
 )
+from .crashfile import CrashFile
 from .deathcertificate import Evidence, MemoryFacts, certificate, command_in_words, last_lines
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
 from .rankoutput import RankOutput
 from .rankparts import RankParts
 from .setoutput import SetOutput
+from .stackpipe import StackPipeEnd
 from .taskagent import ReportChannel, TaskAgent
 
 _INTERRUPT_AGAIN = 0.05
 """Seconds after which an interrupt that was not raised is repeated; then doubled, up to a second."""
-
-_CRASH = 256 * limits.KIB
-"""Bytes at the end of a log in which a crash is looked for: it has the stacks of all threads."""
 
 _GONE = m.EngineInfo(-1, -1, "", 0)
 
@@ -67,7 +65,7 @@ class LastPacket:
 
 
 class RankCommand(NamedTuple):
-    """A command without a reply: the controller's number (0: no reply is expected), the method, and the rest."""
+    """A command without a reply: the controller's number (0: no reply is expected), method and operation."""
 
     id: int
     method: str
@@ -123,6 +121,7 @@ class LocalRank:
         has_left: whether it has announced its end.
         exit_status: how its process has ended, as of ``os.waitpid``; None while that is not known.
         on_sent: called after each packet for it.
+        stack_pipe: through which it tells its stack on a signal.
     """
 
     tasks: TaskAgent
@@ -148,7 +147,7 @@ class LocalRank:
         self.has_left = False
         self.exit_status: int | None = None
         self.on_sent: Callable[[], object] = lambda: None
-        self._crash_file = -1
+        self._crash_file = CrashFile()
         self._block: ControlBlock | None = None
         self._block_file = -1
         self._output_files: list[int] = []
@@ -158,6 +157,7 @@ class LocalRank:
         """The large reply that is arriving."""
         self._interrupting = False
         self._output: RankOutput | None = None
+        self.stack_pipe: StackPipeEnd | None = None
         self._link = PacketLink(node.loop, sock, self._packet, self._closed)
 
     @property
@@ -246,8 +246,9 @@ class LocalRank:
     def close(self) -> None:
         """Close its socket and its control block."""
         self._link.close()
-        self._close_crash_file()
+        self._crash_file.close()
         self._close_output()
+        self._close_stack_pipe()
 
     # --- interrupts ----------------------------------------------------------------------------------------
 
@@ -275,7 +276,7 @@ class LocalRank:
         current, since = self._block.words[CURRENT], self._block.words[SINCE] * 1e-9
         if current < 0:
             command = self._commands.get(-current)
-            return (command_in_words(*command[1:]) if command is not None else "a command"), since
+            return (command.method if command is not None else "a command"), since
         if current > 0:
             _, item, _ = self._items.running()
             label = item[0].label if item is not None else self.parts.label(current)
@@ -286,6 +287,13 @@ class LocalRank:
     def has_aborted(self) -> bool:
         """Whether it has called MPI_Abort."""
         return self._block is not None and bool(self._block.words[ABORTED])
+
+    @property
+    def operation(self) -> bytes:
+        """The encoded operation of the command that runs; empty if none does."""
+        current = 0 if self._block is None else self._block.words[CURRENT]
+        command = self._commands.get(-current)
+        return b"" if command is None else command.operation
 
     def calls(self, most: int) -> list[MpiCall]:
         """Return its last MPI calls, the newest one last."""
@@ -358,10 +366,12 @@ class LocalRank:
             elif isinstance(message, rm.RankHello):
                 self.hello, self.pid = message, message.pid
                 self._block_file = os.dup(files[0])
-                self._crash_file = os.dup(files[1]) if len(files) > 1 else -1
+                self._crash_file = CrashFile(os.dup(files[1]) if len(files) > 1 else -1)
                 self._node.rank_said(self, message)
             elif isinstance(message, rm.OutputPipes):
                 self._output_files, files[:] = list(files), []
+            elif isinstance(message, rm.StackPipe):
+                self.stack_pipe = StackPipeEnd(files.pop(), message.signal)
             elif self._block is None:
                 self._node.rank_said(self, message)
             else:
@@ -438,7 +448,7 @@ class LocalRank:
                 return None, reason
             return certificate(self.hello.rank, self.pid, self.hello.host, self._evidence(now, memory))
         finally:
-            self._close_crash_file()
+            self._crash_file.close()
 
     def _evidence(self, now: float, memory: MemoryFacts) -> Evidence:
         """Return what is found here of its end. Everything that it has printed is read, and told."""
@@ -447,13 +457,9 @@ class LocalRank:
         if not printed and self._output is not None:
             printed = self._answers.output.log_of([self.rank], limits.DEATH_PRINTED)[self.rank]
         ran, since = self.running() or ("", now)
-        log = b""
-        if self._crash_file >= 0:
-            with contextlib.suppress(OSError):
-                size = os.fstat(self._crash_file).st_size
-                log = os.pread(self._crash_file, _CRASH, max(0, size - _CRASH))
+        ran = command_in_words(ran, self.operation)
         return Evidence(
-            self.exit_status, abort, memory, ran, now - since, last_lines(printed), log.decode(errors="replace"),
+            self.exit_status, abort, memory, ran, now - since, last_lines(printed), self._crash_file.read(),
             next(iter(self.calls(1)), None),
         )  # fmt: skip
 
@@ -466,11 +472,6 @@ class LocalRank:
         self.tasks.retire()
         self.parts.gone()
 
-    def _close_crash_file(self) -> None:
-        if self._crash_file >= 0:
-            os.close(self._crash_file)
-            self._crash_file = -1
-
     def _close_output(self) -> None:
         for descriptor in self._output_files:
             os.close(descriptor)
@@ -480,8 +481,14 @@ class LocalRank:
             self._output.close()
             self._output = None
 
+    def _close_stack_pipe(self) -> None:
+        if self.stack_pipe is not None:
+            self.stack_pipe.close()
+            self.stack_pipe = None
+
     def break_off(self) -> None:
         """It is lost: replies that it has begun to send are not completed."""
+        self._close_stack_pipe()
         if self._large is not None:
             self._large.break_off()
             self._large = None

@@ -148,7 +148,7 @@ class NodeAgent:
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self._ranks[local] = RankDescriptors(None, ours)
         try:
-            local.send(rm.Greeting(self._token), files=(theirs,))
+            local.send(rm.Greeting(self._token, os.getpid()), files=(theirs,))
         finally:
             os.close(theirs)
         if self.agent is not None or self._stopping:
