@@ -201,6 +201,10 @@ class TaskTimeout(KernelError, _Timeout):
     """The task could not be started in time, or ran for longer than its ``timeout``."""
 
 
+class CommandTimeout(KernelError, _Timeout):
+    """A command ran for longer than its ``timeout``, and was interrupted; it still runs if the message says so."""
+
+
 class TaskRejectError(KernelError):
     """A task raises this to refuse the engine it is on; it is then offered to others."""
 
