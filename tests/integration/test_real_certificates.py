@@ -35,9 +35,16 @@ def step():
     ctypes.string_at(0)
 step()
 """
-HOGS = "import time\nhoard = []\nwhile True: hoard.append(bytearray(b'1') * (1 << 23)); time.sleep(0.03)"
+HOGS = """
+import time
+hoard = []
+while True:
+    hoard.append(bytearray(b"1") * (1 << 23))
+    if len(hoard) == 16:
+        time.sleep(1)  # so that it is looked at
+"""
 CANNOT_MAP = """
-import ctypes, resource
+import ctypes, resource, time
 c = ctypes.CDLL(None)
 c.malloc.restype = c.memset.argtypes = None
 c.malloc.restype, c.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
@@ -47,9 +54,10 @@ with open("/proc/self/statm") as file:
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
 def fill():
     while True:
-        import time
-        time.sleep(0.03)
-        c.memset(c.malloc(1 << 25), 0, 1)
+        address = c.malloc(1 << 25)
+        if address is None:
+            time.sleep(1.5)  # so that it is looked at
+        c.memset(address, 0, 1)
 fill()
 """
 """A library in C that does not look whether it got the memory that it asked for."""
@@ -129,7 +137,7 @@ def test_a_kill_with_its_memory_and_the_last_lines(victims: Victims) -> None:
     ready = victims.cluster.home / f"ready{pid}"
     source = (
         "import time\nfor n in range(30): print('line', n)\n"
-        f"x = bytearray(b'1') * {100 * MIB}\ntime.sleep(0.5)\nopen({str(ready)!r}, 'w').close()\ntime.sleep(60)"
+        f"x = bytearray(b'1') * {100 * MIB}\ntime.sleep(1)\nopen({str(ready)!r}, 'w').close()\ntime.sleep(60)"
     )
     pending = victims.mec.execute(source, targets=[engine], block=False)
     from real_clusters import wait_for
