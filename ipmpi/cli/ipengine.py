@@ -22,7 +22,7 @@ from ..engine.agent.agentstart import start_agent
 from ..engine.agent.launchid import launch_id, local_size, number_together
 from ..engine.agent.meeting import Conversation, leaders_of
 from ..engine.agent.watch import parent_launcher
-from ..engine.mpi.world import MODES, World, host_and_pid, start_world
+from ..engine.mpi.world import COMMS, MODES, World, host_and_pid, start_world
 from ..engine.rank.callring import CallRing
 from ..engine.rank.controlblock import ControlBlock
 from ..engine.rank.hiddenvariables import hide_rank_variables
@@ -66,6 +66,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--mpi", default="auto", choices=MODES,
         help="auto: join the communicator if an MPI launcher started this; none: each engine by itself",
+    )  # fmt: skip
+    p.add_argument(
+        "--comm", default="plain", choices=COMMS,
+        help="polled: MPI.COMM_WORLD is the communicator that user code also has as comm, whose waits end when "
+        "another rank fails; small collectives then take longer. plain: it is as MPI made it",
     )  # fmt: skip
     p.add_argument(
         "--name", type=argtypes.cluster_name, default="", metavar="NAME",
@@ -116,6 +121,7 @@ class EngineProcess:
         expected: number of ranks on this node, if they share no communicator.
         ends_at: when the job ends, on the monotonic clock; None if unknown.
         launcher: the process that started this one; 0 if it is no launcher.
+        comm: one of :data:`~ipmpi.engine.mpi.world.COMMS`.
     """
 
     def __init__(
@@ -127,6 +133,7 @@ class EngineProcess:
         expected: int,
         ends_at: float | None = None,
         launcher: int = 0,
+        comm: str = "plain",
     ) -> None:
         self.world = world
         self._talk = talk
@@ -170,6 +177,8 @@ class EngineProcess:
         )  # fmt: skip
         if self.rank.comm is not None:
             communicator.provide(self.rank.comm)
+            if comm == "polled":
+                world.replace_by_shared()
 
     def run(self) -> int:
         """Run until stopped; return the exit code."""
@@ -358,8 +367,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _die_with(parent)
     try:
         process = EngineProcess(
-            world, talk, greeting.token, files[0], expected, ends_at, launcher if launched is not None else 0
-        )
+            world, talk, greeting.token, files[0], expected, ends_at, launcher if launched is not None else 0,
+            options.comm,
+        )  # fmt: skip
     except KernelError as error:
         log.error("%s", error)
         print(f"ipengine: {error}", file=sys.stderr, flush=True)
