@@ -38,7 +38,7 @@ class Asks(Protocol):
     def post(self, call: Callable[[], object]) -> None:
         """Call it in the session's thread."""
 
-    def post_later(self, seconds: float, call: Callable[[], object]) -> None:
+    def post_later(self, seconds: float, call: Callable[[], object]) -> object:
         """As :meth:`post`, after some seconds; only from the session's thread."""
 
 
@@ -136,20 +136,22 @@ class HangWatch:
         self._rings += 1
         number, patience = self._rings, self._settings.hang_after
         with self._lock:
-            first = min(
-                (watched for watched in self._open.values() if not watched.is_told),
-                key=lambda watched: watched.looked, default=None,
-            )  # fmt: skip
-            self._is_set = first is not None and patience is not None
-        if first is not None and patience is not None:
-            delay = first.due(patience) - time.monotonic()
-            self._session.post_later(max(_SHORTEST, delay), lambda: self._rung(number, first))
+            untold = [(watched.looked, key) for key, watched in self._open.items() if not watched.is_told]
+            self._is_set = bool(untold) and patience is not None
+            if not untold or patience is None:
+                return
+            key = min(untold)[1]
+            delay = self._open[key].due(patience) - time.monotonic()
+        # By its key: a timer must not keep what belongs to a command that has ended, such as its client.
+        self._session.post_later(max(_SHORTEST, delay), lambda: self._rung(number, key))
 
-    def _rung(self, number: int, watched: _Watched) -> None:
+    def _rung(self, number: int, key: int) -> None:
         if number != self._rings:
             return
         patience, now = self._settings.hang_after, time.monotonic()
-        if patience is None or watched.future.done() or now < watched.due(patience):
+        with self._lock:
+            watched = self._open.get(key)
+        if patience is None or watched is None or now < watched.due(patience):
             self._set()
             return
         watched.looked = now

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -120,6 +122,17 @@ def test_a_notice_comes_once_for_a_command(session: Session, watch: HangWatch) -
     watch.watch(command(), "execute('more()')")
     session.until(1031)
     assert len(session.notices) == 2
+
+
+def test_a_timer_keeps_nothing_of_a_command_that_has_ended(session: Session, watch: HangWatch) -> None:
+    future = command()
+    left = weakref.ref(future)
+    watch.watch(future, "push")
+    future.set_result([])
+    del future
+    gc.collect()
+    assert len(session.timers) == 1
+    assert left() is None
 
 
 def test_short_commands_ask_nobody_and_set_one_timer(session: Session, watch: HangWatch) -> None:
