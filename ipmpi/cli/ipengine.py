@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, communicator
+from ..crashreport import ABORT
 from ..engine.agent.agentstart import start_agent
 from ..engine.agent.launchid import launch_id, local_size, number_together
 from ..engine.agent.meeting import Conversation, leaders_of
@@ -40,7 +41,7 @@ from ..transport.agentsocket import meet_agent
 from ..transport.packets import RankSocket, Socket
 from . import argtypes
 from .boundedlog import bound_log_files
-from .logs import start_log
+from .logs import crash_file, start_log
 from .ownlimits import guard_secrets_and_allow_links
 
 log = logging.getLogger("ipengine")
@@ -138,6 +139,7 @@ class EngineProcess:
         self._talk = talk
         host, pid = host_and_pid()
         block, descriptor = ControlBlock.create()
+        world.note_aborts(lambda code: _note_abort(block, code))
         # Collective: every rank gets the nodes of all ranks, and the end of the job from the first rank.
         left = None if ends_at is None else ends_at - time.monotonic()
         said = world.exchange((token, left))
@@ -159,7 +161,7 @@ class EngineProcess:
                 host, pid, here, leaders if is_leader else [], world.mpi is not None, world.description,
                 platform.python_version(), left, walltime.job_id(os.environ), launcher,
             ),
-            (descriptor,),
+            (descriptor, crash_file()),
         )  # fmt: skip
         os.close(descriptor)
         if leaders:
@@ -201,6 +203,14 @@ class EngineProcess:
             self.world.finalize()
             faulthandler.cancel_dump_traceback_later()
         return stop.code
+
+
+def _note_abort(block: ControlBlock, code: int) -> None:
+    """User code calls MPI_Abort: tell the agent, whatever becomes of this process now."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        os.write(crash_file(), f"{ABORT}\n".encode())
+        faulthandler.dump_traceback(crash_file(), all_threads=False)
+    block.aborts(code)
 
 
 def _log_id(number: int) -> None:

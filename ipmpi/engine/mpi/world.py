@@ -17,7 +17,7 @@ from ...environment.mpienv import LaunchedRank, mismatch_sentence
 from ...errors import KernelError, LauncherError
 from ..rank.callring import CallRing
 from ..rank.gangmember import CommunicatorSource
-from .abort import never_return_from_abort
+from .abort import never_return_from_abort, note_aborts
 from .spawning import refuse_spawn
 
 if TYPE_CHECKING:
@@ -92,6 +92,11 @@ class World:
         """Put the communicator of :meth:`make_shared` in the place of ``MPI.COMM_WORLD``."""
         if self._given is not None:
             self._given.take_the_place_of_the_world()
+
+    def note_aborts(self, note: Callable[[int], object]) -> None:
+        """Have ``note`` called with the code before user code calls MPI_Abort."""
+        if self.mpi is not None:
+            note_aborts(self.mpi, note)
 
     def finalize(self) -> None:
         """MPI_Finalize: collective, so it waits for the other ranks of the set."""
