@@ -327,7 +327,10 @@ class Session:
                 command.order = message.engines
         elif isinstance(message, m.Undone):
             undone = (message.error, message.text)
-            replies = [EngineReply(engine, False, Nothing(), [], undone) for engine in message.engines]
+            replies = [
+                EngineReply(engine, False, Nothing(), [], undone, death=message.death)
+                for engine in message.engines
+            ]
             self._replied(message.id, replies)
         elif isinstance(message, m.SendBodyAgain):
             command = self._commands.get(message.id)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from ... import limits
 from ...protocol import messages as m, operations, rankmessages as rm
 from ...protocol.frames import Buffer, split
 from ...protocol.mpicalls import MpiCall
@@ -18,6 +19,8 @@ from ...transport.loop import Loop
 from ...transport.packets import PacketLink, Socket
 from ..rank.callring import read_calls
 from ..rank.controlblock import (
+    ABORT_CODE,
+    ABORTED,
     CURRENT,
     HEARD,
     INTERRUPTS,
@@ -30,6 +33,8 @@ from ..rank.controlblock import (
     TARGET,
     ControlBlock,
 )
+from .crashfile import CrashFile
+from .deathcertificate import Evidence, MemoryFacts, certificate, command_in_words, last_lines
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
 from .rankoutput import RankOutput
@@ -114,6 +119,8 @@ class LocalRank:
         is_stopping: whether it was told to end.
         farewell: why it was told to end, or "".
         has_left: whether it has announced its end.
+        exit_status: how its process has ended, as of ``os.waitpid``; None while that is not known.
+        on_sent: called after each packet for it.
         stack_pipe: through which it tells its stack on a signal.
     """
 
@@ -138,6 +145,9 @@ class LocalRank:
         self.is_stopping = False
         self.farewell = ""
         self.has_left = False
+        self.exit_status: int | None = None
+        self.on_sent: Callable[[], object] = lambda: None
+        self._crash_file = CrashFile()
         self._block: ControlBlock | None = None
         self._block_file = -1
         self._output_files: list[int] = []
@@ -174,6 +184,7 @@ class LocalRank:
 
         def sent(count: int) -> None:
             words[SENT] = count
+            self.on_sent()
 
         sent(self._link.sent)
         self._link.on_sent = sent
@@ -235,6 +246,7 @@ class LocalRank:
     def close(self) -> None:
         """Close its socket and its control block."""
         self._link.close()
+        self._crash_file.close()
         self._close_output()
         self._close_stack_pipe()
 
@@ -245,6 +257,12 @@ class LocalRank:
         """Whether it runs user code, or waits inside MPI for other ranks."""
         block = self._block
         return block is not None and bool(block.words[CURRENT] or block.words[JOINING])
+
+    @property
+    def began(self) -> float | None:
+        """When it began what it runs (time.monotonic); None if it runs nothing."""
+        block = self._block
+        return None if block is None or not block.words[CURRENT] else float(block.words[SINCE] * 1e-9)
 
     @property
     def is_wanted(self) -> bool:
@@ -264,6 +282,11 @@ class LocalRank:
             label = item[0].label if item is not None else self.parts.label(current)
             return f"task {label}".rstrip(), since
         return None
+
+    @property
+    def has_aborted(self) -> bool:
+        """Whether it has called MPI_Abort."""
+        return self._block is not None and bool(self._block.words[ABORTED])
 
     @property
     def operation(self) -> bytes:
@@ -343,6 +366,7 @@ class LocalRank:
             elif isinstance(message, rm.RankHello):
                 self.hello, self.pid = message, message.pid
                 self._block_file = os.dup(files[0])
+                self._crash_file = CrashFile(os.dup(files[1]) if len(files) > 1 else -1)
                 self._node.rank_said(self, message)
             elif isinstance(message, rm.OutputPipes):
                 self._output_files, files[:] = list(files), []
@@ -416,6 +440,28 @@ class LocalRank:
     def _closed(self, reason: str) -> None:
         self.break_off()
         self._node.rank_gone(self, reason)
+
+    def certificate(self, now: float, memory: MemoryFacts, reason: str) -> tuple[m.Death | None, str]:
+        """Its process has ended: return what is known of that, and a sentence; ``reason`` if nothing is."""
+        try:
+            if self.hello is None or self.given_up:
+                return None, reason
+            return certificate(self.hello.rank, self.pid, self.hello.host, self._evidence(now, memory))
+        finally:
+            self._crash_file.close()
+
+    def _evidence(self, now: float, memory: MemoryFacts) -> Evidence:
+        """Return what is found here of its end. Everything that it has printed is read, and told."""
+        abort = int(self._block.words[ABORT_CODE]) if self._block is not None and self.has_aborted else None
+        printed = b"" if self._output is None else self._output.last_words(limits.DEATH_LINES)
+        if not printed and self._output is not None:
+            printed = self._answers.output.log_of([self.rank], limits.DEATH_PRINTED)[self.rank]
+        ran, since = self.running() or ("", now)
+        ran = command_in_words(ran, self.operation)
+        return Evidence(
+            self.exit_status, abort, memory, ran, now - since, last_lines(printed), self._crash_file.read(),
+            next(iter(self.calls(1)), None),
+        )  # fmt: skip
 
     def gone(self) -> None:
         """Its process has ended: report its last output and results, and expect nothing more."""
