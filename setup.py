@@ -61,6 +61,8 @@ setup(
         "pyopenssl>=26.1",
         "cryptography",
         "msgspec",
+        # Reads where ranks are from outside; elsewhere they answer a signal.
+        "py-spy>=0.4; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')",
         # Looks after processes, on all systems alike.
         "psutil>=5.9",
         # Writes what shells need to complete command lines.

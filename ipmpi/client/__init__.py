@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import CompositeError
 from ..reference import Reference
 from ..transport.ssh.ssh import SshSession
+from .display.whereabouts import Whereabouts
 from .engines.distributed import ArrayStats, DistributedArray
 from .engines.multiengine import MultiEngineClient
 from .engines.views import EngineView
@@ -29,6 +30,7 @@ __all__ = [
     "StringTask",
     "TaskClient",
     "TaskFuture",
+    "Whereabouts",
     "as_completed",
     "wait",
 ]

@@ -30,10 +30,11 @@ _LENGTH: Final = struct.Struct("<I")
 class Greeting(Message, frozen=True, tag=201):
     """First packet: who has the same ``token`` is on this node.
 
-    With it comes the end of a pipe whose other end only the agent has.
+    With it comes the end of a pipe whose other end only the agent has. ``agent`` is its process id.
     """
 
     token: bytes
+    agent: int = 0
 
 
 class Address(Message, frozen=True, tag=202):
@@ -257,6 +258,12 @@ class OutputPipes(Message, frozen=True, tag=247):
     """
 
 
+class StackPipe(Message, frozen=True, tag=249):
+    """With a pipe into which the C library writes the rank's Python stack when it gets this signal."""
+
+    signal: int
+
+
 class Displayed(Message, frozen=True, tag=248):
     """The command that runs displays something: an encoded :class:`~ipmpi.protocol.operations.Display`.
 
@@ -288,6 +295,7 @@ ToRank = (
 ToAgent = (
     RankHello
     | OutputPipes
+    | StackPipe
     | Above
     | Formed
     | CommandDone

@@ -163,6 +163,7 @@ PARAMETERS: dict[str, str] = {
     "targets": "targets", "block": "block", "keys": "keys", "key": "name", "lines": "source", "dist": "dist",
     "namespace": "namespace", "seq": "sequence", "sequences": "iterable", "flatten": "flag", "func": "function",
     "f": "function", "fn": "function", "function": "function", "seconds": "seconds before", "controller": "choice",
+    "native": "choice",
     "push_size": "count", "properties": "properties", "filename": "file", "i": "command number",
     "pendingResults": "pending", "deferredID": "deferred id", "furl_or_file": "furl", "ssh": "login",
     "proxy": "proxy",

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, overload
 from ... import limits
 from ...protocol import inquiries, messages
 from ...ranges import engines_named
+from ..display.whereabouts import Whereabouts, with_own_lines
 from ..session import given
 from ..session.callwait import not_reacting
 from ..session.notices import say
@@ -208,8 +209,8 @@ class EngineControl(EngineObjects):
     def interrupt(self, targets: Targets | None = None) -> list[int]:
         """Raise KeyboardInterrupt in the commands that engines are running.
 
-        Blocks, for about three seconds at most. Prints a line about engines that were busy and did not react: a
-        call into C code or MPI is interrupted only when it returns.
+        Blocks, for about three seconds at most. Prints a line about engines that were busy and did not react, what
+        they are in, and what would end that: a call into C code or MPI is interrupted only when it returns.
 
         Args:
             targets: the engines to interrupt.
@@ -222,7 +223,8 @@ class EngineControl(EngineObjects):
         if stuck:
             labels = list(dict.fromkeys(label for _, label in stuck))
             runs = labels[0] if len(labels) == 1 else f"{labels[0]} and others"
-            say(not_reacting([engine for engine, _ in stuck], runs))
+            ids = [int(engine) for engine, _ in stuck]
+            say(not_reacting(ids, runs, self._calls.settings.why(ids) if self._calls.settings.why else ""))
         answer: list[int] = ended
         return answer
 
@@ -262,7 +264,7 @@ class EngineControl(EngineObjects):
         """Return what engines have printed while they ran no command: in tasks, in threads, by programs they left.
 
         Their node agents answer, so it does not matter what the engines do. They keep the last 4 MiB of a node; of
-        each engine the last 16 KiB are returned. Always blocks, for about three seconds at most.
+        each engine the last 16 KiB are returned. Always blocks, for about five seconds at most.
 
         Args:
             targets: the engines to ask about.
@@ -271,18 +273,45 @@ class EngineControl(EngineObjects):
             The text, by engine id; prints a line about engines whose agents have not answered.
         """
         found: dict[int, str] = {}
-        answers, silent = self._ask_agents(inquiries.ReadLog(_LOG), targets)
+        answers, silent = self._ask_agents(inquiries.ReadLog(_LOG), targets, "log")
         for engines, answer in answers:
-            found.update(dict.fromkeys(engines, answer.text.decode(errors="backslashreplace")))
+            if isinstance(answer, inquiries.RankLog):
+                found.update(dict.fromkeys(engines, answer.text.decode(errors="backslashreplace")))
         if silent:
             say(f"the node agents of {engines_named(silent)} have not answered within {limits.INQUIRY:.0f} s")
         return dict(sorted(found.items()))
 
+    def where(self, targets: Targets | None = None, *, native: bool = False) -> Whereabouts:
+        """Say where engines are: in which function and line, since when, or that they are idle or stopped.
+
+        Their node agents read it from outside, so it does not matter what the engines do: wait inside MPI, hold
+        the interpreter in C code, or nothing at all as their process is stopped. They do not notice it. Always
+        blocks, for a fraction of a second, and for about five seconds at most.
+
+        Args:
+            targets: the engines to ask about.
+            native: also show functions of C, such as those of MPI. For that, each engine is halted for some
+                milliseconds.
+
+        Returns:
+            A :class:`Whereabouts`, shown as one line for each place: ``[0-62]  heat.py:41 in step:
+            comm.Allreduce(a, b)  (execute, 31 s)``. It is a dict of stacks by engine id; ``groups`` has equal
+            ones once.
+        """
+        if not isinstance(native, bool):
+            raise TypeError(f"where(native={given.shown(native)}): native is True or False")
+        found: dict[int, inquiries.RankStack] = {}
+        answers, silent = self._ask_agents(inquiries.ReadStacks(native), targets, "where")
+        for engines, answer in answers:
+            if isinstance(answer, inquiries.RankStack):
+                found.update(dict.fromkeys(engines, with_own_lines(answer)))
+        return Whereabouts(found, silent)
+
     def _ask_agents(
-        self, question: inquiries.Question, targets: Targets | None
+        self, question: inquiries.Question, targets: Targets | None, method: str
     ) -> tuple[list[tuple[list[int], inquiries.Answer]], list[int]]:
         wanted, asked = self._wanted(targets), inquiries.encode(question)
-        answers, silent = self._request(lambda i: messages.AskAgents(i, wanted, asked), list, True, "log")
+        answers, silent = self._request(lambda i: messages.AskAgents(i, wanted, asked), list, True, method)
         return [(engines, inquiries.decode_answer(answer)) for engines, answer in answers], list(silent)
 
     def recent_outputs(self) -> list[RecentOutput]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from ... import limits
 from ...protocol import messages as m, operations, rankmessages as rm
 from ...protocol.frames import Buffer, split
 from ...protocol.mpicalls import MpiCall
@@ -18,6 +19,8 @@ from ...transport.loop import Loop
 from ...transport.packets import PacketLink, Socket
 from ..rank.callring import read_calls
 from ..rank.controlblock import (
+    ABORT_CODE,
+    ABORTED,
     CURRENT,
     HEARD,
     INTERRUPTS,
@@ -30,11 +33,14 @@ from ..rank.controlblock import (
     TARGET,
     ControlBlock,
 )
+from .crashfile import CrashFile
+from .deathcertificate import Evidence, MemoryFacts, certificate, command_in_words, last_lines
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
 from .rankoutput import RankOutput
 from .rankparts import RankParts
 from .setoutput import SetOutput
+from .stackpipe import StackPipeEnd
 from .taskagent import ReportChannel, TaskAgent
 
 _INTERRUPT_AGAIN = 0.05
@@ -59,10 +65,11 @@ class LastPacket:
 
 
 class RankCommand(NamedTuple):
-    """A command without a reply: the controller's number (0: no reply is expected), and the method."""
+    """A command without a reply: the controller's number (0: no reply is expected), method and operation."""
 
     id: int
     method: str
+    operation: bytes = b""
 
 
 class Node(Protocol):
@@ -112,6 +119,9 @@ class LocalRank:
         is_stopping: whether it was told to end.
         farewell: why it was told to end, or "".
         has_left: whether it has announced its end.
+        exit_status: how its process has ended, as of ``os.waitpid``; None while that is not known.
+        on_sent: called after each packet for it.
+        stack_pipe: through which it tells its stack on a signal.
     """
 
     tasks: TaskAgent
@@ -135,6 +145,9 @@ class LocalRank:
         self.is_stopping = False
         self.farewell = ""
         self.has_left = False
+        self.exit_status: int | None = None
+        self.on_sent: Callable[[], object] = lambda: None
+        self._crash_file = CrashFile()
         self._block: ControlBlock | None = None
         self._block_file = -1
         self._output_files: list[int] = []
@@ -144,6 +157,7 @@ class LocalRank:
         """The large reply that is arriving."""
         self._interrupting = False
         self._output: RankOutput | None = None
+        self.stack_pipe: StackPipeEnd | None = None
         self._link = PacketLink(node.loop, sock, self._packet, self._closed)
 
     @property
@@ -170,6 +184,7 @@ class LocalRank:
 
         def sent(count: int) -> None:
             words[SENT] = count
+            self.on_sent()
 
         sent(self._link.sent)
         self._link.on_sent = sent
@@ -231,7 +246,9 @@ class LocalRank:
     def close(self) -> None:
         """Close its socket and its control block."""
         self._link.close()
+        self._crash_file.close()
         self._close_output()
+        self._close_stack_pipe()
 
     # --- interrupts ----------------------------------------------------------------------------------------
 
@@ -240,6 +257,12 @@ class LocalRank:
         """Whether it runs user code, or waits inside MPI for other ranks."""
         block = self._block
         return block is not None and bool(block.words[CURRENT] or block.words[JOINING])
+
+    @property
+    def began(self) -> float | None:
+        """When it began what it runs (time.monotonic); None if it runs nothing."""
+        block = self._block
+        return None if block is None or not block.words[CURRENT] else float(block.words[SINCE] * 1e-9)
 
     @property
     def is_wanted(self) -> bool:
@@ -260,9 +283,25 @@ class LocalRank:
             return f"task {label}".rstrip(), since
         return None
 
-    def calls(self, most: int) -> list[MpiCall]:
-        """Return its last MPI calls, the newest one last."""
-        return [] if self._block is None else read_calls(self._block.calls, most, time.monotonic_ns())
+    @property
+    def has_aborted(self) -> bool:
+        """Whether it has called MPI_Abort."""
+        return self._block is not None and bool(self._block.words[ABORTED])
+
+    @property
+    def operation(self) -> bytes:
+        """The encoded operation of the command that runs; empty if none does."""
+        current = 0 if self._block is None else self._block.words[CURRENT]
+        command = self._commands.get(-current)
+        return b"" if command is None else command.operation
+
+    def calls(self, most: int, *, of_this: bool = False) -> list[MpiCall]:
+        """Return its last MPI calls, the newest one last; with ``of_this``, only those of what runs now."""
+        if self._block is None:
+            return []
+        words = self._block.words
+        after = words[SINCE] if words[CURRENT] else time.monotonic_ns()
+        return read_calls(self._block.calls, most, time.monotonic_ns(), after if of_this else 0)
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the running command, if any; never in a task.
@@ -331,9 +370,12 @@ class LocalRank:
             elif isinstance(message, rm.RankHello):
                 self.hello, self.pid = message, message.pid
                 self._block_file = os.dup(files[0])
+                self._crash_file = CrashFile(os.dup(files[1]) if len(files) > 1 else -1)
                 self._node.rank_said(self, message)
             elif isinstance(message, rm.OutputPipes):
                 self._output_files, files[:] = list(files), []
+            elif isinstance(message, rm.StackPipe):
+                self.stack_pipe = StackPipeEnd(files.pop(), message.signal)
             elif self._block is None:
                 self._node.rank_said(self, message)
             else:
@@ -403,6 +445,28 @@ class LocalRank:
         self.break_off()
         self._node.rank_gone(self, reason)
 
+    def certificate(self, now: float, memory: MemoryFacts, reason: str) -> tuple[m.Death | None, str]:
+        """Its process has ended: return what is known of that, and a sentence; ``reason`` if nothing is."""
+        try:
+            if self.hello is None or self.given_up:
+                return None, reason
+            return certificate(self.hello.rank, self.pid, self.hello.host, self._evidence(now, memory))
+        finally:
+            self._crash_file.close()
+
+    def _evidence(self, now: float, memory: MemoryFacts) -> Evidence:
+        """Return what is found here of its end. Everything that it has printed is read, and told."""
+        abort = int(self._block.words[ABORT_CODE]) if self._block is not None and self.has_aborted else None
+        printed = b"" if self._output is None else self._output.last_words(limits.DEATH_LINES)
+        if not printed and self._output is not None:
+            printed = self._answers.output.log_of([self.rank], limits.DEATH_PRINTED)[self.rank]
+        ran, since = self.running() or ("", now)
+        ran = command_in_words(ran, self.operation)
+        return Evidence(
+            self.exit_status, abort, memory, ran, now - since, last_lines(printed), self._crash_file.read(),
+            next(iter(self.calls(1)), None),
+        )  # fmt: skip
+
     def gone(self) -> None:
         """Its process has ended: report its last output and results, and expect nothing more."""
         if self._output is not None:
@@ -421,8 +485,14 @@ class LocalRank:
             self._output.close()
             self._output = None
 
+    def _close_stack_pipe(self) -> None:
+        if self.stack_pipe is not None:
+            self.stack_pipe.close()
+            self.stack_pipe = None
+
     def break_off(self) -> None:
         """It is lost: replies that it has begun to send are not completed."""
+        self._close_stack_pipe()
         if self._large is not None:
             self._large.break_off()
             self._large = None
