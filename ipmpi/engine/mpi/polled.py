@@ -65,18 +65,24 @@ class PolledCommunicators:
         """Communicators that got an Info object, which MPI cannot remove."""
         self._collectives = ObjectCollectives(mpi, self._hidden)
         # The order matters: a Cartcomm is a Topocomm is an Intracomm.
-        bases = (mpi.Cartcomm, mpi.Graphcomm, mpi.Distgraphcomm, mpi.Topocomm, mpi.Intracomm, mpi.Intercomm)
-        self._classes = [(base, type(base.__name__, (base,), self._members(base))) for base in bases]
+        self._bases = (mpi.Cartcomm, mpi.Graphcomm, mpi.Distgraphcomm, mpi.Topocomm, mpi.Intracomm, mpi.Intercomm)
+        self._classes: dict[Any, Any] = {}
 
     def wrap(self, comm: Any, label: str = "") -> Any:
         """The same communicator as an instance of its polled class; ``label`` is its name in records of calls."""
-        kinds = (polled for base, polled in self._classes if comm and isinstance(comm, base))
-        polled = next(kinds, None)
-        if polled is None:
+        base = next((base for base in self._bases if comm and isinstance(comm, base)), None)
+        if base is None:
             return comm
-        wrapped = polled(comm)
+        wrapped = self._class_of(base)(comm)
         wrapped.label = label
         return wrapped
+
+    def _class_of(self, base: Any) -> Any:
+        """Make a class when it is first needed: that takes milliseconds, on each rank."""
+        polled = self._classes.get(base)
+        if polled is None:
+            polled = self._classes[base] = type(base.__name__, (base,), self._members(base))
+        return polled
 
     def _hidden(self, comm: Any) -> Any:
         """Return a duplicate for messages that user code must not see. Collective, the first time."""
