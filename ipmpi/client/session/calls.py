@@ -128,6 +128,7 @@ class Calls:
         self, client: object, submissions: Sequence[Submission], finish: Finish, block: bool, method: str
     ) -> Any:
         """Send several commands of one call: as :meth:`command`, with ``finish`` applied to the replies of all."""
+        timeout = given.seconds(getattr(client, "timeout", None), "timeout")
         if block:
             check_waiting()
         else:
@@ -140,7 +141,6 @@ class Calls:
                 self.recent.add(each.label, sent.outputs[0])
         future = futures[0] if len(futures) == 1 else combined(futures)
         label = submissions[0].label if len(submissions) == 1 else method
-        timeout = given.seconds(getattr(client, "timeout", None), "timeout")
         escalation = None
         if isinstance(future, CommandFuture):
             escalation = Escalation(self.session, future, label, self.settings)
