@@ -101,7 +101,7 @@ class Agent:
         self.has_failed = False
         self.is_dismissed = self.restarts = False
         self.launch = ""
-        self._tasks = SetTasks(self, joined, leaders)
+        self._tasks = SetTasks(self, joined, leaders, mpi)
         self._leaving = Leaving(self, joined, self._tasks)
         self.end = SetEnd(self, self._tasks.job_ends, log)
         self.on_complete: Callable[[], None] = lambda: None
