@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import __version__, limits
-from ..errors import KernelError, LocalProtocolError, MessageSizeError, RemoteProtocolError, SecurityError
+from .. import __version__
+from ..errors import KernelError, LocalProtocolError, RemoteProtocolError, SecurityError
 from ..protocol import messages as m, packed
 from ..protocol.connection import Event, MessageReceived
-from ..protocol.frames import Buffer, size_of
+from ..protocol.frames import Buffer
 from ..protocol.handshake import printable
 from ..protocol.permissions import CONTROLLER_RECEIVES
 from ..transport.loop import Loop, Timer
@@ -29,6 +29,7 @@ from .describe import described
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
 from .farm.farm import Farm
 from .farm.order import Order
+from .headers import check_room
 from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
@@ -37,7 +38,6 @@ from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled
 
-_DISPATCH_ROOM = limits.KIB
 _FLUSH_AGAIN = 0.1
 """Seconds until effects are collected again after an error."""
 STOP_DELAY = 2.0
@@ -104,6 +104,7 @@ class ControllerService:
         }
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
+            m.DebuggerSaid: self.router.debuggers.said,
             m.Findings: self.inquiries.found,
             m.RunBeforeEnd: self.router.before_end,
             m.AnswerStuck: self.stalled.stuck,
@@ -213,8 +214,10 @@ class ControllerService:
             self.interruptions.begin(key, message)
         elif isinstance(message, m.AskAgents):
             self.inquiries.begin(key, message)
+        elif isinstance(message, m.DebuggerLine):
+            self.router.debuggers.line(key, message)
         elif isinstance(message, m.Command):
-            self._check_size(message, event.body)
+            check_room(message, event.body, len(self.router.registry.engines))
             self.router.command(key, message, event.body, event.stream)
             self._loop.call_at_turn_end(self.stalled.look_for_silent_senders)
         elif isinstance(message, m.SubmitTasks):
@@ -228,15 +231,6 @@ class ControllerService:
             self.farm.define(key, message, event.body)
         elif isinstance(message, m.ForgetFunctions):
             self.farm.forget(key, message)
-
-    def _check_size(self, message: m.Command, body: Sequence[Buffer]) -> None:
-        """Refuse a command that would not fit into a Dispatch, which also lists ranks."""
-        size = len(message.operation) + size_of(body) + 5 * len(message.sizes) + len(message.label)
-        room = limits.MESSAGE - _DISPATCH_ROOM - 5 * len(self.router.registry.engines)
-        if size > room:
-            raise MessageSizeError(
-                f"this command has {size} bytes, of at most {room}: push large data first, and use it by name"
-            )
 
     def _queue_status(self, targets: list[int] | None) -> list[list[object]]:
         now = self._loop.now()

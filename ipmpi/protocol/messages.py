@@ -14,6 +14,7 @@ import msgspec
 from msgspec import field
 
 from .basemessage import Message as Message
+from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -395,6 +396,7 @@ AnyMessage = (
     | Kill
     | ClusterInfo
     | AskAgents
+    | DebuggerLine
     | SubmitTasks
     | AbortTasks
     | TaskStatus
@@ -431,6 +433,7 @@ AnyMessage = (
     | AnswerStuck
     | Findings
     | Output
+    | DebuggerSaid
     | WantTasks
     | TaskResults
     | LargeTaskResult

@@ -110,6 +110,10 @@ class ClearProperties(_Operation, frozen=True, tag="clear_properties"):
     """Delete all properties."""
 
 
+class PostMortem(_Operation, frozen=True, tag="post_mortem"):
+    """Open the debugger in the frames of the last exception of this engine."""
+
+
 class BeforeWalltime(_Operation, frozen=True, tag="before_walltime"):
     """Body: a pickled function, to be called ``seconds`` before the end of the job. ``name`` is for people."""
 
@@ -176,6 +180,7 @@ Operation = (
     | HasProperties
     | DelProperties
     | ClearProperties
+    | PostMortem
     | BeforeWalltime
     | EndComes
 )

@@ -44,6 +44,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Register,
         m.Findings,
         m.Output,
+        m.DebuggerSaid,
         m.Result,
         m.RanksLost,
         m.JobEnds,
@@ -59,6 +60,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.ClearQueue,
         m.Interrupt,
         m.AskAgents,
+        m.DebuggerLine,
         m.Kill,
         m.Reserve,
         m.Release,
@@ -69,8 +71,9 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
 }
 
 RECEIVES: Final[dict[str, Table]] = {
-    "engine": _TASKS_TO_SET | {m.Registered, m.Dispatch, m.InterruptRanks, m.Inquiry, m.StopRanks, m.Goodbye},
-    "mec": _ANSWERS | {m.Accepted, m.Output, m.Result, m.Undone, m.SendBodyAgain},
+    "engine": _TASKS_TO_SET
+    | {m.Registered, m.Dispatch, m.InterruptRanks, m.Inquiry, m.DebuggerLine, m.StopRanks, m.Goodbye},
+    "mec": _ANSWERS | {m.Accepted, m.Output, m.DebuggerSaid, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }

@@ -18,6 +18,7 @@ from ...protocol.operations import Failed
 from ...ranges import ranges
 from .calltimes import CallTimes
 from .commandoutput import CommandOutput
+from .debuggertalk import DebuggerTalk
 from .failures import failure_of
 from .waiting import SessionFuture
 
@@ -94,6 +95,7 @@ class CommandFuture(SessionFuture):
     Attributes:
         outputs: what the engines print meanwhile, one per command.
         numbers: the numbers of the commands in their session.
+        talks: their debuggers, one per command.
     """
 
     def __init__(
@@ -101,11 +103,13 @@ class CommandFuture(SessionFuture):
         so_far: Sequence[SoFar],
         outputs: Sequence[CommandOutput] = (),
         numbers: Sequence[int] = (),
+        talks: Sequence[DebuggerTalk] = (),
     ) -> None:
         super().__init__()
         self.so_far = list(so_far)
         self.outputs = list(outputs)
         self.numbers = list(numbers)
+        self.talks = list(talks)
 
 
 class WaitSettings:
@@ -115,13 +119,14 @@ class WaitSettings:
         partial_after: seconds after the first failure until a waiting user is told; None for never.
         progress_after: seconds until the status line is shown; None for never.
         on_interrupt: what the first Ctrl-C does: ``'ranks'`` or ``'detach'``.
-        interrupt: interrupts the engines that run commands of these numbers; None where that is not possible.
+        interrupt: called with a list of numbers of commands, interrupts the engines that run them, or those of them
+            that a second list names; None where that is not possible.
         engines: the ids of all engines.
     """
 
     def __init__(
         self,
-        interrupt: Callable[[list[int]], object] | None = None,
+        interrupt: Callable[..., object] | None = None,
         engines: Callable[[], Sequence[int]] = tuple,
     ) -> None:
         self.partial_after: float | None = PARTIAL_AFTER
@@ -143,6 +148,7 @@ class Partial:
 
     Attributes:
         times: when the call began and ended.
+        talks: the debuggers in the commands of the call, one per command.
     """
 
     def __init__(
@@ -156,6 +162,7 @@ class Partial:
         self._parts = future.so_far if isinstance(future, CommandFuture) else []
         self._outputs = future.outputs if isinstance(future, CommandFuture) else []
         self._numbers = future.numbers if isinstance(future, CommandFuture) else []
+        self.talks = future.talks if isinstance(future, CommandFuture) else []
         self._method = method
         self._settings = WaitSettings() if settings is None else settings
         self.label = label or method or "the call"
@@ -232,10 +239,10 @@ class Partial:
         """Whether :meth:`interrupt` does something."""
         return bool(self._numbers) and self._settings.interrupt is not None
 
-    def interrupt(self) -> None:
-        """Interrupt the engines that run this call; elsewhere it will not begin."""
+    def interrupt(self, engines: list[int] | None = None) -> None:
+        """Interrupt the engines that run this call, all or some; elsewhere it will not begin."""
         if self._settings.interrupt is not None:
-            self._settings.interrupt(self._numbers)
+            self._settings.interrupt(self._numbers, *([] if engines is None else [engines]))
 
     def failure(self) -> CompositeError | None:
         """The exception of all failures that are here; None if there are none."""

@@ -23,7 +23,9 @@ from ...protocol.registration import parts
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
+from .debuggers import Debuggers
 from .deliveries import Deliveries, for_ranks
+from .faultcount import FaultCount
 from .inquiries import Inquiries
 from .largestreams import LargeAnswer
 from .localrank import LocalRank, RankCommand
@@ -33,9 +35,6 @@ from .setoutput import SetOutput
 from .settasks import SetTasks
 from .shared import SharedMemory
 from .upward import Upward
-
-_FAULTS, _FAULTS_WITHIN = 10, 60.0
-"""This many errors of the controller in this many seconds end the set: they would recur."""
 
 
 class Agent:
@@ -91,12 +90,13 @@ class Agent:
         """Numbers of commands to ranks of this node."""
         self.output = SetOutput(loop, self.send_up)
         self._inquiries = Inquiries(self)
+        self.debuggers = Debuggers(self)
         self._answers = Upward(loop, self._answer)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
         self._too_late = False
         self._stopped = False
-        self._faults: list[float] = []
+        self._faults = FaultCount()
         self.has_failed = False
         self.is_dismissed = False
         self._tasks = SetTasks(self, joined, leaders)
@@ -180,6 +180,7 @@ class Agent:
         if self.above is not None:
             self.transfers.endpoint_lost(self.above)
         self._tasks.forget_controller()
+        self.debuggers.nobody_is_there()
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
         """Send to the agent or controller above."""
@@ -208,6 +209,8 @@ class Agent:
             self._split(message.ranks, LocalRank.interrupt, m.InterruptRanks)
         elif isinstance(message, m.Inquiry):
             self._inquiries.asked(message)
+        elif isinstance(message, m.DebuggerLine):
+            self.debuggers.line(message)
         elif isinstance(message, m.StopRanks):
             self._stop_ranks(message.ranks)
         elif isinstance(message, m.Registered):
@@ -222,11 +225,8 @@ class Agent:
             self._tasks.from_above(event)
 
     def _may_go_on(self, reason: str) -> bool:
-        """Return whether to ask for a new session after an error of the controller."""
-        now = self.loop.now()
-        self._faults = [now, *(when for when in self._faults if now - when < _FAULTS_WITHIN)]
         self._log(f"the controller has ended this session: {reason}. Requesting a new one")
-        return len(self._faults) < _FAULTS
+        return self._faults.may_go_on(self.loop.now())
 
     def _split(
         self, ranks: list[int], own: Callable[[LocalRank], object], make: Callable[[list[int]], m.AnyMessage]
@@ -365,6 +365,8 @@ class Agent:
                 self._answers.add(message, event.body)
         elif isinstance(message, m.Output):
             self.output.from_below(message)
+        elif isinstance(message, m.DebuggerSaid):
+            self.debuggers.from_below(message)
         elif isinstance(message, m.Register) and self._too_late and not peer.engines:
             peer.connection.send(m.Goodbye("the set was formed without this node, which reported too late"))
             peer.wake()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ...protocol import messages as m, rankmessages as rm
+from ...protocol.debugging import PROMPT
 from ...protocol.frames import Buffer, split
 from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
@@ -24,6 +25,9 @@ from .rankoutput import RankOutput
 from .rankparts import RankParts
 from .setoutput import SetOutput
 from .taskagent import ReportChannel, TaskAgent
+
+if TYPE_CHECKING:
+    from .debuggers import Debuggers
 
 _INTERRUPT_AGAIN = 0.05
 """Seconds after which an interrupt that was not raised is repeated; then doubled, up to a second."""
@@ -85,6 +89,10 @@ class Answers(Protocol):
     def output(self) -> SetOutput:
         """Who hears what ranks print."""
 
+    @property
+    def debuggers(self) -> Debuggers:
+        """Who hears what debuggers say."""
+
 
 class LocalRank:
     """One rank: its socket, its control block, and its work.
@@ -131,6 +139,8 @@ class LocalRank:
         self._large: LargeAnswer | None = None
         """The large reply that is arriving."""
         self._interrupting = False
+        self._prompt: tuple[int, int] | None = None
+        """The command in which a debugger waits for a line, and the number of its prompt."""
         self._output: RankOutput | None = None
         self._link = PacketLink(node.loop, sock, self._packet, self._closed)
 
@@ -188,6 +198,12 @@ class LocalRank:
         if self._output is not None:
             self._output.begin(number)
         self._link.send(packet, files)
+
+    def debugger_line(self, command: int, text: str | None) -> None:
+        """Give its debugger a line, if it waits for one in this command of the controller; 0: in any."""
+        if self._prompt is not None and command in (0, self._prompt[0]):
+            number, self._prompt = self._prompt[1], None
+            self.send(rm.DebuggerAnswer(number, text))
 
     def stop(self, message: rm.Stop) -> None:
         """Tell it to end, and interrupt what it runs."""
@@ -318,6 +334,8 @@ class LocalRank:
             if self._output is not None:
                 self._output.displayed(message.data)
             self.send(rm.DisplayTaken(message.number))
+        elif isinstance(message, rm.DebuggerTold):
+            self._debugger_told(message)
         elif isinstance(message, rm.ItemDone):
             self._large = self._new_large(message.sizes)
             self.tasks.large_result(message, self._large)
@@ -327,6 +345,18 @@ class LocalRank:
             self.parts.ended(message, self._large if message.streamed and self._large else bytes(body))
         else:
             self._node.rank_said(self, message)
+
+    def _debugger_told(self, message: rm.DebuggerTold) -> None:
+        if self._output is not None:
+            self._output.tell_all()
+        assert self._block is not None
+        command = self._commands.get(-self._block.words[CURRENT])
+        number = 0 if command is None else command.id
+        self._prompt = (number, message.number) if message.state == PROMPT else None
+        if number:
+            self._answers.debuggers.told(self, number, message)
+        else:  # it is no client's
+            self.debugger_line(0, None)
 
     def _printed(self, number: int, kind: int, line: int, data: bytes) -> None:
         command = self._commands.get(number)

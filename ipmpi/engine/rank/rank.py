@@ -27,6 +27,7 @@ from ...protocol.tasks import DefineFunction, ForgetFunctions
 from ...transport.packets import RankSocket
 from ..session.namespace import CommandAnswer, Namespace
 from .controlblock import BELL, CURRENT, SENT, SINCE, SKIP, ControlBlock
+from .debuggerlink import DebuggerLink
 from .gangmember import GangMember, GangPart, MakeTeams
 from .interrupts import Interrupts
 from .items import Item, ItemRunner
@@ -80,6 +81,8 @@ class Rank:
         self._process = namespace.process
         self._displays_sent = self._displays_taken = 0
         namespace.displays.connect(self._display)
+        self._debugger = DebuggerLink(self._say, self._hear_during_part)
+        namespace.debugging.connect(self._debugger.tell, self._debugger.ask)
         self.interrupts = Interrupts(block)
         self._runner = TaskRunner(namespace)
         self._large = LargeAnswers(socket, self._hear, neighbours)
@@ -107,6 +110,7 @@ class Rank:
             rm.PartBody: self._take_part_body,
             rm.PartLeft: self._leave_part,
             rm.DisplayTaken: self._display_was_taken,
+            rm.DebuggerAnswer: lambda message, _body, _files: self._debugger.answered(message),
             rm.Freed: lambda message, _body, _files: self._large.freed(message.size),
             rm.LogLine: lambda message, _body, _files: self._on_note(message.text),
             rm.Stop: self._take_stop,
