@@ -84,8 +84,18 @@ def test_two_ranks_at_a_breakpoint_in_ipython(prompt: Terminal) -> None:
     prompt.clear()
     before = prompt.number()
     prompt.enter("%px stops = (1, 3); print('before'); r = step(id); print('after')")
+    first = int(
+        re.findall(r"^\[([13])\] ipdb> $", prompt.wait_for(PROMPT.format("[13]"), WITHIN), re.MULTILINE)[0]
+    )
+    for _ in range(WITHIN):  # until both are there
+        debug(prompt, first, "@")
+        if "[1, 3] <ipmpi" in prompt.wait_for(PROMPT.format(first), WITHIN):
+            break
+        debug(prompt, first, "import time; time.sleep(0.5)")
+    debug(prompt, first, "@1")
     debug(prompt, 1, "p twice")
     shown = prompt.wait_for(r"^2\n\[1\] ipdb> $", WITHIN)
+    assert f"engine {4 - first} also waits in the debugger" in shown
     assert re.search(r"^\[[0-3, -]*1[0-3, -]*\] before\n(.*\n)*> <ipmpi \d+>\(6\)step\(\)$", shown, re.MULTILINE)
     debug(prompt, 1, "@3")
     debug(prompt, 3, "twice = 100")

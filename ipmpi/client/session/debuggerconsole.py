@@ -91,6 +91,7 @@ class DebuggerConsole:
                 self._choose(waiting)
             self._show()
             if self._current in waiting:
+                self._introduce(set(waiting) - {self._current})
                 self._turn(self._current, waiting[self._current])
             elif seconds > 0:
                 self._pass_time(seconds)
@@ -109,7 +110,8 @@ class DebuggerConsole:
     def _choose(self, waiting: dict[int, _Waiting]) -> None:
         self._current = self._first if self._first in waiting else min(waiting)
         self._first = None
-        others = set(waiting) - {self._current}
+
+    def _introduce(self, others: set[int]) -> None:
         if others - self._introduced:
             self._screen.tell(
                 f"{engines_named(sorted(others))} also wait{'s' * (len(others) == 1)} in the debugger: @ lists "

@@ -119,8 +119,8 @@ class WaitSettings:
         partial_after: seconds after the first failure until a waiting user is told; None for never.
         progress_after: seconds until the status line is shown; None for never.
         on_interrupt: what the first Ctrl-C does: ``'ranks'`` or ``'detach'``.
-        interrupt: called with a list of numbers of commands, interrupts the engines that run them, or those of them
-            that a second list names; None where that is not possible.
+        interrupt: called with a list of numbers of commands, interrupts the engines that run them, or those of
+            them that a second list names; None where that is not possible.
         engines: the ids of all engines.
     """
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ...protocol import messages as m, rankmessages as rm
-from .localrank import LocalRank
 from .peeragent import PeerAgent
 from .setoutput import SetOutput
+
+
+class Rank(Protocol):
+    """The part of a rank that is needed here: see :class:`ipmpi.engine.agent.localrank.LocalRank`."""
+
+    @property
+    def rank(self) -> int:
+        """Its number in the set."""
+
+    def debugger_line(self, command: int, text: str | None) -> None:
+        """Give its debugger a line."""
 
 
 class Node(Protocol):
     """The part of an agent that is needed here: see :class:`ipmpi.engine.agent.agent.Agent`."""
 
     output: SetOutput
-    local: dict[int, LocalRank]
     children: list[PeerAgent]
+
+    @property
+    def local(self) -> Mapping[int, Rank]:
+        """The ranks of this node."""
 
     def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, list[int]]]:
         """The ranks below, by the agent through which they are reached."""
@@ -37,7 +50,7 @@ class Debuggers:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    def told(self, local: LocalRank, command: int, message: rm.DebuggerTold) -> None:
+    def told(self, local: Rank, command: int, message: rm.DebuggerTold) -> None:
         """The debugger of a rank of this node has said something, in command ``command`` of the controller."""
         self.from_below(
             m.DebuggerSaid(command, local.rank, message.state, message.text, message.prompt, message.place)

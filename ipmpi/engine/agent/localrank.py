@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from ...protocol import messages as m, rankmessages as rm
 from ...protocol.debugging import PROMPT
@@ -19,15 +19,13 @@ from ...transport.loop import Loop
 from ...transport.packets import PacketLink, Socket
 from ..rank.callring import read_calls
 from ..rank.controlblock import CURRENT, HEARD, INTERRUPTS, JOINING, SENT, SINCE, SKIP, TARGET, ControlBlock
+from .debuggers import Debuggers
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
 from .rankoutput import RankOutput
 from .rankparts import RankParts
 from .setoutput import SetOutput
 from .taskagent import ReportChannel, TaskAgent
-
-if TYPE_CHECKING:
-    from .debuggers import Debuggers
 
 _INTERRUPT_AGAIN = 0.05
 """Seconds after which an interrupt that was not raised is repeated; then doubled, up to a second."""

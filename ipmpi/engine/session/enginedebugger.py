@@ -17,7 +17,7 @@ _TAKES_EXCEPTIONS: Final = sys.version_info >= (3, 13)
 
 
 class EngineDebugger(pdb.Pdb):
-    """A debugger for user code of an engine; a derived class may have another one, derived from Pdb, as second base.
+    """A debugger for user code of an engine. A class may be derived from it and another one that is based on pdb.
 
     It sees the frames of user code, and none of ipmpi's. An interrupt that comes while it waits for a line ends
     it, and user code gets a KeyboardInterrupt.
@@ -27,7 +27,8 @@ class EngineDebugger(pdb.Pdb):
     """
 
     def __init__(self, terminal: DebuggerTerminal) -> None:
-        super().__init__(stdin=terminal, stdout=terminal, skip=["ipmpi.*"], nosigint=True)
+        streams: Any = terminal  # which has all that pdb uses
+        super().__init__(stdin=streams, stdout=streams, skip=["ipmpi.*"], nosigint=True)
         self.use_rawinput = False
         self.report_skipped = False  # IPython's would name modules of ipmpi
         self.terminal = terminal
@@ -60,6 +61,7 @@ class EngineDebugger(pdb.Pdb):
         self.forget()
 
     def get_stack(self, frame: FrameType | None, traceback: Any) -> Any:
+        """As of bdb, without the frames of ipmpi below and above user code."""
         stack, current = super().get_stack(frame, traceback)
         first, last = 0, len(stack)
         if frame is None:
@@ -70,11 +72,13 @@ class EngineDebugger(pdb.Pdb):
         return stack[first:last], min(max(current - first, 0), last - first - 1)
 
     def preloop(self) -> None:
+        """As of cmd: lines will be read."""
         frame, line = self.stack[self.curindex]
         self.terminal.prompt, self.terminal.place = self.prompt, place_of(frame, line)
         super().preloop()
 
     def interaction(self, *arguments: Any) -> None:
+        """As of pdb: read lines until user code runs on; where nobody is there it does at once."""
         if self.terminal.is_alone:
             self.clear_all_breaks()
             self.set_continue()
@@ -84,6 +88,7 @@ class EngineDebugger(pdb.Pdb):
         self.terminal.left(self.quitting or (self.stopframe is self.botframe and self.stoplineno == -1))
 
     def trace_dispatch(self, *arguments: Any) -> Any:
+        """As of bdb: an event of user code."""
         try:
             return super().trace_dispatch(*arguments)
         except bdb.BdbQuit:
@@ -93,6 +98,7 @@ class EngineDebugger(pdb.Pdb):
             raise
 
     def dispatch_return(self, frame: FrameType, value: Any) -> Any:
+        """As of bdb; with its outermost frame, user code is at its end."""
         result = super().dispatch_return(frame, value)
         if frame is self.botframe:
             self.set_continue()  # what comes now is ipmpi
