@@ -11,6 +11,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Tests mostly wait, for processes and for time to pass; more than this at once, and the ones that measure time fail.
+TESTS_AT_ONCE ?= 2
 ENGINES ?= 4
 # -qq: one level more than -q hides warnings about the index; errors are still shown.
 PIP_INSTALL = -m pip install -qq --disable-pip-version-check --no-input
@@ -51,7 +53,8 @@ demo: .venv-demo/stamp
 	@.venv-demo/bin/python examples/demo.py -n $(ENGINES)
 
 test: .venv-test/stamp .venv-mpich/stamp
-	@IPMPI_MPICH_PYTHON=$(CURDIR)/.venv-mpich/bin/python .venv-test/bin/python -m pytest $(PYTEST_ARGS)
+	@IPMPI_MPICH_PYTHON=$(CURDIR)/.venv-mpich/bin/python .venv-test/bin/python -m pytest \
+	    -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: .venv-test/stamp
 	@.venv-test/bin/ruff check .

@@ -21,7 +21,7 @@ EXTRAS = {
     # A bar while many tasks are waited for.
     "progress": ["tqdm"],
     "test": [
-        *("pytest>=8", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
+        *("pytest>=8", "pytest-xdist>=3.6", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
         *("tqdm", "joblib", "scipy", "emcee", "matplotlib", "ipykernel", "nbclient"),
     ],
     "docs": [
@@ -61,6 +61,8 @@ setup(
         "pyopenssl>=26.1",
         "cryptography",
         "msgspec",
+        # Reads where ranks are from outside; elsewhere they answer a signal.
+        "py-spy>=0.4; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')",
         # Looks after processes, on all systems alike.
         "psutil>=5.9",
         # Writes what shells need to complete command lines.

@@ -16,9 +16,10 @@ from . import ownpath as ownpath  # before any import that a file in the current
 import importlib
 from typing import Any
 
+from .communicator import comm
 from .errors import CompositeError, TaskRejectError
 
-__all__ = ["CompositeError", "TaskRejectError", "__version__"]
+__all__ = ["CompositeError", "TaskRejectError", "__version__", "comm"]
 __version__ = "0.1.0"
 
 

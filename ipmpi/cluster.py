@@ -31,7 +31,20 @@ INSISTING: Final = 15.0
 """Additional seconds after SIGTERM, upon which ``ipcluster`` ends without waiting for anything."""
 
 OTHER_COMMANDS: Final = frozenset(
-    {"list", "status", "stop", "engines", "logs", "explain", "doctor", "completion", "relay", "follow", "kernel"}
+    {
+        "list",
+        "status",
+        "stop",
+        "engines",
+        "logs",
+        "where",
+        "explain",
+        "doctor",
+        "completion",
+        "relay",
+        "follow",
+        "kernel",
+    }
 )
 """Subcommands of ``ipcluster`` that do not start a cluster."""
 

@@ -175,7 +175,20 @@ class DependencyError(KernelError):
 
 
 class PeerError(KernelError):
-    """Another rank of the same task has failed, so a communication with it cannot complete."""
+    """Another rank of the same command or task has failed, so a communication with it cannot complete.
+
+    Attributes:
+        rank: the rank that has failed first; None if it is not known.
+        original: its error in one line, as ``ValueError: no such file``; "" if it is not known.
+    """
+
+    def __init__(self, text: str, rank: int | None = None, original: str = "") -> None:
+        super().__init__(text)
+        self.rank = rank
+        self.original = original
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (*self.args, self.rank, self.original))
 
 
 class RemoteExit(KernelError):

@@ -192,6 +192,9 @@ INTERRUPT_REACTS: Final = 3.0
 INTERRUPT_GRACE: Final = 3.0
 """An engine that is told to stop while user code runs is interrupted, and ended after this."""
 
+RESTART_GRACE: Final = 0.5
+"""The same for an engine that is restarted: its namespace is given up, and somebody waits for the new one."""
+
 NODES_MEET: Final = 10.0
 """For the nodes of a set to link up, while the other ranks wait in MPI. It takes milliseconds where they can reach
 each other, and longer than this only where a firewall swallows what they say."""
@@ -214,8 +217,9 @@ OUTPUT_LINES: Final = 16_384
 """Lines at the beginning and at the end of a long output that are kept. An agent needs some microseconds for each,
 and serves all ranks of its node: half a million empty lines of each of them would keep it from all else."""
 
-INQUIRY: Final = 3.0
-"""Seconds for node agents to answer a question about their ranks. They need milliseconds; networks may be slow."""
+INQUIRY: Final = 5.0
+"""Seconds for node agents to answer a question about their ranks. They need milliseconds, but networks may be
+slow, and reading the stacks of many ranks that keep all processors busy takes seconds."""
 
 OUTPUT_KEPT: Final = 4 * MIB
 """What the last commands of a rank have printed, for get_result; and what the ranks of a node print otherwise."""

@@ -46,6 +46,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what may not run side by side: the tests of one file, which share clusters, and all that use a network.
+
+    Those come first, as they take longest.
+    """
+    items.sort(key=lambda item: not _uses_the_network(item.path))
+    for item in items:
+        group = "network" if _uses_the_network(item.path) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _uses_the_network(path: Path) -> bool:
+    return not {"slurm", "reach"}.isdisjoint(path.relative_to(ROOT).parts)
+
+
 def pytest_collection_finish() -> None:
     """What there is before the first test stays: looking for garbage need not go through it again and again."""
     gc.collect()

@@ -17,11 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # in a lower layer, and its own group.
 LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi": (0, "foundation"),
+    "ipmpi.arrays": (1, "arrays"),
     "ipmpi.environment": (0, "environment"),
     "ipmpi.colours": (0, "foundation"),
+    "ipmpi.communicator": (0, "foundation"),
     "ipmpi.errors": (0, "foundation"),
     "ipmpi.failuretext": (0, "foundation"),
     "ipmpi.furl": (0, "foundation"),
+    "ipmpi.launchfolder": (0, "foundation"),
     "ipmpi.limits": (0, "foundation"),
     "ipmpi.memory": (0, "foundation"),
     "ipmpi.numerals": (0, "foundation"),
@@ -51,6 +54,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.rank.lifeline": (3, "engine.rank"),
     "ipmpi.engine.rank.gangmember": (3, "engine.rank"),
     "ipmpi.controller.lossnotices": (3, "controller"),
+    "ipmpi.controller.restarts": (3, "controller"),
     "ipmpi.transport": (3, "transport"),
     "ipmpi.transport.dial": (3, "transport.dial"),
     "ipmpi.transport.ssh": (3, "transport.ssh"),
@@ -125,11 +129,13 @@ DEFERRED = {
     ("ipmpi.cli.ipengine", "ipmpi.engine.agent.nodeagent"),
     ("ipmpi.cli.ipengine", "ipmpi.furl"),
     ("ipmpi.cli.logs", "ipmpi.furl"),
+    ("ipmpi.engine.rank.snapshotfiles", "ipmpi.furl"),
     ("ipmpi.cli.argtypes", "ipmpi.furl"),
     ("ipmpi.cli.ipcontroller", "ipmpi.launch.cluster.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.comm"),
     ("ipmpi.engine.session.debugging", "ipmpi.engine.session.enginedebugger"),  # it loads pdb
+    ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.setcomm"),
     ("ipmpi.engine.session.ipythonlines", "ipmpi.engine.session.ipythonshell"),  # it loads IPython
     ("ipmpi.client.tasks.farminterfaces", "ipmpi.client.pools.executor"),  # few programs need these two
     ("ipmpi.client.tasks.farminterfaces", "ipmpi.client.pools.pool"),

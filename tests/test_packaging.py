@@ -66,6 +66,7 @@ class TestWheel:
             "msgspec",
             "jinja2",
             "psutil",
+            "py-spy",
             "shtab",
         }
         assert set(fields.get_all("Provides-Extra") or []) == {

@@ -195,7 +195,11 @@ def _run_alone(cluster: ClusterRun, reporter: Reporter) -> int:
             for happening in cluster.wait(None):
                 if isinstance(happening, StopRequest):
                     return 0
-                if isinstance(happening, EnginesEnded) and happening.code:
+                if isinstance(happening, EnginesEnded) and happening.asked:
+                    if not happening.left:
+                        reporter.say("A client has asked for a restart of these engines.")
+                        cluster.start_engines("they are restarted, as a client has asked for")
+                elif isinstance(happening, EnginesEnded) and happening.code:
                     failed = f"{happening.title} ended ({how_it_ended(happening.code)})."
     finally:
         cluster.stop(polite=False)

@@ -38,6 +38,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "stop": Command("manage", "stop a cluster", True),
     "engines": Command("engines", "add engines to a running cluster"),
     "logs": Command("manage", "what a cluster's processes wrote", True),
+    "where": Command("where", "in which line each engine is, also of engines that hang"),
     "explain": Command("explain", "why a job waits, which ranks are missing, what failed"),
     "kernel": Command("kernel", "a kernel for JupyterLab and VS Code whose cells run on all ranks"),
     "completion": Command("completion", "command lines completed by the Tab key, in bash, zsh and tcsh"),

@@ -16,17 +16,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .. import __version__, communicator
 from ..engine.agent.agentstart import start_agent
 from ..engine.agent.launchid import launch_id, local_size, number_together
 from ..engine.agent.meeting import Conversation, leaders_of
 from ..engine.agent.watch import parent_launcher
 from ..engine.mpi.world import MODES, World, host_and_pid, start_world
+from ..engine.rank.callring import CallRing
 from ..engine.rank.controlblock import ControlBlock
 from ..engine.rank.hiddenvariables import hide_rank_variables
 from ..engine.rank.lifeline import Lifeline
 from ..engine.rank.outputpipes import OutputPipes
+from ..engine.rank.ownstack import StackSignal, allow_tracing_by
 from ..engine.rank.rank import Rank
+from ..engine.rank.snapshotfiles import SnapshotFiles
 from ..engine.session import importhooks
 from ..engine.session.namespace import Namespace
 from ..environment import gpus, mpienv, walltime
@@ -140,6 +143,9 @@ class EngineProcess:
         self._pipes = OutputPipes()
         talk.say(rm.OutputPipes(), self._pipes.read_ends)
         self._pipes.handed_over()
+        self._stack_signal = StackSignal()
+        talk.say(rm.StackPipe(self._stack_signal.number), (self._stack_signal.read_end,))
+        self._stack_signal.handed_over()
         talk.say(
             rm.RankHello(
                 world.rank if world.mpi is not None else world.wanted, world.rank if world.mpi else world.wanted,
@@ -151,13 +157,17 @@ class EngineProcess:
         os.close(descriptor)
         if leaders:
             talk.meet(world.rank, leaders, host, world.exchange)
+        world.record_calls(CallRing(block.calls))
         namespace = Namespace(-1, world.mpi)
+        namespace.snapshots = SnapshotFiles()
         namespace.install_as_main()
         importhooks.install()
         self.rank = Rank(
             namespace, talk.socket, block, world.rank, world.make_teams, _log_id, _log_note,
-            here, Lifeline(lifeline, _log_file()), self._pipes,
+            here, Lifeline(lifeline, _log_file()), self._pipes, world.make_shared,
         )  # fmt: skip
+        if self.rank.comm is not None:
+            communicator.provide(self.rank.comm)
 
     def run(self) -> int:
         """Run until stopped; return the exit code."""
@@ -325,6 +335,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         return 1
     assert isinstance(greeting, rm.Greeting)
+    allow_tracing_by(greeting.agent)
     log.info("pid %d, %s", os.getpid(), world.description)
     if world.mpi is not None:
         log.info("MPI started with rank = %d and size = %d", world.rank, world.size)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ..errors import CompositeError
 from ..reference import Reference
 from ..transport.ssh.ssh import SshSession
+from .display.whereabouts import Whereabouts
+from .engines.distributed import ArrayStats, DistributedArray
 from .engines.multiengine import MultiEngineClient
 from .engines.views import EngineView
 from .session.results import PendingResult, ResultList
@@ -14,7 +16,9 @@ from .tasks.task import TaskClient
 from .tasks.tasktypes import MapTask, StringTask
 
 __all__ = [
+    "ArrayStats",
     "CompositeError",
+    "DistributedArray",
     "EngineView",
     "MapResults",
     "MapTask",
@@ -26,6 +30,7 @@ __all__ = [
     "StringTask",
     "TaskClient",
     "TaskFuture",
+    "Whereabouts",
     "as_completed",
     "wait",
 ]

@@ -38,10 +38,11 @@ _LINE = 300
 class _End:
     """The end of one set's job, and its notices: (time, seconds before the end)."""
 
-    def __init__(self, ends_at: float | None, job: str, notices: list[tuple[float, float]]) -> None:
+    def __init__(self, ends_at: float | None, job: str, notices: list[tuple[float, float]], warned: bool) -> None:
         self.ends_at = ends_at
         self.job = job
         self.notices = notices
+        self.warned = warned
 
 
 class Deadlines:
@@ -60,7 +61,7 @@ class Deadlines:
         notices = [] if ends_at is None else [(ends_at - s, s) for s in WARNINGS if now < ends_at - s]
         if message.warned:
             notices.append((now + 1.0, _WARNED))
-        self._ends[key] = _End(ends_at, message.job[:_TEXT], notices)
+        self._ends[key] = _End(ends_at, message.job[:_TEXT], notices, message.warned)
         times = [when for when, _ in notices]
         self._next = min(times if self._next is None else [*times, self._next], default=None)
         return ends_at
@@ -78,6 +79,11 @@ class Deadlines:
         """Return whether a loss in this set is the end of its job, so that no task is suspected."""
         left = self.left(key, now)
         return left is not None and left <= OVERTIME
+
+    def is_ending(self, key: int) -> bool:
+        """Return whether the batch system has warned that a set's job ends soon."""
+        end = self._ends.get(key)
+        return end is not None and end.warned
 
     def job(self, key: int) -> str:
         """Return the batch system's id of a set's job, or ""."""

@@ -18,6 +18,9 @@ from ..ranges import ranges
 _TEXT = 255
 """Characters of a host name or a version to store."""
 
+_LAUNCH = 4096
+"""Characters of the name of a launch to store, which is a path."""
+
 
 @dataclass
 class Engine:
@@ -37,6 +40,8 @@ class EngineSet:
     key: int
     mpi: str
     python: str
+    launch: str = ""
+    """See :class:`~ipmpi.protocol.messages.Register`."""
     engines: dict[int, Engine] = field(default_factory=dict)
     """By rank."""
 
@@ -61,7 +66,9 @@ class Registry:
             raise RemoteProtocolError("a set in which two engines have the same rank")
         wanted = message.ids if len(message.ids) == len(infos) else [info.wanted for info in infos]
         ids = self._choose(infos, wanted)
-        engine_set = EngineSet(key, printable(message.mpi, _TEXT), printable(message.python, _TEXT))
+        engine_set = EngineSet(
+            key, printable(message.mpi, _TEXT), printable(message.python, _TEXT), message.launch[:_LAUNCH]
+        )
         for number, info in zip(ids, infos, strict=True):
             engine = Engine(number, key, info.rank, printable(info.host, _TEXT), info.pid)
             self.engines[number] = engine_set.engines[info.rank] = engine

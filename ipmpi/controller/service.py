@@ -34,6 +34,7 @@ from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
 from .lossnotices import Losses
+from .restarts import SetRestarts
 from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled
@@ -86,16 +87,17 @@ class ControllerService:
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
-        self._engines = 0
-        self._stopping = False
+        self._restarts = SetRestarts(self.router, self.farm, self.deadlines, self._log, self._engines_ended)
+        self._engines, self._stopping = 0, False
         self.ended_by_client = False
         """Whether the last engines were ended by a client."""
         self._started = time.time()
         self._requests: dict[type[m.Message], Callable[[PeerSession, Any], Any]] = {
             m.GetIds: lambda session, message: self._ids(),
-            m.QueueStatus: lambda session, message: self._queue_status(message.targets),
+            m.QueueStatus: lambda session, message: self.stalled.queue_status(message.targets),
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
             m.Kill: self._kill,
+            m.Restart: lambda session, message: self._restarts.restart(session.key, message.targets),
             m.ClusterInfo: lambda session, message: self.cluster_info(message.after),
             m.TaskStatus: lambda session, message: self.farm.status(session.key),
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
@@ -232,15 +234,6 @@ class ControllerService:
         elif isinstance(message, m.ForgetFunctions):
             self.farm.forget(key, message)
 
-    def _queue_status(self, targets: list[int] | None) -> list[list[object]]:
-        now = self._loop.now()
-
-        def more(engine: int) -> list[object]:
-            since = self.router.busy_since(engine)
-            return [self.stalled.who_holds(engine), None if since is None else max(0.0, now - since)]
-
-        return [[*row, *more(int(str(row[0])))] for row in self.router.queue_status(targets)]
-
     def _kill(self, session: PeerSession, message: m.Kill) -> list[int]:
         if message.controller and not self.router.registry.engines:
             ids: list[int] = []
@@ -339,6 +332,10 @@ class ControllerService:
     def _ids(self) -> list[int]:
         self._tell_engines()  # a reply must not have engines that were not announced
         return self.router.registry.ids()
+
+    def _engines_ended(self) -> None:
+        self._tell_engines()
+        self._count_engines()
 
     def _count_engines(self) -> None:
         self._loop.call_at_turn_end(self._tell_engines)

@@ -116,6 +116,16 @@ class Stalled:
         if self._since:
             self._loop.call_later(_LOOK, self._look)
 
+    def queue_status(self, targets: list[int] | None) -> list[list[object]]:
+        """See :class:`ipmpi.protocol.messages.QueueStatus`."""
+        now = self._loop.now()
+
+        def more(engine: int) -> list[object]:
+            since = self._router.busy_since(engine)
+            return [self.who_holds(engine), None if since is None else max(0.0, now - since)]
+
+        return [[*row, *more(int(str(row[0])))] for row in self._router.queue_status(targets)]
+
     def who_holds(self, engine: int) -> list[str]:
         """Return the replies that an engine is sending, with their requests and clients."""
         both = [self._router.passing(), self._farm.large.passing()]

@@ -16,7 +16,7 @@ from ..ranges import ranges
 from . import reports
 from .autopx import AutoParallel
 from .completion import PxCompletion
-from .pxoptions import PX, PXCONFIG, PXRESULT, PxOptions, engines, parse, split_line
+from .pxoptions import PX, PXCONFIG, PXRESULT, PxOptions, engines, parse, split_line, where_options
 from .pxrun import PxRun, ends_with_semicolon
 from .pxscreen import colours_of
 
@@ -57,6 +57,9 @@ class Steers(Protocol):
 
     def log(self) -> Mapping[int, str]:
         """Return what was printed while no command ran."""
+
+    def where(self, targets: Any = None, *, native: bool = False) -> Any:
+        """Say where engines are."""
 
 
 @magics_class
@@ -252,6 +255,18 @@ class ParallelMagics(Magics):
             raise UsageError(f"%pxlog takes a number of commands, as in %pxlog 3, not {count!r}")
         client = self._client()
         print(reports.log(client.recent_outputs(), int(count)) + reports.between(client.log()), end="")
+
+    @line_magic
+    def where(self, line: str) -> None:
+        """Show where the engines are, equal places once: ``%where``, ``%where 0:4``.
+
+        It does not matter what they do, as their node agents read it: also while they wait in MPI, or are stopped.
+        ``--all`` shows all functions that each is in, ``--native`` functions of C, too.
+        """
+        client = self._client()
+        options, words = where_options(line)
+        targets = None if words is None else engines(words, client)
+        print(client.where(targets, native=options.native).text(stacks=options.all))
 
     def run_all_on_engines(self) -> None:
         """Turn ``%autopx`` on, for magics and shell commands, too: all but the magics of this class."""

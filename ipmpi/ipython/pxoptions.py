@@ -152,6 +152,33 @@ def parse(parser: OptionParser, words: str | list[str], code_goes: str = "") -> 
     return _options(found)
 
 
+class WhereOptions(NamedTuple):
+    """The options of ``%where``.
+
+    Attributes:
+        native: whether functions of C are shown.
+        all: whether all functions are shown.
+    """
+
+    native: bool
+    all: bool
+
+
+def where_options(line: str) -> tuple[WhereOptions, str | None]:
+    """Return the options of ``%where``, and the text that names engines, if there is one.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    words = line.split()
+    known = {"--native", "--all"}
+    unknown = [word for word in words if word.startswith("--") and word not in known]
+    if unknown:
+        raise UsageError(f"%where has the options --all and --native, and takes engines (0:4), not {unknown[0]}")
+    targets = " ".join(word for word in words if word not in known)
+    return WhereOptions("--native" in words, "--all" in words), targets or None
+
+
 def _options(found: argparse.Namespace) -> PxOptions:
     values = vars(found)
     signal = values.pop("signal", None)

@@ -10,6 +10,8 @@ from typing import Final
 
 import msgspec
 
+from .mpicalls import MpiCall
+
 
 class ReadLog(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="log"):
     """What has a rank printed while it ran no command? The last ``most`` bytes of it."""
@@ -17,7 +19,19 @@ class ReadLog(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     most: int
 
 
-Question = ReadLog
+class ReadStacks(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="stacks"):
+    """Where is a rank?
+
+    Attributes:
+        native: whether frames of C are wanted, for which the rank is stopped for some milliseconds.
+        calls: how many of its last MPI calls are wanted at most.
+    """
+
+    native: bool = False
+    calls: int = 1
+
+
+Question = ReadLog | ReadStacks
 
 
 class RankLog(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="log"):
@@ -26,7 +40,54 @@ class RankLog(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     text: bytes
 
 
-Answer = RankLog
+class StackFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A function that a rank is in.
+
+    Attributes:
+        function: its name.
+        file: its source file; of a C function, its library.
+        line: the line that runs; 0 in C.
+        text: that line, "" where it is not known.
+    """
+
+    function: str
+    file: str
+    line: int
+    text: str = ""
+
+
+class RankStack(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="stacks"):
+    """Where a rank is.
+
+    Attributes:
+        state: :data:`RUNNING`, :data:`IDLE`, :data:`STOPPED` or :data:`ENDED`.
+        signal: the signal that has stopped it; 0 if that is not known.
+        seconds: for how long it has been idle or stopped; -1 if that is not known.
+        runs: what it runs: the method of a command, or ``task`` and its name.
+        running: seconds since that began.
+        frames: the functions of the user's code, innermost first.
+        note: why there are no frames.
+        calls: its last MPI calls, the newest one last, as far as they are known; in whole seconds.
+    """
+
+    state: str
+    signal: int = 0
+    seconds: int = -1
+    runs: str = ""
+    running: int = 0
+    frames: list[StackFrame] = []
+    note: str = ""
+    calls: list[MpiCall] = []
+
+
+RUNNING: Final = "running"
+IDLE: Final = "idle"
+"""It waits for a command or a task."""
+STOPPED: Final = "stopped"
+"""A signal has stopped its process, as by Ctrl-Z, ``kill -STOP`` or a debugger."""
+ENDED: Final = "ended"
+
+Answer = RankLog | RankStack
 
 _encoder = msgspec.msgpack.Encoder()
 _questions: Final[msgspec.msgpack.Decoder[Question]] = msgspec.msgpack.Decoder(Question)

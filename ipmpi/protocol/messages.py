@@ -8,13 +8,22 @@ Who may say what is in :mod:`ipmpi.protocol.permissions`. What only the task far
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import field
 
 from .basemessage import Message as Message
 from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
+from .output import (
+    DISPLAY as DISPLAY,
+    METADATA as METADATA,
+    STDERR as STDERR,
+    STDOUT as STDOUT,
+    Output as Output,
+    OutputBlock as OutputBlock,
+)
+from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -128,6 +137,16 @@ class Kill(Message, frozen=True, tag=7):
     controller: bool = False
 
 
+class Restart(Message, frozen=True, tag=19):
+    """Restart the whole launches of these engines. Answer: the ids of all engines that end, and come again.
+
+    Refused (ClientError), before anything has ended, if nobody would start one of them again.
+    """
+
+    id: int
+    targets: list[int] | None
+
+
 class ClusterInfo(Message, frozen=True, tag=8):
     """Who is there. Answer: a dict as in :meth:`ipmpi.client.MultiEngineClient.cluster_info`.
 
@@ -174,6 +193,7 @@ class Result(Message, frozen=True, tag=22):
 
     From an engine set ``engines`` are ranks, to a client they are engine ids. ``outcome`` is an encoded
     :data:`~ipmpi.protocol.operations.Outcome`; ``ok`` repeats for the controller whether it was a failure.
+    ``used``: whether the command has used the communicator of the set, for the set's root agent.
     """
 
     id: int
@@ -181,6 +201,7 @@ class Result(Message, frozen=True, tag=22):
     ok: bool
     outcome: bytes
     sizes: list[int] = field(default_factory=list)
+    used: bool = False
 
 
 class Undone(Message, frozen=True, tag=23):
@@ -229,13 +250,21 @@ class Registered(Message, frozen=True, tag=40):
 
 
 class Dispatch(Message, frozen=True, tag=41):
-    """Run this on these ranks now. Answered by :class:`Result`; the controller sends one at a time to a rank."""
+    """Run this on these ranks now. Answered by :class:`Result`; the controller sends one at a time to a rank.
+
+    ``whole``: the command is for all engines of the set, even if this message is not. The root agent adds what its
+    ranks do first with their communicator: ``renew`` is the number of the attempt to make a new one of the ranks
+    ``members`` (empty for all), -1 if it must not be used, 0 if nothing is to be done.
+    """
 
     id: int
     ranks: list[int]
     method: str
     operation: bytes
     sizes: list[int] = field(default_factory=list)
+    whole: bool = False
+    renew: int = 0
+    members: list[int] = field(default_factory=list)
 
 
 class InterruptRanks(Message, frozen=True, tag=42):
@@ -258,6 +287,10 @@ class StopRanks(Message, frozen=True, tag=43):
     ranks: list[int]
 
 
+class RestartSet(Message, frozen=True, tag=51):
+    """End the whole set at once: whoever has started it starts it again."""
+
+
 # --- engine set to controller --------------------------------------------------------------------------------
 
 
@@ -273,7 +306,8 @@ class EngineInfo(Message, frozen=True):
 class Register(Message, frozen=True, tag=60):
     """First message of an engine set: its engines, and the ids they had if this is a new link of old engines.
 
-    A large set needs several; ``more`` is set in all but the last, which has the ids.
+    A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
+    launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
     """
 
     engines: list[EngineInfo]
@@ -281,6 +315,7 @@ class Register(Message, frozen=True, tag=60):
     python: str
     ids: list[int] = field(default_factory=list)
     more: bool = False
+    launch: str = ""
 
 
 class RanksLost(Message, frozen=True, tag=61):
@@ -336,36 +371,6 @@ class Findings(Message, frozen=True, tag=56):
     answer: bytes
 
 
-class OutputBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What some engines have printed alike: whole lines, the last of which may be unfinished, or one display.
-
-    ``kind`` is one of :data:`STDOUT`, :data:`STDERR`, :data:`DISPLAY`. What an engine prints and displays during
-    a command is counted from 0, lines of standard error by themselves; ``first`` is the number of the first one
-    here. ``data`` is UTF-8 text, or an encoded :class:`~ipmpi.protocol.operations.Display`. From an engine set
-    ``engines`` are ranks, to a client ids.
-    """
-
-    kind: int
-    first: int
-    engines: list[int]
-    data: bytes
-
-
-STDOUT: Final = 0
-STDERR: Final = 1
-DISPLAY: Final = 2
-
-METADATA: Final = "application/vnd.ipmpi.metadata+json"
-"""Among the formats of a display: metadata about the others, a JSON object by MIME type."""
-
-
-class Output(Message, frozen=True, tag=57):
-    """What was printed and displayed during command ``id``; before the :class:`Result` of the same engines."""
-
-    id: int
-    blocks: list[OutputBlock]
-
-
 # --- inside an engine set, between the agents of its nodes -----------------------------------------------------
 
 
@@ -394,6 +399,7 @@ AnyMessage = (
     | ClearQueue
     | Interrupt
     | Kill
+    | Restart
     | ClusterInfo
     | AskAgents
     | DebuggerLine
@@ -418,9 +424,12 @@ AnyMessage = (
     | TaskDone
     | Registered
     | Dispatch
+    | CommandWithdrawn
+    | LeaveCommand
     | InterruptRanks
     | Inquiry
     | StopRanks
+    | RestartSet
     | GiveTasks
     | TakeBackTasks
     | CancelTasks

@@ -114,12 +114,51 @@ class PostMortem(_Operation, frozen=True, tag="post_mortem"):
     """Open the debugger in the frames of the last exception of this engine."""
 
 
+class TakeSnapshot(_Operation, frozen=True, tag="take_snapshot"):
+    """Save names (None: all) under a key. The answer's body has ``names``, ``left_out``, ``bytes``, ``folder``.
+
+    ``folder`` is one that the engines see; "": one in the user's files, for this ``cluster``.
+    """
+
+    folder: str
+    cluster: str
+    key: str
+    names: list[str] | None = None
+
+
+class FindSnapshots(_Operation, frozen=True, tag="find_snapshots"):
+    """The answer's body: a list of the keys of this engine's snapshots, and their times since the epoch."""
+
+    folder: str
+    cluster: str
+
+
+class RestoreSnapshot(_Operation, frozen=True, tag="restore_snapshot"):
+    """Define the names that were saved under a key. The answer's body: a dict with ``names`` and ``left_out``."""
+
+    folder: str
+    cluster: str
+    key: str
+
+
+class DropSnapshots(_Operation, frozen=True, tag="drop_snapshots"):
+    """Remove all snapshots of this engine but the one with this key."""
+
+    folder: str
+    cluster: str
+    key: str
+
+
 class BeforeWalltime(_Operation, frozen=True, tag="before_walltime"):
-    """Body: a pickled function, to be called ``seconds`` before the end of the job. ``name`` is for people."""
+    """Body: a pickled function, to be called ``seconds`` before the end of the job. ``name`` is for people.
+
+    With ``snapshot`` there is no body: that is taken then.
+    """
 
     key: bytes
     seconds: float
     name: str
+    snapshot: TakeSnapshot | None = None
 
 
 class EndComes(_Operation, frozen=True, tag="end_comes"):
@@ -183,6 +222,10 @@ Operation = (
     | PostMortem
     | BeforeWalltime
     | EndComes
+    | TakeSnapshot
+    | FindSnapshots
+    | RestoreSnapshot
+    | DropSnapshots
 )
 
 

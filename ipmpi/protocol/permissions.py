@@ -62,6 +62,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.AskAgents,
         m.DebuggerLine,
         m.Kill,
+        m.Restart,
         m.Reserve,
         m.Release,
     },
@@ -72,13 +73,23 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
 
 RECEIVES: Final[dict[str, Table]] = {
     "engine": _TASKS_TO_SET
-    | {m.Registered, m.Dispatch, m.InterruptRanks, m.Inquiry, m.DebuggerLine, m.StopRanks, m.Goodbye},
+    | {
+        m.Registered,
+        m.Dispatch,
+        m.CommandWithdrawn,
+        m.InterruptRanks,
+        m.Inquiry,
+        m.DebuggerLine,
+        m.StopRanks,
+        m.RestartSet,
+        m.Goodbye,
+    },
     "mec": _ANSWERS | {m.Accepted, m.Output, m.DebuggerSaid, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }
 
-FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {m.RunTogether, m.LeaveTogether, m.DeliverTogether}
+FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {m.LeaveCommand, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
 FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"] | {m.TogetherEnded, m.EndIsNear}
 
 LOGIN_NODE_RECEIVES: Final[Table] = frozenset({m.ConnectTo, m.RunCommand, m.ReadFurl, m.ChannelReset, m.Goodbye})

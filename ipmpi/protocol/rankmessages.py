@@ -30,10 +30,11 @@ _LENGTH: Final = struct.Struct("<I")
 class Greeting(Message, frozen=True, tag=201):
     """First packet: who has the same ``token`` is on this node.
 
-    With it comes the end of a pipe whose other end only the agent has.
+    With it comes the end of a pipe whose other end only the agent has. ``agent`` is its process id.
     """
 
     token: bytes
+    agent: int = 0
 
 
 class Address(Message, frozen=True, tag=202):
@@ -58,13 +59,19 @@ class NewEngineId(Message, frozen=True, tag=210):
 
 
 class RunCommand(Message, frozen=True, tag=211):
-    """Run a command. ``shared``: its body is in the file in memory that comes along."""
+    """Run a command. ``shared``: its body is in the file in memory that comes along.
+
+    ``renew`` and ``members``: what to do with the communicator first, as in
+    :class:`~ipmpi.protocol.messages.Dispatch`.
+    """
 
     number: int
     method: str
     operation: bytes
     sizes: list[int] = msgspec.field(default_factory=list)
     shared: bool = False
+    renew: int = 0
+    members: list[int] = msgspec.field(default_factory=list)
 
 
 class RunItems(Message, frozen=True, tag=212):
@@ -194,7 +201,7 @@ class CommandDone(Message, frozen=True, tag=240):
     """A command has ended. ``version`` counts changes of this engine's properties.
 
     ``streamed``: the body follows in :class:`DataPiece` messages. ``again``: the number of an earlier command, if
-    this one has asked for its output.
+    this one has asked for its output. ``used``: whether it has used the communicator of all ranks.
     """
 
     number: int
@@ -204,6 +211,7 @@ class CommandDone(Message, frozen=True, tag=240):
     sizes: list[int] = msgspec.field(default_factory=list)
     streamed: bool = False
     again: int = 0
+    used: bool = False
 
 
 class Bell(Message, frozen=True, tag=241):
@@ -257,6 +265,12 @@ class OutputPipes(Message, frozen=True, tag=247):
     """
 
 
+class StackPipe(Message, frozen=True, tag=249):
+    """With a pipe into which the C library writes the rank's Python stack when it gets this signal."""
+
+    signal: int
+
+
 class Displayed(Message, frozen=True, tag=248):
     """The command that runs displays something: an encoded :class:`~ipmpi.protocol.operations.Display`.
 
@@ -267,7 +281,7 @@ class Displayed(Message, frozen=True, tag=248):
     number: int = 0
 
 
-class DebuggerTold(Message, frozen=True, tag=249):
+class DebuggerTold(Message, frozen=True, tag=252):
     """The debugger in the command that runs has written ``text``; see DebuggerSaid. Prompts are numbered."""
 
     number: int
@@ -299,6 +313,7 @@ ToRank = (
 ToAgent = (
     RankHello
     | OutputPipes
+    | StackPipe
     | Above
     | Formed
     | CommandDone

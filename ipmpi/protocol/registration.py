@@ -15,7 +15,7 @@ def parts(message: Register) -> Iterator[Register]:
     while len(engines) > limits.REGISTER_PART:
         yield Register(engines[: limits.REGISTER_PART], message.mpi, message.python, [], True)
         engines = engines[limits.REGISTER_PART :]
-    yield Register(engines, message.mpi, message.python, message.ids)
+    yield Register(engines, message.mpi, message.python, message.ids, launch=message.launch)
 
 
 class Registration:
@@ -38,4 +38,4 @@ class Registration:
         if part.more:
             return None
         engines, self._engines = self._engines, []
-        return Register(engines, part.mpi, part.python, part.ids)
+        return Register(engines, part.mpi, part.python, part.ids, launch=part.launch)

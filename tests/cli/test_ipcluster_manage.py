@@ -1,4 +1,4 @@
-"""ipcluster list, status, stop, logs and engines, with real clusters."""
+"""ipcluster list, status, stop, logs, where and engines, with real clusters."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def pair(ipcluster: Callable[..., Run]) -> Run:
 
 def test_nothing_runs() -> None:
     assert ask("list").stdout == "No cluster is known. Start one with: ipcluster -n 4\n"
-    for command in ("status", "stop", "logs", "engines"):
+    for command in ("status", "stop", "logs", "engines", "where"):
         done = ask(command)
         assert done.returncode == 1
         assert "No cluster is known in " in done.stderr
@@ -69,6 +69,8 @@ def test_a_cluster_is_listed_asked_about_and_stopped(pair: Run) -> None:
     assert said.startswith(f"default: local, up, process {pair.process.pid} on ")
     assert "  engines: 2 of 2 registered, on " in said
     assert json.loads(ask("status", "--json").stdout)["registered"] == 2
+    assert ask("where").stdout.startswith("[0-1]  idle")
+    assert ask("where", "default", "--all", "--native").returncode == 0
     done = ask("stop")
     assert (done.returncode, done.stdout) == (0, "Stopped the cluster 'default'.\n")
     assert pair.ends() == 0

@@ -7,10 +7,12 @@ differs from its namesakes. ``NOT_FOR_USERS`` are methods by which the parts of 
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ NAN, INF, HUGE = math.nan, math.inf, sys.float_info.max
 NOT_A_NUMBER = ["", "5", b"5", [], [1], {}, object(), 1j, np.arange(2), "\ud800", LONG, True, np.bool_(True)]
 NOT_AN_INT = [*NOT_A_NUMBER, 1.5, NAN, INF, HUGE, np.float64(1)]
 NOT_TEXT = [5, 1.5, NAN, None, b"a", [], {}, object()]
+ZEROS = "__import__('numpy').zeros(3)"
 NOT_SENT = ["\ud800", f"a{chr(0xDFFF)}"]
 
 
@@ -82,6 +85,8 @@ KINDS: dict[str, Kind] = {
     "count": Kind(1, [*NOT_AN_INT, 0, -1, 2**40, 2**64, 10**400], [np.int64(1)]),
     "properties": Kind({"a": 1}, [5, None, {5: 1}, {"\ud800": 1}, {"a": sys._getframe()}], [{}, {"a": NAN}]),
     "seconds before": Kind(60, [*NOT_A_NUMBER, None, 0, -1, NAN, INF, -INF, HUGE, 2**64], [1e-9, np.float32(5)]),
+    "some seconds before": Kind(None, [*NOT_A_NUMBER, 0, -1, NAN, INF, -INF, HUGE, 2**64], [1e-9, np.float32(5)]),
+    "folder": Kind(None, [5, NAN, b"a", [], object(), "", "\0", "\ud800", LONG], ["/f", "~/f", Path("f")]),
     "file": Kind(os.devnull, [5, None, NAN, b"a.py", [], object(), "", "no such file", "\0", "\ud800", LONG], []),
     "words": Kind((), ["--steps 5", [5], [None], 5, None, ["\ud800"], ["\0"], [LONG * 3]], [[], ["", "a"]]),
     "pending": Kind([], [5, None, "a", [5], object(), NAN], [[], ()]),
@@ -124,6 +129,14 @@ KINDS: dict[str, Kind] = {
                   ["a", 0, -1, slice(0, 2), [0, 1], np.arange(2), np.int64(0), slice(None, None, 2**64)]),
     "some shown": Kind(None, [], [None, [], [0], range(2), {0}]),
     "expression": Kind("a", [*NOT_TEXT, "", "a b", "a = 1", "\0", "a\0", *NOT_SENT], ["a", " a ", "a + 1"]),
+    "some expression": Kind(None, [5, 1.5, NAN, b"a", [], {}, object(), "", "a b", "a = 1", "\0", *NOT_SENT], []),
+    "array name": Kind(ZEROS, [*NOT_TEXT, "", "a b", "a = 1", "\0", "a\0", *NOT_SENT], [f" {ZEROS} "]),
+    "axis": Kind(None, [*NOT_AN_INT, 64, -65, 2**64], [0, -1]),
+    "lengths": Kind(None, [5, "", "12", b"", [], [0], [-1], [1.5], ["1"], [True], [None], [[1]], NAN, object(),
+                           LONG, [1] * 65, [2**64], itertools.count(1)], [[4], (np.int64(4),)]),
+    "lengths without a place": Kind(None, [5, "", [1], (1, 2), NAN, object()], []),
+    "halo": Kind(0, [None, -1, 1.5, NAN, "", "1", b"1", [], [-1], [(1,)], [(1, 2, 3)], [(1, -1)], ["12"], [None],
+                     True, 2**64, object(), LONG, itertools.count(1)], [1, [1], [(0, 2)], [[1, 2]]]),
     "number of engines": Kind(0, [*NOT_AN_INT, None, -1, 2**20, 2**64, 10**400], [0, 1, np.int64(1)]),
     "groups": Kind("type", [None, 5, True, "", "TYPE", [], NAN, object(), LONG], ["engine", "order"]),
     "lines": Kind(40, [*[bad for bad in NOT_AN_INT if bad is not None], 0, -1, -(2**64)], [None, 1, 2**64]),
@@ -150,6 +163,7 @@ PARAMETERS: dict[str, str] = {
     "targets": "targets", "block": "block", "keys": "keys", "key": "name", "lines": "source", "dist": "dist",
     "namespace": "namespace", "seq": "sequence", "sequences": "iterable", "flatten": "flag", "func": "function",
     "f": "function", "fn": "function", "function": "function", "seconds": "seconds before", "controller": "choice",
+    "native": "choice",
     "push_size": "count", "properties": "properties", "filename": "file", "i": "command number",
     "pendingResults": "pending", "deferredID": "deferred id", "furl_or_file": "furl", "ssh": "login",
     "proxy": "proxy",
@@ -164,18 +178,31 @@ PARAMETERS: dict[str, str] = {
     "timeout": "seconds", "default": "any", "futures": "futures", "running": "flag", "grace": "grace",
     "wait": "flag", "cancel_futures": "flag", "return_exceptions": "flag", "session": "internal",
     "multiengine": "internal", "max_outstanding": "some chunk", "client": "internal", "value": "any",
+    "folder": "folder",
     "stream": "stream", "on_output": "output callback", "fold": "fold",
 }  # fmt: skip
 
 SPECIAL: dict[str, str] = {
     "MultiEngineClient.run.args": "words",
     "Reference.name": "expression",
+    "MultiEngineClient.restart.restore": "flag",
+    "MultiEngineClient.restart.timeout": "wait",
+    "MultiEngineClient.snapshot.names": "some keys",
+    "MultiEngineClient.snapshot.before_walltime": "some seconds before",
     "MultiEngineClient.wait_for_engines.n": "number of engines",
     "MultiEngineClient.wait_for_engines.timeout": "wait",
     "TaskClient.wait_for_engines.n": "number of engines",
     "TaskClient.wait_for_engines.timeout": "wait",
     "MultiEngineClient.__getitem__.key": "index",
     "MultiEngineClient.complete.text": "source",
+    "MultiEngineClient.array.name": "array name",
+    "MultiEngineClient.array.targets": "some targets",
+    "MultiEngineClient.array.axis": "axis",
+    "MultiEngineClient.array.grid": "lengths",
+    "MultiEngineClient.array.comm": "some expression",
+    "MultiEngineClient.array.offset": "some expression",
+    "MultiEngineClient.array.shape": "lengths without a place",
+    "MultiEngineClient.array.halo": "halo",
     "MultiEngineClient.describe.name": "source",
     "MultiEngineClient.describe.source": "flag",
     "MultiEngineClient.map.targets": "some targets",

@@ -36,6 +36,7 @@ class FakeSession:
         self.presence = Presence()
         self.presence.update(range(engines), ())
         self.role = "mec"
+        self.controller_id = "c0ffee"
         self.closed = False
         self.failure: errors.KernelError | None = None
         self.held = False

@@ -92,7 +92,7 @@ class World:
     def __init__(self, session: FakeSession, farm: FakeFarm) -> None:
         self.session, self.farm = session, farm
         session.answers = {
-            m.QueueStatus: [], m.Kill: [], m.Interrupt: [[], []], m.AskAgents: [[], []],
+            m.QueueStatus: [], m.Kill: [], m.Restart: [0], m.Interrupt: [[], []], m.AskAgents: [[], []],
             m.Reserve: [0], m.Release: None,
             m.ClusterInfo: {"engines": [{"id": n, "time_left": None} for n in range(4)]},
         }  # fmt: skip

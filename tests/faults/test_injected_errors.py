@@ -23,7 +23,7 @@ import pytest
 from ipmpi import limits
 from ipmpi.client import MultiEngineClient, StringTask, TaskClient
 from ipmpi.client.session.session import Session
-from ipmpi.engine.agent import faultcount
+from ipmpi.engine.agent import controllerfaults
 from ipmpi.errors import KernelError
 from ipmpi.transport import loop as loop_module
 from tests.faults.injector import CALLS, Injector, Site
@@ -196,7 +196,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(limits, "LEASE_LOOK", 0.05)
     monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT", 2.0)
     monkeypatch.setattr(loop_module, "_PAUSE", 0.02)
-    monkeypatch.setattr(faultcount, "FAULTS", 1_000_000)
+    monkeypatch.setattr(controllerfaults, "MOST", 1_000_000)
     running = Stage(Injector(), monkeypatch)
     yield running
     running.close()

@@ -23,7 +23,7 @@ FLAVOURS = [
     pytest.param("mpich", id="mpich", marks=pytest.mark.mpich),
     pytest.param("debian", id="debian"),
 ]
-NEEDS = ("mpi4py", "numpy", "cloudpickle", "pyOpenSSL>=26.1", "msgspec", "psutil>=5.9")
+NEEDS = ("mpi4py", "numpy", "cloudpickle", "pyOpenSSL>=26.1", "msgspec", "psutil>=5.9", "py-spy")
 DEBIAN = "/usr/bin/mpirun"
 
 ROOT_MAY = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

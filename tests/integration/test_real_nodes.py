@@ -151,3 +151,22 @@ def test_tasks_on_several_nodes(flavour: Flavour, new_cluster: Callable[..., Clu
         # The controller knows hosts by their names, and these all have the same: rank 0 knows better.
         with pytest.raises(errors.TaskRejectError, match="needs 2 ranks of one node, and the set has 1"):
             tc.submit(lambda comm: None, ranks=2, same_node=True).result(timeout=30)
+
+
+def test_a_failure_on_one_node_frees_those_on_others(
+    flavour: Flavour, new_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = new_cluster(flavour)
+    on_nodes(cluster, LAYOUTS["ranks dealt out over two nodes"])
+    mec = cluster.mec()
+    for rank in (3, 0):
+        began = time.monotonic()
+        with pytest.raises(errors.CompositeError) as caught:
+            mec.execute(f"if comm.rank == {rank}: 1/0\ncomm.recv(source={rank})")
+        assert time.monotonic() - began < 5
+        assert sorted(kind.__name__ for kind, _, _ in caught.value.elist) == [
+            *["PeerError"] * 3,
+            "ZeroDivisionError",
+        ]
+        mec.execute("total = comm.allreduce(1)")
+        assert mec.pull("total") == [4] * 4

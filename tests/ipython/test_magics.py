@@ -15,6 +15,8 @@ from ipmpi.client.session.results import PendingResult, ResultList
 from ipmpi.errors import CompositeError
 from ipmpi.ipython import ParallelMagics, unload_ipython_extension
 from ipmpi.ipython.magics import NO_ACTIVE_CONTROLLER
+from ipmpi.protocol.inquiries import RankStack, ReadStacks, StackFrame, decode_question, encode
+from ipmpi.protocol.messages import AskAgents
 
 if TYPE_CHECKING:
     from tests.client.conftest import FakeSession
@@ -289,10 +291,30 @@ def test_pxlog_takes_a_number(shell: Any, mec: Mec, capsys: Capsys) -> None:
     assert capsys.readouterr().out.endswith("nothing was printed for this client lately\n")
 
 
+def test_where_shows_equal_places_once(shell: Any, mec: Mec, session: FakeSession, capsys: Capsys) -> None:
+    stack = RankStack("running", 0, -1, "execute", 3, [StackFrame("step", "/x/heat.py", 41, "wait()")])
+    session.answers[AskAgents] = [[[[0, 2], encode(stack)]], [3]]
+    shell.run_cell("%where")
+    shown = "[0, 2]  heat.py:41 in step: wait()  (execute, 3 s)\n"
+    silent = "[3]  their node agents have not answered within 5 s\n"
+    assert capsys.readouterr().out == shown + silent
+    shell.run_cell("%where 0:3 --native --all")
+    assert capsys.readouterr().out == f"{shown}      heat.py:41 in step\n{silent}"
+    asked = session.requests[-1]
+    assert (asked.targets, decode_question(asked.question)) == ([0, 1, 2], ReadStacks(native=True))
+
+
+def test_where_names_an_option_that_it_does_not_have(shell: Any, mec: Mec) -> None:
+    del mec
+    assert "--all and --native, and takes engines (0:4), not --c" in str(
+        shell.run_cell("%where --c").error_in_exec
+    )
+
+
 # --- Without a client ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["px a=1", "result", "autopx", "pxconfig -t 0", "pxlog", "pxtb 3"])
+@pytest.mark.parametrize("command", ["px a=1", "result", "autopx", "pxconfig -t 0", "pxlog", "where", "pxtb 3"])
 def test_without_an_active_client_the_magics_say_what_to_type(command: str, shell: Any) -> None:
     if command.startswith("pxtb"):
         sys.last_value = CompositeError("failed", [(ValueError, ValueError(), None)])

@@ -24,6 +24,7 @@ VALUES: dict[Any, Any] = {
     int | None: 5,
     str | None: "shown",
     o.Display | None: o.Display({"text/html": "<b>1</b>"}, {"image/png": b"\x89PNG"}),
+    o.TakeSnapshot | None: o.TakeSnapshot("/f", "c", "k", ["a"]),
     o.Executed | None: o.Executed(1, "pp", "repr", "source"),
 }
 

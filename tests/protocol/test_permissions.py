@@ -52,6 +52,7 @@ TO_CONTROLLER = {
     m.AskAgents: "mec",
     m.DebuggerLine: "mec",
     m.Kill: "mec",
+    m.Restart: "mec",
     m.Reserve: "mec",
     m.Release: "mec",
     m.BodyAgain: "mec tc",
@@ -65,9 +66,11 @@ FROM_CONTROLLER = {
     m.Registered: "engine",
     m.Dispatch: "engine",
     m.InterruptRanks: "engine",
+    m.CommandWithdrawn: "engine",
     m.Inquiry: "engine",
     m.DebuggerLine: "engine",
     m.StopRanks: "engine",
+    m.RestartSet: "engine",
     m.DefineFunction: "engine",
     m.ForgetFunctions: "engine",
     m.GiveTasks: "engine",
@@ -91,7 +94,7 @@ FROM_CONTROLLER = {
     m.TasksUndone: "tc",
 }
 # Between the ranks of one set: what only those below hear, and what only those above do.
-DOWN_IN_A_SET = {m.RunTogether, m.LeaveTogether, m.DeliverTogether}
+DOWN_IN_A_SET = {m.LeaveCommand, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
 UP_IN_A_SET = {m.TogetherEnded, m.EndIsNear}
 # Inside an ssh session: what the laptop asks for, and what the login node answers.
 INSIDE_SSH = {m.ConnectTo, m.RunCommand, m.ReadFurl, m.ChannelReset, m.Opened, m.Ended}
@@ -106,6 +109,7 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.ClearQueue: m.ClearQueue(1, [0]),
     m.Interrupt: m.Interrupt(1, None),
     m.Kill: m.Kill(1, None, True),
+    m.Restart: m.Restart(1, None),
     m.ClusterInfo: m.ClusterInfo(1),
     m.SubmitTasks: m.SubmitTasks(1, OPTIONS),
     m.AbortTasks: m.AbortTasks(1, 1, b"", "cancel"),
@@ -135,7 +139,10 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.Registered: m.Registered([0]),
     m.Dispatch: m.Dispatch(1, [0], "execute", b""),
     m.InterruptRanks: m.InterruptRanks([0]),
+    m.CommandWithdrawn: m.CommandWithdrawn(1, [0], "QueueCleared: x"),
+    m.LeaveCommand: m.LeaveCommand(1, [0], 1, "ValueError: x"),
     m.StopRanks: m.StopRanks([0]),
+    m.RestartSet: m.RestartSet(),
     m.Register: m.Register([], "", ""),
     m.RanksLost: m.RanksLost([0], "x"),
     m.JobEnds: m.JobEnds(60.0),

@@ -12,7 +12,7 @@ from ipmpi.protocol import rankmessages as rm
 from ipmpi.protocol.tasks import DefineFunction, ForgetFunctions
 
 TO_RANK: list[Any] = [
-    rm.Greeting(b"token"), rm.Address("here"), rm.Met(""), rm.NewEngineId(3),
+    rm.Greeting(b"token", 77), rm.Address("here"), rm.Met(""), rm.NewEngineId(3),
     rm.RunCommand(1, "push", b"o", [1, 2], True), rm.RunItems(5, b"o", b"\1\0\0\0"),
     rm.RunItem(6, b"o", [1 << 40]),
     rm.RunPart(7, b"o", [0, 2], 9, True, [4]), rm.PartBody(7, [4]), rm.PartLeft(7, "rank 1 has failed"),
@@ -24,7 +24,8 @@ TO_AGENT: list[Any] = [
     rm.RankHello(0, -1, "host", 77, 4, [0, 0, 2, 2], True, "MPI", "3.11", 60.0, "17", 76), rm.Above(""),
     rm.Formed(False, "no way"), rm.CommandDone(1, True, b"o", 4, [1], True), rm.Bell(),
     rm.ItemDone(6, True, 0.5, [9]),
-    rm.OutputPipes(), rm.Displayed(b"figure", 1), rm.DebuggerTold(1, 1, "text", "(Pdb) ", "a.py:1 in f"),
+    rm.OutputPipes(), rm.StackPipe(60), rm.Displayed(b"figure", 1),
+    rm.DebuggerTold(1, 1, "text", "(Pdb) ", "a.py:1 in f"),
     rm.PartDone(7, 2, False, 0.5, [3]), rm.DataPiece(4096, False), rm.Signalled("SIGTERM"), rm.Leaving(),
 ]  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, overload
 
@@ -10,6 +11,7 @@ from ... import limits
 from ...errors import ClientError
 from ...protocol import inquiries, messages, operations
 from ...ranges import engines_named
+from ..display.whereabouts import Whereabouts, with_own_lines
 from ..session import given
 from ..session.callwait import not_reacting
 from ..session.notices import say
@@ -20,6 +22,8 @@ from ..session.targets import Targets, choose
 from ..session.waiting import check_waiting
 from .completing import completions, description
 from .objects import EngineObjects
+from .restarting import Restarted, restart
+from .snapshots import Restored, Snapshot, Snapshots, checked_names, checked_seconds, nothing_saved
 
 _LOG: Final = 16 * limits.KIB
 """Bytes that are asked for of each engine's log."""
@@ -113,6 +117,97 @@ class EngineControl(EngineObjects):
         wanted = None if controller else self._wanted(targets)
         return self._request(lambda i: messages.Kill(i, wanted, controller), _nones, block, "kill")
 
+    def snapshot(
+        self,
+        names: str | Sequence[str] | None = None,
+        targets: Targets | None = None,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        before_walltime: float | None = None,
+    ) -> Snapshot | None:
+        """Save names of the engines' namespaces in files, for :meth:`restore` and :meth:`restart`; always blocks.
+
+        Each engine writes a file of its own. All names of an engine are pickled together; those that cannot be
+        pickled, such as generators and communicators, are left out and listed. When all engines have succeeded,
+        older snapshots in the folder are removed.
+
+        Args:
+            names: the names to save; None for all that users have defined.
+            targets: the engines.
+            folder: where to save it, on the file system of the engines, which has to be shared if they may be on
+                other machines later. None for a folder of this cluster in ``$IPYTHONDIR`` or ``~/.ipython``.
+            before_walltime: do not take it now, but so many seconds before the job of the engines ends; as
+                :meth:`before_walltime`.
+
+        Returns:
+            A :class:`Snapshot`: what was saved, and what was not and why. None with ``before_walltime``.
+
+        Raises:
+            TypeError, ValueError: an argument is of the wrong type, or out of range.
+            CompositeError: an engine could not write its file. The snapshot before it is kept.
+        """
+        wanted, chosen = self._wanted(targets), checked_names(names)
+        snapshots = Snapshots(self._calls, folder)
+        if before_walltime is None:
+            return snapshots.take(wanted, chosen)
+        snapshots.take_before_end(wanted, chosen, checked_seconds(before_walltime))
+        return None
+
+    def restore(self, targets: Targets | None = None, *, folder: str | os.PathLike[str] | None = None) -> Restored:
+        """Define the names again that the last snapshot has of each engine; always blocks.
+
+        It is the last one that all of these engines have. Other names on the engines stay.
+
+        Args:
+            targets: the engines; they find their snapshots by their ids.
+            folder: as for :meth:`snapshot`.
+
+        Returns:
+            A :class:`Restored`: what the engines have again, and what was not in the snapshot.
+
+        Raises:
+            ClientError: there is no snapshot that all of these engines have.
+            CompositeError: an engine could not read its file.
+        """
+        wanted = self._wanted(targets)
+        restored = Snapshots(self._calls, folder).restore(wanted)
+        if restored is None:
+            raise nothing_saved(wanted)
+        return restored
+
+    def restart(
+        self,
+        targets: Targets | None = None,
+        *,
+        restore: bool = True,
+        folder: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,
+    ) -> Restarted:
+        """End engines at once, whatever they do, and start them again; blocks until they are there.
+
+        All engines that were started together are restarted: a communicator is of all its ranks or of none. They
+        get the same ids, in the same job, by the same launcher. Commands that run or wait there fail with
+        :class:`~ipmpi.errors.EngineLost`; tasks go back to the queue.
+
+        Then the names in the last :meth:`snapshot` are defined again, if there is one that all of them have.
+
+        Args:
+            targets: the engines to restart, and all that were started with them.
+            restore: whether to restore the snapshot.
+            folder: as for :meth:`snapshot`.
+            timeout: seconds to wait for the engines; None for two minutes.
+
+        Returns:
+            A :class:`Restarted`: which engines, how long it took, and what was restored.
+
+        Raises:
+            ClientError: nobody would start them again, because they were started by hand or their job is about to
+                end. No engine has ended then.
+            EngineLost: some have not come again in time.
+        """
+        snapshots = Snapshots(self._calls, folder) if restore else None
+        return restart(self._calls, self._wanted(targets), given.waiting_time(timeout), snapshots)
+
     def interrupt(self, targets: Targets | None = None) -> list[int]:
         """Raise KeyboardInterrupt in the commands that engines are running.
 
@@ -199,7 +294,7 @@ class EngineControl(EngineObjects):
         """Return what engines have printed while they ran no command: in tasks, in threads, by programs they left.
 
         Their node agents answer, so it does not matter what the engines do. They keep the last 4 MiB of a node; of
-        each engine the last 16 KiB are returned. Always blocks, for about three seconds at most.
+        each engine the last 16 KiB are returned. Always blocks, for about five seconds at most.
 
         Args:
             targets: the engines to ask about.
@@ -208,18 +303,45 @@ class EngineControl(EngineObjects):
             The text, by engine id; prints a line about engines whose agents have not answered.
         """
         found: dict[int, str] = {}
-        answers, silent = self._ask_agents(inquiries.ReadLog(_LOG), targets)
+        answers, silent = self._ask_agents(inquiries.ReadLog(_LOG), targets, "log")
         for engines, answer in answers:
-            found.update(dict.fromkeys(engines, answer.text.decode(errors="backslashreplace")))
+            if isinstance(answer, inquiries.RankLog):
+                found.update(dict.fromkeys(engines, answer.text.decode(errors="backslashreplace")))
         if silent:
             say(f"the node agents of {engines_named(silent)} have not answered within {limits.INQUIRY:.0f} s")
         return dict(sorted(found.items()))
 
+    def where(self, targets: Targets | None = None, *, native: bool = False) -> Whereabouts:
+        """Say where engines are: in which function and line, since when, or that they are idle or stopped.
+
+        Their node agents read it from outside, so it does not matter what the engines do: wait inside MPI, hold
+        the interpreter in C code, or nothing at all as their process is stopped. They do not notice it. Always
+        blocks, for a fraction of a second, and for about five seconds at most.
+
+        Args:
+            targets: the engines to ask about.
+            native: also show functions of C, such as those of MPI. For that, each engine is halted for some
+                milliseconds.
+
+        Returns:
+            A :class:`Whereabouts`, shown as one line for each place: ``[0-62]  heat.py:41 in step:
+            comm.Allreduce(a, b)  (execute, 31 s)``. It is a dict of stacks by engine id; ``groups`` has equal
+            ones once.
+        """
+        if not isinstance(native, bool):
+            raise TypeError(f"where(native={given.shown(native)}): native is True or False")
+        found: dict[int, inquiries.RankStack] = {}
+        answers, silent = self._ask_agents(inquiries.ReadStacks(native), targets, "where")
+        for engines, answer in answers:
+            if isinstance(answer, inquiries.RankStack):
+                found.update(dict.fromkeys(engines, with_own_lines(answer)))
+        return Whereabouts(found, silent)
+
     def _ask_agents(
-        self, question: inquiries.Question, targets: Targets | None
+        self, question: inquiries.Question, targets: Targets | None, method: str
     ) -> tuple[list[tuple[list[int], inquiries.Answer]], list[int]]:
         wanted, asked = self._wanted(targets), inquiries.encode(question)
-        answers, silent = self._request(lambda i: messages.AskAgents(i, wanted, asked), list, True, "log")
+        answers, silent = self._request(lambda i: messages.AskAgents(i, wanted, asked), list, True, method)
         return [(engines, inquiries.decode_answer(answer)) for engines, answer in answers], list(silent)
 
     def recent_outputs(self) -> list[RecentOutput]:

@@ -56,7 +56,10 @@ class CommandOutput:
 
     def by_engine(self) -> dict[int, Output]:
         """What each engine has printed and displayed so far; without those that have printed nothing."""
-        return {engine: output for engines, output in outputs(self.blocks) for engine in engines}
+        blocks = self.blocks
+        if not blocks:  # as for most commands
+            return {}
+        return {engine: output for engines, output in outputs(blocks) for engine in engines}
 
 
 def _block(block: m.OutputBlock) -> Block | None:

@@ -40,6 +40,16 @@ class Presence:
             self._changed.wait_for(lambda: self._is_over or len(self._ids) >= number, timeout)
             return list(self._ids)
 
+    def wait_for(self, ids: Iterable[int], timeout: float) -> list[int]:
+        """Wait until there are all of these engines, and return those of them that there are not.
+
+        It returns early if the session ends.
+        """
+        wanted = set(ids)
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_over or wanted <= set(self._ids), timeout)
+            return sorted(wanted - set(self._ids))
+
     def others_than(self, known: Sequence[int]) -> list[int] | None:
         """Wait until the ids differ from ``known``, and return them; None if the session has ended."""
         with self._changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections import deque
@@ -25,6 +26,9 @@ class RecentOutput(NamedTuple):
     output: CommandOutput
 
 
+_size: Final = operator.attrgetter("output.size")
+
+
 class RecentOutputs:
     """The outputs of the last commands, oldest first.
 
@@ -38,7 +42,7 @@ class RecentOutputs:
     def add(self, label: str, output: CommandOutput) -> None:
         """Keep the output of one more command, which may still be printing."""
         with self._lock:
-            size = sum(each.output.size for each in self._kept)
+            size = sum(map(_size, self._kept))
             while size > KEPT_TEXT:
                 size -= self._kept.popleft().output.size
             self._kept.append(RecentOutput(time.time(), label, output))

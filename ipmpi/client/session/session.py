@@ -73,6 +73,7 @@ class Session:
     Attributes:
         tasks: receives the messages of the controller about tasks.
         role: the role of the furl.
+        controller_id: a text that no other controller has.
         notices: texts that the controller sent unasked, newest last.
         presence: the registered engines.
     """
@@ -88,6 +89,7 @@ class Session:
         self._is_wanted = True
         self._transfers = Transfers()
         self.role = address.role
+        self.controller_id = address.fingerprint.hex()
         self.notices: list[str] = []
         self.presence = Presence()
         self.tasks: TaskReceiver = NoTasks()
@@ -325,10 +327,8 @@ class Session:
             command = self._commands.get(message.id)
             if command is not None:
                 command.output.add(message.blocks)
-        elif isinstance(message, m.DebuggerSaid):
-            command = self._commands.get(message.id)
-            if command is not None:
-                command.talk.said(message)
+        elif isinstance(message, m.DebuggerSaid) and message.id in self._commands:
+            self._commands[message.id].talk.said(message)
         elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone):
             self._task_message(message, event)
         elif isinstance(message, m.Reply):

@@ -22,8 +22,8 @@ class QueuedCommand:
     A body is here (``body``), or at the client: then ``stream`` is the stream on which it will arrive once credit
     is granted. A stream can be used once; if engines become free at different times, the client is asked for the
     body again. ``outstanding`` has the engines that have not replied; ``announce`` those of which the client is
-    told first. A command that a set runs before the end of its job is placed behind the commands up to number
-    ``after``.
+    told first; ``whole`` the sets of which it is for all engines. A command that a set runs before the end of its
+    job is placed behind the commands up to number ``after``.
     """
 
     serial: int
@@ -38,6 +38,7 @@ class QueuedCommand:
     asked_again: bool = False
     outstanding: set[int] = field(default_factory=set)
     announce: list[int] = field(default_factory=list)
+    whole: frozenset[int] = frozenset()
     inline_bytes: int = 0
     after: int | None = None
     postponed: int = 0

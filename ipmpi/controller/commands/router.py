@@ -41,6 +41,7 @@ from .held import Held
 from .output import for_client
 from .passing import NOT_TAKEN, Passing
 from .queuedcommand import ClientCommands, QueuedCommand, check_size
+from .setpeers import whole_sets, withdrawn
 
 
 class Router:
@@ -65,8 +66,7 @@ class Router:
             self.registry, self._works, self._clients, self._running, lambda effect: self._effects.append(effect)
         )
         self.before_end = BeforeEnd(self.registry, self._queues, self._works, self._serial, self._advance).queue
-        self.stale_results = 0
-        """Number of unexpected replies, which are dropped."""
+        self.stale_results = 0  # unexpected replies, which are dropped
 
     # --- clients -------------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class Router:
             next(self._serial), client, message.id, message.method, message.label[: limits.LABEL],
             message.operation, message.sizes, [bytes(b) for b in body], stream,
         )  # fmt: skip
-        work.outstanding = set(targets)
+        work.outstanding, work.whole = set(targets), whole_sets(self.registry, targets)
         work.most_output = len(targets) * limits.OUTPUT
         work.inline_bytes = inline
         state.inline_bytes += inline
@@ -340,8 +340,9 @@ class Router:
         self._lose(ids, reason)
         return ids
 
-    def set_lost(self, key: int, reason: str) -> list[int]:
-        """A whole set is lost; return its ids."""
+    def set_lost(self, key: int, reason: str, *, restart: bool = False) -> list[int]:
+        """A whole set is lost, or told to end because it is restarted; return its ids."""
+        self._effects += [Send(key, m.RestartSet())] * restart
         engine_set = self.registry.sets.get(key)
         ids = [] if engine_set is None else [engine.id for engine in engine_set.engines.values()]
         self._lose(ids, reason)
@@ -433,7 +434,8 @@ class Router:
     def flush(self, now: float = 0.0) -> list[Effect]:
         """Return the effects of all events since the last call, in order."""
         self._now = now
-        for (work, error, text), ids in self._undone.items():
+        undone, self._undone = self._undone, {}
+        for (work, error, text), ids in undone.items():
             if work.client in self._clients:
                 self._announce(work)
                 self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text)))
@@ -441,13 +443,12 @@ class Router:
                 self._effects.append(
                     Announce(f"{work.label} did not come to its end on {engines_named(ids)}: {text}")
                 )
-        self._undone.clear()
         for starting, ids in self._starting.items():
             if ids:
                 self._dispatch(starting, ids)
         self._starting.clear()
-        still_there = [engine for engine in self._interrupting if engine in self._queues]
-        for key, ranks in self.registry.by_set(still_there).items():
+        self._effects += withdrawn(self.registry, undone)
+        for key, ranks in self.registry.by_set(filter(self._queues.__contains__, self._interrupting)).items():
             self._effects.append(Send(key, m.InterruptRanks(ranks)))
         self._interrupting.clear()
         effects, self._effects = self._effects, []
@@ -469,7 +470,7 @@ class Router:
         for engine in ids:
             self._queues[engine].stage, self._queues[engine].since = Stage.GIVEN, self._now
         return [
-            (key, m.Dispatch(work.serial, ranks, work.method, work.operation, work.sizes))
+            (key, m.Dispatch(work.serial, ranks, work.method, work.operation, work.sizes, key in work.whole))
             for key, ranks in self.registry.by_set(ids).items()
         ]
 

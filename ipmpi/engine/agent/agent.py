@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import KernelError, internal_error
-from ...protocol import messages as m, operations, rankmessages as rm
+from ...protocol import messages as m, rankmessages as rm
 from ...protocol.connection import Connection, Event, MessageReceived
 from ...protocol.frames import Buffer
 from ...protocol.permissions import FROM_BELOW
@@ -23,11 +23,12 @@ from ...protocol.registration import parts
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
+from .controllerfaults import ControllerFaults
 from .debuggers import Debuggers
-from .deliveries import Deliveries, for_ranks
-from .faultcount import FaultCount
+from .deliveries import Deliveries, for_rank, for_ranks
 from .inquiries import Inquiries
 from .largestreams import LargeAnswer
+from .leaving import Leaving
 from .localrank import LocalRank, RankCommand
 from .peeragent import PeerAgent
 from .setend import SetEnd
@@ -55,6 +56,8 @@ class Agent:
         above: the session with the controller, or the link to the agent above.
         has_failed: whether this node ends because of an error in its agent.
         is_dismissed: whether a client or the controller has ended the whole set.
+        restarts: whether it ends because a client has asked for a restart.
+        launch: see :class:`~ipmpi.protocol.messages.Register`.
     """
 
     def __init__(
@@ -81,13 +84,11 @@ class Agent:
         self.above: Endpoint | None = None
         self._ids: dict[int, int] = {}
         self._offered: list[m.EngineInfo] = []
-        self._ended: set[int] = set()
-        """Ranks whose engine was ended, and whose process stays until the set ends."""
+        self._ended: set[int] = set()  # ranks whose engine was ended, and whose process stays until the set ends
         self.local: dict[int, LocalRank] = {}
         self.children: list[PeerAgent] = []
         self._route: dict[int, PeerAgent] = {}
-        self._numbers = itertools.count(1)
-        """Numbers of commands to ranks of this node."""
+        self._numbers = itertools.count(1)  # of commands to ranks of this node
         self.output = SetOutput(loop, self.send_up)
         self._inquiries = Inquiries(self)
         self.debuggers = Debuggers(self)
@@ -96,10 +97,21 @@ class Agent:
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
         self._too_late = False
         self._stopped = False
-        self._faults = FaultCount()
+        self._faults = ControllerFaults(loop.now, log)
         self.has_failed = False
-        self.is_dismissed = False
+        self.is_dismissed = self.restarts = False
+        self.launch = ""
         self._tasks = SetTasks(self, joined, leaders)
+        self._leaving = Leaving(self, joined, self._tasks)
+        self._orders: dict[type[m.Message], Callable[[Any], object]] = {
+            m.Inquiry: self._inquiries.asked, m.DebuggerLine: self.debuggers.line, m.StopRanks: self._stop_ranks,
+            m.LeaveCommand: self._leaving.heard, m.CommandWithdrawn: self._leaving.heard,
+            m.RestartSet: self._restart, m.Registered: self._registered,
+        }  # fmt: skip
+        self._reports: dict[type[m.Message], Callable[[Any], object]] = {
+            m.Output: self.output.from_below, m.DebuggerSaid: self.debuggers.from_below,
+            m.AnswerStuck: self.send_up, m.Findings: self._inquiries.from_below,
+        }  # fmt: skip
         self.end = SetEnd(self, self._tasks.job_ends, log)
         self.on_complete: Callable[[], None] = lambda: None
         """Called when all agents below have reported."""
@@ -160,10 +172,11 @@ class Agent:
         """Report the ranks to the agent or controller above, with their former ids if they had some."""
         self._offered = self._alive
         ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
-        for part in parts(m.Register(self._offered, self._mpi, self._python, ids)):
+        for part in parts(m.Register(self._offered, self._mpi, self._python, ids, launch=self.launch)):
             self.send_up(part)
         if self.is_root:
             self._tasks.registered([engine.rank for engine in self._offered])
+            self._leaving.registered(self._offered)
             self.end.registered()
 
     @property
@@ -203,30 +216,20 @@ class Agent:
             return
         message = event.message
         if isinstance(message, m.Dispatch):
-            self.dispatch(message, event.body, event.stream)
+            self._leaving.give(message, lambda given: self.dispatch(given, event.body, event.stream))
         elif isinstance(message, m.InterruptRanks):
             self._deliveries.interrupt(message.ranks)
             self._split(message.ranks, LocalRank.interrupt, m.InterruptRanks)
-        elif isinstance(message, m.Inquiry):
-            self._inquiries.asked(message)
-        elif isinstance(message, m.DebuggerLine):
-            self.debuggers.line(message)
-        elif isinstance(message, m.StopRanks):
-            self._stop_ranks(message.ranks)
-        elif isinstance(message, m.Registered):
-            self._registered(message)
+        elif (order := self._orders.get(type(message))) is not None:
+            order(message)
         elif isinstance(message, m.Goodbye):
-            if not (message.fault and self.is_root and self._may_go_on(message.reason)):
+            if not (message.fault and self.is_root and self._faults.may_go_on(message.reason)):
                 self.is_dismissed = True
                 self._stop_all(
                     f"the controller ended the session: {message.reason}" if self.is_root else message.reason
                 )
         else:
             self._tasks.from_above(event)
-
-    def _may_go_on(self, reason: str) -> bool:
-        self._log(f"the controller has ended this session: {reason}. Requesting a new one")
-        return self._faults.may_go_on(self.loop.now())
 
     def _split(
         self, ranks: list[int], own: Callable[[LocalRank], object], make: Callable[[list[int]], m.AnyMessage]
@@ -264,8 +267,7 @@ class Agent:
         for local in self._here(ranks):
             local.send(rm.NewEngineId(by_rank[local.rank]))
         for peer in self.children:
-            order = [rank for rank in sorted(peer.ranks) if rank in by_rank]
-            if order:
+            if order := [rank for rank in sorted(peer.ranks) if rank in by_rank]:
                 peer.connection.send(m.Registered([by_rank[rank] for rank in order], order))
                 peer.wake()
 
@@ -302,9 +304,8 @@ class Agent:
     def _run(self, message: m.Dispatch, body: Sequence[Buffer], files: tuple[int, ...]) -> None:
         """Pass a command to ranks of this node."""
         number = next(self._numbers)
-        command = RankCommand(message.id, message.method)
-        run = rm.RunCommand(number, message.method, message.operation, message.sizes, bool(files))
-        packet = rm.encode(run, body)
+        command = RankCommand(message.id, message.method, message.operation)
+        packet = rm.encode(for_rank(number, message, bool(files)), body)
         gone = []
         for rank in message.ranks:
             local = self.local.get(rank)
@@ -312,13 +313,14 @@ class Agent:
                 gone.append(rank)
             else:
                 local.run(number, packet, command, files)
+                self._leaving.begun(local, message.id)
         if gone:  # RanksLost has been or will be sent, which is their reply
             self._answers.leave_out(message.id, gone)
 
     def _not_run(self, message: m.Dispatch, ok: bool, outcome: bytes) -> None:
         """Reply for ranks that will not run a command."""
         result = m.Result(message.id, message.ranks, ok, outcome)
-        self._tasks.command_answered(message.ranks)
+        self._leaving.answered(result)
         self._answers.leave_out(message.id, message.ranks)
         self.send_up(result)
 
@@ -336,8 +338,8 @@ class Agent:
                 large.drop()
             return
         ranks = [local.rank]
-        self._tasks.command_answered(ranks)
-        result = m.Result(command.id, ranks, message.ok, message.outcome, message.sizes)
+        result = m.Result(command.id, ranks, message.ok, message.outcome, message.sizes, message.used)
+        self._leaving.answered(result)
         if large is None:
             self._answers.add(result, body)
             return
@@ -356,17 +358,15 @@ class Agent:
             return
         message = event.message
         if isinstance(message, m.Result):
-            self._tasks.command_answered(message.engines)
+            self._leaving.answered(message)
             if event.stream:
                 self.output.flush(message.id)
                 self._answers.leave_out(message.id, message.engines)
                 self.pass_up(peer, message, event.stream)
             else:
                 self._answers.add(message, event.body)
-        elif isinstance(message, m.Output):
-            self.output.from_below(message)
-        elif isinstance(message, m.DebuggerSaid):
-            self.debuggers.from_below(message)
+        elif (report := self._reports.get(type(message))) is not None:
+            report(message)
         elif isinstance(message, m.Register) and self._too_late and not peer.engines:
             peer.connection.send(m.Goodbye("the set was formed without this node, which reported too late"))
             peer.wake()
@@ -379,8 +379,6 @@ class Agent:
             self._below_lost(peer, message.ranks, message.reason, message.ordered)
         elif isinstance(message, m.EndIsNear):
             self.end.warned()
-        elif isinstance(message, m.AnswerStuck | m.Findings):
-            self.send_up(message)
         elif isinstance(message, m.Goodbye):
             peer.farewell = f"it said goodbye: {message.reason}"
             peer.fault = message.fault
@@ -435,11 +433,14 @@ class Agent:
             self.output.flush_all()
             self.send_up(m.RanksLost(ranks, reason, ordered))
             self._tasks.ranks_gone(ranks, died=True, ordered=ordered)
+            self._leaving.lost(ranks, reason)
         self._stop_if_ended(reason if ordered else "")
 
-    def _stop_ranks(self, ranks: list[int]) -> None:
+    def _stop_ranks(self, message: m.StopRanks) -> None:
+        ranks = message.ranks
         self._ended.update(ranks)
         self._tasks.ranks_gone(ranks, died=False)
+        self._leaving.lost(ranks, "it was ended on request")
         self.is_dismissed = not self._alive
         if not self._stop_if_ended("ended on request"):
             self._split(ranks, self._retire, m.StopRanks)
@@ -453,24 +454,24 @@ class Agent:
 
     def _stop_all(self, reason: str) -> None:
         """End all ranks of the set regularly, so that they call MPI_Finalize together."""
-        for peer in self.children:
-            peer.connection.send(m.Goodbye(reason))
-            peer.wake()
+        self._tell_below(m.Goodbye(reason))
         self.stop(reason)
+
+    def _restart(self, message: m.RestartSet) -> None:
+        self.restarts = True
+        self._tell_below(message)
+        self.stop("a client has asked for a restart")
+
+    def _tell_below(self, message: m.AnyMessage) -> None:
+        for peer in self.children:
+            peer.connection.send(message)
+            peer.wake()
 
     def _retire(self, local: LocalRank) -> None:
         """End one engine; its process stays."""
-        local.tasks.retire()
-        local.parts.retire()
-        if not self._joined:
-            local.farewell = "ended on request"
-            local.stop(rm.Stop("this engine was ended"))
-            return
-        # MPI_Finalize is collective, so the process stays and sleeps.
-        self._log(f"engine of rank {local.rank} was ended; its process stays until its set ends, as MPI requires")
-        local.interrupt_all()
-        number, reset = next(self._numbers), operations.encode(operations.Reset())
-        local.run(number, rm.encode(rm.RunCommand(number, "reset", reset)), RankCommand(0, "reset"))
+        local.retire(next(self._numbers), self._joined)
+        if self._joined:
+            self._log(f"engine of rank {local.rank} was ended; its process stays until its set ends, for MPI")
 
     def fail(self, error: BaseException) -> None:
         """End this node because of an unexpected exception in this process.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...protocol import messages as m, operations
+import msgspec
+
+from ...protocol import messages as m, operations, rankmessages as rm
 from ...transport.bodyreceiver import BodyReceiver
 from .shared import SharedMemory
 
@@ -78,4 +80,11 @@ class Deliveries:
 
 def for_ranks(message: m.Dispatch, ranks: list[int]) -> m.Dispatch:
     """Return the message addressed to some of its ranks."""
-    return m.Dispatch(message.id, ranks, message.method, message.operation, message.sizes)
+    return msgspec.structs.replace(message, ranks=ranks)
+
+
+def for_rank(number: int, message: m.Dispatch, shared: bool) -> rm.RunCommand:
+    """Return the message for the ranks of a node, to which the command has this number."""
+    return rm.RunCommand(
+        number, message.method, message.operation, message.sizes, shared, message.renew, message.members
+    )

@@ -29,7 +29,7 @@ class _Open:
 
     def __init__(self, ranks: Iterable[int]) -> None:
         self.waiting = set(ranks)
-        self.groups: dict[tuple[bool, bytes, tuple[bytes, ...]], Folded] = {}
+        self.groups: dict[tuple[bool, bool, bytes, tuple[bytes, ...]], Folded] = {}
         self.since = 0.0
         self.latest = 0.0
 
@@ -64,7 +64,7 @@ class Fold:
             entry.since = now
         entry.latest = now
         kept = tuple(bytes(buffer) for buffer in body)
-        key = (message.ok, message.outcome, kept)
+        key = (message.ok, message.used, message.outcome, kept)
         same = entry.groups.get(key)
         if same is None:
             entry.groups[key] = Folded(message, kept)

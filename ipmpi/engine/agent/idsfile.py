@@ -1,7 +1,8 @@
 """The ids of an engine set, kept in files for its replacement.
 
-If a launcher ends all ranks because one has died, the job script starts it again. The file says that the set was
-registered, and which ids its engines had. It is removed when the set is told to end: then there is no restart.
+If a launcher ends all ranks because one has died, the job script or ipcluster starts it again. The file says that
+the set was registered, and which ids its engines had. It is removed when the set is told to end: then there is no
+restart. When a client has asked for a restart, another file beside it says so.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
-BEFORE: Final = ".before"
-"""Suffix of the folder into which the job script moves the files of the previous set."""
+from ipmpi.launchfolder import ASKED, BEFORE
 
 
 class IdsFile:
@@ -51,6 +50,17 @@ class IdsFile:
         unfinished = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         unfinished.write_text(json.dumps({str(rank): ids[rank] for rank in sorted(ids)}), "ascii")
         unfinished.replace(self._path)
+
+    @property
+    def launch(self) -> str:
+        """What the sets of one launch have in common; "" if nobody starts it again."""
+        return "" if self._path is None else str(self._path.parent)
+
+    def ask(self) -> None:
+        """Say that a client has asked for a restart."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):  # then it counts as one after a failure
+                self._path.with_name(ASKED).touch()
 
     def remove(self) -> None:
         """Remove the file: the set was told to end."""

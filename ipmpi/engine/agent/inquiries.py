@@ -1,21 +1,30 @@
-"""Questions of clients about ranks, which the agent answers itself."""
+"""Questions of clients about ranks, which the agents answer themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
+from ... import limits
 from ...protocol import inquiries, messages as m
+from ...transport.loop import Loop
 from .localrank import LocalRank
 from .peeragent import PeerAgent
 from .setoutput import SetOutput
+from .stackreader import StackReader, StackTarget
+
+_AFTER: Final = 0.3
+"""Seconds after which the stacks that are known go up, though others are still being read."""
+CALLS: Final = 32
+"""MPI calls of a rank that are told at most."""
 
 
 class Node(Protocol):
     """The part of an agent that is needed here: see :class:`ipmpi.engine.agent.agent.Agent`."""
 
+    loop: Loop
     output: SetOutput
     local: dict[int, LocalRank]
 
@@ -29,15 +38,20 @@ class Node(Protocol):
 class Inquiries:
     """Answers questions about the ranks of one node, and passes them on to the agents below.
 
+    Equal answers go up once, with the ranks that they are about.
+
     Args:
         node: the agent.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._stacks = StackReader(node.loop)
+        self._answers: dict[tuple[int, bytes], list[int]] = {}
+        """What has come and is not told yet, by question and answer."""
 
     def asked(self, message: m.Inquiry) -> None:
-        """Answer for the ranks of this node: once where the answers of several are equal."""
+        """Answer for the ranks of this node."""
         for peer, ranks in self._node.by_peer(message.ranks):
             peer.connection.send(m.Inquiry(message.id, ranks, message.question))
             peer.wake()
@@ -45,11 +59,65 @@ class Inquiries:
             question = inquiries.decode_question(message.question)
         except msgspec.DecodeError:
             return  # of another release: the client says that nobody has answered
-        answers: dict[bytes, list[int]] = {}
-        logs = self._node.output.log_of(
-            [rank for rank in message.ranks if rank in self._node.local], question.most
-        )
-        for rank, text in logs.items():
-            answers.setdefault(inquiries.encode(inquiries.RankLog(text)), []).append(rank)
-        for answer, ranks in answers.items():
-            self._node.send_up(m.Findings(message.id, ranks, answer))
+        here = [rank for rank in message.ranks if rank in self._node.local]
+        if isinstance(question, inquiries.ReadLog):
+            for rank, text in self._node.output.log_of(here, question.most).items():
+                self._answer(message.id, inquiries.RankLog(text), [rank])
+            self._tell(message.id)
+        elif here:
+            asked = _Asked(self._node.loop, set(here), lambda: self._tell(message.id))
+
+            def came(rank: int, stack: inquiries.RankStack) -> None:
+                self._answer(message.id, stack, [rank])
+                asked.came(rank)
+
+            now = self._node.loop.now()
+            targets = [_target(self._node.local[rank], question.calls, now) for rank in here]
+            self._stacks.read(targets, question.native, came)
+
+    def from_below(self, message: m.Findings) -> None:
+        """An agent below has answered."""
+        if not any(number == message.id for number, _ in self._answers):
+            self._node.loop.call_later(limits.FOLD_DELAY, lambda: self._tell(message.id))
+        self._answers.setdefault((message.id, message.answer), []).extend(message.engines)
+
+    def _answer(self, number: int, answer: inquiries.Answer, ranks: list[int]) -> None:
+        self._answers.setdefault((number, inquiries.encode(answer)), []).extend(ranks)
+
+    def _tell(self, number: int) -> None:
+        for key in [key for key in self._answers if key[0] == number]:
+            self._node.send_up(m.Findings(number, sorted(self._answers.pop(key)), key[1]))
+
+
+class _Asked:
+    """Ranks that are being read for one question."""
+
+    def __init__(self, loop: Loop, waiting: set[int], tell: Callable[[], None]) -> None:
+        self._loop = loop
+        self._waiting = waiting
+        self._tell = tell
+        loop.call_later(_AFTER, self._again)
+
+    def came(self, rank: int) -> None:
+        """It was read."""
+        self._waiting.discard(rank)
+        if not self._waiting:
+            self._tell()
+
+    def _again(self) -> None:
+        if self._waiting:
+            self._tell()
+            self._loop.call_later(_AFTER, self._again)
+
+
+def _target(local: LocalRank, calls: int, now: float) -> StackTarget:
+    running = local.running()
+    if running is None:
+        # It makes a communicator for a task, or has not begun with what it was given.
+        waits = local.is_busy or local.is_wanted
+        running = ("what it was given" if waits else "", now)
+    runs, since = running
+    pipe = None if local.stack_pipe is None else local.stack_pipe.copy()
+    # In whole seconds, so that ranks that do the same give the same answer.
+    last = [msgspec.structs.replace(call, since=float(int(call.since))) for call in local.calls(min(calls, CALLS))]
+    return StackTarget(local.rank, local.pid, runs, since, local.operation, pipe, last)

@@ -11,20 +11,33 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from ...protocol import messages as m, rankmessages as rm
+from ...protocol import messages as m, operations, rankmessages as rm
 from ...protocol.debugging import PROMPT
 from ...protocol.frames import Buffer, split
 from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
 from ...transport.packets import PacketLink, Socket
 from ..rank.callring import read_calls
-from ..rank.controlblock import CURRENT, HEARD, INTERRUPTS, JOINING, SENT, SINCE, SKIP, TARGET, ControlBlock
+from ..rank.controlblock import (
+    CURRENT,
+    HEARD,
+    INTERRUPTS,
+    JOINING,
+    LEAVE_COMMAND,
+    LEAVE_RANK,
+    SENT,
+    SINCE,
+    SKIP,
+    TARGET,
+    ControlBlock,
+)
 from .debuggers import Debuggers
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
 from .rankoutput import RankOutput
 from .rankparts import RankParts
 from .setoutput import SetOutput
+from .stackpipe import StackPipeEnd
 from .taskagent import ReportChannel, TaskAgent
 
 _INTERRUPT_AGAIN = 0.05
@@ -49,10 +62,11 @@ class LastPacket:
 
 
 class RankCommand(NamedTuple):
-    """A command without a reply: the controller's number (0: no reply is expected), and the method."""
+    """A command without a reply: the controller's number (0: no reply is expected), method and operation."""
 
     id: int
     method: str
+    operation: bytes = b""
 
 
 class Node(Protocol):
@@ -106,6 +120,7 @@ class LocalRank:
         is_stopping: whether it was told to end.
         farewell: why it was told to end, or "".
         has_left: whether it has announced its end.
+        stack_pipe: through which it tells its stack on a signal.
     """
 
     tasks: TaskAgent
@@ -140,6 +155,7 @@ class LocalRank:
         self._prompt: tuple[int, int] | None = None
         """The command in which a debugger waits for a line, and the number of its prompt."""
         self._output: RankOutput | None = None
+        self.stack_pipe: StackPipeEnd | None = None
         self._link = PacketLink(node.loop, sock, self._packet, self._closed)
 
     @property
@@ -203,16 +219,38 @@ class LocalRank:
             number, self._prompt = self._prompt[1], None
             self.send(rm.DebuggerAnswer(number, text))
 
+    def leave(self, command_id: int, rank: int, failure: str) -> None:
+        """Another rank has failed in a command: calls of the communicator in this command raise PeerError."""
+        for number, command in self._commands.items():
+            if command.id == command_id and self._block is not None:
+                self._block.command_text = failure
+                self._block.words[LEAVE_RANK] = rank
+                self._block.fence()
+                self._block.words[LEAVE_COMMAND] = number
+
     def stop(self, message: rm.Stop) -> None:
         """Tell it to end, and interrupt what it runs."""
         self.is_stopping = True
         self.send(message)
         self.interrupt_all()
 
+    def retire(self, number: int, joined: bool) -> None:
+        """End its engine. The process of a joined one stays and sleeps, as MPI_Finalize is collective."""
+        self.tasks.retire()
+        self.parts.retire()
+        if not joined:
+            self.farewell = "ended on request"
+            self.stop(rm.Stop("this engine was ended"))
+            return
+        self.interrupt_all()
+        reset = rm.RunCommand(number, "reset", operations.encode(operations.Reset()))
+        self.run(number, rm.encode(reset), RankCommand(0, "reset"))
+
     def close(self) -> None:
         """Close its socket and its control block."""
         self._link.close()
         self._close_output()
+        self._close_stack_pipe()
 
     # --- interrupts ----------------------------------------------------------------------------------------
 
@@ -240,6 +278,13 @@ class LocalRank:
             label = item[0].label if item is not None else self.parts.label(current)
             return f"task {label}".rstrip(), since
         return None
+
+    @property
+    def operation(self) -> bytes:
+        """The encoded operation of the command that runs; empty if none does."""
+        current = 0 if self._block is None else self._block.words[CURRENT]
+        command = self._commands.get(-current)
+        return b"" if command is None else command.operation
 
     def calls(self, most: int) -> list[MpiCall]:
         """Return its last MPI calls, the newest one last."""
@@ -315,6 +360,8 @@ class LocalRank:
                 self._node.rank_said(self, message)
             elif isinstance(message, rm.OutputPipes):
                 self._output_files, files[:] = list(files), []
+            elif isinstance(message, rm.StackPipe):
+                self.stack_pipe = StackPipeEnd(files.pop(), message.signal)
             elif self._block is None:
                 self._node.rank_said(self, message)
             else:
@@ -416,8 +463,14 @@ class LocalRank:
             self._output.close()
             self._output = None
 
+    def _close_stack_pipe(self) -> None:
+        if self.stack_pipe is not None:
+            self.stack_pipe.close()
+            self.stack_pipe = None
+
     def break_off(self) -> None:
         """It is lost: replies that it has begun to send are not completed."""
+        self._close_stack_pipe()
         if self._large is not None:
             self._large.break_off()
             self._large = None

@@ -24,6 +24,7 @@ from ...transport.loop import READ, Loop
 from ...transport.packets import Socket
 from ..rank.interrupts import SIGNAL
 from .agent import Agent
+from .agentsettings import AgentSettings as AgentSettings
 from .idsfile import IdsFile
 from .localrank import LastPacket, LocalRank
 from .nodelinks import NodeLinks
@@ -37,30 +38,8 @@ _RETRY_LONGEST = 2.0
 """Longest pause in seconds between attempts to reach the controller, which may start at any time."""
 _STATUS_WITHIN = 0.2
 """Seconds to wait, after a rank's socket has closed, for the exit status of its process."""
-
-
 _MEANT_FOR_ALL = 5.0
 """Seconds for which a signal to one rank explains the ends of others."""
-
-
-class AgentSettings(NamedTuple):
-    """How to reach the controller, as given to ``ipengine``.
-
-    Attributes:
-        furl_file: its furl file, or the furl; "" for the default.
-        name: the name of the cluster.
-        proxy: the proxy to use; None for that of the environment.
-        wait: seconds to wait for it to appear.
-        shown: the furl file, for messages.
-        ids_dir: folder for the ids of the set, for its replacement; "" for none.
-    """
-
-    furl_file: str
-    name: str
-    proxy: str | None
-    wait: float
-    shown: str
-    ids_dir: str = ""
 
 
 class RankDescriptors(NamedTuple):
@@ -166,7 +145,7 @@ class NodeAgent:
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self._ranks[local] = RankDescriptors(None, ours)
         try:
-            local.send(rm.Greeting(self._token), files=(theirs,))
+            local.send(rm.Greeting(self._token, os.getpid()), files=(theirs,))
         finally:
             os.close(theirs)
         if self.agent is not None or self._stopping:
@@ -294,6 +273,7 @@ class NodeAgent:
         if self._position.above is None:
             self._ids_file = IdsFile(self._settings.ids_dir, min(engine.rank for engine in self.agent.engines))
             self.agent.ask_for(self._ids_file.former())
+            self.agent.launch = self._ids_file.launch
             self.agent.on_ids = self._keep_ids
             self._dial()
         else:
@@ -461,9 +441,12 @@ class NodeAgent:
             return
         self._stopping = True
         self._log_line(f"stopping: {reason}")  # each rank logs it as well
-        if self.agent is not None and self.agent.is_dismissed:
+        restarts = self.agent is not None and self.agent.restarts
+        if restarts:
+            self._ids_file.ask()
+        elif self.agent is not None and self.agent.is_dismissed:
             self._ids_file.remove()
-        failed = bool(self._failure) or (self.agent is not None and self.agent.has_failed)
+        failed = bool(self._failure) or restarts or (self.agent is not None and self.agent.has_failed)
         # Launchers that let ranks survive others end the whole set for a nonzero code.
         self.exit_code = 1 if failed and not orphaned else 0
         if self._session is not None:
@@ -473,12 +456,12 @@ class NodeAgent:
             if not local.is_stopping:
                 local.stop(rm.Stop(reason, self.exit_code, words, failed or orphaned))
                 words = ""
-            self._end_later(local)
+            self._end_later(local, limits.RESTART_GRACE if restarts else limits.INTERRUPT_GRACE)
         self._look_whether_over()
 
-    def _end_later(self, local: LocalRank) -> None:
+    def _end_later(self, local: LocalRank, grace: float = limits.INTERRUPT_GRACE) -> None:
         """A rank was told to end: kill it if it does not."""
-        self.loop.call_later(limits.INTERRUPT_GRACE, lambda: self._kill(local))
+        self.loop.call_later(grace, lambda: self._kill(local))
 
     def _kill(self, local: LocalRank) -> None:
         known = self._ranks.get(local)

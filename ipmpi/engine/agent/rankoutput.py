@@ -11,6 +11,7 @@ from typing import Final
 from ... import limits
 from ...protocol import messages as m
 from ...transport.loop import READ, Loop
+from ...transport.readable import Readable
 from .linecutter import Line, LineCutter
 
 _READ: Final = 64 * limits.KIB
@@ -50,7 +51,10 @@ class RankOutput:
         self._note = note
         self._wait = wait
         self._command = 0
-        self._cutters: list[LineCutter] = []
+        self._cutters = [LineCutter(), LineCutter()]
+        self._is_used = False
+        """Whether the command has printed or displayed something: most do not, and cost nothing here."""
+        self._of_commands = Readable(files[:2])
         self._displayed = 0
         self._waited: list[bool] = [False, False]
         self._kept = _Kept()
@@ -61,15 +65,18 @@ class RankOutput:
     def begin(self, command: int) -> None:
         """The rank was given a command, and has no other: what it prints from now on belongs to that."""
         self._command = command
-        self._cutters = [LineCutter(), LineCutter()]
-        self._waited = [False, False]
-        self._displayed = 0
+        if self._is_used:
+            self._cutters = [LineCutter(), LineCutter()]
+            self._waited = [False, False]
+            self._displayed = 0
+            self._is_used = False
 
     def end(self) -> None:
         """The rank has ended its command: everything that it printed is in the pipes."""
-        self.drain()
+        if self._files and self._of_commands.any():
+            self.drain()
         command, self._command = self._command, 0
-        if command:
+        if command and self._is_used:
             for kind, cutter in enumerate(self._cutters):
                 self._told(command, kind, cutter.finish())
 
@@ -78,6 +85,7 @@ class RankOutput:
         self.drain()
         if not self._command:
             return
+        self._is_used = True
         self._displayed += len(data)
         if self._displayed > limits.DISPLAYS:
             return  # the rank says so, and sends no more
@@ -142,6 +150,7 @@ class RankOutput:
         if kind == len(self._cutters) or not self._command:
             self._note(data)
         else:
+            self._is_used = True
             self._told(self._command, kind, self._cutters[kind].feed(data))
             if self._cutters[kind].has_unfinished:
                 self._wait()

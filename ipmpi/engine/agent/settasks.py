@@ -108,11 +108,10 @@ class SetTasks:
             self._decide_soon()
 
     def command_answered(self, ranks: Sequence[int]) -> None:
-        """Ranks have answered a command."""
-        if self._tree.is_root:
-            self._answered += ranks
-            if self._scheduler.awaits_ranks:  # else with the next event
-                self._decide_soon()
+        """Ranks have answered a command; at the root only."""
+        self._answered += ranks
+        if self._scheduler.awaits_ranks:  # else with the next event
+            self._decide_soon()
 
     def _tell_answered(self) -> None:
         if self._answered:

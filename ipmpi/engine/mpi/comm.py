@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...errors import KernelError
+from ..rank.callring import CallRing
 from .leftovers import Used
 from .polled import PolledCommunicators
 from .polling import Watch
+from .recording import Recorder
 from .requests import Requests
-
-_SMALLEST_TAG_UB = 32767
-"""Largest tag that every MPI supports (MPI-4.1, section 9.1.2)."""
+from .setcomm import FIRST_TAG as TAGS
 
 _FOUND = struct.Struct("=?qq")
 """Whether something was left; the number of collective calls, and its negative. Reduced by maximum."""
@@ -35,17 +35,20 @@ class GangCommunicators:
         mpi: the module mpi4py.MPI.
         parent: a duplicate of COMM_WORLD that nothing else uses.
         left: returns why to leave the current task, or None: its calls raise PeerError with this text.
+        ring: where calls are recorded.
 
     Attributes:
         abandoned: number of communicators that were abandoned after failures.
     """
 
-    def __init__(self, mpi: Any, parent: Any, left: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(
+        self, mpi: Any, parent: Any, left: Callable[[], str | None] = lambda: None, ring: CallRing | None = None
+    ) -> None:
         self._mpi = mpi
         self._parent = parent
         self._group = parent.Get_group()
         self._watch = Watch(left)
-        self._requests = Requests(mpi, self._watch)
+        self._requests = Requests(mpi, self._watch, None if ring is None else Recorder(mpi, ring))
         self._communicators = PolledCommunicators(mpi, self._requests)
         self._serials: dict[tuple[int, ...], int] = {}
         self._comms: dict[int, Used] = {}
@@ -77,7 +80,7 @@ class GangCommunicators:
         if older is not None:
             del self._comms[older]
             self.abandoned += 1
-        tag = serial % _SMALLEST_TAG_UB
+        tag = serial % TAGS
         interrupt = self._assemble(team, tag)
         self._current = self._comms[serial] = self._make(team, tag)
         self._serials[team] = serial
@@ -87,7 +90,7 @@ class GangCommunicators:
 
     def _make(self, team: tuple[int, ...], tag: int) -> Used:
         try:
-            comm = self._communicators.wrap(self._parent.Create_group(self._group.Incl(team), tag))
+            comm = self._communicators.wrap(self._parent.Create_group(self._group.Incl(team), tag), f"task {tag}")
         except self._mpi.Exception as error:
             raise KernelError(
                 f"MPI made no communicator for the ranks {list(team)}: {error}. There are {len(self._comms)} in "
@@ -113,14 +116,14 @@ class GangCommunicators:
         team = tuple(ranks)
         if self._is_spent(used, team, serial):
             self.abandoned += 1
-            used = self._current = self._comms[serial] = self._make(team, serial % _SMALLEST_TAG_UB)
+            used = self._current = self._comms[serial] = self._make(team, serial % TAGS)
         return used.comm
 
     def _is_spent(self, used: Used, team: tuple[int, ...], serial: int) -> bool:
         """Return whether any rank of the team found something left, by log n exchanges of a few bytes."""
         count = used.comm.collectives
         found = [used.is_spent(), count, -count]
-        me, size, tag = team.index(self._parent.Get_rank()), len(team), serial % _SMALLEST_TAG_UB
+        me, size, tag = team.index(self._parent.Get_rank()), len(team), serial % TAGS
         distance = 1
         while distance < size:
             theirs = bytearray(_FOUND.size)

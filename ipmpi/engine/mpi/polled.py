@@ -42,6 +42,8 @@ _CREATES = (
     *("Dup", "Dup_with_info", "Clone", "Create", "Split", "Split_type", "Sub", "Merge"),
     *("Create_cart", "Create_graph", "Create_dist_graph", "Create_dist_graph_adjacent"),
 )
+_SAME_RANKS = ("Dup", "Idup")
+_COPIES = ("Dup", "Dup_with_info", "Clone")
 _CREATES_ALONE = ("Create_group", "Create_intercomm")
 
 
@@ -51,6 +53,7 @@ class PolledCommunicators:
     def __init__(self, mpi: Any, requests: Requests) -> None:
         self._mpi = mpi
         self._requests = requests
+        self._recorder = requests.recorder
         self._hidden_key: int | None = None
         self._itself: Any = None
         self.kept_handles: set[int] = set()
@@ -63,11 +66,15 @@ class PolledCommunicators:
         bases = (mpi.Cartcomm, mpi.Graphcomm, mpi.Distgraphcomm, mpi.Topocomm, mpi.Intracomm, mpi.Intercomm)
         self._classes = [(base, type(base.__name__, (base,), self._members(base))) for base in bases]
 
-    def wrap(self, comm: Any) -> Any:
-        """The same communicator as an instance of its polled class."""
+    def wrap(self, comm: Any, label: str = "") -> Any:
+        """The same communicator as an instance of its polled class; ``label`` is its name in records of calls."""
         kinds = (polled for base, polled in self._classes if comm and isinstance(comm, base))
         polled = next(kinds, None)
-        return comm if polled is None else polled(comm)
+        if polled is None:
+            return comm
+        wrapped = polled(comm)
+        wrapped.label = label
+        return wrapped
 
     def _hidden(self, comm: Any) -> Any:
         """Return a duplicate for messages that user code must not see. Collective, the first time."""
@@ -79,7 +86,7 @@ class PolledCommunicators:
             self._hidden_key = self._mpi.Comm.Create_keyval(None, free)
         hidden = comm.Get_attr(self._hidden_key)
         if hidden is None:
-            hidden = comm.Dup()
+            hidden = comm.Dup()  # a polled one, which others can end and which leaves the interpreter to others
             self._mpi.Comm.Set_attr(comm, self._hidden_key, hidden)
         return hidden
 
@@ -94,6 +101,7 @@ class PolledCommunicators:
             "__module__": __name__,
             "Request": self._requests.plain,
             "collectives": 0,  # how many were begun here
+            "label": "",
         }
 
         def put(names: Any, make: Callable[..., Callable[..., Any]]) -> None:
@@ -111,8 +119,10 @@ class PolledCommunicators:
         put(_LOOKS, self._looking)
         put(("Improbe", "improbe"), self._matching)
         put(_PROBES, self._probing)
-        put(_CREATES, functools.partial(self._creating, together=True))
-        put(_CREATES_ALONE, functools.partial(self._creating, together=False))
+        for name in (*_CREATES, *_CREATES_ALONE):
+            put((name,), functools.partial(self._creating, name))
+        if base is not self._mpi.Intercomm:
+            put(_COPIES, self._copying)
         put(("Recv",), self._receiving)
         put(("recv",), self._receiving_objects)
         put(("Sendrecv",), self._exchanging)
@@ -125,7 +135,28 @@ class PolledCommunicators:
         if base is not self._mpi.Intercomm:
             for name in ObjectCollectives.NAMES:
                 put((name,), functools.partial(self._collective, name))
+        if self._recorder is not None:
+            self._record(members)
         return members
+
+    def _record(self, members: dict[str, Any]) -> None:
+        """Have these methods record their calls, which is all that they share: so it is done last."""
+        assert self._recorder is not None
+        collectives = {*_COLLECTIVE_TWINS, *_CREATES, *ObjectCollectives.NAMES}
+        starts = {*_COLLECTIVE_TWINS.values(), *_STARTS, *_RECEIVES}
+        waits = {
+            *_SEND_TWINS,
+            *_PROBES,
+            *_CREATES_ALONE,
+            "Recv",
+            "recv",
+            "Sendrecv",
+            "sendrecv",
+            "Sendrecv_replace",
+        }
+        for name in (collectives | starts | waits) & members.keys():
+            collective = name in collectives or name in _COLLECTIVE_TWINS.values()
+            members[name] = self._recorder.recorded(name, members[name], collective, name in starts)
 
     # --- makers of methods ---------------------------------------------------------------------------------
 
@@ -191,17 +222,54 @@ class PolledCommunicators:
 
         return call
 
-    def _creating(self, plain: Any, together: bool) -> Callable[..., Any]:
+    def _creating(self, name: str, plain: Any) -> Callable[..., Any]:
         """MPI has no nonblocking Split etc.: enter it once all ranks have arrived, so that it is short."""
-        look = self._requests.watch.look
+        watch, together = self._requests.watch, name in _CREATES
 
         def call(comm: Any, *args: Any, **kwargs: Any) -> Any:
+            watch.look()
+            interrupt = None
             if together:
-                comm.Barrier()
-            look()
-            return self.wrap(plain(comm, *args, **kwargs))
+                comm.collectives += 1
+                arrived = self._mpi.Comm.Ibarrier(comm)
+                try:
+                    interrupt = watch.wait_for_all(arrived.Test)
+                except BaseException:
+                    self._requests.drop(arrived, None, receives=False)
+                    raise
+            created = self.wrap(plain(comm, *args, **kwargs))
+            self._name(created, comm, name)
+            if interrupt is not None:
+                raise interrupt
+            return created
 
         return call
+
+    def _copying(self, _plain: Any) -> Callable[..., Any]:
+        """Dup and the like, without a call that others must enter at the same time."""
+        requests, twin, with_info = self._requests, self._mpi.Comm.Idup, self._mpi.Comm.Idup_with_info
+
+        def call(comm: Any, info: Any = None) -> Any:
+            requests.watch.look()
+            comm.collectives += 1
+            created, request = twin(comm) if info is None else with_info(comm, info)
+            requests.settle(request, created)
+            self._name(created, comm, "Dup")
+            return created
+
+        return call
+
+    def _name(self, created: Any, parent: Any, method: str) -> None:
+        """Give a communicator the same label at all its ranks, and no other communicator that label."""
+        if not created or not parent.label:
+            return
+        number = "" if method in _CREATES_ALONE else f"#{parent.collectives}"
+        created.label = f"{parent.label}.{method}{number}"
+        if method not in _SAME_RANKS and not created.Is_inter() and not parent.Is_inter():
+            mine, theirs = created.Get_group(), parent.Get_group()
+            created.label += f"@{mine.Translate_ranks([0], theirs)[0]}"
+            mine.Free()
+            theirs.Free()
 
     def _duplicating(self, plain: Any) -> Callable[..., Any]:
         requests = self._requests
@@ -210,6 +278,7 @@ class PolledCommunicators:
             requests.watch.look()
             comm.collectives += 1
             created, request = plain(comm, *args, **kwargs)
+            self._name(created, comm, "Idup")
             return created, requests.wrap(request, created)
 
         return call

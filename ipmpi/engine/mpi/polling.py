@@ -28,17 +28,20 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.001
 _MOVING = 0.00004
 """Seconds of processor time that eight tests take only if data moved (else 2 to 8 microseconds)."""
 
+_ARRIVED = 0.2
+"""Seconds within which a rank hears that all ranks have arrived somewhere: far longer than a message takes."""
+
 
 class Watch:
     """The polling loop, and the flag that ends it.
 
     Args:
-        left: returns the text of the failure; None while no rank has failed.
+        left: returns the failure, or its text; None while no rank has failed.
     """
 
     __slots__ = ("_left",)
 
-    def __init__(self, left: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(self, left: Callable[[], PeerError | str | None] = lambda: None) -> None:
         self._left = left
 
     def look(self) -> None:
@@ -47,9 +50,9 @@ class Watch:
         Raises:
             PeerError: the flag is set.
         """
-        text = self._left()
-        if text is not None:
-            raise PeerError(text)
+        failure = self._left()
+        if failure is not None:
+            raise failure if isinstance(failure, PeerError) else PeerError(failure)
 
     def wait(self, ask: Callable[[], Answer]) -> Answer:
         """Call ``ask`` until it returns a true value.
@@ -83,3 +86,30 @@ class Watch:
                     return answer
             if before and time.thread_time() - before > _MOVING:
                 end, pause = time.monotonic() + _SPIN, 0.0
+
+    def wait_for_all(self, ask: Callable[[], object], longer: float = _ARRIVED) -> BaseException | None:
+        """Wait until all ranks have arrived at a call that cannot be left once it was begun.
+
+        If the wait is to end before, others may have seen the last rank arrive, and have begun the call. So it is
+        awaited a little longer: if all are there, this rank must begin the call as well.
+
+        Args:
+            ask: returns whether all ranks have arrived.
+            longer: seconds.
+
+        Returns:
+            What to raise after the call, or None.
+
+        Raises:
+            PeerError: not all have arrived. So does whatever else ends the wait.
+        """
+        try:
+            self.wait(ask)
+            return None
+        except BaseException as error:
+            end = time.monotonic() + longer
+            while not ask():
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_FIRST_PAUSE)
+            return error

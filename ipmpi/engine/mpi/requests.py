@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .polling import Watch
+from .recording import Recorder
 
 _STUCK_PER_SWEEP = 16
 """Number of requests to test per sweep, of those that may never complete."""
@@ -24,9 +25,10 @@ _MANY = 256
 class Requests:
     """The requests of one rank's gang tasks: waits for them, and keeps those that are left open."""
 
-    def __init__(self, mpi: Any, watch: Watch) -> None:
+    def __init__(self, mpi: Any, watch: Watch, recorder: Recorder | None = None) -> None:
         self.mpi = mpi
         self.watch = watch
+        self.recorder = recorder
         self._dropped: deque[tuple[Any, bool, Any]] = deque()
         self._stuck: deque[tuple[Any, Any]] = deque()
         self._many = _MANY
@@ -119,6 +121,7 @@ def _request_class(requests: Requests, base: Any) -> Any:
     """Return a subclass of mpi4py's Request or Prequest that polls instead of waiting."""
     watch = requests.watch
     members: dict[str, Any] = {"__doc__": base.__doc__, "__module__": __name__, "uses": None, "receives": False}
+    members["begun"] = None  # see Recorder
 
     def looking(name: str) -> None:
         """Add a test: the original call, after a check of the flag."""
@@ -143,8 +146,9 @@ def _request_class(requests: Requests, base: Any) -> Any:
             found: Any = watch.wait(lambda: (said,) if is_there(said := ask(*args, **kwargs)) else None)
             return answer(found[0])
 
+        recorded = call if requests.recorder is None else requests.recorder.recorded_wait(name, call)
         bound = getattr(plain, "__self__", None) is not None
-        members[name] = staticmethod(call) if bound else call
+        members[name] = staticmethod(recorded) if bound else recorded
 
     for name in ("Test", "Testany", "Testall", "Testsome", "test", "testany", "testall", "testsome"):
         looking(name)

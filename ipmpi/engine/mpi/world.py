@@ -11,13 +11,17 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...environment.mpienv import LaunchedRank, mismatch_sentence
-from ...errors import LauncherError
+from ...errors import LauncherError, PeerError
+from ..rank.callring import CallRing
 from ..rank.gangmember import CommunicatorSource
 from .abort import never_return_from_abort
 from .spawning import refuse_spawn
+
+if TYPE_CHECKING:
+    from .setcomm import SetCommunicator
 
 _LAST_WORDS = 2.0
 """Seconds that other ranks wait for rank 0's explanation, if MPI_Init is likely to abort."""
@@ -44,6 +48,8 @@ class World:
     mpi: Any = None
     description: str = ""
     _parent: Any = None
+    _shared: Any = None
+    _ring: CallRing | None = None
 
     def exchange(self, value: object) -> list[Any]:
         """Return the values of all ranks, by rank. Collective; only while the set starts."""
@@ -60,7 +66,23 @@ class World:
         # Imported here, as each import costs time on a thousand ranks.
         from . import comm
 
-        return comm.GangCommunicators(self.mpi, self._parent, left)
+        return comm.GangCommunicators(self.mpi, self._parent, left, self._ring)
+
+    def record_calls(self, ring: CallRing) -> None:
+        """Record calls of communicators that ipmpi makes from now on."""
+        self._ring = ring
+
+    def make_shared(self, why_not: Callable[[], PeerError | None]) -> SetCommunicator | None:
+        """Return the communicator of all ranks for user code; None if the ranks are not joined.
+
+        Args:
+            why_not: returns the exception that its calls shall raise, or None.
+        """
+        if self._parent is None:
+            return None
+        from .setcomm import SetCommunicator
+
+        return SetCommunicator(self.mpi, self._parent, self._shared, why_not, self._ring)
 
     def finalize(self) -> None:
         """MPI_Finalize: collective, so it waits for the other ranks of the set."""
@@ -142,7 +164,7 @@ def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
     multiple = mpi.Query_thread() == mpi.THREAD_MULTIPLE
     # Names that the original gave to the module, and that mpi4py's examples use.
     mpi.size, mpi.rank = world.Get_size(), world.Get_rank()
-    parent = world.Dup()
+    parent, shared = world.Dup(), world.Dup()
     # The first pickled collective on a communicator duplicates it while holding the GIL (mpi4py#784), during which
     # interrupts are not handled: so do it here.
     world.allreduce(0)
@@ -158,6 +180,7 @@ def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
         mpi=mpi,
         description=f"{library}, {level}",
         _parent=parent,
+        _shared=shared,
     )
 
 

@@ -35,6 +35,10 @@ SKIP: Final = 3
 """Commands up to this number end as interrupted, unless they have begun."""
 LEAVE: Final = 4
 """Serial number of the part to leave, as another rank has failed; the reason is in the block."""
+LEAVE_COMMAND: Final = 7
+"""Number of the command of which another rank has failed; which one, and how, is in the block."""
+LEAVE_RANK: Final = 8
+"""That rank."""
 TAKEN: Final = 5
 TAKEN_BYTES: Final = 6
 """Results that the agent has taken, and bytes of their payloads."""
@@ -63,7 +67,7 @@ SWAPS_WRITES: Final = os.uname().machine not in ("x86_64", "i686", "s390x")
 
 _WORDS: Final = 64
 _TEXT: Final = 512
-"""Bytes for the reason to leave a part."""
+"""Bytes for the reason to leave a part, and as many for that of a command."""
 SERIALS: Final = 65_536
 """Serial numbers are stored modulo this: an agent gives a rank far fewer items at a time."""
 SLOTS: Final = 8_192
@@ -72,7 +76,8 @@ RING: Final = 512 * 1024
 """Bytes of their payloads."""
 
 _AT_TEXT: Final = 8 * _WORDS
-_AT_REVOKED: Final = _AT_TEXT + _TEXT
+_AT_COMMAND_TEXT: Final = _AT_TEXT + _TEXT
+_AT_REVOKED: Final = _AT_COMMAND_TEXT + _TEXT
 _AT_RECORDS: Final = _AT_REVOKED + SERIALS
 _AT_RING: Final = _AT_RECORDS + 4 * 8 * SLOTS
 _AT_CALLS: Final = _AT_RING + RING
@@ -102,7 +107,8 @@ class ControlBlock:
         view = memoryview(self._map)
         records = view[_AT_RECORDS:_AT_RING]
         self.words = view[:_AT_TEXT].cast("q")
-        self._text = view[_AT_TEXT:_AT_REVOKED]
+        self._text = view[_AT_TEXT:_AT_COMMAND_TEXT]
+        self._command_text = view[_AT_COMMAND_TEXT:_AT_REVOKED]
         self.revoked = view[_AT_REVOKED:_AT_RECORDS]
         self.serials = records[: 8 * SLOTS].cast("q")
         self.kinds = records[8 * SLOTS : 16 * SLOTS].cast("q")
@@ -127,12 +133,20 @@ class ControlBlock:
     @property
     def text(self) -> str:
         """The reason to leave the part :data:`LEAVE`; written before that word."""
-        return bytes(self._text).rstrip(b"\0").decode(errors="replace")
+        return _read(self._text)
 
     @text.setter
     def text(self, value: str) -> None:
-        data = value.encode(errors="replace")[:_TEXT]
-        self._text[:] = data.ljust(_TEXT, b"\0")
+        _write(self._text, value)
+
+    @property
+    def command_text(self) -> str:
+        """The reason to leave the command :data:`LEAVE_COMMAND`; written before that word."""
+        return _read(self._command_text)
+
+    @command_text.setter
+    def command_text(self, value: str) -> None:
+        _write(self._command_text, value)
 
     def put(self, start: int, data: bytes) -> None:
         """Write a payload into the ring, at ``start`` bytes, counted since the first payload."""
@@ -150,3 +164,11 @@ class ControlBlock:
         at, size = start % RING, end - start
         data = bytes(self.ring[at : at + size])
         return data if len(data) == size else data + bytes(self.ring[: size - len(data)])
+
+
+def _read(text: memoryview) -> str:
+    return bytes(text).rstrip(b"\0").decode(errors="replace")
+
+
+def _write(text: memoryview, value: str) -> None:
+    text[:] = value.encode(errors="replace")[:_TEXT].ljust(_TEXT, b"\0")

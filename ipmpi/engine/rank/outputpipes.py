@@ -76,16 +76,18 @@ class OutputPipes:
         self.stdout.begin(sys.stdout)
         self.stderr.begin(sys.stderr)
         sys.stdout, sys.stderr = self.stdout, self.stderr
-        for number, pipe in zip((1, 2), self._write_ends if self._own else (), strict=False):
-            os.dup2(pipe, number)
+        if self._own:  # no loop: every command comes here
+            os.dup2(self._write_ends[0], 1)
+            os.dup2(self._write_ends[1], 2)
 
     def __exit__(self, *_error: object) -> None:
         self.stdout.end()
         self.stderr.end()
         if self._c_stdout is not None:
             self._c_stdout.flush()
-        for number, own in zip((1, 2), self._own, strict=False):
-            os.dup2(own, number)
+        if self._own:
+            os.dup2(self._own[0], 1)
+            os.dup2(self._own[1], 2)
         sys.stdout, sys.stderr = self._before  # whatever user code has made of them
 
     def forked(self) -> None:

@@ -25,7 +25,8 @@ from ...protocol import operations, packed, rankmessages as rm
 from ...protocol.frames import Buffer, size_of, split
 from ...protocol.tasks import DefineFunction, ForgetFunctions
 from ...transport.packets import RankSocket
-from ..session.namespace import CommandAnswer, Namespace
+from ..session.namespace import CommandAnswer, Namespace, failed_answer
+from .commandcomm import CommandComm, MakeShared
 from .controlblock import BELL, CURRENT, SENT, SINCE, SKIP, ControlBlock
 from .debuggerlink import DebuggerLink
 from .gangmember import GangMember, GangPart, MakeTeams
@@ -51,6 +52,7 @@ class Rank:
         block: the memory shared with it.
         number: this rank's number in its set.
         make_teams: called for the first gang task.
+        make_shared: makes the communicator of all ranks.
         on_id: called with the id that the controller gives to this engine.
         on_note: called with lines for the log.
         neighbours: number of ranks that share the memory of this node.
@@ -70,6 +72,7 @@ class Rank:
         neighbours: int = 1,
         lifeline: Lifeline | None = None,
         pipes: OutputPipes | None = None,
+        make_shared: MakeShared = lambda why_not: None,
     ) -> None:
         self.namespace = namespace
         self._socket = socket
@@ -85,6 +88,9 @@ class Rank:
         namespace.debugging.connect(self._debugger.tell, self._debugger.ask)
         self.interrupts = Interrupts(block)
         self._runner = TaskRunner(namespace)
+        self._comm = CommandComm(block, make_shared)
+        if self._comm.comm is not None:
+            namespace.give_communicator(self._comm.comm)
         self._large = LargeAnswers(socket, self._hear, neighbours)
         self._items = ItemRunner(self._runner, block, self.interrupts, self._ring, self._send_large_item)
         self._performer = GangMember(
@@ -117,6 +123,11 @@ class Rank:
             DefineFunction: lambda message, body, _files: self._runner.define(message, body),
             ForgetFunctions: lambda message, _body, _files: self._runner.forget(message.keys),
         }
+
+    @property
+    def comm(self) -> Any:
+        """The communicator of all ranks; None if they are not joined."""
+        return self._comm.comm
 
     def install_signals(self) -> None:
         """Handle SIGINT, SIGTERM, SIGUSR1 and the agent's signal."""
@@ -226,7 +237,16 @@ class Rank:
         sizes = [size_of([buffer]) for buffer in answer.body]
         version = self.namespace.properties_version
         streamed = sum(sizes) > limits.INLINE_BODY
-        said = rm.CommandDone(message.number, answer.ok, answer.outcome, version, sizes, streamed, answer.again)
+        said = rm.CommandDone(
+            message.number,
+            answer.ok,
+            answer.outcome,
+            version,
+            sizes,
+            streamed,
+            answer.again,
+            self._comm.was_used(),
+        )
         if not streamed and self._say(said, answer.body):
             return
         if answer.body:  # also a small one without a descriptor for its packet
@@ -244,12 +264,22 @@ class Rank:
             words[CURRENT] = -message.number
             self._block.fence()
             if words[SKIP] < message.number:
-                answer = self.namespace.run(message.method, message.operation, body, message.number)
+                answer = self._with_communicator(message) or self.namespace.run(
+                    message.method, message.operation, body, message.number
+                )
             words[CURRENT] = 0
         except KeyboardInterrupt:
             # No second one can come so soon.
             words[CURRENT] = 0
         return answer
+
+    def _with_communicator(self, message: rm.RunCommand) -> CommandAnswer | None:
+        """Do first what the command says about the communicator; return an answer if that has failed."""
+        try:
+            self._comm.prepare(message.renew, message.members)
+        except Exception as error:
+            return failed_answer(error)
+        return None
 
     def _display(self, display: operations.Display) -> None:
         """Send it, and wait for the agent: what is printed next goes another way, and must not overtake it."""

@@ -23,6 +23,7 @@ from ipmpi.engine.session.forks import HomeProcess
 from ipmpi.engine.session.functions import FunctionHome
 from ipmpi.engine.session.ipythonlines import described
 from ipmpi.engine.session.properties import EngineProperties
+from ipmpi.engine.session.snapshots import NoStore, SnapshotPlace, SnapshotStore, content_of
 from ipmpi.engine.session.texts import shorten
 from ipmpi.errors import RemoteProtocolError, SerializationError
 from ipmpi.protocol import operations
@@ -33,8 +34,10 @@ from ipmpi.protocol.operations import (
     Complete,
     DelProperties,
     Describe,
+    DropSnapshots,
     EndComes,
     Execute,
+    FindSnapshots,
     GetProperties,
     GetResult,
     HasProperties,
@@ -47,7 +50,9 @@ from ipmpi.protocol.operations import (
     Push,
     PushFunction,
     Reset,
+    RestoreSnapshot,
     SetProperties,
+    TakeSnapshot,
     Value,
 )
 from ipmpi.serialize import Buffer
@@ -89,9 +94,9 @@ _DONE: Final = CommandAnswer(True, operations.encode(Nothing()), [])
 class Namespace:
     """What user code sees on one engine, and everything that can be done to it.
 
-    The names ``id`` (the engine's id), ``mpi`` and ``display`` are always there, and so is the history of the
-    session (:class:`~ipmpi.engine.session.console.Console`). Functions that are sent see the namespace as their
-    globals by the rule of :mod:`ipmpi.engine.session.functions`.
+    The names ``id`` (the engine's id), ``mpi`` and ``display`` are always there, ``comm`` where the ranks share a
+    communicator, and so is the history of the session (:class:`~ipmpi.engine.session.console.Console`). Functions
+    that are sent see the namespace as their globals by the rule of :mod:`ipmpi.engine.session.functions`.
 
     Args:
         engine_id: what ``id`` is; -1 as long as it is not known.
@@ -105,6 +110,7 @@ class Namespace:
         console: the session of commands.
         debugging: the debuggers in user code.
         displays: what user code displays; its name ``display``.
+        snapshots: keeps snapshots of the names.
         process: the process that this engine began in.
         generation: how often the names have been cleared; what was loaded before belongs to an earlier one.
         properties_version: how often operations have changed the properties.
@@ -119,10 +125,12 @@ class Namespace:
         self._hidden = _HISTORY | self._own_names.keys() | _HIDDEN
         self._engine_id = engine_id
         self._mpi = mpi
+        self._comm: object | None = None
         self.home = FunctionHome(self.names)
         self.displays = Displays()
         self.console = Console(self.names, self.home.give, self.displays)
         self.debugging = Debugging(self.console.load_shell)
+        self.snapshots: SnapshotStore = NoStore()
         self.process = HomeProcess()
         self.process.in_child(self.displays.forked)
         self.process.in_child(self.debugging.forked)
@@ -153,6 +161,10 @@ class Namespace:
             PostMortem: self._post_mortem,
             BeforeWalltime: self._before_walltime,
             EndComes: self._end_comes,
+            TakeSnapshot: self._take_snapshot,
+            FindSnapshots: self._find_snapshots,
+            RestoreSnapshot: self._restore_snapshot,
+            DropSnapshots: self._drop_snapshots,
         }
 
     @property
@@ -164,6 +176,11 @@ class Namespace:
     def engine_id(self, value: int) -> None:
         self._engine_id = value
         self.home.give({"id": EngineId(value)})
+
+    def give_communicator(self, comm: object) -> None:
+        """Define the name ``comm``: the communicator of all ranks."""
+        self._comm = comm
+        self.home.give({"comm": comm})
 
     def install_as_main(self) -> None:
         """Make this the ``__main__`` module of the process, so that pickles and user code find it by that name."""
@@ -189,7 +206,7 @@ class Namespace:
         try:
             decoded = operations.decode_operation(operation)
         except msgspec.DecodeError as error:
-            return _failure(
+            return failed_answer(
                 RemoteProtocolError(
                     f"engine {self._engine_id} does not understand this {method!r} ({error}); "
                     f"install the same release of ipmpi for client and engines"
@@ -203,7 +220,7 @@ class Namespace:
         except BaseException as error:
             self.process.leave_if_child(error)
             self.debugging.keep(error)
-            return _failure(error)
+            return failed_answer(error)
         finally:
             self.debugging.end()
             self.displays.end()
@@ -217,6 +234,8 @@ class Namespace:
         self.names.update(self._own_names)
         self.home.clear()
         self.home.give({"id": EngineId(self._engine_id), "mpi": self._mpi, "display": self.displays})
+        if self._comm is not None:
+            self.home.give({"comm": self._comm})
         self.console.seed()
 
     # --- Commands --------------------------------------------------------------------------------------
@@ -281,7 +300,11 @@ class Namespace:
         return _DONE
 
     def _before_walltime(self, operation: BeforeWalltime, body: Sequence[Buffer]) -> CommandAnswer:
-        self._before_end[operation.key] = self.home.load_function(body)
+        snapshot = operation.snapshot
+        if snapshot is None:
+            self._before_end[operation.key] = self.home.load_function(body)
+        else:
+            self._before_end[operation.key] = (lambda: self._take_snapshot(snapshot, ())), {}
         return _DONE
 
     def _end_comes(self, operation: EndComes, _body: Sequence[Buffer]) -> CommandAnswer:
@@ -291,13 +314,39 @@ class Namespace:
             function()
         return _DONE
 
+    def _take_snapshot(self, operation: TakeSnapshot, _body: Sequence[Buffer]) -> CommandAnswer:
+        names = {
+            name: value
+            for name, value in self.names.items()
+            if name not in self._hidden and not self.home.is_given(name)
+        }
+        content = content_of(names, operation.names)
+        place = SnapshotPlace(operation.folder, operation.cluster)
+        about = self.snapshots.save(place, operation.key, self._engine_id, content)
+        return _value({**about, "names": content.names, "left_out": content.left_out}, "the snapshot's names")
+
+    def _find_snapshots(self, operation: FindSnapshots, _body: Sequence[Buffer]) -> CommandAnswer:
+        place = SnapshotPlace(operation.folder, operation.cluster)
+        return _value(self.snapshots.saved(place, self._engine_id), "the snapshots")
+
+    def _restore_snapshot(self, operation: RestoreSnapshot, _body: Sequence[Buffer]) -> CommandAnswer:
+        place = SnapshotPlace(operation.folder, operation.cluster)
+        content = self.snapshots.load(place, operation.key, self._engine_id)
+        self.merge(self.home.loads(content.segments, stays=True))
+        return _value({"names": content.names, "left_out": content.left_out}, "the snapshot's names")
+
+    def _drop_snapshots(self, operation: DropSnapshots, _body: Sequence[Buffer]) -> CommandAnswer:
+        place = SnapshotPlace(operation.folder, operation.cluster)
+        self.snapshots.drop_others(place, operation.key, self._engine_id)
+        return _DONE
+
     def _keys(self, _operation: Keys, _body: Sequence[Buffer]) -> CommandAnswer:
         return _value(
-            [name for name in self.names if name not in self._hidden and not self._is_display(name)], "the names"
+            [name for name in self.names if name not in self._hidden and not self._is_a_tool(name)], "the names"
         )
 
-    def _is_display(self, name: str) -> bool:
-        return name == "display" and self.home.is_given(name)
+    def _is_a_tool(self, name: str) -> bool:
+        return name in ("display", "comm") and self.home.is_given(name)
 
     def _complete(self, operation: Complete, _body: Sequence[Buffer]) -> CommandAnswer:
         names = {name: value for name, value in self.names.items() if name not in self._hidden}
@@ -372,6 +421,7 @@ def _pulled(keys: Sequence[str], values: list[Any], single: bool) -> CommandAnsw
         raise
 
 
-def _failure(error: BaseException) -> CommandAnswer:
+def failed_answer(error: BaseException) -> CommandAnswer:
+    """Return the answer of a command that has raised ``error``."""
     outcome, body = failed(error)
     return CommandAnswer(False, operations.encode(outcome), body)

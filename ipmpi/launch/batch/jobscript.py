@@ -166,7 +166,7 @@ class RestartLoop(NamedTuple):
     """The settings by which a job script restarts engines.
 
     Attributes:
-        most: number of restarts.
+        most: number of restarts, besides those that clients ask for.
         settled: seconds of running engines after which the count is reset.
         ids: the folder for their ids, quoted for the shell.
         notes: the file that gets a line each time, quoted for the shell.
@@ -180,7 +180,7 @@ class RestartLoop(NamedTuple):
 
 def started_again(system: BatchSystem, options: JobOptions) -> RestartLoop | None:
     """Return the settings for restarts; None if there are none."""
-    if not (options.restarts and options.launched()):
+    if not options.launched():
         return None
     log = log_name(system, options)
     return RestartLoop(options.restarts, int(SETTLED), f'"{log}-ids"', f'"{log}{NOTES}"')

@@ -16,14 +16,17 @@ EXPECTED: Final = 180.0
 EVERY: Final = 1.0
 """Seconds between checks meanwhile."""
 
-_LINE: Final = re.compile(r"^ipmpi: .*\((?P<number>\d+ of \d+)\)$")
+ASKED_FOR: Final = "asked for"
+"""What a note has in place of a number, if a client has asked for the restart."""
+
+_LINE: Final = re.compile(rf"^ipmpi: .*\((?P<number>\d+ of \d+|{ASKED_FOR})\)$")
 
 
 class Restart(NamedTuple):
     """A set was started again.
 
     Attributes:
-        number: the number of the restart, as in "1 of 3".
+        number: the number of the restart, as in "1 of 3", or :data:`ASKED_FOR`.
         written: the modification time of the file.
     """
 

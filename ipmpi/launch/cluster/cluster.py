@@ -120,7 +120,9 @@ class ClusterRun:
                     self.engines.lost(*happening.lost)
             elif isinstance(happening, JobNews):
                 ended = ended or happening.status.state is JobState.ENDED
-            ended = ended or isinstance(happening, EnginesEnded | StartedAgain)
+            elif isinstance(happening, EnginesEnded):
+                ended = ended or not happening.asked
+            ended = ended or isinstance(happening, StartedAgain)
         return [RankFailed(text) for text in self.engines.faults()] if ended else []
 
     def tell_clients(self, text: str, *, last: bool = False) -> None:

@@ -39,6 +39,8 @@ class EnginesEnded(NamedTuple):
     left: int
     chance: str = ""
     """The transient failure of a launcher that has not started any rank, or ""."""
+    asked: bool = False
+    """Whether a client has asked for a restart."""
 
 
 class RankEnded(NamedTuple):
@@ -66,7 +68,10 @@ class JobUnclear(NamedTuple):
 
 
 class StartedAgain(NamedTuple):
-    """The job script has restarted engines that had all ended: the number of the restart, as in "1 of 3"."""
+    """The job script has restarted engines that had all ended: the number of the restart, as in "1 of 3".
+
+    It is "asked for" if a client has asked for it.
+    """
 
     number: str
 

@@ -13,7 +13,7 @@ from ipmpi.launch.batch.batchsystem import BatchSystem, JobState, JobStatus, job
 from ipmpi.launch.batch.joboptions import JobOptions
 from ipmpi.launch.batch.jobscript import JobScript, render
 from ipmpi.launch.batch.queue import Queue
-from ipmpi.launch.batch.restartnotes import NOTES, Restart, RestartNotes
+from ipmpi.launch.batch.restartnotes import ASKED_FOR, NOTES, Restart, RestartNotes
 from ipmpi.launch.cluster.happenings import Happening, JobNews, JobUnclear, NotSubmitted, StartedAgain, Submitted
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.processes.faults import Faults
@@ -216,7 +216,7 @@ class Job(Launch):
         else:
             # The set did not end regularly. The launcher's output may be later than the script's: srun's comes by
             # network.
-            found = found or self._faults.first()
+            found = [] if restart.number == ASKED_FOR else found or self._faults.first()
             self._faults.begin(restart.written)
         return found
 

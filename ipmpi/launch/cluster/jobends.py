@@ -6,7 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from ipmpi.launch.batch.registry import JobStatus
 from ipmpi.launch.cluster.effects import Cause
+
+NEAR_THE_END: Final = 120.0
+"""Seconds before the walltime within which the end of a job counts as due to it."""
 
 ENDS: Final[Mapping[str, tuple[int, str, Cause]]] = {
     "completed": (0, "has ended", Cause.NOBODY),
@@ -25,3 +29,18 @@ def time_of_day(when: float) -> str:
     local, today = time.localtime(when), time.localtime()
     same_day = local[:3] == today[:3]
     return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", local)
+
+
+def is_near_end(status: JobStatus, walltime: float | None, ran: float) -> bool:
+    """Return whether a job ended because of its walltime.
+
+    Args:
+        status: the end of the job.
+        walltime: the seconds that it may run; None if unknown.
+        ran: the seconds that it has run, as far as is known here.
+    """
+    if status.outcome in ("cancelled", "node-failure") or walltime is None:
+        return False
+    if status.start is not None and status.end is not None:
+        ran = status.end - status.start
+    return ran >= walltime - min(NEAR_THE_END, walltime / 4)

@@ -31,7 +31,7 @@ from ipmpi.launch.batch.registry import JobState, JobStatus
 from ipmpi.launch.cluster import happenings as h
 from ipmpi.launch.cluster.effects import AskQueue, Cause, Effect, LogLine, Started, StartEngines, Stopped
 from ipmpi.launch.cluster.happenings import Happening
-from ipmpi.launch.cluster.jobends import ENDS, time_of_day
+from ipmpi.launch.cluster.jobends import ENDS, is_near_end, time_of_day
 from ipmpi.launch.cluster.plan import Phase as Phase, Plan as Plan
 from ipmpi.launch.processes.restarts import WITHOUT_ENGINES, Restarts
 
@@ -51,10 +51,6 @@ ASK_LONGEST: Final = 30.0
 
 ASK_RUNNING: Final = 120.0
 """The same while all engines are registered; their loss is noticed without it."""
-
-NEAR_THE_END: Final = 120.0
-"""Seconds before the walltime within which the end of a job counts as due to it."""
-
 
 SUBMIT_PAUSE: Final = 60.0
 SUBMIT_TRIES: Final = 30
@@ -190,7 +186,9 @@ class Lifecycle:
             return self._over(0, "The cluster was stopped by a client.", Cause.NOBODY)
         return self._over(1, f"The controller ended unexpectedly ({how_it_ended(code)}).", Cause.CONTROLLER)
 
-    def engines_ended(self, title: str, code: int, left: int, now: float, chance: str = "") -> list[Effect]:
+    def engines_ended(
+        self, title: str, code: int, left: int, now: float, chance: str = "", asked: bool = False
+    ) -> list[Effect]:
         """An engine process or a launcher has ended; ``left`` others still run.
 
         Args:
@@ -199,7 +197,11 @@ class Lifecycle:
             left: number of others that run.
             now: the time.
             chance: its output, if the failure is transient and no engine was registered yet.
+            asked: whether a client has asked for a restart.
         """
+        if asked and self._was_up and self.phase is not Phase.OVER:
+            text = "A client has asked for a restart of the engines, and they have ended. They are started again."
+            return [] if left else self._start_again(text, now)
         if self.phase is Phase.STARTING and chance and not self._started_again:
             self._started_again = True
             return [StartEngines(f'{title} ended ({how_it_ended(code)}): "{chance}" It is started once more.')]
@@ -329,7 +331,10 @@ class Lifecycle:
             return []
         code, how, blame = ENDS.get(status.outcome, ENDS["failed"])
         preempted = status.outcome == "preempted"
-        at_walltime = not preempted and (status.outcome == "timeout" or self._is_near_end(status, now))
+        ran = 0.0 if self._job_runs_since is None else now - self._job_runs_since
+        at_walltime = not preempted and (
+            status.outcome == "timeout" or is_near_end(status, self.plan.walltime, ran)
+        )
         self._may_go_on = preempted or at_walltime
         if at_walltime:
             code, how, blame = ENDS["timeout"]
@@ -341,16 +346,6 @@ class Lifecycle:
         leaving = self._registered > self._others
         self._end_deadline = now + (JOB_GRACE if leaving else EXPLANATION_GRACE)
         return []
-
-    def _is_near_end(self, status: JobStatus, now: float) -> bool:
-        """Return whether a job ended because of its walltime."""
-        if status.outcome in ("cancelled", "node-failure") or self.plan.walltime is None:
-            return False
-        if status.start is not None and status.end is not None:
-            ran = status.end - status.start
-        else:
-            ran = 0.0 if self._job_runs_since is None else now - self._job_runs_since
-        return ran >= self.plan.walltime - min(NEAR_THE_END, self.plan.walltime / 4)
 
     # --- ends and beginnings -----------------------------------------------------------------------------
 
@@ -445,9 +440,7 @@ class Lifecycle:
         """No engine is left: restart them, or let tasks wait for others; return [] if neither applies."""
         number = "" if self.plan.batch or not self._own else self._restarts.take(now)
         if number:
-            self.phase = Phase.STARTING
-            self._loss_deadline, self._start_deadline = None, now + self.plan.timeout
-            return [StartEngines(f"All engines have ended: {story}. They are started again ({number}).")]
+            return self._start_again(f"All engines have ended: {story}. They are started again ({number}).", now)
         if not self._tasks:
             return []
         self._own = self._others = self._reported = 0
@@ -456,6 +449,11 @@ class Lifecycle:
         tasks = f"{self._tasks} task{'s wait' if self._tasks != 1 else ' waits'} for others"
         how = f"`ipcluster engines` starts some, within {WITHOUT_ENGINES / 60:.0f} minutes"
         return [LogLine(f"All engines have ended: {story}. {tasks}: {how}.")]
+
+    def _start_again(self, text: str, now: float) -> list[Effect]:
+        self.phase, self._start_deadline = Phase.STARTING, now + self.plan.timeout
+        self._loss_deadline = self._end_deadline = None
+        return [StartEngines(text)]
 
     def _resubmitted(self, story: str) -> list[Effect]:
         self._may_go_on = False
@@ -489,7 +487,9 @@ _MEANING: Final[Mapping[type, Callable[[Lifecycle, Any, float], list[Effect]]]] 
     h.ControllerReady: lambda life, _what, _now: life.ready(),
     h.EngineCount: lambda life, what, now: life.engines(what.registered, now, what.ordered, what.tasks),
     h.ControllerEnded: lambda life, what, _now: life.controller_ended(what.code),
-    h.EnginesEnded: lambda life, what, now: life.engines_ended(what.title, what.code, what.left, now, what.chance),
+    h.EnginesEnded: lambda life, what, now: life.engines_ended(
+        what.title, what.code, what.left, now, what.chance, what.asked
+    ),
     h.RankEnded: lambda life, what, _now: life.rank_ended(what.pid),
     h.RankFailed: lambda life, what, _now: life.rank_failed(what.text),
     h.JobNews: lambda life, what, now: life.job(what.status, now),

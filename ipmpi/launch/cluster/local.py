@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ipmpi import launchfolder
 from ipmpi.environment.mpienv import RANK, TOGETHER
 from ipmpi.errors import LauncherError
 from ipmpi.launch.batch.allocation import Allocation, allocation, leftover, machines, without_job, without_rank
@@ -73,7 +74,8 @@ def engine_commands(options: EngineOptions, environ: Mapping[str, str]) -> list[
     """
     prefix = str(options.log_dir / f"ipengine-{options.run}-")
     arguments = ["--furl-file", str(options.engine_furl_file), "-l", prefix]
-    arguments += ["--mpi", options.mpi, "--wait", f"{options.timeout:g}", *options.arguments]
+    arguments += ["--mpi", options.mpi, "--wait", f"{options.timeout:g}"]
+    arguments += ["--ids-dir", str(launch_folder(options)), *options.arguments]
     if options.mpi == "none":
         if options.launcher_options:
             raise LauncherError(
@@ -92,6 +94,11 @@ def engine_commands(options: EngineOptions, environ: Mapping[str, str]) -> list[
         launcher_options=options.launcher_options,
     )
     return [command]
+
+
+def launch_folder(options: EngineOptions) -> Path:
+    """Return the folder by which these engines are started again; see :mod:`ipmpi.launchfolder`."""
+    return options.log_dir / f"ipengine-{options.run}-ids"
 
 
 class Processes(Launch):
@@ -125,7 +132,7 @@ class Processes(Launch):
             if code is not None and child.pid not in self._reported:
                 self._reported.add(child.pid)
                 left = sum(other.pid not in self._reported for other in self.started)
-                yield EnginesEnded(child.title, code, left, self._chance(child))
+                yield EnginesEnded(child.title, code, left, self._chance(child), self._is_asked_for())
 
     def next_look(self, starting: bool) -> float | None:  # noqa: ARG002 - for those who look at ranks
         """Return when to check the size of their output."""
@@ -133,6 +140,10 @@ class Processes(Launch):
 
     def _chance(self, _child: ChildProcess) -> str:
         return ""
+
+    def _is_asked_for(self) -> bool:
+        """Return whether a client has asked for a restart, so that they end."""
+        return False
 
     def end(self) -> None:
         """Send SIGTERM to all that run."""
@@ -181,6 +192,7 @@ class LocalEngines(Processes):
         if self.started:
             self._faults.begin()
         self.started.clear()
+        launchfolder.begin(launch_folder(self.options))
         environ = self._environment()
         commands = engine_commands(self.options, environ)
         # Threads of n engines must not compete for the cores; the user's own setting has precedence.
@@ -252,6 +264,14 @@ class LocalEngines(Processes):
         self._ranks |= alive
         if gone and launcher.exit_code() is None:
             yield RankEnded(min(gone))
+
+    def _is_asked_for(self) -> bool:
+        return launchfolder.is_asked_for(launch_folder(self.options))
+
+    def kill(self) -> None:
+        """See :meth:`Launch.kill`."""
+        super().kill()
+        launchfolder.remove(launch_folder(self.options))
 
     def _chance(self, child: ChildProcess) -> str:
         if self._ranks or self.options.mpi == "none":

@@ -644,3 +644,51 @@ def test_an_engine_is_lost_or_the_client_while_a_command_gives_way(router: Route
     router.client_lost(ALICE)
     not_come(router, SET, pushed, [1])
     assert router.queue_status([1]) == [[1, "command 2", []]], "nobody is left who could send it"
+
+
+# --- what a set is told of its other ranks -------------------------------------------------------------------
+
+
+def test_a_command_for_all_engines_of_a_set_says_so(router: Router) -> None:
+    command(router, 1, [0, 1, 2, 3])
+    assert [(key, message.whole) for key, message in dispatches(router)] == [(SET, True), (OTHER, False)]
+
+
+def test_a_command_for_all_says_so_also_to_those_that_get_it_later(router: Router) -> None:
+    command(router, 1, [2])
+    ((_, first),) = dispatches(router)
+    command(router, 2, None)
+    assert [(message.ranks, message.whole) for _, message in dispatches(router)] == [
+        ([0, 1], True),
+        ([0, 1], True),
+    ]
+    answer(router, SET, first, [2])
+    assert [(message.ranks, message.whole) for _, message in dispatches(router)] == [([2], True)]
+
+
+def test_engines_that_have_begun_are_told_of_those_whose_queue_was_cleared(router: Router) -> None:
+    command(router, 1, [2])
+    ((_, first),) = dispatches(router)
+    command(router, 2, [0, 1, 2, 3])
+    ((_, second), _) = dispatches(router)
+    answer(router, SET, first, [2], ok=False)
+    ((key, told),) = sent(router.flush(), m.CommandWithdrawn)
+    assert (key, told.id, told.ranks) == (SET, second.id, [2])
+    assert told.text.startswith("QueueCleared: command 1 failed on engine 2")
+
+
+def test_they_are_told_behind_the_command_itself(router: Router) -> None:
+    command(router, 1, [2])
+    ((_, first),) = dispatches(router)
+    command(router, 2, [0, 1, 2])
+    answer(router, SET, first, [2], ok=False)
+    kinds = [type(e.message) for e in router.flush() if isinstance(e, Send) and e.to == SET]
+    assert kinds == [m.Dispatch, m.CommandWithdrawn]
+
+
+def test_nobody_is_told_of_a_command_that_nobody_has_begun(router: Router) -> None:
+    command(router, 1, [0, 1, 2])
+    ((_, first),) = dispatches(router)
+    command(router, 2, [0, 1, 2])
+    answer(router, SET, first, [0, 1, 2], ok=False)
+    assert sent(router.flush(), m.CommandWithdrawn) == []

@@ -135,6 +135,15 @@ def test_the_set_ends_with_its_last_engine(ranks: Set) -> None:
     assert [type(ranks.told(number)[-1]) for number in (1, 2)] == [m.Goodbye, m.Goodbye]
 
 
+def test_a_set_that_is_restarted_ends_at_once_on_all_nodes(ranks: Set) -> None:
+    """It is no end that somebody wanted: whoever started it starts it again."""
+    ranks.hears(m.RestartSet())
+    assert ranks.stopped == ["a client has asked for a restart"]
+    assert [ranks.told(number)[-1] for number in (1, 2)] == [m.RestartSet()] * 2
+    assert ranks.agent.restarts
+    assert not ranks.agent.is_dismissed
+
+
 def test_the_set_ends_if_the_last_engine_is_lost(ranks: Set) -> None:
     ranks.hears(m.StopRanks([0, 2]))
     ranks.agent._peer_lost(ranks.children[0], "it was killed")

@@ -85,7 +85,9 @@ def test_methods_give_the_formats() -> None:
     assert formats_of(Table()) == Display({HTML: "<table>é</table>"}, {PNG: b"\x89PNG..."})
 
 
-@pytest.mark.parametrize("value", [5, "a", None, [1], {"a": 1}, Table, object(), sys], ids=repr)
+@pytest.mark.parametrize(
+    "value", [5, "a", None, [1], {"a": 1}, Table, object(), sys], ids=lambda value: type(value).__name__
+)
 def test_most_values_are_just_text(value: object) -> None:
     assert formats_of(value) is None
 

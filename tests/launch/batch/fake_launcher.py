@@ -1,6 +1,7 @@
 """Stands for srun, mpiexec or an interpreter in a job: says how it was started, and which signals it got.
 
 With ``FAKE_IDS`` its engines are registered with these ids; with ``FAKE_EXIT`` it ends at once, with this code.
+With ``FAKE_ASKED`` a client has asked for a restart the first time.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if "--ids-dir" in sys.argv:
     if "FAKE_IDS" in os.environ:
         ids.mkdir()
         (ids / "0").write_text(os.environ["FAKE_IDS"])
+    if former == "" and "FAKE_ASKED" in os.environ:
+        (ids / "asked").touch()
 say(
     program=sys.argv[1], argv=sys.argv[2:], pid=os.getpid(), cwd=os.getcwd(), environ=dict(os.environ),
     former=former,

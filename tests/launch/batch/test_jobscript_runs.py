@@ -149,7 +149,8 @@ def test_the_engines_command(start: Start, tmp_path: Path) -> None:
         *("--mpi=pmi2", "--kill-on-bad-exit=0", "--wait=0", "--no-kill", "--cpus-per-task=2", "-n", "4"),
         *(str(tmp_path / "bin" / "python"), "-m", "ipmpi.cli.ipengine"),
         *("--furl-file", str(tmp_path / "it's here.furl"), "-l", f"{tmp_path}/logs/ipengine-4711-"),
-        *("--mpi", "auto", "--wait", "60", "--proxy", "http://proxy:3128"),
+        *("--mpi", "auto", "--wait", "60", "--ids-dir", f"{tmp_path}/logs/ipengine-4711-ids"),
+        *("--proxy", "http://proxy:3128"),
     ]
     assert said["cwd"] == str(tmp_path)
     assert (tmp_path / "logs").is_dir()
@@ -393,6 +394,21 @@ def test_engines_that_were_registered_and_have_failed_are_started_again(
     notes = {path.name: path.read_text().splitlines() for path in (tmp_path / "logs").iterdir()}
     element = {"slurm": "4700-3", "pbs": "12-3"} if kind == "array" else {"slurm": "4711", "pbs": "12"}
     assert notes == {f"ipengine-{element[name]}-restarts.txt": lines}, "the ids are of no use any more"
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("restarts", [0, 1])
+@pytest.mark.parametrize("code", ["0", "137"])
+def test_a_restart_that_a_client_has_asked_for_is_not_counted(start: Start, restarts: int, code: str) -> None:
+    """It also comes where failed engines are not started again, whatever the launcher's exit status is."""
+    environ = {"FAKE_EXIT": code, "FAKE_IDS": "0 1 2 3", "FAKE_ASKED": "yes"}
+    last, launched, told = ended(start(restarts=restarts, environ=environ))
+    asked = "ipmpi: a client has asked for a restart; its engines are started again (asked for)"
+    counted = f"ipmpi: srun has ended with exit status {code}; its engines are started again (1 of 1)"
+    again = bool(restarts and code != "0")
+    assert told == [asked, *[counted] * again]
+    assert [each["former"] for each in launched] == ["", *["0 1 2 3"] * (1 + again)]
+    assert last == int(code)
 
 
 @pytest.mark.usefixtures("at_once")

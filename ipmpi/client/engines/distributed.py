@@ -1,0 +1,300 @@
+"""Arrays that are spread over engines, without moving them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ... import limits, serialize
+from ...arrays import local
+from ...arrays.layout import Layout
+from ...arrays.selection import Selection, part_in, select
+from ...arrays.summary import Extreme, Summary, combined, placed
+from ...memory import available_bytes
+from ...protocol import operations
+from ...ranges import ranges
+from ...reference import Reference
+from ..session import replies
+from ..session.calls import Calls, label_of
+from ..session.session import Submission
+from .arrayplot import plot
+
+if TYPE_CHECKING:
+    import numpy
+
+MUCH: Final = 256 * limits.MIB
+"""Bytes above which ``numpy.asarray`` warns that an array comes over the network."""
+
+Run = Callable[[Sequence[tuple[list[int], Callable[..., Any], tuple[Any, ...]]]], list[Any]]
+"""Calls functions on engines: for each group of engines a function and its arguments. Returns the values of all
+engines, in this order."""
+
+
+def runner(calls: Calls, client: object, name: str) -> Run:
+    """Return what calls functions on engines for an array of this name."""
+
+    def run(groups: Sequence[tuple[list[int], Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+        submissions = [
+            Submission(
+                operations.Apply(), engines, "array", label_of("array", name),
+                serialize.dumps((function, args, {}), what="the call"),
+            )
+            for engines, function, args in groups
+        ]  # fmt: skip
+        found: list[Any] = calls.commands(
+            client, submissions, lambda arrived: replies.values(arrived, "array", (name,)), True, "array"
+        )
+        return found
+
+    return run
+
+
+class DistributedArray:
+    """A handle of an array of which each engine has a block; nothing moves before something is asked for.
+
+    ``T[10:20, ::4]`` gets these elements as a NumPy array, from the engines that have some of them. Integers,
+    slices and ``...`` work as in NumPy. Assignment does not: use ``execute``.
+
+    Every method runs on the engines after what they have been given before, and waits. If an engine's array has
+    got another shape or dtype since the handle was made, it raises ``CompositeError``; another array of the same
+    shape is simply used.
+
+    Thread-safety: all methods may be called from any thread.
+
+    Attributes:
+        name: of the array on the engines.
+        shape: of the whole array, without ghost cells.
+        dtype: its numpy.dtype.
+        blocks: which engine has which part.
+    """
+
+    def __init__(self, run: Run, name: str, layout: Layout, expected: local.Expected) -> None:
+        import numpy
+
+        self._run = run
+        self._expected = expected
+        self.name = name
+        self.shape = layout.shape
+        self.dtype = numpy.dtype(expected.dtype)
+        self.blocks = layout.blocks
+
+    def __repr__(self) -> str:
+        engines = ranges([block.engine for block in self.blocks])
+        return f"<DistributedArray {self.name!r}: {self.dtype} {self.shape} on engines [{engines}]>"
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Any:
+        raise TypeError(f"going through a distributed array would ask for each row: use {self.name}.gather()")
+
+    # --- Elements -----------------------------------------------------------------------------------------
+
+    def __getitem__(self, index: Any) -> Any:
+        """Get some elements.
+
+        Returns:
+            A NumPy array; a NumPy scalar if there is an integer for every dimension, as in NumPy.
+
+        Raises:
+            IndexError, TypeError: the index is not possible; see :class:`DistributedArray`.
+            MemoryError: there is not enough memory here for the result.
+            CompositeError: an engine's array is not what it was.
+        """
+        import numpy
+
+        selection = select(index, self.shape)
+        self._check_memory(selection)
+        parts = [(block, part) for block in self.blocks if (part := part_in(selection, block)) is not None]
+        array = Reference(self.name)
+        calls = [([block.engine], local.piece, (array, self._expected, part.source)) for block, part in parts]
+        result = numpy.empty(selection.counts, self.dtype)
+        for (_, part), piece in zip(parts, self._run(calls) if calls else (), strict=True):
+            result[part.target] = piece
+        whole = result.reshape(selection.shape)
+        given = index if isinstance(index, tuple) else (index,)
+        return whole if selection.kept or any(each is Ellipsis for each in given) else whole[()]
+
+    def _check_memory(self, selection: Selection) -> None:
+        size, free = math.prod(selection.counts) * self.dtype.itemsize, available_bytes()
+        if free and 2 * size > free:  # the pieces come, and are put together
+            raise MemoryError(
+                f"these elements of {self.name} have {size:,} bytes, and putting them together here takes twice "
+                f"as much: there are {free:,} bytes free. Ask for fewer, {self.name}.sample() for instance"
+            )
+
+    def gather(self) -> numpy.ndarray[Any, Any]:
+        """Get the whole array, as ``T[...]`` does."""
+        found: numpy.ndarray[Any, Any] = self[...]
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray[Any, Any]:
+        """Get the whole array, for ``numpy.asarray(T)``; warns above 256 MB."""
+        if copy is False:
+            raise ValueError(f"{self.name} is on the engines: an array of it here is a copy")
+        if self.nbytes > MUCH:
+            warnings.warn(
+                f"all of {self.name}, {self.nbytes:,} bytes, comes from the engines: T.sample(), T.stats() and "
+                "slices need less, and T.gather() does it without this warning",
+                stacklevel=2,
+            )
+        found = self.gather()
+        return found if dtype is None else found.astype(dtype)
+
+    def sample(self, max_bytes: int = limits.MIB) -> numpy.ndarray[Any, Any]:
+        """Get elements at equal distances, of every dimension, that together have at most ``max_bytes``.
+
+        Raises:
+            TypeError, ValueError: ``max_bytes`` is no integer, or less than one element has.
+        """
+        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int):
+            raise TypeError(f"max_bytes is a number of bytes, not {max_bytes!r}")
+        if max_bytes < self.dtype.itemsize:
+            raise ValueError(f"an element has {self.dtype.itemsize} bytes: max_bytes={max_bytes} is not enough")
+        step = self.step_for(max_bytes // self.dtype.itemsize)
+        found: numpy.ndarray[Any, Any] = self[(slice(None, None, step),) * self.ndim]
+        return found
+
+    def step_for(self, most: int) -> int:
+        """Return the least step with which at most ``most`` elements are left."""
+        low, high = 1, max(self.shape, default=1) or 1
+        while low < high:
+            middle = (low + high) // 2
+            if math.prod(-(-length // middle) for length in self.shape) <= most:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def plot(self, ax: Any = None, *, ranks: bool = False, at: int | None = None) -> Any:
+        """Draw the array with matplotlib: 1 dimension as a line, 2 as an image, 3 as an image of a slice.
+
+        No more elements move than there are pixels. The image is that of ``imshow``: rows go from top to bottom.
+
+        Args:
+            ax: the Axes to draw into; None for the current ones of pyplot.
+            ranks: whether to draw the borders of the blocks, and the ids of their engines.
+            at: for 3 dimensions, the index of the slice along the first one; None for the middle.
+
+        Returns:
+            The Axes.
+
+        Raises:
+            ClientError: there is no matplotlib here.
+            ValueError: the array has no elements, or more than 3 dimensions.
+            TypeError: it has complex numbers.
+            IndexError: there is no such slice.
+        """
+        return plot(self, ax, ranks, at)
+
+    # --- Reductions ---------------------------------------------------------------------------------------
+
+    def stats(self) -> ArrayStats:
+        """Compute minimum, maximum, mean and standard deviation on the engines; NaNs are counted and left out.
+
+        Raises:
+            TypeError: the elements are complex numbers.
+        """
+        if self.dtype.kind == "c":
+            raise TypeError(
+                f"{self.name} has complex numbers, which have no order: make an array of their size on the "
+                f"engines, mec.execute('size = abs({self.name})')"
+            )
+        found: list[Summary] = self._all(local.summarized)
+        whole = combined(placed(summary, block) for summary, block in zip(found, self.blocks, strict=True))
+        return ArrayStats(whole)
+
+    def max(self) -> Extreme:
+        """Return the largest element that is not NaN, with its position and engine.
+
+        Raises:
+            TypeError: the elements are complex numbers.
+            ValueError: there is none.
+        """
+        return self._extreme(self.stats().max)
+
+    def min(self) -> Extreme:
+        """Return the smallest element; see :meth:`max`."""
+        return self._extreme(self.stats().min)
+
+    def _extreme(self, extreme: Extreme | None) -> Extreme:
+        if extreme is None:
+            raise ValueError(
+                f"{self.name} has no elements but NaN" if self.size else f"{self.name} has no elements"
+            )
+        return extreme
+
+    def hist(
+        self, bins: int | Sequence[float] = 10, range: tuple[float, float] | None = None
+    ) -> tuple[numpy.ndarray[Any, Any], numpy.ndarray[Any, Any]]:
+        """Count the elements in bins on the engines, as ``numpy.histogram`` of the whole array; NaNs are left out.
+
+        Args:
+            bins: how many, or their edges.
+            range: the ends of the bins; minimum and maximum if it is None.
+
+        Returns:
+            The counts, and the edges.
+
+        Raises:
+            ValueError: what ``numpy.histogram`` does not take either.
+        """
+        import numpy
+
+        kind = numpy.dtype("u1") if self.dtype.kind == "b" else self.dtype
+        ends: Any = range
+        if range is None and isinstance(bins, int):
+            stats = self.stats()
+            if stats.min is None or stats.max is None:
+                ends = (0.0, 1.0)
+            else:  # of the array's own type, as NumPy rounds edges by it
+                ends = (kind.type(stats.min.value), kind.type(stats.max.value))
+        edges = numpy.histogram(numpy.empty(0, kind), bins, ends)[1]
+        counts = self._all(local.counted, bins, ends)
+        return numpy.sum(counts, axis=0), edges
+
+    def _all(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        engines = [block.engine for block in self.blocks]
+        return self._run([(engines, function, (Reference(self.name), self._expected, *args))])
+
+
+class ArrayStats:
+    """What is known of all elements of an array, without NaNs.
+
+    Attributes:
+        count: how many there are.
+        nans: how many are NaN.
+        mean, std: NaN if there are no others.
+        min, max: with position and engine; None if there are no others.
+    """
+
+    def __init__(self, summary: Summary) -> None:
+        self.count = summary.count
+        self.nans = summary.nans
+        self.mean = summary.mean
+        self.std = summary.std
+        self.min = summary.least
+        self.max = summary.most
+
+    def __repr__(self) -> str:
+        nans = f", {self.nans} NaN" if self.nans else ""
+        if self.min is None:
+            return f"no elements{nans}"
+        return f"min {self.min}, max {self.max}, mean {self.mean:g}, std {self.std:g}{nans}"

@@ -1,0 +1,65 @@
+"""Restarting engines: what ``mec.restart()`` does."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from ...errors import EngineLost
+from ...protocol import messages
+from ...ranges import engines_named
+from ..session.calls import Calls
+from ..session.results import wait_until_done
+from ..session.waiting import check_waiting
+from .snapshots import Restored, Snapshots
+
+START_WITHIN = 120.0
+"""Seconds for engines to come again; ``ipcluster`` gives up after 60."""
+
+
+class Restarted(NamedTuple):
+    """What :meth:`MultiEngineClient.restart` has done.
+
+    Attributes:
+        engines: the ids of the engines that were restarted, ascending.
+        seconds: how long that took.
+        restored: what was restored of their namespaces; None if there was no snapshot, or it was not to be.
+    """
+
+    engines: list[int]
+    seconds: float
+    restored: Restored | None = None
+
+    def __str__(self) -> str:
+        told = f"{engines_named(self.engines)} restarted in {self.seconds:.1f} s"
+        return f"{told}; {self.restored or 'nothing is restored'}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+def restart(
+    calls: Calls, wanted: list[int] | None, timeout: float | None, snapshots: Snapshots | None
+) -> Restarted:
+    """Restart the launches of these engines, wait for them, and restore their last snapshot, if there is one.
+
+    Raises:
+        ClientError: nobody would start some of them again.
+        EngineLost: some did not come again in time.
+    """
+    check_waiting()
+    began = time.monotonic()
+    session, patience = calls.session, START_WITHIN if timeout is None else timeout
+    answer = session.request(lambda i: messages.Restart(i, wanted))
+    wait_until_done(answer)
+    ids = [int(engine) for engine in answer.result()]
+    missing = session.presence.wait_for(ids, patience)
+    if session.failure is not None:
+        raise session.failure
+    if missing:
+        raise EngineLost(
+            f"{engines_named(missing)} did not come again within {patience:g} s of the restart. They may "
+            f"still: mec.wait_for_engines({len(ids)}) waits for them. `ipcluster explain` says why they do not"
+        )
+    restored = None if snapshots is None else snapshots.restore(ids)
+    return Restarted(ids, time.monotonic() - began, restored)

@@ -1,0 +1,83 @@
+"""Restarts that clients ask for (no I/O).
+
+The controller starts nothing itself. It tells engine sets to end, and whoever has started them, which is
+``ipcluster`` or a job script, starts them again. The sets of one launch end together: a launcher that has ranks
+left is not started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import ClientError
+from ..ranges import engines_named
+from .commands.router import Router
+from .deadlines import Deadlines
+from .farm.farm import Farm
+
+REASON = "it is restarted, as a client has asked for"
+"""Why its commands do not end."""
+
+
+class SetRestarts:
+    """Ends launches that are started again.
+
+    Args:
+        router: the router.
+        farm: the farm, whose tasks on these engines run again elsewhere.
+        deadlines: knows whose job is about to end.
+        log: called with each line for the log.
+        changed: called when engines have ended; it announces that before the client has its answer.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        farm: Farm,
+        deadlines: Deadlines,
+        log: Callable[[str], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._router = router
+        self._farm = farm
+        self._deadlines = deadlines
+        self._log = log
+        self._changed = changed
+
+    def restart(self, client: int, targets: list[int] | None) -> list[int]:
+        """End the launches of these engines; return the ids of all engines that have ended.
+
+        Raises:
+            ClientError: nobody would start some of them again. Nothing has ended then.
+        """
+        registry = self._router.registry
+        wanted = registry.by_set(registry.resolve(targets))
+        self._refuse([key for key in wanted if not registry.sets[key].launch], _BY_HAND)
+        self._refuse([key for key in wanted if self._deadlines.is_ending(key)], _JOB_ENDS)
+        launches = {registry.sets[key].launch for key in wanted}
+        keys = [key for key, each in registry.sets.items() if each.launch in launches]
+        ended = []
+        for key in keys:
+            ranks = list(registry.sets[key].engines)
+            self._farm.ranks_lost(key, ranks, ordered=True)
+            ended += self._router.set_lost(key, REASON, restart=True)
+        self._log(f"client {client} has {engines_named(sorted(ended))} restarted")
+        self._changed()
+        return sorted(ended)
+
+    def _refuse(self, keys: list[int], why: str) -> None:
+        if keys:
+            sets = [self._router.registry.sets[key] for key in keys]
+            ids = sorted(engine.id for each in sets for engine in each.engines.values())
+            raise ClientError(f"{engines_named(ids)} {why}")
+
+
+_BY_HAND = (
+    "cannot be restarted, and nothing has ended: this set was started by hand, as with `mpirun ipengine`: nobody "
+    "would start it again. To replace it, end it by mec.kill(), and type that command again. What `ipcluster` and "
+    "its job scripts start can be restarted"
+)
+_JOB_ENDS = (
+    "cannot be restarted, and nothing has ended: the batch system has warned that their job ends, and its script "
+    "starts nothing any more"
+)

@@ -1,0 +1,183 @@
+"""Reads where the ranks of a node are, while they are in C, hold the GIL, or are stopped.
+
+py-spy reads the memory of a rank from outside, so the rank neither notices nor has to do anything. Where the
+system refuses that, or there is no py-spy, the rank answers a signal (:mod:`ipmpi.engine.rank.ownstack`).
+
+This is done by threads, as it waits for processes and files; there are none while nobody asks.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ... import limits
+from ...protocol.inquiries import ENDED, IDLE, RUNNING, STOPPED, RankStack, StackFrame
+from ...protocol.mpicalls import MpiCall
+from ...transport.loop import Loop
+from .procstate import process_state
+from .sourcelines import SourceLines, typed_source
+from .stackdump import NotAStackError, of_faulthandler, of_py_spy, users
+from .stackpipe import StackPipeEnd
+
+_THREADS: Final = 8
+"""Ranks that are read at the same time; each takes some 15 ms of processor time."""
+_TRIES: Final = 4
+"""A rank that runs Python changes its stack while it is read; then it is read again."""
+_DUMP: Final = 1.5
+"""Seconds for one run of py-spy."""
+
+
+class StackTarget(NamedTuple):
+    """A rank whose stack is wanted.
+
+    Attributes:
+        rank: its number.
+        pid: its process.
+        runs: what it runs, "" for nothing.
+        since: when that began (time.monotonic).
+        operation: the encoded operation of the command that it runs.
+        pipe: through which it answers the signal; owned by the reader.
+        calls: its last MPI calls.
+    """
+
+    rank: int
+    pid: int
+    runs: str
+    since: float
+    operation: bytes
+    pipe: StackPipeEnd | None
+    calls: list[MpiCall] = []  # noqa: RUF012 - it is never changed
+
+
+Told = Callable[[int, RankStack], None]
+
+
+class StackReader:
+    """Reads stacks of ranks, each once for all who ask at the same time.
+
+    Args:
+        loop: in whose thread results are told.
+        command: py-spy; "" if there is none.
+    """
+
+    def __init__(self, loop: Loop, command: str | None = None) -> None:
+        self._loop = loop
+        self._command = command
+        self._lines = SourceLines()
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[StackTarget, bool, float]] = deque()
+        self._threads = 0
+        self._asked: dict[tuple[int, bool], list[Told]] = {}
+
+    def read(self, targets: Sequence[StackTarget], native: bool, tell: Told) -> None:
+        """Call ``tell`` in the loop's thread with each rank and its stack, within ``limits.INQUIRY``."""
+        until = self._loop.now() + limits.INQUIRY - _DUMP
+        fresh = 0
+        for target in targets:
+            listeners = self._asked.setdefault((target.rank, native), [])
+            listeners.append(tell)
+            if len(listeners) > 1:
+                _close(target.pipe)
+                continue
+            self._waiting.append((target, native, until))
+            fresh += 1
+        with self._lock:
+            more = min(fresh, _THREADS - self._threads)
+            self._threads += max(more, 0)
+        for _ in range(more):
+            threading.Thread(target=self._work, name="ipmpi-stacks", daemon=True).start()
+
+    def _tell(self, rank: int, native: bool, stack: RankStack) -> None:
+        for tell in self._asked.pop((rank, native), ()):
+            tell(rank, stack)
+
+    # --- in a thread -----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                target, native, until = self._waiting.popleft()
+            try:
+                stack = self._look(target, native, until)
+            except Exception as error:
+                stack = RankStack(RUNNING, note=f"it could not be read: {error!r}")
+            finally:
+                _close(target.pipe)
+            self._loop.call_threadsafe(functools.partial(self._tell, target.rank, native, stack))
+
+    def _look(self, target: StackTarget, native: bool, until: float) -> RankStack:
+        state = process_state(target.pid)
+        rested = int(state.rested)
+        if state.has_ended:
+            return RankStack(ENDED)
+        if not target.runs and not state.is_stopped:
+            return RankStack(IDLE, seconds=rested)
+        if self._loop.now() > until:
+            return RankStack(RUNNING, note="too many ranks of this node were asked about at once: ask again")
+        frames, note = self._frames(target, native, state.is_stopped) if target.runs else ([], "")
+        frames = users(frames)
+        frames = self._lines.added(frames, typed_source(target.operation, frames))
+        running = int(time.monotonic() - target.since) if target.runs else 0
+        if state.is_stopped:
+            return RankStack(STOPPED, state.signal, rested, target.runs, running, frames, note, target.calls)
+        return RankStack(RUNNING, 0, -1, target.runs, running, frames, note, target.calls)
+
+    def _frames(self, target: StackTarget, native: bool, is_stopped: bool) -> tuple[list[StackFrame], str]:
+        if self._command is None:
+            self._command = py_spy()
+        why = "there is no py-spy in the engines' environment (pip install py-spy)"
+        for _ in range(_TRIES if self._command else 0):
+            try:
+                return of_py_spy(_dump(self._command, target.pid, native), target.pid), ""
+            except NotAStackError as error:
+                why = str(error)
+        if target.pipe is not None and not is_stopped:
+            found = of_faulthandler(target.pipe.ask(target.pid))
+            if found:
+                return found, ""
+            why += "; and the rank has not answered a signal"
+        return [], why
+
+
+def _dump(command: str, pid: int, native: bool) -> bytes:
+    """Run py-spy; return what it says, or an error text."""
+    # C frames can be read of a stopped process only, so py-spy stops it meanwhile.
+    way = "--native" if native else "--nonblocking"
+    try:
+        done = subprocess.run(
+            [command, "dump", "--json", way, "--pid", str(pid)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_DUMP, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"py-spy has not ended within {_DUMP:g} s".encode()
+    except OSError as error:
+        return f"py-spy cannot be started: {error}".encode()
+    return done.stdout
+
+
+def py_spy() -> str:
+    """Return the path of py-spy: that of this interpreter's environment, else from the search path; or ""."""
+    beside = Path(sys.executable).with_name("py-spy"), Path(sysconfig.get_path("scripts"), "py-spy")
+    for path in beside:
+        if os.access(path, os.X_OK):
+            return str(path)
+    return shutil.which("py-spy") or ""
+
+
+def _close(pipe: StackPipeEnd | None) -> None:
+    if pipe is not None:
+        pipe.close()

@@ -1,0 +1,132 @@
+"""The communicator of all ranks of a set, which user code has as ``comm``: its calls can be ended.
+
+It is one object for as long as the rank lives. After a failure it stands for a new communicator of MPI: so
+wherever user code has kept it, it is the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from ...errors import KernelError, PeerError
+from ..rank.callring import CallRing
+from .polled import PolledCommunicators
+from .polling import Watch
+from .recording import Recorder
+from .requests import Requests
+
+FIRST_TAG: Final = 16_384
+"""Tags from here on are for this module; those below for :mod:`ipmpi.engine.mpi.comm`. Every MPI has 32,768."""
+
+_LABEL: Final = "comm"
+
+
+class SetCommunicator:
+    """The communicator of this rank with all others.
+
+    Args:
+        mpi: the module mpi4py.MPI.
+        parent: a duplicate of COMM_WORLD for ipmpi itself.
+        comm: another one, which user code will get.
+        why_not: returns the exception that calls shall raise, or None.
+        ring: where calls are recorded.
+
+    Attributes:
+        comm: what user code gets.
+        is_used: whether a call was made since this was set to False.
+        abandoned: number of communicators that were replaced.
+    """
+
+    def __init__(
+        self,
+        mpi: Any,
+        parent: Any,
+        comm: Any,
+        why_not: Callable[[], PeerError | None],
+        ring: CallRing | None = None,
+    ) -> None:
+        self._mpi = mpi
+        self._parent = parent
+        self._why_not = why_not
+        self._watch = Watch(self._look)
+        self._requests = Requests(mpi, self._watch, None if ring is None else Recorder(mpi, ring))
+        self._communicators = PolledCommunicators(mpi, self._requests)
+        self.is_used = False
+        self.abandoned = 0
+        self.comm = self._communicators.wrap(comm, _LABEL)
+        self._communicators.kept_handles.add(self.comm.handle)
+
+    def _look(self) -> PeerError | None:
+        self.is_used = True
+        return self._why_not()
+
+    def renew(self, number: int, members: Sequence[int]) -> None:
+        """Replace the communicator by a new one. Main thread only; collective.
+
+        Args:
+            number: of this attempt, the same at all ranks; each attempt has another one.
+            members: the ranks of COMM_WORLD that it shall have; empty for all.
+
+        Raises:
+            PeerError: another rank will not come.
+            KernelError: MPI has no communicator left.
+        """
+        team = tuple(members) or tuple(range(self._parent.Get_size()))
+        tag = FIRST_TAG + number % FIRST_TAG
+        self._requests.sweep()
+        interrupt = self._assemble(team, tag)
+        group = self._parent.Get_group()
+        chosen = group.Incl(team)
+        try:
+            fresh = self._parent.Create_group(chosen, tag)
+        except self._mpi.Exception as error:
+            raise KernelError(
+                f"MPI made no communicator to replace the one that a failure has left unusable: {error}. "
+                f"{self.abandoned} were replaced before, and an MPI library has room for a limited number of them "
+                "(MPICH for about 2,000): restart the engines with mec.restart(), or stop and start the cluster"
+            ) from error
+        finally:
+            chosen.Free()
+            group.Free()
+        self._become(fresh)
+        if interrupt is not None:
+            raise interrupt
+
+    def _assemble(self, team: tuple[int, ...], tag: int) -> BaseException | None:
+        """Wait until all ranks are here; return what to raise when the communicator was made."""
+        parent, first, me = self._parent, team[0], self._parent.Get_rank()
+        byte = self._mpi.BYTE
+        others = team[1:] if me == first else (first,)
+        spaces = [bytearray(0) for _ in others]
+        receives = [parent.Irecv([space, byte], other, tag) for space, other in zip(spaces, others, strict=True)]
+        sends = [] if me == first else [parent.Isend([bytearray(0), byte], first, tag)]
+        all_came = self._mpi.Request.Testall
+        try:
+            # The first rank decides: what it has said reaches the others while they still wait.
+            interrupt = self._watch.wait_for_all(lambda: all_came(receives), 0.0 if me == first else _DECIDED)
+        except BaseException:
+            for receive in receives:
+                self._requests.drop(receive, spaces, receives=True)
+            for send in sends:
+                self._requests.drop(send, None, receives=False)
+            raise
+        if me == first:
+            sends = [parent.Isend([bytearray(0), byte], other, tag) for other in others]
+        for send in sends:
+            self._requests.drop(send, None, receives=False)
+        return interrupt
+
+    def _become(self, fresh: Any) -> None:
+        """Have the object that user code has stand for ``fresh``."""
+        import ctypes  # imported here, as most ranks do not need it
+
+        mpi, comm = self._mpi, self.comm
+        ctypes.memmove(mpi._addressof(comm), mpi._addressof(fresh), mpi._sizeof(mpi.Comm))
+        comm.collectives = 0
+        self._communicators.kept_handles.add(comm.handle)
+        self.abandoned += 1
+
+
+_DECIDED: Final = 1.0
+"""Seconds in which the other ranks hear from the first that all are there; it may be late, as cores are shared."""
