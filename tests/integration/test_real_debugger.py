@@ -96,7 +96,7 @@ def test_two_ranks_at_a_breakpoint_in_ipython(prompt: Terminal) -> None:
     debug(prompt, 1, "p twice")
     shown = prompt.wait_for(r"^2\n\[1\] ipdb> $", WITHIN)
     assert f"engine {4 - first} also waits in the debugger" in shown
-    assert re.search(r"^\[[0-3, -]*1[0-3, -]*\] before\n(.*\n)*> <ipmpi \d+>\(6\)step\(\)$", shown, re.MULTILINE)
+    assert re.search(r"^\[.*\] before\n(.*\n)*> <ipmpi \d+>\(6\)step\(\)$", shown, re.MULTILINE), shown
     debug(prompt, 1, "@3")
     debug(prompt, 3, "twice = 100")
     debug(prompt, 3, "@all c")
@@ -137,6 +137,7 @@ def test_ctrl_c_in_the_debugger(prompt: Terminal) -> None:
     prompt.keys("C-c")
     shown = prompt.wait_for(rf"In \[{before + 1}\]: $", WITHIN)
     assert "[3] KeyboardInterrupt" in shown
+    assert "ignored module" not in shown
 
 
 @pytest.mark.usefixtures("usable")

@@ -70,7 +70,7 @@ class DebuggerConsole:
         self._first = first
         self._answered_at = 0.0
         self._introduced: set[int] = set()
-        self._was_hit = False
+        self._was_hit = self._line_was_hit = False
 
     @property
     def is_wanted(self) -> bool:
@@ -97,6 +97,7 @@ class DebuggerConsole:
                 self._pass_time(seconds)
             else:
                 break
+        self._introduced.clear()
         self._show()
 
     def _waiting(self) -> dict[int, _Waiting]:
@@ -117,7 +118,7 @@ class DebuggerConsole:
                 f"{engines_named(sorted(others))} also wait{'s' * (len(others) == 1)} in the debugger: @ lists "
                 "who waits, @3 goes to engine 3, @all c lets all go on"
             )
-        self._introduced = others
+        self._introduced |= others | {-1 if self._current is None else self._current}
 
     def _stays(self) -> float:
         """Seconds for which the engine that was answered last keeps the prompt, though it does not wait."""
@@ -135,9 +136,9 @@ class DebuggerConsole:
         try:
             self._screen.wait(seconds)
         except KeyboardInterrupt:
-            if self._current is None or self._was_hit or self._state(self._current) == LEFT:
+            if self._current is None or self._line_was_hit or self._state(self._current) == LEFT:
                 raise
-            self._was_hit = True
+            self._line_was_hit = True
             self._screen.tell(f"interrupting {engines_named([self._current])}")
             self._interrupt([self._current])
 
@@ -150,7 +151,7 @@ class DebuggerConsole:
         if line.startswith("@"):
             self._own(line[1:].strip(), engine)
         else:
-            self._answered_at = time.monotonic()
+            self._answered_at, self._line_was_hit = time.monotonic(), False
             waits.talk.answer([engine], line)
 
     def _read(self, prompt: str, talk: DebuggerTalk) -> str | None:

@@ -28,9 +28,8 @@ class EngineDebugger(pdb.Pdb):
 
     def __init__(self, terminal: DebuggerTerminal) -> None:
         streams: Any = terminal  # which has all that pdb uses
-        super().__init__(stdin=streams, stdout=streams, skip=["ipmpi.*"], nosigint=True)
+        super().__init__(stdin=streams, stdout=streams, nosigint=True)
         self.use_rawinput = False
-        self.report_skipped = False  # IPython's would name modules of ipmpi
         self.terminal = terminal
 
     def stop_in(self, frame: FrameType) -> None:
@@ -70,6 +69,10 @@ class EngineDebugger(pdb.Pdb):
             while last > first + 1 and is_ours(stack[last - 1][0]):
                 last -= 1
         return stack[first:last], min(max(current - first, 0), last - first - 1)
+
+    def stop_here(self, frame: FrameType) -> bool:
+        """As of bdb, but never in ipmpi."""
+        return not is_ours(frame) and bool(super().stop_here(frame))
 
     def preloop(self) -> None:
         """As of cmd: lines will be read."""

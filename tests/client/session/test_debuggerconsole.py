@@ -163,9 +163,12 @@ def test_ctrl_c_while_a_line_runs_interrupts_that_engine_only(stage: Stage) -> N
     stage.stops(1)
     stage.stops(2)
     stage.events += [hit, lambda: stage.stops(1, "*** KeyboardInterrupt\n")]
-    stage.attend("p slow()", "c", "c")
+    stage.attend("p slow()", KeyboardInterrupt, "c", "c")
     assert stage.interrupted == [[1]]
-    assert "interrupting engine 1" in stage.told
+    assert stage.told[-2:] == [
+        "interrupting engine 1",
+        "c lets the engine go on, q ends its command; Ctrl-C again interrupts all engines",
+    ]
 
 
 @pytest.mark.parametrize("error", [OSError("no terminal"), RuntimeError("input(): lost sys.stdin")])
