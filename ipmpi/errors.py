@@ -95,7 +95,42 @@ class LauncherError(KernelError):
 
 
 class EngineLost(KernelError):
-    """The process of an engine ended while a command or task of this client was on it."""
+    """The process of an engine ended while a command or task of this client was on it.
+
+    The message says how, as far as that is known. The attributes say it to programs; sizes are bytes, and what is
+    not known is None.
+
+    Attributes:
+        rank: its rank.
+        pid: its process id.
+        host: where it ran.
+        signal: the name of the signal that ended it, as ``"SIGSEGV"``.
+        exit_code: the exit code with which it ended.
+        abort_code: the code with which it called MPI_Abort.
+        oom_killed: whether the kernel ended it because there was no memory left.
+        peak_rss: the most memory that it was seen to have.
+        memory_used: what all in its control group had, or on its machine where that has no limit.
+        memory_limit: how much they may have.
+        ran: the command or task that it ran.
+        seconds: for how long.
+        printed: the last lines that it printed.
+        stack: what Python's faulthandler wrote about a crash.
+    """
+
+    rank: int | None = None
+    pid: int | None = None
+    host: str | None = None
+    signal: str | None = None
+    exit_code: int | None = None
+    abort_code: int | None = None
+    oom_killed: bool | None = None
+    peak_rss: int | None = None
+    memory_used: int | None = None
+    memory_limit: int | None = None
+    ran: str | None = None
+    seconds: float | None = None
+    printed: str | None = None
+    stack: str | None = None
 
 
 class EngineBusy(KernelError):
@@ -164,6 +199,10 @@ class TaskAborted(KernelError, concurrent.futures.CancelledError):
 
 class TaskTimeout(KernelError, _Timeout):
     """The task could not be started in time, or ran for longer than its ``timeout``."""
+
+
+class CommandTimeout(KernelError, _Timeout):
+    """A command ran for longer than its ``timeout``, and was interrupted; it still runs if the message says so."""
 
 
 class TaskRejectError(KernelError):

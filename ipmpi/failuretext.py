@@ -219,7 +219,12 @@ def _earlier(before: str) -> list[str]:
 
 def _is_not_the_users(line: str) -> bool:
     found = _FRAME.match(line)
-    return found is not None and _NOT_THE_USERS.search(found["file"]) is not None
+    return found is not None and not is_users(found["file"])
+
+
+def is_users(file: str) -> bool:
+    """Whether a file is one of the user's: not of Python's library, an installed package, or ipmpi."""
+    return _NOT_THE_USERS.search(file) is None
 
 
 def callers(traceback: TracebackType | None) -> list[str]:

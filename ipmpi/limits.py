@@ -247,6 +247,24 @@ EXCEPTION: Final = 1 * MIB
 ENGINE_ID: Final = 2**31 - 1
 """The largest engine id. They are never given twice; at a thousand engines a second this lasts for weeks."""
 
+DEATH_LINES: Final = 20
+DEATH_LINE: Final = 400
+"""Lines that a rank has printed last, which are told when it has died, and characters of each: a screenful."""
+
+DEATH_PRINTED: Final = 6 * KIB
+DEATH_STACK: Final = 6 * KIB
+"""Bytes of those lines, and characters of the stack of a crash."""
+
+DEATHS_WHOLE: Final = 16
+DEATHS_WITHIN: Final = 10.0
+"""So many deaths in so many seconds are told on by an agent with output and stack. A launcher may kill a thousand
+ranks because of the first."""
+
+MEMORY_LOOK: Final = 0.1
+MEMORY_LOOK_LONGEST: Final = 2.0
+"""Seconds after which a rank that has begun something is looked at for its memory, and the longest time between
+two looks, unless memory runs out sooner. A look takes some 20 microseconds."""
+
 SOURCE: Final = MESSAGE - INLINE_BODY - 64 * KIB
 """The longest source text of a command or task, with some room for the rest of the message that it goes in."""
 

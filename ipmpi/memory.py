@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from pathlib import Path
 
-_CGROUPS = (
-    ("memory.max", "memory.current"),  # version 2
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # version 1
-)
+from .cgroups import MemoryGroup, memory_groups
 
 
-def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+def available_bytes(proc: str = "/proc") -> int:
     """Memory that can be had without swapping, within what a batch system or container allows; 0 if unknown."""
-    found = [_free(proc), *(_left(cgroups, limit, used) for limit, used in _CGROUPS)]
+    found = [_free(proc), *map(_left, memory_groups(proc=proc))]
     return max(0, min((size for size in found if size is not None), default=0))
 
 
@@ -25,12 +21,13 @@ def address_space() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-def _free(proc: Path) -> int | None:
+def _free(proc: str) -> int | None:
     try:
-        for line in (proc / "meminfo").read_text(errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name == "MemAvailable":
-                return int(value.split()[0]) * 1024
+        with open(f"{proc}/meminfo", errors="replace") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name == "MemAvailable":
+                    return int(value.split()[0]) * 1024
     except (OSError, ValueError, IndexError):
         pass
     try:  # systems without /proc
@@ -39,13 +36,7 @@ def _free(proc: Path) -> int | None:
         return None
 
 
-def _left(cgroups: Path, limit: str, used: str) -> int | None:
-    """What is left of the limit of our own control group; None where there is none, or it says ``max``."""
-    try:
-        group = Path("/proc/self/cgroup").read_text(errors="replace").splitlines()[-1].rpartition(":")[2]
-        for folder in (cgroups / group.strip("/"), cgroups):
-            if (folder / limit).exists():
-                return int((folder / limit).read_text()) - int((folder / used).read_text())
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
+def _left(group: MemoryGroup) -> int | None:
+    limit = group.limit()
+    used = None if limit is None else group.usage()
+    return None if limit is None or used is None else limit - used

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, communicator
+from ..crashreport import ABORT
 from ..engine.agent.agentstart import start_agent
 from ..engine.agent.launchid import launch_id, local_size, number_together
 from ..engine.agent.meeting import Conversation, leaders_of
 from ..engine.agent.watch import parent_launcher
-from ..engine.mpi.world import MODES, World, host_and_pid, start_world
+from ..engine.mpi.world import COMMS, MODES, World, host_and_pid, start_world
 from ..engine.rank.callring import CallRing
 from ..engine.rank.controlblock import ControlBlock
 from ..engine.rank.hiddenvariables import hide_rank_variables
@@ -40,7 +41,7 @@ from ..transport.agentsocket import meet_agent
 from ..transport.packets import RankSocket, Socket
 from . import argtypes
 from .boundedlog import bound_log_files
-from .logs import start_log
+from .logs import crash_file, start_log
 from .ownlimits import guard_secrets_and_allow_links
 
 log = logging.getLogger("ipengine")
@@ -65,6 +66,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--mpi", default="auto", choices=MODES,
         help="auto: join the communicator if an MPI launcher started this; none: each engine by itself",
+    )  # fmt: skip
+    p.add_argument(
+        "--comm", default="plain", choices=COMMS,
+        help="polled: MPI.COMM_WORLD is the communicator that user code also has as comm, whose waits end when "
+        "another rank fails; small collectives then take longer. plain: it is as MPI made it",
     )  # fmt: skip
     p.add_argument(
         "--name", type=argtypes.cluster_name, default="", metavar="NAME",
@@ -115,6 +121,7 @@ class EngineProcess:
         expected: number of ranks on this node, if they share no communicator.
         ends_at: when the job ends, on the monotonic clock; None if unknown.
         launcher: the process that started this one; 0 if it is no launcher.
+        comm: one of :data:`~ipmpi.engine.mpi.world.COMMS`.
     """
 
     def __init__(
@@ -126,11 +133,13 @@ class EngineProcess:
         expected: int,
         ends_at: float | None = None,
         launcher: int = 0,
+        comm: str = "plain",
     ) -> None:
         self.world = world
         self._talk = talk
         host, pid = host_and_pid()
         block, descriptor = ControlBlock.create()
+        world.note_aborts(lambda code: _note_abort(block, code))
         # Collective: every rank gets the nodes of all ranks, and the end of the job from the first rank.
         left = None if ends_at is None else ends_at - time.monotonic()
         said = world.exchange((token, left))
@@ -152,7 +161,7 @@ class EngineProcess:
                 host, pid, here, leaders if is_leader else [], world.mpi is not None, world.description,
                 platform.python_version(), left, walltime.job_id(os.environ), launcher,
             ),
-            (descriptor,),
+            (descriptor, crash_file()),
         )  # fmt: skip
         os.close(descriptor)
         if leaders:
@@ -168,6 +177,8 @@ class EngineProcess:
         )  # fmt: skip
         if self.rank.comm is not None:
             communicator.provide(self.rank.comm)
+            if comm == "polled":
+                world.replace_by_shared()
 
     def run(self) -> int:
         """Run until stopped; return the exit code."""
@@ -192,6 +203,14 @@ class EngineProcess:
             self.world.finalize()
             faulthandler.cancel_dump_traceback_later()
         return stop.code
+
+
+def _note_abort(block: ControlBlock, code: int) -> None:
+    """User code calls MPI_Abort: tell the agent, whatever becomes of this process now."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        os.write(crash_file(), f"{ABORT}\n".encode())
+        faulthandler.dump_traceback(crash_file(), all_threads=False)
+    block.aborts(code)
 
 
 def _log_id(number: int) -> None:
@@ -348,8 +367,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _die_with(parent)
     try:
         process = EngineProcess(
-            world, talk, greeting.token, files[0], expected, ends_at, launcher if launched is not None else 0
-        )
+            world, talk, greeting.token, files[0], expected, ends_at, launcher if launched is not None else 0,
+            options.comm,
+        )  # fmt: skip
     except KernelError as error:
         log.error("%s", error)
         print(f"ipengine: {error}", file=sys.stderr, flush=True)

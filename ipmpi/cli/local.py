@@ -93,7 +93,7 @@ def engine_options(
     return EngineOptions(
         parsed.n, log_dir, run, furl_file, parsed.mpi, parsed.launcher or "auto", waits, parsed.timeout,
         fault_tolerance=parsed.fault_tolerance, launcher_options=launcher_words(parsed),
-        arguments=(*more, *options.gpu_arguments(parsed)),
+        arguments=(*more, *options.rank_arguments(parsed)),
     )  # fmt: skip
 
 

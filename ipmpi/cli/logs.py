@@ -50,7 +50,8 @@ def start_log(
         path, stream = _new_file(prefix or str(log_folder(furl_file) / f"{program}-"), rank)
         handlers.append(logging.StreamHandler(stream))
         # For the Python stacks of a crash in C. The file may be replaced by another one, so this needs its own.
-        faulthandler.enable(os.dup(stream.fileno()))
+        _crash.append(os.dup(stream.fileno()))
+        faulthandler.enable(_crash[-1])
     except OSError as error:
         if prefix:
             raise LogError(
@@ -60,6 +61,20 @@ def start_log(
         handlers.append(logging.StreamHandler(sys.stdout))
     logging.basicConfig(handlers=handlers, level=logging.INFO, format=FORMAT, datefmt=TIME_FORMAT)
     return path
+
+
+_crash: list[int] = []
+
+
+def crash_file() -> int:
+    """Return the descriptor of the file into which faulthandler writes the stacks of a crash of this process.
+
+    It can be read as well. Without a log file it is one in memory.
+    """
+    if not _crash:
+        _crash.append(os.memfd_create("ipmpi-crash", os.MFD_CLOEXEC))
+        faulthandler.enable(_crash[-1])
+    return _crash[-1]
 
 
 def log_folder(furl_file: Path | None = None) -> Path:
@@ -78,7 +93,7 @@ def _new_file(prefix: str, rank: int | str | None) -> tuple[Path, TextIO]:
     for number in range(1, SAME_NAMES):
         path = beginning.with_name(f"{beginning.name}{f'.{number}' if number > 1 else ''}.log")
         try:
-            return path, open(path, "x", encoding="utf-8", errors="backslashreplace")
+            return path, open(path, "x+", encoding="utf-8", errors="backslashreplace")
         except FileExistsError:
             continue
     raise OSError(0, f"there are {SAME_NAMES} files of this name already", str(path))

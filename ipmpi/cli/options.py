@@ -83,6 +83,11 @@ def add_launcher_options(p: argparse.ArgumentParser) -> None:
         "it rules out UCX and libfabric)",
     )  # fmt: skip
     p.add_argument(
+        "--comm", choices=["plain", "polled"], default="plain",
+        help="polled: waits of MPI.COMM_WORLD end when another rank fails, as those of comm do; small collectives "
+        "take longer",
+    )  # fmt: skip
+    p.add_argument(
         "--gpu-order", type=argtypes.gpu_order, default=None, metavar="N,N,...",
         help="in which order the engines of a node get its GPUs: 3,2,1,0",
     )  # fmt: skip
@@ -96,10 +101,11 @@ def system_name(text: str) -> str:
     return text
 
 
-def gpu_arguments(parsed: argparse.Namespace) -> list[str]:
-    """Return the arguments of engines about the GPUs of this machine."""
+def rank_arguments(parsed: argparse.Namespace) -> list[str]:
+    """Return the arguments of engines about the GPUs of this machine, and about MPI.COMM_WORLD."""
     told = parsed.gpu_order or parsed.gpus_per_node
-    return ["--gpus", str(told)] if told else []
+    polled = ["--comm", parsed.comm] if parsed.comm != "plain" else []
+    return [*(["--gpus", str(told)] if told else []), *polled]
 
 
 def log_dir(parsed: argparse.Namespace, name: str) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from ..protocol.messages import Notice
+from ..protocol.messages import Death, Notice
 from ..ranges import engines_named
 from .commands.router import Router
 from .effects import Effect, Send
@@ -44,7 +44,16 @@ class Losses:
         self.last: tuple[int, int, str] | None = None
         """Rank, process id and host of the last process that ended unexpectedly."""
 
-    def ranks_lost(self, key: int, ranks: Sequence[int], reason: str, now: float, *, expected: bool) -> None:
+    def ranks_lost(
+        self,
+        key: int,
+        ranks: Sequence[int],
+        reason: str,
+        now: float,
+        *,
+        expected: bool,
+        death: Death | None = None,
+    ) -> None:
         """Some engines of a set are lost; ``expected``: they were told to end, or their job has ended."""
         engine_set = self._router.registry.sets.get(key)
         engines = [] if engine_set is None else [engine_set.engines[r] for r in ranks if r in engine_set.engines]
@@ -52,7 +61,8 @@ class Losses:
             # Ranks below another one in the tree of the set are lost with it.
             first = min(engines, key=lambda engine: engine.rank)
             self.last = (first.rank, first.pid, first.host)
-        self._note(engines, self._router.ranks_lost(key, ranks, reason), reason, None if expected else now)
+        ids = self._router.ranks_lost(key, ranks, reason, now, death)
+        self._note(engines, ids, reason, None if expected else now)
 
     def set_lost(self, key: int, reason: str, now: float, *, silent: bool, expected: bool) -> None:
         """All engines of a set are lost; ``silent``: its process ended without a message."""
@@ -60,7 +70,7 @@ class Losses:
         engines = [] if engine_set is None else list(engine_set.engines.values())
         if silent:
             reason = _without_a_word(engines, reason)
-        self._note(engines, self._router.set_lost(key, reason), reason, None if expected else now)
+        self._note(engines, self._router.set_lost(key, reason, now), reason, None if expected else now)
 
     def _note(self, engines: Iterable[Engine], ids: Iterable[int], reason: str, now: float | None) -> None:
         for number in ids:

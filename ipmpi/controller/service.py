@@ -160,9 +160,10 @@ class ControllerService:
 
     def _ranks_lost(self, session: PeerSession, message: m.RanksLost) -> None:
         key, over = session.key, self.deadlines.is_over(session.key, self._loop.now())
-        self.farm.ranks_lost(key, message.ranks, ordered=over, told=message.ordered)
+        self.farm.ranks_lost(key, message.ranks, ordered=over, told=message.ordered, reason=message.reason)
         expected = over or message.ordered
-        self.losses.ranks_lost(key, message.ranks, message.reason, self._loop.now(), expected=expected)
+        now, death = self._loop.now(), message.death
+        self.losses.ranks_lost(key, message.ranks, message.reason, now, expected=expected, death=death)
         self._count_engines()
 
     def _job_ends(self, key: int, message: m.JobEnds) -> None:

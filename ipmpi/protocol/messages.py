@@ -14,6 +14,7 @@ import msgspec
 from msgspec import field
 
 from .basemessage import Message as Message
+from .deaths import Death as Death, RanksLost as RanksLost
 from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
 from .output import (
     DISPLAY as DISPLAY,
@@ -205,12 +206,16 @@ class Result(Message, frozen=True, tag=22):
 
 
 class Undone(Message, frozen=True, tag=23):
-    """Engines that will not answer a command: the name of an error class, and the sentence."""
+    """Engines that will not answer a command: the name of an error class, and the sentence.
+
+    ``death`` is what is known of the end of the process, if that is why.
+    """
 
     id: int
     engines: list[int]
     error: str
     text: str
+    death: Death | None = None
 
 
 class Accepted(Message, frozen=True, tag=24):
@@ -316,14 +321,6 @@ class Register(Message, frozen=True, tag=60):
     ids: list[int] = field(default_factory=list)
     more: bool = False
     launch: str = ""
-
-
-class RanksLost(Message, frozen=True, tag=61):
-    """Ranks whose processes ended; ``ordered``: they were told to end, so nothing that they had is to blame."""
-
-    ranks: list[int]
-    reason: str
-    ordered: bool = False
 
 
 class JobEnds(Message, frozen=True, tag=68):

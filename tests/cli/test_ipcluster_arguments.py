@@ -68,6 +68,7 @@ def test_options_for_the_launcher_and_the_gpus() -> None:
     assert found.fault_tolerance == "off"
     assert found.arguments == ("--gpus", "1,0")
     assert options("--gpus", "2").arguments == ("--gpus", "2")
+    assert options("--comm", "polled", "--gpus", "2").arguments == ("--gpus", "2", "--comm", "polled")
 
 
 @pytest.mark.parametrize(

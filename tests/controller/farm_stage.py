@@ -111,8 +111,8 @@ class Stage:
             self.farm.returned(key, m.TasksReturned(serial, packed.pack(indices), rank, why, text))
         self.flush()
 
-    def lose_ranks(self, key: int, ranks: Sequence[int]) -> None:
-        self.farm.ranks_lost(key, ranks)
+    def lose_ranks(self, key: int, ranks: Sequence[int], reason: str = "") -> None:
+        self.farm.ranks_lost(key, ranks, reason=reason)
         self.registry.remove(self.registry.of_ranks(key, ranks))
         self.flush()
 

@@ -31,7 +31,7 @@ def python(request: pytest.FixtureRequest) -> str:
 def test_a_job_with_controller_and_engines(
     python: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PBS ends a job with SIGTERM to its shell."""
+    """PBS ends a job with SIGTERM to its shell. Before that, its script restarts the engines, as a client asks."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     # Two machines that are reached through PBS, and are both this one.
     (tmp_path / "nodes").write_text("machine-a\nmachine-b\n")
@@ -64,6 +64,14 @@ def test_a_job_with_controller_and_engines(
                     "import os; seen = mpi.size, os.environ['IPMPI_JOB_END'] > '1', os.environ['TMPDIR'] > ''"
                 )
                 assert mec.pull("seen") == [(2, True, True)] * 2
+                first = [engine["pid"] for engine in mec.cluster_info()["engines"]]
+                mec.snapshot(folder=tmp_path / "snapshots")
+                restarted = mec.restart(folder=tmp_path / "snapshots")
+                assert restarted.engines == [0, 1]
+                assert mec.pull("seen") == [(2, True, True)] * 2
+                assert not {engine["pid"] for engine in mec.cluster_info()["engines"]} & set(first)
+                mec.execute("size = mpi.COMM_WORLD.allreduce(1)")
+                assert mec.pull("size") == [2, 2]
             job.send_signal(signal.SIGTERM)
             job.wait(30)
             said = [json.loads(line) for line in news]
@@ -71,6 +79,9 @@ def test_a_job_with_controller_and_engines(
     finally:
         job.kill()
         job.wait()
+    asked = "ipmpi: a client has asked for a restart; its engines are started again (asked for)\n"
+    assert (tmp_path / "logs" / "ipengine-12-restarts.txt").read_text() == asked
+    (tmp_path / "logs" / "ipengine-12-restarts.txt").unlink()
     names = {path.name.rstrip("0123456789.log-") for path in (tmp_path / "logs").iterdir()}
     host = os.uname().nodename
     assert names == {f"ipcontroller-12-{host}", f"ipengine-12-{host}", f"ipengine-12-{host}-agent"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipmpi.client import MultiEngineClient
-from ipmpi.errors import ClientError, CompositeError, EngineLost
+from ipmpi.errors import ClientError, CommandTimeout, CompositeError, EngineLost, PeerError
 
 if TYPE_CHECKING:
     from real_clusters import Cluster, Flavour
@@ -92,6 +94,65 @@ def test_a_set_that_waits_for_a_failed_rank_comes_back_in_seconds(mec: MultiEngi
     assert not set(before) & set(pids(mec))
     mec.execute("total = mpi.COMM_WORLD.allreduce(step)")
     assert mec.pull("total") == [4 * 812] * 4
+
+
+def test_a_call_ends_when_a_failed_rank_makes_the_others_wait(mec: MultiEngineClient) -> None:
+    """In less than 5 s, with a sentence that says who waits where and what to do."""
+    with pytest.raises(CompositeError) as caught:
+        mec.execute(STUCK)
+    assert [kind for kind, _, _ in caught.value.elist] == [PeerError, NameError, NameError, NameError]
+    assert re.search(
+        r"PeerError: engines 1-3 failed, and nothing ends this rank's wait: \[0\] waits for other ranks in "
+        r"MPI_Barrier at <ipmpi \d+>:6: they would end it, an interrupt cannot\. mec\.restart\(\) gives ",
+        str(caught.value),
+    )
+    mec.restart()
+    mec.execute("total = mpi.COMM_WORLD.allreduce(1)")
+    assert mec.pull("total") == [4] * 4
+
+
+def test_a_call_whose_time_is_up_is_interrupted(
+    mec: MultiEngineClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CompositeError) as caught:
+        mec.execute("import time\nwhile id != 3: time.sleep(10)", timeout=0.5)
+    assert [kind for kind, _, _ in caught.value.elist] == [CommandTimeout] * 3
+    assert caught.value.finished == [3]
+    assert "CommandTimeout: it was interrupted after 0.5 s" in str(caught.value)
+    told = capsys.readouterr().err
+    assert "time.sleep(10)') has not ended within 0.5 s: interrupting engines 0-2" in told
+    within = mec.with_options(timeout=0.5)
+    with pytest.raises(CompositeError) as caught:
+        within.apply(time.sleep, 100)
+    assert [kind for kind, _, _ in caught.value.elist] == [CommandTimeout] * 4
+
+
+def test_a_call_is_cancelled_and_no_other(mec: MultiEngineClient) -> None:
+    first = mec.execute("import time; time.sleep(100)", targets=[0, 1], block=False)
+    second = mec.execute("second = True", targets=[1, 2], block=False)
+    third = mec.execute("'third'", targets=[1, 2], block=False)
+    assert second.cancel()
+    assert first.cancel()
+    with pytest.raises(CompositeError) as caught:
+        second.get_result()
+    assert "[1:execute]: KeyboardInterrupt: execute('second = True') had not begun" in str(caught.value)
+    with pytest.raises(CompositeError):
+        first.get_result()
+    assert not first.cancel(), "it has ended"
+    with contextlib.suppress(CompositeError):  # the failure of the first one has cleared the queue
+        third.get_result()
+
+
+def test_a_call_that_does_not_react_has_its_set_restarted(mec: MultiEngineClient) -> None:
+    mec.on_timeout = "restart"
+    try:
+        with pytest.raises(CompositeError) as caught:
+            mec.execute("from mpi4py import MPI\nif id == 2: MPI.COMM_WORLD.Barrier()", timeout=0.5)
+    finally:
+        mec.on_timeout = "interrupt"
+    assert [kind for kind, _, _ in caught.value.elist] == [EngineLost]
+    mec.wait_for_engines(4, timeout=60)
+    assert mec.get_ids() == [0, 1, 2, 3]
 
 
 def test_the_next_restart_is_like_the_first(mec: MultiEngineClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from ipmpi.errors import CompositeError
 
 if TYPE_CHECKING:
-    from real_clusters import Cluster
+    from real_clusters import Cluster, Flavour
 
     from ipmpi.client import MultiEngineClient
 
@@ -86,6 +87,31 @@ def test_the_others_are_told_which_rank_has_failed_and_go_on_afterwards(mec: Mul
     assert mec.pull(("total", "same")) == [[4, True]] * 4, "it is new wherever it was kept"
 
 
+def test_what_was_made_of_it_is_made_again_where_all_its_ranks_still_have_it(mec: MultiEngineClient) -> None:
+    mec.execute(
+        "row = comm.Split(comm.rank % 2, -comm.rank)\n"
+        "cart = comm.Create_cart([2, 2], periods=[True, False])\n"
+        "half = cart.Sub([False, True])\n"
+        "gone = comm.Dup()\n"
+        "graph = comm.Create_dist_graph_adjacent([comm.rank], [comm.rank])\n"
+        "freed = comm.Dup()\n"
+        "freed.Free()\n"
+        "if comm.rank == 3: del gone\n"
+        "before = row.allgather(comm.rank), cart.coords, cart.periods, half.allgather(comm.rank)"
+    )
+    code = "if comm.rank == 2: raise ValueError('x')\nfrom mpi4py import MPI\nrow.allreduce(7); half.allreduce(7)"
+    failures(mec, code + "; cart.bcast(5, root=2)")
+    mec.execute(
+        "after = row.allgather(comm.rank), cart.coords, cart.periods, half.allgather(comm.rank)\n"
+        "same = before == after, row.rank == 1 - comm.rank // 2, freed == mpi.COMM_NULL"
+    )
+    assert mec.pull("same") == [(True, True, True)] * 4
+    raised = failures(mec, "(graph if comm.rank == 3 else gone).Barrier()")
+    assert all("could not be made again" in str(error) for error in raised.values())
+    mec.execute("row = comm.Split(0)\ntotal = row.allreduce(1)")
+    assert mec.pull("total") == [4] * 4
+
+
 def test_a_message_of_a_failed_command_does_not_reach_a_later_one(mec: MultiEngineClient) -> None:
     failures(mec, "comm.send('old', 1 - comm.rank % 2 + comm.rank // 2 * 2)\nif comm.rank == 0: 1/0")
     mec.execute("comm.send('new', (comm.rank + 1) % 4)\ngot = comm.recv(source=(comm.rank - 1) % 4)")
@@ -154,3 +180,16 @@ def test_its_first_collective_of_objects_leaves_the_interpreter_to_other_threads
         "thread.join()"
     )
     assert min(mec.pull("seen")) > 5
+
+
+def test_in_the_place_of_comm_world_existing_programs_gain_it(
+    flavour: Flavour, new_cluster: Callable[..., Cluster]
+) -> None:
+    mec = new_cluster(flavour).start(2, args=["--comm", "polled"])
+    mec.execute("from mpi4py import MPI\nfound = MPI.COMM_WORLD is comm, MPI.COMM_WORLD.size, MPI.COMM_SELF.size")
+    assert mec.pull("found") == [(True, 2, 1)] * 2
+    for _ in range(2):
+        raised = failures(mec, "if MPI.COMM_WORLD.rank == 1: 1/0\nMPI.COMM_WORLD.Create_cart([2]).Barrier()")
+        assert [type(raised[engine]).__name__ for engine in (0, 1)] == ["PeerError", "ZeroDivisionError"]
+        mec.execute("total = MPI.COMM_WORLD.allreduce(1)")
+        assert mec.pull("total") == [2, 2]

@@ -466,9 +466,9 @@ def test_pxdebug_takes_one_engine_or_the_first_that_has_raised_by_itself(
         shell.run_line_magic("pxdebug", "0:2")
     shell.run_line_magic("pxdebug", " 2 ")
     peer = PeerError("rank 3 has failed")
-    peer._ipython_engine_info = {"engineid": 0}  # type: ignore[attr-defined]
+    peer._ipython_engine_info = {"engineid": 0, "method": "execute"}  # type: ignore[attr-defined]
     own = ZeroDivisionError("division by zero")
-    own._ipython_engine_info = {"engineid": 3}  # type: ignore[attr-defined]
+    own._ipython_engine_info = {"engineid": 3, "method": "execute"}  # type: ignore[attr-defined]
     failed = CompositeError("both", [(type(each), each, None) for each in (peer, own)])
     monkeypatch.setattr(sys, "last_value", failed)
     shell.run_line_magic("pxdebug", "")

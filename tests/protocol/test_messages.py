@@ -28,6 +28,7 @@ VALUES: dict[Any, Any] = {
     tuple[int, int] | None: (2, 1),
     list[m.EngineInfo]: [m.EngineInfo(0, 4, "host", 77)],
     list[m.OutputBlock]: [m.OutputBlock(m.STDERR, 70_000, [0, 5], b"text \xc3\xa9\n")],
+    m.Death | None: m.Death(3, 4711, "host", 9, None, None, True, 7, 8, 9, "execute", 1.5, "text é", "stack"),
     m.TaskOptions: m.TaskOptions(b"op", "label", [b"k" * 16], after=[(1, 2)], follow=(1, 2), timeout=0.5),
     Any: {"a": [1, None, 2.5, b"x"], "b": "c"},
 }

@@ -60,7 +60,7 @@ class Whereabouts(Mapping[int, RankStack]):
             those = [self._stacks[engine] for engine in ids]
             lines.append(f"{RankSet(ids)!r}  {_described(those)}")
             if stacks:
-                lines += [f"      {_located(frame)}" for frame in those[0].frames]
+                lines += [f"      {located(frame)}" for frame in those[0].frames]
         if self.silent:
             lines.append(f"{self.silent!r}  their node agents have not answered within {limits.INQUIRY:.0f} s")
         return "\n".join(lines) or "there are no engines"
@@ -120,7 +120,7 @@ def _described(those: Sequence[RankStack]) -> str:
     if one.frames:
         words.append(_where(one.frames))
     elif call is not None:
-        words.append(_located(StackFrame(call.function, call.file, call.line)))
+        words.append(located(StackFrame(call.function, call.file, call.line)))
     elif one.note:
         words.append(f"where it is cannot be read: {safe(one.note)}")
     if one.runs:
@@ -146,20 +146,21 @@ def _span(seconds: Sequence[int]) -> str:
 
 def _where(frames: Sequence[StackFrame]) -> str:
     """The innermost function that is not of a library, and what it is in."""
-    own = next((frame for frame in frames if not _is_library(frame)), frames[0])
+    own = next((frame for frame in frames if not is_library(frame)), frames[0])
     text = f": {safe(own.text)}" if own.text else ""
-    inner = "" if own is frames[0] else f"  > {_located(frames[0])}"
-    return f"{_located(own)}{text}{inner}"
+    inner = "" if own is frames[0] else f"  > {located(frames[0])}"
+    return f"{located(own)}{text}{inner}"
 
 
-def _located(frame: StackFrame) -> str:
+def located(frame: StackFrame) -> str:
     """``heat.py:41 in step``."""
     name = safe(os.path.basename(frame.file) or frame.file)
     place = f"{name}:{frame.line}" if frame.line else name
     return place if frame.function == "<module>" else f"{place} in {safe(frame.function)}"
 
 
-def _is_library(frame: StackFrame) -> bool:
+def is_library(frame: StackFrame) -> bool:
+    """Return whether a function is of a library, or of C."""
     return not frame.line or any(part in frame.file for part in _LIBRARIES)
 
 

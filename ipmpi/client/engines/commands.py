@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import tokenize
@@ -45,6 +46,7 @@ class EngineCommands:
         self._ids = None if ids is None else list(ids)
         self.targets: Targets = ("all" if ids is None else list(ids)) if targets is None else targets
         self.block = block
+        self.timeout: float | None = None
 
     # --- Which engines ----------------------------------------------------------------------------------
 
@@ -111,6 +113,7 @@ class EngineCommands:
         stream: Any = None,
         on_output: OnOutput | None = None,
         fold: Fold = "exact",
+        timeout: float | None = None,
     ) -> ResultList: ...
     @overload
     def execute(
@@ -122,6 +125,7 @@ class EngineCommands:
         stream: Any = None,
         on_output: OnOutput | None = None,
         fold: Fold = "exact",
+        timeout: float | None = None,
     ) -> PendingResult[ResultList]: ...
     @overload
     def execute(
@@ -133,6 +137,7 @@ class EngineCommands:
         stream: Any = None,
         on_output: OnOutput | None = None,
         fold: Fold = "exact",
+        timeout: float | None = None,
     ) -> Any: ...
     def execute(
         self,
@@ -143,6 +148,7 @@ class EngineCommands:
         stream: Any = None,
         on_output: OnOutput | None = None,
         fold: Fold = "exact",
+        timeout: float | None = None,
     ) -> Any:
         """Run source code in the namespaces of engines.
 
@@ -155,6 +161,9 @@ class EngineCommands:
             on_output: a function that is called with each :class:`Block` of output as it comes. It runs in the
                 client's own thread, so it must return quickly, and cannot wait for results.
             fold: how ``stream`` shows equal lines; see :meth:`ResultList.display`.
+            timeout: seconds after which the call is interrupted, if it has not ended; also with ``block=False``.
+                None for :attr:`timeout`. Where it has not begun it will not run. If engines do not react, it says
+                what they are in, and ends without them; see also :attr:`MultiEngineClient.on_timeout`.
 
         Returns:
             A :class:`ResultList` with what each engine printed and displayed, in the order of the targets. With
@@ -164,13 +173,14 @@ class EngineCommands:
             TypeError: ``lines`` is not a str, ``stream`` has no ``write``, or ``on_output`` cannot be called.
             ValueError: ``fold`` is not one of the possible words.
             CompositeError: the code raised on at least one engine. Commands still queued on these engines are
-                dropped.
+                dropped. An engine that had not ended in time has :class:`~ipmpi.errors.CommandTimeout`.
         """
         if not isinstance(lines, str):
             raise TypeError(f"execute takes source text, not {type(lines).__name__}; for a function use apply")
         given.source(lines, "the text of execute")
         live = Live(stream, on_output, fold)
-        return self._execute(operations.Execute(lines), "execute", targets, block, ResultList, live)
+        view = self._within(timeout)
+        return view._execute(operations.Execute(lines), "execute", targets, block, ResultList, live)
 
     @overload
     def run(
@@ -183,6 +193,7 @@ class EngineCommands:
         stream: Any = None,
         on_output: OnOutput | None = None,
         fold: Fold = "exact",
+        timeout: float | None = None,
     ) -> RunResults: ...
     @overload
     def run(
@@ -195,6 +206,7 @@ class EngineCommands:
         stream: Any = None,
         on_output: OnOutput | None = None,
         fold: Fold = "exact",
+        timeout: float | None = None,
     ) -> PendingResult[RunResults]: ...
     @overload
     def run(
@@ -207,6 +219,7 @@ class EngineCommands:
         stream: Any = None,
         on_output: OnOutput | None = None,
         fold: Fold = "exact",
+        timeout: float | None = None,
     ) -> Any: ...
     def run(
         self,
@@ -218,6 +231,7 @@ class EngineCommands:
         stream: Any = None,
         on_output: OnOutput | None = None,
         fold: Fold = "exact",
+        timeout: float | None = None,
     ) -> Any:
         """Run a local Python file on engines.
 
@@ -233,6 +247,7 @@ class EngineCommands:
             stream: where output is written while the file runs; see :meth:`execute`, as for the next two.
             on_output: is called with output as it comes.
             fold: how ``stream`` shows equal lines.
+            timeout: seconds after which the call is interrupted.
 
         Returns:
             A :class:`ResultList`, as :meth:`execute` returns it. With ``block=False``, a :class:`PendingResult` of
@@ -256,7 +271,16 @@ class EngineCommands:
         given.source(source, f"the file {name}")
         operation = operations.Execute(source, name, [name, *words], os.path.abspath(name))
         live = Live(stream, on_output, fold)
-        return self._execute(operation, "run", targets, block, functools.partial(RunResults, name), live)
+        view = self._within(timeout)
+        return view._execute(operation, "run", targets, block, functools.partial(RunResults, name), live)
+
+    def _within(self, timeout: float | None) -> EngineCommands:
+        """Return this object, or one whose calls have this timeout."""
+        if timeout is None:
+            return self
+        view = copy.copy(self)
+        view.timeout = given.seconds(timeout, "timeout")
+        return view
 
     def _execute(
         self,

@@ -211,8 +211,8 @@ class EngineControl(EngineObjects):
     def interrupt(self, targets: Targets | None = None) -> list[int]:
         """Raise KeyboardInterrupt in the commands that engines are running.
 
-        Blocks, for about three seconds at most. Prints a line about engines that were busy and did not react: a
-        call into C code or MPI is interrupted only when it returns.
+        Blocks, for about three seconds at most. Prints a line about engines that were busy and did not react, what
+        they are in, and what would end that: a call into C code or MPI is interrupted only when it returns.
 
         Args:
             targets: the engines to interrupt.
@@ -225,7 +225,8 @@ class EngineControl(EngineObjects):
         if stuck:
             labels = list(dict.fromkeys(label for _, label in stuck))
             runs = labels[0] if len(labels) == 1 else f"{labels[0]} and others"
-            say(not_reacting([engine for engine, _ in stuck], runs))
+            ids = [int(engine) for engine, _ in stuck]
+            say(not_reacting(ids, runs, self._calls.settings.why(ids) if self._calls.settings.why else ""))
         answer: list[int] = ended
         return answer
 

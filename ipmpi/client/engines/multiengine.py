@@ -12,7 +12,7 @@ from ..display.inipython import fold_failures
 from ..session.calls import Calls
 from ..session.connecting import close_when_unreferenced, connect
 from ..session.enginecount import wait_for_engines
-from ..session.partial import interrupt_mode, seconds_until_told
+from ..session.partial import failure_mode, interrupt_mode, seconds_until_told, timeout_mode
 from ..session.results import PendingResult
 from ..session.session import Session
 from .views import EngineView
@@ -122,6 +122,32 @@ class MultiEngineClient(EngineView):
     @on_interrupt.setter
     def on_interrupt(self, value: Literal["ranks", "detach"]) -> None:
         self._calls.settings.on_interrupt = interrupt_mode(value)
+
+    @property
+    def on_timeout(self) -> Literal["interrupt", "restart"]:
+        """What a call with a ``timeout`` does if engines do not react to the interrupt; initially ``'interrupt'``.
+
+        With ``'interrupt'`` it says what they are in, and ends without them. They go on until :meth:`restart`.
+        With ``'restart'`` it restarts the set at once.
+        """
+        return self._calls.settings.on_timeout
+
+    @on_timeout.setter
+    def on_timeout(self, value: Literal["interrupt", "restart"]) -> None:
+        self._calls.settings.on_timeout = timeout_mode(value)
+
+    @property
+    def on_failure(self) -> Literal["end", "wait"]:
+        """What a call does if some engines have failed and all others wait inside MPI; initially ``'end'``.
+
+        With ``'end'`` it ends without the answers of the others, two to four seconds after the first failure, once
+        their node agents have found them twice in the same MPI call. With ``'wait'`` it goes on waiting for them.
+        """
+        return self._calls.settings.on_failure
+
+    @on_failure.setter
+    def on_failure(self, value: Literal["end", "wait"]) -> None:
+        self._calls.settings.on_failure = failure_mode(value)
 
     @property
     def detached(self) -> PendingResult[Any] | None:

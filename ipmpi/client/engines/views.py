@@ -54,6 +54,7 @@ class EngineView(EngineControl):
     Attributes:
         block: whether calls wait for their results.
         targets: an engine id, a list of ids, or ``'all'``: the engines of this view.
+        timeout: seconds after which calls are interrupted; None for never. See :meth:`execute`.
     """
 
     __reduce_ex__ = of_this_process
@@ -127,19 +128,24 @@ class EngineView(EngineControl):
             raise TypeError("__setitem__ only takes strs")
         self.push({key: value})
 
-    def with_options(self, *, targets: Targets | None = None, block: bool | None = None) -> EngineView:
-        """Return a view of the same engines with other ``targets`` or ``block``; this one does not change.
+    def with_options(
+        self, *, targets: Targets | None = None, block: bool | None = None, timeout: float | None = None
+    ) -> EngineView:
+        """Return a view of the same engines with other options; this one does not change.
 
         ``mec.with_options(block=False).apply(f, x)`` returns a :class:`PendingResult`.
 
         Args:
             targets: the engines of the new view; None for those of this one.
             block: whether its calls wait; None for the value of this one.
+            timeout: seconds after which its calls are interrupted; None for the value of this one. See
+                :meth:`execute`.
         """
         chosen = self._wanted(targets)
         shown = self.targets if targets is None else targets
         view = EngineView(self._calls, chosen, shown, self._waits(block))
         view._is_one = self._is_one and targets is None
+        view.timeout = self.timeout if timeout is None else given.seconds(timeout, "timeout")
         return view
 
     def _registered(self, targets: Targets | None) -> list[int]:

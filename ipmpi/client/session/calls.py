@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ... import limits, serialize
-from ...errors import WaitInterrupted
-from ...protocol import messages
+from ...errors import KernelError, WaitInterrupted
+from ...protocol import inquiries, messages
+from . import given
 from .callwait import StderrScreen, wait_and_tell
 from .debuggerconsole import DebuggerConsole
+from .escalation import Escalation, stacks_of, timed_out
 from .partial import CommandFuture, Partial, WaitSettings
 from .recentoutputs import RecentOutputs
 from .results import PendingResult, PendingResults, wait_until_done
 from .session import Submission
+from .standstill import why_they_stay
 from .waiting import check_waiting
 
 if TYPE_CHECKING:
@@ -105,7 +108,11 @@ class Calls:
         self.session = session
         self.pending = PendingResults()
         # It refers to the session only: a cycle would keep the session open after its last client.
-        self.settings = WaitSettings(functools.partial(_interrupt, session), functools.partial(_known, session))
+        self.settings = WaitSettings(
+            functools.partial(_interrupt, session),
+            functools.partial(_known, session),
+            functools.partial(_why, session),
+        )
         self.recent = RecentOutputs()
         self.detached: PendingResult[Any] | None = None
 
@@ -131,7 +138,15 @@ class Calls:
                 self.recent.add(each.label, sent.outputs[0])
         future = futures[0] if len(futures) == 1 else combined(futures)
         label = submissions[0].label if len(submissions) == 1 else method
-        return self._result(client, future, finish, block, method, _has_failed, label)
+        timeout = given.seconds(getattr(client, "timeout", None), "timeout")
+        escalation = None
+        if isinstance(future, CommandFuture):
+            escalation = Escalation(self.session, future, label, self.settings)
+            escalation.watch_failures()
+            if timeout is not None:
+                escalation.after(timeout)
+                finish = _with_timeout(finish, timeout)
+        return self._result(client, future, finish, block, method, _has_failed, label, escalation)
 
     def request(
         self,
@@ -182,23 +197,38 @@ class Calls:
         method: str,
         has_failed: Callable[[Any], bool] | None = None,
         label: str = "",
+        escalation: Escalation | None = None,
     ) -> Any:
         partial = Partial(future, method, self.settings.partial_after, self.settings, label)
         if not block:
-            return self.pending.add(PendingResult(client, future, finish, method, has_failed, partial))
+            return self.pending.add(PendingResult(client, future, finish, method, has_failed, partial, escalation))
         try:
             wait_and_tell(future, partial, "mec.detached.r waits for its result again")
         except WaitInterrupted as error:
             if error.detached:
-                pending = PendingResult(client, future, finish, method, has_failed, partial)
+                pending = PendingResult(client, future, finish, method, has_failed, partial, escalation)
                 self.detached = self.pending.add(pending)
             raise
         return finish(future.result())
 
 
+def _with_timeout(finish: Finish, seconds: float) -> Finish:
+    return lambda replies: finish(timed_out(replies, seconds))
+
+
 def _interrupt(session: Session, numbers: list[int], engines: list[int] | None = None) -> None:
     """Interrupt the engines (None: all) that run these commands; the replies show the outcome."""
     session.request(lambda i: messages.Interrupt(i, engines, numbers))
+
+
+def _why(session: Session, engines: list[int]) -> str:
+    """Ask where engines are that do not react, and say what each is in."""
+    question = inquiries.encode(inquiries.ReadStacks(native=True))
+    try:
+        answer = session.request(lambda i: messages.AskAgents(i, engines, question)).result()
+    except KernelError:  # engines or the controller are gone
+        return ""
+    return why_they_stay(stacks_of(answer), engines)
 
 
 def _known(session: Session) -> list[int]:

@@ -14,6 +14,7 @@ from ...ranges import engines_named, ranges
 from .debuggerconsole import DebuggerConsole
 from .partial import OnInterrupt, Partial
 from .progress import StatusLine
+from .standstill import RESTART, UNKNOWN
 from .waiting import SessionFuture
 
 _STATUS_EVERY: Final = 1.0
@@ -199,7 +200,8 @@ class CallWait:
                 self._ways.interrupt(running)
             if not self._until(time.monotonic() + limits.INTERRUPT_REACTS):
                 self._screen.status(None)
-                self._screen.tell(not_reacting(self._partial.running, self._partial.label))
+                running = self._partial.running
+                self._screen.tell(not_reacting(running, self._partial.label, self._partial.why(running)))
                 self._until()
         except KeyboardInterrupt:
             raise self._detached() from None
@@ -226,15 +228,9 @@ def status(partial: Partial, now: float) -> str:
     return f"{done}/{done + len(running)} done · [{names}] running {now - partial.begun:.0f} s"
 
 
-def not_reacting(ids: Sequence[int], label: str) -> str:
-    """Which engines were interrupted and still run, and what would help."""
-    dots = "..." * (len(ids) > 3)
-    return (
-        f"{engines_named(ids)} did not react: {label} still runs. A call "
-        "into C or MPI is interrupted when it returns, and waits for ever if it waits for another rank. "
-        f"mec.queue_status() shows it, mec.kill(targets={list(ids[:3])}{dots}) ends engines, and mec.kill() "
-        "the whole set"
-    )
+def not_reacting(ids: Sequence[int], label: str, why: str = "") -> str:
+    """Which engines were interrupted and still run, why, and what would help."""
+    return f"{engines_named(ids)} did not react: {label} still runs. {why or UNKNOWN}. {RESTART}"
 
 
 def wait_and_tell(

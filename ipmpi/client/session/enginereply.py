@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ...protocol.deaths import Death
 from ...protocol.frames import Buffer
 from ...protocol.operations import Outcome
 from ..display.blocks import Output
 
 
 class EngineReply(NamedTuple):
-    """The reply of one engine, and its output. ``undone``: error name and text if the command will not run."""
+    """The reply of one engine, and its output. ``undone``: error name and text if the command will not run.
+
+    ``death`` is what is known of the end of its process, if that is why.
+    """
 
     engine: int
     ok: bool
@@ -18,3 +22,4 @@ class EngineReply(NamedTuple):
     body: list[Buffer]
     undone: tuple[str, str] | None = None
     printed: Output = Output()
+    death: Death | None = None

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ... import errors, serialize
+from ...crashreport import last_crash
+from ...exits import signal_name
+from ...protocol.deaths import Death
 from ...protocol.operations import Failed
 
 if TYPE_CHECKING:
@@ -92,10 +95,38 @@ def failure_of(reply: EngineReply, method: str, args: tuple[Any, ...] = ()) -> B
     """Return the exception of a reply; None if the command succeeded."""
     if reply.undone is not None:
         name, text = reply.undone
-        return marked(error_from_name(name, text), reply.engine, method, args, f"{name}: {text}\n")
+        error = error_from_name(name, text)
+        told = [] if reply.death is None else _told_of(error, reply.death)
+        return marked(error, reply.engine, method, args, "\n".join([*told, f"{name}: {text}\n"]))
     if isinstance(reply.outcome, Failed):
         return rebuild_exception(reply.outcome, reply.body, reply.engine, method, args)
     return None
+
+
+def _facts(death: Death) -> dict[str, Any]:
+    """The attributes of an EngineLost."""
+    is_known = death.signal or death.exit_code is not None or death.abort is not None
+    return {
+        "rank": death.rank, "pid": death.pid, "host": death.host,
+        "signal": signal_name(death.signal) if death.signal else None,
+        "exit_code": death.exit_code, "abort_code": death.abort,
+        "oom_killed": death.oom if is_known else None,
+        "peak_rss": death.peak_rss or None, "memory_used": death.memory or None,
+        "memory_limit": death.limit or None,
+        "ran": death.ran or None, "seconds": death.seconds if death.ran else None,
+        "printed": death.printed or None, "stack": death.stack or None,
+    }  # fmt: skip
+
+
+def _told_of(error: BaseException, death: Death) -> list[str]:
+    """Give the error what is known of the end of its engine; return the lines that the traceback has before it."""
+    if isinstance(error, errors.EngineLost):
+        vars(error).update(_facts(death))
+    crash = last_crash(death.stack)
+    lines = ["Traceback (most recent call last):", *crash.traceback()] if crash and crash.frames else []
+    if death.printed:
+        lines += ["The last lines that it printed:", *(f"| {line}" for line in death.printed.splitlines())]
+    return lines
 
 
 def raise_failures(replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = ()) -> None:

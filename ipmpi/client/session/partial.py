@@ -34,11 +34,12 @@ PROGRESS_AFTER: Final = 2.0
 OnInterrupt = Literal["ranks", "detach"]
 """What the first Ctrl-C of a wait does: interrupt the ranks that run the call, or end the wait."""
 
+OnTimeout = Literal["interrupt", "restart"]
+OnFailure = Literal["end", "wait"]
+
 _ADVICE: Final[dict[OnInterrupt, str]] = {
-    "ranks": "Ctrl-C interrupts running code, and mec.kill() ends engines that wait inside MPI",
-    "detach": (
-        "Ctrl-C ends the wait. Then mec.interrupt() ends running code, and mec.kill() engines that wait inside MPI"
-    ),
+    "ranks": "Ctrl-C interrupts running code, and mec.restart() ends waits inside MPI",
+    "detach": ("Ctrl-C ends the wait. Then mec.interrupt() ends running code, and mec.restart() waits inside MPI"),
 }
 
 _MOST: Final = 3
@@ -119,19 +120,28 @@ class WaitSettings:
         partial_after: seconds after the first failure until a waiting user is told; None for never.
         progress_after: seconds until the status line is shown; None for never.
         on_interrupt: what the first Ctrl-C does: ``'ranks'`` or ``'detach'``.
+        on_timeout: what a call with a timeout does when engines do not react to the interrupt: ``'interrupt'`` for
+            no more than that, or ``'restart'``.
+        on_failure: what a call does when some engines have failed and all others wait inside MPI: ``'end'`` or
+            ``'wait'``.
         interrupt: called with a list of numbers of commands, interrupts the engines that run them, or those of
             them that a second list names; None where that is not possible.
         engines: the ids of all engines.
+        why: says why engines do not react, in words; waits for that. None where nobody can be asked.
     """
 
     def __init__(
         self,
         interrupt: Callable[..., object] | None = None,
         engines: Callable[[], Sequence[int]] = tuple,
+        why: Callable[[list[int]], str] | None = None,
     ) -> None:
         self.partial_after: float | None = PARTIAL_AFTER
         self.progress_after: float | None = PROGRESS_AFTER
         self.on_interrupt: OnInterrupt = "ranks"
+        self.on_timeout: OnTimeout = "interrupt"
+        self.on_failure: OnFailure = "end"
+        self.why = why
         self.interrupt = interrupt
         self.engines = engines
 
@@ -244,6 +254,10 @@ class Partial:
         if self._settings.interrupt is not None:
             self._settings.interrupt(self._numbers, *([] if engines is None else [engines]))
 
+    def why(self, engines: list[int]) -> str:
+        """Say why these engines do not react to an interrupt, as a sentence; "" if that cannot be found out."""
+        return "" if self._settings.why is None else self._settings.why(engines)
+
     def failure(self) -> CompositeError | None:
         """The exception of all failures that are here; None if there are none."""
         found = [(type(error), error, None) for error in self.failures.values()]
@@ -303,6 +317,30 @@ def interrupt_mode(value: object) -> OnInterrupt:
     raise ClientError(
         "on_interrupt must be 'ranks' (the first Ctrl-C interrupts the engines that run the call) or 'detach' (it "
         f"ends the wait), not {value!r}"
+    )
+
+
+def timeout_mode(value: object) -> OnTimeout:
+    """Check and return a value of ``on_timeout``; raises ClientError for any other."""
+    if value == "interrupt":
+        return "interrupt"
+    if value == "restart":
+        return "restart"
+    raise ClientError(
+        "on_timeout must be 'interrupt' (a call whose time is up is interrupted, and ends) or 'restart' (if "
+        f"engines do not react, their set is restarted), not {value!r}"
+    )
+
+
+def failure_mode(value: object) -> OnFailure:
+    """Check and return a value of ``on_failure``; raises ClientError for any other."""
+    if value == "end":
+        return "end"
+    if value == "wait":
+        return "wait"
+    raise ClientError(
+        "on_failure must be 'end' (a call ends when some engines have failed and all others wait inside MPI) or "
+        f"'wait' (it waits for them all the same), not {value!r}"
     )
 
 

@@ -25,6 +25,7 @@ from .awaiting import arrival, snapshot
 from .calltimes import TimedFuture
 from .callwait import CallWait, Screen, Ways, wait_and_tell
 from .commandoutput import CommandOutput
+from .escalation import Escalation
 from .failures import rebuild_exception as rebuild_exception
 from .given import shown, waiting_time
 from .outputstream import OutputStream
@@ -91,6 +92,7 @@ class PendingResult(TimedFuture, Generic[T]):
         name: str = "",
         has_failed: Callable[[Any], bool] | None = None,
         partial: Partial | None = None,
+        escalation: Escalation | None = None,
     ) -> None:
         """Represent ``finish(future.result())``, which is computed when it is first retrieved.
 
@@ -101,10 +103,11 @@ class PendingResult(TimedFuture, Generic[T]):
             name: the name of the method.
             has_failed: whether ``finish`` will raise for these replies; used by waits for the first exception.
             partial: tracks the replies that have arrived.
+            escalation: ends the call; None if it cannot be ended.
         """
         partial = Partial(future, name, None) if partial is None else partial
         super().__init__(partial.times)
-        # It cannot be cancelled, like a running call of an executor: others may be queued behind it.
+        # A call that is cancelled still gets a result: the answers of its engines.
         self.set_running_or_notify_cancel()
         self.client = client
         self.result_id = f"{next(self._numbers):040d}"
@@ -114,6 +117,7 @@ class PendingResult(TimedFuture, Generic[T]):
         self._finish: Callable[[Any], Any] | None = finish
         self._name = name
         self._has_failed = has_failed
+        self._escalation = escalation
         self._partial = partial
         self._has_come = False
         self._answers: Any = None
@@ -142,11 +146,19 @@ class PendingResult(TimedFuture, Generic[T]):
         return self._has_come
 
     def cancel(self) -> bool:
-        """Return False: a single command cannot be cancelled.
+        """Interrupt this call, and no other; returns at once.
 
-        To drop all queued commands of engines use ``clear_queue()``; to stop the running one use ``interrupt()``.
+        Engines on which it is still queued will not run it. KeyboardInterrupt is raised where it runs. The result
+        then has the failures of these engines. A line names engines that do not react within three seconds, what
+        they are in, and what would end that.
+
+        Returns:
+            Whether engines were told; False if the call has ended, or is a request that no engine runs.
         """
-        return super().cancel()
+        if self.done() or self._escalation is None:
+            return False
+        self._escalation.cancel()
+        return True
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the result without retrieving it.

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -20,14 +20,14 @@ from ...furl import Furl
 from ...protocol import messages as m, operations
 from ...protocol.connection import Event, MessageReceived, Prepared
 from ...protocol.frames import Buffer, size_of
-from ...protocol.operations import Nothing, Operation
+from ...protocol.operations import Nothing
 from ...protocol.packed import pack
 from ...protocol.permissions import RECEIVES
 from ...ranges import engines_named, ranges
 from ...transport.bodyreceiver import BodyReceiver, PrivateMemory
 from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.routes import DIRECT, Route
-from ...transport.loop import Loop
+from ...transport.loop import Loop, Timer
 from ...transport.transfers import Transfers
 from .commandoutput import CommandOutput
 from .debuggertalk import DebuggerTalk
@@ -37,21 +37,11 @@ from .notices import say
 from .partial import CommandFuture, SoFar
 from .prepared import check_text, prepared_here
 from .presence import Presence
+from .submission import Submission as Submission
 from .taskmessages import NoTasks, TaskReceiver
 from .waiting import SessionFuture, check_process, forks, in_clients_thread
 
 Future = concurrent.futures.Future
-
-
-class Submission(NamedTuple):
-    """An operation for engines (None: all), and how messages display it."""
-
-    operation: Operation
-    targets: list[int] | None
-    method: str
-    label: str
-    body: Sequence[Buffer] = ()
-    one_idle: bool = False
 
 
 @dataclass(eq=False)
@@ -227,9 +217,9 @@ class Session:
 
     def post_later(
         self, seconds: float, call: Callable[[], object], on_error: Callable[[BaseException], object] | None = None
-    ) -> None:
+    ) -> Timer:
         """As :meth:`post`, after some seconds; only from the session's thread."""
-        self._loop.call_later(seconds, call, on_error)
+        return self._loop.call_later(seconds, call, on_error)
 
     def is_own_thread(self) -> bool:
         """Return whether waiting for the controller is impossible: in the session's thread, or after its end."""
@@ -266,7 +256,6 @@ class Session:
             settle(future, internal_error(error))
 
     def _send_line(self, line: m.DebuggerLine) -> None:
-        """Send a line for debuggers; called in any thread."""
         self._loop.call_threadsafe(lambda: self.send(line) if self._failure is None else None, self._failed)
 
     def debuggers(self) -> list[DebuggerTalk]:
@@ -343,7 +332,10 @@ class Session:
                 command.order = message.engines
         elif isinstance(message, m.Undone):
             undone = (message.error, message.text)
-            replies = [EngineReply(engine, False, Nothing(), [], undone) for engine in message.engines]
+            replies = [
+                EngineReply(engine, False, Nothing(), [], undone, death=message.death)
+                for engine in message.engines
+            ]
             self._replied(message.id, replies)
         elif isinstance(message, m.SendBodyAgain):
             command = self._commands.get(message.id)
@@ -421,6 +413,14 @@ class Session:
                 if engine in command.replies:
                     command.replies[engine] = command.replies[engine]._replace(printed=printed)
             command.future.set_result([command.replies[engine] for engine in order])
+
+    def give_up(self, number: int, engines: Sequence[int], error: str, text: str) -> None:
+        """End the wait for these engines' replies to a command; only from the session's thread."""
+        command = self._commands.get(number)
+        if command is not None and engines:
+            command.order = command.order or sorted({*engines, *command.replies})
+            given_up = [EngineReply(engine, False, Nothing(), [], (error, text)) for engine in engines]
+            self._replied(number, given_up)
 
     def _task_message(self, message: m.TasksDone | m.TaskDone | m.TasksUndone, event: MessageReceived) -> None:
         if isinstance(message, m.TasksUndone):

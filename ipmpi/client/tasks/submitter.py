@@ -56,7 +56,7 @@ class Wire(Protocol):
     def post(self, call: Callable[[], object], on_error: OnError | None = None) -> None:
         """Call it in the session's thread; an exception is passed to ``on_error`` there."""
 
-    def post_later(self, seconds: float, call: Callable[[], object], on_error: OnError | None = None) -> None:
+    def post_later(self, seconds: float, call: Callable[[], object], on_error: OnError | None = None) -> object:
         """As :meth:`post`, after some seconds; only from the session's thread."""
 
     def is_own_thread(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...errors import EngineBusy
+from ...quantities import duration
 from .queuedcommand import QueuedCommand
 
 
@@ -46,6 +47,11 @@ class CommandQueue:
     def busy_since(self) -> float | None:
         """When the engine was sent its current command; None if it has none."""
         return self.since if self.running is not None and self.stage is Stage.GIVEN else None
+
+    def doing(self, now: float) -> str:
+        """What it runs and for how long, as ``; it ran execute(...) for 41 s``; "" if nothing is known to run."""
+        since = self.busy_since
+        return "" if since is None else f"; it ran {self.runs} for {duration(now - since)}"
 
     def is_wanted_by_others(self, client: int) -> bool:
         """Return whether commands of other clients run or wait here."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ... import limits
-from ...errors import MessageSizeError
+from ...errors import Backpressure, ClientError, MessageSizeError
 from ...protocol.frames import Buffer
 from ...protocol.messages import Command
 from ..headers import LARGEST_HEADER, header_size
@@ -80,6 +80,18 @@ class ClientCommands:
 
     commands: dict[int, QueuedCommand] = field(default_factory=dict)
     inline_bytes: int = 0
+
+    def check_room(self, number: int, inline: int) -> None:
+        """Refuse a further command, with so many bytes here: ClientError, Backpressure."""
+        if number in self.commands:
+            raise ClientError(f"command {number} is under way already")
+        if len(self.commands) >= limits.CLIENT_COMMANDS or (
+            inline and self.inline_bytes + inline > 2 * limits.CLIENT_INLINE_BACKLOG
+        ):
+            raise Backpressure(
+                f"{len(self.commands)} commands of this client wait for their answers: wait for some before "
+                "sending more"
+            )
 
 
 def check_size(message: Command, engines: int) -> None:

@@ -59,7 +59,7 @@ class Router:
         self._interrupting: list[int] = []
         self._starting: dict[QueuedCommand, list[int]] = {}
         self._late: dict[QueuedCommand, list[int]] = {}
-        self._undone: dict[tuple[QueuedCommand, str, str], list[int]] = {}
+        self._undone: dict[tuple[QueuedCommand, str, str, m.Death | None], list[int]] = {}
         self._passing: dict[tuple[int, int], Passing] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
         self.debuggers = Debuggers(
@@ -80,15 +80,7 @@ class Router:
         check_size(message, len(targets))
         state = self._clients.setdefault(client, ClientCommands())
         inline = size_of(body)
-        if message.id in state.commands:
-            raise errors.ClientError(f"command {message.id} is under way already")
-        if len(state.commands) >= limits.CLIENT_COMMANDS or (
-            inline and state.inline_bytes + inline > 2 * limits.CLIENT_INLINE_BACKLOG
-        ):
-            raise errors.Backpressure(
-                f"{len(state.commands)} commands of this client wait for their answers: wait for some before "
-                "sending more"
-            )
+        state.check_room(message.id, inline)
         work = QueuedCommand(
             next(self._serial), client, message.id, message.method, message.label[: limits.LABEL],
             message.operation, message.sizes, [bytes(b) for b in body], stream,
@@ -334,18 +326,20 @@ class Router:
         work.asked_again = False
         self._effects += self._arriving.give_way(work, later, self._late.pop(work, []), self._serial)
 
-    def ranks_lost(self, key: int, ranks: Iterable[int], reason: str) -> list[int]:
+    def ranks_lost(
+        self, key: int, ranks: Iterable[int], reason: str, now: float | None = None, death: m.Death | None = None
+    ) -> list[int]:
         """Ranks of a set are lost; return their ids."""
         ids = self.registry.of_ranks(key, ranks)
-        self._lose(ids, reason)
+        self._lose(ids, reason, now, death)
         return ids
 
-    def set_lost(self, key: int, reason: str, *, restart: bool = False) -> list[int]:
+    def set_lost(self, key: int, reason: str, now: float | None = None, *, restart: bool = False) -> list[int]:
         """A whole set is lost, or told to end because it is restarted; return its ids."""
         self._effects += [Send(key, m.RestartSet())] * restart
         engine_set = self.registry.sets.get(key)
         ids = [] if engine_set is None else [engine.id for engine in engine_set.engines.values()]
-        self._lose(ids, reason)
+        self._lose(ids, reason, now)
         for source, stream in [name for name in self._passing if name[0] == key]:
             self.forward_ended(source, stream, complete=False)
         return ids
@@ -405,29 +399,32 @@ class Router:
             if not work.is_before_end:
                 self._will_not_run(work, engine, "QueueCleared", reason)
 
-    def _will_not_run(self, work: QueuedCommand, engine: int, error: str, text: str) -> None:
-        self._undone.setdefault((work, error, text), []).append(engine)
+    def _will_not_run(
+        self, work: QueuedCommand, engine: int, error: str, text: str, death: m.Death | None = None
+    ) -> None:
+        self._undone.setdefault((work, error, text, death), []).append(engine)
         self._settle(work, engine)
 
-    def _lose(self, ids: Iterable[int], reason: str) -> None:
+    def _lose(
+        self, ids: Iterable[int], reason: str, now: float | None = None, death: m.Death | None = None
+    ) -> None:
         reason = reason[: 8 * limits.LABEL]
         for number in list(ids):
             engine = self.registry.engines[number]
-            text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
             queue = self._queues.pop(number)
+            text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
+            text += "" if death is not None or now is None else queue.doing(now)
+            known = death or m.Death(engine.rank, engine.pid, engine.host)
             self._held.note(number, "")
             self.registry.remove([number])
-            for works in (self._starting, self._late):
-                for engines in works.values():
-                    if number in engines:
-                        engines.remove(number)
+            for engines in (*self._starting.values(), *self._late.values()):
+                if number in engines:
+                    engines.remove(number)
             for passing in self._passing.values():
                 if number in passing.engines:
                     passing.error, passing.reason = "EngineLost", text
-            if queue.running is not None:
-                self._will_not_run(queue.running, number, "EngineLost", text)
-            for work in queue.waiting:
-                self._will_not_run(work, number, "EngineLost", text)
+            for work in filter(None, [queue.running, *queue.waiting]):
+                self._will_not_run(work, number, "EngineLost", text, known)
 
     # --- effects -----------------------------------------------------------------------------------------------
 
@@ -435,10 +432,10 @@ class Router:
         """Return the effects of all events since the last call, in order."""
         self._now = now
         undone, self._undone = self._undone, {}
-        for (work, error, text), ids in undone.items():
+        for (work, error, text, death), ids in undone.items():
             if work.client in self._clients:
                 self._announce(work)
-                self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text)))
+                self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text, death)))
             elif work.is_before_end:
                 self._effects.append(
                     Announce(f"{work.label} did not come to its end on {engines_named(ids)}: {text}")

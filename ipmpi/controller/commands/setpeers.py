@@ -18,15 +18,17 @@ def whole_sets(registry: Registry, targets: Sequence[int]) -> frozenset[int]:
     return frozenset(key for key, count in counts.items() if count == len(registry.sets[key].engines))
 
 
-def withdrawn(registry: Registry, undone: Mapping[tuple[QueuedCommand, str, str], Sequence[int]]) -> list[Send]:
+def withdrawn(
+    registry: Registry, undone: Mapping[tuple[QueuedCommand, str, str, m.Death | None], Sequence[int]]
+) -> list[Send]:
     """Tell sets that engines will not run a command: others there may have begun, and wait for them.
 
     Args:
         registry: all engines.
-        undone: engines, by command, the name of an error, and its text.
+        undone: engines, by command, the name of an error, its text, and what is known of a death.
     """
     found = []
-    for (work, error, text), ids in undone.items():
+    for (work, error, text, _), ids in undone.items():
         if work.is_begun and work.outstanding:
             running = {registry.engines[one].set_key for one in work.outstanding if one in registry.engines}
             there = [one for one in ids if one in registry.engines and registry.engines[one].set_key in running]

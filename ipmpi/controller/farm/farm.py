@@ -332,11 +332,10 @@ class Farm:
                 return
         self._requeue(group, indices, group.rank)
 
-    def ranks_lost(self, key: int, ranks: Iterable[int], *, ordered: bool = False, told: bool = False) -> None:
-        """Engines are lost; their set will return their tasks.
-
-        ``ordered``: they were ended by a client, or with their job; ``told``: by a signal.
-        """
+    def ranks_lost(
+        self, key: int, ranks: Iterable[int], *, ordered: bool = False, told: bool = False, reason: str = ""
+    ) -> None:
+        """Engines are lost (``ordered``: ended by a client or with their job; ``told``: by a signal)."""
         set_state = self._sets.by_key.get(key)
         if set_state is None:
             return
@@ -344,7 +343,7 @@ class Farm:
             set_state.doomed.update(ranks)
         elif told:
             set_state.told.update(ranks)
-        self._sets.remove_ranks(set_state, ranks)
+        self._sets.remove_ranks(set_state, ranks, reason)  # which will return their tasks
         if not set_state.incarnations:
             self.set_lost(key, "its engines are gone", blame=not (ordered or told))
         set_state.explained = True

@@ -240,12 +240,14 @@ class SetStates:
         set_state = self.by_key[engine_set.key] = SetState(engine_set.key, incarnations)
         return set_state
 
-    def remove_ranks(self, set_state: SetState, ranks: Iterable[int]) -> None:
-        """Remove lost engines."""
+    def remove_ranks(self, set_state: SetState, ranks: Iterable[int], reason: str = "") -> None:
+        """Remove lost engines; ``reason`` is told of those that were the last that had a task."""
         for rank in ranks:
             incarnation = set_state.incarnations.pop(rank, None)
             if incarnation is not None:
                 del self.incarnations[incarnation.number]
+                if reason:
+                    set_state.former[rank] = incarnation._replace(text=f"{incarnation.text}: {reason}")
                 set_state.reserved.discard(rank)
                 self._reserved.pop(incarnation.number, None)
         self.update(set_state)

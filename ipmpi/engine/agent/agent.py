@@ -24,6 +24,7 @@ from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
 from .controllerfaults import ControllerFaults
+from .deathcertificate import Thinning
 from .debuggers import Debuggers
 from .deliveries import Deliveries, for_rank, for_ranks
 from .inquiries import Inquiries
@@ -92,6 +93,7 @@ class Agent:
         self.output = SetOutput(loop, self.send_up)
         self._inquiries = Inquiries(self)
         self.debuggers = Debuggers(self)
+        self._thinning = Thinning()
         self._answers = Upward(loop, self._answer)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
@@ -292,10 +294,8 @@ class Agent:
             (peer, peer.connection.send_streamed(for_ranks(message, ranks), sum(message.sizes)))
             for peer, ranks in below
         ]
-        if here:
-            receiver = self._deliveries.expect(for_ranks(message, here))
-            if receiver is not None:
-                sinks.append((receiver, receiver))
+        if here and (receiver := self._deliveries.expect(for_ranks(message, here))) is not None:
+            sinks.append((receiver, receiver))
         self.transfers.start(self.above, stream, sinks)
 
     def _run_shared(self, message: m.Dispatch, memory: SharedMemory) -> None:
@@ -376,7 +376,7 @@ class Agent:
                 if self.is_complete:
                     self.on_complete()
         elif isinstance(message, m.RanksLost):
-            self._below_lost(peer, message.ranks, message.reason, message.ordered)
+            self._below_lost(peer, message)
         elif isinstance(message, m.EndIsNear):
             self.end.warned()
         elif isinstance(message, m.Goodbye):
@@ -411,30 +411,30 @@ class Agent:
             self._stop_if_ended("")
             return
         if not self._stopped:
-            self._below_lost(peer, peer.ranks, peer.farewell or reason, bool(peer.farewell) and not peer.fault)
+            self._below_lost(peer, m.RanksLost(peer.ranks, peer.farewell or reason, peer.has_left))
 
-    def _below_lost(self, peer: PeerAgent, ranks: list[int], reason: str, ordered: bool) -> None:
-        peer.engines = [engine for engine in peer.engines if engine.rank not in ranks]
-        for rank in ranks:
+    def _below_lost(self, peer: PeerAgent, lost: m.RanksLost) -> None:
+        peer.engines = [engine for engine in peer.engines if engine.rank not in lost.ranks]
+        for rank in lost.ranks:
             self._route.pop(rank, None)
-        self._lost(ranks, reason, ordered)
+        self._lost(lost)
 
-    def rank_lost(self, local: LocalRank, reason: str, ordered: bool) -> None:
+    def rank_lost(self, local: LocalRank, reason: str, ordered: bool, death: m.Death | None = None) -> None:
         """The process of a rank of this node has ended."""
         if self.local.pop(local.rank, None) is not None:
             local.gone()
             if not self._stopped:
-                self._lost([local.rank], reason, ordered)
+                self._lost(m.RanksLost([local.rank], reason, ordered, death))
 
-    def _lost(self, ranks: list[int], reason: str, ordered: bool) -> None:
-        if ranks:
-            self._log(f"lost rank(s) {ranks}: {reason}")
-            self._answers.leave_out(None, ranks)
+    def _lost(self, lost: m.RanksLost) -> None:
+        if lost.ranks:
+            self._log(f"lost rank(s) {lost.ranks}: {lost.reason}")
+            self._answers.leave_out(None, lost.ranks)
             self.output.flush_all()
-            self.send_up(m.RanksLost(ranks, reason, ordered))
-            self._tasks.ranks_gone(ranks, died=True, ordered=ordered)
-            self._leaving.lost(ranks, reason)
-        self._stop_if_ended(reason if ordered else "")
+            self.send_up(self._thinning.passed_on(lost, self.loop.now()))
+            self._tasks.ranks_gone(lost.ranks, died=True, ordered=lost.ordered)
+            self._leaving.lost(lost.ranks, lost.reason)
+        self._stop_if_ended(lost.reason if lost.ordered else "")
 
     def _stop_ranks(self, message: m.StopRanks) -> None:
         ranks = message.ranks

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from ... import limits
 from ...protocol import messages as m, operations, rankmessages as rm
 from ...protocol.debugging import PROMPT
 from ...protocol.frames import Buffer, split
@@ -19,19 +20,21 @@ from ...transport.loop import Loop
 from ...transport.packets import PacketLink, Socket
 from ..rank.callring import read_calls
 from ..rank.controlblock import (
+    ABORT_CODE,
+    ABORTED,
     CURRENT,
-    HEARD,
-    INTERRUPTS,
     JOINING,
     LEAVE_COMMAND,
     LEAVE_RANK,
     SENT,
     SINCE,
     SKIP,
-    TARGET,
     ControlBlock,
 )
+from .crashfile import CrashFile
+from .deathcertificate import Evidence, MemoryFacts, certificate, command_in_words, last_lines
 from .debuggers import Debuggers
+from .interrupter import Interrupter
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
 from .rankoutput import RankOutput
@@ -39,9 +42,6 @@ from .rankparts import RankParts
 from .setoutput import SetOutput
 from .stackpipe import StackPipeEnd
 from .taskagent import ReportChannel, TaskAgent
-
-_INTERRUPT_AGAIN = 0.05
-"""Seconds after which an interrupt that was not raised is repeated; then doubled, up to a second."""
 
 _GONE = m.EngineInfo(-1, -1, "", 0)
 
@@ -120,6 +120,8 @@ class LocalRank:
         is_stopping: whether it was told to end.
         farewell: why it was told to end, or "".
         has_left: whether it has announced its end.
+        exit_status: how its process has ended, as of ``os.waitpid``; None while that is not known.
+        on_sent: called after each packet for it.
         stack_pipe: through which it tells its stack on a signal.
     """
 
@@ -144,6 +146,9 @@ class LocalRank:
         self.is_stopping = False
         self.farewell = ""
         self.has_left = False
+        self.exit_status: int | None = None
+        self.on_sent: Callable[[], object] = lambda: None
+        self._crash_file = CrashFile()
         self._block: ControlBlock | None = None
         self._block_file = -1
         self._output_files: list[int] = []
@@ -151,7 +156,6 @@ class LocalRank:
         self._properties = 0
         self._large: LargeAnswer | None = None
         """The large reply that is arriving."""
-        self._interrupting = False
         self._prompt: tuple[int, int] | None = None
         """The command in which a debugger waits for a line, and the number of its prompt."""
         self._output: RankOutput | None = None
@@ -177,11 +181,15 @@ class LocalRank:
         self._answers = answers
         self.info = m.EngineInfo(hello.rank, hello.wanted, hello.host, hello.pid)
         self._block = block = ControlBlock(self._block_file)
+        self._interrupter = Interrupter(
+            self._loop, block, lambda: self._send_signal(self.pid), lambda: self._link.is_open
+        )
         os.close(self._block_file)
         words = block.words
 
         def sent(count: int) -> None:
             words[SENT] = count
+            self.on_sent()
 
         sent(self._link.sent)
         self._link.on_sent = sent
@@ -249,6 +257,7 @@ class LocalRank:
     def close(self) -> None:
         """Close its socket and its control block."""
         self._link.close()
+        self._crash_file.close()
         self._close_output()
         self._close_stack_pipe()
 
@@ -259,6 +268,12 @@ class LocalRank:
         """Whether it runs user code, or waits inside MPI for other ranks."""
         block = self._block
         return block is not None and bool(block.words[CURRENT] or block.words[JOINING])
+
+    @property
+    def began(self) -> float | None:
+        """When it began what it runs (time.monotonic); None if it runs nothing."""
+        block = self._block
+        return None if block is None or not block.words[CURRENT] else float(block.words[SINCE] * 1e-9)
 
     @property
     def is_wanted(self) -> bool:
@@ -278,6 +293,11 @@ class LocalRank:
             label = item[0].label if item is not None else self.parts.label(current)
             return f"task {label}".rstrip(), since
         return None
+
+    @property
+    def has_aborted(self) -> bool:
+        """Whether it has called MPI_Abort."""
+        return self._block is not None and bool(self._block.words[ABORTED])
 
     @property
     def operation(self) -> bytes:
@@ -302,7 +322,7 @@ class LocalRank:
         self._block.fence()
         current = words[CURRENT]
         if current < 0:
-            self._interrupt(current)
+            self._interrupter.interrupt(current)
 
     def interrupt_all(self) -> None:
         """Raise KeyboardInterrupt in whatever runs now."""
@@ -310,41 +330,15 @@ class LocalRank:
             self.interrupt()
             current = self._block.words[CURRENT]
             if current > 0:
-                self._interrupt(current)
+                self._interrupter.interrupt(current)
 
     def _interrupt_if(self, serial: int) -> bool:
         """Interrupt an item or a part if it runs; return whether it did."""
         assert self._block is not None
         if self._block.words[CURRENT] != serial:
             return False
-        self._interrupt(serial)
+        self._interrupter.interrupt(serial)
         return True
-
-    def _interrupt(self, target: int) -> None:
-        assert self._block is not None
-        words = self._block.words
-        words[TARGET] = target
-        self._block.fence()
-        words[INTERRUPTS] += 1
-        self._send_signal(self.pid)
-        if not self._interrupting:
-            self._interrupting = True
-            self._loop.call_later(_INTERRUPT_AGAIN, lambda: self._interrupt_again(_INTERRUPT_AGAIN))
-
-    def _interrupt_again(self, delay: float) -> None:
-        """Repeat an interrupt until it was raised.
-
-        Python checks for signals between instructions. A signal between that check and the begin of a sleep or
-        read is noticed at its end only; another signal ends the sleep.
-        """
-        assert self._block is not None
-        words = self._block.words
-        if not self._link.is_open or words[HEARD] == words[INTERRUPTS] or words[CURRENT] != words[TARGET]:
-            self._interrupting = False
-            return
-        self._send_signal(self.pid)
-        delay = min(2 * delay, 1.0)
-        self._loop.call_later(delay, lambda: self._interrupt_again(delay))
 
     # --- from the rank -------------------------------------------------------------------------------------
 
@@ -357,6 +351,7 @@ class LocalRank:
             elif isinstance(message, rm.RankHello):
                 self.hello, self.pid = message, message.pid
                 self._block_file = os.dup(files[0])
+                self._crash_file = CrashFile(os.dup(files[1]) if len(files) > 1 else -1)
                 self._node.rank_said(self, message)
             elif isinstance(message, rm.OutputPipes):
                 self._output_files, files[:] = list(files), []
@@ -444,6 +439,28 @@ class LocalRank:
     def _closed(self, reason: str) -> None:
         self.break_off()
         self._node.rank_gone(self, reason)
+
+    def certificate(self, now: float, memory: MemoryFacts, reason: str) -> tuple[m.Death | None, str]:
+        """Its process has ended: return what is known of that, and a sentence; ``reason`` if nothing is."""
+        try:
+            if self.hello is None or self.given_up:
+                return None, reason
+            return certificate(self.hello.rank, self.pid, self.hello.host, self._evidence(now, memory))
+        finally:
+            self._crash_file.close()
+
+    def _evidence(self, now: float, memory: MemoryFacts) -> Evidence:
+        """Return what is found here of its end. Everything that it has printed is read, and told."""
+        abort = int(self._block.words[ABORT_CODE]) if self._block is not None and self.has_aborted else None
+        printed = b"" if self._output is None else self._output.last_words(limits.DEATH_LINES)
+        if not printed and self._output is not None:
+            printed = self._answers.output.log_of([self.rank], limits.DEATH_PRINTED)[self.rank]
+        ran, since = self.running() or ("", now)
+        ran = command_in_words(ran, self.operation)
+        return Evidence(
+            self.exit_status, abort, memory, ran, now - since, last_lines(printed), self._crash_file.read(),
+            next(iter(self.calls(1)), None),
+        )  # fmt: skip
 
     def gone(self) -> None:
         """Its process has ended: report its last output and results, and expect nothing more."""

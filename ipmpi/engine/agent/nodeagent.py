@@ -27,10 +27,11 @@ from .agent import Agent
 from .agentsettings import AgentSettings as AgentSettings
 from .idsfile import IdsFile
 from .localrank import LastPacket, LocalRank
+from .memorywatch import MemoryWatch
 from .nodelinks import NodeLinks
 from .tree import TreePosition, place
 from .uplink import link_up
-from .watch import describe_status, exit_status, open_pidfd, send_signal
+from .watch import exit_status, open_pidfd, send_signal
 
 _RETRY = 0.1
 _RETRY_FACTOR = 1.3
@@ -71,6 +72,7 @@ class NodeAgent:
         self._warn_line = warn
         self._token = secrets.token_bytes(16)
         self._last_packet = LastPacket()
+        self._memory = MemoryWatch(self.loop, lambda: self._ranks)
         self._ranks: dict[LocalRank, RankDescriptors] = {}
         self._ending: dict[LocalRank, str] = {}
         """Ranks that are ending, in the order of their sockets' ends, with the reason once it is known."""
@@ -142,6 +144,7 @@ class NodeAgent:
 
     def _came(self, sock: Socket) -> None:
         local = LocalRank(self, sock, self._last_packet, lambda pid: self._interrupt(local, pid))
+        local.on_sent = self._memory.wake
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self._ranks[local] = RankDescriptors(None, ours)
         try:
@@ -185,6 +188,7 @@ class NodeAgent:
             return  # the end of its socket tells
         except OSError:
             pidfd = None
+        self._memory.add(hello.pid)
         if pidfd is not None:
             self._ranks[local] = self._ranks[local]._replace(pidfd=pidfd)
             self.loop.register(pidfd, READ, lambda _events: self._process_ended(local))
@@ -356,7 +360,7 @@ class NodeAgent:
         if local.given_up:  # so its process ends; its exit status explains nothing
             self._ends(local, f"its node agent closed its socket: {reason}")
         elif known.pidfd is None:
-            self._ends(local, f"its process ended without a word: {reason}")
+            self._ends(local, reason)
         else:
             self._ends(local)
             self.loop.call_later(_STATUS_WITHIN, lambda: self._ends(local, reason))
@@ -365,12 +369,8 @@ class NodeAgent:
         known = self._ranks[local]
         if known.pidfd is not None:
             self.loop.unregister(known.pidfd)
-        status = exit_status(local.pid, known.pidfd)
-        if status is None:
-            how = "without a word: a crash, MPI_Abort, or out of memory"
-        else:
-            how = f"without a word: {describe_status(status)}"
-        self._ends(local, f"its process ended {how}")
+        local.exit_status = exit_status(local.pid, known.pidfd)
+        self._ends(local, "its process ended")
 
     def _ends(self, local: LocalRank, how: str = "") -> None:
         """Report ranks in the order in which their sockets closed: the first may have caused the others' ends.
@@ -396,6 +396,7 @@ class NodeAgent:
             self.loop.unregister(known.pidfd)
             os.close(known.pidfd)
         os.close(known.lifeline)
+        death, reason = local.certificate(self.loop.now(), self._memory.ended(local.pid), reason)
         local.break_off()
         if self.agent is None:
             if local.hello is None or not self._stopping:
@@ -405,7 +406,7 @@ class NodeAgent:
                 self._look_whether_over()
             return
         farewell = local.farewell or self._end_for_all()
-        self.agent.rank_lost(local, farewell or reason, bool(farewell))
+        self.agent.rank_lost(local, farewell or reason, bool(farewell), None if farewell else death)
         self._look_whether_over()
 
     def _end_for_all(self) -> str:
@@ -422,11 +423,24 @@ class NodeAgent:
             self.loop.unregister(self._launcher)
             os.close(self._launcher)
             self._launcher = None
+        reason = "the launcher (mpirun) is gone"
         if self.agent is not None:
-            self._failure = self._failure or "the launcher (mpirun) is gone"
-            self.agent.stop("the launcher (mpirun) is gone")
+            reason = self._report_causes() or reason
+            self._failure = self._failure or reason
+            self.agent.stop(reason)
         else:
-            self._end_forming("the launcher (mpirun) is gone")
+            self._end_forming(reason)
+
+    def _report_causes(self) -> str:
+        """Report the ranks whose ends may have caused that of the launcher, which may be noticed first."""
+        reason = ""
+        for local, known in list(self._ranks.items()):
+            if local in self._ending or local.has_aborted:
+                local.exit_status = exit_status(local.pid, known.pidfd)
+                if local.has_aborted:
+                    reason = f"the launcher (mpirun) is gone, since rank {local.rank} has called MPI_Abort"
+                self._ended(local, "its process ended")
+        return reason
 
     # --- the end -------------------------------------------------------------------------------------------
 

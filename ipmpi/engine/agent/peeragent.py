@@ -36,6 +36,11 @@ class PeerAgent:
         """All ranks on this branch."""
         return [engine.rank for engine in self.engines]
 
+    @property
+    def has_left(self) -> bool:
+        """Whether it ends as it was told to."""
+        return bool(self.farewell) and not self.fault
+
     def registers(self, part: m.Register) -> bool:
         """Add ranks that it has reported; return whether its report is complete."""
         message = self.registration.add(part)

@@ -80,6 +80,13 @@ class RankOutput:
             for kind, cutter in enumerate(self._cutters):
                 self._told(command, kind, cutter.finish())
 
+    def last_words(self, most: int) -> bytes:
+        """The last lines of the running command, whose rank has ended; everything that it has printed is told."""
+        command = self._command
+        self.end()
+        lines = [line for kind, line in self._kept.lines(command) if kind != m.DISPLAY]
+        return b"".join(lines[-most:])
+
     def displayed(self, data: bytes) -> None:
         """The rank displays something, after what it has printed."""
         self.drain()

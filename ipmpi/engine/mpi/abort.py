@@ -34,3 +34,20 @@ def never_return_from_abort(mpi: Any) -> bool:
         return abort
 
     return replace_method(mpi.Comm, "Abort", ending)
+
+
+def note_aborts(mpi: Any, note: Callable[[int], object]) -> bool:
+    """Have ``note`` called with the code before an ``Abort`` of any communicator; return whether that is possible.
+
+    The launcher may kill this process together with the others, so that its exit status does not tell.
+    """
+
+    def noting(plain: Any) -> Callable[..., None]:
+        @functools.wraps(plain)
+        def abort(comm: Any, errorcode: int = 0) -> None:
+            note(errorcode)
+            plain(comm, errorcode)
+
+        return abort
+
+    return replace_method(mpi.Comm, "Abort", noting)

@@ -59,6 +59,8 @@ class PolledCommunicators:
         self.kept_handles: set[int] = set()
         self.attributes: dict[int, set[int]] = {}
         """Attribute keys that user code has set on a communicator that is reused."""
+        self.on_made: Callable[[Any], None] = lambda comm: None
+        """Called with each communicator that user code has made of a labelled one."""
         self.hinted: set[int] = set()
         """Communicators that got an Info object, which MPI cannot remove."""
         self._collectives = ObjectCollectives(mpi, self._hidden)
@@ -102,6 +104,7 @@ class PolledCommunicators:
             "Request": self._requests.plain,
             "collectives": 0,  # how many were begun here
             "label": "",
+            "is_lost": False,
         }
 
         def put(names: Any, make: Callable[..., Callable[..., Any]]) -> None:
@@ -270,6 +273,7 @@ class PolledCommunicators:
             created.label += f"@{mine.Translate_ranks([0], theirs)[0]}"
             mine.Free()
             theirs.Free()
+        self.on_made(created)
 
     def _duplicating(self, plain: Any) -> Callable[..., Any]:
         requests = self._requests

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from ...errors import PeerError
 from ...protocol.mpicalls import ANY, NOBODY
 from ..rank.callring import NONE, CallRing
+from .derived import LOST
 
 Method = Callable[..., Any]
 
@@ -104,6 +106,10 @@ class Recorder:
                 at = ring.entered(name, comm.label, number, *described, frame=getframe(1))
                 try:
                     result = method(comm, *args, **kwargs)
+                except self._mpi.Exception as error:
+                    if comm.is_lost:
+                        raise PeerError(LOST) from error
+                    raise
                 finally:
                     ring.left(at)
                 if starts:

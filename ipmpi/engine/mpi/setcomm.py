@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ...errors import KernelError, PeerError
 from ..rank.callring import CallRing
+from .derived import Derived, become
 from .polled import PolledCommunicators
 from .polling import Watch
 from .recording import Recorder
@@ -56,6 +57,18 @@ class SetCommunicator:
         self.abandoned = 0
         self.comm = self._communicators.wrap(comm, _LABEL)
         self._communicators.kept_handles.add(self.comm.handle)
+        self._derived = Derived(mpi)
+        self._communicators.on_made = self._made
+
+    def _made(self, comm: Any) -> None:
+        if comm.label.startswith(_LABEL):  # not those of COMM_SELF, which no failure of others can harm
+            self._derived.add(comm)
+
+    def take_the_place_of_the_world(self) -> None:
+        """Be ``MPI.COMM_WORLD``, for code that uses that name; what is made of ``MPI.COMM_SELF`` polls as well."""
+        own = self._communicators.wrap(self._mpi.COMM_SELF, "COMM_SELF")
+        self._communicators.kept_handles.add(own.handle)
+        self._mpi.COMM_WORLD, self._mpi.COMM_SELF = self.comm, own
 
     def _look(self) -> PeerError | None:
         self.is_used = True
@@ -89,7 +102,23 @@ class SetCommunicator:
         finally:
             chosen.Free()
             group.Free()
-        self._become(fresh)
+        self._derived_again(fresh, team)
+        if interrupt is not None:
+            raise interrupt
+
+    def _derived_again(self, fresh: Any, team: Sequence[int]) -> None:
+        """Use the new communicator, and make those again that were made of the old one."""
+        world = self._parent.Get_group()
+        told = self.comm.collectives, self._derived.described(world)
+        world.Free()
+        become(self._mpi, self.comm, fresh)
+        self._communicators.kept_handles.add(fresh.handle)
+        self.abandoned += 1
+        everybody = self.comm.allgather(told)
+        arrived = self._mpi.Comm.Ibarrier(fresh)
+        interrupt = self._watch.wait_for_all(arrived.Test, _DECIDED)
+        self._derived.make_again(fresh, everybody, team)
+        self.comm.collectives = max(count for count, _ in everybody)
         if interrupt is not None:
             raise interrupt
 
@@ -116,16 +145,6 @@ class SetCommunicator:
         for send in sends:
             self._requests.drop(send, None, receives=False)
         return interrupt
-
-    def _become(self, fresh: Any) -> None:
-        """Have the object that user code has stand for ``fresh``."""
-        import ctypes  # imported here, as most ranks do not need it
-
-        mpi, comm = self._mpi, self.comm
-        ctypes.memmove(mpi._addressof(comm), mpi._addressof(fresh), mpi._sizeof(mpi.Comm))
-        comm.collectives = 0
-        self._communicators.kept_handles.add(comm.handle)
-        self.abandoned += 1
 
 
 _DECIDED: Final = 1.0

@@ -17,7 +17,7 @@ from ...environment.mpienv import LaunchedRank, mismatch_sentence
 from ...errors import LauncherError, PeerError
 from ..rank.callring import CallRing
 from ..rank.gangmember import CommunicatorSource
-from .abort import never_return_from_abort
+from .abort import never_return_from_abort, note_aborts
 from .spawning import refuse_spawn
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _LAST_WORDS = 2.0
 """Seconds that other ranks wait for rank 0's explanation, if MPI_Init is likely to abort."""
 MODES = ("auto", "mpi4py", "none")
+COMMS = ("plain", "polled")
+"""What ``MPI.COMM_WORLD`` is: as MPI made it, or the communicator whose waits others can end."""
 
 
 @dataclass
@@ -50,6 +52,7 @@ class World:
     _parent: Any = None
     _shared: Any = None
     _ring: CallRing | None = None
+    _given: SetCommunicator | None = None
 
     def exchange(self, value: object) -> list[Any]:
         """Return the values of all ranks, by rank. Collective; only while the set starts."""
@@ -82,7 +85,18 @@ class World:
             return None
         from .setcomm import SetCommunicator
 
-        return SetCommunicator(self.mpi, self._parent, self._shared, why_not, self._ring)
+        self._given = SetCommunicator(self.mpi, self._parent, self._shared, why_not, self._ring)
+        return self._given
+
+    def replace_by_shared(self) -> None:
+        """Put the communicator of :meth:`make_shared` in the place of ``MPI.COMM_WORLD``."""
+        if self._given is not None:
+            self._given.take_the_place_of_the_world()
+
+    def note_aborts(self, note: Callable[[int], object]) -> None:
+        """Have ``note`` called with the code before user code calls MPI_Abort."""
+        if self.mpi is not None:
+            note_aborts(self.mpi, note)
 
     def finalize(self) -> None:
         """MPI_Finalize: collective, so it waits for the other ranks of the set."""

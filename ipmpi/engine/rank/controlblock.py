@@ -58,6 +58,10 @@ RESULTS: Final = 20
 RESULT_BYTES: Final = 21
 """Results of items that the rank has left, and bytes of their payloads."""
 
+ABORTED: Final = 26
+ABORT_CODE: Final = 27
+"""1 if the rank has called MPI_Abort, and with which code; written in the opposite order."""
+
 # Written by both: the rank sets it, the agent clears it.
 BELL: Final = 32
 """1 while the agent was notified of results and has not taken them yet."""
@@ -129,6 +133,12 @@ class ControlBlock:
         """A memory barrier: the other side sees our writes before we read its words."""
         with self.lock:
             pass
+
+    def aborts(self, code: int) -> None:
+        """This rank calls MPI_Abort."""
+        self.words[ABORT_CODE] = code
+        self.fence()
+        self.words[ABORTED] = 1
 
     @property
     def text(self) -> str:

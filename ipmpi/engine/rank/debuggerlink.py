@@ -6,22 +6,25 @@ from collections.abc import Callable
 
 from ...protocol import rankmessages as rm
 from ...protocol.debugging import PROMPT
+from ..session.debugging import Debugging
 
 
 class DebuggerLink:
     """Tells the agent what the debugger says, and waits for lines, in the main thread.
 
     Args:
+        debugging: the debuggers of the engine.
         say: sends a message to the agent; returns whether it was sent.
         hear: waits for the next message of the agent, and handles it; returns whether more can come.
     """
 
-    def __init__(self, say: Callable[[rm.ToAgent], bool], hear: Callable[[], bool]) -> None:
+    def __init__(self, debugging: Debugging, say: Callable[[rm.ToAgent], bool], hear: Callable[[], bool]) -> None:
         self._say = say
         self._hear = hear
         self._prompts = 0
         self._answers: list[str | None] = []
         """The line for the last prompt, when it has come."""
+        debugging.connect(self.tell, self.ask)
 
     def tell(self, state: int, text: str) -> None:
         """The debugger has written something."""

@@ -84,8 +84,7 @@ class Rank:
         self._process = namespace.process
         self._displays_sent = self._displays_taken = 0
         namespace.displays.connect(self._display)
-        self._debugger = DebuggerLink(self._say, self._hear_during_part)
-        namespace.debugging.connect(self._debugger.tell, self._debugger.ask)
+        self._debugger = DebuggerLink(namespace.debugging, self._say, self._hear_during_part)
         self.interrupts = Interrupts(block)
         self._runner = TaskRunner(namespace)
         self._comm = CommandComm(block, make_shared)

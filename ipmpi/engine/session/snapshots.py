@@ -96,4 +96,5 @@ def content_of(names: Mapping[str, Any], chosen: Collection[str] | None) -> Snap
 
 def _reason(text: str, name: str) -> str:
     """Return the reason alone."""
-    return text.removeprefix(f"cannot send {name!r}: ").partition("; leave it out")[0]
+    reason = text.removeprefix(f"cannot send {name!r}: ").removeprefix("cannot send ")
+    return reason.partition("; leave it out")[0]

@@ -48,6 +48,7 @@ class JobOptions:
             ``on`` or ``off``.
         srun_mpi: the ``--mpi`` of srun: ``auto``, ``pmix``, ``pmi2``, ``cray_shasta`` or ``none``.
         mpi: ``auto``, ``mpi4py`` or ``none``, as for ``ipengine``.
+        comm: ``plain`` or ``polled``, as for ``ipengine``.
         python: the interpreter of the engines.
         engine_furl_file: where the engines' furl is, on the nodes.
         log_dir: folder of all log files, on the nodes.
@@ -83,6 +84,7 @@ class JobOptions:
     fault_tolerance: FaultTolerance = "auto"
     srun_mpi: str = "auto"
     mpi: str = "auto"
+    comm: str = "plain"
     python: str = sys.executable
     engine_furl_file: Path = Path("ipcontroller-engine.furl")
     log_dir: Path = Path("logs")

@@ -201,6 +201,8 @@ def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
         Line(f"--mpi {options.mpi if options.launched() else 'none'}", "whether they share a communicator"),
         Line(f"--wait {ENGINE_WAIT}", "a shared file system may show the furl file late"),
     ]
+    if options.comm != "plain":
+        command.append(Line(f"--comm {options.comm}", "waits of MPI.COMM_WORLD end when another rank fails"))
     if again is not None:
         command.append(Line(f"--ids-dir {again.ids}", "those that are started in their place get the same ids"))
     if options.gpu_order or options.gpus_per_node:

@@ -103,12 +103,13 @@ def test_ctrl_c_is_not_lost_if_all_engines_finish_anyway() -> None:
 def test_engines_that_do_not_react_are_named_with_what_would_help(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "INTERRUPT_REACTS", 0.0)
     call = Call()
+    call.settings.why = lambda engines: f"{engines} is stopped"
     with pytest.raises(WaitInterrupted):
         call.waits(ctrl_c, lambda: call.answers(0, 1, 2, ok=False), lambda: call.answers(3, ok=False))
     assert len(call.screen.lines) == 2
     assert "did not react: execute('step()') still runs" in call.screen.lines[1]
-    assert "mec.queue_status()" in call.screen.lines[1]
-    assert "mec.kill(targets=[0, 1, 2]...)" in call.screen.lines[1]
+    assert "[0, 1, 2, 3] is stopped" in call.screen.lines[1]
+    assert "mec.restart() gives the whole set back" in call.screen.lines[1]
 
 
 def test_the_second_ctrl_c_leaves_the_call_running() -> None:

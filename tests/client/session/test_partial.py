@@ -78,7 +78,7 @@ def test_one_line_for_all_who_failed_alike(call: Callable[..., Call]) -> None:
     waiting.ends()
     assert waiting.told == [
         "[1-3] NameError: name 'MPI' is not defined · [0] still running (0 s). "
-        "Ctrl-C interrupts running code, and mec.kill() ends engines that wait inside MPI"
+        "Ctrl-C interrupts running code, and mec.restart() ends waits inside MPI"
     ]
 
 

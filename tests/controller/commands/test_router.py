@@ -176,12 +176,35 @@ def test_lost_engine_answers_for_what_ran_and_waited(router: Router) -> None:
     undone = [message for _, message in sent(router.flush(), m.Undone)]
     assert [(u.id, u.engines, u.error) for u in undone] == [(1, [0], "EngineLost"), (2, [0], "EngineLost")]
     assert undone[0].text == "engine 0 (rank 0, pid 100 on n1) is gone: signal 9"
+    assert undone[0].death == m.Death(0, 100, "n1"), "nothing else is known"
     answer(router, SET, first, [0, 1])
     ((_, result),) = sent(router.flush(), m.Result)
     assert result.engines == [1]
     assert router.stale_results == 1
     with pytest.raises(errors.InvalidEngineID, match=r"id 0 is not registered \(registered: 1-4\)"):
         command(router, 3, [0])
+
+
+def test_what_is_known_of_a_death_reaches_all_who_waited_for_the_engine(router: Router) -> None:
+    command(router, 1, [0, 1])
+    command(router, 2, [0])
+    router.flush()
+    death = m.Death(0, 100, "n1", signal=9, oom=True, ran="execute", seconds=41.0)
+    router.ranks_lost(SET, [0], "the kernel ended it", 60.0, death)
+    undone = [message for _, message in sent(router.flush(), m.Undone)]
+    assert [(u.id, u.death) for u in undone] == [(1, death), (2, death)]
+
+
+def test_of_an_engine_whose_node_is_lost_the_controller_knows_what_it_ran(router: Router) -> None:
+    command(router, 1, [0, 1])
+    command(router, 2, [0])
+    router.flush(10.0)
+    router.ranks_lost(SET, [0], "its node is down", 51.4)
+    router.set_lost(SET, "its link is lost", 55.0)
+    undone = [message for _, message in sent(router.flush(60.0), m.Undone)]
+    assert [(u.id, u.engines) for u in undone] == [(1, [0]), (2, [0]), (1, [1])]
+    assert undone[0].text.endswith("on n1) is gone: its node is down; it ran command 1 for 41 s")
+    assert undone[2].text.endswith("is gone: its link is lost; it ran command 1 for 45 s")
 
 
 def test_lost_set(router: Router) -> None:

@@ -195,6 +195,20 @@ def test_a_task_that_takes_engines_down_is_given_up() -> None:
     assert list(stage.given[SET]) == tasks(1)
 
 
+def test_a_task_that_is_given_up_says_how_its_last_engine_has_ended() -> None:
+    stage = Stage()
+    stage.add_set(SET, 4, window=1)
+    stage.submit(1, [b""], retries=10)
+    for rank in range(3):
+        stage.lose_ranks(SET, [rank], f"the kernel's OOM killer ended it at step {rank}")
+        stage.return_(SET, tasks(0), "lost", rank=rank)
+    end = stage.end(1)
+    assert end is not None
+    assert end.payload.endswith(
+        b"The last was engine 2 (rank 2, pid 102 on h): the kernel's OOM killer ended it at step 2"
+    )
+
+
 def test_a_lost_set_counts_against_its_tasks_unless_it_said_why() -> None:
     stage = Stage()
     for key in (10, 11):

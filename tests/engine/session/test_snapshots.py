@@ -108,7 +108,7 @@ def test_what_cannot_be_saved_is_named_with_the_reason_and_the_rest_is_saved(sto
     assert told["names"] == ["good"]
     assert told["left_out"] == {
         "numbers": "a generator object cannot be pickled",
-        "nested": "cannot send item 0 of 'a' of 'nested': a generator object cannot be pickled",
+        "nested": "item 0 of 'a' of 'nested': a generator object cannot be pickled",
     }
     assert engine.value(o.RestoreSnapshot(*PLACE, "k"))["left_out"] == told["left_out"]
 

@@ -247,6 +247,11 @@ def test_the_order_of_gpus(found: Found) -> None:
     assert "--gpus 3,2,1,0 " in text
 
 
+def test_what_comm_world_is(found: Found) -> None:
+    assert "--comm" not in script().text
+    assert "--comm polled " in script(comm="polled").text
+
+
 def test_an_array_of_one_is_none(found: Found) -> None:
     """PBS refuses arrays of one element."""
     assert not any("-J" in line for line in directives("pbs", kind="array", n=1))
