@@ -85,16 +85,14 @@ class Rank:
         self._displays_sent = self._displays_taken = 0
         namespace.displays.connect(self._display)
         self._debugger = DebuggerLink(namespace.debugging, self._say, self._hear_during_part)
-        self.interrupts = Interrupts(block)
+        self.interrupts = interrupts = Interrupts(block)
         self._runner = TaskRunner(namespace)
         self._comm = CommandComm(block, make_shared)
         if self._comm.comm is not None:
             namespace.give_communicator(self._comm.comm)
         self._large = LargeAnswers(socket, self._hear, neighbours)
         self._items = ItemRunner(self._runner, block, self.interrupts, self._ring, self._send_large_item)
-        self._performer = GangMember(
-            self._runner, block, self.interrupts, number, make_teams, self._hear_during_part
-        )
+        self._performer = GangMember(self._runner, block, interrupts, number, make_teams, self._hear_during_part)
         self._inbox: deque[Callable[[], None]] = deque()
         """The commands and parts to run, in this order."""
         self._parts: dict[int, GangPart] = {}
