@@ -24,11 +24,13 @@ class ReadStacks(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
     Attributes:
         native: whether frames of C are wanted, for which the rank is stopped for some milliseconds.
-        calls: how many of its last MPI calls are wanted at most.
+        calls: how many of its last MPI calls are wanted at most, of those that what runs has made.
+        quick: whether the place of an MPI call that is recorded is enough, for a rank that is in one.
     """
 
     native: bool = False
     calls: int = 1
+    quick: bool = False
 
 
 Question = ReadLog | ReadStacks

@@ -118,6 +118,9 @@ class FakeSession:
     def check(self) -> None:
         pass
 
+    def post(self, call: Callable[[], object]) -> None:
+        """Nothing is done later."""
+
     def close(self) -> None:
         self.closed = True
 

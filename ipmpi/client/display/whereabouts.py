@@ -146,10 +146,15 @@ def _span(seconds: Sequence[int]) -> str:
 
 def _where(frames: Sequence[StackFrame]) -> str:
     """The innermost function that is not of a library, and what it is in."""
-    own = next((frame for frame in frames if not is_library(frame)), frames[0])
+    own = innermost_own(frames)
     text = f": {safe(own.text)}" if own.text else ""
     inner = "" if own is frames[0] else f"  > {located(frames[0])}"
     return f"{located(own)}{text}{inner}"
+
+
+def innermost_own(frames: Sequence[StackFrame]) -> StackFrame:
+    """Return the innermost of some frames that is not of a library; if all are, the innermost."""
+    return next((frame for frame in frames if not is_library(frame)), frames[0])
 
 
 def located(frame: StackFrame) -> str:

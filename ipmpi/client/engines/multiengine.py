@@ -106,6 +106,21 @@ class MultiEngineClient(EngineView):
         self._calls.settings.progress_after = seconds_until_told(seconds, "progress_after")
 
     @property
+    def hang_after(self) -> float | None:
+        """Seconds without progress until a notice says which engines wait for which; at first 60, None for never.
+
+        When a command has run for half of this time, and again at its end, the node agents are asked where its
+        engines are. If they wait inside MPI for one that is elsewhere, stopped or gone, or have called different
+        things, the notice says so, once per command: :doc:`/where`.
+        """
+        return self._calls.settings.hang_after
+
+    @hang_after.setter
+    def hang_after(self, seconds: float | None) -> None:
+        self._calls.settings.hang_after = seconds_until_told(seconds, "hang_after")
+        self._calls.hangs.settings_changed()
+
+    @property
     def on_interrupt(self) -> Literal["ranks", "detach"]:
         """What Ctrl-C does while a call waits for engines; initially ``'ranks'``.
 

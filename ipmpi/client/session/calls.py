@@ -15,6 +15,7 @@ from . import given
 from .callwait import StderrScreen, wait_and_tell
 from .debuggerconsole import DebuggerConsole
 from .escalation import Escalation, stacks_of, timed_out
+from .hangwatch import HangWatch
 from .partial import CommandFuture, Partial, WaitSettings
 from .recentoutputs import RecentOutputs
 from .results import PendingResult, PendingResults, wait_until_done
@@ -100,6 +101,7 @@ class Calls:
         session: the session.
         pending: the results of calls that did not wait.
         settings: how calls are waited for.
+        hangs: says where engines are when a command makes no progress.
         recent: what engines have printed for the last commands.
         detached: the result of the last waiting call whose wait was ended by Ctrl-C.
     """
@@ -113,6 +115,7 @@ class Calls:
             functools.partial(_known, session),
             functools.partial(_why, session),
         )
+        self.hangs = HangWatch(session, self.settings)
         self.recent = RecentOutputs()
         self.detached: PendingResult[Any] | None = None
 
@@ -134,6 +137,7 @@ class Calls:
         # None means all engines; without any engine there is nothing to wait for.
         futures = [self.session.command(each) for each in submissions if each.targets != []]
         for each, sent in zip(submissions, futures, strict=False):
+            self.hangs.watch(sent, each.label)
             if isinstance(sent, CommandFuture):
                 self.recent.add(each.label, sent.outputs[0])
         future = futures[0] if len(futures) == 1 else combined(futures)

@@ -31,6 +31,9 @@ PARTIAL_AFTER: Final = 2.0
 PROGRESS_AFTER: Final = 2.0
 """Seconds of waiting before the status line is shown."""
 
+HANG_AFTER: Final = 60.0
+"""Seconds without progress until a notice says where the engines are."""
+
 OnInterrupt = Literal["ranks", "detach"]
 """What the first Ctrl-C of a wait does: interrupt the ranks that run the call, or end the wait."""
 
@@ -119,6 +122,7 @@ class WaitSettings:
     Attributes:
         partial_after: seconds after the first failure until a waiting user is told; None for never.
         progress_after: seconds until the status line is shown; None for never.
+        hang_after: seconds without progress until a notice says where the engines are; None for never.
         on_interrupt: what the first Ctrl-C does: ``'ranks'`` or ``'detach'``.
         on_timeout: what a call with a timeout does when engines do not react to the interrupt: ``'interrupt'`` for
             no more than that, or ``'restart'``.
@@ -138,6 +142,7 @@ class WaitSettings:
     ) -> None:
         self.partial_after: float | None = PARTIAL_AFTER
         self.progress_after: float | None = PROGRESS_AFTER
+        self.hang_after: float | None = HANG_AFTER
         self.on_interrupt: OnInterrupt = "ranks"
         self.on_timeout: OnTimeout = "interrupt"
         self.on_failure: OnFailure = "end"
@@ -288,7 +293,7 @@ class Partial:
         """Who has failed how."""
         engines: dict[str, list[int]] = {}
         for reply in (reply for part in self._parts for reply in part.look()[1]):
-            engines.setdefault(_in_short(reply), []).append(reply.engine)
+            engines.setdefault(in_short(reply), []).append(reply.engine)
         told = [f"[{ranges(ids)}] {text}" for text, ids in list(engines.items())[:_MOST]]
         if len(engines) > _MOST:
             others = [engine for ids in list(engines.values())[_MOST:] for engine in ids]
@@ -296,7 +301,7 @@ class Partial:
         return told
 
 
-def _in_short(reply: EngineReply) -> str:
+def in_short(reply: EngineReply) -> str:
     """Return about the last line of a traceback."""
     if isinstance(reply.outcome, Failed):
         name, text = reply.outcome.type_name, reply.outcome.text
@@ -345,7 +350,7 @@ def failure_mode(value: object) -> OnFailure:
 
 
 def seconds_until_told(value: float | None, name: str = "partial_after") -> float | None:
-    """Check and return a value of ``partial_after`` or ``progress_after``.
+    """Check and return a value of ``partial_after``, ``progress_after`` or ``hang_after``.
 
     Raises:
         TypeError: it is neither a number nor None.

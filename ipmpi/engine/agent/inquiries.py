@@ -73,7 +73,7 @@ class Inquiries:
 
             now = self._node.loop.now()
             targets = [_target(self._node.local[rank], question.calls, now) for rank in here]
-            self._stacks.read(targets, question.native, came)
+            self._stacks.read(targets, question, came)
 
     def from_below(self, message: m.Findings) -> None:
         """An agent below has answered."""
@@ -118,6 +118,7 @@ def _target(local: LocalRank, calls: int, now: float) -> StackTarget:
         running = ("what it was given" if waits else "", now)
     runs, since = running
     pipe = None if local.stack_pipe is None else local.stack_pipe.copy()
+    made = local.calls(min(calls, CALLS), of_this=True)
     # In whole seconds, so that ranks that do the same give the same answer.
-    last = [msgspec.structs.replace(call, since=float(int(call.since))) for call in local.calls(min(calls, CALLS))]
+    last = [msgspec.structs.replace(call, since=float(int(call.since))) for call in made]
     return StackTarget(local.rank, local.pid, runs, since, local.operation, pipe, last)

@@ -306,9 +306,13 @@ class LocalRank:
         command = self._commands.get(-current)
         return b"" if command is None else command.operation
 
-    def calls(self, most: int) -> list[MpiCall]:
-        """Return its last MPI calls, the newest one last."""
-        return [] if self._block is None else read_calls(self._block.calls, most, time.monotonic_ns())
+    def calls(self, most: int, *, of_this: bool = False) -> list[MpiCall]:
+        """Return its last MPI calls, the newest one last; with ``of_this``, only those of what runs now."""
+        if self._block is None:
+            return []
+        words = self._block.words
+        after = words[SINCE] if words[CURRENT] else time.monotonic_ns()
+        return read_calls(self._block.calls, most, time.monotonic_ns(), after if of_this else 0)
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the running command, if any; never in a task.

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ... import limits
-from ...protocol.inquiries import ENDED, IDLE, RUNNING, STOPPED, RankStack, StackFrame
+from ...protocol.inquiries import ENDED, IDLE, RUNNING, STOPPED, RankStack, ReadStacks, StackFrame
 from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
 from .procstate import process_state
@@ -34,6 +34,8 @@ _THREADS: Final = 8
 """Ranks that are read at the same time; each takes some 15 ms of processor time."""
 _TRIES: Final = 4
 """A rank that runs Python changes its stack while it is read; then it is read again."""
+_PATIENT: Final = 0.4
+"""Seconds after which a rank in a recorded call is not read any more: many ranks keep all processors busy."""
 _DUMP: Final = 1.5
 """Seconds for one run of py-spy."""
 
@@ -57,7 +59,12 @@ class StackTarget(NamedTuple):
     since: float
     operation: bytes
     pipe: StackPipeEnd | None
-    calls: list[MpiCall] = []  # noqa: RUF012 - it is never changed
+    calls: Sequence[MpiCall] = ()
+
+    @property
+    def call(self) -> MpiCall | None:
+        """The recorded MPI call that it is in, if any."""
+        return next((call for call in reversed(self.calls) if call.open), None)
 
 
 Told = Callable[[int, RankStack], None]
@@ -76,21 +83,22 @@ class StackReader:
         self._command = command
         self._lines = SourceLines()
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[StackTarget, bool, float]] = deque()
+        self._waiting: deque[tuple[StackTarget, ReadStacks, float]] = deque()
         self._threads = 0
-        self._asked: dict[tuple[int, bool], list[Told]] = {}
+        self._asked: dict[tuple[int, ReadStacks], list[Told]] = {}
 
-    def read(self, targets: Sequence[StackTarget], native: bool, tell: Told) -> None:
+    def read(self, targets: Sequence[StackTarget], question: ReadStacks, tell: Told) -> None:
         """Call ``tell`` in the loop's thread with each rank and its stack, within ``limits.INQUIRY``."""
-        until = self._loop.now() + limits.INQUIRY - _DUMP
+        now = self._loop.now()
         fresh = 0
-        for target in targets:
-            listeners = self._asked.setdefault((target.rank, native), [])
+        # Of those in a recorded call it is known where they are, so others come first.
+        for target in sorted(targets, key=lambda target: target.call is not None):
+            listeners = self._asked.setdefault((target.rank, question), [])
             listeners.append(tell)
             if len(listeners) > 1:
                 _close(target.pipe)
                 continue
-            self._waiting.append((target, native, until))
+            self._waiting.append((target, question, now))
             fresh += 1
         with self._lock:
             more = min(fresh, _THREADS - self._threads)
@@ -98,8 +106,8 @@ class StackReader:
         for _ in range(more):
             threading.Thread(target=self._work, name="ipmpi-stacks", daemon=True).start()
 
-    def _tell(self, rank: int, native: bool, stack: RankStack) -> None:
-        for tell in self._asked.pop((rank, native), ()):
+    def _tell(self, rank: int, question: ReadStacks, stack: RankStack) -> None:
+        for tell in self._asked.pop((rank, question), ()):
             tell(rank, stack)
 
     # --- in a thread -----------------------------------------------------------------------------------------
@@ -110,31 +118,38 @@ class StackReader:
                 if not self._waiting:
                     self._threads -= 1
                     return
-                target, native, until = self._waiting.popleft()
+                target, question, asked = self._waiting.popleft()
             try:
-                stack = self._look(target, native, until)
+                stack = self._look(target, question, asked)
             except Exception as error:
                 stack = RankStack(RUNNING, note=f"it could not be read: {error!r}")
             finally:
                 _close(target.pipe)
-            self._loop.call_threadsafe(functools.partial(self._tell, target.rank, native, stack))
+            self._loop.call_threadsafe(functools.partial(self._tell, target.rank, question, stack))
 
-    def _look(self, target: StackTarget, native: bool, until: float) -> RankStack:
+    def _look(self, target: StackTarget, question: ReadStacks, asked: float) -> RankStack:
         state = process_state(target.pid)
         rested = int(state.rested)
         if state.has_ended:
             return RankStack(ENDED)
         if not target.runs and not state.is_stopped:
             return RankStack(IDLE, seconds=rested)
-        if self._loop.now() > until:
-            return RankStack(RUNNING, note="too many ranks of this node were asked about at once: ask again")
-        frames, note = self._frames(target, native, state.is_stopped) if target.runs else ([], "")
-        frames = users(frames)
-        frames = self._lines.added(frames, typed_source(target.operation, frames))
+        took, typed = self._loop.now() - asked, {}
+        if not target.runs:
+            frames, note = [], ""
+        elif target.call is not None and not question.native and (question.quick or took > _PATIENT):
+            frames, note = [StackFrame(target.call.function, target.call.file, target.call.line)], ""
+        elif took > limits.INQUIRY - _DUMP:
+            frames, note = [], "too many ranks of this node were asked about at once: ask again"
+        else:
+            frames, note = self._frames(target, question.native, state.is_stopped)
+            frames = users(frames)
+            typed = typed_source(target.operation, frames)
+        frames = self._lines.added(frames, typed)
         running = int(time.monotonic() - target.since) if target.runs else 0
         if state.is_stopped:
-            return RankStack(STOPPED, state.signal, rested, target.runs, running, frames, note, target.calls)
-        return RankStack(RUNNING, 0, -1, target.runs, running, frames, note, target.calls)
+            return RankStack(STOPPED, state.signal, rested, target.runs, running, frames, note, list(target.calls))
+        return RankStack(RUNNING, 0, -1, target.runs, running, frames, note, list(target.calls))
 
     def _frames(self, target: StackTarget, native: bool, is_stopped: bool) -> tuple[list[StackFrame], str]:
         if self._command is None:

@@ -31,6 +31,8 @@ _STAMP: Final = struct.Struct("=q")
 _RECORD: Final = struct.Struct("=13q")
 _LEFT_AT: Final = 13
 """The word of a record that says when the call has returned; 0 before."""
+_BEGAN: Final = 11
+"""Index in a record, without its stamp, of when the call began."""
 _WORDS: Final = 14
 _HEAD: Final = struct.Struct("=qq")
 _AT_TEXTS: Final = 8 * _WORDS * RECORDS
@@ -121,7 +123,7 @@ class CallRing:
         return number
 
 
-def read_calls(memory: memoryview, most: int, now: int) -> list[MpiCall]:
+def read_calls(memory: memoryview, most: int, now: int, after: int = 0) -> list[MpiCall]:
     """Return the last calls of a rank, the newest one last.
 
     A record that is being written is left out.
@@ -130,6 +132,7 @@ def read_calls(memory: memoryview, most: int, now: int) -> list[MpiCall]:
         memory: that of a :class:`CallRing`, of this or another process.
         most: calls to return at most.
         now: the monotonic clock, in nanoseconds.
+        after: calls that began earlier, by this clock, are left out.
     """
     stamps = memory[:_AT_TEXTS].cast("q")[::_WORDS].tolist()
     newest = sorted(((stamp, at) for at, stamp in enumerate(stamps) if stamp > 0), reverse=True)[:most]
@@ -137,7 +140,7 @@ def read_calls(memory: memoryview, most: int, now: int) -> list[MpiCall]:
     for stamp, at in reversed(newest):
         start = 8 * _WORDS * at
         record = _RECORD.unpack_from(memory, start + 8)
-        if _STAMP.unpack_from(memory, start)[0] == stamp:
+        if _STAMP.unpack_from(memory, start)[0] == stamp and record[_BEGAN] >= after:
             found.append(_call(memory, record, now))
     return found
 

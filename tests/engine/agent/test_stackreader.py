@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ipmpi.engine.agent import stackpipe
@@ -18,7 +19,8 @@ from ipmpi.engine.agent.procstate import process_state
 from ipmpi.engine.agent.stackpipe import StackPipeEnd, catches
 from ipmpi.engine.agent.stackreader import StackReader, StackTarget, py_spy
 from ipmpi.engine.rank.ownstack import SIGNAL
-from ipmpi.protocol.inquiries import ENDED, IDLE, RUNNING, STOPPED, RankStack
+from ipmpi.protocol.inquiries import ENDED, IDLE, RUNNING, STOPPED, RankStack, ReadStacks, StackFrame
+from ipmpi.protocol.mpicalls import MpiCall
 from ipmpi.protocol.operations import Execute, encode
 from ipmpi.transport.loop import Loop
 
@@ -39,6 +41,7 @@ print('read', flush=True)
 """
 HOLDS_GIL = 12
 """The line of RANK in which C code holds the GIL until a byte comes."""
+PLAIN = ReadStacks()
 
 
 class Process:
@@ -103,7 +106,9 @@ class Asking:
         self._thread = threading.Thread(target=self.loop.run)
         self._thread.start()
 
-    def stacks(self, reader: StackReader, *targets: StackTarget, times: int = 1) -> list[tuple[int, RankStack]]:
+    def stacks(
+        self, reader: StackReader, *targets: StackTarget, times: int = 1, question: ReadStacks = PLAIN
+    ) -> list[tuple[int, RankStack]]:
         found: list[tuple[int, RankStack]] = []
         complete = threading.Event()
 
@@ -114,7 +119,7 @@ class Asking:
 
         def ask() -> None:
             for _ in range(times):
-                reader.read([t._replace(pipe=t.pipe and t.pipe.copy()) for t in targets], False, came)
+                reader.read([t._replace(pipe=t.pipe and t.pipe.copy()) for t in targets], question, came)
 
         self.loop.call_threadsafe(ask)
         assert complete.wait(10)
@@ -123,8 +128,8 @@ class Asking:
                 target.pipe.close()
         return found
 
-    def stack(self, reader: StackReader, target: StackTarget) -> RankStack:
-        return self.stacks(reader, target)[0][1]
+    def stack(self, reader: StackReader, target: StackTarget, question: ReadStacks = PLAIN) -> RankStack:
+        return self.stacks(reader, target, question=question)[0][1]
 
     def close(self) -> None:
         self.loop.stop()
@@ -271,3 +276,21 @@ def _children() -> list[int]:
 def test_masks_of_a_process_that_is_not_there() -> None:
     assert not catches(0, SIGNAL)
     assert stackpipe.catches(os.getpid(), signal.SIGALRM), "that of the limit of each test"
+
+
+def test_a_rank_in_a_recorded_call_need_not_be_read(
+    start: Callable[..., Process], asking: Asking, root: Path
+) -> None:
+    process = start()
+    source = root / "tests" / "engine" / "agent" / "test_stackreader.py"
+    call = MpiCall("comm", 1, "Barrier", None, "", None, None, None, str(source), 1, "step", 3.0, True)
+    target = process.target()._replace(calls=[call])
+    reader = StackReader(asking.loop, "/no/such/py-spy")
+    stack = asking.stack(reader, target, ReadStacks(quick=True))
+    first = '"""Stacks of real processes: read from outside, or told on a signal; and nothing is left behind."""'
+    assert stack.frames == [StackFrame("step", str(source), 1, first[:80])]
+    assert stack.calls == [call]
+    assert stack.note == ""
+    assert "py-spy cannot be started" in asking.stack(reader, target).note
+    closed = target._replace(calls=[msgspec.structs.replace(call, open=False)])
+    assert "py-spy cannot be started" in asking.stack(reader, closed, ReadStacks(quick=True)).note

@@ -140,3 +140,13 @@ def test_a_number_that_a_call_does_not_have_is_none(memory: memoryview) -> None:
     found = read(memory)[0]
     assert found.count is None
     assert found.tag is None
+
+
+def test_calls_that_began_earlier_are_left_out(memory: memoryview) -> None:
+    ring = CallRing(memory)
+    ring.left(ring.entered("Bcast", "comm", 1))
+    between = time.monotonic_ns()
+    ring.entered("Barrier", "comm", 2)
+    now = time.monotonic_ns()
+    assert [call.name for call in read_calls(memory, 10, now, between)] == ["Barrier"]
+    assert read_calls(memory, 10, now, now + 1) == []
