@@ -73,7 +73,7 @@ class Debugging:
         self.last_error = None
 
     def stop_in(self, frame: FrameType, header: str | None = None) -> bool:
-        """Open the debugger before the next line of ``frame``; return whether anybody can be asked."""
+        """Open the debugger in ``frame``, where it is; return whether anybody can be asked."""
         if self._ask is None:
             return False
         debugger = self._opened()

@@ -33,7 +33,7 @@ class EngineDebugger(pdb.Pdb):
         self.terminal = terminal
 
     def stop_in(self, frame: FrameType) -> None:
-        """Stop before the next line of a frame of user code."""
+        """Stop in a frame of user code: at its next line, from Python 3.13 on at the one that it is in."""
         bottom, outside = frame, frame.f_back
         while outside is not None and not is_ours(outside):
             bottom, outside = outside, outside.f_back
