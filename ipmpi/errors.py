@@ -18,7 +18,7 @@ The class tree::
     │   NotAPendingResult, ResultNotCompleted, SerializationError, UnpickleableException,
     │   InvalidProperty, StopLocalExecution, MessageSizeError, ClientError, Backpressure
     │   └── AbortedPendingDeferredError   is an InvalidDeferredID
-    ├── TaskAborted, TaskTimeout, TaskRejectError, DependencyError, PeerError
+    ├── TaskAborted, TaskTimeout, CommandTimeout, TaskRejectError, DependencyError, PeerError
     ├── RemoteExit                   user code raised SystemExit or another exception that ends programs
     ├── InternalError                an unexpected error inside ipmpi: a bug
     └── CompositeError               exceptions of user code, with the engines that raised them

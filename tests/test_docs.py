@@ -362,6 +362,7 @@ SHOWN_IN = {
         "interrupting [0-3]. Ctrl-C again",
         "lines left out: %pxresult --all shows all",
     ],
+    "protocol": ["SubmitTasks"],
     "notebooks/spmd": ['class="cell_output', '<img alt="../_images/', "this is printed by one rank only"],
     "notebooks/farm": ["succeeded at attempt 3", '<img alt="../_images/'],
     "notebooks/heat": ["step 200: hottest", '<img alt="../_images/'],

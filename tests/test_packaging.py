@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 import ipmpi
-from ipmpi.launch.processes.mpi import find_mpi
 
 COPIED = ("ipmpi", "jobscripts", "setup.py", "pyproject.toml", "README.rst", "LICENSE", "MANIFEST.in")
 Need = Callable[[str, object], None]
@@ -125,14 +124,3 @@ def test_the_client_loads_no_mpi(root: Path) -> None:
 
 def test_public_names_exist() -> None:
     assert all(hasattr(ipmpi, name) for name in ipmpi.__all__)
-
-
-@pytest.mark.slow
-def test_the_docs_build_without_a_warning(root: Path, tmp_path: Path, need: Need) -> None:
-    for name in ("sphinx", "myst_nb", "nbclient"):
-        need(f"{name} (extra: docs)", importlib.util.find_spec(name))
-    need("no mpiexec, for the figure of the tutorial", find_mpi())
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", str(tmp_path / "trees")]
-    done = subprocess.run([*command, str(root / "docs"), str(tmp_path / "html")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "SubmitTasks" in (tmp_path / "html" / "protocol.html").read_text("utf-8")

@@ -142,7 +142,8 @@ def test_commands_of_ipython_run_on_ranks_and_ours_here(notebook: Notebook) -> N
         assert notebook.run("type(mec).__name__")[1] == [{"text/plain": "'MultiEngineClient'"}]
     finally:
         notebook.run("%autopx")
-    assert ranks(notebook.run("print(here * 0)")[0]) == {"0": [0, 1]}
+    text, _ = notebook.run("print(id * 0)")
+    assert ranks(text) == {"0": [0, 1]}, text
 
 
 def test_names_of_the_ranks_are_completed(notebook: Notebook) -> None:
@@ -176,7 +177,8 @@ def test_the_interrupt_button_interrupts_the_ranks(notebook: Notebook) -> None:
     text, _ = notebook.run("import time\nprint('runs')\ntime.sleep(50)", press)
     assert time.monotonic() - started < 30
     assert "KeyboardInterrupt" in text
-    assert ranks(notebook.run("print(here * 0)")[0]) == {"0": [0, 1]}
+    text, _ = notebook.run("print(id * 0)")
+    assert ranks(text) == {"0": [0, 1]}, text
 
 
 def test_without_its_cluster_a_cell_says_so(cluster: Cluster, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,25 @@ def test_the_next_restart_is_like_the_first(mec: MultiEngineClient) -> None:
     assert not set(before) & set(pids(mec))
     assert "step" not in mec.keys(targets=0)[0]
     assert "step" in mec.restore().names
+
+
+def test_a_snapshot_before_the_walltime_and_no_restart_then(mec: MultiEngineClient, tmp_path: Path) -> None:
+    """The batch system's warning reaches the job script, too, which starts nothing any more."""
+    mec.push({"step": 1})
+    mec.snapshot("step", folder=tmp_path, before_walltime=60)
+    mec.push({"step": 2})
+    os.kill(pids(mec)[1], signal.SIGUSR1)
+    until = time.monotonic() + 30
+    while len(list(tmp_path.glob("*/*.snapshot"))) < 4:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    mec.push({"step": 3})
+    mec.restore(folder=tmp_path)
+    assert mec.pull("step") == [2] * 4
+    with pytest.raises(
+        ClientError, match="cannot be restarted, and nothing has ended: the batch system has warned"
+    ):
+        mec.restart()
 
 
 def test_a_set_that_was_started_by_hand_stays(

@@ -37,6 +37,7 @@ from .debuggers import Debuggers
 from .interrupter import Interrupter
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
+from .lastpacket import LastPacket as LastPacket
 from .rankoutput import RankOutput
 from .rankparts import RankParts
 from .setoutput import SetOutput
@@ -44,21 +45,6 @@ from .stackpipe import StackPipeEnd
 from .taskagent import ReportChannel, TaskAgent
 
 _GONE = m.EngineInfo(-1, -1, "", 0)
-
-
-class LastPacket:
-    """A cache of the last decoded packet of any rank of a node."""
-
-    def __init__(self) -> None:
-        self._data = b""
-        self._meaning: tuple[rm.ToAgent, memoryview] = rm.Bell(), memoryview(b"")
-
-    def understood(self, data: bytes) -> tuple[rm.ToAgent, memoryview]:
-        """Return the message of a packet and its inline body."""
-        if data != self._data:
-            self._meaning = rm.for_agent(data)
-            self._data = data
-        return self._meaning
 
 
 class RankCommand(NamedTuple):

@@ -40,15 +40,15 @@ def of_py_spy(data: bytes, thread: int) -> list[StackFrame]:
         threads: list[dict[str, Any]] = json.loads(data[start:])
         wanted = [each for each in threads if each["os_thread_id"] == thread] or threads
         return [
-            _frame(frame["name"], frame["filename"], frame["line"], frame["module"])
+            frame_of(frame["name"], frame["filename"], frame["line"], frame["module"])
             for frame in wanted[0]["frames"]
         ]
     except (ValueError, KeyError, TypeError, IndexError):
         raise NotAStackError(_why(data)) from None
 
 
-def _frame(name: str, file: str, line: int, module: str | None) -> StackFrame:
-    """A frame of py-spy; those of C have a module, their library, and a line where there is debug information."""
+def frame_of(name: str, file: str, line: int, module: str | None = None) -> StackFrame:
+    """Return a frame; those of C have a module, their library, and maybe a line, which is left out."""
     return StackFrame(_short(name), (module or file)[-_NAME:], 0 if module else int(line))
 
 

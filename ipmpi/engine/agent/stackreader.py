@@ -1,13 +1,15 @@
 """Reads where the ranks of a node are, while they are in C, hold the GIL, or are stopped.
 
-py-spy reads the memory of a rank from outside, so the rank neither notices nor has to do anything. Where the
-system refuses that, or there is no py-spy, the rank answers a signal (:mod:`ipmpi.engine.rank.ownstack`).
+The memory of a rank is read from outside, so the rank neither notices nor has to do anything: by ourselves where
+we know how (:mod:`ipmpi.engine.agent.interpreter`), else by py-spy. Where the system refuses that, or there is no
+py-spy, the rank answers a signal (:mod:`ipmpi.engine.rank.ownstack`).
 
 This is done by threads, as it waits for processes and files; there are none while nobody asks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -25,13 +27,14 @@ from ... import limits
 from ...protocol.inquiries import ENDED, IDLE, RUNNING, STOPPED, RankStack, ReadStacks, StackFrame
 from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
+from .interpreter import Interpreter, UnreadableError
 from .procstate import process_state
 from .sourcelines import SourceLines, typed_source
-from .stackdump import NotAStackError, of_faulthandler, of_py_spy, users
+from .stackdump import NotAStackError, frame_of, of_faulthandler, of_py_spy, users
 from .stackpipe import StackPipeEnd
 
 _THREADS: Final = 8
-"""Ranks that are read at the same time; each takes some 15 ms of processor time."""
+"""Ranks that are read at the same time. With py-spy, each takes some 15 ms of processor time."""
 _TRIES: Final = 4
 """A rank that runs Python changes its stack while it is read; then it is read again."""
 _PATIENT: Final = 0.4
@@ -75,11 +78,14 @@ class StackReader:
 
     Args:
         loop: in whose thread results are told.
-        command: py-spy; "" if there is none.
+        command: py-spy; "" if there is none; None to look for it, and to read memory ourselves where that works.
+        interpreter: reads memory.
     """
 
-    def __init__(self, loop: Loop, command: str | None = None) -> None:
+    def __init__(self, loop: Loop, command: str | None = None, interpreter: Interpreter | None = None) -> None:
         self._loop = loop
+        self._interpreter = interpreter
+        self._is_prepared = interpreter is not None or command is not None
         self._command = command
         self._lines = SourceLines()
         self._lock = threading.Lock()
@@ -90,6 +96,8 @@ class StackReader:
     def read(self, targets: Sequence[StackTarget], question: ReadStacks, tell: Told) -> None:
         """Call ``tell`` in the loop's thread with each rank and its stack, within ``limits.INQUIRY``."""
         now = self._loop.now()
+        if not self._is_prepared:
+            self._prepare()
         fresh = 0
         # Of those in a recorded call it is known where they are, so others come first.
         for target in sorted(targets, key=lambda target: target.call is not None):
@@ -105,6 +113,12 @@ class StackReader:
             self._threads += max(more, 0)
         for _ in range(more):
             threading.Thread(target=self._work, name="ipmpi-stacks", daemon=True).start()
+
+    def _prepare(self) -> None:
+        self._is_prepared = True
+        if threading.current_thread() is threading.main_thread():
+            with contextlib.suppress(UnreadableError):
+                self._interpreter = Interpreter()
 
     def _tell(self, rank: int, question: ReadStacks, stack: RankStack) -> None:
         for tell in self._asked.pop((rank, question), ()):
@@ -152,6 +166,11 @@ class StackReader:
         return RankStack(RUNNING, 0, -1, target.runs, running, frames, note, list(target.calls))
 
     def _frames(self, target: StackTarget, native: bool, is_stopped: bool) -> tuple[list[StackFrame], str]:
+        ours = None if native else self._interpreter
+        for _ in range(_TRIES if ours is not None else 0):
+            with contextlib.suppress(UnreadableError):
+                assert ours is not None
+                return [frame_of(*frame) for frame in ours.stack(target.pid)], ""
         if self._command is None:
             self._command = py_spy()
         why = "there is no py-spy in the engines' environment (pip install py-spy)"

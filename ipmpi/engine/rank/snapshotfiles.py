@@ -39,7 +39,8 @@ class SnapshotFiles:
         said = {"is": _MARK, "names": content.names, "left out": content.left_out, "sizes": sizes}
         unfinished = path.with_suffix(f".{os.getpid()}")
         try:
-            with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            unfinished.unlink(missing_ok=True)
+            with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(json.dumps(said).encode() + b"\n")
                 for segment in content.segments:
                     file.write(segment)
@@ -68,7 +69,7 @@ class SnapshotFiles:
         path = _file(_folder(place), key, engine)
         with path.open("rb") as file:
             about = os.fstat(file.fileno())
-            if about.st_uid != os.geteuid() or about.st_mode & stat.S_IWOTH:
+            if about.st_uid != os.geteuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise KernelError(f"{path} belongs to somebody else, or others can write to it: it is not loaded")
             try:
                 said = json.loads(file.readline(_HEADER))

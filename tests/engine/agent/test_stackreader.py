@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from ipmpi.engine.agent import stackpipe
+from ipmpi.engine.agent.interpreter import Interpreter
 from ipmpi.engine.agent.procstate import process_state
 from ipmpi.engine.agent.stackpipe import StackPipeEnd, catches
 from ipmpi.engine.agent.stackreader import StackReader, StackTarget, py_spy
@@ -294,3 +295,11 @@ def test_a_rank_in_a_recorded_call_need_not_be_read(
     assert "py-spy cannot be started" in asking.stack(reader, target).note
     closed = target._replace(calls=[msgspec.structs.replace(call, open=False)])
     assert "py-spy cannot be started" in asking.stack(reader, closed, ReadStacks(quick=True)).note
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="py-spy reads older interpreters")
+def test_this_interpreter_is_read_without_py_spy(start: Callable[..., Process], asking: Asking, spy: str) -> None:
+    process = start()
+    ours = asking.stack(StackReader(asking.loop, "", Interpreter()), process.target())
+    assert ours.frames == asking.stack(StackReader(asking.loop, spy), process.target()).frames
+    assert process.goes_on()

@@ -47,9 +47,10 @@ def test_one_to_which_others_can_write_is_not_loaded(place: SnapshotPlace) -> No
     """It is a pickle: who writes it runs code in the engine."""
     FILES.save(place, "k", 7, CONTENT)
     path = Path(place.folder, "k", "7.snapshot")
-    path.chmod(0o602)
-    with pytest.raises(KernelError, match="others can write to it: it is not loaded"):
-        FILES.load(place, "k", 7)
+    for mode in (0o602, 0o620):
+        path.chmod(mode)
+        with pytest.raises(KernelError, match="others can write to it: it is not loaded"):
+            FILES.load(place, "k", 7)
     if os.geteuid() == 0:
         path.chmod(0o600)
         os.chown(path, 12345, -1)
@@ -74,6 +75,19 @@ def test_an_old_one_stays_when_a_new_one_cannot_be_written(place: SnapshotPlace)
     with pytest.raises(TypeError):
         FILES.save(place, "k", 7, broken)
     assert [path.name for path in Path(place.folder, "k").iterdir()] == ["7.snapshot"]
+    assert FILES.load(place, "k", 7).names == ["a", "b"]
+
+
+def test_what_others_have_put_at_its_name_is_not_written_to(place: SnapshotPlace, tmp_path: Path) -> None:
+    """As a link to a file of this user, in a folder that others can write to."""
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    folder = Path(place.folder, "k")
+    folder.mkdir(parents=True)
+    for name in (f"7.{os.getpid()}", "7.snapshot"):
+        (folder / name).symlink_to(mine)
+    FILES.save(place, "k", 7, CONTENT)
+    assert mine.read_text() == "precious"
     assert FILES.load(place, "k", 7).names == ["a", "b"]
 
 
