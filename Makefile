@@ -54,7 +54,7 @@ demo: .venv-demo/stamp
 
 test: .venv-test/stamp .venv-mpich/stamp
 	@IPMPI_MPICH_PYTHON=$(CURDIR)/.venv-mpich/bin/python .venv-test/bin/python -m pytest \
-	    -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	    -n $(TESTS_AT_ONCE) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: .venv-test/stamp
 	@.venv-test/bin/ruff check .

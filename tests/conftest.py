@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,20 +47,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what may not run side by side: the tests of one file, which share clusters, and all that use a network.
-
-    Those come first, as they take longest.
-    """
-    items.sort(key=lambda item: not _uses_the_network(item.path))
-    for item in items:
-        group = "network" if _uses_the_network(item.path) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Begin with what takes longest, so that no process of several is left with it at the end."""
+    items.sort(key=lambda item: not _uses_the_network(item.path.relative_to(ROOT)))
 
 
-def _uses_the_network(path: Path) -> bool:
-    return not {"slurm", "reach"}.isdisjoint(path.relative_to(ROOT).parts)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have one process run what may not run side by side: tests of one file, and all that use a network."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "network" if _uses_the_network(Path(file)) else file
+
+    return ByFile(config, log)
+
+
+def _uses_the_network(file: Path) -> bool:
+    return not {"slurm", "reach"}.isdisjoint(file.parts)
 
 
 def pytest_collection_finish() -> None:

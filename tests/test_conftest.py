@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,3 +26,16 @@ def test_interrupts_reach_tests_that_run_in_the_background(root: Path) -> None:
         timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_one_process_runs_all_tests_of_a_file(root: Path) -> None:
+    """They share clusters, and some go on where the one before has stopped."""
+    files = ("tests/test_numerals.py", "tests/test_reference.py")
+    options = ["-v", "-n", "2", "--dist", "loadscope", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *files], cwd=root, capture_output=True, text=True, timeout=100
+    )
+    ran = re.findall(r"\[(gw\d)\] .*PASSED (\S+)::", done.stdout)
+    processes = {file: {process for process, of in ran if of == file} for file in files}
+    assert [len(processes[file]) for file in files] == [1, 1], done.stdout
+    assert processes[files[0]] != processes[files[1]]

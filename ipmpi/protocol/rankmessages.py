@@ -94,6 +94,7 @@ class RunPart(Message, frozen=True, tag=214):
     """This rank's part of a gang task, with the communicator ``communicator`` of ``ranks``.
 
     ``large``: its arguments are segments, which come later in a :class:`PartBody` if there are none here.
+    ``has_lost``: a rank of the set has died.
     """
 
     serial: int
@@ -102,6 +103,7 @@ class RunPart(Message, frozen=True, tag=214):
     communicator: int
     large: bool
     sizes: list[int] = msgspec.field(default_factory=list)
+    has_lost: bool = False
 
 
 class PartBody(Message, frozen=True, tag=215):

@@ -294,6 +294,7 @@ class RunTogether(Message, frozen=True, tag=72):
 
     The payload, or for a large task its body, is that of :class:`GiveTasks`; ``for_ranks`` are those of ``ranks``
     that this message is on its way to. ``serial`` numbers the communicator: with the same number, the same one.
+    ``has_lost``: a rank of the set has died, which matters when a communicator is made.
     """
 
     group: int
@@ -304,6 +305,7 @@ class RunTogether(Message, frozen=True, tag=72):
     serial: int
     large: bool
     sizes: list[int] = field(default_factory=list)
+    has_lost: bool = False
 
 
 class TogetherEnded(Message, frozen=True, tag=73):

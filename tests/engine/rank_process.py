@@ -24,8 +24,8 @@ from tests.node import hit_main_thread
 
 class Teams:
     def __init__(self): self.calls = []
-    def join(self, ranks, serial): self.calls.append("join"); return f"comm {serial}"
-    def renew(self, ranks, serial): return f"comm {serial}"
+    def join(self, ranks, serial, has_lost): self.calls.append("join"); return f"comm {serial}"
+    def renew(self, ranks, serial, has_lost): return f"comm {serial}"
     def end(self): self.calls.append("end")
 
 sys.setswitchinterval(0.0005)  # an agent that is a thread would wait 5 ms for user code that computes

@@ -24,10 +24,12 @@ def failure(name: str, text: str = "broken") -> bytes:
 class Stage:
     """A farm, and what it has said since it was asked last."""
 
-    def __init__(self, ranks: int = 4, joined: bool = True, nodes: dict[int, int] | None = None) -> None:
+    def __init__(
+        self, ranks: int = 4, joined: bool = True, nodes: dict[int, int] | None = None, survives: bool = False
+    ) -> None:
         self.now = 0.0
         self.started: list[m.TasksStarted] = []
-        self.farm = SetScheduler(joined)
+        self.farm = SetScheduler(joined, survives)
         self.farm.add_ranks(nodes or dict.fromkeys(range(ranks), 0))
         assert self.said() == [Up(m.WantTasks(len(nodes or range(ranks))))]
 

@@ -59,11 +59,13 @@ class FakeTeams:
         self.why: Callable[[], str | None] = lambda: None
         """Why the part that runs shall not go on, as the rank says."""
 
-    def join(self, ranks: Sequence[int], serial: int) -> FakeTeams:
+    def join(self, ranks: Sequence[int], serial: int, has_lost: bool) -> FakeTeams:
+        assert not has_lost
         self.joined.append((tuple(ranks), serial))
         return self
 
-    def renew(self, ranks: Sequence[int], serial: int) -> FakeTeams:
+    def renew(self, ranks: Sequence[int], serial: int, has_lost: bool) -> FakeTeams:
+        assert not has_lost
         assert (tuple(ranks), serial) in self.joined
         return self
 

@@ -193,3 +193,47 @@ def test_in_the_place_of_comm_world_existing_programs_gain_it(
         assert [type(raised[engine]).__name__ for engine in (0, 1)] == ["PeerError", "ZeroDivisionError"]
         mec.execute("total = MPI.COMM_WORLD.allreduce(1)")
         assert mec.pull("total") == [2, 2]
+
+
+def test_when_a_rank_dies_the_others_are_told_and_go_on_with_a_smaller_one(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = new_cluster(flavour_named("openmpi"))
+    mec = cluster.start(4, "--with-ft", "ulfm")
+    mec.execute("row = comm.Split(comm.rank // 2)")
+    raised = failures(mec, "import os\nif comm.rank == 1: os.kill(os.getpid(), 9)\ncomm.Barrier()")
+    assert [type(raised[engine]).__name__ for engine in (0, 1, 2, 3)] == [
+        *["PeerError", "EngineLost"],
+        *["PeerError"] * 2,
+    ]
+    assert "rank 1 has failed in the same command: EngineLost: " in str(raised[0])
+    mec.execute("total = comm.allreduce(1), comm.size, comm.rank")
+    assert mec.pull("total") == [(3, 3, 0), (3, 3, 1), (3, 3, 2)]
+    mec.execute("total = row.allreduce(1)", targets=[2, 3])
+    assert mec.pull("total", targets=[2, 3]) == [2, 2]
+    raised = failures(mec, "if id == 3: 1/0\ncomm.Barrier()")
+    assert [type(raised[engine]).__name__ for engine in (0, 2, 3)] == [
+        "PeerError",
+        "PeerError",
+        "ZeroDivisionError",
+    ]
+    mec.kill(targets=2)
+    mec.execute("total = comm.allreduce(1)")
+    assert mec.pull("total") == [2, 2]
+
+
+def test_without_a_communicator_left_its_calls_say_so_and_the_rest_works(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    mec = new_cluster(flavour_named("mpich")).start(2)
+    mec.execute("kept = []\ntry:\n    while True: kept.append(mpi.COMM_SELF.Dup())\nexcept mpi.Exception: pass")
+    failures(mec, "if comm.rank: 1/0\ncomm.Barrier()")
+    mec.execute("x = 5")
+    for _ in range(2):
+        raised = failures(mec, "comm.Barrier()")
+        assert any("has room for a limited number of them" in str(e) for e in raised.values()), raised
+        assert any("mec.restart()" in str(e) for e in raised.values())
+    mec.execute("for one in kept: one.Free()")
+    failures(mec, "comm.Barrier()")
+    mec.execute("total = comm.allreduce(1)")
+    assert mec.pull("total") == [2, 2]

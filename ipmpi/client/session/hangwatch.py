@@ -15,10 +15,12 @@ from ...errors import KernelError
 from ...protocol import inquiries, messages
 from .notices import say
 from .partial import CommandFuture, WaitSettings, in_short
-from .verdict import CALLS, Answered, Look, judge
+from .verdict import CALLS, Answered, Look, judge, looked_into, undecided
 
 _SHORTEST: Final = 0.05
 _LABEL: Final = 48
+_PLACES: Final = 4
+"""Different places at most at which an engine is halted to see whether its C code waits in MPI."""
 _LEAST: Final = 1.0
 """Seconds, where less is asked for: engines are not to be asked all the time."""
 
@@ -183,23 +185,58 @@ class HangWatch:
         return any(not set(targets).isdisjoint(each.waits_for(known)) for each in earlier)
 
     def _came(self, watched: _Watched, at: float, patience: float, came: concurrent.futures.Future[Any]) -> None:
-        try:
-            answers, silent = came.result()
-            stacks = {
-                engine: stack
-                for engines, answer in answers
-                if isinstance(stack := inquiries.decode_answer(answer), inquiries.RankStack)
-                for engine in engines
-            }
-        except (KernelError, msgspec.DecodeError):  # an engine was lost, or the session: the command ends
+        found = _stacks(came)
+        if found is None:  # an engine was lost, or the session: the command ends
             self._set()
             return
-        look = Look(at, dict(sorted(stacks.items())), silent)
-        text = judge(watched.before, look, watched.answered(), patience)
+        look, before, answered = Look(at, *found), watched.before, watched.answered()
         watched.before = look
+        text = judge(before, look, answered, patience)
+        places = {} if text or before is None else undecided(before, look, answered, patience)
+        if places and len(places) <= _PLACES:
+            self._look_into(watched, look._replace(at=before.at) if before else look, look, places, patience)
+            return
+        self._tell(watched, text)
+
+    def _look_into(
+        self, watched: _Watched, before: Look, look: Look, places: dict[int, list[int]], patience: float
+    ) -> None:
+        """Ask for functions of C, of one engine at each place: it is halted for that."""
+        question = inquiries.encode(inquiries.ReadStacks(native=True))
+        try:
+            asked = self._session.request(lambda i: messages.AskAgents(i, list(places), question))
+        except KernelError:  # the session is over
+            return
+
+        def came(answer: concurrent.futures.Future[Any]) -> None:
+            found = _stacks(answer)
+            native = {} if found is None else found[0]
+            then, now = looked_into(before, places, native), looked_into(look, places, native)
+            self._tell(watched, judge(then, now, watched.answered(), patience))
+
+        asked.add_done_callback(came)
+
+    def _tell(self, watched: _Watched, text: str) -> None:
         if text and not watched.future.done():
             watched.is_told = True
             notice = f"{_shortened(watched.label)}: {text}"
             self._session.notices.append(notice)
             say(notice)
         self._set()
+
+
+def _stacks(
+    came: concurrent.futures.Future[Any],
+) -> tuple[dict[int, inquiries.RankStack], list[int]] | None:
+    """The stacks in an answer, and the engines without one; None if there is no answer."""
+    try:
+        answers, silent = came.result()
+        stacks = {
+            engine: stack
+            for engines, answer in answers
+            if isinstance(stack := inquiries.decode_answer(answer), inquiries.RankStack)
+            for engine in engines
+        }
+    except (KernelError, msgspec.DecodeError):
+        return None
+    return dict(sorted(stacks.items())), list(silent)

@@ -91,6 +91,27 @@ def judge(before: Look | None, now: Look, answered: Answered, patience: float) -
     return _sentence(f"no progress seen for {now.at - before.at:.0f} s", places)
 
 
+def undecided(before: Look | None, now: Look, answered: Answered, patience: float) -> dict[int, list[int]]:
+    """Return engines of which only functions of C can tell whether they wait in MPI: one for those at each place.
+
+    They are where they were, and others have raised: a library may wait for these.
+    """
+    engines = _Engines(before, now, patience)
+    known = engines.waits or engines.plain or engines.stopped or engines.ended
+    if engines.moves or known or now.silent or not answered.failed:
+        return {}
+    return {ids[0]: ids for ids in _grouped(engines.stuck, lambda stack: str(_functions(stack))).values()}
+
+
+def looked_into(now: Look, places: Mapping[int, list[int]], native: Mapping[int, RankStack]) -> Look:
+    """Return a look in which engines have the functions of C of one that is at the same place."""
+    stacks = dict(now.stacks)
+    for engine, ids in places.items():
+        if engine in native:
+            stacks.update(dict.fromkeys(ids, native[engine]))
+    return now._replace(stacks=stacks)
+
+
 def _sentence(head: str, parts: Iterable[str]) -> str:
     return f"{head}: {'; '.join(parts)}. mec.where() shows more"
 

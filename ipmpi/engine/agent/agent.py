@@ -103,7 +103,7 @@ class Agent:
         self.has_failed = False
         self.is_dismissed = self.restarts = False
         self.launch = ""
-        self._tasks = SetTasks(self, joined, leaders)
+        self._tasks = SetTasks(self, joined, leaders, mpi)
         self._leaving = Leaving(self, joined, self._tasks)
         self._orders: dict[type[m.Message], Callable[[Any], object]] = {
             m.Inquiry: self._inquiries.asked, m.DebuggerLine: self.debuggers.line, m.StopRanks: self._stop_ranks,

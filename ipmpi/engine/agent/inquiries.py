@@ -9,6 +9,7 @@ import msgspec
 
 from ... import limits
 from ...protocol import inquiries, messages as m
+from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
 from .localrank import LocalRank
 from .peeragent import PeerAgent
@@ -17,6 +18,7 @@ from .stackreader import StackReader, StackTarget
 
 _AFTER: Final = 0.3
 """Seconds after which the stacks that are known go up, though others are still being read."""
+_OWN: Final = "/ipmpi/engine/"
 CALLS: Final = 32
 """MPI calls of a rank that are told at most."""
 
@@ -110,6 +112,11 @@ class _Asked:
             self._loop.call_later(_AFTER, self._again)
 
 
+def without_own(calls: Sequence[MpiCall]) -> list[MpiCall]:
+    """Leave out calls by which ipmpi itself renews a communicator, unless one has not returned."""
+    return [call for call in calls if call.open or _OWN not in call.file]
+
+
 def _target(local: LocalRank, calls: int, now: float) -> StackTarget:
     running = local.running()
     if running is None:
@@ -118,7 +125,7 @@ def _target(local: LocalRank, calls: int, now: float) -> StackTarget:
         running = ("what it was given" if waits else "", now)
     runs, since = running
     pipe = None if local.stack_pipe is None else local.stack_pipe.copy()
-    made = local.calls(min(calls, CALLS), of_this=True)
+    made = without_own(local.calls(min(calls, CALLS), of_this=True))
     # In whole seconds, so that ranks that do the same give the same answer.
     last = [msgspec.structs.replace(call, since=float(int(call.since))) for call in made]
     return StackTarget(local.rank, local.pid, runs, since, local.operation, pipe, last)

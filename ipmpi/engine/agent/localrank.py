@@ -24,8 +24,6 @@ from ..rank.controlblock import (
     ABORTED,
     CURRENT,
     JOINING,
-    LEAVE_COMMAND,
-    LEAVE_RANK,
     SENT,
     SINCE,
     SKIP,
@@ -217,10 +215,7 @@ class LocalRank:
         """Another rank has failed in a command: calls of the communicator in this command raise PeerError."""
         for number, command in self._commands.items():
             if command.id == command_id and self._block is not None:
-                self._block.command_text = failure
-                self._block.words[LEAVE_RANK] = rank
-                self._block.fence()
-                self._block.words[LEAVE_COMMAND] = number
+                self._block.leave_command(number, rank, failure)
 
     def stop(self, message: rm.Stop) -> None:
         """Tell it to end, and interrupt what it runs."""

@@ -98,7 +98,13 @@ class RankParts:
         self._parts[number] = self._by_serial[part.serial] = part
         sizes = message.sizes if message.large and body else []
         run = rm.RunPart(
-            part.serial, message.options.operation, message.ranks, message.serial, message.large, sizes
+            part.serial,
+            message.options.operation,
+            message.ranks,
+            message.serial,
+            message.large,
+            sizes,
+            message.has_lost,
         )
         self._send(run, body, ())
         if self._retired:

@@ -6,6 +6,7 @@ decides which rank runs what. Other agents forward what is not for their own ran
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -59,13 +60,14 @@ class SetTasks:
         tree: the agent.
         joined: whether the ranks of the set share a communicator.
         leaders: the lowest rank on the node of each rank, by rank.
+        mpi: what the ranks say of their MPI library.
     """
 
-    def __init__(self, tree: TaskTree, joined: bool, leaders: Sequence[int]) -> None:
+    def __init__(self, tree: TaskTree, joined: bool, leaders: Sequence[int], mpi: str = "") -> None:
         self._tree = tree
         self._loop = tree.loop
         self._leaders = leaders
-        self._scheduler = SetScheduler(joined)
+        self._scheduler = SetScheduler(joined, _survives(mpi))
         self._known: set[int] = set()
         """Ranks that the scheduler has; empty except at the root."""
         self._farm_timer: Timer | None = None
@@ -303,6 +305,12 @@ class SetTasks:
     def _deadline(self) -> None:
         self._farm_timer = None
         self._decide()
+
+
+def _survives(mpi: str) -> bool:
+    """Return whether this MPI makes communicators for the others when a rank has died."""
+    found = re.match(r"Open MPI v(\d+)", mpi)
+    return found is not None and int(found[1]) >= 5
 
 
 def _give(local: LocalRank, message: Routed, body: Sequence[Buffer]) -> None:

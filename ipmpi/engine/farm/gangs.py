@@ -68,13 +68,18 @@ class GangTasks:
 
     Args:
         joined: whether the ranks of the set share a communicator.
+        survives: whether MPI makes communicators for the others when a rank has died.
         out: list to which messages are appended.
     """
 
-    def __init__(self, rank_table: RankTable, groups: GroupShares, joined: bool, out: list[Down | Up]) -> None:
+    def __init__(
+        self, rank_table: RankTable, groups: GroupShares, joined: bool, survives: bool, out: list[Down | Up]
+    ) -> None:
         self._rank_table = rank_table
         self._groups = groups
         self._hindrance = "" if joined else _NOT_JOINED
+        self._survives = survives
+        self._has_lost = False
         self._out = out
         self._communicators = CommunicatorSerials()
         self._waiting: list[GangTask] = []
@@ -99,12 +104,10 @@ class GangTasks:
     # --- coming and going ------------------------------------------------------------------------------------
 
     def rank_died(self) -> None:
-        """A process of the set has died.
-
-        An MPI that survives this (ULFM) creates no further communicators: ranks that know of the loss leave
-        MPI_Comm_create_group with an error, and the others wait in it forever.
-        """
-        self._hindrance = self._hindrance or _ONE_DIED
+        """A process of the set has died, and others have not."""
+        self._has_lost = True
+        if not self._survives:
+            self._hindrance = self._hindrance or _ONE_DIED
 
     def ranks_changed(self) -> None:
         """Ranks were added or lost."""
@@ -227,8 +230,9 @@ class GangTasks:
             self._rank_table.refresh(state)
         number, numbers = self._communicators.number(ranks), list(ranks)
         message = m.RunTogether(
-            task.group.serial, task.index, task.group.options, numbers, numbers, number, task.large, task.sizes
-        )
+            task.group.serial, task.index, task.group.options, numbers, numbers, number, task.large, task.sizes,
+            self._has_lost,
+        )  # fmt: skip
         self._out.append(Down(numbers, message, task.body))
         task.body = ()
 

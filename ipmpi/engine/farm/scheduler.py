@@ -60,14 +60,15 @@ class SetScheduler:
 
     Args:
         joined: whether the ranks share a communicator, so that they can run tasks together.
+        survives: whether those that are left can still do so when one has died.
     """
 
-    def __init__(self, joined: bool) -> None:
+    def __init__(self, joined: bool, survives: bool = False) -> None:
         self._out: list[Down | Up] = []
         self._rank_table = RankTable()
         self._groups = GroupShares()
         self._waiting = SetQueue()
-        self._gangs = GangTasks(self._rank_table, self._groups, joined, self._out)
+        self._gangs = GangTasks(self._rank_table, self._groups, joined, survives, self._out)
         self._arrivals = 0
         self._runtime = RuntimeEstimate()
         """The estimate for all recent tasks."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...errors import KernelError
 from ..rank.callring import CallRing
+from .creating import create
 from .leftovers import Used
 from .polled import PolledCommunicators
 from .polling import Watch
@@ -46,16 +47,15 @@ class GangCommunicators:
     ) -> None:
         self._mpi = mpi
         self._parent = parent
-        self._group = parent.Get_group()
         self._watch = Watch(left)
-        self._requests = Requests(mpi, self._watch, None if ring is None else Recorder(mpi, ring))
+        self._requests = Requests(mpi, self._watch, None if ring is None else Recorder(mpi, ring, self._watch))
         self._communicators = PolledCommunicators(mpi, self._requests)
         self._serials: dict[tuple[int, ...], int] = {}
         self._comms: dict[int, Used] = {}
         self._current: Used | None = None
         self.abandoned = 0
 
-    def join(self, ranks: Sequence[int], serial: int) -> Any:
+    def join(self, ranks: Sequence[int], serial: int, has_lost: bool = False) -> Any:
         """Return the communicator of these ranks, in this order. Main thread only.
 
         Collective over ``ranks`` if the serial is new: each of them must call this, even if the task has failed
@@ -64,6 +64,7 @@ class GangCommunicators:
         Args:
             ranks: ranks of the engine set, including this one.
             serial: a known one gives the known communicator; a new one replaces that of the same ranks.
+            has_lost: whether a rank of the set has died; the same at all of these.
 
         Returns:
             An ``MPI.Intracomm`` whose calls poll.
@@ -82,15 +83,16 @@ class GangCommunicators:
             self.abandoned += 1
         tag = serial % TAGS
         interrupt = self._assemble(team, tag)
-        self._current = self._comms[serial] = self._make(team, tag)
+        self._current = self._comms[serial] = self._make(team, tag, has_lost)
         self._serials[team] = serial
         if interrupt is not None:
             raise interrupt
         return self._current.comm
 
-    def _make(self, team: tuple[int, ...], tag: int) -> Used:
+    def _make(self, team: tuple[int, ...], tag: int, has_lost: bool) -> Used:
         try:
-            comm = self._communicators.wrap(self._parent.Create_group(self._group.Incl(team), tag), f"task {tag}")
+            made = create(self._mpi, self._parent, team, tag, f"task of {team}", has_lost=has_lost)
+            comm = self._communicators.wrap(made, f"task {tag}")
         except self._mpi.Exception as error:
             raise KernelError(
                 f"MPI made no communicator for the ranks {list(team)}: {error}. There are {len(self._comms)} in "
@@ -100,7 +102,7 @@ class GangCommunicators:
         self._communicators.kept_handles.add(comm.handle)
         return Used(self._mpi, self._communicators, comm)
 
-    def renew(self, ranks: Sequence[int], serial: int) -> Any:
+    def renew(self, ranks: Sequence[int], serial: int, has_lost: bool = False) -> Any:
         """Return the communicator that was joined, or a new one if the previous task has left something in it.
 
         Main thread only. Collective over ``ranks`` if a task has used it. It does not wait long, as all of them
@@ -116,7 +118,7 @@ class GangCommunicators:
         team = tuple(ranks)
         if self._is_spent(used, team, serial):
             self.abandoned += 1
-            used = self._current = self._comms[serial] = self._make(team, serial % TAGS)
+            used = self._current = self._comms[serial] = self._make(team, serial % TAGS, has_lost)
         return used.comm
 
     def _is_spent(self, used: Used, team: tuple[int, ...], serial: int) -> bool:

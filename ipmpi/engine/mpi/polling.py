@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ...errors import PeerError
+from ...errors import KernelError, PeerError
 
 Answer = TypeVar("Answer")
 
@@ -41,7 +41,7 @@ class Watch:
 
     __slots__ = ("_left",)
 
-    def __init__(self, left: Callable[[], PeerError | str | None] = lambda: None) -> None:
+    def __init__(self, left: Callable[[], KernelError | str | None] = lambda: None) -> None:
         self._left = left
 
     def look(self) -> None:
@@ -49,10 +49,11 @@ class Watch:
 
         Raises:
             PeerError: the flag is set.
+            KernelError: there is no communicator.
         """
         failure = self._left()
         if failure is not None:
-            raise failure if isinstance(failure, PeerError) else PeerError(failure)
+            raise PeerError(failure) if isinstance(failure, str) else failure
 
     def wait(self, ask: Callable[[], Answer]) -> Answer:
         """Call ``ask`` until it returns a true value.

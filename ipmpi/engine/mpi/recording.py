@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from ...errors import PeerError
 from ...protocol.mpicalls import ANY, NOBODY
 from ..rank.callring import NONE, CallRing
 from .derived import LOST
+from .polling import Watch
 
 Method = Callable[..., Any]
 
@@ -53,6 +55,9 @@ _PEERS: dict[str, tuple[_Place, _Place, int]] = {
 Of two messages it is the one that is received.
 """
 
+_TOLD = 1.0
+"""Seconds in which the agent tells that a rank has ended, after MPI has noticed."""
+
 Described = tuple[int, str, int, int, int]
 """Count, type, root, peer and tag."""
 _NOTHING: Described = (NONE, "", NONE, NONE, NONE)
@@ -76,9 +81,12 @@ class Recorder:
     Calls inside of a call are not recorded: user code has made the outer one only.
     """
 
-    def __init__(self, mpi: Any, ring: CallRing) -> None:
+    def __init__(self, mpi: Any, ring: CallRing, watch: Watch) -> None:
         self._mpi = mpi
         self._ring = ring
+        self._watch = watch
+        names = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING", "ERR_REVOKED", "ERR_OTHER")
+        self._of_a_death = {getattr(mpi, name) for name in names if hasattr(mpi, name)}
         self._inside = False
         self._numbers = {mpi.ANY_SOURCE: ANY, mpi.ANY_TAG: ANY, mpi.PROC_NULL: NOBODY}
         self._types: dict[Any, str] = {}
@@ -107,8 +115,7 @@ class Recorder:
                 try:
                     result = method(comm, *args, **kwargs)
                 except self._mpi.Exception as error:
-                    if comm.is_lost:
-                        raise PeerError(LOST) from error
+                    self._explain(comm, error)
                     raise
                 finally:
                     ring.left(at)
@@ -119,6 +126,18 @@ class Recorder:
                 self._inside = False
 
         return call
+
+    def _explain(self, comm: Any, error: Any) -> None:
+        """Raise PeerError if an error of MPI comes from the end of another rank, of which the agent soon tells."""
+        if comm.is_lost:
+            raise PeerError(LOST) from error
+        end = time.monotonic() + (_TOLD if error.Get_error_class() in self._of_a_death else 0.0)
+        while time.monotonic() < end:
+            try:
+                self._watch.look()
+            except PeerError as failure:
+                raise failure from error
+            time.sleep(0.01)
 
     def recorded_wait(self, name: str, method: Method) -> Method:
         """Return a method of requests that records how long it waits. A class method has a list of requests."""

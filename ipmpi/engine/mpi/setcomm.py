@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from ...errors import KernelError, PeerError
+from ...errors import KernelError
 from ..rank.callring import CallRing
+from .creating import create
 from .derived import Derived, become
 from .polled import PolledCommunicators
 from .polling import Watch
@@ -44,14 +45,14 @@ class SetCommunicator:
         mpi: Any,
         parent: Any,
         comm: Any,
-        why_not: Callable[[], PeerError | None],
+        why_not: Callable[[], KernelError | None],
         ring: CallRing | None = None,
     ) -> None:
         self._mpi = mpi
         self._parent = parent
         self._why_not = why_not
         self._watch = Watch(self._look)
-        self._requests = Requests(mpi, self._watch, None if ring is None else Recorder(mpi, ring))
+        self._requests = Requests(mpi, self._watch, None if ring is None else Recorder(mpi, ring, self._watch))
         self._communicators = PolledCommunicators(mpi, self._requests)
         self.is_used = False
         self.abandoned = 0
@@ -70,7 +71,7 @@ class SetCommunicator:
         self._communicators.kept_handles.add(own.handle)
         self._mpi.COMM_WORLD, self._mpi.COMM_SELF = self.comm, own
 
-    def _look(self) -> PeerError | None:
+    def _look(self) -> KernelError | None:
         self.is_used = True
         return self._why_not()
 
@@ -89,19 +90,15 @@ class SetCommunicator:
         tag = FIRST_TAG + number % FIRST_TAG
         self._requests.sweep()
         interrupt = self._assemble(team, tag)
-        group = self._parent.Get_group()
-        chosen = group.Incl(team)
+        has_lost = len(team) < self._parent.Get_size()
         try:
-            fresh = self._parent.Create_group(chosen, tag)
+            fresh = create(self._mpi, self._parent, team, tag, "comm", has_lost=has_lost)
         except self._mpi.Exception as error:
             raise KernelError(
-                f"MPI made no communicator to replace the one that a failure has left unusable: {error}. "
+                f"MPI made no communicator to replace the one that a failure left unusable: {_in_a_line(error)}. "
                 f"{self.abandoned} were replaced before, and an MPI library has room for a limited number of them "
                 "(MPICH for about 2,000): restart the engines with mec.restart(), or stop and start the cluster"
             ) from error
-        finally:
-            chosen.Free()
-            group.Free()
         self._derived_again(fresh, team)
         if interrupt is not None:
             raise interrupt
@@ -149,3 +146,8 @@ class SetCommunicator:
 
 _DECIDED: Final = 1.0
 """Seconds in which the other ranks hear from the first that all are there; it may be late, as cores are shared."""
+
+
+def _in_a_line(error: Any) -> str:
+    """Return what MPICH has at the end of the stack of its error, and others in one line."""
+    return str(error).strip().splitlines()[-1].strip()

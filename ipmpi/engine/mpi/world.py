@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...environment.mpienv import LaunchedRank, mismatch_sentence
-from ...errors import LauncherError, PeerError
+from ...errors import KernelError, LauncherError
 from ..rank.callring import CallRing
 from ..rank.gangmember import CommunicatorSource
 from .abort import never_return_from_abort, note_aborts
@@ -75,7 +75,7 @@ class World:
         """Record calls of communicators that ipmpi makes from now on."""
         self._ring = ring
 
-    def make_shared(self, why_not: Callable[[], PeerError | None]) -> SetCommunicator | None:
+    def make_shared(self, why_not: Callable[[], KernelError | None]) -> SetCommunicator | None:
         """Return the communicator of all ranks for user code; None if the ranks are not joined.
 
         Args:

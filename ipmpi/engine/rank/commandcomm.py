@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from ...errors import PeerError
+from ...errors import KernelError, PeerError
 from .controlblock import CURRENT, LEAVE_COMMAND, LEAVE_RANK, ControlBlock
 
 BROKEN: Final = -1
@@ -28,7 +28,7 @@ class SharedCommunicator(Protocol):
         """Replace it by a new one; collective. ``members``: the ranks that it shall have, empty for all."""
 
 
-MakeShared = Callable[[Callable[[], PeerError | None]], SharedCommunicator | None]
+MakeShared = Callable[[Callable[[], KernelError | None]], SharedCommunicator | None]
 """Returns the communicator, or None if the ranks are not joined; its argument returns why its calls must end."""
 
 
@@ -43,6 +43,8 @@ class CommandComm:
         self._block = block
         self._words = block.words
         self._is_broken = False
+        self._used_up = ""
+        """Why there is no communicator any more, and will be none."""
         self._shared = make(self.why_not)
 
     @property
@@ -50,25 +52,34 @@ class CommandComm:
         """What user code gets; None if the ranks are not joined."""
         return None if self._shared is None else self._shared.comm
 
-    def why_not(self) -> PeerError | None:
+    def why_not(self) -> KernelError | None:
         """Return why a call must not go on; None if it may."""
         words = self._words
         command = words[LEAVE_COMMAND]
         if command and command == -words[CURRENT]:
             rank, failure = words[LEAVE_RANK], self._block.command_text
             return PeerError(f"rank {rank} has failed in the same command: {failure}", rank, failure)
+        if self._used_up:
+            return KernelError(self._used_up)
         return PeerError(_BROKEN) if self._is_broken else None
 
     def prepare(self, number: int, members: Sequence[int]) -> None:
         """A command begins: make a new communicator, if the agent says so.
 
+        If MPI has none left, only calls of the communicator fail: the command may do without.
+
         Raises:
             PeerError: another rank has failed before.
-            KernelError: MPI has no communicator left.
         """
         self._is_broken = number == BROKEN
         if self._shared is not None and number > 0:
-            self._shared.renew(number, members)
+            self._used_up = ""
+            try:
+                self._shared.renew(number, members)
+            except PeerError:
+                raise
+            except KernelError as error:
+                self._used_up = str(error)
             self._shared.is_used = False
 
     def was_used(self) -> bool:

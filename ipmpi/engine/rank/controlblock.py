@@ -151,12 +151,15 @@ class ControlBlock:
 
     @property
     def command_text(self) -> str:
-        """The reason to leave the command :data:`LEAVE_COMMAND`; written before that word."""
+        """The reason to leave the command :data:`LEAVE_COMMAND`."""
         return _read(self._command_text)
 
-    @command_text.setter
-    def command_text(self, value: str) -> None:
-        _write(self._command_text, value)
+    def leave_command(self, number: int, rank: int, reason: str) -> None:
+        """Say that another rank has failed in a command; the agent does."""
+        _write(self._command_text, reason)
+        self.words[LEAVE_RANK] = rank
+        self.fence()
+        self.words[LEAVE_COMMAND] = number
 
     def put(self, start: int, data: bytes) -> None:
         """Write a payload into the ring, at ``start`` bytes, counted since the first payload."""

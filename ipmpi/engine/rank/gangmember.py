@@ -20,10 +20,10 @@ from .taskrunner import Program, TaskRunner
 class CommunicatorSource(Protocol):
     """The communicators of gang tasks: see :class:`ipmpi.engine.mpi.comm.GangCommunicators`."""
 
-    def join(self, ranks: Sequence[int], serial: int) -> Any:
+    def join(self, ranks: Sequence[int], serial: int, has_lost: bool) -> Any:
         """Return the communicator of ``ranks``; collective."""
 
-    def renew(self, ranks: Sequence[int], serial: int) -> Any:
+    def renew(self, ranks: Sequence[int], serial: int, has_lost: bool) -> Any:
         """Return the same, or a new one if the previous task has left something in it; collective."""
 
     def end(self) -> None:
@@ -43,19 +43,27 @@ class GangPart:
         ranks: its ranks, in the order of their communicator.
         communicator: number of the communicator.
         payload: the arguments; None while they have not arrived.
+        has_lost: whether a rank of the set has died.
 
     Attributes:
         reason: why it must not continue, or None.
     """
 
     def __init__(
-        self, serial: int, program: Program, ranks: Sequence[int], communicator: int, payload: Payload | None
+        self,
+        serial: int,
+        program: Program,
+        ranks: Sequence[int],
+        communicator: int,
+        payload: Payload | None,
+        has_lost: bool = False,
     ) -> None:
         self.serial = serial
         self.program = program
         self.ranks = ranks
         self.communicator = communicator
         self.payload = payload
+        self.has_lost = has_lost
         self.reason: str | None = None
 
 
@@ -124,12 +132,12 @@ class GangMember:
                 "this engine has no communicator with others; start the engines with mpirun or srun, "
                 "without --mpi=none, for tasks on several ranks"
             )
-        self._teams.join(part.ranks, part.communicator)
+        self._teams.join(part.ranks, part.communicator, part.has_lost)
 
     def _run(self, part: GangPart) -> Outcome:
         assert self._teams is not None
         try:
-            comm = self._teams.renew(part.ranks, part.communicator)
+            comm = self._teams.renew(part.ranks, part.communicator, part.has_lost)
             payload = self._payload(part)
         except Exception as error:  # also of MPI, if a rank has died
             return FAILED, packed_failure(error)

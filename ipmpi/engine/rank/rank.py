@@ -322,7 +322,7 @@ class Rank:
         elif message.sizes:
             payload = list(_writable(body, message.sizes))
         program = self._runner.program(message.operation)
-        part = GangPart(message.serial, program, message.ranks, message.communicator, payload)
+        part = GangPart(message.serial, program, message.ranks, message.communicator, payload, message.has_lost)
         self._parts[message.serial] = part
         self._inbox.append(lambda: self._part(part))
 

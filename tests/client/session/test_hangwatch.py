@@ -34,16 +34,19 @@ class Session:
         self.timers: list[tuple[float, Callable[[], object]]] = []
         self.asked: list[tuple[float, m.AskAgents]] = []
         self.answer: Any = [[], []]
+        self.answers: list[Any] = []
+        """The next answers, before ``answer`` is given again."""
 
     def request(self, make: Callable[[int], m.AnyMessage]) -> Future[Any]:
         message = make(1)
         assert isinstance(message, m.AskAgents)
         self.asked.append((self.now, message))
         future: Future[Any] = Future()
-        if isinstance(self.answer, Exception):
-            future.set_exception(self.answer)
+        answer = self.answers.pop(0) if self.answers else self.answer
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
         else:
-            future.set_result(self.answer)
+            future.set_result(answer)
         return future
 
     def post(self, call: Callable[[], object]) -> None:
@@ -159,6 +162,42 @@ def test_only_those_that_have_not_answered_are_asked(session: Session, watch: Ha
     session.until(131)
     assert session.asked[0][1].targets == [1]
     assert "rank 1 is in Bcast #1 (a.py:5); rank 0 has raised EngineLost: it has died" in session.notices[0]
+
+
+def test_functions_of_c_are_asked_for_of_one_engine_if_others_have_raised(
+    session: Session, watch: HangWatch
+) -> None:
+    future = command([0, 1, 2])
+    watch.watch(future, "execute('lmp.run()')")
+    failed = EngineReply(2, False, Nothing(), [], ("NameError", "name 'x' is not defined"))
+    inside = RankStack(RUNNING, 0, -1, "execute", 60, [StackFrame("run", "lammps.py", 5, "lib.command(x)")])
+    native = RankStack(RUNNING, 0, -1, "execute", 60, [StackFrame("MPI_Wait", "libmpi.so", 0), *inside.frames])
+    session.answer = [[[[0, 1], inquiries.encode(inside)]], []]
+    session.until(161)
+    assert len(session.asked) == 2, "nobody has raised, and they may compute"
+    future.so_far[0].add([failed], [0, 1, 2])
+    session.answers = [session.answer, [[[[0], inquiries.encode(native)]], []]]
+    session.until(191)
+    asked = [(message.targets, inquiries.decode_question(message.question)) for _, message in session.asked[2:]]
+    assert [targets for targets, _ in asked] == [[0, 1], [0]]
+    assert [isinstance(q, inquiries.ReadStacks) and q.native for _, q in asked] == [False, True]
+    assert session.notices == [
+        "execute('lmp.run()'): no progress seen for 30 s: ranks [0-1] are in Wait (lammps.py:5); "
+        "rank 2 has raised NameError: name 'x' is not defined. mec.where() shows more"
+    ]
+
+
+def test_engines_whose_c_code_computes_are_left_alone(session: Session, watch: HangWatch) -> None:
+    future = command([0, 2])
+    watch.watch(future, "push")
+    future.so_far[0].add([EngineReply(2, False, Nothing(), [], ("NameError", "x"))], [0, 2])
+    inside = RankStack(RUNNING, 0, -1, "execute", 60, [StackFrame("run", "lammps.py", 5, "lib.command(x)")])
+    native = RankStack(RUNNING, 0, -1, "execute", 60, [StackFrame("compute", "liblammps.so", 0), *inside.frames])
+    once = [[[[0], inquiries.encode(inside)]], []]
+    session.answers = [once, once, [[[[0], inquiries.encode(native)]], []]]
+    session.until(161)
+    assert len(session.asked) == 3
+    assert session.notices == []
 
 
 def test_a_command_for_all_asks_about_all(session: Session, watch: HangWatch) -> None:

@@ -11,6 +11,7 @@ from small_set import SmallSet
 from ipmpi.engine.agent import inquiries as under_test
 from ipmpi.protocol import inquiries, messages as m, operations
 from ipmpi.protocol.inquiries import IDLE, RUNNING, RankStack, ReadLog, ReadStacks
+from ipmpi.protocol.mpicalls import MpiCall
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,15 @@ def test_a_question_of_another_release_is_not_answered_and_harms_nobody(three: S
     three.tell(m.Inquiry(6, [0, 1, 2], b"\xff"))
     assert len(stacks(three, 7, [0, 1, 2])) == 3
     assert not [entry for entry in three.back if isinstance(entry[0], m.Findings) and entry[0].id == 6]
+
+
+def test_calls_that_ipmpi_has_made_itself_are_not_the_users() -> None:
+    def call(file: str, is_open: bool) -> MpiCall:
+        return MpiCall("comm", 1, "allgather", None, "", None, None, None, file, 1, "f", 0.0, is_open)
+
+    own, theirs = "/usr/lib/python3/site-packages/ipmpi/engine/mpi/setcomm.py", "/home/me/heat.py"
+    made = [call(own, False), call(theirs, False), call(own, True)]
+    assert under_test.without_own(made) == made[1:]
 
 
 def test_many_mpi_calls_are_not_told_whatever_is_asked(three: SmallSet) -> None:

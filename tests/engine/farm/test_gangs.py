@@ -8,6 +8,7 @@ import pytest
 from set_stage import Stage, brief, failure, options, returned
 
 from ipmpi import limits
+from ipmpi.engine.agent import settasks
 from ipmpi.engine.farm.scheduler import Down, Up
 from ipmpi.protocol import messages as m, packed
 
@@ -196,3 +197,42 @@ def test_a_wide_task_waits_for_what_came_before_it_and_holds_ranks_against_what_
     assert stage.get(m.GiveTasks) == []
     stage.answer(0, [2], 0.2)
     assert [run.ranks for run in stage.get(m.RunTogether)] == [[0, 1]]
+
+
+def test_when_a_rank_has_died_the_others_go_on_together_if_their_mpi_can() -> None:
+    stage = Stage(4, survives=True)
+    run = start(stage)
+    assert not run.has_lost
+    for rank in run.ranks:
+        stage.part(0, rank)
+    stage.said()
+    stage.answer(run.ranks[0], [0])
+    stage.farm.remove_ranks([run.ranks[-1]], 0.0, died=True)
+    stage.said()
+    again = start(stage, 7)
+    assert again.has_lost, "they must know, whether MPI has told them or not"
+    assert run.ranks[-1] not in again.ranks
+
+
+def test_when_a_rank_has_died_tasks_on_several_ranks_are_refused_if_their_mpi_cannot() -> None:
+    stage = Stage(4)
+    stage.farm.remove_ranks([3], 0.0, died=True)
+    stage.said()
+    stage.give([0], width=3)
+    (refused,) = stage.get(m.TasksReturned)
+    assert refused.why == "refused"
+    assert "a rank of this set has died" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("mpi", "can"),
+    [
+        ("Open MPI v5.0.11, MPI_THREAD_MULTIPLE", True),
+        ("Open MPI v4.1.6, MPI_THREAD_MULTIPLE", False),
+        ("Open MPI v10.0.0", True),
+        ("MPICH Version: 5.0.2", False),
+        ("", False),
+    ],
+)
+def test_which_mpi_can(mpi: str, can: bool) -> None:
+    assert settasks._survives(mpi) == can
