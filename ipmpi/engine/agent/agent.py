@@ -137,7 +137,7 @@ class Agent:
         def closed(reason: str, orderly: bool, error: KernelError | None) -> None:
             if error is not None:
                 reason = str(error)
-            self._peer_lost(peer, peer.silent_end() if orderly else f"its link broke: {reason}")
+            self._peer_lost(peer, peer.silent_end("" if orderly else reason))
 
         peer.start(self.loop, event, closed)
         self.children.append(peer)

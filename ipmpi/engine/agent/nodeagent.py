@@ -405,17 +405,19 @@ class NodeAgent:
                 self._end_forming("no rank is left")
                 self._look_whether_over()
             return
-        farewell = local.farewell or self._end_for_all()
+        farewell = self._farewell(local)
         self.agent.rank_lost(local, farewell or reason, bool(farewell), None if farewell else death)
         self._look_whether_over()
 
-    def _end_for_all(self) -> str:
-        """Return the signal that recently told ranks to end, or "".
+    def _farewell(self, local: LocalRank) -> str:
+        """Return by what a rank was told to end; "" if it ended by itself.
 
-        A launcher forwards a signal to all, and kills those that are left when others have ended.
+        A launcher forwards a signal to all, and kills those that are left when others have ended: also one that
+        has called MPI_Abort, and waits for that.
         """
         reason, when = self._told_to_end
-        return reason if self.loop.now() - when < _MEANT_FOR_ALL else ""
+        for_all = reason if self.loop.now() - when < _MEANT_FOR_ALL else ""
+        return "" if local.has_aborted else local.farewell or for_all
 
     def _launcher_ended(self) -> None:
         """The launcher has ended: nothing else would end the ranks."""

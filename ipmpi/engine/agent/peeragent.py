@@ -49,13 +49,16 @@ class PeerAgent:
             self.has_registered = True
         return message is not None
 
-    def silent_end(self) -> str:
-        """Return why the ranks of this branch are lost, if its agent ended without a message."""
+    def silent_end(self, broken: str = "") -> str:
+        """Return why the ranks of this branch are lost, if its agent ended without a message.
+
+        ``broken`` says how its link broke, if it was not closed.
+        """
         host = min(self.engines, key=lambda engine: engine.rank).host if self.engines else "another node"
-        return (
-            f"the node agent on {host}, through which it is reached, ended without a word: it was killed, or the "
-            "node is down or out of memory"
-        )
+        agent = f"the node agent on {host}, through which it is reached,"
+        if broken:
+            return f"the link to {agent} broke ({broken}): it was killed, or the node is down or cut off"
+        return f"{agent} ended without a word: it was killed, or the node is down or out of memory"
 
     def start(
         self,

@@ -35,6 +35,8 @@ from .stackpipe import StackPipeEnd
 
 _THREADS: Final = 8
 """Ranks that are read at the same time. With py-spy, each takes some 15 ms of processor time."""
+_OWN_THREADS: Final = 2
+"""The same where we read it ourselves: more threads would only take the interpreter from the loop's."""
 _TRIES: Final = 4
 """A rank that runs Python changes its stack while it is read; then it is read again."""
 _PATIENT: Final = 0.4
@@ -109,7 +111,8 @@ class StackReader:
             self._waiting.append((target, question, now))
             fresh += 1
         with self._lock:
-            more = min(fresh, _THREADS - self._threads)
+            most = _THREADS if self._interpreter is None or question.native else _OWN_THREADS
+            more = min(fresh, most - self._threads)
             self._threads += max(more, 0)
         for _ in range(more):
             threading.Thread(target=self._work, name="ipmpi-stacks", daemon=True).start()

@@ -168,6 +168,10 @@ def test_a_rank_that_was_told_to_end_is_not_to_blame(ranks: Set) -> None:
 def test_a_node_whose_agent_ends_without_a_word_is_named(ranks: Set) -> None:
     child = ranks.children[0]
     child.engines = [m.EngineInfo(3, 3, "n2", 78), m.EngineInfo(1, 1, "n1", 77)]
+    assert child.silent_end("nothing came for 60 s") == (
+        "the link to the node agent on n1, through which it is reached, broke (nothing came for 60 s): it was "
+        "killed, or the node is down or cut off"
+    )
     assert child.silent_end() == (
         "the node agent on n1, through which it is reached, ended without a word: it was killed, or the node is "
         "down or out of memory"

@@ -128,3 +128,18 @@ def _end(child: subprocess.Popen[bytes], signum: int) -> None:
     """It has ended, and nobody has asked how."""
     child.send_signal(signum)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_who_has_called_mpi_abort_was_not_told_to_end_by_the_signal_that_its_launcher_sends_to_all(
+    process: Process,
+) -> None:
+    local = next(iter(process.agent._ranks))
+    process.agent._told_to_end = "got SIGTERM", time.monotonic()
+    assert process.agent._farewell(local) == "got SIGTERM"
+    block, descriptor = ControlBlock.create()
+    os.close(descriptor)
+    block.aborts(5)
+    local._block = block
+    assert local.has_aborted
+    assert process.agent._farewell(local) == ""
+    local._block = None
