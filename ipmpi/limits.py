@@ -234,6 +234,13 @@ all of them."""
 OUTPUT: Final = 2 * RESULT_TEXT + DISPLAYS
 """What a controller passes on of one engine during one command; agents leave out the middle of longer output."""
 
+DEBUGGER_TEXT: Final = 32 * KIB
+"""Characters that a debugger writes between two prompts: 400 lines of a terminal. Of a longer text the middle is
+left out. Rarely more than one packet."""
+
+DEBUGGER_LINE: Final = 16 * KIB
+"""Characters of a line for a debugger: what a person types or pastes."""
+
 EXCEPTION: Final = 1 * MIB
 """The largest pickled exception that travels; of a larger one its name, text and traceback do."""
 

@@ -137,6 +137,7 @@ DEFERRED = {
     ("ipmpi.cli.ipcontroller", "ipmpi.launch.cluster.defaultfurls"),
     ("ipmpi.cli.ipengine", "ipmpi.cli.askjob"),
     ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.comm"),
+    ("ipmpi.engine.session.debugging", "ipmpi.engine.session.enginedebugger"),  # it loads pdb
     ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.setcomm"),
     ("ipmpi.engine.session.ipythonlines", "ipmpi.engine.session.ipythonshell"),  # it loads IPython
     ("ipmpi.client.tasks.farminterfaces", "ipmpi.client.pools.executor"),  # few programs need these two

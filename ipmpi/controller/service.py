@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import __version__, limits
-from ..errors import KernelError, LocalProtocolError, MessageSizeError, RemoteProtocolError, SecurityError
+from .. import __version__
+from ..errors import KernelError, LocalProtocolError, RemoteProtocolError, SecurityError
 from ..protocol import messages as m, packed
 from ..protocol.connection import Event, MessageReceived
-from ..protocol.frames import Buffer, size_of
+from ..protocol.frames import Buffer
 from ..protocol.handshake import printable
 from ..protocol.permissions import CONTROLLER_RECEIVES
 from ..transport.loop import Loop, Timer
@@ -29,6 +29,7 @@ from .describe import described
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
 from .farm.farm import Farm
 from .farm.order import Order
+from .headers import check_room
 from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
@@ -38,7 +39,6 @@ from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled
 
-_DISPATCH_ROOM = limits.KIB
 _FLUSH_AGAIN = 0.1
 """Seconds until effects are collected again after an error."""
 STOP_DELAY = 2.0
@@ -88,8 +88,7 @@ class ControllerService:
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
         self._restarts = SetRestarts(self.router, self.farm, self.deadlines, self._log, self._engines_ended)
-        self._engines = 0
-        self._stopping = False
+        self._engines, self._stopping = 0, False
         self.ended_by_client = False
         """Whether the last engines were ended by a client."""
         self._started = time.time()
@@ -107,6 +106,7 @@ class ControllerService:
         }
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
+            m.DebuggerSaid: self.router.debuggers.said,
             m.Findings: self.inquiries.found,
             m.RunBeforeEnd: self.router.before_end,
             m.AnswerStuck: self.stalled.stuck,
@@ -217,8 +217,10 @@ class ControllerService:
             self.interruptions.begin(key, message)
         elif isinstance(message, m.AskAgents):
             self.inquiries.begin(key, message)
+        elif isinstance(message, m.DebuggerLine):
+            self.router.debuggers.line(key, message)
         elif isinstance(message, m.Command):
-            self._check_size(message, event.body)
+            check_room(message, event.body, len(self.router.registry.engines))
             self.router.command(key, message, event.body, event.stream)
             self._loop.call_at_turn_end(self.stalled.look_for_silent_senders)
         elif isinstance(message, m.SubmitTasks):
@@ -232,15 +234,6 @@ class ControllerService:
             self.farm.define(key, message, event.body)
         elif isinstance(message, m.ForgetFunctions):
             self.farm.forget(key, message)
-
-    def _check_size(self, message: m.Command, body: Sequence[Buffer]) -> None:
-        """Refuse a command that would not fit into a Dispatch, which also lists ranks."""
-        size = len(message.operation) + size_of(body) + 5 * len(message.sizes) + len(message.label)
-        room = limits.MESSAGE - _DISPATCH_ROOM - 5 * len(self.router.registry.engines)
-        if size > room:
-            raise MessageSizeError(
-                f"this command has {size} bytes, of at most {room}: push large data first, and use it by name"
-            )
 
     def _kill(self, session: PeerSession, message: m.Kill) -> list[int]:
         if message.controller and not self.router.registry.engines:

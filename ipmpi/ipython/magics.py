@@ -46,6 +46,12 @@ class Steers(Protocol):
     def kill(self, *, targets: Any = None, block: bool | None = None) -> Any:
         """End engines."""
 
+    def debug(self, engine: int | None = None) -> None:
+        """Open a debugger on an engine."""
+
+    def debuggers_wait(self) -> bool:
+        """Return whether debuggers wait in commands of the client."""
+
     def recent_outputs(self) -> Sequence[Any]:
         """Return what was printed lately."""
 
@@ -201,16 +207,41 @@ class ParallelMagics(Magics):
     @line_magic
     def pxtb(self, line: str) -> None:
         """Show the whole tracebacks of the last failure on engines, equal ones once: ``%pxtb``, ``%pxtb 0:4``."""
+        error = self._last_failure()
+        if error is None:
+            raise UsageError("%pxtb shows the tracebacks of the last exception of engines, and there was none")
+        wanted = engines(line, self._client()) if line.strip() else "all"
+        ids = None if wanted == "all" else wanted
+        print(reports.tracebacks(error, ids, colours_of(self._shell)), end="")
+
+    def _last_failure(self) -> CompositeError | None:
         error = getattr(sys, "last_value", None)
         if isinstance(error, WaitInterrupted):
             error = error.error
         if not isinstance(error, CompositeError):
             error = None if self.last is None or not self.last.done() else self.last.exception()
-        if not isinstance(error, CompositeError):
-            raise UsageError("%pxtb shows the tracebacks of the last exception of engines, and there was none")
-        wanted = engines(line, self._client()) if line.strip() else "all"
-        ids = None if wanted == "all" else wanted
-        print(reports.tracebacks(error, ids, colours_of(self._shell)), end="")
+        return error if isinstance(error, CompositeError) else None
+
+    @line_magic
+    def pxdebug(self, line: str) -> None:
+        """Open a debugger on an engine: ``%pxdebug 37``.
+
+        Where user code has stopped at a ``breakpoint()``, it is that debugger. Else it shows the frames of the
+        last exception of the engine. ``%pxdebug`` alone opens those that wait, or that of the first engine that
+        has raised in the last failed command.
+        """
+        client = self._client()
+        word = line.strip()
+        if word and not word.isdecimal():
+            raise UsageError(f"%pxdebug takes the id of one engine, as in %pxdebug 3, not {word!r}")
+        with reports.in_one_line():
+            if word or client.debuggers_wait():
+                client.debug(int(word) if word else None)
+                return
+            error = self._last_failure()
+            if error is None:
+                raise UsageError("%pxdebug takes the id of an engine, as in %pxdebug 3: no command has failed yet")
+            client.debug(reports.first_cause(error))
 
     @line_magic
     def pxlog(self, line: str) -> None:

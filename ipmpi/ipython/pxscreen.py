@@ -77,6 +77,11 @@ class PxScreen:
             self._live.tick(self._live.due)
         print(f"ipmpi: {text}", file=sys.stderr, flush=True)
 
+    def settle(self) -> None:
+        """Show all that has come, and leave nothing that could be replaced: the user is asked for something."""
+        self.status(None)
+        self.finish()
+
     def wait(self, seconds: float) -> None:
         """Let so much time pass, or less if something has come."""
         due = self._live.due

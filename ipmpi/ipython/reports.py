@@ -12,7 +12,7 @@ from IPython.core.error import UsageError
 from ..client.display.blocks import STDOUT, Block
 from ..client.display.escapes import safe
 from ..client.display.render import Renderer
-from ..errors import CompositeError, KernelError, text_of
+from ..errors import CompositeError, KernelError, PeerError, text_of
 from .pxoptions import PxOptions
 
 
@@ -72,6 +72,14 @@ def tracebacks(error: CompositeError, wanted: Sequence[int] | None, colours: boo
         return error.render(wanted, all=True, colours=colours) + "\n"
     except IndexError as wrong:
         raise UsageError(str(wrong)) from None
+
+
+def first_cause(error: CompositeError) -> int | None:
+    """Return the first engine that has failed by itself, and not because of another one; None if there is none."""
+    failed = [(value, getattr(value, "_ipython_engine_info", {}).get("engineid")) for _, value, _ in error.elist]
+    known = [(value, engine) for value, engine in failed if isinstance(engine, int)]
+    own = [engine for value, engine in known if not isinstance(value, PeerError)]
+    return min([*own, *(engine for _, engine in known if not own)], default=None)
 
 
 def log(recent: Sequence[Any], count: int) -> str:

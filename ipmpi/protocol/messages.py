@@ -8,13 +8,22 @@ Who may say what is in :mod:`ipmpi.protocol.permissions`. What only the task far
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import field
 
 from .basemessage import Message as Message
 from .deaths import Death as Death, RanksLost as RanksLost
+from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
+from .output import (
+    DISPLAY as DISPLAY,
+    METADATA as METADATA,
+    STDERR as STDERR,
+    STDOUT as STDOUT,
+    Output as Output,
+    OutputBlock as OutputBlock,
+)
 from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
 from .sshmessages import (
     ChannelReset as ChannelReset,
@@ -359,36 +368,6 @@ class Findings(Message, frozen=True, tag=56):
     answer: bytes
 
 
-class OutputBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What some engines have printed alike: whole lines, the last of which may be unfinished, or one display.
-
-    ``kind`` is one of :data:`STDOUT`, :data:`STDERR`, :data:`DISPLAY`. What an engine prints and displays during
-    a command is counted from 0, lines of standard error by themselves; ``first`` is the number of the first one
-    here. ``data`` is UTF-8 text, or an encoded :class:`~ipmpi.protocol.operations.Display`. From an engine set
-    ``engines`` are ranks, to a client ids.
-    """
-
-    kind: int
-    first: int
-    engines: list[int]
-    data: bytes
-
-
-STDOUT: Final = 0
-STDERR: Final = 1
-DISPLAY: Final = 2
-
-METADATA: Final = "application/vnd.ipmpi.metadata+json"
-"""Among the formats of a display: metadata about the others, a JSON object by MIME type."""
-
-
-class Output(Message, frozen=True, tag=57):
-    """What was printed and displayed during command ``id``; before the :class:`Result` of the same engines."""
-
-    id: int
-    blocks: list[OutputBlock]
-
-
 # --- inside an engine set, between the agents of its nodes -----------------------------------------------------
 
 
@@ -420,6 +399,7 @@ AnyMessage = (
     | Restart
     | ClusterInfo
     | AskAgents
+    | DebuggerLine
     | SubmitTasks
     | AbortTasks
     | TaskStatus
@@ -459,6 +439,7 @@ AnyMessage = (
     | AnswerStuck
     | Findings
     | Output
+    | DebuggerSaid
     | WantTasks
     | TaskResults
     | LargeTaskResult

@@ -110,6 +110,10 @@ class ClearProperties(_Operation, frozen=True, tag="clear_properties"):
     """Delete all properties."""
 
 
+class PostMortem(_Operation, frozen=True, tag="post_mortem"):
+    """Open the debugger in the frames of the last exception of this engine."""
+
+
 class TakeSnapshot(_Operation, frozen=True, tag="take_snapshot"):
     """Save names (None: all) under a key. The answer's body has ``names``, ``left_out``, ``bytes``, ``folder``.
 
@@ -215,6 +219,7 @@ Operation = (
     | HasProperties
     | DelProperties
     | ClearProperties
+    | PostMortem
     | BeforeWalltime
     | EndComes
     | TakeSnapshot

@@ -132,6 +132,13 @@ class DisplayTaken(Message, frozen=True, tag=220):
     number: int
 
 
+class DebuggerAnswer(Message, frozen=True, tag=221):
+    """The line for prompt ``number`` of this rank's debugger; "" is the end of input, None says to go on."""
+
+    number: int
+    text: str | None
+
+
 class LogLine(Message, frozen=True, tag=219):
     """A line for the log of this rank: what its user should know of the set."""
 
@@ -276,6 +283,16 @@ class Displayed(Message, frozen=True, tag=248):
     number: int = 0
 
 
+class DebuggerTold(Message, frozen=True, tag=252):
+    """The debugger in the command that runs has written ``text``; see DebuggerSaid. Prompts are numbered."""
+
+    number: int
+    state: int
+    text: str
+    prompt: str = ""
+    place: str = ""
+
+
 ToRank = (
     Greeting
     | Address
@@ -289,6 +306,7 @@ ToRank = (
     | PartLeft
     | Freed
     | DisplayTaken
+    | DebuggerAnswer
     | LogLine
     | Stop
     | DefineFunction
@@ -302,6 +320,7 @@ ToAgent = (
     | Formed
     | CommandDone
     | Displayed
+    | DebuggerTold
     | Bell
     | ItemDone
     | PartDone

@@ -57,6 +57,10 @@ class FakeSession:
             self.release()
         return future
 
+    def debuggers(self) -> list[Any]:
+        """No debugger waits."""
+        return []
+
     def release(self) -> None:
         """Let the engines do what waits."""
         self.held = False

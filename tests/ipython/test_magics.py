@@ -12,7 +12,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from ipmpi.client.engines.views import EngineView
 from ipmpi.client.session.results import PendingResult, ResultList
-from ipmpi.errors import CompositeError
+from ipmpi.errors import ClientError, CompositeError, PeerError
 from ipmpi.ipython import ParallelMagics, unload_ipython_extension
 from ipmpi.ipython.magics import NO_ACTIVE_CONTROLLER
 from ipmpi.protocol.inquiries import RankStack, ReadStacks, StackFrame, decode_question, encode
@@ -452,3 +452,32 @@ def test_unloading_brings_cells_back(shell: Any, mec: Mec, magics: ParallelMagic
     shell.run_cell("here = 1")
     assert shell.user_ns["here"] == 1
     assert magics.active is None
+
+
+def test_pxdebug_takes_one_engine_or_the_first_that_has_raised_by_itself(
+    shell: Any, mec: Mec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int | None] = []
+    monkeypatch.setattr(type(mec), "debug", lambda self, engine=None: opened.append(engine))
+    monkeypatch.setattr(sys, "last_value", None, raising=False)
+    with pytest.raises(UsageError, match="%pxdebug takes the id of an engine, as in %pxdebug 3"):
+        shell.run_line_magic("pxdebug", "")
+    with pytest.raises(UsageError, match="not '0:2'"):
+        shell.run_line_magic("pxdebug", "0:2")
+    shell.run_line_magic("pxdebug", " 2 ")
+    peer = PeerError("rank 3 has failed")
+    peer._ipython_engine_info = {"engineid": 0, "method": "execute"}  # type: ignore[attr-defined]
+    own = ZeroDivisionError("division by zero")
+    own._ipython_engine_info = {"engineid": 3, "method": "execute"}  # type: ignore[attr-defined]
+    failed = CompositeError("both", [(type(each), each, None) for each in (peer, own)])
+    monkeypatch.setattr(sys, "last_value", failed)
+    shell.run_line_magic("pxdebug", "")
+    assert opened == [2, 3]
+
+
+def test_debug_without_an_engine_says_what_to_type(mec: Mec) -> None:
+    assert not mec.debuggers_wait()
+    with pytest.raises(ClientError, match=r"name it: mec\.debug\(3\)"):
+        mec.debug()
+    with pytest.raises(TypeError, match="the engine to debug must be an int"):
+        mec.debug("all")

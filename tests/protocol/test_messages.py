@@ -17,6 +17,7 @@ VALUES: dict[Any, Any] = {
     bool: True,
     float: 1.5,
     str: "text é",
+    str | None: "n\n",
     bytes: b"\0\xff",
     list[int]: [0, 5, 70_000],
     list[int] | None: [1],

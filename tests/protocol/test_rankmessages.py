@@ -16,7 +16,8 @@ TO_RANK: list[Any] = [
     rm.RunCommand(1, "push", b"o", [1, 2], True), rm.RunItems(5, b"o", b"\1\0\0\0"),
     rm.RunItem(6, b"o", [1 << 40]),
     rm.RunPart(7, b"o", [0, 2], 9, True, [4]), rm.PartBody(7, [4]), rm.PartLeft(7, "rank 1 has failed"),
-    rm.Freed(1 << 22), rm.DisplayTaken(1), rm.LogLine("a line"), rm.Stop("the end", 1, "words", True),
+    rm.Freed(1 << 22), rm.DisplayTaken(1), rm.DebuggerAnswer(2, "n\n"), rm.LogLine("a line"),
+    rm.Stop("the end", 1, "words", True),
     DefineFunction(b"k" * 16, 0, 3, [3]), ForgetFunctions([b"k" * 16]),
 ]  # fmt: skip
 TO_AGENT: list[Any] = [
@@ -24,6 +25,7 @@ TO_AGENT: list[Any] = [
     rm.Formed(False, "no way"), rm.CommandDone(1, True, b"o", 4, [1], True), rm.Bell(),
     rm.ItemDone(6, True, 0.5, [9]),
     rm.OutputPipes(), rm.StackPipe(60), rm.Displayed(b"figure", 1),
+    rm.DebuggerTold(1, 1, "text", "(Pdb) ", "a.py:1 in f"),
     rm.PartDone(7, 2, False, 0.5, [3]), rm.DataPiece(4096, False), rm.Signalled("SIGTERM"), rm.Leaving(),
 ]  # fmt: skip
 

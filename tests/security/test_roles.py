@@ -54,6 +54,8 @@ SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.Dispatch: (m.Dispatch(1, [0], "execute", b"x"), set()),
     m.InterruptRanks: (m.InterruptRanks([0]), set()),
     m.Inquiry: (m.Inquiry(1, [0], b"x"), set()),
+    m.DebuggerLine: (m.DebuggerLine(1, [0], "c\n"), {"mec"}),
+    m.DebuggerSaid: (m.DebuggerSaid(1, 0, 1), {"engine"}),
     m.StopRanks: (m.StopRanks([0]), set()),
     m.RestartSet: (m.RestartSet(), set()),
     m.Register: (m.Register([m.EngineInfo(0, 7, "host", 1)], "no MPI", "3"), {"engine"}),

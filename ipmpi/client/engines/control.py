@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, overload
 
 from ... import limits
-from ...protocol import inquiries, messages
+from ...errors import ClientError
+from ...protocol import inquiries, messages, operations
 from ...ranges import engines_named
 from ..display.whereabouts import Whereabouts, with_own_lines
 from ..session import given
@@ -18,6 +19,7 @@ from ..session.ownframes import all_raise_at_call
 from ..session.recentoutputs import RecentOutput
 from ..session.results import PendingResult
 from ..session.targets import Targets, choose
+from ..session.waiting import check_waiting
 from .completing import completions, description
 from .objects import EngineObjects
 from .restarting import Restarted, restart
@@ -227,6 +229,35 @@ class EngineControl(EngineObjects):
             say(not_reacting(ids, runs, self._calls.settings.why(ids) if self._calls.settings.why else ""))
         answer: list[int] = ended
         return answer
+
+    def debug(self, engine: int | None = None) -> None:
+        """Open a debugger on an engine: pdb, IPython's where it is installed there.
+
+        If user code has stopped at a ``breakpoint()`` in a command of this client, that debugger is opened. Else
+        it is one in the frames of the last exception that a command has raised on the engine; their variables are
+        kept until another command raises, or :meth:`reset`. Blocks until the debugger is left.
+
+        Args:
+            engine: the engine; None for all whose debuggers wait, one after the other.
+
+        Raises:
+            ClientError: no engine is named, and no debugger waits.
+            CompositeError: there was no exception in user code on the engine.
+        """
+        number = None if engine is None else given.whole_number(engine, "the engine to debug", 0, limits.ENGINE_ID)
+        check_waiting()
+        if self._calls.attend_debuggers(number):
+            return
+        if number is None:
+            raise ClientError(
+                "no debugger of a command of this client waits. To look at the last exception of an engine, name "
+                "it: mec.debug(3)"
+            )
+        self._command(operations.PostMortem(), "debug", (number,), number, True)
+
+    def debuggers_wait(self) -> bool:
+        """Return whether a debugger in a command of this client waits for a line, without a request."""
+        return bool(self._calls.session.debuggers())
 
     def complete(self, text: str) -> list[str]:
         """Return what the last word of a line of code can become on the engines, for completion by Tab.

@@ -12,7 +12,8 @@ from ... import limits, serialize
 from ...errors import KernelError, WaitInterrupted
 from ...protocol import inquiries, messages
 from . import given
-from .callwait import wait_and_tell
+from .callwait import StderrScreen, wait_and_tell
+from .debuggerconsole import DebuggerConsole
 from .escalation import Escalation, stacks_of, timed_out
 from .hangwatch import HangWatch
 from .partial import CommandFuture, Partial, WaitSettings
@@ -62,7 +63,8 @@ def combined(
     parts = [part for future in futures if isinstance(future, CommandFuture) for part in future.so_far]
     outputs = [output for future in futures if isinstance(future, CommandFuture) for output in future.outputs]
     numbers = [number for future in futures if isinstance(future, CommandFuture) for number in future.numbers]
-    whole: concurrent.futures.Future[list[EngineReply]] = CommandFuture(parts, outputs, numbers)
+    talks = [talk for future in futures if isinstance(future, CommandFuture) for talk in future.talks]
+    whole: concurrent.futures.Future[list[EngineReply]] = CommandFuture(parts, outputs, numbers, talks)
     missing = len(futures)
     lock = threading.Lock()
 
@@ -128,6 +130,7 @@ class Calls:
         self, client: object, submissions: Sequence[Submission], finish: Finish, block: bool, method: str
     ) -> Any:
         """Send several commands of one call: as :meth:`command`, with ``finish`` applied to the replies of all."""
+        timeout = given.seconds(getattr(client, "timeout", None), "timeout")
         if block:
             check_waiting()
         else:
@@ -140,7 +143,6 @@ class Calls:
                 self.recent.add(each.label, sent.outputs[0])
         future = futures[0] if len(futures) == 1 else combined(futures)
         label = submissions[0].label if len(submissions) == 1 else method
-        timeout = given.seconds(getattr(client, "timeout", None), "timeout")
         escalation = None
         if isinstance(future, CommandFuture):
             escalation = Escalation(self.session, future, label, self.settings)
@@ -171,6 +173,25 @@ class Calls:
         """Ask the controller for the ids of the engines, ascending."""
         return registered(self.session)
 
+    def attend_debuggers(self, first: int | None = None) -> bool:
+        """Ask for lines for the debuggers that wait in commands of this client; return False if there are none.
+
+        Args:
+            first: only if the debugger of this engine waits, which is then the first one.
+        """
+        talks = self.session.debuggers()
+        if not any(first is None or first in talk.waiting() for talk in talks):
+            return False
+        numbers = [talk.number for talk in talks]
+        screen = StderrScreen()
+        for talk in talks:
+            talk.listen(screen.wake)
+        DebuggerConsole(
+            talks, screen, lambda engines: _interrupt(self.session, numbers, engines),
+            lambda: self.session.failure is not None, first,
+        ).attend()  # fmt: skip
+        return True
+
     def _result(
         self,
         client: object,
@@ -199,9 +220,9 @@ def _with_timeout(finish: Finish, seconds: float) -> Finish:
     return lambda replies: finish(timed_out(replies, seconds))
 
 
-def _interrupt(session: Session, numbers: list[int]) -> None:
-    """Interrupt the engines that run these commands; the replies show the outcome."""
-    session.request(lambda i: messages.Interrupt(i, None, numbers))
+def _interrupt(session: Session, numbers: list[int], engines: list[int] | None = None) -> None:
+    """Interrupt the engines (None: all) that run these commands; the replies show the outcome."""
+    session.request(lambda i: messages.Interrupt(i, engines, numbers))
 
 
 def _why(session: Session, engines: list[int]) -> str:

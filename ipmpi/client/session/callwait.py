@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from ... import limits
 from ...errors import KernelError, WaitInterrupted
 from ...ranges import engines_named, ranges
+from .debuggerconsole import DebuggerConsole
 from .partial import OnInterrupt, Partial
 from .progress import StatusLine
 from .standstill import RESTART, UNKNOWN
@@ -31,6 +32,9 @@ class Screen(Protocol):
 
     def tell(self, text: str) -> None:
         """Show a line that stays."""
+
+    def settle(self) -> None:
+        """Show all that has come, and leave nothing that could be replaced: the user is asked for something."""
 
     def wait(self, seconds: float) -> None:
         """Let so much time pass, or less if something may have happened."""
@@ -53,6 +57,10 @@ class StderrScreen:
     def tell(self, text: str) -> None:
         """See :class:`Screen`."""
         self._line.tell(f"ipmpi: {text}")
+
+    def settle(self) -> None:
+        """See :class:`Screen`."""
+        self._line.show(None)
 
     def wait(self, seconds: float) -> None:
         """See :class:`Screen`."""
@@ -82,8 +90,9 @@ class CallWait:
     """Waits until a call is done.
 
     From :attr:`Partial.progress_after` on it shows who is waited for. It tells once if some engines have failed
-    while others run. The first Ctrl-C interrupts the engines that run the call, and the wait goes on; the second
-    one ends the wait. With ``on_interrupt='detach'``, the first one does.
+    while others run. If debuggers on engines wait for lines, and this is the main thread, it asks for them.
+    The first Ctrl-C interrupts the engines that run the call, and the wait goes on; the second one ends the wait.
+    With ``on_interrupt='detach'``, the first one does.
 
     Args:
         future: is done when the call is.
@@ -108,6 +117,7 @@ class CallWait:
         self._ways = ways
         self._first_failure: float | None = None
         self._is_told = partial.after is None
+        self._console: DebuggerConsole | None = None
 
     def run(self) -> None:
         """Wait.
@@ -118,6 +128,12 @@ class CallWait:
         self._future.add_done_callback(lambda _: self._screen.wake())
         if not self._is_told:
             self._partial.on_failure(self._screen.wake)
+        if threading.current_thread() is threading.main_thread():
+            # Else the terminal belongs to another thread.
+            partial, screen = self._partial, self._screen
+            self._console = DebuggerConsole(partial.talks, screen, partial.interrupt, self._future.done)
+            for talk in partial.talks:
+                talk.listen(screen.wake)
         try:
             self._until()
         except KeyboardInterrupt:
@@ -132,6 +148,9 @@ class CallWait:
     def _until(self, end: float | None = None) -> bool:
         """Wait until it is done, at most until ``end``; return whether it is."""
         while not self._future.done():
+            if self._console is not None and self._console.is_wanted:
+                self._console.attend()
+                continue
             now = time.monotonic()
             if end is not None and now >= end:
                 return False
@@ -171,6 +190,8 @@ class CallWait:
         """The first Ctrl-C: interrupt the engines, and wait for them to react."""
         self._is_told = True
         running = self._partial.running
+        for talk in self._partial.talks:
+            talk.interrupted()
         self._screen.tell(f"interrupting [{ranges(running)}]. Ctrl-C again leaves the command running")
         try:
             if self._ways.interrupt is None:

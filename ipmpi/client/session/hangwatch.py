@@ -66,6 +66,11 @@ class _Watched:
         """When to look next: twice in the time after which a notice is to come."""
         return self.looked + max(patience, _LEAST) / 2
 
+    @property
+    def is_debugged(self) -> bool:
+        """Whether a debugger in it waits for its user: others may well wait for that engine."""
+        return any(talk.waiting() for talk in self.future.talks)
+
     def waits_for(self, known: list[int]) -> list[int]:
         """The engines that have not answered."""
         waits: set[int] = set()
@@ -158,6 +163,10 @@ class HangWatch:
             return
         watched.looked = now
         targets = watched.waits_for(self._session.engines)
+        if watched.is_debugged:
+            watched.before = None
+            self._set()
+            return
         if not targets or self._is_queued(watched, targets):
             self._set()
             return

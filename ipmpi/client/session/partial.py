@@ -18,6 +18,7 @@ from ...protocol.operations import Failed
 from ...ranges import ranges
 from .calltimes import CallTimes
 from .commandoutput import CommandOutput
+from .debuggertalk import DebuggerTalk
 from .failures import failure_of
 from .waiting import SessionFuture
 
@@ -98,6 +99,7 @@ class CommandFuture(SessionFuture):
     Attributes:
         outputs: what the engines print meanwhile, one per command.
         numbers: the numbers of the commands in their session.
+        talks: their debuggers, one per command.
     """
 
     def __init__(
@@ -105,11 +107,13 @@ class CommandFuture(SessionFuture):
         so_far: Sequence[SoFar],
         outputs: Sequence[CommandOutput] = (),
         numbers: Sequence[int] = (),
+        talks: Sequence[DebuggerTalk] = (),
     ) -> None:
         super().__init__()
         self.so_far = list(so_far)
         self.outputs = list(outputs)
         self.numbers = list(numbers)
+        self.talks = list(talks)
 
 
 class WaitSettings:
@@ -124,14 +128,15 @@ class WaitSettings:
             no more than that, or ``'restart'``.
         on_failure: what a call does when some engines have failed and all others wait inside MPI: ``'end'`` or
             ``'wait'``.
-        interrupt: interrupts the engines that run commands of these numbers; None where that is not possible.
+        interrupt: called with a list of numbers of commands, interrupts the engines that run them, or those of
+            them that a second list names; None where that is not possible.
         engines: the ids of all engines.
         why: says why engines do not react, in words; waits for that. None where nobody can be asked.
     """
 
     def __init__(
         self,
-        interrupt: Callable[[list[int]], object] | None = None,
+        interrupt: Callable[..., object] | None = None,
         engines: Callable[[], Sequence[int]] = tuple,
         why: Callable[[list[int]], str] | None = None,
     ) -> None:
@@ -158,6 +163,7 @@ class Partial:
 
     Attributes:
         times: when the call began and ended.
+        talks: the debuggers in the commands of the call, one per command.
     """
 
     def __init__(
@@ -171,6 +177,7 @@ class Partial:
         self._parts = future.so_far if isinstance(future, CommandFuture) else []
         self._outputs = future.outputs if isinstance(future, CommandFuture) else []
         self._numbers = future.numbers if isinstance(future, CommandFuture) else []
+        self.talks = future.talks if isinstance(future, CommandFuture) else []
         self._method = method
         self._settings = WaitSettings() if settings is None else settings
         self.label = label or method or "the call"
@@ -247,10 +254,10 @@ class Partial:
         """Whether :meth:`interrupt` does something."""
         return bool(self._numbers) and self._settings.interrupt is not None
 
-    def interrupt(self) -> None:
-        """Interrupt the engines that run this call; elsewhere it will not begin."""
+    def interrupt(self, engines: list[int] | None = None) -> None:
+        """Interrupt the engines that run this call, all or some; elsewhere it will not begin."""
         if self._settings.interrupt is not None:
-            self._settings.interrupt(self._numbers)
+            self._settings.interrupt(self._numbers, *([] if engines is None else [engines]))
 
     def why(self, engines: list[int]) -> str:
         """Say why these engines do not react to an interrupt, as a sentence; "" if that cannot be found out."""

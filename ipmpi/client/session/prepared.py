@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ... import limits
 from ...errors import ClientError, LocalProtocolError
 from ...protocol.connection import Prepared, prepare
 from ...protocol.messages import AnyMessage
@@ -17,3 +18,11 @@ def prepared_here(message: AnyMessage, inline: int = 0) -> Prepared:
         return prepare(message, inline)
     except LocalProtocolError as error:
         raise ClientError(f"this call was not sent: {error}") from None
+
+
+def check_text(operation: bytes, method: str) -> None:
+    """Refuse an encoded operation that is too long; raises ClientError."""
+    if len(operation) > limits.MESSAGE - limits.INLINE_BODY - 64 * limits.KIB:
+        raise ClientError(
+            f"the text of this {method} has {len(operation)} bytes: push() large data, and use it by name"
+        )

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ... import limits
-from ...errors import ClientError, ConnectionError, KernelError, internal_error
+from ...errors import ConnectionError, KernelError, internal_error
 from ...furl import Furl
 from ...protocol import messages as m, operations
 from ...protocol.connection import Event, MessageReceived, Prepared
@@ -30,11 +30,12 @@ from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop, Timer
 from ...transport.transfers import Transfers
 from .commandoutput import CommandOutput
+from .debuggertalk import DebuggerTalk
 from .enginereply import EngineReply
 from .failures import kernel_error
 from .notices import say
 from .partial import CommandFuture, SoFar
-from .prepared import prepared_here
+from .prepared import check_text, prepared_here
 from .presence import Presence
 from .submission import Submission as Submission
 from .taskmessages import NoTasks, TaskReceiver
@@ -51,6 +52,7 @@ class _Command:
     sizes: list[int]
     order: list[int] | None
     output: CommandOutput
+    talk: DebuggerTalk
     inline: int = 0
     replies: dict[int, EngineReply] = field(default_factory=dict)
 
@@ -147,13 +149,14 @@ class Session:
         sizes = [size_of([b]) for b in body]
         output = CommandOutput()
         number = next(self._numbers)
-        future = CommandFuture([so_far], [output], [number])
-        command = _Command(future, so_far, body, sizes, submission.targets, output)
+        talk = DebuggerTalk(number, self._send_line, self.post_later)
+        future = CommandFuture([so_far], [output], [number], [talk])
+        command = _Command(future, so_far, body, sizes, submission.targets, output, talk)
         operation = operations.encode(submission.operation)
         message = m.Command(
             number, submission.targets, submission.method, submission.label, operation, sizes, submission.one_idle
         )
-        self._check_size(operation, submission.method)
+        check_text(operation, submission.method)
         total = sum(command.sizes)
         prepared = prepared_here(message, total if total <= limits.INLINE_BODY else 0)
         self._loop.call_threadsafe(
@@ -222,13 +225,6 @@ class Session:
         """Return whether waiting for the controller is impossible: in the session's thread, or after its end."""
         return threading.get_ident() == self._loop.thread or self._failure is not None
 
-    @staticmethod
-    def _check_size(operation: bytes, method: str) -> None:
-        if len(operation) > limits.MESSAGE - limits.INLINE_BODY - 64 * limits.KIB:
-            raise ClientError(
-                f"the text of this {method} has {len(operation)} bytes: push() large data, and use it by name"
-            )
-
     # --- in the session's thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -258,6 +254,13 @@ class Session:
         else:
             self._loop.report(error)
             settle(future, internal_error(error))
+
+    def _send_line(self, line: m.DebuggerLine) -> None:
+        self._loop.call_threadsafe(lambda: self.send(line) if self._failure is None else None, self._failed)
+
+    def debuggers(self) -> list[DebuggerTalk]:
+        """Return the debuggers that wait in commands of this session, by command."""
+        return [command.talk for command in list(self._commands.values()) if command.talk.waiting()]
 
     def send(self, message: m.AnyMessage | Prepared, body: Sequence[Buffer] = ()) -> None:
         """Send a message with a small body."""
@@ -313,6 +316,8 @@ class Session:
             command = self._commands.get(message.id)
             if command is not None:
                 command.output.add(message.blocks)
+        elif isinstance(message, m.DebuggerSaid) and message.id in self._commands:
+            self._commands[message.id].talk.said(message)
         elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone):
             self._task_message(message, event)
         elif isinstance(message, m.Reply):
@@ -399,6 +404,7 @@ class Session:
             command.order = sorted(command.replies)
         order = command.order
         command.so_far.add(replies, order)
+        command.talk.ended(reply.engine for reply in replies)
         if len(command.replies) >= len(set(order)):
             del self._commands[number]
             self._inline -= command.inline
@@ -425,12 +431,8 @@ class Session:
             else:
                 self.tasks.tasks_done(message, event.body)
         else:
-            self._body(
-                message, event, lambda body: self._task_done(message, body), lambda: self._no_memory(message)
-            )
-
-    def _task_done(self, message: m.TaskDone, body: list[Buffer]) -> None:
-        self.tasks.task_done(message, body)
+            done = self.tasks.task_done
+            self._body(message, event, lambda body: done(message, body), lambda: self._no_memory(message))
 
     def _no_memory(self, message: m.TaskDone) -> None:
         text = (

@@ -53,6 +53,8 @@ class QueuedCommand:
     """Bytes that engines have printed while they ran it."""
     most_output: int = limits.OUTPUT
     """How many of these are passed on to the client."""
+    debugged: set[int] = field(default_factory=set)
+    """Engines on which a debugger in it waits for a line."""
     given_up: set[int] = field(default_factory=set)
     """Engines that were told that the body will not arrive, and have not replied."""
 

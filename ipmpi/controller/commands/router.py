@@ -34,15 +34,14 @@ from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from ..headers import LARGEST_HEADER, header_size
 from ..registry import Registry
 from .arriving import ArrivingCommand
-from .commandqueue import CommandQueue, Stage, first_idle, join, withdraw
+from .beforeend import BeforeEnd
+from .commandqueue import CommandQueue, Stage, first_idle, withdraw
+from .debuggers import Debuggers
 from .held import Held
 from .output import for_client
 from .passing import NOT_TAKEN, Passing
 from .queuedcommand import ClientCommands, QueuedCommand, check_size
 from .setpeers import whole_sets, withdrawn
-
-_BEFORE_END = 100
-"""Most commands of a set in one queue, besides those of clients."""
 
 
 class Router:
@@ -63,6 +62,10 @@ class Router:
         self._undone: dict[tuple[QueuedCommand, str, str, m.Death | None], list[int]] = {}
         self._passing: dict[tuple[int, int], Passing] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
+        self.debuggers = Debuggers(
+            self.registry, self._works, self._clients, self._running, lambda effect: self._effects.append(effect)
+        )
+        self.before_end = BeforeEnd(self.registry, self._queues, self._works, self._serial, self._advance).queue
         self.stale_results = 0  # unexpected replies, which are dropped
 
     # --- clients -------------------------------------------------------------------------------------------
@@ -171,6 +174,7 @@ class Router:
     def client_lost(self, client: int) -> None:
         """A client's session has ended. Its commands are run if their bodies are here."""
         state = self._clients.pop(client, None)
+        self.debuggers.client_lost(state.commands.values() if state else ())
         for work in list(state.commands.values()) if state else []:
             if work.is_streamed:
                 self._drop_bodiless(work)
@@ -321,23 +325,6 @@ class Router:
         later = [other for other in commands if other is not work and other.place > work.place]
         work.asked_again = False
         self._effects += self._arriving.give_way(work, later, self._late.pop(work, []), self._serial)
-
-    def before_end(self, key: int, message: m.RunBeforeEnd) -> None:
-        """Queue a command that a set runs on its ranks before the end of its job."""
-        ids = self.registry.of_ranks(key, message.ranks)
-        if not ids or sum(work.is_before_end for work in self._queues[ids[0]].waiting) >= _BEFORE_END:
-            return
-        # Some engines may be further than others; none has passed a place behind the last command begun.
-        after = max(self._queues[engine].last for engine in ids)[0]
-        label = message.label[: limits.LABEL]
-        work = QueuedCommand(
-            next(self._serial), key, 0, "before_walltime", label, message.operation, [], after=after
-        )
-        work.outstanding = set(ids)
-        self._works[work.serial] = work
-        for engine in ids:
-            join(self._queues[engine], work)
-            self._advance(engine)
 
     def ranks_lost(
         self, key: int, ranks: Iterable[int], reason: str, now: float | None = None, death: m.Death | None = None

@@ -25,6 +25,7 @@ from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
 from .controllerfaults import ControllerFaults
 from .deathcertificate import Thinning
+from .debuggers import Debuggers
 from .deliveries import Deliveries, for_rank, for_ranks
 from .inquiries import Inquiries
 from .largestreams import LargeAnswer
@@ -91,6 +92,7 @@ class Agent:
         self._numbers = itertools.count(1)  # of commands to ranks of this node
         self.output = SetOutput(loop, self.send_up)
         self._inquiries = Inquiries(self)
+        self.debuggers = Debuggers(self)
         self._thinning = Thinning()
         self._answers = Upward(loop, self._answer)
         self.transfers = Transfers()
@@ -103,6 +105,15 @@ class Agent:
         self.launch = ""
         self._tasks = SetTasks(self, joined, leaders, mpi)
         self._leaving = Leaving(self, joined, self._tasks)
+        self._orders: dict[type[m.Message], Callable[[Any], object]] = {
+            m.Inquiry: self._inquiries.asked, m.DebuggerLine: self.debuggers.line, m.StopRanks: self._stop_ranks,
+            m.LeaveCommand: self._leaving.heard, m.CommandWithdrawn: self._leaving.heard,
+            m.RestartSet: self._restart, m.Registered: self._registered,
+        }  # fmt: skip
+        self._reports: dict[type[m.Message], Callable[[Any], object]] = {
+            m.Output: self.output.from_below, m.DebuggerSaid: self.debuggers.from_below,
+            m.AnswerStuck: self.send_up, m.Findings: self._inquiries.from_below,
+        }  # fmt: skip
         self.end = SetEnd(self, self._tasks.job_ends, log)
         self.on_complete: Callable[[], None] = lambda: None
         """Called when all agents below have reported."""
@@ -184,6 +195,7 @@ class Agent:
         if self.above is not None:
             self.transfers.endpoint_lost(self.above)
         self._tasks.forget_controller()
+        self.debuggers.nobody_is_there()
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
         """Send to the agent or controller above."""
@@ -210,16 +222,8 @@ class Agent:
         elif isinstance(message, m.InterruptRanks):
             self._deliveries.interrupt(message.ranks)
             self._split(message.ranks, LocalRank.interrupt, m.InterruptRanks)
-        elif isinstance(message, m.Inquiry):
-            self._inquiries.asked(message)
-        elif isinstance(message, m.LeaveCommand | m.CommandWithdrawn):
-            self._leaving.heard(message)
-        elif isinstance(message, m.StopRanks):
-            self._stop_ranks(message.ranks)
-        elif isinstance(message, m.RestartSet):
-            self._restart(message)
-        elif isinstance(message, m.Registered):
-            self._registered(message)
+        elif (order := self._orders.get(type(message))) is not None:
+            order(message)
         elif isinstance(message, m.Goodbye):
             if not (message.fault and self.is_root and self._faults.may_go_on(message.reason)):
                 self.is_dismissed = True
@@ -361,8 +365,8 @@ class Agent:
                 self.pass_up(peer, message, event.stream)
             else:
                 self._answers.add(message, event.body)
-        elif isinstance(message, m.Output):
-            self.output.from_below(message)
+        elif (report := self._reports.get(type(message))) is not None:
+            report(message)
         elif isinstance(message, m.Register) and self._too_late and not peer.engines:
             peer.connection.send(m.Goodbye("the set was formed without this node, which reported too late"))
             peer.wake()
@@ -375,10 +379,6 @@ class Agent:
             self._below_lost(peer, message)
         elif isinstance(message, m.EndIsNear):
             self.end.warned()
-        elif isinstance(message, m.AnswerStuck):
-            self.send_up(message)
-        elif isinstance(message, m.Findings):
-            self._inquiries.from_below(message)
         elif isinstance(message, m.Goodbye):
             peer.farewell = f"it said goodbye: {message.reason}"
             peer.fault = message.fault
@@ -436,7 +436,8 @@ class Agent:
             self._leaving.lost(lost.ranks, lost.reason)
         self._stop_if_ended(lost.reason if lost.ordered else "")
 
-    def _stop_ranks(self, ranks: list[int]) -> None:
+    def _stop_ranks(self, message: m.StopRanks) -> None:
+        ranks = message.ranks
         self._ended.update(ranks)
         self._tasks.ranks_gone(ranks, died=False)
         self._leaving.lost(ranks, "it was ended on request")

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from ... import limits
 from ...protocol import messages as m, operations, rankmessages as rm
+from ...protocol.debugging import PROMPT
 from ...protocol.frames import Buffer, split
 from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
@@ -22,17 +23,16 @@ from ..rank.controlblock import (
     ABORT_CODE,
     ABORTED,
     CURRENT,
-    HEARD,
-    INTERRUPTS,
     JOINING,
     SENT,
     SINCE,
     SKIP,
-    TARGET,
     ControlBlock,
 )
 from .crashfile import CrashFile
 from .deathcertificate import Evidence, MemoryFacts, certificate, command_in_words, last_lines
+from .debuggers import Debuggers
+from .interrupter import Interrupter
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
 from .lastpacket import LastPacket as LastPacket
@@ -41,9 +41,6 @@ from .rankparts import RankParts
 from .setoutput import SetOutput
 from .stackpipe import StackPipeEnd
 from .taskagent import ReportChannel, TaskAgent
-
-_INTERRUPT_AGAIN = 0.05
-"""Seconds after which an interrupt that was not raised is repeated; then doubled, up to a second."""
 
 _GONE = m.EngineInfo(-1, -1, "", 0)
 
@@ -87,6 +84,10 @@ class Answers(Protocol):
     @property
     def output(self) -> SetOutput:
         """Who hears what ranks print."""
+
+    @property
+    def debuggers(self) -> Debuggers:
+        """Who hears what debuggers say."""
 
 
 class LocalRank:
@@ -139,7 +140,8 @@ class LocalRank:
         self._properties = 0
         self._large: LargeAnswer | None = None
         """The large reply that is arriving."""
-        self._interrupting = False
+        self._prompt: tuple[int, int] | None = None
+        """The command in which a debugger waits for a line, and the number of its prompt."""
         self._output: RankOutput | None = None
         self.stack_pipe: StackPipeEnd | None = None
         self._link = PacketLink(node.loop, sock, self._packet, self._closed)
@@ -163,6 +165,9 @@ class LocalRank:
         self._answers = answers
         self.info = m.EngineInfo(hello.rank, hello.wanted, hello.host, hello.pid)
         self._block = block = ControlBlock(self._block_file)
+        self._interrupter = Interrupter(
+            self._loop, block, lambda: self._send_signal(self.pid), lambda: self._link.is_open
+        )
         os.close(self._block_file)
         words = block.words
 
@@ -199,6 +204,12 @@ class LocalRank:
         if self._output is not None:
             self._output.begin(number)
         self._link.send(packet, files)
+
+    def debugger_line(self, command: int, text: str | None) -> None:
+        """Give its debugger a line, if it waits for one in this command of the controller; 0: in any."""
+        if self._prompt is not None and command in (0, self._prompt[0]):
+            number, self._prompt = self._prompt[1], None
+            self.send(rm.DebuggerAnswer(number, text))
 
     def leave(self, command_id: int, rank: int, failure: str) -> None:
         """Another rank has failed in a command: calls of the communicator in this command raise PeerError."""
@@ -296,7 +307,7 @@ class LocalRank:
         self._block.fence()
         current = words[CURRENT]
         if current < 0:
-            self._interrupt(current)
+            self._interrupter.interrupt(current)
 
     def interrupt_all(self) -> None:
         """Raise KeyboardInterrupt in whatever runs now."""
@@ -304,41 +315,15 @@ class LocalRank:
             self.interrupt()
             current = self._block.words[CURRENT]
             if current > 0:
-                self._interrupt(current)
+                self._interrupter.interrupt(current)
 
     def _interrupt_if(self, serial: int) -> bool:
         """Interrupt an item or a part if it runs; return whether it did."""
         assert self._block is not None
         if self._block.words[CURRENT] != serial:
             return False
-        self._interrupt(serial)
+        self._interrupter.interrupt(serial)
         return True
-
-    def _interrupt(self, target: int) -> None:
-        assert self._block is not None
-        words = self._block.words
-        words[TARGET] = target
-        self._block.fence()
-        words[INTERRUPTS] += 1
-        self._send_signal(self.pid)
-        if not self._interrupting:
-            self._interrupting = True
-            self._loop.call_later(_INTERRUPT_AGAIN, lambda: self._interrupt_again(_INTERRUPT_AGAIN))
-
-    def _interrupt_again(self, delay: float) -> None:
-        """Repeat an interrupt until it was raised.
-
-        Python checks for signals between instructions. A signal between that check and the begin of a sleep or
-        read is noticed at its end only; another signal ends the sleep.
-        """
-        assert self._block is not None
-        words = self._block.words
-        if not self._link.is_open or words[HEARD] == words[INTERRUPTS] or words[CURRENT] != words[TARGET]:
-            self._interrupting = False
-            return
-        self._send_signal(self.pid)
-        delay = min(2 * delay, 1.0)
-        self._loop.call_later(delay, lambda: self._interrupt_again(delay))
 
     # --- from the rank -------------------------------------------------------------------------------------
 
@@ -374,6 +359,8 @@ class LocalRank:
             if self._output is not None:
                 self._output.displayed(message.data)
             self.send(rm.DisplayTaken(message.number))
+        elif isinstance(message, rm.DebuggerTold):
+            self._debugger_told(message)
         elif isinstance(message, rm.ItemDone):
             self._large = self._new_large(message.sizes)
             self.tasks.large_result(message, self._large)
@@ -383,6 +370,18 @@ class LocalRank:
             self.parts.ended(message, self._large if message.streamed and self._large else bytes(body))
         else:
             self._node.rank_said(self, message)
+
+    def _debugger_told(self, message: rm.DebuggerTold) -> None:
+        if self._output is not None:
+            self._output.tell_all()
+        assert self._block is not None
+        command = self._commands.get(-self._block.words[CURRENT])
+        number = 0 if command is None else command.id
+        self._prompt = (number, message.number) if message.state == PROMPT else None
+        if number:
+            self._answers.debuggers.told(self, number, message)
+        else:  # it is no client's
+            self.debugger_line(0, None)
 
     def _printed(self, number: int, kind: int, line: int, data: bytes) -> None:
         command = self._commands.get(number)

@@ -100,6 +100,13 @@ class RankOutput:
         self._told(self._command, m.STDOUT, stdout.unfinished())
         self._told(self._command, m.DISPLAY, [(stdout.take_number(), data)])
 
+    def tell_all(self) -> None:
+        """Read and tell everything that the rank has printed so far, also of a line that has not ended."""
+        self.drain()
+        if self._command:
+            for kind, cutter in enumerate(self._cutters):
+                self._told(self._command, kind, cutter.unfinished())
+
     def unfinished(self) -> None:
         """Tell of lines that have begun, and had not ended at the last call of this either."""
         if not self._command:

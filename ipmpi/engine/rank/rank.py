@@ -28,6 +28,7 @@ from ...transport.packets import RankSocket
 from ..session.namespace import CommandAnswer, Namespace, failed_answer
 from .commandcomm import CommandComm, MakeShared
 from .controlblock import BELL, CURRENT, SENT, SINCE, SKIP, ControlBlock
+from .debuggerlink import DebuggerLink
 from .gangmember import GangMember, GangPart, MakeTeams
 from .interrupts import Interrupts
 from .items import Item, ItemRunner
@@ -83,16 +84,15 @@ class Rank:
         self._process = namespace.process
         self._displays_sent = self._displays_taken = 0
         namespace.displays.connect(self._display)
-        self.interrupts = Interrupts(block)
+        self._debugger = DebuggerLink(namespace.debugging, self._say, self._hear_during_part)
+        self.interrupts = interrupts = Interrupts(block)
         self._runner = TaskRunner(namespace)
         self._comm = CommandComm(block, make_shared)
         if self._comm.comm is not None:
             namespace.give_communicator(self._comm.comm)
         self._large = LargeAnswers(socket, self._hear, neighbours)
         self._items = ItemRunner(self._runner, block, self.interrupts, self._ring, self._send_large_item)
-        self._performer = GangMember(
-            self._runner, block, self.interrupts, number, make_teams, self._hear_during_part
-        )
+        self._performer = GangMember(self._runner, block, interrupts, number, make_teams, self._hear_during_part)
         self._inbox: deque[Callable[[], None]] = deque()
         """The commands and parts to run, in this order."""
         self._parts: dict[int, GangPart] = {}
@@ -113,6 +113,7 @@ class Rank:
             rm.PartBody: self._take_part_body,
             rm.PartLeft: self._leave_part,
             rm.DisplayTaken: self._display_was_taken,
+            rm.DebuggerAnswer: lambda message, _body, _files: self._debugger.answered(message),
             rm.Freed: lambda message, _body, _files: self._large.freed(message.size),
             rm.LogLine: lambda message, _body, _files: self._on_note(message.text),
             rm.Stop: self._take_stop,

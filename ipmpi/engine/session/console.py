@@ -54,6 +54,10 @@ class Console:
         self._displays = Displays() if displays is None else displays
         self.reset()
 
+    def load_shell(self) -> object:
+        """Return IPython's shell, which has this session's names; ImportError where IPython is not installed."""
+        return self._ipython.loaded()
+
     def reset(self) -> None:
         """Start again at number 1, with no history and no ``from __future__`` features."""
         self._number = 0

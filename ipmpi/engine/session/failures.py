@@ -6,7 +6,7 @@ import os
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from ipmpi import limits, raised, serialize
 from ipmpi.engine.session.texts import share, shorten
@@ -51,9 +51,14 @@ def _formatted(error: BaseException) -> str:
 
 def user_frames(tb: TracebackType | None) -> TracebackType | None:
     """Return ``tb`` without its leading frames of ipmpi; None if there are no others."""
-    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+    while tb is not None and is_ours(tb.tb_frame):
         tb = tb.tb_next
     return tb
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Return whether a frame runs code of ipmpi."""
+    return frame.f_code.co_filename.startswith(_PACKAGE)
 
 
 def _body(error: BaseException) -> list[Buffer]:

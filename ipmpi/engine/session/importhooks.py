@@ -1,4 +1,4 @@
-"""Has libraries that show something do so at the client, from the moment in which user code imports them.
+"""Has libraries that show something, and debuggers, do it at the client, once user code imports them.
 
 Nothing is imported here, and the environment variables stay as they are: programs that user code starts need not
 have ipmpi.
@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from ipmpi.engine.session import displays
+from ipmpi.engine.session import debugging, displays
 from ipmpi.engine.session.formats import bundled
 
 Adapt = Callable[[Any], None]
@@ -98,6 +98,12 @@ def _publish_display_data(
 
 
 def install() -> None:
-    """Adapt matplotlib and IPython in this process; once in its life."""
-    table = {"matplotlib": _adapt_matplotlib, "IPython.core.display_functions": _adapt_ipython}
+    """Adapt matplotlib, IPython and debuggers in this process; once in its life."""
+    table = {
+        "matplotlib": _adapt_matplotlib,
+        "IPython.core.display_functions": _adapt_ipython,
+        "pdb": debugging.adapt_set_trace,
+        "ipdb": debugging.adapt_set_trace,
+    }
+    sys.breakpointhook = debugging.breakpoint_hook
     AfterImport(table).install()

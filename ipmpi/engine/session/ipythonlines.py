@@ -51,7 +51,7 @@ class IPythonLines:
                 "lines that begin with % or ! need IPython, which is not installed for this engine's Python "
                 f"({sys.executable}): pip install ipython there"
             ) from error
-        shell = self._loaded()
+        shell = self.loaded()
         transformed: str = shell.transform_cell(source)
         try:
             ast.parse(transformed)
@@ -60,7 +60,8 @@ class IPythonLines:
         self._give({"get_ipython": shell.get_ipython, "_dh": shell.user_ns_hidden["_dh"]})
         return transformed
 
-    def _loaded(self) -> Any:
+    def loaded(self) -> Any:
+        """Return IPython's shell, which is made by the first call."""
         if self._shell is None:
             from ipmpi.engine.session.ipythonshell import new_shell
 

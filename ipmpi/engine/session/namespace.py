@@ -16,6 +16,7 @@ import msgspec
 from ipmpi import serialize
 from ipmpi.engine.session.completions import MISSING, completions, resolved
 from ipmpi.engine.session.console import DISPLAYED, Console
+from ipmpi.engine.session.debugging import Debugging
 from ipmpi.engine.session.displays import Displays
 from ipmpi.engine.session.failures import failed
 from ipmpi.engine.session.forks import HomeProcess
@@ -43,6 +44,7 @@ from ipmpi.protocol.operations import (
     Keys,
     Map,
     Nothing,
+    PostMortem,
     Pull,
     PullFunction,
     Push,
@@ -106,6 +108,7 @@ class Namespace:
         properties: the engine's properties.
         home: gives functions that arrive these names as their globals.
         console: the session of commands.
+        debugging: the debuggers in user code.
         displays: what user code displays; its name ``display``.
         snapshots: keeps snapshots of the names.
         process: the process that this engine began in.
@@ -126,9 +129,11 @@ class Namespace:
         self.home = FunctionHome(self.names)
         self.displays = Displays()
         self.console = Console(self.names, self.home.give, self.displays)
+        self.debugging = Debugging(self.console.load_shell)
         self.snapshots: SnapshotStore = NoStore()
         self.process = HomeProcess()
         self.process.in_child(self.displays.forked)
+        self.process.in_child(self.debugging.forked)
         self._replaced_main: types.ModuleType | None = None
         self.generation = 0
         self.properties_version = 0
@@ -153,6 +158,7 @@ class Namespace:
             ClearProperties: self._clear_properties,
             Complete: self._complete,
             Describe: self._describe,
+            PostMortem: self._post_mortem,
             BeforeWalltime: self._before_walltime,
             EndComes: self._end_comes,
             TakeSnapshot: self._take_snapshot,
@@ -209,11 +215,14 @@ class Namespace:
         try:
             self.home.uncover()
             self.displays.begin()
+            self.debugging.begin()
             answer = self._handlers[type(decoded)](decoded, body)
         except BaseException as error:
             self.process.leave_if_child(error)
+            self.debugging.keep(error)
             return failed_answer(error)
         finally:
+            self.debugging.end()
             self.displays.end()
         self.process.leave_if_child()
         return answer
@@ -236,6 +245,7 @@ class Namespace:
         self.process.leave_if_child(error)
         if error is None:
             return CommandAnswer(True, operations.encode(executed), [])
+        self.debugging.keep(error)
         outcome, pickled = failed(error, executed)
         return CommandAnswer(False, operations.encode(outcome), pickled)
 
@@ -281,7 +291,12 @@ class Namespace:
         self.properties.clear()
         self.properties_version += 1
         self._before_end.clear()
+        self.debugging.forget()
         self.clear_names()
+        return _DONE
+
+    def _post_mortem(self, _operation: PostMortem, _body: Sequence[Buffer]) -> CommandAnswer:
+        self.debugging.post_mortem()
         return _DONE
 
     def _before_walltime(self, operation: BeforeWalltime, body: Sequence[Buffer]) -> CommandAnswer:

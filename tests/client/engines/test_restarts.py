@@ -106,6 +106,21 @@ def test_a_restart_waits_for_the_engines_and_restores_them(
     assert session.requests[-1] == m.Restart(session.requests[-1].id, None)
 
 
+@pytest.mark.parametrize("wrong", ["10", 0, -1, float("nan")])
+def test_a_wrong_time_limit_is_refused_before_anything_is_sent(
+    mec: MultiEngineClient, session: FakeSession, wrong: Any
+) -> None:
+    mec.timeout = wrong
+    with pytest.raises((TypeError, ValueError), match="timeout must be a number of seconds above 0, or None"):
+        mec.execute("a = 1")
+    assert not session.sent
+
+
+def test_a_view_keeps_its_time_limit(mec: MultiEngineClient) -> None:
+    view = mec.with_options(timeout=30)
+    assert (view.timeout, view.with_options(block=False).timeout, mec.timeout) == (30.0, 30.0, None)
+
+
 def test_engines_that_do_not_come_again_are_named(mec: MultiEngineClient, session: FakeSession) -> None:
     session.answers[m.Restart] = [0, 1, 2, 3]
     session.presence.update((), [1, 3])

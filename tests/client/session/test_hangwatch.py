@@ -13,10 +13,12 @@ import pytest
 
 from ipmpi import errors
 from ipmpi.client.session import hangwatch
+from ipmpi.client.session.debuggertalk import DebuggerTalk
 from ipmpi.client.session.enginereply import EngineReply
 from ipmpi.client.session.hangwatch import HangWatch
 from ipmpi.client.session.partial import CommandFuture, SoFar, WaitSettings
 from ipmpi.protocol import inquiries, messages as m
+from ipmpi.protocol.debugging import PROMPT, DebuggerSaid
 from ipmpi.protocol.inquiries import RUNNING, RankStack, StackFrame
 from ipmpi.protocol.mpicalls import MpiCall
 from ipmpi.protocol.operations import Nothing
@@ -260,3 +262,17 @@ def test_a_long_command_is_named_in_short(session: Session, watch: HangWatch) ->
     session.answer = places("Bcast", "Reduce")
     session.until(131)
     assert session.notices[0].partition(": no progress")[0] == f"execute('{'x = 1; ' * 20}"[:44] + "...)"
+
+
+def test_who_waits_for_a_rank_in_a_debugger_does_not_hang(session: Session, watch: HangWatch) -> None:
+    future = command()
+    talk = DebuggerTalk(1, lambda line: None, lambda seconds, call: None)
+    future.talks.append(talk)
+    watch.watch(future, "execute('step()')")
+    session.answer = places("Bcast", "Allreduce")
+    talk.said(DebuggerSaid(1, 0, PROMPT, "", "(Pdb) ", "a.py:5 in f"))
+    session.until(500)
+    assert (session.asked, session.notices) == ([], [])
+    talk.answer([0], "c\n")
+    session.until(700)
+    assert len(session.notices) == 1
