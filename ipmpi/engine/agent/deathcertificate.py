@@ -124,7 +124,8 @@ def _memory(death: Death, facts: MemoryFacts) -> list[str]:
         if facts.peak_rss:
             found.append(f"its memory was {sized(facts.peak_rss)}")
         if facts.limit and death.abort is None and (suspicious or facts.used >= _NEARLY * facts.limit):
-            found.append(f"{sized_of(facts.used, facts.limit)} were in use in all of its {facts.scope}")
+            where = "on its machine" if facts.scope == "machine" else f"in its whole {facts.scope}"
+            found.append(f"{sized_of(facts.used, facts.limit)} were in use {where}")
     if facts.address_limit and facts.address_space >= _NEARLY * facts.address_limit and death.abort is None:
         found.append(f"its address space was {sized_of(facts.address_space, facts.address_limit)} (ulimit -v)")
     return [", ".join(found)] if found else []

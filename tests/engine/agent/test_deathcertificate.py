@@ -53,18 +53,18 @@ def said(**found: Any) -> tuple[m.Death, str]:
         (
             {"status": signal.SIGKILL, "memory": SHARED_LIMIT},
             "the kernel's OOM killer ended it (SIGKILL), as there was no memory left; "
-            "its memory was 3 GiB, 8 of 8 GiB were in use in all of its control group",
+            "its memory was 3 GiB, 8 of 8 GiB were in use in its whole control group",
         ),
         ({"status": None, "memory": SHARED_LIMIT}, "the kernel's OOM killer ended it (SIGKILL), as there was no "
-         "memory left; its memory was 3 GiB, 8 of 8 GiB were in use in all of its control group"),
+         "memory left; its memory was 3 GiB, 8 of 8 GiB were in use in its whole control group"),
         (
             {"status": signal.SIGKILL, "memory": ROOMY},
-            "it was killed by SIGKILL; its memory was 3 GiB, 8 of 64 GiB were in use in all of its machine",
+            "it was killed by SIGKILL; its memory was 3 GiB, 8 of 64 GiB were in use on its machine",
         ),
         ({"status": signal.SIGSEGV, "memory": ROOMY}, "it was killed by SIGSEGV; its memory was 3 GiB"),
         (
             {"status": signal.SIGSEGV | 0x80, "memory": SHARED_LIMIT},
-            "it was killed by SIGSEGV (core dumped); its memory was 3 GiB, 8 of 8 GiB were in use in all of its "
+            "it was killed by SIGSEGV (core dumped); its memory was 3 GiB, 8 of 8 GiB were in use in its whole "
             "control group",
         ),
         (
