@@ -37,6 +37,9 @@ def mpi_function(stack: RankStack) -> str:
     return ""
 
 
+_PLURALS: Final = {"waits": "wait", "has": "have", "is": "are", "does": "do"}
+
+
 def waits_for_others(stacks: Mapping[int, RankStack], engines: Iterable[int]) -> bool:
     """Return whether all of these engines are inside MPI, in calls that only another rank can end."""
     return all(engine in stacks and mpi_function(stacks[engine]) for engine in engines)
@@ -54,7 +57,13 @@ def why_they_stay(stacks: Mapping[int, RankStack], engines: Iterable[int]) -> st
     found: dict[str, list[int]] = {}
     for engine in engines:
         found.setdefault(_why(stacks.get(engine)), []).append(engine)
-    return "; ".join(f"{RankSet(ids)!r} {why}" for why, ids in found.items())
+    return "; ".join(f"{RankSet(ids)!r} {_of(len(ids), why)}" for why, ids in found.items())
+
+
+def _of(count: int, why: str) -> str:
+    """Return a reason of one engine as that of several: the verb stands first."""
+    verb, _, rest = why.partition(" ")
+    return why if count == 1 else f"{_PLURALS.get(verb, verb)} {rest}".strip()
 
 
 def _why(stack: RankStack | None) -> str:

@@ -147,7 +147,7 @@ def test_the_set_is_restarted_if_the_user_wants_that(stage: Stage) -> None:
     stage.replies(m.Interrupt, [[0, 1], [[2, "x"], [3, "x"]]])
     stage.sees({2: BARRIER, 3: BARRIER})
     assert stage.told[-1] == (
-        "engines 2-3 did not react: [2-3] waits for other ranks in MPI_Barrier at heat.py:41 in step: they would "
+        "engines 2-3 did not react: [2-3] wait for other ranks in MPI_Barrier at heat.py:41 in step: they would "
         "end it, an interrupt cannot. Restarting the set"
     )
     assert stage.replies(m.Restart, [0, 1, 2, 3]) == m.Restart(3, [2, 3])
@@ -227,7 +227,7 @@ def test_those_that_wait_for_a_failed_rank_are_not_waited_for(stage: Stage) -> N
     assert stage.ended == {0: (error, text), 3: (error, text)}
     assert error == "PeerError"
     assert text.startswith(
-        "engines 1-2 failed, and nothing ends this rank's wait: [0, 3] waits for other ranks in MPI_Barrier at "
+        "engines 1-2 failed, and nothing ends this rank's wait: [0, 3] wait for other ranks in MPI_Barrier at "
         "heat.py:41 in step: "
     )
     assert FIRST_LOOK + SECOND_LOOK < 4, "with two questions, the prompt is back in less than 5 s"

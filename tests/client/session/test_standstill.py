@@ -101,7 +101,7 @@ def test_what_would_end_it(stack: RankStack, why: str) -> None:
 def test_equal_reasons_are_given_once() -> None:
     stacks = dict.fromkeys(range(62), BARRIER) | {62: running(STEP)}
     told = why_they_stay(stacks, range(64))
-    assert told.startswith("[0-61] waits for other ranks in MPI_Barrier at heat.py:41 in step: ")
+    assert told.startswith("[0-61] wait for other ranks in MPI_Barrier at heat.py:41 in step: ")
     assert "; [62] is in Python" in told
     assert told.endswith("; [63] cannot be read: its node agent has not answered")
 
