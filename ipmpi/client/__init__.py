@@ -8,6 +8,7 @@ from ..transport.ssh.ssh import SshSession
 from .display.whereabouts import Whereabouts
 from .engines.distributed import ArrayStats, DistributedArray
 from .engines.multiengine import MultiEngineClient
+from .engines.profile import Profile
 from .engines.views import EngineView
 from .session.results import PendingResult, ResultList
 from .tasks.futures import TaskFuture, as_completed, wait
@@ -24,6 +25,7 @@ __all__ = [
     "MapTask",
     "MultiEngineClient",
     "PendingResult",
+    "Profile",
     "Reference",
     "ResultList",
     "SshSession",

@@ -22,6 +22,7 @@ from ..session.targets import Targets, choose
 from ..session.waiting import check_waiting
 from .completing import completions, description
 from .objects import EngineObjects
+from .profile import Profile, sampled
 from .restarting import Restarted, restart
 from .snapshots import Restored, Snapshot, Snapshots, checked_names, checked_seconds, nothing_saved
 
@@ -337,6 +338,40 @@ class EngineControl(EngineObjects):
             if isinstance(answer, inquiries.RankStack):
                 found.update(dict.fromkeys(engines, with_own_lines(answer)))
         return Whereabouts(found, silent)
+
+    def profile(
+        self, seconds: float = 5.0, targets: Targets | None = None, *, every: float = 0.1, native: bool = False
+    ) -> Profile:
+        """Find out where engines spend their time, by asking again and again where they are. Always blocks.
+
+        Start what is to be looked at before, with ``block=False``, or in another client. The engines do not notice
+        it, but their node agents need processor time for it: about 2 ms for each engine and question.
+
+        Args:
+            seconds: how long to look; Ctrl-C ends it earlier.
+            targets: the engines to look at.
+            every: seconds from one question to the next.
+            native: also see MPI calls on communicators other than ``comm`` and those of tasks; see :meth:`where`.
+
+        Returns:
+            A :class:`Profile`, shown as a table: the share of time in each MPI call and in other code, with the
+            engines that have the least and the most of it, and the lines of your code that take longest. It can be
+            saved for speedscope, and plotted.
+
+        Raises:
+            TypeError, ValueError: an argument is not possible.
+        """
+        length, interval = given.seconds(seconds, "seconds"), given.seconds(every, "every")
+        if length is None or interval is None:
+            raise TypeError("profile() takes a number of seconds, and how many there are between two questions")
+        if not isinstance(native, bool):
+            raise TypeError(f"profile(native={given.shown(native)}): native is True or False")
+        wanted: Targets | None = self._wanted(targets)
+
+        def ask() -> Whereabouts:
+            return self.where("all" if wanted is None else wanted, native=native)
+
+        return sampled(ask, length, interval)
 
     def _ask_agents(
         self, question: inquiries.Question, targets: Targets | None, method: str
