@@ -16,7 +16,9 @@ from ipmpi.engine.agent.procstate import ProcessState, process_state
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(["sleep", "100"]) as process:
+    # In a group of its own: the system ignores SIGTSTP in groups whose parents are all in other sessions, as that
+    # of tests in the background may be.
+    with subprocess.Popen(["sleep", "100"], preexec_fn=os.setpgrp) as process:
         yield process
         process.kill()
 
