@@ -29,6 +29,13 @@ def add_current_folder() -> None:
         sys.path.append(folder)
 
 
+def forget_current_folder() -> None:
+    """Undo :func:`add_current_folder`, in a process that was forked to run no code of users."""
+    folder = _folder()
+    if folder in sys.path:
+        sys.path.remove(folder)
+
+
 def _folder() -> str:
     try:
         return os.getcwd()

@@ -35,7 +35,7 @@ from ..engine.session import importhooks
 from ..engine.session.namespace import Namespace
 from ..environment import gpus, mpienv, walltime
 from ..errors import KernelError
-from ..ownpath import add_current_folder
+from ..ownpath import add_current_folder, forget_current_folder
 from ..protocol import rankmessages as rm
 from ..transport.agentsocket import meet_agent
 from ..transport.packets import RankSocket, Socket
@@ -242,6 +242,7 @@ def _meet_agent(options: argparse.Namespace, furl_file: Path | None, launcher: i
 
 def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: int) -> int:
     """Run the agent in the forked process; return its exit code."""
+    forget_current_folder()
     root = logging.getLogger()
     _of_rank.extend(root.handlers)  # not closed: their descriptors may belong to other files
     root.handlers.clear()

@@ -82,6 +82,8 @@ SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.RunTogether: (m.RunTogether(1, 0, OPTIONS, [0], [0], 1, False), set()),
     m.TogetherEnded: (m.TogetherEnded(1, 0, 0, True, 0.0), set()),
     m.LeaveTogether: (m.LeaveTogether(1, 0, [0], "gone"), set()),
+    m.LeaveCommand: (m.LeaveCommand(1, [0], 1, "gone"), set()),
+    m.CommandWithdrawn: (m.CommandWithdrawn(1, [0], "gone"), set()),
     m.DeliverTogether: (m.DeliverTogether(1, 0, [0]), set()),
     m.ConnectTo: (m.ConnectTo(1, "localhost", 1, []), set()),
     m.RunCommand: (m.RunCommand(1, ["list"]), set()),
