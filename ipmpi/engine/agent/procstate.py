@@ -58,7 +58,8 @@ def _rested(pid: int, proc: Path) -> float:
     """Seconds since the main thread of a process ran last: both times are of the scheduler's clock."""
     ours = proc / str(os.getpid()) / "task" / str(threading.get_native_id())
     ran, now = _ran(proc / str(pid) / "sched"), _ran(ours / "sched")
-    return max(0.0, (now - ran) / 1000.0) if ran is not None and now is not None else -1.0
+    # 0 means nothing: the kernel has just moved the process to another processor.
+    return max(0.0, (now - ran) / 1000.0) if ran and now else -1.0
 
 
 def _ran(path: Path) -> float | None:

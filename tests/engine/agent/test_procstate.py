@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,3 +58,15 @@ def test_a_system_that_shows_less_is_no_error(tmp_path: Path) -> None:
     assert process_state(7, tmp_path) == ProcessState("T", 0, -1.0)
     (tmp_path / "7" / "stat").write_text("")
     assert process_state(7, tmp_path).has_ended
+
+
+def test_a_process_that_was_moved_to_another_processor_has_no_time(tmp_path: Path) -> None:
+    """The scheduler sets its clock to 0, which is not the time since the machine was started."""
+    ours = tmp_path / str(os.getpid()) / "task" / str(threading.get_native_id())
+    ours.mkdir(parents=True)
+    (ours / "sched").write_text("se.exec_start   :   76308255.524039\n")
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "stat").write_text("7 (a) S 1")
+    for text, rested in (("76305255.524039", 3.0), ("0.000000", -1.0)):
+        (tmp_path / "7" / "sched").write_text(f"se.exec_start   :   {text}\n")
+        assert process_state(7, tmp_path).rested == rested
