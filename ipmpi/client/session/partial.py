@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from ...errors import ClientError, CompositeError
 from ...protocol.operations import Failed
@@ -39,6 +39,7 @@ OnInterrupt = Literal["ranks", "detach"]
 
 OnTimeout = Literal["interrupt", "restart"]
 OnFailure = Literal["end", "wait"]
+_Mode = TypeVar("_Mode", bound=str)
 
 _ADVICE: Final[dict[OnInterrupt, str]] = {
     "ranks": "Ctrl-C interrupts running code, and mec.restart() ends waits inside MPI",
@@ -315,38 +316,36 @@ def in_short(reply: EngineReply) -> str:
 
 def interrupt_mode(value: object) -> OnInterrupt:
     """Check and return a value of ``on_interrupt``; raises ClientError for any other."""
-    if value == "ranks":
-        return "ranks"
-    if value == "detach":
-        return "detach"
-    raise ClientError(
+    return _mode(
+        value, ("ranks", "detach"),
         "on_interrupt must be 'ranks' (the first Ctrl-C interrupts the engines that run the call) or 'detach' (it "
-        f"ends the wait), not {value!r}"
-    )
+        "ends the wait)",
+    )  # fmt: skip
 
 
 def timeout_mode(value: object) -> OnTimeout:
     """Check and return a value of ``on_timeout``; raises ClientError for any other."""
-    if value == "interrupt":
-        return "interrupt"
-    if value == "restart":
-        return "restart"
-    raise ClientError(
+    return _mode(
+        value, ("interrupt", "restart"),
         "on_timeout must be 'interrupt' (a call whose time is up is interrupted, and ends) or 'restart' (if "
-        f"engines do not react, their set is restarted), not {value!r}"
-    )
+        "engines do not react, their set is restarted)",
+    )  # fmt: skip
 
 
 def failure_mode(value: object) -> OnFailure:
     """Check and return a value of ``on_failure``; raises ClientError for any other."""
-    if value == "end":
-        return "end"
-    if value == "wait":
-        return "wait"
-    raise ClientError(
+    return _mode(
+        value, ("end", "wait"),
         "on_failure must be 'end' (a call ends when some engines have failed and all others wait inside MPI) or "
-        f"'wait' (it waits for them all the same), not {value!r}"
-    )
+        "'wait' (it waits for them all the same)",
+    )  # fmt: skip
+
+
+def _mode(value: object, modes: tuple[_Mode, _Mode], expected: str) -> _Mode:
+    for mode in modes:
+        if value == mode:
+            return mode
+    raise ClientError(f"{expected}, not {value!r}")
 
 
 def seconds_until_told(value: float | None, name: str = "partial_after") -> float | None:
