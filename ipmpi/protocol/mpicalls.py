@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -44,3 +45,8 @@ class MpiCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     function: str
     since: float
     open: bool
+
+
+def open_call(calls: Sequence[MpiCall]) -> MpiCall | None:
+    """Return the newest of some calls that has not returned; None if all have. The newest is the last one."""
+    return next((call for call in reversed(calls) if call.open), None)

@@ -12,7 +12,7 @@ import msgspec
 from ... import limits
 from ...exits import signal_name
 from ...protocol.inquiries import ENDED, IDLE, STOPPED, RankStack, StackFrame
-from ...protocol.mpicalls import ANY, NOBODY, MpiCall
+from ...protocol.mpicalls import ANY, NOBODY, MpiCall, open_call
 from .escapes import safe
 from .ranksets import RankSet
 
@@ -88,7 +88,7 @@ def _place(stack: RankStack) -> _Place:
 
 def waits_in(stack: RankStack) -> MpiCall | None:
     """Return the MPI call that an engine is in, if it is in one that its communicator records."""
-    return next((call for call in reversed(stack.calls) if call.open), None)
+    return open_call(stack.calls)
 
 
 def call_text(call: MpiCall) -> str:

@@ -18,6 +18,7 @@ from ..session.notices import say
 from ..session.ownframes import all_raise_at_call
 from ..session.recentoutputs import RecentOutput
 from ..session.results import PendingResult
+from ..session.stacks import by_engine
 from ..session.targets import Targets, choose
 from ..session.waiting import check_waiting
 from .completing import completions, description
@@ -332,12 +333,9 @@ class EngineControl(EngineObjects):
         """
         if not isinstance(native, bool):
             raise TypeError(f"where(native={given.shown(native)}): native is True or False")
-        found: dict[int, inquiries.RankStack] = {}
         answers, silent = self._ask_agents(inquiries.ReadStacks(native), targets, "where")
-        for engines, answer in answers:
-            if isinstance(answer, inquiries.RankStack):
-                found.update(dict.fromkeys(engines, with_own_lines(answer)))
-        return Whereabouts(found, silent)
+        own = [(ids, with_own_lines(each)) for ids, each in answers if isinstance(each, inquiries.RankStack)]
+        return Whereabouts(by_engine(own), silent)
 
     def profile(
         self, seconds: float = 5.0, targets: Targets | None = None, *, every: float = 0.1, native: bool = False

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from ... import limits, serialize
 from ...errors import KernelError, WaitInterrupted
-from ...protocol import inquiries, messages
+from ...protocol import messages
 from . import given
 from .callwait import StderrScreen, wait_and_tell
 from .debuggerconsole import DebuggerConsole
-from .escalation import Escalation, stacks_of, timed_out
+from .escalation import Escalation, timed_out
 from .hangwatch import HangWatch
 from .partial import CommandFuture, Partial, WaitSettings
 from .recentoutputs import RecentOutputs
 from .results import PendingResult, PendingResults, wait_until_done
 from .session import Submission
+from .stacks import ask_stacks, stacks_of
 from .standstill import why_they_stay
 from .waiting import check_waiting
 
@@ -227,9 +228,8 @@ def _interrupt(session: Session, numbers: list[int], engines: list[int] | None =
 
 def _why(session: Session, engines: list[int]) -> str:
     """Ask where engines are that do not react, and say what each is in."""
-    question = inquiries.encode(inquiries.ReadStacks(native=True))
     try:
-        answer = session.request(lambda i: messages.AskAgents(i, engines, question)).result()
+        answer = ask_stacks(session, engines).result()
     except KernelError:  # engines or the controller are gone
         return ""
     return why_they_stay(stacks_of(answer), engines)

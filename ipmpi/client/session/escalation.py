@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from ...errors import text_of
-from ...protocol import inquiries, messages
+from ...protocol import messages
 from ...protocol.inquiries import RankStack
 from ...protocol.operations import Failed
 from ...ranges import engines_named
 from .notices import say
 from .partial import CommandFuture, WaitSettings
+from .stacks import ask_stacks, stacks_of
 from .standstill import RESTART, place, waits_for_others, why_they_stay
 
 if TYPE_CHECKING:
@@ -231,23 +232,12 @@ def _ask_where(
     session: CommandSession, engines: list[int], then: Callable[[dict[int, RankStack]], object]
 ) -> None:
     """Ask node agents where engines are; ``then`` is called with what is known of them, perhaps nothing."""
-    question = inquiries.encode(inquiries.ReadStacks(native=True))
-    answer = session.request(lambda i: messages.AskAgents(i, engines, question))
+    answer = ask_stacks(session, engines)
 
     def answered(future: concurrent.futures.Future[Any]) -> None:
         then({} if future.exception() is not None else stacks_of(future.result()))
 
     answer.add_done_callback(answered)
-
-
-def stacks_of(reply: Sequence[Any]) -> dict[int, RankStack]:
-    """Return the stacks in a reply to :class:`~ipmpi.protocol.messages.AskAgents`, by engine."""
-    found: dict[int, RankStack] = {}
-    for engines, encoded in reply[0]:
-        answer = inquiries.decode_answer(encoded)
-        if isinstance(answer, RankStack):
-            found.update(dict.fromkeys(engines, answer))
-    return found
 
 
 def _running(future: CommandFuture) -> list[int]:

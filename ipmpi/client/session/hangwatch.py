@@ -15,6 +15,7 @@ from ...errors import KernelError
 from ...protocol import inquiries, messages
 from .notices import say
 from .partial import CommandFuture, WaitSettings, in_short
+from .stacks import ask_stacks, stacks_of
 from .verdict import CALLS, Answered, Look, judge, looked_into, undecided
 
 _SHORTEST: Final = 0.05
@@ -170,9 +171,8 @@ class HangWatch:
         if not targets or self._is_queued(watched, targets):
             self._set()
             return
-        question = inquiries.encode(inquiries.ReadStacks(calls=CALLS, quick=True))
         try:
-            future = self._session.request(lambda i: messages.AskAgents(i, targets, question))
+            future = ask_stacks(self._session, targets, inquiries.ReadStacks(calls=CALLS, quick=True))
         except KernelError:  # the session is over
             return
         future.add_done_callback(lambda came: self._came(watched, now, patience, came))
@@ -202,9 +202,8 @@ class HangWatch:
         self, watched: _Watched, before: Look, look: Look, places: dict[int, list[int]], patience: float
     ) -> None:
         """Ask for functions of C, of one engine at each place: it is halted for that."""
-        question = inquiries.encode(inquiries.ReadStacks(native=True))
         try:
-            asked = self._session.request(lambda i: messages.AskAgents(i, list(places), question))
+            asked = ask_stacks(self._session, list(places))
         except KernelError:  # the session is over
             return
 
@@ -230,13 +229,7 @@ def _stacks(
 ) -> tuple[dict[int, inquiries.RankStack], list[int]] | None:
     """The stacks in an answer, and the engines without one; None if there is no answer."""
     try:
-        answers, silent = came.result()
-        stacks = {
-            engine: stack
-            for engines, answer in answers
-            if isinstance(stack := inquiries.decode_answer(answer), inquiries.RankStack)
-            for engine in engines
-        }
+        reply = came.result()
+        return stacks_of(reply), list(reply[1])
     except (KernelError, msgspec.DecodeError):
         return None
-    return dict(sorted(stacks.items())), list(silent)

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 
 from ... import limits
 from ...protocol.inquiries import ENDED, IDLE, RUNNING, STOPPED, RankStack, ReadStacks, StackFrame
-from ...protocol.mpicalls import MpiCall
+from ...protocol.mpicalls import MpiCall, open_call
 from ...transport.loop import Loop
 from .interpreter import Interpreter, UnreadableError
 from .procstate import process_state
@@ -69,7 +69,7 @@ class StackTarget(NamedTuple):
     @property
     def call(self) -> MpiCall | None:
         """The recorded MPI call that it is in, if any."""
-        return next((call for call in reversed(self.calls) if call.open), None)
+        return open_call(self.calls)
 
 
 Told = Callable[[int, RankStack], None]
