@@ -62,9 +62,14 @@ def described(array: Any, comm: Any, offset: Any) -> Found:
                 f"{offset!r}"
             ) from None
     numbers = isinstance(array, numpy.ndarray) and array.dtype.kind in "biufc"
-    kind = f"an array of {array.dtype}" if isinstance(array, numpy.ndarray) else f"a {type(array).__name__}"
     shape = tuple(map(int, array.shape)) if numbers else ()
-    return Found(shape, array.dtype.str if numbers else None, kind, place, grid, start)
+    return Found(shape, array.dtype.str if numbers else None, _kind(array), place, grid, start)
+
+
+def _kind(array: Any) -> str:
+    import numpy
+
+    return f"an array of {array.dtype}" if isinstance(array, numpy.ndarray) else f"a {type(array).__name__}"
 
 
 class Expected(NamedTuple):
@@ -91,7 +96,7 @@ def own(array: Any, expected: Expected) -> Any:
 
     is_array = isinstance(array, numpy.ndarray)
     if not is_array or array.shape not in expected.shapes or array.dtype.str != expected.dtype:
-        now = f"an array of {array.dtype} with shape {array.shape}" if is_array else f"a {type(array).__name__}"
+        now = _kind(array) + (f" with shape {array.shape}" if is_array else "")
         raise ValueError(
             f"it is {now} on this engine now, and is another than when the client asked for it: call array() again"
         )
@@ -111,13 +116,11 @@ def summarized(array: Any, expected: Expected) -> Summary:
     import numpy
 
     block = own(array, expected)
-    values = block.astype(numpy.promote_types(block.dtype, numpy.float64))
-    missing = numpy.isnan(values)
-    nans = int(missing.sum())
-    count = block.size - nans
+    present = _present(block)
+    count, nans = present.size, block.size - present.size
     if not count:
         return Summary(0, nans, math.nan, 0.0, None, None)
-    present = values[~missing] if nans else values
+    present = present.astype(numpy.promote_types(block.dtype, numpy.float64), copy=False)
     with numpy.errstate(invalid="ignore", over="ignore"):  # infinities
         mean = float(present.mean())
         squares = float(numpy.square(present - mean).sum())
@@ -135,5 +138,13 @@ def counted(array: Any, expected: Expected, bins: Any, limits: tuple[float, floa
     import numpy
 
     block = own(array, expected)
-    numbers = block.view(numpy.uint8) if block.dtype.kind == "b" else block[~numpy.isnan(block)]
+    numbers = block.view(numpy.uint8) if block.dtype.kind == "b" else _present(block)
     return numpy.histogram(numbers, bins, limits)[0]
+
+
+def _present(block: Any) -> Any:
+    """Return the elements that are not NaN; the block itself if there is none, as of integers."""
+    import numpy
+
+    missing = numpy.isnan(block) if block.dtype.kind in "fc" else None
+    return block if missing is None or not missing.any() else block[~missing]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from ...arrays.layout import Block, Position
-from ...errors import ClientError
+from ..display.pyplot import axes_for
 
 _LONG: Final = 20
 """Ratio of the sides from which on an image fills its box, as it would be a line otherwise."""
@@ -26,11 +26,7 @@ class Drawn(Protocol):
 def plot(array: Drawn, ax: Any, ranks: bool, at: int | None) -> Any:
     """Draw an array; see :meth:`ipmpi.client.engines.distributed.DistributedArray.plot`."""
     _check(array, at)
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ClientError(f"plot() draws with matplotlib: pip install matplotlib ({error})") from None
-    axes = plt.gca() if ax is None else ax
+    axes = axes_for(ax)
     title = array.name
     layer = None
     if len(array.shape) == 1:

@@ -6,13 +6,13 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ...errors import ClientError
 from ...protocol.inquiries import ENDED, IDLE, STOPPED, RankStack, StackFrame
 from ..display.escapes import safe
+from ..display.pyplot import axes_for
 from ..display.ranksets import RankSet
 from ..display.whereabouts import innermost_own, located, waits_in
 from ..session.standstill import mpi_function
@@ -45,6 +45,11 @@ class Share(NamedTuple):
     least_of: RankSet
     most: float
     most_of: RankSet
+
+    @property
+    def imbalance(self) -> float:
+        """The most over the mean: 1 if all engines have equally much."""
+        return self.most / self.mean
 
 
 class Profile:
@@ -90,8 +95,8 @@ class Profile:
     @property
     def imbalance(self) -> float:
         """Return the largest share of :data:`CODE` over the mean: 1 if all engines compute equally long."""
-        code = next((share for share in self.shares if share.activity == CODE), None)
-        return 1.0 if code is None else code.most / code.mean
+        code = _code_among(self.shares)
+        return 1.0 if code is None else code.imbalance
 
     @property
     def lines(self) -> list[tuple[float, StackFrame]]:
@@ -108,15 +113,15 @@ class Profile:
         if not self.samples:
             return "no samples: there were no engines, or their node agents have not answered"
         lines = [f"{RankSet(self.samples)!r}  {self.rounds} samples in {self.seconds:.1f} s"]
-        names = [share.activity for share in self.shares]
-        width = max(len("in"), *map(len, names))
+        shares = self.shares
+        width = max(len("in"), *(len(share.activity) for share in shares))
         lines.append(f"  {'in':{width}}  {'mean':>5}   {'least':16}  most")
-        for share in self.shares:
+        for share in shares:
             least, most = _of(share.least, share.least_of), _of(share.most, share.most_of)
             lines.append(f"  {safe(share.activity):{width}}  {share.mean:5.0%}   {least:16}  {most}".rstrip())
-        code = next((share for share in self.shares if share.activity == CODE), None)
+        code = _code_among(shares)
         if code is not None and len(self.samples) > 1:
-            lines.append(f"  longest in code: {code.most_of!r}, {self.imbalance:.2f} times the mean")
+            lines.append(f"  longest in code: {code.most_of!r}, {code.imbalance:.2f} times the mean")
         for share_of_line, frame in self.lines[:_LINES]:
             text = f": {safe(frame.text)}" if frame.text else ""
             lines.append(f"  {share_of_line:5.0%}  {located(frame)}{text}")
@@ -139,11 +144,7 @@ class Profile:
         Raises:
             ClientError: there is no matplotlib here.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ClientError(f"plot() draws with matplotlib: pip install matplotlib ({error})") from None
-        axes = plt.gca() if ax is None else ax
+        axes = axes_for(ax)
         engines = sorted(self.samples)
         parts = [_parts(self.samples[engine]) for engine in engines]
         below = [0.0] * len(engines)
@@ -202,6 +203,10 @@ def _parts(counts: Counter[Sample]) -> dict[str, float]:
     for sample, count in counts.items():
         found[sample.activity] += count
     return {activity: count / total for activity, count in found.items()}
+
+
+def _code_among(shares: Sequence[Share]) -> Share | None:
+    return next((share for share in shares if share.activity == CODE), None)
 
 
 def _of(share: float, engines: RankSet) -> str:
