@@ -15,7 +15,16 @@ from msgspec import field
 
 from .basemessage import Message as Message
 from .deaths import Death as Death, RanksLost as RanksLost
-from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
+from .debugging import (
+    ChannelMessage as ChannelMessage,
+    DebugBytes as DebugBytes,
+    DebugClosed as DebugClosed,
+    DebugCredit as DebugCredit,
+    DebuggerLine as DebuggerLine,
+    DebuggerSaid as DebuggerSaid,
+    DebugOpen as DebugOpen,
+    DebugOpened as DebugOpened,
+)
 from .output import (
     DISPLAY as DISPLAY,
     METADATA as METADATA,
@@ -440,6 +449,11 @@ AnyMessage = (
     | Findings
     | Output
     | DebuggerSaid
+    | DebugOpen
+    | DebugOpened
+    | DebugBytes
+    | DebugCredit
+    | DebugClosed
     | WantTasks
     | TaskResults
     | LargeTaskResult

@@ -36,6 +36,7 @@ from .largeanswers import LargeAnswers
 from .lifeline import Lifeline
 from .outcomes import LARGE, Payload
 from .outputpipes import OutputPipes
+from .remotedebugger import RemoteDebugger
 from .taskrunner import TaskRunner
 
 _BELL = rm.encode(rm.Bell())
@@ -86,6 +87,8 @@ class Rank:
         namespace.displays.connect(self._display)
         self._debugger = DebuggerLink(namespace.debugging, self._say, self._hear_during_part)
         self.interrupts = interrupts = Interrupts(block)
+        self._remote_debugger = RemoteDebugger(self._say)
+        interrupts.on_debugger = self._remote_debugger.wanted
         self._runner = TaskRunner(namespace)
         self._comm = CommandComm(block, make_shared)
         if self._comm.comm is not None:
@@ -100,6 +103,7 @@ class Rank:
         self._process.around_forks(self.interrupts.hold_back, self.interrupts.let_through)
         self._process.in_child(self.interrupts.uninstall)
         self._process.in_child(socket.abandon)
+        self._process.in_child(self._remote_debugger.forked)
         if lifeline is not None:
             self._process.in_child(lifeline.close)
         if pipes is not None:
