@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from ipmpi.client import MultiEngineClient
@@ -198,6 +199,21 @@ def test_an_engine_with_nothing_to_do_stops_in_the_next_command_which_can_be_int
     wait_for_news(other, Happened.DETACHED)
     session.close()
     assert wait_for(lambda: not is_traced(mec, 1), WITHIN)
+
+
+def test_nothing_listens_while_an_editor_is_connected(
+    mec: MultiEngineClient, cluster: Cluster, relay: Relays, heat: Path
+) -> None:
+    from dap_client import DapClient
+    from test_real_listeners import listening
+
+    _, port = relay(3)
+    ranks = [psutil.Process(pid) for pid in (*cluster.rank_processes(), *cluster.agents())]
+    before = [listening(each) for each in ranks]
+    with DapClient(port) as editor:
+        editor.attach(heat, [STEP])
+        assert [listening(each) for each in ranks] == before
+    assert mec.get_ids() == [0, 1, 2, 3]
 
 
 def test_ipcluster_debug(mec: MultiEngineClient, cluster: Cluster, heat: Path, tmp_path: Path) -> None:
