@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ipmpi.client.engines import distributed
-from ipmpi.client.engines.arrayspread import distributed_array, spread_of
+from ipmpi.client.engines.arrayspread import distributed_array
 from ipmpi.client.engines.distributed import DistributedArray
+from ipmpi.client.engines.spread import spread_of
+from ipmpi.engine.mpi.team import Place
 from ipmpi.reference import Reference
 
 
@@ -28,7 +30,7 @@ class Engines:
         self.asked: list[list[int]] = []
 
     def run(self, groups: Sequence[tuple[list[int], Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
-        """As :data:`~ipmpi.client.engines.distributed.Run`."""
+        """As :class:`~ipmpi.client.engines.distributed.Reach`."""
         found = []
         for engines, function, args in groups:
             self.asked.append(list(engines))
@@ -38,10 +40,14 @@ class Engines:
                 found.append(pickle.loads(pickle.dumps(function(*values))))
         return found
 
+    def place(self, engines: Sequence[int]) -> Place:
+        """As :class:`~ipmpi.client.engines.distributed.Reach`: these share no communicator."""
+        return Place(tuple(engines), tuple(range(len(engines))))
+
     def array(self, **spread: Any) -> DistributedArray:
         words = ("axis", "grid", "comm", "offset", "shape")
         how = spread_of(*(spread.get(word) for word in words), spread.get("halo", 0))
-        return distributed_array(self.run, "T", list(self.spaces), how)
+        return distributed_array(self, "T", list(self.spaces), how)
 
 
 def divided(length: int, cuts: Sequence[float]) -> list[int]:
