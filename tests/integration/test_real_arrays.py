@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from ipmpi.errors import ClientError, CommandTimeout, CompositeError
+from ipmpi.errors import ClientError, CommandTimeout, CompositeError, PeerError
 
 if TYPE_CHECKING:
     from real_clusters import Cluster, Flavour
@@ -105,3 +107,67 @@ def test_engines_without_mpi_say_so(mec: MultiEngineClient) -> None:
             mec.reduce("x")
     finally:
         mec.execute("c._given[:] = kept")
+
+
+# --- Files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_h5py(mec: MultiEngineClient, need: Callable[[str, object], None]) -> MultiEngineClient:
+    code = "import sys, importlib.util; mine = sys.executable, importlib.util.find_spec('h5py') is not None"
+    mec.execute(code)
+    python, has_it = mec[0]["mine"]
+    if python != sys.executable and not has_it:
+        pytest.skip(f"no h5py in the environment of {python}")
+    need("no h5py; pip install h5py", has_it)
+    return mec
+
+
+def test_an_array_is_saved_and_loaded(with_h5py: MultiEngineClient, tmp_path: Path) -> None:
+    mec, whole = with_h5py, np.arange(70.0).reshape(10, 7)
+    mec.scatter("T", whole)
+    T, path = mec.array("T"), tmp_path / "run.h5"
+    T.save(path)
+    U = T.redistribute(grid=(2, 2), halo=1, to="U")
+    mec.execute("U *= 2")
+    U.save(path, "later/U")
+    with pytest.raises(ValueError, match=r"on engine 0: .*run.h5 has a T already: .* overwrite=True"):
+        T.save(path)
+    mec.execute("T += 1")
+    T.save(path, overwrite=True)
+    mec.execute("T[:] = 0; U[:] = 0")
+    U.load(path, "later/U")
+    T.load(path)
+    np.testing.assert_array_equal(T.gather(), whole + 1)
+    np.testing.assert_array_equal(U.gather(), whole * 2)
+    assert mec[0]["U"][0, 0] == 0
+    T.load(path, "later/U")  # in other blocks
+    np.testing.assert_array_equal(T.gather(), whole * 2)
+
+
+def test_what_is_wrong_with_a_file_is_said_and_hangs_nobody(with_h5py: MultiEngineClient, tmp_path: Path) -> None:
+    mec = with_h5py
+    mec.scatter("T", np.arange(8.0))
+    T = mec.array("T")
+    T.save(tmp_path / "a.h5", "T")
+    with pytest.raises(OSError, match=r"on engine 0: .*no/folder\.h5"):
+        T.save(tmp_path / "no" / "folder.h5")
+    with pytest.raises(OSError, match="no dataset T/x can be made"):
+        T.save(tmp_path / "a.h5", "T/x")
+    with pytest.raises(CompositeError) as caught:
+        T.load(tmp_path / "a.h5", "V")
+    assert ["has no dataset V; it has T" in str(error) for _, error, *_ in caught.value.elist] == [True] * 4
+    mec.execute("T = np.zeros(3)")
+    with pytest.raises(CompositeError) as caught:
+        mec.array("T").load(tmp_path / "a.h5", "T")
+    assert "has shape (8,), and the array has (12,)" in str(caught.value.elist[0][1])
+    with pytest.raises(ValueError, match="on engines 0-3: it is an array of float64 with shape"):
+        T.save(tmp_path / "b.h5")
+    mec.scatter("T", np.zeros(4_000_000))
+    mec.execute("from resource import *\nif id == 0: setrlimit(RLIMIT_FSIZE, (1_000_000, RLIM_INFINITY))")
+    with pytest.raises(CompositeError) as caught:
+        mec.array("T").save(tmp_path / "c.h5")
+    assert "File too large" in str(caught.value.elist[0][1])
+    assert {type(error) for _, error, *_ in caught.value.elist} == {OSError, PeerError}
+    mec.execute("if id == 0: setrlimit(RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))")
+    assert mec.reduce("1") == 4

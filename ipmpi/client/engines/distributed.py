@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ... import limits
@@ -12,7 +13,7 @@ from ...arrays import local
 from ...arrays.layout import Layout, divided
 from ...arrays.selection import Selection, part_in, select
 from ...arrays.summary import Extreme, Summary, combined, placed
-from ...engine.mpi import spreading
+from ...engine.mpi import arrayfiles, spreading
 from ...engine.mpi.team import Place, Refused
 from ...errors import ClientError
 from ...memory import available_bytes
@@ -20,6 +21,7 @@ from ...ranges import ranges
 from ...reference import Reference
 from ..session import given
 from .arrayplot import plot
+from .arrayxarray import to_xarray
 from .spread import Spread, ghost_cells, spread_of
 
 if TYPE_CHECKING:
@@ -298,6 +300,81 @@ class DistributedArray:
     def _all(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         engines = [block.engine for block in self.blocks]
         return self._reach.run([(engines, function, (Reference(self.name), self._expected, *args))])
+
+    # --- Other libraries ----------------------------------------------------------------------------------
+
+    def to_xarray(self, dims: Sequence[str] | None = None, coords: Mapping[str, Any] | None = None) -> Any:
+        """Return the array as an ``xarray.DataArray``, which gets elements from the engines when it needs them.
+
+        ``da.sel(x=slice(0, 1))`` gets nothing, and ``da.sel(x=slice(0, 1)).values`` what was selected, as it is on
+        the engines then. ``da.mean()`` and the like get all elements; see :meth:`stats`.
+
+        Args:
+            dims: the names of the dimensions.
+            coords: coordinates, as of ``xarray.DataArray``.
+
+        Raises:
+            TypeError, ValueError: an argument is not possible.
+            ClientError: there is no xarray here.
+        """
+        return to_xarray(self, dims, coords)
+
+    def save(self, path: str | os.PathLike[str], name: str | None = None, *, overwrite: bool = False) -> None:
+        """Write the array to a file of HDF5 on the engines' file system, as one dataset.
+
+        Where h5py was built with MPI, all engines write at once. Elsewhere the first engine of the array writes;
+        the others send it their blocks by MPI, in pieces of 16 MiB.
+
+        Args:
+            path: of the file, relative to the current folder of the engines. What else is in it stays.
+            name: of the dataset; by default that of the array.
+            overwrite: whether to replace a dataset of that name.
+
+        Raises:
+            TypeError, ValueError: an argument is not possible, there is such a dataset, or an engine's array is
+                not what it was.
+            ImportError: h5py is not installed there.
+            OSError: the file cannot be opened.
+            ClientError: the engines share no communicator.
+            CompositeError: writing failed.
+        """
+        file, dataset = given.path(path, "path"), self._dataset(name)
+        if not isinstance(overwrite, bool):
+            raise TypeError(f"overwrite must be True or False: {given.shown(overwrite)}")
+        engines = [block.engine for block in self.blocks]
+        place = self._reach.place(engines)
+        args = (place, Reference(self.name), self._expected, self.blocks, self.shape, file, dataset, overwrite)
+        self._reach.run([(engines, arrayfiles.save, args)])
+
+    def load(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        """Read the elements from a dataset of HDF5, as of :meth:`save`; each engine reads its own, without MPI.
+
+        It may have been written by another number of engines. Ghost cells stay as they are.
+
+        Args:
+            path: of the file, which all engines must see.
+            name: of the dataset; by default that of the array.
+
+        Raises:
+            TypeError, ValueError: an argument is not possible.
+            CompositeError: an engine has no h5py (ClientError), cannot read the file (OSError), or finds no
+                dataset of that name (KeyError), or one of another shape (ValueError) or kind of numbers
+                (TypeError).
+        """
+        file, dataset = given.path(path, "path"), self._dataset(name)
+        array = Reference(self.name)
+        self._reach.run(
+            [
+                ([block.engine], arrayfiles.load, (array, self._expected, block, self.shape, file, dataset))
+                for block in self.blocks
+            ]
+        )
+
+    def _dataset(self, name: Any) -> str:
+        chosen = given.text(self.name if name is None else name, "name, that of the dataset,")
+        if not chosen.strip("/") or "\0" in chosen:
+            raise ValueError(f"name must be that of a dataset: {given.shown(name)}")
+        return chosen
 
     # --- Other blocks -------------------------------------------------------------------------------------
 
