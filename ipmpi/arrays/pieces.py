@@ -9,9 +9,9 @@ from .layout import Position
 
 
 def pieces(shape: Position, most: int) -> Iterator[tuple[slice, ...]]:
-    """Yield slices of a block with a dimension or more, of at most ``most`` elements each, which together are the whole block.
+    """Yield slices of a block, of at most ``most`` elements each, which together are the whole block.
 
-    They are cut along the first dimensions, so that each is as long as possible in memory.
+    A block has a dimension or more. Pieces are cut along the first ones, to be as long as possible in memory.
 
     >>> list(pieces((2, 3), 4))
     [(slice(0, 1, None), slice(0, 3, None)), (slice(1, 2, None), slice(0, 3, None))]
