@@ -24,7 +24,18 @@ EXTRAS = {
     "progress": ["tqdm"],
     "test": [
         *("pytest>=8", "pytest-xdist>=3.6", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
-        *("tqdm", "joblib", "scipy", "emcee", "matplotlib", "ipykernel", "nbclient", "debugpy>=1.8"),
+        *(
+            "tqdm",
+            "joblib",
+            "scipy",
+            "emcee",
+            "matplotlib",
+            "ipykernel",
+            "nbclient",
+            "h5py",
+            "xarray",
+            "debugpy>=1.8",
+        ),
     ],
     "docs": [
         *("sphinx>=7", "pydata-sphinx-theme>=0.15", "sphinx-copybutton", "sphinx-design"),
