@@ -41,6 +41,7 @@ from .sshmessages import (
     Opened as Opened,
     ReadFurl as ReadFurl,
     RunCommand as RunCommand,
+    SshMessage as SshMessage,
 )
 from .steering import (
     AllHold as AllHold,
@@ -459,11 +460,7 @@ AnyMessage = (
     | Findings
     | Output
     | DebuggerSaid
-    | DebugOpen
-    | DebugOpened
-    | DebugBytes
-    | DebugCredit
-    | DebugClosed
+    | ChannelMessage
     | WantTasks
     | TaskResults
     | LargeTaskResult
@@ -483,12 +480,7 @@ AnyMessage = (
     | TogetherEnded
     | LeaveTogether
     | DeliverTogether
-    | ConnectTo
-    | RunCommand
-    | ReadFurl
-    | Opened
-    | Ended
-    | ChannelReset
+    | SshMessage
     | Goodbye
 )
 """Every message type; tests walk over it, so that a new type cannot be forgotten in the tables."""

@@ -87,8 +87,6 @@ class Rank:
         namespace.displays.connect(self._display)
         self._debugger = DebuggerLink(namespace.debugging, self._say, self._hear_during_part)
         self.interrupts = interrupts = Interrupts(block)
-        self._remote_debugger = RemoteDebugger(self._say)
-        interrupts.on_debugger = self._remote_debugger.wanted
         self._runner = TaskRunner(namespace)
         self._comm = CommandComm(block, make_shared)
         if self._comm.comm is not None:
@@ -103,7 +101,6 @@ class Rank:
         self._process.around_forks(self.interrupts.hold_back, self.interrupts.let_through)
         self._process.in_child(self.interrupts.uninstall)
         self._process.in_child(socket.abandon)
-        self._process.in_child(self._remote_debugger.forked)
         if lifeline is not None:
             self._process.in_child(lifeline.close)
         if pipes is not None:
@@ -160,7 +157,14 @@ class Rank:
 
     def install_signals(self) -> None:
         """Handle SIGINT, SIGTERM, SIGUSR1 and the agent's signal."""
+        self.serve_editors()
         self.interrupts.install(self._signalled)
+
+    def serve_editors(self) -> None:
+        """Attach debugpy when the agent asks for it, by the same signal as interrupts."""
+        debugger = RemoteDebugger(self._say)
+        self.interrupts.on_debugger = debugger.wanted
+        self._process.in_child(debugger.forked)
 
     def _signalled(self, name: str) -> None:
         self._say(rm.Signalled(name))
