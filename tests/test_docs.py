@@ -153,7 +153,8 @@ def test_no_marks_of_doctest_are_shown(page: Path) -> None:
 
 # --- Command lines ---------------------------------------------------------------------------------------
 
-COMMAND = re.compile(r"^(?:.*\s)?(ipcluster|ipcontroller|ipengine)(?:\s|$)")
+COMMANDS = ("ipcluster", "ipcontroller", "ipengine", "ipmpi-steer-config")
+COMMAND = re.compile(rf"^(?:.*\s)?({'|'.join(COMMANDS)})(?:\s|$)")
 SAME = {"ipcluster mpiexec", "ipcluster mpirun", "ipcluster pbs"}
 """Commands that take what another one takes."""
 LITERAL = re.compile(r"``([^`]+)``")
@@ -174,7 +175,7 @@ def shown_lines(page: Path) -> list[str]:
 def arguments(line: str) -> tuple[str, list[str]]:
     """The last of our commands in a line, and what follows it; other launchers' options come before it."""
     words = shlex.split(line, comments=True)
-    at = max(number for number, word in enumerate(words) if word in ("ipcluster", "ipcontroller", "ipengine"))
+    at = max(number for number, word in enumerate(words) if word in COMMANDS)
     return full_command(words[at], words[at + 1 :])
 
 

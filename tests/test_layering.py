@@ -82,6 +82,9 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.launch.cluster": (4, "launch.cluster"),
     "ipmpi.launch.doctor": (4, "launch.doctor"),
     "ipmpi.launch.processes": (4, "launch.processes"),
+    "ipmpi.native": (5, "native"),
+    "ipmpi.native.programmemory": (1, "native"),
+    "ipmpi.native.samempi": (1, "native"),
     "ipmpi.bench": (5, "bench"),
     "ipmpi.cli": (5, "cli"),
     "ipmpi.cluster": (5, "cluster"),
@@ -115,7 +118,8 @@ ONLY: dict[str, tuple[str, ...]] = {
     "asyncio": ("ipmpi.client.session.awaiting",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
-    "mpi4py": ("ipmpi.engine.mpi.world", "ipmpi.launch.doctor.mpi_probe"),  # the latter is a program of its own
+    # The second is a program of its own, the third runs in a program that has started MPI.
+    "mpi4py": ("ipmpi.engine.mpi.world", "ipmpi.launch.doctor.mpi_probe", "ipmpi.native.samempi"),
 }
 # Package -> what none of its modules may load, directly or through others.
 NEVER: dict[str, tuple[str, ...]] = {
