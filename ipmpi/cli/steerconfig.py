@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if libpython() is None and {"cflags", "libpython"} & set(asked):
         _warn(
             f"{sys.executable} was built without a shared library, so programs in C cannot load it and cannot be "
-            "steered. Use another Python: Debian's with python3-dev, one of conda or uv, or one that was built with "
+            "steered. Use another Python: Debian's with python3-dev, one of conda or uv, or one built with "
             "--enable-shared"
         )
     print(*(ANSWERS[name][0]() for name in asked))

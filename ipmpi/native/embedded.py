@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import steering
+from ..errors import KernelError
 from .programmemory import MOST_DIMENSIONS, Extent, check_name, dtype_named, number_at, view
 from .samempi import OtherMPI, load
 
 _INTEGERS: Final = POINTER(c_int64)
 FUNCTIONS: Final = {
+    "load": ctypes.CFUNCTYPE(c_int),
     "attach": ctypes.CFUNCTYPE(c_int),
     "array": ctypes.CFUNCTYPE(c_int, c_char_p, c_void_p, c_int, _INTEGERS, _INTEGERS, c_char_p),
     "global": ctypes.CFUNCTYPE(c_int, c_char_p, _INTEGERS, _INTEGERS, _INTEGERS),
@@ -102,24 +104,35 @@ class Program:
 
     # --- what the program calls --------------------------------------------------------------------------------
 
-    def attach(self) -> int:
-        """Let the ranks of its communicator be steered; if not, the reason is in the table."""
+    def load(self) -> int:
+        """Import what is needed, without talking to other ranks; if that fails, the reason is in the table."""
         table = self._table
-        try:
-            comm = load(table.abi.decode(), table.library.decode(errors="replace")).Comm.f2py(table.comm)
-            self._where = f"rank {comm.rank}"
-            environ = os.environ.get
-            self._session = steering.attach(
-                comm, furl_file=environ(FURL_FILE, ""), name=environ(NAME, ""), replay=environ(REPLAY) or None,
-                program=Path("/proc/self/exe").resolve().name,
-            )  # fmt: skip
-        except Exception as error:
-            kind = "" if isinstance(error, OtherMPI) else f"{type(error).__name__}: "
-            text = (ctypes.c_char * table.reason_size).from_address(table.reason)
-            text.value = f"{kind}{error}".encode()[: table.reason_size - 1]
-            return REFUSED
+        return self._unless_refused(lambda: load(table.abi.decode(), table.library.decode(errors="replace")))
+
+    def attach(self) -> int:
+        """Let the ranks of the communicator be steered. Collective; if it fails, the reason is in the table."""
+        return self._unless_refused(self._attach)
+
+    def _attach(self) -> None:
+        table, environ = self._table, os.environ.get
+        comm = load(table.abi.decode(), table.library.decode(errors="replace")).Comm.f2py(table.comm)
+        self._where = f"rank {comm.rank}"
+        self._session = steering.attach(
+            comm, furl_file=environ(FURL_FILE, ""), name=environ(NAME, ""), replay=environ(REPLAY) or None,
+            program=Path("/proc/self/exe").resolve().name,
+        )  # fmt: skip
         for word, address in self._session.tick_words()._asdict().items():
             setattr(table, WORDS.get(word, word), address)
+        table.ticks = 0
+
+    def _unless_refused(self, step: Callable[[], object]) -> int:
+        try:
+            step()
+        except Exception as error:
+            kind = "" if isinstance(error, (OtherMPI, KernelError)) else f"{type(error).__name__}: "
+            text = (ctypes.c_char * self._table.reason_size).from_address(self._table.reason)
+            text.value = f"{kind}{error}".encode()[: self._table.reason_size - 1]
+            return REFUSED
         return DONE
 
     def array(
@@ -163,7 +176,7 @@ class Program:
         key = check_name(_text(name))
         number = number_at(data, kind.decode())
         self._drop(key)
-        self._session.declare(key, number.item(), place=number)
+        self._session.declare(key, number[0], place=number)
         self._numbers[key] = number
         return DONE
 

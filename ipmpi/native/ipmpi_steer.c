@@ -56,6 +56,7 @@ static struct {
     const char *library; /* what MPI_Get_library_version says */
     char *reason;        /* why something was refused, for the sentence */
     uint64_t reason_size;
+    int (*load)(void);
     int (*attach)(void);
     int (*array)(const char *, void *, int, const int64_t *, const int64_t *, const char *);
     int (*global)(const char *, const int64_t *, const int64_t *, const int64_t *);
@@ -172,13 +173,16 @@ static int import_our_side(void *library)
         "except Exception as _ipmpi:\n"
         "    __import__('posix').putenv(b'" WHY "', f'{type(_ipmpi).__name__}: {_ipmpi}'.encode()[:500])\n";
     int (*run)(const char *), result;
+    const char *why;
     char code[512];
     if (!find(library, "PyRun_SimpleString", &run)) return refused("Python has no function PyRun_SimpleString");
     snprintf(code, sizeof code, form, (unsigned long long)(uintptr_t)&table);
-    if (run(code) == 0 && table.attach) return 0;
-    result = refused("Python cannot load ipmpi (%s). Install ipmpi there, or set IPMPI_PYTHON to an interpreter that has "
-                     "it, and IPMPI_LIBPYTHON to its library, as `ipmpi-steer-config --python --libpython` prints "
-                     "them", setting(WHY, "see above"));
+    if (run(code) == 0 && table.load) return 0;
+    why = setting(WHY, "see above");
+    result = refused("Python cannot load ipmpi (%s)%s", why,
+                     strncmp(why, "ModuleNotFound", 14) ? "" : ". Install it there, or set IPMPI_PYTHON to an "
+                     "interpreter that has it, and IPMPI_LIBPYTHON to its library, as `ipmpi-steer-config --python "
+                     "--libpython` prints them");
     unsetenv(WHY);
     return result;
 }
@@ -279,7 +283,7 @@ int ipmpi_attach(MPI_Comm comm)
     owner = pthread_self();
     enter(&kept);
     /* First what each rank finds out by itself, so that no rank waits in Python for one that has none. */
-    good = all_did(comm, table.attach ? 0 : load_python()) && all_did(comm, table.attach());
+    good = all_did(comm, (table.load ? 0 : load_python()) || table.load()) && all_did(comm, table.attach());
     leave(&kept);
     state = good ? ATTACHED : FAILED;
     if (good) detach_at_finalize();

@@ -107,10 +107,10 @@ def view(
     return np.ndarray(shape, dtype, memory, before, strides), extent
 
 
-def number_at(address: int | None, kind: str) -> np.ndarray[Any, Any]:
-    """A number of the program, as an array with one element.
+def number_at(address: int | None, kind: str) -> memoryview:
+    """A number of the program: the only element of what is returned.
 
     Raises:
         ValueError: there is none.
     """
-    return view(address, [1], None, dtype_named(kind))[0]
+    return view(address, [1], None, dtype_named(kind))[0].data
