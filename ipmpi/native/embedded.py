@@ -225,11 +225,11 @@ def begin(address: int) -> None:
     """Fill the table of the program at this address.
 
     Raises:
-        ImportError: the program was compiled with an ``ipmpi_steer.c`` of another version.
+        RuntimeError: the program was compiled with an ``ipmpi_steer.c`` of another version.
     """
     table = Table.from_address(address)
     if table.size != ctypes.sizeof(Table):
-        raise ImportError(
+        raise RuntimeError(
             "the program was compiled with ipmpi_steer.c of another version of ipmpi: compile it anew"
         )
     _programs[:] = [Program(table)]

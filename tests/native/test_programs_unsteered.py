@@ -111,7 +111,7 @@ def test_switched_off_it_loads_nothing_and_says_nothing(run: Run, tmp_path: Path
 def test_a_python_without_ipmpi_is_said_to_have_none(run: Run, tmp_path: Path) -> None:
     said = run("debian", 2, "T.bin", IPMPI_PYTHON=WITHOUT_IPMPI, PYTHONPATH="")
     why = "Python cannot load ipmpi (ModuleNotFoundError: No module named 'ipmpi')"
-    assert said.count(f"cannot be steered: {why}. Install ipmpi there, or set IPMPI_PYTHON to an interpreter") == 1
+    assert said.count(f"cannot be steered: {why}. Install it there, or set IPMPI_PYTHON to an interpreter") == 1
     assert np.array_equal(field(tmp_path / "T.bin"), solution(50))
 
 
