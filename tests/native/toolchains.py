@@ -13,6 +13,7 @@ import pytest
 
 MPIS = [pytest.param("debian", id="debian"), pytest.param("mpich", id="mpich", marks=pytest.mark.mpich)]
 ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "steering"
 STRICT = ("-O2", "-Wall", "-Wextra", "-Werror")
 SAME_NUMBERS = ("-ffp-contract=off",)
 """No processor computes a * b + c with one rounding, and another one with two."""
