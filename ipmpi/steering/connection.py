@@ -67,7 +67,7 @@ class Connection:
             neighbours=self._neighbours, pipes=self._pipes, make_shared=world.make_shared,
         )  # fmt: skip
         if rank.comm is not None:
-            communicator.provide(rank.comm)
+            communicator.provide(rank.comm, world.mpi, world.comm)
         rank.interrupts.install(None)
         ticker = Ticker(self._block.words, self._block.lock, self._wait, self._ended)
         rank.also_hears(ticker.handlers)

@@ -69,6 +69,10 @@ class Parameters(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(self.declared)
 
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        """Travel as a dict of the values: places mean nothing elsewhere."""
+        return dict, (dict(self),)
+
     def __repr__(self) -> str:
         return repr(dict(self))
 
