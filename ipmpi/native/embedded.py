@@ -201,6 +201,7 @@ class Program:
 
     def detach(self) -> int:
         """Leave."""
+        self._session.set_count(self._table.ticks - 1)
         self._session.detach()
         sys.stdout.flush()
         return DONE
