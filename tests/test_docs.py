@@ -228,7 +228,7 @@ def test_make_targets_exist(page: Path) -> None:
 
 
 def test_every_command_and_option_is_in_the_reference(parsers: dict[str, argparse.ArgumentParser]) -> None:
-    scripts = re.findall(r'"(\w+) = ipmpi\.cli\.\w+:main"', (ROOT / "setup.py").read_text("utf-8"))
+    scripts = re.findall(r'"([\w-]+) = ipmpi\.cli\.\w+:main"', (ROOT / "setup.py").read_text("utf-8"))
     page = (DOCS / "reference" / "commands.rst").read_text("utf-8")
     assert set(scripts) == {name.split()[0] for name in parsers}
     for name, parser in parsers.items():
