@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from .. import limits
 from ..errors import InvalidEngineID, NoEnginesRegistered, RemoteProtocolError
 from ..protocol.handshake import printable
+from ..protocol.losses import LOSS_MODES
 from ..protocol.messages import EngineInfo, Register
 from ..ranges import ranges
 
@@ -42,6 +43,8 @@ class EngineSet:
     python: str
     launch: str = ""
     """See :class:`~ipmpi.protocol.messages.Register`."""
+    on_loss: str = LOSS_MODES[0]
+    """See :mod:`ipmpi.controller.onloss`."""
     engines: dict[int, Engine] = field(default_factory=dict)
     """By rank."""
 
@@ -67,8 +70,9 @@ class Registry:
         wanted = message.ids if len(message.ids) == len(infos) else [info.wanted for info in infos]
         ids = self._choose(infos, wanted)
         engine_set = EngineSet(
-            key, printable(message.mpi, _TEXT), printable(message.python, _TEXT), message.launch[:_LAUNCH]
-        )
+            key, printable(message.mpi, _TEXT), printable(message.python, _TEXT), message.launch[:_LAUNCH],
+            message.on_loss if message.on_loss in LOSS_MODES else LOSS_MODES[0],
+        )  # fmt: skip
         for number, info in zip(ids, infos, strict=True):
             engine = Engine(number, key, info.rank, printable(info.host, _TEXT), info.pid)
             self.engines[number] = engine_set.engines[info.rank] = engine

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ...errors import ClientError
+from ...protocol import messages
 from ...transport.ssh.ssh import SshSession
 from ..display.inipython import fold_failures
 from ..session.calls import Calls
@@ -15,6 +16,8 @@ from ..session.enginecount import wait_for_engines
 from ..session.partial import failure_mode, interrupt_mode, seconds_until_told, timeout_mode
 from ..session.results import PendingResult
 from ..session.session import Session
+from ..session.targets import Targets
+from .restarting import loss_mode
 from .views import EngineView
 
 
@@ -163,6 +166,34 @@ class MultiEngineClient(EngineView):
     @on_failure.setter
     def on_failure(self, value: Literal["end", "wait"]) -> None:
         self._calls.settings.on_failure = failure_mode(value)
+
+    def on_loss(
+        self, mode: Literal["shrink", "abort", "restart"] | None = None, targets: Targets | None = None
+    ) -> dict[int, str]:
+        """Choose what becomes of engines when one that was started with them dies; always blocks.
+
+        It holds for the whole launch of these engines, for all clients, and for those that are started in their
+        place. Engines that are started later have what ``ipcluster --on-loss`` says. :doc:`/howto/deaths`
+
+        Args:
+            mode: ``'shrink'``, initially: the others go on, if their launcher lets them. ``'abort'``: they end at
+                once. ``'restart'``: all are started again at once, with the names of the last :meth:`snapshot`; at
+                most three times within ten minutes. None changes nothing.
+            targets: the engines.
+
+        Returns:
+            What is chosen, by engine.
+
+        Raises:
+            ClientError: it is none of these, or ``'restart'`` for engines that nobody would start again.
+        """
+        wanted, chosen = self._wanted(targets), loss_mode(mode)
+        answer: dict[int, str] = self._request(
+            lambda i: messages.OnLoss(i, wanted, chosen),
+            lambda rows: {int(engine): str(word) for engine, word in rows},
+            True, "on_loss",
+        )  # fmt: skip
+        return answer
 
     @property
     def detached(self) -> PendingResult[Any] | None:
