@@ -179,6 +179,7 @@ class EngineProcess:
         world.record_calls(CallRing(block.calls))
         namespace = Namespace(-1, world.mpi)
         namespace.snapshots = SnapshotFiles()
+        namespace.revoker = world.make_revoker()
         namespace.install_as_main()
         importhooks.install()
         self.rank = Rank(

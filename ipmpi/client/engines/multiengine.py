@@ -142,29 +142,31 @@ class MultiEngineClient(EngineView):
         self._calls.settings.on_interrupt = interrupt_mode(value)
 
     @property
-    def on_timeout(self) -> Literal["interrupt", "restart"]:
+    def on_timeout(self) -> Literal["interrupt", "free", "restart"]:
         """What a call with a ``timeout`` does if engines do not react to the interrupt; initially ``'interrupt'``.
 
         With ``'interrupt'`` it says what they are in, and ends without them. They go on until :meth:`restart`.
-        With ``'restart'`` it restarts the set at once.
+        With ``'free'`` it frees those that wait in MPI, as by :meth:`free`. With ``'restart'`` it restarts the set
+        at once.
         """
         return self._calls.settings.on_timeout
 
     @on_timeout.setter
-    def on_timeout(self, value: Literal["interrupt", "restart"]) -> None:
+    def on_timeout(self, value: Literal["interrupt", "free", "restart"]) -> None:
         self._calls.settings.on_timeout = timeout_mode(value)
 
     @property
-    def on_failure(self) -> Literal["end", "wait"]:
+    def on_failure(self) -> Literal["end", "free", "wait"]:
         """What a call does if some engines have failed and all others wait inside MPI; initially ``'end'``.
 
         With ``'end'`` it ends without the answers of the others, two to four seconds after the first failure, once
-        their node agents have found them twice in the same MPI call. With ``'wait'`` it goes on waiting for them.
+        their node agents have found them twice in the same MPI call. With ``'free'`` it frees them then, as by
+        :meth:`free`. With ``'wait'`` it goes on waiting for them.
         """
         return self._calls.settings.on_failure
 
     @on_failure.setter
-    def on_failure(self, value: Literal["end", "wait"]) -> None:
+    def on_failure(self, value: Literal["end", "free", "wait"]) -> None:
         self._calls.settings.on_failure = failure_mode(value)
 
     def on_loss(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.errors import LauncherError
 from ipmpi.cli import engines, ssh
 from ipmpi.cli.options import set_arguments
+from ipmpi.errors import LauncherError
 from ipmpi.launch.cluster.hosts import HostOptions, engines_argv, read_clusterfile, read_hosts
 
 PYTHON = """
