@@ -93,8 +93,8 @@ class World:
         self.session, self.farm = session, farm
         session.answers = {
             m.QueueStatus: [], m.Kill: [], m.Restart: [0], m.Interrupt: [[], []], m.AskAgents: [[], []],
-            m.Reserve: [0], m.Release: None,
-            m.ClusterInfo: {"engines": [{"id": n, "time_left": None} for n in range(4)]},
+            m.OnLoss: [], m.Reserve: [0], m.Release: None,
+            m.ClusterInfo: {"engines": [{"id": n, "set": 1, "time_left": None} for n in range(4)]},
         }  # fmt: skip
         self.mec = MultiEngineClient(session=session)  # type: ignore[arg-type]
         self.tc = TaskClient(session=farm)  # type: ignore[arg-type]
