@@ -78,8 +78,8 @@ def test_an_mpi_that_cannot_says_so(
 ) -> None:
     mec = new_cluster(flavour_named("mpich")).start(2)
     mec.on_failure = "wait"
-    mec.execute(STUCK.format("Barrier()"), block=False)
-    while mec.queue_status(targets=[0])[0][1]["pending"] is None:
-        pass
+    pending = mec.execute(STUCK.format("Barrier()"), block=False)
+    while pending.done_ids != [1]:
+        pending.wait(0.05)
     with pytest.raises(ClientError, match=r"can be freed only under Open MPI 5 with fault tolerance .* this is M"):
         mec.free()
