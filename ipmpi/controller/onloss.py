@@ -69,12 +69,18 @@ class SetFates:
         """Set what becomes of the launches of these engines, if anything is given; return what is set, by engine.
 
         Raises:
-            ClientError: there is no such choice, or nobody would start some of them again.
+            ClientError: there is no such choice for these, or nobody would start some of them again.
         """
         if message.mode and message.mode not in LOSS_MODES:
             raise ClientError(f"on_loss is one of {_WORDS}, not {message.mode[: limits.LABEL]!r}")
         ids = self._registry.resolve(message.targets)
         sets = [self._registry.sets[key] for key in self._registry.by_set(ids)]
+        programs = sorted(number for number in ids if message.mode and self._set_of(number).program)
+        if programs:
+            raise ClientError(
+                f"{engines_named(programs)} are ranks of a program that is steered, which is never ended nor "
+                "started from here: on_loss is for engines"
+            )
         if message.mode == "restart":
             self._restarts.refuse_started_by_hand([each.key for each in sets])
         if message.mode:

@@ -42,7 +42,8 @@ class EngineSet:
     mpi: str
     python: str
     launch: str = ""
-    """See :class:`~ipmpi.protocol.messages.Register`."""
+    """See :class:`~ipmpi.protocol.messages.Register`, for this and the next one."""
+    program: str = ""
     on_loss: str = LOSS_MODES[0]
     """See :mod:`ipmpi.controller.onloss`."""
     engines: dict[int, Engine] = field(default_factory=dict)
@@ -71,7 +72,8 @@ class Registry:
         ids = self._choose(infos, wanted)
         engine_set = EngineSet(
             key, printable(message.mpi, _TEXT), printable(message.python, _TEXT), message.launch[:_LAUNCH],
-            message.on_loss if message.on_loss in LOSS_MODES else LOSS_MODES[0],
+            printable(message.program, _TEXT),
+            message.on_loss if message.on_loss in LOSS_MODES and not message.program else LOSS_MODES[0],
         )  # fmt: skip
         for number, info in zip(ids, infos, strict=True):
             engine = Engine(number, key, info.rank, printable(info.host, _TEXT), info.pid)

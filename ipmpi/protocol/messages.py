@@ -34,6 +34,14 @@ from .sshmessages import (
     ReadFurl as ReadFurl,
     RunCommand as RunCommand,
 )
+from .steering import (
+    AllHold as AllHold,
+    CannotHold as CannotHold,
+    CanStopAt as CanStopAt,
+    GoOn as GoOn,
+    HoldRanks as HoldRanks,
+    StopAt as StopAt,
+)
 from .tasks import (
     AbortTasks as AbortTasks,
     CancelTasks as CancelTasks,
@@ -310,6 +318,7 @@ class Register(Message, frozen=True, tag=60):
 
     A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
     launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
+    ``program`` is the name of a program with a loop of its own, which gets no tasks; "" for engines.
     ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`.
     """
 
@@ -319,6 +328,7 @@ class Register(Message, frozen=True, tag=60):
     ids: list[int] = field(default_factory=list)
     more: bool = False
     launch: str = ""
+    program: str = ""
     on_loss: str = "shrink"
 
 
@@ -450,6 +460,12 @@ AnyMessage = (
     | PropertiesChanged
     | TaskHolds
     | EndIsNear
+    | HoldRanks
+    | CanStopAt
+    | StopAt
+    | AllHold
+    | CannotHold
+    | GoOn
     | RunTogether
     | TogetherEnded
     | LeaveTogether

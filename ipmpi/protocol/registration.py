@@ -17,9 +17,7 @@ def parts(message: Register) -> Iterator[Register]:
     while len(engines) > limits.REGISTER_PART:
         yield Register(engines[: limits.REGISTER_PART], message.mpi, message.python, [], True)
         engines = engines[limits.REGISTER_PART :]
-    yield Register(
-        engines, message.mpi, message.python, message.ids, launch=message.launch, on_loss=message.on_loss
-    )
+    yield msgspec.structs.replace(message, engines=engines, more=False)
 
 
 class Registration:

@@ -176,3 +176,12 @@ def test_no_restart_when_the_job_is_about_to_end(controller: Controller) -> None
         f"{OF_TWO}. on_loss is 'restart', but they cannot be restarted, and nothing has ended: the batch system "
         "has warned that their job ends, and its script starts nothing any more"
     ]
+
+
+def test_the_ranks_of_a_program_are_never_ended(controller: Controller) -> None:
+    info = m.EngineInfo(0, -1, "host", 1)
+    ids = controller.router.register(20, m.Register([info], "MPI", "3", program="heat", on_loss="abort"))
+    controller.fates.registered(20, ids)
+    with pytest.raises(ClientError, match="engine 8 are ranks of a program that is steered, which is never ended"):
+        controller.choose("abort", 0, 8)
+    assert controller.choose("", 0, 8) == {0: "shrink", 8: "shrink"}

@@ -18,7 +18,6 @@ from ...errors import KernelError, internal_error
 from ...protocol import messages as m, rankmessages as rm
 from ...protocol.connection import Connection, Event, MessageReceived
 from ...protocol.frames import Buffer
-from ...protocol.losses import LOSS_MODES
 from ...protocol.permissions import FROM_BELOW
 from ...protocol.registration import parts
 from ...transport.loop import Loop
@@ -59,7 +58,7 @@ class Agent:
         has_failed: whether this node ends because of an error in its agent.
         is_dismissed: whether a client or the controller has ended the whole set.
         ends_at_once: whether the controller has said so, for a restart unless it ``is_dismissed``.
-        launch, on_loss: see :class:`~ipmpi.protocol.messages.Register`.
+        launch, program, on_loss: see :class:`~ipmpi.protocol.messages.Register`.
     """
 
     def __init__(
@@ -95,12 +94,10 @@ class Agent:
         self._answers = Upward(loop, self._answer)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
-        self._too_late = False
-        self._stopped = False
+        self._too_late = self._stopped = False
         self._faults = ControllerFaults(loop.now, log)
-        self.has_failed = False
-        self.is_dismissed = self.ends_at_once = False
-        self.launch, self.on_loss = "", str(LOSS_MODES[0])
+        self.has_failed = self.is_dismissed = self.ends_at_once = False
+        self.launch, self.program, self.on_loss = "", "", "shrink"
         self._tasks = SetTasks(self, joined, leaders, mpi)
         self._leaving = Leaving(self, joined, self._tasks)
         self._orders: dict[type[m.Message], Callable[[Any], object]] = {
@@ -172,8 +169,11 @@ class Agent:
         """Report the ranks to the agent or controller above, with their former ids if they had some."""
         self._offered = self._alive
         ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
-        whole = m.Register(self._offered, self._mpi, self._python, ids, launch=self.launch, on_loss=self.on_loss)
-        for part in parts(whole):
+        offer = m.Register(
+            self._offered, self._mpi, self._python, ids,
+            launch=self.launch, on_loss=self.on_loss, program=self.program,
+        )  # fmt: skip
+        for part in parts(offer):
             self.send_up(part)
         if self.is_root:
             self._tasks.registered([engine.rank for engine in self._offered])

@@ -170,6 +170,7 @@ class Namespace:
             FindSnapshots: self._find_snapshots,
             RestoreSnapshot: self._restore_snapshot,
             DropSnapshots: self._drop_snapshots,
+            operations.Steer: self._steer,
         }
 
     @property
@@ -354,6 +355,12 @@ class Namespace:
         place = SnapshotPlace(operation.folder, operation.cluster)
         self.snapshots.drop_others(place, operation.key, self._engine_id)
         return _DONE
+
+    def _steer(self, operation: operations.Steer, _body: Sequence[Buffer]) -> CommandAnswer:
+        raise ClientError(
+            f"{operation.action}() is for a program with a loop of its own, which calls ipmpi.steering.attach(), "
+            f"and engine {self._engine_id} is started by ipengine: give it commands"
+        )
 
     def _keys(self, _operation: Keys, _body: Sequence[Buffer]) -> CommandAnswer:
         return _value(
