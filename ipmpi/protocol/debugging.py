@@ -48,7 +48,7 @@ class DebuggerLine(Message, frozen=True, tag=18):
     text: str | None
 
 
-class DebugOpen(Message, frozen=True, tag=31):
+class DebugOpen(Message, frozen=True, tag=81):
     """Attach debugpy to this engine. Answered by :class:`DebugOpened`, or :class:`DebugClosed` with the reason.
 
     ``channel`` is a number of the client's, to a set one of the controller's; there, ``engine`` is a rank. So it
@@ -59,7 +59,7 @@ class DebugOpen(Message, frozen=True, tag=31):
     engine: int
 
 
-class DebugOpened(Message, frozen=True, tag=32):
+class DebugOpened(Message, frozen=True, tag=82):
     """Debugpy is attached, and ``folder`` is the current one of its process."""
 
     channel: int
@@ -67,7 +67,7 @@ class DebugOpened(Message, frozen=True, tag=32):
     folder: str
 
 
-class DebugBytes(Message, frozen=True, tag=33):
+class DebugBytes(Message, frozen=True, tag=83):
     """The next bytes, in either direction; at most ``limits.DEBUG_PIECE``."""
 
     channel: int
@@ -75,7 +75,7 @@ class DebugBytes(Message, frozen=True, tag=33):
     data: bytes
 
 
-class DebugCredit(Message, frozen=True, tag=34):
+class DebugCredit(Message, frozen=True, tag=84):
     """So many bytes have been taken by whoever they are for, and as many more may be sent; in either direction."""
 
     channel: int
@@ -83,7 +83,7 @@ class DebugCredit(Message, frozen=True, tag=34):
     size: int
 
 
-class DebugClosed(Message, frozen=True, tag=35):
+class DebugClosed(Message, frozen=True, tag=85):
     """The channel is closed, and debugpy is detached: breakpoints are gone, and the engine goes on.
 
     In either direction; ``reason`` is for people, "" if the client wanted it.

@@ -70,6 +70,8 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.DebuggerLine,
         m.Kill,
         m.Restart,
+        m.OnLoss,
+        m.RestoreAfterLoss,
         m.Reserve,
         m.Release,
     },
@@ -90,7 +92,7 @@ RECEIVES: Final[dict[str, Table]] = {
         m.Inquiry,
         m.DebuggerLine,
         m.StopRanks,
-        m.RestartSet,
+        m.EndSet,
         m.Goodbye,
     },
     "mec": _ANSWERS
