@@ -238,6 +238,10 @@ RECORD_BYTES: Final = 64 * MIB
 """What a rank of a program keeps of the changes that clients have made, so that a run can be repeated. Data that
 was pushed is a part of it, and the memory is the program's."""
 
+RESTORE: Final = 8 * KIB
+"""Bytes of what restores the names of engines after a loss, which the controller keeps for each of them: mostly
+the name of a folder, and Linux opens none of more than 4 KiB."""
+
 DEBUGGER_TEXT: Final = 32 * KIB
 """Characters that a debugger writes between two prompts: 400 lines of a terminal. Of a longer text the middle is
 left out. Rarely more than one packet."""

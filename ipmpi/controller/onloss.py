@@ -29,6 +29,7 @@ WITHIN: Final = 600.0
 engines die again and again, somebody has to look."""
 
 _SHRINK: Final = "shrink"
+_RESTORE: Final = "mec.restore() after the restart"
 _WORDS: Final = ", ".join(map(repr, LOSS_MODES))
 
 Launch = str | int
@@ -82,7 +83,7 @@ class SetFates:
                 "started from here: on_loss is for engines"
             )
         if message.mode == "restart":
-            self._restarts.refuse_started_by_hand([each.key for each in sets])
+            self._restarts.refuse_started_by_hand([each.key for each in sets], "{} cannot have on_loss='restart'")
         if message.mode:
             self._chosen.update({_launch(each): message.mode for each in sets})
         return [(number, self._mode(self._set_of(number))) for number in ids]
@@ -91,7 +92,16 @@ class SetFates:
         return self._registry.sets[self._registry.engines[engine].set_key]
 
     def remember(self, message: m.RestoreAfterLoss) -> None:
-        """These engines have a snapshot."""
+        """These engines have a snapshot.
+
+        Raises:
+            ClientError: what restores it is too long to be kept.
+        """
+        if len(message.operation) > limits.RESTORE:
+            raise ClientError(
+                f"what restores a snapshot has at most {limits.RESTORE} bytes, not {len(message.operation)}: name "
+                "a folder with a shorter path"
+            )
         for number in message.targets:
             if number in self._registry.engines:
                 self._snapshots.setdefault(_launch(self._set_of(number)), {})[number] = message.operation
@@ -107,7 +117,7 @@ class SetFates:
             if number in waiting:
                 by_operation.setdefault(waiting.pop(number), []).append(number)
         for operation, engines in by_operation.items():
-            self._router.own.queue(key, engines, "restore", "mec.restore()", operation)
+            self._router.own.queue(key, engines, "restore", _RESTORE, operation)
 
     def ranks_lost(self, key: int, message: m.RanksLost, now: float, *, expected: bool) -> None:
         """Some engines of a set are lost; ``expected``: they were told to end, or their job has ended."""
@@ -136,10 +146,11 @@ class SetFates:
         if mode == _SHRINK:
             return
         what = f"{engines_named(lost)} {'was' if len(lost) == 1 else 'were'} lost: {reason}"
-        others = [key for key, each in self._registry.sets.items() if _launch(each) == launch]
-        refused = self._restarts.why_not(others) if mode == "restart" else ""
+        left = [each for each in self._registry.sets.values() if _launch(each) == launch]
+        others = [each.key for each in left]
+        refused = self._restarts.why_not([engine_set, *left]) if mode == "restart" else ""
         if refused:
-            self._announce(f"{what}. on_loss is 'restart', but they {refused}")
+            self._announce(f"{what}. on_loss is 'restart', but {refused}")
         elif mode == "restart" and self._may_restart(launch, now):
             self._restart(launch, others, lost, what)
         else:

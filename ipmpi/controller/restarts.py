@@ -16,9 +16,12 @@ from ..ranges import engines_named
 from .commands.router import Router
 from .deadlines import Deadlines
 from .farm.farm import Farm
+from .registry import EngineSet
 
 REASON: Final = "it is restarted, as a client has asked for"
 """Why its commands do not end."""
+
+_NOT_NOW: Final = "{} cannot be restarted, and nothing has ended"
 
 
 class SetRestarts:
@@ -77,30 +80,33 @@ class SetRestarts:
         self._changed()
         return ended
 
-    def why_not(self, keys: Iterable[int]) -> str:
-        """Return why these sets cannot be started again; "" if they can."""
-        registry = self._router.registry
-        if not all(registry.sets[key].launch for key in keys):
+    def why_not(self, sets: Iterable[EngineSet]) -> str:
+        """Return why nobody would start these sets again, and what to do; "" if somebody would.
+
+        They may be lost already.
+        """
+        known = list(sets)
+        if not all(each.launch for each in known):
             return _BY_HAND
-        return _JOB_ENDS if any(self._deadlines.is_ending(key) for key in keys) else ""
+        return _JOB_ENDS if any(self._deadlines.is_ending(each.key) for each in known) else ""
 
-    def refuse_started_by_hand(self, keys: Iterable[int]) -> None:
-        """Raise ClientError if nobody would start one of these sets again."""
-        self._refuse([key for key in keys if not self._router.registry.sets[key].launch], _BY_HAND)
+    def refuse_started_by_hand(self, keys: Iterable[int], what: str = _NOT_NOW) -> None:
+        """Raise ClientError, which begins with ``what``, if nobody would start one of these sets again."""
+        self._refuse([key for key in keys if not self._router.registry.sets[key].launch], _BY_HAND, what)
 
-    def _refuse(self, keys: list[int], why: str) -> None:
+    def _refuse(self, keys: list[int], why: str, what: str = _NOT_NOW) -> None:
         if keys:
             sets = [self._router.registry.sets[key] for key in keys]
             ids = sorted(engine.id for each in sets for engine in each.engines.values())
-            raise ClientError(f"{engines_named(ids)} {why}")
+            raise ClientError(f"{what.format(engines_named(ids))}: {why}")
 
 
 _BY_HAND = (
-    "cannot be restarted, and nothing has ended: this set was started by hand, as with `mpirun ipengine`: nobody "
-    "would start it again. To replace it, end it by mec.kill(), and type that command again. What `ipcluster` and "
-    "its job scripts start can be restarted"
+    "this set was started by hand, as with `mpirun ipengine`, so nobody would start it again. To replace it, end "
+    "what is left of it by mec.kill(), and type that command again. What `ipcluster` and its job scripts start "
+    "can be restarted"
 )
 _JOB_ENDS = (
-    "cannot be restarted, and nothing has ended: the batch system has warned that their job ends, and its script "
-    "starts nothing any more"
+    "the batch system has warned that their job is about to end, so its script starts nothing any more. Submit "
+    "the next job: `ipcluster slurm` or `ipcluster pbs`"
 )

@@ -304,8 +304,8 @@ class ControllerService:
             blame = (not session.farewell or session.fault) and not self.deadlines.is_over(key, now)
             self._do_all(
                 lambda: self.farm.set_lost(key, reason, blame=blame),
-                lambda: self.deadlines.forget(key),
                 lambda: self.fates.set_lost(key, reason, now, silent=session.is_dead, expected=not blame),
+                lambda: self.deadlines.forget(key),
                 self._count_engines,
             )
         else:

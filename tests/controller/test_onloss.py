@@ -6,15 +6,16 @@ import itertools
 
 import pytest
 
+from ipmpi import limits
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.deadlines import Deadlines
-from ipmpi.controller.effects import Send
+from ipmpi.controller.effects import Announce, Send
 from ipmpi.controller.farm.farm import Farm
 from ipmpi.controller.lossnotices import Losses
 from ipmpi.controller.onloss import MOST, WITHIN, SetFates
 from ipmpi.controller.restarts import SetRestarts
 from ipmpi.errors import ClientError
-from ipmpi.protocol import messages as m
+from ipmpi.protocol import messages as m, operations
 
 CLIENT = 99
 KILLED = "it was killed by SIGKILL"
@@ -112,6 +113,28 @@ def test_all_are_started_again_with_their_last_names(controller: Controller) -> 
     assert controller.choose("", 0, 4) == {0: "restart", 4: "shrink"}, "what was chosen holds for those that come"
 
 
+def test_the_controller_keeps_no_more_of_a_snapshot_than_the_name_of_its_folder(controller: Controller) -> None:
+    with pytest.raises(ClientError, match="at most 8192 bytes, not 8193: name a folder with a shorter path"):
+        controller.fates.remember(m.RestoreAfterLoss(1, [4], bytes(limits.RESTORE + 1)))
+    controller.choose("restart", 4)
+    controller.loses(3, 1)
+    assert "as there is no snapshot" in controller.said[0]
+
+
+def test_names_that_cannot_be_restored_are_told(controller: Controller) -> None:
+    """As from a damaged file: nobody waits for that command, so all clients get a notice."""
+    controller.fates.remember(m.RestoreAfterLoss(1, [4, 5], b"restore"))
+    controller.choose("restart", 4)
+    controller.loses(3, 1)
+    controller.register(11, "b", (4, 5))
+    ((_, given),) = controller.told(m.Dispatch)
+    assert isinstance(given, m.Dispatch)
+    failed = operations.encode(operations.Failed("builtins.ValueError", "it is damaged", ""))
+    controller.router.result(11, m.Result(given.id, [0], False, failed, []), (), 0)
+    said = [effect.text for effect in controller.router.flush() if isinstance(effect, Announce)]
+    assert said == ["mec.restore() after the restart failed on engine 4: ValueError: it is damaged"]
+
+
 def test_a_restart_without_a_snapshot_says_so(controller: Controller) -> None:
     controller.choose("restart", 4)
     controller.loses(3, 1)
@@ -159,7 +182,8 @@ def test_what_cannot_be_is_refused(controller: Controller) -> None:
     with pytest.raises(ClientError, match="on_loss is one of 'shrink', 'abort', 'restart', not 'die'"):
         controller.choose("die")
     with pytest.raises(
-        ClientError, match="engines 6-7 cannot be restarted, and nothing has ended: this set was s"
+        ClientError,
+        match="engines 6-7 cannot have on_loss='restart': this set was started by hand, as with `mpirun ",
     ):
         controller.choose("restart")
     assert set(controller.choose("").values()) == {"shrink"}, "for none of them"
@@ -173,9 +197,22 @@ def test_no_restart_when_the_job_is_about_to_end(controller: Controller) -> None
     controller.loses(1, 1)
     assert controller.told() == []
     assert controller.said == [
-        f"{OF_TWO}. on_loss is 'restart', but they cannot be restarted, and nothing has ended: the batch system "
-        "has warned that their job ends, and its script starts nothing any more"
+        f"{OF_TWO}. on_loss is 'restart', but the batch system has warned that their job is about to end, so its "
+        "script starts nothing any more. Submit the next job: `ipcluster slurm` or `ipcluster pbs`"
     ]
+
+
+def test_no_restart_is_promised_when_the_whole_set_is_lost_and_nobody_starts_it() -> None:
+    """As when a launcher ends all ranks: then no set of the launch is left to ask."""
+    controller = Controller("restart")
+    controller.fates.set_lost(4, "the connection was closed", 0.0, silent=True, expected=False)
+    assert (
+        "on_loss is 'restart', but this set was started by hand, as with `mpirun ipengine`" in controller.said[0]
+    )
+    controller.deadlines.told(3, m.JobEnds(100.0, "12", True), 0)
+    controller.fates.set_lost(3, "the connection was closed", 0.0, silent=True, expected=False)
+    assert "on_loss is 'restart', but the batch system has warned that their job" in controller.said[1]
+    assert len(controller.said) == 2
 
 
 def test_the_ranks_of_a_program_are_never_ended(controller: Controller) -> None:

@@ -66,8 +66,8 @@ def test_a_set_that_was_started_by_hand_is_left_alone_and_so_are_all_others(worl
         world.restarts.restart(CLIENT, None)
     assert str(caught.value) == (
         "engines 6-7 cannot be restarted, and nothing has ended: this set was started by hand, as with `mpirun "
-        "ipengine`: nobody would start it again. To replace it, end it by mec.kill(), and type that command "
-        "again. What `ipcluster` and its job scripts start can be restarted"
+        "ipengine`, so nobody would start it again. To replace it, end what is left of it by mec.kill(), and type "
+        "that command again. What `ipcluster` and its job scripts start can be restarted"
     )
     assert world.told() == []
     assert world.router.registry.ids() == list(range(8))
@@ -78,7 +78,10 @@ def test_nothing_ends_when_its_job_is_about_to_end_anyway(world: World) -> None:
     world.deadlines.told(3, m.JobEnds(100.0, "12"), 0)
     assert world.restarts.restart(CLIENT, [4]) == [4, 5], "it may have minutes left"
     world.deadlines.told(2, m.JobEnds(100.0, "12", True), 0)
-    with pytest.raises(ClientError, match=r"engines 2-3 cannot be restarted.* warned that their job ends"):
+    with pytest.raises(
+        ClientError,
+        match=r"engines 2-3 cannot be restarted.* warned that their job is about to end.*Submit the next job",
+    ):
         world.restarts.restart(CLIENT, [2])
 
 

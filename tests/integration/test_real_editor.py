@@ -186,7 +186,7 @@ def test_an_engine_with_nothing_to_do_stops_in_the_next_command_which_can_be_int
             assert second.is_over()
         assert "one editor at a time" in wait_for_news(link, Happened.REFUSED)
         other.try_out()
-        assert "engine 1 has a debugger attached already" in wait_for_news(other, Happened.FAILED)
+        assert "engine 1 already has a debugger attached" in wait_for_news(other, Happened.FAILED)
         running = mec.execute("r = heat.step(id, 0)", targets=1, block=False)
         _, frames = editor.stopped()
         assert editor.variables(frames[0])["twice"] == "2"

@@ -64,9 +64,7 @@ class DebugChannels:
         if channel is None:
             return  # it has been closed meanwhile
         if isinstance(message, m.DebugBytes):
-            channel.down -= len(message.data)
-            if channel.down < 0:
-                raise RemoteProtocolError("more bytes for a debugger than it has given credit for")
+            channel.down = _less(channel.down, message.data, "for a debugger than it has given credit for")
             self._perform(Send(channel.key, m.DebugBytes(channel.serial, channel.rank, message.data)))
         elif isinstance(message, m.DebugCredit):
             channel.up = _more(channel.up, message.size)
@@ -92,7 +90,10 @@ class DebugChannels:
             known = ranges(self._registry.ids()) or "none"
             return f"engine {engine} is not registered (registered: {known})"
         if any(channel.engine == engine for channel in self._by_serial.values()):
-            return f"engine {engine} has a debugger attached already; disconnect that one first"
+            return (
+                f"engine {engine} already has a debugger attached: disconnect that one first. One whose client "
+                f"was killed on another machine is detached after {limits.LEASE_WITH_WORK:.0f} s"
+            )
         if sum(owner == client for owner, _ in self._of_client) >= limits.DEBUG_CHANNELS:
             return f"this client has {limits.DEBUG_CHANNELS} debuggers attached, as many as it may; disconnect one"
         return ""
@@ -126,9 +127,7 @@ class DebugChannels:
             channel.down = channel.up = limits.DEBUG_WINDOW
             told = m.DebugOpened(number, engine, message.folder[: limits.LINE])
         elif isinstance(message, m.DebugBytes):
-            channel.up -= len(message.data)
-            if channel.up < 0:
-                raise RemoteProtocolError("more bytes of a debugger than its client has given credit for")
+            channel.up = _less(channel.up, message.data, "of a debugger than its client has given credit for")
             told = m.DebugBytes(number, engine, message.data)
         elif isinstance(message, m.DebugCredit):
             channel.down = _more(channel.down, message.size)
@@ -143,7 +142,10 @@ class DebugChannels:
         """Close the channels of engines that are gone; call it after events."""
         for channel in [each for each in self._by_serial.values() if not self._is_there(each)]:
             self._forget(channel)
-            reason = f"engine {channel.engine} is gone"
+            reason = (
+                f"engine {channel.engine} is gone; `ipcluster explain` says why. If it is started again with that "
+                "id, an editor can connect again"
+            )
             self._perform(Send(channel.client, m.DebugClosed(channel.number, channel.engine, reason)))
 
     def _is_there(self, channel: _Channel) -> bool:
@@ -153,6 +155,14 @@ class DebugChannels:
     def _forget(self, channel: _Channel) -> None:
         del self._by_serial[channel.serial]
         del self._of_client[channel.client, channel.number]
+
+
+def _less(credit: int, data: bytes, what: str) -> int:
+    if not data:  # which would take no credit, and so there might be any number of them
+        raise RemoteProtocolError("a message for or of a debugger without any bytes")
+    if len(data) > credit:
+        raise RemoteProtocolError(f"more bytes {what}")
+    return credit - len(data)
 
 
 def _more(credit: int, size: int) -> int:

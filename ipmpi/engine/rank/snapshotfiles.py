@@ -70,19 +70,25 @@ class SnapshotFiles:
         with path.open("rb") as file:
             about = os.fstat(file.fileno())
             if about.st_uid != os.geteuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise KernelError(f"{path} belongs to somebody else, or others can write to it: it is not loaded")
+                raise KernelError(
+                    f"{path} belongs to somebody else, or others can write to it: it is not loaded, as loading it "
+                    "runs code. If you trust it, copy the folder and make the copy your own: chmod -R go-w FOLDER"
+                )
             try:
                 said = json.loads(file.readline(_HEADER))
                 sizes = [int(size) for size in said["sizes"]]
                 if said["is"] != _MARK or about.st_size - file.tell() != sum(sizes):
                     raise ValueError
             except (ValueError, TypeError, KeyError):
-                raise KernelError(f"{path} is no snapshot of this release of ipmpi, or is damaged") from None
+                raise KernelError(
+                    f"{path} is no snapshot of this release of ipmpi, or is damaged, so the names in it are lost: "
+                    "make them again, and save them with mec.snapshot()"
+                ) from None
             segments: list[Buffer] = []
             for size in sizes:
                 segment = bytearray(size)
                 if file.readinto(segment) != size:
-                    raise KernelError(f"{path} has changed while it was read")
+                    raise KernelError(f"{path} has changed while it was read: call mec.restore() again")
                 segments.append(segment)
         return SnapshotContent(list(said["names"]), dict(said["left out"]), segments)
 

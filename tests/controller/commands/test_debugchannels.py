@@ -67,7 +67,7 @@ def test_an_engine_has_one_debugger(stage: Stage) -> None:
     ((to, answer),) = stage.says(BOB, m.DebugOpen(3, 1))
     assert to == BOB
     assert isinstance(answer, m.DebugClosed)
-    assert "attached already" in answer.reason
+    assert answer.reason.startswith("engine 1 already has a debugger attached: disconnect that one first. ")
     assert stage.says(ALICE, m.DebugClosed(9, 1)) == [(SET, m.DebugClosed(100, 6))]
     assert stage.says(BOB, m.DebugOpen(3, 1)) == [(SET, m.DebugOpen(101, 6))]
 
@@ -103,6 +103,14 @@ def test_who_sends_more_than_may_be_under_way_is_stopped(stage: Stage) -> None:
         stage.comes(m.DebugBytes(100, 6, b"x"))
 
 
+def test_messages_without_bytes_would_take_no_credit(stage: Stage) -> None:
+    stage.opened()
+    with pytest.raises(RemoteProtocolError, match="without any bytes"):
+        stage.says(ALICE, m.DebugBytes(9, 1, b""))
+    with pytest.raises(RemoteProtocolError, match="without any bytes"):
+        stage.comes(m.DebugBytes(100, 6, b""))
+
+
 @pytest.mark.parametrize("size", [0, -1, 1, 2**40])
 def test_credit_that_nobody_can_have_is_refused(stage: Stage, size: int) -> None:
     stage.opened()
@@ -127,5 +135,12 @@ def test_when_its_engine_is_gone_the_client_is_told(stage: Stage) -> None:
     stage.router.ranks_lost(SET, [5], "gone")
     assert not [each for each in stage.sent() if isinstance(each[1], m.DebugClosed)]
     stage.router.ranks_lost(SET, [6], "gone")
-    assert (ALICE, m.DebugClosed(9, 1, "engine 1 is gone")) in stage.sent()
+    ((to, closed),) = [each for each in stage.sent() if isinstance(each[1], m.DebugClosed)]
+    assert to == ALICE
+    assert isinstance(closed, m.DebugClosed)
+    assert closed.reason.startswith("engine 1 is gone; `ipcluster explain` says why. ")
+    assert stage.says(ALICE, m.DebugOpen(10, 1))[0][0] == ALICE, "refused"
+    engine = m.EngineInfo(0, -1, "n1", 200)
+    stage.router.register(11, m.Register([engine], "MPI", "3.11", [1]))
+    assert (11, m.DebugOpen(101, 0)) in stage.says(ALICE, m.DebugOpen(10, 1)), "one that was started again"
     assert stage.says(ALICE, m.DebugBytes(9, 1, b"late")) == []
