@@ -7,12 +7,13 @@ import signal
 from typing import Final, NamedTuple
 
 from .failuretext import is_users
+from .places import file_name
 
 ABORT: Final = "MPI_Abort was called here:"
 """The line before a stack that ranks write when they call MPI_Abort."""
 _HEAD: Final = re.compile(rf"^(?:Fatal Python error: (.+)|{ABORT})$", re.MULTILINE)
 _CURRENT: Final = re.compile(r"^(?:Current thread .*|Stack )\(most recent call first\):$")
-_FRAME: Final = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<function>.*)')
+_FRAME: Final = re.compile(r' {2}File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)$')
 _LOG_LINE: Final = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", re.MULTILINE)
 _OWN: Final = re.compile(r"[/\\]ipmpi[/\\](?:engine|cli)[/\\]")
 _SIGNALS: Final = {
@@ -26,11 +27,19 @@ _SIGNALS: Final = {
 
 
 class Frame(NamedTuple):
-    """A frame of Python."""
+    """A frame of Python; ``line`` is 0 if it is not known."""
 
     file: str
     line: int
     function: str
+
+
+def frame_in(text: str) -> Frame | None:
+    """Return the frame that a line of faulthandler's shows; None if it shows none."""
+    found = _FRAME.match(text)
+    if found is None:
+        return None
+    return Frame(found["file"], int(found["line"]) if found["line"].isdigit() else 0, found["function"])
 
 
 class Crash(NamedTuple):
@@ -55,7 +64,10 @@ class Crash(NamedTuple):
         """Where it was in user code: ``step (heat.py:41)``; "" if that is not known."""
         users = [frame for frame in self.frames if is_users(frame.file)]
         frame = next(iter(users or self.frames), None)
-        return "" if frame is None else f"{frame.function} ({file_name(frame.file)}:{frame.line})"
+        if frame is None:
+            return ""
+        line = f":{frame.line}" if frame.line else ""
+        return f"{frame.function} ({file_name(frame.file)}{line})"
 
     def traceback(self) -> list[str]:
         """The frames as in a traceback, innermost last."""
@@ -74,7 +86,7 @@ def last_crash(text: str) -> Crash | None:
     kept: list[str] = []
     is_own = is_current = has_user = False
     for line in lines:
-        frame = _FRAME.match(line)
+        frame = frame_in(line)
         if frame is None:
             is_current, has_user = bool(_CURRENT.match(line)), False
         else:
@@ -84,11 +96,6 @@ def last_crash(text: str) -> Crash | None:
         if not (frame and is_own) and not line.startswith("Extension modules:"):
             kept.append(line)
             if is_current and frame is not None:
-                frames.append(Frame(frame["file"], int(frame["line"]), frame["function"]))
+                frames.append(frame)
     number = _SIGNALS.get((heads[-1][1] or "").strip(), 0)
     return Crash(int(number), heads[-1][1] is None, frames, "\n".join(kept).strip(), after is None)
-
-
-def file_name(path: str) -> str:
-    """The last part of a path, as messages show it."""
-    return path.replace("\\", "/").rpartition("/")[2] or path

@@ -132,7 +132,7 @@ def test_names_that_cannot_be_restored_are_told(controller: Controller) -> None:
     failed = operations.encode(operations.Failed("builtins.ValueError", "it is damaged", ""))
     controller.router.result(11, m.Result(given.id, [0], False, failed, []), (), 0)
     said = [effect.text for effect in controller.router.flush() if isinstance(effect, Announce)]
-    assert said == ["mec.restore() after the restart failed on engine 4: ValueError: it is damaged"]
+    assert said == ["mec.restore() after the restart failed on engine 4: builtins.ValueError: it is damaged"]
 
 
 def test_a_restart_without_a_snapshot_says_so(controller: Controller) -> None:

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
+from ipmpi import limits
 from ipmpi.client import MultiEngineClient
 from ipmpi.client.session.connecting import connect
 from ipmpi.client.session.debugrelay import DebugRelay, Happened
@@ -216,10 +217,8 @@ def test_nothing_listens_while_an_editor_is_connected(
     assert mec.get_ids() == [0, 1, 2, 3]
 
 
-def test_ipcluster_debug(mec: MultiEngineClient, cluster: Cluster, heat: Path, tmp_path: Path) -> None:
-    """It says what to install if debugpy is missing, and where a rank is that is in C; then an editor comes."""
-    from dap_client import DapClient
-
+def debug_environ(cluster: Cluster, tmp_path: Path) -> dict[str, str]:
+    """The environment in which ``ipcluster debug`` finds this cluster."""
     (tmp_path / "security").mkdir()
     record = ClusterRecord(
         name="default", kind="local", n=4, log_dir="", furl_files={"mec": cluster.files["multiengine_furl_file"]}
@@ -228,6 +227,54 @@ def test_ipcluster_debug(mec: MultiEngineClient, cluster: Cluster, heat: Path, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPYTHONDIR", str(tmp_path))
         records.save(record)
+    return environ
+
+
+def ready(process: subprocess.Popen[str]) -> str:
+    """What ``ipcluster debug`` prints until an editor can connect."""
+    assert process.stdout is not None
+    text = ""
+    while "Ctrl-C here" not in text:
+        line = process.stdout.readline()
+        assert line, text
+        text += line
+    return text
+
+
+def configuration(text: str) -> dict[str, Any]:
+    """The one in the launch.json that it prints."""
+    found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])["configurations"][0]
+    return found
+
+
+def test_when_ipcluster_debug_is_killed_a_rank_that_had_stopped_goes_on_at_once(
+    mec: MultiEngineClient, cluster: Cluster, heat: Path, tmp_path: Path
+) -> None:
+    """On the controller's machine, which sees that the process has ended: no lease is waited for."""
+    from dap_client import DapClient
+    from real_clusters import wait_for
+
+    command = [sys.executable, "-m", "ipmpi.cli.ipcluster", "debug", "--rank", "1"]
+    with subprocess.Popen(
+        command, env=debug_environ(cluster, tmp_path), stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            with DapClient(configuration(ready(process))["connect"]["port"]) as editor:
+                editor.attach(heat, [STEP])
+                running = mec.execute("r = heat.step(id, 0)", targets=1, block=False)
+                editor.stopped()
+                process.kill()
+                assert running.get_result(timeout=limits.LEASE_AFTER_CLOSE)
+        finally:
+            process.kill()
+    assert wait_for(lambda: not is_traced(mec, 1), WITHIN)
+
+
+def test_ipcluster_debug(mec: MultiEngineClient, cluster: Cluster, heat: Path, tmp_path: Path) -> None:
+    """It says what to install if debugpy is missing, and where a rank is that is in C; then an editor comes."""
+    from dap_client import DapClient
+
+    environ = debug_environ(cluster, tmp_path)
     command = [sys.executable, "-m", "ipmpi.cli.ipcluster", "debug", "--rank", "2"]
     mec.execute("had = sys.modules.get('debugpy'); sys.modules['debugpy'] = None", targets=2)
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=WITHIN, check=False)
@@ -241,11 +288,9 @@ def test_ipcluster_debug(mec: MultiEngineClient, cluster: Cluster, heat: Path, t
             assert process.stdout.readline().startswith("Engine 2 is in code that is not Python's")
             assert re.match(r"\[2\] .*Recv", process.stdout.readline())
             mec.execute("mpi.COMM_WORLD.Send(bytearray(1), 2)", targets=3)
-            text = ""
-            while "Ctrl-C here" not in text:
-                text += process.stdout.readline()
+            text = ready(process)
             assert in_c.get_result(timeout=WITHIN)
-            launch = json.loads(text[text.index("{") : text.rindex("}") + 1])["configurations"][0]
+            launch = configuration(text)
             mec.execute("here = os.getcwd()", targets=2)
             assert [launch["pathMappings"][0]["remoteRoot"]] == mec.pull("here", targets=2)
             with DapClient(launch["connect"]["port"]) as editor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import linecache
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -11,6 +10,7 @@ import msgspec
 
 from ... import limits
 from ...exits import signal_name
+from ...places import place_in
 from ...protocol.inquiries import ENDED, IDLE, STOPPED, RankStack, StackFrame
 from ...protocol.mpicalls import ANY, NOBODY, MpiCall, open_call
 from .escapes import safe
@@ -159,9 +159,7 @@ def innermost_own(frames: Sequence[StackFrame]) -> StackFrame:
 
 def located(frame: StackFrame) -> str:
     """``heat.py:41 in step``."""
-    name = safe(os.path.basename(frame.file) or frame.file)
-    place = f"{name}:{frame.line}" if frame.line else name
-    return place if frame.function == "<module>" else f"{place} in {safe(frame.function)}"
+    return safe(place_in(frame.file, frame.line, frame.function.replace("<module>", "")))
 
 
 def is_library(frame: StackFrame) -> bool:

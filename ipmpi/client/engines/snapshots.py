@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from ... import limits
 from ...errors import ClientError
 from ...protocol import messages, operations
+from ...quantities import sized
 from ...ranges import engines_named, ranges
 from ..session import given, replies
 from ..session.calls import Calls, label_of
@@ -48,7 +49,7 @@ class Snapshot(NamedTuple):
     key: str = ""
 
     def __str__(self) -> str:
-        size = f", {_size(self.bytes)} in {self.folder}" if self.folder else ""
+        size = f", {sized(self.bytes)} in {self.folder}" if self.folder else ""
         return f"snapshot of {engines_named(self.engines)}: {_counted(self.names)}{size}{_left_out(self.left_out)}"
 
     def __repr__(self) -> str:
@@ -206,14 +207,6 @@ def _reasons(told: dict[int, Any]) -> Reasons:
 
 def _counted(names: Sequence[str]) -> str:
     return f"{len(names)} name{'s' * (len(names) != 1)}"
-
-
-def _size(size: int) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.4g} {unit}"
-        size = round(size / 1000)
-    return f"{size:.4g} GB"
 
 
 def _left_out(reasons: Reasons) -> str:

@@ -58,16 +58,16 @@ class Freed(NamedTuple):
     def __str__(self) -> str:
         if not self.by:
             return "no engine waits in MPI"
-        told = [f"{engines_named(self.by)} revoked MPI.COMM_WORLD"]
-        if self.engines:
-            told.append(f"which has freed {engines_named(self.engines)} in {self.seconds:.2f} s")
+        freed = f", which freed {engines_named(self.engines)} in {self.seconds:.2f} s" if self.engines else ""
+        told = [f"{engines_named(self.by)} revoked MPI.COMM_WORLD{freed}"]
         if self.still:
             told.append(f"{engines_named(self.still)} did not end: {self.why}")
-            told.append(f"mec.free() replaces it when they have ended, and {RESTART}")
+            told.append(f"call mec.free() again when they have ended, to replace it; {RESTART}")
         elif self.trouble:
             told.append(f"it was not replaced: {self.trouble}")
         else:
-            told.append("in Python it stands for a new communicator; that of C libraries is of no use any more")
+            told.append("in Python, MPI.COMM_WORLD now stands for a new communicator")
+            told.append("C libraries can no longer use theirs")
         return "; ".join(told)
 
     def __repr__(self) -> str:
@@ -78,28 +78,39 @@ def free(session: Requests, wanted: Sequence[int] | None) -> Freed:
     """Free engines (None: all), and all of their sets, that wait in MPI.COMM_WORLD; waits for that.
 
     Raises:
-        ClientError: no engine of their set is idle, or their MPI cannot revoke.
+        ClientError: no engine of one of the sets is idle, and nothing has happened then; or the MPI of one cannot
+            revoke.
     """
     sets, busy = _sets(session), _busy(session)
-    total = Freed([], 0.0, [], [])
-    for members in sets:
-        if wanted is not None and not set(members).intersection(wanted):
-            continue
+    asked = [each for each in sets if wanted is None or set(each).intersection(wanted)]
+    waiting = []
+    for members in asked:
         theirs = [engine for engine in members if engine in busy]
-        if not theirs:
-            total = _added(total, _replace_late(session, members))
-        elif _may_wait(session, theirs):
+        if theirs and _may_wait(session, theirs):
+            _refuse_all_busy(members, theirs)
+            waiting.append((members, theirs))
+    total = Freed([], 0.0, [], [])
+    for members, theirs in waiting:
+        try:
             total = _added(total, _free_set(session, members, theirs))
+        except ClientError as error:
+            raise ClientError(f"{error}. Before that, {total}" if total.by else str(error)) from None
+    for members in asked:
+        if not set(members).intersection(busy):
+            total = _added(total, _replace_late(session, members))
     return total
 
 
-def _free_set(session: Requests, members: list[int], busy: list[int]) -> Freed:
-    idle = [engine for engine in members if engine not in busy]
-    if not idle:
+def _refuse_all_busy(members: list[int], busy: list[int]) -> None:
+    if len(members) == len(busy):
         raise ClientError(
             f"{engines_named(busy)} cannot be freed: only an engine that is idle can revoke the communicator in "
             f"which they wait, and all of {engines_named(members)} are busy. {RESTART}"
         )
+
+
+def _free_set(session: Requests, members: list[int], busy: list[int]) -> Freed:
+    idle = [engine for engine in members if engine not in busy]
     began = time.monotonic()
     _run(session, operations.EndWaits("revoke"), idle[:1])
     still = busy
@@ -159,13 +170,14 @@ def _busy(session: Requests) -> list[int]:
 
 
 def _sets(session: Requests) -> list[list[int]]:
-    """Return the engines of each set."""
+    """Return the engines of each set; those of programs that are steered are none of them."""
     found: dict[Any, list[int]] = {}
     more, after = True, -1
     while more:
         answer = session.request(functools.partial(messages.ClusterInfo, after=after)).result()
         for engine in answer["engines"]:
-            found.setdefault(engine["set"], []).append(int(engine["id"]))
             after = int(engine["id"])
+            if not engine.get("program"):
+                found.setdefault(engine["set"], []).append(after)
         more = bool(answer.get("more")) and bool(answer["engines"])
     return list(found.values())

@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ... import limits
-from ...crashreport import Crash, file_name, last_crash
+from ...crashreport import Crash, last_crash
 from ...exits import how_it_ended
+from ...places import file_name
 from ...protocol import operations
 from ...protocol.messages import Death, RanksLost
 from ...protocol.mpicalls import MpiCall

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ...crashreport import frame_in
 from ...protocol.inquiries import StackFrame
 
 INNER, OUTER = 16, 8
@@ -18,7 +19,6 @@ _NAME: Final = 200
 
 _PACKAGE: Final = os.path.join(Path(os.path.abspath(__file__)).parents[2], "")
 _MPI: Final = re.compile(r"P?MPI_[A-Z]")
-_FRAME: Final = re.compile(r'^ {2}File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)$')
 
 
 class NotAStackError(ValueError):
@@ -66,17 +66,8 @@ def _why(data: bytes) -> str:
 
 def of_faulthandler(data: bytes) -> list[StackFrame]:
     """Return the frames of a stack that :mod:`faulthandler` has written, innermost first."""
-    found = []
-    for line in data.decode(errors="replace").splitlines():
-        frame = _FRAME.match(line)
-        if frame is not None:
-            number = frame["line"]
-            found.append(
-                StackFrame(
-                    _short(frame["function"]), frame["file"][-_NAME:], int(number) if number.isdigit() else 0
-                )
-            )
-    return found
+    frames = filter(None, map(frame_in, data.decode(errors="replace").splitlines()))
+    return [frame_of(frame.function, frame.file, frame.line) for frame in frames]
 
 
 def users(frames: Sequence[StackFrame]) -> list[StackFrame]:

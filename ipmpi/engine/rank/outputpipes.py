@@ -17,6 +17,8 @@ import threading
 from collections import deque
 from typing import Any, Final, TextIO
 
+from ..capturedtext import CapturedText
+
 _HELD: Final = 8192
 """Characters of an unfinished line that are held back of one write."""
 _HELD_PIECES: Final = 64
@@ -116,7 +118,7 @@ class OutputPipes:
         self._write_ends, self._own = [], []
 
 
-class StandardStream(io.TextIOBase):
+class StandardStream(CapturedText):
     """Stands for ``sys.stdout`` or ``sys.stderr``: to a pipe during a command, else to the real stream.
 
     One object serves all commands, because user code keeps references (logging handlers, say). Everything
@@ -213,14 +215,6 @@ class StandardStream(io.TextIOBase):
     def close(self) -> None:
         """Nothing: the stream outlives the user code that closes it."""
 
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def isatty(self) -> bool:
-        """Never: what is written is looked at elsewhere, and together with that of other ranks."""
-        return False
-
     def fileno(self) -> int:
         """The real stream's descriptor, 1 or 2, which is captured as well."""
         if self._real is None:
@@ -235,16 +229,6 @@ class StandardStream(io.TextIOBase):
     def buffer(self) -> io.RawIOBase:
         """For those who write bytes to ``sys.stdout.buffer``."""
         return self._bytes
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """UTF-8: what is captured travels so."""
-        return "utf-8"
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        """What cannot be encoded is written as an escape."""
-        return "backslashreplace"
 
     @property
     def name(self) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import os
 import sys
 import time
 from collections import deque
@@ -12,7 +10,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
+from ipmpi.engine.capturedtext import CapturedText
 from ipmpi.limits import DEBUGGER_TEXT
+from ipmpi.places import place_in
 from ipmpi.protocol.debugging import LEFT, STEPS, TEXT
 
 Tell = Callable[[int, str], None]
@@ -27,7 +27,7 @@ _AT_ONCE: Final = 0.05
 _GO_ON: Final = "continue\n"
 
 
-class DebuggerTerminal(io.TextIOBase):
+class DebuggerTerminal(CapturedText):
     """Standard input and output of a debugger, and of what is evaluated in it.
 
     Between two prompts the first and last characters of what is written are passed on, ``limits.DEBUGGER_TEXT`` of
@@ -135,26 +135,7 @@ class DebuggerTerminal(io.TextIOBase):
         """Always."""
         return True
 
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def isatty(self) -> bool:
-        """Never: nothing that controls a terminal is passed on."""
-        return False
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """UTF-8, in which text travels."""
-        return "utf-8"
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        """As for standard streams of engines."""
-        return "backslashreplace"
-
 
 def place_of(frame: FrameType, line: int | None = None) -> str:
     """``heat.py:41 in step``."""
-    code = frame.f_code
-    return f"{os.path.basename(code.co_filename)}:{line or frame.f_lineno} in {code.co_name}"
+    return place_in(frame.f_code.co_filename, line or frame.f_lineno, frame.f_code.co_name)

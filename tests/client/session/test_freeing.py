@@ -32,6 +32,7 @@ class Controller:
         self.stacks = dict.fromkeys(range(5), BARRIER)
         self.trouble = trouble
         self.refusal: o.Failed | None = None
+        self.programs: set[int] = set()
         self.revoked: int | None = None
         self.ran: list[tuple[str, list[int]]] = []
 
@@ -42,7 +43,8 @@ class Controller:
             future.set_result([[engine, "x" if engine in self.busy else None, []] for engine in range(5)])
         elif isinstance(message, m.ClusterInfo):  # one by one, as if there were very many
             engine = message.after + 1
-            rows = [{"id": engine, "set": engine // 3}] if engine < 5 else []
+            program = "heat" if engine // 3 in self.programs else ""
+            rows = [{"id": engine, "set": engine // 3, "program": program}] if engine < 5 else []
             future.set_result({"engines": rows, "more": engine < 4})
         else:
             assert isinstance(message, m.AskAgents)
@@ -90,8 +92,8 @@ def test_an_idle_engine_of_the_set_revokes_and_then_all_get_a_new_communicator()
     assert controller.ran == [("revoke", [1]), ("replace", [0, 1, 2])]
     assert freed == Freed([0, 2], freed.seconds, [1], [])
     assert str(freed) == (
-        "engine 1 revoked MPI.COMM_WORLD; which has freed engines 0, 2 in 0.02 s; in Python it stands for a new "
-        "communicator; that of C libraries is of no use any more"
+        "engine 1 revoked MPI.COMM_WORLD, which freed engines 0, 2 in 0.02 s; in Python, MPI.COMM_WORLD now "
+        "stands for a new communicator; C libraries can no longer use theirs"
     )
 
 
@@ -115,12 +117,12 @@ def test_those_that_it_does_not_reach_are_told_and_nothing_is_replaced(clock: li
     assert (freed.engines, freed.still, controller.ran) == ([0], [1], [("revoke", [2])])
     assert str(freed).endswith(
         "engine 1 did not end: [1] waits for other ranks in MPI_Barrier at heat.py:41 in step: they would end it, "
-        f"an interrupt cannot; mec.free() replaces it when they have ended, and {RESTART}"
+        f"an interrupt cannot; call mec.free() again when they have ended, to replace it; {RESTART}"
     )
     controller.busy.clear()
     freed = free(controller, [0])
     assert controller.ran[1:] == [("ask", [0, 1, 2]), ("replace", [0, 1, 2])]
-    assert str(freed).startswith("engine 2 revoked MPI.COMM_WORLD; in Python it stands for a new communicator")
+    assert str(freed).startswith("engine 2 revoked MPI.COMM_WORLD; in Python, MPI.COMM_WORLD now stands for")
 
 
 def test_no_new_communicator() -> None:
@@ -137,6 +139,21 @@ def test_where_all_are_stuck_nobody_can() -> None:
         f"and all of engines 0-2 are busy. {RESTART}"
     )
     assert not controller.ran
+
+
+def test_nothing_has_happened_to_other_sets_when_one_is_refused() -> None:
+    controller = Controller([0, 3, 4])
+    with pytest.raises(ClientError, match="engines 3-4 cannot be freed"):
+        free(controller, None)
+    assert not controller.ran
+
+
+def test_programs_with_a_loop_of_their_own_are_not_asked() -> None:
+    """Each question would hold them at a step."""
+    controller = Controller([0, 3])
+    controller.programs = {1}
+    assert free(controller, None).engines == [0]
+    assert [engines for _, engines in controller.ran] == [[1], [0, 1, 2]]
 
 
 def test_engines_that_compute_are_left_alone() -> None:
