@@ -37,6 +37,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.ranges": (0, "foundation"),
     "ipmpi.byvalue": (1, "serialize"),
     "ipmpi.protocol": (1, "protocol"),
+    "ipmpi.record": (0, "foundation"),
     "ipmpi.reference": (0, "foundation"),
     "ipmpi.raised": (1, "serialize"),
     "ipmpi.returned": (1, "serialize"),

@@ -9,6 +9,7 @@ from .display.whereabouts import Whereabouts
 from .engines.distributed import ArrayStats, DistributedArray
 from .engines.multiengine import MultiEngineClient
 from .engines.profile import Profile
+from .engines.simulation import Simulation
 from .engines.views import EngineView
 from .session.results import PendingResult, ResultList
 from .tasks.futures import TaskFuture, as_completed, wait
@@ -28,6 +29,7 @@ __all__ = [
     "Profile",
     "Reference",
     "ResultList",
+    "Simulation",
     "SshSession",
     "StringTask",
     "TaskClient",

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from ..engine.mpi.world import World
 from ..errors import ClientError
 from ..protocol import operations
+from ..record import Change, Record
 from .connection import Connection, local_words
 from .names import Parameters, ProgramNamespace
-from .recording import Change, Journal, Record, is_change
+from .recording import Journal, is_change
 from .ticking import NEVER, Ticker
 
 
@@ -146,7 +147,7 @@ class Steering:
         """
         if not self._is_over:
             self._ticker.last_tick()
-            self._leave(f"its loop has ended after {self._ticker.count} steps")
+            self._leave(f"its loop has ended at step {self.step - self.stop_requested}")
 
     def _leave(self, why: str) -> None:
         if not self._is_over:

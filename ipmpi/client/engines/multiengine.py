@@ -15,6 +15,7 @@ from ..session.enginecount import wait_for_engines
 from ..session.partial import failure_mode, interrupt_mode, seconds_until_told, timeout_mode
 from ..session.results import PendingResult
 from ..session.session import Session
+from .simulation import Simulation
 from .views import EngineView
 
 
@@ -182,6 +183,17 @@ class MultiEngineClient(EngineView):
             ConnectionError: the connection to the controller ended.
         """
         wait_for_engines(self._calls.session, n, timeout)
+
+    def simulation(self, program: str = "") -> Simulation:
+        """Return a handle of a program that has a loop of its own; see :doc:`/howto/steer`.
+
+        Args:
+            program: its name, if several are attached to the controller.
+
+        Raises:
+            ClientError: no such program is attached, or several are.
+        """
+        return Simulation(session=self._calls.session, program=program)
 
     def close(self) -> None:
         """Close the connection. Commands continue on the engines; results that were not retrieved are lost."""
