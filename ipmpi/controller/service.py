@@ -38,6 +38,7 @@ from .restarts import SetRestarts
 from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled
+from .watches import Watches
 
 _FLUSH_AGAIN = 0.1
 """Seconds until effects are collected again after an error."""
@@ -88,6 +89,7 @@ class ControllerService:
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
         self._restarts = SetRestarts(self.router, self.farm, self.deadlines, self._log, self._engines_ended)
+        self._watches = Watches(by_key, self._send)
         self._engines, self._stopping = 0, False
         self.ended_by_client = False
         """Whether the last engines were ended by a client."""
@@ -103,10 +105,13 @@ class ControllerService:
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
             m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
             m.Release: lambda session, message: self.farm.release(session.key, message.targets),
+            m.Subscribe: self._watches.subscribe,
+            m.Unsubscribe: self._watches.unsubscribe,
         }
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
             m.DebuggerSaid: self.router.debuggers.said,
+            m.Watched: self._watches.watched,
             m.Findings: self.inquiries.found,
             m.RunBeforeEnd: self.router.before_end,
             m.AnswerStuck: self.stalled.stuck,
@@ -304,7 +309,8 @@ class ControllerService:
                 self._count_engines,
             )
         else:
-            self._do_all(lambda: self.farm.client_lost(key), lambda: self.router.client_lost(key))
+            lost = (self.farm.client_lost, self.router.client_lost, self._watches.client_lost)
+            self._do_all(*(functools.partial(forget, key) for forget in lost))
         self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
 
     def _do_all(self, *steps: Callable[[], object]) -> None:

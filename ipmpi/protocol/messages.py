@@ -40,6 +40,10 @@ from .steering import (
     GoOn as GoOn,
     HoldRanks as HoldRanks,
     StopAt as StopAt,
+    Subscribe as Subscribe,
+    Unsubscribe as Unsubscribe,
+    Unwatch as Unwatch,
+    Watched as Watched,
 )
 from .tasks import (
     AbortTasks as AbortTasks,
@@ -465,6 +469,10 @@ AnyMessage = (
     | AllHold
     | CannotHold
     | GoOn
+    | Subscribe
+    | Unsubscribe
+    | Watched
+    | Unwatch
     | RunTogether
     | TogetherEnded
     | LeaveTogether

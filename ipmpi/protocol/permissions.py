@@ -45,6 +45,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Findings,
         m.Output,
         m.DebuggerSaid,
+        m.Watched,
         m.Result,
         m.RanksLost,
         m.JobEnds,
@@ -65,6 +66,8 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Restart,
         m.Reserve,
         m.Release,
+        m.Subscribe,
+        m.Unsubscribe,
     },
     "tc": _LOOK
     | {m.SubmitTasks, m.BodyAgain, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck},
@@ -82,9 +85,10 @@ RECEIVES: Final[dict[str, Table]] = {
         m.DebuggerLine,
         m.StopRanks,
         m.RestartSet,
+        m.Unwatch,
         m.Goodbye,
     },
-    "mec": _ANSWERS | {m.Accepted, m.Output, m.DebuggerSaid, m.Result, m.Undone, m.SendBodyAgain},
+    "mec": _ANSWERS | {m.Accepted, m.Output, m.DebuggerSaid, m.Watched, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }

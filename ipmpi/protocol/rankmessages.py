@@ -325,6 +325,14 @@ class DebuggerTold(Message, frozen=True, tag=252):
     place: str = ""
 
 
+class Sampled(Message, frozen=True, tag=264):
+    """Rank 0 of a program tells the value that is watched, and after which step it was."""
+
+    watch: int
+    step: int
+    value: float
+
+
 ToRank = (
     Greeting
     | Address
@@ -363,6 +371,7 @@ ToAgent = (
     | Signalled
     | Leaving
     | Holds
+    | Sampled
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -18,6 +18,7 @@ from .connection import Connection, local_words
 from .names import Parameters, ProgramNamespace
 from .recording import Journal, is_change
 from .ticking import NEVER, Ticker
+from .watching import Watch, Watching
 
 
 class TickWords(NamedTuple):
@@ -92,6 +93,10 @@ class Steering:
             self._ticker = Ticker(words, lock, lambda: None, lambda stop: None)
         else:
             self._ticker = connection.begin(namespace)
+        tell = (lambda message: None) if connection is None else connection.tell
+        self._watching = Watching(
+            self._shown, self.published, lambda: self._ticker.step - 1, self.comm, world.mpi, self.rank == 0, tell
+        )
         self.tick = self._ticker.tick
         if replay is not None:
             self._replay(replay)
@@ -293,6 +298,16 @@ class Steering:
                 "s.on_checkpoint(function), and the function gets the number of the step"
             )
         return self._checkpoint(self._ticker.step)
+
+    def _do_watch(self, operation: operations.Steer, load: Callable[[], Any]) -> int:
+        watch = Watch(operation.number, **load())
+        self._watching.begin(watch)
+        first = self._ticker.count + 1
+        self._ticker.add_duty(operation.number, first + -first % watch.every, self._watching.duty(watch))
+        return self._ticker.step
+
+    def _do_unwatch(self, operation: operations.Steer, _load: Callable[[], Any]) -> None:
+        self._ticker.drop_duty(operation.number)
 
     def _do_record(self, _operation: operations.Steer, _load: Callable[[], Any]) -> bytes:
         return self.record().dumps()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
@@ -24,12 +25,15 @@ from ..session.notices import say
 from ..session.ownframes import all_raise_at_call
 from ..session.session import Session
 from .views import EngineView
+from .watching import Watch
 
 TELL_AFTER: Final = 2.0
 """Seconds after which a call says for which ranks it waits."""
 _SOONEST, _LATEST = 0.005, 0.25
 """Seconds between two looks whether a program has got to a step."""
 
+REDUCTIONS: Final = ("max", "min", "sum", "mean")
+"""What may become of a value on all ranks."""
 _MUCH: Final = 1 << 40
 """Steps: more than any program makes."""
 
@@ -226,6 +230,48 @@ class Simulation:
         """
         return Record.of_all([Record.loads(each) for each in self._values("record")])
 
+    # --- watching ----------------------------------------------------------------------------------------------
+
+    def watch(self, name: str, every: int = 1, reduce: str | None = None) -> Watch:
+        """Watch a published value while the program runs.
+
+        Args:
+            name: its name.
+            every: in how many steps it is told once.
+            reduce: ``'max'``, ``'min'``, ``'sum'`` or ``'mean'`` of all elements on all ranks, found by MPI; None
+                for the value of rank 0, which is a number then.
+
+        Returns:
+            A :class:`Watch`. Values may be missing if the network or this program is slow: the simulation never
+            waits.
+
+        Raises:
+            ClientError: the program has published no such value on all ranks, or it is no number.
+        """
+        given.text(name, "name, of a published value,", 255)
+        count = given.whole_number(every, "every, a number of steps,", 1, _MUCH)
+        if reduce is not None and reduce not in REDUCTIONS:
+            raise ValueError(
+                f"reduce must be one of {', '.join(map(repr, REDUCTIONS))} or None: {given.shown(reduce)}"
+            )
+        calls, number = self.engines._calls, random.getrandbits(62)
+        presence = calls.session.presence
+
+        def stop() -> None:
+            presence.unwatch(number)
+            if calls.session.failure is None:
+                calls.session.request(lambda i: messages.Unsubscribe(i, number))
+
+        presence.watch(number)
+        calls.request(self.engines, lambda i: messages.Subscribe(i, number), lambda reply: reply, True, "watch")
+        asked = {"name": name, "every": count, "reduce": reduce or ""}
+        try:
+            self._values("watch", number, serialize.dumps(asked, what="the watch"), (name,))
+        except BaseException:
+            stop()
+            raise
+        return Watch(presence, number, self.engines.get_ids()[0], name, stop)
+
     # --- asking ------------------------------------------------------------------------------------------------
 
     def _ask(
@@ -366,8 +412,9 @@ def _find(client: EngineView, program: str) -> tuple[str, list[int]]:
     """Return the name of the program, and the ids of its ranks."""
     found: dict[tuple[int, str], list[int]] = {}
     for engine in client.cluster_info()["engines"]:
-        if engine["program"] and program in ("", engine["program"]):
-            found.setdefault((engine["set"], engine["program"]), []).append(engine["id"])
+        title = engine.get("program", "")
+        if title and program in ("", title):
+            found.setdefault((engine["set"], title), []).append(engine["id"])
     if not found:
         called = f" called {program!r}" if program else ""
         raise ClientError(
