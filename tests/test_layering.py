@@ -74,6 +74,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.service": (4, "controller"),
     "ipmpi.controller.sessions": (4, "controller"),
     "ipmpi.controller.stalled": (4, "controller"),
+    "ipmpi.controller.watches": (4, "controller"),
     "ipmpi.engine.agent": (4, "engine.agent"),
     "ipmpi.engine.rank.largeanswers": (4, "engine.rank"),
     "ipmpi.engine.rank.rank": (4, "engine.rank"),

@@ -89,10 +89,8 @@ class ControllerService:
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
         self._restarts = SetRestarts(self.router, self.farm, self.deadlines, self._log, self._engines_ended)
-        self._watches = Watches(by_key, self._send)
         self._engines, self._stopping = 0, False
-        self.ended_by_client = False
-        """Whether the last engines were ended by a client."""
+        self.ended_by_client = False  # whether the last engines were
         self._started = time.time()
         self._requests: dict[type[m.Message], Callable[[PeerSession, Any], Any]] = {
             m.GetIds: lambda session, message: self._ids(),
@@ -105,13 +103,10 @@ class ControllerService:
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
             m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
             m.Release: lambda session, message: self.farm.release(session.key, message.targets),
-            m.Subscribe: self._watches.subscribe,
-            m.Unsubscribe: self._watches.unsubscribe,
         }
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
             m.DebuggerSaid: self.router.debuggers.said,
-            m.Watched: self._watches.watched,
             m.Findings: self.inquiries.found,
             m.RunBeforeEnd: self.router.before_end,
             m.AnswerStuck: self.stalled.stuck,
@@ -120,6 +115,7 @@ class ControllerService:
             m.WantTaskBody: self.farm.bodies.want,
             m.TaskHolds: self.router.task_holds,
         }
+        self._watches = Watches(by_key, self._send, self._requests, self._reports)
 
     # --- events --------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
-"""Which clients want what programs tell in watches (no I/O)."""
+"""Which clients want what programs tell in watches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from .. import limits
 from ..errors import Backpressure
@@ -16,9 +17,18 @@ class Watches:
     Args:
         sessions: all sessions by key.
         send: sends a message to a session.
+        requests, reports: what handles the messages of clients and of engine sets; ours are added.
     """
 
-    def __init__(self, sessions: Mapping[int, PeerSession], send: Callable[[int, m.AnyMessage], None]) -> None:
+    def __init__(
+        self,
+        sessions: Mapping[int, PeerSession],
+        send: Callable[[int, m.AnyMessage], None],
+        requests: dict[type[m.Message], Callable[[PeerSession, Any], Any]],
+        reports: dict[type[m.Message], Callable[[int, Any], object]],
+    ) -> None:
+        requests[m.Subscribe], requests[m.Unsubscribe] = self.subscribe, self.unsubscribe
+        reports[m.Watched] = self.watched
         self._sessions = sessions
         self._send = send
         self._clients: dict[int, set[int]] = {}

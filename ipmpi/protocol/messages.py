@@ -24,7 +24,7 @@ from .output import (
     Output as Output,
     OutputBlock as OutputBlock,
 )
-from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
+from .peers import CommandWithdrawn as CommandWithdrawn, EndIsNear as EndIsNear, LeaveCommand as LeaveCommand
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -380,13 +380,6 @@ class Findings(Message, frozen=True, tag=56):
     id: int
     engines: list[int]
     answer: bytes
-
-
-# --- inside an engine set, between the agents of its nodes -----------------------------------------------------
-
-
-class EndIsNear(Message, frozen=True, tag=76):
-    """A rank below has got SIGUSR1, the batch system's warning that the job ends soon."""
 
 
 # --- either direction ----------------------------------------------------------------------------------------
