@@ -1,4 +1,4 @@
-"""What engine sets are told of ranks that will not complete a command which others run with them; and of their end."""
+"""What engine sets are told of ranks that will not complete a command of others, and of the end of the job."""
 
 from __future__ import annotations
 
