@@ -15,7 +15,16 @@ from msgspec import field
 
 from .basemessage import Message as Message
 from .deaths import Death as Death, RanksLost as RanksLost
-from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
+from .debugging import (
+    ChannelMessage as ChannelMessage,
+    DebugBytes as DebugBytes,
+    DebugClosed as DebugClosed,
+    DebugCredit as DebugCredit,
+    DebuggerLine as DebuggerLine,
+    DebuggerSaid as DebuggerSaid,
+    DebugOpen as DebugOpen,
+    DebugOpened as DebugOpened,
+)
 from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .output import (
     DISPLAY as DISPLAY,
@@ -33,6 +42,7 @@ from .sshmessages import (
     Opened as Opened,
     ReadFurl as ReadFurl,
     RunCommand as RunCommand,
+    SshMessage as SshMessage,
 )
 from .steering import (
     AllHold as AllHold,
@@ -320,9 +330,8 @@ class EngineInfo(Message, frozen=True):
 class Register(Message, frozen=True, tag=60):
     """First message of an engine set: its engines, and the ids they had if this is a new link of old engines.
 
-    A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
-    launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
-    ``program`` is the name of a program with a loop of its own, which gets no tasks; "" for engines.
+    A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` names the launch,
+    if it is started again when it ends; ``program`` a program with a loop of its own, which gets no tasks.
     ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`.
     """
 
@@ -448,6 +457,7 @@ AnyMessage = (
     | Findings
     | Output
     | DebuggerSaid
+    | ChannelMessage
     | WantTasks
     | TaskResults
     | LargeTaskResult
@@ -471,12 +481,7 @@ AnyMessage = (
     | TogetherEnded
     | LeaveTogether
     | DeliverTogether
-    | ConnectTo
-    | RunCommand
-    | ReadFurl
-    | Opened
-    | Ended
-    | ChannelReset
+    | SshMessage
     | Goodbye
 )
 """Every message type; tests walk over it, so that a new type cannot be forgotten in the tables."""

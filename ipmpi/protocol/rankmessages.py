@@ -333,6 +333,17 @@ class Sampled(Message, frozen=True, tag=264):
     value: float
 
 
+class DebuggerAttached(Message, frozen=True, tag=253):
+    """Debugpy is attached for connection ``number`` of the control block, and its socket comes along.
+
+    ``folder`` is the current one. With a ``trouble`` it is not attached, and there is no socket.
+    """
+
+    number: int
+    folder: str
+    trouble: str = ""
+
+
 ToRank = (
     Greeting
     | Address
@@ -364,6 +375,7 @@ ToAgent = (
     | CommandDone
     | Displayed
     | DebuggerTold
+    | DebuggerAttached
     | Bell
     | ItemDone
     | PartDone
