@@ -18,7 +18,7 @@ from ...engine.mpi.team import Place, Refused
 from ...errors import ClientError
 from ...memory import available_bytes
 from ...ranges import ranges
-from ...reference import Reference
+from ...reference import ENGINE, Reference
 from ..session import given
 from .arrayplot import plot
 from .arrayxarray import to_xarray
@@ -145,19 +145,35 @@ class DistributedArray:
             MemoryError: there is not enough memory here for the result.
             CompositeError: an engine's array is not what it was.
         """
+        return self.at_step(index)[0]
+
+    def at_step(self, index: Any = ...) -> tuple[Any, int | None]:
+        """Get some elements of an array of a program with a loop, and the number of the step that comes next.
+
+        That is the same on all ranks. It is None if the engines are no such program.
+
+        Args:
+            index: as in ``T[index]``.
+
+        Raises:
+            IndexError, TypeError, MemoryError, CompositeError: as ``T[index]``.
+        """
         import numpy
 
         selection = select(index, self.shape)
         self._check_memory(selection)
         parts = [(block, part) for block in self.blocks if (part := part_in(selection, block)) is not None]
-        array = Reference(self.name)
-        calls = [([block.engine], local.piece, (array, self._expected, part.source)) for block, part in parts]
+        # One command for all of them: they see the array between the same two commands, or steps of a program.
+        sources = {block.engine: part.source for block, part in parts}
+        call = ([*sources], local.piece, (Reference(self.name), self._expected, sources, Reference(ENGINE)))
         result = numpy.empty(selection.counts, self.dtype)
-        for (_, part), piece in zip(parts, self._reach.run(calls) if calls else (), strict=True):
+        found = self._reach.run([call]) if parts else []
+        for (_, part), (piece, _) in zip(parts, found, strict=True):
             result[part.target] = piece
         whole = result.reshape(selection.shape)
         given = index if isinstance(index, tuple) else (index,)
-        return whole if selection.kept or any(each is Ellipsis for each in given) else whole[()]
+        is_array = selection.kept or any(each is Ellipsis for each in given)
+        return whole if is_array else whole[()], found[0][1] if found else None
 
     def _check_memory(self, selection: Selection) -> None:
         size, free = math.prod(selection.counts) * self.dtype.itemsize, available_bytes()
@@ -362,13 +378,9 @@ class DistributedArray:
                 (TypeError).
         """
         file, dataset = given.path(path, "path"), self._dataset(name)
-        array = Reference(self.name)
-        self._reach.run(
-            [
-                ([block.engine], arrayfiles.load, (array, self._expected, block, self.shape, file, dataset))
-                for block in self.blocks
-            ]
-        )
+        array, engines = Reference(self.name), [block.engine for block in self.blocks]
+        args = (array, self._expected, self.blocks, self.shape, file, dataset, Reference(ENGINE))
+        self._reach.run([(engines, arrayfiles.load, args)])
 
     def _dataset(self, name: Any) -> str:
         chosen = given.text(self.name if name is None else name, "name, that of the dataset,")
