@@ -20,10 +20,14 @@ class Engines:
         self.spaces = {engine: {ENGINE: engine, **space} for engine, space in spaces.items()}
         self.asked: list[list[int]] = []
         self.current = -1
+        self.is_changed = False
 
-    def run(self, groups: Sequence[tuple[list[int], Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+    def run(
+        self, groups: Sequence[tuple[list[int], Callable[..., Any], tuple[Any, ...]]], changes: bool = False
+    ) -> list[Any]:
         """As :class:`~ipmpi.client.engines.distributed.Reach`."""
         found = []
+        self.is_changed = self.is_changed or changes
         for engines, function, args in groups:
             self.asked.append(list(engines))
             for self.current in engines:

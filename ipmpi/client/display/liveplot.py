@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import contextvars
 import io
 import os
 import secrets
@@ -191,9 +190,7 @@ class LivePlot:
             except KeyboardInterrupt:
                 self._end("it was stopped")
             return
-        # Where the thread publishes in a notebook, it does so for the cell that has begun this.
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._go_on,), name="ipmpi-plot", daemon=True)
+        self._thread = threading.Thread(target=self._go_on, name="ipmpi-plot", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
