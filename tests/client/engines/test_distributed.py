@@ -7,6 +7,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import given, settings, strategies as st
 from ipmpi import communicator
 from ipmpi.arrays import local, published
 from ipmpi.client.engines import distributed
+from ipmpi.errors import EngineLost, InvalidEngineID
 
 
 def divided(length: int, cuts: Sequence[float]) -> list[int]:
@@ -401,3 +403,44 @@ def test_what_cannot_be_drawn_is_said(axes: Any) -> None:
         Engines({0: {"T": np.zeros(3)}}).array().plot(axes, at=1)
     with pytest.raises(IndexError):
         Engines({0: {"T": np.zeros((2, 2, 2))}}).array().plot(axes, at=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"every": 0}, "every must be a number of seconds above 0"),
+        ({"every": "1"}, "every must be a number of seconds above 0"),
+        ({"every": None}, "every must be a number of seconds above 0, not None"),
+        ({"every": float("nan")}, "every must be a number of seconds above 0"),
+        ({"file": 5}, "file must be a str"),
+        ({"file": ""}, "file must be the name of a file"),
+        ({"at": 1}, "at= chooses a slice of 3 dimensions"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_again_and_again_is_refused(
+    axes: Any, tmp_path: Path, given: dict[str, Any], text: str
+) -> None:
+    engines = Engines({0: {"T": np.zeros(3)}})
+    array = engines.array()
+    engines.asked.clear()
+    with pytest.raises((TypeError, ValueError), match=text):
+        array.plot_live(**{"file": str(tmp_path / "T.png"), **given})
+    assert engines.asked == []
+
+
+def test_a_picture_ends_with_the_engines_and_names_what_goes_wrong(axes: Any, tmp_path: Path) -> None:
+    engines = Engines({0: {"T": np.zeros(3)}})
+    for error, ended in (
+        (EngineLost("engine 0 has ended"), "engine 0 has ended"),
+        (InvalidEngineID("engine with id 0 does not exist"), "engine with id 0 does not exist"),
+        (RuntimeError("no"), "RuntimeError: no"),
+    ):
+        live = engines.array().plot_live(0.001, file=str(tmp_path / "T.png"))
+
+        def fail(*_: Any, error: Exception = error, **__: Any) -> Any:
+            raise error
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engines, "run", fail)
+            assert live.wait(20)
+        assert live.ended == ended
