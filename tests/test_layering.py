@@ -59,6 +59,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.rank.gangmember": (3, "engine.rank"),
     "ipmpi.controller.lossnotices": (3, "controller"),
     "ipmpi.controller.restarts": (3, "controller"),
+    "ipmpi.controller.onloss": (3, "controller"),
     "ipmpi.transport": (3, "transport"),
     "ipmpi.transport.dial": (3, "transport.dial"),
     "ipmpi.transport.ssh": (3, "transport.ssh"),
