@@ -85,6 +85,9 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.launch.cluster": (4, "launch.cluster"),
     "ipmpi.launch.doctor": (4, "launch.doctor"),
     "ipmpi.launch.processes": (4, "launch.processes"),
+    "ipmpi.native": (5, "native"),
+    "ipmpi.native.programmemory": (1, "native"),
+    "ipmpi.native.samempi": (1, "native"),
     "ipmpi.bench": (5, "bench"),
     "ipmpi.cli": (5, "cli"),
     "ipmpi.cluster": (5, "cluster"),
@@ -119,8 +122,11 @@ ONLY: dict[str, tuple[str, ...]] = {
     "asyncio": ("ipmpi.client.session.awaiting",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
-    # The last one is a program of its own.
-    "mpi4py": ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.joined", "ipmpi.launch.doctor.mpi_probe"),
+    # mpi_probe is a program of its own, samempi runs in one that has started MPI.
+    "mpi4py": (
+        *("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.joined", "ipmpi.launch.doctor.mpi_probe"),
+        "ipmpi.native.samempi",
+    ),
 }
 # Package -> what none of its modules may load, directly or through others.
 NEVER: dict[str, tuple[str, ...]] = {
