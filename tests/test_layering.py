@@ -76,6 +76,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.stalled": (4, "controller"),
     "ipmpi.engine.agent": (4, "engine.agent"),
     "ipmpi.engine.rank.largeanswers": (4, "engine.rank"),
+    "ipmpi.engine.rank.remotedebugger": (4, "engine.rank"),
     "ipmpi.engine.rank.rank": (4, "engine.rank"),
     "ipmpi.ipython": (4, "ipython"),
     "ipmpi.steering": (4, "steering"),

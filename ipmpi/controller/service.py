@@ -110,7 +110,7 @@ class ControllerService:
         }
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
-            m.DebuggerSaid: self.router.debuggers.said,
+            **self.router.debuggers.reports,
             m.Findings: self.inquiries.found,
             m.RunBeforeEnd: self.router.own.before_end,
             m.AnswerStuck: self.stalled.stuck,
@@ -223,6 +223,8 @@ class ControllerService:
             self.inquiries.begin(key, message)
         elif isinstance(message, m.DebuggerLine):
             self.router.debuggers.line(key, message)
+        elif isinstance(message, m.ChannelMessage):
+            self.router.debuggers.channels.from_client(key, message)
         elif isinstance(message, m.Command):
             check_room(message, event.body, len(self.router.registry.engines))
             self.router.command(key, message, event.body, event.stream)

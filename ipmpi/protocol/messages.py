@@ -15,7 +15,16 @@ from msgspec import field
 
 from .basemessage import Message as Message
 from .deaths import Death as Death, RanksLost as RanksLost
-from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
+from .debugging import (
+    ChannelMessage as ChannelMessage,
+    DebugBytes as DebugBytes,
+    DebugClosed as DebugClosed,
+    DebugCredit as DebugCredit,
+    DebuggerLine as DebuggerLine,
+    DebuggerSaid as DebuggerSaid,
+    DebugOpen as DebugOpen,
+    DebugOpened as DebugOpened,
+)
 from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .output import (
     DISPLAY as DISPLAY,
@@ -33,6 +42,7 @@ from .sshmessages import (
     Opened as Opened,
     ReadFurl as ReadFurl,
     RunCommand as RunCommand,
+    SshMessage as SshMessage,
 )
 from .steering import (
     AllHold as AllHold,
@@ -451,6 +461,7 @@ AnyMessage = (
     | Findings
     | Output
     | DebuggerSaid
+    | ChannelMessage
     | WantTasks
     | TaskResults
     | LargeTaskResult
@@ -470,12 +481,7 @@ AnyMessage = (
     | TogetherEnded
     | LeaveTogether
     | DeliverTogether
-    | ConnectTo
-    | RunCommand
-    | ReadFurl
-    | Opened
-    | Ended
-    | ChannelReset
+    | SshMessage
     | Goodbye
 )
 """Every message type; tests walk over it, so that a new type cannot be forgotten in the tables."""
