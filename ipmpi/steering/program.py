@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ..arrays import published
 from ..engine.mpi.world import World
 from ..errors import ClientError
 from ..protocol import operations
@@ -98,6 +99,7 @@ class Steering:
             self._shown, self.published, lambda: self._ticker.step - 1, self.comm, world.mpi, self.rank == 0, tell
         )
         self.tick = self._ticker.tick
+        published.provide(self.published, lambda: self._ticker.step)
         if replay is not None:
             self._replay(replay)
 
@@ -216,9 +218,9 @@ class Steering:
         """
         if offset is None and shape is None and not halo:
             self._shown.update(values)
-            published = self.published
+            known = self.published
             for name, value in values.items():
-                published[name] = Published(value)
+                known[name] = Published(value)
             return
         for name, value in values.items():
             if not hasattr(value, "__array_interface__"):
