@@ -39,6 +39,7 @@ from .restarts import SetRestarts
 from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled
+from .watches import Watches
 
 _FLUSH_AGAIN = 0.1
 """Seconds until effects are collected again after an error."""
@@ -81,9 +82,8 @@ class ControllerService:
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
         flush_soon = functools.partial(loop.call_at_turn_end, self._flush, self._not_flushed)
         self.losses = Losses(self.router, self.farm.blame, self._log, flush_soon)
-        self.deadlines = Deadlines(self.router.registry)
+        self.deadlines, self._roll = Deadlines(self.router.registry), Roll(self.router.registry)
         self._flush_timer: Timer | None = None
-        self._roll = Roll(self.router.registry)
         self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
         self.transfers = Transfers()
         by_key = self.sessions.by_key
@@ -110,7 +110,7 @@ class ControllerService:
         }
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
-            m.DebuggerSaid: self.router.debuggers.said,
+            **self.router.debuggers.reports,
             m.Findings: self.inquiries.found,
             m.RunBeforeEnd: self.router.own.before_end,
             m.AnswerStuck: self.stalled.stuck,
@@ -119,6 +119,7 @@ class ControllerService:
             m.WantTaskBody: self.farm.bodies.want,
             m.TaskHolds: self.router.task_holds,
         }
+        self._watches = Watches(by_key, self._send, self._requests, self._reports)
 
     # --- events --------------------------------------------------------------------------------------------
 
@@ -223,6 +224,8 @@ class ControllerService:
             self.inquiries.begin(key, message)
         elif isinstance(message, m.DebuggerLine):
             self.router.debuggers.line(key, message)
+        elif isinstance(message, m.ChannelMessage):
+            self.router.debuggers.channels.from_client(key, message)
         elif isinstance(message, m.Command):
             check_room(message, event.body, len(self.router.registry.engines))
             self.router.command(key, message, event.body, event.stream)
@@ -307,7 +310,8 @@ class ControllerService:
                 self._count_engines,
             )
         else:
-            self._do_all(lambda: self.farm.client_lost(key), lambda: self.router.client_lost(key))
+            lost = (self.farm.client_lost, self.router.client_lost, self._watches.client_lost)
+            self._do_all(*(functools.partial(forget, key) for forget in lost))
         self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
 
     def _do_all(self, *steps: Callable[[], object]) -> None:

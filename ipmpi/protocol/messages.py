@@ -15,7 +15,16 @@ from msgspec import field
 
 from .basemessage import Message as Message
 from .deaths import Death as Death, RanksLost as RanksLost
-from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
+from .debugging import (
+    ChannelMessage as ChannelMessage,
+    DebugBytes as DebugBytes,
+    DebugClosed as DebugClosed,
+    DebugCredit as DebugCredit,
+    DebuggerLine as DebuggerLine,
+    DebuggerSaid as DebuggerSaid,
+    DebugOpen as DebugOpen,
+    DebugOpened as DebugOpened,
+)
 from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .output import (
     DISPLAY as DISPLAY,
@@ -25,7 +34,7 @@ from .output import (
     Output as Output,
     OutputBlock as OutputBlock,
 )
-from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
+from .peers import CommandWithdrawn as CommandWithdrawn, EndIsNear as EndIsNear, LeaveCommand as LeaveCommand
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -33,6 +42,7 @@ from .sshmessages import (
     Opened as Opened,
     ReadFurl as ReadFurl,
     RunCommand as RunCommand,
+    SshMessage as SshMessage,
 )
 from .steering import (
     AllHold as AllHold,
@@ -41,6 +51,10 @@ from .steering import (
     GoOn as GoOn,
     HoldRanks as HoldRanks,
     StopAt as StopAt,
+    Subscribe as Subscribe,
+    Unsubscribe as Unsubscribe,
+    Unwatch as Unwatch,
+    Watched as Watched,
 )
 from .tasks import (
     AbortTasks as AbortTasks,
@@ -316,9 +330,8 @@ class EngineInfo(Message, frozen=True):
 class Register(Message, frozen=True, tag=60):
     """First message of an engine set: its engines, and the ids they had if this is a new link of old engines.
 
-    A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
-    launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
-    ``program`` is the name of a program with a loop of its own, which gets no tasks; "" for engines.
+    A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` names the launch,
+    if it is started again when it ends; ``program`` a program with a loop of its own, which gets no tasks.
     ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`.
     """
 
@@ -375,13 +388,6 @@ class Findings(Message, frozen=True, tag=56):
     id: int
     engines: list[int]
     answer: bytes
-
-
-# --- inside an engine set, between the agents of its nodes -----------------------------------------------------
-
-
-class EndIsNear(Message, frozen=True, tag=76):
-    """A rank below has got SIGUSR1, the batch system's warning that the job ends soon."""
 
 
 # --- either direction ----------------------------------------------------------------------------------------
@@ -451,6 +457,7 @@ AnyMessage = (
     | Findings
     | Output
     | DebuggerSaid
+    | ChannelMessage
     | WantTasks
     | TaskResults
     | LargeTaskResult
@@ -466,16 +473,15 @@ AnyMessage = (
     | AllHold
     | CannotHold
     | GoOn
+    | Subscribe
+    | Unsubscribe
+    | Watched
+    | Unwatch
     | RunTogether
     | TogetherEnded
     | LeaveTogether
     | DeliverTogether
-    | ConnectTo
-    | RunCommand
-    | ReadFurl
-    | Opened
-    | Ended
-    | ChannelReset
+    | SshMessage
     | Goodbye
 )
 """Every message type; tests walk over it, so that a new type cannot be forgotten in the tables."""

@@ -38,13 +38,19 @@ _TASKS_TO_SET: Final[Table] = frozenset(
     {m.DefineFunction, m.ForgetFunctions, m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.TaskBody, m.ReserveRanks}
 )
 
+_CHANNEL: Final[Table] = frozenset({m.DebugBytes, m.DebugCredit, m.DebugClosed})
+"""Bytes between an editor and debugpy, in both directions."""
+
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
     "engine": _SET_ON_TASKS
+    | _CHANNEL
     | {
+        m.DebugOpened,
         m.Register,
         m.Findings,
         m.Output,
         m.DebuggerSaid,
+        m.Watched,
         m.Result,
         m.RanksLost,
         m.JobEnds,
@@ -53,7 +59,9 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Goodbye,
     },
     "mec": _LOOK
+    | _CHANNEL
     | {
+        m.DebugOpen,
         m.Command,
         m.BodyAgain,
         m.QueueStatus,
@@ -67,6 +75,8 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.RestoreAfterLoss,
         m.Reserve,
         m.Release,
+        m.Subscribe,
+        m.Unsubscribe,
     },
     "tc": _LOOK
     | {m.SubmitTasks, m.BodyAgain, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck},
@@ -75,7 +85,9 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
 
 RECEIVES: Final[dict[str, Table]] = {
     "engine": _TASKS_TO_SET
+    | _CHANNEL
     | {
+        m.DebugOpen,
         m.Registered,
         m.Dispatch,
         m.CommandWithdrawn,
@@ -83,10 +95,13 @@ RECEIVES: Final[dict[str, Table]] = {
         m.Inquiry,
         m.DebuggerLine,
         m.StopRanks,
+        m.Unwatch,
         m.EndSet,
         m.Goodbye,
     },
-    "mec": _ANSWERS | {m.Accepted, m.Output, m.DebuggerSaid, m.Result, m.Undone, m.SendBodyAgain},
+    "mec": _ANSWERS
+    | _CHANNEL
+    | {m.Accepted, m.Output, m.DebuggerSaid, m.DebugOpened, m.Watched, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }
