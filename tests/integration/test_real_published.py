@@ -91,11 +91,11 @@ def test_a_picture_follows_the_program_until_it_ends(
         titles.add(live.figure.axes[0].get_title())
         return live.count >= 4 and len(titles) >= 3
 
-    assert wait_for(has_followed, 20), live
+    assert wait_for(has_followed, 60), live
     assert all(title.startswith("u before step ") for title in titles - {""}), titles
     assert struct.unpack(">4x4s", path.read_bytes()[8:16]) == (b"IHDR",)
     end()
-    assert live.wait(20), live
+    assert live.wait(60), live
     assert "has ended" in repr(live)
     assert f"in {path}" in repr(live)
     assert os.listdir(tmp_path) == ["u.png"]
