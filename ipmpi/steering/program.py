@@ -188,10 +188,12 @@ class Steering:
         self.params.declare(name, value, place)
 
     def __getattr__(self, name: str) -> Any:
-        params = self.__dict__.get("params")
-        if params is not None and name in params:
-            return params[name]
-        raise AttributeError(f"{name!r} is no parameter of this program: attach({name}=...) would declare it")
+        try:
+            return self.__dict__["params"][name]
+        except KeyError:
+            raise AttributeError(
+                f"{name!r} is no parameter of this program: attach({name}=...) would declare it"
+            ) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         params = self.__dict__.get("params")

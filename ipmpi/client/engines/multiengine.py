@@ -217,16 +217,17 @@ class MultiEngineClient(EngineView):
         """
         wait_for_engines(self._calls.session, n, timeout)
 
-    def simulation(self, program: str = "") -> Simulation:
+    def simulation(self, program: str = "", timeout: float | None = None) -> Simulation:
         """Return a handle of a program that has a loop of its own; see :doc:`/howto/steer`.
 
         Args:
             program: its name, if several are attached to the controller.
+            timeout: seconds to wait for it, if it is not there yet.
 
         Raises:
             ClientError: no such program is attached, or several are.
         """
-        return Simulation(session=self._calls.session, program=program)
+        return Simulation(session=self._calls.session, program=program, timeout=timeout)
 
     def close(self) -> None:
         """Close the connection. Commands continue on the engines; results that were not retrieved are lost."""

@@ -50,6 +50,7 @@ class Simulation:
     Args:
         furl_or_file, name, session, ssh, proxy: as of :class:`MultiEngineClient`.
         program: the name of the program, if there are several.
+        timeout: seconds to wait for it, if it is not there yet.
 
     Attributes:
         program: the name of the program.
@@ -73,14 +74,16 @@ class Simulation:
         ssh: str | SshSession | None = None,
         proxy: str | None = None,
         program: str = "",
+        timeout: float | None = None,
     ) -> None:
         given.text(program, "program=, the name of a program,", 255)
+        limit = given.seconds(timeout, "timeout")
         opened = connect(furl_or_file, "mec", name=name, ssh=ssh, proxy=proxy) if session is None else session
         client = EngineView(Calls(opened))
         own = self.__dict__
         own["_session"] = opened
         try:
-            own["program"], ids = _find(client, program)
+            own["program"], ids = _find(client, program, time.monotonic() + (limit or 0.0))
         except BaseException:
             if session is None:
                 opened.close()
@@ -423,13 +426,10 @@ def _ids(engines: dict[int, RankStep]) -> str:
     return ranges(engines) + (" are" if len(engines) > 1 else " is")
 
 
-def _find(client: EngineView, program: str) -> tuple[str, list[int]]:
-    """Return the name of the program, and the ids of its ranks."""
-    found: dict[tuple[int, str], list[int]] = {}
-    for engine in client.cluster_info()["engines"]:
-        title = engine.get("program", "")
-        if title and program in ("", title):
-            found.setdefault((engine["set"], title), []).append(engine["id"])
+def _find(client: EngineView, program: str, deadline: float) -> tuple[str, list[int]]:
+    """Return the name of the program, and the ids of its ranks; wait for it until ``deadline``."""
+    while not (found := _attached(client, program)) and time.monotonic() < deadline:
+        time.sleep(_LATEST)
     if not found:
         called = f" called {program!r}" if program else ""
         raise ClientError(
@@ -444,6 +444,16 @@ def _find(client: EngineView, program: str) -> tuple[str, list[int]]:
         )
     ((_, name), ids), *_ = found.items()
     return name, ids
+
+
+def _attached(client: EngineView, program: str) -> dict[tuple[int, str], list[int]]:
+    """Return the ids of ranks, by the key of their set and the name of their program."""
+    found: dict[tuple[int, str], list[int]] = {}
+    for engine in client.cluster_info()["engines"]:
+        title = engine.get("program", "")
+        if title and program in ("", title):
+            found.setdefault((engine["set"], title), []).append(engine["id"])
+    return found
 
 
 def _plain(error: CompositeError) -> Exception | None:
