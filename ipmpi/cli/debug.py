@@ -81,7 +81,7 @@ def engine_of(engines: Sequence[dict[str, Any]], rank: int | None, wanted: int |
     if len(found) > 1:
         ids = ", ".join(map(str, found))
         raise LauncherError(
-            f"engines {ids} have rank {rank}, as they are of several sets: say --engine {found[0]}, for one"
+            f"engines {ids} all have rank {rank}, in different sets: name one by its id, as in --engine {found[0]}"
         )
     return int(found[0])
 

@@ -78,9 +78,10 @@ class SetFates:
         sets = [self._registry.sets[key] for key in self._registry.by_set(ids)]
         programs = sorted(number for number in ids if message.mode and self._set_of(number).program)
         if programs:
+            are = "is a rank" if len(programs) == 1 else "are ranks"
             raise ClientError(
-                f"{engines_named(programs)} are ranks of a program that is steered, which is never ended nor "
-                "started from here: on_loss is for engines"
+                f"{engines_named(programs)} {are} of a program that is steered, which ipmpi neither ends nor "
+                "starts. on_loss is for engines: name those in targets"
             )
         if message.mode == "restart":
             self._restarts.refuse_started_by_hand([each.key for each in sets], "{} cannot have on_loss='restart'")
@@ -145,7 +146,7 @@ class SetFates:
         mode, launch = self._mode(engine_set), _launch(engine_set)
         if mode == _SHRINK:
             return
-        what = f"{engines_named(lost)} {'was' if len(lost) == 1 else 'were'} lost: {reason}"
+        what = f"{engines_named(lost)} {_were(lost)} lost: {reason}"
         left = [each for each in self._registry.sets.values() if _launch(each) == launch]
         others = [each.key for each in left]
         refused = self._restarts.why_not([engine_set, *left]) if mode == "restart" else ""
@@ -165,19 +166,26 @@ class SetFates:
         return True
 
     def _restart(self, launch: Launch, others: list[int], lost: list[int], what: str) -> None:
-        told = m.EndSet(f"on_loss='restart', and {what}", True)
+        told = m.EndSet(f"{what} (on_loss='restart')", True)
         ended = self._restarts.end(others, f"its set is restarted (on_loss='restart'), as {what}", told)
         saved = self._to_restore[launch] = dict(self._snapshots.get(launch, {}))
-        names = "the names of their last snapshot" if saved else "empty namespaces, as there is no snapshot"
+        names = (
+            "the names of their last snapshot" if saved else "empty namespaces, as mec.snapshot() has saved none"
+        )
         again = engines_named(sorted({*ended, *lost}))
         self._announce(f"{what}. on_loss='restart': {again} are restarted, with {names}")
 
     def _abort(self, mode: str, others: list[int], what: str) -> None:
         self.aborted = f"{what}. on_loss={mode!r}: all engines of that set have ended."
-        told = m.EndSet(f"on_loss={mode!r}, and {what}", False)
+        told = m.EndSet(f"{what} (on_loss={mode!r})", False)
         ended = self._restarts.end(others, f"its set was ended (on_loss={mode!r}), as {what}", told)
-        if ended:
-            self._announce(f"{what}. on_loss={mode!r}: {engines_named(sorted(ended))} were ended, too")
+        rest = f"{engines_named(sorted(ended))} {_were(ended)} ended, too" if ended else "nothing is started again"
+        if ended or mode == "restart":
+            self._announce(f"{what}. on_loss={mode!r}: {rest}")
+
+
+def _were(engines: Sequence[int]) -> str:
+    return "was" if len(engines) == 1 else "were"
 
 
 def _launch(engine_set: EngineSet) -> Launch:

@@ -19,7 +19,7 @@ def test_an_engine_by_rank_or_id() -> None:
         engine_of(ENGINES, 7, None)
     with pytest.raises(LauncherError, match=r"no engine 7;"):
         engine_of(ENGINES, None, 7)
-    with pytest.raises(LauncherError, match=r"engines 0, 2 have rank 0.*--engine 0"):
+    with pytest.raises(LauncherError, match=r"engines 0, 2 all have rank 0.*--engine 0"):
         engine_of(ENGINES, 0, None)
 
 

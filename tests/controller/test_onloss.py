@@ -77,7 +77,7 @@ def test_the_others_end_and_are_told_of_the_death(at_start: bool) -> None:
     assert controller.router.registry.ids() == [4, 5, 6, 7]
     effects = controller.router.flush()
     sent = [(effect.to, effect.message) for effect in effects if isinstance(effect, Send)]
-    ended = m.EndSet(f"on_loss='abort', and {OF_TWO}", False)
+    ended = m.EndSet(f"{OF_TWO} (on_loss='abort')", False)
     assert [each for each in sent if isinstance(each[1], m.EndSet)] == [(1, ended), (2, ended)]
     undone = [message for _, message in sent if isinstance(message, m.Undone)]
     assert [(each.engines, each.error) for each in undone] == [([0], "EngineLost"), ([3], "EngineLost")]
@@ -94,7 +94,7 @@ def test_all_are_started_again_with_their_last_names(controller: Controller) -> 
     controller.fates.remember(m.RestoreAfterLoss(2, [2], b"second"))
     controller.choose("restart", 2)
     controller.loses(1, 1)
-    told = m.EndSet(f"on_loss='restart', and {OF_TWO}", True)
+    told = m.EndSet(f"{OF_TWO} (on_loss='restart')", True)
     assert controller.told() == [(1, told), (2, told)]
     assert controller.said == [
         f"{OF_TWO}. on_loss='restart': engines 0-3 are restarted, with the names of their last snapshot"
@@ -118,7 +118,7 @@ def test_the_controller_keeps_no_more_of_a_snapshot_than_the_name_of_its_folder(
         controller.fates.remember(m.RestoreAfterLoss(1, [4], bytes(limits.RESTORE + 1)))
     controller.choose("restart", 4)
     controller.loses(3, 1)
-    assert "as there is no snapshot" in controller.said[0]
+    assert "as mec.snapshot() has saved none" in controller.said[0]
 
 
 def test_names_that_cannot_be_restored_are_told(controller: Controller) -> None:
@@ -138,7 +138,7 @@ def test_names_that_cannot_be_restored_are_told(controller: Controller) -> None:
 def test_a_restart_without_a_snapshot_says_so(controller: Controller) -> None:
     controller.choose("restart", 4)
     controller.loses(3, 1)
-    assert controller.said[0].endswith("are restarted, with empty namespaces, as there is no snapshot")
+    assert controller.said[0].endswith("are restarted, with empty namespaces, as mec.snapshot() has saved none")
     controller.register(11, "b", (4, 5))
     assert controller.told(m.Dispatch) == []
 
@@ -156,12 +156,22 @@ def test_restarts_in_vain_come_to_an_end(controller: Controller) -> None:
         key = 100 + number
         controller.register(key, "b", (4, 5))
     assert (
-        f"; {MOST} restarts within 10 minutes were in vain. on_loss='restart': engine 5 were"
+        f"; {MOST} restarts within 10 minutes were in vain. on_loss='restart': engine 5 was ended, too"
         in controller.said[-1]
     )
     controller.loses(key, 0, WITHIN + 2)
     ((_, message),) = controller.told()
     assert message == m.EndSet(message.reason, True), "those of long ago do not count"
+
+
+def test_the_end_of_restarts_is_told_when_the_launcher_has_ended_all_ranks() -> None:
+    controller = Controller("restart")
+    for number in range(MOST + 1):
+        key = 100 + number
+        controller.register(key, "c", (8, 9))
+        controller.fates.set_lost(key, "the connection was closed", 0.0, silent=True, expected=False)
+    assert controller.said[-1].endswith("were in vain. on_loss='restart': nothing is started again")
+    assert controller.fates.aborted
 
 
 def test_engines_that_were_to_end_are_no_loss(controller: Controller) -> None:
@@ -219,6 +229,6 @@ def test_the_ranks_of_a_program_are_never_ended(controller: Controller) -> None:
     info = m.EngineInfo(0, -1, "host", 1)
     ids = controller.router.register(20, m.Register([info], "MPI", "3", program="heat", on_loss="abort"))
     controller.fates.registered(20, ids)
-    with pytest.raises(ClientError, match="engine 8 are ranks of a program that is steered, which is never ended"):
+    with pytest.raises(ClientError, match="engine 8 is a rank of a program that is steered, which ipmpi neither"):
         controller.choose("abort", 0, 8)
     assert controller.choose("", 0, 8) == {0: "shrink", 8: "shrink"}

@@ -48,6 +48,8 @@ def test_a_rank_that_is_idle_frees_those_that_wait(
         while pending.done_ids != [1, 2]:
             pending.wait(0.05)
         freed = mec.free()
+        while not freed.by:  # engine 0 has not come to its call yet
+            freed = mec.free()
         assert (freed.engines, freed.by, freed.still, freed.trouble) == ([0], [1], [], "")
         assert freed.seconds < 2.5
         with pytest.raises(CompositeError) as caught:

@@ -77,6 +77,6 @@ def test_all_are_started_again_and_later_all_end(
         finally:
             process.terminate()
             screen += process.stdout.read()
-    assert "engine 1 was lost: it was killed by SIGKILL" in screen
+    assert "Engine 1 was lost: it was killed by SIGKILL (on_loss='restart'). The engines have ended" in screen
     assert "engine 2 was lost: it was killed by SIGKILL" in screen
     assert "on_loss='abort': all engines of that set have ended." in screen

@@ -156,7 +156,8 @@ def _may_wait(session: Requests, engines: list[int]) -> bool:
     """Return whether any of them is inside MPI, or it is not known."""
     stacks = _stacks(session, engines)
     return any(
-        engine not in stacks or mpi_function(stacks[engine]) or not stacks[engine].frames for engine in engines
+        engine not in stacks or mpi_function(stacks[engine]) or not stacks[engine].frames or stacks[engine].note
+        for engine in engines
     )
 
 

@@ -85,6 +85,8 @@ def _why(stack: RankStack | None) -> str:
     )
     if library is not None:
         return f"is in {stack.frames[0].function}, C code{at}: the interrupt takes effect when that returns"
+    if stack.note:
+        return f"is{at}, in Python or in a call into C or MPI ({stack.note})"
     return f"is in Python{at}, which has caught the interrupt"
 
 

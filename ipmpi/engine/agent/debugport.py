@@ -18,6 +18,7 @@ from ...transport.bytestream import ByteStream
 from ...transport.loop import Loop
 from ..rank.controlblock import DEBUGGER, DEBUGGER_HEARD, ControlBlock
 
+_FULL: Final = "the engine has too many open files: close some there, or start engines with a larger `ulimit -n`"
 _AGAIN: Final = 0.05
 _AGAIN_LONGEST: Final = 60.0
 """Seconds after which a rank that has not reacted is told again; then doubled. Python remembers one signal; only
@@ -83,7 +84,7 @@ class DebugPort:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
             if is_wanted:
-                self._ended(message.trouble or "the engine has too many open files")
+                self._ended(message.trouble or _FULL)
             else:  # it had heard of this connection before that was closed
                 self._want(self._block.words[DEBUGGER])
             return
@@ -94,7 +95,7 @@ class DebugPort:
             descriptor,
             lambda data: self._send_up(m.DebugBytes(channel, rank, data)),
             lambda size: self._send_up(m.DebugCredit(channel, rank, size)),
-            lambda: self._ended("debugpy has closed the connection"),
+            lambda: self._ended("debugpy in the engine has closed the connection: connect the editor again"),
         )
         self._stream.grant(limits.DEBUG_WINDOW)
 

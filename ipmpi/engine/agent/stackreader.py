@@ -187,7 +187,7 @@ class StackReader:
         if target.pipe is not None and not is_stopped:
             found = of_faulthandler(target.pipe.ask(target.pid))
             if found:
-                return found, ""
+                return found, f"functions of C are not known: {why}" if native else ""
             why += "; and the rank has not answered a signal"
         return [], why
 

@@ -40,7 +40,10 @@ class EditorDebugger:
         try:
             self._pydevd: Any = _loaded()
             if self._pydevd.get_global_debugger() is not None:
-                raise RuntimeError("code of yours has started debugpy in this engine already; end that first")
+                raise RuntimeError(
+                    "your own code has already started debugpy in this engine. Connect the editor to that one, or "
+                    "start the engines again, without it: mec.restart()"
+                )
         except BaseException:
             sock.close()
             raise

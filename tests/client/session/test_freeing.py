@@ -162,6 +162,9 @@ def test_engines_that_compute_are_left_alone() -> None:
     assert str(free(controller, None)) == "no engine waits in MPI"
     controller.stacks[0] = RankStack(RUNNING, note="unreadable")
     assert free(controller, None).engines == [0], "a user has asked for it, and it may wait"
+    controller = Controller([0])
+    controller.stacks[0] = RankStack(RUNNING, frames=[STEP], note="functions of C are not known")
+    assert free(controller, None).engines == [0], "so it may be in MPI"
 
 
 def test_an_mpi_that_cannot_says_so() -> None:

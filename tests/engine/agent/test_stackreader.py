@@ -199,6 +199,10 @@ def test_where_reading_is_refused_the_rank_answers_a_signal(start: Callable[...,
     for _ in range(3):  # C's read goes on after the signal, and the pipe is empty again
         stack = asking.stack(reader, process.target())
         assert [(frame.function, frame.line) for frame in stack.frames] == [("step", HOLDS_GIL), ("<module>", 13)]
+        assert stack.note == ""
+    native = asking.stack(reader, process.target(), ReadStacks(native=True))
+    assert native.frames == stack.frames
+    assert native.note.startswith("functions of C are not known: "), "it may be in MPI"
     assert process.goes_on()
 
 

@@ -27,7 +27,7 @@ for _ in range(2):
     try:
         EditorDebugger(socket.socketpair()[0])
     except RuntimeError as error:
-        assert "code of yours has started debugpy" in str(error), error
+        assert "your own code has already started debugpy in this engine" in str(error), error
     child = os.fork()
     if not child:
         debugger.abandon()
