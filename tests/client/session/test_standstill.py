@@ -90,8 +90,8 @@ AT = " at heat.py:41 in step"
         (running(STEP), "is in Python at heat.py:41 in step, which has caught the interrupt"),
         (
             RankStack(RUNNING, frames=[STEP], note="functions of C are not known: there is no py-spy"),
-            "is at heat.py:41 in step, in Python or in a call into C or MPI (functions of C are not known: there is "
-            "no py-spy)",
+            "is at heat.py:41 in step, in Python or in a call into C or MPI (functions of C are not known: there "
+            "is no py-spy)",
         ),
         (RankStack(STOPPED, 19), "is stopped by a signal, and goes on after SIGCONT (kill -CONT)"),
         (RankStack(ENDED), "has ended"),
