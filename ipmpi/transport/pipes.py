@@ -62,6 +62,53 @@ class Pipe(Protocol):
         ...
 
 
+class SecurePipe(Pipe, Protocol):
+    """A pipe to another process that has to be made secure before anything is said on it.
+
+    The dialler calls :meth:`secure`, the listener :meth:`greet`; then both call :meth:`hear` and :meth:`secure`
+    when something has arrived, until the latter is True. The dialler calls :meth:`check_peer` then.
+
+    Attributes:
+        kind: what makes it secure, for messages.
+    """
+
+    kind: str
+
+    @property
+    def peer(self) -> str:
+        """The other end's address, for logs."""
+        ...
+
+    @property
+    def records(self) -> int:
+        """Records that were encrypted with one key, at most; see :data:`limits.TLS_RECORDS`."""
+        ...
+
+    def greet(self) -> None:
+        """Begin, as the listener."""
+        ...
+
+    def hear(self) -> bool:
+        """Take in what has arrived; False when nothing has."""
+        ...
+
+    def secure(self) -> bool:
+        """Go as far as what has arrived allows; True when the pipe is secure."""
+        ...
+
+    def check_peer(self, fingerprint: bytes, now: float, where: str) -> None:
+        """Raise SecurityError if the listener is certainly not the controller with this certificate."""
+        ...
+
+    def binding(self, fingerprint: bytes) -> bytes:
+        """32 bytes that both ends know of this very connection, and that no other connection has."""
+        ...
+
+    def heard(self) -> Buffer:
+        """What was taken in behind what made the pipe secure."""
+        ...
+
+
 def closed_by(error: OSError) -> PipeClosed:
     """What an error of a socket means for its pipe."""
     gone = error.errno in (errno.ECONNRESET, errno.EPIPE)

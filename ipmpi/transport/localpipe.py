@@ -1,0 +1,176 @@
+"""The pipe between two processes of one user on one machine: a Unix socket.
+
+It carries no TLS. The kernel says which user the process at the other end has, and nobody else can read what is
+sent. So that a proof of a secret is worth nothing on any other connection, as with TLS, the listener begins with a
+number that it uses once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import socket
+import struct
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from ..errors import SecurityError
+from ..protocol.frames import Buffer, size_of
+from .pipes import READ_SIZE, PipeClosed, closed_by, flush
+
+_CHALLENGE: Final = 32
+"""Bytes that the listener sends first."""
+_LABEL: Final = b"ipmpi local"
+_UCRED: Final = struct.Struct("3i")
+_NOBODY: Final = 65534
+"""As whom the kernel shows users that a user namespace does not know, all of them."""
+
+
+def credentials(sock: socket.socket) -> tuple[int, int]:
+    """Process id and user of who connected, or who listened, at the other end of a Unix socket; -1 if unknown."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return -1, -1
+    pid, user, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(pid), int(user)
+
+
+def is_certainly_own(sock: socket.socket) -> bool:
+    """Whether the process at the other end of a Unix socket runs under our user, and the kernel says so."""
+    own = os.geteuid()
+    return own != _NOBODY and credentials(sock)[1] == own
+
+
+def is_possible() -> bool:
+    """Whether this system has sockets without a file, and tells who is at the other end."""
+    return sys.platform == "linux"
+
+
+class _Scratch(threading.local):
+    """One buffer for each thread: what was read is copied out of it at once."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(READ_SIZE))
+
+
+_scratch = _Scratch()
+
+
+class LocalPipe:
+    """Plain bytes over a Unix socket between two processes of one user.
+
+    Args:
+        sock: a stream socket, which this closes.
+    """
+
+    kind = "local"
+    records = 0
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._out: deque[memoryview] = deque()
+        self._heard = b""
+        self._challenge = b""
+        self.backlog = 0
+
+    def fileno(self) -> int | None:
+        """The socket's descriptor."""
+        return self._sock.fileno()
+
+    write_fileno = fileno
+
+    @property
+    def peer(self) -> str:
+        """The other process, for logs."""
+        try:
+            return f"this machine (process {credentials(self._sock)[0]})"
+        except OSError:
+            return "a closed connection"
+
+    # --- until it is secure
+
+    def greet(self) -> None:
+        """Send the number that is used once."""
+        self._challenge = secrets.token_bytes(_CHALLENGE)
+        self.send([self._challenge])
+
+    def hear(self) -> bool:
+        """Take in what has arrived; False when nothing has."""
+        data = self.receive()
+        self._heard += data
+        return len(data) > 0
+
+    def secure(self) -> bool:
+        """Whether the listener's number is known at this end."""
+        if not self._challenge and len(self._heard) >= _CHALLENGE:
+            self._challenge, self._heard = self._heard[:_CHALLENGE], self._heard[_CHALLENGE:]
+        return bool(self._challenge)
+
+    def check_peer(self, fingerprint: bytes, now: float, where: str) -> None:
+        """Raise SecurityError if a process of another user listens."""
+        del fingerprint, now
+        if not is_certainly_own(self._sock):
+            raise SecurityError(f"a process of another user listens at {where}. Nothing was sent to it")
+
+    def binding(self, fingerprint: bytes) -> bytes:
+        """A hash of the certificate's and of the listener's number."""
+        return hashlib.sha256(_LABEL + fingerprint + self._challenge).digest()
+
+    def heard(self) -> Buffer:
+        """What came behind the number."""
+        data, self._heard = self._heard, b""
+        return data
+
+    # --- the pipe
+
+    def receive(self) -> Buffer:
+        """What has arrived."""
+        view = _scratch.view
+        try:
+            count = self._sock.recv_into(view)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            raise closed_by(error) from None
+        if not count:
+            raise PipeClosed("the other process closed the connection", orderly=True)
+        return bytes(view[:count])
+
+    def send(self, buffers: Sequence[Buffer]) -> None:
+        """Take buffers; small neighbours are joined."""
+        small: list[Buffer] = []
+        for buffer in buffers:
+            if len(buffer) < 4096:
+                small.append(buffer)
+                continue
+            if small:
+                self._take(b"".join(small))
+                small = []
+            self._take(buffer)
+        if small:
+            self._take(b"".join(small))
+        self.backlog += size_of(buffers)
+
+    def _take(self, buffer: Buffer) -> None:
+        if len(buffer):
+            self._out.append(memoryview(buffer))
+
+    def flush(self) -> bool:
+        """Give the socket what it takes."""
+        return flush(self._sock.sendmsg, self._out, self._sent)
+
+    def _sent(self, count: int) -> None:
+        self.backlog -= count
+
+    def close(self) -> None:
+        """Close the socket, after what it still takes."""
+        try:
+            self.flush()
+        except PipeClosed:
+            pass
+        finally:
+            self._sock.close()
