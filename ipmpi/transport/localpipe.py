@@ -8,10 +8,8 @@ number that it uses once.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import socket
-import struct
 import sys
 import threading
 from collections import deque
@@ -20,28 +18,12 @@ from typing import Final
 
 from ..errors import SecurityError
 from ..protocol.frames import Buffer, size_of
+from .peercredentials import is_certainly_own, peer_credentials
 from .pipes import READ_SIZE, PipeClosed, closed_by, flush
 
 _CHALLENGE: Final = 32
 """Bytes that the listener sends first."""
 _LABEL: Final = b"ipmpi local"
-_UCRED: Final = struct.Struct("3i")
-_NOBODY: Final = 65534
-"""As whom the kernel shows users that a user namespace does not know, all of them."""
-
-
-def credentials(sock: socket.socket) -> tuple[int, int]:
-    """Process id and user of who connected, or who listened, at the other end of a Unix socket; -1 if unknown."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return -1, -1
-    pid, user, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return int(pid), int(user)
-
-
-def is_certainly_own(sock: socket.socket) -> bool:
-    """Whether the process at the other end of a Unix socket runs under our user, and the kernel says so."""
-    own = os.geteuid()
-    return own != _NOBODY and credentials(sock)[1] == own
 
 
 def is_possible() -> bool:
@@ -87,9 +69,10 @@ class LocalPipe:
     def peer(self) -> str:
         """The other process, for logs."""
         try:
-            return f"this machine (process {credentials(self._sock)[0]})"
+            found = peer_credentials(self._sock)
         except OSError:
             return "a closed connection"
+        return "this machine" if found is None else f"this machine (process {found.pid})"
 
     # --- until it is secure
 

@@ -8,8 +8,9 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ..localpipe import LocalPipe, is_certainly_own, is_possible
+from ..localpipe import LocalPipe, is_possible
 from ..loop import Loop
+from ..peercredentials import is_certainly_own
 from ..pipes import SecurePipe
 from .listen import Acceptor, OnHello
 from .local import socket_name
