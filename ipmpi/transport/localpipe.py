@@ -2,7 +2,7 @@
 
 It carries no TLS. The kernel says which user the process at the other end has, and nobody else can read what is
 sent. So that a proof of a secret is worth nothing on any other connection, as with TLS, the listener begins with a
-number that it uses once.
+number that it uses once. Files in memory travel along, as open descriptors.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import socket
+import struct
 import sys
 import threading
 from collections import deque
@@ -18,12 +19,19 @@ from typing import Final
 
 from ..errors import SecurityError
 from ..protocol.frames import Buffer, size_of
+from ..protocol.streams import BodyFile, FileFrame
+from .memoryfile import MemoryFile
 from .peercredentials import is_certainly_own, peer_credentials
 from .pipes import READ_SIZE, PipeClosed, closed_by, flush
 
 _CHALLENGE: Final = 32
 """Bytes that the listener sends first."""
 _LABEL: Final = b"ipmpi local"
+_FD: Final = struct.Struct("i")
+_ANCILLARY: Final = socket.CMSG_SPACE(_FD.size)
+_FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_FILES: Final = 8
+"""Files that may have come and not been asked for: each comes with the frame that announces it."""
 
 
 def is_possible() -> bool:
@@ -55,6 +63,9 @@ class LocalPipe:
         sock.setblocking(False)
         self._sock = sock
         self._out: deque[memoryview] = deque()
+        self._waiting: deque[FileFrame | deque[memoryview]] = deque()
+        """Behind what is in ``_out``: frames with files, and what comes after each."""
+        self.files: deque[BodyFile] = deque()
         self._heard = b""
         self._challenge = b""
         self.backlog = 0
@@ -114,19 +125,37 @@ class LocalPipe:
         """What has arrived."""
         view = _scratch.view
         try:
-            count = self._sock.recv_into(view)
+            count, attached, flags, _ = self._sock.recvmsg_into((view,), _ANCILLARY, _FLAGS)
         except (BlockingIOError, InterruptedError):
             return b""
         except OSError as error:
             raise closed_by(error) from None
+        if attached or flags & socket.MSG_CTRUNC:
+            self._take_files(attached, flags)
         if not count:
             raise PipeClosed("the other process closed the connection", orderly=True)
         return bytes(view[:count])
+
+    def _take_files(self, attached: Sequence[tuple[int, int, bytes]], flags: int) -> None:
+        for level, kind, content in attached:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                for at in range(0, len(content) - _FD.size + 1, _FD.size):
+                    self.files.append(MemoryFile(_FD.unpack_from(content, at)[0]))
+        if flags & socket.MSG_CTRUNC:
+            raise PipeClosed("a file came with a message, and no descriptor is left for it", orderly=False)
+        if len(self.files) > _FILES:
+            raise PipeClosed("files came that no message has announced", orderly=False)
 
     def send(self, buffers: Sequence[Buffer]) -> None:
         """Take buffers; small neighbours are joined."""
         small: list[Buffer] = []
         for buffer in buffers:
+            if isinstance(buffer, FileFrame):
+                if small:
+                    self._take(b"".join(small))
+                    small = []
+                self._waiting += [buffer, deque()]
+                continue
             if len(buffer) < 4096:
                 small.append(buffer)
                 continue
@@ -140,11 +169,39 @@ class LocalPipe:
 
     def _take(self, buffer: Buffer) -> None:
         if len(buffer):
-            self._out.append(memoryview(buffer))
+            last = self._waiting[-1] if self._waiting else self._out
+            assert not isinstance(last, FileFrame)
+            last.append(memoryview(buffer))
 
     def flush(self) -> bool:
         """Give the socket what it takes."""
-        return flush(self._sock.sendmsg, self._out, self._sent)
+        while flush(self._sock.sendmsg, self._out, self._sent):
+            if not self._waiting:
+                return True
+            if not self._send_file():
+                return False
+        return False
+
+    def _send_file(self) -> bool:
+        """Send the next frame with a file; False if the socket does not take it now."""
+        frame = self._waiting[0]
+        assert isinstance(frame, FileFrame)
+        assert isinstance(frame.file, MemoryFile)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(frame.file.descriptor))]
+        try:
+            count = self._sock.sendmsg([frame], rights)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:  # also where too many files of this user are on their way
+            raise closed_by(error) from None
+        self._waiting.popleft()
+        rest = self._waiting.popleft()
+        assert not isinstance(rest, FileFrame)
+        self._sent(count)
+        self._out = rest
+        if count < len(frame):
+            self._out.appendleft(memoryview(frame)[count:])
+        return True
 
     def _sent(self, count: int) -> None:
         self.backlog -= count
@@ -157,3 +214,5 @@ class LocalPipe:
             pass
         finally:
             self._sock.close()
+            self.files.clear()
+            self._waiting.clear()

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from .. import limits
 from ..protocol.frames import Buffer, size_of
+from ..protocol.streams import BodyFile
 
 READ_SIZE = limits.CHUNK
 _GATHER = 64
@@ -31,6 +32,11 @@ class PipeClosed(Exception):
 
 class Pipe(Protocol):
     """What a link needs of a pipe."""
+
+    @property
+    def files(self) -> deque[BodyFile] | None:
+        """Files that came with what was received, in order; None if this pipe carries none."""
+        ...
 
     def fileno(self) -> int | None:
         """The descriptor to wait on, or None if there is none."""
@@ -141,6 +147,8 @@ class PipePair:
     Args:
         reader, writer: the descriptors, which this closes.
     """
+
+    files = None
 
     def __init__(self, reader: int, writer: int) -> None:
         self._reader = reader

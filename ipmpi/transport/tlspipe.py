@@ -55,6 +55,7 @@ class TlsPipe:
     """TLS over a TCP socket."""
 
     kind = "TLS"
+    files = None
 
     def __init__(self, sock: socket.socket, tls: TlsSession) -> None:
         self._sock = sock

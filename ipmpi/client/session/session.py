@@ -24,11 +24,13 @@ from ...protocol.operations import Nothing
 from ...protocol.packed import pack
 from ...protocol.permissions import RECEIVES
 from ...ranges import engines_named, ranges
-from ...transport.bodyreceiver import BodyReceiver, PrivateMemory
+from ...transport.bodyreceiver import BodyReceiver
 from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop, Timer
+from ...transport.privatememory import PrivateMemory
 from ...transport.transfers import Transfers
+from .bodyfiles import BodyFiles
 from .commandoutput import CommandOutput
 from .debuggertalk import DebuggerTalk
 from .enginereply import EngineReply
@@ -94,6 +96,7 @@ class Session:
             renew=False,
             routes=routes,
         )
+        self._files = BodyFiles(self._loop, self._link.wake, self._failed)
         self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
 
     def open(self) -> None:
@@ -236,6 +239,7 @@ class Session:
             # From now on, other threads execute their posted calls themselves.
             self._loop.call_threadsafe(lambda: self._failed(failure))
         finally:
+            self._files.close()
             self._loop.close()
             atexit.unregister(self._at_exit)  # it would keep the session alive
 
@@ -269,9 +273,8 @@ class Session:
 
     def send_streamed(self, message: m.AnyMessage | Prepared, body: Sequence[Buffer]) -> None:
         """Send a message whose body is sent on request, without a copy."""
-        stream = self._link.connection.send_streamed(message, size_of(body))
-        for buffer in body:
-            stream.feed(buffer)
+        connection = self._link.connection
+        self._files.feed(connection, connection.send_streamed(message, size_of(body)), body)
         self._link.wake()
 
     def _send_command(self, number: int, message: Prepared, work: _Command) -> None:
@@ -307,6 +310,7 @@ class Session:
 
     def _handle(self, event: Event) -> None:
         if not isinstance(event, MessageReceived):
+            self._files.handle(self._link.connection, event)
             self._transfers.handle(self._link, event)
             return
         message = event.message
@@ -365,7 +369,7 @@ class Session:
             done(list(event.body))
             return
         try:
-            memory = PrivateMemory(sum(message.sizes))
+            memory = PrivateMemory(message.sizes)
         except (OSError, ValueError, OverflowError):
             self._link.connection.refuse(event.stream)
             self._link.wake()

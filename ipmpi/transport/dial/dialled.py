@@ -175,7 +175,7 @@ class DialledSession:
                     )
                 self.connection = Connection(self._may_receive)
             else:
-                self.connection.resume(welcome.received)
+                self.connection.resume(welcome.received, files=peer.pipe.files is not None)
         except KernelError as error:
             peer.pipe.close()
             self._end(error)
