@@ -41,6 +41,7 @@ from .messages import AnyMessage
 from .outbox import Outbox, copied
 from .prepared import Prepared as Prepared, check_length, prepare as prepare
 from .streams import BodyFile, FileFrame, IncomingStream, OutgoingStream
+from .withdrawn import withdraw_files
 
 
 class Connection:
@@ -299,26 +300,10 @@ class Connection:
 
     def _take_files_back(self) -> None:
         """What the peer was to get in files goes in chunks, as soon as there is credit."""
-        streams: dict[int, OutgoingStream] = {}
-        parts: dict[int, list[memoryview | BodyFile]] = {}
-
-        def is_taken_back(frame: Sequence[Buffer]) -> bool:
-            head = frame[0]
-            if isinstance(head, FileFrame):
-                streams[head.stream.id] = head.stream
-                parts.setdefault(head.stream.id, []).append(head.file)
-                return True
-            kind, _, stream = parse_prefix(head[: PREFIX.size])
-            if kind is not FrameKind.CHUNK or stream not in streams:
-                return False
-            parts[stream] += [memoryview(part) for part in frame[1:]]  # it has to stay behind the file
-            return True
-
-        self._outbox.withdraw(is_taken_back)
-        for number, stream in streams.items():
+        for stream, parts in withdraw_files(self._outbox):
             if not stream.is_over:
-                stream.put_back(parts[number])
-                self._streams[number] = stream
+                stream.put_back(parts)
+                self._streams[stream.id] = stream
                 self._schedule(stream)
 
     # --- receiving ---------------------------------------------------------------------------------------

@@ -33,6 +33,14 @@ from .sshmessages import (
     ReadFurl as ReadFurl,
     RunCommand as RunCommand,
 )
+from .steering import (
+    AllHold as AllHold,
+    CannotHold as CannotHold,
+    CanStopAt as CanStopAt,
+    GoOn as GoOn,
+    HoldRanks as HoldRanks,
+    StopAt as StopAt,
+)
 from .tasks import (
     AbortTasks as AbortTasks,
     CancelTasks as CancelTasks,
@@ -313,6 +321,7 @@ class Register(Message, frozen=True, tag=60):
 
     A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
     launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
+    ``program`` is the name of a program with a loop of its own, which gets no tasks; "" for engines.
     """
 
     engines: list[EngineInfo]
@@ -321,6 +330,7 @@ class Register(Message, frozen=True, tag=60):
     ids: list[int] = field(default_factory=list)
     more: bool = False
     launch: str = ""
+    program: str = ""
 
 
 class JobEnds(Message, frozen=True, tag=68):
@@ -449,6 +459,12 @@ AnyMessage = (
     | PropertiesChanged
     | TaskHolds
     | EndIsNear
+    | HoldRanks
+    | CanStopAt
+    | StopAt
+    | AllHold
+    | CannotHold
+    | GoOn
     | RunTogether
     | TogetherEnded
     | LeaveTogether

@@ -60,9 +60,7 @@ def check_connections(cluster: Cluster, mec: MultiEngineClient) -> None:
     assert cluster.links(agent) == cluster.accepted() == 1, "one link for the set"
     ours = ("engine", "multiengine")
     assert not [pid for pid in cluster.pids(mec).values() for role in ours if cluster.links(pid, role)]
-    assert cluster.links(os.getpid(), "multiengine") == 1, (
-        "where links are looked for, that of the client is found"
-    )
+    assert cluster.links(os.getpid(), "multiengine") == 1, "that of the client is found"
     # Whatever else is open belongs to MPI; ipmpi's Python modules hold no other TCP socket.
     held = "[s for s in __import__('gc').get_objects() if type(s).__name__ == 'socket' and s.fileno() >= 0]"
     mec.execute(f"import socket; inet = len([s for s in {held} if s.family != socket.AF_UNIX])")

@@ -55,9 +55,8 @@ def links_to(name: bytes, pid: int) -> int:
             if target.startswith("socket:["):
                 inodes.add(int(target[8:-1]))
     sockets = _sockets()
-    return sum(
-        1 for inode in inodes if inode in sockets and sockets.get(sockets[inode][2], (0, b"", 0))[1] == name
-    )
+    peers = [sockets[inode][2] for inode in inodes if inode in sockets]
+    return sum(1 for peer in peers if peer in sockets and sockets[peer][1] == name)
 
 
 def connections_of(name: bytes) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ... import limits
-from ...protocol.connection import Connection, CreditReceived, Event, StreamRefused
+from ...protocol.connection import Connection, CreditReceived, Event, Prepared, StreamRefused
 from ...protocol.frames import Buffer, size_of
+from ...protocol.messages import AnyMessage
 from ...protocol.streams import OutgoingStream
 from ...transport.loop import Loop
 from ...transport.memoryfile import MemoryFile, in_memory
@@ -32,8 +33,9 @@ class BodyFiles:
         self._waiting: dict[int, tuple[OutgoingStream, Sequence[Buffer]]] = {}
         self._threads: ThreadPoolExecutor | None = None
 
-    def feed(self, connection: Connection, stream: OutgoingStream, body: Sequence[Buffer]) -> None:
-        """Give a stream its body, at once or when there is credit."""
+    def send(self, connection: Connection, message: AnyMessage | Prepared, body: Sequence[Buffer]) -> None:
+        """Send a message, and its body when there is credit."""
+        stream = connection.send_streamed(message, size_of(body))
         if connection.files is not None and stream.total >= limits.FILE_BODY:
             self._waiting[stream.id] = stream, body
         else:

@@ -273,8 +273,7 @@ class Session:
 
     def send_streamed(self, message: m.AnyMessage | Prepared, body: Sequence[Buffer]) -> None:
         """Send a message whose body is sent on request, without a copy."""
-        connection = self._link.connection
-        self._files.feed(connection, connection.send_streamed(message, size_of(body)), body)
+        self._files.send(self._link.connection, message, body)
         self._link.wake()
 
     def _send_command(self, number: int, message: Prepared, work: _Command) -> None:
@@ -335,12 +334,9 @@ class Session:
             if command is not None:
                 command.order = message.engines
         elif isinstance(message, m.Undone):
-            undone = (message.error, message.text)
-            replies = [
-                EngineReply(engine, False, Nothing(), [], undone, death=message.death)
-                for engine in message.engines
-            ]
-            self._replied(message.id, replies)
+            why = (message.error, message.text)
+            undone = [EngineReply(e, False, Nothing(), [], why, death=message.death) for e in message.engines]
+            self._replied(message.id, undone)
         elif isinstance(message, m.SendBodyAgain):
             command = self._commands.get(message.id)
             if command is not None:
