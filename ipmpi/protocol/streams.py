@@ -14,9 +14,11 @@ class BodyFile(Protocol):
     """A part of a body in a file in memory, which another process of this machine can be given.
 
     Attributes:
-        size: how many bytes, from the beginning of the file.
+        descriptor: of the open file; -1 for what only stands for one.
+        size: how many bytes, from its beginning.
     """
 
+    descriptor: int
     size: int
 
     def claim(self, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Which Unix sockets of processes are connected to which names: what /proc/net/unix does not tell, the kernel does."""
+"""Which Unix sockets of processes are connected to which names. /proc/net/unix does not tell that."""
 
 from __future__ import annotations
 

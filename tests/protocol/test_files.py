@@ -25,6 +25,7 @@ class Bytes:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+        self.descriptor = -1
         self.size = len(data)
 
     def claim(self, size: int) -> None:

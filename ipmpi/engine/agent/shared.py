@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from ...protocol.frames import Buffer
 from ...protocol.streams import BodyFile
-from ...transport.memoryfile import MemoryFile
 
 
 class SharedMemory:
@@ -31,7 +30,7 @@ class SharedMemory:
 
     def take(self, at: int, file: BodyFile) -> bool:
         """Use a file that has the whole body, in the place of this one."""
-        if at or file.size != self._size or not isinstance(file, MemoryFile):
+        if at or file.size != self._size or file.descriptor < 0:
             return False
         os.dup2(file.descriptor, self.descriptor, inheritable=False)
         return True
