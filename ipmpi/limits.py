@@ -256,6 +256,20 @@ left out. Rarely more than one packet."""
 DEBUGGER_LINE: Final = 16 * KIB
 """Characters of a line for a debugger: what a person types or pastes."""
 
+DEBUG_WINDOW: Final = 256 * KIB
+"""Bytes between an editor and debugpy that may be under way in one direction. Their messages have some KiB; a long
+list of variables arrives in several parts."""
+
+DEBUG_PIECE: Final = 64 * KIB
+"""Bytes of them in one message, so that other messages wait for none of them for long."""
+
+DEBUG_CHANNELS: Final = 16
+"""Editors of one client that are attached to engines at a time. Their engines stand still, so people have few."""
+
+DEBUG_ATTACHES: Final = 2.0
+"""Seconds after which the client says where an engine is to which debugpy could not be attached yet. It takes half
+a second, most of it to load debugpy."""
+
 EXCEPTION: Final = 1 * MIB
 """The largest pickled exception that travels; of a larger one its name, text and traceback do."""
 

@@ -15,7 +15,17 @@ from msgspec import field
 
 from .basemessage import Message as Message
 from .deaths import Death as Death, RanksLost as RanksLost
-from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
+from .debugging import (
+    ChannelMessage as ChannelMessage,
+    DebugBytes as DebugBytes,
+    DebugClosed as DebugClosed,
+    DebugCredit as DebugCredit,
+    DebuggerLine as DebuggerLine,
+    DebuggerSaid as DebuggerSaid,
+    DebugOpen as DebugOpen,
+    DebugOpened as DebugOpened,
+)
+from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .output import (
     DISPLAY as DISPLAY,
     METADATA as METADATA,
@@ -32,6 +42,7 @@ from .sshmessages import (
     Opened as Opened,
     ReadFurl as ReadFurl,
     RunCommand as RunCommand,
+    SshMessage as SshMessage,
 )
 from .steering import (
     AllHold as AllHold,
@@ -300,10 +311,6 @@ class StopRanks(Message, frozen=True, tag=43):
     ranks: list[int]
 
 
-class RestartSet(Message, frozen=True, tag=51):
-    """End the whole set at once: whoever has started it starts it again."""
-
-
 # --- engine set to controller --------------------------------------------------------------------------------
 
 
@@ -322,6 +329,7 @@ class Register(Message, frozen=True, tag=60):
     A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
     launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
     ``program`` is the name of a program with a loop of its own, which gets no tasks; "" for engines.
+    ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`.
     """
 
     engines: list[EngineInfo]
@@ -331,6 +339,7 @@ class Register(Message, frozen=True, tag=60):
     more: bool = False
     launch: str = ""
     program: str = ""
+    on_loss: str = "shrink"
 
 
 class JobEnds(Message, frozen=True, tag=68):
@@ -407,6 +416,8 @@ AnyMessage = (
     | Interrupt
     | Kill
     | Restart
+    | OnLoss
+    | RestoreAfterLoss
     | ClusterInfo
     | AskAgents
     | DebuggerLine
@@ -436,7 +447,7 @@ AnyMessage = (
     | InterruptRanks
     | Inquiry
     | StopRanks
-    | RestartSet
+    | EndSet
     | GiveTasks
     | TakeBackTasks
     | CancelTasks
@@ -450,6 +461,7 @@ AnyMessage = (
     | Findings
     | Output
     | DebuggerSaid
+    | ChannelMessage
     | WantTasks
     | TaskResults
     | LargeTaskResult
@@ -469,12 +481,7 @@ AnyMessage = (
     | TogetherEnded
     | LeaveTogether
     | DeliverTogether
-    | ConnectTo
-    | RunCommand
-    | ReadFurl
-    | Opened
-    | Ended
-    | ChannelReset
+    | SshMessage
     | Goodbye
 )
 """Every message type; tests walk over it, so that a new type cannot be forgotten in the tables."""

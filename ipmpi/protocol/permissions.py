@@ -38,9 +38,14 @@ _TASKS_TO_SET: Final[Table] = frozenset(
     {m.DefineFunction, m.ForgetFunctions, m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.TaskBody, m.ReserveRanks}
 )
 
+_CHANNEL: Final[Table] = frozenset({m.DebugBytes, m.DebugCredit, m.DebugClosed})
+"""Bytes between an editor and debugpy, in both directions."""
+
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
     "engine": _SET_ON_TASKS
+    | _CHANNEL
     | {
+        m.DebugOpened,
         m.Register,
         m.Findings,
         m.Output,
@@ -53,7 +58,9 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Goodbye,
     },
     "mec": _LOOK
+    | _CHANNEL
     | {
+        m.DebugOpen,
         m.Command,
         m.BodyAgain,
         m.QueueStatus,
@@ -63,6 +70,8 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.DebuggerLine,
         m.Kill,
         m.Restart,
+        m.OnLoss,
+        m.RestoreAfterLoss,
         m.Reserve,
         m.Release,
     },
@@ -73,7 +82,9 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
 
 RECEIVES: Final[dict[str, Table]] = {
     "engine": _TASKS_TO_SET
+    | _CHANNEL
     | {
+        m.DebugOpen,
         m.Registered,
         m.Dispatch,
         m.CommandWithdrawn,
@@ -81,10 +92,12 @@ RECEIVES: Final[dict[str, Table]] = {
         m.Inquiry,
         m.DebuggerLine,
         m.StopRanks,
-        m.RestartSet,
+        m.EndSet,
         m.Goodbye,
     },
-    "mec": _ANSWERS | {m.Accepted, m.Output, m.DebuggerSaid, m.Result, m.Undone, m.SendBodyAgain},
+    "mec": _ANSWERS
+    | _CHANNEL
+    | {m.Accepted, m.Output, m.DebuggerSaid, m.DebugOpened, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }

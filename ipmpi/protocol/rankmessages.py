@@ -325,6 +325,17 @@ class DebuggerTold(Message, frozen=True, tag=252):
     place: str = ""
 
 
+class DebuggerAttached(Message, frozen=True, tag=253):
+    """Debugpy is attached for connection ``number`` of the control block, and its socket comes along.
+
+    ``folder`` is the current one. With a ``trouble`` it is not attached, and there is no socket.
+    """
+
+    number: int
+    folder: str
+    trouble: str = ""
+
+
 ToRank = (
     Greeting
     | Address
@@ -356,6 +367,7 @@ ToAgent = (
     | CommandDone
     | Displayed
     | DebuggerTold
+    | DebuggerAttached
     | Bell
     | ItemDone
     | PartDone

@@ -69,6 +69,7 @@ class Connection:
         if rank.comm is not None:
             communicator.provide(rank.comm, world.mpi, world.comm)
         rank.interrupts.install(None)
+        rank.serve_editors()
         ticker = Ticker(self._block.words, self._block.lock, self._wait, self._ended)
         rank.also_hears(ticker.handlers)
         ticker.agent = _Steered(rank)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ..arrays import published
 from ..engine.mpi.world import World
 from ..errors import ClientError
 from ..protocol import operations
@@ -92,6 +93,7 @@ class Steering:
         else:
             self._ticker = connection.begin(namespace)
         self.tick = self._ticker.tick
+        published.provide(self.published, lambda: self._ticker.step)
         if replay is not None:
             self._replay(replay)
 
@@ -210,9 +212,9 @@ class Steering:
         """
         if offset is None and shape is None and not halo:
             self._shown.update(values)
-            published = self.published
+            known = self.published
             for name, value in values.items():
-                published[name] = Published(value)
+                known[name] = Published(value)
             return
         for name, value in values.items():
             if not hasattr(value, "__array_interface__"):
@@ -225,6 +227,12 @@ class Steering:
                 continue
             self._shown[name] = value
             self.published[name] = Published(value, offset, shape, halo)
+
+    def withdraw(self, name: str) -> None:
+        """Take back a parameter or a value, before its memory is gone; nothing happens if there is none."""
+        self.params.withdraw(name)
+        self.published.pop(name, None)
+        self._shown.pop(name, None)
 
     def on_checkpoint(self, function: Callable[[int], Any]) -> Callable[[int], Any]:
         """Have ``function(step)`` called on all ranks when a client calls ``checkpoint()``; also a decorator."""

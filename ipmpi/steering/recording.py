@@ -63,6 +63,8 @@ def is_change(operation: bytes) -> bool:
     decoded = operations.decode_operation(operation)
     if isinstance(decoded, operations.Steer):
         return decoded.action in _CHANGES
+    if isinstance(decoded, operations.Apply):
+        return not decoded.reads
     return not isinstance(decoded, _READS)
 
 
