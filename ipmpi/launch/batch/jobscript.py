@@ -192,7 +192,7 @@ def log_name(system: BatchSystem, options: JobOptions) -> str:
 
 
 _ON_LOSS: Final = {
-    "shrink": "when an engine dies the others go on, if their launcher lets them",
+    "shrink": "when an engine dies the others go on; impossible under srun --mpi=pmix and mpiexec of MPICH",
     "abort": "when an engine dies the others end",
     "restart": "when an engine dies all are started again",
 }
