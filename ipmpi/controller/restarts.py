@@ -7,9 +7,10 @@ left is not started again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..errors import ClientError
+from ..ids import Ids, IdSet
 from ..ranges import engines_named
 from .commands.router import Router
 from .deadlines import Deadlines
@@ -44,7 +45,7 @@ class SetRestarts:
         self._log = log
         self._changed = changed
 
-    def restart(self, client: int, targets: list[int] | None) -> list[int]:
+    def restart(self, client: int, targets: Sequence[int] | None) -> Ids:
         """End the launches of these engines; return the ids of all engines that have ended.
 
         Raises:
@@ -56,19 +57,18 @@ class SetRestarts:
         self._refuse([key for key in wanted if self._deadlines.is_ending(key)], _JOB_ENDS)
         launches = {registry.sets[key].launch for key in wanted}
         keys = [key for key, each in registry.sets.items() if each.launch in launches]
-        ended = []
+        ended = IdSet()
         for key in keys:
-            ranks = list(registry.sets[key].engines)
-            self._farm.ranks_lost(key, ranks, ordered=True)
-            ended += self._router.set_lost(key, REASON, restart=True)
-        self._log(f"client {client} has {engines_named(sorted(ended))} restarted")
+            self._farm.ranks_lost(key, registry.sets[key].ranks(), ordered=True)
+            ended.add(self._router.set_lost(key, REASON, restart=True))
+        self._log(f"client {client} has {engines_named(ended.ids())} restarted")
         self._changed()
-        return sorted(ended)
+        return ended.ids()
 
     def _refuse(self, keys: list[int], why: str) -> None:
         if keys:
             sets = [self._router.registry.sets[key] for key in keys]
-            ids = sorted(engine.id for each in sets for engine in each.engines.values())
+            ids = IdSet(engine for each in sets for engine in each.ids()).ids()
             raise ClientError(f"{engines_named(ids)} {why}")
 
 

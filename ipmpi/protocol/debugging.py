@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..ids import IdList
 from .basemessage import Message
 
 TEXT: Final = 0
@@ -39,5 +40,5 @@ class DebuggerLine(Message, frozen=True, tag=18):
     """
 
     command: int
-    engines: list[int]
+    engines: IdList
     text: str | None

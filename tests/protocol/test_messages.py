@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import fields
 
+from ipmpi.ids import Ids
 from ipmpi.protocol import messages as m
 
 ALL: tuple[type[m.Message], ...] = get_args(m.AnyMessage)
@@ -21,6 +22,8 @@ VALUES: dict[Any, Any] = {
     bytes: b"\0\xff",
     list[int]: [0, 5, 70_000],
     list[int] | None: [1],
+    Ids: [0, 5, 70_000],
+    Ids | None: [1, 2, 3],
     float | None: 0.25,
     list[str]: ["-n", "4"],
     list[bytes]: [b"k" * 16, b""],

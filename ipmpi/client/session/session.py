@@ -50,7 +50,7 @@ class _Command:
     so_far: SoFar
     body: Sequence[Buffer]
     sizes: list[int]
-    order: list[int] | None
+    order: Sequence[int] | None
     output: CommandOutput
     talk: DebuggerTalk
     inline: int = 0
