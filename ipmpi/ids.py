@@ -175,13 +175,37 @@ def _runs(numbers: Sequence[int]) -> Iterator[range]:
     yield range(first, last + 1)
 
 
+def _without(runs: Iterable[range], others: Sequence[range]) -> list[range]:
+    """Return what is in these runs and not in the others; both ascend."""
+    found, at = [], 0
+    for run in runs:
+        start = run.start
+        while at < len(others) and others[at].stop <= start:
+            at += 1
+        other = at
+        while other < len(others) and others[other].start < run.stop:
+            if others[other].start > start:
+                found.append(range(start, others[other].start))
+            start = others[other].stop
+            other += 1
+        if start < run.stop:
+            found.append(range(start, run.stop))
+    return found
+
+
+_MANY = 256
+"""Runs from which one pass over all is cheaper than many changes, each of which moves what comes behind."""
+
+
 class IdSet:
     """A set of whole numbers from 0 on that changes; the cost of a change follows the number of runs in it."""
 
     __slots__ = ("_length", "_starts", "_stops")
 
     def __init__(self, numbers: Iterable[int] = ()) -> None:
-        runs = Ids.of(numbers).ascending().runs
+        self._become(Ids.of(numbers).ascending().runs)
+
+    def _become(self, runs: Sequence[range]) -> None:
         self._starts = [run.start for run in runs]
         self._stops = [run.stop for run in runs]
         self._length = sum(map(len, runs))
@@ -202,12 +226,20 @@ class IdSet:
 
     def add(self, numbers: Iterable[int]) -> None:
         """Add numbers."""
-        for run in Ids.of(numbers).runs:
+        more = Ids.of(numbers)
+        if len(more.runs) > _MANY:
+            self._become(Ids((*self.ids().runs, *more.runs)).ascending().runs)
+            return
+        for run in more.runs:
             self._replace(run, keep=True)
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Remove numbers; those that it does not have are ignored."""
-        for run in Ids.of(numbers).runs:
+        less = Ids.of(numbers)
+        if len(less.runs) > _MANY:
+            self._become(_without(self.ids().runs, less.ascending().runs))
+            return
+        for run in less.runs:
             self._replace(run, keep=False)
 
     def _replace(self, run: range, *, keep: bool) -> None:

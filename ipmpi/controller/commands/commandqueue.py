@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-import itertools
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ...errors import EngineBusy
 from ...ids import Ids
@@ -65,6 +65,9 @@ class CommandQueue:
 def join(queue: CommandQueue, work: QueuedCommand) -> None:
     """Insert a command into the queue, which is sorted by place."""
     queue.waiting.insert(sum(other.place < work.place for other in queue.waiting), work)
+
+
+_MANY = 256
 
 
 class Queues:
@@ -164,16 +167,20 @@ class Queues:
         queues: list[CommandQueue] = []
         for queue in self._queues[low:high]:
             inside = edges[bisect_right(edges, queue.engines.start) : bisect_left(edges, queue.engines.stop)]
-            more_starts, more_queues = _halves(queue, inside)
-            starts += more_starts
-            queues += more_queues
+            if inside:
+                more_starts, more_queues = _halves(queue, inside)
+                starts += more_starts
+                queues += more_queues
+            else:
+                starts.append(queue.engines.start)
+                queues.append(queue)
         self._starts[low:high], self._queues[low:high] = starts, queues
 
     def merge(self) -> None:
         """Let idle engines share queues again; to be called when nobody holds one of the queues."""
         changed, self._changed = self._changed, []
-        if len(changed) > len(self._queues):
-            # One pass is cheaper than many short ones that overlap.
+        if len(changed) > _MANY:
+            # One pass is cheaper than many short ones, each of which moves what comes behind.
             changed = [range(min(run.start for run in changed), max(run.stop for run in changed))]
         for run in changed:
             low = max(0, bisect_left(self._starts, run.start) - 1)
@@ -188,25 +195,25 @@ def _halves(queue: CommandQueue, edges: Sequence[int]) -> tuple[list[int], list[
     """Divide a queue at these ids; return the first ids, and the queues."""
     bounds = [queue.engines.start, *edges, queue.engines.stop]
     parts = [
-        replace(queue, engines=range(start, stop), waiting=deque(queue.waiting))
-        for start, stop in itertools.pairwise(bounds)
+        CommandQueue(range(start, stop), queue.last, queue.running, queue.stage, queue.since, deque(queue.waiting))
+        for start, stop in pairwise(bounds)
     ]
     return bounds[:-1], parts
 
 
 def _merged(queues: Iterable[CommandQueue]) -> list[CommandQueue]:
     found: list[CommandQueue] = []
+    before: CommandQueue | None = None
+    """The last one, if others may be merged with it."""
     for queue in queues:
-        before = found[-1] if found else None
-        if (
-            before is not None
-            and before.engines.stop == queue.engines.start
-            and not before.is_busy
-            and not queue.is_busy
-        ):
+        if queue.is_busy:
+            before = None
+            found.append(queue)
+        elif before is not None and before.engines.stop == queue.engines.start:
             before.engines = range(before.engines.start, queue.engines.stop)
             before.last = max(before.last, queue.last)
         else:
+            before = queue
             found.append(queue)
     return found
 
