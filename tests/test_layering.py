@@ -126,7 +126,7 @@ NEVER: dict[str, tuple[str, ...]] = {
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.
 OPTIONAL = {
     *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
-    *("asyncio", "ctypes", "pprint", "joblib", "tomllib", "shtab", "PIL"),
+    *("asyncio", "ctypes", "pprint", "joblib", "tomllib", "shtab", "PIL", "h5py", "xarray"),
 }
 # Modules of ours that are loaded only when needed, and by whom: only the agent of a node needs OpenSSL.
 DEFERRED = {

@@ -54,6 +54,11 @@ class World:
     _ring: CallRing | None = None
     _given: SetCommunicator | None = None
 
+    @property
+    def whole(self) -> Any:
+        """A communicator of all ranks for ipmpi itself; None if they are not joined."""
+        return self._parent
+
     def exchange(self, value: object) -> list[Any]:
         """Return the values of all ranks, by rank. Collective; only while the set starts."""
         return [value] if self.mpi is None else list(self.mpi.COMM_WORLD.allgather(value))
