@@ -31,6 +31,7 @@ class LargeSet:
         received: how many messages have come, by their types, and the sum of the bytes of their headers.
         ids: those that the controller has given, by rank.
         answer: what every rank answers a pull with, as a body.
+        differ: whether each rank answers by a message of its own, as if all answers were different.
         holds: while it is set, commands are not answered, but are in ``held``.
         registered, over: are set when the controller has given ids, and when the session has ended.
     """
@@ -44,6 +45,7 @@ class LargeSet:
         self.answer: Sequence[Buffer] = ()
         self.holds = threading.Event()
         self.held: list[m.Dispatch] = []
+        self.differ = False
         self.registered = threading.Event()
         self.over = threading.Event()
         self._numbers = iter(range(1, 1 << 62))
@@ -99,9 +101,9 @@ class LargeSet:
         elif message.method == "pull":
             outcome, body = operations.Value(), self.answer
         sizes = [len(each) for each in body]
-        self.session.connection.send(
-            m.Result(message.id, message.ranks, True, operations.encode(outcome), sizes), body
-        )
+        encoded = operations.encode(outcome)
+        for ranks in [[rank] for rank in message.ranks] if self.differ else [message.ranks]:
+            self.session.connection.send(m.Result(message.id, ranks, True, encoded, sizes), body)
         self.session.wake()
 
     def release(self) -> None:

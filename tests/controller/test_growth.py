@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from ipmpi import limits
+from ipmpi.client.session.submission import Submission
 from ipmpi.controller.commands.router import Router
 from ipmpi.controller.effects import Send
 from ipmpi.errors import CompositeError
 from ipmpi.ids import Ids
-from ipmpi.protocol import messages as m
+from ipmpi.protocol import messages as m, operations
 from tests.in_process import InProcess, in_process, wait_until
 from tests.large_set import LargeSet
 
@@ -166,6 +167,29 @@ def test_commands_for_all_are_one_short_message(large: Cluster) -> None:
     after = large.set.received["Dispatch"], large.set.received_bytes["Dispatch"]
     assert after[0] - before[0] == 2
     assert after[1] - before[1] < 200
+
+
+class Counted(list[int]):
+    """A list that counts how often somebody goes through it."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.walks += 1
+        return super().__iter__()
+
+
+def test_a_client_does_not_look_at_all_engines_for_each_answer(large: Cluster) -> None:
+    """All of 1,000 answers are different: 1,000 messages, for each of which there is one thing to do."""
+    large.set.differ = True
+    try:
+        targets = Counted(range(1000))
+        submission = Submission(operations.Push(), targets, "push", "push()", [b""])
+        replies = large.mec._calls.session.command(submission).result(60)
+    finally:
+        large.set.differ = False
+    assert [reply.engine for reply in replies] == list(range(1000))
+    assert targets.walks < 10
 
 
 def test_their_queues_are_told_within_one_message(large: Cluster) -> None:

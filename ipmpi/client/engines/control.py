@@ -67,7 +67,8 @@ class EngineControl(EngineObjects):
                 for engines, running, waiting, *more in rows
                 for engine in Ids.unpacked(engines)
             }
-            return [(engine, found[engine]) for engine in (sorted(found) if wanted is None else wanted)]
+            order = sorted(found) if wanted is None else wanted
+            return [(engine, found[engine]) for engine in order if engine in found]
 
         return self._request(lambda i: messages.QueueStatus(i, wanted), finish, block, "queue_status")
 
