@@ -154,7 +154,7 @@ def on_the_wire(value: object) -> object:
         runs = value.runs
         if len(runs) == 1:
             return _RUN.pack(runs[0].start, len(runs[0]))
-        return value.packed() if 2 * len(runs) <= len(value) else list(value)
+        return value.packed() if runs and 2 * len(runs) <= len(value) else list(value)
     raise NotImplementedError(f"{type(value).__name__} in a message")
 
 
