@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain, pairwise
-from struct import Struct, pack, unpack
+from struct import Struct, error, pack, unpack
 from typing import TYPE_CHECKING, Any, overload
 
 from . import limits
@@ -19,7 +20,7 @@ _RUN = Struct("<II")
 
 
 class Ids(Sequence[int]):
-    """An immutable sequence of whole numbers from 0 on; it equals any sequence of the same numbers.
+    """An immutable sequence of whole numbers; it equals any sequence of the same numbers.
 
     Attributes:
         runs: ranges of consecutive numbers, none of which is empty.
@@ -115,7 +116,7 @@ class Ids(Sequence[int]):
         if not data and isinstance(data, (list, bytes)):
             return NONE
         if isinstance(data, list):
-            if not all(type(number) is int and 0 <= number <= limits.ENGINE_ID for number in data):
+            if not all(type(number) is int for number in data):
                 raise ValueError("numbers that are no engine ids or ranks")
             found = cls.of(data)
         elif isinstance(data, bytes):
@@ -152,9 +153,12 @@ def on_the_wire(value: object) -> object:
     """Return what an encoder is to write for ids: runs, or the numbers themselves where that is shorter."""
     if isinstance(value, Ids):
         runs = value.runs
-        if len(runs) == 1:
-            return _RUN.pack(runs[0].start, len(runs[0]))
-        return value.packed() if runs and 2 * len(runs) <= len(value) else list(value)
+        with suppress(error):  # numbers that no engine has, but that may be asked for
+            if len(runs) == 1:
+                return _RUN.pack(runs[0].start, len(runs[0]))
+            if runs and 2 * len(runs) <= len(value):
+                return value.packed()
+        return list(value)
     raise NotImplementedError(f"{type(value).__name__} in a message")
 
 
@@ -198,7 +202,7 @@ _MANY = 256
 
 
 class IdSet:
-    """A set of whole numbers from 0 on that changes; the cost of a change follows the number of runs in it."""
+    """A set of whole numbers that changes; the cost of a change follows the number of runs in it."""
 
     __slots__ = ("_length", "_starts", "_stops")
 
