@@ -18,11 +18,24 @@ EXTRAS = {
     "ipython": ["ipython"],
     # A kernel whose cells run on all ranks.
     "notebook": ["ipykernel"],
+    # An editor such as VS Code, connected to a rank: for engines; what runs the editor needs nothing.
+    "debug": ["debugpy>=1.8"],
     # A bar while many tasks are waited for.
     "progress": ["tqdm"],
     "test": [
         *("pytest>=8", "pytest-xdist>=3.6", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
-        *("tqdm", "joblib", "scipy", "emcee", "matplotlib", "ipykernel", "nbclient", "h5py", "xarray"),
+        *(
+            "tqdm",
+            "joblib",
+            "scipy",
+            "emcee",
+            "matplotlib",
+            "ipykernel",
+            "nbclient",
+            "h5py",
+            "xarray",
+            "debugpy>=1.8",
+        ),
     ],
     "docs": [
         *("sphinx>=7", "pydata-sphinx-theme>=0.15", "sphinx-copybutton", "sphinx-design"),
@@ -74,7 +87,12 @@ setup(
     packages=[*find_packages(include=["ipmpi", "ipmpi.*"]), "ipmpi.jobscripts"],
     # One copy of the templates: readable at the top of the checkout, inside the package once installed.
     package_dir={"ipmpi.jobscripts": "jobscripts"},
-    package_data={"ipmpi": ["py.typed"], "ipmpi.jobscripts": ["*", "templates/*"]},
+    package_data={
+        "ipmpi": ["py.typed"],
+        "ipmpi.jobscripts": ["*", "templates/*"],
+        # What programs in C and Fortran are compiled with.
+        "ipmpi.native": ["*.h", "*.c", "*.f90", "*.cmake"],
+    },
     include_package_data=False,
     zip_safe=False,
     entry_points={
@@ -82,6 +100,7 @@ setup(
             "ipcontroller = ipmpi.cli.ipcontroller:main",
             "ipengine = ipmpi.cli.ipengine:main",
             "ipcluster = ipmpi.cli.ipcluster:main",
+            "ipmpi-steer-config = ipmpi.cli.steerconfig:main",
         ]
     },
 )

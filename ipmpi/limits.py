@@ -234,12 +234,30 @@ all of them."""
 OUTPUT: Final = 2 * RESULT_TEXT + DISPLAYS
 """What a controller passes on of one engine during one command; agents leave out the middle of longer output."""
 
+RECORD_BYTES: Final = 64 * MIB
+"""What a rank of a program keeps of the changes that clients have made, so that a run can be repeated. Data that
+was pushed is a part of it, and the memory is the program's."""
+
 DEBUGGER_TEXT: Final = 32 * KIB
 """Characters that a debugger writes between two prompts: 400 lines of a terminal. Of a longer text the middle is
 left out. Rarely more than one packet."""
 
 DEBUGGER_LINE: Final = 16 * KIB
 """Characters of a line for a debugger: what a person types or pastes."""
+
+DEBUG_WINDOW: Final = 256 * KIB
+"""Bytes between an editor and debugpy that may be under way in one direction. Their messages have some KiB; a long
+list of variables arrives in several parts."""
+
+DEBUG_PIECE: Final = 64 * KIB
+"""Bytes of them in one message, so that other messages wait for none of them for long."""
+
+DEBUG_CHANNELS: Final = 16
+"""Editors of one client that are attached to engines at a time. Their engines stand still, so people have few."""
+
+DEBUG_ATTACHES: Final = 2.0
+"""Seconds after which the client says where an engine is to which debugpy could not be attached yet. It takes half
+a second, most of it to load debugpy."""
 
 EXCEPTION: Final = 1 * MIB
 """The largest pickled exception that travels; of a larger one its name, text and traceback do."""

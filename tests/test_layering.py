@@ -30,6 +30,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.memory": (0, "foundation"),
     "ipmpi.numerals": (0, "foundation"),
     "ipmpi.ownpath": (0, "foundation"),
+    "ipmpi.parameters": (0, "foundation"),
     "ipmpi.cgroups": (0, "foundation"),
     "ipmpi.crashreport": (0, "foundation"),
     "ipmpi.processid": (0, "foundation"),
@@ -59,6 +60,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.rank.gangmember": (3, "engine.rank"),
     "ipmpi.controller.lossnotices": (3, "controller"),
     "ipmpi.controller.restarts": (3, "controller"),
+    "ipmpi.controller.onloss": (3, "controller"),
     "ipmpi.transport": (3, "transport"),
     "ipmpi.transport.dial": (3, "transport.dial"),
     "ipmpi.transport.ssh": (3, "transport.ssh"),
@@ -75,14 +77,19 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.stalled": (4, "controller"),
     "ipmpi.engine.agent": (4, "engine.agent"),
     "ipmpi.engine.rank.largeanswers": (4, "engine.rank"),
+    "ipmpi.engine.rank.remotedebugger": (4, "engine.rank"),
     "ipmpi.engine.rank.rank": (4, "engine.rank"),
     "ipmpi.ipython": (4, "ipython"),
+    "ipmpi.steering": (4, "steering"),
     "ipmpi.jobscripts": (4, "launch"),
     "ipmpi.launch": (4, "launch"),
     "ipmpi.launch.batch": (4, "launch.batch"),
     "ipmpi.launch.cluster": (4, "launch.cluster"),
     "ipmpi.launch.doctor": (4, "launch.doctor"),
     "ipmpi.launch.processes": (4, "launch.processes"),
+    "ipmpi.native": (5, "native"),
+    "ipmpi.native.programmemory": (1, "native"),
+    "ipmpi.native.samempi": (1, "native"),
     "ipmpi.bench": (5, "bench"),
     "ipmpi.cli": (5, "cli"),
     "ipmpi.cluster": (5, "cluster"),
@@ -99,6 +106,7 @@ NEIGHBOURS = {
     *((f"controller.{room}", "controller") for room in ("commands", "farm")),
     *((f"engine.{room}", "engine.session") for room in ("rank", "farm")),
     ("engine.mpi", "engine.rank"),
+    *(("steering", f"engine.{room}") for room in ("agent", "rank")),
     *((f"launch.{room}", "launch.processes") for room in ("batch", "cluster", "doctor")),
     *((f"launch.{room}", "launch.batch") for room in ("cluster", "doctor")),
     ("launch.doctor", "launch.cluster"),
@@ -116,11 +124,16 @@ ONLY: dict[str, tuple[str, ...]] = {
     "asyncio": ("ipmpi.client.session.awaiting",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
-    "mpi4py": ("ipmpi.engine.mpi.world", "ipmpi.launch.doctor.mpi_probe"),  # the latter is a program of its own
+    # mpi_probe is a program of its own, samempi runs in one that has started MPI.
+    "mpi4py": (
+        *("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.joined", "ipmpi.launch.doctor.mpi_probe"),
+        "ipmpi.native.samempi",
+    ),
 }
 # Package -> what none of its modules may load, directly or through others.
 NEVER: dict[str, tuple[str, ...]] = {
     "ipmpi.controller": ("pickle", "cloudpickle", "marshal", "shelve", "ipmpi.serialize", "mpi4py"),
+    "ipmpi.steering": ("OpenSSL", "cryptography", "ipmpi.tls"),
     "ipmpi.protocol": ("pickle", "cloudpickle", "marshal", "shelve", "ssl", "threading", "time"),
 }
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from ..errors import CompositeError
 from ..reference import Reference
 from ..transport.ssh.ssh import SshSession
+from .display.liveplot import LivePlot
 from .display.whereabouts import Whereabouts
-from .engines.distributed import ArrayStats, DistributedArray
+from .engines.arraystats import ArrayStats
+from .engines.distributed import DistributedArray
 from .engines.multiengine import MultiEngineClient
 from .engines.profile import Profile
 from .engines.views import EngineView
@@ -21,6 +23,7 @@ __all__ = [
     "CompositeError",
     "DistributedArray",
     "EngineView",
+    "LivePlot",
     "MapResults",
     "MapTask",
     "MultiEngineClient",

@@ -73,11 +73,9 @@ class Losses:
     def set_lost(self, key: int, reason: str, now: float, *, silent: bool, expected: bool) -> None:
         """All engines of a set are lost; ``silent``: its process ended without a message."""
         engine_set = self._router.registry.sets.get(key)
-        if engine_set is None:
-            return
-        if silent:
+        if silent and engine_set is not None:
             reason = _without_a_word(engine_set, reason)
-        where = self._where(engine_set.ids())
+        where = self._where(NONE if engine_set is None else engine_set.ids())
         self._note(self._router.set_lost(key, reason, now), where, reason, None if expected else now)
 
     def _where(self, ids: Ids) -> str:

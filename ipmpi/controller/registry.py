@@ -18,6 +18,7 @@ from .. import limits
 from ..errors import InvalidEngineID, NoEnginesRegistered, RemoteProtocolError
 from ..ids import NONE, Ids
 from ..protocol.handshake import printable
+from ..protocol.losses import LOSS_MODES
 from ..protocol.messages import EngineInfo, Register
 from ..ranges import ranges
 from .runmap import RunMap
@@ -48,7 +49,8 @@ class EngineSet(Mapping[int, Engine]):
     Attributes:
         key: of the link.
         mpi, python: its versions, in words.
-        launch: see :class:`~ipmpi.protocol.messages.Register`.
+        launch, program: see :class:`~ipmpi.protocol.messages.Register`.
+        on_loss: see :mod:`ipmpi.controller.onloss`.
     """
 
     def __init__(self, key: int, message: Register, ids: Sequence[int]) -> None:
@@ -56,6 +58,9 @@ class EngineSet(Mapping[int, Engine]):
         self.mpi = printable(message.mpi, _TEXT)
         self.python = printable(message.python, _TEXT)
         self.launch = message.launch[:_LAUNCH]
+        self.program = printable(message.program, _TEXT)
+        may_choose = message.on_loss in LOSS_MODES and not message.program
+        self.on_loss = message.on_loss if may_choose else LOSS_MODES[0]
         names: dict[str, str] = {}
         order = sorted(range(len(ids)), key=lambda index: message.engines[index].rank)
         infos = [message.engines[index] for index in order]

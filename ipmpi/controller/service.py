@@ -36,6 +36,7 @@ from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
 from .lossnotices import Losses
+from .onloss import SetFates
 from .restarts import SetRestarts
 from .roll import Roll
 from .sessions import PeerSession, Sessions
@@ -57,6 +58,9 @@ class ControllerService:
         on_stop: called when a client ended the controller.
     """
 
+    ended_by_client = False
+    """Whether the last engines were ended by a client."""
+
     def __init__(
         self,
         loop: Loop,
@@ -70,8 +74,7 @@ class ControllerService:
         self._loop = loop
         # Lines quote peers' texts: without control characters, and of limited length.
         self._log: Callable[[str], None] = lambda line: log(printable(line))
-        self._on_engines = on_engines
-        self._on_stop = on_stop
+        self._on_engines, self._on_stop = on_engines, on_stop
         self._interfaces = {interface.role: interface for interface in interfaces}
         tables = {"engine": CONTROLLER_RECEIVES["engine"]}
         tables.update({interface.role: interface.receives for interface in interfaces})
@@ -90,9 +93,8 @@ class ControllerService:
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
         self._restarts = SetRestarts(self.router, self.farm, self.deadlines, self._log, self._engines_ended)
+        self.fates = SetFates(self.router, self.losses, self._restarts, self._announce)
         self._engines, self._stopping = 0, False
-        self.ended_by_client = False
-        """Whether the last engines were ended by a client."""
         self._started = time.time()
         self._requests: dict[type[m.Message], Callable[[PeerSession, Any], Any]] = {
             m.GetIds: lambda session, message: self._ids(),
@@ -100,6 +102,8 @@ class ControllerService:
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
             m.Kill: self._kill,
             m.Restart: lambda session, message: self._restarts.restart(session.key, message.targets),
+            m.OnLoss: lambda session, message: self.fates.choose(message),
+            m.RestoreAfterLoss: lambda session, message: self.fates.remember(message),
             m.ClusterInfo: lambda session, message: self.cluster_info(message.after),
             m.TaskStatus: lambda session, message: self.farm.status(session.key),
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
@@ -108,9 +112,9 @@ class ControllerService:
         }
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
-            m.DebuggerSaid: self.router.debuggers.said,
+            **self.router.debuggers.reports,
             m.Findings: self.inquiries.found,
-            m.RunBeforeEnd: self.router.before_end,
+            m.RunBeforeEnd: self.router.own.before_end,
             m.AnswerStuck: self.stalled.stuck,
             m.TasksReturned: self.farm.returned,
             m.TasksStarted: self.farm.blame.started,
@@ -154,8 +158,10 @@ class ControllerService:
         message = session.registration.add(part)
         if message is None:
             return
-        self.router.register(session.key, message)
-        self.farm.registered(session.key)
+        ids = self.router.register(session.key, message)
+        if not message.program:  # ranks that have a loop of their own get no tasks
+            self.farm.registered(session.key)
+        self.fates.registered(session.key, ids)
         for line in came(self.router.registry.sets[session.key]):
             self._log(line)
         self._count_engines()
@@ -163,9 +169,7 @@ class ControllerService:
     def _ranks_lost(self, session: PeerSession, message: m.RanksLost) -> None:
         key, over = session.key, self.deadlines.is_over(session.key, self._loop.now())
         self.farm.ranks_lost(key, message.ranks, ordered=over, told=message.ordered, reason=message.reason)
-        expected = over or message.ordered
-        now, death = self._loop.now(), message.death
-        self.losses.ranks_lost(key, message.ranks, message.reason, now, expected=expected, death=death)
+        self.fates.ranks_lost(key, message, self._loop.now(), expected=over or message.ordered)
         self._count_engines()
 
     def _job_ends(self, key: int, message: m.JobEnds) -> None:
@@ -221,6 +225,8 @@ class ControllerService:
             self.inquiries.begin(key, message)
         elif isinstance(message, m.DebuggerLine):
             self.router.debuggers.line(key, message)
+        elif isinstance(message, m.ChannelMessage):
+            self.router.debuggers.channels.from_client(key, message)
         elif isinstance(message, m.Command):
             check_room(message, event.body, len(self.router.registry.engines))
             self.router.command(key, message, event.body, event.stream)
@@ -301,7 +307,7 @@ class ControllerService:
             self._do_all(
                 lambda: self.farm.set_lost(key, reason, blame=blame),
                 lambda: self.deadlines.forget(key),
-                lambda: self.losses.set_lost(key, reason, now, silent=session.is_dead, expected=not blame),
+                lambda: self.fates.set_lost(key, reason, now, silent=session.is_dead, expected=not blame),
                 self._count_engines,
             )
         else:

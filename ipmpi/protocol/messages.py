@@ -16,7 +16,17 @@ from msgspec import field
 from ..ids import IdList, from_the_wire, on_the_wire
 from .basemessage import Message as Message
 from .deaths import Death as Death, RanksLost as RanksLost
-from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
+from .debugging import (
+    ChannelMessage as ChannelMessage,
+    DebugBytes as DebugBytes,
+    DebugClosed as DebugClosed,
+    DebugCredit as DebugCredit,
+    DebuggerLine as DebuggerLine,
+    DebuggerSaid as DebuggerSaid,
+    DebugOpen as DebugOpen,
+    DebugOpened as DebugOpened,
+)
+from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .output import (
     DISPLAY as DISPLAY,
     METADATA as METADATA,
@@ -33,6 +43,15 @@ from .sshmessages import (
     Opened as Opened,
     ReadFurl as ReadFurl,
     RunCommand as RunCommand,
+    SshMessage as SshMessage,
+)
+from .steering import (
+    AllHold as AllHold,
+    CannotHold as CannotHold,
+    CanStopAt as CanStopAt,
+    GoOn as GoOn,
+    HoldRanks as HoldRanks,
+    StopAt as StopAt,
 )
 from .tasks import (
     AbortTasks as AbortTasks,
@@ -102,9 +121,8 @@ class GetIds(Message, frozen=True, tag=3):
 class QueueStatus(Message, frozen=True, tag=4):
     """What waits on engines.
 
-    Answer: list of ``[engines, pending label or None, [label, ...], [answer, ...], seconds or None]``, of engines
-    together that have the same. The second list has the large answers that are on their way to clients, in words;
-    ``seconds`` is how long ago the engines were given the command that they run.
+    Answer: list of ``[engines, pending label or None, [label, ...], [answer, ...], seconds or None]``, once for equal
+    ones: what waits, the large answers on their way to clients, and since when they have had the pending command.
     """
 
     id: int
@@ -293,10 +311,6 @@ class StopRanks(Message, frozen=True, tag=43):
     ranks: IdList
 
 
-class RestartSet(Message, frozen=True, tag=51):
-    """End the whole set at once: whoever has started it starts it again."""
-
-
 # --- engine set to controller --------------------------------------------------------------------------------
 
 
@@ -314,6 +328,8 @@ class Register(Message, frozen=True, tag=60):
 
     A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
     launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
+    ``program`` is the name of a program with a loop of its own, which gets no tasks; "" for engines.
+    ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`.
     """
 
     engines: list[EngineInfo]
@@ -322,6 +338,8 @@ class Register(Message, frozen=True, tag=60):
     ids: IdList = field(default_factory=list)
     more: bool = False
     launch: str = ""
+    program: str = ""
+    on_loss: str = "shrink"
 
 
 class JobEnds(Message, frozen=True, tag=68):
@@ -398,6 +416,8 @@ AnyMessage = (
     | Interrupt
     | Kill
     | Restart
+    | OnLoss
+    | RestoreAfterLoss
     | ClusterInfo
     | AskAgents
     | DebuggerLine
@@ -427,7 +447,7 @@ AnyMessage = (
     | InterruptRanks
     | Inquiry
     | StopRanks
-    | RestartSet
+    | EndSet
     | GiveTasks
     | TakeBackTasks
     | CancelTasks
@@ -441,6 +461,7 @@ AnyMessage = (
     | Findings
     | Output
     | DebuggerSaid
+    | ChannelMessage
     | WantTasks
     | TaskResults
     | LargeTaskResult
@@ -450,16 +471,17 @@ AnyMessage = (
     | PropertiesChanged
     | TaskHolds
     | EndIsNear
+    | HoldRanks
+    | CanStopAt
+    | StopAt
+    | AllHold
+    | CannotHold
+    | GoOn
     | RunTogether
     | TogetherEnded
     | LeaveTogether
     | DeliverTogether
-    | ConnectTo
-    | RunCommand
-    | ReadFurl
-    | Opened
-    | Ended
-    | ChannelReset
+    | SshMessage
     | Goodbye
 )
 """Every message type; tests walk over it, so that a new type cannot be forgotten in the tables."""

@@ -6,7 +6,7 @@ made it and the engine that runs it look inside. Its bulk (pickles and buffers) 
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -50,7 +50,12 @@ class PullFunction(_Operation, frozen=True, tag="pull_function"):
 
 
 class Apply(_Operation, frozen=True, tag="apply"):
-    """Body: pickled ``(function, args, kwargs)``; the answer's body: what it returned."""
+    """Body: pickled ``(function, args, kwargs)``; the answer's body: what it returned.
+
+    ``reads``: it changes nothing, so the record of a program that is steered need not have it.
+    """
+
+    reads: bool = False
 
 
 class Map(_Operation, frozen=True, tag="map"):
@@ -114,6 +119,16 @@ class PostMortem(_Operation, frozen=True, tag="post_mortem"):
     """Open the debugger in the frames of the last exception of this engine."""
 
 
+class EndWaits(_Operation, frozen=True, tag="end_waits"):
+    """End the waits of other ranks in MPI.COMM_WORLD.
+
+    ``step``: ``revoke``, for one rank that is idle. ``ask``: the answer's body is whether this rank has revoked it
+    and it was not replaced. ``replace``, collective: the answer's body says why it failed, "" if it has not.
+    """
+
+    step: Literal["revoke", "ask", "replace"]
+
+
 class TakeSnapshot(_Operation, frozen=True, tag="take_snapshot"):
     """Save names (None: all) under a key. The answer's body has ``names``, ``left_out``, ``bytes``, ``folder``.
 
@@ -165,6 +180,19 @@ class EndComes(_Operation, frozen=True, tag="end_comes"):
     """Call the function of :class:`BeforeWalltime` with this key, if it has not been called yet."""
 
     key: bytes
+
+
+class Steer(_Operation, frozen=True, tag="steer"):
+    """Do something with the loop of a program; what comes along depends on ``action``.
+
+    ``state``: the answer's body is a dict of where the program is. ``pause``, ``resume``, ``stop``: its loop.
+    ``step``: pause after ``number`` steps. ``set`` parameters: body: a dict. ``call`` a function: body as of
+    :class:`Apply`. ``checkpoint``: call what the program has registered. ``watch``: body: a dict; ``number``
+    names the watch; ``unwatch`` ends it. ``record``: the answer's body is an encoded record.
+    """
+
+    action: str
+    number: int = 0
 
 
 # --- Tasks: they travel in TaskOptions.operation, one for all tasks of a group --------------------------
@@ -220,12 +248,14 @@ Operation = (
     | DelProperties
     | ClearProperties
     | PostMortem
+    | EndWaits
     | BeforeWalltime
     | EndComes
     | TakeSnapshot
     | FindSnapshots
     | RestoreSnapshot
     | DropSnapshots
+    | Steer
 )
 
 

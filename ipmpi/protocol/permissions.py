@@ -6,8 +6,8 @@ in its table ends the link it came on. So an engine's furl opens no client opera
 addresses given engines, and a monitor's furl changes nothing.
 
 Inside an engine set a rank hears from above exactly what the set hears from the controller, and says to above
-what the set says to the controller. Only shared bodies, what is said of tasks that ranks run together, and that
-the end is near are added.
+what the set says to the controller. Only shared bodies, what is said of tasks that ranks run together, that the
+end is near, and at which step a program stops are added.
 
 Inside an ssh session, the login node hears requests and what ends them, the laptop what becomes of them.
 """
@@ -38,9 +38,14 @@ _TASKS_TO_SET: Final[Table] = frozenset(
     {m.DefineFunction, m.ForgetFunctions, m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.TaskBody, m.ReserveRanks}
 )
 
+_CHANNEL: Final[Table] = frozenset({m.DebugBytes, m.DebugCredit, m.DebugClosed})
+"""Bytes between an editor and debugpy, in both directions."""
+
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
     "engine": _SET_ON_TASKS
+    | _CHANNEL
     | {
+        m.DebugOpened,
         m.Register,
         m.Findings,
         m.Output,
@@ -53,7 +58,9 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Goodbye,
     },
     "mec": _LOOK
+    | _CHANNEL
     | {
+        m.DebugOpen,
         m.Command,
         m.BodyAgain,
         m.QueueStatus,
@@ -63,6 +70,8 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.DebuggerLine,
         m.Kill,
         m.Restart,
+        m.OnLoss,
+        m.RestoreAfterLoss,
         m.Reserve,
         m.Release,
     },
@@ -73,7 +82,9 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
 
 RECEIVES: Final[dict[str, Table]] = {
     "engine": _TASKS_TO_SET
+    | _CHANNEL
     | {
+        m.DebugOpen,
         m.Registered,
         m.Dispatch,
         m.CommandWithdrawn,
@@ -81,16 +92,24 @@ RECEIVES: Final[dict[str, Table]] = {
         m.Inquiry,
         m.DebuggerLine,
         m.StopRanks,
-        m.RestartSet,
+        m.EndSet,
         m.Goodbye,
     },
-    "mec": _ANSWERS | {m.Accepted, m.Output, m.DebuggerSaid, m.Result, m.Undone, m.SendBodyAgain},
+    "mec": _ANSWERS
+    | _CHANNEL
+    | {m.Accepted, m.Output, m.DebuggerSaid, m.DebugOpened, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }
 
-FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {m.LeaveCommand, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
-FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"] | {m.TogetherEnded, m.EndIsNear}
+FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {
+    *(m.LeaveCommand, m.RunTogether, m.LeaveTogether, m.DeliverTogether),
+    *(m.HoldRanks, m.StopAt, m.GoOn),
+}
+FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"] | {
+    *(m.TogetherEnded, m.EndIsNear),
+    *(m.CanStopAt, m.AllHold, m.CannotHold),
+}
 
 LOGIN_NODE_RECEIVES: Final[Table] = frozenset({m.ConnectTo, m.RunCommand, m.ReadFurl, m.ChannelReset, m.Goodbye})
 LAPTOP_RECEIVES: Final[Table] = frozenset({m.Opened, m.Ended, m.ChannelReset, m.Goodbye})

@@ -26,7 +26,7 @@ def values(replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = 
     owners = Counter(id(reply.body) for reply in replies)
     same: dict[int, Any] = {}
     """Values that came once for several engines, and that nobody can change."""
-    found = []
+    found: list[Any] = []
     for reply in replies:
         if not isinstance(reply.outcome, Value):
             found.append(None)

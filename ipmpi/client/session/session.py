@@ -30,6 +30,7 @@ from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop, Timer
 from ...transport.transfers import Transfers
 from .commandoutput import CommandOutput
+from .debugchannels import DebugChannels
 from .debuggertalk import DebuggerTalk
 from .enginereply import EngineReply
 from .failures import kernel_error
@@ -54,6 +55,7 @@ class Session:
         controller_id: a text that no other controller has.
         notices: texts that the controller sent unasked, newest last.
         presence: the registered engines.
+        debug_channels: those between editors and debugpy.
     """
 
     def __init__(self, address: Furl, routes: Sequence[Route] = (DIRECT,)) -> None:
@@ -71,16 +73,12 @@ class Session:
         self.notices: list[str] = []
         self.presence = Presence()
         self.tasks: TaskReceiver = NoTasks()
+        self.debug_channels = DebugChannels(self.send)
         self._up: Future[None] = Future()
         table = RECEIVES.get(address.role, RECEIVES["mec"] | RECEIVES["tc"])
+        callbacks = Callbacks(self._event, self._started, self._interrupted, self._ended)
         self._link = DialledSession(
-            self._loop,
-            address,
-            table,
-            Callbacks(self._event, self._started, self._interrupted, self._ended),
-            patience=limits.CLIENT_RECONNECT,
-            renew=False,
-            routes=routes,
+            self._loop, address, table, callbacks, patience=limits.CLIENT_RECONNECT, renew=False, routes=routes
         )
         self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
 
@@ -133,8 +131,7 @@ class Session:
         """
         self.check()
         body = submission.body
-        so_far = SoFar(submission.targets)
-        sizes = [size_of([b]) for b in body]
+        so_far, sizes = SoFar(submission.targets), [size_of([b]) for b in body]
         output = CommandOutput()
         number = next(self._numbers)
         talk = DebuggerTalk(number, self._send_line, self.post_later)
@@ -203,6 +200,11 @@ class Session:
         """Call it in the session's thread; an exception is passed to ``on_error`` there."""
         self.check()
         self._loop.call_threadsafe(call, on_error)
+
+    @property
+    def loop(self) -> Loop:
+        """Return the loop of the session's thread."""
+        return self._loop
 
     def post_later(
         self, seconds: float, call: Callable[[], object], on_error: Callable[[BaseException], object] | None = None
@@ -307,6 +309,8 @@ class Session:
                 command.output.add(message.blocks)
         elif isinstance(message, m.DebuggerSaid) and message.id in self._commands:
             self._commands[message.id].talk.said(message)
+        elif isinstance(message, m.ChannelMessage):
+            self.debug_channels.heard(message)
         elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone):
             self._task_message(message, event)
         elif isinstance(message, m.Reply):
@@ -321,10 +325,8 @@ class Session:
                 command.order = message.engines
         elif isinstance(message, m.Undone):
             undone = (message.error, message.text)
-            replies = [
-                EngineReply(engine, False, Nothing(), [], undone, death=message.death)
-                for engine in message.engines
-            ]
+            death = message.death
+            replies = [EngineReply(e, False, Nothing(), [], undone, death=death) for e in message.engines]
             self._replied(message.id, replies)
         elif isinstance(message, m.SendBodyAgain):
             command = self._commands.get(message.id)
@@ -467,16 +469,14 @@ class Session:
         if self._failure is None:
             self._failure = error
         self.presence.end()
-        waiting: list[Future[Any]] = [
-            self._up,
-            *self._requests.values(),
-            *(command.future for command in self._commands.values()),
-        ]
+        commands = [command.future for command in self._commands.values()]
+        waiting: list[Future[Any]] = [self._up, *self._requests.values(), *commands]
         self._requests.clear()
         self._commands.clear()
         for future in waiting:
             settle(future, self._failure)
         self.tasks.fail(self._failure)
+        self.debug_channels.fail(self._failure)
 
 
 def settle(future: Future[Any], error: BaseException) -> None:

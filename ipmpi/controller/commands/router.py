@@ -35,7 +35,7 @@ from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from ..headers import LARGEST_HEADER, header_size
 from ..registry import Engine, Registry
 from .arriving import ArrivingCommand
-from .beforeend import BeforeEnd
+from .beforeend import OwnCommands
 from .commandqueue import CommandQueue, Queues, Stage, first_idle, withdraw
 from .debuggers import Debuggers
 from .held import Held
@@ -64,9 +64,10 @@ class Router:
         self._passing: dict[tuple[int, int], Passing] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
         self.debuggers = Debuggers(
-            self.registry, self._works, self._clients, self._running, lambda effect: self._effects.append(effect)
-        )
-        self.before_end = BeforeEnd(self.registry, self._queues, self._works, self._serial, self._advance).queue
+            self.registry, self._works, self._clients, self._running, lambda effect: self._effects.append(effect),
+            first_serial,
+        )  # fmt: skip
+        self.own = OwnCommands(self.registry, self._queues, self._works, self._serial, self._advance)
         self.stale_results = 0  # unexpected replies, which are dropped
 
     # --- clients -------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class Router:
     def client_lost(self, client: int) -> None:
         """A client's session has ended. Its commands are run if their bodies are here."""
         state = self._clients.pop(client, None)
-        self.debuggers.client_lost(state.commands.values() if state else ())
+        self.debuggers.client_lost(client, state.commands.values() if state else ())
         for work in list(state.commands.values()) if state else []:
             if work.is_streamed:
                 self._drop_bodiless(work)
@@ -334,9 +335,9 @@ class Router:
         self._lose(ids, reason, now, death)
         return ids
 
-    def set_lost(self, key: int, reason: str, now: float | None = None, *, restart: bool = False) -> Ids:
-        """A whole set is lost, or told to end because it is restarted; return its ids."""
-        self._effects += [Send(key, m.RestartSet())] * restart
+    def set_lost(self, key: int, reason: str, now: float | None = None, *, told: m.EndSet | None = None) -> Ids:
+        """A whole set is lost, or is ``told`` to end; return its ids."""
+        self._effects += [] if told is None else [Send(key, told)]
         engine_set = self.registry.sets.get(key)
         ids = NONE if engine_set is None else engine_set.ids()
         self._lose(ids, reason, now)
@@ -452,6 +453,7 @@ class Router:
         for key, ranks in self.registry.by_set(self._interrupting).items():
             self._effects.append(Send(key, m.InterruptRanks(ranks)))
         self._interrupting.clear()
+        self.debuggers.channels.look()
         self._queues.merge()
         effects, self._effects = self._effects, []
         return effects

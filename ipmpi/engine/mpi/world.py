@@ -18,6 +18,7 @@ from ...errors import KernelError, LauncherError
 from ..rank.callring import CallRing
 from ..rank.gangmember import CommunicatorSource
 from .abort import never_return_from_abort, note_aborts
+from .revoking import WorldRevoker
 from .spawning import refuse_spawn
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class World:
         leaders: for each rank, the lowest rank on its node.
         mpi: the module mpi4py.MPI, or None.
         description: library and thread level, for the log and for cluster_info.
+        comm: the communicator of :meth:`exchange`; None for COMM_WORLD.
     """
 
     rank: int = 0
@@ -49,10 +51,12 @@ class World:
     leaders: list[int] = field(default_factory=lambda: [0])
     mpi: Any = None
     description: str = ""
+    comm: Any = None
     _parent: Any = None
     _shared: Any = None
     _ring: CallRing | None = None
     _given: SetCommunicator | None = None
+    _plain: Any = None
 
     @property
     def whole(self) -> Any:
@@ -61,7 +65,14 @@ class World:
 
     def exchange(self, value: object) -> list[Any]:
         """Return the values of all ranks, by rank. Collective; only while the set starts."""
-        return [value] if self.mpi is None else list(self.mpi.COMM_WORLD.allgather(value))
+        if self.mpi is None:
+            return [value]
+        return list((self.mpi.COMM_WORLD if self.comm is None else self.comm).allgather(value))
+
+    def progress(self) -> None:
+        """Let MPI work on what it has begun, without waiting: others may need it while this rank does nothing."""
+        if self._parent is not None and not self.mpi.Is_finalized():
+            self._parent.Iprobe()
 
     def make_teams(self, left: Callable[[], str | None]) -> CommunicatorSource | None:
         """Return the source of communicators for gang tasks; None if the ranks are not joined.
@@ -97,6 +108,12 @@ class World:
         """Put the communicator of :meth:`make_shared` in the place of ``MPI.COMM_WORLD``."""
         if self._given is not None:
             self._given.take_the_place_of_the_world()
+
+    def make_revoker(self) -> WorldRevoker | None:
+        """Return what ends waits in ``MPI.COMM_WORLD``; None if the ranks are not joined."""
+        if self._parent is None:
+            return None
+        return WorldRevoker(self.mpi, self._plain, self._parent)
 
     def note_aborts(self, note: Callable[[int], object]) -> None:
         """Have ``note`` called with the code before user code calls MPI_Abort."""
@@ -200,6 +217,7 @@ def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
         description=f"{library}, {level}",
         _parent=parent,
         _shared=shared,
+        _plain=world,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from ipmpi import serialize
+from ipmpi import reference, serialize
 from ipmpi.engine.session.completions import MISSING, completions, resolved
 from ipmpi.engine.session.console import DISPLAYED, Console
 from ipmpi.engine.session.debugging import Debugging
@@ -25,7 +25,8 @@ from ipmpi.engine.session.ipythonlines import described
 from ipmpi.engine.session.properties import EngineProperties
 from ipmpi.engine.session.snapshots import NoStore, SnapshotPlace, SnapshotStore, content_of
 from ipmpi.engine.session.texts import shorten
-from ipmpi.errors import RemoteProtocolError, SerializationError
+from ipmpi.engine.session.waits import Revoker
+from ipmpi.errors import ClientError, RemoteProtocolError, SerializationError
 from ipmpi.protocol import operations
 from ipmpi.protocol.operations import (
     Apply,
@@ -36,6 +37,7 @@ from ipmpi.protocol.operations import (
     Describe,
     DropSnapshots,
     EndComes,
+    EndWaits,
     Execute,
     FindSnapshots,
     GetProperties,
@@ -86,7 +88,9 @@ class EngineId(int):
 
 
 _HISTORY: Final = frozenset({"_ih", "_oh", "In", "Out", "_", "__", "___", "__IP", "input", "raw_input"})
-_HIDDEN: Final = frozenset({"get_ipython", "_dh", "_exit_code", "__annotations__", "__warningregistry__"})
+_HIDDEN: Final = frozenset(
+    {"get_ipython", "_dh", "_exit_code", "__annotations__", "__warningregistry__", reference.ENGINE}
+)
 _VALUE: Final = operations.encode(Value())
 _DONE: Final = CommandAnswer(True, operations.encode(Nothing()), [])
 
@@ -111,6 +115,7 @@ class Namespace:
         debugging: the debuggers in user code.
         displays: what user code displays; its name ``display``.
         snapshots: keeps snapshots of the names.
+        revoker: ends waits of other ranks in MPI; None if there are none.
         process: the process that this engine began in.
         generation: how often the names have been cleared; what was loaded before belongs to an earlier one.
         properties_version: how often operations have changed the properties.
@@ -131,6 +136,7 @@ class Namespace:
         self.console = Console(self.names, self.home.give, self.displays)
         self.debugging = Debugging(self.console.load_shell)
         self.snapshots: SnapshotStore = NoStore()
+        self.revoker: Revoker | None = None
         self.process = HomeProcess()
         self.process.in_child(self.displays.forked)
         self.process.in_child(self.debugging.forked)
@@ -159,12 +165,14 @@ class Namespace:
             Complete: self._complete,
             Describe: self._describe,
             PostMortem: self._post_mortem,
+            EndWaits: self._end_waits,
             BeforeWalltime: self._before_walltime,
             EndComes: self._end_comes,
             TakeSnapshot: self._take_snapshot,
             FindSnapshots: self._find_snapshots,
             RestoreSnapshot: self._restore_snapshot,
             DropSnapshots: self._drop_snapshots,
+            operations.Steer: self._steer,
         }
 
     @property
@@ -175,6 +183,7 @@ class Namespace:
     @engine_id.setter
     def engine_id(self, value: int) -> None:
         self._engine_id = value
+        self.names[reference.ENGINE] = value
         self.home.give({"id": EngineId(value)})
 
     def give_communicator(self, comm: object) -> None:
@@ -233,6 +242,7 @@ class Namespace:
         self.names.clear()
         self.names.update(self._own_names)
         self.home.clear()
+        self.names[reference.ENGINE] = self._engine_id
         self.home.give({"id": EngineId(self._engine_id), "mpi": self._mpi, "display": self.displays})
         if self._comm is not None:
             self.home.give({"comm": self._comm})
@@ -299,6 +309,16 @@ class Namespace:
         self.debugging.post_mortem()
         return _DONE
 
+    def _end_waits(self, operation: EndWaits, _body: Sequence[Buffer]) -> CommandAnswer:
+        if operation.step == "ask":
+            return _value(self.revoker is not None and self.revoker.has_revoked, "the outcome")
+        if self.revoker is None:
+            raise ClientError("the ranks of this set share no communicator, so none waits for another in MPI")
+        if operation.step == "replace":
+            return _value(self.revoker.replace(), "the outcome")
+        self.revoker.revoke()
+        return _DONE
+
     def _before_walltime(self, operation: BeforeWalltime, body: Sequence[Buffer]) -> CommandAnswer:
         snapshot = operation.snapshot
         if snapshot is None:
@@ -339,6 +359,12 @@ class Namespace:
         place = SnapshotPlace(operation.folder, operation.cluster)
         self.snapshots.drop_others(place, operation.key, self._engine_id)
         return _DONE
+
+    def _steer(self, operation: operations.Steer, _body: Sequence[Buffer]) -> CommandAnswer:
+        raise ClientError(
+            f"{operation.action}() is for a program with a loop of its own, which calls ipmpi.steering.attach(), "
+            f"and engine {self._engine_id} is started by ipengine: give it commands"
+        )
 
     def _keys(self, _operation: Keys, _body: Sequence[Buffer]) -> CommandAnswer:
         return _value(
