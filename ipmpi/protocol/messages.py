@@ -121,8 +121,8 @@ class GetIds(Message, frozen=True, tag=3):
 class QueueStatus(Message, frozen=True, tag=4):
     """What waits on engines.
 
-    Answer: list of ``[engines, pending label or None, [label, ...], [answer, ...], seconds or None]``, once for equal
-    ones: what waits, the large answers on their way to clients, and since when they have had the pending command.
+    Answer: list of ``[engines, pending label or None, [label, ...], [answer, ...], seconds or None]``, once for what
+    is equal: what waits, large answers on their way to clients, and since when they have had the pending command.
     """
 
     id: int
