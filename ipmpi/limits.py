@@ -234,6 +234,19 @@ all of them."""
 OUTPUT: Final = 2 * RESULT_TEXT + DISPLAYS
 """What a controller passes on of one engine during one command; agents leave out the middle of longer output."""
 
+WATCH_BACKLOG: Final = 256 * KIB
+"""Bytes that wait on a link, above which values that are watched are left out: a plot can do without some of
+them, and must not delay commands."""
+
+WATCH_SAMPLES: Final = 1_000
+"""Values of one watch that are told at a time, of those that came within :data:`WATCH_WINDOW`."""
+
+WATCH_WINDOW: Final = 0.05
+"""Seconds for which an agent collects values that are watched: nobody looks at more than 20 pictures a second."""
+
+WATCHES: Final = 1_000
+"""Watches to which the clients of a controller may subscribe."""
+
 RECORD_BYTES: Final = 64 * MIB
 """What a rank of a program keeps of the changes that clients have made, so that a run can be repeated. Data that
 was pushed is a part of it, and the memory is the program's."""

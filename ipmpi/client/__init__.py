@@ -11,6 +11,7 @@ from .engines.arraystats import ArrayStats
 from .engines.distributed import DistributedArray
 from .engines.multiengine import MultiEngineClient
 from .engines.profile import Profile
+from .engines.simulation import Simulation
 from .engines.views import EngineView
 from .session.results import PendingResult, ResultList
 from .tasks.futures import TaskFuture, as_completed, wait
@@ -31,6 +32,7 @@ __all__ = [
     "Profile",
     "Reference",
     "ResultList",
+    "Simulation",
     "SshSession",
     "StringTask",
     "TaskClient",

@@ -41,6 +41,7 @@ from .restarts import SetRestarts
 from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled
+from .watches import Watches
 
 _FLUSH_AGAIN = 0.1
 """Seconds until effects are collected again after an error."""
@@ -83,9 +84,8 @@ class ControllerService:
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
         flush_soon = functools.partial(loop.call_at_turn_end, self._flush, self._not_flushed)
         self.losses = Losses(self.router, self.farm.blame, self._log, flush_soon)
-        self.deadlines = Deadlines(self.router.registry)
+        self.deadlines, self._roll = Deadlines(self.router.registry), Roll(self.router.registry)
         self._flush_timer: Timer | None = None
-        self._roll = Roll(self.router.registry)
         self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
         self.transfers = Transfers()
         by_key = self.sessions.by_key
@@ -121,6 +121,7 @@ class ControllerService:
             m.WantTaskBody: self.farm.bodies.want,
             m.TaskHolds: self.router.task_holds,
         }
+        self._watches = Watches(by_key, self._send, self._requests, self._reports)
 
     # --- events --------------------------------------------------------------------------------------------
 
@@ -311,7 +312,8 @@ class ControllerService:
                 self._count_engines,
             )
         else:
-            self._do_all(lambda: self.farm.client_lost(key), lambda: self.router.client_lost(key))
+            lost = (self.farm.client_lost, self.router.client_lost, self._watches.client_lost)
+            self._do_all(*(functools.partial(forget, key) for forget in lost))
         self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
 
     def _do_all(self, *steps: Callable[[], object]) -> None:

@@ -35,7 +35,7 @@ from .output import (
     Output as Output,
     OutputBlock as OutputBlock,
 )
-from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
+from .peers import CommandWithdrawn as CommandWithdrawn, EndIsNear as EndIsNear, LeaveCommand as LeaveCommand
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -52,6 +52,10 @@ from .steering import (
     GoOn as GoOn,
     HoldRanks as HoldRanks,
     StopAt as StopAt,
+    Subscribe as Subscribe,
+    Unsubscribe as Unsubscribe,
+    Unwatch as Unwatch,
+    Watched as Watched,
 )
 from .tasks import (
     AbortTasks as AbortTasks,
@@ -326,9 +330,8 @@ class EngineInfo(Message, frozen=True):
 class Register(Message, frozen=True, tag=60):
     """First message of an engine set: its engines, and the ids they had if this is a new link of old engines.
 
-    A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
-    launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
-    ``program`` is the name of a program with a loop of its own, which gets no tasks; "" for engines.
+    A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` names the launch,
+    if it is started again when it ends; ``program`` a program with a loop of its own, which gets no tasks.
     ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`.
     """
 
@@ -385,13 +388,6 @@ class Findings(Message, frozen=True, tag=56):
     id: int
     engines: IdList
     answer: bytes
-
-
-# --- inside an engine set, between the agents of its nodes -----------------------------------------------------
-
-
-class EndIsNear(Message, frozen=True, tag=76):
-    """A rank below has got SIGUSR1, the batch system's warning that the job ends soon."""
 
 
 # --- either direction ----------------------------------------------------------------------------------------
@@ -477,6 +473,10 @@ AnyMessage = (
     | AllHold
     | CannotHold
     | GoOn
+    | Subscribe
+    | Unsubscribe
+    | Watched
+    | Unwatch
     | RunTogether
     | TogetherEnded
     | LeaveTogether

@@ -50,6 +50,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Findings,
         m.Output,
         m.DebuggerSaid,
+        m.Watched,
         m.Result,
         m.RanksLost,
         m.JobEnds,
@@ -74,6 +75,8 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.RestoreAfterLoss,
         m.Reserve,
         m.Release,
+        m.Subscribe,
+        m.Unsubscribe,
     },
     "tc": _LOOK
     | {m.SubmitTasks, m.BodyAgain, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck},
@@ -92,12 +95,13 @@ RECEIVES: Final[dict[str, Table]] = {
         m.Inquiry,
         m.DebuggerLine,
         m.StopRanks,
+        m.Unwatch,
         m.EndSet,
         m.Goodbye,
     },
     "mec": _ANSWERS
     | _CHANNEL
-    | {m.Accepted, m.Output, m.DebuggerSaid, m.DebugOpened, m.Result, m.Undone, m.SendBodyAgain},
+    | {m.Accepted, m.Output, m.DebuggerSaid, m.DebugOpened, m.Watched, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }

@@ -326,6 +326,14 @@ class DebuggerTold(Message, frozen=True, tag=252):
     place: str = ""
 
 
+class Sampled(Message, frozen=True, tag=264):
+    """Rank 0 of a program tells the value that is watched, and after which step it was."""
+
+    watch: int
+    step: int
+    value: float
+
+
 class DebuggerAttached(Message, frozen=True, tag=253):
     """Debugpy is attached for connection ``number`` of the control block, and its socket comes along.
 
@@ -376,6 +384,7 @@ ToAgent = (
     | Signalled
     | Leaving
     | Holds
+    | Sampled
 )
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=on_the_wire)

@@ -91,6 +91,11 @@ class Connection:
             print(f"ipmpi: the program is not steered any more ({why}); it goes on", file=sys.stderr, flush=True)
         self._close(rm.Leaving("it was told to"))
 
+    def tell(self, message: rm.Sampled) -> None:
+        """Tell the agent something that it may miss."""
+        if self._rank is not None:
+            self._rank.try_say(message)
+
     def leave(self, why: str) -> None:
         """Tell the agent that this rank is not steered any more."""
         self._close(rm.Leaving(why))

@@ -304,11 +304,12 @@ class Session:
         if isinstance(message, m.Result):
             self._body(message, event, lambda body: self._result(message, body), lambda: self._no_room(message))
         elif isinstance(message, m.Output):
-            command = self._commands.get(message.id)
-            if command is not None:
+            if (command := self._commands.get(message.id)) is not None:
                 command.output.add(message.blocks)
         elif isinstance(message, m.DebuggerSaid) and message.id in self._commands:
             self._commands[message.id].talk.said(message)
+        elif isinstance(message, m.Watched):
+            self.presence.watched(message)
         elif isinstance(message, m.ChannelMessage):
             self.debug_channels.heard(message)
         elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone):
@@ -320,8 +321,7 @@ class Session:
         elif isinstance(message, m.Refused):
             self._refused(message)
         elif isinstance(message, m.Accepted):
-            command = self._commands.get(message.id)
-            if command is not None:
+            if (command := self._commands.get(message.id)) is not None:
                 command.order = message.engines
         elif isinstance(message, m.Undone):
             undone = (message.error, message.text)

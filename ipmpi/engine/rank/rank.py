@@ -146,6 +146,10 @@ class Rank:
         """Tell the agent something; False if it has ended."""
         return self._say(message)
 
+    def try_say(self, message: rm.ToAgent) -> bool:
+        """As :meth:`say`, but say nothing if the agent does not listen at this moment."""
+        return self._socket.try_send(rm.encode(message))
+
     def perform(self) -> bool:
         """Run the next command of the queue; return False if there is none."""
         if not self._inbox:
