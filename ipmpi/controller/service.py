@@ -245,10 +245,8 @@ class ControllerService:
             self.farm.forget(key, message)
 
     def _kill(self, session: PeerSession, message: m.Kill) -> Ids:
-        if message.controller and not self.router.registry.engines:
-            ids = NONE
-        else:
-            ids = self._end_engines(None if message.controller else message.targets, "it was ended by kill()")
+        nobody, targets = not self.router.registry.engines, None if message.controller else message.targets
+        ids = NONE if message.controller and nobody else self._end_engines(targets, "it was ended by kill()")
         for line in gone(ids, "ended by a client"):
             self._log(line)
         self.ended_by_client = bool(ids) and not self.router.registry.engines

@@ -125,8 +125,8 @@ class GetIds(Message, frozen=True, tag=3):
 class QueueStatus(Message, frozen=True, tag=4):
     """What waits on engines.
 
-    Answer: list of ``[engines, pending label or None, [label, ...], [answer, ...], seconds or None]``, once for what
-    is equal: what waits, large answers on their way to clients, and since when they have had the pending command.
+    Answer: list of ``[engines, pending label or None, [label, ...], [answer, ...], seconds or None]``, equal ones
+    once: what waits, large answers on their way to clients, and since when the pending command is there.
     """
 
     id: int
