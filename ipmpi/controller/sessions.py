@@ -130,7 +130,7 @@ class Sessions:
             session.lease.cancel()
             session.lease = None
         try:
-            session.connection.resume(hello.received)
+            session.connection.resume(hello.received, files=peer.pipe.files is not None)
         except ProtocolError as error:
             peer.pipe.close()
             self.end(session, str(error))
