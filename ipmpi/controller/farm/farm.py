@@ -24,6 +24,7 @@ from itertools import count
 from typing import Any
 
 from ... import limits
+from ...ids import Ids
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
 from ..effects import Effect, Send
@@ -113,15 +114,15 @@ class Farm:
             "failed": table.n_failed, "running": table.running(client, _STATUS),
         }  # fmt: skip
 
-    def reserve(self, client: int, targets: list[int] | None) -> list[int]:
+    def reserve(self, client: int, targets: Sequence[int] | None) -> Ids:
         """Start no more tasks on these engines; return their ids."""
         ids = self._registry.resolve(targets)
         self._table.effects += self._sets.reserve(client, self._incarnations(ids))
         return ids
 
-    def release(self, client: int, targets: list[int]) -> list[int]:
+    def release(self, client: int, targets: Sequence[int]) -> Ids:
         """End a reservation; return the ids of those engines that are still registered."""
-        ids = [number for number in targets if number in self._registry.engines]
+        ids = self._registry.registered(targets)
         self._table.effects += self._sets.release(client, self._incarnations(ids))
         return ids
 

@@ -40,7 +40,7 @@ class Controller:
         message = make(1)
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         if isinstance(message, m.QueueStatus):
-            future.set_result([[engine, "x" if engine in self.busy else None, []] for engine in range(5)])
+            future.set_result([[[engine], "x" if engine in self.busy else None, []] for engine in range(5)])
         elif isinstance(message, m.ClusterInfo):  # one by one, as if there were very many
             engine = message.after + 1
             program = "heat" if engine // 3 in self.programs else ""
