@@ -35,6 +35,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.quantities": (0, "foundation"),
     "ipmpi.ranges": (0, "foundation"),
     "ipmpi.byvalue": (1, "serialize"),
+    "ipmpi.journal": (1, "journal"),
     "ipmpi.protocol": (1, "protocol"),
     "ipmpi.reference": (0, "foundation"),
     "ipmpi.raised": (1, "serialize"),
@@ -58,6 +59,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.rank.gangmember": (3, "engine.rank"),
     "ipmpi.controller.lossnotices": (3, "controller"),
     "ipmpi.controller.restarts": (3, "controller"),
+    "ipmpi.controller.taskjournal": (3, "controller"),
     "ipmpi.transport": (3, "transport"),
     "ipmpi.transport.dial": (3, "transport.dial"),
     "ipmpi.transport.ssh": (3, "transport.ssh"),
@@ -69,6 +71,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.client.tasks": (4, "client.tasks"),
     "ipmpi.controller.inquiries": (4, "controller"),
     "ipmpi.controller.interruptions": (4, "controller"),
+    "ipmpi.controller.restoring": (4, "controller"),
     "ipmpi.controller.service": (4, "controller"),
     "ipmpi.controller.sessions": (4, "controller"),
     "ipmpi.controller.stalled": (4, "controller"),
@@ -115,11 +118,13 @@ ONLY: dict[str, tuple[str, ...]] = {
     "asyncio": ("ipmpi.client.session.awaiting",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
+    "sqlite3": ("ipmpi.journal.store",),
     "mpi4py": ("ipmpi.engine.mpi.world", "ipmpi.launch.doctor.mpi_probe"),  # the latter is a program of its own
 }
 # Package -> what none of its modules may load, directly or through others.
 NEVER: dict[str, tuple[str, ...]] = {
     "ipmpi.controller": ("pickle", "cloudpickle", "marshal", "shelve", "ipmpi.serialize", "mpi4py"),
+    "ipmpi.journal": ("pickle", "cloudpickle", "marshal", "shelve", "ipmpi.serialize", "mpi4py", "threading"),
     "ipmpi.protocol": ("pickle", "cloudpickle", "marshal", "shelve", "ssl", "threading", "time"),
 }
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.

@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import KernelError, LocalProtocolError, RemoteProtocolError, SecurityError
-from ..protocol import messages as m, packed
+from ..protocol import messages as m
 from ..protocol.connection import Event, MessageReceived
 from ..protocol.frames import Buffer
 from ..protocol.handshake import printable
@@ -38,6 +38,8 @@ from .restarts import SetRestarts
 from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled
+from .substitutes import substitute
+from .taskjournal import NoJournal, Store, TaskJournal
 
 _FLUSH_AGAIN = 0.1
 """Seconds until effects are collected again after an error."""
@@ -50,6 +52,7 @@ class ControllerService:
 
     Args:
         order: the order in which tasks are given to engines.
+        store: the journal, if there is one; restore what it holds next (:mod:`ipmpi.controller.restoring`).
         log: called with each line for the log.
         on_engines: called with the number of registered engines whenever it changes.
         on_stop: called when a client ended the controller.
@@ -62,6 +65,7 @@ class ControllerService:
         *,
         interfaces: Sequence[Interface] = CLIENT_INTERFACES,
         order: Order | None = None,
+        store: Store | None = None,
         on_engines: Callable[[int], None] = lambda count: None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
@@ -76,12 +80,16 @@ class ControllerService:
         # Engines outlive a controller; their replies to the old one must not be taken for replies to this one.
         self.router = Router(secrets.randbits(60))
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
+        self.journal = NoJournal(self.farm) if store is None else TaskJournal(self.farm, store, self._log)
         flush_soon = functools.partial(loop.call_at_turn_end, self._flush, self._not_flushed)
         self.losses = Losses(self.router, self.farm.blame, self._log, flush_soon)
         self.deadlines = Deadlines(self.router.registry)
         self._flush_timer: Timer | None = None
         self._roll = Roll(self.router.registry)
-        self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
+        self.sessions = Sessions(
+            loop, tables, self._begun, self._event, self._ended, self._has_work, self._log,
+            journalled=self.journal.is_on,
+        )  # fmt: skip
         self.transfers = Transfers()
         by_key = self.sessions.by_key
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
@@ -114,6 +122,7 @@ class ControllerService:
             m.TasksStarted: self.farm.blame.started,
             m.WantTaskBody: self.farm.bodies.want,
             m.TaskHolds: self.router.task_holds,
+            m.TasksHeld: self.journal.held,
         }
 
     # --- events --------------------------------------------------------------------------------------------
@@ -177,7 +186,7 @@ class ControllerService:
         """Handle a set's message about its commands and tasks."""
         message, farm = event.message, self.farm
         if isinstance(message, m.TaskResults):
-            farm.results(key, message, event.body)
+            self.journal.results(key, message, event.body)
         elif isinstance(message, m.Result):
             self.router.result(key, message, event.body, event.stream)
         elif isinstance(message, m.LargeTaskResult):
@@ -192,7 +201,8 @@ class ControllerService:
     def _client_message(self, session: PeerSession, event: MessageReceived) -> None:
         message: Any = event.message
         try:
-            if not self._interfaces[session.role].permits(message):
+            asks = not isinstance(message, m.TasksFetched | m.TasksOpen)
+            if asks and not self._interfaces[session.role].permits(message):
                 raise SecurityError(
                     f"the {session.role!r} interface does not permit this {type(message).__name__}"
                 )
@@ -224,7 +234,9 @@ class ControllerService:
             self.router.command(key, message, event.body, event.stream)
             self._loop.call_at_turn_end(self.stalled.look_for_silent_senders)
         elif isinstance(message, m.SubmitTasks):
-            self.farm.submit(key, message, event.body, event.stream)
+            self.journal.submit(key, message, event.body, event.stream)
+        elif isinstance(message, m.TasksFetched | m.TasksOpen):
+            self.journal.told(key, message)
         elif isinstance(message, m.BodyAgain):
             if not self.farm.bodies.again(key, message, event.stream):
                 self.router.body_again(key, message, event.stream)
@@ -304,7 +316,9 @@ class ControllerService:
             )
         else:
             self._do_all(lambda: self.farm.client_lost(key), lambda: self.router.client_lost(key))
-        self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
+        self._do_all(
+            lambda: self.journal.ended(key), lambda: self.transfers.endpoint_lost(session), self._stop_if_alone
+        )
 
     def _do_all(self, *steps: Callable[[], object]) -> None:
         """Make all these calls, even if one fails, so that all resources are freed."""
@@ -321,6 +335,8 @@ class ControllerService:
         return not is_observer(self._interfaces[session.role].receives)
 
     def _begun(self, session: PeerSession) -> None:
+        self.transfers.endpoint_lost(session)  # of a connection before, if the session is from a journal
+        self.journal.began(session)
         if session.role != "engine":
             session.connection.send(self._roll.whole())
 
@@ -349,7 +365,7 @@ class ControllerService:
 
     def _flush(self) -> None:
         now = self._loop.now()
-        due, news, farm, commands = self.deadlines.due, self.losses.flush, self.farm.flush, self.router.flush
+        due, news, farm, commands = self.deadlines.due, self.losses.flush, self.journal.flush, self.router.flush
         for think in (lambda: due(now), lambda: news(now), lambda: farm(now), lambda: commands(now)):
             try:
                 effects = list(think())
@@ -362,7 +378,7 @@ class ControllerService:
                 except Exception as error:
                     self._not_performed(effect, error)
         self.interruptions.look()
-        for timed in (self.farm, self.deadlines, self.losses):
+        for timed in (self.journal, self.deadlines, self.losses):
             self._set_timer(timed.next_deadline())
 
     def _not_flushed(self, error: BaseException) -> None:
@@ -441,17 +457,8 @@ class ControllerService:
     def _send_instead(self, session: PeerSession, message: m.AnyMessage, error: LocalProtocolError) -> None:
         """Send an error in place of a reply that does not fit into the client's message, where ids are longer."""
         self._log(f"not passed on to {session.role} {session.key}: {error}")
-        text = f"the reply is too large to be passed on: {error}"
-        if isinstance(message, m.Reply):
-            session.connection.send(m.Refused(message.id, "MessageSizeError", text))
-        elif isinstance(message, m.Result):
-            session.connection.send(m.Undone(message.id, message.engines, "MessageSizeError", text))
-        elif isinstance(message, m.TaskDone):
-            index = packed.pack([message.index])
-            session.connection.send(m.TasksUndone(message.group, index, "MessageSizeError", text))
-        elif isinstance(message, m.Undone):
-            short = printable(message.text)
-            session.connection.send(m.Undone(message.id, message.engines, message.error, short))
+        for instead in substitute(message, error):
+            session.connection.send(instead)
 
     def _give_up(self, key: int, stream: int) -> None:
         """Drop the rest of a reply that the client does not read."""

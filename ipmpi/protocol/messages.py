@@ -25,6 +25,13 @@ from .output import (
     OutputBlock as OutputBlock,
 )
 from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
+from .recovery import (
+    ResultsRecorded as ResultsRecorded,
+    TasksAccepted as TasksAccepted,
+    TasksFetched as TasksFetched,
+    TasksHeld as TasksHeld,
+    TasksOpen as TasksOpen,
+)
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -448,6 +455,11 @@ AnyMessage = (
     | WantTaskBody
     | PropertiesChanged
     | TaskHolds
+    | TasksAccepted
+    | TasksFetched
+    | TasksOpen
+    | TasksHeld
+    | ResultsRecorded
     | EndIsNear
     | RunTogether
     | TogetherEnded

@@ -32,10 +32,20 @@ _SET_ON_TASKS: Final[Table] = frozenset(
         m.WantTaskBody,
         m.PropertiesChanged,
         m.TaskHolds,
+        m.TasksHeld,
     )
 )
 _TASKS_TO_SET: Final[Table] = frozenset(
-    {m.DefineFunction, m.ForgetFunctions, m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.TaskBody, m.ReserveRanks}
+    (
+        m.DefineFunction,
+        m.ForgetFunctions,
+        m.GiveTasks,
+        m.TakeBackTasks,
+        m.CancelTasks,
+        m.TaskBody,
+        m.ReserveRanks,
+        m.ResultsRecorded,
+    )
 )
 
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
@@ -67,7 +77,17 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Release,
     },
     "tc": _LOOK
-    | {m.SubmitTasks, m.BodyAgain, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck},
+    | {
+        m.SubmitTasks,
+        m.BodyAgain,
+        m.AbortTasks,
+        m.TaskStatus,
+        m.DefineFunction,
+        m.ForgetFunctions,
+        m.Recheck,
+        m.TasksFetched,
+        m.TasksOpen,
+    },
     "monitor": _LOOK | {m.QueueStatus, m.TaskStatus},
 }
 
@@ -85,7 +105,7 @@ RECEIVES: Final[dict[str, Table]] = {
         m.Goodbye,
     },
     "mec": _ANSWERS | {m.Accepted, m.Output, m.DebuggerSaid, m.Result, m.Undone, m.SendBodyAgain},
-    "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
+    "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.TasksAccepted, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }
 

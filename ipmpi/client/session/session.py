@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
-import contextlib
 import itertools
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +27,10 @@ from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop, Timer
 from ...transport.transfers import Transfers
+from .afterrestart import LOST, to_repeat
 from .commandoutput import CommandOutput
 from .debuggertalk import DebuggerTalk
-from .enginereply import EngineReply
+from .enginereply import EngineReply, undecodable
 from .failures import kernel_error
 from .notices import say
 from .partial import CommandFuture, SoFar
@@ -39,7 +38,7 @@ from .prepared import check_text, prepared_here
 from .presence import Presence
 from .submission import Submission as Submission
 from .taskmessages import NoTasks, TaskReceiver
-from .waiting import SessionFuture, check_process, forks, in_clients_thread
+from .waiting import SessionFuture, check_process, forks, in_clients_thread, settle, unlogged
 
 Future = concurrent.futures.Future
 
@@ -127,13 +126,8 @@ class Session:
             self._loop.call_threadsafe(self._unwanted, self._failed)
 
     def _at_exit(self) -> None:
-        # Callbacks are told that their calls failed. Their exceptions are not logged at exit.
-        library = logging.getLogger("concurrent.futures")
-        library.addFilter(_nothing)
-        try:
+        with unlogged():
             self.close()
-        finally:
-            library.removeFilter(_nothing)
 
     # --- calls, from any thread ------------------------------------------------------------------------------
 
@@ -172,9 +166,9 @@ class Session:
             ClientError, MessageSizeError: it cannot be sent; or this process is a fork of the client's.
         """
         self.check()
-        future: Future[Any] = SessionFuture()
         number = next(self._numbers)
         prepared = prepared_here(make(number))
+        future = SessionFuture(prepared)
 
         def send() -> None:
             if self._failure is not None:
@@ -318,7 +312,7 @@ class Session:
                 command.output.add(message.blocks)
         elif isinstance(message, m.DebuggerSaid) and message.id in self._commands:
             self._commands[message.id].talk.said(message)
-        elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone):
+        elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone | m.TasksAccepted):
             self._task_message(message, event)
         elif isinstance(message, m.Reply):
             future = self._requests.pop(message.id, None)
@@ -383,12 +377,7 @@ class Session:
         try:
             outcome = operations.decode_outcome(message.outcome)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            text = (
-                f"the reply of engine {message.engines[0]} cannot be decoded ({error}): it runs another "
-                "release of ipmpi, or is not an engine of ipmpi. Compare `ipengine --version` there with "
-                "ipmpi.__version__"
-            )
-            undone = ("RemoteProtocolError", text)
+            undone = undecodable(message.engines[0], error)
             self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
             return
         self._replied(message.id, [EngineReply(e, message.ok, outcome, body) for e in message.engines])
@@ -422,15 +411,17 @@ class Session:
             given_up = [EngineReply(engine, False, Nothing(), [], (error, text)) for engine in engines]
             self._replied(number, given_up)
 
-    def _task_message(self, message: m.TasksDone | m.TaskDone | m.TasksUndone, event: MessageReceived) -> None:
+    def _task_message(self, message: m.AnyMessage, event: MessageReceived) -> None:
         if isinstance(message, m.TasksUndone):
             self.tasks.tasks_undone(message)
+        elif isinstance(message, m.TasksAccepted):
+            self.tasks.accepted(message.groups)
         elif isinstance(message, m.TasksDone):
             if event.stream:
                 self._body(message, event, lambda body: self.tasks.tasks_done(message, body))
             else:
                 self.tasks.tasks_done(message, event.body)
-        else:
+        elif isinstance(message, m.TaskDone):
             done = self.tasks.task_done
             self._body(message, event, lambda body: done(message, body), lambda: self._no_memory(message))
 
@@ -456,6 +447,25 @@ class Session:
 
     def _started(self) -> None:
         """The link is up. The session opens with the first message, the list of engines."""
+        if self._link.was_journalled:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """The controller was started again from its journal, which has the tasks, and nothing else."""
+        self._transfers.endpoint_lost(self._link)
+        self.presence.update((), self.presence.ids)
+        again, lost = to_repeat(self._requests)
+        commands, self._commands, self._inline = list(self._commands.values()), {}, 0
+        for future in [*lost, *(command.future for command in commands)]:
+            settle(future, ConnectionError(LOST))
+        self.tasks.go_on()
+        for message in again:
+            self.send(message)
+
+    @property
+    def is_journalled(self) -> bool:
+        """Whether the controller has this session, with its tasks, in a journal."""
+        return self._link.is_journalled
 
     def _interrupted(self, reason: str) -> None:
         self._notice(f"the link to the controller broke ({reason}); reconnecting, calls wait")
@@ -488,13 +498,3 @@ class Session:
         for future in waiting:
             settle(future, self._failure)
         self.tasks.fail(self._failure)
-
-
-def settle(future: Future[Any], error: BaseException) -> None:
-    """Set the exception of a future, unless it is done."""
-    with contextlib.suppress(concurrent.futures.InvalidStateError):
-        future.set_exception(error)
-
-
-def _nothing(_record: logging.LogRecord) -> bool:
-    return False
