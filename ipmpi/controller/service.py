@@ -86,10 +86,8 @@ class ControllerService:
         self.deadlines = Deadlines(self.router.registry)
         self._flush_timer: Timer | None = None
         self._roll = Roll(self.router.registry)
-        self.sessions = Sessions(
-            loop, tables, self._begun, self._event, self._ended, self._has_work, self._log,
-            journalled=self.journal.is_on,
-        )  # fmt: skip
+        self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
+        self.sessions.journalled = self.journal.is_on
         self.transfers = Transfers()
         by_key = self.sessions.by_key
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
@@ -100,18 +98,7 @@ class ControllerService:
         self.ended_by_client = False
         """Whether the last engines were ended by a client."""
         self._started = time.time()
-        self._requests: dict[type[m.Message], Callable[[PeerSession, Any], Any]] = {
-            m.GetIds: lambda session, message: self._ids(),
-            m.QueueStatus: lambda session, message: self.stalled.queue_status(message.targets),
-            m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
-            m.Kill: self._kill,
-            m.Restart: lambda session, message: self._restarts.restart(session.key, message.targets),
-            m.ClusterInfo: lambda session, message: self.cluster_info(message.after),
-            m.TaskStatus: lambda session, message: self.farm.status(session.key),
-            m.Recheck: lambda session, message: self.farm.recheck(session.key),
-            m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
-            m.Release: lambda session, message: self.farm.release(session.key, message.targets),
-        }
+        self._requests = self._answers()
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
             m.DebuggerSaid: self.router.debuggers.said,
@@ -123,6 +110,20 @@ class ControllerService:
             m.WantTaskBody: self.farm.bodies.want,
             m.TaskHolds: self.router.task_holds,
             m.TasksHeld: self.journal.held,
+        }
+
+    def _answers(self) -> dict[type[m.Message], Callable[[PeerSession, Any], Any]]:
+        return {
+            m.GetIds: lambda session, message: self._ids(),
+            m.QueueStatus: lambda session, message: self.stalled.queue_status(message.targets),
+            m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
+            m.Kill: self._kill,
+            m.Restart: lambda session, message: self._restarts.restart(session.key, message.targets),
+            m.ClusterInfo: lambda session, message: self.cluster_info(message.after),
+            m.TaskStatus: lambda session, message: self.farm.status(session.key),
+            m.Recheck: lambda session, message: self.farm.recheck(session.key),
+            m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
+            m.Release: lambda session, message: self.farm.release(session.key, message.targets),
         }
 
     # --- events --------------------------------------------------------------------------------------------

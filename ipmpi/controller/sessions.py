@@ -68,11 +68,10 @@ class Sessions:
         on_ended: Callable[[PeerSession, str], None],
         has_work: Callable[[PeerSession], bool],
         log: Callable[[str], None],
-        *,
-        journalled: bool = False,
     ) -> None:
         self._loop = loop
-        self._journalled = journalled
+        self.journalled = False
+        """Whether they are in a journal."""
         self._tables = tables
         self._on_started = on_started
         self._on_event = on_event
@@ -119,7 +118,7 @@ class Sessions:
         self._welcome_anew(session, peer, handshake)
 
     def _welcome_anew(self, session: PeerSession, peer: Authenticated, handshake: ListenerHandshake) -> None:
-        welcome = handshake.welcome(session.token, 0, False, processid.own(), self._journalled)
+        welcome = handshake.welcome(session.token, 0, False, processid.own(), self.journalled)
         self._welcome(session, peer, welcome)
 
     def restore(self, key: int, token: bytes, role: str) -> None:
@@ -172,7 +171,7 @@ class Sessions:
         self._log(f"{session.role} {session.key} is back from {peer.peer}")
         session.process = hello.process
         received = session.connection.received
-        welcome = handshake.welcome(session.token, received, True, processid.own(), self._journalled)
+        welcome = handshake.welcome(session.token, received, True, processid.own(), self.journalled)
         self._welcome(session, peer, welcome)
 
     def _detach(self, session: PeerSession) -> None:
