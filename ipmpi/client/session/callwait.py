@@ -12,6 +12,7 @@ from ... import limits
 from ...errors import KernelError, WaitInterrupted
 from ...ranges import engines_named, ranges
 from .debuggerconsole import DebuggerConsole
+from .notices import HeldNotices
 from .partial import OnInterrupt, Partial
 from .progress import StatusLine
 from .standstill import RESTART, UNKNOWN
@@ -118,6 +119,7 @@ class CallWait:
         self._first_failure: float | None = None
         self._is_told = partial.after is None
         self._console: DebuggerConsole | None = None
+        self._notices = HeldNotices(screen.wake)
 
     def run(self) -> None:
         """Wait.
@@ -125,6 +127,10 @@ class CallWait:
         Raises:
             WaitInterrupted: after Ctrl-C.
         """
+        with self._notices:
+            self._run()
+
+    def _run(self) -> None:
         self._future.add_done_callback(lambda _: self._screen.wake())
         if not self._is_told:
             self._partial.on_failure(self._screen.wake)
@@ -149,8 +155,12 @@ class CallWait:
         """Wait until it is done, at most until ``end``; return whether it is."""
         while not self._future.done():
             if self._console is not None and self._console.is_wanted:
+                self._notices.takes = False  # nothing stands below, and the prompt may stand for long
                 self._console.attend()
+                self._notices.takes = True
                 continue
+            while self._notices.texts:
+                self._screen.tell(self._notices.texts.popleft())
             now = time.monotonic()
             if end is not None and now >= end:
                 return False

@@ -13,6 +13,7 @@ from ipmpi import limits
 from ipmpi.client.engines.multiengine import MultiEngineClient
 from ipmpi.client.session.callwait import CallWait, status
 from ipmpi.client.session.enginereply import EngineReply
+from ipmpi.client.session.notices import say
 from ipmpi.client.session.partial import CommandFuture, Partial, SoFar, WaitSettings
 from ipmpi.client.session.progress import StatusLine
 from ipmpi.errors import ClientError, CompositeError, ConnectionError, WaitInterrupted
@@ -199,6 +200,23 @@ def test_the_status_line_is_replaced_in_place(
     line.show(None)
     blank = "\r\033[K"
     assert capsys.readouterr().err == f"1/2 done{blank}2/2 done{blank}said\n"
+
+
+def test_notices_are_shown_by_the_wait_which_has_a_line_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    """Printed by the session's thread, one would be appended to the status line."""
+    call = Call()
+    call.waits(lambda: say("n3 is gone"), nothing, lambda: say("all is lost"), lambda: call.answers(0, 1, 2, 3))
+    assert call.screen.lines == ["n3 is gone", "all is lost"]
+    assert capsys.readouterr().err == ""
+
+
+def test_notices_after_the_last_turn_of_a_wait_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    call = Call()
+    call.waits(lambda: (say("late"), call.answers(0, 1, 2, 3)))
+    assert call.screen.lines == []
+    assert capsys.readouterr().err == "ipmpi: late\n"
+    say("after it")
+    assert capsys.readouterr().err == "ipmpi: after it\n"
 
 
 def test_what_ctrl_c_does_can_be_chosen(mec: MultiEngineClient) -> None:
