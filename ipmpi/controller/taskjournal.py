@@ -276,18 +276,19 @@ class TaskJournal(NoJournal):
             for number in message.groups:
                 self._fetched(client, number)
             return
-        away = self._away.get(client) or _Return()
+        away = self._away.get(client)
         for number, indices in message.groups:
-            away.listed.add(number)
+            if away is not None:
+                away.listed.add(number)
             self._answer(client, number, set(numbers(indices)))
-        if message.last:
+        if message.last and away is not None:
             for number in sorted(self._clients[client].groups):
                 if number in away.resent:
                     self._answer(client, number, None)
                 elif number not in away.listed:
                     self._answer(client, number, set())
                     self._fetched(client, number)
-            self._away.pop(client, None)
+            del self._away[client]
             self._release()
 
     def _answer(self, client: int, number: int, lacks: set[int] | None) -> None:
