@@ -32,6 +32,12 @@ from ipmpi.journal.rows import (
 from ipmpi.journal.store import Journal
 from tests.journal.memory_store import MemoryStore
 
+CUT_STEP = int(os.environ.get("IPMPI_CUT_STEP", "61"))
+FLIPS = int(os.environ.get("IPMPI_BIT_FLIPS", "150"))
+"""The long form cuts at every byte (1), and flips 10,000 bits."""
+
+pytestmark = pytest.mark.timeout(60 + 8000 // CUT_STEP + FLIPS)
+
 GROUP = GroupRow(2**60, 1, 7, b"message", b"body")
 END = EndRow(2**60, b"end", b"\0\xff")
 
@@ -271,9 +277,8 @@ def test_cut_at_every_byte_of_its_last_transactions(path: Path, tmp_path: Path) 
     log = path.with_name("journal-wal")
     size = log.stat().st_size
     last = 2 * (4096 + 24)  # frames of the last transaction, and of the one before
-    step = max(1, int(os.environ.get("IPMPI_CUT_STEP", "61")))
     outcomes = set()
-    for length in [*range(size - last, size, step), size - 1, size]:
+    for length in [*range(size - last, size, CUT_STEP), size - 1, size]:
         copy = copied(path, tmp_path / "copy")
         os.truncate(copy.with_name("journal-wal"), length)
         try:
@@ -291,7 +296,7 @@ def test_bits_that_were_flipped(path: Path, tmp_path: Path) -> None:
     chance = random.Random(5)
     outcomes = {"whole": 0, "said": 0}
     files = [path, path.with_name("journal-wal"), path.with_name("journal-head")]
-    for number in range(int(os.environ.get("IPMPI_BIT_FLIPS", "150"))):
+    for number in range(FLIPS):
         copy = copied(path, tmp_path / "copy")
         victim = copy.with_name(files[number % 3].name)
         data = bytearray(victim.read_bytes())
