@@ -46,7 +46,7 @@ python:
 .venv-mpich/stamp: setup.py | python
 	@echo "test: installing ipmpi and MPICH into .venv-mpich ..."
 	@test -x .venv-mpich/bin/python || $(PYTHON) -m venv --clear .venv-mpich
-	@.venv-mpich/bin/python $(PIP_INSTALL) -e '.[mpich,ipython]' pytest hypothesis
+	@.venv-mpich/bin/python $(PIP_INSTALL) -e '.[mpich,ipython]' pytest hypothesis h5py
 	@touch $@
 
 demo: .venv-demo/stamp

@@ -22,7 +22,7 @@ EXTRAS = {
     "progress": ["tqdm"],
     "test": [
         *("pytest>=8", "pytest-xdist>=3.6", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
-        *("tqdm", "joblib", "scipy", "emcee", "matplotlib", "ipykernel", "nbclient"),
+        *("tqdm", "joblib", "scipy", "emcee", "matplotlib", "ipykernel", "nbclient", "h5py", "xarray"),
     ],
     "docs": [
         *("sphinx>=7", "pydata-sphinx-theme>=0.15", "sphinx-copybutton", "sphinx-design"),

@@ -76,7 +76,13 @@ notebooks = NotebookRuns(MADE / "notebooks")
 def make(_app: Any) -> None:
     """Make what the pages include; a cluster is started only for what has changed."""
     tables.write(MADE / "tables")
-    parts = (Captures(MADE / "captures"), Figures(MADE / "figures"), notebooks)
+    docs, figures = Path(__file__).parent, MADE / "figures"
+    parts = (
+        Captures(MADE / "captures"),
+        Figures(figures, "heat", docs / "tutorial.rst", docs / "tutorial" / "heat.py"),
+        Figures(figures, "arrays", docs / "howto" / "arrays.rst"),
+        notebooks,
+    )
     stale = [part for part in parts if part.is_stale()]
     if stale:
         with fourranks.cluster() as folder:

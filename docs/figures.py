@@ -1,4 +1,4 @@
-"""The figure of the tutorial, drawn by running the tutorial's session on four ranks."""
+"""The figures of pages, drawn by running the sessions of these pages on four ranks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parent
-PAGE = DOCS / "tutorial.rst"
-PROGRAM = DOCS / "tutorial" / "heat.py"
-NAMES = ("heat-light.png", "heat-dark.png")
-INK = {"heat-light.png": "#222832", "heat-dark.png": "#ced6dd"}
+INK = {"light": "#222832", "dark": "#ced6dd"}
 """Colours of text and lines on the theme's background in both modes."""
 
 
@@ -25,7 +22,7 @@ class Session(doctest.DocTestRunner):
 
     def report_unexpected_exception(self, _out: Any, _test: Any, example: doctest.Example, exc_info: Any) -> None:
         """End the build: there is no figure."""
-        raise RuntimeError(f"the tutorial's figure: {example.source.strip()!r} failed") from exc_info[1]
+        raise RuntimeError(f"the figure of {_test.name}: {example.source.strip()!r} failed") from exc_info[1]
 
 
 def session(page: Path) -> doctest.DocTest:
@@ -37,23 +34,29 @@ def session(page: Path) -> doctest.DocTest:
 
 
 class Figures:
-    """The figures, which are kept until the page or its program change.
+    """The figure of a page, for light and for dark pages, which are kept until the page or its program change.
 
     Args:
         folder: where they are kept.
+        name: that of the file which the session saves, without its ending.
+        page: its session saves ``figure``.
+        program: what the session expects in its current folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str, page: Path, program: Path | None = None) -> None:
         self._folder = folder
-        self._stamp = folder / "heat.sha256"
+        self._page = page
+        self._program = program
+        self._names = {f"{name}-{mode}.png": ink for mode, ink in INK.items()}
+        self._stamp = folder / f"{name}.sha256"
 
     def is_stale(self) -> bool:
         """Whether they have to be drawn."""
-        there = self._stamp.exists() and all((self._folder / name).exists() for name in NAMES)
+        there = self._stamp.exists() and all((self._folder / name).exists() for name in self._names)
         return not there or self._stamp.read_text("utf-8") != self._source()
 
     def make(self, cluster: Path) -> None:
-        """Run the session, and save its figure for light and for dark pages; a cluster runs in ``cluster``."""
+        """Run the session, and save its figure; a cluster runs in ``cluster``."""
         import matplotlib as mpl
 
         mpl.use("Agg")
@@ -62,8 +65,9 @@ class Figures:
         from matplotlib.text import Text
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PROGRAM, cluster)
-        typed = session(PAGE)
+        if self._program is not None:
+            shutil.copy(self._program, cluster)
+        typed = session(self._page)
         try:
             Session(verbose=False).run(typed, out=lambda _text: None, clear_globs=False)
         finally:
@@ -71,9 +75,9 @@ class Figures:
                 if client in typed.globs:
                     typed.globs[client].close()
         figure = typed.globs["figure"]
-        for name in NAMES:
-            for ink in (*figure.findobj(Text), *figure.findobj(Line2D)):
-                ink.set_color(INK[name])
+        for name, ink in self._names.items():
+            for drawn in (*figure.findobj(Text), *figure.findobj(Line2D)):
+                drawn.set_color(ink)
             new = self._folder / f"{os.getpid()}-{name}"
             figure.savefig(new, dpi=140, transparent=True)
             new.replace(self._folder / name)
@@ -81,4 +85,5 @@ class Figures:
         self._stamp.write_text(self._source(), "utf-8")
 
     def _source(self) -> str:
-        return hashlib.sha256(PAGE.read_bytes() + PROGRAM.read_bytes() + Path(__file__).read_bytes()).hexdigest()
+        files = [self._page, Path(__file__), *([] if self._program is None else [self._program])]
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

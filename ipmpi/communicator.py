@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import LauncherError
 
-_given: list[Any] = []
+
+class Shared(NamedTuple):
+    """What the ranks of this process's set share.
+
+    Attributes:
+        comm: the communicator of all ranks, for user code.
+        mpi: the module mpi4py.MPI.
+        whole: one of all ranks that the set began with, whose numbers are those that the controller knows.
+    """
+
+    comm: Any
+    mpi: Any
+    whole: Any
+
+
+_given: list[Shared] = []
 
 
 def comm() -> Any:
@@ -24,9 +39,14 @@ def comm() -> Any:
             "with others. Start engines with mpirun or srun and without --mpi=none; elsewhere use "
             "mpi4py.MPI.COMM_WORLD"
         )
-    return _given[0]
+    return _given[0].comm
 
 
-def provide(communicator: Any) -> None:
-    """Have :func:`comm` return this one."""
-    _given[:] = [communicator]
+def shared() -> Shared | None:
+    """Return what the ranks of this process's set share; None if they share no communicator."""
+    return _given[0] if _given else None
+
+
+def provide(communicator: Any, mpi: Any, whole: Any) -> None:
+    """Have :func:`comm` and :func:`shared` return these; see :class:`Shared`."""
+    _given[:] = [Shared(communicator, mpi, whole)]

@@ -234,6 +234,10 @@ all of them."""
 OUTPUT: Final = 2 * RESULT_TEXT + DISPLAYS
 """What a controller passes on of one engine during one command; agents leave out the middle of longer output."""
 
+RECORD_BYTES: Final = 64 * MIB
+"""What a rank of a program keeps of the changes that clients have made, so that a run can be repeated. Data that
+was pushed is a part of it, and the memory is the program's."""
+
 DEBUGGER_TEXT: Final = 32 * KIB
 """Characters that a debugger writes between two prompts: 400 lines of a terminal. Of a longer text the middle is
 left out. Rarely more than one packet."""

@@ -117,6 +117,9 @@ def test_sessions_run_as_shown(
     if "import matplotlib" in page.read_text("utf-8"):
         need("no matplotlib; 'make docs' installs it", importlib.util.find_spec("matplotlib"))
         monkeypatch.setenv("MPLBACKEND", "Agg")
+    for library, used in (("h5py", ".save(path"), ("xarray", ".to_xarray(")):
+        if used in page.read_text("utf-8"):
+            need(f"no {library}; pip install {library}", importlib.util.find_spec(library))
     monkeypatch.setenv("IPYTHONDIR", str(four_engines))
     # What a page has its reader save in the current folder is there.
     for program in (DOCS / page.stem).glob("*.py"):
@@ -355,6 +358,7 @@ SHOWN_IN = {
         "_images/heat-dark.png",
         "https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.Future",
     ],
+    "howto/arrays": ["../_images/arrays-light.png", "../_images/arrays-dark.png"],
     "output": [
         "[0-1] Traceback (most recent call last):",
         "printed by C",

@@ -29,6 +29,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.memory": (0, "foundation"),
     "ipmpi.numerals": (0, "foundation"),
     "ipmpi.ownpath": (0, "foundation"),
+    "ipmpi.parameters": (0, "foundation"),
     "ipmpi.cgroups": (0, "foundation"),
     "ipmpi.crashreport": (0, "foundation"),
     "ipmpi.processid": (0, "foundation"),
@@ -79,6 +80,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.rank.largeanswers": (4, "engine.rank"),
     "ipmpi.engine.rank.rank": (4, "engine.rank"),
     "ipmpi.ipython": (4, "ipython"),
+    "ipmpi.steering": (4, "steering"),
     "ipmpi.jobscripts": (4, "launch"),
     "ipmpi.launch": (4, "launch"),
     "ipmpi.launch.batch": (4, "launch.batch"),
@@ -101,6 +103,7 @@ NEIGHBOURS = {
     *((f"controller.{room}", "controller") for room in ("commands", "farm")),
     *((f"engine.{room}", "engine.session") for room in ("rank", "farm")),
     ("engine.mpi", "engine.rank"),
+    *(("steering", f"engine.{room}") for room in ("agent", "rank")),
     *((f"launch.{room}", "launch.processes") for room in ("batch", "cluster", "doctor")),
     *((f"launch.{room}", "launch.batch") for room in ("cluster", "doctor")),
     ("launch.doctor", "launch.cluster"),
@@ -119,18 +122,20 @@ ONLY: dict[str, tuple[str, ...]] = {
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
     "sqlite3": ("ipmpi.journal.store",),
-    "mpi4py": ("ipmpi.engine.mpi.world", "ipmpi.launch.doctor.mpi_probe"),  # the latter is a program of its own
+    # The last one is a program of its own.
+    "mpi4py": ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.joined", "ipmpi.launch.doctor.mpi_probe"),
 }
 # Package -> what none of its modules may load, directly or through others.
 NEVER: dict[str, tuple[str, ...]] = {
     "ipmpi.controller": ("pickle", "cloudpickle", "marshal", "shelve", "ipmpi.serialize", "mpi4py"),
     "ipmpi.journal": ("pickle", "cloudpickle", "marshal", "shelve", "ipmpi.serialize", "mpi4py", "threading"),
+    "ipmpi.steering": ("OpenSSL", "cryptography", "ipmpi.tls"),
     "ipmpi.protocol": ("pickle", "cloudpickle", "marshal", "shelve", "ssl", "threading", "time"),
 }
 # Libraries that may be imported inside a function: they may be absent, or are slow to load.
 OPTIONAL = {
     *("mpi4py", "numpy", "cloudpickle", "IPython", "tqdm", "rich", "matplotlib", "tblib", "psutil", "jinja2"),
-    *("asyncio", "ctypes", "pprint", "joblib", "tomllib", "shtab", "PIL"),
+    *("asyncio", "ctypes", "pprint", "joblib", "tomllib", "shtab", "PIL", "h5py", "xarray"),
 }
 # Modules of ours that are loaded only when needed, and by whom: only the agent of a node needs OpenSSL.
 DEFERRED = {

@@ -58,6 +58,13 @@ def in_a_grid(places: Sequence[tuple[int, Position, Position]], grid: Position) 
     return Layout(tuple(along[-1] for along in starts), tuple(blocks))
 
 
+def _check_grid(grid: Position, ndim: int, engines: int) -> None:
+    if len(grid) > ndim:
+        raise ValueError(f"a grid of {len(grid)} dimensions {grid} cannot divide an array of {ndim} dimensions")
+    if math.prod(grid) != engines:
+        raise ValueError(f"a grid of {grid} has {math.prod(grid)} places, and there are {engines} engines")
+
+
 def _padded(at: Position, ndim: int) -> Position:
     return (*at, *[0] * (ndim - len(at)))
 
@@ -65,10 +72,7 @@ def _padded(at: Position, ndim: int) -> Position:
 def _extents(places: Sequence[tuple[int, Position, Position]], grid: Position) -> list[list[int]]:
     """Return the lengths of blocks by dimension and place; raises ValueError where two blocks differ."""
     ndim = len(places[0][2])
-    if len(grid) > ndim:
-        raise ValueError(f"a grid of {len(grid)} dimensions {grid} cannot divide an array of {ndim} dimensions")
-    if math.prod(grid) != len(places):
-        raise ValueError(f"a grid of {grid} has {math.prod(grid)} places, and there are {len(places)} engines")
+    _check_grid(grid, ndim, len(places))
     taken: dict[Position, int] = {}
     found: list[dict[int, tuple[int, int]]] = [{} for _ in range(ndim)]
     for engine, at, shape in places:
@@ -129,3 +133,43 @@ def _refuse_overlaps(blocks: list[tuple[Block, Position]]) -> None:
                     "with halo="
                 )
         active.append((block, end))
+
+
+def place_in(grid: Position, number: int) -> Position:
+    """Return the place of a block in a grid, in row-major order, as of ranks in MPI (MPI-4.1, section 8.5)."""
+    place = []
+    for length in reversed(grid):
+        place.append(number % length)
+        number //= length
+    return tuple(reversed(place))
+
+
+def divided(shape: Position, grid: Position, engines: Sequence[int]) -> Layout:
+    """Return the layout of blocks of nearly equal sizes in a grid, the first ones being the larger.
+
+    Args:
+        shape: of the whole array.
+        grid: how many blocks there are along each dimension; dimensions that follow are not divided.
+        engines: the ids, in row-major order of the grid.
+
+    Raises:
+        ValueError: the grid does not fit the array or the engines.
+    """
+    _check_grid(grid, len(shape), len(engines))
+    blocks = []
+    for number, engine in enumerate(engines):
+        at = _padded(place_in(grid, number), len(shape))
+        parts = zip(shape, _padded_grid(grid, len(shape)), at, strict=True)
+        ends = [(_begin(size, n, place), _begin(size, n, place + 1)) for size, n, place in parts]
+        blocks.append(Block(engine, tuple(low for low, _ in ends), tuple(high - low for low, high in ends)))
+    return Layout(shape, tuple(blocks))
+
+
+def _padded_grid(grid: Position, ndim: int) -> Position:
+    return (*grid, *[1] * (ndim - len(grid)))
+
+
+def _begin(size: int, parts: int, part: int) -> int:
+    """Return where a part begins, of parts of which the first ``size % parts`` have one element more."""
+    least, longer = divmod(size, parts)
+    return part * least + min(part, longer)

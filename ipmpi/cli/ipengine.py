@@ -176,7 +176,7 @@ class EngineProcess:
             here, Lifeline(lifeline, _log_file()), self._pipes, world.make_shared,
         )  # fmt: skip
         if self.rank.comm is not None:
-            communicator.provide(self.rank.comm)
+            communicator.provide(self.rank.comm, world.mpi, world.whole)
             if comm == "polled":
                 world.replace_by_shared()
 

@@ -30,7 +30,7 @@ def described(
         engine_set = registry.sets[engine.set_key]
         texts = {
             "host": engine.host, "mpi": engine_set.mpi, "python": engine_set.python,
-            "job": deadlines.job(engine.set_key),
+            "job": deadlines.job(engine.set_key), "program": engine_set.program,
         }  # fmt: skip
         numbers = {
             "id": number, "rank": engine.rank, "pid": engine.pid, "set": engine.set_key,

@@ -41,7 +41,8 @@ class EngineSet:
     mpi: str
     python: str
     launch: str = ""
-    """See :class:`~ipmpi.protocol.messages.Register`."""
+    """See :class:`~ipmpi.protocol.messages.Register`, for this and the next one."""
+    program: str = ""
     engines: dict[int, Engine] = field(default_factory=dict)
     """By rank."""
 
@@ -67,8 +68,9 @@ class Registry:
         wanted = message.ids if len(message.ids) == len(infos) else [info.wanted for info in infos]
         ids = self._choose(infos, wanted)
         engine_set = EngineSet(
-            key, printable(message.mpi, _TEXT), printable(message.python, _TEXT), message.launch[:_LAUNCH]
-        )
+            key, printable(message.mpi, _TEXT), printable(message.python, _TEXT), message.launch[:_LAUNCH],
+            printable(message.program, _TEXT),
+        )  # fmt: skip
         for number, info in zip(ids, infos, strict=True):
             engine = Engine(number, key, info.rank, printable(info.host, _TEXT), info.pid)
             self.engines[number] = engine_set.engines[info.rank] = engine

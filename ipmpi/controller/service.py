@@ -163,7 +163,8 @@ class ControllerService:
         if message is None:
             return
         ids = self.router.register(session.key, message)
-        self.farm.registered(session.key)
+        if not message.program:  # ranks that have a loop of their own get no tasks
+            self.farm.registered(session.key)
         for number, info in zip(ids, message.engines, strict=True):
             self._log(f"registered engine with id: {number} (rank {info.rank}, pid {info.pid} on {info.host})")
         self._count_engines()

@@ -26,12 +26,9 @@ from .output import (
 )
 from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
 from .recovery import (
-    ResultsRecorded as ResultsRecorded,
-    TasksAccepted as TasksAccepted,
-    TasksFetched as TasksFetched,
-    TasksHeld as TasksHeld,
-    TasksOpen as TasksOpen,
-)
+    RecoveryMessage, ResultsRecorded as ResultsRecorded, TasksAccepted as TasksAccepted,
+    TasksFetched as TasksFetched, TasksHeld as TasksHeld, TasksOpen as TasksOpen,
+)  # fmt: skip
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -39,6 +36,14 @@ from .sshmessages import (
     Opened as Opened,
     ReadFurl as ReadFurl,
     RunCommand as RunCommand,
+)
+from .steering import (
+    AllHold as AllHold,
+    CannotHold as CannotHold,
+    CanStopAt as CanStopAt,
+    GoOn as GoOn,
+    HoldRanks as HoldRanks,
+    StopAt as StopAt,
 )
 from .tasks import (
     AbortTasks as AbortTasks,
@@ -320,6 +325,7 @@ class Register(Message, frozen=True, tag=60):
 
     A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
     launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
+    ``program`` is the name of a program with a loop of its own, which gets no tasks; "" for engines.
     """
 
     engines: list[EngineInfo]
@@ -328,6 +334,7 @@ class Register(Message, frozen=True, tag=60):
     ids: list[int] = field(default_factory=list)
     more: bool = False
     launch: str = ""
+    program: str = ""
 
 
 class JobEnds(Message, frozen=True, tag=68):
@@ -455,12 +462,14 @@ AnyMessage = (
     | WantTaskBody
     | PropertiesChanged
     | TaskHolds
-    | TasksAccepted
-    | TasksFetched
-    | TasksOpen
-    | TasksHeld
-    | ResultsRecorded
+    | RecoveryMessage
     | EndIsNear
+    | HoldRanks
+    | CanStopAt
+    | StopAt
+    | AllHold
+    | CannotHold
+    | GoOn
     | RunTogether
     | TogetherEnded
     | LeaveTogether

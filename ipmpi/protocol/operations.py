@@ -167,6 +167,19 @@ class EndComes(_Operation, frozen=True, tag="end_comes"):
     key: bytes
 
 
+class Steer(_Operation, frozen=True, tag="steer"):
+    """Do something with the loop of a program; what comes along depends on ``action``.
+
+    ``state``: the answer's body is a dict of where the program is. ``pause``, ``resume``, ``stop``: its loop.
+    ``step``: pause after ``number`` steps. ``set`` parameters: body: a dict. ``call`` a function: body as of
+    :class:`Apply`. ``checkpoint``: call what the program has registered. ``watch``: body: a dict; ``number``
+    names the watch; ``unwatch`` ends it. ``record``: the answer's body is an encoded record.
+    """
+
+    action: str
+    number: int = 0
+
+
 # --- Tasks: they travel in TaskOptions.operation, one for all tasks of a group --------------------------
 
 
@@ -226,6 +239,7 @@ Operation = (
     | FindSnapshots
     | RestoreSnapshot
     | DropSnapshots
+    | Steer
 )
 
 

@@ -6,8 +6,8 @@ in its table ends the link it came on. So an engine's furl opens no client opera
 addresses given engines, and a monitor's furl changes nothing.
 
 Inside an engine set a rank hears from above exactly what the set hears from the controller, and says to above
-what the set says to the controller. Only shared bodies, what is said of tasks that ranks run together, and that
-the end is near are added.
+what the set says to the controller. Only shared bodies, what is said of tasks that ranks run together, that the
+end is near, and at which step a program stops are added.
 
 Inside an ssh session, the login node hears requests and what ends them, the laptop what becomes of them.
 """
@@ -109,8 +109,14 @@ RECEIVES: Final[dict[str, Table]] = {
     "monitor": _ANSWERS,
 }
 
-FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {m.LeaveCommand, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
-FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"] | {m.TogetherEnded, m.EndIsNear}
+FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {
+    *(m.LeaveCommand, m.RunTogether, m.LeaveTogether, m.DeliverTogether),
+    *(m.HoldRanks, m.StopAt, m.GoOn),
+}
+FROM_BELOW: Final[Table] = CONTROLLER_RECEIVES["engine"] | {
+    *(m.TogetherEnded, m.EndIsNear),
+    *(m.CanStopAt, m.AllHold, m.CannotHold),
+}
 
 LOGIN_NODE_RECEIVES: Final[Table] = frozenset({m.ConnectTo, m.RunCommand, m.ReadFurl, m.ChannelReset, m.Goodbye})
 LAPTOP_RECEIVES: Final[Table] = frozenset({m.Opened, m.Ended, m.ChannelReset, m.Goodbye})

@@ -145,6 +145,27 @@ class LogLine(Message, frozen=True, tag=219):
     text: str
 
 
+class HoldHere(Message, frozen=True, tag=260):
+    """Hold at this tick, until :class:`StopAtStep` tells where to stop. To a rank of a program."""
+
+    round: int
+
+
+class StopAtStep(Message, frozen=True, tag=261):
+    """Go on to this tick, and hold there; answered by :class:`Holds`."""
+
+    round: int
+    step: int
+
+
+class LetGo(Message, frozen=True, tag=262):
+    """Go on with the program; ``resume``: also if it is paused. ``words`` are for the terminal."""
+
+    round: int
+    resume: bool = False
+    words: str = ""
+
+
 class Stop(Message, frozen=True, tag=218):
     """End this process.
 
@@ -257,7 +278,18 @@ class Signalled(Message, frozen=True, tag=245):
 
 
 class Leaving(Message, frozen=True, tag=246):
-    """This process ends now, as it was told to. The agent may go before it."""
+    """This process ends now, as it was told to. The agent may go before it.
+
+    A rank of a program leaves by itself, and says why in ``words``; its process may go on.
+    """
+
+    words: str = ""
+
+
+class Holds(Message, frozen=True, tag=263):
+    """This rank of a program holds at the tick that was agreed in this round."""
+
+    round: int
 
 
 class OutputPipes(Message, frozen=True, tag=247):
@@ -308,6 +340,9 @@ ToRank = (
     | DisplayTaken
     | DebuggerAnswer
     | LogLine
+    | HoldHere
+    | StopAtStep
+    | LetGo
     | Stop
     | DefineFunction
     | ForgetFunctions
@@ -327,6 +362,7 @@ ToAgent = (
     | DataPiece
     | Signalled
     | Leaving
+    | Holds
 )
 
 _encoder = msgspec.msgpack.Encoder()

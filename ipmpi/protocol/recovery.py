@@ -56,3 +56,6 @@ class ResultsRecorded(Message, frozen=True, tag=124):
     """The first ``results`` messages TaskResults of this session need not be kept any longer by the set."""
 
     results: int
+
+
+RecoveryMessage = TasksAccepted | TasksFetched | TasksOpen | TasksHeld | ResultsRecorded

@@ -15,7 +15,9 @@ def parts(message: Register) -> Iterator[Register]:
     while len(engines) > limits.REGISTER_PART:
         yield Register(engines[: limits.REGISTER_PART], message.mpi, message.python, [], True)
         engines = engines[limits.REGISTER_PART :]
-    yield Register(engines, message.mpi, message.python, message.ids, launch=message.launch)
+    yield Register(
+        engines, message.mpi, message.python, message.ids, launch=message.launch, program=message.program
+    )
 
 
 class Registration:
@@ -38,4 +40,4 @@ class Registration:
         if part.more:
             return None
         engines, self._engines = self._engines, []
-        return Register(engines, part.mpi, part.python, part.ids, launch=part.launch)
+        return Register(engines, part.mpi, part.python, part.ids, launch=part.launch, program=part.program)

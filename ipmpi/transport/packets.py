@@ -30,6 +30,8 @@ _IN_MEMORY: Final = b"\0\0\0\0"
 _FD = struct.Struct("i")
 _ANCILLARY: Final = socket.CMSG_SPACE(4 * _FD.size)
 _FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_QUIET: Final = getattr(socket, "MSG_NOSIGNAL", 0)
+"""No SIGPIPE when the other end is gone: programs in C do not ignore that signal."""
 
 _HIGH: Final = 960
 """Above the files that MPI and most programs open, and below the 1,024 that a process has by default."""
@@ -80,9 +82,9 @@ def _send(sock: socket.socket, data: bytes, files: list[int]) -> None:
 def _send_small(sock: socket.socket, data: bytes, files: list[int]) -> None:
     if files:
         rights = b"".join(map(_FD.pack, files))
-        sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], _QUIET)
     else:
-        sock.send(data)
+        sock.send(data, _QUIET)
 
 
 def _receive(sock: socket.socket, space: memoryview | None = None) -> Packet | None:
@@ -158,6 +160,11 @@ class PacketLink:
         self._waiting: deque[tuple[bytes, list[int]]] = deque()
         self.is_open = True
         loop.register(sock, READ, self._ready, self._failed)
+
+    @property
+    def promised(self) -> int:
+        """Number of packets that have been sent, and of those that wait here."""
+        return self.sent + len(self._waiting)
 
     def send(self, packet: bytes, files: tuple[int, ...] = ()) -> None:
         """Send a packet, with copies of open files; what the system does not take yet waits here."""
@@ -275,9 +282,20 @@ class RankSocket:
             return False
         return True
 
-    def wait(self) -> None:
-        """Return when there is a packet, or the agent is gone. An exception of a signal handler ends the wait."""
-        self._poll.poll()
+    def try_send(self, packet: bytes) -> bool:
+        """As :meth:`send`, but do not wait if the agent does not read: then it is False, and nothing is sent."""
+        try:
+            self._sock.send(packet, _QUIET | socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        return True
+
+    def wait(self, milliseconds: int | None = None) -> bool:
+        """Return when there is a packet, or the agent is gone (False: when the time is up).
+
+        An exception of a signal handler ends the wait.
+        """
+        return bool(self._poll.poll(milliseconds))
 
     def receive(self) -> Packet | None:
         """The next packet; None if the agent is gone. Not to be ended by an exception of a signal handler."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from bad_values import CALLBACKS, KINDS, NOT_FOR_USERS, OPTIONS, PARAMETERS, SPECIAL
 from fake_farm import FakeFarm
@@ -28,7 +29,7 @@ from ipmpi.client.tasks.futures import TaskFuture
 from ipmpi.client.tasks.mapresults import MapResults
 from ipmpi.client.tasks.tasktypes import BaseTask
 from ipmpi.client.tasks.taskview import TaskView
-from ipmpi.errors import CompositeError, KernelError, NoEnginesRegistered
+from ipmpi.errors import ClientError, CompositeError, KernelError, NoEnginesRegistered
 from ipmpi.protocol import messages as m
 
 if TYPE_CHECKING:
@@ -94,11 +95,11 @@ class World:
         session.answers = {
             m.QueueStatus: [], m.Kill: [], m.Restart: [0], m.Interrupt: [[], []], m.AskAgents: [[], []],
             m.Reserve: [0], m.Release: None,
-            m.ClusterInfo: {"engines": [{"id": n, "time_left": None} for n in range(4)]},
+            m.ClusterInfo: {"engines": [{"id": n, "rank": n, "set": "s", "time_left": None} for n in range(4)]},
         }  # fmt: skip
         self.mec = MultiEngineClient(session=session)  # type: ignore[arg-type]
         self.tc = TaskClient(session=farm)  # type: ignore[arg-type]
-        self.mec.push({"a": 1, "b": 2})
+        self.mec.push({"a": 1, "b": 2, "T": np.zeros(3)})
         self.mec.execute("def f(): pass")
         self.tc.run(StringTask("1"))
 
@@ -225,7 +226,11 @@ def test_extremes_that_are_right_are_taken(world: World, call: str) -> None:
             function = world.bound(call)
             # What engines make of it is theirs.
             with contextlib.suppress(CompositeError, NoEnginesRegistered, TimeoutError):
-                attempt(function, SURFACE[call], {**usual(call, name), name: value})
+                try:
+                    attempt(function, SURFACE[call], {**usual(call, name), name: value})
+                except ClientError as error:
+                    if "engines do this by MPI, and these share no communicator" not in str(error):
+                        raise
         world.works()
 
 

@@ -99,8 +99,11 @@ FROM_CONTROLLER = {
     m.TasksAccepted: "tc",
 }
 # Between the ranks of one set: what only those below hear, and what only those above do.
-DOWN_IN_A_SET = {m.LeaveCommand, m.RunTogether, m.LeaveTogether, m.DeliverTogether}
-UP_IN_A_SET = {m.TogetherEnded, m.EndIsNear}
+DOWN_IN_A_SET = {
+    *(m.LeaveCommand, m.RunTogether, m.LeaveTogether, m.DeliverTogether),
+    *(m.HoldRanks, m.StopAt, m.GoOn),
+}
+UP_IN_A_SET = {m.TogetherEnded, m.EndIsNear, m.CanStopAt, m.AllHold, m.CannotHold}
 # Inside an ssh session: what the laptop asks for, and what the login node answers.
 INSIDE_SSH = {m.ConnectTo, m.RunCommand, m.ReadFurl, m.ChannelReset, m.Opened, m.Ended}
 
@@ -172,6 +175,12 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.TasksHeld: m.TasksHeld([(1, b"")], True),
     m.ResultsRecorded: m.ResultsRecorded(1),
     m.EndIsNear: m.EndIsNear(),
+    m.HoldRanks: m.HoldRanks(1),
+    m.CanStopAt: m.CanStopAt(1, 7),
+    m.StopAt: m.StopAt(1, 7),
+    m.AllHold: m.AllHold(1),
+    m.CannotHold: m.CannotHold(1, "rank 1 does not come"),
+    m.GoOn: m.GoOn(1),
     m.RunTogether: m.RunTogether(1, 0, OPTIONS, [0], [0], 1, False),
     m.TogetherEnded: m.TogetherEnded(1, 0, 0, True, 0.0),
     m.LeaveTogether: m.LeaveTogether(1, 0, [0], "x"),

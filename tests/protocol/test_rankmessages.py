@@ -17,7 +17,7 @@ TO_RANK: list[Any] = [
     rm.RunItem(6, b"o", [1 << 40]),
     rm.RunPart(7, b"o", [0, 2], 9, True, [4]), rm.PartBody(7, [4]), rm.PartLeft(7, "rank 1 has failed"),
     rm.Freed(1 << 22), rm.DisplayTaken(1), rm.DebuggerAnswer(2, "n\n"), rm.LogLine("a line"),
-    rm.Stop("the end", 1, "words", True),
+    rm.Stop("the end", 1, "words", True), rm.HoldHere(1), rm.StopAtStep(1, 7), rm.LetGo(1, True, "why"),
     DefineFunction(b"k" * 16, 0, 3, [3]), ForgetFunctions([b"k" * 16]),
 ]  # fmt: skip
 TO_AGENT: list[Any] = [
@@ -26,7 +26,8 @@ TO_AGENT: list[Any] = [
     rm.ItemDone(6, True, 0.5, [9]),
     rm.OutputPipes(), rm.StackPipe(60), rm.Displayed(b"figure", 1),
     rm.DebuggerTold(1, 1, "text", "(Pdb) ", "a.py:1 in f"),
-    rm.PartDone(7, 2, False, 0.5, [3]), rm.DataPiece(4096, False), rm.Signalled("SIGTERM"), rm.Leaving(),
+    rm.PartDone(7, 2, False, 0.5, [3]), rm.DataPiece(4096, False), rm.Signalled("SIGTERM"),
+    rm.Leaving("its loop has ended"), rm.Holds(1),
 ]  # fmt: skip
 
 

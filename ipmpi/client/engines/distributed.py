@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ... import limits, serialize
+from ... import limits
 from ...arrays import local
-from ...arrays.layout import Layout
+from ...arrays.layout import Layout, divided
 from ...arrays.selection import Selection, part_in, select
 from ...arrays.summary import Extreme, Summary, combined, placed
+from ...engine.mpi import arrayfiles, spreading
+from ...engine.mpi.team import Place, Refused
+from ...errors import ClientError
 from ...memory import available_bytes
-from ...protocol import operations
 from ...ranges import ranges
 from ...reference import Reference
-from ..session import replies
-from ..session.calls import Calls, label_of
-from ..session.session import Submission
+from ..session import given
 from .arrayplot import plot
+from .arrayxarray import to_xarray
+from .spread import Spread, ghost_cells, spread_of
 
 if TYPE_CHECKING:
     import numpy
@@ -27,28 +30,52 @@ if TYPE_CHECKING:
 MUCH: Final = 256 * limits.MIB
 """Bytes above which ``numpy.asarray`` warns that an array comes over the network."""
 
-Run = Callable[[Sequence[tuple[list[int], Callable[..., Any], tuple[Any, ...]]]], list[Any]]
-"""Calls functions on engines: for each group of engines a function and its arguments. Returns the values of all
-engines, in this order."""
+Groups = Sequence[tuple[list[int], Callable[..., Any], tuple[Any, ...]]]
+"""For each group of engines a function and its arguments."""
 
 
-def runner(calls: Calls, client: object, name: str) -> Run:
-    """Return what calls functions on engines for an array of this name."""
+SPACE: Final = Reference("(lambda: 0).__globals__")
+"""The namespace itself, for functions that assign to names in it, or look one up later than before the call."""
 
-    def run(groups: Sequence[tuple[list[int], Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
-        submissions = [
-            Submission(
-                operations.Apply(), engines, "array", label_of("array", name),
-                serialize.dumps((function, args, {}), what="the call"),
-            )
-            for engines, function, args in groups
-        ]  # fmt: skip
-        found: list[Any] = calls.commands(
-            client, submissions, lambda arrived: replies.values(arrived, "array", (name,)), True, "array"
-        )
-        return found
+_REFUSED: Final = {
+    "NameError": NameError, "TypeError": TypeError, "ValueError": ValueError, "ImportError": ImportError,
+    "OSError": OSError,
+}  # fmt: skip
 
-    return run
+
+def checked(found: list[Any]) -> list[Any]:
+    """Return what engines have returned.
+
+    Raises:
+        NameError, TypeError, ValueError, OSError, ImportError, ClientError: what they did not want to do.
+    """
+    refused = next((each for each in found if isinstance(each, Refused)), None)
+    if refused is not None:
+        raise _REFUSED.get(refused.kind, ClientError)(refused.text)
+    return found
+
+
+def name_for_blocks(name: str, to: Any) -> str:
+    """Return the name under which an array in new blocks is kept: ``to``, or its own.
+
+    Raises:
+        TypeError, ValueError: ``to`` is no text, or the array has no name but an expression.
+    """
+    if to is not None:
+        return given.text(to, "to, the name of the new blocks,")
+    if not name.isidentifier():
+        raise ValueError(f"{given.shown(name)} is no name to keep the new blocks under: give one with to=")
+    return name
+
+
+class Reach(Protocol):
+    """The engines of an array, as its handle reaches them."""
+
+    def run(self, groups: Groups) -> list[Any]:
+        """Call functions on engines; return the values of all engines, in this order."""
+
+    def place(self, engines: Sequence[int]) -> Place:
+        """Return the ranks of engines, for functions that use MPI; ClientError if they are of several sets."""
 
 
 class DistributedArray:
@@ -70,10 +97,10 @@ class DistributedArray:
         blocks: which engine has which part.
     """
 
-    def __init__(self, run: Run, name: str, layout: Layout, expected: local.Expected) -> None:
+    def __init__(self, reach: Reach, name: str, layout: Layout, expected: local.Expected) -> None:
         import numpy
 
-        self._run = run
+        self._reach = reach
         self._expected = expected
         self.name = name
         self.shape = layout.shape
@@ -126,7 +153,7 @@ class DistributedArray:
         array = Reference(self.name)
         calls = [([block.engine], local.piece, (array, self._expected, part.source)) for block, part in parts]
         result = numpy.empty(selection.counts, self.dtype)
-        for (_, part), piece in zip(parts, self._run(calls) if calls else (), strict=True):
+        for (_, part), piece in zip(parts, self._reach.run(calls) if calls else (), strict=True):
             result[part.target] = piece
         whole = result.reshape(selection.shape)
         given = index if isinstance(index, tuple) else (index,)
@@ -272,7 +299,125 @@ class DistributedArray:
 
     def _all(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         engines = [block.engine for block in self.blocks]
-        return self._run([(engines, function, (Reference(self.name), self._expected, *args))])
+        return self._reach.run([(engines, function, (Reference(self.name), self._expected, *args))])
+
+    # --- Other libraries ----------------------------------------------------------------------------------
+
+    def to_xarray(self, dims: Sequence[str] | None = None, coords: Mapping[str, Any] | None = None) -> Any:
+        """Return the array as an ``xarray.DataArray``, which gets elements from the engines when it needs them.
+
+        ``da.sel(x=slice(0, 1))`` gets nothing, and ``da.sel(x=slice(0, 1)).values`` what was selected, as it is on
+        the engines then. ``da.mean()`` and the like get all elements; see :meth:`stats`.
+
+        Args:
+            dims: the names of the dimensions.
+            coords: coordinates, as of ``xarray.DataArray``.
+
+        Raises:
+            TypeError, ValueError: an argument is not possible.
+            ClientError: there is no xarray here.
+        """
+        return to_xarray(self, dims, coords)
+
+    def save(self, path: str | os.PathLike[str], name: str | None = None, *, overwrite: bool = False) -> None:
+        """Write the array to a file of HDF5 on the engines' file system, as one dataset.
+
+        Where h5py was built with MPI, all engines write at once. Elsewhere the first engine of the array writes;
+        the others send it their blocks by MPI, in pieces of 16 MiB.
+
+        Args:
+            path: of the file, relative to the current folder of the engines. What else is in it stays.
+            name: of the dataset; by default that of the array.
+            overwrite: whether to replace a dataset of that name.
+
+        Raises:
+            TypeError, ValueError: an argument is not possible, there is such a dataset, or an engine's array is
+                not what it was.
+            ImportError: h5py is not installed there.
+            OSError: the file cannot be opened.
+            ClientError: the engines share no communicator.
+            CompositeError: writing failed.
+        """
+        file, dataset = given.path(path, "path"), self._dataset(name)
+        if not isinstance(overwrite, bool):
+            raise TypeError(f"overwrite must be True or False: {given.shown(overwrite)}")
+        engines = [block.engine for block in self.blocks]
+        place = self._reach.place(engines)
+        args = (place, Reference(self.name), self._expected, self.blocks, self.shape, file, dataset, overwrite)
+        self._reach.run([(engines, arrayfiles.save, args)])
+
+    def load(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        """Read the elements from a dataset of HDF5, as of :meth:`save`; each engine reads its own, without MPI.
+
+        It may have been written by another number of engines. Ghost cells stay as they are.
+
+        Args:
+            path: of the file, which all engines must see.
+            name: of the dataset; by default that of the array.
+
+        Raises:
+            TypeError, ValueError: an argument is not possible.
+            CompositeError: an engine has no h5py (ClientError), cannot read the file (OSError), or finds no
+                dataset of that name (KeyError), or one of another shape (ValueError) or kind of numbers
+                (TypeError).
+        """
+        file, dataset = given.path(path, "path"), self._dataset(name)
+        array = Reference(self.name)
+        self._reach.run(
+            [
+                ([block.engine], arrayfiles.load, (array, self._expected, block, self.shape, file, dataset))
+                for block in self.blocks
+            ]
+        )
+
+    def _dataset(self, name: Any) -> str:
+        chosen = given.text(self.name if name is None else name, "name, that of the dataset,")
+        if not chosen.strip("/") or "\0" in chosen:
+            raise ValueError(f"name must be that of a dataset: {given.shown(name)}")
+        return chosen
+
+    # --- Other blocks -------------------------------------------------------------------------------------
+
+    def redistribute(
+        self,
+        *,
+        axis: int | None = None,
+        grid: Sequence[int] | None = None,
+        halo: int | Sequence[int] | Sequence[tuple[int, int]] = 0,
+        to: str | None = None,
+    ) -> DistributedArray:
+        """Spread the array over the same engines in blocks of nearly equal sizes, by MPI.
+
+        Args:
+            axis: blocks follow each other along this dimension, by default the first one.
+            grid: blocks form a Cartesian grid of these dimensions, the last one fastest.
+            halo: ghost cells around each block, as in :meth:`EngineView.array`. They get the elements that are
+                there, or zero beyond the ends of the array.
+            to: the name of the new blocks. None for the same name, which then stands for them.
+
+        Returns:
+            A handle of the array in the new blocks.
+
+        Raises:
+            TypeError, ValueError: an argument is not possible, or an engine's array is not what it was.
+            ClientError: the engines share no communicator.
+        """
+        spread, kept = spread_of(axis, grid, None, None, None, halo), name_for_blocks(self.name, to)
+        return self._redistributed(spread, kept)
+
+    def _redistributed(self, spread: Spread, to: str) -> DistributedArray:
+        engines = [block.engine for block in self.blocks]
+        layout = divided(self.shape, spread.grid_of(self.ndim, len(engines)), engines)
+        halo = ghost_cells(spread.halo, self.ndim)
+        place = self._reach.place(engines)
+        array = Reference(self.name)
+        args = (SPACE, place, array, self._expected, self.blocks, layout.blocks, self.shape, halo, to)
+        self._reach.run([(engines, spreading.redistribute, args)])
+        shapes = frozenset(
+            tuple(size + sum(cells) for size, cells in zip(block.shape, halo, strict=True))
+            for block in layout.blocks
+        )
+        return DistributedArray(self._reach, to, layout, local.Expected(shapes, self._expected.dtype, halo))
 
 
 class ArrayStats:

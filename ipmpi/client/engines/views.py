@@ -8,7 +8,6 @@ from typing import Any, Literal, overload
 
 from ... import limits, serialize
 from ...protocol import operations
-from ...reference import Reference
 from ..session import given, replies, results
 from ..session.calls import label_of, of_this_process
 from ..session.ownframes import all_raise_at_call
@@ -16,15 +15,13 @@ from ..session.results import PendingResult
 from ..session.session import Submission
 from ..session.targets import Targets, as_engine_id, choose, is_list, select
 from . import benchmark, mapping
-from .arrayspread import distributed_array, spread_of
-from .control import EngineControl
-from .distributed import DistributedArray, runner
+from .arrays import EngineArrays
 from .mapper import MultiEngineMapper, ParallelFunction
 from .objects import keys_of
 
 
 @all_raise_at_call
-class EngineView(EngineControl):
+class EngineView(EngineArrays):
     """A selection of engines: ``mec[0]``, ``mec[0:4]`` or ``mec[[1, 3]]``.
 
     It is a collection of engines: ``len`` counts them, iteration yields one view per engine. A str as index is a
@@ -408,46 +405,6 @@ class EngineView(EngineControl):
         """
         most = limits.CLIENT_BACKLOG // 8
         return benchmark.measure(self, given.whole_number(push_size, "push_size", 1, most))
-
-    def array(
-        self,
-        name: str,
-        targets: Targets | None = None,
-        *,
-        axis: int | None = None,
-        grid: Sequence[int] | None = None,
-        comm: str | None = None,
-        offset: str | None = None,
-        shape: Sequence[int] | None = None,
-        halo: int | Sequence[int] | Sequence[tuple[int, int]] = 0,
-    ) -> DistributedArray:
-        """Return a handle of an array of which each engine has a block. Always waits; nothing but shapes moves.
-
-        Without ``axis``, ``grid``, ``comm`` or ``offset``, the blocks follow each other along the first dimension,
-        in the order of the targets, as after :meth:`scatter`.
-
-        Args:
-            name: of the block on each engine, a NumPy array of numbers.
-            targets: the engines that have blocks.
-            axis: the dimension along which blocks follow each other.
-            grid: blocks form a Cartesian grid of these dimensions, the last one fastest.
-            comm: the name of a communicator on the engines that ``Create_cart`` has made: blocks are where it
-                says.
-            offset: the name of the position of the block's first own element in the whole array.
-            shape: of the whole array, with ``offset``; by default the smallest that contains all blocks.
-            halo: ghost cells around each block: a number, or a number or a pair (before, behind) for each
-                dimension.
-
-        Raises:
-            TypeError, ValueError: arguments are not possible, or the blocks do not make up one array; the message
-                names engines and shapes.
-            CompositeError: a name is not there (NameError).
-        """
-        array = Reference(given.source(name, "the name of the array"))
-        spread = spread_of(axis, grid, comm, offset, shape, halo)
-        wanted = self._wanted(targets)
-        engines = self._calls.ids() if wanted is None else wanted
-        return distributed_array(runner(self._calls, self, array.name), array.name, engines, spread)
 
     # --- Pending results ----------------------------------------------------------------------------------
 

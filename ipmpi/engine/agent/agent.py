@@ -58,7 +58,7 @@ class Agent:
         has_failed: whether this node ends because of an error in its agent.
         is_dismissed: whether a client or the controller has ended the whole set.
         restarts: whether it ends because a client has asked for a restart.
-        launch: see :class:`~ipmpi.protocol.messages.Register`.
+        launch, program: see :class:`~ipmpi.protocol.messages.Register`.
     """
 
     def __init__(
@@ -100,9 +100,8 @@ class Agent:
         self._too_late = False
         self._stopped = False
         self._faults = ControllerFaults(loop.now, log)
-        self.has_failed = False
-        self.is_dismissed = self.restarts = False
-        self.launch = ""
+        self.has_failed = self.is_dismissed = self.restarts = False
+        self.launch = self.program = ""
         self._tasks = SetTasks(self, joined, leaders, mpi)
         self._leaving = Leaving(self, joined, self._tasks)
         self._orders: dict[type[m.Message], Callable[[Any], object]] = {
@@ -174,7 +173,8 @@ class Agent:
         """Report the ranks to the agent or controller above, with their former ids if they had some."""
         self._offered = self._alive
         ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
-        for part in parts(m.Register(self._offered, self._mpi, self._python, ids, launch=self.launch)):
+        offer = m.Register(self._offered, self._mpi, self._python, ids, launch=self.launch, program=self.program)
+        for part in parts(offer):
             self.send_up(part)
         if self.is_root:
             self._tasks.registered([engine.rank for engine in self._offered])

@@ -143,6 +143,20 @@ def _close_all_but(kept: Collection[int]) -> None:
                 os.close(number)
 
 
+def become_agent(launcher: int) -> None:
+    """Make this process, a program of its own, what :func:`start_agent` makes of a forked one.
+
+    Args:
+        launcher: the process that has started the ranks, whose cores it may use; 0 if there is none.
+    """
+    _reset_signals()
+    _leave_environment()
+    _use_cores_of(launcher)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(PROCESS_NAME, encoding="ascii")
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def _reset_signals() -> None:
     faulthandler.disable()
     signal.set_wakeup_fd(-1)

@@ -172,7 +172,7 @@ class LocalRank:
         words = block.words
 
         def sent(count: int) -> None:
-            words[SENT] = count
+            words[SENT] = max(count, words[SENT])
             self.on_sent()
 
         sent(self._link.sent)
@@ -197,6 +197,13 @@ class LocalRank:
     def send(self, message: rm.ToRank, body: Sequence[Buffer] = (), files: tuple[int, ...] = ()) -> None:
         """Send it a message."""
         self._link.send(rm.encode(message, body), files)
+
+    def announce(self) -> memoryview:
+        """Have a rank of a program know of all packets for it, also those still on their way; return the words."""
+        assert self._block is not None
+        self._block.words[SENT] = self._link.promised
+        self._block.fence()
+        return self._block.words
 
     def run(self, number: int, packet: bytes, command: RankCommand, files: tuple[int, ...] = ()) -> None:
         """Send it a command; ranks that get the same command share the packet."""

@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from ... import furl, limits
 from ...errors import FurlError, KernelError
@@ -31,7 +30,7 @@ from .memorywatch import MemoryWatch
 from .nodelinks import NodeLinks
 from .tree import TreePosition, place
 from .uplink import link_up
-from .watch import exit_status, open_pidfd, send_signal
+from .watch import RankDescriptors, exit_status, open_pidfd, send_signal
 
 _RETRY = 0.1
 _RETRY_FACTOR = 1.3
@@ -41,13 +40,6 @@ _STATUS_WITHIN = 0.2
 """Seconds to wait, after a rank's socket has closed, for the exit status of its process."""
 _MEANT_FOR_ALL = 5.0
 """Seconds for which a signal to one rank explains the ends of others."""
-
-
-class RankDescriptors(NamedTuple):
-    """Descriptors of a rank: its pidfd, and the agent's end of its lifeline."""
-
-    pidfd: int | None
-    lifeline: int
 
 
 class NodeAgent:
@@ -71,13 +63,13 @@ class NodeAgent:
         self._log_line = log
         self._warn_line = warn
         self._token = secrets.token_bytes(16)
+        self._make_agent: Callable[..., Agent] = Agent
         self._last_packet = LastPacket()
         self._memory = MemoryWatch(self.loop, lambda: self._ranks)
         self._ranks: dict[LocalRank, RankDescriptors] = {}
         self._ending: dict[LocalRank, str] = {}
         """Ranks that are ending, in the order of their sockets' ends, with the reason once it is known."""
-        self._expected = 0
-        """Number of ranks on this node; 0 while unknown."""
+        self._expected = 0  # ranks on this node; 0 while unknown
         self._links: NodeLinks | None = None
         self._position = TreePosition(None, [])
         self.agent: Agent | None = None
@@ -244,7 +236,7 @@ class NodeAgent:
             if not one_tree:
                 self._links.close()
                 self._links = None
-        self.agent = agent = Agent(
+        self.agent = agent = self._make_agent(
             self.loop, hello.host, hello.mpi, hello.python, len(self._position.below), self._log, self._stop,
             joined=hello.joined, leaders=hello.leaders,
         )  # fmt: skip
@@ -302,11 +294,14 @@ class NodeAgent:
         callbacks = Callbacks(
             event=self.agent.from_above,
             started=self._started,
-            interrupted=lambda why: self._warn(f"lost the link to the controller ({why}); reconnecting"),
+            interrupted=self._interrupted,
             ended=self._not_connected,
         )
         self._session = DialledSession(self.loop, address, RECEIVES["engine"], callbacks, routes=routes)
         self._session.open()
+
+    def _interrupted(self, why: str) -> None:
+        self._warn(f"lost the link to the controller ({why}); reconnecting")
 
     def _started(self) -> None:
         assert self.agent is not None

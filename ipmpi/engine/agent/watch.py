@@ -13,7 +13,7 @@ import os
 import signal
 import struct
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from ...exits import how_it_ended
 
@@ -40,6 +40,13 @@ _SAME_RANK: Final = (
     *("FLUX_JOB_ID", "FLUX_TASK_RANK"),
 )
 _PROC: Final = Path("/proc")
+
+
+class RankDescriptors(NamedTuple):
+    """Descriptors of a rank: its pidfd, and the agent's end of its lifeline."""
+
+    pidfd: int | None
+    lifeline: int
 
 
 def open_pidfd(pid: int) -> int | None:

@@ -41,6 +41,7 @@ class World:
         leaders: for each rank, the lowest rank on its node.
         mpi: the module mpi4py.MPI, or None.
         description: library and thread level, for the log and for cluster_info.
+        comm: the communicator of :meth:`exchange`; None for COMM_WORLD.
     """
 
     rank: int = 0
@@ -49,14 +50,27 @@ class World:
     leaders: list[int] = field(default_factory=lambda: [0])
     mpi: Any = None
     description: str = ""
+    comm: Any = None
     _parent: Any = None
     _shared: Any = None
     _ring: CallRing | None = None
     _given: SetCommunicator | None = None
 
+    @property
+    def whole(self) -> Any:
+        """A communicator of all ranks for ipmpi itself; None if they are not joined."""
+        return self._parent
+
     def exchange(self, value: object) -> list[Any]:
         """Return the values of all ranks, by rank. Collective; only while the set starts."""
-        return [value] if self.mpi is None else list(self.mpi.COMM_WORLD.allgather(value))
+        if self.mpi is None:
+            return [value]
+        return list((self.mpi.COMM_WORLD if self.comm is None else self.comm).allgather(value))
+
+    def progress(self) -> None:
+        """Let MPI work on what it has begun, without waiting: others may need it while this rank does nothing."""
+        if self._parent is not None and not self.mpi.Is_finalized():
+            self._parent.Iprobe()
 
     def make_teams(self, left: Callable[[], str | None]) -> CommunicatorSource | None:
         """Return the source of communicators for gang tasks; None if the ranks are not joined.

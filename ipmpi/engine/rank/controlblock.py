@@ -11,6 +11,9 @@ that may also reorder writes (ARM, POWER) need one between a result and its coun
 
 * The rank writes :data:`CLAIMED`, then looks whether the item is revoked. The agent revokes it, then looks at
   CLAIMED. So an item that is not claimed then will not run, or has run and is among the results.
+* A rank of a program writes :data:`STEP`, then looks at :data:`SENT`. The agent sends a packet, writes SENT, then
+  looks at STEP. So a rank that is in step n then hears the packet at tick n + 1 at the latest, and one that holds
+  at tick n before it goes on.
 * The rank writes :data:`RESULTS`, then looks at :data:`BELL`. The agent clears BELL, then looks at RESULTS. So
   most results need no message, and none is overlooked.
 """
@@ -61,6 +64,18 @@ RESULT_BYTES: Final = 21
 ABORTED: Final = 26
 ABORT_CODE: Final = 27
 """1 if the rank has called MPI_Abort, and with which code; written in the opposite order."""
+
+# Words of a rank of a program, which it writes.
+STEP: Final = 28
+"""Twice the number of its last tick, plus 1 while it holds there; -2 before the first one."""
+RECEIVED: Final = 29
+"""Number of packets that it has received."""
+DUE: Final = 30
+"""The first tick at which it has something to do without being told."""
+LABEL: Final = 31
+"""What to add to the number of a tick to get the number that the program gives to the step."""
+PAUSED: Final = 33
+"""1 while it holds because somebody has paused the program."""
 
 # Written by both: the rank sets it, the agent clears it.
 BELL: Final = 32

@@ -59,21 +59,23 @@ class Interrupts:
         self._handlers: dict[int, Any] = {}
         self._masks: dict[int, set[int]] = {}
 
-    def install(self, on_signal: Callable[[str], None]) -> None:
+    def install(self, on_signal: Callable[[str], None] | None) -> None:
         """Install the signal handlers.
 
         Args:
             on_signal: called with the name of a SIGINT, a SIGTERM, or a SIGUSR1, which batch systems send before
-                the end of the job.
+                the end of the job; None leaves these three alone.
         """
 
         def interrupted(_number: int, frame: FrameType | None) -> None:
             self.arrived(frame)
 
         def told(number: int, _frame: FrameType | None) -> None:
-            on_signal(signal.Signals(number).name)
+            if on_signal is not None:
+                on_signal(signal.Signals(number).name)
 
-        self._handlers = {SIGNAL: interrupted} | dict.fromkeys(_TOLD, told)
+        told_of = _TOLD if on_signal is not None else ()
+        self._handlers = {SIGNAL: interrupted} | dict.fromkeys(told_of, told)
         self.install_again()
 
     def install_again(self) -> None:

@@ -28,7 +28,7 @@ _LINE_BUFFERED: Final = 1
 class OutputPipes:
     """Three pipes to the agent: standard output and error of commands, and a copy of what else Python prints.
 
-    A with-statement on it encloses a command; it does nothing before :meth:`install`.
+    A with-statement on it encloses a command. Without :meth:`install`, nothing else is changed.
 
     Args:
         redirect: whether the descriptors 1 and 2 of this process become the pipes; else only Python's streams do.
@@ -73,12 +73,21 @@ class OutputPipes:
 
     def __enter__(self) -> None:
         self._before = sys.stdout, sys.stderr
+        if self._streams is None:  # the program has its own, which buffer
+            self._write_out_own()
         self.stdout.begin(sys.stdout)
         self.stderr.begin(sys.stderr)
         sys.stdout, sys.stderr = self.stdout, self.stderr
         if self._own:  # no loop: every command comes here
             os.dup2(self._write_ends[0], 1)
             os.dup2(self._write_ends[1], 2)
+
+    def _write_out_own(self) -> None:
+        for stream in self._before:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        if self._c_stdout is not None:
+            self._c_stdout.flush()
 
     def __exit__(self, *_error: object) -> None:
         self.stdout.end()

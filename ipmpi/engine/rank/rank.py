@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -27,7 +27,7 @@ from ...protocol.tasks import DefineFunction, ForgetFunctions
 from ...transport.packets import RankSocket
 from ..session.namespace import CommandAnswer, Namespace, failed_answer
 from .commandcomm import CommandComm, MakeShared
-from .controlblock import BELL, CURRENT, SENT, SINCE, SKIP, ControlBlock
+from .controlblock import BELL, CURRENT, RECEIVED, SENT, SINCE, SKIP, ControlBlock
 from .debuggerlink import DebuggerLink
 from .gangmember import GangMember, GangPart, MakeTeams
 from .interrupts import Interrupts
@@ -125,6 +125,34 @@ class Rank:
     def comm(self) -> Any:
         """The communicator of all ranks; None if they are not joined."""
         return self._comm.comm
+
+    def also_hears(self, handlers: Mapping[type, Callable[[Any], None]]) -> None:
+        """Have messages of these types handled, which only ranks of a program get."""
+        self._handlers.update({kind: _without_body(handler) for kind, handler in handlers.items()})
+
+    @property
+    def stopped(self) -> rm.Stop | None:
+        """The agent's last message, if it has come, or one that says that the agent has ended."""
+        return self._stop
+
+    def hear(self) -> bool:
+        """Wait for the next packet and handle it; commands are only put into the queue. False: the agent ended."""
+        heard = self._hear()
+        self._block.words[RECEIVED] = self._socket.received
+        return heard
+
+    def say(self, message: rm.ToAgent) -> bool:
+        """Tell the agent something; False if it has ended."""
+        return self._say(message)
+
+    def perform(self) -> bool:
+        """Run the next command of the queue; return False if there is none."""
+        if not self._inbox:
+            return False
+        self.interrupts.install_again()
+        self._inbox.popleft()()
+        self._block.words[RECEIVED] = self._socket.received
+        return True
 
     def install_signals(self) -> None:
         """Handle SIGINT, SIGTERM, SIGUSR1 and the agent's signal."""
@@ -348,6 +376,10 @@ class Rank:
         else:
             payload = data.encode() if isinstance(data, str) else data
             self._say(rm.PartDone(part.serial, kind, hit, seconds, [len(payload)]), [payload])
+
+
+def _without_body(handle: Callable[[Any], None]) -> Callable[[Any, memoryview, list[int]], None]:
+    return lambda message, _body, _files: handle(message)
 
 
 def _arguments(files: list[int], sizes: Sequence[int]) -> Payload:

@@ -25,7 +25,7 @@ from ipmpi.engine.session.ipythonlines import described
 from ipmpi.engine.session.properties import EngineProperties
 from ipmpi.engine.session.snapshots import NoStore, SnapshotPlace, SnapshotStore, content_of
 from ipmpi.engine.session.texts import shorten
-from ipmpi.errors import RemoteProtocolError, SerializationError
+from ipmpi.errors import ClientError, RemoteProtocolError, SerializationError
 from ipmpi.protocol import operations
 from ipmpi.protocol.operations import (
     Apply,
@@ -165,6 +165,7 @@ class Namespace:
             FindSnapshots: self._find_snapshots,
             RestoreSnapshot: self._restore_snapshot,
             DropSnapshots: self._drop_snapshots,
+            operations.Steer: self._steer,
         }
 
     @property
@@ -339,6 +340,12 @@ class Namespace:
         place = SnapshotPlace(operation.folder, operation.cluster)
         self.snapshots.drop_others(place, operation.key, self._engine_id)
         return _DONE
+
+    def _steer(self, operation: operations.Steer, _body: Sequence[Buffer]) -> CommandAnswer:
+        raise ClientError(
+            f"{operation.action}() is for a program with a loop of its own, which calls ipmpi.steering.attach(), "
+            f"and engine {self._engine_id} is started by ipengine: give it commands"
+        )
 
     def _keys(self, _operation: Keys, _body: Sequence[Buffer]) -> CommandAnswer:
         return _value(

@@ -5,43 +5,16 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
-import pickle
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from array_engines import Engines
 from hypothesis import given, settings, strategies as st
 
 from ipmpi.client.engines import distributed
-from ipmpi.client.engines.arrayspread import distributed_array, spread_of
-from ipmpi.client.engines.distributed import DistributedArray
-from ipmpi.reference import Reference
-
-
-class Engines:
-    """Namespaces by engine id; counts what it was asked for."""
-
-    def __init__(self, spaces: dict[int, dict[str, Any]]) -> None:
-        self.spaces = spaces
-        self.asked: list[list[int]] = []
-
-    def run(self, groups: Sequence[tuple[list[int], Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
-        """As :data:`~ipmpi.client.engines.distributed.Run`."""
-        found = []
-        for engines, function, args in groups:
-            self.asked.append(list(engines))
-            for engine in engines:
-                space = self.spaces[engine]
-                values = [space[each.name] if isinstance(each, Reference) else each for each in args]
-                found.append(pickle.loads(pickle.dumps(function(*values))))
-        return found
-
-    def array(self, **spread: Any) -> DistributedArray:
-        words = ("axis", "grid", "comm", "offset", "shape")
-        how = spread_of(*(spread.get(word) for word in words), spread.get("halo", 0))
-        return distributed_array(self.run, "T", list(self.spaces), how)
 
 
 def divided(length: int, cuts: Sequence[float]) -> list[int]:

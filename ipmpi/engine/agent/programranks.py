@@ -1,0 +1,34 @@
+"""What the agent of a program tells its ranks about ticks, and reads of them in shared memory."""
+
+from __future__ import annotations
+
+from ...protocol import rankmessages as rm
+from ..rank.controlblock import STEP
+from .localrank import LocalRank
+
+
+def words(local: LocalRank) -> memoryview:
+    """The words of its control block."""
+    return local.announce()
+
+
+def hold_at_tick(local: LocalRank, round_: int) -> int:
+    """Tell a rank to hold at its next tick; return the first tick that it will certainly not pass.
+
+    The packet is announced before the rank is looked at: see :mod:`ipmpi.engine.rank.controlblock`.
+    """
+    local.send(rm.HoldHere(round_))
+    at = local.announce()[STEP]
+    return int(at >> 1) + (not at & 1)
+
+
+def stop_at_tick(local: LocalRank, round_: int, step: int) -> None:
+    """Let a rank go on to this tick."""
+    local.send(rm.StopAtStep(round_, step))
+    local.announce()
+
+
+def let_go(local: LocalRank, round_: int, resume: bool, why: str) -> None:
+    """Let a rank go on with its program."""
+    local.send(rm.LetGo(round_, resume, why))
+    local.announce()

@@ -1,0 +1,55 @@
+"""What the agents of a program say to each other, so that all its ranks stop at the same step.
+
+A *tick* is the place in the loop of a program where its ranks hear their agents; ranks count their ticks from 0.
+"""
+
+from __future__ import annotations
+
+from .basemessage import Message
+
+
+class HoldRanks(Message, frozen=True, tag=100):
+    """Ranks shall hold at their next tick. Down the tree; answered by :class:`CanStopAt`.
+
+    ``round`` numbers the agreements of a set.
+    """
+
+    round: int
+
+
+class CanStopAt(Message, frozen=True, tag=101):
+    """No rank of this branch has passed tick ``step``, and all of them can hold there. Up the tree."""
+
+    round: int
+    step: int
+
+
+class StopAt(Message, frozen=True, tag=102):
+    """All ranks of the set shall go on to tick ``step``, and hold there. Answered by :class:`AllHold`."""
+
+    round: int
+    step: int
+
+
+class AllHold(Message, frozen=True, tag=103):
+    """All ranks of this branch hold at the agreed tick, or have ended. Up the tree."""
+
+    round: int
+
+
+class GoOn(Message, frozen=True, tag=104):
+    """Ranks shall go on with their program: the round is over. ``resume``: also those that were paused.
+
+    ``words`` say why, if nobody has asked for that.
+    """
+
+    round: int
+    resume: bool = False
+    words: str = ""
+
+
+class CannotHold(Message, frozen=True, tag=105):
+    """A rank of this branch does not come to the agreed tick; ``words`` say which one, and where it is."""
+
+    round: int
+    words: str
