@@ -36,11 +36,11 @@ from ..journal.rows import (
     SetRow,
 )
 from ..protocol import messages as m, packed
-from ..protocol.frames import Buffer, split
-from .effects import Decline, Effect, Send, refusal
+from ..protocol.frames import Buffer
+from .effects import Announce, Decline, Effect, Send, refusal
 from .farm.answers import numbers
 from .farm.farm import Farm
-from .farm.recovery import Ends, ends_in
+from .farm.recovery import Ends, ends_in, is_failure, only
 from .farm.tasktable import RECORDS
 
 COMMIT_DELAY: Final = 0.02
@@ -165,6 +165,8 @@ class TaskJournal(NoJournal):
         self._unwritten: dict[bytes, bytes] = {}
         """Functions of groups that were not written yet."""
         self._changes: list[Change] = []
+        self._unsaid: list[Effect] = []
+        """Failures that are told when they are written."""
         self._ends: dict[int, list[EndRow]] = {}
         """Ends that were not written yet, by serial."""
         self._submitted: dict[int, tuple[Kept, GroupRow]] = {}
@@ -301,15 +303,16 @@ class TaskJournal(NoJournal):
             return
         known: set[int] = set()
         try:
-            rows = [*self._store.ends(kept.serial), *self._ends.get(kept.serial, ())]
+            rows = self._store.ends(kept.serial)
         except JournalDamaged as error:
             self._lost(kept, lacks, error)
             return
-        for row in rows:
+        for position, row in enumerate([*rows, *self._ends.get(kept.serial, ())]):
             message = m.decode(row.message)
             assert isinstance(message, Ends)
             known.update(ends_in(message))
-            self._out += [Send(client, *piece) for piece in only(message, row.body, lacks)]
+            if position < len(rows) or not is_failure(message):  # else it is told when it is written
+                self._out += [Send(client, *piece) for piece in only(message, row.body, lacks)]
         if lacks is not None:
             self.farm.recovery.has_result(client, number, lacks | known)
 
@@ -374,21 +377,30 @@ class TaskJournal(NoJournal):
             self._wait_no_longer()
         self._write_submissions()
         found = self.farm.flush(now)
-        must_be_written = self._note_ends(found)
+        failures = self._note_ends(found)
+        self._unsaid += failures
         if self._changes or self._ends:
             if self._commit_at is None:
                 self._commit_at = now + COMMIT_DELAY
-            if must_be_written or now >= self._commit_at:
+            if failures or now >= self._commit_at:
                 self._commit_at = None if self._commit() else now + RETRY
         else:
             self._commit_at = None
         self._tell_sets()
         out, self._out = self._out, []
-        return out + [effect for effect in found if not self._is_for_absent(effect)]
+        later = set(map(id, failures))
+        told = out + [effect for effect in found if id(effect) not in later]
+        if not self._failure:
+            told += self._unsaid
+            self._unsaid = []
+        return [effect for effect in told if not self._is_for_absent(effect)]
 
     def _is_for_absent(self, effect: Effect) -> bool:
-        """Whether a client will be told when it is back."""
-        return isinstance(effect, Send) and effect.to in self._away and isinstance(effect.message, Ends)
+        """Whether a client will be told when it has come back, and has said what it lacks of that group."""
+        if not isinstance(effect, Send) or not isinstance(effect.message, Ends):
+            return False
+        away = self._away.get(effect.to)
+        return away is not None and effect.message.group not in away.listed
 
     def _write_submissions(self) -> None:
         if not self._submitted:
@@ -408,9 +420,9 @@ class TaskJournal(NoJournal):
                 self._out.append(Send(kept.client, refusal(kept.number, error)))
                 self._drop(kept)
 
-    def _note_ends(self, effects: Iterable[Effect]) -> bool:
-        """Note the ends of tasks; return whether they must be written before they are told."""
-        must = False
+    def _note_ends(self, effects: Iterable[Effect]) -> list[Effect]:
+        """Note the ends of tasks; return those that must be written before they are told."""
+        must: list[Effect] = []
         for effect in effects:
             if not isinstance(effect, Send) or not isinstance(effect.message, Ends):
                 continue
@@ -419,7 +431,8 @@ class TaskJournal(NoJournal):
             if kept is not None:
                 row = EndRow(kept.serial, m.encode(message), b"".join(effect.body))
                 self._ends.setdefault(kept.serial, []).append(row)
-                must = must or isinstance(message, m.TasksUndone) or bool(getattr(message, "failed", b""))
+                if is_failure(message):
+                    must.append(effect)
         return must
 
     def _commit(self) -> bool:
@@ -431,12 +444,16 @@ class TaskJournal(NoJournal):
             if changes:
                 self._store.commit(changes)
         except (JournalFull, JournalDamaged) as error:
-            if str(error) != self._failure:
-                self._log(f"the journal cannot be written: {error}")
+            if not self._failure:
+                self._out.append(
+                    Announce(
+                        f"new tasks are refused, and failures told later: the journal cannot be written. {error}"
+                    )
+                )
             self._error, self._failure = error, str(error)
             return False
         if self._failure:
-            self._log("the journal is written again")
+            self._out.append(Announce("tasks are accepted again: the journal can be written"))
             self._failure = ""
         self._changes.clear()
         self._ends.clear()
@@ -457,27 +474,3 @@ class TaskJournal(NoJournal):
         """Return when to call :meth:`flush` if no event occurs."""
         times = (self.farm.next_deadline(), self._commit_at, self._release_at)
         return min((when for when in times if when is not None), default=None)
-
-
-def only(message: Ends, body: bytes, wanted: set[int] | None) -> list[tuple[Ends, list[Buffer]]]:
-    """Return the message, with body, for those of its tasks that are wanted (None: all); [] if there are none."""
-    indices = ends_in(message)
-    if wanted is None or wanted.issuperset(indices):
-        sizes = [] if isinstance(message, m.TasksUndone) else message.sizes
-        return [(message, split(memoryview(body), sizes))]
-    positions = [position for position, index in enumerate(indices) if index in wanted]
-    if not positions:
-        return []
-    chosen = packed.pack(indices[position] for position in positions)
-    if isinstance(message, m.TasksUndone):
-        return [(m.TasksUndone(message.group, chosen, message.error, message.text), [])]
-    assert isinstance(message, m.TasksDone)
-    lengths, failed = packed.unpack(message.lengths), set(packed.unpack(message.failed))
-    pieces = list(packed.slices(body, lengths))
-    part = b"".join([pieces[position] for position in positions])
-    done = m.TasksDone(
-        message.group, message.engine, chosen,
-        packed.pack(new for new, position in enumerate(positions) if position in failed),
-        packed.pack(lengths[position] for position in positions), [len(part)],
-    )  # fmt: skip
-    return [(done, [part])]

@@ -26,8 +26,12 @@ from .output import (
 )
 from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
 from .recovery import (
-    RecoveryMessage, ResultsRecorded as ResultsRecorded, TasksAccepted as TasksAccepted,
-    TasksFetched as TasksFetched, TasksHeld as TasksHeld, TasksOpen as TasksOpen,
+    RecoveryMessage,
+    ResultsRecorded as ResultsRecorded,
+    TasksAccepted as TasksAccepted,
+    TasksFetched as TasksFetched,
+    TasksHeld as TasksHeld,
+    TasksOpen as TasksOpen,
 )  # fmt: skip
 from .sshmessages import (
     ChannelReset as ChannelReset,
@@ -65,6 +69,7 @@ from .tasks import (
     TaskBody as TaskBody,
     TaskDone as TaskDone,
     TaskHolds as TaskHolds,
+    TaskMessage,
     TaskOptions as TaskOptions,
     TaskResults as TaskResults,
     TasksDone as TasksDone,
@@ -414,25 +419,14 @@ AnyMessage = (
     | ClusterInfo
     | AskAgents
     | DebuggerLine
-    | SubmitTasks
-    | AbortTasks
-    | TaskStatus
-    | DefineFunction
-    | ForgetFunctions
-    | Recheck
-    | Reserve
-    | Release
     | Reply
     | Refused
     | Result
     | Undone
     | Accepted
     | SendBodyAgain
-    | TasksDone
-    | TasksUndone
     | Notice
     | EnginesChanged
-    | TaskDone
     | Registered
     | Dispatch
     | CommandWithdrawn
@@ -441,11 +435,6 @@ AnyMessage = (
     | Inquiry
     | StopRanks
     | RestartSet
-    | GiveTasks
-    | TakeBackTasks
-    | CancelTasks
-    | TaskBody
-    | ReserveRanks
     | Register
     | RanksLost
     | JobEnds
@@ -454,15 +443,8 @@ AnyMessage = (
     | Findings
     | Output
     | DebuggerSaid
-    | WantTasks
-    | TaskResults
-    | LargeTaskResult
-    | TasksReturned
-    | TasksStarted
-    | WantTaskBody
-    | PropertiesChanged
-    | TaskHolds
     | RecoveryMessage
+    | TaskMessage
     | EndIsNear
     | HoldRanks
     | CanStopAt
@@ -470,10 +452,6 @@ AnyMessage = (
     | AllHold
     | CannotHold
     | GoOn
-    | RunTogether
-    | TogetherEnded
-    | LeaveTogether
-    | DeliverTogether
     | ConnectTo
     | RunCommand
     | ReadFurl

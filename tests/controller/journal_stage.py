@@ -188,9 +188,14 @@ class SimulatedSet:
 
 
 class JournalStage:
+    """Use it with ``clock`` in place of the clock of ``ipmpi.client.tasks.submitter``: then a seed says all."""
+
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+
     def __init__(self, seed: int, clients: int = 2, sets: int = 2) -> None:
         self.random = random.Random(seed)
         self.now = 0.0
+        self.clock.monotonic = lambda: self.now
         self.store = MemoryStore()
         self.runs: Counter[bytes] = Counter()
         self.log: list[str] = []

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from ipmpi.client.tasks import submitter
 from ipmpi.controller.farm.recovery import FarmRecovery
 from ipmpi.controller.taskjournal import TaskJournal
 from tests.controller.journal_stage import JournalStage
 
 TURNS = 1500
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitter, "time", JournalStage.clock)
 
 
 def play(seed: int, *, full: bool = True) -> JournalStage:
@@ -97,7 +103,7 @@ PLANTED = {
     "an early acknowledgement": (TaskJournal, "_commit", lambda self: self._submitted.clear() or True),
     "a set that is told too early": (TaskJournal, "_tell_sets", None),
     "tasks that wait for nobody": (FarmRecovery, "ready", lambda self, group: self._queue(group)),
-    "ends that are not written": (TaskJournal, "_note_ends", lambda self, effects: False),
+    "ends that are not written": (TaskJournal, "_note_ends", lambda self, effects: []),
     "a client that is not answered": (TaskJournal, "_answer", lambda self, client, number, lacks: None),
 }
 

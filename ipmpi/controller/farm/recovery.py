@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ...protocol import messages as m, packed
-from ...protocol.frames import Buffer
+from ...protocol.frames import Buffer, split
 from .functions import Functions
 from .groups import FAILED, SUCCEEDED, UNDONE, WAITING, EndedGroup, TaskGroup
 from .sets import SetStates
@@ -22,6 +22,11 @@ Ends = m.TasksDone | m.TaskDone | m.TasksUndone
 def ends_in(message: Ends) -> Sequence[int]:
     """Return the tasks whose ends a message tells."""
     return [message.index] if isinstance(message, m.TaskDone) else packed.unpack(message.indices)
+
+
+def is_failure(message: Ends) -> bool:
+    """Return whether a message tells of tasks that have not succeeded, on which others may depend."""
+    return isinstance(message, m.TasksUndone) or (isinstance(message, m.TasksDone) and bool(message.failed))
 
 
 class FarmRecovery:
@@ -144,3 +149,27 @@ class FarmRecovery:
     def withdraw(self, client: int, number: int) -> None:
         """Take out a group that was submitted just now, of which no set has got a task."""
         self._table.withdraw(client, number)
+
+
+def only(message: Ends, body: bytes, wanted: set[int] | None) -> list[tuple[Ends, list[Buffer]]]:
+    """Return the message, with body, for those of its tasks that are wanted (None: all); [] if there are none."""
+    indices = ends_in(message)
+    if wanted is None or wanted.issuperset(indices):
+        sizes = [] if isinstance(message, m.TasksUndone) else message.sizes
+        return [(message, split(memoryview(body), sizes))]
+    positions = [position for position, index in enumerate(indices) if index in wanted]
+    if not positions:
+        return []
+    chosen = packed.pack(indices[position] for position in positions)
+    if isinstance(message, m.TasksUndone):
+        return [(m.TasksUndone(message.group, chosen, message.error, message.text), [])]
+    assert isinstance(message, m.TasksDone)
+    lengths, failed = packed.unpack(message.lengths), set(packed.unpack(message.failed))
+    pieces = list(packed.slices(body, lengths))
+    part = b"".join([pieces[position] for position in positions])
+    done = m.TasksDone(
+        message.group, message.engine, chosen,
+        packed.pack(new for new, position in enumerate(positions) if position in failed),
+        packed.pack(lengths[position] for position in positions), [len(part)],
+    )  # fmt: skip
+    return [(done, [part])]
