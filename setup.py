@@ -74,7 +74,12 @@ setup(
     packages=[*find_packages(include=["ipmpi", "ipmpi.*"]), "ipmpi.jobscripts"],
     # One copy of the templates: readable at the top of the checkout, inside the package once installed.
     package_dir={"ipmpi.jobscripts": "jobscripts"},
-    package_data={"ipmpi": ["py.typed"], "ipmpi.jobscripts": ["*", "templates/*"]},
+    package_data={
+        "ipmpi": ["py.typed"],
+        "ipmpi.jobscripts": ["*", "templates/*"],
+        # What programs in C and Fortran are compiled with.
+        "ipmpi.native": ["*.h", "*.c", "*.f90", "*.cmake"],
+    },
     include_package_data=False,
     zip_safe=False,
     entry_points={
@@ -82,6 +87,7 @@ setup(
             "ipcontroller = ipmpi.cli.ipcontroller:main",
             "ipengine = ipmpi.cli.ipengine:main",
             "ipcluster = ipmpi.cli.ipcluster:main",
+            "ipmpi-steer-config = ipmpi.cli.steerconfig:main",
         ]
     },
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ipmpi import errors, limits
-from ipmpi.cli import ipcluster, ipcontroller, ipengine
+from ipmpi.cli import ipcluster, ipcontroller, ipengine, steerconfig
 from ipmpi.protocol import frames, messages, operations, permissions, rankmessages
 
 PLAIN = (Exception, BaseException, object)
@@ -92,6 +92,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     return {
         "ipcontroller": ipcontroller.parser(),
         "ipengine": ipengine.parser(),
+        "ipmpi-steer-config": steerconfig.parser(),
         **{f"ipcluster {name}": parser for name, parser in ipcluster.parsers().items()},
     }
 

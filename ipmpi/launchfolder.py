@@ -1,7 +1,7 @@
 """The folder of one launch of engines, by which its parts and whoever starts it again agree.
 
 It has a file for each agent with a link to the controller, with the ids of its engines, as long as they are to
-be started again when they end. The file :data:`ASKED` says that a client has asked for that. Before the next
+be started again when they end. The file :data:`ASKED` says that they end for that, and why. Before the next
 start, the folder is renamed, and the new engines look there for their ids. Job scripts do in the shell what is
 done here.
 """
@@ -17,7 +17,7 @@ BEFORE: Final = ".before"
 """Suffix of the folder of the previous start."""
 
 ASKED: Final = "asked"
-"""Name of the file that says that a client has asked for a restart."""
+"""Name of the file that says that they end to be started again, and why."""
 
 
 def begin(folder: Path) -> None:
@@ -28,9 +28,12 @@ def begin(folder: Path) -> None:
         folder.rename(before)
 
 
-def is_asked_for(folder: Path) -> bool:
-    """Return whether a client has asked for a restart of these engines."""
-    return (folder / ASKED).exists()
+def asked(folder: Path) -> str:
+    """Return why these engines end to be started again, as a clause; "" if they do not."""
+    try:
+        return (folder / ASKED).read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def remove(folder: Path) -> None:

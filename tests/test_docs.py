@@ -156,7 +156,8 @@ def test_no_marks_of_doctest_are_shown(page: Path) -> None:
 
 # --- Command lines ---------------------------------------------------------------------------------------
 
-COMMAND = re.compile(r"^(?:.*\s)?(ipcluster|ipcontroller|ipengine)(?:\s|$)")
+COMMANDS = ("ipcluster", "ipcontroller", "ipengine", "ipmpi-steer-config")
+COMMAND = re.compile(rf"^(?:.*\s)?({'|'.join(COMMANDS)})(?:\s|$)")
 SAME = {"ipcluster mpiexec", "ipcluster mpirun", "ipcluster pbs"}
 """Commands that take what another one takes."""
 LITERAL = re.compile(r"``([^`]+)``")
@@ -177,7 +178,7 @@ def shown_lines(page: Path) -> list[str]:
 def arguments(line: str) -> tuple[str, list[str]]:
     """The last of our commands in a line, and what follows it; other launchers' options come before it."""
     words = shlex.split(line, comments=True)
-    at = max(number for number, word in enumerate(words) if word in ("ipcluster", "ipcontroller", "ipengine"))
+    at = max(number for number, word in enumerate(words) if word in COMMANDS)
     return full_command(words[at], words[at + 1 :])
 
 
@@ -227,7 +228,7 @@ def test_make_targets_exist(page: Path) -> None:
 
 
 def test_every_command_and_option_is_in_the_reference(parsers: dict[str, argparse.ArgumentParser]) -> None:
-    scripts = re.findall(r'"(\w+) = ipmpi\.cli\.\w+:main"', (ROOT / "setup.py").read_text("utf-8"))
+    scripts = re.findall(r'"([\w-]+) = ipmpi\.cli\.\w+:main"', (ROOT / "setup.py").read_text("utf-8"))
     page = (DOCS / "reference" / "commands.rst").read_text("utf-8")
     assert set(scripts) == {name.split()[0] for name in parsers}
     for name, parser in parsers.items():

@@ -22,11 +22,11 @@ def test_a_request_is_for_one_restart(tmp_path: Path) -> None:
     folder = tmp_path / "ids"
     ids = IdsFile(str(folder), 0)
     ids.keep({0: 0})
-    assert not launchfolder.is_asked_for(folder)
-    ids.ask()
-    assert launchfolder.is_asked_for(folder)
+    assert launchfolder.asked(folder) == ""
+    ids.ask("a client\n has asked")
+    assert launchfolder.asked(folder) == "a client has asked"
     launchfolder.begin(folder)
-    assert not launchfolder.is_asked_for(folder)
+    assert launchfolder.asked(folder) == ""
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:

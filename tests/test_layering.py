@@ -60,6 +60,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.engine.rank.gangmember": (3, "engine.rank"),
     "ipmpi.controller.lossnotices": (3, "controller"),
     "ipmpi.controller.restarts": (3, "controller"),
+    "ipmpi.controller.onloss": (3, "controller"),
     "ipmpi.controller.taskjournal": (3, "controller"),
     "ipmpi.transport": (3, "transport"),
     "ipmpi.transport.dial": (3, "transport.dial"),
@@ -87,6 +88,9 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.launch.cluster": (4, "launch.cluster"),
     "ipmpi.launch.doctor": (4, "launch.doctor"),
     "ipmpi.launch.processes": (4, "launch.processes"),
+    "ipmpi.native": (5, "native"),
+    "ipmpi.native.programmemory": (1, "native"),
+    "ipmpi.native.samempi": (1, "native"),
     "ipmpi.bench": (5, "bench"),
     "ipmpi.cli": (5, "cli"),
     "ipmpi.cluster": (5, "cluster"),
@@ -122,8 +126,11 @@ ONLY: dict[str, tuple[str, ...]] = {
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
     "sqlite3": ("ipmpi.journal.store",),
-    # The last one is a program of its own.
-    "mpi4py": ("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.joined", "ipmpi.launch.doctor.mpi_probe"),
+    # mpi_probe is a program of its own, samempi runs in one that has started MPI.
+    "mpi4py": (
+        *("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.joined", "ipmpi.launch.doctor.mpi_probe"),
+        "ipmpi.native.samempi",
+    ),
 }
 # Package -> what none of its modules may load, directly or through others.
 NEVER: dict[str, tuple[str, ...]] = {

@@ -84,6 +84,10 @@ class TestWheel:
         assert kept == {name for name in wheel.namelist() if name.startswith("ipmpi/jobscripts/")}
         assert not any(name.startswith(("jobscripts/", "tests/")) for name in wheel.namelist())
 
+    def test_holds_what_programs_in_c_and_fortran_are_compiled_with(self, wheel: zipfile.ZipFile) -> None:
+        kept = {"ipmpi_steer.h", "ipmpi_steer.c", "ipmpi_steer.f90", "ipmpi_steer-config.cmake"}
+        assert {f"ipmpi/native/{name}" for name in kept} <= set(wheel.namelist())
+
     def test_writes_job_scripts_from_there(self, wheel: zipfile.ZipFile, tmp_path: Path) -> None:
         wheel.extractall(tmp_path)
         code = "from ipmpi.launch.batch import editable; print(editable.editable(editable.SLURM, 'array'))"
@@ -97,7 +101,7 @@ class TestWheel:
         points = configparser.ConfigParser()
         points.read_string(metadata(wheel, "entry_points.txt"))
         commands = dict(points["console_scripts"])
-        assert set(commands) == {"ipcontroller", "ipengine", "ipcluster"}
+        assert set(commands) == {"ipcontroller", "ipengine", "ipcluster", "ipmpi-steer-config"}
         for target in commands.values():
             module, _, function = target.partition(":")
             assert callable(getattr(importlib.import_module(module), function))

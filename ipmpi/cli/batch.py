@@ -214,6 +214,7 @@ def engines_job(parsed: argparse.Namespace, engine_furl_file: Path, log_dir: Pat
         srun_mpi=parsed.srun_mpi,
         mpi=parsed.mpi,
         comm=parsed.comm,
+        on_loss=parsed.on_loss or "",
         launcher_options=tuple(parsed.launcher_options),
         fault_tolerance=parsed.fault_tolerance,
         gpu_order=parsed.gpu_order or "",

@@ -197,8 +197,8 @@ def _run_alone(cluster: ClusterRun, reporter: Reporter) -> int:
                     return 0
                 if isinstance(happening, EnginesEnded) and happening.asked:
                     if not happening.left:
-                        reporter.say("A client has asked for a restart of these engines.")
-                        cluster.start_engines("they are restarted, as a client has asked for")
+                        reporter.say(f"{happening.asked[0].upper()}{happening.asked[1:]}.")
+                        cluster.start_engines(f"they are started again: {happening.asked}")
                 elif isinstance(happening, EnginesEnded) and happening.code:
                     failed = f"{happening.title} ended ({how_it_ended(happening.code)})."
     finally:

@@ -257,6 +257,8 @@ class Controller:
         record: dict[str, object] = {"engines": count}
         if not count and self.service.ended_by_client:
             record["ordered"] = True
+        if not count and self.service.fates.aborted:
+            record["aborted"] = self.service.fates.aborted
         if not count and self.service.tasks:
             record["tasks"] = self.service.tasks
         if self.service.losses.last is not None:

@@ -37,6 +37,7 @@ from ..environment import gpus, mpienv, walltime
 from ..errors import KernelError
 from ..ownpath import add_current_folder, forget_current_folder
 from ..protocol import rankmessages as rm
+from ..protocol.losses import LOSS_MODES
 from ..transport.agentsocket import meet_agent
 from ..transport.packets import RankSocket, Socket
 from . import argtypes
@@ -67,11 +68,7 @@ def parser() -> argparse.ArgumentParser:
         "--mpi", default="auto", choices=MODES,
         help="auto: join the communicator if an MPI launcher started this; none: each engine by itself",
     )  # fmt: skip
-    p.add_argument(
-        "--comm", default="plain", choices=COMMS,
-        help="polled: MPI.COMM_WORLD is the communicator that user code also has as comm, whose waits end when "
-        "another rank fails; small collectives then take longer. plain: it is as MPI made it",
-    )  # fmt: skip
+    _add_set_options(p)
     p.add_argument(
         "--name", type=argtypes.cluster_name, default="", metavar="NAME",
         help="the controller's name, instead of a furl file",
@@ -110,6 +107,19 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument("--version", action="version", version=f"ipmpi {__version__}")
     return p
+
+
+def _add_set_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--comm", default="plain", choices=COMMS,
+        help="polled: MPI.COMM_WORLD is the communicator that user code also has as comm, whose waits end when "
+        "another rank fails; small collectives then take longer. plain: it is as MPI made it",
+    )  # fmt: skip
+    p.add_argument(
+        "--on-loss", choices=LOSS_MODES, default=LOSS_MODES[0],
+        help="what becomes of the set when one of its engines dies. shrink: the others go on, if the launcher "
+        "lets them; abort: they end as well; restart: all are started again by what has given --ids-dir",
+    )  # fmt: skip
 
 
 class EngineProcess:
@@ -169,6 +179,7 @@ class EngineProcess:
         world.record_calls(CallRing(block.calls))
         namespace = Namespace(-1, world.mpi)
         namespace.snapshots = SnapshotFiles()
+        namespace.revoker = world.make_revoker()
         namespace.install_as_main()
         importhooks.install()
         self.rank = Rank(
@@ -253,8 +264,9 @@ def _be_agent(options: argparse.Namespace, furl_file: Path | None, descriptor: i
 
     guard_secrets_and_allow_links()
     settings = AgentSettings(
-        options.furl_file, options.name, options.proxy, options.wait, str(_furl_file(options)), options.ids_dir
-    )
+        options.furl_file, options.name, options.proxy, options.wait, str(_furl_file(options)), options.ids_dir,
+        options.on_loss,
+    )  # fmt: skip
     log.info("pid %d, the agent of this node", os.getpid())
     agent = NodeAgent(
         descriptor, settings, lambda text: log.info("%s", text), lambda text: log.warning("%s", text)
@@ -319,9 +331,20 @@ def _take_gpus(numbers: Sequence[str], launched: mpienv.LaunchedRank | None) -> 
     log.info("GPUs of this rank: %s", said or "as they are, since the launcher has shared them out")
 
 
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    known = parser()
+    options = known.parse_args(argv)
+    if options.on_loss == "restart" and not options.ids_dir:
+        known.error(
+            "--on-loss restart: nobody would start these engines again. `ipcluster` and its job scripts do: give "
+            "the option to them"
+        )
+    return options
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run an engine; return the exit code."""
-    options = parser().parse_args(argv)
+    options = _parsed(argv)
     add_current_folder()  # for users' modules
     launched = mpienv.detect(os.environ)
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -17,6 +17,7 @@ from ipmpi.launch.batch.registry import batch_systems
 from ipmpi.launch.cluster import defaultfurls, records
 from ipmpi.launch.cluster.controller import ControllerProcess
 from ipmpi.launch.cluster.records import ClusterRecord
+from ipmpi.protocol.losses import LOSS_MODES
 
 _PASSED_ON: Final = (
     ("--client-ip", "IP", argtypes.host, "address the controller listens on for clients"),
@@ -82,15 +83,31 @@ def add_launcher_options(p: argparse.ArgumentParser) -> None:
         help="whether ranks of Open MPI go on when one dies (auto: if they are on one machine; between machines "
         "it rules out UCX and libfabric)",
     )  # fmt: skip
+    add_set_options(p)
+    p.add_argument(
+        "--gpu-order", type=argtypes.gpu_order, default=None, metavar="N,N,...",
+        help="in which order the engines of a node get its GPUs: 3,2,1,0",
+    )  # fmt: skip
+
+
+def add_set_options(p: argparse.ArgumentParser) -> None:
+    """Add the options about the ranks of a set, however it is started."""
     p.add_argument(
         "--comm", choices=["plain", "polled"], default="plain",
         help="polled: waits of MPI.COMM_WORLD end when another rank fails, as those of comm do; small collectives "
         "take longer",
     )  # fmt: skip
     p.add_argument(
-        "--gpu-order", type=argtypes.gpu_order, default=None, metavar="N,N,...",
-        help="in which order the engines of a node get its GPUs: 3,2,1,0",
+        "--on-loss", choices=LOSS_MODES, default=None,
+        help="what becomes of the others when an engine dies. shrink: they go on, if their launcher lets them "
+        "(the default); abort: they end; restart: all are started again, with the names of the last snapshot",
     )  # fmt: skip
+
+
+def set_arguments(parsed: argparse.Namespace) -> list[str]:
+    """Return the arguments of ``ipengine`` for :func:`add_set_options`."""
+    polled = ["--comm", parsed.comm] if parsed.comm != "plain" else []
+    return [*polled, *(["--on-loss", parsed.on_loss] if parsed.on_loss else [])]
 
 
 def system_name(text: str) -> str:
@@ -102,10 +119,9 @@ def system_name(text: str) -> str:
 
 
 def rank_arguments(parsed: argparse.Namespace) -> list[str]:
-    """Return the arguments of engines about the GPUs of this machine, and about MPI.COMM_WORLD."""
+    """Return the arguments of engines about the GPUs of this machine, and about their set."""
     told = parsed.gpu_order or parsed.gpus_per_node
-    polled = ["--comm", parsed.comm] if parsed.comm != "plain" else []
-    return [*(["--gpus", str(told)] if told else []), *polled]
+    return [*(["--gpus", str(told)] if told else []), *set_arguments(parsed)]
 
 
 def log_dir(parsed: argparse.Namespace, name: str) -> Path:

@@ -30,6 +30,7 @@ def main(words: Sequence[str]) -> int:
                 mpi=parsed.mpi,
                 remote=parsed.remote or "ipcluster",
                 timeout=parsed.timeout,
+                arguments=tuple(options.set_arguments(parsed)),
             )
         )
         plan = Plan(engines.n, parsed.timeout, engines_wait=True)
@@ -57,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
         "--remote", type=argtypes.command, default="ipcluster", metavar="COMMAND",
         help="what runs ipcluster there (ipcluster)",
     )  # fmt: skip
+    options.add_set_options(p)
     p.add_argument("--timeout", type=argtypes.seconds, default=60.0, metavar="SECONDS", help="for the start (60)")
     options.add_cluster_options(p)
     return p

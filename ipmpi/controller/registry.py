@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from .. import limits
 from ..errors import InvalidEngineID, NoEnginesRegistered, RemoteProtocolError
 from ..protocol.handshake import printable
+from ..protocol.losses import LOSS_MODES
 from ..protocol.messages import EngineInfo, Register
 from ..ranges import ranges
 
@@ -43,6 +44,8 @@ class EngineSet:
     launch: str = ""
     """See :class:`~ipmpi.protocol.messages.Register`, for this and the next one."""
     program: str = ""
+    on_loss: str = LOSS_MODES[0]
+    """See :mod:`ipmpi.controller.onloss`."""
     engines: dict[int, Engine] = field(default_factory=dict)
     """By rank."""
 
@@ -70,6 +73,7 @@ class Registry:
         engine_set = EngineSet(
             key, printable(message.mpi, _TEXT), printable(message.python, _TEXT), message.launch[:_LAUNCH],
             printable(message.program, _TEXT),
+            message.on_loss if message.on_loss in LOSS_MODES and not message.program else LOSS_MODES[0],
         )  # fmt: skip
         for number, info in zip(ids, infos, strict=True):
             engine = Engine(number, key, info.rank, printable(info.host, _TEXT), info.pid)

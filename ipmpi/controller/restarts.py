@@ -7,15 +7,17 @@ left is not started again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from ..errors import ClientError
+from ..protocol import messages as m
 from ..ranges import engines_named
 from .commands.router import Router
 from .deadlines import Deadlines
 from .farm.farm import Farm
 
-REASON = "it is restarted, as a client has asked for"
+REASON: Final = "it is restarted, as a client has asked for"
 """Why its commands do not end."""
 
 
@@ -52,18 +54,39 @@ class SetRestarts:
         """
         registry = self._router.registry
         wanted = registry.by_set(registry.resolve(targets))
-        self._refuse([key for key in wanted if not registry.sets[key].launch], _BY_HAND)
+        self.refuse_started_by_hand(wanted)
         self._refuse([key for key in wanted if self._deadlines.is_ending(key)], _JOB_ENDS)
         launches = {registry.sets[key].launch for key in wanted}
         keys = [key for key, each in registry.sets.items() if each.launch in launches]
-        ended = []
-        for key in keys:
-            ranks = list(registry.sets[key].engines)
-            self._farm.ranks_lost(key, ranks, ordered=True)
-            ended += self._router.set_lost(key, REASON, restart=True)
+        ended = self.end(keys, REASON, m.EndSet("a client has asked for a restart", True))
         self._log(f"client {client} has {engines_named(sorted(ended))} restarted")
-        self._changed()
         return sorted(ended)
+
+    def end(self, keys: Iterable[int], reason: str, told: m.EndSet) -> list[int]:
+        """End these sets at once, and announce it; return the ids of their engines. Tasks are run again elsewhere.
+
+        Args:
+            keys: the sets.
+            reason: why their engines are gone, for clients.
+            told: what the sets are told.
+        """
+        ended = []
+        for key in list(keys):
+            self._farm.ranks_lost(key, list(self._router.registry.sets[key].engines), ordered=True)
+            ended += self._router.set_lost(key, reason, told=told)
+        self._changed()
+        return ended
+
+    def why_not(self, keys: Iterable[int]) -> str:
+        """Return why these sets cannot be started again; "" if they can."""
+        registry = self._router.registry
+        if not all(registry.sets[key].launch for key in keys):
+            return _BY_HAND
+        return _JOB_ENDS if any(self._deadlines.is_ending(key) for key in keys) else ""
+
+    def refuse_started_by_hand(self, keys: Iterable[int]) -> None:
+        """Raise ClientError if nobody would start one of these sets again."""
+        self._refuse([key for key in keys if not self._router.registry.sets[key].launch], _BY_HAND)
 
     def _refuse(self, keys: list[int], why: str) -> None:
         if keys:

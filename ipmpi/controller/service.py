@@ -34,6 +34,7 @@ from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
 from .interruptions import Interruptions
 from .lossnotices import Losses
+from .onloss import SetFates
 from .restarts import SetRestarts
 from .roll import Roll
 from .sessions import PeerSession, Sessions
@@ -58,6 +59,9 @@ class ControllerService:
         on_stop: called when a client ended the controller.
     """
 
+    ended_by_client = False
+    """Whether the last engines were ended by a client."""
+
     def __init__(
         self,
         loop: Loop,
@@ -72,8 +76,7 @@ class ControllerService:
         self._loop = loop
         # Lines quote peers' texts: without control characters, and of limited length.
         self._log: Callable[[str], None] = lambda line: log(printable(line))
-        self._on_engines = on_engines
-        self._on_stop = on_stop
+        self._on_engines, self._on_stop = on_engines, on_stop
         self._interfaces = {interface.role: interface for interface in interfaces}
         tables = {"engine": CONTROLLER_RECEIVES["engine"]}
         tables.update({interface.role: interface.receives for interface in interfaces})
@@ -94,16 +97,32 @@ class ControllerService:
         self.interruptions = Interruptions(loop, self.router, self._send)
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
         self._restarts = SetRestarts(self.router, self.farm, self.deadlines, self._log, self._engines_ended)
+        self.fates = SetFates(self.router, self.losses, self._restarts, self._announce)
         self._engines, self._stopping = 0, False
-        self.ended_by_client = False
-        """Whether the last engines were ended by a client."""
         self._started = time.time()
+<<<<<<< HEAD
         self._requests = self._answers()
+=======
+        self._requests: dict[type[m.Message], Callable[[PeerSession, Any], Any]] = {
+            m.GetIds: lambda session, message: self._ids(),
+            m.QueueStatus: lambda session, message: self.stalled.queue_status(message.targets),
+            m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
+            m.Kill: self._kill,
+            m.Restart: lambda session, message: self._restarts.restart(session.key, message.targets),
+            m.OnLoss: lambda session, message: self.fates.choose(message),
+            m.RestoreAfterLoss: lambda session, message: self.fates.remember(message),
+            m.ClusterInfo: lambda session, message: self.cluster_info(message.after),
+            m.TaskStatus: lambda session, message: self.farm.status(session.key),
+            m.Recheck: lambda session, message: self.farm.recheck(session.key),
+            m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
+            m.Release: lambda session, message: self.farm.release(session.key, message.targets),
+        }
+>>>>>>> main
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
             m.DebuggerSaid: self.router.debuggers.said,
             m.Findings: self.inquiries.found,
-            m.RunBeforeEnd: self.router.before_end,
+            m.RunBeforeEnd: self.router.own.before_end,
             m.AnswerStuck: self.stalled.stuck,
             m.TasksReturned: self.farm.returned,
             m.TasksStarted: self.farm.blame.started,
@@ -165,6 +184,7 @@ class ControllerService:
         ids = self.router.register(session.key, message)
         if not message.program:  # ranks that have a loop of their own get no tasks
             self.farm.registered(session.key)
+        self.fates.registered(session.key, ids)
         for number, info in zip(ids, message.engines, strict=True):
             self._log(f"registered engine with id: {number} (rank {info.rank}, pid {info.pid} on {info.host})")
         self._count_engines()
@@ -172,9 +192,7 @@ class ControllerService:
     def _ranks_lost(self, session: PeerSession, message: m.RanksLost) -> None:
         key, over = session.key, self.deadlines.is_over(session.key, self._loop.now())
         self.farm.ranks_lost(key, message.ranks, ordered=over, told=message.ordered, reason=message.reason)
-        expected = over or message.ordered
-        now, death = self._loop.now(), message.death
-        self.losses.ranks_lost(key, message.ranks, message.reason, now, expected=expected, death=death)
+        self.fates.ranks_lost(key, message, self._loop.now(), expected=over or message.ordered)
         self._count_engines()
 
     def _job_ends(self, key: int, message: m.JobEnds) -> None:
@@ -313,7 +331,7 @@ class ControllerService:
             self._do_all(
                 lambda: self.farm.set_lost(key, reason, blame=blame),
                 lambda: self.deadlines.forget(key),
-                lambda: self.losses.set_lost(key, reason, now, silent=session.is_dead, expected=not blame),
+                lambda: self.fates.set_lost(key, reason, now, silent=session.is_dead, expected=not blame),
                 self._count_engines,
             )
         else:

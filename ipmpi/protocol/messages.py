@@ -16,6 +16,7 @@ from msgspec import field
 from .basemessage import Message as Message
 from .deaths import Death as Death, RanksLost as RanksLost
 from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
+from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .output import (
     DISPLAY as DISPLAY,
     METADATA as METADATA,
@@ -309,10 +310,6 @@ class StopRanks(Message, frozen=True, tag=43):
     ranks: list[int]
 
 
-class RestartSet(Message, frozen=True, tag=51):
-    """End the whole set at once: whoever has started it starts it again."""
-
-
 # --- engine set to controller --------------------------------------------------------------------------------
 
 
@@ -331,6 +328,7 @@ class Register(Message, frozen=True, tag=60):
     A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
     launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
     ``program`` is the name of a program with a loop of its own, which gets no tasks; "" for engines.
+    ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`.
     """
 
     engines: list[EngineInfo]
@@ -340,6 +338,7 @@ class Register(Message, frozen=True, tag=60):
     more: bool = False
     launch: str = ""
     program: str = ""
+    on_loss: str = "shrink"
 
 
 class JobEnds(Message, frozen=True, tag=68):
@@ -416,6 +415,8 @@ AnyMessage = (
     | Interrupt
     | Kill
     | Restart
+    | OnLoss
+    | RestoreAfterLoss
     | ClusterInfo
     | AskAgents
     | DebuggerLine
@@ -434,7 +435,16 @@ AnyMessage = (
     | InterruptRanks
     | Inquiry
     | StopRanks
+<<<<<<< HEAD
     | RestartSet
+=======
+    | EndSet
+    | GiveTasks
+    | TakeBackTasks
+    | CancelTasks
+    | TaskBody
+    | ReserveRanks
+>>>>>>> main
     | Register
     | RanksLost
     | JobEnds

@@ -6,7 +6,7 @@ made it and the engine that runs it look inside. Its bulk (pickles and buffers) 
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -112,6 +112,16 @@ class ClearProperties(_Operation, frozen=True, tag="clear_properties"):
 
 class PostMortem(_Operation, frozen=True, tag="post_mortem"):
     """Open the debugger in the frames of the last exception of this engine."""
+
+
+class EndWaits(_Operation, frozen=True, tag="end_waits"):
+    """End the waits of other ranks in MPI.COMM_WORLD.
+
+    ``step``: ``revoke``, for one rank that is idle. ``ask``: the answer's body is whether this rank has revoked it
+    and it was not replaced. ``replace``, collective: the answer's body says why it failed, "" if it has not.
+    """
+
+    step: Literal["revoke", "ask", "replace"]
 
 
 class TakeSnapshot(_Operation, frozen=True, tag="take_snapshot"):
@@ -233,6 +243,7 @@ Operation = (
     | DelProperties
     | ClearProperties
     | PostMortem
+    | EndWaits
     | BeforeWalltime
     | EndComes
     | TakeSnapshot

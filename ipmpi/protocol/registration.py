@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from .. import limits
 from ..errors import RemoteProtocolError
 from .messages import EngineInfo, Register
@@ -15,9 +17,7 @@ def parts(message: Register) -> Iterator[Register]:
     while len(engines) > limits.REGISTER_PART:
         yield Register(engines[: limits.REGISTER_PART], message.mpi, message.python, [], True)
         engines = engines[limits.REGISTER_PART :]
-    yield Register(
-        engines, message.mpi, message.python, message.ids, launch=message.launch, program=message.program
-    )
+    yield msgspec.structs.replace(message, engines=engines, more=False)
 
 
 class Registration:
@@ -40,4 +40,4 @@ class Registration:
         if part.more:
             return None
         engines, self._engines = self._engines, []
-        return Register(engines, part.mpi, part.python, part.ids, launch=part.launch, program=part.program)
+        return msgspec.structs.replace(part, engines=engines)

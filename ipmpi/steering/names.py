@@ -35,6 +35,11 @@ class Parameters(MutableMapping[str, Any]):
         if place is not None:
             self._places[name] = place
 
+    def withdraw(self, name: str) -> None:
+        """Take one back, if it was declared."""
+        for known in (self.declared, self._values, self._places):
+            known.pop(name, None)
+
     def __getitem__(self, name: str) -> Any:
         place = self._places.get(name)
         return self._values[name] if place is None else place[0]
@@ -63,6 +68,10 @@ class Parameters(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.declared)
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        """Travel as a dict of the values: places mean nothing elsewhere."""
+        return dict, (dict(self),)
 
     def __repr__(self) -> str:
         return repr(dict(self))

@@ -226,6 +226,12 @@ class Steering:
             self._shown[name] = value
             self.published[name] = Published(value, offset, shape, halo)
 
+    def withdraw(self, name: str) -> None:
+        """Take back a parameter or a value, before its memory is gone; nothing happens if there is none."""
+        self.params.withdraw(name)
+        self.published.pop(name, None)
+        self._shown.pop(name, None)
+
     def on_checkpoint(self, function: Callable[[int], Any]) -> Callable[[int], Any]:
         """Have ``function(step)`` called on all ranks when a client calls ``checkpoint()``; also a decorator."""
         self._checkpoint = function

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.cli import ipcluster, ipcontroller, ipengine, local, options as options_of
+from ipmpi.cli import ipcluster, ipcontroller, ipengine, local, options as options_of, steerconfig
 from ipmpi.limits import MAX_ENGINES
 
 DEEP = "/" + "a/" * 1000
@@ -89,6 +89,7 @@ def options() -> Iterator[tuple[str, str, argparse.ArgumentParser, argparse.Acti
     """Command, name, parser and option, of all that take a value and are for people."""
     parsers = {f"ipcluster {name}": parser for name, parser in ipcluster.parsers().items()}
     parsers |= {"ipcontroller": ipcontroller.parser(), "ipengine": ipengine.parser()}
+    parsers["ipmpi-steer-config"] = steerconfig.parser()
     for command, parser in parsers.items():
         for action in parser._actions:
             if action.nargs != 0 and action.help is not argparse.SUPPRESS:

@@ -69,6 +69,8 @@ def test_options_for_the_launcher_and_the_gpus() -> None:
     assert found.arguments == ("--gpus", "1,0")
     assert options("--gpus", "2").arguments == ("--gpus", "2")
     assert options("--comm", "polled", "--gpus", "2").arguments == ("--gpus", "2", "--comm", "polled")
+    assert options("--on-loss", "abort").arguments == ("--on-loss", "abort")
+    assert options().arguments == ()
 
 
 @pytest.mark.parametrize(

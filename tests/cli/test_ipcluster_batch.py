@@ -250,11 +250,13 @@ def test_options_reach_the_job_script() -> None:
         "on",
         "--comm",
         "polled",
+        "--on-loss",
+        "restart",
     ]
     parsed = parser("slurm").parse_args(words)
     found = job_options(parsed, "big")
     assert (found.gpu_order, found.launcher_options) == ("1,0", ("--label", "-x A"))
-    assert (found.fault_tolerance, found.comm) == ("on", "polled")
+    assert (found.fault_tolerance, found.comm, found.on_loss) == ("on", "polled", "restart")
     assert (found.kind, found.n, found.nodes, found.queue, found.account) == ("engines", 8, 2, "long", "me")
     assert (found.walltime, found.memory, found.gpus_per_node) == (88200, "4G", 2)
     assert (found.name, found.template, found.requeue, found.mpi) == ("big", Path("mine.j2"), True, "none")

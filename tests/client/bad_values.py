@@ -88,6 +88,8 @@ KINDS: dict[str, Kind] = {
     "some seconds before": Kind(None, [*NOT_A_NUMBER, 0, -1, NAN, INF, -INF, HUGE, 2**64], [1e-9, np.float32(5)]),
     "folder": Kind(None, [5, NAN, b"a", [], object(), "", "\0", "\ud800", LONG], ["/f", "~/f", Path("f")]),
     "file": Kind(os.devnull, [5, None, NAN, b"a.py", [], object(), "", "no such file", "\0", "\ud800", LONG], []),
+    "loss mode": Kind(None, [5, NAN, "", "die", "SHRINK", b"abort", [], ["abort"], object(), "\ud800", LONG],
+                      ["shrink", "abort", "restart"]),
     "words": Kind((), ["--steps 5", [5], [None], 5, None, ["\ud800"], ["\0"], [LONG * 3]], [[], ["", "a"]]),
     "pending": Kind([], [5, None, "a", [5], object(), NAN], [[], ()]),
     "deferred id": Kind(None, ["", "no such", 5, None, NAN, [], LONG, "\ud800", 2**64], []),
@@ -198,6 +200,7 @@ PARAMETERS: dict[str, str] = {
 SPECIAL: dict[str, str] = {
     "MultiEngineClient.run.args": "words",
     "Reference.name": "expression",
+    "MultiEngineClient.on_loss.mode": "loss mode",
     "MultiEngineClient.restart.restore": "flag",
     "MultiEngineClient.restart.timeout": "wait",
     "MultiEngineClient.snapshot.names": "some keys",

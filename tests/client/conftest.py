@@ -111,6 +111,8 @@ class FakeSession:
             future.set_result(sorted(self.engines))
         elif isinstance(message, messages.ClearQueue):
             future.set_result(sorted(self.engines) if message.targets is None else message.targets)
+        elif isinstance(message, messages.RestoreAfterLoss):
+            future.set_result(None)
         else:
             future.set_result(self.answers[type(message)])
         return future

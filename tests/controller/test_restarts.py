@@ -46,7 +46,7 @@ def world() -> World:
 def test_all_sets_of_a_launch_end_together(world: World) -> None:
     """A launcher that has ranks left does not end, so nobody would start anything again."""
     assert world.restarts.restart(CLIENT, [1]) == [0, 1, 2, 3]
-    assert world.told() == [(1, m.RestartSet()), (2, m.RestartSet())]
+    assert world.told() == [(key, m.EndSet("a client has asked for a restart", True)) for key in (1, 2)]
     assert world.announced == [[4, 5, 6, 7]], "before the client has its answer"
     assert world.log == [f"client {CLIENT} has engines 0-3 restarted"]
 

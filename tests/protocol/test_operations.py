@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 import pytest
@@ -25,6 +25,7 @@ VALUES: dict[Any, Any] = {
     str | None: "shown",
     o.Display | None: o.Display({"text/html": "<b>1</b>"}, {"image/png": b"\x89PNG"}),
     o.TakeSnapshot | None: o.TakeSnapshot("/f", "c", "k", ["a"]),
+    Literal["revoke", "ask", "replace"]: "ask",
     o.Executed | None: o.Executed(1, "pp", "repr", "source"),
 }
 

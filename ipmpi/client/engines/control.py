@@ -14,6 +14,7 @@ from ...ranges import engines_named
 from ..display.whereabouts import Whereabouts, with_own_lines
 from ..session import given
 from ..session.callwait import not_reacting
+from ..session.freeing import Freed, free
 from ..session.notices import say
 from ..session.ownframes import all_raise_at_call
 from ..session.recentoutputs import RecentOutput
@@ -231,6 +232,26 @@ class EngineControl(EngineObjects):
             say(not_reacting(ids, runs, self._calls.settings.why(ids) if self._calls.settings.why else ""))
         answer: list[int] = ended
         return answer
+
+    def free(self, targets: Targets | None = None) -> Freed:
+        """Free engines that wait in ``MPI.COMM_WORLD`` for one that does not come, by revoking it; always blocks.
+
+        It takes Open MPI 5 with fault tolerance, and an engine of their set that is free, usually the one that
+        has failed. Calls in that communicator end with an exception on all ranks, those of C libraries, too.
+        Afterwards ``MPI.COMM_WORLD`` stands for a new communicator of the same ranks, wherever Python code has
+        kept it. For C libraries it is lost for ever. Waits in ``comm`` need no freeing: :doc:`/howto/interrupt`
+
+        Args:
+            targets: the engines to free, and all that were started with them.
+
+        Returns:
+            A :class:`Freed`: who was freed, who was not and why, and whether there is a new communicator.
+
+        Raises:
+            ClientError: no engine of the set is free, or their MPI cannot do that. Nothing has happened then.
+        """
+        check_waiting()
+        return free(self._calls.session, self._wanted(targets))
 
     def debug(self, engine: int | None = None) -> None:
         """Open a debugger on an engine: pdb, IPython's where it is installed there.

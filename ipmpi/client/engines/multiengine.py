@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ...errors import ClientError
+from ...protocol import messages
 from ...transport.ssh.ssh import SshSession
 from ..display.inipython import fold_failures
 from ..session.calls import Calls
@@ -15,6 +16,8 @@ from ..session.enginecount import wait_for_engines
 from ..session.partial import failure_mode, interrupt_mode, seconds_until_told, timeout_mode
 from ..session.results import PendingResult
 from ..session.session import Session
+from ..session.targets import Targets
+from .restarting import loss_mode
 from .views import EngineView
 
 
@@ -139,30 +142,60 @@ class MultiEngineClient(EngineView):
         self._calls.settings.on_interrupt = interrupt_mode(value)
 
     @property
-    def on_timeout(self) -> Literal["interrupt", "restart"]:
+    def on_timeout(self) -> Literal["interrupt", "free", "restart"]:
         """What a call with a ``timeout`` does if engines do not react to the interrupt; initially ``'interrupt'``.
 
         With ``'interrupt'`` it says what they are in, and ends without them. They go on until :meth:`restart`.
-        With ``'restart'`` it restarts the set at once.
+        With ``'free'`` it frees those that wait in MPI, as by :meth:`free`. With ``'restart'`` it restarts the set
+        at once.
         """
         return self._calls.settings.on_timeout
 
     @on_timeout.setter
-    def on_timeout(self, value: Literal["interrupt", "restart"]) -> None:
+    def on_timeout(self, value: Literal["interrupt", "free", "restart"]) -> None:
         self._calls.settings.on_timeout = timeout_mode(value)
 
     @property
-    def on_failure(self) -> Literal["end", "wait"]:
+    def on_failure(self) -> Literal["end", "free", "wait"]:
         """What a call does if some engines have failed and all others wait inside MPI; initially ``'end'``.
 
         With ``'end'`` it ends without the answers of the others, two to four seconds after the first failure, once
-        their node agents have found them twice in the same MPI call. With ``'wait'`` it goes on waiting for them.
+        their node agents have found them twice in the same MPI call. With ``'free'`` it frees them then, as by
+        :meth:`free`. With ``'wait'`` it goes on waiting for them.
         """
         return self._calls.settings.on_failure
 
     @on_failure.setter
-    def on_failure(self, value: Literal["end", "wait"]) -> None:
+    def on_failure(self, value: Literal["end", "free", "wait"]) -> None:
         self._calls.settings.on_failure = failure_mode(value)
+
+    def on_loss(
+        self, mode: Literal["shrink", "abort", "restart"] | None = None, targets: Targets | None = None
+    ) -> dict[int, str]:
+        """Choose what becomes of engines when one that was started with them dies; always blocks.
+
+        It holds for the whole launch of these engines, for all clients, and for those that are started in their
+        place. Engines that are started later have what ``ipcluster --on-loss`` says. :doc:`/howto/deaths`
+
+        Args:
+            mode: ``'shrink'``, initially: the others go on, if their launcher lets them. ``'abort'``: they end at
+                once. ``'restart'``: all are started again at once, with the names of the last :meth:`snapshot`; at
+                most three times within ten minutes. None changes nothing.
+            targets: the engines.
+
+        Returns:
+            What is chosen, by engine.
+
+        Raises:
+            ClientError: it is none of these, or ``'restart'`` for engines that nobody would start again.
+        """
+        wanted, chosen = self._wanted(targets), loss_mode(mode)
+        answer: dict[int, str] = self._request(
+            lambda i: messages.OnLoss(i, wanted, chosen),
+            lambda rows: {int(engine): str(word) for engine, word in rows},
+            True, "on_loss",
+        )  # fmt: skip
+        return answer
 
     @property
     def detached(self) -> PendingResult[Any] | None:

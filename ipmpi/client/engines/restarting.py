@@ -1,13 +1,15 @@
-"""Restarting engines: what ``mec.restart()`` does."""
+"""Restarting engines: what ``mec.restart()`` does, and what ``mec.on_loss()`` has done."""
 
 from __future__ import annotations
 
 import time
 from typing import NamedTuple
 
-from ...errors import EngineLost
+from ...errors import ClientError, EngineLost
 from ...protocol import messages
+from ...protocol.losses import LOSS_MODES
 from ...ranges import engines_named
+from ..session import given
 from ..session.calls import Calls
 from ..session.results import wait_until_done
 from ..session.waiting import check_waiting
@@ -63,3 +65,20 @@ def restart(
         )
     restored = None if snapshots is None else snapshots.restore(ids)
     return Restarted(ids, time.monotonic() - began, restored)
+
+
+def loss_mode(value: object) -> str:
+    """Check and return what is to become of engines when one is lost; "" for None, a question.
+
+    Raises:
+        ClientError: it is nothing that is possible.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str) and value in LOSS_MODES:
+        return value
+    raise ClientError(
+        "on_loss must be 'shrink' (when an engine dies, the others go on, if their launcher lets them), 'abort' "
+        "(they end, too), 'restart' (all are started again) or None (only tell what is chosen), not "
+        f"{given.shown(value)}"
+    )

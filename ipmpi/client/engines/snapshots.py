@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ... import limits
 from ...errors import ClientError
-from ...protocol import operations
+from ...protocol import messages, operations
 from ...ranges import engines_named, ranges
 from ..session import given, replies
 from ..session.calls import Calls, label_of
@@ -99,7 +99,15 @@ class Snapshots:
         folder = next(iter(told.values()))["folder"] if told else ""
         size = sum(about["bytes"] for about in told.values())
         self._ask(operations.DropSnapshots(self._folder, self._cluster, operation.key), list(told))
+        self._restore_after_loss(operation.key, list(told))
         return Snapshot(sorted(told), _names(told), _reasons(told), size, folder, operation.key)
+
+    def _restore_after_loss(self, key: str, engines: list[int]) -> None:
+        """Have the controller restore it after restarts that no client has asked for."""
+        encoded = operations.encode(operations.RestoreSnapshot(self._folder, self._cluster, key))
+        self._calls.request(
+            self, lambda i: messages.RestoreAfterLoss(i, engines, encoded), lambda _: None, True, "snapshot"
+        )
 
     def take_before_end(self, wanted: list[int] | None, names: Sequence[str] | None, seconds: float) -> None:
         """Have one taken so many seconds before the end of the job."""

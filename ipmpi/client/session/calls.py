@@ -15,6 +15,7 @@ from . import given
 from .callwait import StderrScreen, wait_and_tell
 from .debuggerconsole import DebuggerConsole
 from .escalation import Escalation, timed_out
+from .freeing import free
 from .hangwatch import HangWatch
 from .partial import CommandFuture, Partial, WaitSettings
 from .recentoutputs import RecentOutputs
@@ -115,6 +116,7 @@ class Calls:
             functools.partial(_interrupt, session),
             functools.partial(_known, session),
             functools.partial(_why, session),
+            functools.partial(free, session),
         )
         self.hangs = HangWatch(session, self.settings)
         self.recent = RecentOutputs()

@@ -11,6 +11,7 @@ Everything here happens in the session's thread, which must not wait: replies co
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -38,6 +39,9 @@ which shows whether they have moved: a collective of large arrays takes a second
 
 LONGEST_PAUSE: Final = 30.0
 """Longest time in seconds between two looks at engines that do not wait; it doubles, as each look halts them."""
+
+ANSWERED_WITHIN: Final = 0.5
+"""Seconds in which the answers of freed engines are here."""
 
 _INTERRUPTED: Final = "KeyboardInterrupt"
 
@@ -138,11 +142,24 @@ class Escalation:
     def _still_runs(self, seconds: float, stuck: list[int], why: str) -> None:
         if self._open() is None:
             return
-        if self._settings.on_timeout == "restart":
+        if self._settings.on_timeout == "free" and self._settings.free is not None:
+            say(f"{engines_named(stuck)} did not react: {why}. Freeing them")
+            in_background(
+                self._settings.free,
+                stuck,
+                lambda told: self._session.post(lambda: self._freed(seconds, stuck, told)),
+            )
+        elif self._settings.on_timeout == "restart":
             say(f"{engines_named(stuck)} did not react: {why}. Restarting the set")
             self._restart(seconds, stuck, why)
         else:
             self._give_up(seconds, stuck, why)
+
+    def _freed(self, seconds: float, stuck: list[int], told: str) -> None:
+        say(told)
+        self._session.post(
+            lambda: self._session.post_later(ANSWERED_WITHIN, lambda: self._give_up(seconds, stuck, told))
+        )
 
     def _restart(self, seconds: float, stuck: list[int], why: str) -> None:
         answer = self._session.request(lambda i: messages.Restart(i, stuck))
@@ -209,8 +226,35 @@ class _FailureWatch:
             f"{engines_named(failed)} failed, and nothing ends this rank's wait: "
             f"{why_they_stay(stacks, running)}. {RESTART}"
         )
+        if self._settings.on_failure == "free" and self._settings.free is not None:
+            say(f"{engines_named(failed)} failed, and the others wait in MPI: freeing {engines_named(running)}")
+            in_background(self._settings.free, running, lambda told: self._freed(told, text))
+        else:
+            self._give_up(text)
+
+    def _freed(self, told: str, text: str) -> None:
+        say(told)
+        self._session.post(lambda: self._session.post_later(ANSWERED_WITHIN, lambda: self._give_up(text)))
+
+    def _give_up(self, text: str) -> None:
+        future = self._future()
+        if future is None or future.done():
+            return
         for number, part in zip(future.numbers, future.so_far, strict=False):
             self._session.give_up(number, part.look()[2], "PeerError", text)
+
+
+def in_background(free: Callable[[list[int]], object], engines: list[int], then: Callable[[str], object]) -> None:
+    """Free engines in a thread, as it waits; call ``then`` there with what was done, in words."""
+
+    def run() -> None:
+        try:
+            told = str(free(engines))
+        except Exception as error:
+            told = f"they were not freed: {text_of(error)}"
+        then(told)
+
+    threading.Thread(target=run, name="ipmpi-free", daemon=True).start()
 
 
 def timed_out(replies: Sequence[EngineReply], seconds: float) -> list[EngineReply]:

@@ -37,8 +37,8 @@ HANG_AFTER: Final = 60.0
 OnInterrupt = Literal["ranks", "detach"]
 """What the first Ctrl-C of a wait does: interrupt the ranks that run the call, or end the wait."""
 
-OnTimeout = Literal["interrupt", "restart"]
-OnFailure = Literal["end", "wait"]
+OnTimeout = Literal["interrupt", "free", "restart"]
+OnFailure = Literal["end", "free", "wait"]
 _Mode = TypeVar("_Mode", bound=str)
 
 _ADVICE: Final[dict[OnInterrupt, str]] = {
@@ -126,13 +126,14 @@ class WaitSettings:
         hang_after: seconds without progress until a notice says where the engines are; None for never.
         on_interrupt: what the first Ctrl-C does: ``'ranks'`` or ``'detach'``.
         on_timeout: what a call with a timeout does when engines do not react to the interrupt: ``'interrupt'`` for
-            no more than that, or ``'restart'``.
-        on_failure: what a call does when some engines have failed and all others wait inside MPI: ``'end'`` or
-            ``'wait'``.
+            no more than that, ``'free'`` or ``'restart'``.
+        on_failure: what a call does when some engines have failed and all others wait inside MPI: ``'end'``,
+            ``'free'`` or ``'wait'``.
         interrupt: called with a list of numbers of commands, interrupts the engines that run them, or those of
             them that a second list names; None where that is not possible.
         engines: the ids of all engines.
         why: says why engines do not react, in words; waits for that. None where nobody can be asked.
+        free: frees engines that wait in MPI, and returns what was done; waits for that. None where nobody can.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class WaitSettings:
         interrupt: Callable[..., object] | None = None,
         engines: Callable[[], Sequence[int]] = tuple,
         why: Callable[[list[int]], str] | None = None,
+        free: Callable[[Sequence[int]], object] | None = None,
     ) -> None:
         self.partial_after: float | None = PARTIAL_AFTER
         self.progress_after: float | None = PROGRESS_AFTER
@@ -147,7 +149,7 @@ class WaitSettings:
         self.on_interrupt: OnInterrupt = "ranks"
         self.on_timeout: OnTimeout = "interrupt"
         self.on_failure: OnFailure = "end"
-        self.why = why
+        self.why, self.free = why, free
         self.interrupt = interrupt
         self.engines = engines
 
@@ -326,22 +328,22 @@ def interrupt_mode(value: object) -> OnInterrupt:
 def timeout_mode(value: object) -> OnTimeout:
     """Check and return a value of ``on_timeout``; raises ClientError for any other."""
     return _mode(
-        value, ("interrupt", "restart"),
-        "on_timeout must be 'interrupt' (a call whose time is up is interrupted, and ends) or 'restart' (if "
-        "engines do not react, their set is restarted)",
+        value, ("interrupt", "free", "restart"),
+        "on_timeout must be 'interrupt' (a call whose time is up is interrupted, and ends), 'free' (engines that "
+        "do not react are freed by mec.free()) or 'restart' (their set is restarted)",
     )  # fmt: skip
 
 
 def failure_mode(value: object) -> OnFailure:
     """Check and return a value of ``on_failure``; raises ClientError for any other."""
     return _mode(
-        value, ("end", "wait"),
-        "on_failure must be 'end' (a call ends when some engines have failed and all others wait inside MPI) or "
-        "'wait' (it waits for them all the same)",
+        value, ("end", "free", "wait"),
+        "on_failure must be 'end' (a call ends when some engines have failed and all others wait inside MPI), "
+        "'free' (the others are freed by mec.free() before) or 'wait' (it waits for them all the same)",
     )  # fmt: skip
 
 
-def _mode(value: object, modes: tuple[_Mode, _Mode], expected: str) -> _Mode:
+def _mode(value: object, modes: tuple[_Mode, ...], expected: str) -> _Mode:
     for mode in modes:
         if value == mode:
             return mode

@@ -34,7 +34,7 @@ from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from ..headers import LARGEST_HEADER, header_size
 from ..registry import Registry
 from .arriving import ArrivingCommand
-from .beforeend import BeforeEnd
+from .beforeend import OwnCommands
 from .commandqueue import CommandQueue, Stage, first_idle, withdraw
 from .debuggers import Debuggers
 from .held import Held
@@ -65,7 +65,7 @@ class Router:
         self.debuggers = Debuggers(
             self.registry, self._works, self._clients, self._running, lambda effect: self._effects.append(effect)
         )
-        self.before_end = BeforeEnd(self.registry, self._queues, self._works, self._serial, self._advance).queue
+        self.own = OwnCommands(self.registry, self._queues, self._works, self._serial, self._advance)
         self.stale_results = 0  # unexpected replies, which are dropped
 
     # --- clients -------------------------------------------------------------------------------------------
@@ -334,9 +334,11 @@ class Router:
         self._lose(ids, reason, now, death)
         return ids
 
-    def set_lost(self, key: int, reason: str, now: float | None = None, *, restart: bool = False) -> list[int]:
-        """A whole set is lost, or told to end because it is restarted; return its ids."""
-        self._effects += [Send(key, m.RestartSet())] * restart
+    def set_lost(
+        self, key: int, reason: str, now: float | None = None, *, told: m.EndSet | None = None
+    ) -> list[int]:
+        """A whole set is lost, or is ``told`` to end; return its ids."""
+        self._effects += [] if told is None else [Send(key, told)]
         engine_set = self.registry.sets.get(key)
         ids = [] if engine_set is None else [engine.id for engine in engine_set.engines.values()]
         self._lose(ids, reason, now)

@@ -57,8 +57,8 @@ class Agent:
         above: the session with the controller, or the link to the agent above.
         has_failed: whether this node ends because of an error in its agent.
         is_dismissed: whether a client or the controller has ended the whole set.
-        restarts: whether it ends because a client has asked for a restart.
-        launch, program: see :class:`~ipmpi.protocol.messages.Register`.
+        ends_at_once: whether the controller has said so, for a restart unless it ``is_dismissed``.
+        launch, program, on_loss: see :class:`~ipmpi.protocol.messages.Register`.
     """
 
     def __init__(
@@ -74,11 +74,8 @@ class Agent:
         joined: bool = False,
         leaders: Sequence[int] = (),
     ) -> None:
-        self.loop = loop
-        self.host = host
-        self._mpi = mpi
-        self._python = python
-        self._joined = joined
+        self.loop, self.host, self._joined = loop, host, joined
+        self._mpi, self._python = mpi, python
         self._expected = expected
         self._log = log
         self._on_stop = on_stop
@@ -97,17 +94,16 @@ class Agent:
         self._answers = Upward(loop, self._answer)
         self.transfers = Transfers()
         self._deliveries = Deliveries(host, self._run_shared, self._not_run)
-        self._too_late = False
-        self._stopped = False
+        self._too_late = self._stopped = False
         self._faults = ControllerFaults(loop.now, log)
-        self.has_failed = self.is_dismissed = self.restarts = False
-        self.launch = self.program = ""
+        self.has_failed = self.is_dismissed = self.ends_at_once = False
+        self.launch, self.program, self.on_loss = "", "", "shrink"
         self._tasks = SetTasks(self, joined, leaders, mpi)
         self._leaving = Leaving(self, joined, self._tasks)
         self._orders: dict[type[m.Message], Callable[[Any], object]] = {
             m.Inquiry: self._inquiries.asked, m.DebuggerLine: self.debuggers.line, m.StopRanks: self._stop_ranks,
             m.LeaveCommand: self._leaving.heard, m.CommandWithdrawn: self._leaving.heard,
-            m.RestartSet: self._restart, m.Registered: self._registered,
+            m.EndSet: self._end_set, m.Registered: self._registered,
         }  # fmt: skip
         self._reports: dict[type[m.Message], Callable[[Any], object]] = {
             m.Output: self.output.from_below, m.DebuggerSaid: self.debuggers.from_below,
@@ -173,7 +169,10 @@ class Agent:
         """Report the ranks to the agent or controller above, with their former ids if they had some."""
         self._offered = self._alive
         ids = [self._ids[engine.rank] for engine in self._offered if engine.rank in self._ids]
-        offer = m.Register(self._offered, self._mpi, self._python, ids, launch=self.launch, program=self.program)
+        offer = m.Register(
+            self._offered, self._mpi, self._python, ids,
+            launch=self.launch, on_loss=self.on_loss, program=self.program,
+        )  # fmt: skip
         for part in parts(offer):
             self.send_up(part)
         if self.is_root:
@@ -457,10 +456,10 @@ class Agent:
         self._tell_below(m.Goodbye(reason))
         self.stop(reason)
 
-    def _restart(self, message: m.RestartSet) -> None:
-        self.restarts = True
+    def _end_set(self, message: m.EndSet) -> None:
+        self.ends_at_once, self.is_dismissed = True, not message.restart
         self._tell_below(message)
-        self.stop("a client has asked for a restart")
+        self.stop(message.reason)
 
     def _tell_below(self, message: m.AnyMessage) -> None:
         for peer in self.children:

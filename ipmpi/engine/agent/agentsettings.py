@@ -15,6 +15,7 @@ class AgentSettings(NamedTuple):
         wait: seconds to wait for it to appear.
         shown: the furl file, for messages.
         ids_dir: folder for the ids of the set, for its replacement; "" for none.
+        on_loss: what becomes of the set when one of its ranks is lost.
     """
 
     furl_file: str
@@ -23,3 +24,4 @@ class AgentSettings(NamedTuple):
     wait: float
     shown: str
     ids_dir: str = ""
+    on_loss: str = "shrink"

@@ -12,8 +12,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from ipmpi.launchfolder import ASKED, BEFORE
+
+_CLAUSE: Final = 300
+"""Characters of a reason that are kept."""
 
 
 class IdsFile:
@@ -56,11 +60,13 @@ class IdsFile:
         """What the sets of one launch have in common; "" if nobody starts it again."""
         return "" if self._path is None else str(self._path.parent)
 
-    def ask(self) -> None:
-        """Say that a client has asked for a restart."""
+    def ask(self, reason: str) -> None:
+        """Say that the set ends to be started again, and why, as a clause."""
         if self._path is not None:
+            unfinished = self._path.with_name(f"{ASKED}.{os.getpid()}")
             with contextlib.suppress(OSError):  # then it counts as one after a failure
-                self._path.with_name(ASKED).touch()
+                unfinished.write_text(f"{' '.join(reason.split())[:_CLAUSE]}\n", "utf-8")
+                unfinished.replace(self._path.with_name(ASKED))
 
     def remove(self) -> None:
         """Remove the file: the set was told to end."""

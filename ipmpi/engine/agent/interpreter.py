@@ -9,12 +9,13 @@ Only memory is read, by way of ``/proc/PID/mem``: the other process neither stop
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +30,14 @@ _TAGS: Final = ~3
 _DEEPEST: Final = 400
 _TEXT: Final = 4096
 _TABLE: Final = 1 << 20
+_TEXT_BEFORE, _TABLE_BEFORE = sys.getsizeof("") - 1, sys.getsizeof(b"") - 1
+"""Bytes before the content of a str of ASCII, and of bytes."""
+_HUGE_PAGE: Final = 1 << 21
+"""Newer kernels align files of that size so, wherever the loader is."""
+_PROGRAM, _LOADER = 3, 7
+"""AT_PHDR and AT_BASE of getauxval(3)."""
+_AT_ONCE: Final = 512
+"""Bytes of a str or bytes object that are read at first."""
 _SHIMS: Final = ("<shim>", "<trampoline>", "<interpreter trampoline>")
 """Files of frames that the interpreter makes for calls from C."""
 
@@ -114,6 +123,8 @@ class Interpreter:
             raise UnreadableError("only CPython from 3.11 on is read")
         self._main = _state_of_this_thread()
         self._path, self._base = _file_at(self._main)
+        self._anchor = _PROGRAM if self._path == os.path.realpath("/proc/self/exe") else _LOADER
+        self._behind = _loaded_at(os.getpid(), self._anchor) - self._base
         self._lock = threading.Lock()
         self._layout: _Layout | UnreadableError | None = None
 
@@ -124,12 +135,26 @@ class Interpreter:
             UnreadableError: it is another interpreter, or changes while it is read.
         """
         layout = self._calibrated()
-        slide = _base_of(pid, self._path) - self._base
         memory = Memory(pid)
         try:
-            return _frames(memory, layout, self._main + slide, pid, slide)
+            # Where it is not, the number of the thread is not found either.
+            for base in self._likely(pid):
+                with contextlib.suppress(UnreadableError):
+                    return self._frames(memory, layout, pid, base)
+            return self._frames(memory, layout, pid, _base_of(pid, self._path))
         finally:
             memory.close()
+
+    def _likely(self, pid: int) -> Iterable[int]:
+        """Return where the interpreter may be: as far from the loader as here, or aligned as here."""
+        alike = _loaded_at(pid, self._anchor) - self._behind
+        align = min(self._base & -self._base, _HUGE_PAGE)
+        below = alike - alike % align
+        return dict.fromkeys((alike, below + align, below))
+
+    def _frames(self, memory: Memory, layout: _Layout, pid: int, base: int) -> list[PythonFrame]:
+        slide = base - self._base
+        return _frames(memory, layout, self._main + slide, pid, slide)
 
     def _calibrated(self) -> _Layout:
         with self._lock:
@@ -155,27 +180,24 @@ def _frames(memory: Memory, layout: _Layout, state: int, thread: int, slide: int
             return found
         words = memory.words(frame, _FRAME)
         code = words[layout.code // 8] & _TAGS
-        if memory.word(code + 8) != id(type(None)) + slide:  # as of the interpreter's own frames in 3.13
-            read = _frame(memory, layout, code, words[layout.instruction // 8], slide)
+        block = memory.bytes(code, 8 * _BLOCK)
+        if _type_in(block) != id(type(None)) + slide:  # as of the interpreter's own frames in 3.13
+            read = _frame(memory, layout, block, words[layout.instruction // 8] - code, slide)
             if read.file not in _SHIMS:
                 found.append(read)
         frame = words[layout.previous // 8]
     return found
 
 
-def _frame(memory: Memory, layout: _Layout, code: int, instruction: int, slide: int) -> PythonFrame:
-    _check(memory, code, CodeType, slide)
-    words = memory.words(code, _BLOCK)
-    file = _text(memory, words[layout.filename // 8], slide)
-    name = _text(memory, words[layout.name // 8], slide)
-    table = words[layout.table // 8]
-    _check(memory, table, bytes, slide)
-    size = memory.word(table + 16)
-    if size > _TABLE:
-        raise UnreadableError("a table of lines is too long")
-    first = int(_INT.unpack(memory.bytes(code + layout.first_line, 4))[0])
-    lines = memory.bytes(table + sys.getsizeof(b"") - 1, size)
-    return PythonFrame(name, file, _line(lines, first, instruction - code - layout.start))
+def _frame(memory: Memory, layout: _Layout, block: bytes, instruction: int, slide: int) -> PythonFrame:
+    """Read a frame whose code object begins with ``block``, and whose instruction is that far behind it."""
+    if _type_in(block) != id(CodeType) + slide:
+        raise UnreadableError("there is no code where it is expected")
+    file = _text(memory, _word_in(block, layout.filename), slide)
+    name = _text(memory, _word_in(block, layout.name), slide)
+    lines = _content(memory, _word_in(block, layout.table), bytes, _TABLE_BEFORE, _TABLE, slide)
+    first = int(_INT.unpack_from(block, layout.first_line)[0])
+    return PythonFrame(name, file, _line(lines, first, instruction - layout.start))
 
 
 def _line(table: bytes, first: int, at: int) -> int:
@@ -187,20 +209,36 @@ def _line(table: bytes, first: int, at: int) -> int:
 
 
 def _text(memory: Memory, address: int, slide: int) -> str:
-    _check(memory, address, str, slide)
-    size = memory.word(address + 16)
-    if size > _TEXT:
-        raise UnreadableError("a name is too long")
-    data = memory.bytes(address + sys.getsizeof("") - 1, size)
-    if not all(0x20 <= byte < 0x7F for byte in data):
+    data = _content(memory, address, str, _TEXT_BEFORE, _TEXT, slide)
+    if not data.isascii() or not all(0x20 <= byte < 0x7F for byte in data):
         raise UnreadableError("a name that is not ASCII")  # it is stored in another way
     return data.decode("ascii")
 
 
-def _check(memory: Memory, address: int, kind: type, slide: int) -> None:
-    """Raise UnreadableError unless there is an object of this type of the interpreter's own."""
-    if memory.word(address + 8) != id(kind) + slide:
+def _content(memory: Memory, address: int, kind: type, before: int, most: int, slide: int) -> bytes:
+    """Return the content of a str or bytes object, which stands ``before`` bytes behind its beginning.
+
+    One read suffices for nearly all: each costs as much as the work with what it returns.
+    """
+    try:
+        block = memory.bytes(address, _AT_ONCE)
+    except UnreadableError:  # the mapping ends before
+        block = memory.bytes(address, before)
+    if _type_in(block) != id(kind) + slide:
         raise UnreadableError(f"there is no {kind.__name__} where one is expected")
+    size = _word_in(block, 16)
+    if size > most:
+        raise UnreadableError(f"a {kind.__name__} is too long")
+    return block[before : before + size] if before + size <= len(block) else memory.bytes(address + before, size)
+
+
+def _type_in(block: bytes) -> int:
+    """The type of the object whose memory this is."""
+    return _word_in(block, 8)
+
+
+def _word_in(block: bytes, place: int) -> int:
+    return int(_WORD.unpack_from(block, place)[0])
 
 
 _EMPTY: Final = compile("", "", "exec")
@@ -217,14 +255,15 @@ def _state_of_this_thread() -> int:
     return int(call())
 
 
-def _maps(pid: int) -> list[tuple[int, str]]:
-    """The beginnings and files of what is mapped in a process; "" for memory without a file."""
+def _maps(pid: int) -> Iterator[tuple[int, str]]:
+    """The beginnings and files of what is mapped in a process, ascending; "" for memory without a file."""
     try:
         with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
-            rows = [line.rstrip("\n").split(None, 5) for line in file]
+            for line in file:
+                row = line.rstrip("\n").split(None, 5)
+                yield int(row[0].partition("-")[0], 16), row[5] if len(row) > 5 else ""
     except OSError as error:
         raise UnreadableError(f"its memory cannot be read: {error.strerror}") from None
-    return [(int(row[0].partition("-")[0], 16), row[5] if len(row) > 5 else "") for row in rows]
 
 
 def _file_at(address: int) -> tuple[str, int]:
@@ -237,10 +276,23 @@ def _file_at(address: int) -> tuple[str, int]:
 
 
 def _base_of(pid: int, path: str) -> int:
-    starts = [start for start, name in _maps(pid) if name == path]
-    if not starts:
+    found = next((start for start, name in _maps(pid) if name == path), None)
+    if found is None:
         raise UnreadableError("it runs another interpreter")
-    return min(starts)
+    return found
+
+
+def _loaded_at(pid: int, anchor: int) -> int:
+    """Where the system has put the loader of libraries, or the program, without the list of all mappings.
+
+    A process with MPI has hundreds of them, and the list takes as long as all else.
+    """
+    try:
+        with open(f"/proc/{pid}/auxv", "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise UnreadableError(f"its memory cannot be read: {error.strerror}") from None
+    return next((value for key, value in struct.iter_unpack("=QQ", data[: len(data) & ~15]) if key == anchor), 0)
 
 
 class _Sample(threading.Thread):

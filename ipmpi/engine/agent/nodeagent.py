@@ -269,7 +269,7 @@ class NodeAgent:
         if self._position.above is None:
             self._ids_file = IdsFile(self._settings.ids_dir, min(engine.rank for engine in self.agent.engines))
             self.agent.ask_for(self._ids_file.former())
-            self.agent.launch = self._ids_file.launch
+            self.agent.launch, self.agent.on_loss = self._ids_file.launch, self._settings.on_loss
             self.agent.on_ids = self._keep_ids
             self._dial()
         else:
@@ -453,12 +453,12 @@ class NodeAgent:
             return
         self._stopping = True
         self._log_line(f"stopping: {reason}")  # each rank logs it as well
-        restarts = self.agent is not None and self.agent.restarts
-        if restarts:
-            self._ids_file.ask()
-        elif self.agent is not None and self.agent.is_dismissed:
+        at_once = self.agent is not None and self.agent.ends_at_once
+        if self.agent is not None and self.agent.is_dismissed:
             self._ids_file.remove()
-        failed = bool(self._failure) or restarts or (self.agent is not None and self.agent.has_failed)
+        elif at_once:
+            self._ids_file.ask(reason)
+        failed = bool(self._failure) or at_once or (self.agent is not None and self.agent.has_failed)
         # Launchers that let ranks survive others end the whole set for a nonzero code.
         self.exit_code = 1 if failed and not orphaned else 0
         if self._session is not None:
@@ -468,7 +468,7 @@ class NodeAgent:
             if not local.is_stopping:
                 local.stop(rm.Stop(reason, self.exit_code, words, failed or orphaned))
                 words = ""
-            self._end_later(local, limits.RESTART_GRACE if restarts else limits.INTERRUPT_GRACE)
+            self._end_later(local, limits.RESTART_GRACE if at_once else limits.INTERRUPT_GRACE)
         self._look_whether_over()
 
     def _end_later(self, local: LocalRank, grace: float = limits.INTERRUPT_GRACE) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal as signals
-import threading
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -40,10 +38,10 @@ class ProcessState(NamedTuple):
         return self.letter in ("", "Z", "X")
 
 
-def process_state(pid: int, proc: Path = _PROC) -> ProcessState:
-    """Return the state of a process of our user."""
+def process_state(pid: int, proc: Path = _PROC, *, with_rest: bool = True) -> ProcessState:
+    """Return the state of a process of our user; ``rested``, which takes most of the time, only ``with_rest``."""
     try:
-        fields = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        fields = _read(f"{proc}/{pid}/stat").rpartition(")")[2].split()
         letter = fields[0]
     except (OSError, IndexError):
         return ProcessState("")
@@ -51,20 +49,25 @@ def process_state(pid: int, proc: Path = _PROC) -> ProcessState:
     if letter in ("T", "t"):
         with contextlib.suppress(IndexError, ValueError):
             number = int(fields[_EXIT_STATUS])
-    return ProcessState(letter, number if number in _STOPS else 0, _rested(pid, proc))
+    return ProcessState(letter, number if number in _STOPS else 0, _rested(pid, proc) if with_rest else -1.0)
 
 
 def _rested(pid: int, proc: Path) -> float:
     """Seconds since the main thread of a process ran last: both times are of the scheduler's clock."""
-    ours = proc / str(os.getpid()) / "task" / str(threading.get_native_id())
-    ran, now = _ran(proc / str(pid) / "sched"), _ran(ours / "sched")
+    ran, now = _ran(f"{proc}/{pid}/sched"), _ran(f"{proc}/thread-self/sched")
     # 0 means nothing: the kernel has just moved the process to another processor.
     return max(0.0, (now - ran) / 1000.0) if ran and now else -1.0
 
 
-def _ran(path: Path) -> float | None:
+def _ran(path: str) -> float | None:
     with contextlib.suppress(OSError, ValueError):
-        for line in path.read_text(errors="replace").splitlines():
+        for line in _read(path).splitlines():
             if line.startswith(_RAN):
                 return float(line.rpartition(":")[2])
     return None
+
+
+def _read(path: str) -> str:
+    """Return a file. A Path would keep each of its parts for ever, and there are always new numbers."""
+    with open(path, errors="replace") as file:
+        return file.read()

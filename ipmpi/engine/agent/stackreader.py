@@ -145,7 +145,9 @@ class StackReader:
             self._loop.call_threadsafe(functools.partial(self._tell, target.rank, question, stack))
 
     def _look(self, target: StackTarget, question: ReadStacks, asked: float) -> RankStack:
-        state = process_state(target.pid)
+        state = process_state(target.pid, with_rest=not target.runs)
+        if target.runs and state.is_stopped:
+            state = process_state(target.pid)
         rested = int(state.rested)
         if state.has_ended:
             return RankStack(ENDED)

@@ -18,6 +18,7 @@ from ...errors import KernelError, LauncherError
 from ..rank.callring import CallRing
 from ..rank.gangmember import CommunicatorSource
 from .abort import never_return_from_abort, note_aborts
+from .revoking import WorldRevoker
 from .spawning import refuse_spawn
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class World:
     _shared: Any = None
     _ring: CallRing | None = None
     _given: SetCommunicator | None = None
+    _plain: Any = None
 
     @property
     def whole(self) -> Any:
@@ -106,6 +108,12 @@ class World:
         """Put the communicator of :meth:`make_shared` in the place of ``MPI.COMM_WORLD``."""
         if self._given is not None:
             self._given.take_the_place_of_the_world()
+
+    def make_revoker(self) -> WorldRevoker | None:
+        """Return what ends waits in ``MPI.COMM_WORLD``; None if the ranks are not joined."""
+        if self._parent is None:
+            return None
+        return WorldRevoker(self.mpi, self._plain, self._parent)
 
     def note_aborts(self, note: Callable[[int], object]) -> None:
         """Have ``note`` called with the code before user code calls MPI_Abort."""
@@ -209,6 +217,7 @@ def _join(mpi: Any, launched: LaunchedRank | None, python: str) -> World:
         description=f"{library}, {level}",
         _parent=parent,
         _shared=shared,
+        _plain=world,
     )
 
 

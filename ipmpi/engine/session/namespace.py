@@ -25,6 +25,7 @@ from ipmpi.engine.session.ipythonlines import described
 from ipmpi.engine.session.properties import EngineProperties
 from ipmpi.engine.session.snapshots import NoStore, SnapshotPlace, SnapshotStore, content_of
 from ipmpi.engine.session.texts import shorten
+from ipmpi.engine.session.waits import Revoker
 from ipmpi.errors import ClientError, RemoteProtocolError, SerializationError
 from ipmpi.protocol import operations
 from ipmpi.protocol.operations import (
@@ -36,6 +37,7 @@ from ipmpi.protocol.operations import (
     Describe,
     DropSnapshots,
     EndComes,
+    EndWaits,
     Execute,
     FindSnapshots,
     GetProperties,
@@ -111,6 +113,7 @@ class Namespace:
         debugging: the debuggers in user code.
         displays: what user code displays; its name ``display``.
         snapshots: keeps snapshots of the names.
+        revoker: ends waits of other ranks in MPI; None if there are none.
         process: the process that this engine began in.
         generation: how often the names have been cleared; what was loaded before belongs to an earlier one.
         properties_version: how often operations have changed the properties.
@@ -131,6 +134,7 @@ class Namespace:
         self.console = Console(self.names, self.home.give, self.displays)
         self.debugging = Debugging(self.console.load_shell)
         self.snapshots: SnapshotStore = NoStore()
+        self.revoker: Revoker | None = None
         self.process = HomeProcess()
         self.process.in_child(self.displays.forked)
         self.process.in_child(self.debugging.forked)
@@ -159,6 +163,7 @@ class Namespace:
             Complete: self._complete,
             Describe: self._describe,
             PostMortem: self._post_mortem,
+            EndWaits: self._end_waits,
             BeforeWalltime: self._before_walltime,
             EndComes: self._end_comes,
             TakeSnapshot: self._take_snapshot,
@@ -298,6 +303,16 @@ class Namespace:
 
     def _post_mortem(self, _operation: PostMortem, _body: Sequence[Buffer]) -> CommandAnswer:
         self.debugging.post_mortem()
+        return _DONE
+
+    def _end_waits(self, operation: EndWaits, _body: Sequence[Buffer]) -> CommandAnswer:
+        if operation.step == "ask":
+            return _value(self.revoker is not None and self.revoker.has_revoked, "the outcome")
+        if self.revoker is None:
+            raise ClientError("the ranks of this set share no communicator, so none waits for another in MPI")
+        if operation.step == "replace":
+            return _value(self.revoker.replace(), "the outcome")
+        self.revoker.revoke()
         return _DONE
 
     def _before_walltime(self, operation: BeforeWalltime, body: Sequence[Buffer]) -> CommandAnswer:

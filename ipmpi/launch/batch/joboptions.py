@@ -49,6 +49,7 @@ class JobOptions:
         srun_mpi: the ``--mpi`` of srun: ``auto``, ``pmix``, ``pmi2``, ``cray_shasta`` or ``none``.
         mpi: ``auto``, ``mpi4py`` or ``none``, as for ``ipengine``.
         comm: ``plain`` or ``polled``, as for ``ipengine``.
+        on_loss: as for ``ipengine``; "" if it was not given.
         python: the interpreter of the engines.
         engine_furl_file: where the engines' furl is, on the nodes.
         log_dir: folder of all log files, on the nodes.
@@ -85,6 +86,7 @@ class JobOptions:
     srun_mpi: str = "auto"
     mpi: str = "auto"
     comm: str = "plain"
+    on_loss: str = ""
     python: str = sys.executable
     engine_furl_file: Path = Path("ipcontroller-engine.furl")
     log_dir: Path = Path("logs")

@@ -191,6 +191,13 @@ def log_name(system: BatchSystem, options: JobOptions) -> str:
     return f"$LOGS/ipengine-{system.shell.element if options.elements() > 1 else system.shell.job}"
 
 
+_ON_LOSS: Final = {
+    "shrink": "when an engine dies the others go on, if their launcher lets them",
+    "abort": "when an engine dies the others end",
+    "restart": "when an engine dies all are started again",
+}
+
+
 def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
     """Return the command of one engine, with explanations."""
     log, again = log_name(system, options), started_again(system, options)
@@ -203,6 +210,8 @@ def engine_command(system: BatchSystem, options: JobOptions) -> list[Line]:
     ]
     if options.comm != "plain":
         command.append(Line(f"--comm {options.comm}", "waits of MPI.COMM_WORLD end when another rank fails"))
+    if options.on_loss:
+        command.append(Line(f"--on-loss {options.on_loss}", _ON_LOSS[options.on_loss]))
     if again is not None:
         command.append(Line(f"--ids-dir {again.ids}", "those that are started in their place get the same ids"))
     if options.gpu_order or options.gpus_per_node:

@@ -21,6 +21,8 @@ class EngineCount(NamedTuple):
     """Whether a client ended the others."""
     tasks: int = 0
     """Number of unfinished tasks."""
+    aborted: str = ""
+    """Why the others were ended, if one was lost and ``on_loss`` is ``abort``."""
     lost: tuple[int, int, str] | None = None
     """Rank, process id and host of a process that ended unexpectedly since the last event."""
 
@@ -39,8 +41,8 @@ class EnginesEnded(NamedTuple):
     left: int
     chance: str = ""
     """The transient failure of a launcher that has not started any rank, or ""."""
-    asked: bool = False
-    """Whether a client has asked for a restart."""
+    asked: str = ""
+    """Why it is to be started again, as a clause, if a client has asked for that, or ``on_loss``."""
 
 
 class RankEnded(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class HostOptions:
         mpi: ``auto``, ``mpi4py`` or ``none``; with MPI the engines of each host are a set.
         remote: the shell command for ipcluster there.
         timeout: seconds in which all have to be registered.
+        arguments: further arguments of ``ipcluster engines``.
     """
 
     hosts: Mapping[str, int]
@@ -47,6 +49,7 @@ class HostOptions:
     mpi: str = "auto"
     remote: str = "ipcluster"
     timeout: float = 60.0
+    arguments: tuple[str, ...] = ()
 
 
 class HostEngines(Processes):
@@ -82,7 +85,7 @@ def engines_argv(options: HostOptions, host: str, count: int, environ: Mapping[s
     # There is no terminal for a password prompt.
     quiet = ["-T", "-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ServerAliveInterval=15"]
     far = f"{options.remote} engines -n {count} --furl-file - --mpi {options.mpi} --timeout {options.timeout:g}"
-    return ssh_command(environ, quiet, host, far)
+    return ssh_command(environ, quiet, host, " ".join([far, *map(shlex.quote, options.arguments)]))
 
 
 def read_hosts(text: str) -> dict[str, int]:

@@ -144,19 +144,19 @@ class Lifecycle:
             self._start_deadline = None
         return [StartEngines()] if self.plan.engines_wait else []
 
-    def engines(self, count: int, now: float, ordered: bool = False, tasks: int = 0) -> list[Effect]:
-        """The controller reports how many engines are registered, and whether a client ended the others.
-
-        ``tasks``: the number of unfinished tasks.
-        """
+    def engines(
+        self, count: int, now: float, ordered: bool = False, tasks: int = 0, aborted: str = ""
+    ) -> list[Effect]:
+        """The controller reports what :class:`~ipmpi.launch.cluster.happenings.EngineCount` has."""
         self._registered = count
         self._tasks = tasks
         if self._without_engines_until is not None and count:
             self._without_engines_until = None
             self._others = self._reported = count
             return [LogLine(f"{count} engine{'s are' if count != 1 else ' is'} there again.")]
-        if self.phase is Phase.RUNNING and ordered and not count:
-            return self._over(0, "All engines were ended by a client.", Cause.NOBODY)
+        if self.phase is Phase.RUNNING and (ordered or aborted) and not count:
+            reason = aborted or "All engines were ended by a client."
+            return self._over(int(bool(aborted)), reason, Cause.ENGINES if aborted else Cause.NOBODY)
         if self._submit_at is not None:
             return []  # ours are not even in the queue
         if self.phase in (Phase.STARTING, Phase.QUEUED) and self._all_there:
@@ -187,7 +187,7 @@ class Lifecycle:
         return self._over(1, f"The controller ended unexpectedly ({how_it_ended(code)}).", Cause.CONTROLLER)
 
     def engines_ended(
-        self, title: str, code: int, left: int, now: float, chance: str = "", asked: bool = False
+        self, title: str, code: int, left: int, now: float, chance: str = "", asked: str = ""
     ) -> list[Effect]:
         """An engine process or a launcher has ended; ``left`` others still run.
 
@@ -197,10 +197,10 @@ class Lifecycle:
             left: number of others that run.
             now: the time.
             chance: its output, if the failure is transient and no engine was registered yet.
-            asked: whether a client has asked for a restart.
+            asked: why it is to be started again.
         """
         if asked and self._was_up and self.phase is not Phase.OVER:
-            text = "A client has asked for a restart of the engines, and they have ended. They are started again."
+            text = f"{asked[0].upper()}{asked[1:]}. The engines have ended, and are started again."
             return [] if left else self._start_again(text, now)
         if self.phase is Phase.STARTING and chance and not self._started_again:
             self._started_again = True
@@ -485,7 +485,7 @@ _JOB: Final[Mapping[tuple[Phase, JobState], _JobMeaning]] = {
 
 _MEANING: Final[Mapping[type, Callable[[Lifecycle, Any, float], list[Effect]]]] = {
     h.ControllerReady: lambda life, _what, _now: life.ready(),
-    h.EngineCount: lambda life, what, now: life.engines(what.registered, now, what.ordered, what.tasks),
+    h.EngineCount: lambda life, what, now: life.engines(what.registered, now, *what[1:4]),
     h.ControllerEnded: lambda life, what, _now: life.controller_ended(what.code),
     h.EnginesEnded: lambda life, what, now: life.engines_ended(
         what.title, what.code, what.left, now, what.chance, what.asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import signal
@@ -20,7 +21,16 @@ from ipmpi.launch.batch.registry import JobState, batch_system
 from ipmpi.launch.cluster.happenings import EnginesEnded, Happening, RankEnded
 from ipmpi.launch.cluster.launch import Launch
 from ipmpi.launch.processes.faults import Faults
-from ipmpi.launch.processes.mpi import ENGINE_MODULE, FaultTolerance, MpiCommand, mpi_command
+from ipmpi.launch.processes.mpi import (
+    ENGINE_MODULE,
+    FaultTolerance,
+    MpiCommand,
+    find_mpi,
+    flavour_of,
+    mpi_command,
+    names_machines,
+    why_none_survives,
+)
 from ipmpi.launch.processes.outputlimit import OutputLimit
 from ipmpi.launch.processes.process import ChildProcess, session, tail, written_at
 
@@ -132,7 +142,7 @@ class Processes(Launch):
             if code is not None and child.pid not in self._reported:
                 self._reported.add(child.pid)
                 left = sum(other.pid not in self._reported for other in self.started)
-                yield EnginesEnded(child.title, code, left, self._chance(child), self._is_asked_for())
+                yield EnginesEnded(child.title, code, left, self._chance(child), self._asked())
 
     def next_look(self, starting: bool) -> float | None:  # noqa: ARG002 - for those who look at ranks
         """Return when to check the size of their output."""
@@ -141,9 +151,9 @@ class Processes(Launch):
     def _chance(self, _child: ChildProcess) -> str:
         return ""
 
-    def _is_asked_for(self) -> bool:
-        """Return whether a client has asked for a restart, so that they end."""
-        return False
+    def _asked(self) -> str:
+        """Return why they are to be started again, as a clause; "" if they are not."""
+        return ""
 
     def end(self) -> None:
         """Send SIGTERM to all that run."""
@@ -217,8 +227,20 @@ class LocalEngines(Processes):
         (launcher,) = self.started
         return [
             *told,
+            *self._no_shrinking(),
             f"Starting engines:    {self.n} rank{'s' * (self.n != 1)} by {launcher.title}, PID: {launcher.pid}",
         ]
+
+    def _no_shrinking(self) -> list[str]:
+        """Say so if ``--on-loss shrink`` is asked for, and the launcher ends all ranks when one dies."""
+        options = self.options
+        if ("--on-loss", "shrink") not in itertools.pairwise(options.arguments):
+            return []
+        found = find_mpi() if options.launcher == "auto" else None
+        flavour = flavour_of(options.launcher) if found is None else found.flavour
+        here = machines(os.environ) == 1 and not names_machines(options.launcher_options)
+        why = why_none_survives(flavour, options.fault_tolerance, 1 if here else None)
+        return [f"--on-loss shrink is not possible: {why}. All are then started again (--restarts)"] if why else []
 
     def _environment(self) -> dict[str, str]:
         """Return the environment without the variables of another job, or, in a job step, of our own rank."""
@@ -265,8 +287,8 @@ class LocalEngines(Processes):
         if gone and launcher.exit_code() is None:
             yield RankEnded(min(gone))
 
-    def _is_asked_for(self) -> bool:
-        return launchfolder.is_asked_for(launch_folder(self.options))
+    def _asked(self) -> str:
+        return launchfolder.asked(launch_folder(self.options))
 
     def kill(self) -> None:
         """See :meth:`Launch.kill`."""

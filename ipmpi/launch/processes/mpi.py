@@ -231,6 +231,14 @@ def survives(flavour: Flavour, fault_tolerance: FaultTolerance, machines: int | 
     return list(ULFM) if fault_tolerance == "on" or machines == 1 else []
 
 
+def why_none_survives(flavour: Flavour, fault_tolerance: FaultTolerance, machines: int | None) -> str:
+    """Return why all ranks end when one of them dies, as a sentence; "" if the others go on, or it is unknown."""
+    if flavour == "openmpi5" and not survives(flavour, fault_tolerance, machines):
+        where = "" if machines == 1 or fault_tolerance == "off" else " on several machines"
+        return f"mpiexec of Open MPI{where} ends all ranks when one dies, unless --fault-tolerance on is given"
+    return "mpiexec of MPICH ends all ranks when one dies" if flavour == "hydra" else ""
+
+
 def _on_loopback(flavour: Flavour) -> dict[str, str]:
     """Return settings by which the ranks of one machine use shared memory, and open no network port.
 

@@ -10,7 +10,14 @@ import pytest
 
 from ipmpi.client.session import escalation
 from ipmpi.client.session.enginereply import EngineReply
-from ipmpi.client.session.escalation import FIRST_LOOK, LONGEST_PAUSE, SECOND_LOOK, Escalation, timed_out
+from ipmpi.client.session.escalation import (
+    ANSWERED_WITHIN,
+    FIRST_LOOK,
+    LONGEST_PAUSE,
+    SECOND_LOOK,
+    Escalation,
+    timed_out,
+)
 from ipmpi.client.session.partial import CommandFuture, SoFar, WaitSettings
 from ipmpi.client.session.standstill import RESTART
 from ipmpi.errors import ClientError
@@ -100,6 +107,17 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(monkeypatch)
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads run when they are started."""
+
+    class Thread:
+        def __init__(self, target: Callable[[], object], **_: object) -> None:
+            self.start = target
+
+    monkeypatch.setattr(escalation.threading, "Thread", Thread)
+
+
 # --- timeouts ----------------------------------------------------------------------------------------------------
 
 
@@ -164,6 +182,53 @@ def test_a_set_that_cannot_be_restarted_is_left(stage: Stage) -> None:
     stage.replies(m.Restart, ClientError("this set was started by hand"))
     assert stage.told[-1] == "they are not restarted: this set was started by hand"
     assert sorted(stage.ended) == [2, 3]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_engines_that_wait_are_freed_if_the_user_wants_that(stage: Stage) -> None:
+    """Their answers come by themselves; those that could not be freed are left."""
+    asked: list[Sequence[int]] = []
+
+    def free(engines: Sequence[int]) -> str:
+        asked.append(engines)
+        stage.answers(2, ok=False)
+        return "engine 0 revoked MPI.COMM_WORLD; engine 3 did not end"
+
+    stage.settings.on_timeout, stage.settings.free = "free", free
+    stage.escalation.after(30)
+    stage.passes()
+    stage.answers(0, 1, ok=False)
+    stage.replies(m.Interrupt, [[0, 1], [[2, "x"], [3, "x"]]])
+    stage.sees({2: BARRIER, 3: BARRIER})
+    assert asked == [[2, 3]]
+    assert stage.told[-2].endswith("at heat.py:41 in step: they would end it, an interrupt cannot. Freeing them")
+    assert stage.told[-1] == "engine 0 revoked MPI.COMM_WORLD; engine 3 did not end"
+    assert not stage.ended, "answers may be on their way"
+    assert stage.passes() == ANSWERED_WITHIN
+    assert list(stage.ended) == [3]
+    assert "engine 3 did not end" in stage.ended[3][1]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("freed", [True, False])
+def test_those_that_wait_for_failed_ones_are_freed_if_the_user_wants_that(stage: Stage, freed: bool) -> None:
+    def free(engines: Sequence[int]) -> str:
+        assert engines == [0]
+        if not freed:
+            raise ClientError("this is MPICH")
+        stage.answers(0, ok=False)
+        return "engine 1 revoked it"
+
+    stage.settings.on_failure, stage.settings.free = "free", free
+    stage.escalation.watch_failures()
+    stage.answers(1, 2, 3, ok=False)
+    for _ in range(2):
+        stage.passes()
+        stage.sees({0: BARRIER})
+    told = "engine 1 revoked it" if freed else "they were not freed: this is MPICH"
+    assert stage.told == ["engines 1-3 failed, and the others wait in MPI: freeing engine 0", told]
+    stage.passes()
+    assert list(stage.ended) == ([] if freed else [0])
 
 
 def test_engines_are_named_before_any_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:

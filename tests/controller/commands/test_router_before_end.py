@@ -46,7 +46,7 @@ class Stage:
 
     def hook(self, ranks: list[int] | None = None, operation: bytes = HOOK) -> None:
         everyone = [0, 1, 2] if ranks is None else ranks
-        self.router.before_end(SET, m.RunBeforeEnd(everyone, "before_walltime(save)", operation))
+        self.router.own.before_end(SET, m.RunBeforeEnd(everyone, "before_walltime(save)", operation))
         self.flush()
 
     def answer(self, *ranks: int, ok: bool = True, outcome: bytes = b"") -> None:
@@ -171,7 +171,7 @@ def test_an_engine_that_is_lost_before_it_is_told_of(stage: Stage) -> None:
 
 def test_ranks_that_are_not_there_are_left_out(stage: Stage) -> None:
     stage.hook(ranks=[7])
-    stage.router.before_end(77, m.RunBeforeEnd([0], "x", HOOK))
+    stage.router.own.before_end(77, m.RunBeforeEnd([0], "x", HOOK))
     stage.hook(ranks=[2, 9])
     assert stage.begun == {0: [], 1: [], 2: ["hook"]}
 

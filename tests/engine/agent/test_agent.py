@@ -137,10 +137,13 @@ def test_the_set_ends_with_its_last_engine(ranks: Set) -> None:
 
 def test_a_set_that_is_restarted_ends_at_once_on_all_nodes(ranks: Set) -> None:
     """It is no end that somebody wanted: whoever started it starts it again."""
-    ranks.hears(m.RestartSet())
+    told = m.EndSet("a client has asked for a restart", True)
+    ranks.hears(told)
     assert ranks.stopped == ["a client has asked for a restart"]
-    assert [ranks.told(number)[-1] for number in (1, 2)] == [m.RestartSet()] * 2
-    assert ranks.agent.restarts
+    assert [ranks.told(number)[-1] for number in (1, 2)] == [
+        m.EndSet("a client has asked for a restart", True)
+    ] * 2
+    assert ranks.agent.ends_at_once
     assert not ranks.agent.is_dismissed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -181,3 +182,25 @@ def test_nothing_is_left_open(reader: Interpreter, start: Callable[[str], tuple[
     for _ in range(50):
         in_thread(lambda: reader.stack(pid))
     assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+
+
+@pytest.mark.parametrize("unknown", ["_loaded_at", "_base_of"])
+def test_an_interpreter_is_found_beside_the_loader_or_in_the_list_of_mappings(
+    start: Callable[[str], tuple[int, str]], monkeypatch: pytest.MonkeyPatch, unknown: str
+) -> None:
+    """The list is long where MPI is loaded, so it is not made if the first way succeeds."""
+    pid, _ = start(WAITS)
+    interpreter = Interpreter()
+    asked: list[int] = []
+
+    def nothing(pid: int, _: object) -> int:
+        asked.append(pid)
+        return 0
+
+    monkeypatch.setattr(under_test, unknown, nothing)
+    read: list[PythonFrame] = []
+    while not read:
+        with contextlib.suppress(UnreadableError):  # it may be about to wait
+            read = in_thread(lambda: interpreter.stack(pid))
+    assert read[-1].function == "<module>"
+    assert set(asked) == ({pid} if unknown == "_loaded_at" else set())

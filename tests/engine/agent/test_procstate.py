@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_a_system_that_shows_less_is_no_error(tmp_path: Path) -> None:
 
 def test_a_process_that_was_moved_to_another_processor_has_no_time(tmp_path: Path) -> None:
     """The scheduler sets its clock to 0, which is not the time since the machine was started."""
-    ours = tmp_path / str(os.getpid()) / "task" / str(threading.get_native_id())
+    ours = tmp_path / "thread-self"
     ours.mkdir(parents=True)
     (ours / "sched").write_text("se.exec_start   :   76308255.524039\n")
     (tmp_path / "7").mkdir()
@@ -70,3 +70,16 @@ def test_a_process_that_was_moved_to_another_processor_has_no_time(tmp_path: Pat
     for text, rested in (("76305255.524039", 3.0), ("0.000000", -1.0)):
         (tmp_path / "7" / "sched").write_text(f"se.exec_start   :   {text}\n")
         assert process_state(7, tmp_path).rested == rested
+
+
+def test_nothing_is_kept_of_the_numbers_of_processes_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of a Path are interned, and each question has a new thread: an agent would grow with each question."""
+    kept: list[str] = []
+
+    def intern(text: str) -> str:
+        kept.append(text)
+        return text
+
+    monkeypatch.setattr(sys, "intern", intern)
+    assert process_state(os.getpid()).letter
+    assert not kept

@@ -29,7 +29,7 @@ if "--ids-dir" in sys.argv:
         ids.mkdir()
         (ids / "0").write_text(os.environ["FAKE_IDS"])
     if former == "" and "FAKE_ASKED" in os.environ:
-        (ids / "asked").touch()
+        (ids / "asked").write_text("a client has asked for a restart\n", "utf-8")
 say(
     program=sys.argv[1], argv=sys.argv[2:], pid=os.getpid(), cwd=os.getcwd(), environ=dict(os.environ),
     former=former,

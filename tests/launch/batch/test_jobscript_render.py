@@ -252,6 +252,13 @@ def test_what_comm_world_is(found: Found) -> None:
     assert "--comm polled " in script(comm="polled").text
 
 
+def test_what_becomes_of_the_others_when_an_engine_dies(found: Found) -> None:
+    assert "--on-loss " not in "\n".join(line for line in script().text.splitlines() if not line.startswith("#"))
+    abort = script(on_loss="abort")
+    assert "--on-loss abort " in abort.text
+    assert ("--on-loss abort", "when an engine dies the others end") in abort.reasons
+
+
 def test_an_array_of_one_is_none(found: Found) -> None:
     """PBS refuses arrays of one element."""
     assert not any("-J" in line for line in directives("pbs", kind="array", n=1))

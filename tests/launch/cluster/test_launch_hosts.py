@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ipmpi.cli import engines, ssh
+from ipmpi.cli.options import set_arguments
 from ipmpi.errors import LauncherError
 from ipmpi.launch.cluster.hosts import HostOptions, engines_argv, read_clusterfile, read_hosts
 
@@ -78,3 +80,12 @@ def test_the_furl_is_not_in_the_command_line() -> None:
     assert argv[:3] == ["ssh", "-F", "/my config"]
     assert argv[-3:-1] == ["--", "h1"]
     assert argv[-1] == "env/bin/ipcluster engines -n 2 --furl-file - --mpi none --timeout 60"
+
+
+def test_options_of_the_set_reach_the_other_machines() -> None:
+    parsed = ssh.parser().parse_args(["--hosts", "h1:2", "--comm", "polled", "--on-loss", "abort"])
+    options = HostOptions({"h1": 2}, Path("/l"), "1", Path("/f"), arguments=tuple(set_arguments(parsed)))
+    far = engines_argv(options, "h1", 2, {})[-1]
+    assert far == "ipcluster engines -n 2 --furl-file - --mpi auto --timeout 60 --comm polled --on-loss abort"
+    there = engines.parser().parse_args(far.split()[2:])
+    assert (there.comm, there.on_loss) == ("polled", "abort")

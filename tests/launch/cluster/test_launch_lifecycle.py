@@ -220,7 +220,8 @@ def test_tasks_that_wait_keep_the_controller_for_a_while_when_no_engine_is_left(
     assert again.tick(deadline) == [Stopped(1, "All engines have ended, and no others came.", Cause.ENGINES)]
 
 
-ASKED = "A client has asked for a restart of the engines, and they have ended. They are started again."
+WHY = "a client has asked for a restart"
+ASKED = "A client has asked for a restart. The engines have ended, and are started again."
 
 
 @pytest.mark.parametrize("seen_first", [True, False])
@@ -229,7 +230,7 @@ def test_a_restart_that_a_client_has_asked_for_comes_at_once_and_is_not_counted(
     for now in (10.0, 20.0, 30.0):
         if seen_first:
             assert lifecycle.engines(0, now) == []
-        assert lifecycle.engines_ended("mpiexec", 1, 0, now + 1, asked=True) == [StartEngines(ASKED)]
+        assert lifecycle.engines_ended("mpiexec", 1, 0, now + 1, asked=WHY) == [StartEngines(ASKED)]
         if not seen_first:
             assert lifecycle.engines(0, now + 1) == []
         assert lifecycle.tick(now + 5) == []
@@ -240,15 +241,15 @@ def test_a_restart_that_a_client_has_asked_for_comes_at_once_and_is_not_counted(
 def test_a_restart_waits_for_the_last_of_several_processes() -> None:
     lifecycle = restarting(3)
     assert lifecycle.engines(0, 10) == []
-    assert lifecycle.engines_ended("engine process 0", 1, 2, 10, asked=True) == []
-    assert lifecycle.engines_ended("engine process 2", 1, 1, 10, asked=True) == []
-    assert lifecycle.engines_ended("engine process 1", 1, 0, 11, asked=True) == [StartEngines(ASKED)]
+    assert lifecycle.engines_ended("engine process 0", 1, 2, 10, asked=WHY) == []
+    assert lifecycle.engines_ended("engine process 2", 1, 1, 10, asked=WHY) == []
+    assert lifecycle.engines_ended("engine process 1", 1, 0, 11, asked=WHY) == [StartEngines(ASKED)]
 
 
 def test_engines_that_do_not_come_again_end_the_cluster() -> None:
     lifecycle = restarting()
     lifecycle.engines(0, 10)
-    lifecycle.engines_ended("mpiexec", 1, 0, 10, asked=True)
+    lifecycle.engines_ended("mpiexec", 1, 0, 10, asked=WHY)
     (over,) = lifecycle.tick(71)
     assert isinstance(over, Stopped)
     assert over.code == 1
