@@ -100,24 +100,7 @@ class ControllerService:
         self.fates = SetFates(self.router, self.losses, self._restarts, self._announce)
         self._engines, self._stopping = 0, False
         self._started = time.time()
-<<<<<<< HEAD
         self._requests = self._answers()
-=======
-        self._requests: dict[type[m.Message], Callable[[PeerSession, Any], Any]] = {
-            m.GetIds: lambda session, message: self._ids(),
-            m.QueueStatus: lambda session, message: self.stalled.queue_status(message.targets),
-            m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
-            m.Kill: self._kill,
-            m.Restart: lambda session, message: self._restarts.restart(session.key, message.targets),
-            m.OnLoss: lambda session, message: self.fates.choose(message),
-            m.RestoreAfterLoss: lambda session, message: self.fates.remember(message),
-            m.ClusterInfo: lambda session, message: self.cluster_info(message.after),
-            m.TaskStatus: lambda session, message: self.farm.status(session.key),
-            m.Recheck: lambda session, message: self.farm.recheck(session.key),
-            m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
-            m.Release: lambda session, message: self.farm.release(session.key, message.targets),
-        }
->>>>>>> main
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
             m.DebuggerSaid: self.router.debuggers.said,
@@ -138,6 +121,8 @@ class ControllerService:
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
             m.Kill: self._kill,
             m.Restart: lambda session, message: self._restarts.restart(session.key, message.targets),
+            m.OnLoss: lambda session, message: self.fates.choose(message),
+            m.RestoreAfterLoss: lambda session, message: self.fates.remember(message),
             m.ClusterInfo: lambda session, message: self.cluster_info(message.after),
             m.TaskStatus: lambda session, message: self.farm.status(session.key),
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
@@ -316,9 +301,8 @@ class ControllerService:
         clock = time.time()
         engines, more = described(self.router.registry, self.deadlines, after, self._loop.now())
         up = clock - self._started
-        return {
-            "engines": engines, "clients": clients, "up": up, "time": clock, "version": __version__, "more": more,
-        }  # fmt: skip
+        found = {"engines": engines, "clients": clients, "up": up, "time": clock, "version": __version__}
+        return {**found, "more": more}
 
     def _ended(self, session: PeerSession, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
@@ -355,8 +339,7 @@ class ControllerService:
         return not is_observer(self._interfaces[session.role].receives)
 
     def _begun(self, session: PeerSession) -> None:
-        self.transfers.endpoint_lost(session)  # of a connection before, if the session is from a journal
-        self.journal.began(session)
+        self._do_all(lambda: self.transfers.endpoint_lost(session), lambda: self.journal.began(session))
         if session.role != "engine":
             session.connection.send(self._roll.whole())
 

@@ -435,16 +435,7 @@ AnyMessage = (
     | InterruptRanks
     | Inquiry
     | StopRanks
-<<<<<<< HEAD
-    | RestartSet
-=======
     | EndSet
-    | GiveTasks
-    | TakeBackTasks
-    | CancelTasks
-    | TaskBody
-    | ReserveRanks
->>>>>>> main
     | Register
     | RanksLost
     | JobEnds
