@@ -98,8 +98,7 @@ class ControllerService:
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
         self._restarts = SetRestarts(self.router, self.farm, self.deadlines, self._log, self._engines_ended)
         self.fates = SetFates(self.router, self.losses, self._restarts, self._announce)
-        self._engines, self._stopping = 0, False
-        self._started = time.time()
+        self._engines, self._stopping, self._started = 0, False, time.time()
         self._requests = self._answers()
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
@@ -300,9 +299,14 @@ class ControllerService:
         clients = [s.role for s in self.sessions.by_key.values() if s.role != "engine"]
         clock = time.time()
         engines, more = described(self.router.registry, self.deadlines, after, self._loop.now())
-        up = clock - self._started
-        found = {"engines": engines, "clients": clients, "up": up, "time": clock, "version": __version__}
-        return {**found, "more": more}
+        info = {
+            "engines": engines,
+            "clients": clients,
+            "up": clock - self._started,
+            "time": clock,
+            "version": __version__,
+        }
+        return {**info, "more": more}
 
     def _ended(self, session: PeerSession, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
@@ -339,7 +343,8 @@ class ControllerService:
         return not is_observer(self._interfaces[session.role].receives)
 
     def _begun(self, session: PeerSession) -> None:
-        self._do_all(lambda: self.transfers.endpoint_lost(session), lambda: self.journal.began(session))
+        self.journal.began(session)
+        self.transfers.endpoint_lost(session)  # of a connection before, if the session is from a journal
         if session.role != "engine":
             session.connection.send(self._roll.whole())
 
