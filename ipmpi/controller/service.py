@@ -299,14 +299,8 @@ class ControllerService:
         clients = [s.role for s in self.sessions.by_key.values() if s.role != "engine"]
         clock = time.time()
         engines, more = described(self.router.registry, self.deadlines, after, self._loop.now())
-        info = {
-            "engines": engines,
-            "clients": clients,
-            "up": clock - self._started,
-            "time": clock,
-            "version": __version__,
-        }
-        return {**info, "more": more}
+        info = {"engines": engines, "clients": clients, "time": clock, "version": __version__, "more": more}
+        return {**info, "up": clock - self._started}
 
     def _ended(self, session: PeerSession, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
