@@ -18,11 +18,24 @@ EXTRAS = {
     "ipython": ["ipython"],
     # A kernel whose cells run on all ranks.
     "notebook": ["ipykernel"],
+    # An editor such as VS Code, connected to a rank: for engines; what runs the editor needs nothing.
+    "debug": ["debugpy>=1.8"],
     # A bar while many tasks are waited for.
     "progress": ["tqdm"],
     "test": [
         *("pytest>=8", "pytest-xdist>=3.6", "hypothesis", "mypy", "ruff", "ipython", "setuptools>=70.1"),
-        *("tqdm", "joblib", "scipy", "emcee", "matplotlib", "ipykernel", "nbclient", "h5py", "xarray"),
+        *(
+            "tqdm",
+            "joblib",
+            "scipy",
+            "emcee",
+            "matplotlib",
+            "ipykernel",
+            "nbclient",
+            "h5py",
+            "xarray",
+            "debugpy>=1.8",
+        ),
     ],
     "docs": [
         *("sphinx>=7", "pydata-sphinx-theme>=0.15", "sphinx-copybutton", "sphinx-design"),

@@ -234,6 +234,19 @@ all of them."""
 OUTPUT: Final = 2 * RESULT_TEXT + DISPLAYS
 """What a controller passes on of one engine during one command; agents leave out the middle of longer output."""
 
+WATCH_BACKLOG: Final = 256 * KIB
+"""Bytes that wait on a link, above which values that are watched are left out: a plot can do without some of
+them, and must not delay commands."""
+
+WATCH_SAMPLES: Final = 1_000
+"""Values of one watch that are told at a time, of those that came within :data:`WATCH_WINDOW`."""
+
+WATCH_WINDOW: Final = 0.05
+"""Seconds for which an agent collects values that are watched: nobody looks at more than 20 pictures a second."""
+
+WATCHES: Final = 1_000
+"""Watches to which the clients of a controller may subscribe."""
+
 RECORD_BYTES: Final = 64 * MIB
 """What a rank of a program keeps of the changes that clients have made, so that a run can be repeated. Data that
 was pushed is a part of it, and the memory is the program's."""
@@ -244,6 +257,20 @@ left out. Rarely more than one packet."""
 
 DEBUGGER_LINE: Final = 16 * KIB
 """Characters of a line for a debugger: what a person types or pastes."""
+
+DEBUG_WINDOW: Final = 256 * KIB
+"""Bytes between an editor and debugpy that may be under way in one direction. Their messages have some KiB; a long
+list of variables arrives in several parts."""
+
+DEBUG_PIECE: Final = 64 * KIB
+"""Bytes of them in one message, so that other messages wait for none of them for long."""
+
+DEBUG_CHANNELS: Final = 16
+"""Editors of one client that are attached to engines at a time. Their engines stand still, so people have few."""
+
+DEBUG_ATTACHES: Final = 2.0
+"""Seconds after which the client says where an engine is to which debugpy could not be attached yet. It takes half
+a second, most of it to load debugpy."""
 
 EXCEPTION: Final = 1 * MIB
 """The largest pickled exception that travels; of a larger one its name, text and traceback do."""

@@ -37,7 +37,8 @@ def declare(value: object) -> Declared:
     for name, plain in _PLAIN.items():
         if isinstance(value, plain):
             return Declared(name)
-    return Declared(f"{kind.__module__}.{kind.__qualname__}")
+    before = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return Declared(before + kind.__qualname__)
 
 
 def checked(name: str, declared: Declared, value: object) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+ENGINE: Final = "__engine__"
+"""Stands for the id of the engine, in functions of ours: users may give ``id`` another meaning."""
 
 
 class Reference:

@@ -69,7 +69,7 @@ class TestWheel:
             "shtab",
         }
         assert set(fields.get_all("Provides-Extra") or []) == {
-            *("openmpi", "mpich", "ipython", "notebook", "progress", "test", "docs")
+            *("openmpi", "mpich", "ipython", "notebook", "debug", "progress", "test", "docs")
         }
 
     def test_holds_every_module_the_types_and_the_license(self, wheel: zipfile.ZipFile, root: Path) -> None:

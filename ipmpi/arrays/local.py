@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ..communicator import shared
+from . import published
 from .layout import Position
 from .summary import Extreme, Summary
 
@@ -21,7 +25,10 @@ class Found(NamedTuple):
         kind: what it is otherwise, for a message.
         place: the engine's coordinates in its Cartesian communicator; None without one.
         grid: the dimensions of that communicator.
-        offset: of the block in the whole array; None if it was not asked for.
+        offset: of the block in the whole array; None if neither the client nor the program has said it.
+        whole: the shape of the whole array, if the program has said it.
+        halo: the ghost cells that the program has said that there are.
+        is_published: whether ``offset`` is what the program has said.
     """
 
     shape: Position
@@ -30,22 +37,36 @@ class Found(NamedTuple):
     place: Position | None
     grid: Position | None
     offset: Position | None
+    whole: Position | None = None
+    halo: Any = 0
+    is_published: bool = False
 
 
-def described(array: Any, comm: Any, offset: Any) -> Found:
+def described(array: Any, comm: Any, offset: Any, name: str = "") -> Found:
     """Describe what there is.
 
     Args:
         array: the engine's object.
         comm: its Cartesian communicator, or None.
         offset: where its block begins in the whole array, or None.
+        name: of the array, if a program has said how it is spread.
 
     Raises:
         TypeError: ``comm`` has no Cartesian topology, or ``offset`` is no sequence of integers.
     """
     import numpy
 
-    place = grid = start = None
+    place = grid = start = whole = told = None
+    joined, program = shared(), published.program()
+    if program is not None and comm is None and offset is None:
+        told = program.published.get(name)
+        if joined is not None and hasattr(joined.whole, "Get_coords"):  # the program has been attached with it
+            comm = joined.whole
+    if told is not None and told.shape is not None:
+        whole = _integers(told.shape, f"publish(shape=...) of {name}")
+    if told is not None and told.offset is not None:
+        start = _integers(told.offset, f"publish(offset=...) of {name}")
+        comm = None
     if comm is not None:
         if not hasattr(comm, "Get_coords"):
             raise TypeError(
@@ -54,16 +75,22 @@ def described(array: Any, comm: Any, offset: Any) -> Found:
             )
         place, grid = tuple(comm.Get_coords(comm.Get_rank())), tuple(comm.Get_topo()[0])
     if offset is not None:
-        try:
-            start = tuple(int(each) for each in numpy.atleast_1d(offset))
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"offset= is the name of the position of a block, a sequence of integers; on this engine it is "
-                f"{offset!r}"
-            ) from None
+        start = _integers(offset, "offset= is the name of the position of a block,")
     numbers = isinstance(array, numpy.ndarray) and array.dtype.kind in "biufc"
     shape = tuple(map(int, array.shape)) if numbers else ()
-    return Found(shape, array.dtype.str if numbers else None, _kind(array), place, grid, start)
+    dtype, halo = array.dtype.str if numbers else None, 0 if told is None else told.halo
+    return Found(
+        shape, dtype, _kind(array), place, grid, start, whole, halo, told is not None and told.offset is not None
+    )
+
+
+def _integers(values: Any, what: str) -> Position:
+    import numpy
+
+    try:
+        return tuple(operator.index(each) for each in numpy.atleast_1d(values))
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} must be a sequence of integers; on this engine it is {values!r}") from None
 
 
 def _kind(array: Any) -> str:
@@ -104,11 +131,22 @@ def own(array: Any, expected: Expected) -> Any:
     return array[tuple(slice(before, size - behind) for (before, behind), size in inside)]
 
 
-def piece(array: Any, expected: Expected, source: tuple[slice, ...]) -> Any:
-    """Return a copy of some elements of the block, so that later changes do not show in it."""
+def piece(
+    array: Any, expected: Expected, sources: Mapping[int, tuple[slice, ...]], engine: int
+) -> tuple[Any, int | None]:
+    """Return a copy of some elements of the block, so that later changes do not show in it.
+
+    With the number of the step that comes next, if the engine is a program with a loop.
+
+    Args:
+        array: the engine's object.
+        expected: what it should be.
+        sources: which elements, for each engine.
+        engine: the id of this one.
+    """
     import numpy
 
-    return numpy.ascontiguousarray(own(array, expected)[source])
+    return numpy.ascontiguousarray(own(array, expected)[sources[engine]]), published.current_step()
 
 
 def summarized(array: Any, expected: Expected) -> Summary:

@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "engines": Command("engines", "add engines to a running cluster"),
     "logs": Command("manage", "what a cluster's processes wrote", True),
     "where": Command("where", "in which line each engine is, also of engines that hang"),
+    "debug": Command("debug", "an editor such as VS Code connected to a rank, for breakpoints and variables"),
     "explain": Command("explain", "why a job waits, which ranks are missing, what failed"),
     "kernel": Command("kernel", "a kernel for JupyterLab and VS Code whose cells run on all ranks"),
     "completion": Command("completion", "command lines completed by the Tab key, in bash, zsh and tcsh"),

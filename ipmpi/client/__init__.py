@@ -5,10 +5,13 @@ from __future__ import annotations
 from ..errors import CompositeError
 from ..reference import Reference
 from ..transport.ssh.ssh import SshSession
+from .display.liveplot import LivePlot
 from .display.whereabouts import Whereabouts
-from .engines.distributed import ArrayStats, DistributedArray
+from .engines.arraystats import ArrayStats
+from .engines.distributed import DistributedArray
 from .engines.multiengine import MultiEngineClient
 from .engines.profile import Profile
+from .engines.simulation import Simulation
 from .engines.views import EngineView
 from .session.results import PendingResult, ResultList
 from .tasks.futures import TaskFuture, as_completed, wait
@@ -21,6 +24,7 @@ __all__ = [
     "CompositeError",
     "DistributedArray",
     "EngineView",
+    "LivePlot",
     "MapResults",
     "MapTask",
     "MultiEngineClient",
@@ -28,6 +32,7 @@ __all__ = [
     "Profile",
     "Reference",
     "ResultList",
+    "Simulation",
     "SshSession",
     "StringTask",
     "TaskClient",

@@ -39,8 +39,9 @@ from .restarts import SetRestarts
 from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled
-from .substitutes import substitute
+from .substitutes import send_instead
 from .taskjournal import NoJournal, Store, TaskJournal
+from .watches import Watches
 
 _FLUSH_AGAIN = 0.1
 """Seconds until effects are collected again after an error."""
@@ -86,9 +87,8 @@ class ControllerService:
         self.journal = NoJournal(self.farm) if store is None else TaskJournal(self.farm, store, self._log)
         flush_soon = functools.partial(loop.call_at_turn_end, self._flush, self._not_flushed)
         self.losses = Losses(self.router, self.farm.blame, self._log, flush_soon)
-        self.deadlines = Deadlines(self.router.registry)
+        self.deadlines, self._roll = Deadlines(self.router.registry), Roll(self.router.registry)
         self._flush_timer: Timer | None = None
-        self._roll = Roll(self.router.registry)
         self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
         self.sessions.journalled = self.journal.is_on
         self.transfers = Transfers()
@@ -102,7 +102,7 @@ class ControllerService:
         self._requests = self._answers()
         self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
             m.Output: self.router.output,
-            m.DebuggerSaid: self.router.debuggers.said,
+            **self.router.debuggers.reports,
             m.Findings: self.inquiries.found,
             m.RunBeforeEnd: self.router.own.before_end,
             m.AnswerStuck: self.stalled.stuck,
@@ -112,6 +112,7 @@ class ControllerService:
             m.TaskHolds: self.router.task_holds,
             m.TasksHeld: self.journal.held,
         }
+        self._watches = Watches(by_key, self._send, self._requests, self._reports)
 
     def _answers(self) -> dict[type[m.Message], Callable[[PeerSession, Any], Any]]:
         return {
@@ -233,6 +234,8 @@ class ControllerService:
             self.inquiries.begin(key, message)
         elif isinstance(message, m.DebuggerLine):
             self.router.debuggers.line(key, message)
+        elif isinstance(message, m.ChannelMessage):
+            self.router.debuggers.channels.from_client(key, message)
         elif isinstance(message, m.Command):
             check_room(message, event.body, len(self.router.registry.engines))
             self.router.command(key, message, event.body, event.stream)
@@ -317,10 +320,10 @@ class ControllerService:
                 self._count_engines,
             )
         else:
-            self._do_all(lambda: self.farm.client_lost(key), lambda: self.router.client_lost(key))
-        self._do_all(
-            lambda: self.journal.ended(key), lambda: self.transfers.endpoint_lost(session), self._stop_if_alone
-        )
+            lost = (self.farm.client_lost, self.router.client_lost, self._watches.client_lost)
+            self._do_all(*(functools.partial(forget, key) for forget in lost))
+        in_journal = functools.partial(self.journal.ended, key)
+        self._do_all(in_journal, lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
 
     def _do_all(self, *steps: Callable[[], object]) -> None:
         """Make all these calls, even if one fails, so that all resources are freed."""
@@ -437,7 +440,7 @@ class ControllerService:
             try:
                 session.connection.send(message, body)
             except LocalProtocolError as error:
-                self._send_instead(session, message, error)
+                send_instead(session.connection, f"{session.role} {session.key}", message, error, self._log)
             session.wake()
             self._check_backlog(session)
 
@@ -455,12 +458,6 @@ class ControllerService:
             self._loop.call_soon(
                 lambda: self.sessions.end(session, reason), lambda error: self.sessions.broken(session, error)
             )
-
-    def _send_instead(self, session: PeerSession, message: m.AnyMessage, error: LocalProtocolError) -> None:
-        """Send an error in place of a reply that does not fit into the client's message, where ids are longer."""
-        self._log(f"not passed on to {session.role} {session.key}: {error}")
-        for instead in substitute(message, error):
-            session.connection.send(instead)
 
     def _give_up(self, key: int, stream: int) -> None:
         """Drop the rest of a reply that the client does not read."""
@@ -484,7 +481,7 @@ class ControllerService:
                 try:
                     sinks.append((session, session.connection.send_streamed(message, effect.size)))
                 except LocalProtocolError as error:
-                    self._send_instead(session, message, error)
+                    send_instead(session.connection, f"{session.role} {session.key}", message, error, self._log)
                     session.wake()
         if source is None:
             for session, stream in sinks:

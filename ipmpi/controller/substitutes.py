@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import LocalProtocolError
 from ..protocol import messages as m, packed
+from ..protocol.connection import Connection
 from ..protocol.handshake import printable
+
+
+def send_instead(
+    connection: Connection, peer: str, message: m.AnyMessage, error: LocalProtocolError, log: Callable[[str], None]
+) -> None:
+    """Send an error in place of a reply that does not fit into the client's message, where ids are longer."""
+    log(f"not passed on to {peer}: {error}")
+    for instead in substitute(message, error):
+        connection.send(instead)
 
 
 def substitute(message: m.AnyMessage, error: LocalProtocolError) -> list[m.AnyMessage]:

@@ -17,6 +17,7 @@ from . import reports
 from .autopx import AutoParallel
 from .completion import PxCompletion
 from .pxoptions import PX, PXCONFIG, PXRESULT, PxOptions, engines, parse, split_line, where_options
+from .pxprofile import PxProfile
 from .pxrun import PxRun, ends_with_semicolon
 from .pxscreen import colours_of
 
@@ -105,7 +106,8 @@ class ParallelMagics(Magics):
         ``%pxconfig?`` shows the options, which may precede the code of ``%px``, too.
 
         What the engines print is shown while it comes, equal output once, and then the values of last expressions,
-        unless the code ends with a semicolon.
+        unless the code ends with a semicolon. With ``--profile``, a table of where they have spent their time
+        follows, which is kept as ``_profile``; ``_profile.save('heat.json')`` writes it for speedscope.
         Ctrl-C interrupts the engines that run this cell; once more leaves it running, for ``%pxresult``.
 
         Returns:
@@ -130,6 +132,11 @@ class ParallelMagics(Magics):
         client = self._client()
         targets = None if options.targets is None else engines(options.targets, client)
         ranks = None if options.ranks is None else engines(options.ranks, client)
+        blocks = client.block if options.block is None else options.block
+        if options.profile and not blocks:
+            raise UsageError(
+                "--profile looks at engines while it waits for them: add --block, or use mec.profile()"
+            )
         if options.verbose:
             print(f"Parallel execution on engines: {_named(client.targets if targets is None else targets)}")
         with reports.in_one_line():
@@ -139,10 +146,22 @@ class ParallelMagics(Magics):
             self._shell.user_ns[options.out] = pending
         if options.local:
             self._shell.run_cell(code)
-        if not (client.block if options.block is None else options.block):
+        if not blocks:
             return pending
-        self._finish(pending, options, None if ranks == "all" else ranks, values=not ends_with_semicolon(code))
+        asked = client.targets if targets is None else targets
+        profile = PxProfile(pending, lambda: client.where(asked)) if options.profile else None
+        try:
+            self._finish(pending, options, None if ranks == "all" else ranks, values=not ends_with_semicolon(code))
+        finally:
+            if profile is not None:
+                self._show_profile(profile)
         return None
+
+    def _show_profile(self, taken: PxProfile) -> None:
+        """Show where engines have spent their time, and keep it as ``_profile``."""
+        profile, failure = taken.end()
+        self._shell.user_ns["_profile"] = profile
+        print(failure or profile)
 
     def _finish(
         self,

@@ -47,6 +47,7 @@ class PxOptions(NamedTuple):
         out: the name under which the result is stored.
         local: whether the cell also runs in this process.
         everything: whether long output is shown as a whole.
+        profile: whether it is said where engines have spent their time.
     """
 
     block: bool | None = None
@@ -61,6 +62,7 @@ class PxOptions(NamedTuple):
     out: str | None = None
     local: bool = False
     everything: bool = False
+    profile: bool = False
 
     def over(self, defaults: PxOptions) -> PxOptions:
         """Return these options, with ``defaults`` where nothing was chosen."""
@@ -121,11 +123,16 @@ def _local(parser: OptionParser) -> None:
     _switch(parser, "local", True, "run the cell in this process as well", "--local")
 
 
+def _profile(parser: OptionParser) -> None:
+    text = "say afterwards where engines have spent their time; it is kept as _profile"
+    _switch(parser, "profile", True, text, "--profile")
+
+
 def _everything(parser: OptionParser) -> None:
     _switch(parser, "everything", True, "show long output as a whole", "--all")
 
 
-PX: Final = _parser("%%px", _execution, _shown, _output, _local)
+PX: Final = _parser("%%px", _execution, _shown, _output, _local, _profile)
 PXCONFIG: Final = _parser("%pxconfig", _execution, _shown, _output)
 PXRESULT: Final = _parser("%pxresult", _shown, _output, _everything)
 

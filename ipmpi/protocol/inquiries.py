@@ -33,7 +33,11 @@ class ReadStacks(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     quick: bool = False
 
 
-Question = ReadLog | ReadStacks
+class ReadSteps(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="steps"):
+    """At which step of its program is a rank? The program does not notice the question."""
+
+
+Question = ReadLog | ReadStacks | ReadSteps
 
 
 class RankLog(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="log"):
@@ -89,7 +93,24 @@ STOPPED: Final = "stopped"
 """A signal has stopped its process, as by Ctrl-Z, ``kill -STOP`` or a debugger."""
 ENDED: Final = "ended"
 
-Answer = RankLog | RankStack
+
+class RankStep(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="steps"):
+    """Where a rank of a program is.
+
+    Attributes:
+        tick: the number of its last tick; -1 before the first one, and for engines without a loop.
+        step: what the program calls the step that follows it.
+        holds: whether it holds there.
+        is_paused: whether it holds because somebody has paused it.
+    """
+
+    tick: int
+    step: int
+    holds: bool = False
+    is_paused: bool = False
+
+
+Answer = RankLog | RankStack | RankStep
 
 _encoder = msgspec.msgpack.Encoder()
 _questions: Final[msgspec.msgpack.Decoder[Question]] = msgspec.msgpack.Decoder(Question)

@@ -15,7 +15,16 @@ from msgspec import field
 
 from .basemessage import Message as Message
 from .deaths import Death as Death, RanksLost as RanksLost
-from .debugging import DebuggerLine as DebuggerLine, DebuggerSaid as DebuggerSaid
+from .debugging import (
+    ChannelMessage as ChannelMessage,
+    DebugBytes as DebugBytes,
+    DebugClosed as DebugClosed,
+    DebugCredit as DebugCredit,
+    DebuggerLine as DebuggerLine,
+    DebuggerSaid as DebuggerSaid,
+    DebugOpen as DebugOpen,
+    DebugOpened as DebugOpened,
+)
 from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .output import (
     DISPLAY as DISPLAY,
@@ -25,15 +34,15 @@ from .output import (
     Output as Output,
     OutputBlock as OutputBlock,
 )
-from .peers import CommandWithdrawn as CommandWithdrawn, LeaveCommand as LeaveCommand
+from .peers import CommandWithdrawn as CommandWithdrawn, EndIsNear as EndIsNear, LeaveCommand as LeaveCommand
 from .recovery import (
-    RecoveryMessage,
+    RecoveryMessage as RecoveryMessage,
     ResultsRecorded as ResultsRecorded,
     TasksAccepted as TasksAccepted,
     TasksFetched as TasksFetched,
     TasksHeld as TasksHeld,
     TasksOpen as TasksOpen,
-)  # fmt: skip
+)
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -41,6 +50,7 @@ from .sshmessages import (
     Opened as Opened,
     ReadFurl as ReadFurl,
     RunCommand as RunCommand,
+    SshMessage as SshMessage,
 )
 from .steering import (
     AllHold as AllHold,
@@ -49,6 +59,10 @@ from .steering import (
     GoOn as GoOn,
     HoldRanks as HoldRanks,
     StopAt as StopAt,
+    Subscribe as Subscribe,
+    Unsubscribe as Unsubscribe,
+    Unwatch as Unwatch,
+    Watched as Watched,
 )
 from .tasks import (
     AbortTasks as AbortTasks,
@@ -325,9 +339,8 @@ class EngineInfo(Message, frozen=True):
 class Register(Message, frozen=True, tag=60):
     """First message of an engine set: its engines, and the ids they had if this is a new link of old engines.
 
-    A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` identifies the
-    launch that is started again when it ends, and that several sets may belong to; "" if nobody does that.
-    ``program`` is the name of a program with a loop of its own, which gets no tasks; "" for engines.
+    A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` names the launch,
+    if it is started again when it ends; ``program`` a program with a loop of its own, which gets no tasks.
     ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`.
     """
 
@@ -386,13 +399,6 @@ class Findings(Message, frozen=True, tag=56):
     answer: bytes
 
 
-# --- inside an engine set, between the agents of its nodes -----------------------------------------------------
-
-
-class EndIsNear(Message, frozen=True, tag=76):
-    """A rank below has got SIGUSR1, the batch system's warning that the job ends soon."""
-
-
 # --- either direction ----------------------------------------------------------------------------------------
 
 
@@ -444,6 +450,7 @@ AnyMessage = (
     | Findings
     | Output
     | DebuggerSaid
+    | ChannelMessage
     | RecoveryMessage
     | TaskMessage
     | EndIsNear
@@ -453,12 +460,11 @@ AnyMessage = (
     | AllHold
     | CannotHold
     | GoOn
-    | ConnectTo
-    | RunCommand
-    | ReadFurl
-    | Opened
-    | Ended
-    | ChannelReset
+    | Subscribe
+    | Unsubscribe
+    | Watched
+    | Unwatch
+    | SshMessage
     | Goodbye
 )
 """Every message type; tests walk over it, so that a new type cannot be forgotten in the tables."""

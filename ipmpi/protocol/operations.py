@@ -50,7 +50,12 @@ class PullFunction(_Operation, frozen=True, tag="pull_function"):
 
 
 class Apply(_Operation, frozen=True, tag="apply"):
-    """Body: pickled ``(function, args, kwargs)``; the answer's body: what it returned."""
+    """Body: pickled ``(function, args, kwargs)``; the answer's body: what it returned.
+
+    ``reads``: it changes nothing, so the record of a program that is steered need not have it.
+    """
+
+    reads: bool = False
 
 
 class Map(_Operation, frozen=True, tag="map"):

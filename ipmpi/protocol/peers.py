@@ -1,4 +1,4 @@
-"""What engine sets are told of ranks that will not complete a command which others run with them."""
+"""What engine sets are told of ranks that will not complete a command of others, and of the end of the job."""
 
 from __future__ import annotations
 
@@ -20,3 +20,7 @@ class LeaveCommand(Message, frozen=True, tag=71):
     ranks: list[int]
     rank: int
     text: str
+
+
+class EndIsNear(Message, frozen=True, tag=76):
+    """A rank below has got SIGUSR1, the batch system's warning that the job ends soon."""

@@ -48,13 +48,19 @@ _TASKS_TO_SET: Final[Table] = frozenset(
     )
 )
 
+_CHANNEL: Final[Table] = frozenset({m.DebugBytes, m.DebugCredit, m.DebugClosed})
+"""Bytes between an editor and debugpy, in both directions."""
+
 CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
     "engine": _SET_ON_TASKS
+    | _CHANNEL
     | {
+        m.DebugOpened,
         m.Register,
         m.Findings,
         m.Output,
         m.DebuggerSaid,
+        m.Watched,
         m.Result,
         m.RanksLost,
         m.JobEnds,
@@ -63,7 +69,9 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Goodbye,
     },
     "mec": _LOOK
+    | _CHANNEL
     | {
+        m.DebugOpen,
         m.Command,
         m.BodyAgain,
         m.QueueStatus,
@@ -77,6 +85,8 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.RestoreAfterLoss,
         m.Reserve,
         m.Release,
+        m.Subscribe,
+        m.Unsubscribe,
     },
     "tc": _LOOK
     | {
@@ -95,7 +105,9 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
 
 RECEIVES: Final[dict[str, Table]] = {
     "engine": _TASKS_TO_SET
+    | _CHANNEL
     | {
+        m.DebugOpen,
         m.Registered,
         m.Dispatch,
         m.CommandWithdrawn,
@@ -103,10 +115,13 @@ RECEIVES: Final[dict[str, Table]] = {
         m.Inquiry,
         m.DebuggerLine,
         m.StopRanks,
+        m.Unwatch,
         m.EndSet,
         m.Goodbye,
     },
-    "mec": _ANSWERS | {m.Accepted, m.Output, m.DebuggerSaid, m.Result, m.Undone, m.SendBodyAgain},
+    "mec": _ANSWERS
+    | _CHANNEL
+    | {m.Accepted, m.Output, m.DebuggerSaid, m.DebugOpened, m.Watched, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.TasksAccepted, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }

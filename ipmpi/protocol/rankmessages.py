@@ -325,6 +325,25 @@ class DebuggerTold(Message, frozen=True, tag=252):
     place: str = ""
 
 
+class Sampled(Message, frozen=True, tag=264):
+    """Rank 0 of a program tells the value that is watched, and after which step it was."""
+
+    watch: int
+    step: int
+    value: float
+
+
+class DebuggerAttached(Message, frozen=True, tag=253):
+    """Debugpy is attached for connection ``number`` of the control block, and its socket comes along.
+
+    ``folder`` is the current one. With a ``trouble`` it is not attached, and there is no socket.
+    """
+
+    number: int
+    folder: str
+    trouble: str = ""
+
+
 ToRank = (
     Greeting
     | Address
@@ -356,6 +375,7 @@ ToAgent = (
     | CommandDone
     | Displayed
     | DebuggerTold
+    | DebuggerAttached
     | Bell
     | ItemDone
     | PartDone
@@ -363,6 +383,7 @@ ToAgent = (
     | Signalled
     | Leaving
     | Holds
+    | Sampled
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -69,6 +69,7 @@ class ChannelReset(Message, frozen=True, tag=95):
 
 Request = ConnectTo | RunCommand | ReadFurl
 Answer = Opened | Ended | ChannelReset
+SshMessage = Request | Answer
 
 
 def sendable(text: str) -> str:

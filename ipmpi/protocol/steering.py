@@ -1,4 +1,4 @@
-"""What the agents of a program say to each other, so that all its ranks stop at the same step.
+"""What the agents of a program say to each other, so that all its ranks stop at the same step; and watches.
 
 A *tick* is the place in the loop of a program where its ranks hear their agents; ranks count their ticks from 0.
 """
@@ -53,3 +53,34 @@ class CannotHold(Message, frozen=True, tag=105):
 
     round: int
     words: str
+
+
+# --- watches of clients --------------------------------------------------------------------------------------
+
+
+class Subscribe(Message, frozen=True, tag=110):
+    """A client wants what a program tells in a watch; the number was chosen by chance. Answer: None."""
+
+    id: int
+    watch: int
+
+
+class Unsubscribe(Message, frozen=True, tag=111):
+    """It does not want that any more. Answer: None."""
+
+    id: int
+    watch: int
+
+
+class Watched(Message, frozen=True, tag=112):
+    """Values that were watched, and their steps. To the controller, and from it to those who have subscribed."""
+
+    watch: int
+    steps: list[int]
+    values: list[float]
+
+
+class Unwatch(Message, frozen=True, tag=113):
+    """Nobody wants what is told in this watch. From the controller to a program."""
+
+    watch: int

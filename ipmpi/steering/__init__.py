@@ -14,8 +14,8 @@ Without a controller nothing changes: the program runs as ever, and can be steer
 
 from __future__ import annotations
 
+from ..record import Record as Record
 from .attaching import attach as attach
 from .program import Steering as Steering
-from .recording import Record as Record
 
 __all__ = ["Record", "Steering", "attach"]

@@ -25,11 +25,11 @@ from ..engine.rank.ownstack import allow_tracing_by
 from ..environment import walltime
 from ..errors import ClientError, KernelError, LauncherError
 from ..protocol import rankmessages as rm
+from ..record import Record
 from ..transport.agentsocket import meet_agent
 from ..transport.packets import RankSocket, Socket
 from .connection import Connection, hello
 from .program import Steering
-from .recording import Record
 from .starting import start
 
 OFF: Final = "IPMPI_STEERING"

@@ -69,6 +69,7 @@ class Connection:
         if rank.comm is not None:
             communicator.provide(rank.comm, world.mpi, world.comm)
         rank.interrupts.install(None)
+        rank.serve_editors()
         ticker = Ticker(self._block.words, self._block.lock, self._wait, self._ended)
         rank.also_hears(ticker.handlers)
         ticker.agent = _Steered(rank)
@@ -89,6 +90,11 @@ class Connection:
             why = stop.words or stop.reason
             print(f"ipmpi: the program is not steered any more ({why}); it goes on", file=sys.stderr, flush=True)
         self._close(rm.Leaving("it was told to"))
+
+    def tell(self, message: rm.Sampled) -> None:
+        """Tell the agent something that it may miss."""
+        if self._rank is not None:
+            self._rank.try_say(message)
 
     def leave(self, why: str) -> None:
         """Tell the agent that this rank is not steered any more."""

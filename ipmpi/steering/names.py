@@ -60,6 +60,9 @@ class Parameters(MutableMapping[str, Any]):
         else:
             self._values[name] = value
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.declared
+
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"the program needs its parameter {name!r}")
 

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ..arrays import published
 from ..engine.mpi.world import World
 from ..errors import ClientError
 from ..protocol import operations
+from ..record import Change, Record
 from .connection import Connection, local_words
 from .names import Parameters, ProgramNamespace
-from .recording import Change, Journal, Record, is_change
+from .recording import Journal, is_change
 from .ticking import NEVER, Ticker
+from .watching import Watch, Watching
 
 
 class TickWords(NamedTuple):
@@ -91,7 +94,12 @@ class Steering:
             self._ticker = Ticker(words, lock, lambda: None, lambda stop: None)
         else:
             self._ticker = connection.begin(namespace)
+        tell = (lambda message: None) if connection is None else connection.tell
+        self._watching = Watching(
+            self._shown, self.published, lambda: self._ticker.step - 1, self.comm, world.mpi, self.rank == 0, tell
+        )
         self.tick = self._ticker.tick
+        published.provide(self.published, lambda: self._ticker.step)
         if replay is not None:
             self._replay(replay)
 
@@ -146,7 +154,7 @@ class Steering:
         """
         if not self._is_over:
             self._ticker.last_tick()
-            self._leave(f"its loop has ended after {self._ticker.count} steps")
+            self._leave(f"its loop has ended at step {self.step - self.stop_requested}")
 
     def _leave(self, why: str) -> None:
         if not self._is_over:
@@ -180,10 +188,12 @@ class Steering:
         self.params.declare(name, value, place)
 
     def __getattr__(self, name: str) -> Any:
-        params = self.__dict__.get("params")
-        if params is not None and name in params:
-            return params[name]
-        raise AttributeError(f"{name!r} is no parameter of this program: attach({name}=...) would declare it")
+        try:
+            return self.__dict__["params"][name]
+        except KeyError:
+            raise AttributeError(
+                f"{name!r} is no parameter of this program: attach({name}=...) would declare it"
+            ) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         params = self.__dict__.get("params")
@@ -210,9 +220,9 @@ class Steering:
         """
         if offset is None and shape is None and not halo:
             self._shown.update(values)
-            published = self.published
+            known = self.published
             for name, value in values.items():
-                published[name] = Published(value)
+                known[name] = Published(value)
             return
         for name, value in values.items():
             if not hasattr(value, "__array_interface__"):
@@ -298,6 +308,16 @@ class Steering:
                 "s.on_checkpoint(function), and the function gets the number of the step"
             )
         return self._checkpoint(self._ticker.step)
+
+    def _do_watch(self, operation: operations.Steer, load: Callable[[], Any]) -> int:
+        watch = Watch(operation.number, **load())
+        self._watching.begin(watch)
+        first = self._ticker.count + 1
+        self._ticker.add_duty(operation.number, first + -first % watch.every, self._watching.duty(watch))
+        return self._ticker.step
+
+    def _do_unwatch(self, operation: operations.Steer, _load: Callable[[], Any]) -> None:
+        self._ticker.drop_duty(operation.number)
 
     def _do_record(self, _operation: operations.Steer, _load: Callable[[], Any]) -> bytes:
         return self.record().dumps()

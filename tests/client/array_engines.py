@@ -10,23 +10,28 @@ from ipmpi.client.engines.arrayspread import distributed_array
 from ipmpi.client.engines.distributed import DistributedArray
 from ipmpi.client.engines.spread import spread_of
 from ipmpi.engine.mpi.team import Place
-from ipmpi.reference import Reference
+from ipmpi.reference import ENGINE, Reference
 
 
 class Engines:
-    """Namespaces by engine id; counts what it was asked for."""
+    """Namespaces by engine id; notes what it was asked for, and whose function is called now."""
 
     def __init__(self, spaces: dict[int, dict[str, Any]]) -> None:
-        self.spaces = spaces
+        self.spaces = {engine: {ENGINE: engine, **space} for engine, space in spaces.items()}
         self.asked: list[list[int]] = []
+        self.current = -1
+        self.is_changed = False
 
-    def run(self, groups: Sequence[tuple[list[int], Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+    def run(
+        self, groups: Sequence[tuple[list[int], Callable[..., Any], tuple[Any, ...]]], changes: bool = False
+    ) -> list[Any]:
         """As :class:`~ipmpi.client.engines.distributed.Reach`."""
         found = []
+        self.is_changed = self.is_changed or changes
         for engines, function, args in groups:
             self.asked.append(list(engines))
-            for engine in engines:
-                space = self.spaces[engine]
+            for self.current in engines:
+                space = self.spaces[self.current]
                 values = [space[each.name] if isinstance(each, Reference) else each for each in args]
                 found.append(pickle.loads(pickle.dumps(function(*values))))
         return found

@@ -31,7 +31,7 @@ with steering.attach(dt=0.1, nu=0.5, scale=np.ones(2), replay=replay) as s:
     def checkpoint(step: int) -> tuple[int, float]:
         return step, float(T[1])
 
-    sent = MPI.REQUEST_NULL
+    sent, done = MPI.REQUEST_NULL, 0
     for step in s.loop(steps):
         if str(step) in scripted:
             s.nu = float(scripted[str(step)])
@@ -43,9 +43,10 @@ with steering.attach(dt=0.1, nu=0.5, scale=np.ones(2), replay=replay) as s:
         T[1:-1] += s.dt * s.nu * (0.25 * (T[:-2] - 2 * T[1:-1] + T[2:]) + 1e-3 * received) * s.scale[0]
         if delay:
             time.sleep(delay * chance.random())
+        done = step + 1
         s.publish(T=T, step=step, nu_used=s.nu, residual=float(T[1]))
     sent.Wait()
 
 digest = comm.gather(hashlib.sha256(T.tobytes()).hexdigest())
 if rank == 0:
-    print("final", hashlib.sha256("".join(digest).encode()).hexdigest(), "after", s.count, flush=True)
+    print("final", hashlib.sha256("".join(digest).encode()).hexdigest(), "after", done, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.client import MultiEngineClient
+from ipmpi.client import MultiEngineClient, Simulation
+from ipmpi.errors import EngineLost
 
 sys.path.insert(0, str(Path(__file__).parent))
 from real_clusters import Cluster, Flavour, is_running, wait_for
@@ -72,7 +74,7 @@ def test_commands_are_performed_at_one_step_on_all_ranks(controller: Cluster) ->
     assert steps(mec)[0] >= one
     assert {engine["program"] for engine in mec.cluster_info()["engines"]} == {"steered_program.py"}
     printed = mec.execute("print('hello from', comm.allreduce(1), 'ranks')")
-    assert [each.stdout for each in printed] == [f"hello from {RANKS} ranks\n"] * RANKS
+    assert [each["stdout"] for each in printed] == [f"hello from {RANKS} ranks\n"] * RANKS
     # Ended engines are a program that goes on without being steered.
     mec.kill()
     controller.wait_for_engines(0)
@@ -81,6 +83,51 @@ def test_commands_are_performed_at_one_step_on_all_ranks(controller: Cluster) ->
     assert program.poll() is None
     assert "it goes on" in (controller.home / "engines0.out").read_text()
     os.killpg(program.pid, signal.SIGTERM)
+
+
+def steer_at_random(sim: Simulation, times: int, chance: random.Random) -> dict[int, float]:
+    """Pause, step, change and go on; return the changes of ``nu`` by step. All ranks are always at one step."""
+    changes: dict[int, float] = {}
+    for _ in range(times):
+        what = chance.choice(("pause", "resume", "step", "change", "change", "look"))
+        if what == "change":
+            nu = chance.random()
+            changes[sim.change({"nu": nu})] = nu
+        elif what == "step":
+            sim.step(chance.randrange(1, 4))
+        elif what == "look":
+            states = sim._values("state")
+            assert len({(state["step"], state["params"]["nu"]) for state in states}) == 1
+        else:
+            getattr(sim, what)()
+    return changes
+
+
+def test_a_run_that_was_steered_equals_one_with_the_changes_in_its_script(controller: Cluster) -> None:
+    """Bit by bit; and so does one that repeats the record."""
+    first = launch(controller, 4, 100_000, 0.003)
+    controller.wait_for_engines(4)
+    sim = controller.mec().simulation()
+    assert "4 ranks, running" in repr(sim)
+    changes = steer_at_random(sim, 25, random.Random(1))
+    sim.pause()
+    assert "paused at" in repr(sim)
+    record = sim.record()
+    stopped = sim.stop()
+    assert first.wait(30) == 0
+    wanted = final(controller)
+    assert wanted[1] == stopped
+    assert repr(sim) == "<simulation steered_program.py: ended>"
+    with pytest.raises(EngineLost, match="has ended, or is not steered any more"):
+        sim.pause()
+
+    script = ",".join(f"{step}:{nu}" for step, nu in changes.items())
+    assert launch(controller, 4, stopped, 0, script, IPMPI_STEERING="off").wait(60) == 0
+    assert final(controller, 1) == wanted
+    record.save(controller.home / "run.record")
+    again = {"TEST_REPLAY": str(controller.home / "run.record"), "IPYTHONDIR": str(controller.home / "nobody")}
+    assert launch(controller, 4, stopped, 0, **again).wait(60) == 0
+    assert final(controller, 2) == wanted
 
 
 def test_a_program_outlives_its_controller_and_finds_another_one(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -302,6 +303,26 @@ def test_where_shows_equal_places_once(shell: Any, mec: Mec, session: FakeSessio
     assert capsys.readouterr().out == f"{shown}      heat.py:41 in step\n{silent}"
     asked = session.requests[-1]
     assert (asked.targets, decode_question(asked.question)) == ([0, 1, 2], ReadStacks(native=True))
+
+
+def test_a_profile_follows_the_output_and_is_kept(
+    shell: Any, mec: Mec, session: FakeSession, capsys: Capsys, tmp_path: Path
+) -> None:
+    stack = RankStack("running", 0, -1, "execute", 3, [StackFrame("step", "/x/heat.py", 41, "wait()")])
+    session.answers[AskAgents] = [[[[0, 2], encode(stack)]], []]
+    shell.run_cell("%%px --profile -t 0,2\nprint('computed')")
+    out = capsys.readouterr().out
+    assert out.index("computed") < out.index("[0, 2]  ") < out.index("heat.py:41 in step: wait()")
+    (asked,) = {tuple(each.targets) for each in session.requests if isinstance(each, AskAgents)}
+    assert asked == (0, 2)
+    shell.user_ns["_profile"].save(tmp_path / "heat.json")
+    assert len(json.loads((tmp_path / "heat.json").read_text())["profiles"]) == 2
+    # Also after an error, and not if nobody waits.
+    shell.user_ns.pop("_profile")
+    assert shell.run_cell("%%px --profile\n1 / 0").error_in_exec
+    assert shell.user_ns["_profile"].rounds
+    error = shell.run_cell("%%px --profile --noblock\nx = 1").error_in_exec
+    assert "--profile looks at engines while it waits for them: add --block" in str(error)
 
 
 def test_where_names_an_option_that_it_does_not_have(shell: Any, mec: Mec) -> None:

@@ -20,6 +20,7 @@ VALUES: dict[Any, Any] = {
     str | None: "n\n",
     bytes: b"\0\xff",
     list[int]: [0, 5, 70_000],
+    list[float]: [0.5, -1e300],
     list[int] | None: [1],
     float | None: 0.25,
     list[str]: ["-n", "4"],

@@ -25,9 +25,9 @@ TO_AGENT: list[Any] = [
     rm.Formed(False, "no way"), rm.CommandDone(1, True, b"o", 4, [1], True), rm.Bell(),
     rm.ItemDone(6, True, 0.5, [9]),
     rm.OutputPipes(), rm.StackPipe(60), rm.Displayed(b"figure", 1),
-    rm.DebuggerTold(1, 1, "text", "(Pdb) ", "a.py:1 in f"),
+    rm.DebuggerTold(1, 1, "text", "(Pdb) ", "a.py:1 in f"), rm.DebuggerAttached(1, "/home"),
     rm.PartDone(7, 2, False, 0.5, [3]), rm.DataPiece(4096, False), rm.Signalled("SIGTERM"),
-    rm.Leaving("its loop has ended"), rm.Holds(1),
+    rm.Leaving("its loop has ended"), rm.Holds(1), rm.Sampled(7, 1, 0.5),
 ]  # fmt: skip
 
 

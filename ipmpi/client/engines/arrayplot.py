@@ -19,8 +19,8 @@ class Drawn(Protocol):
     dtype: Any
     blocks: tuple[Block, ...]
 
-    def __getitem__(self, index: Any) -> Any:
-        """Get some elements."""
+    def at_step(self, index: Any) -> tuple[Any, int | None]:
+        """Get some elements, and the step of the program, if it is one."""
 
 
 def plot(array: Drawn, ax: Any, ranks: bool, at: int | None) -> Any:
@@ -31,14 +31,15 @@ def plot(array: Drawn, ax: Any, ranks: bool, at: int | None) -> Any:
     layer = None
     if len(array.shape) == 1:
         step = _step(array.shape[0], axes.get_window_extent().width)
-        axes.plot(range(0, array.shape[0], step), array[::step])
+        line, number = array.at_step(slice(None, None, step))
+        axes.plot(range(0, array.shape[0], step), line)
         axes.set_xlabel("index")
     else:
         if len(array.shape) == 3:
             layer = array.shape[0] // 2 if at is None else range(array.shape[0])[at]
             title += f"[{layer}]"
-        _draw_image(array, axes, () if layer is None else (layer,))
-    axes.set_title(title)
+        number = _draw_image(array, axes, () if layer is None else (layer,))
+    axes.set_title(title if number is None else f"{title} before step {number}")
     if ranks:
         for block in array.blocks:
             if 0 not in block.shape:
@@ -59,12 +60,16 @@ def _check(array: Drawn, at: int | None) -> None:
         raise IndexError(f"at={at} is out of bounds for dimension 0 with size {array.shape[0]}")
 
 
-def _draw_image(array: Drawn, axes: Any, before: tuple[int, ...]) -> None:
-    """Draw the last two dimensions, as ``imshow`` draws a whole array: rows from top to bottom."""
+def _draw_image(array: Drawn, axes: Any, before: tuple[int, ...]) -> int | None:
+    """Draw the last two dimensions, as ``imshow`` draws a whole array: rows from top to bottom.
+
+    Returns:
+        The step of the program.
+    """
     box = axes.get_window_extent()
     height, width = array.shape[-2:]
     down, right = _step(height, box.height), _step(width, box.width)
-    image = array[(*before, slice(None, None, down), slice(None, None, right))]
+    image, number = array.at_step((*before, slice(None, None, down), slice(None, None, right)))
     rows, columns = image.shape  # a picture element stands for down x right elements
     extent = (-0.5, columns * right - 0.5, rows * down - 0.5, -0.5)
     aspect = "auto" if max(height, width) > _LONG * min(height, width) else "equal"
@@ -73,6 +78,7 @@ def _draw_image(array: Drawn, axes: Any, before: tuple[int, ...]) -> None:
     axes.set_xlabel(f"dimension {len(array.shape) - 1}")
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
+    return number
 
 
 def _step(length: int, pixels: float) -> int:

@@ -63,9 +63,9 @@ class _Reached:
         self._view = view
         self._name = name
 
-    def run(self, groups: Groups) -> list[Any]:
+    def run(self, groups: Groups, changes: bool = False) -> list[Any]:
         """See :class:`~ipmpi.client.engines.distributed.Reach`."""
-        return self._view._run_groups(groups, "array", self._name)
+        return self._view._run_groups(groups, self._name, changes)
 
     def place(self, engines: Sequence[int]) -> Place:
         """See :class:`~ipmpi.client.engines.distributed.Reach`."""
@@ -276,10 +276,11 @@ class EngineArrays(EngineControl):
         )
         return checked(found)
 
-    def _run_groups(self, groups: Groups, method: str, name: str) -> list[Any]:
+    def _run_groups(self, groups: Groups, name: str, changes: bool) -> list[Any]:
+        method = "array"
         submissions = [
             Submission(
-                operations.Apply(), engines, method, label_of(method, name),
+                operations.Apply(not changes), engines, method, label_of(method, name),
                 serialize.dumps((function, args, {}), what="the call"),
             )
             for engines, function, args in groups

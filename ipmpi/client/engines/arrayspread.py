@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ...arrays import local
 from ...arrays.layout import Block, Layout, Position, at_offsets, in_a_grid, place_in
 from ...reference import Reference
 from .distributed import DistributedArray, Reach
-from .spread import Spread, ghost_cells
+from .spread import Spread, ghost_cells, halo_of
 
 
 def distributed_array(reach: Reach, name: str, engines: list[int], spread: Spread) -> DistributedArray:
     """Ask the engines what they have, and return a handle of it; see :meth:`EngineView.array`."""
     if not engines:
         raise ValueError("there are no engines among these targets")
-    found: list[local.Found] = reach.run(
-        [(engines, local.described, (Reference(name), spread.comm, spread.offset))]
-    )
+    args = (Reference(name), spread.comm, spread.offset, name)
+    found: list[local.Found] = reach.run([(engines, local.described, args)])
     dtype = _checked(name, engines, found)
+    spread = _as_published(name, engines, found, spread)
     halo = ghost_cells(spread.halo, len(found[0].shape))
     inner = [_without(halo, each.shape, name, engine) for engine, each in zip(engines, found, strict=True)]
     layout = _layout(engines, inner, found, spread)
@@ -42,6 +43,30 @@ def _checked(name: str, engines: Sequence[int], found: Sequence[local.Found]) ->
             f"{name} has no dimensions: it is one number on each engine. Get them with mec.pull({name!r})"
         )
     return str(found[0].dtype)
+
+
+def _as_published(name: str, engines: Sequence[int], found: Sequence[local.Found], spread: Spread) -> Spread:
+    """Return how the array is spread by what the program says, where the client has not said it."""
+    if spread.way is not None:
+        return spread
+    first = found[0]
+    for engine, each in zip(engines, found, strict=True):
+        if (each.is_published, each.whole, each.halo) != (first.is_published, first.whole, first.halo):
+            raise ValueError(
+                f"the program has published {name} with {_said(first)} on engine {engines[0]}, and with "
+                f"{_said(each)} on engine {engine}: shape= and halo= must be the same on all ranks, and either "
+                "all or none has an offset="
+            )
+    halo = halo_of(first.halo) if spread.halo == 0 else spread.halo
+    if first.is_published:
+        return spread._replace(way="offset", shape=first.whole, halo=halo)
+    if all(each.place is not None for each in found) and math.prod(first.grid or ()) == len(found):
+        return spread._replace(way="comm", halo=halo)
+    return spread._replace(halo=halo)
+
+
+def _said(found: local.Found) -> str:
+    return f"offset={found.offset}, shape={found.whole}, halo={found.halo}"
 
 
 def _layout(

@@ -15,12 +15,21 @@ from ...arrays.selection import Selection, part_in, select
 from ...arrays.summary import Extreme, Summary, combined, placed
 from ...engine.mpi import arrayfiles, spreading
 from ...engine.mpi.team import Place, Refused
-from ...errors import ClientError
+from ...errors import (
+    ClientError,
+    CompositeError,
+    ConnectionError,
+    EngineLost,
+    InvalidEngineID,
+    NoEnginesRegistered,
+)
 from ...memory import available_bytes
 from ...ranges import ranges
-from ...reference import Reference
+from ...reference import ENGINE, Reference
+from ..display.liveplot import EndOfPlot, LivePlot, screen_here
 from ..session import given
 from .arrayplot import plot
+from .arraystats import ArrayStats
 from .arrayxarray import to_xarray
 from .spread import Spread, ghost_cells, spread_of
 
@@ -71,8 +80,11 @@ def name_for_blocks(name: str, to: Any) -> str:
 class Reach(Protocol):
     """The engines of an array, as its handle reaches them."""
 
-    def run(self, groups: Groups) -> list[Any]:
-        """Call functions on engines; return the values of all engines, in this order."""
+    def run(self, groups: Groups, changes: bool = False) -> list[Any]:
+        """Call functions on engines; return the values of all engines, in this order.
+
+        ``changes``: they change something there.
+        """
 
     def place(self, engines: Sequence[int]) -> Place:
         """Return the ranks of engines, for functions that use MPI; ClientError if they are of several sets."""
@@ -145,19 +157,35 @@ class DistributedArray:
             MemoryError: there is not enough memory here for the result.
             CompositeError: an engine's array is not what it was.
         """
+        return self.at_step(index)[0]
+
+    def at_step(self, index: Any = ...) -> tuple[Any, int | None]:
+        """Get some elements of an array of a program with a loop, and the number of the step that comes next.
+
+        That is the same on all ranks. It is None if the engines are no such program.
+
+        Args:
+            index: as in ``T[index]``.
+
+        Raises:
+            IndexError, TypeError, MemoryError, CompositeError: as ``T[index]``.
+        """
         import numpy
 
         selection = select(index, self.shape)
         self._check_memory(selection)
         parts = [(block, part) for block in self.blocks if (part := part_in(selection, block)) is not None]
-        array = Reference(self.name)
-        calls = [([block.engine], local.piece, (array, self._expected, part.source)) for block, part in parts]
+        # One command for all of them: they see the array between the same two commands, or steps of a program.
+        sources = {block.engine: part.source for block, part in parts}
+        call = ([*sources], local.piece, (Reference(self.name), self._expected, sources, Reference(ENGINE)))
         result = numpy.empty(selection.counts, self.dtype)
-        for (_, part), piece in zip(parts, self._reach.run(calls) if calls else (), strict=True):
+        found = self._reach.run([call]) if parts else []
+        for (_, part), (piece, _) in zip(parts, found, strict=True):
             result[part.target] = piece
         whole = result.reshape(selection.shape)
         given = index if isinstance(index, tuple) else (index,)
-        return whole if selection.kept or any(each is Ellipsis for each in given) else whole[()]
+        is_array = selection.kept or any(each is Ellipsis for each in given)
+        return whole if is_array else whole[()], found[0][1] if found else None
 
     def _check_memory(self, selection: Selection) -> None:
         size, free = math.prod(selection.counts) * self.dtype.itemsize, available_bytes()
@@ -230,6 +258,46 @@ class DistributedArray:
             IndexError: there is no such slice.
         """
         return plot(self, ax, ranks, at)
+
+    def plot_live(
+        self, every: float = 1.0, *, ranks: bool = False, at: int | None = None, file: str | None = None
+    ) -> LivePlot:
+        """Draw the array again and again, while it changes.
+
+        In a notebook, the figure in the output of the cell is replaced, while you go on. In a terminal that shows
+        pictures, it takes the place of all else until Ctrl-C. Elsewhere it is in a file, which is replaced. No
+        more elements move than there are pixels; a program with a loop is held only while its ranks copy them.
+
+        Args:
+            every: seconds from one picture to the next; more if drawing takes more than half of that.
+            ranks: as of :meth:`plot`.
+            at: as of :meth:`plot`.
+            file: the path of a file to draw to, a PNG.
+
+        Returns:
+            A :class:`~ipmpi.client.LivePlot`: ``stop()`` ends it. It ends by itself with the engines, the program
+            or the connection.
+
+        Raises:
+            ClientError, ValueError, TypeError, IndexError, CompositeError: as :meth:`plot`.
+        """
+        seconds = given.seconds(every, "every")
+        if seconds is None:
+            raise TypeError("every must be a number of seconds above 0, not None")
+        path = None if file is None else given.path(file, "file")
+        made = LivePlot(lambda axes: self._draw_again(axes, ranks, at), screen_here(path), seconds)
+        made.begin()
+        return made
+
+    def _draw_again(self, axes: Any, ranks: bool, at: int | None) -> None:
+        try:
+            plot(self, axes, ranks, at)
+        except (InvalidEngineID, NoEnginesRegistered, EngineLost, ConnectionError) as error:
+            raise EndOfPlot(str(error)) from error
+        except CompositeError as error:
+            if all(issubclass(each[0], EngineLost) for each in error.elist):
+                raise EndOfPlot(str(error.elist[0][1])) from error
+            raise
 
     # --- Reductions ---------------------------------------------------------------------------------------
 
@@ -362,13 +430,9 @@ class DistributedArray:
                 (TypeError).
         """
         file, dataset = given.path(path, "path"), self._dataset(name)
-        array = Reference(self.name)
-        self._reach.run(
-            [
-                ([block.engine], arrayfiles.load, (array, self._expected, block, self.shape, file, dataset))
-                for block in self.blocks
-            ]
-        )
+        array, engines = Reference(self.name), [block.engine for block in self.blocks]
+        args = (array, self._expected, self.blocks, self.shape, file, dataset, Reference(ENGINE))
+        self._reach.run([(engines, arrayfiles.load, args)], changes=True)
 
     def _dataset(self, name: Any) -> str:
         chosen = given.text(self.name if name is None else name, "name, that of the dataset,")
@@ -412,34 +476,9 @@ class DistributedArray:
         place = self._reach.place(engines)
         array = Reference(self.name)
         args = (SPACE, place, array, self._expected, self.blocks, layout.blocks, self.shape, halo, to)
-        self._reach.run([(engines, spreading.redistribute, args)])
+        self._reach.run([(engines, spreading.redistribute, args)], changes=True)
         shapes = frozenset(
             tuple(size + sum(cells) for size, cells in zip(block.shape, halo, strict=True))
             for block in layout.blocks
         )
         return DistributedArray(self._reach, to, layout, local.Expected(shapes, self._expected.dtype, halo))
-
-
-class ArrayStats:
-    """What is known of all elements of an array, without NaNs.
-
-    Attributes:
-        count: how many there are.
-        nans: how many are NaN.
-        mean, std: NaN if there are no others.
-        min, max: with position and engine; None if there are no others.
-    """
-
-    def __init__(self, summary: Summary) -> None:
-        self.count = summary.count
-        self.nans = summary.nans
-        self.mean = summary.mean
-        self.std = summary.std
-        self.min = summary.least
-        self.max = summary.most
-
-    def __repr__(self) -> str:
-        nans = f", {self.nans} NaN" if self.nans else ""
-        if self.min is None:
-            return f"no elements{nans}"
-        return f"min {self.min}, max {self.max}, mean {self.mean:g}, std {self.std:g}{nans}"

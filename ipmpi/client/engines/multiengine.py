@@ -18,6 +18,7 @@ from ..session.results import PendingResult
 from ..session.session import Session
 from ..session.targets import Targets
 from .restarting import loss_mode
+from .simulation import Simulation
 from .views import EngineView
 
 
@@ -215,6 +216,18 @@ class MultiEngineClient(EngineView):
             ConnectionError: the connection to the controller ended.
         """
         wait_for_engines(self._calls.session, n, timeout)
+
+    def simulation(self, program: str = "", timeout: float | None = None) -> Simulation:
+        """Return a handle of a program that has a loop of its own; see :doc:`/howto/steer`.
+
+        Args:
+            program: its name, if several are attached to the controller.
+            timeout: seconds to wait for it, if it is not there yet.
+
+        Raises:
+            ClientError: no such program is attached, or several are.
+        """
+        return Simulation(session=self._calls.session, program=program, timeout=timeout)
 
     def close(self) -> None:
         """Close the connection. Commands continue on the engines; results that were not retrieved are lost."""

@@ -163,6 +163,7 @@ def sampled(
     every: float,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Profile:
     """Ask ``where`` engines are for so many seconds, and once at least; Ctrl-C ends it earlier.
 
@@ -172,12 +173,16 @@ def sampled(
         every: seconds from one question to the next, if the answers come in less.
         now: returns the time.
         sleep: waits for so many seconds.
+        is_over: whether to end earlier; what has come after that is left out, unless it is all there is.
     """
     profile = Profile()
     begun = due = now()
     try:
-        while due - begun <= seconds:
-            profile.add(where(), now() - begun)
+        while due - begun <= seconds and not (is_over() and profile.rounds):
+            stacks = where()
+            if is_over() and profile.rounds:
+                break  # most engines have nothing to do any more
+            profile.add(stacks, now() - begun)
             due = max(due + every, now())
             if due - begun <= seconds:
                 sleep(max(due - now(), 0.0))

@@ -64,7 +64,7 @@ def spread_of(axis: Any, grid: Any, comm: Any, offset: Any, shape: Any, halo: An
         None if comm is None else Reference(given.source(comm, "comm")),
         None if offset is None else Reference(given.source(offset, "offset")),
         None if shape is None else _lengths(shape, "shape", 0),
-        _halo_of(halo),
+        halo_of(halo),
     )
 
 
@@ -77,7 +77,8 @@ def _lengths(values: Any, what: str, least: int) -> Position:
     return tuple(given.whole_number(each, f"each number of {what}", least, sys.maxsize) for each in found)
 
 
-def _halo_of(halo: Any) -> int | tuple[tuple[int, int], ...]:
+def halo_of(halo: Any) -> int | tuple[tuple[int, int], ...]:
+    """Return ghost cells as :class:`Spread` has them; TypeError or ValueError if users may not give them so."""
     expected = "halo must be a number of ghost cells; or a number or a pair (before, behind) for each dimension"
     try:
         if not isinstance(halo, Iterable):

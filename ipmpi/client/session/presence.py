@@ -1,9 +1,15 @@
-"""The registered engines, of which the controller informs every client."""
+"""The registered engines, of which the controller informs every client, and values that programs tell."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Sequence
+
+from ...protocol.steering import Watched
+
+_KEPT = 1_000
+"""Messages of a watch that are kept for a program that does not read them: at 20 a second, 50 s."""
 
 
 class Presence:
@@ -13,6 +19,7 @@ class Presence:
         self._changed = threading.Condition()
         self._ids: list[int] = []
         self._is_over = False
+        self._watches: dict[int, deque[Watched]] = {}
 
     @property
     def ids(self) -> list[int]:
@@ -49,6 +56,43 @@ class Presence:
         with self._changed:
             self._changed.wait_for(lambda: self._is_over or wanted <= set(self._ids), timeout)
             return sorted(wanted - set(self._ids))
+
+    def watch(self, number: int) -> None:
+        """Keep what comes of this watch, until :meth:`unwatch`."""
+        with self._changed:
+            self._watches[number] = deque(maxlen=_KEPT)
+
+    def unwatch(self, number: int) -> None:
+        """Keep nothing of it any more."""
+        with self._changed:
+            self._watches.pop(number, None)
+            self._changed.notify_all()
+
+    def watched(self, message: Watched) -> None:
+        """Values have come."""
+        with self._changed:
+            queue = self._watches.get(message.watch)
+            if queue is not None:
+                queue.append(message)
+                self._changed.notify_all()
+
+    def next_watched(self, number: int, engine: int, timeout: float | None = None) -> list[Watched] | None:
+        """Wait for values, and return all that have come; an empty list when the time is up.
+
+        It is None if no more will come: the engine is gone, the session has ended, or nobody watches.
+        """
+        with self._changed:
+
+            def has_ended() -> bool:
+                return self._is_over or number not in self._watches or engine not in self._ids
+
+            self._changed.wait_for(lambda: self._watches.get(number) or has_ended(), timeout)
+            queue = self._watches.get(number)
+            if queue:
+                found = list(queue)
+                queue.clear()
+                return found
+            return None if has_ended() else []
 
     def others_than(self, known: Sequence[int]) -> list[int] | None:
         """Wait until the ids differ from ``known``, and return them; None if the session has ended."""

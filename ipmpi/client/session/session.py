@@ -29,6 +29,7 @@ from ...transport.loop import Loop, Timer
 from ...transport.transfers import Transfers
 from .afterrestart import LOST, to_repeat
 from .commandoutput import CommandOutput
+from .debugchannels import DebugChannels
 from .debuggertalk import DebuggerTalk
 from .enginereply import EngineReply, undecodable
 from .failures import kernel_error
@@ -65,6 +66,7 @@ class Session:
         controller_id: a text that no other controller has.
         notices: texts that the controller sent unasked, newest last.
         presence: the registered engines.
+        debug_channels: those between editors and debugpy.
     """
 
     def __init__(self, address: Furl, routes: Sequence[Route] = (DIRECT,)) -> None:
@@ -82,16 +84,12 @@ class Session:
         self.notices: list[str] = []
         self.presence = Presence()
         self.tasks: TaskReceiver = NoTasks()
+        self.debug_channels = DebugChannels(self.send)
         self._up: Future[None] = Future()
         table = RECEIVES.get(address.role, RECEIVES["mec"] | RECEIVES["tc"])
+        callbacks = Callbacks(self._event, self._started, self._interrupted, self._ended)
         self._link = DialledSession(
-            self._loop,
-            address,
-            table,
-            Callbacks(self._event, self._started, self._interrupted, self._ended),
-            patience=limits.CLIENT_RECONNECT,
-            renew=False,
-            routes=routes,
+            self._loop, address, table, callbacks, patience=limits.CLIENT_RECONNECT, renew=False, routes=routes
         )
         self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
 
@@ -139,8 +137,7 @@ class Session:
         """
         self.check()
         body = submission.body
-        so_far = SoFar(submission.targets)
-        sizes = [size_of([b]) for b in body]
+        so_far, sizes = SoFar(submission.targets), [size_of([b]) for b in body]
         output = CommandOutput()
         number = next(self._numbers)
         talk = DebuggerTalk(number, self._send_line, self.post_later)
@@ -208,6 +205,11 @@ class Session:
         """Call it in the session's thread; an exception is passed to ``on_error`` there."""
         self.check()
         self._loop.call_threadsafe(call, on_error)
+
+    @property
+    def loop(self) -> Loop:
+        """Return the loop of the session's thread."""
+        return self._loop
 
     def post_later(
         self, seconds: float, call: Callable[[], object], on_error: Callable[[BaseException], object] | None = None
@@ -307,11 +309,14 @@ class Session:
         if isinstance(message, m.Result):
             self._body(message, event, lambda body: self._result(message, body), lambda: self._no_room(message))
         elif isinstance(message, m.Output):
-            command = self._commands.get(message.id)
-            if command is not None:
+            if (command := self._commands.get(message.id)) is not None:
                 command.output.add(message.blocks)
         elif isinstance(message, m.DebuggerSaid) and message.id in self._commands:
             self._commands[message.id].talk.said(message)
+        elif isinstance(message, m.Watched):
+            self.presence.watched(message)
+        elif isinstance(message, m.ChannelMessage):
+            self.debug_channels.heard(message)
         elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone | m.TasksAccepted):
             self._task_message(message, event)
         elif isinstance(message, m.Reply):
@@ -321,15 +326,12 @@ class Session:
         elif isinstance(message, m.Refused):
             self._refused(message)
         elif isinstance(message, m.Accepted):
-            command = self._commands.get(message.id)
-            if command is not None:
+            if (command := self._commands.get(message.id)) is not None:
                 command.order = message.engines
         elif isinstance(message, m.Undone):
             undone = (message.error, message.text)
-            replies = [
-                EngineReply(engine, False, Nothing(), [], undone, death=message.death)
-                for engine in message.engines
-            ]
+            death = message.death
+            replies = [EngineReply(e, False, Nothing(), [], undone, death=death) for e in message.engines]
             self._replied(message.id, replies)
         elif isinstance(message, m.SendBodyAgain):
             command = self._commands.get(message.id)
@@ -488,13 +490,11 @@ class Session:
         if self._failure is None:
             self._failure = error
         self.presence.end()
-        waiting: list[Future[Any]] = [
-            self._up,
-            *self._requests.values(),
-            *(command.future for command in self._commands.values()),
-        ]
+        commands = [command.future for command in self._commands.values()]
+        waiting: list[Future[Any]] = [self._up, *self._requests.values(), *commands]
         self._requests.clear()
         self._commands.clear()
         for future in waiting:
             settle(future, self._failure)
         self.tasks.fail(self._failure)
+        self.debug_channels.fail(self._failure)

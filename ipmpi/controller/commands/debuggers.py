@@ -7,6 +7,7 @@ user code goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, get_args
 
 from ... import limits
 from ...errors import MessageSizeError
@@ -14,6 +15,7 @@ from ...protocol import messages as m
 from ...protocol.debugging import PROMPT
 from ..effects import Effect, Send
 from ..registry import Registry
+from .debugchannels import DebugChannels
 from .queuedcommand import ClientCommands, QueuedCommand
 
 
@@ -25,6 +27,11 @@ class Debuggers:
         clients: those of each client.
         running: returns the ids of those of a set's ranks that run a command.
         perform: called with each effect.
+        first: the first serial number of a channel.
+
+    Attributes:
+        channels: those between editors and debugpy, which belong to no command.
+        reports: what hears messages of engine sets, by their types.
     """
 
     def __init__(
@@ -34,12 +41,17 @@ class Debuggers:
         clients: Mapping[int, ClientCommands],
         running: Callable[[int, QueuedCommand, Sequence[int]], list[int]],
         perform: Callable[[Effect], None],
+        first: int = 1,
     ) -> None:
         self._registry = registry
         self._works = works
         self._clients = clients
         self._running = running
         self._perform = perform
+        self.channels = DebugChannels(registry, first, perform)
+        self.reports: dict[type[m.Message], Callable[[int, Any], object]] = {
+            m.DebuggerSaid: self.said, **dict.fromkeys(get_args(m.ChannelMessage), self.channels.from_engine),
+        }  # fmt: skip
 
     def said(self, key: int, message: m.DebuggerSaid) -> None:
         """A debugger on a rank of a set has said something."""
@@ -72,8 +84,9 @@ class Debuggers:
         if work is not None:
             self._answer(work, message.engines, message.text)
 
-    def client_lost(self, works: Iterable[QueuedCommand]) -> None:
+    def client_lost(self, client: int, works: Iterable[QueuedCommand]) -> None:
         """The client of these commands is gone."""
+        self.channels.client_lost(client)
         for work in works:
             self._answer(work, list(work.debugged), None)
 

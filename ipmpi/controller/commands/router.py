@@ -63,8 +63,9 @@ class Router:
         self._passing: dict[tuple[int, int], Passing] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
         self.debuggers = Debuggers(
-            self.registry, self._works, self._clients, self._running, lambda effect: self._effects.append(effect)
-        )
+            self.registry, self._works, self._clients, self._running, lambda effect: self._effects.append(effect),
+            first_serial,
+        )  # fmt: skip
         self.own = OwnCommands(self.registry, self._queues, self._works, self._serial, self._advance)
         self.stale_results = 0  # unexpected replies, which are dropped
 
@@ -174,7 +175,7 @@ class Router:
     def client_lost(self, client: int) -> None:
         """A client's session has ended. Its commands are run if their bodies are here."""
         state = self._clients.pop(client, None)
-        self.debuggers.client_lost(state.commands.values() if state else ())
+        self.debuggers.client_lost(client, state.commands.values() if state else ())
         for work in list(state.commands.values()) if state else []:
             if work.is_streamed:
                 self._drop_bodiless(work)
@@ -450,6 +451,7 @@ class Router:
         for key, ranks in self.registry.by_set(filter(self._queues.__contains__, self._interrupting)).items():
             self._effects.append(Send(key, m.InterruptRanks(ranks)))
         self._interrupting.clear()
+        self.debuggers.channels.look()
         effects, self._effects = self._effects, []
         return effects
 

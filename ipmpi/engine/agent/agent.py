@@ -101,12 +101,12 @@ class Agent:
         self._tasks = SetTasks(self, joined, leaders, mpi)
         self._leaving = Leaving(self, joined, self._tasks)
         self._orders: dict[type[m.Message], Callable[[Any], object]] = {
-            m.Inquiry: self._inquiries.asked, m.DebuggerLine: self.debuggers.line, m.StopRanks: self._stop_ranks,
+            m.Inquiry: self._inquiries.asked, **self.debuggers.orders, m.StopRanks: self._stop_ranks,
             m.LeaveCommand: self._leaving.heard, m.CommandWithdrawn: self._leaving.heard,
             m.EndSet: self._end_set, m.Registered: self._registered,
         }  # fmt: skip
         self._reports: dict[type[m.Message], Callable[[Any], object]] = {
-            m.Output: self.output.from_below, m.DebuggerSaid: self.debuggers.from_below,
+            m.Output: self.output.from_below, **self.debuggers.reports,
             m.AnswerStuck: self.send_up, m.Findings: self._inquiries.from_below,
         }  # fmt: skip
         self.end = SetEnd(self, self._tasks.job_ends, log)

@@ -1,11 +1,12 @@
-"""What debuggers on ranks say, on its way up, and lines for them, on their way down."""
+"""What debuggers on ranks say, on its way up, and lines for them, on their way down; and the same for debugpy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, get_args
 
 from ...protocol import messages as m, rankmessages as rm
+from .debugport import DebugPort
 from .peeragent import PeerAgent
 from .setoutput import SetOutput
 
@@ -16,6 +17,10 @@ class Rank(Protocol):
     @property
     def rank(self) -> int:
         """Its number in the set."""
+
+    @property
+    def debug_port(self) -> DebugPort:
+        """Where debugpy is attached to it."""
 
     def debugger_line(self, command: int, text: str | None) -> None:
         """Give its debugger a line."""
@@ -45,10 +50,21 @@ class Debuggers:
 
     Args:
         node: the agent.
+
+    Attributes:
+        orders: what hears messages from above, by their types.
+        reports: what hears those from below.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        kinds = get_args(m.ChannelMessage)
+        self.orders: dict[type[m.Message], Callable[[Any], object]] = {
+            m.DebuggerLine: self.line, **dict.fromkeys(kinds, self._for_port),
+        }  # fmt: skip
+        self.reports: dict[type[m.Message], Callable[[Any], object]] = {
+            m.DebuggerSaid: self.from_below, **dict.fromkeys(kinds, node.send_up),
+        }  # fmt: skip
 
     def told(self, local: Rank, command: int, message: rm.DebuggerTold) -> None:
         """The debugger of a rank of this node has said something, in command ``command`` of the controller."""
@@ -75,3 +91,14 @@ class Debuggers:
         """The controller, and with it the clients, are others than before: user code goes on everywhere."""
         below = [rank for peer in self._node.children for rank in peer.ranks]
         self.line(m.DebuggerLine(0, [*self._node.local, *below], None))
+        for rank in [*self._node.local, *below]:
+            self._for_port(m.DebugClosed(0, rank))
+
+    def _for_port(self, message: m.ChannelMessage) -> None:
+        """An editor's message for debugpy in a rank, or what opens or closes the channel between them."""
+        local = self._node.local.get(message.engine)
+        if local is not None:
+            local.debug_port.heard(message, self._node.send_up)
+        for peer, _ in self._node.by_peer([message.engine]):
+            peer.connection.send(message)
+            peer.wake()

@@ -13,6 +13,7 @@ from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
 from .localrank import LocalRank
 from .peeragent import PeerAgent
+from .programranks import at_step
 from .setoutput import SetOutput
 from .stackreader import StackReader, StackTarget
 
@@ -65,6 +66,10 @@ class Inquiries:
         if isinstance(question, inquiries.ReadLog):
             for rank, text in self._node.output.log_of(here, question.most).items():
                 self._answer(message.id, inquiries.RankLog(text), [rank])
+            self._tell(message.id)
+        elif isinstance(question, inquiries.ReadSteps):
+            for rank in here:
+                self._answer(message.id, at_step(self._node.local[rank]), [rank])
             self._tell(message.id)
         elif here:
             asked = _Asked(self._node.loop, set(here), lambda: self._tell(message.id))

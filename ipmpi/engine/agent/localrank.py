@@ -32,6 +32,7 @@ from ..rank.controlblock import (
 from .crashfile import CrashFile
 from .deathcertificate import Evidence, MemoryFacts, certificate, command_in_words, last_lines
 from .debuggers import Debuggers
+from .debugport import DebugPort
 from .interrupter import Interrupter
 from .itembook import ItemBook
 from .largestreams import LargeAnswer
@@ -107,8 +108,10 @@ class LocalRank:
         exit_status: how its process has ended, as of ``os.waitpid``; None while that is not known.
         on_sent: called after each packet for it.
         stack_pipe: through which it tells its stack on a signal.
+        debug_port: where debugpy is attached to it, once it has registered.
     """
 
+    debug_port: DebugPort
     tasks: TaskAgent
     parts: RankParts
     _answers: Answers
@@ -165,9 +168,9 @@ class LocalRank:
         self._answers = answers
         self.info = m.EngineInfo(hello.rank, hello.wanted, hello.host, hello.pid)
         self._block = block = ControlBlock(self._block_file)
-        self._interrupter = Interrupter(
-            self._loop, block, lambda: self._send_signal(self.pid), lambda: self._link.is_open
-        )
+        signalling = (lambda: self._send_signal(self.pid)), (lambda: self._link.is_open)
+        self._interrupter = Interrupter(self._loop, block, *signalling)
+        self.debug_port = DebugPort(self._loop, hello.rank, block, *signalling)
         os.close(self._block_file)
         words = block.words
 
@@ -349,6 +352,8 @@ class LocalRank:
                 self._output_files, files[:] = list(files), []
             elif isinstance(message, rm.StackPipe):
                 self.stack_pipe = StackPipeEnd(files.pop(), message.signal)
+            elif isinstance(message, rm.DebuggerAttached) and self._block is not None:
+                self.debug_port.attached(message, files.pop() if files else -1)
             elif self._block is None:
                 self._node.rank_said(self, message)
             else:
@@ -480,6 +485,8 @@ class LocalRank:
     def break_off(self) -> None:
         """It is lost: replies that it has begun to send are not completed."""
         self._close_stack_pipe()
+        if self._block is not None:
+            self.debug_port.close()
         if self._large is not None:
             self._large.break_off()
             self._large = None

@@ -16,6 +16,7 @@ from .largestreams import LargeAnswer
 from .localrank import LocalRank, RankCommand
 from .peeragent import PeerAgent
 from .programsteps import ProgramSteps
+from .watches import Watches
 
 _DOWN = (m.HoldRanks, m.StopAt, m.GoOn)
 _UP = (m.CanStopAt, m.AllHold, m.CannotHold)
@@ -30,6 +31,7 @@ class ProgramAgent(Agent):
         patience: seconds that ranks hold for one that does not come.
 
     Attributes:
+        watches: what clients watch.
         on_farewell: called when the controller ends the session, with its reason.
     """
 
@@ -39,6 +41,7 @@ class ProgramAgent(Agent):
         self._steps: ProgramSteps | None = None
         self._patience = patience
         self.on_farewell: Callable[[str], None] = lambda reason: None
+        self.watches = Watches(self)
 
     @property
     def steps(self) -> ProgramSteps:
@@ -52,6 +55,8 @@ class ProgramAgent(Agent):
         message = event.message if isinstance(event, MessageReceived) else None
         if isinstance(message, _DOWN):
             self.steps.from_above(message)
+        elif isinstance(message, m.Unwatch):
+            self.watches.unwatch(message)
         elif isinstance(message, m.Goodbye) and self.is_root:
             self.on_farewell(message.reason)
         elif isinstance(message, m.Dispatch) and self.is_root and isinstance(event, MessageReceived):

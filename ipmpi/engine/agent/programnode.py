@@ -59,6 +59,8 @@ class ProgramNode(NodeAgent):
         """See :meth:`NodeAgent.rank_said`."""
         if isinstance(message, rm.Holds):
             self._steered.steps.rank_holds(local, message)
+        elif isinstance(message, rm.Sampled):
+            self._steered.watches.sampled(message)
         elif isinstance(message, rm.Leaving):
             self._has_left(local, message.words)
         else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...protocol import rankmessages as rm
-from ..rank.controlblock import STEP
+from ...protocol.inquiries import RankStep
+from ..rank.controlblock import DUE, LABEL, PAUSED, STEP
 from .localrank import LocalRank
 
 
@@ -32,3 +33,12 @@ def let_go(local: LocalRank, round_: int, resume: bool, why: str) -> None:
     """Let a rank go on with its program."""
     local.send(rm.LetGo(round_, resume, why))
     local.announce()
+
+
+def at_step(local: LocalRank) -> RankStep:
+    """Return where a rank is; an engine that has no loop is before the first tick."""
+    words = local.announce()
+    if not words[DUE]:
+        return RankStep(-1, -1)
+    at = words[STEP]
+    return RankStep(at >> 1, (at >> 1) + words[LABEL], bool(at & 1), bool(words[PAUSED]))

@@ -192,7 +192,7 @@ class ProgramSteps:
     def _cannot_hold(self, words: str) -> None:
         if self._tree.is_root:
             self._log(words)
-            self.withdraw("SteeringError", words)
+            self.withdraw("CommandTimeout", words)
         else:
             self._tree.send_up(m.CannotHold(self._agreement.round, words))
 

@@ -150,8 +150,10 @@ def _moved(part: tuple[slice, ...], block: Block) -> tuple[slice, ...]:
     return tuple(slice(at + each.start, at + each.stop) for at, each in zip(block.offset, part, strict=True))
 
 
-def load(found: Any, expected: Expected, block: Block, shape: Position, path: str, dataset: str) -> None:
-    """Read this engine's elements from a file, into the array that it has; without MPI.
+def load(
+    found: Any, expected: Expected, blocks: Sequence[Block], shape: Position, path: str, dataset: str, engine: int
+) -> None:
+    """Read the elements of this engine from a file, into the array that it has; without MPI.
 
     Raises:
         ClientError: there is no h5py here.
@@ -166,7 +168,7 @@ def load(found: Any, expected: Expected, block: Block, shape: Position, path: st
         import h5py
     except ImportError as error:
         raise ClientError(NO_H5PY.format(error).replace("written", "read")) from None
-    mine = own(found, expected)
+    mine, block = own(found, expected), next(each for each in blocks if each.engine == engine)
     with h5py.File(os.path.expanduser(path), "r") as file:
         if not isinstance(file.get(dataset), h5py.Dataset):
             raise KeyError(f"{path} has no dataset {dataset}; it has {', '.join(sorted(file)) or 'none'}")

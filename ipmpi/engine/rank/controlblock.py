@@ -42,6 +42,8 @@ LEAVE_COMMAND: Final = 7
 """Number of the command of which another rank has failed; which one, and how, is in the block."""
 LEAVE_RANK: Final = 8
 """That rank."""
+DEBUGGER: Final = 9
+"""The connection of a debugger that debugpy shall serve, counted since the start; 0 for none."""
 TAKEN: Final = 5
 TAKEN_BYTES: Final = 6
 """Results that the agent has taken, and bytes of their payloads."""
@@ -60,6 +62,9 @@ CLAIMED: Final = 22
 RESULTS: Final = 20
 RESULT_BYTES: Final = 21
 """Results of items that the rank has left, and bytes of their payloads."""
+
+DEBUGGER_HEARD: Final = 23
+"""The value of :data:`DEBUGGER` that the rank has acted upon."""
 
 ABORTED: Final = 26
 ABORT_CODE: Final = 27

@@ -2,7 +2,7 @@
 
 The node agent writes the target of the interrupt into the control block, and sends a real signal, which also ends
 a sleep or a read. The handler runs in the main thread, between two instructions, so it knows exactly what runs; a
-late signal finds another target, or none, and is ignored.
+late signal finds another target, or none, and is ignored. By the same signal debugpy is attached and detached.
 
 The signal is SIGURG: nothing else uses it here, a process without a handler ignores it, and user code is free to
 use SIGINT. User code may also replace our handler for SIGURG, so handlers are set again before each command and
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
-from .controlblock import CURRENT, HEARD, INTERRUPTS, TARGET, ControlBlock
+from .controlblock import CURRENT, DEBUGGER, DEBUGGER_HEARD, HEARD, INTERRUPTS, TARGET, ControlBlock
 
 # The functions of the module signal convert to enums, which takes 20 microseconds a call.
 _signals: Final[Any] = importlib.import_module("_signal")
@@ -47,12 +47,14 @@ class Interrupts:
     Attributes:
         hit: what was interrupted last, as in :data:`~ipmpi.engine.rank.controlblock.CURRENT`.
         shielded: set while nothing may be raised; the agent repeats interrupts.
+        on_debugger: called in the main thread when the agent wants debugpy to be attached or detached.
     """
 
     def __init__(self, block: ControlBlock) -> None:
         self._words = block.words
         self.hit = 0
         self.shielded = False
+        self.on_debugger: Callable[[int], object] = lambda number: None
         self._hit_at = 0.0
         self._held = 0, 0.0
         """What runs the import that an interrupt waits for, and since when."""
@@ -115,6 +117,8 @@ class Interrupts:
     def arrived(self, frame: FrameType | None = None) -> None:
         """Handle a signal of the agent, in this frame: raises KeyboardInterrupt if its target runs."""
         words = self._words
+        if words[DEBUGGER] != words[DEBUGGER_HEARD] and not self.shielded and not _is_importing(frame):
+            self._hear_of_debugger()
         meant = words[INTERRUPTS]
         if meant == words[HEARD] or self.shielded:
             return
@@ -127,6 +131,16 @@ class Interrupts:
             self._hit_at = now
             self.hit = target
             raise KeyboardInterrupt
+
+    def _hear_of_debugger(self) -> None:
+        """Attach or detach debugpy. An interrupt waits meanwhile, as it would leave half of that done."""
+        # First: if the agent wants something else meanwhile, it sees that, and repeats the signal.
+        wanted = self._words[DEBUGGER_HEARD] = self._words[DEBUGGER]
+        self.shielded = True
+        try:
+            self.on_debugger(wanted)
+        finally:
+            self.shielded = False
 
     def _waits_for_import(self, target: int, now: float, frame: FrameType | None) -> bool:
         if not _is_importing(frame):

@@ -36,6 +36,7 @@ from .largeanswers import LargeAnswers
 from .lifeline import Lifeline
 from .outcomes import LARGE, Payload
 from .outputpipes import OutputPipes
+from .remotedebugger import RemoteDebugger
 from .taskrunner import TaskRunner
 
 _BELL = rm.encode(rm.Bell())
@@ -145,6 +146,10 @@ class Rank:
         """Tell the agent something; False if it has ended."""
         return self._say(message)
 
+    def try_say(self, message: rm.ToAgent) -> bool:
+        """As :meth:`say`, but say nothing if the agent does not listen at this moment."""
+        return self._socket.try_send(rm.encode(message))
+
     def perform(self) -> bool:
         """Run the next command of the queue; return False if there is none."""
         if not self._inbox:
@@ -156,7 +161,14 @@ class Rank:
 
     def install_signals(self) -> None:
         """Handle SIGINT, SIGTERM, SIGUSR1 and the agent's signal."""
+        self.serve_editors()
         self.interrupts.install(self._signalled)
+
+    def serve_editors(self) -> None:
+        """Attach debugpy when the agent asks for it, by the same signal as interrupts."""
+        debugger = RemoteDebugger(self._say)
+        self.interrupts.on_debugger = debugger.wanted
+        self._process.in_child(debugger.forked)
 
     def _signalled(self, name: str) -> None:
         self._say(rm.Signalled(name))

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from ipmpi import serialize
+from ipmpi import reference, serialize
 from ipmpi.engine.session.completions import MISSING, completions, resolved
 from ipmpi.engine.session.console import DISPLAYED, Console
 from ipmpi.engine.session.debugging import Debugging
@@ -88,7 +88,9 @@ class EngineId(int):
 
 
 _HISTORY: Final = frozenset({"_ih", "_oh", "In", "Out", "_", "__", "___", "__IP", "input", "raw_input"})
-_HIDDEN: Final = frozenset({"get_ipython", "_dh", "_exit_code", "__annotations__", "__warningregistry__"})
+_HIDDEN: Final = frozenset(
+    {"get_ipython", "_dh", "_exit_code", "__annotations__", "__warningregistry__", reference.ENGINE}
+)
 _VALUE: Final = operations.encode(Value())
 _DONE: Final = CommandAnswer(True, operations.encode(Nothing()), [])
 
@@ -181,6 +183,7 @@ class Namespace:
     @engine_id.setter
     def engine_id(self, value: int) -> None:
         self._engine_id = value
+        self.names[reference.ENGINE] = value
         self.home.give({"id": EngineId(value)})
 
     def give_communicator(self, comm: object) -> None:
@@ -239,6 +242,7 @@ class Namespace:
         self.names.clear()
         self.names.update(self._own_names)
         self.home.clear()
+        self.names[reference.ENGINE] = self._engine_id
         self.home.give({"id": EngineId(self._engine_id), "mpi": self._mpi, "display": self.displays})
         if self._comm is not None:
             self.home.give({"comm": self._comm})

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from array_engines import Engines
 
+from ipmpi.errors import ClientError
+
 BAD = [
     ({"path": 5}, TypeError, "path must be a str"),
     ({"path": ""}, ValueError, "path must be the name of a file"),
@@ -27,6 +29,16 @@ def test_bad_arguments_are_refused(method: str, given: dict[str, Any], error: ty
     with pytest.raises(error, match=text):
         getattr(array, method)(**given)
     assert engines.asked == []
+
+
+def test_loading_is_a_change_of_a_program() -> None:
+    engines = Engines({0: {"T": np.zeros(2)}})
+    array = engines.array()
+    array.gather()
+    assert not engines.is_changed
+    with pytest.raises((OSError, ClientError), match=r"no file|h5py"):
+        array.load("no file.h5")
+    assert engines.is_changed
 
 
 def test_overwriting_is_asked_for_by_true() -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pytest
 
 from ipmpi.client.engines.arrays import placed
 from ipmpi.engine.mpi.team import Place
 from ipmpi.errors import ClientError, InvalidEngineID, NoEnginesRegistered
+from ipmpi.protocol import operations
+
+if TYPE_CHECKING:
+    from conftest import FakeSession
+
+    from ipmpi.client import MultiEngineClient
 
 ONE_SET = [{"id": 4 + rank, "rank": rank, "set": "s"} for rank in (2, 0, 1)]
 
@@ -32,3 +41,12 @@ def test_engines_of_several_sets_have_no_mpi_in_common() -> None:
     ):
         placed([*ONE_SET, *other], None, "reduce()")
     assert placed([*ONE_SET, *other], [9], "reduce()") == Place((9,), (0,))
+
+
+def test_looking_at_an_array_is_no_change_of_a_program(session: FakeSession, mec: MultiEngineClient) -> None:
+    mec.scatter("T", np.arange(8.0))
+    session.sent.clear()
+    array = mec.array("T")
+    array.stats()
+    np.testing.assert_array_equal(array[::2], [0, 2, 4, 6])
+    assert [each.operation for each in session.sent] == [operations.Apply(reads=True)] * 3

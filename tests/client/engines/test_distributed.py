@@ -7,6 +7,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ import pytest
 from array_engines import Engines
 from hypothesis import given, settings, strategies as st
 
+from ipmpi import communicator
+from ipmpi.arrays import local, published
 from ipmpi.client.engines import distributed
+from ipmpi.errors import EngineLost, InvalidEngineID
 
 
 def divided(length: int, cuts: Sequence[float]) -> list[int]:
@@ -107,7 +111,7 @@ def test_only_engines_that_have_something_are_asked() -> None:
     array = engines.array()
     engines.asked.clear()
     np.testing.assert_array_equal(array[3:5, 0], [1, 2])
-    assert engines.asked == [[1], [2]]
+    assert engines.asked == [[1, 2]]
     engines.asked.clear()
     assert array[3:3].shape == (0, 3)
     assert engines.asked == []
@@ -147,6 +151,84 @@ def test_a_cartesian_communicator_says_where_blocks_are() -> None:
     spaces[1]["cart"] = object()
     with pytest.raises(TypeError, match="made by Create_cart, and on this engine it is a object"):
         Engines(spaces).array(comm="cart")
+
+
+class Told:
+    """What a program says when it publishes an array."""
+
+    def __init__(self, offset: Any = None, shape: Any = None, halo: Any = 0) -> None:
+        self.offset, self.shape, self.halo = offset, shape, halo
+
+
+def programs(
+    monkeypatch: pytest.MonkeyPatch, blocks: list[Any], told: list[Told | None], carts: Any = None
+) -> Engines:
+    """Engines that are ranks of a program, which has published their blocks so."""
+    engines = Engines({n: {"T": block} for n, block in enumerate(blocks)})
+
+    def program() -> published.Program:
+        each = told[engines.current]
+        return published.Program({} if each is None else {"T": each}, lambda: 7)
+
+    def joined() -> communicator.Shared:
+        return communicator.Shared(None, None, None if carts is None else carts[engines.current])
+
+    monkeypatch.setattr(published, "program", program)
+    monkeypatch.setattr(local, "shared", joined)
+    return engines
+
+
+def test_a_program_says_where_its_blocks_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = np.arange(36).reshape(6, 6)
+    starts = [(0, 3), (0, 0), (3, 0), (3, 3)]
+    padded = np.pad(whole, 1, constant_values=-1)
+    blocks = [padded[i : i + 5, j : j + 5] for i, j in starts]
+    engines = programs(monkeypatch, blocks, [Told(np.array(at), (6, 6), 1) for at in starts])
+    found = engines.array()
+    np.testing.assert_array_equal(found.gather(), whole)
+    assert found.blocks[0].offset == (0, 3)
+    # What the client says goes before.
+    assert engines.array(axis=1, halo=1).shape == (3, 12)
+    # A halo alone says that there are ghost cells.
+    assert programs(monkeypatch, blocks, [Told(halo=(1, 1))] * 4).array().shape == (12, 3)
+
+
+def test_a_program_that_was_attached_with_a_cartesian_communicator_needs_no_offsets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = np.arange(16).reshape(4, 4)
+    blocks = [whole[n % 2 * 2 :][:2, n // 2 * 2 :][:, :2] for n in range(4)]
+    carts = [Cart(n) for n in range(4)]
+    np.testing.assert_array_equal(programs(monkeypatch, blocks, [Told()] * 4, carts).array().gather(), whole)
+    np.testing.assert_array_equal(programs(monkeypatch, blocks, [None] * 4, carts).array().gather(), whole)
+    starts = [Told((4 * n,)) for n in range(4)]
+    rows = programs(monkeypatch, [np.full(4, n) for n in range(4)], [*reversed(starts)], carts).array()
+    np.testing.assert_array_equal(rows[::4], [3, 2, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        (
+            [Told((0,)), Told()],
+            "T with offset=.0,., shape=None, halo=0 on engine 0, and with offset=None",
+        ),
+        ([Told((0,), (4,)), Told((2,), (5,))], r"shape=\(4,\), halo=0 on engine 0, and with .* shape=\(5,\)"),
+        ([Told((0,), halo=1), Told((2,))], "must be the same on all ranks"),
+        (
+            [Told((0,)), Told("x")],
+            r"publish\(offset=...\) of T must be a sequence of integers; on this .* 'x'",
+        ),
+        ([Told((0,), 1.5)] * 2, r"publish\(shape=...\) of T must be a sequence of integers"),
+        ([Told(halo="x")] * 2, "halo must be a number of ghost cells"),
+        ([Told((0,)), Told((1,))], "the blocks of engines 0 and 1 overlap"),
+    ],
+)
+def test_what_a_program_says_wrongly_is_said(
+    monkeypatch: pytest.MonkeyPatch, told: list[Told | None], text: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=text):
+        programs(monkeypatch, [np.zeros(2)] * 2, told).array()
 
 
 def two(first: Any, second: Any, **more: Any) -> Engines:
@@ -321,3 +403,44 @@ def test_what_cannot_be_drawn_is_said(axes: Any) -> None:
         Engines({0: {"T": np.zeros(3)}}).array().plot(axes, at=1)
     with pytest.raises(IndexError):
         Engines({0: {"T": np.zeros((2, 2, 2))}}).array().plot(axes, at=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"every": 0}, "every must be a number of seconds above 0"),
+        ({"every": "1"}, "every must be a number of seconds above 0"),
+        ({"every": None}, "every must be a number of seconds above 0, not None"),
+        ({"every": float("nan")}, "every must be a number of seconds above 0"),
+        ({"file": 5}, "file must be a str"),
+        ({"file": ""}, "file must be the name of a file"),
+        ({"at": 1}, "at= chooses a slice of 3 dimensions"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_again_and_again_is_refused(
+    axes: Any, tmp_path: Path, given: dict[str, Any], text: str
+) -> None:
+    engines = Engines({0: {"T": np.zeros(3)}})
+    array = engines.array()
+    engines.asked.clear()
+    with pytest.raises((TypeError, ValueError), match=text):
+        array.plot_live(**{"file": str(tmp_path / "T.png"), **given})
+    assert engines.asked == []
+
+
+def test_a_picture_ends_with_the_engines_and_names_what_goes_wrong(axes: Any, tmp_path: Path) -> None:
+    engines = Engines({0: {"T": np.zeros(3)}})
+    for error, ended in (
+        (EngineLost("engine 0 has ended"), "engine 0 has ended"),
+        (InvalidEngineID("engine with id 0 does not exist"), "engine with id 0 does not exist"),
+        (RuntimeError("no"), "RuntimeError: no"),
+    ):
+        live = engines.array().plot_live(0.001, file=str(tmp_path / "T.png"))
+
+        def fail(*_: Any, error: Exception = error, **__: Any) -> Any:
+            raise error
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engines, "run", fail)
+            assert live.wait(20)
+        assert live.ended == ended

@@ -18,6 +18,11 @@ class Local:
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self.lines: list[tuple[int, str | None]] = []
+        self.debug_port = self
+        self.channel: list[m.ChannelMessage] = []
+
+    def heard(self, message: m.ChannelMessage, _send_up: object) -> None:
+        self.channel.append(message)
 
     def debugger_line(self, command: int, text: str | None) -> None:
         self.lines.append((command, text))
@@ -87,4 +92,15 @@ def test_a_line_goes_to_the_ranks_that_are_named(node: Node, debuggers: Debugger
 def test_with_another_controller_user_code_goes_on_everywhere(node: Node, debuggers: Debuggers) -> None:
     debuggers.nobody_is_there()
     assert [local.lines for local in node.local.values()] == [[(0, None)], [(0, None)]]
-    assert node.children[0].sent == [m.DebuggerLine(0, [2, 3], None)]
+    assert [local.channel for local in node.local.values()] == [[m.DebugClosed(0, 0)], [m.DebugClosed(0, 1)]]
+    closed = [m.DebugClosed(0, 2), m.DebugClosed(0, 3)]
+    assert node.children[0].sent == [m.DebuggerLine(0, [2, 3], None), *closed]
+
+
+def test_what_goes_through_a_channel_goes_to_its_rank_only(node: Node, debuggers: Debuggers) -> None:
+    for message in (m.DebugOpen(7, 1), m.DebugBytes(7, 3, b"x")):
+        debuggers.orders[type(message)](message)
+    assert [local.channel for local in node.local.values()] == [[], [m.DebugOpen(7, 1)]]
+    assert node.children[0].sent == [m.DebugBytes(7, 3, b"x")]
+    debuggers.reports[m.DebugBytes](m.DebugBytes(7, 3, b"y"))
+    assert node.up == [m.DebugBytes(7, 3, b"y")]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from rank_process import run
+
+from ipmpi.engine.rank.controlblock import DEBUGGER, DEBUGGER_HEARD, ControlBlock
+from ipmpi.engine.rank.interrupts import Interrupts
 
 IN_C = (
     "import ctypes; libc = ctypes.PyDLL(None); libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p); "
@@ -126,3 +132,32 @@ def test_an_import_comes_to_its_end_before_it_is_interrupted(root: Path, tmp_pat
 def test_an_import_that_does_not_end_is_interrupted(root: Path, tmp_path: Path) -> None:
     out = imports_and_is_interrupted(root, tmp_path, "while True: pass")
     assert out == "main thread ended by itself []\n"
+
+
+def test_debuggers_are_attached_by_the_same_signal_but_not_within_an_import_or_a_packet(tmp_path: Path) -> None:
+    block, descriptor = ControlBlock.create()
+    os.close(descriptor)
+    words = block.words
+    wanted: list[tuple[int, int, bool]] = []
+    interrupts = Interrupts(block)
+
+    def attach(number: int) -> None:
+        wanted.append((number, words[DEBUGGER_HEARD], interrupts.shielded))
+
+    interrupts.on_debugger = attach
+    words[DEBUGGER] = 1
+    interrupts.shielded = True
+    interrupts.arrived(sys._getframe())
+    interrupts.shielded = False
+    (tmp_path / "imported_for_debuggers.py").write_text("import sys\nhook(sys._getframe())\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        patch.setattr("builtins.hook", interrupts.arrived, raising=False)
+        importlib.import_module("imported_for_debuggers")
+    assert (wanted, words[DEBUGGER_HEARD]) == ([], 0)
+    interrupts.arrived(sys._getframe())
+    interrupts.arrived(sys._getframe())
+    assert wanted == [(1, 1, True)]
+    words[DEBUGGER] = 0
+    interrupts.arrived(sys._getframe())
+    assert (wanted[1:], interrupts.shielded) == ([(0, 0, True)], False)

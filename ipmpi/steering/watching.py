@@ -1,0 +1,136 @@
+"""Values of a program that clients watch: what each rank does for them at its ticks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, NamedTuple
+
+from ..errors import ClientError
+from ..protocol import rankmessages as rm
+
+REDUCTIONS: Final = ("max", "min", "sum", "mean")
+
+
+class Watch(NamedTuple):
+    """What one client watches.
+
+    Attributes:
+        number: its number.
+        name: of a published value.
+        every: in how many steps it is told once.
+        reduce: one of :data:`REDUCTIONS`, over all ranks and elements; "" for the value of rank 0.
+    """
+
+    number: int
+    name: str
+    every: int
+    reduce: str
+
+
+class Watching:
+    """The watches of one rank. With ``reduce``, all ranks add up at the same tick, by MPI.
+
+    Args:
+        values: the names of the program.
+        published: those that it has published.
+        step: returns the number of the step that has just ended.
+        comm: a communicator of the ranks for this alone; None if this rank is alone.
+        mpi: the module mpi4py.MPI.
+        is_first: whether this rank tells the values.
+        tell: gives the agent a message, if it listens at this moment.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        published: Collection[str],
+        step: Callable[[], int],
+        comm: Any,
+        mpi: Any,
+        is_first: bool,
+        tell: Callable[[rm.Sampled], object],
+    ) -> None:
+        self._values = values
+        self._published = published
+        self._step = step
+        self._comm = comm
+        self._mpi = mpi
+        self._is_first = is_first
+        self._tell = tell
+
+    def begin(self, watch: Watch) -> None:
+        """Look whether this can be watched.
+
+        All ranks answer alike, so that none of them adds up alone.
+
+        Raises:
+            ClientError: it cannot; the message says what can.
+        """
+        problem = self._problem(watch)
+        problems = [problem] if self._comm is None else self._comm.allgather(problem)
+        bad = [rank for rank, text in enumerate(problems) if text]
+        if not bad:
+            return
+        text = problems[bad[0]]
+        if len(bad) < len(problems):
+            good = problems.index("")
+            text = f"rank {bad[0]} says: {text} (rank {good} has it: publish it on all ranks, at each step)"
+        raise ClientError(text)
+
+    def _problem(self, watch: Watch) -> str:
+        if watch.name not in self._values:
+            known = ", ".join(sorted(self._published)) or "nothing yet"
+            return f"the program has published no {watch.name!r} (it has published {known})"
+        value = self._values[watch.name]
+        try:
+            self._own(value, watch.reduce)
+        except (TypeError, ValueError, ImportError) as error:
+            size = getattr(value, "size", 1)
+            if not watch.reduce and isinstance(size, int) and size > 1:
+                return (
+                    f"{watch.name} is an array of shape {value.shape}: watch one number of it, as with "
+                    f"reduce='max' (or {', '.join(REDUCTIONS[1:])})"
+                )
+            return f"{watch.name} is no number that can be watched: {error}"
+        return ""
+
+    def duty(self, watch: Watch) -> Callable[[int], int]:
+        """Return what is to be done at the ticks of a watch."""
+
+        def sample(count: int) -> int:
+            value = self._value(watch)
+            if self._is_first:
+                self._tell(rm.Sampled(watch.number, self._step(), value))
+            return count + watch.every
+
+        return sample
+
+    def _value(self, watch: Watch) -> float:
+        """Return the value; nan where it is none any more: no rank may be missing in a reduction."""
+        try:
+            own = self._own(self._values[watch.name], watch.reduce)
+        except Exception:
+            own = math.nan, 0.0
+        if not watch.reduce or self._comm is None:
+            total, count = own
+        else:
+            operation = {"max": self._mpi.MAX, "min": self._mpi.MIN}.get(watch.reduce, self._mpi.SUM)
+            total = self._comm.allreduce(own[0], op=operation)
+            count = self._comm.allreduce(own[1], op=self._mpi.SUM) if watch.reduce == "mean" else 1.0
+        return total / count if watch.reduce == "mean" and count else total
+
+    def _own(self, value: Any, reduce: str) -> tuple[float, float]:
+        """Return what this rank contributes, and of how many elements it is."""
+        if not reduce:
+            return float(value), 1.0
+        import numpy
+
+        array = numpy.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{array.dtype} cannot be ordered and added up")
+        if not array.size:
+            return {"max": -math.inf, "min": math.inf}.get(reduce, 0.0), 0.0
+        if reduce in ("max", "min"):
+            return float(getattr(array, reduce)()), float(array.size)
+        return float(array.sum(dtype=float)), float(array.size)
