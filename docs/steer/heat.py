@@ -17,6 +17,7 @@ with steering.attach(dt=1.0, nu=0.25) as s:
 
     @s.on_checkpoint
     def save(step: int) -> str:
+        """Write the part of this rank."""
         name = f"heat-{step}-{comm.rank}.npy"
         np.save(name, T)
         return name
@@ -26,5 +27,5 @@ with steering.attach(dt=1.0, nu=0.25) as s:
         comm.Sendrecv(T[1:2], left, recvbuf=T[-1:], source=right)
         change = s.dt * s.nu * (T[:-2] - 2 * T[1:-1] + T[2:])
         T[1:-1] += change
-        s.publish(T=T, residual=float(abs(change).max()))
+        s.publish(T=T, step=step, residual=float(abs(change).max()))
         time.sleep(0.001)  # a larger problem takes longer

@@ -5,6 +5,7 @@ A tick at which nothing is to be done writes one word and reads three, in memory
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -218,5 +219,7 @@ class Ticker:
 
     def _let_go(self, message: rm.LetGo) -> None:
         self._round, self._stop_at = 0, None
+        if message.words and self.is_paused:
+            print(f"ipmpi: {message.words}", file=sys.stderr, flush=True)
         if message.resume:
             self.is_paused, self.hold_at = False, -1

@@ -15,7 +15,7 @@ import pytest
 from ipmpi.launch.processes.mpi import find_mpi
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-NAMES = ("farm", "heat", "spmd")
+NAMES = ("farm", "heat", "spmd", "steering")
 SECONDS = 60
 """For one notebook, on a machine that is busy with other tests; alone it takes less than 10 s."""
 
@@ -125,6 +125,16 @@ def test_a_heat_equation_is_steered(run: Callable[[str], list[Any]]) -> None:
         assert ranks_that_said(f"step {step}: hottest {hottest}\n", shown) == {0, 1, 2, 3}
     assert "300 steps: 52.7\n" in shown
     assert ranks_that_said("mean temperature of my rows: ", shown) == {0, 1, 2, 3}
+    assert pictures(outputs) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+@pytest.mark.timeout(SECONDS)
+def test_a_program_is_steered(run: Callable[[str], list[Any]]) -> None:
+    outputs = run("steering")  # which looks at fields and energy itself
+    shown = text(outputs)
+    assert re.search(r"\('set', \d+\)", shown), "the drag is in the record"
     assert pictures(outputs) == 1
 
 

@@ -84,18 +84,21 @@ def test_a_picture_follows_the_program_until_it_ends(
     need("no matplotlib here", importlib.util.find_spec("matplotlib"))
     mec, end = running
     path = tmp_path / "u.png"
-    live = mec.array("u").plot_live(0.02, ranks=True, file=str(path))
+    sim = mec.simulation()
+    changes = len(sim.record().changes)
+    live = sim.plot("u", 0.02, ranks=True, file=str(path))
     titles = set()
 
     def has_followed() -> bool:
         titles.add(live.figure.axes[0].get_title())
         return live.count >= 4 and len(titles) >= 3
 
-    assert wait_for(has_followed, 20), live
+    assert wait_for(has_followed, 60), live
+    assert len(sim.record().changes) == changes, "to look at it changes nothing"
     assert all(title.startswith("u before step ") for title in titles - {""}), titles
     assert struct.unpack(">4x4s", path.read_bytes()[8:16]) == (b"IHDR",)
     end()
-    assert live.wait(20), live
+    assert live.wait(60), live
     assert "has ended" in repr(live)
     assert f"in {path}" in repr(live)
     assert os.listdir(tmp_path) == ["u.png"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -10,16 +11,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from ipmpi.client import MultiEngineClient, Simulation
-from ipmpi.errors import EngineLost
+from ipmpi.errors import ClientError, CommandTimeout, CompositeError, EngineLost
 
 sys.path.insert(0, str(Path(__file__).parent))
 from real_clusters import Cluster, Flavour, is_running, wait_for
 
 PROGRAM = str(Path(__file__).with_name("steered_program.py"))
+ON_NODES = str(Path(__file__).with_name("steered_on_nodes.py"))
 RANKS = 8
 
 
@@ -130,6 +134,35 @@ def test_a_run_that_was_steered_equals_one_with_the_changes_in_its_script(contro
     assert final(controller, 2) == wanted
 
 
+def test_a_program_on_several_nodes_that_is_paused_when_its_controller_is_killed(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = new_cluster(flavour_named("openmpi"))
+    program = cluster.launch(cluster.command(6, program=(ON_NODES,), args=["100000", "0.003"]))
+    cluster.wait_for_engines(6)
+    assert len(cluster.agents()) == 3
+    sim = cluster.mec().simulation()
+    steer_at_random(sim, 15, random.Random(2))
+    watch = sim.watch("residual")
+    _ = sim.resume()
+    assert next(watch).step < next(watch).step
+    sim.pause()
+    cluster.controller.kill()
+    cluster.controller.wait()
+    printed = cluster.home / "engines0.out"
+    sentence = "the controller has not been reachable for 10 s: the program goes on"
+    assert wait_for(lambda: sentence in printed.read_text(), 40)
+    assert printed.read_text().count(sentence) == 1, "rank 0 says it"
+    cluster._records.clear()
+    os.close(cluster._lifeline)
+    cluster.controller = cluster._start_controller()
+    cluster.wait_for_engines(6)
+    again = cluster.mec().simulation()
+    assert not again.is_paused
+    again.stop()
+    assert program.wait(30) == 0
+
+
 def test_a_program_outlives_its_controller_and_finds_another_one(
     flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
 ) -> None:
@@ -153,6 +186,78 @@ def test_a_program_outlives_its_controller_and_finds_another_one(
     cluster.wait_for_engines(0)
     assert all(is_running(pid) for pid in pids.values())
     os.killpg(program.pid, signal.SIGTERM)
+
+
+AWKWARD = str(Path(__file__).with_name("awkward_program.py"))
+
+
+def test_values_are_watched_by_several_clients_until_the_program_ends(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = new_cluster(flavour_named("openmpi"))
+    program = cluster.launch(cluster.command(3, program=(AWKWARD,), args=["1"]))
+    cluster.wait_for_engines(3)
+    sim, other = cluster.mec().simulation(), cluster.mec().simulation()
+    with pytest.raises(ClientError, match="the program has published no 'nothing' "):
+        sim.watch("nothing")
+    with pytest.raises(
+        ClientError, match=r"rank 1 says: the program has published no 'only_here' .*\(rank 0 has it"
+    ):
+        sim.watch("only_here", reduce="max")
+    with pytest.raises(ClientError, match="table is no number that can be watched"):
+        sim.watch("table")
+    plain = sim.watch("shared", every=10)
+    reduced = {name: other.watch("shared", every=10, reduce=name) for name in ("max", "min", "sum", "mean")}
+    by_step = {name: dict(itertools.islice(watch, 8)) for name, watch in reduced.items()}
+    own = dict(itertools.islice(plain, 12))
+    for step in set.intersection(set(own), *map(set, by_step.values())):
+        value = own[step]
+        assert [by_step[name][step] for name in reduced] == [value + 2, value, 3 * value + 3, value + 1]
+    assert all(step % 10 == 9 for step in own)
+    assert "<watch of shared: " in repr(plain)
+    plain.stop()
+    assert len(list(plain)) < 1_000, "it ends"
+    # A change of one rank's mind is a change of nobody's.
+    with pytest.raises(TypeError, match="dt is of type float"):
+        sim.dt = "small"
+    assert sim.dt == 1.0
+    with pytest.raises(ClientError, match="has said of no function that it writes a checkpoint"):
+        sim.checkpoint()
+    sim.stop()
+    assert program.wait(30) == 0
+    assert list(reduced["max"])[-1].step > 10
+    assert "ended" in repr(reduced["max"])
+
+
+def test_ranks_that_tick_unequally_are_told_of_and_the_program_goes_on(
+    flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = new_cluster(flavour_named("openmpi"))
+    program = cluster.launch(cluster.command(2, program=(AWKWARD,), args=["2"]))
+    cluster.wait_for_engines(2)
+    mec = cluster.mec()
+    assert wait_for(lambda: min(place.tick for place in Simulation._places(_view(mec)).values()) > 20, 20)
+    begun = Simulation._places(_view(mec))
+    with pytest.raises(CompositeError) as caught:
+        mec.pull("shared")
+    for kind, value, _ in caught.value.elist:
+        assert kind is CommandTimeout
+        assert re.search(
+            r"rank 0 did not come there.*ranks do not tick equally often.*all ranks go on", str(value)
+        )
+    assert wait_for(lambda: Simulation._places(_view(mec))[1].tick > begun[1].tick + 50, 20), "it goes on"
+    # Ctrl-C, or a timeout of the client, withdraws what has not begun.
+    with pytest.raises(CompositeError) as caught:
+        mec.execute("x = 1", timeout=0.3)
+    assert {kind for kind, _, _ in caught.value.elist} == {CommandTimeout}
+    begun = Simulation._places(_view(mec))
+    assert wait_for(lambda: Simulation._places(_view(mec))[1].tick > begun[1].tick + 50, 20), "it goes on"
+    os.killpg(program.pid, signal.SIGTERM)
+
+
+def _view(mec: MultiEngineClient) -> Any:
+    """A handle of the ranks that asks them nothing."""
+    return SimpleNamespace(engines=mec[mec.get_ids()], program="")
 
 
 def test_without_a_controller_a_program_runs_as_ever(

@@ -55,7 +55,7 @@ int main(int argc, char **argv)
     pthread_create(&thread, NULL, ticks_in_a_thread, &got);
     pthread_join(thread, NULL);
     BAD(got);
-    if (ipmpi_tick(0)) return 3;
+    if (ipmpi_array("first", T, 0, NULL, NULL, IPMPI_DOUBLE) || ipmpi_tick(0)) return 3;
     paged = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (ipmpi_array("gone", paged, 1, page, NULL, IPMPI_DOUBLE)) return 4;
     munmap(paged, 4096);

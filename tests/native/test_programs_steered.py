@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,22 +11,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ipmpi.client import MultiEngineClient
+from ipmpi.client import Simulation
 from ipmpi.errors import CompositeError
-from ipmpi.protocol import operations
-from ipmpi.steering import Record
 
 INTEGRATION = Path(__file__).resolve().parents[1] / "integration"
 sys.path.insert(0, str(INTEGRATION))
 from heatsolution import field, solution  # noqa: E402 - beside this file
-from real_clusters import Cluster, Flavour, wait_for  # noqa: E402 - found through the line above
-from toolchains import EXAMPLES, Toolchain  # noqa: E402 - beside this file
+from real_clusters import Cluster, Flavour  # noqa: E402 - found through the line above
+from toolchains import EXAMPLES, Toolchain, checked  # noqa: E402 - beside this file
 
 if TYPE_CHECKING:
     from subprocess import Popen
 
 pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 BAD = Path(__file__).with_name("bad.c")
+STEERING = EXAMPLES / "steer_heat.py"
+SAID = r"""[\w.]+ is at step (\d+), nu = 1\.0
+.*
+40 steps with nu = 0\.5 later:
+.*
+changed before step (\d+), ended before step (\d+)
+"""
 RANKS = 8
 FOR_EVER = 10**9
 TRAPS = "-ffpe-trap=invalid,zero,overflow"
@@ -49,8 +55,8 @@ def launch(cluster: Cluster, chain: Toolchain, ranks: int, *words: object, **env
     return process
 
 
-def steer(mec: MultiEngineClient, action: str, number: int = 0) -> list[Any]:
-    return list(mec._command(operations.Steer(action, number), action, (), None, True))
+def simulation(cluster: Cluster) -> Simulation:
+    return Simulation(cluster.files["multiengine_furl_file"])
 
 
 @pytest.fixture(params=["python", "c", "fortran"])
@@ -68,17 +74,17 @@ def heat(request: pytest.FixtureRequest, toolchain_named: Callable[[str], Toolch
 
 def test_a_change_in_flight_is_as_if_it_had_been_programmed(heat: list[Any], controller: Cluster) -> None:
     program = launch(controller, heat[0], RANKS, *heat[1:], FOR_EVER, controller.home / "T.bin")
-    mec = controller.mec()
-    (changed_at,) = {state["step"] for state in steer(mec, "pause")}
-    assert mec.pull("params", targets=0) == [{"nu": 1.0}]
-    blocks = mec.execute("import numpy as np; bad = 1 / np.zeros(1); print(*T.shape)")
-    assert {each["stdout"] for each in blocks} in ({"10 66\n"}, {"66 10\n"})
-    mec.execute("params['nu'] = 0.5")
-    steer(mec, "step", 40)
-    assert wait_for(lambda: {state["step"] for state in steer(mec, "state")} == {changed_at + 40}, ENDS_WITHIN)
-    steer(mec, "stop")
+    with simulation(controller) as sim:
+        # Where an error of arithmetic in a command would end the program, see TRAPS.
+        shapes = sim.engines.execute("import numpy as np; bad = 1 / np.zeros(1); print(*T.shape)")
+        assert {each["stdout"] for each in shapes} in ({"10 66\n"}, {"66 10\n"})
+    said = checked([sys.executable, str(STEERING), "0.5"], env=controller.environ)
+    found = re.fullmatch(SAID, said, re.DOTALL)
+    assert found, said
     assert program.wait(ENDS_WITHIN) == 0, controller.output()
-    assert np.array_equal(field(controller.home / "T.bin"), solution(changed_at + 40, changed_at, 0.5))
+    changed_at, ended_at = int(found[2]), int(found[3])
+    assert int(found[1]) == changed_at == ended_at - 40
+    assert np.array_equal(field(controller.home / "T.bin"), solution(ended_at, changed_at, 0.5))
 
 
 def test_with_mpich_too_and_a_record_repeats_the_run(
@@ -87,16 +93,14 @@ def test_with_mpich_too_and_a_record_repeats_the_run(
     chain = toolchain_named("mpich")
     heat = chain.c(EXAMPLES / "heat.c", tmp_path / "heat")
     program = launch(controller, chain, 2, heat, FOR_EVER, tmp_path / "T.bin")
-    mec = controller.mec()
-    steer(mec, "pause")
-    mec.execute("T[1, 1:-1] = 2; params['nu'] = 0.5")
-    (state, _) = steer(mec, "state")
-    Record("heat", 2, [change for data in steer(mec, "record") for change in Record.loads(data).changes]).save(
-        str(tmp_path / "record")
-    )
-    steer(mec, "stop")
+    with simulation(controller) as sim:
+        sim.pause()
+        sim.engines.execute("T[1, 1:-1] = 2")
+        sim.nu = 0.5
+        sim.record().save(tmp_path / "record")
+        ended_at = sim.stop()
     assert program.wait(ENDS_WITHIN) == 0, controller.output()
-    words = (heat, state["step"], tmp_path / "again.bin")
+    words = (heat, ended_at, tmp_path / "again.bin")
     said = chain.run(2, *words, home=tmp_path, IPMPI_REPLAY=str(tmp_path / "record"))
     assert not said
     again = field(tmp_path / "again.bin")
@@ -138,12 +142,15 @@ def test_what_is_wrong_in_c_ends_in_a_sentence_and_the_program_goes_on(
 ) -> None:
     chain = toolchain_named("debian")
     program = launch(controller, chain, 1, chain.c(BAD, tmp_path / "bad", "-Wno-nonnull"))
-    mec = controller.mec()
-    assert mec.execute("T[1, 2] = 5; print(T.sum(), T.shape)")[0]["stdout"] == "5.0 (3, 4)\n"
-    with pytest.raises(CompositeError) as caught:
-        mec.pull("gone")
-    assert [kind for kind, _, _ in caught.value.elist] == [NameError]
-    steer(mec, "stop")
+    with simulation(controller) as sim:
+        assert (
+            sim.engines.execute("T[0, 0] = 5; print(T.sum(), T.shape, first[()])")[0]["stdout"]
+            == "5.0 (3, 4) 5.0\n"
+        )
+        with pytest.raises(CompositeError) as caught:
+            sim.engines.pull("gone")
+        assert [kind for kind, _, _ in caught.value.elist] == [NameError]
+        sim.stop()
     assert program.wait(ENDS_WITHIN) == 0, controller.output()
     said = controller.output()
     for sentence in SENTENCES.strip().split("\n"):

@@ -18,6 +18,7 @@ from ...protocol.inquiries import RankStep
 from ...ranges import ranges
 from ...record import Record
 from ...transport.ssh.ssh import SshSession
+from ..display.liveplot import LivePlot
 from ..session import given
 from ..session.calls import Calls
 from ..session.connecting import close_when_unreferenced, connect
@@ -274,6 +275,20 @@ class Simulation:
             stop()
             raise
         return Watch(presence, number, self.engines.get_ids()[0], name, stop)
+
+    def plot(
+        self, name: str, every: float = 1.0, *, ranks: bool = False, at: int | None = None, file: str | None = None
+    ) -> LivePlot:
+        """Draw an array that the program publishes again and again, while it runs.
+
+        It is ``sim.engines.array(name).plot_live(...)``, which describes the arguments. Titles say before which
+        step that was.
+
+        Raises:
+            ValueError, TypeError, CompositeError: the ranks have no such array, or an argument is not possible.
+            ClientError: there is no matplotlib here.
+        """
+        return self.engines.array(name).plot_live(every, ranks=ranks, at=at, file=file)
 
     # --- asking ------------------------------------------------------------------------------------------------
 
