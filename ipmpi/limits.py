@@ -23,6 +23,17 @@ MESSAGE: Final = 2 * MIB
 STREAM_WINDOW: Final = 8 * MIB
 """Credit that a receiver gives one stream. 8 MiB fill a 10 Gb/s path of 6 ms; a relay holds no more than this."""
 
+FILE_BODY: Final = MIB
+"""A body from this size goes in a file in memory, to a process of the same machine. To make, send, map and close a
+file costs about as much as to send some hundred KiB."""
+
+FILES_UNDER_WAY: Final = 256
+"""Pieces of large answers that an agent keeps open as files; it maps others. Each is a descriptor, here and in the
+controller, and the client's bytes on their way are limited by STREAM_WINDOW anyway."""
+
+FILLERS: Final = 2
+"""Threads in which a client copies bodies into files. Memory is busy with two."""
+
 SEGMENTS: Final = 65_536
 """Buffers in one body: a dictionary of that many arrays is past what one command should carry."""
 

@@ -1,4 +1,5 @@
-"""A cluster in one process: a controller, engines and clients in threads, joined by real TLS over loopback.
+"""A cluster in one process: a controller, engines and clients in threads, joined by real TLS over loopback, or by
+Unix sockets.
 
 It starts in milliseconds, and a test can reach into every part of it.
 """
@@ -21,7 +22,8 @@ from ipmpi.protocol import rankmessages as rm
 from ipmpi.protocol.permissions import RECEIVES
 from ipmpi.tls import Identity
 from ipmpi.transport.dial.dialled import Callbacks, DialledSession
-from ipmpi.transport.dial.listen import Listener
+from ipmpi.transport.dial.listen import Acceptor, Listener
+from ipmpi.transport.dial.locallisten import LocalListener
 from ipmpi.transport.loop import Loop
 from tests.node import Node
 
@@ -137,9 +139,12 @@ class InProcess:
 
     Args:
         on_loop: told of the loops of the 'controller' and of each 'engine', before they are used.
+        local: whether the controller listens on a Unix socket, too.
     """
 
-    def __init__(self, on_loop: Callable[[Loop, str], object] = lambda loop, owner: None) -> None:
+    def __init__(
+        self, on_loop: Callable[[Loop, str], object] = lambda loop, owner: None, local: bool = False
+    ) -> None:
         self._on_loop = on_loop
         self.loop = Loop()
         on_loop(self.loop, "controller")
@@ -151,6 +156,11 @@ class InProcess:
         self.listener = Listener(
             self.loop, ("127.0.0.1", 0), identity, secrets, self.service.sessions.admit, self.lines.append
         )
+        self.listeners: list[Acceptor] = [self.listener]
+        if local:
+            port, admit = self.listener.port, self.service.sessions.admit
+            beside = LocalListener(self.loop, identity.fingerprint, port, secrets, admit, self.lines.append)
+            self.listeners.append(beside)
         where = (("127.0.0.1", self.listener.port),)
         self.furls = {role: Furl(identity.fingerprint, where, role, secrets[role]) for role in ROLES}
         self.engines: list[Engine] = []
@@ -208,15 +218,16 @@ class InProcess:
         self.loop.stop()
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
-        self.listener.close()
+        for listener in self.listeners:
+            listener.close()
         self.service.sessions.dismiss("the test is over")
         self.loop.close()
 
 
 @contextmanager
-def in_process(engines: int = 0) -> Iterator[InProcess]:
+def in_process(engines: int = 0, local: bool = False) -> Iterator[InProcess]:
     """A cluster for the length of a with statement."""
-    cluster = InProcess()
+    cluster = InProcess(local=local)
     try:
         cluster.start_engines(engines)
         yield cluster

@@ -13,6 +13,8 @@ from ipmpi.transport.pipes import READ_SIZE, PipeClosed, closed_by, flush
 class SocketPipe:
     """As :class:`ipmpi.transport.tlspipe.TlsPipe`, without TLS."""
 
+    files = None
+
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock

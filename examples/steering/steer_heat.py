@@ -1,7 +1,8 @@
-"""Steers one of the heat programs of this folder: ``python steer_heat.py [NU]``, while it runs.
+"""Steers one of the heat programs of this folder: ``python steer_heat.py [NU [LOGIN]]``, while it runs.
 
 It pauses the program and draws the plate, changes ``nu`` between two steps, lets it make 40 more, draws the plate
-again, and ends the program. Whether that is ``heat.py``, ``heat.c`` or ``heat.f90`` makes no difference.
+again, and ends the program. It does not know whether that is ``heat.py``, ``heat.c`` or ``heat.f90``. With LOGIN,
+such as ``me@cluster``, it goes through ssh to the controller there.
 """
 
 import sys
@@ -15,9 +16,8 @@ STEPS = 40
 
 
 def plate(sim):
-    """Return the whole field, from the parts of the ranks, of which some own rows and others columns."""
-    parts = [part[1:-1, 1:-1] for part in sim.engines.pull("T")]
-    return np.concatenate(parts, axis=0 if parts[0].shape[1] == sum(len(part) for part in parts) else 1)
+    """Return the whole field. The program has said which rows or columns each rank owns."""
+    return sim.engines.array("T").gather()
 
 
 def draw(field):
@@ -30,7 +30,7 @@ def draw(field):
 
 def main():
     """Steer; return where ``nu`` was changed, and where the program was ended."""
-    sim = client.Simulation()
+    sim = client.Simulation(ssh=sys.argv[2] if len(sys.argv) > 2 else None)
     changed_at = sim.pause()
     print(f"{sim.program} is at step {changed_at}, nu = {sim.nu}")
     draw(plate(sim))

@@ -25,7 +25,8 @@ from ..furl import Furl
 from ..ownpath import add_current_folder
 from ..tls import Identity, load_or_create_identity
 from ..transport.dial.addresses import is_unspecified, local_addresses
-from ..transport.dial.listen import Listener
+from ..transport.dial.listen import Acceptor, Listener
+from ..transport.dial.locallisten import LocalListener
 from ..transport.loop import READ, Loop
 from . import argtypes
 from .boundedlog import bound_log_files
@@ -179,7 +180,7 @@ class Controller:
             on_stop=self.loop.stop,
         )
         self.furl_files: dict[str, Path] = {}
-        self.listeners: list[Listener] = []
+        self.listeners: list[Acceptor] = []
         self._replaced: dict[Path, bytes] = {}
         self._said = b""
         self._why_stopped = ""
@@ -198,6 +199,7 @@ class Controller:
             identity, secrets = self._identity(side, port, targets)
             listener = Listener(self.loop, (ip, port), identity, secrets, self.service.sessions.admit, log.warning)
             self.listeners.append(listener)
+            self._listen_locally(identity, listener.port, secrets)
             hosts = _locations(side, getattr(o, f"{side}_location"), ip, listener)
             hints = tuple((host, listener.port) for host in hosts)
             if not (o.client_port or o.engine_port):  # else the files are kept for the next start
@@ -210,6 +212,16 @@ class Controller:
                 self.furl_files[role] = path
                 log.info("Saving furl for %s to file: %s", role, path)
             log.info("Listening for %s on %s:%d", ", ".join(roles), ip or "*", listener.port)
+
+    def _listen_locally(self, identity: Identity, port: int, secrets: dict[str, bytes]) -> None:
+        """Listen on the Unix socket beside a TCP port, too."""
+        admit = self.service.sessions.admit
+        try:
+            local = LocalListener(self.loop, identity.fingerprint, port, secrets, admit, log.warning)
+        except OSError as error:
+            log.warning("Processes of this machine connect by TCP: %s", error.strerror or error)
+        else:
+            self.listeners.append(local)
 
     def _make_way(self, targets: dict[str, Path]) -> None:
         """Set the present default furl files aside, to be restored when this controller ends."""

@@ -163,7 +163,7 @@ class Sessions:
     ) -> None:
         self._detach(session)
         try:
-            session.connection.resume(hello.received)
+            session.connection.resume(hello.received, files=peer.pipe.files is not None)
         except ProtocolError as error:
             peer.pipe.close()
             self.end(session, str(error))

@@ -22,85 +22,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import msgspec
 
 from .. import limits
 from ..errors import LocalProtocolError, RemoteProtocolError
 from . import messages
+from .events import (
+    CreditReceived as CreditReceived,
+    DataReceived as DataReceived,
+    Event as Event,
+    MessageReceived as MessageReceived,
+    StreamAborted as StreamAborted,
+    StreamRefused as StreamRefused,
+)
 from .frames import COUNT, HEADER_LENGTH, NUMBERED, PREFIX, Buffer, FrameKind, parse_prefix, prefix, size_of
 from .messages import AnyMessage
 from .outbox import Outbox, copied
-from .streams import IncomingStream, OutgoingStream
-
-
-class MessageReceived(NamedTuple):
-    """A message. Its body is complete in ``body``, or will come as stream ``stream`` once credit is given."""
-
-    message: AnyMessage
-    body: list[memoryview]
-    stream: int
-
-
-class DataReceived(NamedTuple):
-    """The next piece of a stream; ``last`` when it is complete."""
-
-    stream: int
-    data: memoryview
-    last: bool
-
-
-class StreamAborted(NamedTuple):
-    """The peer will not send the rest of a stream."""
-
-    stream: int
-
-
-class CreditReceived(NamedTuple):
-    """The peer can take more of a stream of ours."""
-
-    stream: int
-
-
-class StreamRefused(NamedTuple):
-    """The peer does not want (the rest of) a stream of ours."""
-
-    stream: int
-
-
-class Prepared(NamedTuple):
-    """A message that was encoded, and found to fit, before it is sent (by another thread, say)."""
-
-    kind: str
-    header: bytes
-
-
-def prepare(message: AnyMessage, inline: int = 0) -> Prepared:
-    """Encode a message that will be sent with ``inline`` bytes of body in its frame.
-
-    Raises:
-        LocalProtocolError: a value in it cannot be sent or would not be understood, or it is too large.
-    """
-    name = type(message).__name__
-    try:
-        header = messages.encode(message)
-        messages.decode(header)
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise LocalProtocolError(f"a {name} with a value that is not possible there: {error}") from None
-    _check_length(name, HEADER_LENGTH.size + len(header) + inline)
-    return Prepared(name, header)
-
-
-def _check_length(name: str, length: int) -> None:
-    if length > limits.MESSAGE:
-        raise LocalProtocolError(
-            f"a {name} of {length} bytes; the limit is {limits.MESSAGE}. "
-            "Push large data first, and use it by name."
-        )
-
-
-Event = MessageReceived | DataReceived | StreamAborted | CreditReceived | StreamRefused
+from .prepared import Prepared as Prepared, check_length, prepare as prepare
+from .streams import BodyFile, FileFrame, IncomingStream, OutgoingStream
+from .withdrawn import withdraw_files
 
 
 class Connection:
@@ -144,6 +85,8 @@ class Connection:
         """Numbered frames received in full: what a Hello tells the peer when the session is resumed."""
         self.control_backlog = 0
         """Bytes of messages that wait to be sent."""
+        self.files: deque[BodyFile] | None = None
+        """Files that came with what the link receives, in order; None if the link carries none."""
 
     # --- sending -----------------------------------------------------------------------------------------
 
@@ -174,7 +117,7 @@ class Connection:
         )
         bulk = size_of(body) if body else 0
         length = HEADER_LENGTH.size + len(header) + bulk
-        _check_length(name, length)
+        check_length(name, length)
         head = prefix(FrameKind.MESSAGE, length, stream) + HEADER_LENGTH.pack(len(header)) + header
         if bulk <= 16 * limits.KIB:
             frame: list[Buffer] = [b"".join([head, *body])]
@@ -196,6 +139,13 @@ class Connection:
         if size:
             incoming.granted += size
             self._queue(True, [prefix(FrameKind.CREDIT, COUNT.size, stream) + COUNT.pack(size)])
+
+    def allow_files(self, stream: int) -> None:
+        """Allow the peer to send its stream in files, where the link carries them; before :meth:`grant`."""
+        incoming = self._incoming.get(stream)
+        if self.files is not None and incoming is not None and not incoming.files:
+            incoming.files = True
+            self._queue(True, [prefix(FrameKind.FILES, 0, stream)])
 
     def is_coming(self, stream: int) -> bool:
         """Whether more of a stream of the peer's can arrive: announced, not complete, aborted or refused."""
@@ -224,7 +174,7 @@ class Connection:
             stream.clear()
             self._queue(True, [prefix(FrameKind.ABORT, 0, stream.id)])
 
-    def feed(self, stream: OutgoingStream, data: Buffer) -> None:
+    def feed(self, stream: OutgoingStream, data: Buffer | BodyFile) -> None:
         """Append data to a stream of ours (one that was given up swallows it)."""
         if stream.id in self._streams:
             stream.feed(data)
@@ -286,19 +236,29 @@ class Connection:
             out += frame
         while self._ready and size < budget and not self.is_stalled:
             stream = self._ready.popleft()
-            length = min(stream.ready, limits.CHUNK)
-            if length <= 0 or stream.id not in self._streams:
-                continue
-            chunk: list[Buffer] = [prefix(FrameKind.CHUNK, length, stream.id), *stream.take(length)]
-            size += length
-            self._number(chunk, length)
-            stream.last_frame = self._outbox.sent
-            out += chunk
-            if stream.sent == stream.total:
-                del self._streams[stream.id]
-            elif stream.ready > 0:
-                self._ready.append(stream)
+            if stream.ready > 0 and stream.id in self._streams:
+                size += self._send_part(stream, out)
         return out
+
+    def _send_part(self, stream: OutgoingStream, out: list[Buffer]) -> int:
+        """Append the next frame of a stream; its bytes."""
+        files = stream.files and self.files is not None
+        file = stream.take_file() if files else None
+        if file is not None:
+            frame: list[Buffer] = [FileFrame.make(stream, file)]
+            size = limits.CHUNK  # what the peer need not copy costs it something, too
+        else:
+            parts = stream.take(min(stream.ready, limits.CHUNK), files=files)
+            size = size_of(parts)
+            frame = [prefix(FrameKind.CHUNK, size, stream.id), *parts]
+        self._number(frame, size)
+        stream.last_frame = self._outbox.sent
+        out += frame
+        if stream.sent == stream.total:
+            del self._streams[stream.id]
+        elif stream.ready > 0:
+            self._ready.append(stream)
+        return size
 
     def _signs(self) -> list[Buffer]:
         """What is not numbered, and goes before all else."""
@@ -320,9 +280,12 @@ class Connection:
         if self._resumable:
             self._outbox.append(frame, size)
 
-    def resume(self, peer_received: int) -> None:
-        """Go on over a new link; the peer has received that many numbered frames."""
+    def resume(self, peer_received: int, *, files: bool = False) -> None:
+        """Go on over a new link, which may carry ``files``; the peer has received that many numbered frames."""
         self._outbox.acknowledge(peer_received)
+        if not files:
+            self._take_files_back()
+        self.files = None
         # What was numbered already must not be numbered again; what belongs to the old link only (pings) is
         # dropped; numbered frames that were not sent yet follow.
         self._ping_due = self._pong_due = False
@@ -334,6 +297,14 @@ class Connection:
             self._skip += self._handed_on
         self._chunk = None
         self._handed_on = 0
+
+    def _take_files_back(self) -> None:
+        """What the peer was to get in files goes in chunks, as soon as there is credit."""
+        for stream, parts in withdraw_files(self._outbox):
+            if not stream.is_over:
+                stream.put_back(parts)
+                self._streams[stream.id] = stream
+                self._schedule(stream)
 
     # --- receiving ---------------------------------------------------------------------------------------
 
@@ -446,12 +417,35 @@ class Connection:
                 outgoing.clear()
                 self._queue(True, [prefix(FrameKind.ABORT, 0, stream)])
                 return StreamRefused(stream)
+        elif kind is FrameKind.FILES:
+            if (outgoing := self._streams.get(stream)) is not None:
+                outgoing.files = True
+        elif kind is FrameKind.FILE:
+            return self._receive_file(stream, COUNT.unpack(payload)[0])
         elif kind is FrameKind.ABORT:
             incoming = self._incoming.pop(stream, None)
             if incoming is not None:
                 self.acknowledge()
                 return None if incoming.refused else StreamAborted(stream)
         return None
+
+    def _receive_file(self, number: int, size: int) -> Event | None:
+        incoming = self._incoming.get(number)
+        if incoming is None or not incoming.files:
+            raise RemoteProtocolError(f"a file for stream {number}, which takes none")
+        # A file is one piece, so its beginning must be within the credit, and not its end.
+        if incoming.received >= incoming.granted or not 0 < size <= incoming.total - incoming.received:
+            raise RemoteProtocolError(f"a file of {size} bytes for stream {number} that exceeds the credit given")
+        if not self.files:
+            raise RemoteProtocolError(f"a frame of stream {number} that announces a file, and none came with it")
+        file = self.files.popleft()
+        file.claim(size)
+        incoming.received += size
+        last = incoming.received == incoming.total
+        if last:
+            del self._incoming[number]
+        self.acknowledge()  # the sender keeps its memory until then
+        return None if incoming.refused else DataReceived(number, file, last)
 
     def _receive_credit(self, number: int, size: int) -> Event | None:
         stream = self._streams.get(number)

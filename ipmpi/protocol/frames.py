@@ -8,8 +8,11 @@ of its stream. CREDIT (u64 bytes) and REFUSE (empty) are about a stream that the
 (empty) is about one that their sender sends. ACK carries the number of frames received so far (u64).
 PING and PONG are empty.
 
-MESSAGE, CHUNK, CREDIT, REFUSE and ABORT are *numbered*: both ends count them, which is all that a resumed
-session needs. ACK, PING and PONG belong to one link and are not.
+FILES (empty) allows the sender of a stream to hand over files in memory where the link carries them; FILE stands
+for so many bytes (u64) of its stream, which are in the file that comes with it.
+
+MESSAGE, CHUNK, CREDIT, REFUSE, ABORT, FILES and FILE are *numbered*: both ends count them, which is all that a
+resumed session needs. ACK, PING and PONG belong to one link and are not.
 """
 
 from __future__ import annotations
@@ -39,9 +42,11 @@ class FrameKind(enum.IntEnum):
     ACK = 6
     PING = 7
     PONG = 8
+    FILES = 9
+    FILE = 10
 
 
-NUMBERED = frozenset({FrameKind.MESSAGE, FrameKind.CHUNK, FrameKind.CREDIT, FrameKind.REFUSE, FrameKind.ABORT})
+NUMBERED = frozenset(FrameKind) - {FrameKind.ACK, FrameKind.PING, FrameKind.PONG}
 
 # Exact length, or the largest one allowed, of each kind's payload.
 EXACT = {
@@ -51,6 +56,8 @@ EXACT = {
     FrameKind.ACK: 8,
     FrameKind.PING: 0,
     FrameKind.PONG: 0,
+    FrameKind.FILES: 0,
+    FrameKind.FILE: 8,
 }
 LARGEST = {FrameKind.MESSAGE: limits.MESSAGE, FrameKind.CHUNK: limits.CHUNK}
 

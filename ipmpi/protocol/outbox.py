@@ -8,7 +8,7 @@ until the peer has acknowledged it, so that a new link can go on where the old o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import RemoteProtocolError
 from .frames import Buffer
@@ -49,12 +49,18 @@ class Outbox:
 
     def is_free(self, number: int) -> bool:
         """Whether the memory that frame ``number`` was made of is not needed any more."""
-        return number <= max(self._acknowledged, self._detached)
+        return min(number, self.sent) <= max(self._acknowledged, self._detached)
 
     def detach(self) -> None:
         """Copy the frames that wait, so that the memory they were made of is free."""
         self._frames = deque((copied(frame), size) for frame, size in self._frames)
         self._detached = self.sent
+
+    def withdraw(self, is_withdrawn: Callable[[Sequence[Buffer]], bool]) -> None:
+        """Forget some of the frames that wait, and so that they were numbered. Only between two links."""
+        frames = [(frame, size) for frame, size in self._frames if not is_withdrawn(frame)]
+        self._frames = deque(frames)
+        self.size = sum(size for _, size in frames)
 
     def unacknowledged(self) -> list[Sequence[Buffer]]:
         """The frames to send again on a new link, in order."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from .connection import Connection
 from .frames import Buffer
+from .streams import BodyFile
 
 
 class SinkStream(Protocol):
@@ -18,6 +19,11 @@ class SinkStream(Protocol):
 
     id: int
     credit: int
+
+    @property
+    def files(self) -> bool:
+        """Whether it takes files."""
+        ...
 
 
 Sink = tuple[Any, SinkStream]
@@ -38,13 +44,15 @@ class Relay:
         if not self.sinks:
             self.source.refuse(self.stream)
             return
+        if any(stream.files for _, stream in self.sinks):
+            self.source.allow_files(self.stream)
         credit = min(stream.credit for _, stream in self.sinks)
         if credit > self._granted:
             self.source.grant(self.stream, credit - self._granted)
             self._granted = credit
 
-    def receive(self, data: Buffer) -> None:
-        """Pass on a piece."""
+    def receive(self, data: Buffer | BodyFile) -> None:
+        """Pass on a piece, or a file."""
         for connection, stream in self.sinks:
             connection.feed(stream, data)
         self.update_credit()

@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..arrays import published
 from ..engine.mpi.world import World
@@ -38,12 +38,14 @@ class TickWords(NamedTuple):
 
 
 class Published(NamedTuple):
-    """A value that the program shows, and how it is a part of a global array (None: not told)."""
+    """How a value that the program shows is a part of a global array (None: not told)."""
 
-    value: Any
     offset: tuple[int, ...] | None = None
     shape: tuple[int, ...] | None = None
     halo: int | tuple[int, ...] = 0
+
+
+_WHOLE: Final = Published()
 
 
 class SteeringWarning(UserWarning):
@@ -58,7 +60,7 @@ class Steering:
 
     Attributes:
         params: the parameters by name; assigning one checks its type and shape.
-        published: what the program shows, by name.
+        published: the names of what the program shows, and what it has told of each.
         stop_requested: whether a client has called ``stop()``; :meth:`loop` then ends by itself.
         rank: this rank's number in the communicator.
         size: how many ranks there are.
@@ -220,9 +222,7 @@ class Steering:
         """
         if offset is None and shape is None and not halo:
             self._shown.update(values)
-            known = self.published
-            for name, value in values.items():
-                known[name] = Published(value)
+            self.published.update(dict.fromkeys(values, _WHOLE))
             return
         for name, value in values.items():
             if not hasattr(value, "__array_interface__"):
@@ -234,7 +234,7 @@ class Steering:
                 )
                 continue
             self._shown[name] = value
-            self.published[name] = Published(value, offset, shape, halo)
+            self.published[name] = Published(offset, shape, halo)
 
     def withdraw(self, name: str) -> None:
         """Take back a parameter or a value, before its memory is gone; nothing happens if there is none."""

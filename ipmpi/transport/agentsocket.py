@@ -12,7 +12,6 @@ import hashlib
 import os
 import pwd
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Final
 
 from ..errors import LauncherError
 from .loop import READ, Loop
+from .peercredentials import peer_credentials
 
 STARTS_WITHIN: Final = 30.0
 """Seconds until a rank gives up. Between the two system calls for which it waits is no work, but a node may be
@@ -32,7 +32,6 @@ _BACKLOG: Final = 4096
 _LONGEST: Final = 107
 """Bytes of a name after the zero byte that begins it."""
 _PREFIX: Final = "ipmpi-"
-_UCRED: Final = struct.Struct("3i")
 
 
 def meet_agent(name: str, start: Callable[[socket.socket], None], timeout: float = STARTS_WITHIN) -> socket.socket:
@@ -117,10 +116,8 @@ def is_own(sock: socket.socket) -> bool:
 
 def peer_user(sock: socket.socket) -> int | None:
     """Who connected, or who listened, at the other end of a Unix socket; None where the system does not tell."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return None
-    _, user, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return int(user)
+    found = peer_credentials(sock)
+    return None if found is None else found.user
 
 
 def _address(name: str) -> bytes:

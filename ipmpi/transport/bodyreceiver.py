@@ -1,15 +1,14 @@
-"""Where a streamed body ends in this process: the memory it is put together in."""
+"""Where a streamed body ends in this process."""
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .. import limits
-from ..protocol.frames import Buffer, split
+from ..protocol.frames import Buffer
 from ..protocol.relay import SinkStream
+from ..protocol.streams import BodyFile
 
 _STEP = limits.STREAM_WINDOW // 4
 
@@ -20,32 +19,14 @@ class Memory(Protocol):
     def write(self, at: int, data: memoryview) -> None:
         """Store a piece."""
 
+    def take(self, at: int, file: BodyFile) -> bool:
+        """Use a file in memory as what is stored there; False if its bytes have to be written."""
+
     def segments(self, lengths: Sequence[int]) -> list[Buffer]:
         """What was stored, cut; writable memory of this process."""
 
     def close(self) -> None:
         """Free what segments do not need."""
-
-
-class PrivateMemory:
-    """Memory of this process only. Mapped, so that 4 GB are not zeroed before they are filled."""
-
-    def __init__(self, size: int) -> None:
-        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            with contextlib.suppress(OSError):  # a kernel without huge pages only takes longer
-                self._map.madvise(mmap.MADV_HUGEPAGE)
-
-    def write(self, at: int, data: memoryview) -> None:
-        """Store a piece."""
-        self._map[at : at + len(data)] = data
-
-    def segments(self, lengths: Sequence[int]) -> list[Buffer]:
-        """Views of the memory, which lives as long as they do."""
-        return split(memoryview(self._map), lengths)
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 class BodyReceiver:
@@ -69,6 +50,7 @@ class BodyReceiver:
         on_broken: Callable[[str], None] | None = None,
     ) -> None:
         self.id = 0
+        self.files = True
         self.lengths = list(lengths)
         self.memory = memory
         self._size = sum(lengths)
@@ -87,23 +69,34 @@ class BodyReceiver:
     def wake(self) -> None:
         """Nothing waits to be sent."""
 
-    def feed(self, _stream: SinkStream, data: Buffer) -> None:
-        """Store a piece."""
+    def feed(self, _stream: SinkStream, data: Buffer | BodyFile) -> None:
+        """Store a piece, or a file."""
+        size = len(data) if isinstance(data, bytes | bytearray | memoryview) else data.size
         if not self._is_broken:
             try:
-                self.memory.write(self._received, memoryview(data))
+                self._store(data)
             except (OSError, ValueError, MemoryError) as error:
                 if self._on_broken is None:
                     raise
                 self._is_broken = True
                 self.memory.close()
                 self._on_broken(str(error))
-        self._received += len(data)
+        self._received += size
         # Credit goes back in steps, not with every piece.
         if self.credit - self._received <= limits.STREAM_WINDOW - _STEP:
             self.credit = min(self._size, self._received + limits.STREAM_WINDOW)
         if self._received == self._size and not self._is_broken:
             self._on_complete(self)
+
+    def _store(self, data: Buffer | BodyFile) -> None:
+        if isinstance(data, bytes | bytearray | memoryview):
+            self.memory.write(self._received, memoryview(data))
+        elif not self.memory.take(self._received, data):
+            at = 0
+            while at < data.size:
+                part = data.part(at, min(limits.CHUNK, data.size - at))
+                self.memory.write(self._received + at, part)
+                at += len(part)
 
     def abort(self, _stream: SinkStream) -> None:
         """The rest will not come."""

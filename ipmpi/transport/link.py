@@ -62,6 +62,7 @@ class Link:
         self._acknowledge_timer: Timer | None = None
         self._pause_above = pause_above
         self._on_taken = on_taken
+        connection.files = pipe.files
         self._unheard: Iterator[Event] | None = None
         """While reading is paused: what has been read and not been looked at."""
         self._register()

@@ -19,8 +19,8 @@ from typing import Final
 
 from .. import limits
 from ..errors import internal_error
-from ..protocol.frames import Buffer
 from .loop import HANGUP, READ, WRITE, Loop
+from .memoryfile import in_memory as in_memory
 
 PACKET: Final = 96 * limits.KIB
 """A socket takes packets up to its send buffer, by default 208 KiB with what the kernel adds."""
@@ -42,20 +42,6 @@ Socket = socket.socket
 
 Packet = tuple[bytes, list[int]]
 """The bytes, and the descriptors that came along; whoever takes it closes them."""
-
-
-def in_memory(data: list[Buffer], name: str = "ipmpi-body") -> int:
-    """A new file in memory with these bytes; OSError if there is no room for it."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
-    try:
-        for buffer in data:
-            view = memoryview(buffer).cast("B")
-            while len(view):
-                view = view[os.write(descriptor, view) :]
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def contents(descriptor: int) -> bytes:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from .. import limits
 from ..protocol.frames import Buffer, size_of
+from ..protocol.streams import BodyFile
 
 READ_SIZE = limits.CHUNK
 _GATHER = 64
@@ -31,6 +32,11 @@ class PipeClosed(Exception):
 
 class Pipe(Protocol):
     """What a link needs of a pipe."""
+
+    @property
+    def files(self) -> deque[BodyFile] | None:
+        """Files that came with what was received, in order; None if this pipe carries none."""
+        ...
 
     def fileno(self) -> int | None:
         """The descriptor to wait on, or None if there is none."""
@@ -59,6 +65,53 @@ class Pipe(Protocol):
 
     def close(self) -> None:
         """End it."""
+        ...
+
+
+class SecurePipe(Pipe, Protocol):
+    """A pipe to another process that has to be made secure before anything is said on it.
+
+    The dialler calls :meth:`secure`, the listener :meth:`greet`; then both call :meth:`hear` and :meth:`secure`
+    when something has arrived, until the latter is True. The dialler calls :meth:`check_peer` then.
+
+    Attributes:
+        kind: what makes it secure, for messages.
+    """
+
+    kind: str
+
+    @property
+    def peer(self) -> str:
+        """The other end's address, for logs."""
+        ...
+
+    @property
+    def records(self) -> int:
+        """Records that were encrypted with one key, at most; see :data:`limits.TLS_RECORDS`."""
+        ...
+
+    def greet(self) -> None:
+        """Begin, as the listener."""
+        ...
+
+    def hear(self) -> bool:
+        """Take in what has arrived; False when nothing has."""
+        ...
+
+    def secure(self) -> bool:
+        """Go as far as what has arrived allows; True when the pipe is secure."""
+        ...
+
+    def check_peer(self, fingerprint: bytes, now: float, where: str) -> None:
+        """Raise SecurityError if the listener is certainly not the controller with this certificate."""
+        ...
+
+    def binding(self, fingerprint: bytes) -> bytes:
+        """32 bytes that both ends know of this very connection, and that no other connection has."""
+        ...
+
+    def heard(self) -> Buffer:
+        """What was taken in behind what made the pipe secure."""
         ...
 
 
@@ -94,6 +147,8 @@ class PipePair:
     Args:
         reader, writer: the descriptors, which this closes.
     """
+
+    files = None
 
     def __init__(self, reader: int, writer: int) -> None:
         self._reader = reader

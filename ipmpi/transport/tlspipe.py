@@ -54,6 +54,9 @@ def prepare(sock: socket.socket) -> None:
 class TlsPipe:
     """TLS over a TCP socket."""
 
+    kind = "TLS"
+    files = None
+
     def __init__(self, sock: socket.socket, tls: TlsSession) -> None:
         self._sock = sock
         self._tls = tls
@@ -79,7 +82,31 @@ class TlsPipe:
         """Records that were encrypted with one key, at most; see :data:`limits.TLS_RECORDS`."""
         return self._tls.records
 
-    def receive_ciphertext(self) -> bool:
+    def greet(self) -> None:
+        """Wait: in TLS the dialler speaks first."""
+
+    def secure(self) -> bool:
+        """Go on with the TLS handshake; True when it is done."""
+        done = self._tls.handshake()
+        self.collect()
+        return done
+
+    def check_peer(self, fingerprint: bytes, now: float, where: str) -> None:
+        """See :meth:`TlsSession.check_peer`."""
+        self._tls.check_peer(fingerprint, now, where)
+
+    def binding(self, fingerprint: bytes) -> bytes:
+        """The exporter; the dialler has compared the certificate."""
+        del fingerprint
+        return self._tls.exporter()
+
+    def heard(self) -> Buffer:
+        """Decrypted bytes of what :meth:`hear` has taken in."""
+        data = self._tls.read()
+        self.collect()
+        return data
+
+    def hear(self) -> bool:
         """Hand what arrived to TLS; False when nothing did."""
         buffer = _scratch.view
         try:
@@ -96,11 +123,11 @@ class TlsPipe:
     def receive(self) -> Buffer:
         """Decrypted bytes that have arrived."""
         try:
-            if not self.receive_ciphertext():
+            if not self.hear():
                 return b""
             data = self._tls.read(_PLAINTEXT)
             # Half a record gives nothing yet; b"" would mean that the socket is empty.
-            while not data and self.receive_ciphertext():
+            while not data and self.hear():
                 data = self._tls.read(_PLAINTEXT)
         except TlsClosed:
             raise PipeClosed("the peer closed the connection", orderly=True) from None

@@ -15,8 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from unix_links import connections_of, links_to
+
 from ipmpi.client import MultiEngineClient, TaskClient
 from ipmpi.engine.agent.agentstart import PROCESS_NAME
+from ipmpi.furl import Furl
+from ipmpi.transport.dial.local import socket_name
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_AGAIN = 0.05
@@ -202,6 +206,22 @@ class Cluster:
         """The port that the controller listens on for ``role``."""
         text = Path(self.files[f"{role}_furl_file"]).read_text()
         return int(text.partition("@")[2].partition("/")[0].rpartition(":")[2])
+
+    def links(self, pid: int, role: str = "engine") -> int:
+        """How many links a process has to where the controller listens for ``role``, by TCP and by Unix socket."""
+        port = self.port(role)
+        by_tcp = sum(1 for _, remote in tcp_peers(pid) if remote == port)
+        return by_tcp + links_to(self._socket_name(role), pid)
+
+    def accepted(self, role: str = "engine") -> int:
+        """How many links the controller has there."""
+        port = self.port(role)
+        by_tcp = sum(1 for local, _ in tcp_peers(self.controller.pid) if local == port)
+        return by_tcp + connections_of(self._socket_name(role))
+
+    def _socket_name(self, role: str) -> bytes:
+        address = Furl.parse(Path(self.files[f"{role}_furl_file"]).read_text())
+        return socket_name(address.fingerprint, self.port(role))
 
     def output(self) -> str:
         """All that was printed, for messages and for what must not be there."""

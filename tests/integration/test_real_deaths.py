@@ -211,12 +211,9 @@ def test_ranks_do_not_outlive_their_agent(started: Callable[[Start], Cluster], s
 
 def test_the_end_of_an_agent_is_that_of_its_node(started: Callable[[Start], Cluster]) -> None:
     """The other node goes on if its agent has the link to the controller; without that agent all end."""
-    from real_clusters import tcp_peers
-
     cluster = started(on_two_nodes)
     mec, tc = cluster.mec(), cluster.tc()
-    port = cluster.port("engine")
-    (root,) = (pid for pid in cluster.agents() if any(remote == port for _, remote in tcp_peers(pid)))
+    (root,) = (pid for pid in cluster.agents() if cluster.links(pid))
     (other,) = (pid for pid in cluster.agents() if pid != root)
     pending = occupy(cluster, mec, {2: KEEPS_THE_GIL, 3: LOOPS})
     futures = [tc.submit(slowly, number) for number in range(200)]

@@ -38,8 +38,6 @@ def on_nodes(cluster: Cluster, leaders: list[int], *options: str, **environ: str
 
 @pytest.mark.parametrize("leaders", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_set_on_several_nodes(flavour: Flavour, new_cluster: Callable[..., Cluster], leaders: list[int]) -> None:
-    from real_clusters import tcp_peers
-
     cluster = new_cluster(flavour)
     on_nodes(cluster, leaders)
     mec = cluster.mec()
@@ -53,11 +51,10 @@ def test_a_set_on_several_nodes(flavour: Flavour, new_cluster: Callable[..., Clu
     assert all(numpy.array_equal(back, data[:100_000]) for back in mec.pull("b", targets=[3, 1]))
     mec.scatter("part", data)
     assert numpy.array_equal(mec.gather("part"), data)
-    port = cluster.port("engine")
     agents = cluster.agents()
     assert len(agents) == len(set(leaders)), "one for each node"
-    assert sum(1 for pid in agents for _, remote in tcp_peers(pid) if remote == port) == 1, "one of them dials"
-    assert not [pid for pid in cluster.pids(mec).values() if any(p[1] == port for p in tcp_peers(pid))]
+    assert sum(cluster.links(pid) for pid in agents) == cluster.accepted() == 1, "one of them dials"
+    assert not [pid for pid in cluster.pids(mec).values() if cluster.links(pid)]
     pending = mec.execute("import time; time.sleep(60)", targets=[3], block=False)
     mec.execute("x = 1", targets=[0, 1, 2])
     assert mec.interrupt(targets=[3]) == [3]

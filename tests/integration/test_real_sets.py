@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -55,15 +56,11 @@ def check_set(mec: MultiEngineClient, size: int) -> None:
 
 
 def check_connections(cluster: Cluster, mec: MultiEngineClient) -> None:
-    from real_clusters import tcp_peers
-
-    port = cluster.port("engine")
     (agent,) = cluster.agents()
-    assert [remote for _, remote in tcp_peers(agent)] == [port], "one link for the set"
-    ours = (port, cluster.port("multiengine"))
-    assert not [peer for pid in cluster.pids(mec).values() for peer in tcp_peers(pid) if peer[1] in ours]
-    at_controller = [peer for peer in tcp_peers(cluster.controller.pid) if peer[0] == port]
-    assert len(at_controller) == 1
+    assert cluster.links(agent) == cluster.accepted() == 1, "one link for the set"
+    ours = ("engine", "multiengine")
+    assert not [pid for pid in cluster.pids(mec).values() for role in ours if cluster.links(pid, role)]
+    assert cluster.links(os.getpid(), "multiengine") == 1, "that of the client is found"
     # Whatever else is open belongs to MPI; ipmpi's Python modules hold no other TCP socket.
     held = "[s for s in __import__('gc').get_objects() if type(s).__name__ == 'socket' and s.fileno() >= 0]"
     mec.execute(f"import socket; inet = len([s for s in {held} if s.family != socket.AF_UNIX])")

@@ -221,6 +221,11 @@ def test_values_are_watched_by_several_clients_until_the_program_ends(
     with pytest.raises(TypeError, match="dt is of type float"):
         sim.dt = "small"
     assert sim.dt == 1.0
+    with pytest.raises(AttributeError, match="'step' of a simulation cannot be assigned"):
+        sim.step = 3  # type: ignore[method-assign, assignment]
+    with pytest.raises(AttributeError, match="'dtt' is no parameter of this program"):
+        sim.dtt = 3
+    assert "dt" in dir(sim)
     with pytest.raises(ClientError, match="has said of no function that it writes a checkpoint"):
         sim.checkpoint()
     sim.stop()

@@ -78,6 +78,8 @@ def test_a_change_in_flight_is_as_if_it_had_been_programmed(heat: list[Any], con
         # Where an error of arithmetic in a command would end the program, see TRAPS.
         shapes = sim.engines.execute("import numpy as np; bad = 1 / np.zeros(1); print(*T.shape)")
         assert {each["stdout"] for each in shapes} in ({"10 66\n"}, {"66 10\n"})
+        step = sim.pause()
+        assert np.array_equal(sim.engines.array("T").gather(), solution(step)), "each block is where it belongs"
     said = checked([sys.executable, str(STEERING), "0.5"], env=controller.environ)
     found = re.fullmatch(SAID, said, re.DOTALL)
     assert found, said

@@ -67,7 +67,7 @@ def test_a_parameter_may_be_in_the_memory_of_a_program_in_c() -> None:
 def test_a_block_of_a_global_array_has_to_be_an_array() -> None:
     s = steering.attach()
     s.publish(T=np.zeros(3), offset=(3,), shape=(9,), halo=1)
-    assert s.published["T"][1:] == ((3,), (9,), 1)
+    assert s.published["T"] == ((3,), (9,), 1)
     with pytest.warns(
         SteeringWarning, match=r"publish\(x=...\) with offset=.* takes an array, and this is of type int"
     ):

@@ -10,7 +10,9 @@ import pytest
 from ipmpi import limits
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.connection import Connection, MessageReceived
-from ipmpi.transport.bodyreceiver import BodyReceiver, PrivateMemory
+from ipmpi.transport.bodyreceiver import BodyReceiver
+from ipmpi.transport.memoryfile import MemoryFile, in_memory
+from ipmpi.transport.privatememory import PrivateMemory
 from ipmpi.transport.transfers import Transfers
 
 ALL: frozenset[type[m.Message]] = frozenset(get_args(m.AnyMessage))
@@ -22,7 +24,7 @@ class Notes:
     def __init__(self, lengths: list[int]) -> None:
         self.done: list[BodyReceiver] = []
         self.aborted = 0
-        self.assembly = BodyReceiver(lengths, PrivateMemory(sum(lengths)), self.done.append, self._abort)
+        self.assembly = BodyReceiver(lengths, PrivateMemory(lengths), self.done.append, self._abort)
 
     def _abort(self) -> None:
         self.aborted += 1
@@ -51,6 +53,31 @@ def test_segments_outlive_the_assembly() -> None:
     notes.assembly.memory.close()
     del notes
     assert [bytes(part) for part in parts] == [b"abc", b"def"]
+
+
+@pytest.mark.parametrize("before", [0, 1, 4096, 5000])
+@pytest.mark.parametrize("sizes", [(4096,), (8192, 4096), (5,), (8192, 5), (5, 4096)])
+def test_files_take_the_place_of_segments_and_are_private(before: int, sizes: tuple[int, ...]) -> None:
+    data = random.Random(before).randbytes(before + sum(sizes))
+    notes = Notes([before, sum(sizes)])
+    notes.assembly.feed(notes.assembly, data[:before])
+    at, files = before, []
+    for size in sizes:
+        files.append(MemoryFile(in_memory([data[at : at + size]], sealed=True), size))
+        notes.assembly.feed(notes.assembly, files[-1])
+        at += size
+    assert notes.done
+    parts: Any = notes.assembly.segments()
+    assert bytes(parts[1]) == data[before:]
+    parts[1][:] = bytes(sum(sizes))
+    assert bytes(files[0].part(0, sizes[0])) == data[before : before + sizes[0]], "what is written stays here"
+
+
+def test_a_body_in_one_file_with_several_segments_is_copied() -> None:
+    data = random.Random(3).randbytes(10_000)
+    notes = Notes([1, 9_999])
+    notes.assembly.feed(notes.assembly, MemoryFile(in_memory([data], sealed=True), len(data)))
+    assert b"".join(bytes(part) for part in notes.assembly.segments()) == data
 
 
 def test_abort() -> None:

@@ -15,7 +15,7 @@ from ...errors import ClientError, CompositeError, EngineLost, InvalidEngineID, 
 from ...parameters import Declared
 from ...protocol import inquiries, messages, operations
 from ...protocol.inquiries import RankStep
-from ...ranges import ranges
+from ...ranges import engines_named
 from ...record import Record
 from ...transport.ssh.ssh import SshSession
 from ..display.liveplot import LivePlot
@@ -419,11 +419,11 @@ def waits_for(late: dict[int, RankStep], places: dict[int, RankStep]) -> str:
         return ""
     steps = sorted({place.step for place in late.values()})
     inside = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
-    return f"all ranks stop at step {max(held)} or later; engine(s) {_ids(late)} still in {inside}"
+    return f"all ranks stop at step {max(held)} or later; {_ids(late)} still in {inside}"
 
 
 def _ids(engines: dict[int, RankStep]) -> str:
-    return ranges(engines) + (" are" if len(engines) > 1 else " is")
+    return engines_named(list(engines)) + (" are" if len(engines) > 1 else " is")
 
 
 def _find(client: EngineView, program: str, deadline: float) -> tuple[str, list[int]]:

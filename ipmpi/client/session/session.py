@@ -22,12 +22,14 @@ from ...protocol.operations import Nothing
 from ...protocol.packed import pack
 from ...protocol.permissions import RECEIVES
 from ...ranges import engines_named, ranges
-from ...transport.bodyreceiver import BodyReceiver, PrivateMemory
+from ...transport.bodyreceiver import BodyReceiver
 from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop, Timer
+from ...transport.privatememory import PrivateMemory
 from ...transport.transfers import Transfers
 from .afterrestart import LOST, to_repeat
+from .bodyfiles import BodyFiles
 from .commandoutput import CommandOutput
 from .debugchannels import DebugChannels
 from .debuggertalk import DebuggerTalk
@@ -91,6 +93,7 @@ class Session:
         self._link = DialledSession(
             self._loop, address, table, callbacks, patience=limits.CLIENT_RECONNECT, renew=False, routes=routes
         )
+        self._files = BodyFiles(self._loop, self._link.wake, self._failed)
         self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
 
     def open(self) -> None:
@@ -232,6 +235,7 @@ class Session:
             # From now on, other threads execute their posted calls themselves.
             self._loop.call_threadsafe(lambda: self._failed(failure))
         finally:
+            self._files.close()
             self._loop.close()
             atexit.unregister(self._at_exit)  # it would keep the session alive
 
@@ -265,9 +269,7 @@ class Session:
 
     def send_streamed(self, message: m.AnyMessage | Prepared, body: Sequence[Buffer]) -> None:
         """Send a message whose body is sent on request, without a copy."""
-        stream = self._link.connection.send_streamed(message, size_of(body))
-        for buffer in body:
-            stream.feed(buffer)
+        self._files.send(self._link.connection, message, body)
         self._link.wake()
 
     def _send_command(self, number: int, message: Prepared, work: _Command) -> None:
@@ -303,6 +305,7 @@ class Session:
 
     def _handle(self, event: Event) -> None:
         if not isinstance(event, MessageReceived):
+            self._files.handle(self._link.connection, event)
             self._transfers.handle(self._link, event)
             return
         message = event.message
@@ -329,10 +332,9 @@ class Session:
             if (command := self._commands.get(message.id)) is not None:
                 command.order = message.engines
         elif isinstance(message, m.Undone):
-            undone = (message.error, message.text)
-            death = message.death
-            replies = [EngineReply(e, False, Nothing(), [], undone, death=death) for e in message.engines]
-            self._replied(message.id, replies)
+            why = (message.error, message.text)
+            undone = [EngineReply(e, False, Nothing(), [], why, death=message.death) for e in message.engines]
+            self._replied(message.id, undone)
         elif isinstance(message, m.SendBodyAgain):
             command = self._commands.get(message.id)
             if command is not None:
@@ -361,7 +363,7 @@ class Session:
             done(list(event.body))
             return
         try:
-            memory = PrivateMemory(sum(message.sizes))
+            memory = PrivateMemory(message.sizes)
         except (OSError, ValueError, OverflowError):
             self._link.connection.refuse(event.stream)
             self._link.wake()
@@ -448,12 +450,9 @@ class Session:
     # --- events of the link ----------------------------------------------------------------------------------
 
     def _started(self) -> None:
-        """The link is up. The session opens with the first message, the list of engines."""
-        if self._link.was_journalled:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """The controller was started again from its journal, which has the tasks, and nothing else."""
+        """If the controller was started again from its journal: that has the tasks, and nothing else."""
+        if not self._link.was_journalled:
+            return
         self._transfers.endpoint_lost(self._link)
         self.presence.update((), self.presence.ids)
         again, lost = to_repeat(self._requests)

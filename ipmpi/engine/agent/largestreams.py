@@ -1,13 +1,14 @@
 """Large replies of a rank: from pieces in shared memory into a stream.
 
-A piece is mapped, and its memory returned to the rank when the last view of it is gone: then it was sent and
-acknowledged.
+A piece is passed on as a file, or mapped. Its memory is returned to the rank when neither is needed any more: then
+it was sent and acknowledged.
 """
 
 from __future__ import annotations
 
 import errno
 import mmap
+import os
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +16,22 @@ from typing import Any
 from ... import limits
 from ...protocol import messages as m
 from ...protocol.frames import Buffer
+from ...protocol.streams import BodyFile
 from ...transport.loop import Loop, Timer
+from ...transport.memoryfile import MemoryFile
 from ...transport.transfers import Endpoint
 
 _LOOK = 1.0
 """Seconds between two checks whether a reply makes progress."""
+
+
+class _OpenFiles:
+    """How many more pieces this process may keep open; others are mapped."""
+
+    room = limits.FILES_UNDER_WAY
+
+
+_open_files = _OpenFiles()
 
 
 class LargeAnswer:
@@ -44,7 +56,7 @@ class LargeAnswer:
         self._is_wanted = is_wanted
         self._left = sum(sizes)
         """Bytes that the rank has not sent yet."""
-        self._waiting: list[Buffer] = []
+        self._waiting: list[Buffer | BodyFile] = []
         self._dropped = False
         self._above: Endpoint | None = None
         self._connection: Any = None
@@ -102,7 +114,7 @@ class LargeAnswer:
         if self._dropped or (self._above is not None and self._above.connection is not self._connection):
             self._freed(size)
         else:
-            view = self._mapped(size, descriptor) if piece is None else self._copied(size, piece)
+            view = self._shared(size, descriptor) if piece is None else self._copied(size, piece)
             if self._stream is None:
                 self._waiting.append(view)
             else:
@@ -113,13 +125,22 @@ class LargeAnswer:
         if self.is_complete and self._stream is not None:
             self._end()
 
-    def _mapped(self, size: int, descriptor: int) -> Buffer:
+    def _shared(self, size: int, descriptor: int) -> Buffer | BodyFile:
+        """What is in the memory of the rank, as a file if the link above may carry that, else mapped."""
         if descriptor < 0:
             raise OSError(errno.EMFILE, "no descriptor is left for a piece of a large answer")
-        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+        if self._connection is not None and self._connection.files is not None and _open_files.room:
+            _open_files.room -= 1
+            return MemoryFile(os.dup(descriptor), size, lambda: self._close_file(size))
+        # Private, although nothing is written: older kernels map sealed files in no other way.
+        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_POPULATE", 0)
         memory = mmap.mmap(descriptor, size, flags=flags, prot=mmap.PROT_READ)
         weakref.finalize(memory, self._give_back, size).atexit = False
         return memoryview(memory)
+
+    def _close_file(self, size: int) -> None:
+        _open_files.room += 1
+        self._give_back(size)
 
     def _copied(self, size: int, piece: Buffer) -> Buffer:
         self._freed(size)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 
 from ...protocol.frames import Buffer
+from ...protocol.streams import BodyFile
 
 
 class SharedMemory:
@@ -17,6 +18,7 @@ class SharedMemory:
 
     def __init__(self, size: int) -> None:
         self.descriptor = os.memfd_create("ipmpi-body", os.MFD_CLOEXEC)
+        self._size = size
         os.ftruncate(self.descriptor, size)
 
     def write(self, at: int, data: memoryview) -> None:
@@ -25,6 +27,13 @@ class SharedMemory:
             written = os.pwrite(self.descriptor, data, at)
             at += written
             data = data[written:]
+
+    def take(self, at: int, file: BodyFile) -> bool:
+        """Use a file that has the whole body, in the place of this one."""
+        if at or file.size != self._size or file.descriptor < 0:
+            return False
+        os.dup2(file.descriptor, self.descriptor, inheritable=False)
+        return True
 
     def segments(self, lengths: Sequence[int]) -> list[Buffer]:
         """Return nothing: the agent does not read bodies, ranks map them."""

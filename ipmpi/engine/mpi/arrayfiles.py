@@ -40,7 +40,10 @@ def save(
     def do(team: Team) -> Refused | str:
         rank = team.comm.Get_rank()
         problem = _changed(found, expected)
-        is_parallel = all(team.comm.allgather(_is_parallel()))
+        # Loading h5py takes a rank some tenths of a second: where only the first one writes, the others do not.
+        is_parallel = team.comm.bcast(_is_parallel() if rank == 0 else None) and all(
+            team.comm.allgather(_is_parallel())
+        )
         file = None
         if problem is None and rank == 0 and not is_parallel:
             file, problem = _opened(path, dataset, shape, expected.dtype, overwrite)

@@ -15,7 +15,8 @@ from ... import limits
 from ...memory import address_space, available_bytes
 from ...protocol.frames import Buffer
 from ...protocol.rankmessages import DataPiece, encode
-from ...transport.packets import PACKET, RankSocket, in_memory
+from ...transport.memoryfile import in_memory
+from ...transport.packets import PACKET, RankSocket
 
 PIECE: Final = 4 * limits.MIB
 """Bytes of a piece, which is sent while the next one is copied."""
@@ -69,7 +70,7 @@ class LargeAnswers:
 
     def _send_in_memory(self, piece: memoryview) -> bool:
         try:
-            descriptor = in_memory([piece])
+            descriptor = in_memory([piece], sealed=True)
         except OSError:
             return False
         try:

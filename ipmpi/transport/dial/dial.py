@@ -22,7 +22,12 @@ from ...errors import (
 )
 from ...furl import Furl, place
 from ...protocol.handshake import DiallerHandshake, Welcome
+from ...tls import TlsSession
+from ..localpipe import LocalPipe, is_possible
 from ..loop import Loop, Timer
+from ..pipes import SecurePipe
+from ..tlspipe import TlsPipe
+from .local import LocalRoute
 from .negotiate import Authenticated, DialNegotiation, TurnedAway, Unanswered
 from .routes import DIRECT, Route, RouteError
 
@@ -40,16 +45,35 @@ class Candidate(NamedTuple):
     def __str__(self) -> str:
         return f"{place(self.host, self.port)} {self.route.via}".rstrip()
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is the Unix socket of a controller on this machine, if there is one."""
+        return isinstance(self.route, LocalRoute)
 
-def ways_to(furl: Furl, routes: Sequence[Route], first: Candidate | None = None) -> list[Candidate]:
-    """All hints by the first route, then by the second, and so on; ``first`` (what worked before) before all."""
+    def pipe(self, sock: socket.socket) -> SecurePipe:
+        """What is to be made secure on a connection that was made by this way."""
+        return LocalPipe(sock) if self.is_local else TlsPipe(sock, TlsSession.dialler())
+
+
+def ways_to(
+    furl: Furl, routes: Sequence[Route], first: Candidate | None = None, local_first: bool = True
+) -> list[Candidate]:
+    """All hints by the first route, then by the second, and so on; ``first`` (what worked before) before all.
+
+    Who may connect directly may be on the controller's machine: its Unix socket comes before all that, or after it
+    if not ``local_first``.
+    """
     candidates = [
         Candidate(host, port, route) for route in routes for host, port in furl.hints if route.serves(host)
     ]
     if first in candidates:
         candidates.remove(first)
         candidates.insert(0, first)
-    return candidates
+    if DIRECT not in routes or not is_possible():
+        return candidates
+    ports = {port: host for host, port in reversed(furl.hints)}
+    local = [Candidate(host, port, LocalRoute(furl.fingerprint)) for port, host in ports.items()]
+    return [*local, *candidates] if local_first else [*candidates, *local]
 
 
 class Dial:
@@ -123,7 +147,7 @@ class Dial:
         try:
             negotiation = DialNegotiation(
                 self._loop,
-                sock,
+                candidate.pipe(sock),
                 self._furl,
                 self._handshake,
                 lambda peer, welcome: self._succeeded(peer, welcome, candidate),
@@ -171,7 +195,8 @@ class Dial:
         self._waits.pop(number, None)
         if self._speaks == number:
             self._speaks = None
-        self._failures.append((self._candidates[number], error))
+        if not self._candidates[number].is_local:  # most often there is no such socket, and TCP tells the reason
+            self._failures.append((self._candidates[number], error))
         self._speak()
         self._try_next()
 

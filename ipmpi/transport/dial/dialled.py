@@ -29,7 +29,7 @@ from ...protocol.connection import Connection, Event
 from ...protocol.handshake import DiallerHandshake, Welcome
 from ..link import Link
 from ..loop import Loop, Timer
-from ..tlspipe import TlsPipe
+from ..pipes import SecurePipe
 from .dial import Candidate, Dial, ways_to
 from .negotiate import Authenticated
 from .routes import DIRECT, Route
@@ -89,7 +89,7 @@ class DialledSession:
         self._dial: Dial | None = None
         self._timer: Timer | None = None
         self._wear_timer: Timer | None = None
-        self._pipe: TlsPipe | None = None
+        self._pipe: SecurePipe | None = None
         self._over = False
         self.link: Link | None = None
         self._latest: Link | None = None
@@ -138,7 +138,9 @@ class DialledSession:
     def _start_dial(self) -> None:
         self._timer = None
         if not self._over:
-            candidates = ways_to(self._furl, self._routes, self._way)
+            # A Unix socket does not break by itself. If it did although the controller lives, TCP may be better.
+            broken = self._way is not None and self._way.is_local and not processid.is_gone(self._controller)
+            candidates = ways_to(self._furl, self._routes, self._way, not broken)
             self._dial = Dial(self._loop, self._furl, self._handshake, self._connected, self._failed, candidates)
 
     def _look_at_wear(self) -> None:
@@ -179,7 +181,7 @@ class DialledSession:
                     )
                 self.connection = Connection(self._may_receive)
             else:
-                self.connection.resume(welcome.received)
+                self.connection.resume(welcome.received, files=peer.pipe.files is not None)
         except KernelError as error:
             peer.pipe.close()
             self._end(error)

@@ -1,4 +1,4 @@
-"""The controller's listening sockets, and a bound on peers that have not authenticated.
+"""The controller's listening TCP sockets, and a bound on peers that have not authenticated.
 
 Whoever connects has :data:`limits.HANDSHAKE_TIMEOUT` seconds to prove who it is. When :data:`limits.HALF_OPEN`
 peers are at that, the next ones wait in the kernel until some are done, or have been slow
@@ -11,13 +11,15 @@ import errno
 import itertools
 import socket
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ... import limits
 from ...errors import ConnectionError, KernelError, internal_error
 from ...protocol.handshake import Hello, ListenerHandshake
 from ...tls import Identity, TlsSession
 from ..loop import READ, Loop, Timer
-from ..tlspipe import prepare
+from ..pipes import SecurePipe
+from ..tlspipe import TlsPipe, prepare
 from .addresses import plain
 from .dialled import SOFTWARE
 from .listensocket import listen
@@ -31,31 +33,29 @@ _EXHAUSTED_PAUSE = 0.2
 """Seconds without accepting when there is no room or descriptor left: what waits stays ready all the time."""
 
 
-class Listener:
-    """One listening socket for peers of the given roles.
+class Acceptor:
+    """Lets peers of the given roles in by one listening socket.
 
     Args:
+        sock: which listens, and is this object's from now on.
+        fingerprint: of the controller's certificate.
         secrets: secret of each role that may come here.
         on_hello: called for each peer that has proved its role.
         log: called with a line about a peer that did not, at most once per source and minute.
-
-    Attributes:
-        address: on which it listens, as a number.
-        port: of that.
-        ipv6: whether peers may come by IPv6.
     """
 
     def __init__(
         self,
         loop: Loop,
-        address: tuple[str, int],
-        identity: Identity,
+        sock: socket.socket,
+        fingerprint: bytes,
         secrets: Mapping[str, bytes],
         on_hello: OnHello,
         log: Callable[[str], None],
     ) -> None:
         self._loop = loop
-        self._identity = identity
+        self._sock = sock
+        self._fingerprint = fingerprint
         self._secrets = secrets
         self._on_hello = on_hello
         self._log = log
@@ -63,12 +63,15 @@ class Listener:
         self._numbers = itertools.count()
         self._logged: dict[str, float] = {}
         self._resume: Timer | None = None
-        identity.check()  # an OpenSSL that is not good enough is found now, and not with the first peer
-        self._sock = listen(*address)
-        self.address: str = self._sock.getsockname()[0]
-        self.port: int = self._sock.getsockname()[1]
-        self.ipv6 = self._sock.family == socket.AF_INET6
-        loop.register(self._sock, READ, self._accept)
+        loop.register(sock, READ, self._accept)
+
+    def _source(self, address: Any) -> str:
+        """Where a peer comes from, for the log."""
+        raise NotImplementedError
+
+    def _pipe(self, sock: socket.socket) -> SecurePipe | None:
+        """The pipe to a peer; None if it may not come, or is gone."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Stop listening."""
@@ -99,13 +102,13 @@ class Listener:
                 self._pause(error.strerror or str(error))
                 return
             try:
-                self._begin(sock, plain(str(address[0])))
+                self._begin(sock, self._source(address))
             except Exception as error:
                 # Only this peer is affected: the others get in.
                 self._loop.unregister(sock)
                 sock.close()
                 self._loop.report(error)
-                self._report(plain(str(address[0])), internal_error(error, "while a connection was accepted"))
+                self._report(self._source(address), internal_error(error, "while a connection was accepted"))
 
     def _pause(self, reason: str) -> None:
         self._report("anybody", ConnectionError(f"it cannot be accepted: {reason}"))
@@ -127,15 +130,14 @@ class Listener:
             self._unauthenticated.remove(number)
             self._report(source, error)
 
-        try:
-            prepare(sock)
-        except OSError:
+        pipe = self._pipe(sock)
+        if pipe is None:
             sock.close()
             return
         negotiation = ListenNegotiation(
             self._loop,
-            sock,
-            TlsSession.listener(self._identity),
+            pipe,
+            self._fingerprint,
             lambda exporter: ListenerHandshake(exporter, self._secrets, SOFTWARE),
             hello,
             failed,
@@ -150,3 +152,43 @@ class Listener:
                 self._logged.clear()
             self._logged[source] = now
             self._log(f"refused a connection from {source}: {error}")
+
+
+class Listener(Acceptor):
+    """One listening TCP socket for peers of the given roles.
+
+    Args:
+        identity: the certificate that peers see.
+
+    Attributes:
+        address: on which it listens, as a number.
+        port: of that.
+        ipv6: whether peers may come by IPv6.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        address: tuple[str, int],
+        identity: Identity,
+        secrets: Mapping[str, bytes],
+        on_hello: OnHello,
+        log: Callable[[str], None],
+    ) -> None:
+        identity.check()  # an OpenSSL that is not good enough is found now, and not with the first peer
+        self._identity = identity
+        sock = listen(*address)
+        super().__init__(loop, sock, identity.fingerprint, secrets, on_hello, log)
+        self.address: str = sock.getsockname()[0]
+        self.port: int = sock.getsockname()[1]
+        self.ipv6 = sock.family == socket.AF_INET6
+
+    def _source(self, address: Any) -> str:
+        return plain(str(address[0]))
+
+    def _pipe(self, sock: socket.socket) -> SecurePipe | None:
+        try:
+            prepare(sock)
+        except OSError:
+            return None
+        return TlsPipe(sock, TlsSession.listener(self._identity))

@@ -1,13 +1,13 @@
-"""From a TCP connection to an authenticated link.
+"""From a connection to an authenticated link.
 
-A :class:`Negotiation` drives TLS and then the authentication of :mod:`ipmpi.protocol.handshake` on one socket,
-under a deadline and a limit on bytes. It ends in exactly one call: ``on_done(peer)`` or ``on_failed(error)``.
+A :class:`Negotiation` makes one pipe secure (by TLS, or by the kernel's word who is at the other end), and then
+drives the authentication of :mod:`ipmpi.protocol.handshake`, under a deadline and a limit on bytes. It ends in
+exactly one call: ``on_done(peer)`` or ``on_failed(error)``.
 """
 
 from __future__ import annotations
 
 import math
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +24,9 @@ from ...errors import (
 from ...furl import Furl
 from ...protocol.frames import Buffer
 from ...protocol.handshake import DiallerHandshake, Hello, ListenerHandshake, Refusal, Welcome
-from ...tls import TlsClosed, TlsSession
+from ...tls import TlsClosed
 from ..loop import READ, WRITE, Loop
-from ..pipes import PipeClosed
-from ..tlspipe import TlsPipe
+from ..pipes import PipeClosed, SecurePipe
 
 
 class Unanswered(SecurityError, ConnectionError):
@@ -42,13 +41,13 @@ class TurnedAway(ConnectionError):
 class Authenticated:
     """A pipe whose other end has proved that it holds the secret of its role."""
 
-    pipe: TlsPipe
+    pipe: SecurePipe
     peer: str
     leftover: Buffer
 
 
 class _Negotiation:
-    """What both ends have in common: the socket, the deadline, the steps of TLS."""
+    """What both ends have in common: the pipe, the deadline, the steps until it is secure."""
 
     _largest: float = math.inf
     """Bytes that the peer may send before the negotiation is over."""
@@ -56,16 +55,13 @@ class _Negotiation:
     def __init__(
         self,
         loop: Loop,
-        sock: socket.socket,
-        tls: TlsSession,
+        pipe: SecurePipe,
         on_failed: Callable[[KernelError], None],
         peer: str = "",
         timeout: float = limits.HANDSHAKE_TIMEOUT,
     ) -> None:
         self._loop = loop
-        self._sock = sock
-        self._tls = tls
-        self._pipe = TlsPipe(sock, tls)
+        self._pipe = pipe
         self._on_failed = on_failed
         self._over = False
         self._secure = False
@@ -76,7 +72,13 @@ class _Negotiation:
 
     def _watch(self) -> None:
         events = READ if self._pipe.flush() else READ | WRITE
-        self._loop.register(self._sock, events, self._step, self._broken)
+        self._loop.register(self._descriptor, events, self._step, self._broken)
+
+    @property
+    def _descriptor(self) -> int:
+        descriptor = self._pipe.fileno()
+        assert descriptor is not None
+        return descriptor
 
     def _step(self, _events: int) -> None:
         try:
@@ -102,12 +104,11 @@ class _Negotiation:
         return RemoteProtocolError(f"{self.peer} went away before it said who it is: {reason}")
 
     def _advance(self) -> None:
-        """Read what is there; run TLS until it is secure, then the authentication."""
-        arrived = self._pipe.receive_ciphertext()
+        """Read what is there; go on until the pipe is secure, then with the authentication."""
+        arrived = self._pipe.hear()
         if not self._secure:
-            done = self._tls.handshake()
             waited = self._pipe.backlog
-            self._pipe.collect()
+            done = self._pipe.secure()
             if done or self._pipe.backlog > waited:
                 self._on_step()
             if not done:
@@ -115,9 +116,8 @@ class _Negotiation:
                 return
             self._secure = True
             self._secured()
-            self._pipe.collect()
         if arrived:
-            data = self._tls.read()
+            data = self._pipe.heard()
             self._received += len(data)
             if self._received > self._largest:
                 raise RemoteProtocolError(f"{self.peer} sent too much before it said who it is")
@@ -127,10 +127,10 @@ class _Negotiation:
             self._watch()
 
     def _on_step(self) -> None:
-        """The peer has taken a step of its TLS handshake."""
+        """The peer has taken a step on the way to a secure pipe."""
 
     def _secured(self) -> None:
-        """TLS is up; nothing of ours has been sent."""
+        """The pipe is secure; nothing of ours has been sent."""
         raise NotImplementedError
 
     def _authenticate(self, data: Buffer) -> None:
@@ -143,7 +143,7 @@ class _Negotiation:
     def _release(self) -> None:
         self._over = True
         self._timer.cancel()
-        self._loop.unregister(self._sock)
+        self._loop.unregister(self._descriptor)
 
     def fail(self, error: KernelError) -> None:
         """Give up; the caller hears ``error``."""
@@ -159,17 +159,17 @@ class _Negotiation:
 
 
 class DialNegotiation(_Negotiation):
-    """The dialler's end. The controller's certificate is checked before the first application byte.
+    """The dialler's end. Who is at the other end is checked before the first application byte.
 
     Args:
-        on_secure: called when the certificate was right; :meth:`speak` is to be called then or later. (Without it,
+        on_secure: called when it is the right one; :meth:`speak` is to be called then or later. (Without it,
             this one speaks at once.)
     """
 
     def __init__(
         self,
         loop: Loop,
-        sock: socket.socket,
+        pipe: SecurePipe,
         furl: Furl,
         handshake: Callable[[bytes], DiallerHandshake],
         on_done: Callable[[Authenticated, Welcome], None],
@@ -177,15 +177,14 @@ class DialNegotiation(_Negotiation):
         peer: str = "",
         on_secure: Callable[[DialNegotiation], None] | None = None,
     ) -> None:
-        super().__init__(loop, sock, TlsSession.dialler(), on_failed, peer, limits.ANSWER_TIMEOUT)
+        super().__init__(loop, pipe, on_failed, peer, limits.ANSWER_TIMEOUT)
         self._furl = furl
         self._make_handshake = handshake
         self._handshake: DiallerHandshake | None = None
         self._on_done = on_done
         self._on_secure = on_secure
-        self._tls.handshake()
-        self._pipe.collect()
         try:
+            self._pipe.secure()
             self._watch()
         except PipeClosed as closed:
             # The caller must have its object before it hears of a failure.
@@ -197,10 +196,11 @@ class DialNegotiation(_Negotiation):
                 self._handshake.closed()
             except SecurityError as error:
                 return Unanswered(str(error))
-        return ConnectionError(f"{self.peer} closed the connection during the TLS handshake: {reason}")
+        kind = self._pipe.kind
+        return ConnectionError(f"{self.peer} closed the connection during the {kind} handshake: {reason}")
 
     def _secured(self) -> None:
-        self._tls.check_peer(self._furl.fingerprint, time.time(), self.peer)
+        self._pipe.check_peer(self._furl.fingerprint, time.time(), self.peer)
         if self._on_secure is None:
             self.speak()
         else:
@@ -211,9 +211,8 @@ class DialNegotiation(_Negotiation):
         if self._over:
             return
         try:
-            self._handshake = self._make_handshake(self._tls.exporter())
-            self._tls.write(self._handshake.hello())
-            self._pipe.collect()
+            self._handshake = self._make_handshake(self._pipe.binding(self._furl.fingerprint))
+            self._pipe.send([self._handshake.hello()])
             self._watch()
         except (PipeClosed, TlsClosed) as closed:
             self._fail_soon(self._explain_close(str(closed)))
@@ -243,18 +242,20 @@ class ListenNegotiation(_Negotiation):
     def __init__(
         self,
         loop: Loop,
-        sock: socket.socket,
-        tls: TlsSession,
+        pipe: SecurePipe,
+        fingerprint: bytes,
         handshake: Callable[[bytes], ListenerHandshake],
         on_hello: Callable[[Authenticated, Hello, ListenerHandshake], None],
         on_failed: Callable[[KernelError], None],
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(loop, sock, tls, on_failed)
+        super().__init__(loop, pipe, on_failed)
+        self._fingerprint = fingerprint
         self._tell_step = on_step
         self._make_handshake = handshake
         self._handshake: ListenerHandshake | None = None
         self._on_hello = on_hello
+        self._pipe.greet()
         self._watch()
 
     def _on_step(self) -> None:
@@ -265,15 +266,14 @@ class ListenNegotiation(_Negotiation):
         self._step(READ)
 
     def _secured(self) -> None:
-        self._handshake = self._make_handshake(self._tls.exporter())
+        self._handshake = self._make_handshake(self._pipe.binding(self._fingerprint))
 
     def _authenticate(self, data: Buffer) -> None:
         assert self._handshake is not None
         try:
             hello = self._handshake.receive(data)
         except VersionError as error:
-            self._tls.write(self._handshake.refuse("version", str(error)))
-            self._pipe.collect()
+            self._pipe.send([self._handshake.refuse("version", str(error))])
             self._pipe.flush()
             raise
         if hello is not None:

@@ -275,7 +275,7 @@ class ChannelLink:
     def _handle(self, event: Event) -> None:
         if isinstance(event, DataReceived):
             channel = self._by_stream.get(event.stream)
-            if channel is not None:
+            if channel is not None and isinstance(event.data, memoryview):  # as always: there are no files
                 channel.user.data(event.data)
         elif isinstance(event, MessageReceived):
             self._hear(event.message, event.stream)

@@ -131,9 +131,9 @@ def test_an_answer_of_more_than_fits_is_one_state_and_costs_few_copies(
     copied: list[int] = []
     copy = largeanswers.in_memory
 
-    def noted(data: Any) -> int:
+    def noted(data: Any, *, sealed: bool) -> int:
         copied.append(small.ranks[rank]._large._copied)
-        return copy(data)
+        return copy(data, sealed=sealed)
 
     monkeypatch.setattr(largeanswers, "in_memory", noted)
     small.ranks[rank].namespace.names["a"] = np.zeros(WIDE)
@@ -171,7 +171,7 @@ def test_an_engine_that_nobody_waits_for_may_wait_for_its_client(
 def test_where_no_file_in_memory_can_be_made_the_answer_comes_through_the_socket(
     small: SmallSet, rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none(_data: Any) -> int:
+    def none(_data: Any, **_options: Any) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(largeanswers, "in_memory", none)

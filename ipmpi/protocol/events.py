@@ -1,0 +1,45 @@
+"""What a connection tells of what has arrived."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .messages import AnyMessage
+from .streams import BodyFile
+
+
+class MessageReceived(NamedTuple):
+    """A message. Its body is complete in ``body``, or will come as stream ``stream`` once credit is given."""
+
+    message: AnyMessage
+    body: list[memoryview]
+    stream: int
+
+
+class DataReceived(NamedTuple):
+    """The next piece of a stream, or a file with it; ``last`` when it is complete."""
+
+    stream: int
+    data: memoryview | BodyFile
+    last: bool
+
+
+class StreamAborted(NamedTuple):
+    """The peer will not send the rest of a stream."""
+
+    stream: int
+
+
+class CreditReceived(NamedTuple):
+    """The peer can take more of a stream of ours."""
+
+    stream: int
+
+
+class StreamRefused(NamedTuple):
+    """The peer does not want (the rest of) a stream of ours."""
+
+    stream: int
+
+
+Event = MessageReceived | DataReceived | StreamAborted | CreditReceived | StreamRefused

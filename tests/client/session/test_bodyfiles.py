@@ -1,0 +1,111 @@
+"""Bodies that go to a controller on this machine in files: they arrive, are private, and leave nothing open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ipmpi import limits
+from ipmpi.client.session import bodyfiles
+from ipmpi.transport.privatememory import PrivateMemory
+from tests.in_process import InProcess, in_process, wait_until
+
+COUNT = 3 * limits.MIB // 8
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[InProcess]:
+    with in_process(2, local=True) as cluster:
+        yield cluster
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each file that a client gets was mapped."""
+    found: list[bool] = []
+    take = PrivateMemory.take
+
+    def noted(self: PrivateMemory, at: int, file: Any) -> bool:
+        found.append(take(self, at, file))
+        return found[-1]
+
+    monkeypatch.setattr(PrivateMemory, "take", noted)
+    return found
+
+
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The files that clients make."""
+    made: list[int] = []
+    make = bodyfiles.in_memory
+
+    def noted(body: Any, *, sealed: bool) -> int:
+        made.append(make(body, sealed=sealed))
+        return made[-1]
+
+    monkeypatch.setattr(bodyfiles, "in_memory", noted)
+    return made
+
+
+def test_there_and_back_in_files_of_which_none_stays_open(
+    cluster: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, mapped = copied(monkeypatch), taken(monkeypatch)
+    mec = cluster.mec()
+    array = np.random.default_rng(1).random(COUNT)
+    mec.push({"x": array})
+    backs = mec.pull("x")
+    assert all(np.array_equal(back, array) for back in backs)
+    assert made
+    assert mapped
+    assert all(mapped)
+    before = descriptors()
+    for _ in range(3):
+        mec.push({"x": array})
+        backs = mec.pull("x")
+    wait_until(lambda: descriptors() <= before, "the files are closed")
+
+
+def test_what_was_pulled_is_the_clients_to_write_and_nobody_sees_it(cluster: InProcess) -> None:
+    mec = cluster.mec()
+    mec.push({"x": np.arange(COUNT)})
+    first, second = mec.pull("x")
+    first[:] = 0
+    assert np.array_equal(second, np.arange(COUNT))
+    mec.execute("x[0] = 7", targets=0)
+    one, other = mec.pull("x")
+    assert (one[0], other[0]) == (7, 0)
+    assert second[0] == 0
+
+
+def test_the_array_may_be_changed_when_the_push_has_ended(cluster: InProcess) -> None:
+    mec = cluster.mec()
+    array = np.zeros(COUNT)
+    mec.push({"x": array})
+    array[:] = 1
+    assert not any(back.any() for back in mec.pull("x"))
+
+
+def test_where_no_file_can_be_made_it_goes_in_chunks(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_body: Any, **_options: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bodyfiles, "in_memory", none)
+    mec = cluster.mec()
+    array = np.random.default_rng(2).random(COUNT)
+    mec.push({"x": array})
+    assert all(np.array_equal(back, array) for back in mec.pull("x"))
+
+
+def test_a_task_gets_and_gives_large_things_in_files(cluster: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, mapped = copied(monkeypatch), taken(monkeypatch)
+    array = np.random.default_rng(3).random(COUNT)
+    assert np.array_equal(cluster.tc().submit(np.negative, array).result(60), -array)
+    assert made
+    assert mapped
