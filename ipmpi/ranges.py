@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from .ids import Ids
+
 LABEL: Final = 36
 """Characters of a label. A longer list of ranges is cut in the middle, and counted."""
 
 
 def ranges(numbers: Iterable[int]) -> str:
     """``0-3, 7`` for 7, 0, 1, 2, 3; empty for none."""
-    found: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if found and found[-1][1] == number - 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in found)
+    runs = Ids.of(numbers).ascending().runs
+    return ", ".join(f"{run.start}" if len(run) == 1 else f"{run.start}-{run[-1]}" for run in runs)
 
 
 def engines_named(ids: Sequence[int]) -> str:

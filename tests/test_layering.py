@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.errors": (0, "foundation"),
     "ipmpi.failuretext": (0, "foundation"),
     "ipmpi.furl": (0, "foundation"),
+    "ipmpi.ids": (0, "foundation"),
     "ipmpi.launchfolder": (0, "foundation"),
     "ipmpi.limits": (0, "foundation"),
     "ipmpi.memory": (0, "foundation"),

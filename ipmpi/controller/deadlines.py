@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import msgspec
 
+from ..ids import IdSet
 from ..protocol import messages as m, operations
 from ..ranges import engines_named
 from .effects import Announce
@@ -106,7 +108,7 @@ class Deadlines:
         jobs = {self.job(key) for key in keys}
         job = array if len(jobs) > 1 else jobs.pop()
         sets = [self._registry.sets[key] for key in keys if key in self._registry.sets]
-        ids = sorted(engine.id for engine_set in sets for engine in engine_set.engines.values())
+        ids = IdSet(engine for engine_set in sets for engine in engine_set.ids()).ids()
         which = f"{f'job {job}' if job else 'the job'} of {engines_named(ids)}"
         if before != _WARNED:
             return f"{which} ends in {before / 60:.0f} minutes"
@@ -123,7 +125,7 @@ def _array(job: str) -> str:
     return re.sub(r"\[\d+\]", "[]", re.sub(r"_\d+$", "", job))
 
 
-def failure(ids: list[int], label: str, outcome: bytes) -> Announce:
+def failure(ids: Sequence[int], label: str, outcome: bytes) -> Announce:
     """Return the notice about a function that failed before the end of a job."""
     text = "it is not known how"
     try:

@@ -16,7 +16,10 @@ LARGEST_HEADER = limits.MESSAGE - limits.INLINE_BODY - limits.KIB
 
 
 def header_size(content: bytes, sizes: list[int], engines: int) -> int:
-    """Return an upper bound of the bytes of an operation or outcome, the sizes of a body, and ids or ranks."""
+    """Return an upper bound of the bytes of an operation or outcome, the sizes of a body, and ids or ranks.
+
+    Ids are usually one run of a few bytes, but ranks in other sets may be scattered.
+    """
     return len(content) + 9 * len(sizes) + 5 * engines
 
 

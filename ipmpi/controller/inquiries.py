@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .. import limits
+from ..ids import IdSet
 from ..protocol import messages as m
 from ..transport.loop import Loop
 from .registry import Registry
@@ -16,8 +17,8 @@ from .registry import Registry
 class _Open:
     client: int
     id: int
-    waiting: set[int]
-    answers: dict[bytes, list[int]] = field(default_factory=dict)
+    waiting: IdSet
+    answers: dict[bytes, IdSet] = field(default_factory=dict)
     size: int = 0
 
 
@@ -42,7 +43,7 @@ class Inquiries:
         """Ask; raises an error to refuse the question."""
         targets = self._registry.resolve(message.targets)
         number = next(self._numbers)
-        self._open[number] = _Open(client, message.id, set(targets))
+        self._open[number] = _Open(client, message.id, IdSet(targets))
         for key, ranks in self._registry.by_set(targets).items():
             self._send(key, m.Inquiry(number, ranks, message.question))
         self._loop.call_later(limits.INQUIRY, lambda: self._reply(number))
@@ -52,16 +53,16 @@ class Inquiries:
         inquiry = self._open.get(message.id)
         if inquiry is None:
             return
-        engines = [engine for engine in self._registry.of_ranks(key, message.engines) if engine in inquiry.waiting]
+        engines = inquiry.waiting.common(self._registry.of_ranks(key, message.engines))
         inquiry.size += len(message.answer) + 5 * len(engines)
         if engines and inquiry.size < limits.MESSAGE - limits.INLINE_BODY:
-            inquiry.waiting.difference_update(engines)
-            inquiry.answers.setdefault(message.answer, []).extend(engines)
+            inquiry.waiting.remove(engines)
+            inquiry.answers.setdefault(message.answer, IdSet()).add(engines)
         if not inquiry.waiting:
             self._reply(message.id)
 
     def _reply(self, number: int) -> None:
         inquiry = self._open.pop(number, None)
         if inquiry is not None:
-            answers = [[engines, answer] for answer, engines in inquiry.answers.items()]
-            self._send(inquiry.client, m.Reply(inquiry.id, [answers, sorted(inquiry.waiting)]))
+            answers = [[engines.ids(), answer] for answer, engines in inquiry.answers.items()]
+            self._send(inquiry.client, m.Reply(inquiry.id, [answers, inquiry.waiting.ids()]))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import limits
+from ..ids import Ids
 from ..protocol import messages as m
 from ..transport.loop import Loop
 from .commands.queuedcommand import QueuedCommand
@@ -22,8 +23,8 @@ class _Request:
 class Interruptions:
     """The open requests.
 
-    The reply is ``[[engine, ...], [[engine, label], ...]]``: engines whose command has ended, and those whose
-    command still runs after ``limits.INTERRUPT_REACTS`` seconds.
+    The reply is ``[engines, [[engines, label], ...]]``: engines whose command has ended, and those whose command
+    still runs after ``limits.INTERRUPT_REACTS`` seconds.
 
     Args:
         send: called with the client and the reply.
@@ -54,6 +55,9 @@ class Interruptions:
             return
         self._requests.remove(request)
         runs = {engine for engine, work in request.works.items() if self._router.runs(engine, work)}
-        ended = [engine for engine in request.works if engine not in runs]
-        stuck = [[engine, work.label] for engine, work in request.works.items() if engine in runs]
-        self._send(request.client, m.Reply(request.id, [ended, stuck]))
+        ended = Ids.of(engine for engine in request.works if engine not in runs)
+        stuck: dict[str, list[int]] = {}
+        for engine in runs:
+            stuck.setdefault(request.works[engine].label, []).append(engine)
+        answer = [ended, [[Ids.of(sorted(engines)), label] for label, engines in stuck.items()]]
+        self._send(request.client, m.Reply(request.id, answer))

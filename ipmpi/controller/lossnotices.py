@@ -6,15 +6,17 @@ get a notice, one for all engines that are lost at about the same time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from ..ids import NONE, Ids, IdSet
 from ..protocol.messages import Death, Notice
 from ..ranges import engines_named
 from .commands.router import Router
 from .effects import Effect, Send
+from .engineslog import gone
 from .farm.suspects import Suspects
-from .registry import Engine
+from .registry import EngineSet
 
 _SHORT_WHILE: Final = 0.5
 """Seconds in which losses share a notice: engines without MPI are lost one by one."""
@@ -37,7 +39,9 @@ class Losses:
         self._router = router
         self._suspects = suspects
         self._log = log
-        self._lost: dict[int, tuple[str, str]] = {}
+        self._lost = IdSet()
+        self._last = "", ""
+        """Which engine of these was the last, and why it is lost."""
         self._said: list[str] = []
         self._clients: dict[int, None] = {}
         self._due: float | None = None
@@ -56,30 +60,39 @@ class Losses:
     ) -> None:
         """Some engines of a set are lost; ``expected``: they were told to end, or their job has ended."""
         engine_set = self._router.registry.sets.get(key)
-        engines = [] if engine_set is None else [engine_set.engines[r] for r in ranks if r in engine_set.engines]
-        if engines and not expected:
+        there = NONE if engine_set is None else self._router.registry.of_ranks(key, Ids.of(ranks).ascending())
+        if engine_set is not None and there and not expected:
             # Ranks below another one in the tree of the set are lost with it.
-            first = min(engines, key=lambda engine: engine.rank)
+            first = engine_set.engines[min(rank for rank in ranks if rank in engine_set.engines)]
             self.last = (first.rank, first.pid, first.host)
-        ids = self._router.ranks_lost(key, ranks, reason, now, death)
-        self._note(engines, ids, reason, None if expected else now)
+        where = self._where(there)
+        self._note(
+            self._router.ranks_lost(key, ranks, reason, now, death), where, reason, None if expected else now
+        )
 
     def set_lost(self, key: int, reason: str, now: float, *, silent: bool, expected: bool) -> None:
         """All engines of a set are lost; ``silent``: its process ended without a message."""
         engine_set = self._router.registry.sets.get(key)
-        engines = [] if engine_set is None else list(engine_set.engines.values())
-        if silent:
-            reason = _without_a_word(engines, reason)
-        self._note(engines, self._router.set_lost(key, reason, now), reason, None if expected else now)
+        if silent and engine_set is not None:
+            reason = _without_a_word(engine_set, reason)
+        where = self._where(NONE if engine_set is None else engine_set.ids())
+        self._note(self._router.set_lost(key, reason, now), where, reason, None if expected else now)
 
-    def _note(self, engines: Iterable[Engine], ids: Iterable[int], reason: str, now: float | None) -> None:
-        for number in ids:
-            self._log(f"unregistered engine with id: {number} ({reason})")
+    def _where(self, ids: Ids) -> str:
+        """Return which engine the last of these is."""
+        if not ids:
+            return ""
+        engine = self._router.registry.engines[ids[-1]]
+        return f"engine {engine.id} (rank {engine.rank}, pid {engine.pid} on {engine.host})"
+
+    def _note(self, ids: Ids, where: str, reason: str, now: float | None) -> None:
+        for line in gone(ids, reason):
+            self._log(line)
         if now is None:
             return
-        for engine in engines:
-            where = f"rank {engine.rank}, pid {engine.pid} on {engine.host}"
-            self._lost[engine.id] = (where, reason)
+        if ids:
+            self._lost.add(ids)
+            self._last = where, reason
         self._clients.update(dict.fromkeys(self._suspects.clients()))
         if self._lost and self._due is None:
             self._due = now + _SHORT_WHILE
@@ -98,7 +111,7 @@ class Losses:
             return []
         texts = [*self._lost_text(), *self._said]
         effects: list[Effect] = [Send(client, Notice(text)) for text in texts for client in self._clients]
-        self._lost.clear()
+        self._lost = IdSet()
         self._said.clear()
         self._clients.clear()
         self._due = None
@@ -107,12 +120,11 @@ class Losses:
     def _lost_text(self) -> list[str]:
         if not self._lost:
             return []
-        ids = list(self._lost)
-        where, reason = self._lost[ids[-1]]
-        if len(ids) == 1:
-            text = f"engine {ids[0]} ({where}) is lost: {reason}"
+        where, reason = self._last
+        if len(self._lost) == 1:
+            text = f"{where} is lost: {reason}"
         else:
-            text = f"{engines_named(ids)} are lost; the last was engine {ids[-1]} ({where}): {reason}"
+            text = f"{engines_named(self._lost.ids())} are lost; the last was {where}: {reason}"
         return [f"{text}. Tasks that were there are run again on others"]
 
     def next_deadline(self) -> float | None:
@@ -120,11 +132,11 @@ class Losses:
         return self._due
 
 
-def _without_a_word(engines: Sequence[Engine], reason: str) -> str:
+def _without_a_word(engines: EngineSet, reason: str) -> str:
     """Return why a set is lost whose root agent ended without a message."""
     if len(engines) < 2:
         return f"{reason}, without a word: a crash, MPI_Abort, or out of memory"
-    root = min(engines, key=lambda engine: engine.rank)
+    root = engines.engines[min(engines.ranks())]
     return (
         f"its set, which is reached through the node agent on {root.host}, ended without a word ({reason}): it "
         "was killed, alone or by what has ended all ranks, or the node is down or out of memory"

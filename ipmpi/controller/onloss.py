@@ -112,7 +112,7 @@ class SetFates:
     def ranks_lost(self, key: int, message: m.RanksLost, now: float, *, expected: bool) -> None:
         """Some engines of a set are lost; ``expected``: they were told to end, or their job has ended."""
         engine_set = self._registry.sets.get(key)
-        before = [] if engine_set is None else self._registry.of_ranks(key, message.ranks)
+        before = () if engine_set is None else self._registry.of_ranks(key, message.ranks)
         reason, death = message.reason, message.death
         self._losses.ranks_lost(key, message.ranks, reason, now, expected=expected, death=death)
         if engine_set is not None and before and not expected:
@@ -121,7 +121,7 @@ class SetFates:
     def set_lost(self, key: int, reason: str, now: float, *, silent: bool, expected: bool) -> None:
         """All engines of a set are lost; ``silent``: its process ended without a message."""
         engine_set = self._registry.sets.get(key)
-        before = [] if engine_set is None else sorted(each.id for each in engine_set.engines.values())
+        before = () if engine_set is None else engine_set.ids()
         self._losses.set_lost(key, reason, now, silent=silent, expected=expected)
         if engine_set is not None and before and not expected:
             self._decide(engine_set, before, reason, now)
@@ -131,7 +131,7 @@ class SetFates:
     def _mode(self, engine_set: EngineSet) -> str:
         return self._chosen.get(_launch(engine_set)) or engine_set.on_loss
 
-    def _decide(self, engine_set: EngineSet, lost: list[int], reason: str, now: float) -> None:
+    def _decide(self, engine_set: EngineSet, lost: Sequence[int], reason: str, now: float) -> None:
         mode, launch = self._mode(engine_set), _launch(engine_set)
         if mode == _SHRINK:
             return
@@ -153,7 +153,7 @@ class SetFates:
         times.append(now)
         return True
 
-    def _restart(self, launch: Launch, others: list[int], lost: list[int], what: str) -> None:
+    def _restart(self, launch: Launch, others: list[int], lost: Sequence[int], what: str) -> None:
         told = m.EndSet(f"on_loss='restart', and {what}", True)
         ended = self._restarts.end(others, f"its set is restarted (on_loss='restart'), as {what}", told)
         saved = self._to_restore[launch] = dict(self._snapshots.get(launch, {}))

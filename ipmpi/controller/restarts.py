@@ -7,10 +7,11 @@ left is not started again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from ..errors import ClientError
+from ..ids import Ids, IdSet
 from ..protocol import messages as m
 from ..ranges import engines_named
 from .commands.router import Router
@@ -46,7 +47,7 @@ class SetRestarts:
         self._log = log
         self._changed = changed
 
-    def restart(self, client: int, targets: list[int] | None) -> list[int]:
+    def restart(self, client: int, targets: Sequence[int] | None) -> Ids:
         """End the launches of these engines; return the ids of all engines that have ended.
 
         Raises:
@@ -59,10 +60,10 @@ class SetRestarts:
         launches = {registry.sets[key].launch for key in wanted}
         keys = [key for key, each in registry.sets.items() if each.launch in launches]
         ended = self.end(keys, REASON, m.EndSet("a client has asked for a restart", True))
-        self._log(f"client {client} has {engines_named(sorted(ended))} restarted")
-        return sorted(ended)
+        self._log(f"client {client} has {engines_named(ended)} restarted")
+        return ended
 
-    def end(self, keys: Iterable[int], reason: str, told: m.EndSet) -> list[int]:
+    def end(self, keys: Iterable[int], reason: str, told: m.EndSet) -> Ids:
         """End these sets at once, and announce it; return the ids of their engines. Tasks are run again elsewhere.
 
         Args:
@@ -70,12 +71,12 @@ class SetRestarts:
             reason: why their engines are gone, for clients.
             told: what the sets are told.
         """
-        ended = []
+        ended = IdSet()
         for key in list(keys):
-            self._farm.ranks_lost(key, list(self._router.registry.sets[key].engines), ordered=True)
-            ended += self._router.set_lost(key, reason, told=told)
+            self._farm.ranks_lost(key, self._router.registry.sets[key].ranks(), ordered=True)
+            ended.add(self._router.set_lost(key, reason, told=told))
         self._changed()
-        return ended
+        return ended.ids()
 
     def why_not(self, keys: Iterable[int]) -> str:
         """Return why these sets cannot be started again; "" if they can."""
@@ -91,7 +92,7 @@ class SetRestarts:
     def _refuse(self, keys: list[int], why: str) -> None:
         if keys:
             sets = [self._router.registry.sets[key] for key in keys]
-            ids = sorted(engine.id for each in sets for engine in each.engines.values())
+            ids = IdSet(engine for each in sets for engine in each.ids()).ids()
             raise ClientError(f"{engines_named(ids)} {why}")
 
 

@@ -5,6 +5,7 @@ A session begins with the ids of all engines; after that, it gets the changes.
 
 from __future__ import annotations
 
+from ..ids import NONE, IdSet
 from ..protocol.messages import EnginesChanged
 from .registry import Registry
 
@@ -14,17 +15,17 @@ class Roll:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._told: set[int] = set()
+        self._told = IdSet()
 
     def whole(self) -> EnginesChanged:
         """Return the first message of a session: the ids that the other clients have."""
-        return EnginesChanged(sorted(self._told), [])
+        return EnginesChanged(self._told.ids(), NONE)
 
     def news(self) -> EnginesChanged | None:
         """Return the changes since the last call, for all clients; None if there are none."""
-        now = self._registry.engines.keys()
-        came, gone = sorted(now - self._told), sorted(self._told - now)
-        if not came and not gone:
-            return None
-        self._told = set(now)
-        return EnginesChanged(came, gone)
+        now = self._registry.ids()
+        came, gone = IdSet(now), self._told.ids()
+        came.remove(gone)
+        self._told.remove(now)
+        gone, self._told = self._told.ids(), IdSet(now)
+        return EnginesChanged(came.ids(), gone) if came or gone else None

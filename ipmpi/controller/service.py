@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import KernelError, LocalProtocolError, RemoteProtocolError, SecurityError
+from ..ids import NONE, Ids
 from ..protocol import messages as m
 from ..protocol.connection import Event, MessageReceived
 from ..protocol.frames import Buffer
@@ -27,6 +28,7 @@ from .commands.router import Router
 from .deadlines import Deadlines
 from .describe import described
 from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
+from .engineslog import came, gone
 from .farm.farm import Farm
 from .farm.order import Order
 from .headers import check_room
@@ -170,8 +172,8 @@ class ControllerService:
         if not message.program:  # ranks that have a loop of their own get no tasks
             self.farm.registered(session.key)
         self.fates.registered(session.key, ids)
-        for number, info in zip(ids, message.engines, strict=True):
-            self._log(f"registered engine with id: {number} (rank {info.rank}, pid {info.pid} on {info.host})")
+        for line in came(self.router.registry.sets[session.key]):
+            self._log(line)
         self._count_engines()
 
     def _ranks_lost(self, session: PeerSession, message: m.RanksLost) -> None:
@@ -254,13 +256,11 @@ class ControllerService:
         elif isinstance(message, m.ForgetFunctions):
             self.farm.forget(key, message)
 
-    def _kill(self, session: PeerSession, message: m.Kill) -> list[int]:
-        if message.controller and not self.router.registry.engines:
-            ids: list[int] = []
-        else:
-            ids = self._end_engines(None if message.controller else message.targets, "it was ended by kill()")
-        for number in ids:
-            self._log(f"unregistered engine with id: {number} (ended by a client)")
+    def _kill(self, session: PeerSession, message: m.Kill) -> Ids:
+        nobody, targets = not self.router.registry.engines, None if message.controller else message.targets
+        ids = NONE if message.controller and nobody else self._end_engines(targets, "it was ended by kill()")
+        for line in gone(ids, "ended by a client"):
+            self._log(line)
         self.ended_by_client = bool(ids) and not self.router.registry.engines
         self._count_engines()
         if message.controller:
@@ -268,7 +268,7 @@ class ControllerService:
             self.stop_soon()
         return ids
 
-    def _end_engines(self, targets: list[int] | None, reason: str) -> list[int]:
+    def _end_engines(self, targets: Sequence[int] | None, reason: str) -> Ids:
         registry = self.router.registry
         by_set = registry.by_set(registry.resolve(targets))
         for key, ranks in by_set.items():
@@ -351,7 +351,7 @@ class ControllerService:
             for session in [each for each in self.sessions.by_key.values() if each.role != "engine"]:
                 self._send(session.key, news, ())
 
-    def _ids(self) -> list[int]:
+    def _ids(self) -> Ids:
         self._tell_engines()  # a reply must not have engines that were not announced
         return self.router.registry.ids()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .. import limits
+from ..ids import Ids
 from ..protocol import messages as m
 from ..transport.loop import Loop, Timer
 from .commands.router import Router
@@ -116,22 +117,28 @@ class Stalled:
         if self._since:
             self._loop.call_later(_LOOK, self._look)
 
-    def queue_status(self, targets: list[int] | None) -> list[list[object]]:
+    def queue_status(self, targets: Iterable[int] | None) -> list[list[object]]:
         """See :class:`ipmpi.protocol.messages.QueueStatus`."""
         now = self._loop.now()
-
-        def more(engine: int) -> list[object]:
-            since = self._router.busy_since(engine)
-            return [self.who_holds(engine), None if since is None else max(0.0, now - since)]
-
-        return [[*row, *more(int(str(row[0])))] for row in self._router.queue_status(targets)]
-
-    def who_holds(self, engine: int) -> list[str]:
-        """Return the replies that an engine is sending, with their requests and clients."""
-        both = [self._router.passing(), self._farm.large.passing()]
-        found = []
-        for label, client in [item for passing in both for item in passing.get(engine, ())]:
-            session = self._sessions.get(client)
-            where = "" if session is None else f" at {session.peer}"
-            found.append(f"{label} to {'client' if session is None else session.role} {client}{where}")
+        held = self._who_holds()
+        found: list[list[object]] = []
+        for part, runs, waiting in self._router.queue_status(targets):
+            since = self._router.busy_since(part[0])
+            seconds = None if since is None else max(0.0, now - since)
+            free = Ids.of(engine for engine in part if engine not in held) if held else Ids.of(part)
+            found += [[free, runs, waiting, [], seconds]] * bool(free)
+            found += [[Ids.of([e]), runs, waiting, held[e], seconds] for e in part if e in held]
         return found
+
+    def _who_holds(self) -> dict[int, list[str]]:
+        """Return the replies that engines are sending, with their requests and clients, by engine."""
+        found: dict[int, list[str]] = {}
+        for passing in (self._router.passing(), self._farm.large.passing()):
+            for engine, replies in passing.items():
+                found.setdefault(engine, []).extend(self._described(*reply) for reply in replies)
+        return found
+
+    def _described(self, label: str, client: int) -> str:
+        session = self._sessions.get(client)
+        where = "" if session is None else f" at {session.peer}"
+        return f"{label} to {'client' if session is None else session.role} {client}{where}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..ids import IdList
 from .basemessage import Message
 
 
@@ -37,7 +38,7 @@ class RanksLost(Message, frozen=True, tag=61):
     ``death`` is what is known of the end of a single one, beside the sentence.
     """
 
-    ranks: list[int]
+    ranks: IdList
     reason: str
     ordered: bool = False
     death: Death | None = None

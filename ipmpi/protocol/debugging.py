@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..ids import IdList
 from .basemessage import Message
 
 TEXT: Final = 0
@@ -44,7 +45,7 @@ class DebuggerLine(Message, frozen=True, tag=18):
     """
 
     command: int
-    engines: list[int]
+    engines: IdList
     text: str | None
 
 

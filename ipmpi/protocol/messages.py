@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import field
 
+from ..ids import IdList, from_the_wire, on_the_wire
 from .basemessage import Message as Message
 from .deaths import Death as Death, RanksLost as RanksLost
 from .debugging import (
@@ -109,7 +110,7 @@ class Command(Message, frozen=True, tag=1):
     """
 
     id: int
-    targets: list[int] | None
+    targets: IdList | None
     method: str
     label: str
     operation: bytes
@@ -133,24 +134,23 @@ class GetIds(Message, frozen=True, tag=3):
 class QueueStatus(Message, frozen=True, tag=4):
     """What waits on engines.
 
-    Answer: list of ``[engine, pending label or None, [label, ...], [answer, ...], seconds or None]``. The second
-    list has the large answers that are on their way to clients, in words; ``seconds`` is how long ago the engine
-    was given the command that it runs.
+    Answer: list of ``[engines, pending label or None, [label, ...], [answer, ...], seconds or None]``, equal ones
+    once: what waits, large answers on their way to clients, and since when the pending command is there.
     """
 
     id: int
-    targets: list[int] | None
+    targets: IdList | None
 
 
 class ClearQueue(Message, frozen=True, tag=5):
     """Drop what waits on engines; the running command goes on. Answer: list of engine ids."""
 
     id: int
-    targets: list[int] | None
+    targets: IdList | None
 
 
 class Interrupt(Message, frozen=True, tag=6):
-    """KeyboardInterrupt in what runs on engines now. Answer: ``[[engine, ...], [[engine, label], ...]]``.
+    """KeyboardInterrupt in what runs on engines now. Answer: ``[engines, [[engines, label], ...]]``.
 
     The first are those whose command has ended, the others those whose command still runs after a while. With
     ``commands``, numbers of this client's commands, only where one of them runs; where one is still queued, it is
@@ -158,7 +158,7 @@ class Interrupt(Message, frozen=True, tag=6):
     """
 
     id: int
-    targets: list[int] | None
+    targets: IdList | None
     commands: list[int] | None = None
 
 
@@ -166,7 +166,7 @@ class Kill(Message, frozen=True, tag=7):
     """End engines, and with ``controller`` (all engines then) the controller. Answer: list of engine ids."""
 
     id: int
-    targets: list[int] | None
+    targets: IdList | None
     controller: bool = False
 
 
@@ -177,7 +177,7 @@ class Restart(Message, frozen=True, tag=19):
     """
 
     id: int
-    targets: list[int] | None
+    targets: IdList | None
 
 
 class ClusterInfo(Message, frozen=True, tag=8):
@@ -199,7 +199,7 @@ class AskAgents(Message, frozen=True, tag=17):
     """
 
     id: int
-    targets: list[int] | None
+    targets: IdList | None
     question: bytes
 
 
@@ -230,7 +230,7 @@ class Result(Message, frozen=True, tag=22):
     """
 
     id: int
-    engines: list[int]
+    engines: IdList
     ok: bool
     outcome: bytes
     sizes: list[int] = field(default_factory=list)
@@ -244,7 +244,7 @@ class Undone(Message, frozen=True, tag=23):
     """
 
     id: int
-    engines: list[int]
+    engines: IdList
     error: str
     text: str
     death: Death | None = None
@@ -254,7 +254,7 @@ class Accepted(Message, frozen=True, tag=24):
     """The engines that a :class:`Command` with targets None was given to; left out if one answer is of all."""
 
     id: int
-    engines: list[int]
+    engines: IdList
 
 
 class SendBodyAgain(Message, frozen=True, tag=25):
@@ -272,8 +272,8 @@ class Notice(Message, frozen=True, tag=28):
 class EnginesChanged(Message, frozen=True, tag=30):
     """Ids of engines that came, and that are gone. The first one in a session has all that are there."""
 
-    came: list[int]
-    gone: list[int]
+    came: IdList
+    gone: IdList
 
 
 # --- controller to engine set ------------------------------------------------------------------------------
@@ -282,8 +282,8 @@ class EnginesChanged(Message, frozen=True, tag=30):
 class Registered(Message, frozen=True, tag=40):
     """Engine ids in the order of :attr:`Register.engines`; inside a set, in that of ``ranks``."""
 
-    ids: list[int]
-    ranks: list[int] = field(default_factory=list)
+    ids: IdList
+    ranks: IdList = field(default_factory=list)
 
 
 class Dispatch(Message, frozen=True, tag=41):
@@ -295,33 +295,33 @@ class Dispatch(Message, frozen=True, tag=41):
     """
 
     id: int
-    ranks: list[int]
+    ranks: IdList
     method: str
     operation: bytes
     sizes: list[int] = field(default_factory=list)
     whole: bool = False
     renew: int = 0
-    members: list[int] = field(default_factory=list)
+    members: IdList = field(default_factory=list)
 
 
 class InterruptRanks(Message, frozen=True, tag=42):
     """KeyboardInterrupt in what these ranks run now."""
 
-    ranks: list[int]
+    ranks: IdList
 
 
 class Inquiry(Message, frozen=True, tag=49):
     """Tell something about these ranks. Answered by :class:`Findings`."""
 
     id: int
-    ranks: list[int]
+    ranks: IdList
     question: bytes
 
 
 class StopRanks(Message, frozen=True, tag=43):
     """End these ranks."""
 
-    ranks: list[int]
+    ranks: IdList
 
 
 # --- engine set to controller --------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ class Register(Message, frozen=True, tag=60):
     engines: list[EngineInfo]
     mpi: str
     python: str
-    ids: list[int] = field(default_factory=list)
+    ids: IdList = field(default_factory=list)
     more: bool = False
     launch: str = ""
     program: str = ""
@@ -373,7 +373,7 @@ class RunBeforeEnd(Message, frozen=True, tag=69):
     :class:`Dispatch`, and its failure becomes a :class:`Notice`.
     """
 
-    ranks: list[int]
+    ranks: IdList
     label: str
     operation: bytes
 
@@ -395,7 +395,7 @@ class Findings(Message, frozen=True, tag=56):
     """The answer to an :class:`Inquiry`, the same for these ranks: ``engines``, as in :class:`Result`."""
 
     id: int
-    engines: list[int]
+    engines: IdList
     answer: bytes
 
 
@@ -469,8 +469,8 @@ AnyMessage = (
 )
 """Every message type; tests walk over it, so that a new type cannot be forgotten in the tables."""
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+_encoder = msgspec.msgpack.Encoder(enc_hook=on_the_wire)
+_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage, dec_hook=from_the_wire)
 
 
 def encode(message: AnyMessage) -> bytes:

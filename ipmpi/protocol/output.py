@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from ..ids import IdList
 from .basemessage import Message
 
 
@@ -20,7 +21,7 @@ class OutputBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     kind: int
     first: int
-    engines: list[int]
+    engines: IdList
     data: bytes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..ids import IdList
 from .basemessage import Message
 
 
@@ -9,7 +10,7 @@ class CommandWithdrawn(Message, frozen=True, tag=55):
     """These ranks will not be given a command that others of the set have been given already."""
 
     id: int
-    ranks: list[int]
+    ranks: IdList
     text: str
 
 
@@ -17,7 +18,7 @@ class LeaveCommand(Message, frozen=True, tag=71):
     """Rank ``rank`` has failed in a command: calls of these ranks on their communicator end, ``text`` says why."""
 
     id: int
-    ranks: list[int]
+    ranks: IdList
     rank: int
     text: str
 

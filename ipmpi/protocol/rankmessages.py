@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from ..errors import RemoteProtocolError
+from ..ids import IdList, from_the_wire, on_the_wire
 from .basemessage import Message
 from .frames import Buffer
 from .tasks import DefineFunction, ForgetFunctions
@@ -71,7 +72,7 @@ class RunCommand(Message, frozen=True, tag=211):
     sizes: list[int] = msgspec.field(default_factory=list)
     shared: bool = False
     renew: int = 0
-    members: list[int] = msgspec.field(default_factory=list)
+    members: IdList = msgspec.field(default_factory=list)
 
 
 class RunItems(Message, frozen=True, tag=212):
@@ -99,7 +100,7 @@ class RunPart(Message, frozen=True, tag=214):
 
     serial: int
     operation: bytes
-    ranks: list[int]
+    ranks: IdList
     communicator: int
     large: bool
     sizes: list[int] = msgspec.field(default_factory=list)
@@ -386,8 +387,8 @@ ToAgent = (
     | Sampled
 )
 
-_encoder = msgspec.msgpack.Encoder()
-_to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
+_encoder = msgspec.msgpack.Encoder(enc_hook=on_the_wire)
+_to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank, dec_hook=from_the_wire)
 _to_agent: msgspec.msgpack.Decoder[ToAgent] = msgspec.msgpack.Decoder(ToAgent)
 
 

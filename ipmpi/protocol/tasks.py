@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from msgspec import field
 
+from ..ids import IdList
 from .basemessage import Message
 
 # --- client to controller ---------------------------------------------------------------------------------
@@ -107,14 +108,14 @@ class Reserve(Message, frozen=True, tag=15):
     """Start no more tasks on these engines, for this client's commands, until :class:`Release`. Answer: ids."""
 
     id: int
-    targets: list[int] | None
+    targets: IdList | None
 
 
 class Release(Message, frozen=True, tag=16):
     """The end of one :class:`Reserve` of these engines. Answer: ids."""
 
     id: int
-    targets: list[int]
+    targets: IdList
 
 
 # --- controller to client ---------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ class GiveTasks(Message, frozen=True, tag=44):
     options: TaskOptions
     indices: bytes
     lengths: bytes
-    ranks: list[int] = field(default_factory=list)
+    ranks: IdList = field(default_factory=list)
     alone: bool = False
     sizes: list[int] = field(default_factory=list)
 
@@ -177,7 +178,7 @@ class TakeBackTasks(Message, frozen=True, tag=45):
     """Return up to ``count`` tasks that have not started, by :class:`TasksReturned`; to these ranks or to all."""
 
     count: int
-    ranks: list[int] = field(default_factory=list)
+    ranks: IdList = field(default_factory=list)
 
 
 class CancelTasks(Message, frozen=True, tag=46):
@@ -189,7 +190,7 @@ class CancelTasks(Message, frozen=True, tag=46):
     group: int
     indices: bytes
     interrupt: bool
-    ranks: list[int] = field(default_factory=list)
+    ranks: IdList = field(default_factory=list)
 
 
 class TaskBody(Message, frozen=True, tag=47):
@@ -197,14 +198,14 @@ class TaskBody(Message, frozen=True, tag=47):
 
     group: int
     index: int
-    ranks: list[int]
+    ranks: IdList
     sizes: list[int]
 
 
 class ReserveRanks(Message, frozen=True, tag=48):
     """Start no more tasks on these ranks; with ``on`` False, do again."""
 
-    ranks: list[int]
+    ranks: IdList
     on: bool
 
 
@@ -270,13 +271,13 @@ class WantTaskBody(Message, frozen=True, tag=66):
 
     group: int
     index: int
-    ranks: list[int]
+    ranks: IdList
 
 
 class PropertiesChanged(Message, frozen=True, tag=67):
     """Properties of these ranks were set or deleted: conditions may hold now that did not."""
 
-    ranks: list[int]
+    ranks: IdList
 
 
 class TaskHolds(Message, frozen=True, tag=70):
@@ -300,8 +301,8 @@ class RunTogether(Message, frozen=True, tag=72):
     group: int
     index: int
     options: TaskOptions
-    ranks: list[int]
-    for_ranks: list[int]
+    ranks: IdList
+    for_ranks: IdList
     serial: int
     large: bool
     sizes: list[int] = field(default_factory=list)
@@ -327,7 +328,7 @@ class LeaveTogether(Message, frozen=True, tag=74):
 
     group: int
     index: int
-    ranks: list[int]
+    ranks: IdList
     text: str
 
 
@@ -336,7 +337,7 @@ class DeliverTogether(Message, frozen=True, tag=75):
 
     group: int
     index: int
-    ranks: list[int]
+    ranks: IdList
 
 
 TaskMessage = (

@@ -70,7 +70,7 @@ def test_engines_that_do_not_react_are_told_as_such(stage: Stage) -> None:
     stage.interruptions.look()
     assert stage.told == []
     stage.loop.run()
-    assert stage.told == [[[2], [[0, "execute('x')"]]]]
+    assert stage.told == [[[2], [[[0], "execute('x')"]]]]
 
 
 def test_idle_engines_are_no_reason_to_wait(stage: Stage) -> None:

@@ -143,7 +143,7 @@ def test_all_clients_hear_of_a_failure_and_no_engine_does(service: ControllerSer
         assert notice.text == "before_walltime(save) failed on engine 0: OSError: disk?[2Jfull"
     assert peer.all(m.Notice) == []
     clients[0].says(m.QueueStatus(9, None))
-    assert clients[0].heard[-1].value == [[0, None, [], [], None]]
+    assert clients[0].heard[-1].value == [[[0], None, [], [], None]]
 
 
 def test_a_timer_tells_clients_in_time(service: ControllerService) -> None:

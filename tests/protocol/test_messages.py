@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import fields
 
+from ipmpi.ids import Ids
 from ipmpi.protocol import messages as m
 
 ALL: tuple[type[m.Message], ...] = get_args(m.AnyMessage)
@@ -22,6 +23,8 @@ VALUES: dict[Any, Any] = {
     list[int]: [0, 5, 70_000],
     list[float]: [0.5, -1e300],
     list[int] | None: [1],
+    Ids: [0, 5, 70_000],
+    Ids | None: [1, 2, 3],
     float | None: 0.25,
     list[str]: ["-n", "4"],
     list[bytes]: [b"k" * 16, b""],

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, overload
 
 from ... import limits
 from ...errors import ClientError
+from ...ids import Ids
 from ...protocol import inquiries, messages, operations
 from ...ranges import engines_named
 from ..display.whereabouts import Whereabouts, with_own_lines
@@ -62,10 +63,13 @@ class EngineControl(EngineObjects):
         wanted = self._wanted(targets)
 
         def finish(rows: list[Any]) -> list[Any]:
-            return [
-                (engine, {"queue": list(waiting), "pending": running or "None", **_busy(*more)})
-                for engine, running, waiting, *more in rows
-            ]
+            found = {
+                engine: {"queue": list(waiting), "pending": running or "None", **_busy(*more)}
+                for engines, running, waiting, *more in rows
+                for engine in Ids.unpacked(engines)
+            }
+            order = sorted(found) if wanted is None else wanted
+            return [(engine, found[engine]) for engine in order if engine in found]
 
         return self._request(lambda i: messages.QueueStatus(i, wanted), finish, block, "queue_status")
 
@@ -226,12 +230,10 @@ class EngineControl(EngineObjects):
         wanted = self._wanted(targets)
         ended, stuck = self._request(lambda i: messages.Interrupt(i, wanted), list, True, "interrupt")
         if stuck:
-            labels = list(dict.fromkeys(label for _, label in stuck))
-            runs = labels[0] if len(labels) == 1 else f"{labels[0]} and others"
-            ids = [int(engine) for engine, _ in stuck]
+            runs = stuck[0][1] if len(stuck) == 1 else f"{stuck[0][1]} and others"
+            ids = sorted(engine for engines, _ in stuck for engine in Ids.unpacked(engines))
             say(not_reacting(ids, runs, self._calls.settings.why(ids) if self._calls.settings.why else ""))
-        answer: list[int] = ended
-        return answer
+        return list(Ids.unpacked(ended))
 
     def free(self, targets: Targets | None = None) -> Freed:
         """Free engines that wait in ``MPI.COMM_WORLD`` for one that does not come, by revoking it; always blocks.
@@ -397,7 +399,8 @@ class EngineControl(EngineObjects):
     ) -> tuple[list[tuple[list[int], inquiries.Answer]], list[int]]:
         wanted, asked = self._wanted(targets), inquiries.encode(question)
         answers, silent = self._request(lambda i: messages.AskAgents(i, wanted, asked), list, True, method)
-        return [(engines, inquiries.decode_answer(answer)) for engines, answer in answers], list(silent)
+        told = [(list(Ids.unpacked(engines)), inquiries.decode_answer(answer)) for engines, answer in answers]
+        return told, list(Ids.unpacked(silent))
 
     def recent_outputs(self) -> list[RecentOutput]:
         """Return what engines have printed for the last commands of this client, oldest first.
@@ -459,5 +462,5 @@ def _busy(going: Sequence[str] = (), seconds: float | None = None) -> dict[str, 
     return sending if seconds is None else {"seconds": round(seconds, 1), **sending}
 
 
-def _nones(engines: list[int]) -> list[None]:
-    return [None] * len(engines)
+def _nones(engines: Any) -> list[None]:
+    return [None] * len(Ids.unpacked(engines))

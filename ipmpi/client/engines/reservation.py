@@ -6,6 +6,7 @@ import contextlib
 from types import TracebackType
 
 from ...errors import KernelError
+from ...ids import Ids
 from ...protocol import messages
 from ..session.results import wait_until_done
 from ..session.session import Session
@@ -34,7 +35,7 @@ class Reservation:
         check_waiting()
         answer = self._session.request(lambda i: messages.Reserve(i, self._targets))
         wait_until_done(answer)
-        self.engines = [int(engine) for engine in answer.result()]
+        self.engines = list(Ids.unpacked(answer.result()))
         return self
 
     def __exit__(

@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 from ...errors import ClientError, EngineLost
+from ...ids import Ids
 from ...protocol import messages
 from ...protocol.losses import LOSS_MODES
 from ...ranges import engines_named
@@ -54,7 +55,7 @@ def restart(
     session, patience = calls.session, START_WITHIN if timeout is None else timeout
     answer = session.request(lambda i: messages.Restart(i, wanted))
     wait_until_done(answer)
-    ids = [int(engine) for engine in answer.result()]
+    ids = list(Ids.unpacked(answer.result()))
     missing = session.presence.wait_for(ids, patience)
     if session.failure is not None:
         raise session.failure

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ... import parameters, serialize
 from ...errors import ClientError, CompositeError, EngineLost, InvalidEngineID, KernelError
+from ...ids import Ids
 from ...parameters import Declared
 from ...protocol import inquiries, messages, operations
 from ...protocol.inquiries import RankStep
@@ -338,10 +339,10 @@ class Simulation:
 
         def finish(reply: Any) -> dict[int, RankStep]:
             found: dict[int, RankStep] = {}
-            for engines, encoded in reply[0]:
+            for packed, encoded in reply[0]:
                 answer = inquiries.decode_answer(encoded)
                 if isinstance(answer, RankStep):
-                    found.update(dict.fromkeys(engines, answer))
+                    found.update(dict.fromkeys(Ids.unpacked(packed), answer))
             return found
 
         try:

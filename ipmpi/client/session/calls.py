@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import limits, serialize
 from ...errors import KernelError, WaitInterrupted
+from ...ids import Ids
 from ...protocol import messages
 from . import given
 from .callwait import StderrScreen, wait_and_tell
@@ -93,7 +94,7 @@ def registered(session: Session) -> list[int]:
     check_waiting()
     answer = session.request(messages.GetIds)
     wait_until_done(answer)
-    return sorted(answer.result())
+    return sorted(Ids.unpacked(answer.result()))
 
 
 class Calls:

@@ -77,7 +77,7 @@ class DebuggerTalk:
     def ended(self, engines: Iterable[int]) -> None:
         """These engines have ended the command."""
         with self._lock:
-            for engine in engines:
+            for engine in engines if self._states else ():
                 self._prompts.pop(engine, None)
                 self._states[engine] = LEFT
             listeners = list(self._listeners)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from ...errors import text_of
+from ...ids import Ids
 from ...protocol import messages
 from ...protocol.inquiries import RankStack
 from ...protocol.operations import Failed
@@ -130,7 +131,8 @@ class Escalation:
         answer = self._session.request(lambda i: messages.Interrupt(i, None, numbers))
 
         def reacted(arrived: concurrent.futures.Future[Any]) -> None:
-            stuck = [] if arrived.exception() is not None else [int(engine) for engine, _ in arrived.result()[1]]
+            told = [] if arrived.exception() is not None else arrived.result()[1]
+            stuck = sorted(engine for engines, _ in told for engine in Ids.unpacked(engines))
             if stuck and self._open() is not None:
                 _ask_where(self._session, stuck, lambda stacks: still_runs(stuck, why_they_stay(stacks, stuck)))
 

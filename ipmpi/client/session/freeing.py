@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from ...errors import ClientError
+from ...ids import Ids
 from ...protocol import messages, operations
 from ...ranges import engines_named
 from .enginereply import EngineReply
@@ -155,7 +156,7 @@ def _stacks(session: Requests, engines: list[int]) -> dict[int, Any]:
 
 def _busy(session: Requests) -> list[int]:
     rows = session.request(lambda i: messages.QueueStatus(i, None)).result()
-    return sorted(int(row[0]) for row in rows if row[1] is not None)
+    return sorted(engine for row in rows if row[1] is not None for engine in Ids.unpacked(row[0]))
 
 
 def _sets(session: Requests) -> list[list[int]]:

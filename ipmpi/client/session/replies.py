@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ... import serialize
 from ...errors import CompositeError
@@ -24,12 +24,26 @@ def values(replies: Sequence[EngineReply], method: str, args: tuple[Any, ...] = 
     """
     raise_failures(replies, method, args)
     owners = Counter(id(reply.body) for reply in replies)
-    return [
-        serialize.loads(_own_buffers(reply.body, owners[id(reply.body)] > 1))
-        if isinstance(reply.outcome, Value)
-        else None
-        for reply in replies
-    ]
+    same: dict[int, Any] = {}
+    """Values that came once for several engines, and that nobody can change."""
+    found: list[Any] = []
+    for reply in replies:
+        if not isinstance(reply.outcome, Value):
+            found.append(None)
+            continue
+        body = id(reply.body)
+        if body not in same:
+            shared = owners[body] > 1
+            value = serialize.loads(_own_buffers(reply.body, shared))
+            if not (shared and type(value) in _UNCHANGEABLE):
+                found.append(value)
+                continue
+            same[body] = value
+        found.append(same[body])
+    return found
+
+
+_UNCHANGEABLE: Final = frozenset((int, float, complex, bool, str, bytes, type(None)))
 
 
 def _own_buffers(body: Body, shared: bool) -> list[serialize.Buffer]:

@@ -7,7 +7,6 @@ import concurrent.futures
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ import msgspec
 from ... import limits
 from ...errors import ConnectionError, KernelError, internal_error
 from ...furl import Furl
+from ...ids import Ids
 from ...protocol import messages as m, operations
 from ...protocol.connection import Event, MessageReceived, Prepared
 from ...protocol.frames import Buffer, size_of
@@ -39,24 +39,12 @@ from .notices import say
 from .partial import CommandFuture, SoFar
 from .prepared import check_text, prepared_here
 from .presence import Presence
+from .sentcommand import SentCommand
 from .submission import Submission as Submission
 from .taskmessages import NoTasks, TaskReceiver
 from .waiting import SessionFuture, check_process, forks, in_clients_thread, settle, unlogged
 
 Future = concurrent.futures.Future
-
-
-@dataclass(eq=False)
-class _Command:
-    future: CommandFuture
-    so_far: SoFar
-    body: Sequence[Buffer]
-    sizes: list[int]
-    order: list[int] | None
-    output: CommandOutput
-    talk: DebuggerTalk
-    inline: int = 0
-    replies: dict[int, EngineReply] = field(default_factory=dict)
 
 
 class Session:
@@ -75,7 +63,7 @@ class Session:
         self._loop = Loop()
         self._numbers = itertools.count(1)
         self._requests: dict[int, Future[Any]] = {}
-        self._commands: dict[int, _Command] = {}
+        self._commands: dict[int, SentCommand] = {}
         self._inline = 0
         self._failure: KernelError | None = None
         self._born = forks()
@@ -145,10 +133,11 @@ class Session:
         number = next(self._numbers)
         talk = DebuggerTalk(number, self._send_line, self.post_later)
         future = CommandFuture([so_far], [output], [number], [talk])
-        command = _Command(future, so_far, body, sizes, submission.targets, output, talk)
+        command = SentCommand(future, so_far, body, sizes, submission.targets, output, talk)
         operation = operations.encode(submission.operation)
+        targets = None if submission.targets is None else Ids.of(submission.targets)
         message = m.Command(
-            number, submission.targets, submission.method, submission.label, operation, sizes, submission.one_idle
+            number, targets, submission.method, submission.label, operation, sizes, submission.one_idle
         )
         check_text(operation, submission.method)
         total = sum(command.sizes)
@@ -272,7 +261,7 @@ class Session:
         self._files.send(self._link.connection, message, body)
         self._link.wake()
 
-    def _send_command(self, number: int, message: Prepared, work: _Command) -> None:
+    def _send_command(self, number: int, message: Prepared, work: SentCommand) -> None:
         if self._failure is not None:
             work.future.set_exception(self._failure)
             return
@@ -398,7 +387,7 @@ class Session:
         order = command.order
         command.so_far.add(replies, order)
         command.talk.ended(reply.engine for reply in replies)
-        if len(command.replies) >= len(set(order)):
+        if command.is_complete:
             del self._commands[number]
             self._inline -= command.inline
             command.body = ()

@@ -6,6 +6,7 @@ import concurrent.futures
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
+from ...ids import Ids
 from ...protocol import inquiries, messages
 from ...protocol.inquiries import Answer, RankStack, ReadStacks
 
@@ -30,7 +31,7 @@ def ask_stacks(
 
 def stacks_of(reply: Sequence[Any]) -> dict[int, RankStack]:
     """Return the stacks in a reply to :class:`~ipmpi.protocol.messages.AskAgents`, by engine."""
-    return by_engine((engines, inquiries.decode_answer(encoded)) for engines, encoded in reply[0])
+    return by_engine((Ids.unpacked(engines), inquiries.decode_answer(encoded)) for engines, encoded in reply[0])
 
 
 def by_engine(answers: Iterable[tuple[Sequence[int], Answer]]) -> dict[int, RankStack]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from ...ids import Ids, IdSet
 from ..effects import GiveUp
-from .commandqueue import CommandQueue, join
+from .commandqueue import CommandQueue, Queues, join
 from .queuedcommand import QueuedCommand
 
 
@@ -21,39 +22,40 @@ class ArrivingCommand:
 
     Args:
         queues: the queues of all engines.
-        advance: sends a free engine its next command.
-        drop: tells a client that a command will not be run on an engine, with the name and text of an error.
+        advance: sends the engines of a queue their next command, if they are free.
+        drop: tells a client that a command will not be run on engines, with the name and text of an error.
     """
 
     def __init__(
         self,
-        queues: Mapping[int, CommandQueue],
-        advance: Callable[[int], None],
-        drop: Callable[[QueuedCommand, int, str, str], None],
+        queues: Queues,
+        advance: Callable[[CommandQueue], None],
+        drop: Callable[[QueuedCommand, Iterable[int], str, str], None],
     ) -> None:
         self._queues = queues
         self._advance = advance
         self._drop = drop
-        self._by_stream: dict[tuple[int, int], tuple[QueuedCommand, list[int]]] = {}
+        self._by_stream: dict[tuple[int, int], tuple[QueuedCommand, Ids]] = {}
 
     def begin(self, stream: int, work: QueuedCommand, engines: Iterable[int]) -> None:
         """The body of a command begins to arrive."""
-        self._by_stream[work.client, stream] = work, list(engines)
+        self._by_stream[work.client, stream] = work, Ids.of(engines)
 
     def ended(self, client: int, stream: int) -> None:
         """A body is complete, or will not arrive."""
         self._by_stream.pop((client, stream), None)
 
-    def held_up(self, late: Mapping[QueuedCommand, Sequence[int]]) -> dict[int, QueuedCommand]:
+    def held_up(self, late: Mapping[QueuedCommand, IdSet]) -> dict[int, QueuedCommand]:
         """Return, by client, a command whose body engines wait for, while other clients wait for the engines.
 
         Args:
             late: the commands whose bodies were requested again, and for which engines.
         """
-        waiting = [*self._by_stream.values(), *late.items()]
+        waiting = [*self._by_stream.values(), *((work, engines.ids()) for work, engines in late.items())]
         found: dict[int, QueuedCommand] = {}
         for work, engines in waiting:
-            if any(self._runs(e, work) and self._queues[e].is_wanted_by_others(work.client) for e in engines):
+            queues = (queue for _, queue in self._queues.parts(engines))
+            if any(queue.running is work and queue.is_wanted_by_others(work.client) for queue in queues):
                 found.setdefault(work.client, work)
         return found
 
@@ -69,57 +71,58 @@ class ArrivingCommand:
             numbers: yields new places at the end.
         """
         mine = {name: engines for name, (other, engines) in self._by_stream.items() if other is work}
-        work.given_up = {e for engines in mine.values() for e in engines if self._runs(e, work)}
-        running = {engine for engine in work.outstanding if self._runs(engine, work)}
+        work.given_up = {e for engines in mine.values() for e in self._running(engines, work)}
+        running = set(self._running(work.outstanding, work))
         work.will_fail = (
             work.is_answered
-            or running != work.given_up | {e for e in late if self._runs(e, work)}
+            or running != work.given_up.union(self._running(late, work))
             or any(other.is_begun for other in later)
         )
         if work.will_fail:
-            for engine in work.outstanding - running:
-                self._leave(engine, work)
-                self._drop(work, engine, "ConnectionError", _not_sent(work))
+            waits = Ids.of(sorted(set(work.outstanding) - running))
+            self._leave(waits, work)
+            self._drop(work, waits, "ConnectionError", _not_sent(work))
         else:
             work.is_begun = False
             for each in (work, *sorted(later, key=lambda other: other.place)):
                 each.postponed = next(numbers)
-                for engine in each.outstanding - (running if each is work else set()):
-                    self._leave(engine, each)
-                    join(self._queues[engine], each)
+                waits = Ids.of(sorted(set(each.outstanding) - (running if each is work else set())))
+                self._leave(waits, each)
+                for queue in self._queues.each(waits):
+                    join(queue, each)
         for engine in late:
             self._put_back(engine, work)
         return [GiveUp(*name) for name in mine]
 
-    def not_come(self, work: QueuedCommand, ids: Sequence[int]) -> list[int]:
+    def not_come(self, work: QueuedCommand, ids: Sequence[int]) -> Ids:
         """Engines report that a body has not arrived; return those of ``ids`` for which it was not dropped."""
         back = [engine for engine in ids if engine in work.given_up]
         for engine in back:
             work.given_up.discard(engine)
             self._put_back(engine, work)
-        return [engine for engine in ids if engine not in back]
+        return Ids.of(engine for engine in ids if engine not in back)
 
     def _put_back(self, engine: int, work: QueuedCommand) -> None:
         """Remove a deferred command from its engine, and queue it again."""
-        if not self._runs(engine, work):
+        if not self._running([engine], work):
             return
-        queue = self._queues[engine]
+        queue = self._queues.own(engine)
         queue.running = None
         if work.will_fail:
-            self._drop(work, engine, "ConnectionError", _not_sent(work))
+            self._drop(work, [engine], "ConnectionError", _not_sent(work))
             for other in [each for each in queue.waiting if each.client == work.client]:
                 queue.waiting.remove(other)
-                self._drop(other, engine, "QueueCleared", _not_sent(work))
+                self._drop(other, [engine], "QueueCleared", _not_sent(work))
         else:
             join(queue, work)
-        self._advance(engine)
+        self._advance(queue)
 
-    def _leave(self, engine: int, work: QueuedCommand) -> None:
-        self._queues[engine].waiting.remove(work)
+    def _leave(self, engines: Ids, work: QueuedCommand) -> None:
+        for queue in self._queues.each(engines):
+            queue.waiting.remove(work)
 
-    def _runs(self, engine: int, work: QueuedCommand) -> bool:
-        queue = self._queues.get(engine)
-        return queue is not None and queue.running is work
+    def _running(self, engines: Iterable[int], work: QueuedCommand) -> Ids:
+        return self._queues.those(engines, lambda queue: queue.running is work)
 
 
 def _not_sent(work: QueuedCommand) -> str:

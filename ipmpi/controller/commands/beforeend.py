@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Final
 
 from ... import limits
+from ...ids import IdSet
 from ...protocol import messages as m
 from ..registry import Registry
-from .commandqueue import CommandQueue, join
+from .commandqueue import CommandQueue, Queues, join
 from .queuedcommand import QueuedCommand
 
 MOST: Final = 100
@@ -22,16 +23,16 @@ class OwnCommands:
         queues: the queues of all engines.
         works: the commands that are under way, by serial number.
         serial: yields new ones.
-        advance: sends a free engine its next command.
+        advance: sends the engines of a queue their next command, if they are free.
     """
 
     def __init__(
         self,
         registry: Registry,
-        queues: Mapping[int, CommandQueue],
+        queues: Queues,
         works: MutableMapping[int, QueuedCommand],
         serial: Iterator[int],
-        advance: Callable[[int], None],
+        advance: Callable[[CommandQueue], None],
     ) -> None:
         self._registry = registry
         self._queues = queues
@@ -46,13 +47,13 @@ class OwnCommands:
 
     def queue(self, key: int, ids: Sequence[int], method: str, label: str, operation: bytes) -> None:
         """Queue a command for some engines of a set, if there is room."""
-        if not ids or sum(work.is_before_end for work in self._queues[ids[0]].waiting) >= MOST:
+        if not ids or sum(work.is_before_end for work in self._queues.look(ids[0]).waiting) >= MOST:
             return
         # Some engines may be further than others; none has passed a place behind the last command begun.
-        after = max(self._queues[engine].last for engine in ids)[0]
+        after = max(queue.last for _, queue in self._queues.parts(ids))[0]
         work = QueuedCommand(next(self._serial), key, 0, method, label, operation, [], after=after)
-        work.outstanding = set(ids)
+        work.outstanding = IdSet(ids)
         self._works[work.serial] = work
-        for engine in ids:
-            join(self._queues[engine], work)
-            self._advance(engine)
+        for queue in self._queues.each(ids):
+            join(queue, work)
+            self._advance(queue)

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from ... import limits
 from ...errors import MessageSizeError
+from ...ids import NONE, Ids
 from ...protocol import messages as m
 from ...protocol.debugging import PROMPT
 from ..effects import Effect, Send
@@ -39,7 +40,7 @@ class Debuggers:
         registry: Registry,
         works: Mapping[int, QueuedCommand],
         clients: Mapping[int, ClientCommands],
-        running: Callable[[int, QueuedCommand, Sequence[int]], list[int]],
+        running: Callable[[int, QueuedCommand, Sequence[int]], Ids],
         perform: Callable[[Effect], None],
         first: int = 1,
     ) -> None:
@@ -56,7 +57,7 @@ class Debuggers:
     def said(self, key: int, message: m.DebuggerSaid) -> None:
         """A debugger on a rank of a set has said something."""
         work = self._works.get(message.id)
-        ids = [] if work is None else self._running(key, work, [message.engine])
+        ids = NONE if work is None else self._running(key, work, [message.engine])
         if work is None or not ids or work.client not in self._clients:
             if message.state == PROMPT:
                 self._perform(Send(key, m.DebuggerLine(message.id, [message.engine], None)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ... import limits
+from ...ids import Ids
 
 
 class Held:
@@ -17,6 +20,20 @@ class Held:
             self._labels[engine] = label[: limits.LABEL]
         else:
             self._labels.pop(engine, None)
+
+    def forget(self, engines: Ids) -> None:
+        """Engines are lost."""
+        for engine in [each for each in self._labels if each in engines]:
+            del self._labels[engine]
+
+    def apart(self, engines: range) -> Iterator[range]:
+        """Divide engines so that each that does not return is by itself."""
+        first = engines.start
+        for engine in sorted(each for each in self._labels if each in engines):
+            yield from (run for run in (range(first, engine), range(engine, engine + 1)) if run)
+            first = engine + 1
+        if first < engines.stop:
+            yield range(first, engines.stop)
 
     def shown(self, engine: int, running: str | None) -> str | None:
         """Return what a display shows for an engine whose queue has ``running``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from ...ids import NONE, Ids
 from ...protocol import messages as m
 from .queuedcommand import QueuedCommand
 
@@ -13,9 +14,7 @@ _LEAST: Final = 16
 """Bytes that a block counts for at least: empty ones need memory, too."""
 
 
-def for_client(
-    work: QueuedCommand, message: m.Output, running: Callable[[Sequence[int]], list[int]]
-) -> m.Output | None:
+def for_client(work: QueuedCommand, message: m.Output, running: Callable[[Sequence[int]], Ids]) -> m.Output | None:
     """The message for the client; None if there is nothing to pass on.
 
     Args:
@@ -25,7 +24,7 @@ def for_client(
     """
     blocks = []
     for block in message.blocks:
-        engines = running(block.engines) if block.kind in _KINDS else []
+        engines = running(block.engines) if block.kind in _KINDS else NONE
         work.output += max(len(block.data), _LEAST)
         if engines and work.output <= work.most_output:
             blocks.append(m.OutputBlock(block.kind, block.first, engines, block.data))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ... import limits
+from ...ids import Ids
 from .queuedcommand import QueuedCommand
 
 NOT_TAKEN = (
@@ -19,6 +20,6 @@ class Passing:
     """A reply whose body is being forwarded: its engines, and why the rest will not arrive."""
 
     work: QueuedCommand
-    engines: list[int]
+    engines: Ids
     error: str = "EngineLost"
     reason: str = "the engine was lost while it sent it"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ... import limits
 from ...errors import Backpressure, ClientError, MessageSizeError
+from ...ids import NONE, Ids, IdSet
 from ...protocol.frames import Buffer
 from ...protocol.messages import Command
 from ..headers import LARGEST_HEADER, header_size
@@ -36,8 +37,8 @@ class QueuedCommand:
     body: Sequence[Buffer] = ()
     stream: int = 0
     asked_again: bool = False
-    outstanding: set[int] = field(default_factory=set)
-    announce: list[int] = field(default_factory=list)
+    outstanding: IdSet = field(default_factory=IdSet)
+    announce: Ids = NONE
     whole: frozenset[int] = frozenset()
     inline_bytes: int = 0
     after: int | None = None

@@ -26,16 +26,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from ... import errors, limits
+from ...ids import NONE, Ids, IdSet
 from ...protocol import messages as m
 from ...protocol.frames import Buffer, size_of
 from ...ranges import engines_named
 from ..deadlines import failure
 from ..effects import Announce, Decline, Effect, Forward, GiveUp, Send
 from ..headers import LARGEST_HEADER, header_size
-from ..registry import Registry
+from ..registry import Engine, Registry
 from .arriving import ArrivingCommand
 from .beforeend import OwnCommands
-from .commandqueue import CommandQueue, Stage, first_idle, withdraw
+from .commandqueue import CommandQueue, Queues, Stage, first_idle, withdraw
 from .debuggers import Debuggers
 from .held import Held
 from .output import for_client
@@ -49,7 +50,7 @@ class Router:
 
     def __init__(self, first_serial: int = 1) -> None:
         self.registry = Registry()
-        self._queues: dict[int, CommandQueue] = {}
+        self._queues = Queues()
         self._held = Held()
         self._clients: dict[int, ClientCommands] = {}
         self._works: dict[int, QueuedCommand] = {}
@@ -57,9 +58,9 @@ class Router:
         self._now = 0.0
         self._effects: list[Effect] = []
         self._interrupting: list[int] = []
-        self._starting: dict[QueuedCommand, list[int]] = {}
-        self._late: dict[QueuedCommand, list[int]] = {}
-        self._undone: dict[tuple[QueuedCommand, str, str, m.Death | None], list[int]] = {}
+        self._starting: dict[QueuedCommand, IdSet] = {}
+        self._late: dict[QueuedCommand, IdSet] = {}
+        self._undone: dict[tuple[QueuedCommand, str, str, m.Death | None], IdSet] = {}
         self._passing: dict[tuple[int, int], Passing] = {}
         self._arriving = ArrivingCommand(self._queues, self._advance, self._will_not_run)
         self.debuggers = Debuggers(
@@ -86,7 +87,7 @@ class Router:
             next(self._serial), client, message.id, message.method, message.label[: limits.LABEL],
             message.operation, message.sizes, [bytes(b) for b in body], stream,
         )  # fmt: skip
-        work.outstanding, work.whole = set(targets), whole_sets(self.registry, targets)
+        work.outstanding, work.whole = IdSet(targets), whole_sets(self.registry, targets)
         work.most_output = len(targets) * limits.OUTPUT
         work.inline_bytes = inline
         state.inline_bytes += inline
@@ -94,9 +95,9 @@ class Router:
             work.announce = targets
         state.commands[message.id] = work
         self._works[work.serial] = work
-        for engine in targets:
-            self._queues[engine].waiting.append(work)
-            self._advance(engine)
+        for queue in self._queues.each(targets):
+            queue.waiting.append(work)
+            self._advance(queue)
 
     def body_again(self, client: int, message: m.BodyAgain, stream: int) -> None:
         """The client sends a body again, for engines that were not free the first time."""
@@ -106,7 +107,7 @@ class Router:
             return
         work.asked_again = False
         work.stream = stream
-        engines = self._late.pop(work)
+        engines = self._late.pop(work).ids()
         # All engines that waited for it may be lost; the stream is kept for those that have not reached it yet.
         if engines:
             self._dispatch_streamed(work, engines)
@@ -114,57 +115,62 @@ class Router:
     def has_work(self, key: int) -> bool:
         """Whether any engine of a set runs a command, or commands wait for it."""
         engine_set = self.registry.sets.get(key)
-        engines = engine_set.engines.values() if engine_set is not None else ()
-        return any(self._queues[engine.id].is_busy for engine in engines)
+        engines = NONE if engine_set is None else engine_set.ids()
+        return any(queue.is_busy for _, queue in self._queues.parts(engines))
 
-    def queue_status(self, targets: list[int] | None) -> list[list[object]]:
-        """``[engine, running label or None, [waiting label, ...]]`` for each target."""
-        queues = [(engine, self._queues[engine]) for engine in self.registry.resolve(targets)]
-        return [
-            [engine, self._held.shown(engine, queue.runs), [work.label for work in queue.waiting]]
-            for engine, queue in queues
-        ]
+    def queue_status(self, targets: Iterable[int] | None) -> list[tuple[range, str | None, list[str]]]:
+        """``(engines, running label or None, [waiting label, ...])``, of engines together that have the same."""
+        found = []
+        for part, queue in self._queues.parts(self.registry.resolve(targets)):
+            labels = [work.label for work in queue.waiting]
+            found += [(each, self._held.shown(each[0], queue.runs), labels) for each in self._held.apart(part)]
+        return found
 
     def busy_since(self, engine: int) -> float | None:
         """Return when an engine was sent its current command; None if it runs none."""
-        return self._queues[engine].busy_since
+        return self._queues.look(engine).busy_since
 
     def task_holds(self, key: int, message: m.TaskHolds) -> None:
         """An engine does not return from a task, or has returned."""
         for number in self.registry.of_ranks(key, [message.rank]):
             self._held.note(number, message.label)
 
-    def clear_queue(self, targets: list[int] | None) -> list[int]:
+    def clear_queue(self, targets: Iterable[int] | None) -> Ids:
         """Drop the queued commands; running ones continue."""
         ids = self.registry.resolve(targets)
-        for engine in ids:
-            self._clear(engine, "the queue was cleared by clear_queue()")
+        for queue in self._waiting(ids):
+            self._clear(queue, "the queue was cleared by clear_queue()")
         return ids
 
     def interrupt(
-        self, targets: list[int] | None, client: int = 0, commands: Sequence[int] | None = None
+        self, targets: Iterable[int] | None, client: int = 0, commands: Sequence[int] | None = None
     ) -> dict[int, QueuedCommand]:
         """Interrupt what runs, or only commands of one client, which also leave queues; return them by engine."""
-        queues = {engine: self._queues[engine] for engine in self.registry.resolve(targets)}
+        engines = self.registry.resolve(targets)
+        works = None
         if commands is not None:
             state = self._clients.get(client, ClientCommands())
             works = [state.commands[number] for number in commands if number in state.commands]
-            for work, engine in withdraw(queues, works):
-                self._will_not_run(work, engine, "KeyboardInterrupt", f"{work.label} had not begun")
-            queues = {engine: queue for engine, queue in queues.items() if queue.running in works}
-        busy = {engine: queue.running for engine, queue in queues.items() if queue.running is not None}
+            for work, waiting in withdraw(self._queues, engines, works):
+                self._will_not_run(work, waiting, "KeyboardInterrupt", f"{work.label} had not begun")
+        busy = {
+            engine: queue.running
+            for part, queue in self._queues.parts(engines)
+            if queue.running is not None and (works is None or queue.running in works)
+            for engine in part
+        }
         for engine, work in busy.items():
-            late = self._late.get(work, [])
-            if engine in late:  # the engine has not got it yet
-                late.remove(engine)
-                self._will_not_run(work, engine, "KeyboardInterrupt", f"{work.label} waited for its data")
-                self._clear(engine, f"{work.label} was interrupted on engine {engine}, which cleared its queue")
-                self._free(engine, work)
+            if engine in self._late.get(work, ()):  # the engine has not got it yet
+                self._late[work].remove([engine])
+                self._will_not_run(work, [engine], "KeyboardInterrupt", f"{work.label} waited for its data")
+                text = f"{work.label} was interrupted on engine {engine}, which cleared its queue"
+                self._clear(self._queues.own(engine), text)
+                self._free([engine], work)
             else:
                 self._interrupting.append(engine)  # sent after the commands of this iteration
         return busy
 
-    def kill(self, targets: list[int] | None, reason: str = "it was ended by kill()") -> list[int]:
+    def kill(self, targets: Iterable[int] | None, reason: str = "it was ended by kill()") -> Ids:
         """End engines."""
         ids = self.registry.resolve(targets)
         for key, ranks in self.registry.by_set(ids).items():
@@ -183,25 +189,21 @@ class Router:
     def _drop_bodiless(self, work: QueuedCommand) -> None:
         """The body of a command will not arrive (again): no engine may wait for it."""
         work.will_fail = True
-        starting = self._starting.pop(work, [])
-        starting += self._late.pop(work, [])
-        for engine in list(work.outstanding):
-            queue = self._queues.get(engine)
-            if queue is not None and work in queue.waiting:
+        starting = [*self._starting.pop(work, ()), *self._late.pop(work, ())]
+        for queue in self._waiting(work.outstanding):
+            if work in queue.waiting:
                 queue.waiting.remove(work)
-                self._settle(work, engine)
-        for engine in starting:
-            self._settle(work, engine)
-            self._free(engine, work)
+                self._settle(work, queue.engines)
+        self._settle(work, starting)
+        self._free(starting, work)
 
     # --- engine sets -----------------------------------------------------------------------------------------
 
-    def register(self, key: int, message: m.Register) -> list[int]:
+    def register(self, key: int, message: m.Register) -> Ids:
         """Register a set; return its ids."""
         self.set_lost(key, "its engine set registered anew")
         ids = self.registry.register(key, message)
-        for number in ids:
-            self._queues[number] = CommandQueue()
+        self._queues.add(ids)
         self._effects.append(Send(key, m.Registered(ids)))
         return ids
 
@@ -212,16 +214,15 @@ class Router:
             passed_on = for_client(work, message, lambda ranks: self._running(key, work, ranks))
             self._effects += [Send(work.client, passed_on)] if passed_on is not None else []
 
-    def _running(self, key: int, work: QueuedCommand, ranks: Sequence[int]) -> list[int]:
+    def _running(self, key: int, work: QueuedCommand, ranks: Sequence[int]) -> Ids:
         """The ids of those of a set's ranks that were given a command and have not answered."""
-        ids = dict.fromkeys(self.registry.of_ranks(key, ranks))
-        queues = ((number, self._queues[number]) for number in ids)
-        return [number for number, queue in queues if queue.running is work and queue.stage is Stage.GIVEN]
+        ids = self.registry.of_ranks(key, ranks)
+        return self._queues.those(ids, lambda queue: queue.running is work and queue.stage is Stage.GIVEN)
 
     def result(self, key: int, message: m.Result, body: Sequence[Buffer], stream: int) -> None:
         """Ranks have replied."""
         work = self._works.get(message.id)
-        ids = [] if work is None else self._running(key, work, message.engines)
+        ids = NONE if work is None else self._running(key, work, Ids.of(message.engines).ascending())
         if len(ids) < len(message.engines):
             self.stale_results += len(message.engines) - len(ids)
         if work is not None and work.given_up:
@@ -235,22 +236,21 @@ class Router:
         else:
             self._command_result(work, ids, message, body, key, stream)
 
-    def _unsendable(self, work: QueuedCommand, ids: list[int], key: int, stream: int) -> None:
+    def _unsendable(self, work: QueuedCommand, ids: Ids, key: int, stream: int) -> None:
         """Send an error in place of a reply that does not fit into the message to the client."""
         text = f"the reply to {work.label} is too large for one message: pull() large data by name"
         if stream:
             self._effects.append(Decline(key, stream))
-        for engine in ids:
-            self._will_not_run(work, engine, "MessageSizeError", text)
-            self._free(engine, work)
+        self._will_not_run(work, ids, "MessageSizeError", text)
+        self._free(ids, work)
 
     def _command_result(
-        self, work: QueuedCommand, ids: list[int], message: m.Result, body: Sequence[Buffer], key: int, stream: int
+        self, work: QueuedCommand, ids: Ids, message: m.Result, body: Sequence[Buffer], key: int, stream: int
     ) -> None:
         answer = m.Result(work.id, ids, message.ok, message.outcome, message.sizes)
         known = work.client in self._clients
-        if known and set(ids) == set(work.announce):
-            work.announce = []  # the reply itself has the engines
+        if known and ids.ascending() == work.announce.ascending():
+            work.announce = NONE  # the reply itself has the engines
         elif known:
             self._announce(work)
         if stream and known:
@@ -306,7 +306,7 @@ class Router:
 
     def is_wanted_by_others(self, engine: int, client: int) -> bool:
         """Return whether commands of other clients run or wait on an engine."""
-        return self._queues[engine].is_wanted_by_others(client)
+        return self._queues.look(engine).is_wanted_by_others(client)
 
     def passing(self) -> dict[int, list[tuple[str, int]]]:
         """Return, by engine, the labels and clients of replies that are being forwarded."""
@@ -325,23 +325,21 @@ class Router:
         commands = self._clients[work.client].commands.values()
         later = [other for other in commands if other is not work and other.place > work.place]
         work.asked_again = False
-        self._effects += self._arriving.give_way(work, later, self._late.pop(work, []), self._serial)
+        self._effects += self._arriving.give_way(work, later, [*self._late.pop(work, ())], self._serial)
 
     def ranks_lost(
         self, key: int, ranks: Iterable[int], reason: str, now: float | None = None, death: m.Death | None = None
-    ) -> list[int]:
+    ) -> Ids:
         """Ranks of a set are lost; return their ids."""
         ids = self.registry.of_ranks(key, ranks)
         self._lose(ids, reason, now, death)
         return ids
 
-    def set_lost(
-        self, key: int, reason: str, now: float | None = None, *, told: m.EndSet | None = None
-    ) -> list[int]:
+    def set_lost(self, key: int, reason: str, now: float | None = None, *, told: m.EndSet | None = None) -> Ids:
         """A whole set is lost, or is ``told`` to end; return its ids."""
         self._effects += [] if told is None else [Send(key, told)]
         engine_set = self.registry.sets.get(key)
-        ids = [] if engine_set is None else [engine.id for engine in engine_set.engines.values()]
+        ids = NONE if engine_set is None else engine_set.ids()
         self._lose(ids, reason, now)
         for source, stream in [name for name in self._passing if name[0] == key]:
             self.forward_ended(source, stream, complete=False)
@@ -349,37 +347,41 @@ class Router:
 
     # --- queues ----------------------------------------------------------------------------------------------
 
-    def _advance(self, engine: int) -> None:
-        """Send a free engine its next command."""
-        queue = self._queues[engine]
+    def _advance(self, queue: CommandQueue) -> None:
+        """Send the engines of a queue their next command, if they are free."""
         if queue.running is not None or not queue.waiting:
             return
         work = queue.waiting.popleft()
         queue.running, queue.last, work.is_begun = work, work.place, True
         queue.stage = Stage.STARTING
-        self._starting.setdefault(work, []).append(engine)
+        self._starting.setdefault(work, IdSet()).add(queue.engines)
 
     def runs(self, engine: int, work: QueuedCommand) -> bool:
         """Return whether this engine still runs this command; another engine may have got its id."""
-        queue = self._queues.get(engine)
-        return queue is not None and queue.running is work
+        return engine in self._queues and self._queues.look(engine).running is work
 
-    def _free(self, engine: int, work: QueuedCommand) -> None:
-        if self.runs(engine, work):
-            self._queues[engine].running = None
-            self._advance(engine)
+    def _free(self, engines: Iterable[int], work: QueuedCommand) -> None:
+        for queue in self._queues.each(self._queues.those(engines, lambda queue: queue.running is work)):
+            queue.running = None
+            self._advance(queue)
 
-    def _answered(self, work: QueuedCommand, ids: list[int], ok: bool) -> None:
+    def _waiting(self, engines: Iterable[int]) -> list[CommandQueue]:
+        """Those queues of these engines in which something waits."""
+        return self._queues.each(self._queues.those(engines, lambda queue: bool(queue.waiting)))
+
+    def _answered(self, work: QueuedCommand, ids: Ids, ok: bool) -> None:
         work.is_answered = True
-        for engine in ids:
-            self._settle(work, engine)
-            if not ok and not work.is_before_end and self.runs(engine, work):
-                self._clear(engine, f"{work.label} failed on engine {engine}, which cleared its queue")
-            self._free(engine, work)
+        self._settle(work, ids)
+        if not ok and not work.is_before_end:
+            for queue in self._waiting(self._queues.those(ids, lambda queue: queue.running is work)):
+                failed = engines_named(queue.engines)
+                whose = "which cleared its queue" if len(queue.engines) == 1 else "which cleared their queues"
+                self._clear(queue, f"{work.label} failed on {failed}, {whose}")
+        self._free(ids, work)
 
-    def _settle(self, work: QueuedCommand, engine: int) -> None:
-        """One engine has replied, or will not."""
-        work.outstanding.discard(engine)
+    def _settle(self, work: QueuedCommand, engines: Iterable[int]) -> None:
+        """Engines have replied, or will not."""
+        work.outstanding.remove(engines)
         if not work.outstanding:
             self._forget(work)
 
@@ -395,39 +397,38 @@ class Router:
             client.commands.pop(work.id, None)
             client.inline_bytes -= work.inline_bytes
 
-    def _clear(self, engine: int, reason: str) -> None:
-        queue = self._queues[engine]
+    def _clear(self, queue: CommandQueue, reason: str) -> None:
         waiting, queue.waiting = queue.waiting, deque(work for work in queue.waiting if work.is_before_end)
         for work in waiting:
             if not work.is_before_end:
-                self._will_not_run(work, engine, "QueueCleared", reason)
+                self._will_not_run(work, queue.engines, "QueueCleared", reason)
 
     def _will_not_run(
-        self, work: QueuedCommand, engine: int, error: str, text: str, death: m.Death | None = None
+        self, work: QueuedCommand, engines: Iterable[int], error: str, text: str, death: m.Death | None = None
     ) -> None:
-        self._undone.setdefault((work, error, text, death), []).append(engine)
-        self._settle(work, engine)
+        self._undone.setdefault((work, error, text, death), IdSet()).add(engines)
+        self._settle(work, engines)
 
-    def _lose(
-        self, ids: Iterable[int], reason: str, now: float | None = None, death: m.Death | None = None
-    ) -> None:
+    def _lose(self, ids: Ids, reason: str, now: float | None = None, death: m.Death | None = None) -> None:
         reason = reason[: 8 * limits.LABEL]
-        for number in list(ids):
-            engine = self.registry.engines[number]
-            queue = self._queues.pop(number)
-            text = f"engine {number} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
-            text += "" if death is not None or now is None else queue.doing(now)
-            known = death or m.Death(engine.rank, engine.pid, engine.host)
-            self._held.note(number, "")
-            self.registry.remove([number])
-            for engines in (*self._starting.values(), *self._late.values()):
-                if number in engines:
-                    engines.remove(number)
-            for passing in self._passing.values():
-                if number in passing.engines:
-                    passing.error, passing.reason = "EngineLost", text
-            for work in filter(None, [queue.running, *queue.waiting]):
-                self._will_not_run(work, number, "EngineLost", text, known)
+        for part, queue in list(self._queues.parts(ids)):
+            works = list(filter(None, [queue.running, *queue.waiting]))
+            for number in part if works else ():
+                engine = self.registry.engines[number]
+                text = _gone(engine, reason, None if death is not None else now, queue)
+                known = death or m.Death(engine.rank, engine.pid, engine.host)
+                for work in works:
+                    self._will_not_run(work, [number], "EngineLost", text, known)
+        for passing in self._passing.values():
+            for number in IdSet(ids).common(passing.engines):
+                queue = self._queues.look(number)
+                passing.error = "EngineLost"
+                passing.reason = _gone(self.registry.engines[number], reason, None if death else now, queue)
+        for engines in (*self._starting.values(), *self._late.values()):
+            engines.remove(ids)
+        self._held.forget(ids)
+        self._queues.remove(ids)
+        self.registry.remove(ids)
 
     # --- effects -----------------------------------------------------------------------------------------------
 
@@ -435,7 +436,8 @@ class Router:
         """Return the effects of all events since the last call, in order."""
         self._now = now
         undone, self._undone = self._undone, {}
-        for (work, error, text, death), ids in undone.items():
+        for (work, error, text, death), lost in undone.items():
+            ids = lost.ids()
             if work.client in self._clients:
                 self._announce(work)
                 self._effects.append(Send(work.client, m.Undone(work.id, ids, error, text, death)))
@@ -443,46 +445,53 @@ class Router:
                 self._effects.append(
                     Announce(f"{work.label} did not come to its end on {engines_named(ids)}: {text}")
                 )
-        for starting, ids in self._starting.items():
-            if ids:
-                self._dispatch(starting, ids)
+        for starting, engines in self._starting.items():
+            if engines:
+                self._dispatch(starting, engines.ids())
         self._starting.clear()
         self._effects += withdrawn(self.registry, undone)
-        for key, ranks in self.registry.by_set(filter(self._queues.__contains__, self._interrupting)).items():
+        for key, ranks in self.registry.by_set(self._interrupting).items():
             self._effects.append(Send(key, m.InterruptRanks(ranks)))
         self._interrupting.clear()
         self.debuggers.channels.look()
+        self._queues.merge()
         effects, self._effects = self._effects, []
         return effects
 
     def _announce(self, work: QueuedCommand) -> None:
         if work.announce:
             self._effects.append(Send(work.client, m.Accepted(work.id, work.announce)))
-            work.announce = []
+            work.announce = NONE
 
-    def _dispatch(self, work: QueuedCommand, ids: list[int]) -> None:
+    def _dispatch(self, work: QueuedCommand, ids: Ids) -> None:
         if work.is_streamed:
             self._dispatch_streamed(work, ids)
             return
         for key, message in self._messages(work, ids):
             self._effects.append(Send(key, message, work.body))
 
-    def _messages(self, work: QueuedCommand, ids: list[int]) -> list[tuple[int, m.Dispatch]]:
-        for engine in ids:
-            self._queues[engine].stage, self._queues[engine].since = Stage.GIVEN, self._now
+    def _messages(self, work: QueuedCommand, ids: Ids) -> list[tuple[int, m.Dispatch]]:
+        for queue in self._queues.each(ids):
+            queue.stage, queue.since = Stage.GIVEN, self._now
         return [
             (key, m.Dispatch(work.serial, ranks, work.method, work.operation, work.sizes, key in work.whole))
             for key, ranks in self.registry.by_set(ids).items()
         ]
 
-    def _dispatch_streamed(self, work: QueuedCommand, ids: list[int]) -> None:
+    def _dispatch_streamed(self, work: QueuedCommand, ids: Ids) -> None:
         if work.stream and ids:
             sinks = tuple(self._messages(work, ids))
             self._effects.append(Forward(work.client, work.stream, sum(work.sizes), sinks))
             self._arriving.begin(work.stream, work, ids)
             work.stream = 0
             return
-        self._late.setdefault(work, []).extend(ids)
+        self._late.setdefault(work, IdSet()).add(ids)
         if not work.asked_again:
             work.asked_again = True
             self._effects.append(Send(work.client, m.SendBodyAgain(work.id)))
+
+
+def _gone(engine: Engine, reason: str, now: float | None, queue: CommandQueue) -> str:
+    """Why an engine is lost; with the time, also what it ran."""
+    text = f"engine {engine.id} (rank {engine.rank}, pid {engine.pid} on {engine.host}) is gone: {reason}"
+    return text if now is None else text + queue.doing(now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...protocol import messages as m
 from ..effects import Send
@@ -19,7 +19,7 @@ def whole_sets(registry: Registry, targets: Sequence[int]) -> frozenset[int]:
 
 
 def withdrawn(
-    registry: Registry, undone: Mapping[tuple[QueuedCommand, str, str, m.Death | None], Sequence[int]]
+    registry: Registry, undone: Mapping[tuple[QueuedCommand, str, str, m.Death | None], Iterable[int]]
 ) -> list[Send]:
     """Tell sets that engines will not run a command: others there may have begun, and wait for them.
 
@@ -30,8 +30,8 @@ def withdrawn(
     found = []
     for (work, error, text, _), ids in undone.items():
         if work.is_begun and work.outstanding:
-            running = {registry.engines[one].set_key for one in work.outstanding if one in registry.engines}
-            there = [one for one in ids if one in registry.engines and registry.engines[one].set_key in running]
-            for key, ranks in registry.by_set(there).items():
-                found.append(Send(key, m.CommandWithdrawn(work.serial, ranks, f"{error}: {text}")))
+            running = registry.by_set(work.outstanding).keys()
+            for key, ranks in registry.by_set(ids).items():
+                if key in running:
+                    found.append(Send(key, m.CommandWithdrawn(work.serial, ranks, f"{error}: {text}")))
     return found

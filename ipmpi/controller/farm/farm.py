@@ -24,6 +24,7 @@ from itertools import count
 from typing import Any
 
 from ... import limits
+from ...ids import Ids
 from ...protocol import messages as m, packed
 from ...protocol.frames import Buffer
 from ..effects import Effect, Send
@@ -63,8 +64,7 @@ class Farm:
         self._table = TaskTable(first_serial, lambda group: self.recovery.ready(group), self._closed)
         self.functions = Functions()
         self._sets = SetStates()
-        self.aborts = Aborts(self._table)
-        self.blame = Suspects(self._table)
+        self.aborts, self.blame = Aborts(self._table), Suspects(self._table)
         self._endings = Endings(self._table, self._sets)
         self.bodies = LargeArguments(self._table)
         self.large = LargeResults(self._table, self._sets, self._large_ended, self.returned)
@@ -116,15 +116,15 @@ class Farm:
             "failed": table.n_failed, "running": table.running(client, _STATUS),
         }  # fmt: skip
 
-    def reserve(self, client: int, targets: list[int] | None) -> list[int]:
+    def reserve(self, client: int, targets: Sequence[int] | None) -> Ids:
         """Start no more tasks on these engines; return their ids."""
         ids = self._registry.resolve(targets)
         self._table.effects += self._sets.reserve(client, self._incarnations(ids))
         return ids
 
-    def release(self, client: int, targets: list[int]) -> list[int]:
+    def release(self, client: int, targets: Sequence[int]) -> Ids:
         """End a reservation; return the ids of those engines that are still registered."""
-        ids = [number for number in targets if number in self._registry.engines]
+        ids = self._registry.registered(targets)
         self._table.effects += self._sets.release(client, self._incarnations(ids))
         return ids
 

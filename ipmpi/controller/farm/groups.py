@@ -155,7 +155,7 @@ class TaskGroup:
         # often it did not arrive.
         self.stream = 0
         self.asked = False
-        self.wanted: tuple[int, list[int]] | None = None
+        self.wanted: tuple[int, Sequence[int]] | None = None
         self.broken = 0
 
     @property

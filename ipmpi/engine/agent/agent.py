@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import KernelError, internal_error
+from ...ids import Ids, IdSet
 from ...protocol import messages as m, rankmessages as rm
 from ...protocol.connection import Connection, Event, MessageReceived
 from ...protocol.frames import Buffer
 from ...protocol.permissions import FROM_BELOW
 from ...protocol.registration import parts
+from ...ranges import ranks_named
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
@@ -85,7 +87,6 @@ class Agent:
         self._ended: set[int] = set()  # ranks whose engine was ended, and whose process stays until the set ends
         self.local: dict[int, LocalRank] = {}
         self.children: list[PeerAgent] = []
-        self._route: dict[int, PeerAgent] = {}
         self._numbers = itertools.count(1)  # of commands to ranks of this node
         self.output = SetOutput(loop, self.send_up)
         self._inquiries = Inquiries(self)
@@ -233,7 +234,7 @@ class Agent:
             self._tasks.from_above(event)
 
     def _split(
-        self, ranks: list[int], own: Callable[[LocalRank], object], make: Callable[[list[int]], m.AnyMessage]
+        self, ranks: Sequence[int], own: Callable[[LocalRank], object], make: Callable[[Ids], m.AnyMessage]
     ) -> None:
         """Call one function with the ranks that are here, and one for each agent below with its ranks."""
         for local in self._here(ranks):
@@ -244,16 +245,14 @@ class Agent:
 
     def _here(self, ranks: Sequence[int]) -> list[LocalRank]:
         """Return those of these ranks that are on this node."""
+        if len(ranks) > len(self.local):
+            ranks = IdSet(ranks).common(sorted(self.local))
         return [local for rank in ranks if (local := self.local.get(rank)) is not None]
 
-    def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, list[int]]]:
+    def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, Ids]]:
         """Group ranks of other nodes by the agent below through which they are reached."""
-        found: dict[PeerAgent, list[int]] = {}
-        for rank in ranks:
-            peer = self._route.get(rank)
-            if peer is not None:
-                found.setdefault(peer, []).append(rank)
-        return list(found.items())
+        found = ((peer, peer.ranks.common(ranks)) for peer in self.children)
+        return [(peer, theirs) for peer, theirs in found if theirs]
 
     def _registered(self, message: m.Registered) -> None:
         # The controller gives ids in the order of the report. An agent above names ranks, some of them perhaps
@@ -267,9 +266,9 @@ class Agent:
         self.on_ids(self._ids)
         for local in self._here(ranks):
             local.send(rm.NewEngineId(by_rank[local.rank]))
-        for peer in self.children:
-            if order := [rank for rank in sorted(peer.ranks) if rank in by_rank]:
-                peer.connection.send(m.Registered([by_rank[rank] for rank in order], order))
+        for peer in self.children:  # their ids are usually one run
+            if order := [rank for rank in peer.ranks if rank in by_rank]:
+                peer.connection.send(m.Registered(Ids.of([by_rank[rank] for rank in order]), Ids.of(order)))
                 peer.wake()
 
     # --- commands ------------------------------------------------------------------------------------------
@@ -370,10 +369,8 @@ class Agent:
             peer.connection.send(m.Goodbye("the set was formed without this node, which reported too late"))
             peer.wake()
         elif isinstance(message, m.Register):
-            if peer.registers(message):
-                self._route.update(dict.fromkeys(peer.ranks, peer))
-                if self.is_complete:
-                    self.on_complete()
+            if peer.registers(message) and self.is_complete:
+                self.on_complete()
         elif isinstance(message, m.RanksLost):
             self._below_lost(peer, message)
         elif isinstance(message, m.EndIsNear):
@@ -410,12 +407,10 @@ class Agent:
             self._stop_if_ended("")
             return
         if not self._stopped:
-            self._below_lost(peer, m.RanksLost(peer.ranks, peer.farewell or reason, peer.has_left))
+            self._below_lost(peer, m.RanksLost(peer.ranks.ids(), peer.farewell or reason, peer.has_left))
 
     def _below_lost(self, peer: PeerAgent, lost: m.RanksLost) -> None:
-        peer.engines = [engine for engine in peer.engines if engine.rank not in lost.ranks]
-        for rank in lost.ranks:
-            self._route.pop(rank, None)
+        peer.loses(lost.ranks)
         self._lost(lost)
 
     def rank_lost(self, local: LocalRank, reason: str, ordered: bool, death: m.Death | None = None) -> None:
@@ -427,7 +422,7 @@ class Agent:
 
     def _lost(self, lost: m.RanksLost) -> None:
         if lost.ranks:
-            self._log(f"lost rank(s) {lost.ranks}: {lost.reason}")
+            self._log(f"lost {ranks_named(lost.ranks)}: {lost.reason}")
             self._answers.leave_out(None, lost.ranks)
             self.output.flush_all()
             self.send_up(self._thinning.passed_on(lost, self.loop.now()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, get_args
 
+from ...ids import Ids
 from ...protocol import messages as m, rankmessages as rm
 from .debugport import DebugPort
 from .peeragent import PeerAgent
@@ -36,7 +37,7 @@ class Node(Protocol):
     def local(self) -> Mapping[int, Rank]:
         """The ranks of this node."""
 
-    def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, list[int]]]:
+    def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, Ids]]:
         """The ranks below, by the agent through which they are reached."""
 
     def send_up(self, message: m.AnyMessage) -> None:

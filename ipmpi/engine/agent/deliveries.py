@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from ...ids import IdSet
 from ...protocol import messages as m, operations, rankmessages as rm
 from ...transport.bodyreceiver import BodyReceiver
 from .shared import SharedMemory
@@ -39,7 +40,7 @@ class Deliveries:
     def interrupt(self, ranks: Sequence[int]) -> None:
         """Keep these ranks from running the commands whose bodies are arriving."""
         for message, interrupted in self._arriving.values():
-            interrupted.update(set(ranks).intersection(message.ranks))
+            interrupted.update(IdSet(ranks).common(message.ranks))
 
     def expect(self, message: m.Dispatch) -> BodyReceiver | None:
         """Return a receiver for the body of a command; None if there is no memory for it."""
@@ -78,7 +79,7 @@ class Deliveries:
         memory.close()
 
 
-def for_ranks(message: m.Dispatch, ranks: list[int]) -> m.Dispatch:
+def for_ranks(message: m.Dispatch, ranks: Sequence[int]) -> m.Dispatch:
     """Return the message addressed to some of its ranks."""
     return msgspec.structs.replace(message, ranks=ranks)
 

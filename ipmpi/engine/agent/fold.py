@@ -12,7 +12,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from ... import limits
+from ...ids import Ids, IdSet
 from ...protocol.frames import Buffer
 from ...protocol.messages import Result
 
@@ -28,8 +31,8 @@ class _Open:
     __slots__ = ("groups", "latest", "since", "waiting")
 
     def __init__(self, ranks: Iterable[int]) -> None:
-        self.waiting = set(ranks)
-        self.groups: dict[tuple[bool, bool, bytes, tuple[bytes, ...]], Folded] = {}
+        self.waiting = IdSet(ranks)
+        self.groups: dict[tuple[bool, bool, bytes, tuple[bytes, ...]], tuple[Folded, IdSet]] = {}
         self.since = 0.0
         self.latest = 0.0
 
@@ -39,6 +42,13 @@ class _Open:
         if not self.groups:
             return math.inf
         return min(self.since + limits.FOLD_DELAY, self.latest + limits.FOLD_PAUSE)
+
+    def folded(self) -> list[Folded]:
+        """Return what has been collected."""
+        return [
+            Folded(msgspec.structs.replace(one.message, engines=ranks.ids()), one.body)
+            for one, ranks in self.groups.values()
+        ]
 
 
 class Fold:
@@ -53,7 +63,7 @@ class Fold:
         if entry is None:
             self._open[number] = _Open(ranks)
         else:
-            entry.waiting.update(ranks)
+            entry.waiting.add(ranks)
 
     def add(self, message: Result, body: Sequence[Buffer], now: float) -> list[Folded]:
         """Add a reply; return what can be sent now."""
@@ -67,20 +77,20 @@ class Fold:
         key = (message.ok, message.used, message.outcome, kept)
         same = entry.groups.get(key)
         if same is None:
-            entry.groups[key] = Folded(message, kept)
+            entry.groups[key] = Folded(message, kept), IdSet(message.engines)
         else:
-            same.message.engines.extend(message.engines)
-        entry.waiting.difference_update(message.engines)
+            same[1].add(message.engines)
+        entry.waiting.remove(message.engines)
         return self._finished(message.id, entry)
 
     def leave_out(self, number: int | None, ranks: Iterable[int]) -> list[Folded]:
         """Expect no reply (to one command, or to all) of ranks that are lost, or whose reply is streamed."""
         ready: list[Folded] = []
-        gone = set(ranks)
+        gone = Ids.of(ranks)
         for key in list(self._open) if number is None else [number]:
             entry = self._open.get(key)
             if entry is not None:
-                entry.waiting -= gone
+                entry.waiting.remove(gone)
                 ready += self._finished(key, entry)
         return ready
 
@@ -88,14 +98,14 @@ class Fold:
         if entry.waiting:
             return []
         del self._open[number]
-        return list(entry.groups.values())
+        return entry.folded()
 
     def due(self, now: float) -> list[Folded]:
         """Return the replies whose time is up."""
         ready: list[Folded] = []
         for entry in self._open.values():
             if entry.deadline <= now:
-                ready += entry.groups.values()
+                ready += entry.folded()
                 entry.groups = {}
         return ready
 

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ... import limits
+from ...ids import Ids
 from ...protocol import inquiries, messages as m
 from ...protocol.mpicalls import MpiCall
 from ...transport.loop import Loop
@@ -31,7 +32,7 @@ class Node(Protocol):
     output: SetOutput
     local: dict[int, LocalRank]
 
-    def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, list[int]]]:
+    def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, Ids]]:
         """The ranks below, by the agent through which they are reached."""
 
     def send_up(self, message: m.AnyMessage) -> None:

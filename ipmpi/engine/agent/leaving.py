@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from ...ids import Ids
 from ...protocol import messages as m
 from .commandpeers import CommandPeers
 from .localrank import LocalRank
@@ -26,7 +27,7 @@ class Node(Protocol):
     def is_root(self) -> bool:
         """Whether this agent has the link to the controller."""
 
-    def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, list[int]]]:
+    def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, Ids]]:
         """The ranks below, by the agent through which they are reached."""
 
 

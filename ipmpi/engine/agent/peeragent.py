@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ...errors import KernelError
+from ...ids import IdSet
 from ...protocol import messages as m
 from ...protocol.connection import Connection, Event
 from ...protocol.frames import Buffer
@@ -23,6 +24,8 @@ class PeerAgent:
     connection: Connection
     link: Link | None = None
     engines: list[m.EngineInfo] = field(default_factory=list)
+    ranks: IdSet = field(default_factory=IdSet)
+    """All ranks on this branch."""
     registration: Registration = field(default_factory=Registration)
     has_registered: bool = False
     """Whether it has reported its ranks; they may be lost since."""
@@ -30,11 +33,6 @@ class PeerAgent:
     """Why it ends, if it has reported that."""
     fault: bool = False
     """Whether it ends because of an error in it."""
-
-    @property
-    def ranks(self) -> list[int]:
-        """All ranks on this branch."""
-        return [engine.rank for engine in self.engines]
 
     @property
     def has_left(self) -> bool:
@@ -46,8 +44,15 @@ class PeerAgent:
         message = self.registration.add(part)
         if message is not None:
             self.engines = message.engines
+            self.ranks = IdSet(engine.rank for engine in self.engines)
             self.has_registered = True
         return message is not None
+
+    def loses(self, ranks: Sequence[int]) -> None:
+        """Ranks of this branch have ended."""
+        gone = IdSet(ranks)
+        self.engines = [engine for engine in self.engines if engine.rank not in gone]
+        self.ranks.remove(ranks)
 
     def silent_end(self, broken: str = "") -> str:
         """Return why the ranks of this branch are lost, if its agent ended without a message.

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from ...ids import Ids
 from ...protocol import messages as m, packed
 from ...protocol.connection import MessageReceived
 from ...protocol.frames import Buffer
@@ -44,7 +45,7 @@ class TaskTree(Protocol):
     def is_root(self) -> bool:
         """Whether this agent has the link to the controller."""
 
-    def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, list[int]]]:
+    def by_peer(self, ranks: Sequence[int]) -> list[tuple[PeerAgent, Ids]]:
         """The ranks below, by the agent through which they are reached."""
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
@@ -364,7 +365,7 @@ def _broken(here: list[LocalRank], number: tuple[int, int]) -> None:
         local.parts.body_broken(*number)
 
 
-def _addressed(message: Routed, ranks: list[int]) -> Routed:
+def _addressed(message: Routed, ranks: Sequence[int]) -> Routed:
     """Return the message addressed to some of its ranks."""
     field = "for_ranks" if isinstance(message, m.RunTogether) else "ranks"
     return message if getattr(message, field) == ranks else msgspec.structs.replace(message, **{field: ranks})

@@ -26,7 +26,7 @@ class Upward:
     def begin(self, number: int, ranks: Sequence[int]) -> None:
         """Expect replies of these ranks to a command."""
         if len(ranks) > 1:
-            self._fold.begin(number, list(ranks))
+            self._fold.begin(number, ranks)
 
     def add(self, message: m.Result, body: Sequence[Buffer]) -> None:
         """Add a reply."""
@@ -34,7 +34,7 @@ class Upward:
         if self._timer is None:
             self._set_timer()
 
-    def leave_out(self, number: int | None, ranks: list[int]) -> None:
+    def leave_out(self, number: int | None, ranks: Sequence[int]) -> None:
         """Expect no reply of these ranks to a command; None for all commands."""
         self._report(self._fold.leave_out(number, ranks))
 

@@ -313,7 +313,7 @@ class Rank:
     def _with_communicator(self, message: rm.RunCommand) -> CommandAnswer | None:
         """Do first what the command says about the communicator; return an answer if that has failed."""
         try:
-            self._comm.prepare(message.renew, message.members)
+            self._comm.prepare(message.renew, list(message.members))
         except Exception as error:
             return failed_answer(error)
         return None
@@ -362,7 +362,8 @@ class Rank:
         elif message.sizes:
             payload = list(_writable(body, message.sizes))
         program = self._runner.program(message.operation)
-        part = GangPart(message.serial, program, message.ranks, message.communicator, payload, message.has_lost)
+        ranks = list(message.ranks)
+        part = GangPart(message.serial, program, ranks, message.communicator, payload, message.has_lost)
         self._parts[message.serial] = part
         self._inbox.append(lambda: self._part(part))
 

@@ -519,7 +519,7 @@ def test_a_call_of_several_commands_fails_if_one_is_refused(mec: MultiEngineClie
 
 def test_queue_status_shows_what_runs_and_what_waits(mec: MultiEngineClient, session: FakeSession) -> None:
     session.answers[messages.QueueStatus] = [
-        [0, "execute('a')", ["pull('b')"], [], 12.345], [1, None, [], [], None],
+        [[0], "execute('a')", ["pull('b')"], [], 12.345], [[1], None, [], [], None],
     ]  # fmt: skip
     assert mec.queue_status(targets=[0, 1]) == [
         (0, {"queue": ["pull('b')"], "pending": "execute('a')", "seconds": 12.3}),
@@ -561,7 +561,7 @@ def test_interrupt_says_which_engines_did_not_react(
 ) -> None:
     session.answers[messages.Interrupt] = [
         [1],
-        [[0, "execute('comm.barrier()')"], [3, "execute('comm.barrier()')"]],
+        [[[0, 3], "execute('comm.barrier()')"]],
     ]
     assert mec.interrupt() == [1]
     told = capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_engines_that_do_not_react_are_left(stage: Stage) -> None:
     stage.escalation.after(30)
     stage.passes()
     stage.answers(0, 1, ok=False)
-    stage.replies(m.Interrupt, [[0, 1], [[2, "x"], [3, "x"]]])
+    stage.replies(m.Interrupt, [[0, 1], [[[2, 3], "x"]]])
     stage.sees({2: BARRIER, 3: COMPUTES})
     error, text = stage.ended[2]
     assert stage.ended == {2: (error, text), 3: (error, text)}
@@ -162,7 +162,7 @@ def test_the_set_is_restarted_if_the_user_wants_that(stage: Stage) -> None:
     stage.escalation.after(30)
     stage.passes()
     stage.answers(0, 1, ok=False)
-    stage.replies(m.Interrupt, [[0, 1], [[2, "x"], [3, "x"]]])
+    stage.replies(m.Interrupt, [[0, 1], [[[2, 3], "x"]]])
     stage.sees({2: BARRIER, 3: BARRIER})
     assert stage.told[-1] == (
         "engines 2-3 did not react: [2-3] wait for other ranks in MPI_Barrier at heat.py:41 in step: they would "
@@ -177,7 +177,7 @@ def test_a_set_that_cannot_be_restarted_is_left(stage: Stage) -> None:
     stage.escalation.after(30)
     stage.passes()
     stage.answers(0, 1, ok=False)
-    stage.replies(m.Interrupt, [[0, 1], [[2, "x"], [3, "x"]]])
+    stage.replies(m.Interrupt, [[0, 1], [[[2, 3], "x"]]])
     stage.sees({})
     stage.replies(m.Restart, ClientError("this set was started by hand"))
     assert stage.told[-1] == "they are not restarted: this set was started by hand"
@@ -198,7 +198,7 @@ def test_engines_that_wait_are_freed_if_the_user_wants_that(stage: Stage) -> Non
     stage.escalation.after(30)
     stage.passes()
     stage.answers(0, 1, ok=False)
-    stage.replies(m.Interrupt, [[0, 1], [[2, "x"], [3, "x"]]])
+    stage.replies(m.Interrupt, [[0, 1], [[[2, 3], "x"]]])
     stage.sees({2: BARRIER, 3: BARRIER})
     assert asked == [[2, 3]]
     assert stage.told[-2].endswith("at heat.py:41 in step: they would end it, an interrupt cannot. Freeing them")
@@ -268,7 +268,7 @@ def test_interrupts_by_a_timeout_are_timeouts() -> None:
 def test_cancelling_names_those_that_go_on(stage: Stage) -> None:
     stage.escalation.cancel()
     stage.answers(0, 1, 2, ok=False)
-    stage.replies(m.Interrupt, [[0, 1, 2], [[3, "x"]]])
+    stage.replies(m.Interrupt, [[0, 1, 2], [[[3], "x"]]])
     stage.sees({3: BARRIER})
     assert stage.told == [
         "engine 3 did not react: execute('step()') still runs. [3] waits for other ranks in MPI_Barrier at "

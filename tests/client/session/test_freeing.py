@@ -39,7 +39,7 @@ class Controller:
         message = make(1)
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         if isinstance(message, m.QueueStatus):
-            future.set_result([[engine, "x" if engine in self.busy else None, []] for engine in range(5)])
+            future.set_result([[[engine], "x" if engine in self.busy else None, []] for engine in range(5)])
         elif isinstance(message, m.ClusterInfo):  # one by one, as if there were very many
             engine = message.after + 1
             rows = [{"id": engine, "set": engine // 3}] if engine < 5 else []

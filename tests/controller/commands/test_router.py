@@ -15,6 +15,11 @@ ALICE, BOB, SET, OTHER = 1, 2, 10, 11
 BIG = 500_000
 
 
+def rows(router: Router, targets: list[int] | None) -> list[list[Any]]:
+    """The queue of each engine: its id, what it runs, and what waits."""
+    return [[engine, runs, waiting] for part, runs, waiting in router.queue_status(targets) for engine in part]
+
+
 def register(router: Router, key: int, count: int) -> list[int]:
     infos = [m.EngineInfo(rank, rank, "n1", 100 + rank) for rank in range(count)]
     ids = router.register(key, m.Register(infos, "MPI", "3.11"))
@@ -84,7 +89,7 @@ def test_queue_order_and_one_at_a_time(router: Router) -> None:
         command(router, number, [0])
     command(router, 4, [1])
     ((_, first), (_, fourth)) = dispatches(router)
-    assert router.queue_status([0, 1]) == [[0, "command 1", ["command 2", "command 3"]], [1, "command 4", []]]
+    assert rows(router, [0, 1]) == [[0, "command 1", ["command 2", "command 3"]], [1, "command 4", []]]
     answer(router, SET, first, [0])
     ((_, second),) = dispatches(router)
     assert first.id < second.id < fourth.id
@@ -110,7 +115,7 @@ def test_a_command_joins_all_queues_in_one_step(router: Router) -> None:
     command(router, 1, [0])
     command(router, 2, [0, 1])
     command(router, 3, [1, 0], client=BOB)
-    status = {engine: [running, *waiting] for engine, running, waiting in router.queue_status([0, 1])}  # type: ignore[misc]
+    status = {engine: [running, *waiting] for engine, running, waiting in rows(router, [0, 1])}
     assert status[0] == ["command 1", "command 2", "command 3"]
     assert status[1] == ["command 2", "command 3"]
 
@@ -155,7 +160,7 @@ def test_a_failure_clears_the_queue_of_its_engine_for_all_clients(router: Router
     assert undone[ALICE].engines == undone[BOB].engines == [0]
     assert (undone[ALICE].id, undone[ALICE].error, undone[BOB].id) == (2, "QueueCleared", 3)
     assert undone[BOB].text == "command 1 failed on engine 0, which cleared its queue"
-    assert router.queue_status([0, 1]) == [[0, None, []], [1, "command 1", ["command 2"]]]
+    assert rows(router, [0, 1]) == [[0, None, []], [1, "command 1", ["command 2"]]]
 
 
 def test_clear_queue_leaves_what_runs(router: Router) -> None:
@@ -165,7 +170,7 @@ def test_clear_queue_leaves_what_runs(router: Router) -> None:
     assert router.clear_queue([0]) == [0]
     ((to, undone),) = sent(router.flush(), m.Undone)
     assert (to, undone.id, undone.engines, undone.error) == (ALICE, 2, [0], "QueueCleared")
-    assert router.queue_status([0]) == [[0, "command 1", []]]
+    assert rows(router, [0]) == [[0, "command 1", []]]
 
 
 def test_lost_engine_answers_for_what_ran_and_waited(router: Router) -> None:
@@ -254,7 +259,7 @@ def test_an_interrupted_command_leaves_the_queues_in_which_it_waits(router: Rout
     ((to, undone),) = sent(effects, m.Undone)
     assert (to, undone.id, undone.engines, undone.error) == (ALICE, 1, [0, 1], "KeyboardInterrupt")
     assert sent(effects, m.InterruptRanks) == [(SET, m.InterruptRanks([2]))]
-    assert router.queue_status([0, 1]) == [[0, "command 5", ["command 2"]], [1, "command 5", []]]
+    assert rows(router, [0, 1]) == [[0, "command 5", ["command 2"]], [1, "command 5", []]]
 
 
 def test_a_command_for_one_idle_engine_is_not_queued(router: Router) -> None:
@@ -268,7 +273,7 @@ def test_a_command_for_one_idle_engine_is_not_queued(router: Router) -> None:
     assert sent(router.flush(), m.Result)[0][1].engines == [2]
     with pytest.raises(errors.EngineBusy, match="only for an idle engine"):
         router.command(BOB, m.Command(2, [0, 1], "complete", "complete", b"", one_idle=True), [], 0)
-    assert [waiting for _, _, waiting in router.queue_status([0, 1])] == [[], []]
+    assert [waiting for _, _, waiting in rows(router, [0, 1])] == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +294,7 @@ def test_another_set_cannot_answer(router: Router) -> None:
     ((_, dispatch),) = dispatches(router)
     router.result(OTHER, m.Result(dispatch.id, [0], True, b"", [BIG]), [], 33)
     assert router.flush() == [Decline(OTHER, 33)]
-    assert router.queue_status([0]) == [[0, "command 1", []]]
+    assert rows(router, [0]) == [[0, "command 1", []]]
 
 
 def test_a_set_that_registers_again_loses_what_it_had(router: Router) -> None:
@@ -379,7 +384,7 @@ def test_engine_gets_its_next_command_while_its_answer_passes(router: Router) ->
     assert router.passing() == {0: [("command 1", ALICE)]}
     router.forward_ended(SET, 8)
     assert router.passing() == {}
-    assert router.queue_status([0]) == [[0, "command 2", []]]
+    assert rows(router, [0]) == [[0, "command 2", []]]
     assert router.flush() == []
 
 
@@ -398,7 +403,7 @@ def test_client_is_told_why_the_body_of_an_answer_does_not_come(router: Router) 
     assert (to, undone.id, undone.engines, undone.error) == (ALICE, 1, [0], "EngineLost")
     assert "command 1" in undone.text
     assert "killed" in undone.text
-    assert router.queue_status([0]) == [[0, "command 2", []]], "the new engine 0 is not freed"
+    assert rows(router, [0]) == [[0, "command 2", []]], "the new engine 0 is not freed"
 
 
 def test_an_answer_that_nobody_takes_is_given_up_if_others_wait_for_the_engine(router: Router) -> None:
@@ -455,7 +460,7 @@ def test_commands_of_a_lost_client_run_if_their_bodies_are_here(router: Router) 
     ((_, second),) = dispatches(router)
     answer(router, SET, second, [0])
     assert router.flush() == []
-    assert router.queue_status([0]) == [[0, None, []]]
+    assert rows(router, [0]) == [[0, None, []]]
     assert router._works == {}
 
 
@@ -528,13 +533,13 @@ def test_answer_that_would_not_fit_into_the_message_to_the_client(router: Router
     router.result(key, m.Result(dispatch.id, dispatch.ranks, True, b"x" * (limits.MESSAGE - 50)), [], 0)
     ((_, undone),) = sent(router.flush(), m.Undone)
     assert undone.error == "MessageSizeError"
-    assert router.queue_status([0]) == [[0, None, []]]
+    assert rows(router, [0]) == [[0, None, []]]
     assert router._works == {}
 
 
 def test_labels_are_shortened(router: Router) -> None:
     router.command(ALICE, m.Command(1, [0], "execute", "y" * 100_000, b""), [], 0)
-    assert router.queue_status([0]) == [[0, "y" * limits.LABEL, []]]
+    assert rows(router, [0]) == [[0, "y" * limits.LABEL, []]]
 
 
 def test_refusal_names_the_error() -> None:
@@ -558,15 +563,15 @@ def test_an_interrupt_comes_after_the_command_it_is_for() -> None:
 
 def test_the_task_that_an_engine_does_not_come_back_from_is_shown(router: Router) -> None:
     router.task_holds(SET, m.TaskHolds(1, "stubborn()"))
-    assert router.queue_status([0, 1]) == [
+    assert rows(router, [0, 1]) == [
         [0, None, []], [1, "stubborn(), a task that was told to end and has not", []],
     ]  # fmt: skip
     command(router, 1, [1])
-    ((_, running, _),) = router.queue_status([1])
+    ((_, running, _),) = rows(router, [1])
     assert running == "command 1, which waits for stubborn(), a task that was told to end and has not"
     router.task_holds(SET, m.TaskHolds(1, ""))
     router.task_holds(SET, m.TaskHolds(7, "of a rank that is not there"))
-    assert router.queue_status([0, 1]) == [[0, None, []], [1, "command 1", []]]
+    assert rows(router, [0, 1]) == [[0, None, []], [1, "command 1", []]]
 
 
 # --- a client that does not send what it announced -------------------------------------------------------
@@ -578,7 +583,7 @@ def not_come(router: Router, key: int, dispatch: m.AnyMessage, ranks: list[int])
 
 
 def running(router: Router, *engines: int) -> list[str | None]:
-    return [row[1] for row in router.queue_status(list(engines))]  # type: ignore[misc]
+    return [row[1] for row in rows(router, list(engines))]
 
 
 def test_only_who_keeps_others_waiting_is_in_the_way(router: Router) -> None:
@@ -603,11 +608,11 @@ def test_a_command_gives_way_on_all_its_engines_with_those_after_it(router: Rout
     not_come(router, SET, second, [1])
     assert running(router, 0, 1) == ["command 1", "command 4"]
     answer(router, SET, first, [0])
-    assert router.queue_status([0, 1]) == [[e, "command 4", ["command 2", "command 3"]] for e in (0, 1)]
+    assert rows(router, [0, 1]) == [[e, "command 4", ["command 2", "command 3"]] for e in (0, 1)]
     effects = router.flush()
     assert not sent(effects, m.Result) or [to for to, _ in sent(effects, m.Result)] == [BOB]
     command(router, 5, [0, 1], client=BOB)
-    waiting = [row[2] for row in router.queue_status([0, 1])]
+    waiting = [row[2] for row in rows(router, [0, 1])]
     assert waiting == [["command 2", "command 3", "command 5"]] * 2, "later ones do not pass it"
 
 
@@ -626,7 +631,7 @@ def test_a_command_that_gave_way_is_run_with_its_body_sent_again(router: Router)
     assert (again.id, again.ranks) == (pushed.id, [0])
     answer(router, SET, again, [0])
     assert [(to, message.id) for to, message in sent(router.flush(), m.Result)] == [(ALICE, 1)]
-    assert router.queue_status([0]) == [[0, None, []]]
+    assert rows(router, [0]) == [[0, None, []]]
 
 
 def test_a_client_that_does_not_answer_when_it_is_asked_again_gives_way_as_well(router: Router) -> None:
@@ -655,7 +660,7 @@ def test_where_later_commands_have_begun_a_command_fails_instead_of_giving_way(r
     not_come(router, SET, pushed, [0])
     undone = {message.id: message.error for _, message in sent(router.flush(), m.Undone)}
     assert undone == {1: "ConnectionError", 2: "QueueCleared"}
-    assert router.queue_status([0]) == [[0, "command 4", []]]
+    assert rows(router, [0]) == [[0, "command 4", []]]
 
 
 def test_an_engine_is_lost_or_the_client_while_a_command_gives_way(router: Router) -> None:
@@ -666,7 +671,7 @@ def test_an_engine_is_lost_or_the_client_while_a_command_gives_way(router: Route
     router.ranks_lost(SET, [0], "killed")
     router.client_lost(ALICE)
     not_come(router, SET, pushed, [1])
-    assert router.queue_status([1]) == [[1, "command 2", []]], "nobody is left who could send it"
+    assert rows(router, [1]) == [[1, "command 2", []]], "nobody is left who could send it"
 
 
 # --- what a set is told of its other ranks -------------------------------------------------------------------

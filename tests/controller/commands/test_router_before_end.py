@@ -179,4 +179,4 @@ def test_ranks_that_are_not_there_are_left_out(stage: Stage) -> None:
 def test_a_set_cannot_fill_the_queues(stage: Stage) -> None:
     for _ in range(1000):
         stage.hook()
-    assert len(stage.router.queue_status([0])[0][2]) == 100  # type: ignore[arg-type]
+    assert len(stage.router.queue_status([0])[0][2]) == 100

@@ -1,0 +1,118 @@
+"""Ids as runs: they are the numbers that they stand for, whatever is done with them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+
+import msgspec
+import pytest
+
+from ipmpi import limits
+from ipmpi.ids import NONE, Ids, IdSet
+from ipmpi.protocol import messages as m
+
+SOME = [[], [0], [7], [0, 1, 2, 3], [3, 1, 2], [5, 4, 3], [0, 2, 4, 6], [1, 2, 3, 9, 10], [4, 4, 4], [0, 1, 1, 2]]
+
+
+@pytest.mark.parametrize("numbers", SOME, ids=str)
+def test_they_are_the_numbers_in_their_order(numbers: list[int]) -> None:
+    ids = Ids.of(numbers)
+    assert ids == numbers
+    assert numbers == ids
+    assert (list(ids), len(ids), repr(ids), bool(ids)) == (numbers, len(numbers), repr(numbers), bool(numbers))
+    assert [ids[at] for at in range(-len(numbers), len(numbers))] == numbers * 2
+    assert ids[1:3] == numbers[1:3]
+    assert all((number in ids) == (number in numbers) for number in range(12))
+    assert ids.ascending() == sorted(set(numbers))
+    assert Ids.of(ids) is ids
+    assert Ids.of(IdSet(numbers)) == sorted(set(numbers))
+    assert ids != [*numbers, 99]
+    assert hash(ids) == hash(Ids.of(iter(numbers)))
+    with pytest.raises(IndexError):
+        _ = ids[len(numbers)]
+
+
+def test_what_follows_each_other_is_one_run() -> None:
+    assert Ids.of(range(65_536)).runs == Ids.of(list(range(65_536))).runs == (range(65_536),)
+    assert Ids.of(range(0)) is NONE
+    assert Ids((range(3, 6), range(3))).ascending().runs == (range(6),)
+    assert Ids.of(range(9, 0, -3)) == [9, 6, 3]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [*SOME, [limits.ENGINE_ID], [-1], [1, 2**40], [-2, -1, 0, 1], range(65_536), range(0, 9_999, 3)],
+    ids=len,
+)
+def test_they_arrive_as_they_were_sent(numbers: Iterable[int]) -> None:
+    message = m.StopRanks(Ids.of(numbers))
+    arrived = m.decode(m.encode(message))
+    assert arrived == message
+    assert isinstance(arrived, m.StopRanks)
+    assert isinstance(arrived.ranks, Ids)
+    assert m.decode(m.encode(m.StopRanks(list(numbers)))) == message, "a list is as good"
+    assert m.decode(m.encode(m.Reply(1, message.ranks))) != message
+    answer = m.decode(m.encode(m.Reply(1, message.ranks)))
+    assert isinstance(answer, m.Reply)
+    assert Ids.unpacked(answer.value) == list(numbers)
+
+
+def test_all_engines_take_no_more_room_than_two() -> None:
+    sizes = {len(m.encode(m.StopRanks(Ids.of(range(count))))) for count in (2, 64, 4096, 65_536)}
+    assert len(sizes) == 1
+    assert sizes.pop() < 20
+    scattered = Ids.of(range(0, 2 * limits.MAX_ENGINES, 2))
+    assert len(m.encode(m.StopRanks(scattered))) < 5 * limits.MAX_ENGINES + 20
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        [1.5],
+        [True],
+        ["0"],
+        [None],
+        b"abc",
+        b"\0\0\0\0\0\0\0\0",
+        b"\0\0\0\0\1\0\1\0",
+        b"\0\0\0\0\xff\xff\xff\xff" * 9,
+        list(range(limits.MAX_ENGINES + 1)),
+        3,
+        "03",
+        {"0": 1},
+    ],
+    ids=lambda wire: repr(wire)[:40],
+)
+def test_what_no_peer_of_ours_sends_is_refused_and_takes_no_memory(wire: object) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        m.decode(msgspec.msgpack.encode([43, wire]))
+    with pytest.raises(ValueError, match="ids"):
+        Ids.unpacked(wire)
+
+
+def chosen(chance: random.Random) -> Iterable[int]:
+    if chance.random() < 0.5:
+        return [chance.randrange(30) for _ in range(chance.randrange(1, 6))]
+    first = chance.randrange(30)
+    return range(first, first + chance.randrange(9))
+
+
+@pytest.mark.parametrize("many", [0, 256], ids=["in-one-pass", "run-by-run"])
+@pytest.mark.parametrize("seed", range(30))
+def test_a_set_of_ids_does_what_a_set_does(seed: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipmpi.ids._MANY", many)
+    chance, model, ids = random.Random(seed), set[int](), IdSet()
+    for _ in range(100):
+        numbers = chosen(chance)
+        do: tuple[Callable[[Iterable[int]], object], Callable[[Iterable[int]], object]] = (
+            (model.update, ids.add) if chance.random() < 0.5 else (model.difference_update, ids.remove)
+        )
+        for each in do:
+            each(numbers)
+        assert (list(ids), len(ids), list(ids.ids())) == (sorted(model), len(model), sorted(model))
+        assert all(
+            before.stop < after.start for before, after in zip(ids.ids().runs, ids.ids().runs[1:], strict=False)
+        )
+        assert list(ids.common(numbers)) == sorted(model & set(numbers))
+        assert all((number in ids) == (number in model) for number in range(40))
