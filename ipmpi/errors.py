@@ -16,7 +16,8 @@ The class tree::
     ├── EngineBusy                   something is only for an idle engine, and none is
     ├── InvalidEngineID, NoEnginesRegistered, QueueCleared, InvalidDeferredID,
     │   NotAPendingResult, ResultNotCompleted, SerializationError, UnpickleableException,
-    │   InvalidProperty, StopLocalExecution, MessageSizeError, ClientError, Backpressure
+    │   InvalidProperty, StopLocalExecution, MessageSizeError, ClientError,
+    │   Backpressure, JournalFull, JournalDamaged
     │   └── AbortedPendingDeferredError   is an InvalidDeferredID
     ├── TaskAborted, TaskTimeout, CommandTimeout, TaskRejectError, DependencyError, PeerError
     ├── RemoteExit                   user code raised SystemExit or another exception that ends programs
@@ -193,6 +194,14 @@ class Backpressure(KernelError):
     """Too much is queued already: wait for results before sending more."""
 
 
+class JournalFull(KernelError):
+    """The controller's journal has no room, or cannot be written now: the task was not accepted."""
+
+
+class JournalDamaged(KernelError):
+    """The controller's journal cannot be trusted any more, or its disk has failed: the task was not accepted."""
+
+
 class TaskAborted(KernelError, concurrent.futures.CancelledError):
     """The task was aborted before it had a result."""
 
@@ -296,16 +305,11 @@ class InternalError(KernelError):
     """An unexpected error inside ipmpi. The affected command, task or connection has ended; the rest continues."""
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the error means that this process is out of memory."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-
-
 def internal_error(cause: BaseException, where: str = "") -> InternalError:
     """Return the InternalError that reports an unexpected exception."""
     place = f" {where}" if where else ""
     said = f"{type(cause).__name__}: {text_of(cause)}"[:500]
-    if is_out_of_memory(cause):
+    if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
         text = (
             f"process {os.getpid()} on {os.uname().nodename} has no memory left{place} ({said}); see who takes it "
             "there, and what ulimit -v and the job allow"

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -442,6 +443,11 @@ def read_private(path: Path, limit: int = FILE_BYTES) -> bytes:
     if len(data) > limit:
         raise FurlError(f"{path} is larger than {limit} bytes: it is not a file of ipmpi")
     return data
+
+
+def check_private(path: Path) -> None:
+    """Raise SecurityError or FurlError unless ``path`` is a file that nobody but this user can read or write."""
+    _check_file(os.stat(path, follow_symlinks=False), path, sys.maxsize)
 
 
 def _explain_open(path: Path, error: OSError) -> NoReturn:

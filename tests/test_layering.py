@@ -38,6 +38,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.quantities": (0, "foundation"),
     "ipmpi.ranges": (0, "foundation"),
     "ipmpi.byvalue": (1, "serialize"),
+    "ipmpi.journal": (1, "journal"),
     "ipmpi.protocol": (1, "protocol"),
     "ipmpi.record": (0, "foundation"),
     "ipmpi.reference": (0, "foundation"),
@@ -64,6 +65,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.controller.lossnotices": (3, "controller"),
     "ipmpi.controller.restarts": (3, "controller"),
     "ipmpi.controller.onloss": (3, "controller"),
+    "ipmpi.controller.taskjournal": (3, "controller"),
     "ipmpi.transport": (3, "transport"),
     "ipmpi.transport.dial": (3, "transport.dial"),
     "ipmpi.transport.ssh": (3, "transport.ssh"),
@@ -75,6 +77,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.client.tasks": (4, "client.tasks"),
     "ipmpi.controller.inquiries": (4, "controller"),
     "ipmpi.controller.interruptions": (4, "controller"),
+    "ipmpi.controller.restoring": (4, "controller"),
     "ipmpi.controller.service": (4, "controller"),
     "ipmpi.controller.sessions": (4, "controller"),
     "ipmpi.controller.stalled": (4, "controller"),
@@ -128,6 +131,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "asyncio": ("ipmpi.client.session.awaiting",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
+    "sqlite3": ("ipmpi.journal.store",),
     # mpi_probe is a program of its own, samempi runs in one that has started MPI.
     "mpi4py": (
         *("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.joined", "ipmpi.launch.doctor.mpi_probe"),
@@ -137,6 +141,7 @@ ONLY: dict[str, tuple[str, ...]] = {
 # Package -> what none of its modules may load, directly or through others.
 NEVER: dict[str, tuple[str, ...]] = {
     "ipmpi.controller": ("pickle", "cloudpickle", "marshal", "shelve", "ipmpi.serialize", "mpi4py"),
+    "ipmpi.journal": ("pickle", "cloudpickle", "marshal", "shelve", "ipmpi.serialize", "mpi4py", "threading"),
     "ipmpi.steering": ("OpenSSL", "cryptography", "ipmpi.tls"),
     "ipmpi.protocol": ("pickle", "cloudpickle", "marshal", "shelve", "ssl", "threading", "time"),
 }

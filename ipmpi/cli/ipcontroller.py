@@ -18,6 +18,7 @@ from typing import Any
 from .. import __version__, furl
 from ..controller.farm.order import ORDERS, Order, Queued
 from ..controller.interfaces import CLIENT_INTERFACES, Interface
+from ..controller.restoring import restore
 from ..controller.service import ControllerService
 from ..errors import ControllerStartError, KernelError
 from ..furl import Furl
@@ -29,6 +30,7 @@ from ..transport.dial.locallisten import LocalListener
 from ..transport.loop import READ, Loop
 from . import argtypes
 from .boundedlog import bound_log_files
+from .journalfile import open_journal
 from .logs import start_log
 from .ownlimits import guard_secrets_and_allow_links
 
@@ -56,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
         "--scheduler", type=argtypes.scheduler, default="priority", metavar="ORDER",
         help="in which order tasks are given to engines: fifo, lifo, priority (default; first in, first out among "
         "equal ones), or a class of your own as MODULE:CLASS",
+    )  # fmt: skip
+    p.add_argument(
+        "--journal", type=argtypes.path_name, default="none", metavar="FILE",
+        help="keep tasks, their results and sessions in this file on a local disk, so that nothing that was "
+        "accepted is lost when the controller is killed and started again with the same options; needs "
+        "--client-port and --engine-port (default: none)",
     )  # fmt: skip
     p.add_argument(
         "--name", type=argtypes.cluster_name, default="", metavar="NAME",
@@ -160,12 +168,14 @@ class Controller:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.loop = Loop()
+        self.store = open_journal(options.journal, options.client_port and options.engine_port)
         self.interfaces = [*CLIENT_INTERFACES, *(_interface(name) for name in options.interface)]
         self.service = ControllerService(
             self.loop,
             log.info,
             interfaces=self.interfaces,
             order=_scheduler(options.scheduler or "priority"),
+            store=self.store,
             on_engines=self._tell_engines,
             on_stop=self.loop.stop,
         )
@@ -176,7 +186,9 @@ class Controller:
         self._why_stopped = ""
 
     def start(self) -> None:
-        """Listen, and write the furl files."""
+        """Restore what the journal holds, listen, and write the furl files."""
+        if self.store is not None:
+            restore(self.store.load(), self.service, self.loop.now(), log.info)
         o = self.options
         files = {"engine": o.engine_furl_file, "mec": o.multiengine_furl_file, "tc": o.task_furl_file,
                  "monitor": o.monitor_furl_file}  # fmt: skip
@@ -290,6 +302,7 @@ class Controller:
         why = f": {self._why_stopped.rstrip('.')}" if self._why_stopped else ""
         self.service.sessions.dismiss(f"the controller was stopped{why}")
         self._give_back()
+        self.service.journal.finish()
         log.info("Controller stopped")
 
     def _watch_lifeline(self, descriptor: int, stop: Callable[[], None]) -> None:

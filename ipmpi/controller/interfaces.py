@@ -40,8 +40,9 @@ class Interface:
     permits: Callable[[messages.AnyMessage], bool] = field(default=_everything)
 
     def __post_init__(self) -> None:
-        # Every client may say goodbye.
-        object.__setattr__(self, "receives", self.receives | {messages.Goodbye})
+        # Every client may say goodbye, and who submits tasks says which results it has.
+        received = {messages.TasksFetched, messages.TasksOpen} if messages.SubmitTasks in self.receives else set()
+        object.__setattr__(self, "receives", self.receives | {messages.Goodbye} | received)
         excess = self.receives - _CLIENTS - CONTROLLER_RECEIVES["monitor"]
         if excess:
             names = ", ".join(sorted(kind.__name__ for kind in excess))

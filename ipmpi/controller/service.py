@@ -16,7 +16,7 @@ from typing import Any
 from .. import __version__
 from ..errors import KernelError, LocalProtocolError, RemoteProtocolError, SecurityError
 from ..ids import NONE, Ids
-from ..protocol import messages as m, packed
+from ..protocol import messages as m
 from ..protocol.connection import Event, MessageReceived
 from ..protocol.frames import Buffer
 from ..protocol.handshake import printable
@@ -41,6 +41,8 @@ from .restarts import SetRestarts
 from .roll import Roll
 from .sessions import PeerSession, Sessions
 from .stalled import Stalled
+from .substitutes import send_instead
+from .taskjournal import NoJournal, Store, TaskJournal
 from .watches import Watches
 
 _FLUSH_AGAIN = 0.1
@@ -54,6 +56,7 @@ class ControllerService:
 
     Args:
         order: the order in which tasks are given to engines.
+        store: the journal, if there is one; restore what it holds next (:mod:`ipmpi.controller.restoring`).
         log: called with each line for the log.
         on_engines: called with the number of registered engines whenever it changes.
         on_stop: called when a client ended the controller.
@@ -69,6 +72,7 @@ class ControllerService:
         *,
         interfaces: Sequence[Interface] = CLIENT_INTERFACES,
         order: Order | None = None,
+        store: Store | None = None,
         on_engines: Callable[[int], None] = lambda count: None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
@@ -82,11 +86,13 @@ class ControllerService:
         # Engines outlive a controller; their replies to the old one must not be taken for replies to this one.
         self.router = Router(secrets.randbits(60))
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
+        self.journal = NoJournal(self.farm) if store is None else TaskJournal(self.farm, store, self._log)
         flush_soon = functools.partial(loop.call_at_turn_end, self._flush, self._not_flushed)
         self.losses = Losses(self.router, self.farm.blame, self._log, flush_soon)
         self.deadlines, self._roll = Deadlines(self.router.registry), Roll(self.router.registry)
         self._flush_timer: Timer | None = None
         self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
+        self.sessions.journalled = self.journal.is_on
         self.transfers = Transfers()
         by_key = self.sessions.by_key
         self.stalled = Stalled(loop, self.router, self.farm, by_key, self._log, flush_soon)
@@ -94,9 +100,24 @@ class ControllerService:
         self.inquiries = Inquiries(loop, self.router.registry, self._send)
         self._restarts = SetRestarts(self.router, self.farm, self.deadlines, self._log, self._engines_ended)
         self.fates = SetFates(self.router, self.losses, self._restarts, self._announce)
-        self._engines, self._stopping = 0, False
-        self._started = time.time()
-        self._requests: dict[type[m.Message], Callable[[PeerSession, Any], Any]] = {
+        self._engines, self._stopping, self._started = 0, False, time.time()
+        self._requests = self._answers()
+        self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
+            m.Output: self.router.output,
+            **self.router.debuggers.reports,
+            m.Findings: self.inquiries.found,
+            m.RunBeforeEnd: self.router.own.before_end,
+            m.AnswerStuck: self.stalled.stuck,
+            m.TasksReturned: self.farm.returned,
+            m.TasksStarted: self.farm.blame.started,
+            m.WantTaskBody: self.farm.bodies.want,
+            m.TaskHolds: self.router.task_holds,
+            m.TasksHeld: self.journal.held,
+        }
+        self._watches = Watches(by_key, self._send, self._requests, self._reports)
+
+    def _answers(self) -> dict[type[m.Message], Callable[[PeerSession, Any], Any]]:
+        return {
             m.GetIds: lambda session, message: self._ids(),
             m.QueueStatus: lambda session, message: self.stalled.queue_status(message.targets),
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
@@ -110,18 +131,6 @@ class ControllerService:
             m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
             m.Release: lambda session, message: self.farm.release(session.key, message.targets),
         }
-        self._reports: dict[type[m.Message], Callable[[int, Any], object]] = {
-            m.Output: self.router.output,
-            **self.router.debuggers.reports,
-            m.Findings: self.inquiries.found,
-            m.RunBeforeEnd: self.router.own.before_end,
-            m.AnswerStuck: self.stalled.stuck,
-            m.TasksReturned: self.farm.returned,
-            m.TasksStarted: self.farm.blame.started,
-            m.WantTaskBody: self.farm.bodies.want,
-            m.TaskHolds: self.router.task_holds,
-        }
-        self._watches = Watches(by_key, self._send, self._requests, self._reports)
 
     # --- events --------------------------------------------------------------------------------------------
 
@@ -184,7 +193,7 @@ class ControllerService:
         """Handle a set's message about its commands and tasks."""
         message, farm = event.message, self.farm
         if isinstance(message, m.TaskResults):
-            farm.results(key, message, event.body)
+            self.journal.results(key, message, event.body)
         elif isinstance(message, m.Result):
             self.router.result(key, message, event.body, event.stream)
         elif isinstance(message, m.LargeTaskResult):
@@ -199,7 +208,8 @@ class ControllerService:
     def _client_message(self, session: PeerSession, event: MessageReceived) -> None:
         message: Any = event.message
         try:
-            if not self._interfaces[session.role].permits(message):
+            asks = not isinstance(message, m.TasksFetched | m.TasksOpen)
+            if asks and not self._interfaces[session.role].permits(message):
                 raise SecurityError(
                     f"the {session.role!r} interface does not permit this {type(message).__name__}"
                 )
@@ -233,7 +243,9 @@ class ControllerService:
             self.router.command(key, message, event.body, event.stream)
             self._loop.call_at_turn_end(self.stalled.look_for_silent_senders)
         elif isinstance(message, m.SubmitTasks):
-            self.farm.submit(key, message, event.body, event.stream)
+            self.journal.submit(key, message, event.body, event.stream)
+        elif isinstance(message, m.TasksFetched | m.TasksOpen):
+            self.journal.told(key, message)
         elif isinstance(message, m.BodyAgain):
             if not self.farm.bodies.again(key, message, event.stream):
                 self.router.body_again(key, message, event.stream)
@@ -290,10 +302,8 @@ class ControllerService:
         clients = [s.role for s in self.sessions.by_key.values() if s.role != "engine"]
         clock = time.time()
         engines, more = described(self.router.registry, self.deadlines, after, self._loop.now())
-        up = clock - self._started
-        return {
-            "engines": engines, "clients": clients, "up": up, "time": clock, "version": __version__, "more": more,
-        }  # fmt: skip
+        info = {"engines": engines, "clients": clients, "time": clock, "version": __version__, "more": more}
+        return {**info, "up": clock - self._started}
 
     def _ended(self, session: PeerSession, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
@@ -312,7 +322,8 @@ class ControllerService:
         else:
             lost = (self.farm.client_lost, self.router.client_lost, self._watches.client_lost)
             self._do_all(*(functools.partial(forget, key) for forget in lost))
-        self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
+        in_journal = functools.partial(self.journal.ended, key)
+        self._do_all(in_journal, lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
 
     def _do_all(self, *steps: Callable[[], object]) -> None:
         """Make all these calls, even if one fails, so that all resources are freed."""
@@ -329,6 +340,8 @@ class ControllerService:
         return not is_observer(self._interfaces[session.role].receives)
 
     def _begun(self, session: PeerSession) -> None:
+        self.journal.began(session)
+        self.transfers.endpoint_lost(session)  # of a connection before, if the session is from a journal
         if session.role != "engine":
             session.connection.send(self._roll.whole())
 
@@ -357,7 +370,7 @@ class ControllerService:
 
     def _flush(self) -> None:
         now = self._loop.now()
-        due, news, farm, commands = self.deadlines.due, self.losses.flush, self.farm.flush, self.router.flush
+        due, news, farm, commands = self.deadlines.due, self.losses.flush, self.journal.flush, self.router.flush
         for think in (lambda: due(now), lambda: news(now), lambda: farm(now), lambda: commands(now)):
             try:
                 effects = list(think())
@@ -370,7 +383,7 @@ class ControllerService:
                 except Exception as error:
                     self._not_performed(effect, error)
         self.interruptions.look()
-        for timed in (self.farm, self.deadlines, self.losses):
+        for timed in (self.journal, self.deadlines, self.losses):
             self._set_timer(timed.next_deadline())
 
     def _not_flushed(self, error: BaseException) -> None:
@@ -427,7 +440,7 @@ class ControllerService:
             try:
                 session.connection.send(message, body)
             except LocalProtocolError as error:
-                self._send_instead(session, message, error)
+                send_instead(session.connection, f"{session.role} {session.key}", message, error, self._log)
             session.wake()
             self._check_backlog(session)
 
@@ -445,21 +458,6 @@ class ControllerService:
             self._loop.call_soon(
                 lambda: self.sessions.end(session, reason), lambda error: self.sessions.broken(session, error)
             )
-
-    def _send_instead(self, session: PeerSession, message: m.AnyMessage, error: LocalProtocolError) -> None:
-        """Send an error in place of a reply that does not fit into the client's message, where ids are longer."""
-        self._log(f"not passed on to {session.role} {session.key}: {error}")
-        text = f"the reply is too large to be passed on: {error}"
-        if isinstance(message, m.Reply):
-            session.connection.send(m.Refused(message.id, "MessageSizeError", text))
-        elif isinstance(message, m.Result):
-            session.connection.send(m.Undone(message.id, message.engines, "MessageSizeError", text))
-        elif isinstance(message, m.TaskDone):
-            index = packed.pack([message.index])
-            session.connection.send(m.TasksUndone(message.group, index, "MessageSizeError", text))
-        elif isinstance(message, m.Undone):
-            short = printable(message.text)
-            session.connection.send(m.Undone(message.id, message.engines, message.error, short))
 
     def _give_up(self, key: int, stream: int) -> None:
         """Drop the rest of a reply that the client does not read."""
@@ -483,7 +481,7 @@ class ControllerService:
                 try:
                     sinks.append((session, session.connection.send_streamed(message, effect.size)))
                 except LocalProtocolError as error:
-                    self._send_instead(session, message, error)
+                    send_instead(session.connection, f"{session.role} {session.key}", message, error, self._log)
                     session.wake()
         if source is None:
             for session, stream in sinks:

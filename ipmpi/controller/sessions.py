@@ -41,6 +41,10 @@ class PeerSession:
     """Whether the peer ended because of an error."""
     is_dead: bool = False
     """Whether its process ended without a message."""
+    former: bytes = b""
+    """The token of the session that the peer asked for, and which is not known here."""
+    is_restored: bool = False
+    """Whether it comes from a journal, and its peer has said nothing since."""
 
     def wake(self) -> None:
         """Send what was queued on the connection."""
@@ -66,6 +70,8 @@ class Sessions:
         log: Callable[[str], None],
     ) -> None:
         self._loop = loop
+        self.journalled = False
+        """Whether they are in a journal."""
         self._tables = tables
         self._on_started = on_started
         self._on_event = on_event
@@ -92,7 +98,7 @@ class Sessions:
     def _admit(self, peer: Authenticated, hello: Hello, handshake: ListenerHandshake) -> None:
         session = self._by_token.get(hello.session)
         if session is not None and session.role == hello.role:
-            self._resume(session, peer, hello, handshake)
+            (self._recover if session.is_restored else self._resume)(session, peer, hello, handshake)
             return
         table = self._tables[hello.role]
         bounds = bounds_of(hello.role, table)
@@ -104,12 +110,45 @@ class Sessions:
             return
         connection = Connection(table, unacknowledged=bounds.unacknowledged)
         session = PeerSession(self._next, secrets.token_bytes(16), hello.role, connection, peer.peer, bounds)
-        session.process = hello.process
+        session.process, session.former = hello.process, hello.session
         self._next += 1
         self._by_token[session.token] = session
         self.by_key[session.key] = session
         self._on_started(session)
-        self._welcome(session, peer, handshake.welcome(session.token, 0, False, processid.own()))
+        self._welcome_anew(session, peer, handshake)
+
+    def _welcome_anew(self, session: PeerSession, peer: Authenticated, handshake: ListenerHandshake) -> None:
+        welcome = handshake.welcome(session.token, 0, False, processid.own(), self.journalled)
+        self._welcome(session, peer, welcome)
+
+    def restore(self, key: int, token: bytes, role: str) -> None:
+        """Keep a session that another controller began, for as long as its peer may need to come back."""
+        table = self._tables[role]
+        bounds = bounds_of(role, table)
+        connection = Connection(table, unacknowledged=bounds.unacknowledged)
+        session = PeerSession(key, token, role, connection, "?", bounds, is_restored=True)
+        self._by_token[token] = self.by_key[key] = session
+        last = self._loop.now() + limits.LEASE_AFTER_SILENCE
+        self._look_in(limits.LEASE_LOOK, session, "the controller was started again", last, last)
+
+    def continue_after(self, key: int) -> None:
+        """Give new sessions larger numbers than this one."""
+        self._next = max(self._next, key + 1)
+
+    def knows(self, role: str) -> bool:
+        """Return whether there is such a role here."""
+        return role in self._tables
+
+    def _recover(
+        self, session: PeerSession, peer: Authenticated, hello: Hello, handshake: ListenerHandshake
+    ) -> None:
+        """Go on with a session from the journal: over a new connection, as nothing is known of the old one."""
+        self._detach(session)
+        session.connection = Connection(self._tables[session.role], unacknowledged=session.bounds.unacknowledged)
+        session.process = hello.process
+        self._log(f"{session.role} {session.key} is back from {peer.peer}, after a restart of the controller")
+        self._on_started(session)
+        self._welcome_anew(session, peer, handshake)
 
     def _turn_away(self, peer: Authenticated, handshake: ListenerHandshake, reason: str) -> None:
         self._log(f"{peer.peer} is turned away: {reason}")
@@ -122,13 +161,7 @@ class Sessions:
     def _resume(
         self, session: PeerSession, peer: Authenticated, hello: Hello, handshake: ListenerHandshake
     ) -> None:
-        old, session.link = session.link, None
-        if old is not None:
-            # The peer has noticed first that the old link is dead.
-            old.close("the peer came back over a new link")
-        if session.lease is not None:
-            session.lease.cancel()
-            session.lease = None
+        self._detach(session)
         try:
             session.connection.resume(hello.received, files=peer.pipe.files is not None)
         except ProtocolError as error:
@@ -138,7 +171,18 @@ class Sessions:
         self._log(f"{session.role} {session.key} is back from {peer.peer}")
         session.process = hello.process
         received = session.connection.received
-        self._welcome(session, peer, handshake.welcome(session.token, received, True, processid.own()))
+        welcome = handshake.welcome(session.token, received, True, processid.own(), self.journalled)
+        self._welcome(session, peer, welcome)
+
+    def _detach(self, session: PeerSession) -> None:
+        """A peer has come back."""
+        old, session.link = session.link, None
+        if old is not None:
+            # The peer has noticed first that the old link is dead.
+            old.close("the peer came back over a new link")
+        if session.lease is not None:
+            session.lease.cancel()
+            session.lease = None
 
     def _welcome(self, session: PeerSession, peer: Authenticated, welcome: bytes) -> None:
         try:
@@ -154,6 +198,7 @@ class Sessions:
         session.peer = peer.peer
 
         def event(happened: Event) -> None:
+            session.is_restored = False
             self._on_event(session, happened)
 
         def closed(reason: str, orderly: bool, error: KernelError | None) -> None:

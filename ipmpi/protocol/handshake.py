@@ -61,7 +61,11 @@ class Hello(msgspec.Struct, frozen=True, tag_field="kind", tag="hello"):
 
 
 class Welcome(msgspec.Struct, frozen=True, tag_field="kind", tag="welcome"):
-    """The controller's answer to a Hello whose proof is right; ``session`` has 16 bytes. ``process``: as there."""
+    """The controller's answer to a Hello whose proof is right; ``session`` has 16 bytes. ``process``: as there.
+
+    ``journalled``: the session is in the controller's journal. If it is the one that was asked for, and is not
+    ``resumed``, a controller that was started again has found it there: it goes on, and its frames count from 0.
+    """
 
     version: Count
     software: str
@@ -71,6 +75,7 @@ class Welcome(msgspec.Struct, frozen=True, tag_field="kind", tag="welcome"):
     received: Count = 0
     resumed: bool = False
     process: Process = ""
+    journalled: bool = False
 
 
 class Refusal(msgspec.Struct, frozen=True, tag_field="kind", tag="refusal"):
@@ -405,7 +410,9 @@ class ListenerHandshake:
             )
         self._secret = secret
 
-    def welcome(self, session: bytes, received: int, resumed: bool, process: str = "") -> bytes:
+    def welcome(
+        self, session: bytes, received: int, resumed: bool, process: str = "", journalled: bool = False
+    ) -> bytes:
         """The frame that accepts the peer.
 
         Args:
@@ -413,6 +420,7 @@ class ListenerHandshake:
             received: frames of that session which arrived at the controller.
             resumed: False for a new session, also where the peer asked for one that is gone.
             process: the controller's identity.
+            journalled: whether the session is in a journal.
         """
         state = _next(_LISTENER, self._state, _Event.WELCOME)
         hello = self._hello
@@ -421,7 +429,11 @@ class ListenerHandshake:
             raise LocalProtocolError(f"a session id has 16 bytes, not {len(session)}")
         nonce = random_source.token_bytes(_NONCE_BYTES)
         proof = _controller_proof(self._secret, self._exporter, hello.role, hello.nonce, nonce)
-        frame = _frame(Welcome(self.version, self._software, nonce, proof, session, received, resumed, process))
+        frame = _frame(
+            Welcome(
+                self.version, self._software, nonce, proof, session, received, resumed, process, journalled
+            )
+        )  # fmt: skip
         self._state = state
         return frame
 

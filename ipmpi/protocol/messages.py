@@ -36,6 +36,14 @@ from .output import (
     OutputBlock as OutputBlock,
 )
 from .peers import CommandWithdrawn as CommandWithdrawn, EndIsNear as EndIsNear, LeaveCommand as LeaveCommand
+from .recovery import (
+    RecoveryMessage as RecoveryMessage,
+    ResultsRecorded as ResultsRecorded,
+    TasksAccepted as TasksAccepted,
+    TasksFetched as TasksFetched,
+    TasksHeld as TasksHeld,
+    TasksOpen as TasksOpen,
+)
 from .sshmessages import (
     ChannelReset as ChannelReset,
     ConnectTo as ConnectTo,
@@ -77,6 +85,7 @@ from .tasks import (
     TaskBody as TaskBody,
     TaskDone as TaskDone,
     TaskHolds as TaskHolds,
+    TaskMessage,
     TaskOptions as TaskOptions,
     TaskResults as TaskResults,
     TasksDone as TasksDone,
@@ -417,25 +426,14 @@ AnyMessage = (
     | ClusterInfo
     | AskAgents
     | DebuggerLine
-    | SubmitTasks
-    | AbortTasks
-    | TaskStatus
-    | DefineFunction
-    | ForgetFunctions
-    | Recheck
-    | Reserve
-    | Release
     | Reply
     | Refused
     | Result
     | Undone
     | Accepted
     | SendBodyAgain
-    | TasksDone
-    | TasksUndone
     | Notice
     | EnginesChanged
-    | TaskDone
     | Registered
     | Dispatch
     | CommandWithdrawn
@@ -444,11 +442,6 @@ AnyMessage = (
     | Inquiry
     | StopRanks
     | EndSet
-    | GiveTasks
-    | TakeBackTasks
-    | CancelTasks
-    | TaskBody
-    | ReserveRanks
     | Register
     | RanksLost
     | JobEnds
@@ -458,14 +451,8 @@ AnyMessage = (
     | Output
     | DebuggerSaid
     | ChannelMessage
-    | WantTasks
-    | TaskResults
-    | LargeTaskResult
-    | TasksReturned
-    | TasksStarted
-    | WantTaskBody
-    | PropertiesChanged
-    | TaskHolds
+    | RecoveryMessage
+    | TaskMessage
     | EndIsNear
     | HoldRanks
     | CanStopAt
@@ -477,10 +464,6 @@ AnyMessage = (
     | Unsubscribe
     | Watched
     | Unwatch
-    | RunTogether
-    | TogetherEnded
-    | LeaveTogether
-    | DeliverTogether
     | SshMessage
     | Goodbye
 )

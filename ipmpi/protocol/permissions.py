@@ -32,10 +32,20 @@ _SET_ON_TASKS: Final[Table] = frozenset(
         m.WantTaskBody,
         m.PropertiesChanged,
         m.TaskHolds,
+        m.TasksHeld,
     )
 )
 _TASKS_TO_SET: Final[Table] = frozenset(
-    {m.DefineFunction, m.ForgetFunctions, m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.TaskBody, m.ReserveRanks}
+    (
+        m.DefineFunction,
+        m.ForgetFunctions,
+        m.GiveTasks,
+        m.TakeBackTasks,
+        m.CancelTasks,
+        m.TaskBody,
+        m.ReserveRanks,
+        m.ResultsRecorded,
+    )
 )
 
 _CHANNEL: Final[Table] = frozenset({m.DebugBytes, m.DebugCredit, m.DebugClosed})
@@ -79,7 +89,17 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.Unsubscribe,
     },
     "tc": _LOOK
-    | {m.SubmitTasks, m.BodyAgain, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck},
+    | {
+        m.SubmitTasks,
+        m.BodyAgain,
+        m.AbortTasks,
+        m.TaskStatus,
+        m.DefineFunction,
+        m.ForgetFunctions,
+        m.Recheck,
+        m.TasksFetched,
+        m.TasksOpen,
+    },
     "monitor": _LOOK | {m.QueueStatus, m.TaskStatus},
 }
 
@@ -102,7 +122,7 @@ RECEIVES: Final[dict[str, Table]] = {
     "mec": _ANSWERS
     | _CHANNEL
     | {m.Accepted, m.Output, m.DebuggerSaid, m.DebugOpened, m.Watched, m.Result, m.Undone, m.SendBodyAgain},
-    "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.SendBodyAgain},
+    "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.TasksAccepted, m.SendBodyAgain},
     "monitor": _ANSWERS,
 }
 

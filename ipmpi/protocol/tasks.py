@@ -338,3 +338,36 @@ class DeliverTogether(Message, frozen=True, tag=75):
     group: int
     index: int
     ranks: IdList
+
+
+TaskMessage = (
+    AbortTasks
+    | CancelTasks
+    | DefineFunction
+    | DeliverTogether
+    | ForgetFunctions
+    | GiveTasks
+    | LargeTaskResult
+    | LeaveTogether
+    | PropertiesChanged
+    | Recheck
+    | Release
+    | Reserve
+    | ReserveRanks
+    | RunTogether
+    | SubmitTasks
+    | TakeBackTasks
+    | TaskBody
+    | TaskDone
+    | TaskHolds
+    | TaskResults
+    | TasksDone
+    | TasksReturned
+    | TasksStarted
+    | TaskStatus
+    | TasksUndone
+    | TogetherEnded
+    | WantTaskBody
+    | WantTasks
+)
+"""All of these; see also :mod:`ipmpi.protocol.recovery`."""

@@ -169,6 +169,7 @@ def test_the_table_names_what_there_is() -> None:
         (ipcontroller.main, ["--name=a/b"]),
         (ipcontroller.main, ["-l", "~no-such-user/log"]),
         (ipcontroller.main, ["--client-port=65536"]),
+        (ipcontroller.main, ["--journal=~no-such-user/journal", "--client-port=1", "--engine-port=2"]),
         (ipengine.main, ["--furl-file=a\0b"]),
         (ipcluster.main, ["--task-furl-file", LONG]),
         (ipcluster.main, ["--detach", "--logdir=~no-such-user/log"]),

@@ -60,6 +60,8 @@ class FakeFarm:
     def shown(self) -> str:
         return f"engines: {len(self.runners)}"
 
+    is_journalled = False
+
     @property
     def engines(self) -> list[int]:
         return list(range(len(self.runners)))

@@ -54,6 +54,8 @@ class ThreadFarm:
 
     # --- what the client uses ----------------------------------------------------------------------------
 
+    is_journalled = False
+
     @property
     def engines(self) -> list[int]:
         return list(range(len(self._runners)))

@@ -29,6 +29,7 @@ VALUES: dict[Any, Any] = {
     list[str]: ["-n", "4"],
     list[bytes]: [b"k" * 16, b""],
     list[tuple[int, int]]: [(1, 0), (70_000, 3)],
+    list[tuple[int, bytes]]: [(1, b""), (70_000, b"\x00\xff")],
     tuple[int, int] | None: (2, 1),
     list[m.EngineInfo]: [m.EngineInfo(0, 4, "host", 77)],
     list[m.OutputBlock]: [m.OutputBlock(m.STDERR, 70_000, [0, 5], b"text \xc3\xa9\n")],

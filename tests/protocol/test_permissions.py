@@ -46,6 +46,7 @@ TO_CONTROLLER = {
     m.WantTaskBody: "engine",
     m.PropertiesChanged: "engine",
     m.TaskHolds: "engine",
+    m.TasksHeld: "engine",
     m.Goodbye: "engine mec tc monitor",
     m.GetIds: "mec tc monitor",
     m.ClusterInfo: "mec tc monitor",
@@ -71,6 +72,8 @@ TO_CONTROLLER = {
     m.DefineFunction: "tc",
     m.ForgetFunctions: "tc",
     m.Recheck: "tc",
+    m.TasksFetched: "tc",
+    m.TasksOpen: "tc",
 }
 FROM_CONTROLLER = {
     m.Registered: "engine",
@@ -93,6 +96,7 @@ FROM_CONTROLLER = {
     m.CancelTasks: "engine",
     m.TaskBody: "engine",
     m.ReserveRanks: "engine",
+    m.ResultsRecorded: "engine",
     m.Goodbye: "engine mec tc monitor",
     m.Reply: "mec tc monitor",
     m.Refused: "mec tc monitor",
@@ -109,6 +113,7 @@ FROM_CONTROLLER = {
     m.TasksDone: "tc",
     m.TaskDone: "tc",
     m.TasksUndone: "tc",
+    m.TasksAccepted: "tc",
 }
 # Between the ranks of one set: what only those below hear, and what only those above do.
 DOWN_IN_A_SET = {
@@ -188,6 +193,11 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.WantTaskBody: m.WantTaskBody(1, 0, [0]),
     m.PropertiesChanged: m.PropertiesChanged([0]),
     m.TaskHolds: m.TaskHolds(0, "f"),
+    m.TasksAccepted: m.TasksAccepted([1]),
+    m.TasksFetched: m.TasksFetched([1]),
+    m.TasksOpen: m.TasksOpen([(1, b"")], True),
+    m.TasksHeld: m.TasksHeld([(1, b"")], True),
+    m.ResultsRecorded: m.ResultsRecorded(1),
     m.EndIsNear: m.EndIsNear(),
     m.HoldRanks: m.HoldRanks(1),
     m.CanStopAt: m.CanStopAt(1, 7),
@@ -215,7 +225,7 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
 CLIENT_OPERATIONS = {
     m.Command, m.BodyAgain, m.GetIds, m.QueueStatus, m.ClearQueue, m.Interrupt, m.Kill, m.ClusterInfo,
     m.SubmitTasks, m.AbortTasks, m.TaskStatus, m.DefineFunction, m.ForgetFunctions, m.Recheck,
-    m.Reserve, m.Release,
+    m.TasksFetched, m.TasksOpen, m.Reserve, m.Release,
 }  # fmt: skip
 
 

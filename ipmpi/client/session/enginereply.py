@@ -23,3 +23,12 @@ class EngineReply(NamedTuple):
     undone: tuple[str, str] | None = None
     printed: Output = Output()
     death: Death | None = None
+
+
+def undecodable(engine: int, error: Exception) -> tuple[str, str]:
+    """Return name and text of the error for a reply that cannot be decoded."""
+    text = (
+        f"the reply of engine {engine} cannot be decoded ({error}): it runs another release of ipmpi, or is not "
+        "an engine of ipmpi. Compare `ipengine --version` there with ipmpi.__version__"
+    )
+    return "RemoteProtocolError", text

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
-import contextlib
 import itertools
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,11 +28,12 @@ from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop, Timer
 from ...transport.privatememory import PrivateMemory
 from ...transport.transfers import Transfers
+from .afterrestart import LOST, to_repeat
 from .bodyfiles import BodyFiles
 from .commandoutput import CommandOutput
 from .debugchannels import DebugChannels
 from .debuggertalk import DebuggerTalk
-from .enginereply import EngineReply
+from .enginereply import EngineReply, undecodable
 from .failures import kernel_error
 from .notices import say
 from .partial import CommandFuture, SoFar
@@ -43,7 +42,7 @@ from .presence import Presence
 from .sentcommand import SentCommand
 from .submission import Submission as Submission
 from .taskmessages import NoTasks, TaskReceiver
-from .waiting import SessionFuture, check_process, forks, in_clients_thread
+from .waiting import SessionFuture, check_process, forks, in_clients_thread, settle, unlogged
 
 Future = concurrent.futures.Future
 
@@ -78,7 +77,7 @@ class Session:
         self.debug_channels = DebugChannels(self.send)
         self._up: Future[None] = Future()
         table = RECEIVES.get(address.role, RECEIVES["mec"] | RECEIVES["tc"])
-        callbacks = Callbacks(self._event, lambda: None, self._interrupted, self._ended)
+        callbacks = Callbacks(self._event, self._started, self._interrupted, self._ended)
         self._link = DialledSession(
             self._loop, address, table, callbacks, patience=limits.CLIENT_RECONNECT, renew=False, routes=routes
         )
@@ -116,13 +115,8 @@ class Session:
             self._loop.call_threadsafe(self._unwanted, self._failed)
 
     def _at_exit(self) -> None:
-        # Callbacks are told that their calls failed. Their exceptions are not logged at exit.
-        library = logging.getLogger("concurrent.futures")
-        library.addFilter(_nothing)
-        try:
+        with unlogged():
             self.close()
-        finally:
-            library.removeFilter(_nothing)
 
     # --- calls, from any thread ------------------------------------------------------------------------------
 
@@ -161,9 +155,9 @@ class Session:
             ClientError, MessageSizeError: it cannot be sent; or this process is a fork of the client's.
         """
         self.check()
-        future: Future[Any] = SessionFuture()
         number = next(self._numbers)
         prepared = prepared_here(make(number))
+        future = SessionFuture(prepared)
 
         def send() -> None:
             if self._failure is not None:
@@ -315,7 +309,7 @@ class Session:
             self.presence.watched(message)
         elif isinstance(message, m.ChannelMessage):
             self.debug_channels.heard(message)
-        elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone):
+        elif isinstance(message, m.TasksDone | m.TaskDone | m.TasksUndone | m.TasksAccepted):
             self._task_message(message, event)
         elif isinstance(message, m.Reply):
             future = self._requests.pop(message.id, None)
@@ -376,12 +370,7 @@ class Session:
         try:
             outcome = operations.decode_outcome(message.outcome)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            text = (
-                f"the reply of engine {message.engines[0]} cannot be decoded ({error}): it runs another "
-                "release of ipmpi, or is not an engine of ipmpi. Compare `ipengine --version` there with "
-                "ipmpi.__version__"
-            )
-            undone = ("RemoteProtocolError", text)
+            undone = undecodable(message.engines[0], error)
             self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
             return
         self._replied(message.id, [EngineReply(e, message.ok, outcome, body) for e in message.engines])
@@ -415,15 +404,17 @@ class Session:
             given_up = [EngineReply(engine, False, Nothing(), [], (error, text)) for engine in engines]
             self._replied(number, given_up)
 
-    def _task_message(self, message: m.TasksDone | m.TaskDone | m.TasksUndone, event: MessageReceived) -> None:
+    def _task_message(self, message: m.AnyMessage, event: MessageReceived) -> None:
         if isinstance(message, m.TasksUndone):
             self.tasks.tasks_undone(message)
+        elif isinstance(message, m.TasksAccepted):
+            self.tasks.accepted(message.groups)
         elif isinstance(message, m.TasksDone):
             if event.stream:
                 self._body(message, event, lambda body: self.tasks.tasks_done(message, body))
             else:
                 self.tasks.tasks_done(message, event.body)
-        else:
+        elif isinstance(message, m.TaskDone):
             done = self.tasks.task_done
             self._body(message, event, lambda body: done(message, body), lambda: self._no_memory(message))
 
@@ -446,6 +437,25 @@ class Session:
         self.tasks.refused(message.id, error)
 
     # --- events of the link ----------------------------------------------------------------------------------
+
+    def _started(self) -> None:
+        """If the controller was started again from its journal: that has the tasks, and nothing else."""
+        if not self._link.was_journalled:
+            return
+        self._transfers.endpoint_lost(self._link)
+        self.presence.update((), self.presence.ids)
+        again, lost = to_repeat(self._requests)
+        commands, self._commands, self._inline = list(self._commands.values()), {}, 0
+        for future in [*lost, *(command.future for command in commands)]:
+            settle(future, ConnectionError(LOST))
+        self.tasks.go_on()
+        for message in again:
+            self.send(message)
+
+    @property
+    def is_journalled(self) -> bool:
+        """Whether the controller has this session, with its tasks, in a journal."""
+        return self._link.is_journalled
 
     def _interrupted(self, reason: str) -> None:
         self._notice(f"the link to the controller broke ({reason}); reconnecting, calls wait")
@@ -476,13 +486,3 @@ class Session:
             settle(future, self._failure)
         self.tasks.fail(self._failure)
         self.debug_channels.fail(self._failure)
-
-
-def settle(future: Future[Any], error: BaseException) -> None:
-    """Set the exception of a future, unless it is done."""
-    with contextlib.suppress(concurrent.futures.InvalidStateError):
-        future.set_exception(error)
-
-
-def _nothing(_record: logging.LogRecord) -> bool:
-    return False

@@ -32,6 +32,12 @@ class TaskReceiver(Protocol):
     def body_wanted(self, number: int, /) -> bool:
         """The controller needs the body of a message again; return whether it was about tasks."""
 
+    def accepted(self, groups: Sequence[int], /) -> None:
+        """The controller has these groups of tasks in its journal."""
+
+    def go_on(self) -> None:
+        """The controller was started again from its journal, and the session goes on."""
+
     def fail(self, error: KernelError) -> None:
         """The session has ended."""
 
@@ -59,4 +65,10 @@ class NoTasks:
         return False
 
     def fail(self, error: KernelError) -> None:
+        """Do nothing."""
+
+    def accepted(self, _groups: Sequence[int]) -> None:
+        """Do nothing."""
+
+    def go_on(self) -> None:
         """Do nothing."""

@@ -8,10 +8,12 @@ threads.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
+import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ClientError
@@ -94,12 +96,16 @@ class _Waiters(list[Any]):
 class SessionFuture(concurrent.futures.Future[Any]):
     """A future that is completed by a client's own thread.
 
+    Args:
+        sent: the message that asked for the result, if it may have to be sent again.
+
     Raises:
         ClientError: from methods that wait, in a done-callback and in a forked process: the wait would never end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sent: object = None) -> None:
         super().__init__()
+        self.sent = sent
         self._born = _forks
         self._waiters = _Waiters()
 
@@ -136,3 +142,24 @@ def _call_back(fn: Callable[[Any], object], future: concurrent.futures.Future[An
             raise
         # sys.exit() in a callback must not end the thread that receives all replies.
         raise RuntimeError(f"a callback raised {error!r}, which does not end the process") from error
+
+
+def settle(future: concurrent.futures.Future[Any], error: BaseException) -> None:
+    """Set the exception of a future, unless it is done."""
+    with contextlib.suppress(concurrent.futures.InvalidStateError):
+        future.set_exception(error)
+
+
+@contextlib.contextmanager
+def unlogged() -> Iterator[None]:
+    """Let exceptions of callbacks not be logged: at exit they are told that their calls have failed."""
+    library = logging.getLogger("concurrent.futures")
+    library.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        library.removeFilter(_nothing)
+
+
+def _nothing(_record: logging.LogRecord) -> bool:
+    return False

@@ -29,6 +29,7 @@ from ..session.waiting import SessionFuture, check_waiting
 from .payloads import Payload
 from .resulthandlers import ResultBatch, ResultHandler, ResultsHandler
 from .taskgroup import KnownFunction, SubmittedGroup, SubmitTerms, TaskRef, fits
+from .wire import Wire as Wire
 
 IDLE_FUNCTIONS: Final = 128
 """Functions without open tasks that the controller keeps, in case they are used again."""
@@ -36,43 +37,14 @@ IDLE_FUNCTIONS: Final = 128
 GATHER: Final = 0.001
 """Seconds for which single tasks in quick succession are collected into one message."""
 
+FETCHED: Final = 0.005
+"""Seconds after which a controller with a journal is told that the results of a group are here."""
+
+_LACKING: Final = 64
+"""Groups in one TasksOpen: with 4 bytes for each of TASKS_PER_MESSAGE tasks it stays below MESSAGE."""
+
 _NEVER: Final = b"."
 """Payload of a task that was cancelled before it was sent; it cannot be unpickled."""
-
-
-OnError = Callable[[BaseException], object]
-
-
-class Wire(Protocol):
-    """The part of a session that a submitter uses. Methods that do not send may be called from any thread."""
-
-    @property
-    def failure(self) -> KernelError | None:
-        """Why the session has ended; None if it has not."""
-
-    def check(self) -> None:
-        """Raise ClientError if this process is a fork of the session's."""
-
-    def post(self, call: Callable[[], object], on_error: OnError | None = None) -> None:
-        """Call it in the session's thread; an exception is passed to ``on_error`` there."""
-
-    def post_later(self, seconds: float, call: Callable[[], object], on_error: OnError | None = None) -> object:
-        """As :meth:`post`, after some seconds; only from the session's thread."""
-
-    def is_own_thread(self) -> bool:
-        """Return whether this is the session's thread, which must not wait for the controller."""
-
-    def number(self) -> int:
-        """Return a number that no request, command or group of the session has."""
-
-    def request(self, make: Callable[[int], m.AnyMessage]) -> Future[Any]:
-        """Send a request; ``make`` is called with its number."""
-
-    def send(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
-        """Send a message with a small body."""
-
-    def send_streamed(self, message: m.AnyMessage, body: Sequence[Buffer]) -> None:
-        """Send a message whose body is a stream."""
 
 
 class TaskSubmitter:
@@ -92,6 +64,8 @@ class TaskSubmitter:
         self._idle: OrderedDict[bytes, int] = OrderedDict()
         self._backlog = 0
         self._flushed_at = 0.0
+        self._fetched: list[int] = []
+        """Groups that have ended, of which the controller's journal does not know that."""
         self.succeeded = 0
         self.failed = 0
         """Number of ended tasks without an id; changed in the session's thread."""
@@ -277,12 +251,12 @@ class TaskSubmitter:
             group.tell_failed(internal_error(error))
 
     def _send(self, group: SubmittedGroup) -> None:
-        options, definitions = group.terms
-        for definition in definitions:
+        for definition in group.terms.definitions:
             self._register(definition)
+        if self._wire.is_journalled:
+            group.lacks = set(range(group.left))
         if group.segments is not None:
-            sizes = [size_of([segment]) for segment in group.segments]
-            self._wire.send_streamed(m.SubmitTasks(group.number, options, b"", sizes), group.segments)
+            self._send_large(group, group.segments)
             return
         payloads, group.payloads = group.payloads, []
         for index in group.cancelled:
@@ -290,23 +264,33 @@ class TaskSubmitter:
         body = b"".join(payloads)
         group.size = len(body)
         self._backlog += group.size
-        lengths = pack(map(len, payloads))
-        self._wire.send(m.SubmitTasks(group.number, options, lengths, [group.size]), [body])
+        self._send_small(group, pack(map(len, payloads)), body)
         if group.cancelled:
             which = pack(sorted(group.cancelled))
             self._wire.request(lambda i: m.AbortTasks(i, group.number, which, "cancel"))
 
+    def _send_large(self, group: SubmittedGroup, segments: list[Buffer]) -> None:
+        sizes = [size_of([segment]) for segment in segments]
+        self._wire.send_streamed(m.SubmitTasks(group.number, group.terms.options, b"", sizes), segments)
+
+    def _send_small(self, group: SubmittedGroup, lengths: bytes, body: bytes) -> None:
+        group.copy = (lengths, body) if group.lacks is not None else None
+        self._wire.send(m.SubmitTasks(group.number, group.terms.options, lengths, [len(body)]), [body])
+
     def _register(self, definition: Definition) -> None:
         """Send a function if the controller does not have it, and count one more open group that uses it."""
-        known = self._functions.get(definition.key)
-        if known is None:
+        known = self._functions.setdefault(definition.key, KnownFunction(len(definition.pickle)))
+        self._define(definition, known)
+        self._idle.pop(definition.key, None)
+        known.uses += 1
+
+    def _define(self, definition: Definition, known: KnownFunction) -> None:
+        if not known.is_sent:
+            known.is_sent = True
             data = memoryview(definition.pickle)
-            known = self._functions[definition.key] = KnownFunction(len(data))
             for start in range(0, len(data), limits.INLINE_BODY):
                 piece = data[start : start + limits.INLINE_BODY]
                 self._wire.send(m.DefineFunction(definition.key, start, len(data), [len(piece)]), [piece])
-        self._idle.pop(definition.key, None)
-        known.uses += 1
 
     def _release(self, definitions: Iterable[Definition]) -> None:
         for definition in definitions:
@@ -337,6 +321,8 @@ class TaskSubmitter:
         if group is None:
             return
         whole = bytes(body[0]) if body else b""
+        if group.lacks is not None:
+            group.heard(unpack(message.indices))
         batch = group.batch
         if batch is not None:
             self._ended(group, count(message.indices))
@@ -359,6 +345,7 @@ class TaskSubmitter:
         group = self._by_number.get(message.group)
         if group is None:
             return
+        group.heard([message.index])
         self._ended(group, 1)
         if group.batch is not None:
             group.batch.large_arrived(group.base + message.index, message.engine, body)
@@ -372,6 +359,7 @@ class TaskSubmitter:
         group = self._by_number.get(message.group)
         if group is not None:
             indices = unpack(message.indices)
+            group.heard(indices)
             self._ended(group, len(indices))
             group.tell_undone(indices, kernel_error(message.error, message.text))
 
@@ -393,6 +381,49 @@ class TaskSubmitter:
         self._wire.send_streamed(m.BodyAgain(number, sizes), group.segments)
         return True
 
+    # --- a controller with a journal -------------------------------------------------------------------------
+
+    def accepted(self, groups: Sequence[int]) -> None:
+        """The controller has these groups in its journal, so that they need not be sent again."""
+        for number in groups:
+            group = self._by_number.get(number)
+            if group is not None:
+                group.copy = None
+
+    def _has_all(self, number: int) -> None:
+        if not self._fetched:
+            self._wire.post_later(FETCHED, self._tell_fetched)
+        self._fetched.append(number)
+
+    def _tell_fetched(self) -> None:
+        fetched, self._fetched = self._fetched, []
+        if self._wire.failure is None:
+            for start in range(0, len(fetched), limits.TASKS_PER_MESSAGE):
+                self._wire.send(m.TasksFetched(fetched[start : start + limits.TASKS_PER_MESSAGE]))
+
+    def go_on(self) -> None:
+        """The controller was started again: send what it may not have, and say which ends are lacking."""
+        for known in self._functions.values():
+            known.is_sent = False
+        lacking: list[tuple[int, bytes]] = []
+        for number in sorted(self._by_number):
+            group = self._by_number[number]
+            if not group.sent or group.lacks is None:
+                continue
+            if group.copy is not None or group.segments is not None:
+                for definition in group.terms.definitions:
+                    self._define(definition, self._functions[definition.key])
+                if group.segments is not None:
+                    self._send_large(group, group.segments)
+                elif group.copy is not None:
+                    self._send_small(group, *group.copy)
+            else:
+                lacking.append((number, pack(sorted(group.lacks))))
+                if len(lacking) == _LACKING:
+                    self._wire.send(m.TasksOpen(lacking, False))
+                    lacking = []
+        self._wire.send(m.TasksOpen(lacking, True))
+
     def fail(self, error: KernelError) -> None:
         """The session has ended."""
         with self._lock:
@@ -413,6 +444,8 @@ class TaskSubmitter:
         if group.left <= 0:
             self._forget(group)
             self._release(group.terms.definitions)
+            if group.lacks is not None:
+                self._has_all(group.number)
         if self._waiting:
             self._flush()
 

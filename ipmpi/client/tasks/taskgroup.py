@@ -28,13 +28,20 @@ class TaskRef(NamedTuple):
 
 
 class SubmittedGroup:
-    """Open tasks, with one handler each, or one ``batch`` handler for all, which numbers them from ``base``."""
+    """Open tasks, with one handler each, or one ``batch`` handler for all, which numbers them from ``base``.
+
+    Attributes:
+        copy: with a journal at the controller: lengths and payloads, until the group is in the journal.
+        lacks: and the tasks that have not ended; None without a journal, or before the group is sent.
+    """
 
     __slots__ = (
         "base",
         "batch",
         "cancelled",
+        "copy",
         "handlers",
+        "lacks",
         "left",
         "number",
         "payloads",
@@ -58,6 +65,13 @@ class SubmittedGroup:
         self.left = 0
         self.size = 0
         self.sent = False
+        self.copy: tuple[bytes, bytes] | None = None
+        self.lacks: set[int] | None = None
+
+    def heard(self, indices: Iterable[int]) -> None:
+        """These tasks have ended."""
+        if self.lacks is not None:
+            self.lacks.difference_update(indices)
 
     def tell_undone(self, indices: Iterable[int], error: KernelError) -> None:
         """Report an error to the handlers of tasks that have not ended."""
@@ -78,13 +92,17 @@ class SubmittedGroup:
 
 
 class KnownFunction:
-    """A function that the controller has: its size, and how many open groups use it."""
+    """A function that the controller has: its size, and how many open groups use it.
 
-    __slots__ = ("size", "uses")
+    ``is_sent`` is False if the controller may have forgotten it.
+    """
+
+    __slots__ = ("is_sent", "size", "uses")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.uses = 0
+        self.is_sent = False
 
 
 def fits(group: SubmittedGroup, terms: SubmitTerms, size: int) -> bool:

@@ -37,6 +37,7 @@ from .groups import CANCELLING, DROPPED, GIVEN, INTERRUPTED, WAITING, TaskGroup,
 from .large import LargeResults
 from .largearguments import LargeArguments
 from .order import Order, Priority, Queued
+from .recovery import FarmRecovery
 from .sets import Incarnation, Need, SetState, SetStates, Verdict, rounded_up, sentence
 from .suspects import Suspects
 from .taskqueue import QueueSlice, TaskQueue
@@ -60,38 +61,39 @@ class Farm:
         self._order: Order = order if order is not None else Priority()
         self._waiting = TaskQueue(self._order.newest_first)
         self._arrivals = count(1)
-        self._table = TaskTable(first_serial, self._ready, self._closed)
-        self._functions = Functions()
+        self._table = TaskTable(first_serial, lambda group: self.recovery.ready(group), self._closed)
+        self.functions = Functions()
         self._sets = SetStates()
-        self.aborts = Aborts(self._table)
-        self.blame = Suspects(self._table)
+        self.aborts, self.blame = Aborts(self._table), Suspects(self._table)
         self._endings = Endings(self._table, self._sets)
         self.bodies = LargeArguments(self._table)
         self.large = LargeResults(self._table, self._sets, self._large_ended, self.returned)
+        self.recovery = FarmRecovery(self._table, self._sets, self.functions, self._ready)
         self._look_at: float | None = None
         self.stale_results = 0
         """Number of unexpected results, which are dropped."""
 
     # --- clients -------------------------------------------------------------------------------------------
 
-    def submit(self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int) -> None:
-        """Queue a group of tasks; raises an error to refuse it."""
-        self._functions.use(client, message.options.functions)
+    def submit(self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int) -> TaskGroup:
+        """Queue a group of tasks, and return it; raises an error to refuse it."""
+        self.functions.use(client, message.options.functions)
         try:
             group = self._table.open(client, message, body, stream, len(self._registry.engines))
         except Exception:
-            self._forget(self._functions.unuse(message.options.functions))
+            self._forget(self.functions.unuse(message.options.functions))
             raise
         self._sets.group_opened(group.options.expected)
         self._table.start(group, message.options)
+        return group
 
     def define(self, client: int, message: m.DefineFunction, body: Sequence[Buffer]) -> None:
         """Add a piece of a function of tasks; raises RemoteProtocolError if it is not the next one."""
-        self._functions.define(client, message, body)
+        self.functions.define(client, message, body)
 
     def forget(self, client: int, message: m.ForgetFunctions) -> None:
         """A client drops these functions."""
-        self._forget(self._functions.forget(client, message.keys))
+        self._forget(self.functions.forget(client, message.keys))
 
     def _forget(self, keys: list[bytes]) -> None:
         for set_state in self._sets.by_key.values() if keys else ():
@@ -139,7 +141,7 @@ class Farm:
             self._table.undone(group, held, "TaskAborted", "", still_there=True)
             self._table.undone(group, waiting, "TaskAborted", "")
         self.resume(client)
-        self._forget(self._functions.client_lost(client))
+        self._forget(self.functions.client_lost(client))
         self._table.effects += self._sets.client_lost(client)
 
     # --- engine sets -----------------------------------------------------------------------------------------
@@ -378,7 +380,7 @@ class Farm:
         """A group has ended."""
         self._waiting.group_ended()
         self._sets.group_closed(group.options.expected)
-        self._forget(self._functions.unuse(group.options.functions))
+        self._forget(self.functions.unuse(group.options.functions))
 
     def _rank(self, group: TaskGroup, tasks: int) -> tuple[float, ...]:
         options = group.options
@@ -434,15 +436,13 @@ class Farm:
             self._share_out()
         for client, text in self._waiting.too_long(self._sets.longest_left):
             self._table.effects.append(Send(client, m.Notice(text)))
-        effects, self._look_at = self._sets.look_for_surplus(now)
-        self._table.effects += effects
-        effects, self._table.effects = self._table.effects, []
+        surplus, self._look_at = self._sets.look_for_surplus(now)
+        effects, self._table.effects = self._table.effects + surplus, []
         return effects
 
     def next_deadline(self) -> float | None:
         """Return when to call :meth:`flush` if no event occurs."""
-        times = [when for when in (self._waiting.deadline(), self._look_at) if when is not None]
-        return min(times, default=None)
+        return min((when for when in (self._waiting.deadline(), self._look_at) if when is not None), default=None)
 
     def _give_up(self, verdict: Verdict, need: Need, group: TaskGroup, indices: list[int]) -> None:
         self._table.undone(group, indices, *sentence(verdict, need, group.options.label, group.last_refusal))
@@ -478,7 +478,7 @@ class Farm:
         for key in group.options.functions:
             if key not in state.functions:
                 state.functions.add(key)
-                effects += [Send(state.key, *definition) for definition in self._functions.pieces(key)]
+                effects += [Send(state.key, *definition) for definition in self.functions.pieces(key)]
         indices = packed_range(start, stop)
         if group.is_large:
             effects.append(Send(state.key, m.GiveTasks(group.serial, group.options, indices, b"", ranks, alone)))

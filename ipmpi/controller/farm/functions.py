@@ -67,6 +67,17 @@ class Functions:
             function.clients.add(client)
             self._held[client] = held + len(data)
 
+    def restore(self, client: int, key: bytes, data: bytes) -> None:
+        """A client has defined this function before."""
+        function = self._known.setdefault(key, _Function(data))
+        if client not in function.clients:
+            function.clients.add(client)
+            self._held[client] = self._held.get(client, 0) + len(data)
+
+    def data(self, key: bytes) -> bytes:
+        """Return the pickle of a function that a group uses."""
+        return self._known[key].data
+
     def use(self, client: int, keys: Sequence[bytes]) -> None:
         """A group of a client uses these; raises an error to refuse it."""
         for key in keys:

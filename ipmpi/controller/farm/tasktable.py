@@ -8,6 +8,7 @@ others is passed to the farm when they have succeeded; if one of them does not s
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -98,17 +99,93 @@ class TaskTable:
             )
         for parent in _parents(message.options):
             self._check_parent(state, message, parent)
+        group = self.insert(next(self._serials), client, message, body)
+        group.stream = stream
+        return group
+
+    def insert(self, serial: int, client: int, message: m.SubmitTasks, body: Sequence[Buffer]) -> TaskGroup:
+        """Add a group that is acceptable, or was accepted before."""
+        state = self._clients.setdefault(client, _Client())
         if message.options != self._last_options[0]:
             self._last_options = (message.options, for_engines(message.options))
-        group = TaskGroup(next(self._serials), client, message, body, self._last_options[1])
-        group.stream = stream
+        group = TaskGroup(serial, client, message, body, self._last_options[1])
         if message.options.conditional:
             group.condition = state.conditions.setdefault(message.options.operation, Condition())
             group.condition.groups += 1
-        state.held += size
+        state.held += len(group.payload)
         state.groups[group.id] = self.groups[group.serial] = group
         self.scheduled += group.count
         return group
+
+    # --- what comes back from a journal ----------------------------------------------------------------------
+
+    def continue_after(self, serial: int) -> None:
+        """Give new groups larger serials than this one."""
+        self._serials = itertools.count(serial + 1)
+
+    def has_ended(self, group: TaskGroup, index: int, state: int) -> None:
+        """A task of a group that was inserted has ended before, and its client has been or will be told."""
+        if 0 <= index < group.count and group.states[index] == WAITING:
+            group.states[index] = state
+            self.scheduled -= 1
+            group.unfinished -= 1
+
+    def restored(self, group: TaskGroup, options: m.TaskOptions) -> None:
+        """All known ends of a group that was inserted have been told: run the rest."""
+        if group.unfinished:
+            self.start(group, options)
+        else:
+            self._fewer(group, 0)
+
+    def add_record(self, client: int, number: int, label: str, states: bytearray) -> None:
+        """Add the record of a group that has ended."""
+        where = array("I", bytes(4 * len(states)))
+        self._clients.setdefault(client, _Client()).records[number] = EndedGroup(label, states, where)
+
+    def record(self, client: int, number: int) -> EndedGroup | None:
+        """Return label and states of a group that is known; what has not ended counts as ended without outcome."""
+        state = self._clients.get(client)
+        if state is None:
+            return None
+        group = state.groups.get(number)
+        if group is None:
+            return state.records.get(number)
+        states = bytearray(known if known > DROPPED else UNDONE for known in group.states)
+        return EndedGroup(group.options.label, states, group.where)
+
+    def client_has(self, group: TaskGroup, indices: Iterable[int]) -> None:
+        """The client has the results of these tasks already."""
+        fewer = 0
+        for index in indices:
+            state = group.states[index]
+            if state == WAITING:
+                group.end(index, index + 1, SUCCEEDED, 0)
+                self.scheduled -= 1
+                fewer += 1
+            elif GIVEN <= state <= INTERRUPTED:
+                group.states[index] = DROPPED
+                self.pending -= 1
+            else:
+                continue
+            self.n_succeeded += 1
+            if group.children and index in group.children:
+                self._parent_succeeded(group.children.pop(index), (group.id, index), 0)
+        if fewer:
+            self._fewer(group, fewer)
+
+    def withdraw(self, client: int, number: int) -> None:
+        """Take out a group of which no set has a task, as if it had been refused."""
+        state = self._clients.get(client)
+        group = state.groups.get(number) if state is not None else None
+        if group is not None:
+            waiting = group.states.count(WAITING)
+            self.scheduled -= waiting
+            group.states[:] = bytes((UNDONE,)) * group.count
+            self._fewer(group, group.unfinished)
+        if state is not None:
+            state.records.pop(number, None)
+
+    # --- clients, continued ----------------------------------------------------------------------------------
 
     def clients(self) -> list[int]:
         """Return the clients with groups that have not ended."""

@@ -190,11 +190,11 @@ class Agent:
         """Whether this agent has the link to the controller."""
         return not isinstance(self.above, PeerAgent)
 
-    def forget_controller(self) -> None:
+    def forget_controller(self, had_journal: bool = False, has_journal: bool = False) -> None:
         """The controller was restarted: incomplete bodies from the old one will not be completed."""
         if self.above is not None:
             self.transfers.endpoint_lost(self.above)
-        self._tasks.forget_controller()
+        self._tasks.forget_controller(had_journal, has_journal)
         self.debuggers.nobody_is_there()
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:

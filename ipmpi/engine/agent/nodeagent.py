@@ -305,8 +305,9 @@ class NodeAgent:
 
     def _started(self) -> None:
         assert self.agent is not None
+        assert self._session is not None
         self._registered = True
-        self.agent.forget_controller()
+        self.agent.forget_controller(self._session.was_journalled, self._session.is_journalled)
         self.agent.above = self._session
         self.agent.register()
 

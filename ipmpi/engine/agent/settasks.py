@@ -19,11 +19,12 @@ from ...protocol.frames import Buffer
 from ...transport.bodyreceiver import BodyReceiver
 from ...transport.loop import Loop, Timer
 from ...transport.transfers import Endpoint, Transfers
-from ..farm.scheduler import Down, SetScheduler
+from ..farm.scheduler import Down, SetScheduler, Up
 from .largestreams import LargeAnswer
 from .localrank import LocalRank
 from .peeragent import PeerAgent
 from .shared import SharedMemory
+from .unrecorded import UnrecordedResults
 
 Routed = m.GiveTasks | m.TakeBackTasks | m.CancelTasks | m.RunTogether | m.LeaveTogether | m.DeliverTogether
 _ROUTED = (m.GiveTasks, m.TakeBackTasks, m.CancelTasks, m.RunTogether, m.LeaveTogether, m.DeliverTogether)
@@ -75,6 +76,7 @@ class SetTasks:
         self._changed: set[int] = set()
         self._answered: list[int] = []
         """Ranks that have replied to a command, not yet reported to the scheduler."""
+        self._unrecorded = UnrecordedResults()
 
     # --- the set -------------------------------------------------------------------------------------------
 
@@ -84,6 +86,8 @@ class SetTasks:
         if new:
             self._known.update(new)
             self._scheduler.add_ranks(new)
+        for message, body in self._unrecorded.after_registration(self._known):
+            self._tree.send_up(message, body)
         self._decide_soon()
 
     def job_ends(self, ends_at: float) -> None:
@@ -121,9 +125,14 @@ class SetTasks:
             ranks, self._answered = self._answered, []
             self._scheduler.command_answered(ranks, self._loop.now())
 
-    def forget_controller(self) -> None:
-        """The controller was restarted."""
-        self._scheduler.reset()
+    def forget_controller(self, had_journal: bool, has_journal: bool) -> None:
+        """The controller was restarted, and a new one will be told of the ranks."""
+        if had_journal:
+            self._unrecorded.note(self._effects())
+            self._unrecorded.hold(self._scheduler.reset(keep=True))
+        else:
+            self._scheduler.reset()
+        self._unrecorded.is_on = has_journal
         self._decide_soon()
 
     # --- from above ----------------------------------------------------------------------------------------
@@ -133,6 +142,8 @@ class SetTasks:
         message, body = event.message, event.body
         if self._tree.is_root and self._to_farm(message, body):
             self._decide_soon()
+        elif isinstance(message, m.ResultsRecorded):
+            self._unrecorded.recorded(message.results)
         elif isinstance(message, _ROUTED):
             ranks = message.for_ranks if isinstance(message, m.RunTogether) else message.ranks
             self._pass_down(ranks, message, body)
@@ -287,15 +298,24 @@ class SetTasks:
         if self._tree.is_root:
             self._loop.call_at_turn_end(self._decide)
 
-    def _decide(self) -> None:
+    def _effects(self) -> list[Up]:
+        """Let the scheduler decide, send its messages to ranks, and return those to the controller."""
         self._tell_answered()
-        now = self._loop.now()
-        for effect in self._scheduler.decide(now):
+        up: list[Up] = []
+        for effect in self._scheduler.decide(self._loop.now()):
             if isinstance(effect, Down):
                 assert isinstance(effect.message, _ROUTED)
                 self._pass_down(effect.ranks, effect.message, effect.body)
             else:
-                self._tree.send_up(effect.message, effect.body)
+                up.append(effect)
+        return up
+
+    def _decide(self) -> None:
+        now = self._loop.now()
+        effects = self._effects()
+        self._unrecorded.note(effects)
+        for effect in effects:
+            self._tree.send_up(effect.message, effect.body)
         deadline = self._scheduler.next_deadline()
         timer = self._farm_timer
         if deadline is not None and (timer is None or timer.when > deadline):

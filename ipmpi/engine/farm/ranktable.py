@@ -162,6 +162,16 @@ class RankTable:
         """Return the states of those of these ranks that exist."""
         return [state for number in numbers if (state := self.states.get(number)) is not None]
 
+    def tasks(self) -> dict[int, set[int]]:
+        """Return the tasks of all ranks, by group."""
+        found: dict[int, set[int]] = {}
+        for state in self.states.values():
+            if state.task is not None:
+                found.setdefault(state.task.group.serial, set()).add(state.task.index)
+            for group, indices in state.items.items():
+                found.setdefault(group.serial, set()).update(indices)
+        return found
+
     def refresh(self, state: RankState) -> None:
         """Update the indexes; call it after each change of a rank."""
         number = state.number

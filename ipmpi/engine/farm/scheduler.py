@@ -143,12 +143,17 @@ class SetScheduler:
 
     # --- from the controller ---------------------------------------------------------------------------------
 
-    def reset(self) -> None:
-        """The controller was restarted: drop waiting tasks, and the results of running ones."""
+    def reset(self, keep: bool = False) -> dict[int, set[int]]:
+        """The controller was restarted: drop waiting tasks, and unless ``keep`` the results of running ones.
+
+        Returns:
+            The tasks that ranks have, by group. Those that have not begun will be returned by them.
+        """
         self._out.clear()
-        self._groups.make_stale()
-        for group, indices in self._all_waiting():
-            self._return(group, indices, -1, "taken")
+        if not keep:
+            self._groups.make_stale()
+        for group, _ in self._all_waiting():
+            self._groups.tidy(group)
         for state in self._rank_table.states.values():
             state.reserved = False
             self._rank_table.refresh(state)
@@ -156,6 +161,7 @@ class SetScheduler:
                 message = m.CancelTasks(group.serial, packed.pack(state.items[group]), False, [state.number])
                 self._out.append(Down([state.number], message))
         self._window = self._beyond = 0
+        return self._rank_table.tasks()
 
     def give(self, message: m.GiveTasks, body: Sequence[Buffer], now: float) -> None:
         """Add tasks.

@@ -11,11 +11,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-NETWORK: Final = (
-    *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "beegfs_nodev", "panfs", "ceph", "wekafs", "cifs", "afs", "dvs"),
-    *("orangefs", "pvfs2", "fuse.glusterfs", "fuse.ceph", "fuse.juicefs"),
-)
-"""Types of network file systems."""
+from ...environment import filesystems
+from ...environment.filesystems import mounts as mounts
 
 FOLDER: Final = "ipmpi-log"
 """Name of the log folder in the folder of submission."""
@@ -29,33 +26,7 @@ def log_folder(submission: Path, home: Path, mountinfo: str) -> Path | None:
         home: ``~/.ipython``, which need not exist.
         mountinfo: the contents of ``/proc/self/mountinfo``.
     """
-    own, other = _device(home), _device(submission)
-    if own == other or _types(mountinfo).get(other) not in NETWORK or not os.access(submission, os.W_OK):
+    own, other = filesystems.device(home), filesystems.device(submission)
+    if own == other or not filesystems.network_type(submission, mountinfo):
         return None
-    return submission / FOLDER
-
-
-def mounts() -> str:
-    """Return the contents of ``/proc/self/mountinfo``; "" on other systems than Linux."""
-    try:
-        return Path("/proc/self/mountinfo").read_text("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def _device(path: Path) -> str:
-    """Return the device of a folder, or of its first existing parent: ``major:minor``."""
-    there = next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))
-    number = there.stat().st_dev
-    return f"{os.major(number)}:{os.minor(number)}"
-
-
-def _types(mountinfo: str) -> dict[str, str]:
-    """The type of each mounted file system."""
-    found = {}
-    for line in mountinfo.splitlines():
-        before, dash, after = line.partition(" - ")
-        fields = before.split()
-        if dash and len(fields) > 2 and after:
-            found[fields[2]] = after.split()[0]
-    return found
+    return submission / FOLDER if os.access(submission, os.W_OK) else None

@@ -1,8 +1,10 @@
 """A session that dials, and dials again when its link breaks: the client's and the engine set's.
 
 The session outlives its links. A new link resumes it where the old one broke; if the controller does not know
-it any more (it was restarted, or the lease ran out) a fresh one begins, and the owner is told. A link whose keys
-have encrypted as much as they should is replaced as well: it goes on until the new one is about to say Hello.
+it any more (it was restarted, or the lease ran out) a fresh one begins, and the owner is told. If the controller
+was restarted and has the session in its journal, the session goes on over a connection that starts anew. A link
+whose keys have encrypted as much as they should is replaced as well: it goes on until the new one is about to say
+Hello.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Callbacks:
 
     event: Callable[[Event], None]
     started: Callable[[], None]
-    """A fresh session is up: the first one, or a new one because the controller forgot the old."""
+    """A fresh connection is up: the first one; or a new one because the controller forgot the old session; or the
+    session goes on, and what was under way on the old connection is lost."""
     interrupted: Callable[[str], None]
     """The link broke; dialling goes on."""
     ended: Callable[[KernelError], None]
@@ -79,6 +82,8 @@ class DialledSession:
         self._session = b""
         self._controller = ""
         """The controller's process, see :mod:`ipmpi.processid`."""
+        self.is_journalled = self.was_journalled = False
+        """Whether the controller has the session in a journal, and whether that of the connection before had."""
         self._delay = limits.RECONNECT_FIRST
         self._give_up_at: float | None = None
         self._dial: Dial | None = None
@@ -166,9 +171,10 @@ class DialledSession:
         self._give_up_at = None
         self._delay = limits.RECONNECT_FIRST
         fresh = not welcome.resumed
+        self.was_journalled, self.is_journalled = self.is_journalled, welcome.journalled
         try:
             if fresh:
-                if self._session and not self._renew:
+                if self._session and not self._renew and welcome.session != self._session:
                     raise ConnectionError(
                         "the controller does not know this session any more (it was started anew, or the link was "
                         "down for too long); what was under way is lost. Make a new client."
@@ -214,7 +220,7 @@ class DialledSession:
             # This furl was good before: the link died between Hello and Welcome, or the controller did, and
             # somebody else has its port for now.
             final = False
-        if not self._renew and processid.is_gone(self._controller):
+        if not self._renew and not self.is_journalled and processid.is_gone(self._controller):
             # What was under way was lost with it, so there is nothing to wait for.
             self._end(
                 ConnectionError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ipmpi.launch.processes import scratch
+from ipmpi.environment import filesystems
 from ipmpi.launch.processes.scratch import log_folder
 
 MOUNTS = """\
@@ -26,7 +26,7 @@ def devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[Path, str]:
     for place in places:
         place.mkdir()
     monkeypatch.setattr(
-        scratch, "_device", lambda path: next(d for p, d in places.items() if p in (path, *path.parents))
+        filesystems, "device", lambda path: next(d for p, d in places.items() if p in (path, *path.parents))
     )
     return places
 
@@ -44,4 +44,4 @@ def test_a_job_from_scratch_has_its_logs_there(devices: dict[Path, str]) -> None
 
 def test_the_file_system_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     number = os.stat(tmp_path).st_dev
-    assert scratch._device(tmp_path / "a" / "b") == f"{os.major(number)}:{os.minor(number)}"
+    assert filesystems.device(tmp_path / "a" / "b") == f"{os.major(number)}:{os.minor(number)}"

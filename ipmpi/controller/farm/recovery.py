@@ -1,0 +1,175 @@
+"""Tasks that come back: from a journal, and from engine sets that had them (no I/O).
+
+A task whose end is not known may be with an engine set that has not come back yet. So restored groups are withheld
+from the queue until the caller says that nobody can have their tasks any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from ...protocol import messages as m, packed
+from ...protocol.frames import Buffer, split
+from .functions import Functions
+from .groups import FAILED, SUCCEEDED, UNDONE, WAITING, EndedGroup, TaskGroup
+from .sets import SetStates
+from .tasktable import TaskTable
+
+Ends = m.TasksDone | m.TaskDone | m.TasksUndone
+"""Messages that tell a client of ends of tasks."""
+
+
+def ends_in(message: Ends) -> Sequence[int]:
+    """Return the tasks whose ends a message tells."""
+    return [message.index] if isinstance(message, m.TaskDone) else packed.unpack(message.indices)
+
+
+def is_failure(message: Ends) -> bool:
+    """Return whether a message tells of tasks that have not succeeded, on which others may depend."""
+    return isinstance(message, m.TasksUndone) or (isinstance(message, m.TasksDone) and bool(message.failed))
+
+
+class FarmRecovery:
+    """Restores groups, and gives tasks back to the sets that have them.
+
+    Args:
+        queue: called with each group that is to be run, when it is not withheld any longer.
+    """
+
+    def __init__(
+        self, table: TaskTable, places: SetStates, functions: Functions, queue: Callable[[TaskGroup], None]
+    ) -> None:
+        self._table = table
+        self._sets = places
+        self._functions = functions
+        self._queue = queue
+        self._restored: set[int] = set()
+        self._withheld: dict[int, list[TaskGroup]] = {}
+
+    # --- from the journal ------------------------------------------------------------------------------------
+
+    def restore(
+        self,
+        serial: int,
+        client: int,
+        message: m.SubmitTasks,
+        body: Sequence[Buffer],
+        ends: Iterable[Ends],
+        functions: dict[bytes, bytes],
+    ) -> None:
+        """Add a group that was accepted before, with the ends of its tasks that are known.
+
+        Raises:
+            KeyError: a function that it needs is not in ``functions``.
+        """
+        for key in message.options.functions:
+            self._functions.restore(client, key, functions[key])
+        self._functions.use(client, message.options.functions)
+        group = self._table.insert(serial, client, message, body)
+        self._restored.add(serial)
+        self._sets.group_opened(group.options.expected)
+        for end in ends:
+            failed: Collection[int] = ()
+            if isinstance(end, m.TasksDone):
+                failed = set(packed.unpack(end.failed))
+            for position, index in enumerate(ends_in(end)):
+                undone = isinstance(end, m.TasksUndone)
+                state = UNDONE if undone else FAILED if position in failed else SUCCEEDED
+                self._table.has_ended(group, index, state)
+        self._table.restored(group, message.options)
+
+    def restore_record(self, client: int, number: int, label: str, states: bytes) -> None:
+        """Add the record of a group that has ended, to which others can refer."""
+        self._table.add_record(client, number, label, bytearray(states))
+
+    def continue_after(self, serial: int) -> None:
+        """Give new groups larger serials than this one."""
+        self._table.continue_after(serial)
+
+    # --- withholding -----------------------------------------------------------------------------------------
+
+    def ready(self, group: TaskGroup) -> None:
+        """Queue a group, unless a set may have its tasks."""
+        if group.serial in self._restored:
+            self._withheld.setdefault(group.client, []).append(group)
+        else:
+            self._queue(group)
+
+    def release(self, client: int) -> None:
+        """Run what is left of a client's restored groups: no set can have it any more."""
+        self._restored = {serial for serial in self._restored if self._is_of_other(serial, client)}
+        for group in self._withheld.pop(client, ()):
+            if group.unfinished:
+                self._queue(group)
+
+    def _is_of_other(self, serial: int, client: int) -> bool:
+        group = self._table.groups.get(serial)
+        return group is not None and group.client != client
+
+    # --- from engine sets ------------------------------------------------------------------------------------
+
+    def adopt(self, key: int, serial: int, indices: Iterable[int]) -> list[int]:
+        """A set has these tasks: count them as given to it; return those that it should not have."""
+        group, state = self._table.groups.get(serial), self._sets.by_key.get(key)
+        refused: list[int] = []
+        taken = 0
+        for index in dict.fromkeys(indices):
+            if group is None or state is None or index >= group.count or group.states[index] != WAITING:
+                refused.append(index)
+                continue
+            group.give(key, index, index + 1)
+            group.started[index] = 1
+            taken += 1
+        if group is not None and state is not None and taken:
+            self._table.given(taken)
+            state.unanswered += taken
+            state.movable += taken if group.is_movable else 0
+            state.given[serial] = state.given.get(serial, 0) + taken
+            self._sets.update(state)
+        return refused
+
+    # --- from clients ----------------------------------------------------------------------------------------
+
+    def has_result(self, client: int, number: int, left_out: Collection[int]) -> None:
+        """A client has the results of all tasks of a group except these: large ones, which no journal keeps."""
+        group = self._table.of_client(client, number)
+        if group is not None:
+            known = [i for i in range(group.count) if i not in left_out]
+            self._table.client_has(group, known)
+
+    def has_ended(self, client: int, number: int, index: int) -> bool:
+        """Return whether a task of a group has ended."""
+        group = self._table.of_client(client, number)
+        return group is None or not 0 <= index < group.count or group.states[index] > WAITING
+
+    def record(self, client: int, number: int) -> EndedGroup | None:
+        """Return label and states of a group, if it is known."""
+        return self._table.record(client, number)
+
+    def withdraw(self, client: int, number: int) -> None:
+        """Take out a group that was submitted just now, of which no set has got a task."""
+        self._table.withdraw(client, number)
+
+
+def only(message: Ends, body: bytes, wanted: set[int] | None) -> list[tuple[Ends, list[Buffer]]]:
+    """Return the message, with body, for those of its tasks that are wanted (None: all); [] if there are none."""
+    indices = ends_in(message)
+    if wanted is None or wanted.issuperset(indices):
+        sizes = [] if isinstance(message, m.TasksUndone) else message.sizes
+        return [(message, split(memoryview(body), sizes))]
+    positions = [position for position, index in enumerate(indices) if index in wanted]
+    if not positions:
+        return []
+    chosen = packed.pack(indices[position] for position in positions)
+    if isinstance(message, m.TasksUndone):
+        return [(m.TasksUndone(message.group, chosen, message.error, message.text), [])]
+    assert isinstance(message, m.TasksDone)
+    lengths, failed = packed.unpack(message.lengths), set(packed.unpack(message.failed))
+    pieces = list(packed.slices(body, lengths))
+    part = b"".join([pieces[position] for position in positions])
+    done = m.TasksDone(
+        message.group, message.engine, chosen,
+        packed.pack(new for new, position in enumerate(positions) if position in failed),
+        packed.pack(lengths[position] for position in positions), [len(part)],
+    )  # fmt: skip
+    return [(done, [part])]

@@ -1,0 +1,77 @@
+"""Restores what a journal holds, in a controller that begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from ..errors import JournalDamaged
+from ..journal.rows import Contents, EndRow
+from ..protocol import messages as m
+from .farm.recovery import Ends
+from .service import ControllerService
+from .taskjournal import Kept, TaskJournal
+
+
+def restore(contents: Contents, service: ControllerService, now: float, log: Callable[[str], None]) -> None:
+    """Restore sessions and tasks; call it before any peer may connect.
+
+    Raises:
+        JournalDamaged: the rows do not fit together.
+    """
+    sessions, journal = service.sessions, service.journal
+    assert isinstance(journal, TaskJournal)
+    clients = {row.key for row in contents.sessions if sessions.knows(row.role)}
+    for row in contents.sessions:
+        if row.key in clients:
+            sessions.restore(*row)
+    for number in [*(row.key for row in contents.sessions), *(row.key for row in contents.sets)]:
+        sessions.continue_after(number)
+    recovery = journal.farm.recovery
+    serials = [*(row.serial for row in contents.groups), *(row.serial for row in contents.records)]
+    if serials:
+        recovery.continue_after(max(serials))
+    records = [row for row in contents.records if row.client in clients]
+    for record in records:
+        recovery.restore_record(record.client, record.number, record.label, record.states)
+    kept, tasks = _restore_groups(contents, clients, journal)
+    journal.restored(clients, contents.sets, kept, [(row.client, row.serial) for row in records], now)
+    if clients or contents.sets:
+        log(
+            f"restored from the journal: {len(clients)} clients, {tasks} tasks in {len(kept)} groups; "
+            f"{len(contents.sets)} engine sets may come back"
+        )
+
+
+def _restore_groups(contents: Contents, clients: set[int], journal: TaskJournal) -> tuple[list[Kept], int]:
+    """Restore the groups of these clients; return them, and the number of their tasks that have not ended."""
+    functions = {row.key: row.data for row in contents.functions}
+    ends: dict[int, list[EndRow]] = {}
+    for end in contents.ends:
+        ends.setdefault(end.serial, []).append(end)
+    kept = []
+    before = journal.farm.unfinished
+    for row in sorted(contents.groups):
+        if row.client not in clients:
+            continue
+        message = _decoded(row.message)
+        told = [_decoded(end.message) for end in ends.get(row.serial, ())]
+        if not isinstance(message, m.SubmitTasks) or not all(isinstance(end, Ends) for end in told):
+            raise JournalDamaged("the journal has another message where a group of tasks or its ends must be")
+        try:
+            journal.farm.recovery.restore(row.serial, row.client, message, [row.body], told, functions)  # type: ignore[arg-type]
+        except KeyError:
+            raise JournalDamaged("the journal does not have the function of a task: remove it") from None
+        kept.append(Kept(row.serial, row.client, row.number, list(dict.fromkeys(message.options.functions))))
+    return kept, journal.farm.unfinished - before
+
+
+def _decoded(data: bytes) -> m.AnyMessage:
+    try:
+        return m.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise JournalDamaged(
+            f"the journal has a message that this release does not understand ({error}): start the release that "
+            "wrote it, or remove the journal"
+        ) from error

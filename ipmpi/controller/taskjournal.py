@@ -1,0 +1,476 @@
+"""What the controller writes to its journal about tasks, and when it tells whom (no I/O but the store's).
+
+The rules.
+
+* A group of tasks is given to engines, and its client told that it is accepted, only when it is in the journal. If
+  it cannot be written, the group is refused.
+* Results are passed on at once. An engine set keeps them until they are in the journal, or their client has said
+  that it has all results of the group; so they are written a little later, many at a time, or never. That a task
+  failed or was given up is written before it is told, since others may depend on it.
+* A large result is not in the journal. Its task has ended when its client says so.
+* After a restart, restored tasks wait until their client and all known engine sets are back, and have said what
+  they have; or for :data:`RECOVERY` seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from .. import limits
+from ..errors import JournalDamaged, JournalFull
+from ..journal.rows import (
+    Change,
+    DropFunction,
+    DropGroup,
+    DropRecord,
+    DropSession,
+    DropSet,
+    EndRow,
+    FunctionRow,
+    GroupRow,
+    RecordRow,
+    SessionRow,
+    SetRow,
+)
+from ..protocol import messages as m, packed
+from ..protocol.frames import Buffer
+from .effects import Announce, Decline, Effect, Send, refusal
+from .farm.answers import numbers
+from .farm.farm import Farm
+from .farm.recovery import Ends, ends_in, is_failure, only
+from .farm.tasktable import RECORDS
+
+COMMIT_DELAY: Final = 0.02
+"""Seconds for which results that were passed on wait to be written together. Engine sets keep them meanwhile."""
+
+RETRY: Final = 1.0
+"""Seconds after which a write that has failed is tried again."""
+
+RECOVERY: Final = 1.5 * limits.RECONNECT_LONGEST
+"""Seconds after a restart for clients and engine sets to come back; they dial every 1.3 * RECONNECT_LONGEST."""
+
+
+class Store(Protocol):
+    """The part of :class:`ipmpi.journal.store.Journal` that this module uses."""
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Make all changes or none; JournalFull, JournalDamaged."""
+
+    def ends(self, serial: int) -> list[EndRow]:
+        """Return the committed ends of a group's tasks; JournalDamaged."""
+
+
+class Session(Protocol):
+    """The part of a session that is written."""
+
+    key: int
+    token: bytes
+    role: str
+    former: bytes
+
+
+class NoJournal:
+    """Passes everything on to the farm."""
+
+    is_on = False
+
+    def __init__(self, farm: Farm) -> None:
+        self.farm = farm
+        self._out: list[Effect] = []
+
+    def began(self, session: Session) -> None:
+        """A session has begun."""
+
+    def ended(self, key: int) -> None:
+        """A session has ended; call it after the farm was told."""
+
+    def finish(self) -> None:
+        """The controller ends, and has ended all sessions."""
+
+    def submit(self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int) -> None:
+        """A client submits a group; raises an error to refuse it."""
+        self.farm.submit(client, message, body, stream)
+
+    def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
+        """Tasks have ended on a rank of a set."""
+        self.farm.results(key, message, body)
+
+    def held(self, key: int, message: m.TasksHeld) -> None:
+        """A set that has come back says which tasks it has."""
+        for serial, indices in message.groups:
+            unknown = self.farm.recovery.adopt(key, serial, numbers(indices))
+            if unknown:
+                self._out.append(Send(key, m.CancelTasks(serial, packed.pack(unknown), False)))
+
+    def told(self, client: int, message: m.TasksFetched | m.TasksOpen) -> None:
+        """A client says which results it has, or lacks."""
+
+    def flush(self, now: float) -> list[Effect]:
+        """Return the effects of all events since the last call, in order."""
+        out, self._out = self._out, []
+        return out + self.farm.flush(now)
+
+    def next_deadline(self) -> float | None:
+        """Return when to call :meth:`flush` if no event occurs."""
+        return self.farm.next_deadline()
+
+
+@dataclass
+class Kept:
+    """A group that is in the journal."""
+
+    serial: int
+    client: int
+    number: int
+    functions: list[bytes]
+
+
+@dataclass
+class _Client:
+    groups: dict[int, Kept] = field(default_factory=dict)
+    """By the client's number."""
+    records: deque[int] = field(default_factory=deque)
+    """Serials of groups whose results it has."""
+
+
+@dataclass
+class _Return:
+    """What a client that comes back has said: groups that it lacks results of, and that it has sent (again)."""
+
+    listed: set[int] = field(default_factory=set)
+    resent: set[int] = field(default_factory=set)
+
+
+class TaskJournal(NoJournal):
+    """Writes what the farm must not forget; answers clients and engine sets after a restart.
+
+    Args:
+        farm: all tasks.
+        store: the journal.
+        log: called with lines for the log.
+    """
+
+    is_on = True
+
+    def __init__(self, farm: Farm, store: Store, log: Callable[[str], None]) -> None:
+        super().__init__(farm)
+        self._store = store
+        self._log = log
+        self._clients: dict[int, _Client] = {}
+        self._functions: dict[bytes, int] = {}
+        """How many groups in the journal use each function."""
+        self._unwritten: dict[bytes, bytes] = {}
+        """Functions of groups that were not written yet."""
+        self._changes: list[Change] = []
+        self._unsaid: list[Effect] = []
+        """Failures that are told when they are written."""
+        self._ends: dict[int, list[EndRow]] = {}
+        """Ends that were not written yet, by serial."""
+        self._submitted: dict[int, tuple[Kept, GroupRow]] = {}
+        """Groups that were not written yet, by serial."""
+        self._commit_at: float | None = None
+        self._failure = ""
+        self._error: JournalFull | JournalDamaged = JournalFull("")
+        self._heard: dict[int, int] = {}
+        self._recorded: dict[int, int] = {}
+        """Messages of results of each set: how many there were, and how many it was told are recorded."""
+        self._former: dict[int, bytes] = {}
+        self._away: dict[int, _Return] = {}
+        """Clients that have not come back since the restart."""
+        self._expected: dict[bytes, int] = {}
+        """Sets that have not come back: token -> key."""
+        self._release_at: float | None = None
+
+    # --- restoring -------------------------------------------------------------------------------------------
+
+    def restored(
+        self, clients: Iterable[int], sets: Iterable[SetRow], groups: Iterable[Kept],
+        records: Iterable[tuple[int, int]], now: float,
+    ) -> None:  # fmt: skip
+        """These were in the journal when the controller began (``records``: client and serial)."""
+        for key in clients:
+            self._clients[key] = _Client()
+        self._expected = {each.token: each.key for each in sets}
+        for kept in groups:
+            self._clients[kept.client].groups[kept.number] = kept
+            self._away.setdefault(kept.client, _Return())
+            for function in kept.functions:
+                self._functions[function] = self._functions.get(function, 0) + 1
+        for client, serial in records:
+            self._clients[client].records.append(serial)
+        self._release_at = now + RECOVERY if self._away or self._expected else None
+
+    def _release(self) -> None:
+        """Run the restored tasks of clients that are back, if all sets are back."""
+        if not self._expected:
+            for client in [key for key in self._clients if key not in self._away]:
+                self.farm.recovery.release(client)
+
+    def _wait_no_longer(self) -> None:
+        self._release_at = None
+        if self._expected:
+            self._log(f"{len(self._expected)} engine sets have not come back: what they may have had runs again")
+            self._changes += [DropSet(key) for key in self._expected.values()]
+            self._expected.clear()
+        for client in self._clients:
+            self.farm.recovery.release(client)
+
+    # --- sessions --------------------------------------------------------------------------------------------
+
+    def began(self, session: Session) -> None:
+        """A session has begun: from now on it outlives this process."""
+        if session.role == "engine":
+            self._former[session.key] = session.former
+            self._changes.append(SetRow(session.key, session.token))
+        elif session.key not in self._clients:
+            self._clients[session.key] = _Client()
+            self._changes.append(SessionRow(session.key, session.token, session.role))
+            self._commit()
+
+    def ended(self, key: int) -> None:
+        """A session has ended, and with it all that the journal has of it."""
+        client = self._clients.pop(key, None)
+        if client is not None:
+            for kept in client.groups.values():
+                self._drop(kept)
+            self._changes.append(DropSession(key))
+            self._away.pop(key, None)
+        elif key in self._former:
+            self._is_back(key)
+            self._changes.append(DropSet(key))
+            for known in (self._former, self._heard, self._recorded):
+                known.pop(key, None)
+
+    def finish(self) -> None:
+        """The controller ends, and has ended all sessions: nobody comes back for what they had."""
+        self._commit()
+
+    # --- clients ---------------------------------------------------------------------------------------------
+
+    def submit(self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int) -> None:
+        """Accept a group, as soon as it is in the journal."""
+        state = self._clients[client]
+        away = self._away.get(client)
+        if away is not None:
+            away.resent.add(message.id)
+        if message.id in state.groups and away is not None:
+            # It was written, and the controller killed before it could say so.
+            self._out.append(Send(client, m.TasksAccepted([message.id])))
+            if stream:
+                self._out.append(Decline(client, stream))
+            return
+        group = self.farm.submit(client, message, body, stream)
+        functions = list(dict.fromkeys(message.options.functions))
+        for key in functions:
+            if key not in self._functions:
+                self._unwritten[key] = self.farm.functions.data(key)
+            self._functions[key] = self._functions.get(key, 0) + 1
+        kept = state.groups[message.id] = Kept(group.serial, client, message.id, functions)
+        row = GroupRow(kept.serial, client, kept.number, m.encode(message), b"".join(body))
+        self._submitted[kept.serial] = (kept, row)
+
+    def told(self, client: int, message: m.TasksFetched | m.TasksOpen) -> None:
+        """A client says which results it has, or lacks."""
+        if isinstance(message, m.TasksFetched):
+            for number in message.groups:
+                self._fetched(client, number)
+            return
+        away = self._away.get(client)
+        for number, indices in message.groups:
+            if away is not None:
+                away.listed.add(number)
+            self._answer(client, number, set(numbers(indices)))
+        if message.last and away is not None:
+            for number in sorted(self._clients[client].groups):
+                if number in away.resent:
+                    self._answer(client, number, None)
+                elif number not in away.listed:
+                    self._answer(client, number, set())
+                    self._fetched(client, number)
+            del self._away[client]
+            self._release()
+
+    def _answer(self, client: int, number: int, lacks: set[int] | None) -> None:
+        """Tell a client the ends of those tasks of a group that it lacks (None: of all)."""
+        kept = self._clients[client].groups.get(number)
+        if kept is None:
+            text = "the journal of the controller does not have these tasks, although they were accepted"
+            undone = m.TasksUndone(number, packed.pack(sorted(lacks or ())), "JournalDamaged", text)
+            self._out += [Send(client, undone)] if lacks else []
+            return
+        known: set[int] = set()
+        try:
+            rows = self._store.ends(kept.serial)
+        except JournalDamaged as error:
+            self._lost(kept, lacks, error)
+            return
+        for position, row in enumerate([*rows, *self._ends.get(kept.serial, ())]):
+            message = m.decode(row.message)
+            assert isinstance(message, Ends)
+            known.update(ends_in(message))
+            if position < len(rows) or not is_failure(message):  # else it is told when it is written
+                self._out += [Send(client, *piece) for piece in only(message, row.body, lacks)]
+        if lacks is not None:
+            self.farm.recovery.has_result(client, number, lacks | known)
+
+    def _lost(self, kept: Kept, lacks: set[int] | None, error: JournalDamaged) -> None:
+        """The ends of a group cannot be read: say so of those that the client lacks."""
+        record = self.farm.recovery.record(kept.client, kept.number)
+        wanted = range(len(record.states)) if record is not None and lacks is None else sorted(lacks or ())
+        gone = [i for i in wanted if self.farm.recovery.has_ended(kept.client, kept.number, i)]
+        undone = m.TasksUndone(kept.number, packed.pack(gone), "JournalDamaged", str(error))
+        self._out.append(Send(kept.client, undone))
+
+    def _fetched(self, client: int, number: int) -> None:
+        """A client has the results of all tasks of a group; others may still refer to it."""
+        state = self._clients[client]
+        kept = state.groups.pop(number, None)
+        if kept is None:
+            return
+        self._drop(kept)
+        record = self.farm.recovery.record(client, number)
+        if record is not None:
+            row = RecordRow(kept.serial, client, number, record.label, bytes(record.states))
+            self._changes.append(row)
+            state.records.append(kept.serial)
+            if len(state.records) > RECORDS:
+                self._changes.append(DropRecord(state.records.popleft()))
+
+    def _drop(self, kept: Kept) -> None:
+        self._ends.pop(kept.serial, None)
+        if self._submitted.pop(kept.serial, None) is None:
+            self._changes.append(DropGroup(kept.serial))
+        for key in kept.functions:
+            self._functions[key] -= 1
+            if not self._functions[key]:
+                del self._functions[key]
+                if self._unwritten.pop(key, None) is None:
+                    self._changes.append(DropFunction(key))
+
+    # --- engine sets -----------------------------------------------------------------------------------------
+
+    def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
+        """Tasks have ended on a rank of a set, which keeps the message until it is recorded."""
+        self._heard[key] = self._heard.get(key, 0) + 1
+        self.farm.results(key, message, body)
+
+    def held(self, key: int, message: m.TasksHeld) -> None:
+        """A set that has come back says which tasks it has."""
+        super().held(key, message)
+        if message.last:
+            self._is_back(key)
+
+    def _is_back(self, key: int) -> None:
+        former = self._expected.pop(self._former.get(key, b""), None)
+        if former is not None:
+            self._changes.append(DropSet(former))
+            self._release()
+
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    def flush(self, now: float) -> list[Effect]:
+        """Write what has to be written first; return the effects of all events since the last call."""
+        if self._release_at is not None and now >= self._release_at:
+            self._wait_no_longer()
+        self._write_submissions()
+        found = self.farm.flush(now)
+        failures = self._note_ends(found)
+        self._unsaid += failures
+        if self._changes or self._ends:
+            if self._commit_at is None:
+                self._commit_at = now + COMMIT_DELAY
+            if failures or now >= self._commit_at:
+                self._commit_at = None if self._commit() else now + RETRY
+        else:
+            self._commit_at = None
+        self._tell_sets()
+        out, self._out = self._out, []
+        later = set(map(id, failures))
+        told = out + [effect for effect in found if id(effect) not in later]
+        if not self._failure:
+            told += self._unsaid
+            self._unsaid = []
+        return [effect for effect in told if not self._is_for_absent(effect)]
+
+    def _is_for_absent(self, effect: Effect) -> bool:
+        """Whether a client will be told when it has come back, and has said what it lacks of that group."""
+        if not isinstance(effect, Send) or not isinstance(effect.message, Ends):
+            return False
+        away = self._away.get(effect.to)
+        return away is not None and effect.message.group not in away.listed
+
+    def _write_submissions(self) -> None:
+        if not self._submitted:
+            return
+        submitted = [kept for kept, _ in self._submitted.values()]
+        if self._commit():
+            accepted: dict[int, list[int]] = {}
+            for kept in submitted:
+                accepted.setdefault(kept.client, []).append(kept.number)
+            self._out += [Send(client, m.TasksAccepted(groups)) for client, groups in accepted.items()]
+            return
+        error = self._error
+        for kept in reversed(submitted):
+            state = self._clients.get(kept.client)
+            if state is not None and state.groups.pop(kept.number, None) is not None:
+                self.farm.recovery.withdraw(kept.client, kept.number)
+                self._out.append(Send(kept.client, refusal(kept.number, error)))
+                self._drop(kept)
+
+    def _note_ends(self, effects: Iterable[Effect]) -> list[Effect]:
+        """Note the ends of tasks; return those that must be written before they are told."""
+        must: list[Effect] = []
+        for effect in effects:
+            if not isinstance(effect, Send) or not isinstance(effect.message, Ends):
+                continue
+            client, message = self._clients.get(effect.to), effect.message
+            kept = client.groups.get(message.group) if client is not None else None
+            if kept is not None:
+                row = EndRow(kept.serial, m.encode(message), b"".join(effect.body))
+                self._ends.setdefault(kept.serial, []).append(row)
+                if is_failure(message):
+                    must.append(effect)
+        return must
+
+    def _commit(self) -> bool:
+        """Write all that waits; return False, and keep it, if that is impossible now."""
+        changes = self._changes + [row for rows in self._ends.values() for row in rows]
+        changes += [FunctionRow(*item) for item in self._unwritten.items()]
+        changes += [row for _, row in self._submitted.values()]
+        try:
+            if changes:
+                self._store.commit(changes)
+        except (JournalFull, JournalDamaged) as error:
+            if not self._failure:
+                self._out.append(
+                    Announce(
+                        f"new tasks are refused, and failures told later: the journal cannot be written. {error}"
+                    )
+                )
+            self._error, self._failure = error, str(error)
+            return False
+        if self._failure:
+            self._out.append(Announce("tasks are accepted again: the journal can be written"))
+            self._failure = ""
+        self._changes.clear()
+        self._ends.clear()
+        self._unwritten.clear()
+        self._submitted.clear()
+        return True
+
+    def _tell_sets(self) -> None:
+        """Tell engine sets how many of their results need not be kept any more."""
+        if self._ends:
+            return
+        for key, heard in self._heard.items():
+            if heard > self._recorded.get(key, 0):
+                self._recorded[key] = heard
+                self._out.append(Send(key, m.ResultsRecorded(heard)))
+
+    def next_deadline(self) -> float | None:
+        """Return when to call :meth:`flush` if no event occurs."""
+        times = (self.farm.next_deadline(), self._commit_at, self._release_at)
+        return min((when for when in times if when is not None), default=None)

@@ -1,0 +1,107 @@
+"""What a journal keeps, as rows, and what takes them out again (no I/O).
+
+Rows refer to each other by numbers: ``key`` of a session, ``serial`` of a group of tasks. Messages and bodies are
+bytes that the journal does not look into.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class SessionRow(NamedTuple):
+    """A client's session: its number, the token that resumes it, and its role."""
+
+    key: int
+    token: bytes
+    role: str
+
+
+class SetRow(NamedTuple):
+    """The session of an engine set."""
+
+    key: int
+    token: bytes
+
+
+class FunctionRow(NamedTuple):
+    """A function that groups use, under the hash of its pickle."""
+
+    key: bytes
+    data: bytes
+
+
+class GroupRow(NamedTuple):
+    """A group of tasks: the message that submitted it, and the payloads of its tasks."""
+
+    serial: int
+    client: int
+    number: int
+    message: bytes
+    body: bytes
+
+
+class EndRow(NamedTuple):
+    """Ends of tasks of one group: the message that tells its client, and the results."""
+
+    serial: int
+    message: bytes
+    body: bytes
+
+
+class RecordRow(NamedTuple):
+    """A group of which the client has all results, kept since later tasks may refer to it: state by task."""
+
+    serial: int
+    client: int
+    number: int
+    label: str
+    states: bytes
+
+
+class DropSession(NamedTuple):
+    """Take out a client's session, with its records (its groups are dropped one by one)."""
+
+    key: int
+
+
+class DropSet(NamedTuple):
+    """Take out an engine set."""
+
+    key: int
+
+
+class DropFunction(NamedTuple):
+    """Take out a function."""
+
+    key: bytes
+
+
+class DropGroup(NamedTuple):
+    """Take out a group, with its ends."""
+
+    serial: int
+
+
+class DropRecord(NamedTuple):
+    """Take out the record of a group."""
+
+    serial: int
+
+
+Row = SessionRow | SetRow | FunctionRow | GroupRow | EndRow | RecordRow
+Drop = DropSession | DropSet | DropFunction | DropGroup | DropRecord
+Change = Row | Drop
+
+
+@dataclass
+class Contents:
+    """All that a journal keeps; groups, ends and records in the order in which they were written."""
+
+    sessions: list[SessionRow] = field(default_factory=list)
+    sets: list[SetRow] = field(default_factory=list)
+    functions: list[FunctionRow] = field(default_factory=list)
+    groups: list[GroupRow] = field(default_factory=list)
+    ends: list[EndRow] = field(default_factory=list)
+    records: list[RecordRow] = field(default_factory=list)

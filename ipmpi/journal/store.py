@@ -1,0 +1,379 @@
+"""The file of a journal: SQLite, in write-ahead mode, with a check sum for each row.
+
+A commit is on the disk when :meth:`Journal.commit` returns (``synchronous=FULL``), so it outlives the process and
+the machine. What SQLite itself would not notice is noticed here:
+
+* Each row has a check sum, and a row of its own holds the number of rows, the sum of their check sums, and how
+  many transactions there were. So a byte that was changed, or a row that disappeared, is found on opening.
+* A second file, ``PATH-head``, holds the number of the last transaction. SQLite drops the end of a write-ahead log
+  from the first byte on that does not fit; a journal that is shorter than its head says has lost what was
+  acknowledged. The head is written after the commit and not synced, so it is never ahead of an intact journal.
+
+Not thread-safe. One process has a journal at a time; the lock ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from .. import furl
+from ..errors import ControllerStartError, JournalDamaged, JournalFull
+from .rows import (
+    Change,
+    Contents,
+    DropFunction,
+    DropGroup,
+    DropRecord,
+    DropSession,
+    DropSet,
+    EndRow,
+    FunctionRow,
+    GroupRow,
+    RecordRow,
+    Row,
+    SessionRow,
+    SetRow,
+)
+
+_VERSION: Final = 1
+_APPLICATION: Final = 0x69706D70
+"""The application id in the file's header: "ipmp"."""
+_CHECKPOINT_PAGES: Final = 4096
+"""Pages of 4 KiB in the write-ahead log before they are copied to the file: a stop of some ms each 16 MiB."""
+_LOG_BYTES: Final = 64 << 20
+_LOCK_WAITS: Final = 2.0
+_HEAD: Final = struct.Struct("<4sQI")
+_MASK: Final = (1 << 63) - 1
+
+_TABLES: Final[dict[type[Any], tuple[str, str]]] = {
+    SessionRow: ("sessions", "key INTEGER, token BLOB, role TEXT"),
+    SetRow: ("sets", "key INTEGER, token BLOB"),
+    FunctionRow: ("functions", "key BLOB, data BLOB"),
+    GroupRow: ("groups", "serial INTEGER, client INTEGER, number INTEGER, message BLOB, body BLOB"),
+    EndRow: ("ends", "serial INTEGER, message BLOB, body BLOB"),
+    RecordRow: ("records", "serial INTEGER, client INTEGER, number INTEGER, label TEXT, states BLOB"),
+}
+_INSERT: Final = {
+    kind: f"INSERT INTO {table} VALUES (?, ?{', ?' * len(kind._fields)})" for kind, (table, _) in _TABLES.items()
+}
+
+_R = TypeVar("_R", SessionRow, SetRow, FunctionRow, GroupRow, EndRow, RecordRow)
+
+
+class _Kept:
+    """The place and check sum of rows that belong together."""
+
+    __slots__ = ("places",)
+
+    def __init__(self) -> None:
+        self.places: list[tuple[type[Any], int, int]] = []
+
+
+class Journal:
+    """The journal at ``path``, which is created if there is none.
+
+    Args:
+        path: the file; its folder is made if need be.
+        uri: for tests: how SQLite shall open the file (with another VFS).
+
+    Raises:
+        SecurityError: the file, or its folder, cannot be trusted.
+        FurlError: it cannot be created.
+        ControllerStartError: another controller has it, or it was written by another release.
+        JournalDamaged: not all that it should hold can be read.
+        JournalFull: there is no room for it.
+    """
+
+    def __init__(self, path: Path, uri: str = "") -> None:
+        self.path = path
+        new = not path.exists()
+        if new:
+            furl.write_private(path, b"")
+        else:
+            furl.check_private(path)
+        self._database = sqlite3.connect(
+            uri or path, uri=bool(uri), isolation_level=None, timeout=_LOCK_WAITS, check_same_thread=False
+        )
+        self._head = -1
+        self._broken = ""
+        self._kept: dict[tuple[str, int | bytes], _Kept] = {}
+        self._records_of: dict[int, dict[int, None]] = {}
+        self._transactions = self._rows = self._sum = 0
+        self._next = 1
+        try:
+            self._open()
+            self._open_head()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files."""
+        self._database.close()
+        if self._head >= 0:
+            os.close(self._head)
+            self._head = -1
+
+    # --- opening -------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        execute = self._database.execute
+        try:
+            # The lock is taken once, and needs no shared memory, which some containers do not have.
+            execute("PRAGMA locking_mode=EXCLUSIVE")
+            execute("PRAGMA journal_mode=WAL")
+            execute("PRAGMA synchronous=FULL")
+            execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
+            execute("PRAGMA temp_store=MEMORY")
+            execute("BEGIN EXCLUSIVE")
+            tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if not tables:
+                self._create()
+            elif (found := execute("PRAGMA user_version").fetchone()[0]) != _VERSION:
+                raise ControllerStartError(
+                    f"the journal {self.path} has format {found}, and this release reads {_VERSION}: start the "
+                    "release that wrote it, or move the file away"
+                )
+            execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._explained(error, opening=True) from error
+
+    def _create(self) -> None:
+        self._database.execute(f"PRAGMA user_version={_VERSION}")
+        self._database.execute(f"PRAGMA application_id={_APPLICATION}")
+        for table, columns in _TABLES.values():
+            self._database.execute(
+                f"CREATE TABLE {table} (place INTEGER PRIMARY KEY, check_sum INTEGER, {columns})"
+            )
+        self._database.execute("CREATE TABLE state (transactions INTEGER, row_count INTEGER, check_sums INTEGER)")
+        self._database.execute("INSERT INTO state VALUES (0, 0, 0)")
+
+    def _open_head(self) -> None:
+        path = self.path.with_name(f"{self.path.name}-head")
+        if not path.exists():
+            (transactions,) = self._one("SELECT transactions FROM state")
+            if transactions:
+                raise self._damage(f"its second file, {path.name}, is missing")
+            furl.write_private(path, _head(0))
+        else:
+            furl.check_private(path)
+        self._head = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def _one(self, query: str) -> tuple[Any, ...]:
+        try:
+            found: tuple[Any, ...] | None = self._database.execute(query).fetchone()
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        if found is None:
+            raise self._damage("the row with the sums is missing")
+        return found
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    def load(self) -> Contents:
+        """Return all that is kept, after checking all of it; call it once, before the first commit.
+
+        Raises:
+            JournalDamaged: something was changed, or is missing.
+        """
+        self._transactions, rows, total = self._one("SELECT transactions, row_count, check_sums FROM state")
+        data = os.pread(self._head, _HEAD.size + 1, 0)
+        if len(data) != _HEAD.size or data != _head(last := _HEAD.unpack(data)[1]):
+            raise self._damage(f"its second file, {self.path.name}-head, cannot be read")
+        if last > self._transactions:
+            lost = last - self._transactions
+            raise self._damage(f"its last {lost} transactions are missing, of {last}")
+        damage = self._one("PRAGMA integrity_check(1)")[0]
+        if damage != "ok":
+            raise self._damage(str(damage))
+        contents = Contents(
+            list(self._all(SessionRow)), list(self._all(SetRow)), list(self._all(FunctionRow)),
+            list(self._all(GroupRow)), list(self._all(EndRow)), list(self._all(RecordRow)),
+        )  # fmt: skip
+        if (rows, total) != (self._rows, self._sum):
+            raise self._damage(f"{self._rows} rows are there, and they are not the {rows} that were written")
+        return contents
+
+    def _all(self, kind: type[_R]) -> Iterator[_R]:
+        table = _TABLES[kind][0]
+        try:
+            for place, check_sum, *fields in self._database.execute(f"SELECT * FROM {table} ORDER BY place"):
+                row = kind(*fields)
+                if _check_sum(place, row) != check_sum:
+                    raise self._damage(f"row {place} of the table {table} was changed")
+                self._keep(row, place, check_sum)
+                self._next = max(self._next, place + 1)
+                yield row
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        except (UnicodeDecodeError, OverflowError) as error:
+            raise self._damage(str(error)) from error
+
+    def ends(self, serial: int) -> list[EndRow]:
+        """Return the ends of a group's tasks that were committed, in order.
+
+        Raises:
+            JournalDamaged: they cannot be read.
+        """
+        found = []
+        kept = self._kept.get(("groups", serial))
+        for kind, place, check_sum in kept.places if kept is not None else ():
+            if kind is EndRow:
+                place_, check_sum_, *fields = self._one(f"SELECT * FROM ends WHERE place = {place}")
+                row = EndRow(*fields)
+                if (place_, check_sum_) != (place, check_sum) or _check_sum(place, row) != check_sum:
+                    raise self._damage(f"row {place} of the table ends was changed")
+                found.append(row)
+        return found
+
+    # --- writing -------------------------------------------------------------------------------------------
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Make all these changes, or none: when this returns they are on the disk.
+
+        Raises:
+            JournalFull: they could not be written now; later attempts may succeed.
+            JournalDamaged: the disk has failed, so nothing is written any more.
+        """
+        if self._broken:
+            raise JournalDamaged(self._broken)
+        before = self._rows, self._sum, self._next
+        undo: list[Callable[[], object]] = []
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            for change in changes:
+                self._make(change, undo)
+            self._database.execute(
+                "UPDATE state SET transactions = ?, row_count = ?, check_sums = ?",
+                (self._transactions + 1, self._rows, self._sum),
+            )
+            self._database.execute("COMMIT")
+        except BaseException as error:
+            for step in reversed(undo):
+                step()
+            self._rows, self._sum, self._next = before
+            self._roll_back()
+            if isinstance(error, sqlite3.Error):
+                raise self._explained(error) from error
+            raise
+        self._transactions += 1
+        with contextlib.suppress(OSError):  # a head that is behind is no less true
+            os.pwrite(self._head, _head(self._transactions), 0)
+
+    def _roll_back(self) -> None:
+        try:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self._broken = f"the journal {self.path} cannot be written any more: {error}"
+
+    def _make(self, change: Change, undo: list[Callable[[], object]]) -> None:
+        if isinstance(change, DropGroup):
+            self._drop(("groups", change.serial), undo)
+        elif isinstance(change, DropRecord):
+            self._drop(("records", change.serial), undo)
+        elif isinstance(change, DropFunction):
+            self._drop(("functions", change.key), undo)
+        elif isinstance(change, DropSet):
+            self._drop(("sets", change.key), undo)
+        elif isinstance(change, DropSession):
+            for serial in list(self._records_of.get(change.key, ())):
+                self._drop(("records", serial), undo)
+            self._drop(("sessions", change.key), undo)
+        else:
+            place, self._next = self._next, self._next + 1
+            check_sum = _check_sum(place, change)
+            self._database.execute(_INSERT[type(change)], (place, check_sum, *change))
+            self._keep(change, place, check_sum)
+            undo.append(lambda: self._unkeep(change))
+
+    def _keep(self, row: Row, place: int, check_sum: int) -> None:
+        kept = self._kept.setdefault(_name(row), _Kept())
+        kept.places.append((type(row), place, check_sum))
+        if isinstance(row, RecordRow):
+            self._records_of.setdefault(row.client, {})[row.serial] = None
+        self._rows += 1
+        self._sum = (self._sum + check_sum * place) & _MASK
+
+    def _unkeep(self, row: Row) -> None:
+        name = _name(row)
+        self._kept[name].places.pop()
+        if not self._kept[name].places:
+            del self._kept[name]
+        if isinstance(row, RecordRow):
+            self._records_of.get(row.client, {}).pop(row.serial, None)
+
+    def _drop(self, name: tuple[str, int | bytes], undo: list[Callable[[], object]]) -> None:
+        kept = self._kept.pop(name, None)
+        if kept is None:
+            return
+        undo.append(lambda: self._kept.__setitem__(name, kept))
+        for kind, place, check_sum in kept.places:
+            self._database.execute(f"DELETE FROM {_TABLES[kind][0]} WHERE place = ?", (place,))
+            self._rows -= 1
+            self._sum = (self._sum - check_sum * place) & _MASK
+
+    # --- what went wrong -----------------------------------------------------------------------------------
+
+    def _damage(self, what: str) -> JournalDamaged:
+        return JournalDamaged(
+            f"the journal {self.path} is damaged: {what}. Copy it if you want to examine it, then remove it and "
+            f"{self.path.name}-head (and -wal), to start without what it held"
+        )
+
+    def _explained(self, error: sqlite3.Error, opening: bool = False) -> Exception:
+        text = str(error)
+        if "full" in text:
+            return JournalFull(
+                f"there is no room for the journal {self.path}: the task was not accepted, submit it again when "
+                "there is. What was accepted before goes on"
+            )
+        if "locked" in text and opening:
+            return ControllerStartError(
+                f"another process has the journal {self.path}: is this controller running already? Stop that one, "
+                "or give --journal another file"
+            )
+        if "locked" in text or "readonly" in text or "unable to open" in text:
+            return JournalFull(
+                f"the journal {self.path} cannot be written now ({text}): the task was not accepted, submit it "
+                "again later. What was accepted before goes on"
+            )
+        if "I/O" in text:
+            # After a failed write or sync nobody knows what is on the disk. A second one may only seem to work.
+            self._broken = (
+                f"the disk with the journal {self.path} has failed ({text}): the task was not accepted. What was "
+                "accepted before goes on; start the controller again when the disk works"
+            )
+            return JournalDamaged(self._broken)
+        return self._damage(text)
+
+
+def _name(row: Row) -> tuple[str, int | bytes]:
+    """Return the name under which a row is dropped: ends go with their group."""
+    if isinstance(row, EndRow):
+        return "groups", row.serial
+    return _TABLES[type(row)][0], row[0]
+
+
+def _check_sum(place: int, row: Row) -> int:
+    total = zlib.crc32(f"{type(row).__name__} {place} {[_size(field) for field in row]}".encode())
+    for value in row:
+        total = zlib.crc32(value if isinstance(value, bytes) else str(value).encode(), total)
+    return total
+
+
+def _size(field: object) -> str:
+    return f"{type(field).__name__} {len(field) if isinstance(field, bytes | str) else 0}"
+
+
+def _head(transactions: int) -> bytes:
+    data = struct.pack("<4sQ", b"ipmj", transactions)
+    return data + struct.pack("<I", zlib.crc32(data))

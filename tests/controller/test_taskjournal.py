@@ -1,0 +1,129 @@
+"""The controller is killed at any moment: what it has accepted ends once, and runs once."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipmpi.client.tasks import submitter
+from ipmpi.controller.farm.recovery import FarmRecovery
+from ipmpi.controller.taskjournal import TaskJournal
+from tests.controller.journal_stage import JournalStage
+
+TURNS = 1500
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitter, "time", JournalStage.clock)
+
+
+def play(seed: int, *, full: bool = True) -> JournalStage:
+    """Let clients submit tasks, and kill the controller now and then; check what must hold at the end."""
+    stage = JournalStage(seed)
+    chance = stage.random.random
+    number = 0
+    for _ in range(TURNS):
+        if chance() < 0.15:
+            client = stage.random.choice(stage.clients)
+            fails = "!" if chance() < 0.1 else ""
+            parents = [ref for ref, _ in client.tasks.values()]
+            after = [stage.random.choice(parents)] if parents and chance() < 0.2 else []
+            client.submit(f"{client.key}.{number}{fails}".encode(), after)
+            number += 1
+        if full and chance() < 0.01:
+            stage.store.is_full = not stage.store.is_full
+        if chance() < 0.01:
+            stage.kill()
+        stage.turn()
+    stage.settle()
+    check(stage)
+    return stage
+
+
+def check(stage: JournalStage) -> None:
+    for client in stage.clients:
+        for name, (_, ending) in client.tasks.items():
+            assert len(ending.heard) == 1, (name, ending.heard)
+            kind, text = ending.heard[0]
+            if kind in ("ok", "failed"):
+                assert text == name
+                assert kind == ("failed" if name.endswith(b"!") else "ok")
+                assert stage.runs[name] == 1, f"{name!r} ran {stage.runs[name]} times"
+            else:
+                assert kind in ("DependencyError", "JournalFull"), (name, kind, text)
+                assert stage.runs[name] == 0, f"{name!r} was refused, and ran"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_was_accepted_ends_once_and_runs_once(seed: int) -> None:
+    stage = play(seed)
+    assert stage.kills
+    assert any(end.heard[0][0] == "ok" for client in stage.clients for _, end in client.tasks.values())
+
+
+def test_tasks_are_refused_while_there_is_no_room_and_others_go_on() -> None:
+    stage = JournalStage(1, clients=1)
+    (client,) = stage.clients
+    client.submit(b"before")
+    while not client.tasks[b"before"][1].heard or client.submitter.open_tasks():
+        stage.turn()
+    client.submit(b"queued")
+    number = client.tasks[b"queued"][0].group
+    while not any(row.number == number for row in stage.store.contents.groups):
+        stage.turn()
+    stage.store.is_full = True
+    client.submitter._open = None
+    client.submit(b"refused")
+    while not client.tasks[b"refused"][1].heard or not client.tasks[b"queued"][1].heard:
+        stage.turn()
+    assert client.tasks[b"refused"][1].heard == [("JournalFull", "there is no room for the journal")]
+    assert client.tasks[b"queued"][1].heard == [("ok", b"queued")]
+    stage.store.is_full = False
+    client.submit(b"after")
+    stage.settle()
+    assert client.tasks[b"after"][1].heard == [("ok", b"after")]
+
+
+def test_nothing_is_left_in_the_journal_when_all_results_are_fetched() -> None:
+    stage = play(3, full=False)
+    for _ in range(300):
+        stage.turn()
+    stage.now += 1
+    stage.flush()
+    there = stage.store.contents
+    assert (there.groups, there.ends, there.functions) == ([], [], [])
+    assert len(there.sessions) == 2
+    for client in stage.clients:
+        stage.journal.ended(client.key)
+    stage.journal.finish()
+    assert (there.sessions, there.records) == ([], [])
+
+
+PLANTED = {
+    "an early acknowledgement": (TaskJournal, "_commit", lambda self: self._submitted.clear() or True),
+    "a set that is told too early": (TaskJournal, "_tell_sets", None),
+    "tasks that wait for nobody": (FarmRecovery, "ready", lambda self, group: self._queue(group)),
+    "ends that are not written": (TaskJournal, "_note_ends", lambda self, effects: []),
+    "a client that is not answered": (TaskJournal, "_answer", lambda self, client, number, lacks: None),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_a_planted_bug_is_found(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, name, wrong = PLANTED[what]
+    if wrong is None:
+        right = getattr(where, name)
+
+        def wrong(self: TaskJournal) -> None:
+            ends, self._ends = self._ends, {}
+            right(self)
+            self._ends = ends
+
+    monkeypatch.setattr(where, name, wrong)
+
+    def violations() -> None:
+        for seed in range(30):
+            play(seed)
+
+    with pytest.raises((AssertionError, KeyError, IndexError)):
+        violations()

@@ -1,0 +1,64 @@
+"""A journal in memory, which keeps what was committed when its controller is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ipmpi.errors import JournalFull
+from ipmpi.journal.rows import (
+    Change,
+    Contents,
+    DropFunction,
+    DropGroup,
+    DropRecord,
+    DropSession,
+    DropSet,
+    EndRow,
+    FunctionRow,
+    GroupRow,
+    RecordRow,
+    SessionRow,
+    SetRow,
+)
+
+_LISTS = {
+    SessionRow: "sessions", SetRow: "sets", FunctionRow: "functions", GroupRow: "groups", EndRow: "ends",
+    RecordRow: "records",
+}  # fmt: skip
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self.contents = Contents()
+        self.is_full = False
+        self.commits = 0
+
+    def load(self) -> Contents:
+        return Contents(*(list(getattr(self.contents, name)) for name in _LISTS.values()))
+
+    def ends(self, serial: int) -> list[EndRow]:
+        return [row for row in self.contents.ends if row.serial == serial]
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        if self.is_full:
+            raise JournalFull("there is no room for the journal")
+        self.commits += 1
+        for change in changes:
+            self._make(change)
+
+    def _make(self, change: Change) -> None:
+        there = self.contents
+        if isinstance(change, DropGroup):
+            there.groups = [row for row in there.groups if row.serial != change.serial]
+            there.ends = [row for row in there.ends if row.serial != change.serial]
+        elif isinstance(change, DropRecord):
+            there.records = [row for row in there.records if row.serial != change.serial]
+        elif isinstance(change, DropFunction):
+            there.functions = [row for row in there.functions if row.key != change.key]
+        elif isinstance(change, DropSet):
+            there.sets = [row for row in there.sets if row.key != change.key]
+        elif isinstance(change, DropSession):
+            there.sessions = [row for row in there.sessions if row.key != change.key]
+            there.records = [row for row in there.records if row.client != change.key]
+        else:
+            getattr(there, _LISTS[type(change)]).append(change)
