@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from .ranges import engines_named
+
 ARRAY: Final = "array"
 _PLAIN: Final = {"bool": bool, "int": int, "float": float, "complex": complex, "str": str}
 
@@ -56,7 +58,10 @@ def checked(name: str, declared: Declared, value: object) -> Any:
     if given.kind == declared.kind:
         return value
     if declared.kind in ("float", "complex") and given.kind in ("int", "float"):
-        return _PLAIN[declared.kind](value)
+        try:
+            return _PLAIN[declared.kind](value)
+        except OverflowError:
+            raise ValueError(f"{name} is a {declared}, and {_shown(value)} is too large for one") from None
     if declared.kind == "int" and isinstance(value, float) and math.isfinite(value) and value == int(value):
         raise TypeError(f"{name} is an int, and {value!r} is a float: {name} = {int(value)} would do")
     raise TypeError(f"{name} is of type {declared}, and {_shown(value)} is of type {given}")
@@ -80,6 +85,20 @@ def unknown(name: str, known: Mapping[str, object]) -> str:
     """Return the sentence for a name that is no parameter."""
     names = ", ".join(known) or "none"
     return f"{name!r} is no parameter of this program (it has {names}): attach({name}=...) would declare it"
+
+
+def unequal(name: str, declared: dict[int, dict[str, Declared]]) -> str:
+    """Return why a parameter cannot be changed, by what each engine has declared; "" if it can."""
+    kinds: dict[str, list[int]] = {}
+    for engine, each in declared.items():
+        kinds.setdefault(str(each[name]) if name in each else "not declared", []).append(engine)
+    if len(kinds) == 1:
+        return ""
+    told = "; ".join(f"{kind} on {engines_named(ids)}" for kind, ids in kinds.items())
+    return (
+        f"{name} is not the same on all ranks ({told}), so it cannot be changed: give attach({name}=...) a value "
+        "of the same type and shape on each rank"
+    )
 
 
 def _shown(value: object) -> str:

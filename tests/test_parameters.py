@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ipmpi.parameters import checked, declare, unknown
+from ipmpi.parameters import checked, declare, unequal, unknown
 
 ARRAY = np.zeros((2, 3), "f4")
 
@@ -66,4 +66,18 @@ def test_an_array_keeps_its_shape_and_dtype() -> None:
 def test_a_name_that_is_none_is_told_with_those_that_are() -> None:
     assert unknown("dtt", {"dt": 1, "nu": 2}) == (
         "'dtt' is no parameter of this program (it has dt, nu): attach(dtt=...) would declare it"
+    )
+
+
+def test_a_number_that_is_too_large_is_refused_with_its_name() -> None:
+    with pytest.raises(ValueError, match=r"dt is a float, and 1000.*\.\.\. is too large for one"):
+        checked("dt", declare(1.0), 10**400)
+
+
+def test_a_parameter_that_ranks_have_declared_differently_is_told_of() -> None:
+    one, two = {"n": declare(1), "k": declare(ARRAY)}, {"n": declare(1.0), "k": declare(ARRAY)}
+    assert unequal("k", {0: one, 1: two}) == ""
+    assert unequal("n", {0: one, 1: two, 2: two, 3: {}}) == (
+        "n is not the same on all ranks (int on engine 0; float on engines 1-2; not declared on engine 3), so "
+        "it cannot be changed: give attach(n=...) a value of the same type and shape on each rank"
     )

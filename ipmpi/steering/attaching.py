@@ -17,7 +17,7 @@ from typing import Any, Final
 from ..engine.agent.meeting import Conversation
 from ..engine.agent.tree import place
 from ..engine.agent.watch import parent_launcher
-from ..engine.mpi.joined import join_program
+from ..engine.mpi.joined import alone, join_program
 from ..engine.mpi.world import World
 from ..engine.rank.controlblock import ControlBlock
 from ..engine.rank.outputpipes import OutputPipes
@@ -76,7 +76,7 @@ def attach(
     trouble = _unusable()
     if trouble:
         _say(trouble)
-        return Steering(parameters, World(), program=program, replay=record)
+        return Steering(parameters, alone(comm, os.environ), program=program, replay=record)
     world = join_program(comm, os.environ)
     settings = {
         "furl_file": _absolute(furl_file), "name": name, "proxy": proxy, "program": program,
@@ -101,7 +101,8 @@ def _unusable() -> str:
         )
     if _attached and not _attached[0].is_over:
         return (
-            "attach() was called before, and its with-statement has not ended: a process is steered once at a time"
+            "attach() was called before, and its with-statement has not ended: use what it has returned, or call its "
+            "detach() first"
         )
     return ""
 

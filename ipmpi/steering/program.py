@@ -185,7 +185,7 @@ class Steering:
         if not name.isidentifier() or hasattr(type(self), name) or name in self.__dict__:
             raise ClientError(
                 f"{name!r} cannot be the name of a parameter: it is "
-                + ("no name" if not name.isidentifier() else "a name of steering itself")
+                + ("not an identifier of Python" if not name.isidentifier() else "a name of steering itself")
             )
         self.params.declare(name, value, place)
 
@@ -304,8 +304,8 @@ class Steering:
     def _do_checkpoint(self, _operation: operations.Steer, _load: Callable[[], Any]) -> Any:
         if self._checkpoint is None:
             raise ClientError(
-                f"the program {self.program} has said of no function that it writes a checkpoint: it does by "
-                "s.on_checkpoint(function), and the function gets the number of the step"
+                f"the program {self.program} has no function that writes a checkpoint: it registers one by "
+                "s.on_checkpoint(function), which is called with the number of the step"
             )
         return self._checkpoint(self._ticker.step)
 

@@ -81,18 +81,21 @@ class Watching:
     def _problem(self, watch: Watch) -> str:
         if watch.name not in self._values:
             known = ", ".join(sorted(self._published)) or "nothing yet"
-            return f"the program has published no {watch.name!r} (it has published {known})"
+            return (
+                f"the program has published no {watch.name!r} (it has published {known}): s.publish({watch.name}=...) "
+                "in its loop does"
+            )
         value = self._values[watch.name]
         try:
             self._own(value, watch.reduce)
-        except (TypeError, ValueError, ImportError) as error:
-            size = getattr(value, "size", 1)
-            if not watch.reduce and isinstance(size, int) and size > 1:
+        except Exception as error:  # of any kind: a rank that raised here would be missing where all answer
+            shape = getattr(value, "shape", ())
+            if not watch.reduce and isinstance(shape, tuple) and shape:
                 return (
-                    f"{watch.name} is an array of shape {value.shape}: watch one number of it, as with "
+                    f"{watch.name} is an array of shape {shape}: watch one number of it, as with "
                     f"reduce='max' (or {', '.join(REDUCTIONS[1:])})"
                 )
-            return f"{watch.name} is no number that can be watched: {error}"
+            return f"{watch.name} is not a number that can be watched: {error}"
         return ""
 
     def duty(self, watch: Watch) -> Callable[[int], int]:

@@ -12,7 +12,7 @@ from ipmpi import steering
 
 comm = MPI.COMM_WORLD
 every = int(sys.argv[1]) if comm.rank == 0 else 1
-with steering.attach(patience=1.0, dt=1.0) as s:
+with steering.attach(patience=1.0, dt=1.0, n=(1 if comm.rank == 0 else 1.5)) as s:
     step = 0
     while not s.stop_requested and step < 100_000:
         if step % every == 0:
@@ -21,7 +21,7 @@ with steering.attach(patience=1.0, dt=1.0) as s:
             comm.Barrier()  # coupled, as most programs are
         time.sleep(0.002)
         step += 1
-        s.publish(shared=float(step + comm.rank), table=[[1]])
+        s.publish(shared=float(step + comm.rank), table=[[1]], huge=10**400 if comm.rank else 1)
         if comm.rank == 0:
             s.publish(only_here=1.0)
 print("left at", step, flush=True)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,10 +84,10 @@ def new_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     with contextlib.ExitStack() as stack:
         count = 0
 
-        def start(flavour: Flavour, **environ: str) -> Cluster:
+        def start(flavour: Flavour, options: Sequence[str] = (), **environ: str) -> Cluster:
             nonlocal count
             count += 1
-            cluster = Cluster(tmp_path / f"c{count}", flavour, **environ)
+            cluster = Cluster(tmp_path / f"c{count}", flavour, options, **environ)
             stack.callback(cluster.stop)
             return cluster
 

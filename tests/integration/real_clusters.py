@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -92,11 +93,23 @@ def tcp_peers(pid: int) -> list[tuple[int, int]]:
     return found
 
 
-class Cluster:
-    """A controller of its own, in a folder of its own, with a set of engines."""
+def free_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
-    def __init__(self, home: Path, flavour: Flavour, **environ: str) -> None:
+
+class Cluster:
+    """A controller of its own, in a folder of its own, with a set of engines.
+
+    Args:
+        options: further ones of the controller.
+    """
+
+    def __init__(self, home: Path, flavour: Flavour, options: Sequence[str] = (), **environ: str) -> None:
         self.home = home
+        self._options = options
         self.flavour = flavour
         home.mkdir(parents=True, exist_ok=True)
         self.environ = {
@@ -126,7 +139,7 @@ class Cluster:
         reader, writer = os.pipe()
         # If the tests are killed, the controller sees this end, and stops itself and its engines.
         lifeline, self._lifeline = os.pipe()
-        where = ["--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1"]
+        where = ["--client-ip", "127.0.0.1", "--engine-ip", "127.0.0.1", *self._options]
         # The controller needs no MPI; it runs in the Python of the tests.
         with self._log("controller") as log:
             process = subprocess.Popen(

@@ -20,11 +20,11 @@ from ipmpi.client import MultiEngineClient, Simulation
 from ipmpi.errors import ClientError, CommandTimeout, CompositeError, EngineLost
 
 sys.path.insert(0, str(Path(__file__).parent))
-from real_clusters import Cluster, Flavour, is_running, wait_for
+from real_clusters import Cluster, Flavour, free_port, is_running, wait_for
 
 PROGRAM = str(Path(__file__).with_name("steered_program.py"))
 ON_NODES = str(Path(__file__).with_name("steered_on_nodes.py"))
-RANKS = 8
+RANKS = 4
 
 
 def launch(cluster: Cluster, ranks: int, *args: object, **environ: str) -> subprocess.Popen[bytes]:
@@ -166,10 +166,12 @@ def test_a_program_on_several_nodes_that_is_paused_when_its_controller_is_killed
 def test_a_program_outlives_its_controller_and_finds_another_one(
     flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
 ) -> None:
-    cluster = new_cluster(flavour_named("openmpi"))
+    """With fixed ports it has the same furl, and everybody has the ids of before."""
+    ports = ("--client-port", str(free_port()), "--engine-port", str(free_port()))
+    cluster = new_cluster(flavour_named("openmpi"), ports)
     program = launch(cluster, 4, 100_000, 0.01)
     cluster.wait_for_engines(4)
-    pids = cluster.pids(cluster.mec())
+    furl, pids = Path(cluster.files["multiengine_furl_file"]).read_text(), cluster.pids(cluster.mec())
     cluster.controller.kill()
     cluster.controller.wait()
     assert all(is_running(pid) for pid in pids.values())
@@ -177,8 +179,12 @@ def test_a_program_outlives_its_controller_and_finds_another_one(
     os.close(cluster._lifeline)
     cluster.controller = cluster._start_controller()
     cluster.wait_for_engines(4)
+    assert Path(cluster.files["multiengine_furl_file"]).read_text() == furl
     mec = cluster.mec()
     assert cluster.pids(mec) == pids
+    at = mec.simulation().pause()
+    assert mec.simulation().step(2) == at + 2
+    mec.simulation().resume()
     assert len(set(steps(mec))) == 1
     # Its agent dies: nobody steers any more, and the program does not notice.
     (agent,) = cluster.agents()
@@ -204,8 +210,10 @@ def test_values_are_watched_by_several_clients_until_the_program_ends(
         ClientError, match=r"rank 1 says: the program has published no 'only_here' .*\(rank 0 has it"
     ):
         sim.watch("only_here", reduce="max")
-    with pytest.raises(ClientError, match="table is no number that can be watched"):
+    with pytest.raises(ClientError, match="table is not a number that can be watched"):
         sim.watch("table")
+    with pytest.raises(ClientError, match=r"rank 1 says: huge is not a number .*\(rank 0 has it"):
+        sim.watch("huge")
     plain = sim.watch("shared", every=10)
     reduced = {name: other.watch("shared", every=10, reduce=name) for name in ("max", "min", "sum", "mean")}
     by_step = {name: dict(itertools.islice(watch, 8)) for name, watch in reduced.items()}
@@ -221,12 +229,19 @@ def test_values_are_watched_by_several_clients_until_the_program_ends(
     with pytest.raises(TypeError, match="dt is of type float"):
         sim.dt = "small"
     assert sim.dt == 1.0
-    with pytest.raises(AttributeError, match="'step' of a simulation cannot be assigned"):
+    with pytest.raises(
+        ClientError, match=r"n is not the same on all ranks \(int on engine 0; float on engines 1-2\)"
+    ):
+        sim.n = 3
+    assert [state["params"]["n"] for state in sim._values("state")] == [1, 1.5, 1.5]
+    with pytest.raises(
+        AttributeError, match=r"'step' of a simulation cannot be assigned: only its parameters \(dt, n\)"
+    ):
         sim.step = 3  # type: ignore[method-assign, assignment]
     with pytest.raises(AttributeError, match="'dtt' is no parameter of this program"):
         sim.dtt = 3
     assert "dt" in dir(sim)
-    with pytest.raises(ClientError, match="has said of no function that it writes a checkpoint"):
+    with pytest.raises(ClientError, match="has no function that writes a checkpoint"):
         sim.checkpoint()
     sim.stop()
     assert program.wait(30) == 0

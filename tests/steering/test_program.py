@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,30 @@ def test_a_program_runs_without_being_steered(capsys: pytest.CaptureFixture[str]
     )
 
 
+def test_a_program_that_is_not_steered_knows_its_rank_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may compute with it: by its communicator, and without one by what the launcher says."""
+    for name, value in {"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "mpi4py.MPI", None)  # type: ignore[arg-type]
+    s = steering.attach()
+    assert (s.rank, s.size) == (2, 4)
+
+    class Part:
+        def Get_rank(self) -> int:
+            return 1
+
+        def Get_size(self) -> int:
+            return 3
+
+    module = SimpleNamespace(
+        Is_initialized=lambda: True, Is_finalized=lambda: False, Intracomm=Part, COMM_NULL=None, COMM_WORLD=Part()
+    )
+    monkeypatch.setitem(sys.modules, "mpi4py.MPI", module)  # type: ignore[arg-type]
+    for comm in (None, Part()):
+        s = steering.attach(comm)
+        assert (s.rank, s.size) == (1, 3)
+
+
 def test_parameters_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     table = np.zeros(2)
     s = steering.attach(dt=0.5, table=table)
@@ -50,7 +76,9 @@ def test_parameters_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
         s.dtt  # noqa: B018
     with pytest.raises(ClientError, match="'loop' cannot be the name of a parameter: it is a name of steering"):
         steering.attach(loop=3)
-    with pytest.raises(ClientError, match="'a b' cannot be the name of a parameter: it is no name"):
+    with pytest.raises(
+        ClientError, match="'a b' cannot be the name .*: it is not an identifier of Python"
+    ):
         steering.attach(**{"a b": 3})
 
 

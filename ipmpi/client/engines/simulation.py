@@ -93,7 +93,9 @@ class Simulation:
         if session is None:
             close_when_unreferenced(client._calls, opened)
         own["_declared"] = {}
-        self._learn(self._ask("state"))
+        own["_unequal"] = {}
+        own["_ranks"] = 0
+        self._ask("state")
 
     # --- its loop ----------------------------------------------------------------------------------------------
 
@@ -186,7 +188,8 @@ class Simulation:
         if name in self._declared:
             self.change({name: value})
         elif hasattr(type(self), name) or name in self.__dict__:
-            raise AttributeError(f"{name!r} of a simulation cannot be assigned")
+            names = ", ".join(self._declared) or "none"
+            raise AttributeError(f"{name!r} of a simulation cannot be assigned: only its parameters ({names}) can")
         else:
             raise AttributeError(parameters.unknown(name, self._declared))
 
@@ -199,10 +202,13 @@ class Simulation:
         Raises:
             AttributeError: the program has no parameter of such a name. Nothing is changed then.
             TypeError, ValueError: a value is of another type or shape. Nothing is changed then.
+            ClientError: the ranks have declared it with different types or shapes. Nothing is changed then.
         """
         for name, value in values.items():
             if name not in self._declared:
                 raise AttributeError(parameters.unknown(name, self._declared))
+            if name in self._unequal:
+                raise ClientError(self._unequal[name])
             parameters.checked(name, self._declared[name], value)
         body = serialize.dumps(dict(values), what="the new values")
         return int(self._ask("set", body=body, shown=(", ".join(values),))["step"])
@@ -259,6 +265,11 @@ class Simulation:
             raise ValueError(
                 f"reduce must be one of {', '.join(map(repr, REDUCTIONS))} or None: {given.shown(reduce)}"
             )
+        if len(self.engines.get_ids()) < self._ranks:
+            raise ClientError(
+                f"a watch needs all {self._ranks} ranks of the program {self.program}, and only "
+                f"{engines_named(self.engines.get_ids())} can still be steered"
+            )
         calls, number = self.engines._calls, random.getrandbits(62)
         presence = calls.session.presence
 
@@ -297,11 +308,19 @@ class Simulation:
         self, action: str, number: int = 0, body: list[serialize.Buffer] | None = None, shown: tuple[Any, ...] = ()
     ) -> dict[str, Any]:
         states = self._values(action, number, body, shown)
-        self._learn(states[0])
+        self._learn(states)
         return dict(states[0])
 
-    def _learn(self, state: dict[str, Any]) -> None:
-        self.__dict__["_declared"] = {name: Declared(*each) for name, each in state["declared"].items()}
+    def _learn(self, states: list[dict[str, Any]]) -> None:
+        ids = self.engines.get_ids()
+        declared = [{name: Declared(*each) for name, each in state["declared"].items()} for state in states]
+        own = self.__dict__
+        own["_declared"], own["_ranks"] = declared[0], states[0]["ranks"]
+        own["_unequal"] = {
+            name: text
+            for name in declared[0]
+            if (text := parameters.unequal(name, dict(zip(ids, declared, strict=True))))
+        }
 
     def _values(
         self,
@@ -323,10 +342,20 @@ class Simulation:
                 raise
             raise plain from None
         except InvalidEngineID:
-            raise EngineLost(f"the program {self.program} has ended, or is not steered any more") from None
+            raise EngineLost(self._lost()) from None
         finally:
             teller.cancel()
         return found
+
+    def _lost(self) -> str:
+        left = self._places()
+        if not left:
+            return f"the program {self.program} has ended, or is not steered any more"
+        gone = engines_named([engine for engine in self.engines.get_ids() if engine not in left])
+        return (
+            f"{gone} of the program {self.program} left it, and {engines_named(list(left))} did not: call "
+            "client.Simulation() or mec.simulation() again to steer what is left"
+        )
 
     def _places(self) -> dict[int, RankStep]:
         """Return where its ranks are, by engine; the program does not notice the question."""

@@ -9,7 +9,7 @@ from ...protocol import messages as m, operations
 from ...protocol.frames import Buffer
 from ...ranges import ranks_named
 from ...transport.loop import Loop, Timer
-from ..rank.controlblock import LABEL, STEP
+from ..rank.controlblock import LABEL, PAUSED, STEP
 from . import programranks
 from .agreement import Agreement, Stage
 from .localrank import LocalRank
@@ -17,6 +17,12 @@ from .peeragent import PeerAgent
 
 _LOOK = 0.25
 """Seconds between two looks whether ranks get on that others hold for."""
+_JOINS = 0.2
+"""Seconds for which ranks that hold are given commands that come; later ones wait until all have made a step."""
+_GIVEN_AFTER = 2.0
+"""Seconds after which these are given all the same: one that runs may wait for them, as a receive for its send."""
+_BETWEEN, _GOES_ON_WITHIN = 0.001, 0.05
+"""Seconds between two looks whether ranks have gone on since the last commands, and for how long to look."""
 
 
 class Waiting(NamedTuple):
@@ -67,6 +73,8 @@ class ProgramSteps:
         self._outstanding: dict[int, set[int]] = {}
         """Ranks that have not answered a command, by its number."""
         self._timer: Timer | None = None
+        self._next: Timer | None = None
+        self._held_since = self._let_go_at = 0.0
         self._last: tuple[dict[int, int], float] = ({}, 0.0)
         """Where the ranks were that are waited for, and when one of them got on last."""
 
@@ -75,17 +83,49 @@ class ProgramSteps:
     def command(self, message: m.Dispatch, body: Sequence[Buffer], stream: int) -> None:
         """Hold all ranks, and give some of them this command."""
         waiting = Waiting(message, [bytes(buffer) for buffer in body], stream)
-        if self._agreement.stage is Stage.HOLDING:
-            self._give(waiting)
-            return
         self._waiting.append(waiting)
         if self._agreement.stage is Stage.FREE:
-            self._agreement.begin()
-            self._watch()
+            self._begin()
+        elif self._agreement.stage is Stage.HOLDING and len(self._waiting) == 1:
+            if self._tree.loop.now() - self._held_since < _JOINS:
+                self._give_all()
+            else:  # so that clients without a pause between their commands do not hold the program for ever
+                round_ = self._agreement.round
+                self._tree.loop.call_later(_GIVEN_AFTER, lambda: self._give_late(round_))
+
+    def _begin(self) -> None:
+        """Find a step for what waits; ranks that are not paused make one in between."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if not self._waiting or self._agreement.stage is not Stage.FREE:
+            return
+        now = self._tree.loop.now()
+        if now - self._let_go_at < _GOES_ON_WITHIN and self._have_not_gone_on():
+            self._next = self._tree.loop.call_later(_BETWEEN, self._begin)
+            return
+        self._agreement.begin()
+        self._watch()
+
+    def _have_not_gone_on(self) -> bool:
+        held = 2 * self._agreement.step + 1
+        at = [programranks.words(local) for local in self._here]
+        return bool(at) and all(words[STEP] == held and not words[PAUSED] for words in at)
+
+    def _give_late(self, round_: int) -> None:
+        if self._agreement.stage is Stage.HOLDING and self._agreement.round == round_:
+            self._give_all()
+
+    def _give_all(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:  # all of them first: if nobody is there any more for one, the round is not over
+            self._outstanding.setdefault(each.message.id, set()).update(each.message.ranks)
+        for each in waiting:
+            self._give(each)
+        self._look_whether_done()
 
     def _give(self, waiting: Waiting) -> None:
         message = waiting.message
-        self._outstanding.setdefault(message.id, set()).update(message.ranks)
         self._tree.give(*waiting)
         there = set(self._tree.local)
         there.update(rank for peer in self._tree.children for rank in peer.ranks)
@@ -93,10 +133,8 @@ class ProgramSteps:
 
     def all_hold(self) -> None:
         """See :class:`~ipmpi.engine.agent.agreement.Neighbours`."""
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            self._give(each)
-        self._look_whether_done()
+        self._held_since = self._tree.loop.now()
+        self._give_all()
 
     def answered(self, number: int, ranks: Iterable[int]) -> None:
         """Ranks have answered a command."""
@@ -119,8 +157,10 @@ class ProgramSteps:
         self._agreement.gone(peer)
 
     def _look_whether_done(self) -> None:
-        if self._agreement.stage is Stage.HOLDING and not self._outstanding and not self._waiting:
+        if self._agreement.stage is Stage.HOLDING and not self._outstanding:
             self._agreement.go_on()
+            self._let_go_at = self._tree.loop.now()
+            self._begin()
 
     def withdraw(self, error: str, text: str, ranks: Sequence[int] | None = None) -> None:
         """Give up commands that no rank has got yet (with ``ranks``: those for any of them)."""

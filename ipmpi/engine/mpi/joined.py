@@ -50,6 +50,17 @@ def join_program(comm: Any, environ: Mapping[str, str]) -> World:
     )  # fmt: skip
 
 
+def alone(comm: Any, environ: Mapping[str, str]) -> World:
+    """Return a world that knows its rank and its size, and joins nobody; not collective."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        comm = mpi.COMM_WORLD if comm is None else comm
+        if isinstance(comm, mpi.Intracomm) and comm != mpi.COMM_NULL:
+            return World(rank=comm.Get_rank(), size=comm.Get_size())
+    launched = detect(environ)
+    return World() if launched is None else World(rank=launched.rank, size=launched.size or launched.rank + 1)
+
+
 def _world(environ: Mapping[str, str]) -> Any:
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is None and detect(environ) is not None:
