@@ -76,7 +76,10 @@ def attach(
     trouble = _unusable()
     if trouble:
         _say(trouble)
-        return Steering(parameters, alone(comm, os.environ), program=program, replay=record)
+        steering = Steering(parameters, alone(comm, os.environ), program=program, replay=record)
+        if not _attached or _attached[0].is_over:
+            steering.show_arrays()
+        return steering
     world = join_program(comm, os.environ)
     settings = {
         "furl_file": _absolute(furl_file), "name": name, "proxy": proxy, "program": program,
@@ -86,6 +89,7 @@ def attach(
     if trouble and world.rank == 0:
         _say(trouble)
     steering = Steering(parameters, world, connection, program=program, replay=record)
+    steering.show_arrays()
     _attached[:] = [steering]
     return steering
 
@@ -101,8 +105,8 @@ def _unusable() -> str:
         )
     if _attached and not _attached[0].is_over:
         return (
-            "attach() was called before, and its with-statement has not ended: use what it has returned, or call its "
-            "detach() first"
+            "attach() was called before, and its with-statement has not ended: use what it has returned, or call "
+            "its detach() first"
         )
     return ""
 

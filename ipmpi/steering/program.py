@@ -101,9 +101,12 @@ class Steering:
             self._shown, self.published, lambda: self._ticker.step - 1, self.comm, world.mpi, self.rank == 0, tell
         )
         self.tick = self._ticker.tick
-        published.provide(self.published, lambda: self._ticker.step)
         if replay is not None:
             self._replay(replay)
+
+    def show_arrays(self) -> None:
+        """Have functions that clients send find out how the arrays of this program are spread."""
+        published.provide(self.published, lambda: self._ticker.step)
 
     # --- the loop ----------------------------------------------------------------------------------------------
 

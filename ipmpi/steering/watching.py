@@ -82,8 +82,8 @@ class Watching:
         if watch.name not in self._values:
             known = ", ".join(sorted(self._published)) or "nothing yet"
             return (
-                f"the program has published no {watch.name!r} (it has published {known}): s.publish({watch.name}=...) "
-                "in its loop does"
+                f"the program has published no {watch.name!r} (it has published {known}): "
+                f"s.publish({watch.name}=...) in its loop does"
             )
         value = self._values[watch.name]
         try:

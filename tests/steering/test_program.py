@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ipmpi import steering
+from ipmpi.arrays import published
 from ipmpi.engine.mpi.world import World
 from ipmpi.errors import ClientError
 from ipmpi.protocol import operations
@@ -27,6 +28,7 @@ def off(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(attaching.OFF, "off")
     yield
     attaching._attached.clear()
+    published._program.clear()
 
 
 def test_a_program_runs_without_being_steered(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,9 +78,7 @@ def test_parameters_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
         s.dtt  # noqa: B018
     with pytest.raises(ClientError, match="'loop' cannot be the name of a parameter: it is a name of steering"):
         steering.attach(loop=3)
-    with pytest.raises(
-        ClientError, match="'a b' cannot be the name .*: it is not an identifier of Python"
-    ):
+    with pytest.raises(ClientError, match=r"'a b' cannot be the name .*: it is not an identifier of Python"):
         steering.attach(**{"a b": 3})
 
 
@@ -115,10 +115,16 @@ def test_an_attach_that_cannot_be_says_so_and_the_program_goes_on(
         thread.join()
         words = "attach() was called in a thread"
     else:
-        attaching._attached.append(Steering({}, World()))
+        first = Steering({}, World())
+        first.show_arrays()
+        attaching._attached.append(first)
         found.append(steering.attach(dt=1.0))
         words = "attach() was called before, and its with-statement has not ended"
     assert words in capsys.readouterr().err
+    if place == "second time":
+        shown = published.program()
+        assert shown is not None
+        assert shown.published is first.published, "clients see the arrays of the first one"
     assert [step for step in found[0].loop(2)] == [0, 1]
 
 
