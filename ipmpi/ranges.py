@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from .ids import Ids
@@ -15,6 +15,13 @@ def ranges(numbers: Iterable[int]) -> str:
     """``0-3, 7`` for 7, 0, 1, 2, 3; empty for none."""
     runs = Ids.of(numbers).ascending().runs
     return ", ".join(f"{run.start}" if len(run) == 1 else f"{run.start}-{run[-1]}" for run in runs)
+
+
+def numbers_in(text: str) -> Iterator[int]:
+    """Yield the numbers of what :func:`ranges` has written."""
+    for run in text.split(", "):
+        first, _, last = run.partition("-")
+        yield from range(int(first), int(last or first) + 1)
 
 
 def engines_named(ids: Sequence[int]) -> str:

@@ -18,6 +18,8 @@ from ipmpi.transport.loop import Loop
 class Silent:
     """A pipe that takes everything and brings nothing, and a handshake that ends well."""
 
+    files = None
+
     def receive(self) -> bytes:
         return b""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ipmpi.environment.walltime import duration
-from ipmpi.ranges import engines_named, ranks_named
+from ipmpi.ranges import engines_named, numbers_in, ranks_named
 
 from .diagnostics import Diagnostic, note, ok, warning
 
@@ -145,8 +145,9 @@ class Loss(NamedTuple):
     reason: str
 
 
-_CAME: Final = re.compile(r"\bregistered engine with id: (\d+) \((rank \d+, pid \d+ on [^)]+)\)")
-_WENT: Final = re.compile(r"\bunregistered engine with id: (\d+) \((.*)\)$")
+_IDS: Final = r"engines? with ids?: (\d[\d, -]*)"
+_CAME: Final = re.compile(rf"\bregistered {_IDS} \((ranks? .*)\)$")
+_WENT: Final = re.compile(rf"\bunregistered {_IDS} \((.*)\)$")
 
 
 def parse_losses(log: str) -> list[Loss]:
@@ -155,12 +156,12 @@ def parse_losses(log: str) -> list[Loss]:
     gone: dict[int, Loss] = {}
     for line in log.splitlines():
         if went := _WENT.search(line):
-            number = int(went.group(1))
-            gone[number] = Loss(number, who.get(number, ""), went.group(2))
+            for number in numbers_in(went.group(1)):
+                gone[number] = Loss(number, who.get(number, ""), went.group(2))
         elif came := _CAME.search(line):
-            number = int(came.group(1))
-            who[number] = came.group(2)
-            gone.pop(number, None)
+            for number in numbers_in(came.group(1)):
+                who[number] = came.group(2) if came.group(2).startswith("rank ") else ""
+                gone.pop(number, None)
     return list(gone.values())
 
 

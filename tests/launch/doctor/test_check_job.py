@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from ipmpi.controller.engineslog import came, gone
+from ipmpi.controller.registry import EngineSet
+from ipmpi.ids import Ids
 from ipmpi.launch.batch.nodelist import expand_nodes
 from ipmpi.launch.batch.registry import JobState, JobStatus
 from ipmpi.launch.doctor.check_job import check_job
@@ -22,6 +25,7 @@ from ipmpi.launch.doctor.check_ranks import (
 )
 from ipmpi.launch.doctor.diagnostics import Level
 from ipmpi.launch.doctor.reasons import TABLES, explain_reason
+from ipmpi.protocol.messages import EngineInfo, Register
 
 NOW = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
 
@@ -322,6 +326,21 @@ def test_engines_that_are_gone_and_why() -> None:
     many = [Loss(i, "", "its process ended") for i in range(4)]
     (diagnostic,) = check_losses(many, [])
     assert diagnostic.text == "Engines 0-3 were there, and left: its process ended."
+
+
+def test_engines_of_large_sets_that_are_gone() -> None:
+    """The controller has one line for many of them."""
+    infos = [EngineInfo(rank, rank, f"n{rank // 150}", 1000 + rank) for rank in range(300)]
+    engine_set = EngineSet(1, Register(infos, "Open MPI", "3.11"), range(300))
+    lines = [
+        *came(engine_set),
+        *gone(Ids.of(range(299)), "its node is down (n0)"),
+        *gone(Ids.of([299]), "it ended"),
+    ]
+    assert len(lines) == 4
+    losses = parse_losses("".join(f"2026-11-24 23:30:07 ipcontroller: {line}\n" for line in lines))
+    assert losses == [*(Loss(i, "", "its node is down (n0)") for i in range(299)), Loss(299, "", "it ended")]
+    assert not parse_losses("\n".join([*lines, *came(engine_set)]))
 
 
 def test_a_log_is_understood() -> None:
