@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import stat
 import time
 from collections import Counter
@@ -18,13 +19,18 @@ import pytest
 
 from ipmpi import errors
 from ipmpi.client import MultiEngineClient, TaskClient, TaskFuture
-from tests.integration.real_clusters import free_port
 from tests.security.cluster import LOOPBACK, Controller, engines, wait_until
 
 pytestmark = [pytest.mark.timeout(60 + 20 * int(os.environ.get("IPMPI_KILLS", "3")))]
 
 KILLS = int(os.environ.get("IPMPI_KILLS", "3"))
 TASKS = int(os.environ.get("IPMPI_KILL_TASKS", "600"))
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 class Killed:
