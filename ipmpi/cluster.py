@@ -38,6 +38,7 @@ OTHER_COMMANDS: Final = frozenset(
         "engines",
         "logs",
         "where",
+        "debug",
         "explain",
         "doctor",
         "completion",

@@ -173,11 +173,14 @@ def attempt(call: Callable[..., Any], function: Callable[..., Any], given: dict[
 
 
 def usual(call: str, but: str) -> dict[str, Any]:
-    """Right arguments for all parameters that need one, but one."""
+    """Right arguments for all parameters that need one, or whose default takes long, but one."""
     found = {}
     for name, each in list(inspect.signature(SURFACE[call]).parameters.items())[1:]:
-        if each.default is inspect.Parameter.empty and name != but and name in parameters(call):
-            value = KINDS[kind_of(call, name)].usual
+        if name == but or name not in parameters(call):
+            continue
+        kind = kind_of(call, name)
+        if each.default is inspect.Parameter.empty or kind == "profile seconds":
+            value = KINDS[kind].usual
             found[name] = [1, 2] if name in ("sequences", "iterables") else value
     return found
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
+from ipmpi.ids import Ids
 from ipmpi.protocol import messages as m
 from ipmpi.protocol.packed import pack, unpack
 from ipmpi.tls import TlsClosed, TlsError
@@ -88,7 +89,7 @@ def ids(member: Member) -> list[int]:
     member.say(m.GetIds(1 << 41))
     said = answer(member, 1 << 41)
     assert isinstance(said, m.Reply)
-    return list(said.value)
+    return list(Ids.unpacked(said.value))
 
 
 def clients(member: Member) -> list[str]:
