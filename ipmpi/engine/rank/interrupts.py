@@ -38,6 +38,9 @@ IMPORT: Final = 1.5
 
 _IMPORTS: Final = "<frozen importlib._bootstrap>"
 
+_DEBUGGER: Final = ("pydevd", "_pydevd", "debugpy")
+"""How the names of its modules begin."""
+
 _TOLD: Final = (int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIGUSR1))
 
 
@@ -117,7 +120,7 @@ class Interrupts:
     def arrived(self, frame: FrameType | None = None) -> None:
         """Handle a signal of the agent, in this frame: raises KeyboardInterrupt if its target runs."""
         words = self._words
-        if words[DEBUGGER] != words[DEBUGGER_HEARD] and not self.shielded and not _is_importing(frame):
+        if words[DEBUGGER] != words[DEBUGGER_HEARD] and self._may_attach(frame):
             self._hear_of_debugger()
         meant = words[INTERRUPTS]
         if meant == words[HEARD] or self.shielded:
@@ -131,6 +134,10 @@ class Interrupts:
             self._hit_at = now
             self.hit = target
             raise KeyboardInterrupt
+
+    def _may_attach(self, frame: FrameType | None) -> bool:
+        """Whether debugpy can be attached or detached in this frame; else the agent repeats its signal."""
+        return not self.shielded and not _is_importing(frame) and not _is_in_debugger(frame)
 
     def _hear_of_debugger(self) -> None:
         """Attach or detach debugpy. An interrupt waits meanwhile, as it would leave half of that done."""
@@ -153,6 +160,15 @@ class Interrupts:
 def _is_importing(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_filename == _IMPORTS:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _is_in_debugger(frame: FrameType | None) -> bool:
+    """Whether pydevd runs: it may have taken a lock, for which to attach or detach it would wait for ever."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith(_DEBUGGER):
             return True
         frame = frame.f_back
     return False

@@ -161,3 +161,20 @@ def test_debuggers_are_attached_by_the_same_signal_but_not_within_an_import_or_a
     words[DEBUGGER] = 0
     interrupts.arrived(sys._getframe())
     assert (wanted[1:], interrupts.shielded) == ([(0, 0, True)], False)
+
+
+@pytest.mark.parametrize("module", ["pydevd", "_pydevd_bundle.pydevd_comm", "debugpy.server.api"])
+def test_debuggers_are_not_detached_while_the_interrupted_code_is_theirs(module: str) -> None:
+    """It may have taken a lock, which to detach takes, too: the rank would wait for itself for ever."""
+    block, descriptor = ControlBlock.create()
+    os.close(descriptor)
+    interrupts = Interrupts(block)
+    wanted: list[int] = []
+    interrupts.on_debugger = wanted.append
+    block.words[DEBUGGER] = 1
+    theirs = {"__name__": module, "arrived": interrupts.arrived, "sys": sys}
+    exec("def holds_a_lock():\n    (lambda: arrived(sys._getframe()))()", theirs)
+    theirs["holds_a_lock"]()  # type: ignore[operator]
+    assert (wanted, block.words[DEBUGGER_HEARD]) == ([], 0)
+    interrupts.arrived(sys._getframe())
+    assert wanted == [1]
