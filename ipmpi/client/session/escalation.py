@@ -146,22 +146,12 @@ class Escalation:
             return
         if self._settings.on_timeout == "free" and self._settings.free is not None:
             say(f"{engines_named(stuck)} did not react: {why}. Freeing them")
-            in_background(
-                self._settings.free,
-                stuck,
-                lambda told: self._session.post(lambda: self._freed(seconds, stuck, told)),
-            )
+            _free(self._session, self._settings.free, stuck, lambda told: self._give_up(seconds, stuck, told))
         elif self._settings.on_timeout == "restart":
             say(f"{engines_named(stuck)} did not react: {why}. Restarting the set")
             self._restart(seconds, stuck, why)
         else:
             self._give_up(seconds, stuck, why)
-
-    def _freed(self, seconds: float, stuck: list[int], told: str) -> None:
-        say(told)
-        self._session.post(
-            lambda: self._session.post_later(ANSWERED_WITHIN, lambda: self._give_up(seconds, stuck, told))
-        )
 
     def _restart(self, seconds: float, stuck: list[int], why: str) -> None:
         answer = self._session.request(lambda i: messages.Restart(i, stuck))
@@ -230,13 +220,9 @@ class _FailureWatch:
         )
         if self._settings.on_failure == "free" and self._settings.free is not None:
             say(f"{engines_named(failed)} failed, and the others wait in MPI: freeing {engines_named(running)}")
-            in_background(self._settings.free, running, lambda told: self._freed(told, text))
+            _free(self._session, self._settings.free, running, lambda told: self._give_up(text))
         else:
             self._give_up(text)
-
-    def _freed(self, told: str, text: str) -> None:
-        say(told)
-        self._session.post(lambda: self._session.post_later(ANSWERED_WITHIN, lambda: self._give_up(text)))
 
     def _give_up(self, text: str) -> None:
         future = self._future()
@@ -246,15 +232,24 @@ class _FailureWatch:
             self._session.give_up(number, part.look()[2], "PeerError", text)
 
 
-def in_background(free: Callable[[list[int]], object], engines: list[int], then: Callable[[str], object]) -> None:
-    """Free engines in a thread, as it waits; call ``then`` there with what was done, in words."""
+def _free(
+    session: CommandSession,
+    free: Callable[[list[int]], object],
+    engines: list[int],
+    give_up: Callable[[str], object],
+) -> None:
+    """Free engines in a thread, as it waits, and say what was done.
+
+    ``give_up`` is called with these words in the session's thread, when the engines' own answers should be here.
+    """
 
     def run() -> None:
         try:
             told = str(free(engines))
         except Exception as error:
             told = f"they were not freed: {text_of(error)}"
-        then(told)
+        say(told)
+        session.post(lambda: session.post_later(ANSWERED_WITHIN, lambda: give_up(told)))
 
     threading.Thread(target=run, name="ipmpi-free", daemon=True).start()
 

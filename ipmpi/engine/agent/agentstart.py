@@ -103,12 +103,7 @@ def _run(listener_fd: int, main: Callable[[int], int], keep: Sequence[int], laun
     try:
         gc.freeze()  # finalizers of the rank's objects would close our descriptors
         listener_fd = _leave_files(listener_fd, keep)
-        _reset_signals()
-        _leave_environment()
-        _use_cores_of(launcher)
-        with contextlib.suppress(OSError):
-            Path("/proc/self/comm").write_text(PROCESS_NAME, encoding="ascii")
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        become_agent(launcher)
         code = int(main(listener_fd)) & 0xFF
     except BaseException:
         log.exception("the agent process failed; please report this")
