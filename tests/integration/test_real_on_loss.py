@@ -78,9 +78,9 @@ def test_all_are_started_again_and_later_all_end(
         finally:
             process.terminate()
             screen += process.stdout.read()
-    # Hydra ends all ranks by itself, and its own end may be seen before what the controller says of the loss.
-    by_controller = r"Engine 1 was lost: it was killed by SIGKILL.*\. The engines have ended, and are"
-    by_launcher = r"rank 1 \(pid \d+ on .*\) ended with exit code 9\. They are started again"
-    assert re.search(f"{by_controller}|{by_launcher}", screen), screen
+    expected = r"Engine 1 was lost: it was killed by SIGKILL.*\. The engines have ended, and are"
+    if name == "mpich":  # hydra ends all ranks by itself, and its end may be seen before the controller's word
+        expected += r"|rank 1 \(pid \d+ on .*\) ended with exit code 9\. They are started again"
+    assert re.search(expected, screen), screen
     assert "engine 2 was lost: it was killed by SIGKILL" in screen
     assert "on_loss='abort': all engines of that set have ended." in screen
