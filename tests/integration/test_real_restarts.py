@@ -191,6 +191,6 @@ def test_a_set_that_was_started_by_hand_stays(
 ) -> None:
     mec = new_cluster(flavour_named("openmpi")).start(2)
     before = pids(mec)
-    with pytest.raises(ClientError, match="was started by hand, as with `mpirun ipengine`: nobody would start it"):
+    with pytest.raises(ClientError, match="by hand, as with `mpirun ipengine`, so nobody would start it again"):
         mec.restart()
     assert pids(mec) == before
