@@ -96,7 +96,7 @@ class SimulatedClient:
             call()
 
     def submit(self, name: bytes, after: Sequence[TaskRef] = ()) -> None:
-        options = m.TaskOptions(b"op", name.decode(), after=[tuple(ref) for ref in after])
+        options = m.TaskOptions(b"op", "", after=[tuple(ref) for ref in after])
         ending = Ending()
         self.tasks[name] = (self.submitter.submit_one(SubmitTerms(options), name, ending), ending)
         if self.stage.random.random() < 0.3:
@@ -317,6 +317,25 @@ class JournalStage:
             peer.turn()
         if chance() < 0.1:
             self.flush()
+
+    def deliver_all(self) -> None:
+        """Let all messages arrive that are under way: those of sets and clients in one turn of the controller."""
+        while True:
+            for client in self.clients:
+                client.turn()
+            peers = [*self.sets, *self.clients]
+            if not any(peer.out or peer.inbox for peer in peers):
+                return
+            for each in self.sets:
+                while each.out:
+                    self._from_set(each, *each.out.popleft())
+            for client in self.clients:
+                while client.out:
+                    self._from_client(client, *client.out.popleft())
+            self.flush()
+            for peer in peers:
+                while peer.inbox:
+                    peer.hear(*peer.inbox.popleft())
 
     def settle(self, limit: int = 20_000) -> None:
         """Let everything come to its end: all are connected, and the disk has room."""

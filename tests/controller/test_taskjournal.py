@@ -99,6 +99,30 @@ def test_nothing_is_left_in_the_journal_when_all_results_are_fetched() -> None:
     assert (there.sessions, there.records) == ([], [])
 
 
+def test_a_result_that_comes_again_in_the_turn_in_which_its_client_is_back_is_told_once() -> None:
+    """The client has one of two results: the other one reaches it even if the first one is told of again."""
+    stage = JournalStage(1, clients=1, sets=1)
+    (client,), (engines,) = stage.clients, stage.sets
+    engines.ranks = 1
+    stage.deliver_all()
+    client.submit(b"first")
+    client.submitter._open = client.submitter._by_number[client.tasks[b"first"][0].group]  # it may be closed
+    client.submit(b"second")
+    assert client.tasks[b"first"][0].group == client.tasks[b"second"][0].group
+    stage.deliver_all()
+    engines.step()
+    engines.step()
+    stage.deliver_all()
+    assert client.tasks[b"first"][1].heard == [("ok", b"first")]
+    assert not stage.store.contents.ends, "it is recorded a little later"
+    stage.kill()
+    stage.connect(engines)
+    stage.connect(client)
+    stage.deliver_all()
+    stage.settle()
+    check(stage)
+
+
 PLANTED = {
     "an early acknowledgement": (TaskJournal, "_commit", lambda self: self._submitted.clear() or True),
     "a set that is told too early": (TaskJournal, "_tell_sets", None),
