@@ -241,7 +241,7 @@ class TaskJournal(NoJournal):
             self._changes.append(DropSession(key))
             self._away.pop(key, None)
         elif key in self._former:
-            self._is_back(key)
+            # This is not its return: the answer to its Hello may have been lost, and it may have come again.
             self._changes.append(DropSet(key))
             for known in (self._former, self._heard, self._recorded):
                 known.pop(key, None)

@@ -123,6 +123,30 @@ def test_a_result_that_comes_again_in_the_turn_in_which_its_client_is_back_is_to
     check(stage)
 
 
+def test_a_session_that_ends_is_not_the_return_of_its_set() -> None:
+    """The answer to a Hello was lost. The set comes again, in another session, and the first one ends."""
+    stage = JournalStage(1, clients=1)
+    (client,), (away, other) = stage.clients, stage.sets
+    client.submit(b"task")
+    stage.deliver_all()
+    if not away.waiting:
+        away, other = other, away
+    away.step()
+    stage.deliver_all()
+    assert away.running
+    stage.kill()
+    stage.connect(other)
+    stage.connect(client)
+    unanswered = stage.begin_set(bytes(16), away.token)
+    stage.deliver_all()
+    stage.journal.ended(unanswered)
+    stage.deliver_all()
+    assert not other.waiting, "the task was given to a second set"
+    stage.connect(away)
+    stage.settle()
+    check(stage)
+
+
 PLANTED = {
     "an early acknowledgement": (TaskJournal, "_commit", lambda self: self._submitted.clear() or True),
     "a set that is told too early": (TaskJournal, "_tell_sets", None),
