@@ -70,6 +70,12 @@ OBSERVER_UNACKNOWLEDGED: Final = 4 * MIB
 CLIENT_COMMANDS: Final = 100_000
 """Commands of one client that wait for an answer; more raise Backpressure."""
 
+BOOK_COMMANDS: Final = CLIENT_COMMANDS
+"""Commands of which an engine set knows which ranks it has given them, for a controller that is started again."""
+
+BOOK_BYTES: Final = 16 * MIB
+"""Answers that an engine set keeps for that, until their clients have said that they have them."""
+
 # --- Before authentication (reference: the project's security page) ------------------------------------
 HANDSHAKE_TIMEOUT: Final = 5.0
 """For a peer that has connected to say who it is."""

@@ -40,9 +40,13 @@ class Interface:
     permits: Callable[[messages.AnyMessage], bool] = field(default=_everything)
 
     def __post_init__(self) -> None:
-        # Every client may say goodbye, and who submits tasks says which results it has.
-        received = {messages.TasksFetched, messages.TasksOpen} if messages.SubmitTasks in self.receives else set()
-        object.__setattr__(self, "receives", self.receives | {messages.Goodbye} | received)
+        # Every client may say goodbye, and who submits tasks or commands says which results it has, or lacks.
+        received: set[type[messages.Message]] = {messages.Goodbye}
+        if messages.SubmitTasks in self.receives:
+            received |= {messages.TasksFetched, messages.TasksOpen}
+        if messages.Command in self.receives:
+            received |= {messages.CommandAgain, messages.CommandsTold}
+        object.__setattr__(self, "receives", self.receives | received)
         excess = self.receives - _CLIENTS - CONTROLLER_RECEIVES["monitor"]
         if excess:
             names = ", ".join(sorted(kind.__name__ for kind in excess))

@@ -11,7 +11,7 @@ from ..journal.rows import Contents, EndRow
 from ..protocol import messages as m
 from .farm.recovery import Ends
 from .service import ControllerService
-from .taskjournal import Kept, TaskJournal
+from .taskjournal import RECOVERY, Kept, TaskJournal
 
 
 def restore(contents: Contents, service: ControllerService, now: float, log: Callable[[str], None]) -> None:
@@ -37,6 +37,7 @@ def restore(contents: Contents, service: ControllerService, now: float, log: Cal
         recovery.restore_record(record.client, record.number, record.label, record.states)
     kept, tasks = _restore_groups(contents, clients, journal)
     journal.restored(clients, contents.sets, kept, [(row.client, row.serial) for row in records], now)
+    service.comeback.expect(clients, {row.token for row in contents.sets}, now + RECOVERY)
     if clients or contents.sets:
         log(
             f"restored from the journal: {len(clients)} clients, {tasks} tasks in {len(kept)} groups; "

@@ -21,9 +21,10 @@ from ..protocol.connection import Event, MessageReceived
 from ..protocol.frames import Buffer
 from ..protocol.handshake import printable
 from ..protocol.permissions import CONTROLLER_RECEIVES
-from ..transport.loop import Loop, Timer
+from ..transport.loop import Loop
 from ..transport.transfers import Transfers
 from .bounds import is_observer
+from .comeback import ComeBack
 from .commands.router import Router
 from .deadlines import Deadlines
 from .describe import described
@@ -31,6 +32,7 @@ from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
 from .engineslog import came, gone
 from .farm.farm import Farm
 from .farm.order import Order
+from .flushtimer import FlushTimer
 from .headers import check_room
 from .inquiries import Inquiries
 from .interfaces import CLIENT_INTERFACES, Interface
@@ -87,10 +89,11 @@ class ControllerService:
         self.router = Router(secrets.randbits(60))
         self.farm = Farm(self.router.registry, secrets.randbits(60), order)
         self.journal = NoJournal(self.farm) if store is None else TaskJournal(self.farm, store, self._log)
+        self.comeback = ComeBack(self.router.resumed, self._late, self._send, self._interfaces)
         flush_soon = functools.partial(loop.call_at_turn_end, self._flush, self._not_flushed)
         self.losses = Losses(self.router, self.farm.blame, self._log, flush_soon)
         self.deadlines, self._roll = Deadlines(self.router.registry), Roll(self.router.registry)
-        self._flush_timer: Timer | None = None
+        self._timer = FlushTimer(loop, self._flush, self._not_flushed)
         self.sessions = Sessions(loop, tables, self._begun, self._event, self._ended, self._has_work, self._log)
         self.sessions.journalled = self.journal.is_on
         self.transfers = Transfers()
@@ -146,10 +149,17 @@ class ControllerService:
         if isinstance(message, m.Goodbye):
             session.farewell = message.reason or "it gave no reason"
             session.fault = message.fault
+        elif self.comeback.takes(session, event):
+            self._loop.call_at_turn_end(self._flush, self._not_flushed)
         elif session.role == "engine":
             self._engine_message(session, event)
         else:
             self._client_message(session, event)
+
+    def _late(self, session: PeerSession, event: MessageReceived) -> None:
+        """Handle a message that was held back, if its sender is still there."""
+        if self.sessions.by_key.get(session.key) is session:
+            self._message(session, event)
 
     def _engine_message(self, session: PeerSession, event: MessageReceived) -> None:
         try:
@@ -323,7 +333,12 @@ class ControllerService:
             lost = (self.farm.client_lost, self.router.client_lost, self._watches.client_lost)
             self._do_all(*(functools.partial(forget, key) for forget in lost))
         in_journal = functools.partial(self.journal.ended, key)
-        self._do_all(in_journal, lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
+        self._do_all(
+            in_journal,
+            lambda: self.comeback.ended(session),
+            lambda: self.transfers.endpoint_lost(session),
+            self._stop_if_alone,
+        )
 
     def _do_all(self, *steps: Callable[[], object]) -> None:
         """Make all these calls, even if one fails, so that all resources are freed."""
@@ -370,6 +385,7 @@ class ControllerService:
 
     def _flush(self) -> None:
         now = self._loop.now()
+        self.comeback.due(now)
         due, news, farm, commands = self.deadlines.due, self.losses.flush, self.journal.flush, self.router.flush
         for think in (lambda: due(now), lambda: news(now), lambda: farm(now), lambda: commands(now)):
             try:
@@ -383,13 +399,13 @@ class ControllerService:
                 except Exception as error:
                     self._not_performed(effect, error)
         self.interruptions.look()
-        for timed in (self.journal, self.deadlines, self.losses):
-            self._set_timer(timed.next_deadline())
+        for timed in (self.journal, self.deadlines, self.losses, self.comeback):
+            self._timer.set(timed.next_deadline())
 
     def _not_flushed(self, error: BaseException) -> None:
         """Collecting effects has failed: try again soon."""
         self._loop.report(error)
-        self._set_timer(self._loop.now() + _FLUSH_AGAIN)
+        self._timer.set(self._loop.now() + _FLUSH_AGAIN)
 
     def _not_performed(self, effect: Effect, error: BaseException) -> None:
         """An effect has failed: end the session that it was for, whose peer would wait in vain."""
@@ -404,20 +420,6 @@ class ControllerService:
             self.sessions.broken(session, error)
         if not sessions:
             self._loop.report(error)
-
-    def _set_timer(self, deadline: float | None) -> None:
-        """Flush at that time at the latest; flushing earlier is harmless."""
-        timer = self._flush_timer
-        if deadline is None or (timer is not None and timer.when <= deadline):
-            return
-        if timer is not None:
-            timer.cancel()
-        delay = max(0.0, deadline - self._loop.now())
-        self._flush_timer = self._loop.call_later(delay, self._time_is_up, self._not_flushed)
-
-    def _time_is_up(self) -> None:
-        self._flush_timer = None
-        self._flush()
 
     def _perform(self, effect: Effect) -> None:
         if isinstance(effect, Send):

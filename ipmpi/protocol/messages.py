@@ -15,6 +15,12 @@ from msgspec import field
 
 from ..ids import IdList, from_the_wire, on_the_wire
 from .basemessage import Message as Message
+from .commandrecovery import (
+    CommandAgain as CommandAgain,
+    CommandRecoveryMessage as CommandRecoveryMessage,
+    CommandsHeld as CommandsHeld,
+    CommandsTold as CommandsTold,
+)
 from .deaths import Death as Death, RanksLost as RanksLost
 from .debugging import (
     ChannelMessage as ChannelMessage,
@@ -106,7 +112,7 @@ class Command(Message, frozen=True, tag=1):
 
     ``operation`` is an encoded :data:`~ipmpi.protocol.operations.Operation`; ``method`` and ``label`` are
     what error messages and queue_status show of it. With ``one_idle`` it runs on the first idle target, and
-    is refused (EngineBusy) if there is none.
+    is refused (EngineBusy) if there is none. Commands of this client with numbers below ``below`` have ended.
     """
 
     id: int
@@ -116,6 +122,7 @@ class Command(Message, frozen=True, tag=1):
     operation: bytes
     sizes: list[int] = field(default_factory=list)
     one_idle: bool = False
+    below: int = 0
 
 
 class BodyAgain(Message, frozen=True, tag=2):
@@ -291,7 +298,8 @@ class Dispatch(Message, frozen=True, tag=41):
 
     ``whole``: the command is for all engines of the set, even if this message is not. The root agent adds what its
     ranks do first with their communicator: ``renew`` is the number of the attempt to make a new one of the ranks
-    ``members`` (empty for all), -1 if it must not be used, 0 if nothing is to be done.
+    ``members`` (empty for all), -1 if it must not be used, 0 if nothing is to be done. ``client`` is 0 if it is no
+    client's; ``number`` and ``below`` are those of :class:`Command`, which is for so many ``engines``.
     """
 
     id: int
@@ -302,6 +310,10 @@ class Dispatch(Message, frozen=True, tag=41):
     whole: bool = False
     renew: int = 0
     members: IdList = field(default_factory=list)
+    client: int = 0
+    number: int = 0
+    below: int = 0
+    engines: int = 0
 
 
 class InterruptRanks(Message, frozen=True, tag=42):
@@ -452,6 +464,7 @@ AnyMessage = (
     | DebuggerSaid
     | ChannelMessage
     | RecoveryMessage
+    | CommandRecoveryMessage
     | TaskMessage
     | EndIsNear
     | HoldRanks

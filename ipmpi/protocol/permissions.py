@@ -62,6 +62,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.DebuggerSaid,
         m.Watched,
         m.Result,
+        m.CommandsHeld,
         m.RanksLost,
         m.JobEnds,
         m.RunBeforeEnd,
@@ -73,6 +74,8 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
     | {
         m.DebugOpen,
         m.Command,
+        m.CommandAgain,
+        m.CommandsTold,
         m.BodyAgain,
         m.QueueStatus,
         m.ClearQueue,

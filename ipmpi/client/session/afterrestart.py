@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
+from ...ids import Ids
+from ...protocol import messages as m
 from ...protocol.connection import Prepared
+from ...protocol.frames import Buffer
+from ...protocol.operations import Nothing
+from .enginereply import EngineReply
+from .sentcommand import SentCommand
 from .waiting import SessionFuture
 
 _REPEATABLE: Final = frozenset(
@@ -14,8 +21,8 @@ _REPEATABLE: Final = frozenset(
 """Requests that may be made twice."""
 
 LOST: Final = (
-    "the controller was killed and has started again. Its journal has tasks, which go on, but no commands and "
-    "requests: it is not known whether this one was performed. Look at the engines, and repeat it if need be"
+    "the controller was killed and has started again. Tasks and commands go on, but it is not known whether this "
+    "request was performed. Look at the engines, and repeat it if need be"
 )
 
 
@@ -31,3 +38,55 @@ def to_repeat(requests: dict[int, Future[Any]]) -> tuple[list[Prepared], list[Fu
             del requests[number]
             lost.append(future)
     return again, lost
+
+
+def send_commands_again(
+    commands: Iterable[SentCommand],
+    send: Callable[[m.AnyMessage, Sequence[Buffer]], None],
+    send_streamed: Callable[[m.AnyMessage, Sequence[Buffer]], None],
+) -> None:
+    """Tell another controller all commands that have not ended, with their bodies inline or as streams."""
+    for command in commands:
+        command.output.may_come_again()
+        is_inline = bool(command.inline) or not sum(command.sizes)
+        (send if is_inline else send_streamed)(_again(command), command.body)
+    send(m.CommandsTold(), ())
+
+
+def _again(command: SentCommand) -> m.CommandAgain:
+    """Return the message that sends a command again, with what is known here of its engines."""
+    sent = command.message
+    engines = None if command.order is None else Ids.of(command.order)
+    lacks = Ids.of([engine for engine in command.order or () if engine not in command.replies])
+    return m.CommandAgain(
+        sent.id, sent.targets, sent.method, sent.label, sent.operation, sent.sizes, sent.one_idle, sent.below,
+        engines, lacks,
+    )  # fmt: skip
+
+
+def note_failure(commands: Mapping[int, SentCommand], number: int, engines: Iterable[int]) -> None:
+    """These engines have failed in a command: note it with those that were sent after it and are still open."""
+    failed = commands.get(number)
+    if failed is None:
+        return
+    is_later = False
+    for other in commands.values():
+        if is_later:
+            for engine in engines:
+                if engine not in other.replies:  # else it has run there before
+                    other.cleared.setdefault(engine, failed.message.label)
+        is_later = is_later or other is failed
+
+
+def cleared_queues(commands: Mapping[int, SentCommand]) -> list[tuple[int, list[EngineReply]]]:
+    """Return replies for commands that will not run, as a failure has cleared the queue; none was told so yet."""
+    return [
+        (number, [_cleared(engine, label) for engine, label in command.cleared.items() if engine in command.order])
+        for number, command in commands.items()
+        if command.cleared and command.order is not None
+    ]
+
+
+def _cleared(engine: int, label: str) -> EngineReply:
+    text = f"{label} failed on engine {engine}, which cleared its queue"
+    return EngineReply(engine, False, Nothing(), [], ("QueueCleared", text))

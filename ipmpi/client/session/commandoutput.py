@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
 
+from ...ids import Ids
 from ...protocol import messages as m, operations
 from ..display.blocks import Block as Block, Output
 from ..display.portions import outputs
@@ -24,6 +26,10 @@ class CommandOutput:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blocks: list[Block] = []
+        self._came: list[int] = []
+        """What identifies each message's block that has arrived."""
+        self._known: Counter[int] = Counter()
+        """Those of which a second one is not shown."""
         self.size = 0
         self._listeners: list[Callable[[Sequence[Block]], object]] = []
 
@@ -35,6 +41,7 @@ class CommandOutput:
 
     def add(self, blocks: Sequence[m.OutputBlock]) -> None:
         """More has arrived. What cannot be decoded is left out."""
+        blocks = [block for block in blocks if self._is_new(block)]
         came = [made for block in blocks if (made := _block(block)) is not None]
         with self._lock:
             self._blocks += came
@@ -42,6 +49,18 @@ class CommandOutput:
             listeners = list(self._listeners)
         for listener in listeners:
             listener(came)
+
+    def may_come_again(self) -> None:
+        """Another controller may tell again what is here; only in the session's thread, like :meth:`add`."""
+        self._known = Counter(self._came)
+
+    def _is_new(self, block: m.OutputBlock) -> bool:
+        name = hash((block.kind, block.first, Ids.of(block.engines).packed(), block.data))
+        if self._known[name] > 0:
+            self._known[name] -= 1
+            return False
+        self._came.append(name)
+        return True
 
     def listen(self, listener: Callable[[Sequence[Block]], object]) -> None:
         """Call ``listener`` with what is there now, and with whatever arrives later, then in the session's thread.

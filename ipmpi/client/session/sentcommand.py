@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...protocol.frames import Buffer
+from ...protocol.messages import Command
 from .commandoutput import CommandOutput
 from .debuggertalk import DebuggerTalk
 from .enginereply import EngineReply
@@ -14,8 +15,13 @@ from .partial import CommandFuture, SoFar
 
 @dataclass(eq=False)
 class SentCommand:
-    """What is known of a command; ``order`` are its engines, None while they are unknown."""
+    """What is known of a command; ``order`` are its engines, None while they are unknown.
 
+    ``cleared``: engines that have failed in another command after this one was sent, and in which: their queues
+    were cleared, so this command will not run there.
+    """
+
+    message: Command
     future: CommandFuture
     so_far: SoFar
     body: Sequence[Buffer]
@@ -27,6 +33,7 @@ class SentCommand:
     replies: dict[int, EngineReply] = field(default_factory=dict)
     counted: Sequence[int] | None = None
     expected: int = 0
+    cleared: dict[int, str] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:

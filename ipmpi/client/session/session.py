@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 
 from ... import limits
-from ...errors import ConnectionError, KernelError, internal_error
+from ...errors import ClientError, ConnectionError, KernelError, internal_error
 from ...furl import Furl
 from ...ids import Ids
 from ...protocol import messages as m, operations
@@ -28,7 +27,7 @@ from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop, Timer
 from ...transport.privatememory import PrivateMemory
 from ...transport.transfers import Transfers
-from .afterrestart import LOST, to_repeat
+from .afterrestart import LOST, cleared_queues, note_failure, send_commands_again, to_repeat
 from .bodyfiles import BodyFiles
 from .commandoutput import CommandOutput
 from .debugchannels import DebugChannels
@@ -36,6 +35,7 @@ from .debuggertalk import DebuggerTalk
 from .enginereply import EngineReply, undecodable
 from .failures import kernel_error
 from .notices import say
+from .opennumbers import OpenNumbers
 from .partial import CommandFuture, SoFar
 from .prepared import check_text, prepared_here
 from .presence import Presence
@@ -61,7 +61,7 @@ class Session:
 
     def __init__(self, address: Furl, routes: Sequence[Route] = (DIRECT,)) -> None:
         self._loop = Loop()
-        self._numbers = itertools.count(1)
+        self._numbers = OpenNumbers()
         self._requests: dict[int, Future[Any]] = {}
         self._commands: dict[int, SentCommand] = {}
         self._inline = 0
@@ -130,18 +130,23 @@ class Session:
         body = submission.body
         so_far, sizes = SoFar(submission.targets), [size_of([b]) for b in body]
         output = CommandOutput()
-        number = next(self._numbers)
+        operation = operations.encode(submission.operation)
+        check_text(operation, submission.method)
+        targets = None if submission.targets is None else Ids.of(submission.targets)
+        number, below = self._numbers.begin()
         talk = DebuggerTalk(number, self._send_line, self.post_later)
         future = CommandFuture([so_far], [output], [number], [talk])
-        command = SentCommand(future, so_far, body, sizes, submission.targets, output, talk)
-        operation = operations.encode(submission.operation)
-        targets = None if submission.targets is None else Ids.of(submission.targets)
+        future.add_done_callback(self._numbers.ends(number))
         message = m.Command(
-            number, targets, submission.method, submission.label, operation, sizes, submission.one_idle
+            number, targets, submission.method, submission.label, operation, sizes, submission.one_idle, below
         )
-        check_text(operation, submission.method)
-        total = sum(command.sizes)
-        prepared = prepared_here(message, total if total <= limits.INLINE_BODY else 0)
+        command = SentCommand(message, future, so_far, body, sizes, submission.targets, output, talk)
+        total = sum(sizes)
+        try:
+            prepared = prepared_here(message, total if total <= limits.INLINE_BODY else 0)
+        except ClientError:
+            self._numbers.end(number)
+            raise
         self._loop.call_threadsafe(
             lambda: self._send_command(number, prepared, command),
             lambda error: self._lost(number, error, command.future),
@@ -155,7 +160,7 @@ class Session:
             ClientError, MessageSizeError: it cannot be sent; or this process is a fork of the client's.
         """
         self.check()
-        number = next(self._numbers)
+        number = self._numbers.take()
         prepared = prepared_here(make(number))
         future = SessionFuture(prepared)
 
@@ -191,7 +196,7 @@ class Session:
 
     def number(self) -> int:
         """Return a number that no request, command or group of tasks of this session has."""
-        return next(self._numbers)
+        return self._numbers.take()
 
     def post(self, call: Callable[[], object], on_error: Callable[[BaseException], object] | None = None) -> None:
         """Call it in the session's thread; an exception is passed to ``on_error`` there."""
@@ -275,7 +280,8 @@ class Session:
             work.inline = total
             self._inline += total
             self.send(message, work.body)
-            work.body = ()
+            # Its caller may change what a body refers to, and another controller may need it as it was.
+            work.body = [bytes(buffer) for buffer in work.body] if self.is_journalled else ()
         else:
             self.send_streamed(message, work.body)
 
@@ -373,6 +379,8 @@ class Session:
             undone = undecodable(message.engines[0], error)
             self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
             return
+        if not message.ok and self.is_journalled:
+            note_failure(self._commands, message.id, message.engines)
         self._replied(message.id, [EngineReply(e, message.ok, outcome, body) for e in message.engines])
 
     def _replied(self, number: int, replies: list[EngineReply]) -> None:
@@ -439,16 +447,19 @@ class Session:
     # --- events of the link ----------------------------------------------------------------------------------
 
     def _started(self) -> None:
-        """If the controller was started again from its journal: that has the tasks, and nothing else."""
+        """If the controller was started again from its journal: that has the tasks; it is told of all else."""
         if not self._link.was_journalled:
             return
         self._transfers.endpoint_lost(self._link)
         self.presence.update((), self.presence.ids)
         again, lost = to_repeat(self._requests)
-        commands, self._commands, self._inline = list(self._commands.values()), {}, 0
-        for future in [*lost, *(command.future for command in commands)]:
+        for future in lost:
             settle(future, ConnectionError(LOST))
         self.tasks.go_on()
+        for number, replies in cleared_queues(self._commands):
+            self._replied(number, replies)
+        if self._numbers.has_begun:
+            send_commands_again(self._commands.values(), self.send, self.send_streamed)
         for message in again:
             self.send(message)
 

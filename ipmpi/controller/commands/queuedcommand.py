@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from ... import limits
 from ...errors import Backpressure, ClientError, MessageSizeError
 from ...ids import NONE, Ids, IdSet
 from ...protocol.frames import Buffer
-from ...protocol.messages import Command
+from ...protocol.messages import Command, Dispatch
 from ..headers import LARGEST_HEADER, header_size
 
 _ROOM = 63 * limits.KIB
@@ -24,7 +25,8 @@ class QueuedCommand:
     is granted. A stream can be used once; if engines become free at different times, the client is asked for the
     body again. ``outstanding`` has the engines that have not replied; ``announce`` those of which the client is
     told first; ``whole`` the sets of which it is for all engines. A command that a set runs before the end of its
-    job is placed behind the commands up to number ``after``.
+    job is placed behind the commands up to number ``after``. ``below``, and for how many
+    ``engines`` it is, are told to sets: see :class:`~ipmpi.protocol.messages.Dispatch`.
     """
 
     serial: int
@@ -36,6 +38,8 @@ class QueuedCommand:
     sizes: list[int]
     body: Sequence[Buffer] = ()
     stream: int = 0
+    below: int = 0
+    engines: int = 0
     asked_again: bool = False
     outstanding: IdSet = field(default_factory=IdSet)
     announce: Ids = NONE
@@ -93,6 +97,37 @@ class ClientCommands:
                 f"{len(self.commands)} commands of this client wait for their answers: wait for some before "
                 "sending more"
             )
+
+
+_STEP: Final = 1 << 20
+"""Between two numbers there is room for commands that have to be put in between after a restart."""
+
+
+class Serials:
+    """Ascending numbers, which are also the order of commands."""
+
+    def __init__(self, first: int) -> None:
+        self._next = first
+
+    def __iter__(self) -> Serials:
+        return self
+
+    def __next__(self) -> int:
+        self._next += _STEP
+        return self._next - _STEP
+
+    def continue_after(self, number: int) -> None:
+        """Give out larger numbers than this one."""
+        self._next = max(self._next, number + _STEP)
+
+
+def dispatch(work: QueuedCommand, ranks: Ids, *, is_whole: bool) -> Dispatch:
+    """Return the message that gives a command to ranks of a set."""
+    client = 0 if work.is_before_end else work.client
+    return Dispatch(
+        work.serial, ranks, work.method, work.operation, work.sizes, is_whole, client=client, number=work.id,
+        below=work.below, engines=work.engines,
+    )  # fmt: skip
 
 
 def check_size(message: Command, engines: int) -> None:

@@ -21,7 +21,6 @@ events and change the state; :meth:`Router.flush` returns the effects.
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -41,7 +40,8 @@ from .debuggers import Debuggers
 from .held import Held
 from .output import for_client
 from .passing import NOT_TAKEN, Passing
-from .queuedcommand import ClientCommands, QueuedCommand, check_size
+from .queuedcommand import ClientCommands, QueuedCommand, Serials, check_size, dispatch
+from .resumed import ResumedCommands
 from .setpeers import whole_sets, withdrawn
 
 
@@ -54,7 +54,7 @@ class Router:
         self._held = Held()
         self._clients: dict[int, ClientCommands] = {}
         self._works: dict[int, QueuedCommand] = {}
-        self._serial = itertools.count(first_serial)
+        self._serial = Serials(first_serial)
         self._now = 0.0
         self._effects: list[Effect] = []
         self._interrupting: list[int] = []
@@ -68,6 +68,10 @@ class Router:
             first_serial,
         )  # fmt: skip
         self.own = OwnCommands(self.registry, self._queues, self._works, self._serial, self._advance)
+        parts = self.registry, self._queues, self._works, self._clients, self._serial
+        self.resumed = ResumedCommands(
+            *parts, self.command, self._advance, lambda effect: self._effects.append(effect)
+        )
         self.stale_results = 0  # unexpected replies, which are dropped
 
     # --- clients -------------------------------------------------------------------------------------------
@@ -85,7 +89,7 @@ class Router:
         state.check_room(message.id, inline)
         work = QueuedCommand(
             next(self._serial), client, message.id, message.method, message.label[: limits.LABEL],
-            message.operation, message.sizes, [bytes(b) for b in body], stream,
+            message.operation, message.sizes, [bytes(b) for b in body], stream, message.below, len(targets),
         )  # fmt: skip
         work.outstanding, work.whole = IdSet(targets), whole_sets(self.registry, targets)
         work.most_output = len(targets) * limits.OUTPUT
@@ -473,10 +477,8 @@ class Router:
     def _messages(self, work: QueuedCommand, ids: Ids) -> list[tuple[int, m.Dispatch]]:
         for queue in self._queues.each(ids):
             queue.stage, queue.since = Stage.GIVEN, self._now
-        return [
-            (key, m.Dispatch(work.serial, ranks, work.method, work.operation, work.sizes, key in work.whole))
-            for key, ranks in self.registry.by_set(ids).items()
-        ]
+        sets = self.registry.by_set(ids).items()
+        return [(key, dispatch(work, ranks, is_whole=key in work.whole)) for key, ranks in sets]
 
     def _dispatch_streamed(self, work: QueuedCommand, ids: Ids) -> None:
         if work.stream and ids:

@@ -25,6 +25,7 @@ from ...ranges import ranks_named
 from ...transport.loop import Loop
 from ...transport.pipes import Pipe
 from ...transport.transfers import Endpoint, Transfers
+from .commandbook import CommandBook
 from .controllerfaults import ControllerFaults
 from .deathcertificate import Thinning
 from .debuggers import Debuggers
@@ -64,18 +65,9 @@ class Agent:
     """
 
     def __init__(
-        self,
-        loop: Loop,
-        host: str,
-        mpi: str,
-        python: str,
-        expected: int,
-        log: Callable[[str], None],
-        on_stop: Callable[[str, bool], None],
-        *,
-        joined: bool = False,
-        leaders: Sequence[int] = (),
-    ) -> None:
+        self, loop: Loop, host: str, mpi: str, python: str, expected: int, log: Callable[[str], None],
+        on_stop: Callable[[str, bool], None], *, joined: bool = False, leaders: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         self.loop, self.host, self._joined = loop, host, joined
         self._mpi, self._python = mpi, python
         self._expected = expected
@@ -88,6 +80,7 @@ class Agent:
         self.local: dict[int, LocalRank] = {}
         self.children: list[PeerAgent] = []
         self._numbers = itertools.count(1)  # of commands to ranks of this node
+        self._book = CommandBook()
         self.output = SetOutput(loop, self.send_up)
         self._inquiries = Inquiries(self)
         self.debuggers = Debuggers(self)
@@ -177,7 +170,10 @@ class Agent:
         for part in parts(offer):
             self.send_up(part)
         if self.is_root:
-            self._tasks.registered([engine.rank for engine in self._offered])
+            ranks = [engine.rank for engine in self._offered]
+            self._tasks.registered(ranks)
+            for told in self._book.after_registration(ranks):
+                self._send_above(*told)
             self._leaving.registered(self._offered)
             self.end.registered()
 
@@ -195,10 +191,18 @@ class Agent:
         if self.above is not None:
             self.transfers.endpoint_lost(self.above)
         self._tasks.forget_controller(had_journal, has_journal)
+        self._book.forget_controller(had_journal, has_journal)
         self.debuggers.nobody_is_there()
 
     def send_up(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
         """Send to the agent or controller above."""
+        if isinstance(message, m.Result):
+            self._book.answered(message, body)
+        elif isinstance(message, m.Output):
+            self._book.printed(message)
+        self._send_above(message, body)
+
+    def _send_above(self, message: m.AnyMessage, body: Sequence[Buffer] = ()) -> None:
         if self.above is not None:
             self.above.connection.send(message, body)
             self.above.wake()
@@ -218,6 +222,7 @@ class Agent:
             return
         message = event.message
         if isinstance(message, m.Dispatch):
+            self._book.given(message, event.stream)
             self._leaving.give(message, lambda given: self.dispatch(given, event.body, event.stream))
         elif isinstance(message, m.InterruptRanks):
             self._deliveries.interrupt(message.ranks)
@@ -294,7 +299,7 @@ class Agent:
         ]
         if here and (receiver := self._deliveries.expect(for_ranks(message, here))) is not None:
             sinks.append((receiver, receiver))
-        self.transfers.start(self.above, stream, sinks)
+        self.transfers.start(self.above, stream, sinks, lambda complete: self._book.arrived(stream, complete))
 
     def _run_shared(self, message: m.Dispatch, memory: SharedMemory) -> None:
         self._run(message, (), (memory.descriptor,))
@@ -323,13 +328,9 @@ class Agent:
         self.send_up(result)
 
     def rank_answered(
-        self,
-        local: LocalRank,
-        command: RankCommand,
-        message: rm.CommandDone,
-        body: Sequence[Buffer],
+        self, local: LocalRank, command: RankCommand, message: rm.CommandDone, body: Sequence[Buffer],
         large: LargeAnswer | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """A rank of this node has ended a command."""
         if not command.id:  # no client waits for it
             if large is not None:
@@ -342,6 +343,7 @@ class Agent:
             self._answers.add(result, body)
             return
         self._answers.leave_out(command.id, ranks)
+        self._book.answered(result, is_kept=False)
         if self.above is None:
             large.drop()
         else:
@@ -360,6 +362,7 @@ class Agent:
             if event.stream:
                 self.output.flush(message.id)
                 self._answers.leave_out(message.id, message.engines)
+                self._book.answered(message, is_kept=False)
                 self.pass_up(peer, message, event.stream)
             else:
                 self._answers.add(message, event.body)

@@ -1,0 +1,182 @@
+"""After a restart: commands wait until all engine sets are back and have said what their ranks were given.
+
+Messages about tasks pass at once. All others of clients wait here, in the order in which they came, and so do
+answers of ranks. It is over when all sets of the journal are back, and the clients whose commands were begun; or
+after :data:`~ipmpi.controller.taskjournal.RECOVERY` seconds. A client that comes back later can still go on
+with commands that no rank was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from .. import limits
+from ..errors import Backpressure, KernelError, SecurityError
+from ..protocol import messages as m
+from ..protocol.connection import MessageReceived
+from ..protocol.frames import Buffer, size_of
+from .commands.resumed import Again, ResumedCommands
+from .effects import refusal
+from .interfaces import Interface
+from .sessions import PeerSession
+
+_TASKS: Final = (
+    m.SubmitTasks, m.TasksFetched, m.TasksOpen, m.AbortTasks, m.DefineFunction, m.ForgetFunctions, m.TaskStatus,
+    m.Recheck, m.BodyAgain,
+)  # fmt: skip
+"""What clients say about tasks."""
+
+_ABOUT_COMMANDS: Final = (m.Result, m.Output, m.DebuggerSaid, m.AnswerStuck)
+"""What sets say about commands that their ranks were given."""
+
+
+_MOST: Final = 100_000
+"""Messages that are held back; with more it is over, so that they do not fill the memory."""
+
+
+@dataclass
+class _Client:
+    agains: list[Again] = field(default_factory=list)
+    size: int = 0
+    is_back: bool = False
+
+
+class ComeBack:
+    """Holds back what would be out of order while peers come back.
+
+    Args:
+        resumed: puts together what they say.
+        deliver: handles a message that was held back.
+        send: sends a message to the session with a number.
+        interfaces: what clients may send, by role.
+    """
+
+    def __init__(
+        self,
+        resumed: ResumedCommands,
+        deliver: Callable[[PeerSession, MessageReceived], None],
+        send: Callable[[int, m.AnyMessage, Sequence[Buffer]], None],
+        interfaces: Mapping[str, Interface],
+    ) -> None:
+        self._resumed = resumed
+        self._deliver = deliver
+        self._send = send
+        self._interfaces = interfaces
+        self._sets: set[bytes] = set()
+        """Tokens of the sets that have not said what they have."""
+        self._known: set[bytes] = set()
+        self._clients: dict[int, _Client] = {}
+        self._late: list[tuple[PeerSession, MessageReceived]] = []
+        self._until: float | None = None
+        """None if nothing is held back."""
+
+    def expect(self, clients: Collection[int], sets: Collection[bytes], until: float) -> None:
+        """These were in the journal when the controller began."""
+        self._clients = {client: _Client() for client in clients}
+        self._sets, self._known = set(sets), set(sets)
+        self._until = until if sets or clients else None
+
+    def takes(self, session: PeerSession, event: MessageReceived) -> bool:
+        """Return whether a message is dealt with here, now or later."""
+        if session.role == "engine":
+            return self._takes_of_set(session, event)
+        message = event.message
+        if isinstance(message, m.CommandAgain):
+            self._note(session, Again(session.key, message, event.body, event.stream))
+            return True
+        if isinstance(message, m.CommandsTold):
+            self._told(session.key)
+            return True
+        if self._until is None or isinstance(message, _TASKS):
+            return False
+        self._late.append((session, event))
+        if len(self._late) > _MOST:
+            self._begin()
+        return True
+
+    def _note(self, session: PeerSession, again: Again) -> None:
+        """A client has sent a command again."""
+        client = self._clients.setdefault(session.key, _Client())
+        client.size += size_of(again.body)
+        error: KernelError | None = None
+        if not self._interfaces[session.role].permits(again.command):
+            error = SecurityError(f"the {session.role!r} interface does not permit this Command")
+        elif len(client.agains) >= limits.CLIENT_COMMANDS or client.size > 2 * limits.CLIENT_INLINE_BACKLOG:
+            error = Backpressure("more commands were sent again than may be under way")
+        if error is None:
+            client.agains.append(again)
+            return
+        self._send(session.key, refusal(again.message.id, error), ())
+        if again.stream:
+            session.connection.refuse(again.stream)
+            session.wake()
+
+    def _takes_of_set(self, session: PeerSession, event: MessageReceived) -> bool:
+        message = event.message
+        if isinstance(message, m.CommandsHeld):
+            if self._until is not None and session.former in self._known:
+                self._resumed.held(session.key, message)
+                if message.is_last:
+                    self._sets.discard(session.former)
+                    self.look()
+            return True
+        if self._until is None or not isinstance(message, _ABOUT_COMMANDS):
+            return False
+        if not self._is_again(session.key, event):
+            self._late.append((session, event))
+        return True
+
+    def _is_again(self, key: int, event: MessageReceived) -> bool:
+        """Return whether this is about a command that was held, and was taken for when its client is back."""
+        message = event.message
+        if isinstance(message, m.Output):
+            return self._resumed.printed(key, message)
+        return (
+            isinstance(message, m.Result) and not event.stream and self._resumed.answered(key, message, event.body)
+        )
+
+    def _told(self, key: int) -> None:
+        """A client has sent again all that it has."""
+        client = self._clients.setdefault(key, _Client())
+        client.is_back = True
+        if self._until is None:
+            self._resume([key])
+        else:
+            self.look()
+
+    def ended(self, session: PeerSession) -> None:
+        """A session has ended: nobody waits for it."""
+        self._clients.pop(session.key, None)
+        self._sets.discard(session.former)
+        self.look()
+
+    def look(self) -> None:
+        """Go on if everybody is back."""
+        if self._until is None or self._sets:
+            return
+        if all(self._clients[key].is_back for key in self._resumed.owners if key in self._clients):
+            self._begin()
+
+    def due(self, now: float) -> None:
+        """Go on without those that are not back, when it is time."""
+        if self._until is not None and now >= self._until:
+            self._begin()
+
+    def next_deadline(self) -> float | None:
+        """Return when to call :meth:`due` if no event occurs."""
+        return self._until
+
+    def _begin(self) -> None:
+        self._until = None
+        self._resumed.begin()
+        self._resume([key for key, client in self._clients.items() if client.is_back])
+        late, self._late = self._late, []
+        for session, event in late:
+            self._deliver(session, event)
+
+    def _resume(self, keys: Collection[int]) -> None:
+        agains = [again for key in keys for again in self._clients.pop(key).agains]
+        for again, error in self._resumed.resume(agains):
+            self._send(again.client, refusal(again.message.id, error), ())

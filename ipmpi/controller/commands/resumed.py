@@ -1,0 +1,383 @@
+"""Commands that go on after another controller was killed (no I/O).
+
+Each client has sent again what has not ended for it, in its order. Each engine set has said what its ranks were
+given. What ranks were given stays with them; the rest joins the queues, in one order for all engines:
+
+* What some rank was given comes before what any rank was given later. Ranks that work together inside such a
+  command wait for those that have not begun it.
+* The commands of one client keep their order.
+* What no rank was given, and no later command of its client either, comes last: nobody sees the difference.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+
+from ... import limits
+from ...errors import KernelError
+from ...ids import NONE, Ids, IdSet
+from ...protocol import messages as m
+from ...protocol.frames import Buffer, size_of
+from ...ranges import engines_named
+from ..effects import Decline, Effect, Send
+from ..registry import Registry
+from .commandqueue import CommandQueue, Queues, Stage, first_idle
+from .queuedcommand import ClientCommands, QueuedCommand, Serials, check_size
+from .setpeers import whole_sets
+
+NOT_KEPT = (
+    "has run there, but its answer was large, and on its way when the controller was killed. It is not run again: "
+    "pull what it has made"
+)
+FORGOTTEN = (
+    "may have run there: the controller was killed, and the engine set does not know any more. It is not run again"
+)
+NOT_BACK = "the engine did not come back after the controller was started again"
+
+
+_LARGEST = 1 << 62
+"""The controller's own numbers are smaller, and have room to grow."""
+
+
+@dataclass
+class Again:
+    """A command that a client has sent again."""
+
+    client: int
+    message: m.CommandAgain
+    body: Sequence[Buffer]
+    stream: int
+    serial: int = 0
+    """Its number in the order of commands, if that is given by others; else it comes last."""
+
+    @property
+    def command(self) -> m.Command:
+        """The command as it was sent for the first time."""
+        sent = self.message
+        return m.Command(
+            sent.id, sent.targets, sent.method, sent.label, sent.operation, sent.sizes, sent.one_idle, sent.below
+        )
+
+
+@dataclass
+class Held:
+    """A command that ranks of engine sets were given; engines by what became of it there."""
+
+    serial: int
+    client: int
+    number: int
+    method: str
+    total: int = 0
+    """For how many engines it is."""
+    running: IdSet = field(default_factory=IdSet)
+    ended: IdSet = field(default_factory=IdSet)
+    lost: IdSet = field(default_factory=IdSet)
+    printed: list[m.Output] = field(default_factory=list)
+    answers: list[tuple[m.Result, Sequence[Buffer]]] = field(default_factory=list)
+    """Both of ids of engines, not of ranks."""
+
+    @property
+    def engines(self) -> IdSet:
+        """All engines that were given it."""
+        found = IdSet(self.running)
+        found.add(self.ended)
+        found.add(self.lost)
+        return found
+
+
+class ResumedCommands:
+    """Puts together what clients and sets have said.
+
+    Args:
+        registry, queues, works, clients, serials: those of the router.
+        command: queues a command as if it came for the first time.
+        advance: sends the engines of a queue their next command.
+        act: takes an effect.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        queues: Queues,
+        works: MutableMapping[int, QueuedCommand],
+        clients: MutableMapping[int, ClientCommands],
+        serials: Serials,
+        command: Callable[[int, m.Command, Sequence[Buffer], int], None],
+        advance: Callable[[CommandQueue], None],
+        act: Callable[[Effect], None],
+    ) -> None:
+        self._registry, self._queues, self._works, self._clients = registry, queues, works, clients
+        self._serials, self._command, self._advance, self._act = serials, command, advance, act
+        self._held: dict[tuple[int, int], Held] = {}
+        self._by_serial: dict[int, Held] = {}
+        self._forgotten: dict[int, tuple[int, IdSet]] = {}
+
+    def held(self, key: int, message: m.CommandsHeld) -> None:
+        """A set says what ranks were given, in the order in which they were."""
+        if message.is_last:
+            engines = self._registry.sets[key].ids()
+            for client, number in message.forgotten:
+                known, where = self._forgotten.get(client, (0, IdSet()))
+                where.add(engines)
+                self._forgotten[client] = max(known, number), where
+            return
+        if not 0 < message.id < _LARGEST:
+            return
+        of_ranks = self._registry.of_ranks
+        name = message.client, message.number
+        held = self._held.setdefault(name, Held(message.id, *name, message.method, message.engines))
+        self._by_serial[message.id] = held
+        held.running.add(of_ranks(key, message.running))
+        held.ended.add(of_ranks(key, message.ended))
+        held.lost.add(of_ranks(key, message.lost))
+        self._serials.continue_after(message.id)
+
+    def answered(self, key: int, message: m.Result, body: Sequence[Buffer]) -> bool:
+        """A set sends an answer again, or for the first time; return whether it belongs to what was held."""
+        held = self._by_serial.get(message.id)
+        if held is None:
+            return False
+        ids = self._registry.of_ranks(key, message.engines)
+        again = held.ended.common(ids)
+        if len(again) < len(ids):
+            return False
+        held.answers.append((m.Result(held.number, ids, message.ok, message.outcome, message.sizes), list(body)))
+        return True
+
+    def printed(self, key: int, message: m.Output) -> bool:
+        """A set tells again, or for the first time, what ranks have printed; return whether that belongs to it."""
+        held = self._by_serial.get(message.id)
+        if held is None:
+            return False
+        blocks = [
+            m.OutputBlock(block.kind, block.first, engines, block.data)
+            for block in message.blocks
+            if (engines := self._registry.of_ranks(key, block.engines))
+        ]
+        held.printed.append(m.Output(held.number, blocks))
+        return True
+
+    @property
+    def owners(self) -> set[int]:
+        """The clients of commands that some engines were given, and that have not ended on all of theirs."""
+        held = self._held.values()
+        return {each.client for each in held if each.running or len(each.engines) < each.total}
+
+    def resume(self, agains: Iterable[Again]) -> list[tuple[Again, KernelError]]:
+        """Go on with these commands, of clients that have said all; their order is that in which they arrived.
+
+        Returns:
+            Those that are refused, and why.
+        """
+        in_order = ordered(list(agains), self._held)
+        cleared, passed = self._cleared(in_order), self._passed(in_order)
+        refused = []
+        for again in in_order:
+            try:
+                self._resume(again, cleared, passed.get((again.client, again.message.id), NONE))
+            except KernelError as error:
+                refused.append((again, error))
+                if again.stream:
+                    self._act(Decline(again.client, again.stream))
+        return refused
+
+    def begin(self) -> None:
+        """All sets are back: what their ranks run is known."""
+        for held in sorted(self._held.values(), key=lambda each: each.serial):
+            if held.running:
+                self._adopt(held)
+
+    def _adopt(self, held: Held) -> QueuedCommand:
+        """Let engines that run a command have it; its client, if there is one, may say more of it later."""
+        work = QueuedCommand(held.serial, held.client, held.number, held.method, held.method, b"", [])
+        work.outstanding = IdSet(held.running)
+        work.is_begun = True
+        self._works[work.serial] = work
+        for queue in self._queues.each(held.running.ids()):
+            queue.running, queue.stage, queue.last = work, Stage.GIVEN, work.place
+        return work
+
+    def _resume(self, again: Again, cleared: Mapping[int, str], passed: Ids) -> None:
+        client, message = again.client, again.message
+        held = self._held.pop((client, message.id), None)
+        if held is None and message.engines is None:
+            self._as_new(again)
+            return
+        self._clients.setdefault(client, ClientCommands()).check_room(message.id, size_of(again.body))
+        engines, lacks = self._engines_of(message, held)
+        check_size(again.command, len(engines))
+        held = held or Held(0, client, message.id, message.method)
+        there = lacks.common(self._registry.ids())
+        self._tell(again, _without(lacks, there), "EngineLost", f"{message.label}: {NOT_BACK}")
+        if message.engines is None:
+            self._act(Send(client, m.Accepted(message.id, engines)))
+        for output in held.printed:
+            self._act(Send(client, output))
+        for result, body in held.answers:
+            if wanted := lacks.common(result.engines):
+                self._act(
+                    Send(client, m.Result(message.id, wanted, result.ok, result.outcome, result.sizes), body)
+                )
+        running = self._still(held)
+        for gone in (held.lost, _without(held.running, running)):
+            self._tell(again, lacks.common(gone), "ConnectionError", f"{message.label} {NOT_KEPT}")
+        rest = _without(there, held.engines)
+        number, where = self._forgotten.get(client, (0, IdSet()))
+        if message.id <= number:
+            self._tell(again, where.common(rest), "ConnectionError", f"{message.label} {FORGOTTEN}")
+            rest = _without(rest, where)
+        over = _without(IdSet(passed).common(rest), held.engines)
+        self._tell(
+            again, over, "QueueCleared", f"a command before {message.label} had failed, which cleared the queue"
+        )
+        rest = _without(rest, over)
+        for engine in [each for each in rest if each in cleared]:
+            self._tell(again, Ids.of([engine]), "QueueCleared", cleared[engine])
+        rest = _without(rest, cleared)
+        self._queue(again, held, lacks.common(running), rest)
+
+    def _still(self, held: Held) -> Ids:
+        """Return the engines that run it now; others may have ended before its client came back."""
+        serial = held.serial
+        return self._queues.those(
+            held.running, lambda queue: queue.running is not None and queue.running.serial == serial
+        )
+
+    def _as_new(self, again: Again) -> None:
+        """No rank was given it, and its engines are chosen now."""
+        self._command(again.client, again.command, again.body, again.stream)
+
+    def _engines_of(self, message: m.CommandAgain, held: Held | None) -> tuple[Ids, IdSet]:
+        """Return the engines of a command, and those that have not answered."""
+        if message.engines is not None:
+            return Ids.of(message.engines), IdSet(message.lacks)
+        given = IdSet() if held is None else held.engines
+        if not message.one_idle:
+            given.add(self._registry.resolve(message.targets))
+        elif not given:
+            given.add(first_idle(self._queues, self._registry.resolve(message.targets)))
+        return given.ids(), given
+
+    def _queue(self, again: Again, held: Held, running: Ids, waiting: Ids) -> None:
+        """Let the command wait for those engines that were not given it."""
+        message, client = again.message, again.client
+        work = self._works.get(held.serial)
+        if work is None and not waiting:
+            if again.stream:
+                self._act(Decline(client, again.stream))
+            return
+        if work is None:
+            work = QueuedCommand(
+                held.serial or again.serial or next(self._serials), client, message.id, message.method, "", b"", []
+            )
+            work.is_begun = bool(held.serial)
+            self._works[work.serial] = work
+        work.engines = len(message.engines) if message.engines is not None else len(running) + len(waiting)
+        work.label, work.operation, work.below = message.label[: limits.LABEL], message.operation, message.below
+        work.outstanding.add(running)
+        work.outstanding.add(waiting)
+        work.whole = whole_sets(self._registry, Ids.of(message.engines or waiting))
+        work.most_output = max(1, len(work.outstanding)) * limits.OUTPUT
+        if waiting:
+            work.sizes, work.body, work.stream = message.sizes, [bytes(part) for part in again.body], again.stream
+            work.inline_bytes = size_of(again.body)
+        elif again.stream:
+            self._act(Decline(client, again.stream))
+        state = self._clients.setdefault(client, ClientCommands())
+        state.inline_bytes += work.inline_bytes
+        state.commands[message.id] = work
+        for queue in self._queues.each(waiting):
+            queue.waiting.append(work)
+            self._advance(queue)
+
+    def _tell(self, again: Again, engines: Ids, error: str, text: str) -> None:
+        if engines:
+            where = engines_named(engines)
+            self._act(Send(again.client, m.Undone(again.message.id, engines, error, f"{text} ({where})")))
+
+    def _cleared(self, agains: Sequence[Again]) -> dict[int, str]:
+        """Return the engines whose last command has failed, which its client has not heard, and how that is told.
+
+        The failure has cleared their queues: what was sent before it was told does not run there.
+        """
+        last: dict[int, Held] = {}
+        for held in self._held.values():
+            for engine in held.engines:
+                if engine not in last or last[engine].serial < held.serial:
+                    last[engine] = held
+        lacking = {(each.client, each.message.id): each for each in agains}
+        found = {}
+        for engine, held in last.items():
+            again = lacking.get((held.client, held.number))
+            failed = any(engine in result.engines for result, _ in held.answers if not result.ok)
+            if failed and again is not None and (again.message.engines is None or engine in again.message.lacks):
+                found[engine] = f"{again.message.label} failed on engine {engine}, which cleared its queue"
+        return found
+
+    def _passed(self, agains: Sequence[Again]) -> dict[tuple[int, int], Ids]:
+        """Return, by client and number, engines that were given a later command, of the same client or of another.
+
+        If they were not given this one, their queue was cleared, and nobody heard of that.
+        """
+        waits = {client: sorted(numbers, reverse=True) for client, numbers in _by_client(agains).items()}
+        found: dict[tuple[int, int], IdSet] = {}
+        given: dict[int, list[Held]] = {}
+        later = IdSet()
+        # Those that are not held, and were numbered by ordered(), were given to nobody.
+        numbered = [Held(each.serial, each.client, each.message.id, "") for each in agains if each.serial]
+        for held in sorted([*self._held.values(), *numbered], key=lambda each: -each.serial):
+            if held.client in waits:
+                given.setdefault(held.client, []).append(held)
+                found[held.client, held.number] = IdSet(later)
+            later.add(held.engines)
+        for client, numbers in waits.items():
+            mine = IdSet()
+            rest = sorted(given.get(client, ()), key=lambda each: each.number)
+            for number in numbers:
+                while rest and rest[-1].number > number:
+                    mine.add(rest.pop().engines)
+                if mine:
+                    found.setdefault((client, number), IdSet()).add(mine)
+        return {name: engines.ids() for name, engines in found.items() if engines}
+
+
+def _by_client(agains: Sequence[Again]) -> dict[int, list[int]]:
+    """Return the numbers of commands by client."""
+    found: dict[int, list[int]] = {}
+    for again in agains:
+        found.setdefault(again.client, []).append(again.message.id)
+    return found
+
+
+def ordered(agains: Sequence[Again], held: Mapping[tuple[int, int], Held]) -> list[Again]:
+    """Return commands in the order in which they join the queues, see the rules above; and number them so.
+
+    The last command of each group was given to ranks with a number; those before it get the largest free numbers
+    that are smaller, so that another controller finds the same order.
+    """
+    waits: dict[int, list[Again]] = {}
+    """By client: what comes before the next one that was given to ranks."""
+    begun: list[tuple[int, list[Again]]] = []
+    for again in agains:
+        group = waits.setdefault(again.client, [])
+        group.append(again)
+        known = held.get((again.client, again.message.id))
+        if known is not None:
+            begun.append((known.serial, waits.pop(again.client)))
+    used = {each.serial for each in held.values()}
+    in_order = []
+    for serial, group in sorted(begun, key=lambda each: each[0]):
+        free = (number for number in itertools.count(serial - 1, -1) if number not in used)
+        for again in reversed(group[:-1]):
+            again.serial = next(free)
+            used.add(again.serial)
+        in_order += group
+    return in_order + [again for group in waits.values() for again in group]
+
+
+def _without(engines: Iterable[int], others: Iterable[int]) -> Ids:
+    found = IdSet(engines)
+    found.remove(others)
+    return found.ids() if found else NONE

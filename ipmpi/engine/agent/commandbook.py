@@ -1,0 +1,171 @@
+"""The commands that ranks of a set were given, for a controller that is started again (no I/O).
+
+The root agent keeps, for each command, which ranks were given it, what they have printed and answered, until its
+client has said that it has ended. A controller that has lost all its queues is told, so that no rank is given a
+command twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ... import limits
+from ...ids import IdSet
+from ...protocol import messages as m
+from ...protocol.frames import Buffer, size_of
+
+_LEAST = 256
+"""Bytes for which an answer, or a block of output, counts in addition to its own."""
+
+Told = tuple[m.AnyMessage, Sequence[Buffer]]
+
+
+@dataclass
+class _Given:
+    """One command: the ranks that were given it, and what they have answered."""
+
+    serial: int
+    client: int
+    number: int
+    method: str
+    engines: int
+    ranks: IdSet = field(default_factory=IdSet)
+    answered: IdSet = field(default_factory=IdSet)
+    printed: list[m.Output] = field(default_factory=list)
+    answers: list[tuple[m.Result, Sequence[Buffer]]] = field(default_factory=list)
+    size: int = 0
+
+
+class CommandBook:
+    """What is known of the commands of a set. Only the root agent has anything in it.
+
+    ``is_on``: whether the controller has a journal, so that clients and sets go on with another one.
+    """
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._given: dict[int, _Given] = {}
+        """By serial number, in the order in which they were given."""
+        self._of_client: dict[int, dict[int, int]] = {}
+        """By client and number: the serial number; ascending."""
+        self._kept: dict[int, _Given] = {}
+        """Those of which answers or output are kept, oldest first."""
+        self._size = 0
+        self._forgotten: dict[int, int] = {}
+        self._arriving: dict[int, m.Dispatch] = {}
+        self._tells = False
+
+    def given(self, message: m.Dispatch, stream: int = 0) -> None:
+        """Ranks are given a command. ``stream``: its body is arriving."""
+        if not (self.is_on and message.client):
+            return
+        of_client = self._of_client.setdefault(message.client, {})
+        for number in list(of_client):
+            if number >= message.below:
+                break
+            self._forget(message.client, number)
+        known = self._given.get(message.id)
+        if known is None:
+            known = _Given(message.id, message.client, message.number, message.method, message.engines)
+            self._given[message.id] = known
+            of_client[message.number] = message.id
+            if len(self._given) > limits.BOOK_COMMANDS:
+                self._drop_oldest()
+        known.ranks.add(message.ranks)
+        if stream:
+            self._arriving[stream] = message
+
+    def arrived(self, stream: int, complete: bool) -> None:
+        """The body of a command has arrived: if it is ``complete``, all its ranks will be given the command."""
+        if complete:
+            self._arriving.pop(stream, None)
+
+    def answered(self, message: m.Result, body: Sequence[Buffer] = (), *, is_kept: bool = True) -> None:
+        """Ranks have answered; an answer that is not kept is large, and on its way."""
+        known = self._given.get(message.id)
+        if known is None:
+            return
+        known.answered.add(message.engines)
+        if is_kept:
+            known.answers.append((message, body))
+            self._grow(known, size_of(body) + len(message.outcome) + _LEAST)
+
+    def printed(self, message: m.Output) -> None:
+        """Ranks have printed something."""
+        known = self._given.get(message.id)
+        if known is not None:
+            known.printed.append(message)
+            self._grow(known, sum(len(block.data) + _LEAST for block in message.blocks))
+
+    def _grow(self, known: _Given, size: int) -> None:
+        self._kept[known.serial] = known
+        known.size += size
+        self._size += size
+        while self._size > limits.BOOK_BYTES:
+            self._drop_answers(next(iter(self._kept)))
+
+    def _forget(self, client: int, number: int) -> None:
+        serial = self._of_client[client].pop(number)
+        self._drop_answers(serial)
+        del self._given[serial]
+
+    def _drop_answers(self, serial: int) -> None:
+        """Keep neither answers nor output of a command."""
+        known = self._kept.pop(serial, None)
+        if known is not None:
+            self._size -= known.size
+            known.size = 0
+            known.answers.clear()
+            known.printed.clear()
+
+    def _drop_oldest(self) -> None:
+        complete = (known for known in self._given.values() if len(known.answered) == len(known.ranks))
+        oldest = next(complete, next(iter(self._given.values())))
+        self._forget(oldest.client, oldest.number)
+        self._forgotten[oldest.client] = max(oldest.number, self._forgotten.get(oldest.client, 0))
+
+    def forget_controller(self, had_journal: bool, has_journal: bool) -> None:
+        """The controller is another one, which will be told if both have the journal."""
+        for message in self._arriving.values():  # no rank runs a command whose body did not arrive
+            if (known := self._given.get(message.id)) is not None:
+                known.ranks.remove(message.ranks)
+        self._arriving.clear()
+        self._tells = had_journal and has_journal
+        self.is_on = has_journal
+        if not self._tells:
+            self._given.clear()
+            self._of_client.clear()
+            self._forgotten.clear()
+            self._kept.clear()
+            self._size = 0
+
+    def after_registration(self, ranks: Collection[int]) -> Iterable[Told]:
+        """Yield what another controller is told, after it was told of these ranks."""
+        if not self._tells:
+            return
+        self._tells = False
+        there = IdSet(ranks)
+        for known in self._given.values():
+            ended = IdSet()
+            for message, _ in known.answers:
+                ended.add(message.engines)
+            lost = IdSet(known.answered)
+            lost.remove(ended)
+            running = IdSet(known.ranks)
+            running.remove(known.answered)
+            yield (
+                m.CommandsHeld(
+                    known.serial, known.client, known.number, known.method, known.engines,
+                    there.common(running), there.common(ended), there.common(lost),
+                ),
+                (),
+            )  # fmt: skip
+            for output in known.printed:
+                yield output, ()
+            for message, body in known.answers:
+                if engines := there.common(message.engines):
+                    yield msgspec.structs.replace(message, engines=engines), body
+        yield m.CommandsHeld(is_last=True, forgotten=sorted(self._forgotten.items())), ()

@@ -1,0 +1,297 @@
+"""Commands go on when the controller is killed: a simulation of router, sets and clients, replayable by its seed.
+
+The long form: ``IPMPI_COMMAND_SEEDS=5000 pytest tests/controller/test_comeback.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ipmpi.controller.comeback import ComeBack
+from ipmpi.controller.commands.resumed import ResumedCommands
+from ipmpi.controller.commands.router import Router
+from ipmpi.controller.effects import Effect, Send
+from ipmpi.controller.interfaces import CLIENT_INTERFACES
+from ipmpi.engine.agent.commandbook import CommandBook
+from ipmpi.ids import Ids
+from ipmpi.protocol import messages as m
+
+SEEDS = int(os.environ.get("IPMPI_COMMAND_SEEDS", "60"))
+TURNS = 300
+INTERFACES = {interface.role: interface for interface in CLIENT_INTERFACES}
+
+
+class Link:
+    """A connection: what is under way in each direction is lost when the controller is killed."""
+
+    def __init__(self, role: str, key: int, former: bytes = b"") -> None:
+        self.session: Any = SimpleNamespace(role=role, key=key, former=former)
+        self.up: deque[tuple[m.AnyMessage, Sequence[Any]]] = deque()
+        self.down: deque[tuple[m.AnyMessage, Sequence[Any]]] = deque()
+
+
+class Rank:
+    """Runs one command after the other; some fail."""
+
+    def __init__(self) -> None:
+        self.given: deque[m.Dispatch] = deque()
+        self.ran: list[tuple[int, int]] = []
+
+
+class Set:
+    """An engine set: its root agent has the book."""
+
+    def __init__(self, name: bytes, size: int) -> None:
+        self.name = name
+        self.ranks = [Rank() for _ in range(size)]
+        self.ids: list[int] = []
+        self.book = CommandBook()
+        self.book.is_on = True
+        self.link: Link | None = None
+
+    def connect(self, key: int, *, again: bool) -> Link:
+        self.link = Link("engine", key, self.name)
+        if again:
+            self.book.forget_controller(True, True)
+        infos = [m.EngineInfo(rank, rank, "n1", 100 + rank) for rank in range(len(self.ranks))]
+        self.link.up.append((m.Register(infos, "MPI", "3.11", self.ids), ()))
+        self.link.up += self.book.after_registration(range(len(self.ranks)))
+        return self.link
+
+    def hears(self, message: m.AnyMessage) -> None:
+        if isinstance(message, m.Registered):
+            self.ids = list(message.ids)
+        elif isinstance(message, m.Dispatch):
+            self.book.given(message)
+            for rank in message.ranks:
+                self.ranks[rank].given.append(message)
+
+    def works(self, chance: random.Random) -> None:
+        busy = [number for number, rank in enumerate(self.ranks) if rank.given]
+        if not busy:
+            return
+        number = chance.choice(busy)
+        dispatch = self.ranks[number].given.popleft()
+        self.ranks[number].ran.append((dispatch.client, dispatch.number))
+        result = m.Result(dispatch.id, [number], dispatch.operation != b"fails", b"out")
+        self.book.answered(result)
+        if self.link is not None:
+            self.link.up.append((result, ()))
+
+
+class Client:
+    """Sends commands to some of the engines, and has exactly one reply of each."""
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.next = 1
+        self.open: dict[int, tuple[m.Command, set[int]]] = {}
+        self.replies: dict[tuple[int, int], str] = {}
+        self.targets: dict[int, list[int]] = {}
+        self.link: Link | None = None
+
+    def connect(self, *, again: bool) -> Link:
+        self.link = Link("mec", self.key)
+        if again:
+            for command, lacks in self.open.values():
+                told = m.CommandAgain(
+                    command.id, command.targets, command.method, command.label, command.operation,
+                    below=command.below, engines=command.targets, lacks=Ids.of(sorted(lacks)),
+                )  # fmt: skip
+                self.link.up.append((told, ()))
+            self.link.up.append((m.CommandsTold(), ()))
+        return self.link
+
+    def sends(self, engines: list[int], *, fails: bool) -> None:
+        number, self.next = self.next, self.next + 1
+        below = min(self.open, default=number)
+        operation = b"fails" if fails else b"runs"
+        command = m.Command(number, engines, "execute", f"command {number}", operation, below=below)
+        self.open[number] = command, set(engines)
+        self.targets[number] = engines
+        if self.link is not None:
+            self.link.up.append((command, ()))
+
+    def hears(self, message: m.AnyMessage) -> None:
+        assert not isinstance(message, m.Refused), message
+        if not isinstance(message, m.Result | m.Undone):
+            return
+        what = message.error if isinstance(message, m.Undone) else "ok" if message.ok else "failed"
+        for engine in message.engines:
+            assert (message.id, engine) not in self.replies, f"client {self.key}: a second reply to {message.id}"
+            self.replies[message.id, engine] = what
+            if message.id in self.open:
+                self.open[message.id][1].discard(engine)
+        if message.id in self.open and not self.open[message.id][1]:
+            del self.open[message.id]
+
+
+class World:
+    """One controller after the other, two sets and three clients."""
+
+    def __init__(self, seed: int, *, failing: bool) -> None:
+        self.chance = random.Random(seed)
+        self.failing = failing
+        self.now = 0.0
+        self.sets = [Set(b"first", 2), Set(b"second", 3)]
+        self.clients = [Client(key) for key in (1, 2, 3)]
+        self.peers: dict[int, Set | Client] = {}
+        self.links: dict[int, Link] = {}
+        self.to_come: list[Set | Client] = []
+        self.next_key = 10
+        self.started(again=False)
+        while self.to_come:
+            self.somebody_comes(again=False)
+        self.settle(20)
+
+    def started(self, *, again: bool) -> None:
+        self.router = Router(self.chance.randrange(1 << 40))
+        self.comeback = ComeBack(self.router.resumed, self.deliver, self.send, INTERFACES)
+        if again:
+            self.comeback.expect([1, 2, 3], {each.name for each in self.sets}, self.now + 20)
+        self.links.clear()
+        self.peers.clear()
+        self.to_come = [*self.sets, *self.clients]
+        self.chance.shuffle(self.to_come)
+
+    def somebody_comes(self, *, again: bool) -> None:
+        peer = self.to_come.pop()
+        key = self.next_key if isinstance(peer, Set) else peer.key
+        self.next_key += 1
+        self.peers[key] = peer
+        self.links[key] = peer.connect(key, again=again) if isinstance(peer, Set) else peer.connect(again=again)
+
+    def send(self, key: int, message: m.AnyMessage, body: Sequence[Any]) -> None:
+        if key in self.links:
+            self.links[key].down.append((message, body))
+
+    def deliver(self, session: Any, event: Any) -> None:
+        if self.comeback.takes(session, event):
+            return
+        message, key = event.message, session.key
+        if isinstance(message, m.Register):
+            self.router.register(key, message)
+        elif isinstance(message, m.Result):
+            self.router.result(key, message, event.body, 0)
+        else:
+            assert isinstance(message, m.Command)
+            self.router.command(key, message, event.body, 0)
+
+    def turn(self) -> None:
+        """One thing happens."""
+        self.now += 0.01
+        self.comeback.due(self.now)
+        if self.to_come and self.chance.random() < 0.2:
+            self.somebody_comes(again=True)
+        link = self.chance.choice(list(self.links.values())) if self.links else None
+        if link is not None and link.up and self.chance.random() < 0.6:
+            message, body = link.up.popleft()
+            self.deliver(link.session, SimpleNamespace(message=message, body=body, stream=0))
+        elif link is not None and link.down:
+            self.peers[link.session.key].hears(link.down.popleft()[0])
+        else:
+            self.chance.choice(self.sets).works(self.chance)
+        for effect in self.router.flush(self.now):
+            self.performed(effect)
+
+    def performed(self, effect: Effect) -> None:
+        assert isinstance(effect, Send), effect
+        self.send(effect.to, effect.message, effect.body)
+
+    def settle(self, most: int) -> None:
+        for _ in range(most * 100):
+            self.turn()
+            working = any(rank.given for each in self.sets for rank in each.ranks)
+            if not self.to_come and not working and not any(li.up or li.down for li in self.links.values()):
+                return
+
+    def kill(self) -> None:
+        for peer in (*self.sets, *self.clients):
+            peer.link = None
+        self.started(again=True)
+
+    def live(self) -> None:
+        engines = [0, 1, 2, 3, 4]
+        for turn in range(TURNS):
+            if self.chance.random() < 0.15:
+                targets = sorted(self.chance.sample(engines, self.chance.randint(1, 5)))
+                fails = self.failing and self.chance.random() < 0.2
+                self.chance.choice(self.clients).sends(targets, fails=fails)
+            if self.chance.random() < 0.02 and turn < TURNS - 50:
+                self.kill()
+            self.turn()
+        self.settle(200)
+
+    def check(self) -> None:
+        ran: dict[int, list[tuple[int, int]]] = {}
+        for each in self.sets:
+            for rank, engine in enumerate(each.ids):
+                ran[engine] = each.ranks[rank].ran
+        places: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
+        for engine, commands in ran.items():
+            assert len(set(commands)) == len(commands), f"engine {engine} ran one twice: {commands}"
+            for client in self.clients:
+                mine = [number for key, number in commands if key == client.key]
+                assert mine == sorted(mine), f"engine {engine}: client {client.key} has another order: {mine}"
+            for place, command in enumerate(commands):
+                places[command][engine] = place
+        for first, where in places.items():
+            for second, there in places.items():
+                orders = {where[engine] < there[engine] for engine in where if engine in there}
+                assert first == second or len(orders) < 2, f"{first} and {second} in two orders"
+        for client in self.clients:
+            assert not client.open, f"client {client.key} waits for {client.open}"
+            for number, targets in client.targets.items():
+                for engine in targets:
+                    told, has_run = client.replies[number, engine], (client.key, number) in ran[engine]
+                    assert told in ({"ok", "failed"} if has_run else {"QueueCleared"}), (number, engine, told)
+                    assert self.failing or told == "ok"
+
+
+def simulate(seeds: int, *, failing: bool) -> None:
+    for seed in range(seeds):
+        try:
+            world = World(seed, failing=failing)
+            world.live()
+            world.check()
+        except (AssertionError, KeyError) as error:
+            raise AssertionError(f"seed {seed}: {error!r}") from error
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_no_command_is_lost_or_run_twice_and_all_engines_have_one_order(failing: bool) -> None:
+    simulate(SEEDS, failing=failing)
+
+
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CommandBook, "answered", lambda *_args, **_named: None)
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on before all sets are back."""
+    monkeypatch.setattr(ComeBack, "look", lambda self: self._until is not None and self._begin())
+
+
+def without_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipmpi.controller.commands.resumed.ordered", lambda agains, _held: list(agains))
+
+
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that sets send again are dropped."""
+    monkeypatch.setattr(ResumedCommands, "answered", lambda *_: True)
+
+
+@pytest.mark.parametrize("bug", [forgetful, impatient, without_order, silent])
+def test_a_planted_bug_is_found(
+    bug: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bug(monkeypatch)
+    with pytest.raises((AssertionError, KeyError)):
+        simulate(400, failing=False)
