@@ -3,10 +3,10 @@
 Each client has sent again what has not ended for it, in its order. Each engine set has said what its ranks were
 given. What ranks were given stays with them; the rest joins the queues, in one order for all engines:
 
-* What some rank was given comes before what any rank was given later. Ranks that work together inside such a
+* What some engine was given comes before what any engine was given later. Ranks that work together inside such a
   command wait for those that have not begun it.
-* The commands of one client keep their order.
-* What no rank was given, and no later command of its client either, comes last: nobody sees the difference.
+* What a client has sent before such a command comes before it.
+* All else comes last, in the order in which clients have sent it: nobody sees that it was in another one.
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ class Held:
     printed: list[m.Output] = field(default_factory=list)
     answers: list[tuple[m.Result, Sequence[Buffer]]] = field(default_factory=list)
     """Both of ids of engines, not of ranks."""
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether all its engines were given it: it has no place in the order any more."""
+        return len(self.engines) >= self.total
 
     @property
     def engines(self) -> IdSet:
@@ -163,7 +168,7 @@ class ResumedCommands:
     def owners(self) -> set[int]:
         """The clients of commands that some engines were given, and that have not ended on all of theirs."""
         held = self._held.values()
-        return {each.client for each in held if each.running or len(each.engines) < each.total}
+        return {each.client for each in held if each.running or not each.is_everywhere}
 
     def resume(self, agains: Iterable[Again]) -> list[tuple[Again, KernelError]]:
         """Go on with these commands, of clients that have said all; their order is that in which they arrived.
@@ -364,7 +369,7 @@ def ordered(agains: Sequence[Again], held: Mapping[tuple[int, int], Held]) -> li
         group = waits.setdefault(again.client, [])
         group.append(again)
         known = held.get((again.client, again.message.id))
-        if known is not None:
+        if known is not None and not known.is_everywhere:
             begun.append((known.serial, waits.pop(again.client)))
     used = {each.serial for each in held.values()}
     in_order = []
