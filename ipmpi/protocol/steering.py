@@ -9,7 +9,7 @@ from .basemessage import Message
 
 
 class HoldRanks(Message, frozen=True, tag=100):
-    """Ranks shall hold at their next tick. Down the tree; answered by :class:`CanStopAt`.
+    """Have ranks hold at their next tick. Down the tree; answered by :class:`CanStopAt`.
 
     ``round`` numbers the agreements of a set.
     """
@@ -25,7 +25,7 @@ class CanStopAt(Message, frozen=True, tag=101):
 
 
 class StopAt(Message, frozen=True, tag=102):
-    """All ranks of the set shall go on to tick ``step``, and hold there. Answered by :class:`AllHold`."""
+    """Let all ranks of the set go on to tick ``step``, and hold there. Answered by :class:`AllHold`."""
 
     round: int
     step: int
@@ -38,7 +38,7 @@ class AllHold(Message, frozen=True, tag=103):
 
 
 class GoOn(Message, frozen=True, tag=104):
-    """Ranks shall go on with their program: the round is over. ``resume``: also those that were paused.
+    """Let ranks go on with their program: the round is over. ``resume``: also those that were paused.
 
     ``words`` say why, if nobody has asked for that.
     """

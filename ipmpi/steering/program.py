@@ -98,8 +98,9 @@ class Steering:
             self._ticker = connection.begin(namespace)
         tell = (lambda message: None) if connection is None else connection.tell
         self._watching = Watching(
-            self._shown, self.published, lambda: self._ticker.step - 1, self.comm, world.mpi, self.rank == 0, tell
-        )
+            self._shown, self.published, lambda: self._ticker.step - 1, self.comm, world.mpi, self.rank == 0, tell,
+            lambda: self._ticker.agent is not None,
+        )  # fmt: skip
         self.tick = self._ticker.tick
         if replay is not None:
             self._replay(replay)
@@ -320,7 +321,7 @@ class Steering:
         return self._ticker.step
 
     def _do_unwatch(self, operation: operations.Steer, _load: Callable[[], Any]) -> None:
-        self._ticker.drop_duty(operation.number)
+        self._watching.end(operation.number)
 
     def _do_record(self, _operation: operations.Steer, _load: Callable[[], Any]) -> bytes:
         return self.record().dumps()

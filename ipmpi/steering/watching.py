@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import ClientError
 from ..protocol import rankmessages as rm
+from .ticking import NEVER
 
 REDUCTIONS: Final = ("max", "min", "sum", "mean")
 
@@ -31,6 +32,10 @@ class Watch(NamedTuple):
 class Watching:
     """The watches of one rank. With ``reduce``, all ranks add up at the same tick, by MPI.
 
+    No rank may be missing there. So a watch with ``reduce`` does not end when a rank is told to: at its next
+    reduction each rank says whether it was told, and all of them end it if any was. An agent may have ended before
+    it could tell its ranks; they say so in the same way.
+
     Args:
         values: the names of the program.
         published: those that it has published.
@@ -39,6 +44,7 @@ class Watching:
         mpi: the module mpi4py.MPI.
         is_first: whether this rank tells the values.
         tell: gives the agent a message, if it listens at this moment.
+        is_steered: returns whether this rank has an agent.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Watching:
         mpi: Any,
         is_first: bool,
         tell: Callable[[rm.Sampled], object],
+        is_steered: Callable[[], bool] = lambda: True,
     ) -> None:
         self._values = values
         self._published = published
@@ -58,6 +65,9 @@ class Watching:
         self._mpi = mpi
         self._is_first = is_first
         self._tell = tell
+        self._is_steered = is_steered
+        self._open: set[int] = set()
+        """The numbers of the watches that nobody has ended."""
 
     def begin(self, watch: Watch) -> None:
         """Look whether this can be watched.
@@ -71,6 +81,7 @@ class Watching:
         problems = [problem] if self._comm is None else self._comm.allgather(problem)
         bad = [rank for rank, text in enumerate(problems) if text]
         if not bad:
+            self._open.add(watch.number)
             return
         text = problems[bad[0]]
         if len(bad) < len(problems):
@@ -102,12 +113,26 @@ class Watching:
         """Return what is to be done at the ticks of a watch."""
 
         def sample(count: int) -> int:
+            if self._ends(watch):
+                self._open.discard(watch.number)
+                return NEVER
             value = self._value(watch)
             if self._is_first:
                 self._tell(rm.Sampled(watch.number, self._step(), value))
             return count + watch.every
 
         return sample
+
+    def end(self, number: int) -> None:
+        """End a watch: at its next tick."""
+        self._open.discard(number)
+
+    def _ends(self, watch: Watch) -> bool:
+        """Return whether the watch has ended; with ``reduce`` on all ranks alike."""
+        ended = watch.number not in self._open or not self._is_steered()
+        if watch.reduce and self._comm is not None:
+            ended = bool(self._comm.allreduce(int(ended), op=self._mpi.MAX))
+        return ended
 
     def _value(self, watch: Watch) -> float:
         """Return the value; nan where it is none any more: no rank may be missing in a reduction."""

@@ -26,6 +26,7 @@ from ..session.connecting import close_when_unreferenced, connect
 from ..session.notices import say
 from ..session.ownframes import all_raise_at_call
 from ..session.session import Session
+from . import programs
 from .views import EngineView
 from .watching import Watch
 
@@ -84,7 +85,7 @@ class Simulation:
         own = self.__dict__
         own["_session"] = opened
         try:
-            own["program"], ids = _find(client, program, time.monotonic() + (limit or 0.0))
+            own["program"], ids = programs.find(client, program, time.monotonic() + (limit or 0.0))
         except BaseException:
             if session is None:
                 opened.close()
@@ -135,6 +136,7 @@ class Simulation:
 
     def stop(self) -> int:
         """End its loop before the next step, as if that had been the last one; return the number of that step."""
+        self._need_all("the end of its loop")
         return int(self._ask("stop")["step"])
 
     @property
@@ -210,6 +212,7 @@ class Simulation:
             if name in self._unequal:
                 raise ClientError(self._unequal[name])
             parameters.checked(name, self._declared[name], value)
+        self._need_all("a change")
         body = serialize.dumps(dict(values), what="the new values")
         return int(self._ask("set", body=body, shown=(", ".join(values),))["step"])
 
@@ -231,6 +234,7 @@ class Simulation:
         Raises:
             ClientError: the program has registered nothing by ``s.on_checkpoint(function)``.
         """
+        self._need_all("a checkpoint")
         return self._values("checkpoint")
 
     def record(self) -> Record:
@@ -265,11 +269,7 @@ class Simulation:
             raise ValueError(
                 f"reduce must be one of {', '.join(map(repr, REDUCTIONS))} or None: {given.shown(reduce)}"
             )
-        if len(self.engines.get_ids()) < self._ranks:
-            raise ClientError(
-                f"a watch needs all {self._ranks} ranks of the program {self.program}, and only "
-                f"{engines_named(self.engines.get_ids())} can still be steered"
-            )
+        self._need_all("a watch")
         calls, number = self.engines._calls, random.getrandbits(62)
         presence = calls.session.presence
 
@@ -286,7 +286,8 @@ class Simulation:
         except BaseException:
             stop()
             raise
-        return Watch(presence, number, self.engines.get_ids()[0], name, stop)
+        ids = self.engines.get_ids()
+        return Watch(presence, number, ids if reduce else ids[:1], name, stop)
 
     def plot(
         self, name: str, every: float = 1.0, *, ranks: bool = False, at: int | None = None, file: str | None = None
@@ -346,6 +347,15 @@ class Simulation:
         finally:
             teller.cancel()
         return found
+
+    def _need_all(self, what: str) -> None:
+        """Raise an error if some ranks cannot be asked: these would differ from them, or wait for them."""
+        ids = self.engines.get_ids()
+        if len(ids) < self._ranks:
+            raise ClientError(
+                f"{what} needs all ranks, and only {engines_named(ids)} of the {self._ranks} ranks of the program "
+                f"{self.program} can still be steered. It goes on; end it where it was started"
+            )
 
     def _lost(self) -> str:
         left = self._places()
@@ -454,36 +464,6 @@ def waits_for(late: dict[int, RankStep], places: dict[int, RankStep]) -> str:
 
 def _ids(engines: dict[int, RankStep]) -> str:
     return engines_named(list(engines)) + (" are" if len(engines) > 1 else " is")
-
-
-def _find(client: EngineView, program: str, deadline: float) -> tuple[str, list[int]]:
-    """Return the name of the program, and the ids of its ranks; wait for it until ``deadline``."""
-    while not (found := _attached(client, program)) and time.monotonic() < deadline:
-        time.sleep(_LATEST)
-    if not found:
-        called = f" called {program!r}" if program else ""
-        raise ClientError(
-            f"no program{called} is attached to this controller. A program calls ipmpi.steering.attach(), is "
-            "started as usual (mpirun -n 4 python app.py), and finds the controller by the same file as ipengine"
-        )
-    if len(found) > 1:
-        names = ", ".join(sorted({name for _, name in found}))
-        raise ClientError(
-            f"{len(found)} programs are attached to this controller ({names}): choose one, as in "
-            f"simulation(program={min(name for _, name in found)!r})"
-        )
-    ((_, name), ids), *_ = found.items()
-    return name, ids
-
-
-def _attached(client: EngineView, program: str) -> dict[tuple[int, str], list[int]]:
-    """Return the ids of ranks, by the key of their set and the name of their program."""
-    found: dict[tuple[int, str], list[int]] = {}
-    for engine in client.cluster_info()["engines"]:
-        title = engine.get("program", "")
-        if title and program in ("", title):
-            found.setdefault((engine["set"], title), []).append(engine["id"])
-    return found
 
 
 def _plain(error: CompositeError) -> Exception | None:

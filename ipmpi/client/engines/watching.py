@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
@@ -42,10 +42,12 @@ class Watch(Iterator[Sample]):
         samples: what has come so far; if it is much, older ones are thinned out.
     """
 
-    def __init__(self, presence: Presence, number: int, engine: int, name: str, stop: Callable[[], None]) -> None:
+    def __init__(
+        self, presence: Presence, number: int, engines: Sequence[int], name: str, stop: Callable[[], None]
+    ) -> None:
         self._presence = presence
         self._number = number
-        self._engine = engine
+        self._engines = engines
         self._stop = stop
         self._next = 0
         self._has_ended = False
@@ -61,7 +63,7 @@ class Watch(Iterator[Sample]):
 
     def _take(self, timeout: float | None) -> bool:
         """Wait for samples, and keep them; return False if no more will come."""
-        found = None if self._has_ended else self._presence.next_watched(self._number, self._engine, timeout)
+        found = None if self._has_ended else self._presence.next_watched(self._number, self._engines, timeout)
         if found is None:
             self._has_ended = True
             return False

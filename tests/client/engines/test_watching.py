@@ -25,7 +25,7 @@ class Stage:
         self.presence.update([3, 4], [])
         self.presence.watch(7)
         self.stopped: list[int] = []
-        self.watch = Watch(self.presence, 7, 3, "residual", lambda: self.stopped.append(7))
+        self.watch = Watch(self.presence, 7, [3], "residual", lambda: self.stopped.append(7))
 
     def tells(self, *values: float, first: int = 1) -> None:
         """The program tells these values."""
