@@ -313,8 +313,11 @@ class Steering:
             )
         return self._checkpoint(self._ticker.step)
 
-    def _do_watch(self, operation: operations.Steer, load: Callable[[], Any]) -> int:
-        watch = Watch(operation.number, **load())
+    def _do_watch(self, operation: operations.Steer, _load: Callable[[], Any]) -> int:
+        if operation.watch is None:
+            raise ClientError("a watch without a name: install the same release of ipmpi here and there")
+        asked = operation.watch
+        watch = Watch(operation.number, asked.name, asked.every, asked.reduce, asked.published)
         self._watching.begin(watch)
         first = self._ticker.count + 1
         self._ticker.add_duty(operation.number, first + -first % watch.every, self._watching.duty(watch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +14,14 @@ from .ticking import NEVER
 REDUCTIONS: Final = ("max", "min", "sum", "mean")
 
 
+def _is_plain(value: object) -> bool:
+    """Return whether this is a number, or an array of NumPy, whose conversion runs no code of others."""
+    numpy = sys.modules.get("numpy")
+    return type(value) in (bool, int, float) or (
+        numpy is not None and (type(value) is numpy.ndarray or isinstance(value, numpy.generic))
+    )
+
+
 class Watch(NamedTuple):
     """What one client watches.
 
@@ -21,12 +30,15 @@ class Watch(NamedTuple):
         name: of a published value.
         every: in how many steps it is told once.
         reduce: one of :data:`REDUCTIONS`, over all ranks and elements; "" for the value of rank 0.
+        published: whether it has to be a number or an array of NumPy that the program itself has published: then
+            nobody else's code runs, whoever asks.
     """
 
     number: int
     name: str
     every: int
     reduce: str
+    published: bool = False
 
 
 class Watching:
@@ -90,7 +102,7 @@ class Watching:
         raise ClientError(text)
 
     def _problem(self, watch: Watch) -> str:
-        if watch.name not in self._values:
+        if watch.name not in (self._published if watch.published else self._values):
             known = ", ".join(sorted(self._published)) or "nothing yet"
             return (
                 f"the program has published no {watch.name!r} (it has published {known}): "
@@ -98,7 +110,7 @@ class Watching:
             )
         value = self._values[watch.name]
         try:
-            self._own(value, watch.reduce)
+            self._own(value, watch)
         except Exception as error:  # of any kind: a rank that raised here would be missing where all answer
             shape = getattr(value, "shape", ())
             if not watch.reduce and isinstance(shape, tuple) and shape:
@@ -137,7 +149,7 @@ class Watching:
     def _value(self, watch: Watch) -> float:
         """Return the value; nan where it is none any more: no rank may be missing in a reduction."""
         try:
-            own = self._own(self._values[watch.name], watch.reduce)
+            own = self._own(self._values[watch.name], watch)
         except Exception:
             own = math.nan, 0.0
         if not watch.reduce or self._comm is None:
@@ -148,8 +160,13 @@ class Watching:
             count = self._comm.allreduce(own[1], op=self._mpi.SUM) if watch.reduce == "mean" else 1.0
         return total / count if watch.reduce == "mean" and count else total
 
-    def _own(self, value: Any, reduce: str) -> tuple[float, float]:
+    def _own(self, value: Any, watch: Watch) -> tuple[float, float]:
         """Return what this rank contributes, and of how many elements it is."""
+        reduce = watch.reduce
+        if watch.published and not _is_plain(value):
+            raise TypeError(
+                f"a monitor may watch numbers and arrays of NumPy, and this is of type {type(value).__name__}"
+            )
         if not reduce:
             return float(value), 1.0
         import numpy

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from ipmpi.client import MultiEngineClient, Simulation
-from ipmpi.errors import ClientError, CommandTimeout, CompositeError, EngineLost
+from ipmpi.client import MultiEngineClient, ProgramMonitor, Simulation
+from ipmpi.errors import ClientError, CommandTimeout, CompositeError, EngineLost, FurlError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from real_clusters import Cluster, Flavour, free_port, is_running, wait_for
@@ -200,6 +200,24 @@ def test_a_program_outlives_its_controller_and_finds_another_one(
 AWKWARD = str(Path(__file__).with_name("awkward_program.py"))
 
 
+def look_on(cluster: Cluster) -> None:
+    """Watch the awkward program with the furl of monitors, and try what that does not permit."""
+    monitor_furl = Path(cluster.files["engine_furl_file"]).with_name("ipcontroller-monitor.furl")
+    with ProgramMonitor(monitor_furl) as monitor:
+        assert repr(monitor) == "<monitor of awkward_program.py: 3 ranks>"
+        with pytest.raises(ClientError, match="the program has published no 'nothing' "):
+            monitor.watch("nothing")
+        with pytest.raises(ClientError, match=r"monitor may watch numbers and arrays of NumPy, .* of type list"):
+            monitor.watch("table")
+        with monitor.watch("shared", every=10, reduce="max") as most, monitor.watch("shared") as plain:
+            by_step = dict(itertools.islice(plain, 100))
+            seen = [(step, value) for step, value in itertools.islice(most, 20) if step in by_step]
+        assert seen
+        assert all(value == by_step[step] + 2 for step, value in seen)
+    with pytest.raises(FurlError, match="monitor"):
+        Simulation(monitor_furl)
+
+
 def test_values_are_watched_by_several_clients_until_the_program_ends(
     flavour_named: Callable[[str], Flavour], new_cluster: Callable[..., Cluster]
 ) -> None:
@@ -246,6 +264,7 @@ def test_values_are_watched_by_several_clients_until_the_program_ends(
     assert "dt" in dir(sim)
     with pytest.raises(ClientError, match="has no function that writes a checkpoint"):
         sim.checkpoint()
+    look_on(cluster)
     sim.stop()
     assert program.wait(30) == 0
     assert list(reduced["max"])[-1].step > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +44,41 @@ def test_a_rank_whose_value_cannot_be_watched_answers_all_others(value: Any, red
     with pytest.raises(ClientError, match=rf"rank 0 says: {words}.*\(rank 1 has it: publish it on all ranks"):
         watching.begin(Watch(1, "v", 1, reduce))
     assert len(told) == 1
+
+
+class Counted(float):
+    """A number with code of its own."""
+
+    def __float__(self) -> float:
+        raise AssertionError("it was run")
+
+
+@pytest.mark.parametrize(
+    ("name", "reduce", "words"),
+    [
+        ("pushed", "", r"the program has published no 'pushed' \(it has published counted, numbers, v\)"),
+        ("counted", "", "a monitor may watch numbers and arrays of NumPy, and this is of type Counted"),
+        ("counted", "max", "a monitor may watch numbers and arrays of NumPy, and this is of type Counted"),
+        ("numbers", "sum", "a monitor may watch numbers and arrays of NumPy, and this is of type list"),
+    ],
+)
+def test_for_monitors_nothing_is_run_that_the_program_has_not_published(
+    name: str, reduce: str, words: str
+) -> None:
+    values = {"v": 1.0, "counted": Counted(1), "numbers": [1, 2], "pushed": 3.0}
+    told: list[rm.Sampled] = []
+    watching = Watching(values, {"v", "counted", "numbers"}, lambda: 0, None, None, True, told.append)
+    with pytest.raises(ClientError, match=words):
+        watching.begin(Watch(1, name, 1, reduce, published=True))
+    watch = Watch(2, "v", 1, "", published=True)
+    watching.begin(watch)
+    sample = watching.duty(watch)
+    for value in (np.float32(2), np.array(2.0), Counted(9), 3):
+        values["v"] = value
+        sample(0)
+    assert [each.value for each in told][:2] == [2, 2]
+    assert math.isnan(told[2].value), "one that has become something else since is not asked"
+    assert told[3].value == 3
 
 
 @pytest.mark.parametrize("who", ["this rank was told", "another rank was told"])

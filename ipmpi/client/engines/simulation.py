@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
@@ -28,17 +28,12 @@ from ..session.ownframes import all_raise_at_call
 from ..session.session import Session
 from . import programs
 from .views import EngineView
-from .watching import Watch
+from .watching import MOST_STEPS, Watch, checked, open_watch
 
 TELL_AFTER: Final = 2.0
 """Seconds after which a call says for which ranks it waits."""
 _SOONEST, _LATEST = 0.005, 0.25
 """Seconds between two looks whether a program has got to a step."""
-
-REDUCTIONS: Final = ("max", "min", "sum", "mean")
-"""What may become of a value on all ranks."""
-_MUCH: Final = 1 << 40
-"""Steps: more than any program makes."""
 
 
 @all_raise_at_call
@@ -115,7 +110,7 @@ class Simulation:
             TimeoutError: it has not made them in ``timeout`` seconds; it goes on with them.
             EngineLost: it has ended before.
         """
-        count = given.whole_number(n, "n, the number of steps,", 1, _MUCH)
+        count = given.whole_number(n, "n, the number of steps,", 1, MOST_STEPS)
         limit = given.seconds(timeout, "timeout")
         told = self._ask("step", count)
         wanted, deadline = told["tick"] + count, None if limit is None else time.monotonic() + limit
@@ -263,31 +258,18 @@ class Simulation:
         Raises:
             ClientError: the program has published no such value on all ranks, or it is no number.
         """
-        given.text(name, "name, of a published value,", 255)
-        count = given.whole_number(every, "every, a number of steps,", 1, _MUCH)
-        if reduce is not None and reduce not in REDUCTIONS:
-            raise ValueError(
-                f"reduce must be one of {', '.join(map(repr, REDUCTIONS))} or None: {given.shown(reduce)}"
-            )
+        asked = checked(name, every, reduce)
         self._need_all("a watch")
-        calls, number = self.engines._calls, random.getrandbits(62)
-        presence = calls.session.presence
-
-        def stop() -> None:
-            presence.unwatch(number)
-            if calls.session.failure is None:
-                calls.session.request(lambda i: messages.Unsubscribe(i, number))
-
-        presence.watch(number)
-        calls.request(self.engines, lambda i: messages.Subscribe(i, number), lambda reply: reply, True, "watch")
-        asked = {"name": name, "every": count, "reduce": reduce or ""}
+        calls, ids = self.engines._calls, self.engines.get_ids()
+        watch = open_watch(calls.session, name, ids if reduce else ids[:1])
+        subscribe = functools.partial(messages.Subscribe, watch=watch.number)
+        calls.request(self.engines, subscribe, lambda reply: reply, True, "watch")
         try:
-            self._values("watch", number, serialize.dumps(asked, what="the watch"), (name,))
+            self._values("watch", watch.number, shown=(name,), watch=asked)
         except BaseException:
-            stop()
+            watch.stop()
             raise
-        ids = self.engines.get_ids()
-        return Watch(presence, number, ids if reduce else ids[:1], name, stop)
+        return watch
 
     def plot(
         self, name: str, every: float = 1.0, *, ranks: bool = False, at: int | None = None, file: str | None = None
@@ -329,13 +311,14 @@ class Simulation:
         number: int = 0,
         body: list[serialize.Buffer] | None = None,
         shown: tuple[Any, ...] = (),
+        watch: operations.Watch | None = None,
     ) -> list[Any]:
         teller = threading.Timer(TELL_AFTER, self._tell_where)
         teller.daemon = True
         teller.start()
         try:
             found: list[Any] = self.engines._command(
-                operations.Steer(action, number), action, shown, None, True, body=body
+                operations.Steer(action, number, watch), action, shown, None, True, body=body
             )
         except CompositeError as error:
             plain = _plain(error)
