@@ -1,8 +1,8 @@
 """Start an engine whose set believes that its ranks are on several nodes; run under mpiexec by the tests.
 
 IPMPI_TEST_LEADERS holds the leader of each rank, as ``0,0,2,2``. With IPMPI_TEST_FIREWALL, nodes do not reach each
-other. IPMPI_TEST_RELAY is ``PORT:FILE``: nodes reach each other through a relay at that port, which finds the port of
-the agent in the file.
+other. IPMPI_TEST_RELAY is ``PORT:FILE``: nodes reach each other through a relay at that port, which reads from the
+file where to connect to.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def relayed(relay: Relay, real: Furl, path: Path) -> Path:
 
 
 def work_through(mec: MultiEngineClient, tc: TaskClient, relay: Relay, seconds: float) -> float:
-    """Commands and tasks are under way, and more submitted, while the network is away; seconds to wait after it."""
+    """Commands and tasks are under way and submitted while the network is away; how long all took after that."""
     mec.execute("seen = []")
     pending = [mec.execute("import time; time.sleep(0.5); seen.append(-1)", block=False)]
     tasks = [tc.submit(pow, number, 2) for number in range(200)]
