@@ -56,6 +56,7 @@ from .sshmessages import (
 )
 from .steering import (
     AllHold as AllHold,
+    BeginWatch as BeginWatch,
     CannotHold as CannotHold,
     CanStopAt as CanStopAt,
     GoOn as GoOn,
@@ -65,6 +66,7 @@ from .steering import (
     Unsubscribe as Unsubscribe,
     Unwatch as Unwatch,
     Watched as Watched,
+    WatchPublished as WatchPublished,
 )
 from .tasks import (
     AbortTasks as AbortTasks,
@@ -463,6 +465,8 @@ AnyMessage = (
     | Unsubscribe
     | Watched
     | Unwatch
+    | WatchPublished
+    | BeginWatch
     | SshMessage
     | Goodbye
 )
