@@ -118,6 +118,11 @@ class Journal:
             self.close()
             raise
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept, after :meth:`load`."""
+        return not self._rows
+
     def close(self) -> None:
         """Close the files."""
         self._database.close()
