@@ -26,6 +26,7 @@ from .debugging import (
     DebugOpen as DebugOpen,
     DebugOpened as DebugOpened,
 )
+from .functions import DefineFunction as DefineFunction, ForgetFunctions as ForgetFunctions
 from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .output import (
     DISPLAY as DISPLAY,
@@ -70,9 +71,7 @@ from .steering import (
 from .tasks import (
     AbortTasks as AbortTasks,
     CancelTasks as CancelTasks,
-    DefineFunction as DefineFunction,
     DeliverTogether as DeliverTogether,
-    ForgetFunctions as ForgetFunctions,
     GiveTasks as GiveTasks,
     LargeTaskResult as LargeTaskResult,
     LeaveTogether as LeaveTogether,
