@@ -42,9 +42,9 @@ def terminal(
 
 def test_a_value_is_one_line_that_is_replaced(terminal: Terminal) -> None:
     terminal.run("watch = sim.watch('residual', every=10)")
+    terminal.run("_ = next(watch)", 60)
     said = terminal.run("watch.live(2)", 60)
     assert len(re.findall("^" + BARS, said, re.MULTILINE)) == 1, said
-    assert terminal.run("len(watch.samples) > 20").strip().endswith("True")
     # Ctrl-C ends it, and leaves the last line.
     number = terminal.number()
     terminal.enter("watch.live()")
