@@ -19,6 +19,7 @@ class CommandAgain(Message, frozen=True, tag=130):
     """A command that has not ended for this client, as in Command, in the order in which they were sent.
 
     ``engines``: its engines, or None if they are not known here; ``lacks``: those that have not answered.
+    ``cleared``: engines that have failed since, in a command sent before, so that this one must not begin there.
     """
 
     id: int
@@ -31,6 +32,7 @@ class CommandAgain(Message, frozen=True, tag=130):
     below: int = 0
     engines: IdList | None = None
     lacks: IdList = field(default_factory=list)
+    cleared: IdList = field(default_factory=list)
 
 
 class CommandsTold(Message, frozen=True, tag=131):

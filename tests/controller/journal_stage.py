@@ -223,8 +223,10 @@ class JournalStage:
             restore=self._restore_session,
             continue_after=lambda key: None,
         )
+        comeback = SimpleNamespace(expect=lambda *_: None)  # there are no commands here
+        service = SimpleNamespace(sessions=sessions, journal=self.journal, comeback=comeback)
         restore(
-            self.store.load(), SimpleNamespace(sessions=sessions, journal=self.journal), self.now,  # type: ignore[arg-type]
+            self.store.load(), service, self.now,  # type: ignore[arg-type]
             self.log.append,
         )  # fmt: skip
 

@@ -79,7 +79,6 @@ class RealCluster:
 
 
 @pytest.fixture(
-    scope="module",
     params=["openmpi", pytest.param("mpich", marks=pytest.mark.skipif(not MPICH, reason="no IPMPI_MPICH_PYTHON"))],
 )
 def cluster(

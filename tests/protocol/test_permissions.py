@@ -204,7 +204,7 @@ EXAMPLES: dict[type[m.Message], m.AnyMessage] = {
     m.TasksHeld: m.TasksHeld([(1, b"")], True),
     m.CommandAgain: m.CommandAgain(1, [0], "execute", "execute", b"\x80"),
     m.CommandsTold: m.CommandsTold(),
-    m.CommandsHeld: m.CommandsHeld(1, 1, 1, "execute", [0]),
+    m.CommandsHeld: m.CommandsHeld(1, 1, 1, "execute", 1, [0]),
     m.ResultsRecorded: m.ResultsRecorded(1),
     m.EndIsNear: m.EndIsNear(),
     m.HoldRanks: m.HoldRanks(1),

@@ -92,7 +92,7 @@ SENDERS: dict[type, tuple[m.AnyMessage, set[str]]] = {
     m.TasksHeld: (m.TasksHeld([(1, bytes(4))], True), {"engine"}),
     m.CommandAgain: (m.CommandAgain(1, [0], "execute", "execute", b"\x80"), {"mec"}),
     m.CommandsTold: (m.CommandsTold(), {"mec"}),
-    m.CommandsHeld: (m.CommandsHeld(1, 1, 1, "execute", [0]), {"engine"}),
+    m.CommandsHeld: (m.CommandsHeld(1, 1, 1, "execute", 1, [0]), {"engine"}),
     m.ResultsRecorded: (m.ResultsRecorded(1), set()),
     m.EndIsNear: (m.EndIsNear(), set()),
     m.HoldRanks: (m.HoldRanks(1), set()),

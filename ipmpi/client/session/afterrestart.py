@@ -10,8 +10,6 @@ from ...ids import Ids
 from ...protocol import messages as m
 from ...protocol.connection import Prepared
 from ...protocol.frames import Buffer
-from ...protocol.operations import Nothing
-from .enginereply import EngineReply
 from .sentcommand import SentCommand
 from .waiting import SessionFuture
 
@@ -60,7 +58,7 @@ def _again(command: SentCommand) -> m.CommandAgain:
     lacks = Ids.of([engine for engine in command.order or () if engine not in command.replies])
     return m.CommandAgain(
         sent.id, sent.targets, sent.method, sent.label, sent.operation, sent.sizes, sent.one_idle, sent.below,
-        engines, lacks,
+        engines, lacks, Ids.of(sorted(command.cleared)),
     )  # fmt: skip
 
 
@@ -76,17 +74,3 @@ def note_failure(commands: Mapping[int, SentCommand], number: int, engines: Iter
                 if engine not in other.replies:  # else it has run there before
                     other.cleared.setdefault(engine, failed.message.label)
         is_later = is_later or other is failed
-
-
-def cleared_queues(commands: Mapping[int, SentCommand]) -> list[tuple[int, list[EngineReply]]]:
-    """Return replies for commands that will not run, as a failure has cleared the queue; none was told so yet."""
-    return [
-        (number, [_cleared(engine, label) for engine, label in command.cleared.items() if engine in command.order])
-        for number, command in commands.items()
-        if command.cleared and command.order is not None
-    ]
-
-
-def _cleared(engine: int, label: str) -> EngineReply:
-    text = f"{label} failed on engine {engine}, which cleared its queue"
-    return EngineReply(engine, False, Nothing(), [], ("QueueCleared", text))

@@ -27,7 +27,7 @@ from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop, Timer
 from ...transport.privatememory import PrivateMemory
 from ...transport.transfers import Transfers
-from .afterrestart import LOST, cleared_queues, note_failure, send_commands_again, to_repeat
+from .afterrestart import LOST, note_failure, send_commands_again, to_repeat
 from .bodyfiles import BodyFiles
 from .commandoutput import CommandOutput
 from .debugchannels import DebugChannels
@@ -456,8 +456,6 @@ class Session:
         for future in lost:
             settle(future, ConnectionError(LOST))
         self.tasks.go_on()
-        for number, replies in cleared_queues(self._commands):
-            self._replied(number, replies)
         if self._numbers.has_begun:
             send_commands_again(self._commands.values(), self.send, self.send_streamed)
         for message in again:

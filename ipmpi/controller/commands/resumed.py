@@ -207,7 +207,7 @@ class ResumedCommands:
     def _resume(self, again: Again, cleared: Mapping[int, str], passed: Ids) -> None:
         client, message = again.client, again.message
         held = self._held.pop((client, message.id), None)
-        if held is None and message.engines is None:
+        if held is None and message.engines is None and not message.cleared:
             self._as_new(again)
             return
         self._clients.setdefault(client, ClientCommands()).check_room(message.id, size_of(again.body))
@@ -233,7 +233,7 @@ class ResumedCommands:
         if message.id <= number:
             self._tell(again, where.common(rest), "ConnectionError", f"{message.label} {FORGOTTEN}")
             rest = _without(rest, where)
-        over = _without(IdSet(passed).common(rest), held.engines)
+        over = _without([*IdSet(passed).common(rest), *IdSet(message.cleared).common(rest)], held.engines)
         self._tell(
             again, over, "QueueCleared", f"a command before {message.label} had failed, which cleared the queue"
         )
