@@ -99,7 +99,9 @@ class Arrays:
             base, shape = subdtype
             wanted = self._numpy.dtype((self.checked(base), _shape(shape)))
         else:
-            check_types((int,), state[7])
+            check_types((int,), state[5], state[7])
+            if state[5] != dtype.itemsize:
+                raise Refused("a dtype with another size than its name says")
             wanted = self._of_fields(dtype, names, fields, bool(state[7] & _ALIGNED))
         if wanted.itemsize != dtype.itemsize:
             raise Refused("a dtype with another size than its name says")

@@ -144,6 +144,13 @@ NAMED: Final[dict[tuple[str, str], object]] = {
 }  # fmt: skip
 """By module and name. Some are values as well, such as classes of exceptions."""
 
+OWN: Final = frozenset({
+    ("ipmpi.arrays.layout", "Block"), ("ipmpi.arrays.layout", "Layout"), ("ipmpi.arrays.local", "Found"),
+    ("ipmpi.arrays.published", "Program"), ("ipmpi.arrays.summary", "Extreme"),
+    ("ipmpi.arrays.summary", "Summary"),
+})  # fmt: skip
+"""Records of ipmpi in which engines answer questions about arrays. They are imported when they are needed."""
+
 MAKERS: Final[dict[object, Make]] = {
     complex: _simple(complex, int, float, most=2),
     range: _simple(range, int, most=3),

@@ -41,15 +41,15 @@ class CacheInfo(NamedTuple):
         hits: results of this client that were found.
         misses: calls of this client whose results were not there.
         entries: results in the folder, of all programs.
-        bytes: their size.
-        most: the size that they may have.
+        size: their bytes.
+        most: the bytes that they may have.
         folder: where they are.
     """
 
     hits: int
     misses: int
     entries: int
-    bytes: int
+    size: int
     most: int
     folder: Path
 
