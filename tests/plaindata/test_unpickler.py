@@ -208,6 +208,7 @@ ATTACKS: dict[str, Callable[[], Any]] = {
     "str.format": lambda: Calls("{0.__class__}".format, 1),
     "a date that is none": lambda: Calls(datetime.datetime, b"\x07\xe4\x01\xff\xff\xff\xff\xff\xff\xff"),
     "a timezone of its own": lambda: Calls(datetime.datetime, 2020, 1, 1, 0, 0, 0, 0, Calls(eval, RUN)),
+    "a class that is a value only": lambda: Calls(zoneinfo.ZoneInfo, "UTC"),
     "a group of exceptions": lambda: Gives(errors.CompositeError, ("m", [(1, Calls(eval, RUN), 2)])),
 }  # fmt: skip
 

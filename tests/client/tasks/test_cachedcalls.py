@@ -16,7 +16,9 @@ from fake_farm import FakeFarm
 from thread_farm import ThreadFarm
 
 from ipmpi.client import TaskClient
+from ipmpi.client.cache.resultcache import ResultCache
 from ipmpi.client.cache.store import FILE
+from ipmpi.client.tasks.cachedcalls import KeptResults
 from ipmpi.errors import ClientError, SecurityError
 
 LARGE = 100_000
@@ -129,6 +131,21 @@ def test_arrays_are_kept_as_they_were(client: Make, calls: list[Any], size: int)
             np.testing.assert_array_equal(found, expected)
             found[:] = -1
     assert len(calls) == 1
+
+
+def test_a_large_result_is_kept_as_it_came(tmp_path: Path) -> None:
+    """The user's array uses the memory in which it came, and may change before it is written."""
+    cache = ResultCache(tmp_path / "cache")
+    key = bytes(20)
+    came = [bytearray(b"stream"), memoryview(bytearray(b"elements"))]
+    goes_on = threading.Event()
+    cache.keep(1, lambda: iter(() if goes_on.wait(60) else [(key, b"")]))
+    KeptResults(cache, [key], frozenset()).large(0, came)  # type: ignore[arg-type]
+    for segment in came:
+        segment[:] = bytes(len(segment))
+    goes_on.set()
+    cache.flush()
+    assert cache.find([key]) == {key: [b"stream", b"elements"]}
 
 
 def test_a_failure_is_not_kept(client: Make, calls: list[Any]) -> None:
