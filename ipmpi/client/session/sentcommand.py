@@ -18,7 +18,8 @@ class SentCommand:
     """What is known of a command; ``order`` are its engines, None while they are unknown.
 
     ``cleared``: engines that have failed in another command after this one was sent, and in which: their queues
-    were cleared, so this command will not run there.
+    were cleared, so this command will not run there. A ``body`` that was sent is kept, as a copy, for another
+    controller, if this one has a journal.
     """
 
     message: Command

@@ -35,6 +35,7 @@ from .debuggertalk import DebuggerTalk
 from .enginereply import EngineReply, undecodable
 from .failures import kernel_error
 from .notices import say
+from .opening import EVERYTHING, Opener
 from .opennumbers import OpenNumbers
 from .partial import CommandFuture, SoFar
 from .prepared import check_text, prepared_here
@@ -57,6 +58,7 @@ class Session:
         notices: texts that the controller sent unasked, newest last.
         presence: the registered engines.
         debug_channels: those between editors and debugpy.
+        opener: opens what engines have pickled.
     """
 
     def __init__(self, address: Furl, routes: Sequence[Route] = (DIRECT,)) -> None:
@@ -72,6 +74,7 @@ class Session:
         self.role = address.role
         self.controller_id = address.fingerprint.hex()
         self.notices: list[str] = []
+        self.opener: Opener = EVERYTHING
         self.presence = Presence()
         self.tasks: TaskReceiver = NoTasks()
         self.debug_channels = DebugChannels(self.send)
@@ -280,7 +283,6 @@ class Session:
             work.inline = total
             self._inline += total
             self.send(message, work.body)
-            # Its caller may change what a body refers to, and another controller may need it as it was.
             work.body = [bytes(buffer) for buffer in work.body] if self.is_journalled else ()
         else:
             self.send_streamed(message, work.body)
@@ -381,7 +383,8 @@ class Session:
             return
         if not message.ok and self.is_journalled:
             note_failure(self._commands, message.id, message.engines)
-        self._replied(message.id, [EngineReply(e, message.ok, outcome, body) for e in message.engines])
+        replies = [EngineReply(e, message.ok, outcome, body, opener=self.opener) for e in message.engines]
+        self._replied(message.id, replies)
 
     def _replied(self, number: int, replies: list[EngineReply]) -> None:
         command = self._commands.get(number)
