@@ -180,6 +180,8 @@ class TaskJournal(NoJournal):
         self._former: dict[int, bytes] = {}
         self._away: dict[int, _Return] = {}
         """Clients that have not come back since the restart."""
+        self._lacked: dict[tuple[int, int], set[int]] = {}
+        """By client and number of a group: what a client that came back in this turn lacks of it."""
         self._expected: dict[bytes, int] = {}
         """Sets that have not come back: token -> key."""
         self._release_at: float | None = None
@@ -239,7 +241,7 @@ class TaskJournal(NoJournal):
             self._changes.append(DropSession(key))
             self._away.pop(key, None)
         elif key in self._former:
-            self._is_back(key)
+            # This is not its return: the answer to its Hello may have been lost, and it may have come again.
             self._changes.append(DropSet(key))
             for known in (self._former, self._heard, self._recorded):
                 known.pop(key, None)
@@ -280,9 +282,11 @@ class TaskJournal(NoJournal):
             return
         away = self._away.get(client)
         for number, indices in message.groups:
+            lacks = set(numbers(indices))
             if away is not None:
                 away.listed.add(number)
-            self._answer(client, number, set(numbers(indices)))
+                self._lacked[client, number] = lacks
+            self._answer(client, number, lacks)
         if message.last and away is not None:
             for number in sorted(self._clients[client].groups):
                 if number in away.resent:
@@ -378,7 +382,7 @@ class TaskJournal(NoJournal):
         self._write_submissions()
         found = self.farm.flush(now)
         failures = self._note_ends(found)
-        self._unsaid += failures
+        self._unsaid += self._only_lacked(failures)
         if self._changes or self._ends:
             if self._commit_at is None:
                 self._commit_at = now + COMMIT_DELAY
@@ -389,11 +393,24 @@ class TaskJournal(NoJournal):
         self._tell_sets()
         out, self._out = self._out, []
         later = set(map(id, failures))
-        told = out + [effect for effect in found if id(effect) not in later]
+        told = out + self._only_lacked(effect for effect in found if id(effect) not in later)
+        self._lacked.clear()
         if not self._failure:
             told += self._unsaid
             self._unsaid = []
         return [effect for effect in told if not self._is_for_absent(effect)]
+
+    def _only_lacked(self, effects: Iterable[Effect]) -> list[Effect]:
+        """Leave out results that came again in the turn in which their client came back, and which it has."""
+        found: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, Send) and isinstance(effect.message, Ends):
+                lacks = self._lacked.get((effect.to, effect.message.group))
+                pieces = only(effect.message, b"".join(effect.body), lacks) if lacks is not None else None
+                found += [effect] if pieces is None else [Send(effect.to, *piece) for piece in pieces]
+            else:
+                found.append(effect)
+        return found
 
     def _is_for_absent(self, effect: Effect) -> bool:
         """Whether a client will be told when it has come back, and has said what it lacks of that group."""

@@ -100,7 +100,7 @@ CONTROLLER_RECEIVES: Final[dict[str, Table]] = {
         m.TasksFetched,
         m.TasksOpen,
     },
-    "monitor": _LOOK | {m.QueueStatus, m.TaskStatus},
+    "monitor": _LOOK | {m.QueueStatus, m.TaskStatus, m.WatchPublished, m.Unsubscribe},
 }
 
 RECEIVES: Final[dict[str, Table]] = {
@@ -116,6 +116,7 @@ RECEIVES: Final[dict[str, Table]] = {
         m.DebuggerLine,
         m.StopRanks,
         m.Unwatch,
+        m.BeginWatch,
         m.EndSet,
         m.Goodbye,
     },
@@ -123,7 +124,7 @@ RECEIVES: Final[dict[str, Table]] = {
     | _CHANNEL
     | {m.Accepted, m.Output, m.DebuggerSaid, m.DebugOpened, m.Watched, m.Result, m.Undone, m.SendBodyAgain},
     "tc": _ANSWERS | {m.TasksDone, m.TaskDone, m.TasksUndone, m.TasksAccepted, m.SendBodyAgain},
-    "monitor": _ANSWERS,
+    "monitor": _ANSWERS | {m.Watched},
 }
 
 FROM_ABOVE: Final[Table] = RECEIVES["engine"] | {
