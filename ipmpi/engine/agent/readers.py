@@ -16,12 +16,12 @@ import gc
 import os
 import pickle
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 from ...transport.loop import READ, Loop
+from ...transport.packets import Socket, packet_pair
 
 Item = TypeVar("Item")
 
@@ -67,7 +67,7 @@ def read_apart(
     Raises:
         OSError: there is no memory, or no process is left to the user.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = packet_pair()
     numbered = [[(index, item) for index, item in enumerate(share)] for share in shares]
     agent = os.getpid()
     try:
@@ -113,7 +113,7 @@ def _reap(loop: Loop, pid: int) -> None:
 _Numbered = list[tuple[int, list[tuple[int, Item]]]]
 
 
-def _be_reader(theirs: socket.socket, parent: int, shares: _Numbered[Item], work: Callable[[Item], bytes]) -> None:
+def _be_reader(theirs: Socket, parent: int, shares: _Numbered[Item], work: Callable[[Item], bytes]) -> None:
     """Do the first share, and have the others done by processes that this one starts. Does not return."""
     try:
         os.setsid()
@@ -135,7 +135,7 @@ def _be_reader(theirs: socket.socket, parent: int, shares: _Numbered[Item], work
         os._exit(0)
 
 
-def _settle(theirs: socket.socket, parent: int) -> None:
+def _settle(theirs: Socket, parent: int) -> None:
     """End with the parent, soon, and by any signal; keep nothing of the agent's but the socket."""
     gc.disable()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
@@ -149,7 +149,7 @@ def _settle(theirs: socket.socket, parent: int) -> None:
     os.closerange(theirs.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-def _do(theirs: socket.socket, number: int, items: list[tuple[int, Item]], work: Callable[[Item], bytes]) -> None:
+def _do(theirs: Socket, number: int, items: list[tuple[int, Item]], work: Callable[[Item], bytes]) -> None:
     found: dict[bytes, list[int]] = {}
     for index, item in items:
         with contextlib.suppress(Exception):
