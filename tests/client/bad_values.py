@@ -166,6 +166,11 @@ KINDS: dict[str, Kind] = {
     "initializer": Kind(None, [5, "", "abs", [], NAN, object()], [print]),
     "some targets": Kind(None, [[], -1, 2**64, 1.5, True, "x", [0, 0], [0, 1.5], np.zeros((2, 2), int)],
                          [0, [0], range(2), np.arange(2)]),
+    "some folder": Kind(None, [5, NAN, b"a", [], object(), "", "\0", "\ud800", LONG], []),
+    "bytes": Kind(2 << 30, [*NOT_AN_INT, None, 0, -1, 2**64, 10**400], []),
+    "unpickle": Kind("all", [5, NAN, None, b"all", [], "", "ALL", "none", object(), "\ud800", LONG], []),
+    "allow": Kind((), [5, None, "pandas", [5], [None], ["a b"], ["os"], ["builtins"], ["__main__.C"], [call],
+                       ["\ud800"], NAN, object(), [""]], []),
     "grace": Kind(5.0, [*NOT_A_NUMBER, NAN], [0, -1, INF, HUGE, 2**64]),
 }  # fmt: skip
 
@@ -196,6 +201,8 @@ PARAMETERS: dict[str, str] = {
     "wait": "flag", "cancel_futures": "flag", "return_exceptions": "flag", "session": "internal",
     "multiengine": "internal", "max_outstanding": "some chunk", "client": "internal", "value": "any",
     "folder": "folder",
+    "cache": "flag", "cache_folder": "some folder", "cache_bytes": "bytes",
+    "unpickle": "unpickle", "allow": "allow",
     "stream": "stream", "on_output": "output callback", "fold": "fold",
 }  # fmt: skip
 
@@ -252,6 +259,7 @@ SPECIAL: dict[str, str] = {
     "MultiEngineClient.scatter.targets": "some targets",
     "MultiEngineClient.raw_map.targets": "some targets",
     "MultiEngineMapper.map.func": "map function",
+    "TaskClient.cached.f": "initializer",
     "TaskClient.run.block": "flag",
     "TaskClient.resubmit.task": "task or future",
     "TaskClient.get_task_result.block": "flag",
@@ -282,7 +290,8 @@ SPECIAL: dict[str, str] = {
 }  # fmt: skip
 
 NOT_FOR_USERS = {
-    "TaskClient.call", "TaskClient.call_each", "TaskClient.define", "TaskClient.stream",
+    "TaskClient.call", "TaskClient.call_each", "TaskClient.map_cached", "TaskClient.define", "TaskClient.stream",
+    "TaskFuture.found",
     *(f"{task}.{name}" for task in ("StringTask", "MapTask")
       for name in ("chain", "check", "label", "payload", "process_result", "settings", "terms")),
     "AsyncResult.__init__", "IMapIterator.__init__", "PendingResult.__init__", "PendingResult.check",
