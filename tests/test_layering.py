@@ -44,6 +44,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.protocol": (1, "protocol"),
     "ipmpi.record": (0, "foundation"),
     "ipmpi.reference": (0, "foundation"),
+    "ipmpi.plaindata": (1, "serialize"),
     "ipmpi.raised": (1, "serialize"),
     "ipmpi.returned": (1, "serialize"),
     "ipmpi.serialize": (1, "serialize"),
@@ -72,6 +73,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.transport.dial": (3, "transport.dial"),
     "ipmpi.transport.ssh": (3, "transport.ssh"),
     "ipmpi.client": (4, "client"),
+    "ipmpi.client.cache": (4, "client.cache"),
     "ipmpi.client.display": (4, "client.display"),
     "ipmpi.client.engines": (4, "client.engines"),
     "ipmpi.client.pools": (4, "client.pools"),
@@ -111,7 +113,8 @@ NEIGHBOURS = {
     ("environment", "foundation"),
     *(("ipython", f"client.{room}") for room in ("display", "session", "engines", "tasks")),
     *(("client", f"client.{room}") for room in ("display", "session", "engines", "tasks", "pools")),
-    *((f"client.{room}", "client.session") for room in ("engines", "tasks", "pools")),
+    *((f"client.{room}", "client.session") for room in ("cache", "engines", "tasks", "pools")),
+    ("client.tasks", "client.cache"),
     *((f"client.{room}", "client.display") for room in ("session", "engines", "tasks", "pools")),
     ("client.pools", "client.tasks"),
     *((f"controller.{room}", "controller") for room in ("commands", "farm")),
@@ -135,7 +138,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "asyncio": ("ipmpi.client.session.awaiting",),  # a result can be awaited in the user's own loop
     "OpenSSL": ("ipmpi.tls",),
     "cryptography": ("ipmpi.tls",),
-    "sqlite3": ("ipmpi.journal.store",),
+    "sqlite3": ("ipmpi.journal.store", "ipmpi.client.cache"),
     # mpi_probe is a program of its own, samempi runs in one that has started MPI.
     "mpi4py": (
         *("ipmpi.engine.mpi.world", "ipmpi.engine.mpi.joined", "ipmpi.launch.doctor.mpi_probe"),

@@ -175,6 +175,11 @@ KINDS: dict[str, Kind] = {
                      [None, "7ab3", ["7ab3"], ()]),
     "set numbers": Kind(None, ["", "5", NAN, 1.5, [1.5], ["a"], [None], object(), 0, -1, [0], [2**64], [True]],
                         [None, 5, [5], ()]),
+    "some folder": Kind(None, [5, NAN, b"a", [], object(), "", "\0", "\ud800", LONG], []),
+    "bytes": Kind(2 << 30, [*NOT_AN_INT, None, 0, -1, 2**64, 10**400], []),
+    "unpickle": Kind("all", [5, NAN, None, b"all", [], "", "ALL", "none", object(), "\ud800", LONG], []),
+    "allow": Kind((), [5, None, "pandas", [5], [None], ["a b"], ["os"], ["builtins"], ["__main__.C"], [call],
+                       ["\ud800"], NAN, object(), [""]], []),
     "grace": Kind(5.0, [*NOT_A_NUMBER, NAN], [0, -1, INF, HUGE, 2**64]),
 }  # fmt: skip
 
@@ -205,6 +210,8 @@ PARAMETERS: dict[str, str] = {
     "wait": "flag", "cancel_futures": "flag", "return_exceptions": "flag", "session": "internal",
     "multiengine": "internal", "max_outstanding": "some chunk", "client": "internal", "value": "any",
     "folder": "folder",
+    "cache": "flag", "cache_folder": "some folder", "cache_bytes": "bytes",
+    "unpickle": "unpickle", "allow": "allow",
     "stream": "stream", "on_output": "output callback", "fold": "fold",
 }  # fmt: skip
 
@@ -271,6 +278,7 @@ SPECIAL: dict[str, str] = {
     "MultiEngineClient.scatter.targets": "some targets",
     "MultiEngineClient.raw_map.targets": "some targets",
     "MultiEngineMapper.map.func": "map function",
+    "TaskClient.cached.f": "initializer",
     "TaskClient.run.block": "flag",
     "TaskClient.resubmit.task": "task or future",
     "TaskClient.get_task_result.block": "flag",
@@ -301,7 +309,8 @@ SPECIAL: dict[str, str] = {
 }  # fmt: skip
 
 NOT_FOR_USERS = {
-    "TaskClient.call", "TaskClient.call_each", "TaskClient.define", "TaskClient.stream",
+    "TaskClient.call", "TaskClient.call_each", "TaskClient.map_cached", "TaskClient.define", "TaskClient.stream",
+    "TaskFuture.found",
     *(f"{task}.{name}" for task in ("StringTask", "MapTask")
       for name in ("chain", "check", "label", "payload", "process_result", "settings", "terms")),
     "AsyncResult.__init__", "IMapIterator.__init__", "PendingResult.__init__", "PendingResult.check",

@@ -15,6 +15,7 @@ from typing import Any
 
 from ipmpi.client.session.failures import kernel_error
 from ipmpi.client.session.functions import Definition
+from ipmpi.client.session.opening import EVERYTHING
 from ipmpi.client.tasks.submitter import TaskSubmitter
 from ipmpi.client.tasks.taskgroup import SubmitTerms, TaskRef
 from ipmpi.controller.effects import Send, refusal
@@ -50,6 +51,7 @@ class SimulatedClient:
     """A client: the wire of a real submitter."""
 
     is_journalled = True
+    opener = EVERYTHING
     failure = None
 
     def __init__(self, key: int, stage: JournalStage) -> None:

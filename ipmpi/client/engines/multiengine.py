@@ -14,6 +14,7 @@ from ..display.inipython import fold_failures
 from ..session.calls import Calls
 from ..session.connecting import close_when_unreferenced, connect
 from ..session.enginecount import wait_for_engines
+from ..session.opening import Unpickle, opener_of, restrict
 from ..session.partial import failure_mode, interrupt_mode, seconds_until_told, timeout_mode
 from ..session.results import PendingResult
 from ..session.session import Session
@@ -51,6 +52,9 @@ class MultiEngineClient(EngineView):
             :class:`SshSession`.
         proxy: ``'http://host:port'`` of an HTTP proxy, or ``'none'``. By default, if the direct connection fails,
             the proxy in the environment variable ``https_proxy`` or ``all_proxy`` is tried.
+        unpickle: what is opened of the pickles that engines send: ``'all'``, or with ``'safe'`` plain data, arrays
+            and Python's own exceptions only, so that a pickle cannot run code here; see :doc:`/security`.
+        allow: with ``'safe'``: classes and modules, or their names, that are opened as well.
 
     Attributes:
         block: whether calls wait for their results; initially True.
@@ -71,8 +75,12 @@ class MultiEngineClient(EngineView):
         session: Session | None = None,
         ssh: str | SshSession | None = None,
         proxy: str | None = None,
+        unpickle: Unpickle = "all",
+        allow: Iterable[object] = (),
     ) -> None:
+        opener = opener_of(unpickle, allow)
         opened = connect(furl_or_file, "mec", name=name, ssh=ssh, proxy=proxy) if session is None else session
+        restrict(opened, opener)
         role = getattr(opened, "role", "mec")
         if role != "mec":
             opened.close()

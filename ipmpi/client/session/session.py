@@ -36,6 +36,7 @@ from .debuggertalk import DebuggerTalk
 from .enginereply import EngineReply, undecodable
 from .failures import kernel_error
 from .notices import say
+from .opening import EVERYTHING, Opener
 from .partial import CommandFuture, SoFar
 from .prepared import check_text, prepared_here
 from .presence import Presence
@@ -57,6 +58,7 @@ class Session:
         notices: texts that the controller sent unasked, newest last.
         presence: the registered engines.
         debug_channels: those between editors and debugpy.
+        opener: opens what engines have pickled.
     """
 
     def __init__(self, address: Furl, routes: Sequence[Route] = (DIRECT,)) -> None:
@@ -72,6 +74,7 @@ class Session:
         self.role = address.role
         self.controller_id = address.fingerprint.hex()
         self.notices: list[str] = []
+        self.opener: Opener = EVERYTHING
         self.presence = Presence()
         self.tasks: TaskReceiver = NoTasks()
         self.debug_channels = DebugChannels(self.send)
@@ -376,7 +379,10 @@ class Session:
             undone = undecodable(message.engines[0], error)
             self._replied(message.id, [EngineReply(e, False, Nothing(), [], undone) for e in message.engines])
             return
-        self._replied(message.id, [EngineReply(e, message.ok, outcome, body) for e in message.engines])
+        opener = self.opener
+        self._replied(
+            message.id, [EngineReply(e, message.ok, outcome, body, opener=opener) for e in message.engines]
+        )
 
     def _replied(self, number: int, replies: list[EngineReply]) -> None:
         command = self._commands.get(number)

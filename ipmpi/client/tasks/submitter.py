@@ -24,6 +24,7 @@ from ...protocol.frames import Buffer, size_of
 from ...protocol.packed import count, pack, unpack
 from ..session.failures import kernel_error
 from ..session.functions import Definition, FunctionCache
+from ..session.opening import Opener
 from ..session.taskmessages import TaskReceiver
 from ..session.waiting import SessionFuture, check_waiting
 from .payloads import Payload
@@ -71,6 +72,11 @@ class TaskSubmitter:
         """Number of ended tasks without an id; changed in the session's thread."""
         self.held: set[object] = set()
         """Calls that wait in the client for other tasks."""
+
+    @property
+    def opener(self) -> Opener:
+        """Opens what engines have pickled."""
+        return self._wire.opener
 
     @property
     def is_busy(self) -> bool:

@@ -11,10 +11,13 @@ from ...protocol import messages
 from ...protocol.packed import unpack
 from ...transport.ssh.ssh import SshSession
 from ..session import given
+from ..session.functions import OfThisProgram
+from ..session.opening import Unpickle
 from ..session.progress import Progress
 from ..session.results import wait_until_done
 from ..session.session import Session
 from ..session.waiting import T, check_waiting
+from .cachedcalls import CACHE_BYTES, CachedCall, CacheOfClient, plain
 from .farminterfaces import FarmInterfaces
 from .futures import TaskFuture
 from .submission import Tasks, dependencies_of, futures_in, named, submit_later
@@ -44,6 +47,10 @@ class TaskClient(FarmInterfaces):
         name: the name of a cluster, instead of a furl, as for :class:`~ipmpi.client.MultiEngineClient`.
         session: an open session to use instead of a new connection.
         ssh, proxy: how to reach the controller, as for :class:`~ipmpi.client.MultiEngineClient`.
+        unpickle, allow: which pickles of engines are opened, as there.
+        cache_folder: where results of calls with ``cache=True`` are kept; None: ``cache`` in ``$IPYTHONDIR`` or
+            ``~/.ipython``, for all clusters.
+        cache_bytes: the size that they may have together. Those that were not used for the longest time leave.
 
     Raises:
         ValueError, FurlError, ConnectionError, SecurityError: as :class:`~ipmpi.client.MultiEngineClient`.
@@ -60,8 +67,13 @@ class TaskClient(FarmInterfaces):
         session: Session | None = None,
         ssh: str | SshSession | None = None,
         proxy: str | None = None,
+        unpickle: Unpickle = "all",
+        allow: Iterable[object] = (),
+        cache_folder: str | os.PathLike[str] | None = None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        super().__init__(furl_or_file, name=name, session=session, ssh=ssh, proxy=proxy)
+        how = {"name": name, "ssh": ssh, "proxy": proxy, "unpickle": unpickle, "allow": allow}
+        super().__init__(CacheOfClient(cache_folder, cache_bytes), furl_or_file, session, how)
         self._lock = threading.Lock()
         self._records: dict[int, TaskRecord] = {}
         self._next_taskid = 0
@@ -270,6 +282,7 @@ class TaskClient(FarmInterfaces):
         depend: Condition | None = None,
         ranks: int = 1,
         same_node: bool = False,
+        cache: bool = False,
         **kwargs: Any,
     ) -> TaskFuture[T]:
         """Call ``f(*args, **kwargs)`` on the first free engine; returns at once.
@@ -289,6 +302,8 @@ class TaskClient(FarmInterfaces):
             depend: see there.
             ranks: see there.
             same_node: see there.
+            cache: whether to return the result of an equal call of before, if there is one, without any engine,
+                and to keep the result otherwise; see :doc:`/howto/cache`.
             **kwargs: its keyword arguments.
 
         Returns:
@@ -297,11 +312,12 @@ class TaskClient(FarmInterfaces):
         Raises:
             SerializationError: the function or an argument cannot be pickled; the message names it.
             TypeError, ValueError: an option is wrong, or also a parameter of ``f``: see :meth:`options`.
+                Or, with ``cache``, nothing tells whether two such calls are equal; the message names the argument.
             IndexError: ``after`` or ``follow`` is a task id that does not exist.
         """
         settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node)
-        check_meaning(f, len(args), settings, depend=depend, after=after, follow=follow)
-        return self.call(f, args, kwargs, settings, depend, after, follow)
+        check_meaning(f, len(args), settings, depend=depend, after=after, follow=follow, cache=cache or None)
+        return self.call(f, args, kwargs, settings, depend, after, follow, bool(cache))
 
     def options(self, **options: Any) -> TaskView:
         """Return a view of this client that sets options of :meth:`submit` for all its calls.
@@ -325,15 +341,24 @@ class TaskClient(FarmInterfaces):
         depend: Condition | None = None,
         after: Tasks | None = None,
         follow: TaskFuture | int | None = None,
+        cache: bool = False,
     ) -> TaskFuture:
         """Submit ``f(*args, **kwargs)``; :meth:`submit` and views of :meth:`options` use this."""
+        f, always = plain(f)
+        cached = self._cached(f, settings) if cache or always else None
+        what = f if cached is None else OfThisProgram(f)
         if after is None and follow is None:
-            future = super().call(f, args, kwargs, settings, depend)
+            future = self._submit(what, args, kwargs, settings, depend, cached)
         else:
             needs = dependencies_of(self._record, after, follow, futures_in(f, args, kwargs))
-            future = submit_later(self._submitter, f, args, kwargs, settings, depend, needs)
-        future.remember((f, args, kwargs, settings, depend, after, follow))
+            future = submit_later(self._submitter, what, args, kwargs, settings, depend, needs, cached)
+        future.remember((f, args, kwargs, settings, depend, after, follow, cached is not None))
         return future
+
+    def _cached(self, f: Callable[..., Any], settings: TaskSettings) -> CachedCall:
+        if not callable(f):
+            raise TypeError("a task function must be a FunctionType or another callable")
+        return CachedCall(self._cache.opened(), f, settings.checked().ranks, self._submitter.opener)
 
     @overload
     def resubmit(self, task: TaskFuture[T]) -> TaskFuture[T]: ...
@@ -369,6 +394,7 @@ class TaskClient(FarmInterfaces):
         *sequences: Iterable[Any],
         progress: bool | None = None,
         return_exceptions: Literal[False] = False,
+        cache: bool = False,
     ) -> list[T]: ...
     @overload
     def map(
@@ -377,6 +403,7 @@ class TaskClient(FarmInterfaces):
         *sequences: Iterable[Any],
         progress: bool | None = None,
         return_exceptions: bool,
+        cache: bool = False,
     ) -> list[T | BaseException]: ...
     def map(
         self,
@@ -384,6 +411,7 @@ class TaskClient(FarmInterfaces):
         *sequences: Iterable[Any],
         progress: bool | None = None,
         return_exceptions: bool = False,
+        cache: bool = False,
     ) -> list[Any]:
         """Call ``func`` on the items of the sequences, one task per item, and wait for all results.
 
@@ -393,6 +421,8 @@ class TaskClient(FarmInterfaces):
             progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
             return_exceptions: whether the exception of a call that failed takes the place of its result in the
                 list, so that all calls are made.
+            cache: whether to make only calls of which no equal one was made before, and to keep their results; see
+                :doc:`/howto/cache`.
 
         Returns:
             The list of results, in the order of the items.
@@ -401,7 +431,11 @@ class TaskClient(FarmInterfaces):
             Exception: the exception of the first item, in this order, that failed, unless ``return_exceptions``
                 is set. Tasks that have not started are cancelled then.
             ValueError: the sequences differ in length.
+            TypeError: with ``cache``, nothing tells whether two such calls are equal; the message names the
+                argument.
         """
+        if cache or plain(func)[1]:
+            return self.map_cached(func, sequences, TaskSettings(), None, progress, return_exceptions)
         return self.mapper().map(func, *sequences, progress=progress, return_exceptions=return_exceptions)
 
     def mapper(
