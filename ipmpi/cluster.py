@@ -46,6 +46,7 @@ OTHER_COMMANDS: Final = frozenset(
         "debug",
         "explain",
         "doctor",
+        "pack",
         "completion",
         "relay",
         "follow",

@@ -16,6 +16,7 @@ from ipmpi.cli.monitor import MonitoredController
 from ipmpi.cli.supervise import Supervisor
 from ipmpi.errors import LauncherError
 from ipmpi.furl import ipython_dir
+from ipmpi.launch.batch import packedenvironment
 from ipmpi.launch.batch.joboptions import MEMORY, JobOptions
 from ipmpi.launch.batch.jobscript import render
 from ipmpi.launch.batch.registry import BatchSystem, batch_system
@@ -173,6 +174,10 @@ def add_job_options(p: argparse.ArgumentParser) -> None:
         help="start engines again that have all ended, in the same job, so often "
         f"({restarts.DEFAULT}): as when one has died and their launcher has ended the others; tasks wait",
     )  # fmt: skip
+    p.add_argument(
+        "--stage-env", type=argtypes.path, default=None, metavar="FILE",
+        help="copy the environment to each node first, from a file that ipcluster pack has written",
+    )  # fmt: skip
     p.add_argument("--requeue", action="store_true", help="have the job started again when a node fails")
 
 
@@ -241,8 +246,17 @@ def engines_job(parsed: argparse.Namespace, engine_furl_file: Path, log_dir: Pat
         template=parsed.template,
         requeue=parsed.requeue,
         restarts=parsed.restarts,
+        stage_env=_packed(parsed.stage_env),
         **given,
     )
+
+
+def _packed(archive: Path | None) -> Path | None:
+    if archive is None:
+        return None
+    archive = archive.expanduser().absolute()
+    packedenvironment.check(archive, packedenvironment.this_interpreter())
+    return archive
 
 
 def _show(system: BatchSystem, asked: JobOptions) -> int:

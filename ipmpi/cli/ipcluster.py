@@ -48,6 +48,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "explain": Command("explain", "why a job waits, which ranks are missing, what failed"),
     "kernel": Command("kernel", "a kernel for JupyterLab and VS Code whose cells run on all ranks"),
     "completion": Command("completion", "command lines completed by the Tab key, in bash, zsh and tcsh"),
+    "pack": Command("pack", "the environment in one file, from which jobs copy it to their nodes"),
     "doctor": Command("doctor", "check MPI, network, files and limits, before and after the start"),
 }
 """Batch systems are commands too, see :func:`commands`."""

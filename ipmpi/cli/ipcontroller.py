@@ -304,6 +304,8 @@ class Controller:
             record["ordered"] = True
         if not count and self.service.fates.aborted:
             record["aborted"] = self.service.fates.aborted
+        if not count and self.service.fates.restarted:
+            record["restarted"] = self.service.fates.restarted
         if not count and self.service.tasks:
             record["tasks"] = self.service.tasks
         if self.service.losses.last is not None:

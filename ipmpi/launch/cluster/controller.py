@@ -185,7 +185,8 @@ def told(line: bytes) -> Happening:
             rank, pid, host = said.get("lost") or (None, 0, "")
             lost = None if rank is None else (int(rank), int(pid), str(host))
             ordered, aborted = bool(said.get("ordered")), str(said.get("aborted", ""))
-            return EngineCount(int(said["engines"]), ordered, int(said.get("tasks", 0)), aborted, lost)
+            restarted = str(said.get("restarted", ""))
+            return EngineCount(int(said["engines"]), ordered, int(said.get("tasks", 0)), aborted, lost, restarted)
         names = {"multiengine": "mec", "task": "tc"}
         files = {name.removesuffix("_furl_file"): str(value) for name, value in said.items() if name != "pid"}
         return ControllerReady({names.get(name, name): path for name, path in files.items()})
