@@ -81,6 +81,8 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.client.tasks": (4, "client.tasks"),
     "ipmpi.controller.comeback": (4, "controller"),
     "ipmpi.controller.flushtimer": (4, "controller"),
+    "ipmpi.controller.admission": (4, "controller"),
+    "ipmpi.controller.entry": (4, "controller"),
     "ipmpi.controller.inquiries": (4, "controller"),
     "ipmpi.controller.interruptions": (4, "controller"),
     "ipmpi.controller.restoring": (4, "controller"),
