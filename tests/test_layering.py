@@ -79,6 +79,8 @@ LAYERS: dict[str, tuple[int, str]] = {
     "ipmpi.client.pools": (4, "client.pools"),
     "ipmpi.client.session": (4, "client.session"),
     "ipmpi.client.tasks": (4, "client.tasks"),
+    "ipmpi.controller.admission": (4, "controller"),
+    "ipmpi.controller.entry": (4, "controller"),
     "ipmpi.controller.inquiries": (4, "controller"),
     "ipmpi.controller.interruptions": (4, "controller"),
     "ipmpi.controller.restoring": (4, "controller"),

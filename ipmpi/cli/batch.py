@@ -89,7 +89,11 @@ def main(command: str, words: Sequence[str]) -> int:
     asked = job_options(parsed, parsed.name or DEFAULT_NAME)
     n = asked.n or asked.nodes * asked.per_node
     with Signals() as signals, options.claimed(parsed, command, n) as record:
-        job = Job(system, job_options(parsed, record.name), record.run)
+        launch = options.launch_furl(parsed, record, n, seconds=None if parsed.array else parsed.walltime)
+        asked = job_options(parsed, record.name)
+        # In a job, the controller has the furl of all engines; elsewhere, what lies on nodes is for this launch.
+        asked = asked if parsed.in_job else replace(asked, engine_furl_file=launch.file)
+        job = Job(system, asked, record.run)
         record.batch, record.job_name = command, job.options.name
         told: EventReader
         if parsed.in_job:
@@ -97,7 +101,7 @@ def main(command: str, words: Sequence[str]) -> int:
                 record.furl_files, lambda path: _is_new(path, job, record.started), only_new=False
             )
         else:
-            told = options.controller(parsed, record)
+            told = options.controller(parsed, record, launch)
         cluster = ClusterRun(told, job, signals, parsed.lifeline_fd)
         plan = Plan(
             job.n, parsed.timeout, engines_wait=job.waits, batch=True,
@@ -194,6 +198,11 @@ def job_options(parsed: argparse.Namespace, name: str) -> JobOptions:
     if parsed.in_job and parsed.resubmit:
         raise LauncherError(
             "--resubmit needs a controller that outlives the job, to keep the tasks that wait: leave out --in-job"
+        )
+    if parsed.in_job and parsed.admit == "ask":
+        raise LauncherError(
+            "with --in-job, engines come by the furl of all engines and would have to be admitted: leave out "
+            "--admit ask, or --in-job"
         )
     journal: list[str] = []
     if parsed.in_job and parsed.journal not in ("", journalplace.NONE):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import __version__
 from ..errors import KernelError, LocalProtocolError, RemoteProtocolError, SecurityError
 from ..ids import NONE, Ids
 from ..protocol import messages as m
@@ -26,9 +25,10 @@ from ..transport.transfers import Transfers
 from .bounds import is_observer
 from .commands.router import Router
 from .deadlines import Deadlines
-from .describe import described
-from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, refusal
+from .describe import cluster_described, described
+from .effects import Announce, Decline, Effect, Forward, GiveUp, Send, concerned, refusal
 from .engineslog import came, gone
+from .entry import Entry
 from .farm.farm import Farm
 from .farm.order import Order
 from .headers import check_room
@@ -115,17 +115,20 @@ class ControllerService:
             m.TasksHeld: self.journal.held,
         }
         self._watches = Watches(loop, self.router.registry, by_key, self._send, self._requests, self._reports)
+        self.entry = Entry(
+            loop, self.sessions, self.router.registry, self._registered, self._announce, self._requests, self._log
+        )
 
     def _answers(self) -> dict[type[m.Message], Callable[[PeerSession, Any], Any]]:
         return {
-            m.GetIds: lambda session, message: self._ids(),
-            m.QueueStatus: lambda session, message: self.stalled.queue_status(message.targets),
+            m.GetIds: lambda session, message: self.entry.seen(session.key, self._ids()),
+            m.QueueStatus: lambda s, asked: self.stalled.queue_status(self.entry.targets(s.key, asked.targets)),
             m.ClearQueue: lambda session, message: self.router.clear_queue(message.targets),
             m.Kill: self._kill,
             m.Restart: lambda session, message: self._restarts.restart(session.key, message.targets),
             m.OnLoss: lambda session, message: self.fates.choose(message),
             m.RestoreAfterLoss: lambda session, message: self.fates.remember(message),
-            m.ClusterInfo: lambda session, message: self.cluster_info(message.after),
+            m.ClusterInfo: lambda s, message: self.cluster_info(message.after, self.entry.only(s.key)),
             m.TaskStatus: lambda session, message: self.farm.status(session.key),
             m.Recheck: lambda session, message: self.farm.recheck(session.key),
             m.Reserve: lambda session, message: self.farm.reserve(session.key, message.targets),
@@ -166,8 +169,10 @@ class ControllerService:
 
     def _register(self, session: PeerSession, part: m.Register) -> None:
         message = session.registration.add(part)
-        if message is None:
-            return
+        if message is not None:
+            self.entry.register(session, message)
+
+    def _registered(self, session: PeerSession, message: m.Register) -> Ids:
         ids = self.router.register(session.key, message)
         if not message.program:  # ranks that have a loop of their own get no tasks
             self.farm.registered(session.key)
@@ -175,6 +180,7 @@ class ControllerService:
         for line in came(self.router.registry.sets[session.key]):
             self._log(line)
         self._count_engines()
+        return ids
 
     def _ranks_lost(self, session: PeerSession, message: m.RanksLost) -> None:
         key, over = session.key, self.deadlines.is_over(session.key, self._loop.now())
@@ -186,6 +192,7 @@ class ControllerService:
         now = self._loop.now()
         ends_at = self.deadlines.told(key, message, now)
         self.farm.job_ends(key, ends_at)
+        self.entry.job_ends(key, message.seconds)
         if ends_at is not None:
             self._log(f"the job of engine set {key} ends in {ends_at - now:.0f} s")
 
@@ -208,6 +215,7 @@ class ControllerService:
     def _client_message(self, session: PeerSession, event: MessageReceived) -> None:
         message: Any = event.message
         try:
+            self.entry.check_use(session.key, message)
             asks = not isinstance(message, m.TasksFetched | m.TasksOpen)
             if asks and not self._interfaces[session.role].permits(message):
                 raise SecurityError(
@@ -297,13 +305,11 @@ class ControllerService:
         """How many tasks wait, or are with engine sets."""
         return self.farm.unfinished
 
-    def cluster_info(self, after: int = -1) -> dict[str, Any]:
+    def cluster_info(self, after: int = -1, only: frozenset[int] | None = None) -> dict[str, Any]:
         """Return a description of the cluster, the same for every client."""
-        clients = [s.role for s in self.sessions.by_key.values() if s.role != "engine"]
-        clock = time.time()
-        engines, more = described(self.router.registry, self.deadlines, after, self._loop.now())
-        info = {"engines": engines, "clients": clients, "time": clock, "version": __version__, "more": more}
-        return {**info, "up": clock - self._started}
+        roles = [session.role for session in self.sessions.by_key.values()]
+        engines = described(self.router.registry, self.deadlines, after, self._loop.now(), only)
+        return cluster_described(*engines, roles, self._started)
 
     def _ended(self, session: PeerSession, reason: str) -> None:
         self._log(f"{session.role} {session.key} at {session.peer} is gone: {reason}")
@@ -323,7 +329,8 @@ class ControllerService:
             lost = (self.farm.client_lost, self.router.client_lost, self._watches.client_lost)
             self._do_all(*(functools.partial(forget, key) for forget in lost))
         in_journal = functools.partial(self.journal.ended, key)
-        self._do_all(in_journal, lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
+        self._do_all(functools.partial(self.entry.left, key), in_journal)
+        self._do_all(lambda: self.transfers.endpoint_lost(session), self._stop_if_alone)
 
     def _do_all(self, *steps: Callable[[], object]) -> None:
         """Make all these calls, even if one fails, so that all resources are freed."""
@@ -343,13 +350,14 @@ class ControllerService:
         self.journal.began(session)
         self.transfers.endpoint_lost(session)  # of a connection before, if the session is from a journal
         if session.role != "engine":
-            session.connection.send(self._roll.whole())
+            self.farm.limit_to(session.key, self.entry.only(session.key))
+            session.connection.send(self.entry.changes(session.key, self._roll.whole()))
 
     def _tell_engines(self) -> None:
         news = self._roll.news()
         if news is not None:
             for session in [each for each in self.sessions.by_key.values() if each.role != "engine"]:
-                self._send(session.key, news, ())
+                self._send(session.key, self.entry.changes(session.key, news), ())
 
     def _ids(self) -> Ids:
         self._tell_engines()  # a reply must not have engines that were not announced
@@ -393,13 +401,7 @@ class ControllerService:
 
     def _not_performed(self, effect: Effect, error: BaseException) -> None:
         """An effect has failed: end the session that it was for, whose peer would wait in vain."""
-        if isinstance(effect, Send):
-            concerned = [effect.to]
-        elif isinstance(effect, Forward):
-            concerned = [effect.source, *(key for key, _ in effect.sinks)]
-        else:
-            concerned = [effect.source] if isinstance(effect, Decline) else []
-        sessions = [self.sessions.by_key[key] for key in concerned if key in self.sessions.by_key]
+        sessions = [self.sessions.by_key[key] for key in concerned(effect) if key in self.sessions.by_key]
         for session in sessions:
             self.sessions.broken(session, error)
         if not sessions:

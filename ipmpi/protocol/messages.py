@@ -27,6 +27,14 @@ from .debugging import (
     DebugOpened as DebugOpened,
 )
 from .functions import DefineFunction as DefineFunction, ForgetFunctions as ForgetFunctions
+from .furls import (
+    AdmitSets as AdmitSets,
+    EndFurls as EndFurls,
+    FurlMessage,
+    GiveFurl as GiveFurl,
+    ListFurls as ListFurls,
+    ReplaceSecrets as ReplaceSecrets,
+)
 from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
 from .output import (
     DISPLAY as DISPLAY,
@@ -342,7 +350,7 @@ class Register(Message, frozen=True, tag=60):
 
     A large set needs several; ``more`` is set in all but the last, which has the ids. ``launch`` names the launch,
     if it is started again when it ends; ``program`` a program with a loop of its own, which gets no tasks.
-    ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`.
+    ``on_loss`` is one of :data:`~ipmpi.protocol.losses.LOSS_MODES`. ``user`` is the name of their user.
     """
 
     engines: list[EngineInfo]
@@ -353,6 +361,7 @@ class Register(Message, frozen=True, tag=60):
     launch: str = ""
     program: str = ""
     on_loss: str = "shrink"
+    user: str = ""
 
 
 class JobEnds(Message, frozen=True, tag=68):
@@ -406,11 +415,13 @@ class Findings(Message, frozen=True, tag=56):
 class Goodbye(Message, frozen=True, tag=80):
     """The sender closes the link on purpose, and the session with it.
 
-    With ``fault`` something went wrong at the sender that nobody foresaw: a new session may go well.
+    With ``fault`` something went wrong at the sender that nobody foresaw: a new session may go well. With ``furl``
+    the furl of the session has ended.
     """
 
     reason: str
     fault: bool = False
+    furl: bool = False
 
 
 AnyMessage = (
@@ -465,6 +476,7 @@ AnyMessage = (
     | Unsubscribe
     | Watched
     | Unwatch
+    | FurlMessage
     | WatchPublished
     | BeginWatch
     | SshMessage

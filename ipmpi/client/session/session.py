@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ... import limits
-from ...errors import ConnectionError, KernelError, internal_error
+from ...errors import ConnectionError, FurlEnded, KernelError, internal_error
 from ...furl import Furl
 from ...ids import Ids
 from ...protocol import messages as m, operations
@@ -340,8 +340,11 @@ class Session:
         elif isinstance(message, m.Notice):
             self._notice(message.text)
         elif isinstance(message, m.Goodbye):
-            advice = "Make a new client once a controller runs again (ipcluster -n 4 starts one)"
-            self._shut(f"the controller ended the session: {message.reason}", advice)
+            reason = f"the controller ended the session: {message.reason}"
+            if message.furl:
+                self._shut(reason, "Copy the new furl file, or ask who gave you this one for another", FurlEnded)
+            else:
+                self._shut(reason, "Make a new client once a controller runs again (ipcluster -n 4 starts one)")
 
     def _body(
         self,
@@ -474,9 +477,11 @@ class Session:
         self._fail(error)
         self._loop.stop()
 
-    def _shut(self, reason: str, advice: str = "Make a new client to go on") -> None:
+    def _shut(
+        self, reason: str, advice: str = "Make a new client to go on", kind: type[KernelError] = ConnectionError
+    ) -> None:
         self._link.close(reason)
-        self._fail(ConnectionError(f"{reason}. {advice}"))
+        self._fail(kind(f"{reason}. {advice}"))
         self._loop.stop()
 
     def _fail(self, error: KernelError) -> None:

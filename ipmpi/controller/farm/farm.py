@@ -69,6 +69,7 @@ class Farm:
         self.bodies = LargeArguments(self._table)
         self.large = LargeResults(self._table, self._sets, self._large_ended, self.returned)
         self.recovery = FarmRecovery(self._table, self._sets, self.functions, self._ready)
+        self.limit_to = self._table.limit_to
         self._look_at: float | None = None
         self.stale_results = 0
         """Number of unexpected results, which are dropped."""
@@ -373,8 +374,7 @@ class Farm:
     def _ready(self, group: TaskGroup) -> None:
         """A group is ready to be run."""
         group.rank = self._rank(group, group.count)
-        need = self._need(group)
-        self._waiting.add(need, group.rank, group, 0, group.count)
+        self._waiting.add(self._need(group), group.rank, group, 0, group.count)
 
     def _closed(self, group: TaskGroup) -> None:
         """A group has ended."""
@@ -394,7 +394,7 @@ class Farm:
         options = group.options
         return Need(
             options.width, options.same_node, group.follow, group.condition, barred, strikes > 0,
-            rounded_up(options.expected), strikes > 1,
+            rounded_up(options.expected), strikes > 1, group.only,
         )  # fmt: skip
 
     def _requeue(self, group: TaskGroup, indices: list[int], rank: tuple[float, ...]) -> None:
