@@ -97,7 +97,7 @@ from ipmpi.engine.agent.readers import read_apart
 from ipmpi.transport.loop import Loop
 
 def work(item):
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\\n" % os.getpid())
     time.sleep(1000)
 
 loop = Loop()
