@@ -73,6 +73,9 @@ CLIENT_COMMANDS: Final = 100_000
 BOOK_COMMANDS: Final = CLIENT_COMMANDS
 """Commands of which an engine set knows which ranks it has given them, for a controller that is started again."""
 
+BOOK_ENDED: Final = 20_000
+"""Those of them that have ended on all ranks, and whose clients have not said that they know."""
+
 BOOK_BYTES: Final = 16 * MIB
 """Answers that an engine set keeps for that, until their clients have said that they have them."""
 

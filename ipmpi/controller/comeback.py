@@ -35,6 +35,9 @@ _ABOUT_COMMANDS: Final = (m.Result, m.Output, m.DebuggerSaid, m.AnswerStuck)
 _MOST: Final = 100_000
 """Messages that are held back; with more it is over, so that they do not fill the memory."""
 
+_MOST_BYTES: Final = 256 * limits.MIB
+"""The same for their bodies."""
+
 
 @dataclass
 class _Client:
@@ -67,8 +70,11 @@ class ComeBack:
         self._sets: set[bytes] = set()
         """Tokens of the sets that have not said what they have."""
         self._known: set[bytes] = set()
+        self._silent: set[int] = set()
+        """Sets that are here, and of which nobody knows (yet) what their ranks were given."""
         self._clients: dict[int, _Client] = {}
         self._late: list[tuple[PeerSession, MessageReceived]] = []
+        self._late_bytes = 0
         self._until: float | None = None
         """None if nothing is held back."""
 
@@ -76,7 +82,7 @@ class ComeBack:
         """These were in the journal when the controller began."""
         self._clients = {client: _Client() for client in clients}
         self._sets, self._known = set(sets), set(sets)
-        self._until = until if sets or clients else None
+        self._until = until if sets else None  # without sets, nothing can have begun
 
     def takes(self, session: PeerSession, event: MessageReceived) -> bool:
         """Return whether a message is dealt with here, now or later."""
@@ -91,10 +97,14 @@ class ComeBack:
             return True
         if self._until is None or isinstance(message, _TASKS):
             return False
-        self._late.append((session, event))
-        if len(self._late) > _MOST:
-            self._begin()
+        self._hold_back(session, event)
         return True
+
+    def _hold_back(self, session: PeerSession, event: MessageReceived) -> None:
+        self._late.append((session, event))
+        self._late_bytes += size_of(event.body)
+        if len(self._late) > _MOST or self._late_bytes > _MOST_BYTES:
+            self._begin()
 
     def _note(self, session: PeerSession, again: Again) -> None:
         """A client has sent a command again."""
@@ -115,18 +125,27 @@ class ComeBack:
 
     def _takes_of_set(self, session: PeerSession, event: MessageReceived) -> bool:
         message = event.message
+        if isinstance(message, m.Register) and session.former in self._sets:
+            self._silent.add(session.key)
         if isinstance(message, m.CommandsHeld):
-            if self._until is not None and session.former in self._known:
-                self._resumed.held(session.key, message)
-                if message.is_last:
-                    self._sets.discard(session.former)
-                    self.look()
+            self._held(session, message)
             return True
         if self._until is None or not isinstance(message, _ABOUT_COMMANDS):
             return False
         if not self._is_again(session.key, event):
-            self._late.append((session, event))
+            self._hold_back(session, event)
         return True
+
+    def _held(self, session: PeerSession, message: m.CommandsHeld) -> None:
+        if self._until is None or session.former not in self._known:
+            if not message.is_last:  # it is too late for that, or the journal does not have the set
+                self._silent.add(session.key)
+            return
+        self._resumed.held(session.key, message)
+        if message.is_last:
+            self._sets.discard(session.former)
+            self._silent.discard(session.key)
+            self.look()
 
     def _is_again(self, key: int, event: MessageReceived) -> bool:
         """Return whether this is about a command that was held, and was taken for when its client is back."""
@@ -148,8 +167,12 @@ class ComeBack:
 
     def ended(self, session: PeerSession) -> None:
         """A session has ended: nobody waits for it."""
-        self._clients.pop(session.key, None)
-        self._sets.discard(session.former)
+        if session.role != "engine":
+            self._clients.pop(session.key, None)
+            self._resumed.forget(session.key)
+        elif session.key in self._silent:
+            self._silent.discard(session.key)
+            self._sets.discard(session.former)
         self.look()
 
     def look(self) -> None:
@@ -171,12 +194,15 @@ class ComeBack:
     def _begin(self) -> None:
         self._until = None
         self._resumed.begin()
+        gone = self._resumed.clients - self._clients.keys()
         self._resume([key for key, client in self._clients.items() if client.is_back])
-        late, self._late = self._late, []
+        for client in gone:
+            self._resumed.forget(client)
+        late, self._late, self._late_bytes = self._late, [], 0
         for session, event in late:
             self._deliver(session, event)
 
     def _resume(self, keys: Collection[int]) -> None:
         agains = [again for key in keys for again in self._clients.pop(key).agains]
-        for again, error in self._resumed.resume(agains):
+        for again, error in self._resumed.resume(agains, self._silent):
             self._send(again.client, refusal(again.message.id, error), ())

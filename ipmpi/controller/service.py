@@ -162,7 +162,10 @@ class ControllerService:
     def _late(self, session: PeerSession, event: MessageReceived) -> None:
         """Handle a message that was held back, if its sender is still there."""
         if self.sessions.by_key.get(session.key) is session:
-            self._message(session, event)
+            try:
+                self._message(session, event)
+            except Exception as error:
+                self.sessions.broken(session, error)
 
     def _engine_message(self, session: PeerSession, event: MessageReceived) -> None:
         try:

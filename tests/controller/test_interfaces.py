@@ -18,6 +18,9 @@ CLIENT_TYPES = (
 ) - ABOUT_FURLS
 
 
+_TOLD_AFTER_A_RESTART = {m.SubmitTasks: (m.TasksFetched, m.TasksOpen), m.Command: (m.CommandAgain, m.CommandsTold)}
+
+
 def test_the_built_in_ones_are_the_tables() -> None:
     assert {i.role: i.receives for i in CLIENT_INTERFACES} == {
         role: CONTROLLER_RECEIVES[role] for role in ("mec", "tc", "monitor")
@@ -32,8 +35,8 @@ def test_clients_of_any_interface_hear_all_answers() -> None:
 @pytest.mark.parametrize("kind", get_args(m.AnyMessage), ids=lambda kind: kind.__name__)
 def test_a_site_can_open_client_messages_only(kind: type[m.Message]) -> None:
     if kind in CLIENT_TYPES:
-        # Every client can leave properly, and say which results it has.
-        besides = {m.Goodbye, m.TasksFetched, m.TasksOpen} if kind is m.SubmitTasks else {m.Goodbye}
+        # Every client can leave properly, and say which results it has, and which it lacks.
+        besides = {m.Goodbye, *_TOLD_AFTER_A_RESTART.get(kind, ())}
         assert Interface("site", frozenset({kind})).receives == {kind, *besides}
     else:
         with pytest.raises(ControllerStartError, match=f"'site' may not receive {kind.__name__}"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 
@@ -17,9 +17,8 @@ class OpenNumbers:
     def __init__(self) -> None:
         self._numbers: Iterator[int] = itertools.count(1)
         self._lock = threading.Lock()
-        self._open: deque[int] = deque()
-        """Ascending; some of these may have ended."""
-        self._ended: set[int] = set()
+        self._open: OrderedDict[int, None] = OrderedDict()
+        """Ascending. Its first is found at once, even after many were removed."""
         self.has_begun = False
         """Whether there ever was a command."""
 
@@ -32,8 +31,8 @@ class OpenNumbers:
         with self._lock:  # so that a command with a smaller number cannot begin later
             self.has_begun = True
             number = next(self._numbers)
-            self._open.append(number)
-            return number, self._open[0]
+            self._open[number] = None
+            return number, next(iter(self._open))
 
     def ends(self, number: int) -> Callable[[object], None]:
         """Return a callback for the future of a command."""
@@ -42,6 +41,4 @@ class OpenNumbers:
     def end(self, number: int) -> None:
         """A command has ended, or will not be sent."""
         with self._lock:
-            self._ended.add(number)
-            while self._open and self._open[0] in self._ended:
-                self._ended.discard(self._open.popleft())
+            self._open.pop(number, None)

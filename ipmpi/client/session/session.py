@@ -21,13 +21,12 @@ from ...protocol.operations import Nothing
 from ...protocol.packed import pack
 from ...protocol.permissions import RECEIVES
 from ...ranges import engines_named, ranges
-from ...transport.bodyreceiver import BodyReceiver
 from ...transport.dial.dialled import Callbacks, DialledSession
 from ...transport.dial.routes import DIRECT, Route
 from ...transport.loop import Loop, Timer
-from ...transport.privatememory import PrivateMemory
 from ...transport.transfers import Transfers
 from .afterrestart import LOST, note_failure, send_commands_again, to_repeat
+from .arrivingbodies import ArrivingBodies
 from .bodyfiles import BodyFiles
 from .commandoutput import CommandOutput
 from .debugchannels import DebugChannels
@@ -85,6 +84,7 @@ class Session:
             self._loop, address, table, callbacks, patience=limits.CLIENT_RECONNECT, renew=False, routes=routes
         )
         self._files = BodyFiles(self._loop, self._link.wake, self._failed)
+        self._receive = ArrivingBodies(self._link, self._transfers).receive
         self._thread = threading.Thread(target=self._run, name="ipmpi-client", daemon=True)
 
     def open(self) -> None:
@@ -307,7 +307,9 @@ class Session:
             return
         message = event.message
         if isinstance(message, m.Result):
-            self._body(message, event, lambda body: self._result(message, body), lambda: self._no_room(message))
+            self._receive(
+                message, event, lambda body: self._result(message, body), lambda: self._no_room(message)
+            )
         elif isinstance(message, m.Output):
             if (command := self._commands.get(message.id)) is not None:
                 command.output.add(message.blocks)
@@ -350,27 +352,6 @@ class Session:
                 self._shut(reason, "Copy the new furl file, or ask who gave you this one for another", FurlEnded)
             else:
                 self._shut(reason, "Make a new client once a controller runs again (ipcluster -n 4 starts one)")
-
-    def _body(
-        self,
-        message: Any,
-        event: MessageReceived,
-        done: Callable[[list[Buffer]], None],
-        no_memory: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Call ``done`` with the body once it is complete. If it will not be, the controller says so."""
-        if not event.stream:
-            done(list(event.body))
-            return
-        try:
-            memory = PrivateMemory(message.sizes)
-        except (OSError, ValueError, OverflowError):
-            self._link.connection.refuse(event.stream)
-            self._link.wake()
-            no_memory()
-            return
-        assembly = BodyReceiver(message.sizes, memory, lambda whole: done(whole.segments()), lambda: None)
-        self._transfers.start(self._link, event.stream, [(assembly, assembly)])
 
     def _no_room(self, message: m.Result) -> None:
         size, name = sum(message.sizes), engines_named(message.engines)
@@ -425,12 +406,14 @@ class Session:
             self.tasks.accepted(message.groups)
         elif isinstance(message, m.TasksDone):
             if event.stream:
-                self._body(message, event, lambda body: self.tasks.tasks_done(message, body))
+                self._receive(message, event, lambda body: self.tasks.tasks_done(message, body))
             else:
                 self.tasks.tasks_done(message, event.body)
         elif isinstance(message, m.TaskDone):
             done = self.tasks.task_done
-            self._body(message, event, lambda body: done(message, body), lambda: self._no_memory(message))
+            self._receive(
+                message, event, lambda body: done(message, body), lambda: self._no_memory(message)
+            )
 
     def _no_memory(self, message: m.TaskDone) -> None:
         text = (

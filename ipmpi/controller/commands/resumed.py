@@ -12,8 +12,10 @@ given. What ranks were given stays with them; the rest joins the queues, in one 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from ... import limits
 from ...errors import KernelError
@@ -37,7 +39,10 @@ FORGOTTEN = (
 NOT_BACK = "the engine did not come back after the controller was started again"
 
 
-_LARGEST = 1 << 62
+_LEAST: Final = 256
+"""Bytes for which each answer and message of output counts, in addition to its own."""
+
+_LARGEST: Final = 1 << 62
 """The controller's own numbers are smaller, and have room to grow."""
 
 
@@ -118,6 +123,12 @@ class ResumedCommands:
         self._held: dict[tuple[int, int], Held] = {}
         self._by_serial: dict[int, Held] = {}
         self._forgotten: dict[int, tuple[int, IdSet]] = {}
+        self._counted: Counter[int] = Counter()
+        """Commands that each set has told, so that one that lies does not fill the memory."""
+        self._bytes: Counter[int] = Counter()
+        self._is_begun = False
+        self._silent = IdSet()
+        """Engines that have not said in time what they were given."""
 
     def held(self, key: int, message: m.CommandsHeld) -> None:
         """A set says what ranks were given, in the order in which they were."""
@@ -128,7 +139,8 @@ class ResumedCommands:
                 where.add(engines)
                 self._forgotten[client] = max(known, number), where
             return
-        if not 0 < message.id < _LARGEST:
+        self._counted[key] += 1
+        if not 0 < message.id < _LARGEST or self._counted[key] > limits.BOOK_COMMANDS + limits.BOOK_ENDED:
             return
         of_ranks = self._registry.of_ranks
         name = message.client, message.number
@@ -148,6 +160,10 @@ class ResumedCommands:
         again = held.ended.common(ids)
         if len(again) < len(ids):
             return False
+        if not self._has_room(key, size_of(body) + len(message.outcome)):
+            held.ended.remove(ids)
+            held.lost.add(ids)
+            return True
         held.answers.append((m.Result(held.number, ids, message.ok, message.outcome, message.sizes), list(body)))
         return True
 
@@ -161,8 +177,26 @@ class ResumedCommands:
             for block in message.blocks
             if (engines := self._registry.of_ranks(key, block.engines))
         ]
-        held.printed.append(m.Output(held.number, blocks))
+        if self._has_room(key, sum(len(block.data) for block in blocks)):
+            held.printed.append(m.Output(held.number, blocks))
         return True
+
+    def _has_room(self, key: int, size: int) -> bool:
+        """Return whether a set tells no more than its book has, and what ranks do meanwhile."""
+        self._bytes[key] += size + _LEAST
+        return self._bytes[key] <= 2 * limits.BOOK_BYTES
+
+    def forget(self, client: int) -> None:
+        """A client is gone for good: nobody wants the answers to its commands."""
+        for name in [name for name in self._held if name[0] == client]:
+            held = self._held.pop(name) if self._is_begun else self._held[name]
+            held.printed.clear()
+            held.answers.clear()
+
+    @property
+    def clients(self) -> set[int]:
+        """The clients of all commands that some engines were given."""
+        return {client for client, _ in self._held}
 
     @property
     def owners(self) -> set[int]:
@@ -170,12 +204,20 @@ class ResumedCommands:
         held = self._held.values()
         return {each.client for each in held if each.running or not each.is_everywhere}
 
-    def resume(self, agains: Iterable[Again]) -> list[tuple[Again, KernelError]]:
+    def resume(self, agains: Iterable[Again], silent: Iterable[int]) -> list[tuple[Again, KernelError]]:
         """Go on with these commands, of clients that have said all; their order is that in which they arrived.
+
+        Args:
+            agains: the commands.
+            silent: sets that have not said in time what their ranks were given.
 
         Returns:
             Those that are refused, and why.
         """
+        self._silent = IdSet()
+        for key in silent:
+            if (engine_set := self._registry.sets.get(key)) is not None:
+                self._silent.add(engine_set.ids())
         in_order = ordered(list(agains), self._held)
         cleared, passed = self._cleared(in_order), self._passed(in_order)
         refused = []
@@ -190,24 +232,25 @@ class ResumedCommands:
 
     def begin(self) -> None:
         """All sets are back: what their ranks run is known."""
+        self._is_begun = True
+        self._by_serial.clear()
         for held in sorted(self._held.values(), key=lambda each: each.serial):
-            if held.running:
-                self._adopt(held)
+            if there := held.running.common(self._registry.ids()):  # some may have been lost meanwhile
+                self._adopt(held, there)
 
-    def _adopt(self, held: Held) -> QueuedCommand:
+    def _adopt(self, held: Held, running: Ids) -> None:
         """Let engines that run a command have it; its client, if there is one, may say more of it later."""
         work = QueuedCommand(held.serial, held.client, held.number, held.method, held.method, b"", [])
-        work.outstanding = IdSet(held.running)
+        work.outstanding = IdSet(running)
         work.is_begun = True
         self._works[work.serial] = work
-        for queue in self._queues.each(held.running.ids()):
+        for queue in self._queues.each(running):
             queue.running, queue.stage, queue.last = work, Stage.GIVEN, work.place
-        return work
 
     def _resume(self, again: Again, cleared: Mapping[int, str], passed: Ids) -> None:
         client, message = again.client, again.message
         held = self._held.pop((client, message.id), None)
-        if held is None and message.engines is None and not message.cleared:
+        if held is None and message.engines is None and not message.cleared and not self._silent:
             self._as_new(again)
             return
         self._clients.setdefault(client, ClientCommands()).check_room(message.id, size_of(again.body))
@@ -233,6 +276,8 @@ class ResumedCommands:
         if message.id <= number:
             self._tell(again, where.common(rest), "ConnectionError", f"{message.label} {FORGOTTEN}")
             rest = _without(rest, where)
+        self._tell(again, self._silent.common(rest), "ConnectionError", f"{message.label} {FORGOTTEN}")
+        rest = _without(rest, self._silent)
         over = _without([*IdSet(passed).common(rest), *IdSet(message.cleared).common(rest)], held.engines)
         self._tell(
             again, over, "QueueCleared", f"a command before {message.label} had failed, which cleared the queue"

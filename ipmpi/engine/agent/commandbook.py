@@ -7,8 +7,10 @@ command twice.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import msgspec
 
@@ -20,10 +22,13 @@ from ...protocol.frames import Buffer, size_of
 _LEAST = 256
 """Bytes for which an answer, or a block of output, counts in addition to its own."""
 
+_CLIENTS = 1000
+"""Clients of which something was dropped, so that the message which tells that is bounded."""
+
 Told = tuple[m.AnyMessage, Sequence[Buffer]]
 
 
-@dataclass
+@dataclass(slots=True)
 class _Given:
     """One command: the ranks that were given it, and what they have answered."""
 
@@ -47,14 +52,18 @@ class CommandBook:
 
     def __init__(self) -> None:
         self.is_on = False
-        self._given: dict[int, _Given] = {}
+        # The first of an OrderedDict is found at once, even after many of those before it were removed.
+        self._given: OrderedDict[int, _Given] = OrderedDict()
         """By serial number, in the order in which they were given."""
-        self._of_client: dict[int, dict[int, int]] = {}
-        """By client and number: the serial number; ascending."""
-        self._kept: dict[int, _Given] = {}
+        self._complete: OrderedDict[int, _Given] = OrderedDict()
+        """Those that all their ranks have answered, oldest first."""
+        self._of_client: dict[int, OrderedDict[int, int]] = {}
+        """By client and number: the serial number, in the order in which they were given."""
+        self._kept: OrderedDict[int, _Given] = OrderedDict()
         """Those of which answers or output are kept, oldest first."""
         self._size = 0
-        self._forgotten: dict[int, int] = {}
+        self._forgotten: OrderedDict[int, int] = OrderedDict()
+        """By client, that of which something was dropped last at the end: the largest number."""
         self._arriving: dict[int, m.Dispatch] = {}
         self._tells = False
 
@@ -62,26 +71,36 @@ class CommandBook:
         """Ranks are given a command. ``stream``: its body is arriving."""
         if not (self.is_on and message.client):
             return
-        of_client = self._of_client.setdefault(message.client, {})
-        for number in list(of_client):
-            if number >= message.below:
-                break
-            self._forget(message.client, number)
-        known = self._given.get(message.id)
-        if known is None:
-            known = _Given(message.id, message.client, message.number, message.method, message.engines)
-            self._given[message.id] = known
-            of_client[message.number] = message.id
-            if len(self._given) > limits.BOOK_COMMANDS:
-                self._drop_oldest()
+        client, below = message.client, message.below
+        for number in list(takewhile(lambda number: number < below, self._of_client.get(client, ()))):
+            self._forget(client, number)
+        known = self._given.get(message.id) or self._begin(message)
         known.ranks.add(message.ranks)
+        self._complete.pop(known.serial, None)
         if stream:
             self._arriving[stream] = message
 
+    def _begin(self, message: m.Dispatch) -> _Given:
+        of_client = self._of_client.setdefault(message.client, OrderedDict())
+        if message.number in of_client:  # a number may be used again once it is free
+            self._forget(message.client, message.number)
+            of_client = self._of_client.setdefault(message.client, OrderedDict())
+        known = _Given(message.id, message.client, message.number, message.method, message.engines)
+        self._given[known.serial] = known
+        of_client[known.number] = known.serial
+        if len(self._given) > limits.BOOK_COMMANDS:
+            self._drop(next(iter(self._complete.values()), next(iter(self._given.values()))))
+        return known
+
     def arrived(self, stream: int, complete: bool) -> None:
-        """The body of a command has arrived: if it is ``complete``, all its ranks will be given the command."""
-        if complete:
-            self._arriving.pop(stream, None)
+        """The body of a command has arrived, or will not: then no rank runs it that waited for this stream."""
+        message = self._arriving.pop(stream, None)
+        if message is not None and not complete:
+            self._not_given(message)
+
+    def _not_given(self, message: m.Dispatch) -> None:
+        if (known := self._given.get(message.id)) is not None:
+            known.ranks.remove(message.ranks)
 
     def answered(self, message: m.Result, body: Sequence[Buffer] = (), *, is_kept: bool = True) -> None:
         """Ranks have answered; an answer that is not kept is large, and on its way."""
@@ -92,6 +111,10 @@ class CommandBook:
         if is_kept:
             known.answers.append((message, body))
             self._grow(known, size_of(body) + len(message.outcome) + _LEAST)
+        if len(known.answered) >= len(known.ranks):
+            self._complete[known.serial] = known
+            if len(self._complete) > limits.BOOK_ENDED:
+                self._drop(next(iter(self._complete.values())))
 
     def printed(self, message: m.Output) -> None:
         """Ranks have printed something."""
@@ -108,8 +131,12 @@ class CommandBook:
             self._drop_answers(next(iter(self._kept)))
 
     def _forget(self, client: int, number: int) -> None:
-        serial = self._of_client[client].pop(number)
+        of_client = self._of_client[client]
+        serial = of_client.pop(number)
+        if not of_client:
+            del self._of_client[client]
         self._drop_answers(serial)
+        self._complete.pop(serial, None)
         del self._given[serial]
 
     def _drop_answers(self, serial: int) -> None:
@@ -121,22 +148,23 @@ class CommandBook:
             known.answers.clear()
             known.printed.clear()
 
-    def _drop_oldest(self) -> None:
-        complete = (known for known in self._given.values() if len(known.answered) == len(known.ranks))
-        oldest = next(complete, next(iter(self._given.values())))
-        self._forget(oldest.client, oldest.number)
-        self._forgotten[oldest.client] = max(oldest.number, self._forgotten.get(oldest.client, 0))
+    def _drop(self, known: _Given) -> None:
+        """Forget a command whose client may still ask; it will be told that this is not known any more."""
+        self._forget(known.client, known.number)
+        self._forgotten[known.client] = max(known.number, self._forgotten.pop(known.client, 0))
+        if len(self._forgotten) > _CLIENTS:
+            self._forgotten.popitem(last=False)
 
     def forget_controller(self, had_journal: bool, has_journal: bool) -> None:
         """The controller is another one, which will be told if both have the journal."""
         for message in self._arriving.values():  # no rank runs a command whose body did not arrive
-            if (known := self._given.get(message.id)) is not None:
-                known.ranks.remove(message.ranks)
+            self._not_given(message)
         self._arriving.clear()
         self._tells = had_journal and has_journal
         self.is_on = has_journal
         if not self._tells:
             self._given.clear()
+            self._complete.clear()
             self._of_client.clear()
             self._forgotten.clear()
             self._kept.clear()
