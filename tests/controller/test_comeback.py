@@ -295,3 +295,164 @@ def test_a_planted_bug_is_found(
     bug(monkeypatch)
     with pytest.raises((AssertionError, KeyError)):
         simulate(400, failing=False)
+
+
+# --- single cases: one set of ranks 0 and 1, and one client -----------------------------------------------------
+
+CLIENT, SET, LATE = 1, 20, 21
+
+
+class Controller:
+    """One that was started again; ``sent`` is what it has sent, by session."""
+
+    def __init__(self, sets: Sequence[bytes] = (b"first",), clients: Sequence[int] = (CLIENT,)) -> None:
+        self.router = Router(1000)
+        self.sent: dict[int, list[m.AnyMessage]] = defaultdict(list)
+        self.comeback = ComeBack(
+            self.router.resumed, self.passes, lambda key, message, _: self.sent[key].append(message), INTERFACES
+        )
+        self.comeback.expect(clients, sets, 20.0)
+        self.passed: list[m.AnyMessage] = []
+
+    def passes(self, session: Any, event: Any) -> None:
+        self.passed.append(event.message)
+        if isinstance(event.message, m.Register):
+            self.router.register(session.key, event.message)
+
+    def hears(self, key: int, message: m.AnyMessage, role: str = "engine", body: Sequence[Any] = ()) -> None:
+        session: Any = SimpleNamespace(role=role, key=key, former=b"first" if key == SET else b"")
+        event: Any = SimpleNamespace(message=message, body=body, stream=0)
+        if not self.comeback.takes(session, event):
+            self.passes(session, event)
+
+    def set_registers(self, key: int = SET) -> None:
+        self.hears(
+            key, m.Register([m.EngineInfo(rank, rank, "n1", 100 + rank) for rank in (0, 1)], "MPI", "3", [])
+        )
+
+    def client_tells(self, *agains: m.CommandAgain) -> None:
+        for message in (*agains, m.CommandsTold()):
+            self.hears(CLIENT, message, "mec")
+
+    def flush(self) -> dict[int, list[m.AnyMessage]]:
+        for effect in self.router.flush(1.0):
+            assert isinstance(effect, Send)
+            self.sent[effect.to].append(effect.message)
+        return self.sent
+
+
+def again(number: int, engines: list[int] | None = None) -> m.CommandAgain:
+    engines = [0, 1] if engines is None else engines
+    return m.CommandAgain(number, engines, "execute", "execute", b"op", engines=engines, lacks=engines)
+
+
+def undone(sent: Sequence[m.AnyMessage]) -> list[tuple[str, list[int]]]:
+    return [(each.error, list(each.engines)) for each in sent if isinstance(each, m.Undone)]
+
+
+def dispatched(sent: Sequence[m.AnyMessage]) -> list[tuple[int, list[int]]]:
+    return [(each.number, list(each.ranks)) for each in sent if isinstance(each, m.Dispatch)]
+
+
+def test_a_set_that_tells_too_late_is_given_nothing_twice() -> None:
+    controller = Controller()
+    controller.client_tells(again(5))
+    controller.set_registers()
+    controller.comeback.due(21.0)
+    controller.hears(SET, m.CommandsHeld(7, CLIENT, 5, "execute", 2, running=[0, 1]))
+    sent = controller.flush()
+    assert dispatched(sent[SET]) == []
+    assert undone(sent[CLIENT]) == [("ConnectionError", [0, 1])]
+    assert any("may have run there" in getattr(each, "text", "") for each in sent[CLIENT])
+
+
+def test_a_client_that_comes_after_such_a_set_is_told_so_too() -> None:
+    controller = Controller()
+    controller.comeback.due(21.0)
+    controller.set_registers()
+    controller.hears(SET, m.CommandsHeld(7, CLIENT, 5, "execute", 2, running=[0, 1]))
+    controller.hears(SET, m.CommandsHeld(is_last=True))
+    controller.client_tells(again(5), m.CommandAgain(6, None, "execute", "execute", b"op"))
+    sent = controller.flush()
+    assert dispatched(sent[SET]) == []
+    assert undone(sent[CLIENT]) == [("ConnectionError", [0, 1])] * 2
+
+
+def test_a_set_that_the_journal_does_not_have_is_given_nothing_twice() -> None:
+    controller = Controller(sets=())
+    controller.set_registers(LATE)
+    controller.hears(LATE, m.CommandsHeld(7, CLIENT, 5, "execute", 2, ended=[0, 1]))
+    controller.hears(LATE, m.CommandsHeld(is_last=True))
+    controller.client_tells(again(5))
+    sent = controller.flush()
+    assert dispatched(sent[LATE]) == []
+    assert undone(sent[CLIENT]) == [("ConnectionError", [0, 1])]
+
+
+def test_a_rank_that_is_lost_meanwhile_is_not_waited_for() -> None:
+    controller = Controller()
+    controller.set_registers()
+    controller.hears(SET, m.CommandsHeld(7, CLIENT, 5, "execute", 2, running=[0, 1]))
+    controller.router.ranks_lost(SET, [1], "killed")
+    controller.hears(SET, m.CommandsHeld(is_last=True))
+    controller.client_tells(again(5))
+    assert undone(controller.flush()[CLIENT]) == [("EngineLost", [1])]
+    controller.router.result(SET, m.Result(7, [0], True, b"out"), [], 0)
+    sent = controller.flush()
+    assert [list(each.engines) for each in sent[CLIENT] if isinstance(each, m.Result)] == [[0]]
+    assert not controller.router._works
+
+
+def test_a_rank_that_has_answered_and_is_lost_has_answered() -> None:
+    controller = Controller()
+    controller.set_registers()
+    controller.hears(SET, m.CommandsHeld(7, CLIENT, 5, "execute", 2, running=[0], ended=[1]))
+    controller.hears(SET, m.Result(7, [1], True, b"out"))
+    controller.hears(SET, m.CommandsHeld(is_last=True))
+    controller.router.ranks_lost(SET, [1], "killed")
+    controller.client_tells(again(5))
+    sent = controller.flush()
+    assert undone(sent[CLIENT]) == []
+    assert [list(each.engines) for each in sent[CLIENT] if isinstance(each, m.Result)] == [[1]]
+
+
+def test_without_engine_sets_nothing_waits() -> None:
+    controller = Controller(sets=())
+    controller.hears(CLIENT, m.GetIds(1), "mec")
+    assert controller.passed == [m.GetIds(1)]
+
+
+def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipmpi.controller.comeback._MOST_BYTES", 1000)
+    controller = Controller()
+    for number in range(1, 4):
+        controller.hears(CLIENT, m.Command(number, [0], "execute", "execute", b"op"), "mec", [bytes(400)])
+    assert [message.id for message in controller.passed if isinstance(message, m.Command)] == [1, 2, 3]
+
+
+def test_a_set_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers beyond what a book has are not kept, and their client is told so."""
+    monkeypatch.setattr("ipmpi.limits.BOOK_BYTES", 1000)
+    controller = Controller()
+    controller.set_registers()
+    for number in range(1, 5):
+        controller.hears(SET, m.CommandsHeld(number, CLIENT, number, "execute", 1, ended=[0]))
+        controller.hears(SET, m.Result(number, [0], True, b"out", [400]), body=[bytes(400)])
+    controller.hears(SET, m.CommandsHeld(is_last=True))
+    controller.client_tells(*(again(number, [0]) for number in range(1, 5)))
+    sent = controller.flush()
+    assert len([each for each in sent[CLIENT] if isinstance(each, m.Result)]) == 3
+    assert undone(sent[CLIENT]) == [("ConnectionError", [0])]
+    assert dispatched(sent[SET]) == []
+
+
+def test_what_is_kept_for_a_client_that_never_comes_back_goes_with_it() -> None:
+    controller = Controller()
+    controller.set_registers()
+    controller.hears(SET, m.CommandsHeld(7, CLIENT, 5, "execute", 2, running=[0], ended=[1]))
+    controller.hears(SET, m.Result(7, [1], True, b"out", [400]), body=[bytes(400)])
+    controller.hears(SET, m.CommandsHeld(is_last=True))
+    controller.comeback.due(21.0)
+    assert controller.router.resumed.clients == {CLIENT}
+    controller.comeback.ended(SimpleNamespace(role="mec", key=CLIENT, former=b""))  # type: ignore[arg-type]
+    assert controller.router.resumed.clients == set()

@@ -307,9 +307,7 @@ class Session:
             return
         message = event.message
         if isinstance(message, m.Result):
-            self._receive(
-                message, event, lambda body: self._result(message, body), lambda: self._no_room(message)
-            )
+            self._receive(message, event, lambda body: self._result(message, body), lambda: self._no_room(message))
         elif isinstance(message, m.Output):
             if (command := self._commands.get(message.id)) is not None:
                 command.output.add(message.blocks)
@@ -411,9 +409,7 @@ class Session:
                 self.tasks.tasks_done(message, event.body)
         elif isinstance(message, m.TaskDone):
             done = self.tasks.task_done
-            self._receive(
-                message, event, lambda body: done(message, body), lambda: self._no_memory(message)
-            )
+            self._receive(message, event, lambda body: done(message, body), lambda: self._no_memory(message))
 
     def _no_memory(self, message: m.TaskDone) -> None:
         text = (

@@ -258,7 +258,10 @@ class ResumedCommands:
         check_size(again.command, len(engines))
         held = held or Held(0, client, message.id, message.method)
         there = lacks.common(self._registry.ids())
-        self._tell(again, _without(lacks, there), "EngineLost", f"{message.label}: {NOT_BACK}")
+        lost = IdSet(_without(lacks, there))
+        for result, _ in held.answers:
+            lost.remove(result.engines)  # it has answered before
+        self._tell(again, lost.ids(), "EngineLost", f"{message.label}: {NOT_BACK}")
         if message.engines is None:
             self._act(Send(client, m.Accepted(message.id, engines)))
         for output in held.printed:
@@ -270,7 +273,7 @@ class ResumedCommands:
                 )
         running = self._still(held)
         for gone in (held.lost, _without(held.running, running)):
-            self._tell(again, lacks.common(gone), "ConnectionError", f"{message.label} {NOT_KEPT}")
+            self._tell(again, IdSet(there).common(gone), "ConnectionError", f"{message.label} {NOT_KEPT}")
         rest = _without(there, held.engines)
         number, where = self._forgotten.get(client, (0, IdSet()))
         if message.id <= number:

@@ -120,3 +120,47 @@ def test_a_controller_without_the_journal_is_told_nothing(book: CommandBook, had
 def test_commands_of_no_client_are_not_noted(book: CommandBook) -> None:
     book.given(m.Dispatch(1, [0], "unwatch", b""))
     assert told(book) == []
+
+
+def test_one_long_command_does_not_fill_the_book(book: CommandBook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client cannot say of those after it that they have ended; they go, the oldest first."""
+    monkeypatch.setattr(limits, "BOOK_ENDED", 5)
+    given(book, 1, [0])
+    for number in range(2, 30):
+        given(book, number, [1])
+        answered(book, number, [1])
+    book.forget_controller(True, True)
+    *found, (last, _) = book.after_registration(range(2))
+    assert [each.number for each, _ in found if isinstance(each, m.CommandsHeld)] == [1, *range(25, 30)]
+    assert last == m.CommandsHeld(is_last=True, forgotten=[(CLIENT, 24)])
+
+
+def test_what_is_told_of_clients_that_are_gone_is_bounded(
+    book: CommandBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BOOK_ENDED", 5)
+    for client in range(1, 3000):
+        book.given(m.Dispatch(client, [0], "execute", b"op", client=client, number=1, below=1, engines=1))
+        book.answered(m.Result(client, [0], True, b"out"))
+    book.forget_controller(True, True)
+    *found, (last, _) = book.after_registration([0])
+    assert len(found) == 2 * 5
+    assert len(m.encode(last)) < 10_000
+
+
+def test_a_number_that_is_used_again_is_another_command(
+    book: CommandBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BOOK_ENDED", 1)
+    for serial in (1, 2, 3):
+        book.given(m.Dispatch(serial, [0], "execute", b"op", client=CLIENT, number=9, below=9, engines=1))
+        book.answered(m.Result(serial, [0], True, b"out"))
+    assert [each.id for each in told(book) if isinstance(each, m.CommandsHeld)] == [3]
+
+
+def test_a_body_that_is_given_up_is_given_to_nobody_before_a_restart_either(book: CommandBook) -> None:
+    given(book, 1, [0, 1], stream=5)
+    book.arrived(5, False)
+    given(book, 1, [1], stream=6)
+    book.arrived(6, True)
+    assert told(book) == [held(1, 2, running=[1])]
