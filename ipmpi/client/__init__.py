@@ -16,6 +16,7 @@ from .engines.views import EngineView
 from .session.results import PendingResult, ResultList
 from .tasks.futures import TaskFuture, as_completed, wait
 from .tasks.mapresults import MapResults
+from .tasks.resuming import NamedTasks
 from .tasks.task import TaskClient
 from .tasks.tasktypes import MapTask, StringTask
 
@@ -28,6 +29,7 @@ __all__ = [
     "MapResults",
     "MapTask",
     "MultiEngineClient",
+    "NamedTasks",
     "PendingResult",
     "Profile",
     "Reference",

@@ -15,7 +15,7 @@ The rules.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -30,6 +30,7 @@ from ..journal.rows import (
     DropSet,
     EndRow,
     FunctionRow,
+    GoneRow,
     GroupRow,
     RecordRow,
     SessionRow,
@@ -37,11 +38,14 @@ from ..journal.rows import (
 )
 from ..protocol import messages as m, packed
 from ..protocol.frames import Buffer
+from .bundles import BundleGroup
 from .effects import Announce, Decline, Effect, Send, refusal
 from .farm.answers import numbers
 from .farm.farm import Farm
 from .farm.recovery import Ends, ends_in, is_failure, only
 from .farm.tasktable import RECORDS
+from .namedtasks import USUAL, Keep
+from .nojournal import NoJournal, Session
 
 COMMIT_DELAY: Final = 0.02
 """Seconds for which results that were passed on wait to be written together. Engine sets keep them meanwhile."""
@@ -61,61 +65,6 @@ class Store(Protocol):
 
     def ends(self, serial: int) -> list[EndRow]:
         """Return the committed ends of a group's tasks; JournalDamaged."""
-
-
-class Session(Protocol):
-    """The part of a session that is written."""
-
-    key: int
-    token: bytes
-    role: str
-    former: bytes
-
-
-class NoJournal:
-    """Passes everything on to the farm."""
-
-    is_on = False
-
-    def __init__(self, farm: Farm) -> None:
-        self.farm = farm
-        self._out: list[Effect] = []
-
-    def began(self, session: Session) -> None:
-        """A session has begun."""
-
-    def ended(self, key: int) -> None:
-        """A session has ended; call it after the farm was told."""
-
-    def finish(self) -> None:
-        """The controller ends, and has ended all sessions."""
-
-    def submit(self, client: int, message: m.SubmitTasks, body: Sequence[Buffer], stream: int) -> None:
-        """A client submits a group; raises an error to refuse it."""
-        self.farm.submit(client, message, body, stream)
-
-    def results(self, key: int, message: m.TaskResults, body: Sequence[Buffer]) -> None:
-        """Tasks have ended on a rank of a set."""
-        self.farm.results(key, message, body)
-
-    def held(self, key: int, message: m.TasksHeld) -> None:
-        """A set that has come back says which tasks it has."""
-        for serial, indices in message.groups:
-            unknown = self.farm.recovery.adopt(key, serial, numbers(indices))
-            if unknown:
-                self._out.append(Send(key, m.CancelTasks(serial, packed.pack(unknown), False)))
-
-    def told(self, client: int, message: m.TasksFetched | m.TasksOpen) -> None:
-        """A client says which results it has, or lacks."""
-
-    def flush(self, now: float) -> list[Effect]:
-        """Return the effects of all events since the last call, in order."""
-        out, self._out = self._out, []
-        return out + self.farm.flush(now)
-
-    def next_deadline(self) -> float | None:
-        """Return when to call :meth:`flush` if no event occurs."""
-        return self.farm.next_deadline()
 
 
 @dataclass
@@ -151,12 +100,13 @@ class TaskJournal(NoJournal):
         farm: all tasks.
         store: the journal.
         log: called with lines for the log.
+        keep: what is kept of named tasks, and of those of clients that are gone.
     """
 
     is_on = True
 
-    def __init__(self, farm: Farm, store: Store, log: Callable[[str], None]) -> None:
-        super().__init__(farm)
+    def __init__(self, farm: Farm, store: Store, log: Callable[[str], None], keep: Keep = USUAL) -> None:
+        super().__init__(farm, keep)
         self._store = store
         self._log = log
         self._clients: dict[int, _Client] = {}
@@ -188,19 +138,26 @@ class TaskJournal(NoJournal):
 
     def restored(
         self, clients: Iterable[int], sets: Iterable[SetRow], groups: Iterable[Kept],
-        records: Iterable[tuple[int, int]], now: float,
+        records: Iterable[tuple[int, int]], now: float, gone: Collection[int] = (),
     ) -> None:  # fmt: skip
-        """These were in the journal when the controller began (``records``: client and serial)."""
-        for key in clients:
+        """These were in the journal when the controller began (``records``: client and serial).
+
+        ``gone``: clients that do not come back, and whose tasks go on.
+        """
+        for key in (*clients, *gone):
             self._clients[key] = _Client()
         self._expected = {each.token: each.key for each in sets}
         for kept in groups:
             self._clients[kept.client].groups[kept.number] = kept
-            self._away.setdefault(kept.client, _Return())
+            if kept.client not in gone:
+                self._away.setdefault(kept.client, _Return())
             for function in kept.functions:
                 self._functions[function] = self._functions.get(function, 0) + 1
         for client, serial in records:
             self._clients[client].records.append(serial)
+        for key in gone:
+            self.farm.departures.gone(key, ())
+        self._release()
         self._release_at = now + RECOVERY if self._away or self._expected else None
 
     def _release(self) -> None:
@@ -225,27 +182,49 @@ class TaskJournal(NoJournal):
         if session.role == "engine":
             self._former[session.key] = session.former
             self._changes.append(SetRow(session.key, session.token))
-        elif session.key not in self._clients:
+            return
+        if session.key not in self._clients:
             self._clients[session.key] = _Client()
             self._changes.append(SessionRow(session.key, session.token, session.role))
             self._commit()
+            super().began(session)
 
-    def ended(self, key: int) -> None:
-        """A session has ended, and with it all that the journal has of it."""
-        client = self._clients.pop(key, None)
-        if client is not None:
-            for kept in client.groups.values():
-                self._drop(kept)
-            self._changes.append(DropSession(key))
-            self._away.pop(key, None)
-        elif key in self._former:
+    def set_lost(self, key: int) -> None:
+        """The session of an engine set has ended, and with it all that the journal has of it."""
+        if key in self._former:
             self._is_back(key)
             self._changes.append(DropSet(key))
             for known in (self._former, self._heard, self._recorded):
                 known.pop(key, None)
 
+    def client_lost(self, key: int, orderly: bool) -> None:
+        """The session of a client has ended, and with it what does not go on without it."""
+        staying = self.named.leave(key, orderly)
+        client = self._clients.get(key)
+        self._away.pop(key, None)
+        if client is None or not staying:
+            try:
+                self.farm.client_lost(key)
+            finally:
+                self._forget_client(key)
+            return
+        left = {group.number for group in staying}
+        for number in [number for number in client.groups if number not in left]:
+            self._drop(client.groups.pop(number))
+        self._changes.append(GoneRow(key))
+        self.farm.departures.gone(key, {group.number for group in staying if group.bundle.is_named})
+        self._release()
+
+    def _forget_client(self, key: int) -> None:
+        client = self._clients.pop(key, None)
+        if client is not None:
+            for kept in client.groups.values():
+                self._drop(kept)
+            self._changes.append(DropSession(key))
+
     def finish(self) -> None:
-        """The controller ends, and has ended all sessions: nobody comes back for what they had."""
+        """The controller ends, and has ended all sessions: only for named tasks somebody may come back."""
+        self.named.flush(0.0)
         self._commit()
 
     # --- clients ---------------------------------------------------------------------------------------------
@@ -262,7 +241,9 @@ class TaskJournal(NoJournal):
             if stream:
                 self._out.append(Decline(client, stream))
             return
+        self.named.check(client, message)
         group = self.farm.submit(client, message, body, stream)
+        self.named.submitted(client, group, message)
         functions = list(dict.fromkeys(message.options.functions))
         for key in functions:
             if key not in self._functions:
@@ -272,8 +253,11 @@ class TaskJournal(NoJournal):
         row = GroupRow(kept.serial, client, kept.number, m.encode(message), b"".join(body))
         self._submitted[kept.serial] = (kept, row)
 
-    def told(self, client: int, message: m.TasksFetched | m.TasksOpen) -> None:
-        """A client says which results it has, or lacks."""
+    def told(self, client: int, message: m.TasksFetched | m.TasksOpen | m.TaskOrigin | m.FollowTasks) -> None:
+        """A client says which results it has, or lacks, who it is, or what it wants to hear of."""
+        if isinstance(message, m.TaskOrigin | m.FollowTasks):
+            super().told(client, message)
+            return
         if isinstance(message, m.TasksFetched):
             for number in message.groups:
                 self._fetched(client, number)
@@ -282,7 +266,10 @@ class TaskJournal(NoJournal):
         for number, indices in message.groups:
             if away is not None:
                 away.listed.add(number)
-            self._answer(client, number, set(numbers(indices)))
+            if number < 0:
+                self.named.follow_again(client, -number, set(numbers(indices)))
+            else:
+                self._answer(client, number, set(numbers(indices)))
         if message.last and away is not None:
             for number in sorted(self._clients[client].groups):
                 if number in away.resent:
@@ -327,6 +314,8 @@ class TaskJournal(NoJournal):
     def _fetched(self, client: int, number: int) -> None:
         """A client has the results of all tasks of a group; others may still refer to it."""
         state = self._clients[client]
+        if number < 0 or self.named.fetched(client, number):
+            return
         kept = state.groups.pop(number, None)
         if kept is None:
             return
@@ -393,7 +382,8 @@ class TaskJournal(NoJournal):
         if not self._failure:
             told += self._unsaid
             self._unsaid = []
-        return [effect for effect in told if not self._is_for_absent(effect)]
+        told = self.named.pass_on(told)
+        return [effect for effect in told if not self._is_for_absent(effect)] + self.named.flush(now)
 
     def _is_for_absent(self, effect: Effect) -> bool:
         """Whether a client will be told when it has come back, and has said what it lacks of that group."""
@@ -417,6 +407,7 @@ class TaskJournal(NoJournal):
             state = self._clients.get(kept.client)
             if state is not None and state.groups.pop(kept.number, None) is not None:
                 self.farm.recovery.withdraw(kept.client, kept.number)
+                self.named.withdrawn(kept.client, kept.number)
                 self._out.append(Send(kept.client, refusal(kept.number, error)))
                 self._drop(kept)
 
@@ -427,6 +418,7 @@ class TaskJournal(NoJournal):
             if not isinstance(effect, Send) or not isinstance(effect.message, Ends):
                 continue
             client, message = self._clients.get(effect.to), effect.message
+            self.named.note(effect, message)
             kept = client.groups.get(message.group) if client is not None else None
             if kept is not None:
                 row = EndRow(kept.serial, m.encode(message), b"".join(effect.body))
@@ -470,7 +462,35 @@ class TaskJournal(NoJournal):
                 self._recorded[key] = heard
                 self._out.append(Send(key, m.ResultsRecorded(heard)))
 
-    def next_deadline(self) -> float | None:
+    def next_deadline(self, now: float) -> float | None:
         """Return when to call :meth:`flush` if no event occurs."""
-        times = (self.farm.next_deadline(), self._commit_at, self._release_at)
+        times = (super().next_deadline(now), self._commit_at, self._release_at)
         return min((when for when in times if when is not None), default=None)
+
+    # --- what is kept; see :class:`ipmpi.controller.namedtasks.Record` -----------------------------------------
+
+    def ends(self, group: BundleGroup) -> list[tuple[EndRow, bool]]:
+        """Return the ends that are noted of a group; failures are told when they are written."""
+        rows = [(row, True) for row in self._store.ends(group.serial)]
+        unwritten = self._ends.get(group.serial, ())
+        return rows + [(row, not is_failure(m.decode(row.message))) for row in unwritten]  # type: ignore[arg-type]
+
+    def keep(self, group: BundleGroup, row: EndRow) -> None:
+        """Note ends of tasks."""
+        self._ends.setdefault(group.serial, []).append(row)
+
+    def write(self, change: Change) -> None:
+        """Write it soon."""
+        self._changes.append(change)
+
+    def forget(self, group: BundleGroup) -> None:
+        """Keep nothing of a group."""
+        client = self._clients.get(group.bundle.client)
+        kept = client.groups.pop(group.number, None) if client is not None else None
+        if kept is not None:
+            self._drop(kept)
+
+    def forget_client(self, client: int) -> None:
+        """Keep nothing of a client that is gone."""
+        self.farm.client_lost(client)
+        self._forget_client(client)

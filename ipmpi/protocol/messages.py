@@ -27,6 +27,14 @@ from .debugging import (
     DebugOpened as DebugOpened,
 )
 from .losses import EndSet as EndSet, OnLoss as OnLoss, RestoreAfterLoss as RestoreAfterLoss
+from .namedtasks import (
+    FollowTasks as FollowTasks,
+    ForgetTasks as ForgetTasks,
+    NamedTasksMessage as NamedTasksMessage,
+    ResumeTasks as ResumeTasks,
+    TaskHistory as TaskHistory,
+    TaskOrigin as TaskOrigin,
+)
 from .output import (
     DISPLAY as DISPLAY,
     METADATA as METADATA,
@@ -452,6 +460,7 @@ AnyMessage = (
     | DebuggerSaid
     | ChannelMessage
     | RecoveryMessage
+    | NamedTasksMessage
     | TaskMessage
     | EndIsNear
     | HoldRanks

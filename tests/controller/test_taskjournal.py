@@ -94,7 +94,7 @@ def test_nothing_is_left_in_the_journal_when_all_results_are_fetched() -> None:
     assert (there.groups, there.ends, there.functions) == ([], [], [])
     assert len(there.sessions) == 2
     for client in stage.clients:
-        stage.journal.ended(client.key)
+        stage.journal.client_lost(client.key, orderly=True)
     stage.journal.finish()
     assert (there.sessions, there.records) == ([], [])
 

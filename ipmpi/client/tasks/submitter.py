@@ -10,12 +10,13 @@ to one that has not been sent yet.
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ... import limits
 from ...errors import KernelError, TaskAborted, internal_error
@@ -24,7 +25,7 @@ from ...protocol.frames import Buffer, size_of
 from ...protocol.packed import count, pack, unpack
 from ..session.failures import kernel_error
 from ..session.functions import Definition, FunctionCache
-from ..session.taskmessages import TaskReceiver
+from ..session.username import user_name
 from ..session.waiting import SessionFuture, check_waiting
 from .payloads import Payload
 from .resulthandlers import ResultBatch, ResultHandler, ResultsHandler
@@ -66,6 +67,8 @@ class TaskSubmitter:
         self._flushed_at = 0.0
         self._fetched: list[int] = []
         """Groups that have ended, of which the controller's journal does not know that."""
+        self._detach = True
+        self._has_said_who = False
         self.succeeded = 0
         self.failed = 0
         """Number of ended tasks without an id; changed in the session's thread."""
@@ -80,6 +83,14 @@ class TaskSubmitter:
     def open_tasks(self) -> int:
         """Return how many tasks have not ended."""
         return sum(group.left for group in list(self._by_number.values()))
+
+    def end_with_client(self) -> None:
+        """Let the tasks of this session end with it, unless their options say something else."""
+        self._detach = self._has_said_who = False
+
+    def has_open(self, numbers: Iterable[int]) -> bool:
+        """Return whether one of these groups has tasks that have not ended."""
+        return any(number in self._by_number for number in numbers)
 
     # --- submitting, from any thread -------------------------------------------------------------------------
 
@@ -199,6 +210,10 @@ class TaskSubmitter:
         """Call it in the session's thread, soon."""
         self._wire.post(call)
 
+    def ask(self, make: Callable[[int], m.AnyMessage]) -> Future[Any]:
+        """As :meth:`request`, also in the session's thread, which must not wait for the answer."""
+        return self._wire.request(make)
+
     def is_own_thread(self) -> bool:
         """Return whether this is the session's thread, which must not wait for the controller."""
         return self._wire.is_own_thread()
@@ -251,6 +266,7 @@ class TaskSubmitter:
             group.tell_failed(internal_error(error))
 
     def _send(self, group: SubmittedGroup) -> None:
+        self._say_who()
         for definition in group.terms.definitions:
             self._register(definition)
         if self._wire.is_journalled:
@@ -268,6 +284,11 @@ class TaskSubmitter:
         if group.cancelled:
             which = pack(sorted(group.cancelled))
             self._wire.request(lambda i: m.AbortTasks(i, group.number, which, "cancel"))
+
+    def _say_who(self) -> None:
+        if not self._has_said_who:
+            self._has_said_who = True
+            self._wire.send(m.TaskOrigin(platform.node(), user_name(), self._detach))
 
     def _send_large(self, group: SubmittedGroup, segments: list[Buffer]) -> None:
         sizes = [size_of([segment]) for segment in segments]
@@ -403,6 +424,8 @@ class TaskSubmitter:
 
     def go_on(self) -> None:
         """The controller was started again: send what it may not have, and say which ends are lacking."""
+        self._has_said_who = False
+        self._say_who()
         for known in self._functions.values():
             known.is_sent = False
         lacking: list[tuple[int, bytes]] = []
@@ -423,6 +446,24 @@ class TaskSubmitter:
                     self._wire.send(m.TasksOpen(lacking, False))
                     lacking = []
         self._wire.send(m.TasksOpen(lacking, True))
+
+    # --- groups that another client has submitted, in the session's thread -------------------------------------
+
+    def adopt(self, groups: Iterable[SubmittedGroup]) -> None:
+        """Hear of the ends of these groups from now on."""
+        for group in groups:
+            if self._wire.failure is not None:
+                group.tell_failed(self._wire.failure)
+                continue
+            if self._wire.is_journalled:
+                group.lacks = set(range(group.left))
+            self._by_number[group.number] = group
+
+    def give_up(self, groups: Iterable[SubmittedGroup], error: KernelError) -> None:
+        """Hear of them no longer."""
+        for group in groups:
+            if self._by_number.pop(group.number, None) is not None:
+                group.tell_failed(error)
 
     def fail(self, error: KernelError) -> None:
         """The session has ended."""
@@ -448,16 +489,3 @@ class TaskSubmitter:
                 self._has_all(group.number)
         if self._waiting:
             self._flush()
-
-
-class _Opened(Wire, Protocol):
-    """A session that holds its submitter in ``tasks``."""
-
-    tasks: TaskReceiver
-
-
-def submitter_of(session: _Opened) -> TaskSubmitter:
-    """Return the session's submitter, made on first use; call it from one thread at a time."""
-    if not isinstance(session.tasks, TaskSubmitter):
-        session.tasks = TaskSubmitter(session)
-    return session.tasks

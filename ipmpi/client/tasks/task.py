@@ -17,6 +17,7 @@ from ..session.session import Session
 from ..session.waiting import T, check_waiting
 from .farminterfaces import FarmInterfaces
 from .futures import TaskFuture
+from .resuming import Resuming
 from .submission import Tasks, dependencies_of, futures_in, named, submit_later
 from .taskids import several, task_id, task_ids
 from .taskmap import TaskMapper, TaskParallelFunction
@@ -44,6 +45,8 @@ class TaskClient(FarmInterfaces):
         name: the name of a cluster, instead of a furl, as for :class:`~ipmpi.client.MultiEngineClient`.
         session: an open session to use instead of a new connection.
         ssh, proxy: how to reach the controller, as for :class:`~ipmpi.client.MultiEngineClient`.
+        detach: whether its tasks go on when the client has vanished: killed, crashed, or cut off for too long.
+            Those with a name go on also when it is closed. :meth:`resume` finds them.
 
     Raises:
         ValueError, FurlError, ConnectionError, SecurityError: as :class:`~ipmpi.client.MultiEngineClient`.
@@ -60,8 +63,12 @@ class TaskClient(FarmInterfaces):
         session: Session | None = None,
         ssh: str | SshSession | None = None,
         proxy: str | None = None,
+        detach: bool = True,
     ) -> None:
         super().__init__(furl_or_file, name=name, session=session, ssh=ssh, proxy=proxy)
+        if not detach:
+            self._submitter.end_with_client()
+        self._resuming = Resuming(self._submitter)
         self._lock = threading.Lock()
         self._records: dict[int, TaskRecord] = {}
         self._next_taskid = 0
@@ -270,6 +277,8 @@ class TaskClient(FarmInterfaces):
         depend: Condition | None = None,
         ranks: int = 1,
         same_node: bool = False,
+        name: str = "",
+        detach: bool | None = None,
         **kwargs: Any,
     ) -> TaskFuture[T]:
         """Call ``f(*args, **kwargs)`` on the first free engine; returns at once.
@@ -289,6 +298,9 @@ class TaskClient(FarmInterfaces):
             depend: see there.
             ranks: see there.
             same_node: see there.
+            name: a name under which :meth:`resume` finds the task again, also in another process, on another
+                machine and after this client was closed. Several tasks may have the same name.
+            detach: whether the task goes on when this client is gone; None: as the client was asked.
             **kwargs: its keyword arguments.
 
         Returns:
@@ -299,7 +311,7 @@ class TaskClient(FarmInterfaces):
             TypeError, ValueError: an option is wrong, or also a parameter of ``f``: see :meth:`options`.
             IndexError: ``after`` or ``follow`` is a task id that does not exist.
         """
-        settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node)
+        settings = TaskSettings(retries, priority, timeout, expected, ranks, same_node, name=name, detach=detach)
         check_meaning(f, len(args), settings, depend=depend, after=after, follow=follow)
         return self.call(f, args, kwargs, settings, depend, after, follow)
 
@@ -369,6 +381,7 @@ class TaskClient(FarmInterfaces):
         *sequences: Iterable[Any],
         progress: bool | None = None,
         return_exceptions: Literal[False] = False,
+        name: str = "",
     ) -> list[T]: ...
     @overload
     def map(
@@ -377,6 +390,7 @@ class TaskClient(FarmInterfaces):
         *sequences: Iterable[Any],
         progress: bool | None = None,
         return_exceptions: bool,
+        name: str = "",
     ) -> list[T | BaseException]: ...
     def map(
         self,
@@ -384,6 +398,7 @@ class TaskClient(FarmInterfaces):
         *sequences: Iterable[Any],
         progress: bool | None = None,
         return_exceptions: bool = False,
+        name: str = "",
     ) -> list[Any]:
         """Call ``func`` on the items of the sequences, one task per item, and wait for all results.
 
@@ -393,6 +408,7 @@ class TaskClient(FarmInterfaces):
             progress: show a progress bar; None: only on a terminal or in a notebook, after one second.
             return_exceptions: whether the exception of a call that failed takes the place of its result in the
                 list, so that all calls are made.
+            name: as for :meth:`submit`. They go on when the wait ends early, by an exception or Ctrl-C.
 
         Returns:
             The list of results, in the order of the items.
@@ -402,7 +418,9 @@ class TaskClient(FarmInterfaces):
                 is set. Tasks that have not started are cancelled then.
             ValueError: the sequences differ in length.
         """
-        return self.mapper().map(func, *sequences, progress=progress, return_exceptions=return_exceptions)
+        return self.mapper().map(
+            func, *sequences, progress=progress, return_exceptions=return_exceptions, name=name
+        )
 
     def mapper(
         self,
