@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from ...errors import internal_error
+from ...errors import ConnectionError, internal_error
 from ...protocol import messages as m
 from ..session import given
 from .futures import TaskFuture
@@ -109,6 +109,7 @@ class Resuming:
                     groups[-1].handlers.append(future)
                     resumed.append(future)
         self._open[name] = [group.number for group in groups], resumed
+        self._submitter.adopt(groups)
         sizes = [size for _, _, _, size, _ in rows]
         follower = _Follower(self._submitter, deque(zip(groups, sizes, strict=True)))
         self._submitter.post(follower.start)
@@ -137,7 +138,6 @@ class _Follower:
 
     def start(self) -> None:
         """Ask for the first two portions, so that one is on its way while the other is asked for."""
-        self._submitter.adopt([group for group, _ in self._waiting])
         for _ in range(2):
             self._ask()
 
@@ -155,13 +155,14 @@ class _Follower:
             error = reply.exception()
             if error is None:
                 self._ask()
+            elif isinstance(error, ConnectionError) and self._submitter.goes_on:
+                self._submitter.post(self._ask)  # later: what is asked for now would be asked for twice
             else:
                 groups = [*asked, *(group for group, _ in self._waiting)]
                 self._waiting.clear()
                 self._submitter.give_up(groups, internal_error(error))
 
-        serials = [-group.number for group in asked]
-        self._submitter.ask(lambda i: m.FollowTasks(i, serials)).add_done_callback(answered)
+        self._submitter.follow(asked).add_done_callback(answered)
 
 
 def task_name(name: object, what: str = "the name of tasks") -> str:

@@ -210,10 +210,6 @@ class TaskSubmitter:
         """Call it in the session's thread, soon."""
         self._wire.post(call)
 
-    def ask(self, make: Callable[[int], m.AnyMessage]) -> Future[Any]:
-        """As :meth:`request`, also in the session's thread, which must not wait for the answer."""
-        return self._wire.request(make)
-
     def is_own_thread(self) -> bool:
         """Return whether this is the session's thread, which must not wait for the controller."""
         return self._wire.is_own_thread()
@@ -450,14 +446,24 @@ class TaskSubmitter:
     # --- groups that another client has submitted, in the session's thread -------------------------------------
 
     def adopt(self, groups: Iterable[SubmittedGroup]) -> None:
-        """Hear of the ends of these groups from now on."""
+        """Hear of the ends of these groups, which will be asked for; from any thread."""
+        with self._lock:
+            self._by_number.update((group.number, group) for group in groups)
+
+    def follow(self, groups: Sequence[SubmittedGroup]) -> Future[Any]:
+        """Ask for the ends of groups; the future is done when those have come that were there.
+
+        If the controller is started again, its exception is ConnectionError, but :meth:`go_on` has asked.
+        """
         for group in groups:
-            if self._wire.failure is not None:
-                group.tell_failed(self._wire.failure)
-                continue
-            if self._wire.is_journalled:
-                group.lacks = set(range(group.left))
-            self._by_number[group.number] = group
+            group.lacks = set(range(group.left)) if self._wire.is_journalled else None
+        serials = [-group.number for group in groups]
+        return self._wire.request(lambda i: m.FollowTasks(i, serials))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether what was asked for will come, even if the controller was started again."""
+        return self._wire.failure is None and self._wire.is_journalled
 
     def give_up(self, groups: Iterable[SubmittedGroup], error: KernelError) -> None:
         """Hear of them no longer."""
